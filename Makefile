@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without bytecode each of them compiles the house anew.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help run test ci kit coverage chaos soak audit bench lint format types check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -18,10 +18,20 @@ run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 test: lint types ## lint, types and the fast tests
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(EXAMPLES)
 
-# What is set here holds for `test` too: no property is shown its examples twice.
+# What is set here holds for `test` too: no property is shown its examples twice. pytest is last, so that the last line of
+# the output has its counts.
 ci: EXAMPLES := --hypothesis-profile=wide
-ci: test install-sdks ## make test with half as many more examples of each property, then the slow tests
+ci: ci-check test ci-tools ## make test with more examples, then the slow tests: every large experiment in a small form
 	@$(BIN)/pytest -n 2 $(EXAMPLES) -m "slow and not every_model"
+
+ci-check:
+	@scripts/ci_tools.sh check
+
+ci-tools: install-sdks ## install what the tests of make ci use: Debian packages (as root) and packages of npm
+	@scripts/ci_tools.sh
+
+prove: install-sdks ## every large experiment in full, for hours (STEPS="properties kit chaos soak fuzz mutation")
+	@scripts/prove.sh
 
 kit: install-dev ## the kit's cases over every model of every adapter, of which make ci runs the ablest: five minutes
 	@$(BIN)/pytest -n 2 -m every_model tests/conformance

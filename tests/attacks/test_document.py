@@ -14,7 +14,7 @@ import pytest
 from providers.simulator.registry import load_dialects
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
 pytestmark = pytest.mark.slow
 # A place, a policy and a provider may refuse what is well written; a millisecond is too short for an answer (504), and a

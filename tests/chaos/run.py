@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 
 from gateway.api.errors import STATUS
-from tests.chaos.world import KEY, PLACES, REGIONS, Site, config_of, site_at, words_of
-from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.kit.chaos_world import KEY, PLACES, REGIONS, Site, config_of, site_at, words_of
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 __all__ = ["Storm", "change", "main", "run"]
 

@@ -55,6 +55,7 @@ def test_three_places_are_answered_in_a_table(demo: Running) -> None:
     assert demo.err == ""
 
 
+@pytest.mark.slow
 def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     ask, why, operate = re.findall(r"(curl (?:.*\\\n)*.*)", demo.out)
     environ = {**os.environ, "NO_PROXY": "127.0.0.1"}
@@ -80,7 +81,10 @@ def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     assert shlex.split(ask)[0] == "curl"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow)],
+)
 def test_it_ends_quietly(demo: Running, number: int) -> None:
     ended = demo.end(number)
     assert ended.status == 0
@@ -106,6 +110,7 @@ def test_a_real_deployment_has_no_place_in_a_demo(gateway: Command) -> None:
     assert "in demo mode every deployment is a simulator" in shown.err
 
 
+@pytest.mark.slow
 def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "config" / "demo.yaml").read_text("utf-8")
     Path("mine.yaml").write_text(text.replace("cn: [qwen-cn]", "cn: [mine]").replace("  qwen-cn:", "  mine:"), "utf-8")
@@ -125,7 +130,7 @@ def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypa
     assert "in demo mode every deployment is a simulator" in second
 
 
-@pytest.mark.parametrize("command", ["demo", "serve"])
+@pytest.mark.parametrize("command", ["demo", pytest.param("serve", marks=pytest.mark.slow)])
 def test_a_demo_has_a_history_and_can_be_rolled_back(
     start: Start, gateway: Command, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -171,6 +176,7 @@ def test_a_demo_has_a_history_and_can_be_rolled_back(
     assert who_answers_japan() == before
 
 
+@pytest.mark.slow
 def test_a_demo_keeps_receipts_where_there_is_a_directory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
     running = start("demo", "--port", "0")

@@ -258,6 +258,7 @@ def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, f
     assert "qwen-cn is better than ernie-cn" in shown.out
 
 
+@pytest.mark.slow
 def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
     suite = folder / "suite.yaml"
     try:
@@ -296,6 +297,7 @@ def test_an_approval_that_nobody_asks_for_is_no_fault(
     assert markdown_says in markdown_page(report, "")
 
 
+@pytest.mark.slow
 def test_people_mark_a_sheet_and_the_report_has_what_they_say(
     gateway: Command, folder: Path, out: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import ROOT, Command
-from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
 
 DEMO = ROOT / "config" / "demo.yaml"
 EXAMPLE = ROOT / "config" / "gateway.yaml"

@@ -10,7 +10,7 @@ import httpx
 
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
-from tests.e2e.servers import running_gateway
+from tests.kit.gateway_process import running_gateway
 
 WRITTEN = ("gateway.yaml", "gateway.schema.json", "env.example")
 

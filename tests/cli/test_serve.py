@@ -18,7 +18,7 @@ from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
-from tests.e2e.servers import APP_KEY, world_config
+from tests.kit.gateway_process import APP_KEY, world_config
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 DEMO = ROOT / "config" / "demo.yaml"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.kit.doc_pages import ROOT
 
 _STAND_INS = ("gateway", "make", "pip", "pytest", "promtool", "docker")
 # For a command that hangs: an evaluation alone takes forty seconds on a machine with nothing else to do.
@@ -102,7 +102,7 @@ def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace
     for name in _STAND_INS:
         script = tmp_path / "bin" / name
         script.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("stand_ins.py")}" {name} "$@"\n'
+            f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests" / "kit" / "stand_in_commands.py"}" {name} "$@"\n'
         )
         script.chmod(0o755)
     (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nnoproxy = "*"\n')

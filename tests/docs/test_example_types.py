@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks_of
+from tests.kit.doc_pages import ROOT, blocks_of
 
 
 @pytest.mark.slow

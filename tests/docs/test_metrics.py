@@ -8,7 +8,7 @@ import pytest
 
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.failures import FailureKind
-from tests.docs.pages import ROOT, blocks_of, table_of
+from tests.kit.doc_pages import ROOT, blocks_of, table_of
 
 METRICS = ROOT / "docs" / "metrics.md"
 OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_error"}

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tests.docs.conftest import Workspace
-from tests.docs.pages import PAGES, Block, needy_blocks_of, pattern_of
-from tests.node_clients import installed_node, installed_packages
+from tests.kit.doc_pages import PAGES, Block, needy_blocks_of, pattern_of
+from tests.kit.node_clients import installed_node, installed_packages
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ _BLOCKS = [pair for page in PAGES for pair in needy_blocks_of(page)]
 
 @pytest.mark.parametrize(("block", "shown"), _BLOCKS, ids=lambda value: str(value or ""))
 def test_a_block_that_needs_more_does_what_the_page_says(
-    block: Block, shown: Block | None, workspace: Workspace, pytestconfig: pytest.Config
+    block: Block, shown: Block | None, workspace: Workspace
 ) -> None:
     if block.language == "python":
         if importlib.util.find_spec(block.options["needs"]) is None:
@@ -28,9 +28,8 @@ def test_a_block_that_needs_more_does_what_the_page_says(
         status, output = workspace.run([sys.executable, str(script)])
     else:
         assert block.language == "js", f"{block}: a block of {block.language!r} is run by nobody"
-        assert pytestconfig.cache is not None
         node = installed_node()
-        folder = installed_packages(node, pytestconfig.cache)
+        folder = installed_packages(node)
         assert (folder / "node_modules" / block.options["needs"]).is_dir(), f"{block}: tests/node has no such package"
         script = folder / f"page-{block.line}.mjs"
         script.write_text(workspace.here(block.text), "utf-8")

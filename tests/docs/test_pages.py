@@ -17,19 +17,19 @@ from gateway.config.loading import parse_document
 from gateway.config.yaml_document import parse_yaml
 from providers.registry import load_registry
 from tests.docs.conftest import Workspace
-from tests.docs.pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
+from tests.kit.doc_pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
 _KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
-# Half a minute each: they run the conformance kit, install a package, evaluate candidates, run a dozen commands.
-_LONG = {*(f"docs/{name}.md" for name in "adapters compliance contract evaluate rows".split()), "CONTRIBUTING.md"}
+# Their commands start processes and use curl: seconds each, and half a minute for some.
+_WITH_COMMANDS = {page for page in _WITH_BLOCKS if any(block.language == "sh" for block in blocks_of(page))}
 _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
 
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if name_of(page) in _LONG else page for page in _WITH_BLOCKS],
+    [pytest.param(page, marks=pytest.mark.slow) if page in _WITH_COMMANDS else page for page in _WITH_BLOCKS],
     ids=name_of,
 )
 def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:

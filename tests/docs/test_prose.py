@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from tests.docs.pages import PAGES, ROOT, blocks_of, name_of
+from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of
 
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:gateway|providers|tests|config|docs|scripts)/[\w./-]+")

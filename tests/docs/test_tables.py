@@ -28,7 +28,7 @@ from providers.assembly import Assembler
 from providers.failures import Failure, FailureKind
 from providers.needs import FEATURES, PARAMETERS
 from providers.sites import Site
-from tests.docs.pages import ROOT, table_of
+from tests.kit.doc_pages import ROOT, table_of
 
 CLIENTS = ROOT / "docs" / "clients.md"
 OPERATORS = ROOT / "docs" / "operators.md"

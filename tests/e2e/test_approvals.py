@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
 BODY = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 VALID = "valid_from: 2020-01-01, valid_until: 2999-12-31, document: 'https://www.example.cn/1'"
@@ -38,6 +39,7 @@ def asking(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
         yield client, process
 
 
+@pytest.mark.slow
 def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, tmp_path: Path) -> None:
     with asking(write(tmp_path, providers, VALID)) as (client, process):
         answer = client.post("/v1/chat/completions", json=BODY)
@@ -102,6 +104,7 @@ def test_one_that_is_over_is_refused_and_never_asked(providers: SimulatorThread,
     assert any(isinstance(line, dict) and said in line.get("detail", "") for line in process.lines)
 
 
+@pytest.mark.slow
 def test_disclosure_follows_the_rules_of_every_other_question(providers: SimulatorThread, tmp_path: Path) -> None:
     with asking(write(tmp_path, providers, VALID)) as (client, _):
         for change, query, status, code in (

@@ -16,10 +16,10 @@ import pytest
 
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import GatewayProcess, running_gateway, world_config
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import body
-from tests.e2e.test_leaving import sent, wire
+from tests.kit.chat_http import body
+from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config
+from tests.kit.raw_requests import sent, wire
+from tests.kit.waiting import eventually
 
 READERS = 12
 _QUIET_S = 0.5
@@ -101,6 +101,7 @@ def resident_bytes(gateway: GatewayProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 4 * _LARGE + _MOST_A_READER_BYTES)]
 )
@@ -150,6 +151,7 @@ def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(
         assert all(event.count(b"x" * _WORDS) == 1 for event in events), "nothing of it was lost or cut"
 
 
+@pytest.mark.slow
 def test_readers_that_never_go_on_are_cut_off_and_their_provider_is_let_go(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:

@@ -16,9 +16,9 @@ import pytest
 from gateway.api.body import MAX_BODIES_BYTES, MAX_BODY_BYTES
 from providers.codec.decode_request import MAX_MESSAGES
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import APP_KEY, GatewayProcess
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT
+from tests.kit.chat_http import CHAT
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.waiting import eventually
 
 HEADERS = {"cf-ipcountry": "DE", "content-type": "application/json"}
 HI = {"role": "user", "content": "hi"}

@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.execution.budget import FLOOR, WINDOW_S
 from providers.simulator.scenario import Cut, HttpError, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
-from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
-
-__all__ = ["providers"]
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
 
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
 WELL = Scenario()
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
 
 
 def resilient(providers: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> str:
@@ -91,6 +96,7 @@ def operator_sees_a_failed_probe(operator: Operator) -> dict[str, Any]:
     return reopened[0]
 
 
+@pytest.mark.slow
 def test_all_open_is_a_quick_refusal_with_a_time(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
@@ -111,6 +117,7 @@ def test_all_open_is_a_quick_refusal_with_a_time(tmp_path: Path, providers: Simu
         assert set(operator.admin.get("/explain").json()["breakers"]) == set(NAMES)
 
 
+@pytest.mark.slow
 def test_streams_that_break_off_open_it_too(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
@@ -124,6 +131,7 @@ def test_streams_that_break_off_open_it_too(tmp_path: Path, providers: Simulator
         assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("b", True)
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_it_open(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
@@ -145,6 +153,7 @@ def test_a_reload_keeps_it_open(tmp_path: Path, providers: SimulatorThread) -> N
         assert providers["a"].received > received
 
 
+@pytest.mark.slow
 def test_a_storm_of_failures_is_not_doubled_by_retries(tmp_path: Path, providers: SimulatorThread) -> None:
     requests, share = 200, 0.2
     keys = "breaker: off, retry_budget: 20%"

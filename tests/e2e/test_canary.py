@@ -16,14 +16,18 @@ import pytest
 
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
-from tests.e2e.test_reload import LIMIT_S, NAMES, Operator, config, operated, providers
-
-__all__ = ["providers"]
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
 
 ROUTE = "{a: 95, b: 5}, a"
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
 
 
 def canary(providers: SimulatorThread, steps: str, number: int = 0) -> str:
@@ -84,6 +88,7 @@ def well(providers: SimulatorThread) -> None:
         providers[name].scenario = Scenario()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
     tmp_path: Path, providers: SimulatorThread, workers: int
@@ -137,6 +142,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
         assert operator.answered_by() == "b"
 
 
+@pytest.mark.slow
 def test_without_a_state_directory_nothing_is_raised_and_it_says_so(tmp_path: Path, providers: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(canary(providers, "5% for 1s, 100%"), "utf-8")

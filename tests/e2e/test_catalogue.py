@@ -10,9 +10,9 @@ import pytest
 
 from providers.simulator.registry import load_dialects
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
-from tests.e2e.test_reload import LIMIT_S, NAMES, Operator, config, operated
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
+from tests.kit.waiting import eventually
 
 PRICE = "{input: %s, output: 3, currency: EUR, as_of: 2026-11-01}"
 
@@ -59,6 +59,7 @@ def ask(operator: Operator, *, stream: bool = False) -> tuple[int, int]:
     return usage["prompt_tokens"], usage["completion_tokens"]
 
 
+@pytest.mark.slow
 def test_costs_and_last_days_are_told_and_follow_the_file(path: Path) -> None:
     with operated(path) as operator:
         prompt, completion = ask(operator)

@@ -19,11 +19,11 @@ from gateway.execution.httpx_transport import HttpxTransport
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_journey import CHAT, body, events_of
-from tests.gateway.api.test_chat import WHOLE
-from tests.tables import KEYS as TABLE_KEYS
-from tests.tables import WORLD, table_of
+from tests.kit.chat_exchange import WHOLE
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import KEYS as TABLE_KEYS
+from tests.kit.configs import WORLD, table_of
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
 DE = {"cf-ipcountry": "DE"}
 OLD, NEW = "gk-old", "gk-new"
@@ -254,6 +254,7 @@ async def test_a_key_is_changed_without_a_moment_when_none_works() -> None:
 # --- silent streams -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
         providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)
@@ -273,6 +274,7 @@ def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorTh
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three"
 
 
+@pytest.mark.slow
 def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 1s}") as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))

@@ -16,9 +16,9 @@ import pytest
 
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.claims import AUDIENCE, ISSUER, jwks, public, token
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
 
 CHAT = "/v1/chat/completions"
 SECRETS = {"CONSENT_SECRET": "a" * 40, "IDENTITY_SECRET": "b" * 40}
@@ -202,6 +202,7 @@ def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> No
     assert answered["outcome"]["plan"][0]["deployment"] == "gemini"
 
 
+@pytest.mark.slow
 def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: Path) -> None:
     config = write(tmp_path, providers, "secrets: {")
     with running_gateway(config, {**KEYS, **SECRETS, "GATEWAY_WORKERS": "2"}) as server:
@@ -212,6 +213,7 @@ def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: P
                 assert ask(client, "US", x_gateway_consent=sent)["x-gateway-deployment"] == "chatgpt-us"
 
 
+@pytest.mark.slow
 def test_a_reload_that_asks_for_consent_holds_for_what_comes_after(providers: SimulatorThread, tmp_path: Path) -> None:
     path = write(tmp_path, providers)
     asking = path.read_text("utf-8")

@@ -18,10 +18,10 @@ from gateway.assembly.application import Gateway
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario, Silent
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body, events_of
-from tests.e2e.test_reload import LIMIT_S, Operator, config, operated
-from tests.tables import WORLD, table_of
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import WORLD, table_of
+from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
+from tests.kit.waiting import eventually
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
 # Less than the grace time: it doesn't wait for that.
@@ -124,6 +124,7 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers:
         assert operator.gateway.process.wait(ENDS_S) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_nothing_is_left_open_at_the_end(path: Path, workers: int) -> None:
     """Python tells of files and sockets that nobody has closed, and from 3.13 on of databases."""
@@ -136,6 +137,7 @@ def test_nothing_is_left_open_at_the_end(path: Path, workers: int) -> None:
         assert not [line for line in operator.gateway.lines if isinstance(line, str)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_who_waits_when_the_grace_time_is_over_is_told_so(path: Path, providers: SimulatorThread, workers: int) -> None:
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))

@@ -30,18 +30,9 @@ from providers.simulator.scenario import (
 )
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess
-from tests.e2e.test_journey import CHAT, body, events_of
-
-EU = {"cf-ipcountry": "DE"}
-
-
-def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
-    """Wait for a condition, and no longer than needed."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it never became true"
-        time.sleep(0.01)
+from tests.kit.chat_http import CHAT, EU, body, events_of
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.waiting import eventually
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import httpx
 import pytest
@@ -16,30 +14,9 @@ import pytest
 from providers.simulator.scenario import Redirect, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import APP_KEY, running_gateway, world_config
-from tests.e2e.test_journey import CHAT, body
-
-
-class Trap:
-    """A server where nothing may arrive."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        trap = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                trap.requests.append(self.path)
-                self.send_response(200)
-                self.end_headers()
-
-            do_GET = do_CONNECT = do_POST
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+from tests.kit.chat_http import CHAT, body
+from tests.kit.connection_trap import Trap
+from tests.kit.gateway_process import APP_KEY, running_gateway, world_config
 
 
 @pytest.fixture

@@ -46,9 +46,9 @@ from providers.simulator.scenario import (
 )
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.recorded import Recording
-from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_fence import Trap
+from tests.kit.connection_trap import Trap
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.socket_recording import Recording
 
 CHAT = "/v1/chat/completions"
 MARK = re.compile(rb"mark-[0-9]+-[a-z0-9]+")
@@ -278,7 +278,7 @@ def _world(folder: Path, providers: SimulatorThread) -> Path:
 
 
 @pytest.mark.usefixtures("remembering")
-@pytest.mark.parametrize("number", [300, pytest.param(6_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [150, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
     recording = Recording(tmp_path)
     dialects = load_dialects().dialects

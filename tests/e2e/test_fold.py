@@ -15,8 +15,8 @@ import pytest
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.servers import GatewayProcess, running_gateway
-from tests.e2e.test_journey import CHAT, body
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 TEXT = "one two three four five six seven eight nine ten eleven twelve"
 FAST = "{first_token: 500ms, idle: 500ms, commit: 1200ms, total: 20s, breaker: off, retry_budget: off}"

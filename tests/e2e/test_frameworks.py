@@ -14,7 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.e2e.servers import APP_KEY, GatewayProcess
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import BACKEND_KEY, GatewayProcess
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.gateway_process import BACKEND_KEY, GatewayProcess
 
-CHAT = "/v1/chat/completions"
 PLACES = [
     ("CN", "cn", "qwen-cn", "cn", "qwen3-max"),
     ("DE", "eu", "chatgpt-eu", "eu", "gpt-6-luna"),
@@ -20,15 +20,6 @@ PLACES = [
     ("JP", "default", "gemini", "gemini", "gemini-3.8-flash"),
     ("HK", "default", "qwen-intl", "intl", "qwen3.7-plus"),
 ]
-
-
-def body(**more: Any) -> dict[str, Any]:
-    return {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}], **more}
-
-
-def events_of(response: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize(("territory", "region", "deployment", "site", "model"), PLACES)

@@ -15,8 +15,8 @@ from providers.failures import FailureKind
 from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.openai import OpenAIDialect
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.servers import APP_KEY, running_gateway
-from tests.e2e.test_journey import CHAT, body
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import APP_KEY, running_gateway
 
 REFUSALS = {
     "refused": (FailureKind.CREDENTIALS, 401, None),

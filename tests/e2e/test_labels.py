@@ -19,9 +19,9 @@ from providers.failures import FailureKind
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Cut, ErrorEvent, HttpError, Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.claims import AUDIENCE, ISSUER, jwks, public, token
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway
-from tests.e2e.test_sdk import WEATHER
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.sdk_examples import WEATHER
 
 SITES = {
     "qwen": "dashscope",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,40 +15,15 @@ import pytest
 from providers.simulator.scenario import HttpError, Scenario, Silent, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.raw_requests import sent, wire
+from tests.kit.waiting import eventually
 
 # It takes some milliseconds; more only where the machine has too much to do.
 SOON_S = 8.0
 WORDS = "one two three four five six seven eight nine ten " * 20
 WAYS = {"closes": False, "resets": True}
-
-
-def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
-    """A request, by default for the provider in China, the only one of its region."""
-    content = json.dumps(payload).encode()
-    head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {APP_KEY}\r\ncf-ipcountry: {place}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(content) if length is None else length}\r\n\r\n"
-    )
-    return head.encode() + content
-
-
-@contextmanager
-def sent(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
-    """A connection on which this was sent; its end is the client's leaving."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    connection = socket.socket()
-    # A small window, so that a client that doesn't read is felt soon.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    if resets:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with connection:
-        connection.settimeout(10)
-        connection.connect((host, int(port)))
-        connection.sendall(data)
-        yield connection
 
 
 def some_events(connection: socket.socket) -> None:
@@ -161,6 +134,7 @@ def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full
     spring.close()
 
 
+@pytest.mark.slow
 def test_a_client_that_stays_and_reads_nothing_is_cut_off_when_its_time_is_over(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:

@@ -18,16 +18,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from providers.simulator.scenario import Scenario, Silent
 from providers.simulator.server import SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
-from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
-
-__all__ = ["providers"]
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
 
 LIMIT_S = 90
 WELL = Scenario()
 SLOW = Scenario(latency_s=0.1)
 HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
 
 
 def clients(*names: str) -> str:
@@ -309,6 +313,7 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
         eventually(is_told_by_both, LIMIT_S)
 
 
+@pytest.mark.slow
 def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, providers: SimulatorThread) -> None:
     text = config(providers, more=clients("greedy", "polite"))
     with started(tmp_path / "gateway.yaml", text, providers, GATEWAY_MAX_REQUESTS="3") as operator:
@@ -354,6 +359,7 @@ def test_a_hedge_answers_for_who_is_slow_and_closes_its_connection(
     assert metric("gateway_failovers_total") == 0
 
 
+@pytest.mark.slow
 def test_who_usually_answers_soon_is_hedged_when_it_does_not(shared: Operator, providers: SimulatorThread) -> None:
     use(shared, providers, hedging(providers, "p95"))
     for _ in range(20):

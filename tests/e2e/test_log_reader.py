@@ -18,9 +18,9 @@ import pytest
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import world_config
-from tests.e2e.test_journey import CHAT, body
-from tests.e2e.test_workers import HEADERS
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import world_config
+from tests.kit.worker_processes import HEADERS
 
 pytestmark = pytest.mark.slow  # starts many processes
 

@@ -8,8 +8,8 @@ import httpx
 
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, running_gateway, world_config
-from tests.e2e.test_journey import CHAT, body
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import APP_KEY, running_gateway, world_config
 
 WORDS = "what a neighbour\nmust not read"
 

@@ -12,9 +12,9 @@ import pytest
 
 from providers.simulator.scenario import Cut, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import APP_KEY, GatewayProcess
-from tests.e2e.test_faults import eventually
-from tests.node_clients import SOURCES, installed_node, installed_packages
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.node_clients import SOURCES, installed_node, installed_packages
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +27,8 @@ def node() -> Path:
 
 
 @pytest.fixture(scope="module")
-def workspace(node: Path, pytestconfig: pytest.Config) -> Path:
-    assert pytestconfig.cache is not None
-    return installed_packages(node, pytestconfig.cache)
+def workspace(node: Path) -> Path:
+    return installed_packages(node)
 
 
 def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> str:

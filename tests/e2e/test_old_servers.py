@@ -15,7 +15,7 @@ from providers.simulator.dialect import IncomingRequest, Refused
 from providers.simulator.openai import OpenAIDialect
 from providers.simulator.server import SimulatorServer, SimulatorThread
 from providers.wire import WireResponse
-from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 CHAT = "/v1/chat/completions"
 REFUSAL = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}]}

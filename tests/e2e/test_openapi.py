@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from gateway.api.errors import STATUS
 from gateway.api.openapi import EXAMPLES
-from tests.e2e.test_journey import CHAT, events_of
+from tests.kit.chat_http import CHAT, events_of
 
 _ELSEWHERE = {"not_found", "stream_interrupted"}
 

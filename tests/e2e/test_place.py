@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.claims import AUDIENCE, ISSUER, jwks, public, token
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
-from tests.mmdb import country, mmdb
-from tests.places import EDGE_SECRET, LIES, Case, Header, cases
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
+from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.mmdb import country, mmdb
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()

@@ -13,11 +13,15 @@ import pytest
 from gateway.signing import new_key
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.commands import in_this_process
-from tests.e2e.test_reload import NAMES, Operator, config, operated
-from tests.e2e.test_switching import environ_of, gateway, providers, state_of, switched, trail
+from tests.kit.gateway_command import in_this_process
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.switching_gateway import environ_of, gateway, state_of, switched, trail
 
-__all__ = ["providers"]
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
 
 
 @pytest.fixture
@@ -101,6 +105,7 @@ def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
     assert operator.answered_by() == "a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["unprotected", pytest.param("another admin", marks=pytest.mark.slow), "an edit of the account"]
 )

@@ -14,11 +14,11 @@ import pytest
 from gateway.signing import new_key
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.commands import Command, as_a_process, in_this_process
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_command import Command, as_a_process, in_this_process
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.waiting import eventually
 
 GERMANY = {"cf-ipcountry": "DE"}
 
@@ -137,6 +137,7 @@ def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.
     assert "GATEWAY_STATE_DIR is not set" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
     config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
     environ = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import APP_KEY, BACKEND_KEY, GatewayProcess
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}).encode()

@@ -14,108 +14,27 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from gateway.changes.live_config import POLL_S
-from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.servers import GatewayProcess, running_gateway
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body
+from providers.simulator.server import SimulatorThread
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
 
-NAMES = ("a", "b")
 EFFECT_S = 2.0
-LIMIT_S = 90
-# As fast as they can, the clients would leave the gateway no core.
-_PACE_S = 0.02
-_SOME = 10
 CLIENT_KEY = "gk-moved"
 
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+    with two_providers() as thread:
         yield thread
-
-
-def config(providers: SimulatorThread, route: str = "a", number: int = 0, **more: str) -> str:
-    """A config whose every caller is answered by this route; `number` makes a version of its own."""
-    options = {"a": "", "b": "", "boundary": '["*"]', "more": "", "key": "${KEY}", **more}
-    deployments = "\n".join(
-        f"  {name}: {{provider: openai-compatible, model: m, endpoint: '{providers[name].origin}/v1', stores: DE, "
-        f"processes: DE, api_key: '{options['key']}'{options[name]}}}"
-        for name in NAMES
-    )
-    return f"""
-version: 1
-assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}
-regions: {{default: {{territories: ["*"], boundary: {options["boundary"]}}}}}
-deployments:
-{deployments}
-location: {{unknown: default}}
-resilience: {{idle: 10s, total: {600 + number}s}}
-{options["more"]}
-"""
-
-
-class Operator:
-    """Somebody with an editor, a shell and curl."""
-
-    def __init__(self, gateway: GatewayProcess, path: Path) -> None:
-        self.gateway = gateway
-        self.path = path
-        self.admin = httpx.Client(base_url=gateway.admin_url, trust_env=False, timeout=LIMIT_S)
-        self.client = httpx.Client(base_url=gateway.url, trust_env=False, timeout=LIMIT_S)
-
-    def replace(self, text: str) -> None:
-        """As an editor does that writes a new file and renames it."""
-        new = self.path.with_suffix(".new")
-        new.write_text(text, "utf-8")
-        os.replace(new, self.path)
-
-    def ready(self) -> Any:
-        return self.admin.get("/readyz").json()
-
-    def version(self) -> str:
-        """The table of all workers, once they agree."""
-        state = self.ready()
-        versions = {worker["table"] for worker in state["workers"]["running"]} | {state["table"]["version"]}
-        return versions.pop() if len(versions) == 1 else ""
-
-    def wait_for_another(self, version: str) -> float:
-        """Until every worker has another table; how long it took."""
-        began = time.monotonic()
-        eventually(lambda: self.version() not in ("", version), LIMIT_S)
-        return time.monotonic() - began
-
-    def reconnect(self) -> None:
-        """Whatever worker the client's connection was to, the next one is anybody's."""
-        self.client.close()
-        self.client = httpx.Client(base_url=self.gateway.url, trust_env=False, timeout=LIMIT_S)
-
-    def answered_by(self) -> str:
-        answer = self.client.post(CHAT, json=body())
-        assert answer.status_code == 200, answer.text
-        return answer.headers["x-gateway-deployment"]
-
-
-@contextmanager
-def operated(path: Path, workers: int = 1, **environ: str) -> Iterator[Operator]:
-    environ = {"KEY": "sk-one", "GATEWAY_WORKERS": str(workers), **environ}
-    with running_gateway(path, environ) as gateway:
-        operator = Operator(gateway, path)
-        try:
-            yield operator
-        finally:
-            operator.admin.close()
-            operator.client.close()
 
 
 @pytest.fixture
@@ -134,57 +53,6 @@ def operator(path: Path) -> Iterator[Operator]:
 
 
 # --- no request notices ---------------------------------------------------------------------------
-
-
-@dataclass
-class Load:
-    """Clients that ask again and again, whole and as streams, and what they got."""
-
-    url: str
-    answers: list[tuple[float, float, str, str]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    stopping: bool = False
-
-    async def ask(self, client: httpx.AsyncClient, stream: bool) -> None:
-        while not self.stopping:
-            began = time.monotonic()
-            try:
-                answer = await client.post(f"{self.url}{CHAT}", json=body(stream=stream))
-            except httpx.HTTPError as error:
-                self.failures.append(repr(error))
-                continue
-            table, name = answer.headers.get("x-gateway-table", ""), answer.headers.get("x-gateway-deployment", "")
-            whole = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
-            if answer.status_code != 200 or not whole or f"site {name}" not in _text_of(answer, stream):
-                self.failures.append(f"{answer.status_code} {answer.text[:300]}")
-            self.answers.append((began, time.monotonic(), table, name))
-            await asyncio.sleep(_PACE_S)
-
-    def wait_for_answers_by(self, table: str) -> None:
-        """Until it has answered some of them, whole and as streams; fails as soon as anybody was failed."""
-
-        def answered() -> bool:
-            assert self.failures == []
-            return sum(by == table for _, _, by, _ in self.answers[-100:]) >= _SOME
-
-        eventually(answered, LIMIT_S)
-
-    async def run(self, operate: Any) -> None:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, limits=limits) as client:
-            asking = [asyncio.create_task(self.ask(client, stream)) for stream in (False, True) * 4]
-            try:
-                await asyncio.to_thread(operate)
-            finally:
-                self.stopping = True
-                await asyncio.gather(*asking)
-
-
-def _text_of(answer: httpx.Response, stream: bool) -> str:
-    if not stream:
-        return str(answer.json()["choices"][0]["message"]["content"])
-    events = [line[6:] for line in answer.text.split("\n") if line.startswith("data: {")]
-    return "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events)
 
 
 @dataclass
@@ -217,6 +85,7 @@ def switch_often(operator: Operator, providers: SimulatorThread, times: int, loa
     return periods
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "times"),
     [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],
@@ -267,6 +136,7 @@ def compile_s(path: Path) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operator, providers: SimulatorThread) -> None:
     for number in range(0, 20, 2):
         version = operator.version()
@@ -319,6 +189,7 @@ def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: 
     assert operator.ready()["last_failed_reload"] is None
 
 
+@pytest.mark.slow
 def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
@@ -330,6 +201,7 @@ def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: S
     assert operator.answered_by() == "b"
 
 
+@pytest.mark.slow
 def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
@@ -341,6 +213,7 @@ def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers:
     assert operator.answered_by() == "b"
 
 
+@pytest.mark.slow
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
     """As a ConfigMap is mounted: the file is a link through `..data`, and that one is replaced."""
     for number, name in enumerate(NAMES):
@@ -358,6 +231,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: Sim
         assert operator.answered_by() == "b"
 
 
+@pytest.mark.slow
 def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("sk-old", "utf-8")
@@ -382,6 +256,7 @@ def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: Simula
 # --- by order of the operator ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reload_is_told_in_short(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.replace(config(providers, "b, a", 7, a=", enabled: false"))
@@ -393,6 +268,7 @@ def test_a_reload_is_told_in_short(operator: Operator, providers: SimulatorThrea
     assert told["table"] == operator.version() != version
 
 
+@pytest.mark.slow
 def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     same = operator.admin.post("/reload")
@@ -411,6 +287,7 @@ def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, pro
     assert operator.answered_by() == "b"
 
 
+@pytest.mark.slow
 def test_what_only_a_restart_may_bring_is_refused(operator: Operator, providers: SimulatorThread) -> None:
     simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
     operator.replace(
@@ -656,6 +533,7 @@ def test_what_one_edge_told_counts_on_though_another_is_none_any_more(
     assert ("in another region" in line.get("skipped", {}).get("b", "")) is not is_heard
 
 
+@pytest.mark.slow
 def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
     hanging = Hanging()
     text = config(providers).replace(providers["a"].origin, hanging.origin)
@@ -672,6 +550,7 @@ def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, provid
     hanging.close()
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_in_over_a_reload_is_answered_by_the_new_table(
     operator: Operator, providers: SimulatorThread
 ) -> None:

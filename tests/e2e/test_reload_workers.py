@@ -12,9 +12,9 @@ import pytest
 
 from providers.simulator.registry import load_dialects
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_reload import Operator, config, operated
-from tests.e2e.test_workers import paused
+from tests.kit.reloading_gateway import Operator, config, operated
+from tests.kit.waiting import eventually
+from tests.kit.worker_processes import paused
 
 pytestmark = pytest.mark.slow  # starts many processes
 

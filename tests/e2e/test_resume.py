@@ -20,8 +20,8 @@ from providers.failures import FailureKind
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.servers import GatewayProcess, running_gateway
-from tests.e2e.test_journey import CHAT, body, events_of
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 TEXT = (
     "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
@@ -357,6 +357,7 @@ def test_the_log_and_the_metrics_tell(
     assert wanted in metrics
 
 
+@pytest.mark.slow
 def test_by_httpx_too(providers: SimulatorThread, tmp_path: Path) -> None:
     well(providers)
     path = tmp_path / "gateway.yaml"
@@ -390,7 +391,10 @@ def held_provider() -> Iterator[tuple[str, threading.Event]]:
         thread.join(10)
 
 
-@pytest.mark.parametrize("change", ["switched off", "taken out of the route", "none"])
+@pytest.mark.parametrize(
+    "change",
+    ["switched off", *(pytest.param(change, marks=pytest.mark.slow) for change in ("taken out of the route", "none"))],
+)
 def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, change: str) -> None:
     """The route loses its next step while the answer runs: nobody may go on."""
     well(providers)

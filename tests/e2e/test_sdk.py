@@ -10,22 +10,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-PLACES = ["CN", "DE", "US", "JP", "HK"]
+from tests.kit.sdk_examples import PLACES, WEATHER
+
 WITH_IMAGES = ["DE", "US", "JP", "HK"]
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "The weather of a city",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-            "additionalProperties": False,
-        },
-    },
-}
 
 
 def hello(sdk: openai.OpenAI, territory: str, **more: Any) -> Any:

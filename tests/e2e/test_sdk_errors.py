@@ -13,7 +13,7 @@ import pytest
 from providers.simulator.scenario import Cut, HttpError, Scenario, Silent
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS
-from tests.e2e.servers import APP_KEY, running_gateway
+from tests.kit.gateway_process import APP_KEY, running_gateway
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 SEARCH: Any = [{"type": "function", "function": {"name": "search"}}]

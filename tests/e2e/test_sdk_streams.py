@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import APP_KEY, GatewayProcess
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_sdk import PLACES, WEATHER
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.sdk_examples import PLACES, WEATHER
+from tests.kit.waiting import eventually
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 

@@ -13,14 +13,18 @@ import pytest
 from gateway.service.shadows import MOST_AT_ONCE
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_journey import CHAT, body, events_of
-from tests.e2e.test_reload import NAMES, Operator, config, operated, providers
-
-__all__ = ["providers"]
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
 
 CELL = "cell: {territory: DE}"
 WORDS = "My secret is a horse."
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
 
 
 def shadowed(providers: SimulatorThread, keys: str = "", **more: str) -> str:
@@ -112,6 +116,7 @@ def test_what_the_shadow_is_sent_names_nobody(tmp_path: Path, providers: Simulat
     assert b"anna-the-user" not in seen[-1]
 
 
+@pytest.mark.slow
 def test_a_shadow_that_fails_is_noted_and_asked_again_by_the_next(tmp_path: Path, providers: SimulatorThread) -> None:
     providers["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
     with started(tmp_path, shadowed(providers)) as operator:
@@ -124,6 +129,7 @@ def test_a_shadow_that_fails_is_noted_and_asked_again_by_the_next(tmp_path: Path
         assert operator.ready()["deployments"]["breakers"] == {}
 
 
+@pytest.mark.slow
 def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Path, providers: SimulatorThread) -> None:
     providers["b"].scenario = Scenario(latency_s=60)
     with started(tmp_path, shadowed(providers)) as operator:

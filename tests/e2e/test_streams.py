@@ -13,8 +13,8 @@ import pytest
 
 from providers.simulator.scenario import Cut, Scenario, Stall
 from providers.simulator.server import SimulatorThread
-from tests.e2e.servers import APP_KEY, GatewayProcess
-from tests.e2e.test_journey import CHAT, body, events_of
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 SITES = {"DE": "eu", "CN": "cn", "JP": "gemini"}
 WORDS = "one two three four five six seven eight nine ten "

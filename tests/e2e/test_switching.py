@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.commands import as_a_process
-from tests.e2e.test_faults import eventually
-from tests.e2e.test_reload import NAMES, Load, Operator, config, operated
+from providers.simulator.server import SimulatorThread
+from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers
+from tests.kit.switching_gateway import gateway, state_of, switched, trail
+from tests.kit.waiting import eventually
 
 WHO = "Åda 管理员"
 
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+    with two_providers() as thread:
         yield thread
 
 
@@ -37,17 +34,10 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     return path
 
 
-def state_of(path: Path) -> Path:
-    return path.parent / "state"
-
-
-def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The command, run by somebody with the gateway's environment."""
-    return as_a_process(*words, environ={**environ_of(path), **environ})
-
-
-def environ_of(path: Path) -> dict[str, str]:
-    return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one"}
+@pytest.fixture
+def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+        yield operator
 
 
 def told(path: Path, *words: str) -> Any:
@@ -56,18 +46,7 @@ def told(path: Path, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def trail(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (state_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
-
-
-def switched(operator: Operator, text: str) -> str:
-    """The version that this config has become."""
-    before = operator.version()
-    operator.replace(text)
-    operator.wait_for_another(before)
-    return operator.version()
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
     path: Path, providers: SimulatorThread, workers: int
@@ -109,12 +88,6 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
     assert gateway(path, "audit", "verify").returncode == 0
 
 
-@pytest.fixture
-def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
-    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
-        yield operator
-
-
 def test_after_a_rollback_the_next_edit_wins(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     first = operator.version()
     second = switched(operator, config(providers, "b", 1))
@@ -148,6 +121,7 @@ def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers:
     assert operator.ready()["state"]["file_active"] is False
 
 
+@pytest.mark.slow
 def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> None:
     before = operator.version()
     for version in ("ffff00001111", "x", "'; DROP TABLE version"):
@@ -159,6 +133,7 @@ def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> Non
     assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(
     operator: Operator, providers: SimulatorThread, path: Path
 ) -> None:
@@ -208,6 +183,7 @@ def test_a_directory_has_one_gateway(operator: Operator, path: Path) -> None:
     assert "is used by another gateway" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_state_directory_it_is_off_and_says_so(path: Path) -> None:
     with operated(path) as operator:
         answer = operator.admin.post("/rollback")

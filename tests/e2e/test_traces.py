@@ -13,10 +13,10 @@ from gateway.changes.pickling import pack, unpack
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_journey import CHAT, body
-from tests.gateway.telemetry.collector import Collector, attributes_of, collecting
-from tests.tables import table_of
+from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import table_of
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.otlp_collector import Collector, attributes_of, collecting
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADERS = {"authorization": f"Bearer {APP_KEY}"}

@@ -15,7 +15,7 @@ from providers.registry import load_registry
 from providers.simulator.registry import load_dialects
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorServer, SimulatorThread
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 ADAPTERS = load_registry().adapters
 VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, RowAdapter)] + ["hunyuan"])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ import pytest
 from providers.simulator.scenario import Scenario, Stall
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
-from tests.e2e.test_faults import EU, eventually
-from tests.e2e.test_journey import CHAT, body, events_of
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config
+from tests.kit.waiting import eventually
+from tests.kit.worker_processes import HEADERS, paused, state_of
 
 pytestmark = pytest.mark.slow  # starts many processes
 
 ROOT = Path(__file__).parents[2]
-HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
 LIMITED = {**HEADERS, "authorization": "Bearer gk-limited"}
 LIMITED_HASH = f"sha256:{hashlib.sha256(b'gk-limited').hexdigest()}"
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
@@ -57,24 +57,6 @@ def lines_of(gateway: GatewayProcess, event: str) -> list[dict[str, Any]]:
 def pids_of(gateway: GatewayProcess) -> dict[int, int]:
     """The process of each worker's seat, the last one where there were several."""
     return {line["worker"]: line["pid"] for line in lines_of(gateway, "worker_ready")}
-
-
-def state_of(pid: int) -> str:
-    """One letter, as `ps` has it; Z for a process that has ended."""
-    shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], stdout=subprocess.PIPE, text=True)
-    return shown.stdout.strip()[:1] or "Z"
-
-
-@contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """Only the other worker can answer now."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        eventually(lambda: state_of(pid) == "T")
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 def ask(gateway: GatewayProcess, headers: dict[str, str] = HEADERS) -> httpx.Response:

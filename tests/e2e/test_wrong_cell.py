@@ -11,7 +11,7 @@ import pytest
 
 from providers.simulator.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.e2e.servers import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
 HOME = "https://cn.assistant.example"
 CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}\n"

@@ -16,9 +16,9 @@ import pytest
 import trustme
 import yaml
 
-from tests.e2e.servers import GatewayProcess, running_gateway
-from tests.faults.badly import Provider, answer
-from tests.faults.table import FAULTS, Fault
+from tests.kit.fault_table import FAULTS, Fault
+from tests.kit.faulty_provider import Provider, answer
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 ALWAYS = {"failover_after": "200ms", "breaker": "off", "retry_budget": "off"}
 # A machine that stands still for seconds takes nobody for silent who isn't.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.badly import ANSWER
 from tests.faults.conftest import World, Worlds
-from tests.faults.table import FAULTS, WHOLE, Fault, Seen
+from tests.kit.fault_table import FAULTS, WHOLE, Fault, Seen
+from tests.kit.faulty_provider import ANSWER
 
 SHAPES = [
     pytest.param(fault, stream, id=f"{fault.name}-{'stream' if stream else 'json'}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.page import page
+from tests.kit.fault_page import page
 
 
 def test_the_page_is_the_table() -> None:

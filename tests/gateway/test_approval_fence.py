@@ -26,8 +26,8 @@ from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.service.journey import Journeys, Refused
 from gateway.service.signals import Signals
 from providers.chat import ChatRequest, UserMessage
-from tests.examples import examples
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.example_counts import examples
 
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 

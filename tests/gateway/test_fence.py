@@ -7,14 +7,12 @@ every other one random requests are carried out against a transport that fails a
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any
 
 import httpx
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.config.problems import ConfigRejected
 from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
@@ -31,77 +29,12 @@ from gateway.service.shadows import Shadows
 from gateway.service.signals import Signals
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
-from providers.sites import Residency
-from providers.territories import parse_places
-from tests.examples import examples
-from tests.tables import table_of
-
-TERRITORIES = ["CN", "HK", "DE", "FR", "US", "JP"]
-BOUNDARIES = [["CN"], ["DE"], ["@EEA"], ["US"], ["*"], ["*", "!CN"], ["CN", "HK"]]
-FACTS = ["CN", "DE", "US", "any", "FR", "HK"]
-PROVIDERS = ["openai-compatible", "openai", "gemini", "dashscope"]
-
-places = st.sampled_from(BOUNDARIES)
-deployment = st.fixed_dictionaries(
-    {
-        "provider": st.sampled_from(PROVIDERS),
-        "stores": st.sampled_from(FACTS),
-        "processes": st.sampled_from(FACTS),
-        "enabled": st.booleans() | st.just(True),
-    }
-)
-
-
-def fits(facts: dict[str, Any], boundary: list[str]) -> bool:
-    """Whether a deployment keeps within a boundary, worked out anew from the written config."""
-    residency = Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]]))
-    return residency.within(parse_places(boundary))
-
-
-@st.composite
-def steps(draw: st.DrawFn, names: list[str]) -> list[str | dict[str, int]]:
-    """A route to these deployments: plain steps, and perhaps a weighted one before them."""
-    route: list[str | dict[str, int]] = list(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
-    weights = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 100), max_size=3))
-    if not any(weights.values()):
-        return route
-    return draw(st.sampled_from([[weights], [weights, *route]]))
+from tests.kit.example_counts import examples
+from tests.kit.random_configs import TERRITORIES, compiled, fits, worlds
 
 
 def names_in(route: list[str | dict[str, int]]) -> list[str]:
     return [name for step in route for name in ([step] if isinstance(step, str) else step)]
-
-
-@st.composite
-def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
-    """A config: some regions with a boundary each, some deployments, and routes between them.
-
-    Routes lead anywhere at random, or, in a sound world, only to what fits.
-    """
-    names = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True))
-    free = draw(st.permutations(TERRITORIES))
-    regions = {name: {"territories": [free[i]], "boundary": draw(places)} for i, name in enumerate(names)}
-    regions["rest"] = {"territories": ["*"], "boundary": draw(places)}
-    deployments = {
-        f"d{i}": {"model": f"m{i}", "endpoint": f"https://d{i}.example/v1", "api_key": "${KEY}", **facts}
-        for i, facts in enumerate(draw(st.lists(deployment, min_size=1, max_size=4)))
-    }
-    choices = {
-        name: [each for each, facts in sorted(deployments.items()) if not sound or fits(facts, region["boundary"])]
-        for name, region in regions.items()
-    }
-    offered = [name for name in sorted(regions) if choices[name] and draw(st.booleans() | st.just(True))]
-    assume(offered)
-    routes = {name: draw(steps(choices[name])) for name in offered}
-    shadowed = [name for name in offered if draw(st.booleans())]
-    shadow = {name: {"deployment": draw(st.sampled_from(choices[name])), "share": "100%"} for name in shadowed}
-    return {
-        "version": 1,
-        "assistants": {"assistant": {"routes": routes, "shadow": shadow}},
-        "regions": regions,
-        "deployments": deployments,
-        "location": {"signals": ["edge_header"], "unknown": draw(st.sampled_from(["refuse", "rest"]))},
-    }
 
 
 def leaves_boundary(world: dict[str, Any]) -> bool:
@@ -115,13 +48,6 @@ def leaves_boundary(world: dict[str, Any]) -> bool:
         for region, names in named.items()
         for name in names
     )
-
-
-def compiled(world: dict[str, Any]) -> ConfigVersion | None:
-    try:
-        return table_of(json.dumps(world), {"KEY": "k"})
-    except ConfigRejected:
-        return None
 
 
 @given(worlds())

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
 from gateway.model.signals import AddressReport
-from tests.examples import examples
-from tests.mmdb import country, mmdb
+from tests.kit.example_counts import examples
+from tests.kit.mmdb import country, mmdb
 
 GOOD = mmdb()
 

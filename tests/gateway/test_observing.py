@@ -21,7 +21,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry import log, trace_export
 from gateway.telemetry.metric_snapshots import unpack
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 CHAT = "/v1/chat/completions"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -20,10 +20,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.policy.location import resolve
 from gateway.service.signals import Signals
-from tests.claims import NOW, jwks, public
-from tests.mmdb import mmdb
-from tests.places import EDGE_SECRET, LIES, Case, Header, cases, config_of
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.claim_tokens import NOW, jwks, public
+from tests.kit.configs import KEYS, WORLD, table_of
+from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_of
+from tests.kit.mmdb import mmdb
 
 PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]
 STRANGERS = ["1.2.3.4", "2.2.3.4", "3.1.3.4", "3.9.3.4", "5.2.3.4", "99.1.1.1", "10.9.9.9", "2a00:1::9"]

@@ -23,7 +23,7 @@ from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.fitting import with_sayable_choice, without_parameters
 from providers.needs import needs_of
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
 # One column a territory, so that each is the only deployment that may answer.

@@ -52,7 +52,7 @@ from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.sites import Residency
 from providers.territories import parse_places
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 NAMES = ("d0", "d1", "d2")

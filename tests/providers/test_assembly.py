@@ -35,8 +35,8 @@ from providers.codec import encode_completion
 from providers.failures import Failure, FailureKind
 from providers.folding import fold
 from providers.json_values import dumps
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 BROKEN = Failure(FailureKind.UNAVAILABLE, "broken")
 OPENED = Opened("id", "model", 5)

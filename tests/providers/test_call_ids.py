@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from providers.codec.call_ids import join_call_id, split_call_id
-from tests.providers.strategies import unhurried, words
+from tests.kit.chat_strategies import unhurried, words
 
 SEPARATOR = "~sig~"
 ids = words.filter(lambda text: SEPARATOR not in text and not text.endswith(("~", "~s", "~si", "~sig")))

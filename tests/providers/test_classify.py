@@ -13,7 +13,7 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.providers.strategies import json_objects, unhurried
+from tests.kit.chat_strategies import json_objects, unhurried
 
 
 def response(status: int = 500, headers: dict[str, str] | None = None, body: bytes = b"") -> WireResponse:

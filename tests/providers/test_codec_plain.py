@@ -17,7 +17,7 @@ from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, dec
 from providers.codec.plain_request import plain_message, plain_request
 from providers.failures import InvalidRequest
 from providers.needs import needs_of
-from tests.examples import examples
+from tests.kit.example_counts import examples
 
 ODD = st.sampled_from([None, True, False, 0, 1, -1, 2, 1.0, 0.5, 1e300, 2**31, 2**63, "", "x", [], {}, ["x"], [{}]])
 ROLES = st.sampled_from(["system", "user", "assistant", "developer", "tool", "nobody", 1, None, []])

@@ -32,8 +32,8 @@ from providers.codec.decode_request import MAX_MESSAGES
 from providers.codec.fields import describe
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps, loads
-from tests.examples import examples
-from tests.providers.strategies import completions, json_values, requests, unhurried
+from tests.kit.chat_strategies import completions, json_values, requests, unhurried
+from tests.kit.example_counts import examples
 
 HI = {"role": "user", "content": "hi"}
 FUNCTION = {"type": "function", "function": {"name": "f"}}

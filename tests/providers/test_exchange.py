@@ -21,8 +21,8 @@ from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
 from providers.folding import expand, fold
 from providers.wire import WireResponse
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 TARGET = Target("m", "/v1", UNKNOWN_MODEL)
 JSON, STREAM, HTML, TEXT = (

@@ -43,7 +43,7 @@ from providers.fitting import (
     without_parameters,
 )
 from providers.needs import FEATURES, IMPLIED, PARAMETERS, Needs, moves_data, needs_of, why_it_moves
-from tests.providers.strategies import requests, unhurried
+from tests.kit.chat_strategies import requests, unhurried
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
 NOTHING = Capabilities(frozenset(), frozenset())

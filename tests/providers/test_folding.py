@@ -33,7 +33,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand, fold, unfold
 from providers.json_values import dumps
-from tests.providers.strategies import completions, texts, unhurried, words
+from tests.kit.chat_strategies import completions, texts, unhurried, words
 
 
 @unhurried

@@ -37,7 +37,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.json_values import dumps
 from providers.wire import WireResponse
-from tests.examples import examples
+from tests.kit.example_counts import examples
 
 MODEL = "gemini-3.8-flash"
 TARGET = Target(MODEL, "/v1beta", model_facts(ADAPTER.models, MODEL))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.codec.image_urls import unreachable_host
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 
 @pytest.mark.parametrize(

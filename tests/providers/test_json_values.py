@@ -32,8 +32,8 @@ from providers.json_values import (
     split_high_surrogate,
     unrounded,
 )
-from tests.examples import examples
-from tests.providers.strategies import json_values, unhurried
+from tests.kit.chat_strategies import json_values, unhurried
+from tests.kit.example_counts import examples
 
 any_text = st.text(st.characters() | st.sampled_from("\ud83d\ude00\ud800\udfff\n\ufeff"))
 

@@ -19,7 +19,7 @@ from providers.folding import expand
 from providers.json_values import as_map, loads
 from providers.sse import MAX_LINE_BYTES
 from providers.streaming import EventStreamParser
-from tests.examples import examples
+from tests.kit.example_counts import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 

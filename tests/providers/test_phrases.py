@@ -13,7 +13,7 @@ from providers.failures import FailureKind
 from providers.phrases import Phrases
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 INVALID, NO_MODEL = FailureKind.INVALID_REQUEST, FailureKind.MODEL_NOT_FOUND
 PHRASES = Phrases(

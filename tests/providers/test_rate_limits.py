@@ -12,7 +12,7 @@ from providers.failures import FailureKind
 from providers.rate_limits import MOST_WAIT_S, LimitHeaders, RateLimit, read_limits, reset_s, wait_s
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 NOW = 1_795_156_170.0  # Fri, 20 Nov 2026 06:29:30 GMT
 ADAPTERS = load_registry().adapters

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import _helpers, jwt
 from google.oauth2 import service_account
 
@@ -16,20 +15,9 @@ from providers.auth import GoogleAccount, Secret, apply, secret_problem
 from providers.failures import FailureKind, ProviderFailed
 from providers.signing.google import google_bearer
 from providers.wire import WireRequest
+from tests.kit.google_account import ACCOUNT, KEY
 
 NOW = 1_795_000_123.7
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-PEM = KEY.private_bytes(
-    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-).decode()
-ACCOUNT = {
-    "type": "service_account",
-    "project_id": "my-project",
-    "private_key_id": "key-1",
-    "private_key": PEM,
-    "client_email": "gateway@my-project.iam.gserviceaccount.com",
-    "token_uri": "https://oauth2.googleapis.com/token",
-}
 WIRE = WireRequest("POST", "/v1/x", (), b"{}")
 
 

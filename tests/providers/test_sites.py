@@ -13,8 +13,8 @@ from providers.needs import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin, sites_of
 from providers.territories import ANYWHERE, Places, parse_places
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 PROVIDERS = sorted(load_registry().adapters)
 SITES = [(provider, name) for provider in PROVIDERS for name in load_sites(provider)]

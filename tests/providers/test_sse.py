@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.sse import ServerSentEvent, SseComment, SseItem, SseParser
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 NEWLINES = ("\n", "\r\n", "\r")
 LINE_BREAKS_OF_TEXT = "\u2028\u2029\u0085\x0b\x0c\x1c"

@@ -17,8 +17,8 @@ from providers.assembly import Assembler
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.failures import Failure, FailureKind
 from providers.streaming import EventStreamParser
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 SAID = b'data: {"say":"a"}\n\n'
 ENDED = b'data: {"end":true}\n\n'

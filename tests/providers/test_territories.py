@@ -20,8 +20,8 @@ from providers.territories import (
     parse_territory,
     territory_name,
 )
-from tests.examples import examples
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 # A country's own code stands for the rest of it; a part in no set shows what holds for parts that nobody names.
 COUNTRIES = ("US", "CN", "DE")

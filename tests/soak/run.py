@@ -25,8 +25,8 @@ from pathlib import Path
 import httpx
 
 from tests.chaos.run import Storm, change
-from tests.chaos.world import KEY, REGIONS, Site, config_of, site_at
-from tests.e2e.servers import GatewayProcess, running_gateway
+from tests.kit.chaos_world import KEY, REGIONS, Site, config_of, site_at
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 __all__ = ["Series", "main", "run"]
 

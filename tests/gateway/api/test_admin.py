@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,42 +14,14 @@ import pytest
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.model.decision import Unavailable
-from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
-from tests.tables import KEYS, WORLD, table_of
+from gateway.model.status import Finding
+from tests.kit.admin_calls import LOADED, TABLE, Told
+from tests.kit.configs import KEYS
 
 TOKEN = "a-token-of-the-operator"
-AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-NOW = AT.timestamp()
-TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
-LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
 BENCHED = Unavailable("benched: the provider refuses our key", 12.34)
 OPEN = Unavailable("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
-
-
-class Told:
-    """What the listener speaks for, with the answers of the test."""
-
-    def __init__(self) -> None:
-        worker = WorkerStatus(1, 4711, TABLE.version, 3, False, {})
-        self.now = Status(TABLE, LOADED, None, {}, False, (worker, replace(worker, seat=2)), 2, 1, at_s=NOW)
-        self.reloaded = replace(LOADED, cause="admin", changes=Changes(added=("new",)))
-        self.reloads = 0
-        self.rollbacks: list[tuple[str | None, str, str | None]] = []
-
-    async def status(self) -> Status:
-        return self.now
-
-    async def metrics(self, accept: str) -> tuple[bytes, str]:
-        return b"some 1\n", f"text/plain; asked={accept}"
-
-    async def reload(self, who: str) -> Reload:
-        self.reloads += 1
-        return replace(self.reloaded, who=who)
-
-    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        self.rollbacks.append((version, who, signature))
-        return replace(self.reloaded, cause="rollback", who=who)
 
 
 def client(told: Told, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:

@@ -35,7 +35,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from tests.gateway.api.test_stream import events_in
+from tests.kit.chat_http import events_in
 
 CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")

@@ -24,7 +24,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.policy.location import Sighting
 from gateway.server import heads
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 ANSWER = provider_answers("JSON")
 BODY = chat_body("assistant", stream=False)

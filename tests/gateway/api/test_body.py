@@ -31,7 +31,7 @@ from gateway.execution.deadline import Deadline
 from providers.chat import UserMessage
 from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
-from tests.providers.strategies import json_values
+from tests.kit.chat_strategies import json_values
 
 LONG_S = 30.0
 GONE = {"type": "http.disconnect"}

@@ -5,154 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.api.body import StreamLimit
-from gateway.api.chat import ChatEndpoint
-from gateway.api.line import LINE, NOT_TAKEN, Line
+from gateway.api.line import NOT_TAKEN, Line
 from gateway.api.stream import ChunkEncoder
-from gateway.execution.health import Health
-from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
-from gateway.model.record import Record
-from gateway.service.journey import Journeys
-from gateway.service.signals import Signals
 from providers.chat import StreamEvent
-from tests.tables import table_of
-
-TABLE = """
-version: 1
-assistants: {assistant: {routes: {default: [house]}}}
-regions: {default: {territories: ["*"], boundary: ["*"]}}
-deployments:
-  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
-location: {unknown: default}
-"""
-WHOLE = {
-    "id": "a1",
-    "created": 1,
-    "model": "m-1",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
-}
-SSE = {"content-type": "text/event-stream"}
-Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
-
-
-def chunk(text: str = "", finish: str | None = None) -> bytes:
-    delta = {"content": text} if text else {}
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
-
-
-class Hanging:
-    """A provider that doesn't answer; knows whether it has been left."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.left = asyncio.Event()
-
-    async def __call__(self, _: httpx.Request) -> httpx.Response:
-        self.asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.left.set()
-        raise AssertionError
-
-
-@dataclass
-class Exchange:
-    """One request to an endpoint in front of one provider."""
-
-    handler: Handler
-    body: bytes = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    headers: dict[str, str] = field(default_factory=dict)
-    line: Line | None = None
-    sent: list[Any] = field(default_factory=list)
-    received: int = 0
-    log: list[Record] = field(default_factory=list)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    on_send: Callable[[Any], None] = lambda _: None
-    table: str = TABLE
-
-    def __post_init__(self) -> None:
-        table = table_of(self.table, {"KEY": "sk-secret"})
-        transport = HttpxTransport(httpx.MockTransport(self.handler))
-        signals = Signals(Services(transport), lambda _: None)
-        journeys = Journeys(lambda: table, Runner(Sender(transport), Health()), signals)
-        self.endpoint = ChatEndpoint(journeys, self.log.append)
-
-    async def receive(self) -> Any:
-        self.received += 1
-        if self.received == 1:
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        self.sent.append(message)
-        self.on_send(message)
-
-    async def run(self) -> None:
-        base = {"content-type": "application/json", "content-length": str(len(self.body))}
-        headers = [(name.encode(), value.encode()) for name, value in {**base, **self.headers}.items()]
-        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
-        if self.line is not None:
-            scope["extensions"] = {LINE: self.line}
-        async with asyncio.timeout(30):
-            await self.endpoint(scope, self.receive, self.send)
-
-    @property
-    def head(self) -> dict[str, str]:
-        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
-
-    @property
-    def content(self) -> bytes:
-        return b"".join(message["body"] for message in self.sent[1:])
-
-    @property
-    def error(self) -> tuple[int, str]:
-        return self.sent[0]["status"], json.loads(self.content)["error"]["code"]
-
-    @property
-    def record(self) -> Record:
-        (record,) = self.log
-        return record
-
-
-def streaming() -> bytes:
-    body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": True}
-    return json.dumps(body).encode()
-
-
-async def whole(_: httpx.Request) -> httpx.Response:
-    return httpx.Response(200, json=WHOLE)
-
-
-def answering(*pieces: bytes) -> Handler:
-    async def stream() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
-
-    async def handler(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=SSE, content=stream())
-
-    return handler
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what is waited for is deep inside
-            await asyncio.sleep(0)
-
+from tests.kit.chat_exchange import TABLE, WHOLE, Endless, Exchange, Hanging, answering, chunk, streaming, until, whole
+from tests.kit.configs import table_of
 
 # --- answers --------------------------------------------------------------------------------------
 
@@ -449,23 +312,6 @@ async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: boo
     assert hanging.left.is_set()
     assert exchange.sent == []
     assert exchange.record.outcome == "cancelled"
-
-
-class Endless(httpx.AsyncByteStream):
-    """A provider's stream that begins and never ends; knows whether it has been closed."""
-
-    def __init__(self) -> None:
-        self.closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield chunk("a")
-        await asyncio.Event().wait()
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-    async def __call__(self, _: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=SSE, stream=self)
 
 
 async def test_a_stream_that_could_not_be_started_is_closed_all_the_same() -> None:

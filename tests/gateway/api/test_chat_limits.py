@@ -11,44 +11,23 @@ import httpx
 import pytest
 
 from gateway.api.line import Line
-from gateway.model.config_version import ConfigVersion
-from tests.gateway.api.test_chat import (
+from tests.kit.chat_exchange import (
+    KEY,
     TABLE,
+    Asked,
     Endless,
-    Exchange,
     Handler,
     Hanging,
     answering,
     chunk,
     streaming,
+    table_with,
     until,
     whole,
 )
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
-KEY = "gk-app"
 DONE = b"data: [DONE]\n\n"
-
-
-def table_with(limits: str) -> ConfigVersion:
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    return table_of(f"{TABLE}clients: {{app: {{keys: ['sha256:{digest}'], limits: {limits}}}}}", {"KEY": "sk-secret"})
-
-
-class Asked(Exchange):
-    """A request with the key, at the endpoint of another one if given."""
-
-    def __init__(self, handler: Handler, table: ConfigVersion, at: Exchange | None = None, **more: Any) -> None:
-        headers = {"authorization": f"Bearer {KEY}", **more.pop("headers", {})}
-        super().__init__(handler, headers=headers, **more)
-        if at is not None:
-            self.endpoint = at.endpoint
-            self.log = at.log
-        self.endpoint._journeys.current = lambda: table
-
-    @property
-    def left(self) -> list[str | None]:
-        return [self.head.get(f"x-ratelimit-{name}-requests") for name in ("limit", "remaining", "reset")]
 
 
 async def test_every_answer_tells_what_is_left() -> None:

@@ -15,7 +15,7 @@ from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.signals import ClaimProblem, ClaimReport
 from gateway.policy.location import Sighting
 from gateway.service.journey import Refused
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 
 def digest(key: str) -> str:

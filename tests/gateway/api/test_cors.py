@@ -12,10 +12,10 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from tests.docs.pages import ROOT, table_of
-from tests.gateway.api.test_chat import TABLE as PLAIN
-from tests.gateway.api.test_chat import WHOLE
-from tests.tables import table_of as compiled
+from tests.kit.chat_exchange import TABLE as PLAIN
+from tests.kit.chat_exchange import WHOLE
+from tests.kit.configs import table_of as compiled
+from tests.kit.doc_pages import ROOT, table_of
 
 KEY = "gk-app"
 CHAT = "/v1/chat/completions"

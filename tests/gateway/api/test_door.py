@@ -23,7 +23,7 @@ from gateway.api.errors import ApiError
 from gateway.model.config_version import ConfigVersion
 from gateway.model.signals import AddressReport
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.configs import BASE, KEYS, WORLD, Config, table_of
 
 KEY = "gk-app-key"
 OTHER = "gk-sch\u00f6n"
@@ -33,18 +33,21 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
-def world(**changes: str) -> ConfigVersion:
-    text = WORLD.replace("a" * 64, hashed(KEY)).replace("b" * 64, hashed(OTHER))
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    return table_of(text)
+def with_keys(app: str = KEY, backend: str = OTHER) -> Config:
+    """The base configuration whose clients have these keys."""
+    keys = {"app": app, "backend": backend}
+    return BASE.merge({"clients": {name: {"keys": [f"sha256:{hashed(key)}"]} for name, key in keys.items()}})
 
 
-TABLE = world()
-WITHOUT_CLIENTS = table_of(WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :])
-SECRET_EDGE = world(
-    **{"country: CF-IPCountry": 'country: CF-IPCountry, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}'}
+def with_edges(edges: str) -> ConfigVersion:
+    """The same with this list of edges."""
+    return table_of(with_keys().merge(f"location: {{edges: [{edges}]}}"))
+
+
+TABLE = table_of(with_keys())
+WITHOUT_CLIENTS = table_of(BASE.without("clients"))
+SECRET_EDGE = with_edges(
+    '{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}}'
 )
 
 
@@ -147,7 +150,7 @@ def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
 def test_a_key_is_its_bytes_as_a_program_or_a_browser_writes_them(key: str, charset: str, name: str) -> None:
     """The last byte of some letters is a space in another charset."""
     value = f"Bearer {key}" if name == "authorization" else key
-    client = authenticate(world(**{hashed(OTHER): hashed(key)}), visit((name, value.encode(charset))))
+    client = authenticate(table_of(with_keys(backend=key)), visit((name, value.encode(charset))))
     assert client is not None
     assert client.name == "backend"
 
@@ -359,23 +362,15 @@ def test_where_no_edge_is_trusted_no_header_is() -> None:
 
 # --- parts, addresses and claims ------------------------------------------------------------------
 
-FULL = world(
-    **{
-        "[{from: [127.0.0.0/8], country: CF-IPCountry}]": (
-            "[{from: [127.0.0.0/8], country: CF-IPCountry, subdivision: CF-Region-Code, client_ip: X-Forwarded-For},"
-            ' {from: [192.0.2.0/24], country: C, client_ip: Real, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}},'
-            " {from: [198.51.100.0/24], country: C}]"
-        )
-    }
+FULL = with_edges(
+    "{from: [127.0.0.0/8], country: CF-IPCountry, subdivision: CF-Region-Code, client_ip: X-Forwarded-For},"
+    ' {from: [192.0.2.0/24], country: C, client_ip: Real, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}},'
+    " {from: [198.51.100.0/24], country: C}"
 )
 
 
 def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
-    table = world(
-        **{
-            "[127.0.0.0/8], country: CF-IPCountry}": "[127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}"
-        }
-    )
+    table = with_edges("{from: [127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}")
     for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
         assert sighting_of(table, visit((name, "DE"), peer=peer)) == Sighting(EdgeReport(("DE",)))
         assert sighting_of(table, visit((name, "DE"), peer="8.8.8.8")) == Sighting(None, EdgeNote.STRANGER)

@@ -9,8 +9,8 @@ from opentelemetry import trace
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.assembly.application import Gateway
-from tests.gateway.api.test_admin import Told
-from tests.tables import WORLD, table_of
+from tests.kit.admin_calls import Told
+from tests.kit.configs import WORLD, table_of
 
 
 class Listening(trace.TracerProvider):

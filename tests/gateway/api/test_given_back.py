@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.model.config_version import ConfigVersion
-from tests.gateway.api.turning import TEXT, Act, Client, House, TurningLoop, table_for
+from tests.kit.virtual_time import TEXT, Act, Client, House, TurningLoop, table_for
 
 PLACES = "concurrency: {limit: 1, queue: 3, wait: 4s}"
 HEDGE = "hedge: {after: 10ms}, "

@@ -10,7 +10,7 @@ from gateway.api.door import Visitor, headers_of
 from gateway.api.errors import ApiError
 from gateway.api.guesses import MOST_WRONG_KEYS, KeyGuesses
 from gateway.model.config_version import ConfigVersion
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"
 

@@ -12,7 +12,7 @@ from gateway.api.headers import pairs_of, response_lines
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from providers.failures import Failure, FailureKind
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 TABLE = table_of(WORLD)
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy")

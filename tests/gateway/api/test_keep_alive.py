@@ -13,7 +13,7 @@ import pytest
 
 from gateway.api.keep_alive import COMMENT, KeepAlive
 from gateway.model.config_version import ConfigVersion
-from tests.gateway.api.test_chat import SSE, Exchange, chunk, streaming, until
+from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
 
 DONE = b"data: [DONE]\n\n"
 

@@ -19,10 +19,9 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from providers.chat import UserMessage
 from providers.wire import WireRequest
-from tests.gateway.api.test_chat import TABLE, Handler, Hanging, until, whole
-from tests.gateway.api.test_chat_limits import Asked, table_with
-from tests.providers.transport.scripted import GOOD, Peer, scripted
-from tests.tables import table_of
+from tests.kit.chat_exchange import TABLE, Asked, Handler, Hanging, table_with, until, whole
+from tests.kit.configs import table_of
+from tests.kit.scripted_server import GOOD, Peer, scripted
 
 LARGE = "word " * 20_000
 

@@ -11,7 +11,7 @@ from gateway.api.person import told_user, user_of
 from gateway.model.config_version import Client
 from gateway.model.signals import ClaimReport
 from gateway.policy.location import Sighting
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 APP = next(client for client in table_of(WORLD).clients.values() if client.name == "app")
 BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))

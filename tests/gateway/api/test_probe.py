@@ -17,12 +17,10 @@ from gateway.api.admin_control import Guard
 from gateway.api.plain import answer_json
 from gateway.api.probe import Probe, ProbesFirst
 from gateway.assembly.application import Gateway
-from tests.gateway.api.test_admin import Told
-from tests.tables import WORLD, table_of
+from tests.kit.admin_calls import ADMIN, PUBLIC, Told, answer_of
+from tests.kit.configs import WORLD, table_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-PUBLIC = ("/healthz", "/health", "/readyz")
-ADMIN = (*PUBLIC, "/metrics")
 HEADERS: tuple[dict[str, str], ...] = (
     {},
     {"origin": "https://page.example"},
@@ -30,32 +28,6 @@ HEADERS: tuple[dict[str, str], ...] = (
     {"accept": "x/y"},
     {"content-type": "text/plain"},
 )
-
-Answered = tuple[int, list[tuple[bytes, bytes]], bytes]
-
-
-async def answer_of(app: Any, method: str, path: str, headers: dict[str, str], root_path: str = "") -> Answered:
-    given = {"host": "127.0.0.1", "x-request-id": "one", **headers}
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": root_path,
-        "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
-    }
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    start, *bodies = sent
-    return start["status"], sorted(start["headers"]), b"".join(message.get("body", b"") for message in bodies)
 
 
 def app_of(listener: str, *, is_draining: bool = False) -> Any:
@@ -134,9 +106,9 @@ started = {*sys.modules}
 from gateway.api.admin import build_admin
 from gateway.api.guard import Guard
 from gateway.app import Gateway
-from tests.gateway.api.test_admin import Told
-from tests.gateway.api.test_probe import ADMIN, PUBLIC, answer_of
-from tests.tables import WORLD, table_of
+from tests.kit.admin_calls import Told
+from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of
+from tests.kit.configs import WORLD, table_of
 
 async def main():
     public, admin = Gateway(table_of(WORLD)), build_admin(Told(), Guard())

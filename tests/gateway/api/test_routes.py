@@ -11,8 +11,8 @@ import pytest
 from gateway.api.public_routes import hint_for
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from tests.gateway.api.test_chat import WHOLE
-from tests.tables import table_of
+from tests.kit.chat_exchange import WHOLE
+from tests.kit.configs import table_of
 
 KEYS = {name: f"gk-{name}" for name in ("app", "backend", "shop")}
 

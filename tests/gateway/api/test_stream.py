@@ -37,23 +37,11 @@ from providers.codec.answer import OUTWARD_FINISH
 from providers.codec.call_ids import split_call_id
 from providers.failures import Failure, FailureKind
 from providers.folding import unfold
-from tests.providers.strategies import completions, texts, unhurried
+from tests.kit.chat_http import events_in
+from tests.kit.chat_strategies import completions, texts, unhurried
 
 OPENED = Opened("id-1", "model-1", 7)
 USAGE = Usage(3, 4)
-
-
-def events_in(data: bytes) -> list[Any]:
-    """The events of a stream; every one is one line of JSON."""
-    blocks = data.decode("utf-8").split("\n\n")
-    assert blocks.pop() == ""
-    found: list[Any] = []
-    for block in blocks:
-        assert block.startswith("data: ")
-        text = block.removeprefix("data: ")
-        assert "\n" not in text
-        found.append(text if text == "[DONE]" else json.loads(text))
-    return found
 
 
 def encoded(*events: StreamEvent, include_usage: bool = False) -> list[Any]:

@@ -14,7 +14,7 @@ from gateway.changes.compile_job import CompileJob
 from gateway.changes.compile_process import Child, CompileFailed
 from gateway.changes.compiler import Compiler, Compiling
 from gateway.config.examples import example_path
-from tests.providers.transport.scripted import until
+from tests.kit.scripted_server import until
 
 ORDER = CompileJob(str(example_path("demo.yaml")), demo=True)
 

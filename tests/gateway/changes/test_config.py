@@ -28,10 +28,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.server.serve import settle
 from providers.registry import load_registry
-from tests.providers.transport.scripted import until
-from tests.tables import KEYS, WORLD
+from tests.kit.configs import BASE, KEYS, WORLD
+from tests.kit.scripted_server import until
 
-MENDED = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
+MENDED = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
 
 
 class Files:
@@ -526,7 +526,7 @@ async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
     gateway = Gateway(files.live.table)
     outcomes = []
     for mark in ("a", "b"):
-        files.path.write_text(WORLD.replace("gemini-3.8-flash", f"gemini-{mark}"), "utf-8")
+        files.path.write_text(BASE.merge(f"deployments: {{gemini: {{model: gemini-{mark}}}}}").text, "utf-8")
         outcomes.append(compile_here(CompileJob(str(files.path)), KEYS))
     numbers = iter(range(10_000))
 

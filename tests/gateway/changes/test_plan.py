@@ -11,7 +11,7 @@ from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, pl
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import in_short, plan_data, plan_markdown, plan_text
 from gateway.config.yaml_document import parse_yaml
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 NOW_S = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
 APPROVED = "approvals: [{region: cn, authority: CAC, kind: registration, number: '7', model_name: Qwen"

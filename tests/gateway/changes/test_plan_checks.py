@@ -2,126 +2,118 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.changes.plan import changed_keys, plan_of
 from gateway.changes.plan_checks import protected_changes
-from gateway.config.yaml_document import parse_yaml
-from tests.tables import WORLD, table_of
+from tests.kit.configs import BASE, Config, table_of
 
 KEY, OTHER_KEY = ("ed25519:" + letter * 43 + "=" for letter in "AB")
-PROTECTED = WORLD.replace(
-    "cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN], protected: true}"
+PROTECTED = BASE.merge("regions: {cn: {protected: true}}", {"admin_keys": [KEY]})
+ENDPOINT = "http://127.0.0.1:{}/v1"
+SPARE = {
+    "spare": {
+        "provider": "openai-compatible", "model": "m", "endpoint": ENDPOINT.format(1), "stores": "CN", "processes": "CN"
+    }
+}  # fmt: skip
+SPARED = PROTECTED.merge({"deployments": SPARE})
+SHADOWED = SPARED.merge(
+    "assistants: {assistant: {shadow: {cn: {deployment: spare, share: 10%}}}}", "cell: {territory: CN, serves: [cn]}"
 )
-PROTECTED += f'admin_keys: ["{KEY}"]\n'
-SPARE = (
-    "  spare: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:1/v1', stores: CN, processes: CN}\n"
-)
-OPENED = "deployments:\n"
-SHADOW = "    shadow: {cn: {deployment: spare, share: 10%}}\n"
-SHADOWED = PROTECTED.replace(OPENED, f"{OPENED}{SPARE}").replace("aliases: [gpt-4o]\n", f"aliases: [gpt-4o]\n{SHADOW}")
-SHOP = next(line for line in PROTECTED.splitlines() if "shop-cn" in line)
-EXPORTER = "exporters: {{t: {{endpoint: 'https://{}', stores: CN, processes: CN, regions: [{}]}}}}\n"
+EXPORTER = "exporters: {{t: {{endpoint: 'https://{}', stores: CN, processes: CN, regions: [{}]}}}}"
+NO_REGION = "{regions: {cn: null}, assistants: {assistant: {routes: {cn: null}}}, clients: {shop-cn: {region: null}}}"
 
 CHANGES = {
-    "another boundary": (("boundary: [CN], protected", "boundary: [CN, HK], protected"), "boundary"),
-    "a part of it goes elsewhere": (("default: {territories", "bj: {territories: [CN-BJ], boundary: [CN]}\n  default: {territories"), "people"),
-    "a part of it is blocked": (("blocked: [CU", "blocked: [CN-BJ, CU"), "people"),
-    "approvals": (("boundary: [CN], protected", "boundary: [CN], approvals: required, protected"), "approvals required"),
-    "no protection": ((", protected: true", ""), "protected"),
-    "the region goes": (("  cn: {territories: [CN], boundary: [CN], protected: true}\n", ""), "removed"),
-    "its route": (("deployments:\n", f"deployments:\n{SPARE}"), "the route of assistant"),
-    "a deployment of its route": (("model: qwen3-max", "model: qwen-plus"), "the deployment qwen-cn"),
-    "the account of one": (("${DASHSCOPE_API_KEY}", "${DASHSCOPE_INTL_API_KEY}"), "the deployment qwen-cn"),
-    "a kill switch": (("endpoint: cn-beijing", "enabled: false, endpoint: cn-beijing"), "the deployment qwen-cn"),
-    "where the gateway stands": (("blocked: [CU", "cell: {territory: CN, serves: [cn]}\nblocked: [CU"), "where the gateway stands"),
-    "a client of it is bound elsewhere": (("region: cn}", "region: us}"), "the region of client shop-cn"),
-    "a client of it is bound nowhere": ((", region: cn}", "}"), "the region of client shop-cn"),
-    "another client is bound to it": (("assistants: [assistant]}", "assistants: [assistant], region: cn}"), "the region of client app"),
-    "another admin": ((KEY, OTHER_KEY), "admin_keys"),
-    "one admin more": ((f'"{KEY}"', f'"{KEY}", "{OTHER_KEY}"'), "admin_keys"),
+    "another boundary": ("regions: {cn: {boundary: [CN, HK]}}", "boundary"),
+    "a part of it goes elsewhere": ("regions: {bj: {territories: [CN-BJ], boundary: [CN]}}", "people"),
+    "a part of it is blocked": ("blocked: [CN-BJ, CU, IR, KP, SY]", "people"),
+    "approvals": ("regions: {cn: {approvals: required}}", "approvals required"),
+    "no protection": ("regions: {cn: {protected: null}}", "protected"),
+    "the region goes": (NO_REGION, "removed"),
+    "its route": ({"deployments": SPARE, "assistants": {"assistant": {"routes": {"cn": ["qwen-cn", "spare"]}}}}, "the route of assistant"),
+    "a deployment of its route": ("deployments: {qwen-cn: {model: qwen-plus}}", "the deployment qwen-cn"),
+    "the account of one": ("deployments: {qwen-cn: {api_key: '${DASHSCOPE_INTL_API_KEY}'}}", "the deployment qwen-cn"),
+    "a kill switch": ("deployments: {qwen-cn: {enabled: false}}", "the deployment qwen-cn"),
+    "where the gateway stands": ("cell: {territory: CN, serves: [cn]}", "where the gateway stands"),
+    "a client of it is bound elsewhere": ("clients: {shop-cn: {region: us}}", "the region of client shop-cn"),
+    "a client of it is bound nowhere": ("clients: {shop-cn: {region: null}}", "the region of client shop-cn"),
+    "another client is bound to it": ("clients: {app: {region: cn}}", "the region of client app"),
+    "another admin": ({"admin_keys": [OTHER_KEY]}, "admin_keys"),
+    "one admin more": ({"admin_keys": [KEY, OTHER_KEY]}, "admin_keys"),
 }  # fmt: skip
 ELSEWHERE = {
-    "another region's boundary": ("us: {territories: [US], boundary: [US]}", "us: {territories: [US], boundary: [US, CA]}"),
-    "another region's route": ("[gemini, qwen-intl]", "[qwen-intl, gemini]"),
-    "another region's deployment": ("model: gpt-6-luna, endpoint: us", "model: gpt-4o, endpoint: us"),
-    "who may call": ("app: {keys", "other: {keys"),
-    "a client of it goes": (f"{SHOP}\n", ""),
-    "a client of it has another name": ("shop-cn: {", "shop: {"),
-    "another client is bound to another region": ("assistants: [assistant]}", "assistants: [assistant], region: us}"),
-    "other people are blocked": ("blocked: [CU", "blocked: [SD, CU"),
-    "a deployment that nobody asks": ("deployments:\n", f"deployments:\n{SPARE}"),
+    "another region's boundary": "regions: {us: {boundary: [US, CA]}}",
+    "another region's route": "assistants: {assistant: {routes: {default: [qwen-intl, gemini]}}}",
+    "another region's deployment": "deployments: {chatgpt-us: {model: gpt-4o}}",
+    "who may call": {"clients": {"app": None, "other": PROTECTED.data["clients"]["app"]}},
+    "a client of it goes": "clients: {shop-cn: null}",
+    "a client of it has another name": {"clients": {"shop-cn": None, "shop": PROTECTED.data["clients"]["shop-cn"]}},
+    "another client is bound to another region": "clients: {app: {region: us}}",
+    "other people are blocked": "blocked: [SD, CU, IR, KP, SY]",
+    "a deployment that nobody asks": {"deployments": SPARE},
 }  # fmt: skip
 
 
-def judged(new: str, before: str = PROTECTED) -> dict[str, str]:
-    keys = changed_keys(*(parse_yaml(text.encode(), "test.yaml").values for text in (before, new)))
+def judged(new: Config, before: Config = PROTECTED) -> dict[str, str]:
+    keys = changed_keys(*(config.data for config in (before, new)))
     old, after = table_of(before), table_of(new)
     return protected_changes(old, after, plan_of(old, after, tuple(keys)))
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_a_protected_region_is_one(name: str) -> None:
-    (before, after), why = CHANGES[name]
-    assert before in PROTECTED
-    new = PROTECTED.replace(before, after)
-    if name == "its route":
-        new = new.replace("cn: [qwen-cn]", "cn: [qwen-cn, spare]")
-    if name == "the region goes":
-        new = new.replace("      cn: [qwen-cn]\n", "").replace(", region: cn}", "}")
-    assert why in judged(new)["cn"].split(", ")
+    change, why = CHANGES[name]
+    assert why in judged(PROTECTED.merge(change))["cn"].split(", ")
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_change_elsewhere_is_none(name: str) -> None:
-    before, after = ELSEWHERE[name]
-    assert before in PROTECTED
-    assert judged(PROTECTED.replace(before, after)) == {}
+    assert judged(PROTECTED.merge(ELSEWHERE[name])) == {}
 
 
 def test_a_key_that_goes_to_another_client_takes_its_people_along() -> None:
-    other = SHOP.replace("shop-cn", "shop").replace("region: cn", "region: us")
-    assert judged(PROTECTED.replace(SHOP, other))["cn"] == "the region of client shop-cn"
-    renewed = SHOP.replace("c" * 64, "e" * 64).replace("region: cn", "region: us")
-    assert judged(PROTECTED.replace(SHOP, renewed))["cn"] == "the region of client shop-cn"
+    shop = {**PROTECTED.data["clients"]["shop-cn"], "region": "us"}
+    assert judged(PROTECTED.merge({"clients": {"shop-cn": None, "shop": shop}}))["cn"] == "the region of client shop-cn"
+    renewed = PROTECTED.merge({"clients": {"shop-cn": {"keys": [f"sha256:{'e' * 64}"], "region": "us"}}})
+    assert judged(renewed)["cn"] == "the region of client shop-cn"
 
 
 def test_a_region_becomes_protected_without_a_signature() -> None:
-    old, new = table_of(WORLD), table_of(PROTECTED)
+    old, new = table_of(BASE), table_of(PROTECTED)
     assert protected_changes(old, new, plan_of(old, new)) == {}
 
 
 @pytest.mark.parametrize(
-    ("written", "becomes", "why"),
+    ("change", "why"),
     [
-        ("127.0.0.1:1/v1", "127.0.0.1:2/v1", "the deployment spare"),
-        ("model: m,", "api_key: '${EDGE_SECRET}', model: m,", "the deployment spare"),
-        (SHADOW, "", "the route of assistant"),
-        ("share: 10%", "share: 20%", "the route of assistant"),
-        ("share: 10%", "share: 10%, keep_text: true", "the route of assistant"),
+        ({"deployments": {"spare": {"endpoint": ENDPOINT.format(2)}}}, "the deployment spare"),
+        ("deployments: {spare: {api_key: '${EDGE_SECRET}'}}", "the deployment spare"),
+        ("assistants: {assistant: {shadow: null}}", "the route of assistant"),
+        ("assistants: {assistant: {shadow: {cn: {share: 20%}}}}", "the route of assistant"),
+        ("assistants: {assistant: {shadow: {cn: {keep_text: true}}}}", "the route of assistant"),
     ],
 )
-def test_a_shadow_hears_the_prompts_so_it_is_protected_too(written: str, becomes: str, why: str) -> None:
-    shadowed = SHADOWED.replace("blocked: [CU", "cell: {territory: CN, serves: [cn]}\nblocked: [CU")
-    assert written in shadowed
-    assert judged(shadowed.replace(written, becomes), shadowed) == {"cn": why}
+def test_a_shadow_hears_the_prompts_so_it_is_protected_too(change: str | dict[str, Any], why: str) -> None:
+    assert judged(SHADOWED.merge(change), SHADOWED) == {"cn": why}
 
 
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        ("", EXPORTER.format("a.example", "cn"), {"cn": "exporters"}),
-        (EXPORTER.format("a.example", "cn"), "", {"cn": "exporters"}),
+        ("{}", EXPORTER.format("a.example", "cn"), {"cn": "exporters"}),
+        (EXPORTER.format("a.example", "cn"), "{}", {"cn": "exporters"}),
         (EXPORTER.format("a.example", "cn"), EXPORTER.format("b.example", "cn"), {"cn": "exporters"}),
         (EXPORTER.format("a.example", "cn"), EXPORTER.format("a.example/other", "cn"), {"cn": "exporters"}),
-        ("", EXPORTER.format("a.example", "default"), {}),
+        ("{}", EXPORTER.format("a.example", "default"), {}),
     ],
 )
 def test_who_is_told_of_its_requests(before: str, after: str, why: dict[str, str]) -> None:
-    assert judged(PROTECTED + after, PROTECTED + before) == why
+    assert judged(PROTECTED.merge(after), PROTECTED.merge(before)) == why
 
 
 def test_without_documents_to_compare_the_tables_tell() -> None:
     old = table_of(PROTECTED)
-    new = table_of(PROTECTED.replace("model: qwen3-max", "model: qwen-plus"))
+    new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen-plus}}"))
     assert protected_changes(old, new, plan_of(old, new)) == {"cn": "the deployment qwen-cn"}

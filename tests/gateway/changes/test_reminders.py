@@ -17,10 +17,10 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.telemetry.log import configure
 from providers.registry import load_registry
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.configs import BASE, KEYS, table_of
 
 RECORD = "{region: cn, authority: A, kind: registration, number: n, model_name: m, valid_until: 2026-11-20}"
-TABLE = table_of(WORLD.replace("endpoint: cn-beijing,", f"endpoint: cn-beijing, approvals: [{RECORD}],"))
+TABLE = table_of(BASE.merge(f"deployments: {{qwen-cn: {{approvals: [{RECORD}]}}}}"))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_it_is_told_once_a_day_and_louder_near_the_end(lines: io.StringIO)
 
 async def test_a_model_that_is_retired_is_told_of_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
-    (tmp_path / "gateway.yaml").write_text(WORLD.replace("version: 1", "version: 1\ncatalogue: {models: models.yaml}"))
+    (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).table
     now = [datetime(2026, 8, 20, tzinfo=UTC).timestamp()]
     end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.changes.compile_job import CompileJob, compile_here
 from gateway.config.source_text import MAX_BYTES, read_files
-from tests.tables import KEYS, WORLD
+from tests.kit.configs import KEYS, WORLD
 
 
 def _large(path: Path) -> None:

@@ -19,12 +19,17 @@ from gateway.changes.pickling import unpack
 from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.operator_errors import StateError
 from gateway.signing import Signer, new_key, sign_plan
-from tests.providers.transport.scripted import until
-from tests.tables import KEYS, WORLD
+from tests.kit.configs import BASE, KEYS, WORLD
+from tests.kit.scripted_server import until
 
 FIRST = WORLD + "# the first\n"
-SECOND = WORLD.replace("blocked: [CU,", "blocked: [AQ, CU,")
-THIRD = WORLD.replace("blocked: [CU,", "blocked: [VA, CU,")
+SECOND = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
+THIRD = BASE.merge("blocked: [VA, CU, IR, KP, SY]").text
+
+
+def with_key_file(path: Path) -> str:
+    """The base configuration with the key of one deployment in a file."""
+    return BASE.merge({"deployments": {"gemini": {"api_key": f"${{file:{path}}}"}}}).text
 
 
 class Gateway:
@@ -86,7 +91,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment(gateway: Gateway) -> None:
     secret = gateway.path.with_name("secret")
     secret.write_text("sk-one")
-    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    first = await gateway.take(with_key_file(secret))
     await gateway.take(SECOND)
     secret.write_bytes(b"x" * 70_000)  # a mistake: the first one can't be used any more
     gateway.write(THIRD)
@@ -116,9 +121,9 @@ async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gate
 async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gateway: Gateway) -> None:
     secret, bad = gateway.path.with_name("secret"), gateway.path.with_name("bad")
     bad.write_text("sk-one")
-    first = await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{bad}}}"))
+    first = await gateway.take(with_key_file(bad))
     secret.write_text("sk-two")
-    await gateway.take(FIRST.replace("${GEMINI_API_KEY}", f"${{file:{secret}}}"))
+    await gateway.take(with_key_file(secret))
     bad.write_bytes(b"x" * 70_000)
     assert not (await gateway.live.rollback(first)).activated
     secret.write_text("sk-three")
@@ -200,11 +205,9 @@ async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken
     key.touch(0o600)
     key.write_bytes(private)
     signer = Signer.read(key)
-    protected = (
-        FIRST.replace("boundary: [CN]}", "boundary: [CN], protected: true}") + f"admin_keys: ['{public.text}']\n"
-    )
+    guarded = BASE.merge("regions: {cn: {protected: true}}", {"admin_keys": [public.text]})
+    protected, changed = guarded.text, guarded.merge("regions: {cn: {boundary: [CN, HK]}}").text
     await gateway.take(protected)
-    changed = protected.replace("boundary: [CN],", "boundary: [CN, HK],")
     before, after = (
         compile_here(replace(gateway.live._order, text=text.encode(), name="it"), KEYS).written
         for text in (protected, changed)

@@ -17,8 +17,8 @@ from gateway.operator_errors import StateError
 from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
-from tests.gateway.telemetry.records import attempt, failed_attempt
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
+from tests.kit.request_records import attempt, failed_attempt
 
 STEPS = "5% for 10s, 25% for 10s, 100%"
 PLACE = ("assistant", "default")

@@ -22,9 +22,9 @@ from gateway.operator_errors import StateError
 from gateway.state.audit import TrailHead, verify_trail
 from gateway.state.history import History, Pointer, open_history
 from providers.registry import load_registry
-from tests.tables import KEYS, WORLD
+from tests.kit.configs import BASE, KEYS, WORLD
 
-OFF = WORLD.replace("{provider: gemini,", "{enabled: false, provider: gemini,")
+OFF = BASE.merge("deployments: {gemini: {enabled: false}}").text
 NOTHING = CompiledState(NO_CONFIG_VERSION, None)
 
 

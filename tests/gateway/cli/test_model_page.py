@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.cli.provider_pages import deployments_text, models_page, models_text
 from providers.adapter import KnowsModels, KnowsOffers
 from providers.registry import load_registry
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 ADAPTERS = load_registry().adapters

@@ -16,8 +16,8 @@ from gateway.config.compile import Compiled
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
 from gateway.model.approval import days_at
-from tests.gateway.config.cases import compiled
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
+from tests.kit.config_cases import compiled
 
 ROOT = Path(__file__).parents[3] / "config"
 CONFIGS = [ROOT / "gateway.yaml", ROOT / "demo.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]

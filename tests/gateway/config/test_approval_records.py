@@ -12,7 +12,7 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import Problem, dotted
 from gateway.model.approval import days_at
 from providers.registry import load_registry
-from tests.gateway.config.cases import ENVIRON, SOUND, compiled, rejected, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, rejected, sections
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
 RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "通义千问"}

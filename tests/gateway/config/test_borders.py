@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.config_version import Region
 from providers.territories import NOWHERE, Places
-from tests.gateway.config.cases import compiled, problems_of, sections
+from tests.kit.config_cases import compiled, problems_of, sections
 
 REGIONS = """\
 regions:

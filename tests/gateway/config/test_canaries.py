@@ -9,7 +9,7 @@ import pytest
 from gateway.config.problems import dotted
 from gateway.model.route import Shadow
 from gateway.model.schedule import Schedule, Stage, StopRule
-from tests.gateway.config.cases import SOUND, compiled, more, problems_of, sections
+from tests.kit.config_cases import SOUND, compiled, more, problems_of, sections
 
 X = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from textwrap import dedent
 
 import jsonschema
 import pytest
 
 from gateway.changes.pickling import pack, unpack
 from gateway.config.check_report import render_matrix
-from gateway.config.compile import Compiled, compile_config
+from gateway.config.compile import compile_config
 from gateway.config.examples import example_path
 from gateway.config.loading import load_document
 from gateway.config.operator_catalogue import catalogue_schema_json
@@ -22,35 +21,13 @@ from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
 from providers.pricing import Rates
 from providers.registry import load_registry
-from tests.gateway.config.cases import ENVIRON
-
-NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
-CONFIG = """
-version: 1
-catalogue: {models: %s}
-assistants: {assistant: {routes: {us: [luna, old, new, house]}}}
-regions: {us: {territories: [US], boundary: [US]}}
-deployments:
-  luna: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
-  old: {provider: openai, model: gpt-4o, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
-  new: {provider: openai, model: o9-next, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
-  house:
-    {provider: openai-compatible, model: m, endpoint: "https://llm.example.com/v1", stores: US, processes: US, api_key: k}
-"""
+from tests.kit.catalogue_files import CONFIG, load
+from tests.kit.config_cases import ENVIRON
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path
-
-
-def load(home: Path, catalogue: str, *more: str, now: float = NOW) -> Compiled:
-    names = ["models.yaml", *(f"more{number}.yaml" for number in range(len(more)))]
-    for name, text in zip(names, (catalogue, *more), strict=True):
-        (home / name).write_text(dedent(text), "utf-8")
-    (home / "gateway.yaml").write_text(CONFIG % f"[{', '.join(names)}]", "utf-8")
-    document = load_document(home / "gateway.yaml", {**os.environ, **ENVIRON}, clock=lambda: now)
-    return compile_config(document, registry=load_registry())
 
 
 def deployments(home: Path, catalogue: str) -> dict[str, Deployment]:

@@ -7,7 +7,7 @@ import pytest
 from gateway.changes.activation import changes_between
 from gateway.changes.pickling import pack, unpack
 from gateway.model.status import Changes
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.configs import KEYS, WORLD, table_of
 
 TABLE = table_of(WORLD)
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config.problems import dotted
 from gateway.model.config_version import ClientLimitRule
-from tests.gateway.config.cases import SOUND, compiled, problems_of, sections
+from tests.kit.config_cases import SOUND, compiled, problems_of, sections
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
 REGIONS_WITH_A_MISTAKE = SOUND["regions"].replace("boundary: [CN]", "boundary: [Chinaa]")

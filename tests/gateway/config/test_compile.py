@@ -21,7 +21,7 @@ from providers.needs import PARAMETERS
 from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
-from tests.gateway.config.cases import SOUND, compiled, more, problems_of, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, more, problems_of, rejected, sections
 
 
 def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:

@@ -8,7 +8,7 @@ from gateway.model.config_version import Secrets
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
-from tests.gateway.config.cases import compiled, more, rejected, sections
+from tests.kit.config_cases import compiled, more, rejected, sections
 
 LONG = "0123456789abcdef0123456789abcdef"
 BOTH = "secrets: {consent: '${CONSENT}', identity: '${IDENTITY}'}"

@@ -15,8 +15,8 @@ from gateway.config.problems import ConfigRejected
 from providers.registry import load_registry
 from providers.sites import Site
 from providers.territories import Places, parse_places
-from tests.examples import examples
-from tests.gateway.config.cases import ENVIRON
+from tests.kit.config_cases import ENVIRON
+from tests.kit.example_counts import examples
 
 REGISTRY = load_registry()
 WORDS = ["CN", "HK", "US", "US-CA", "DE", "FR", "CH", "SG", "@EU", "@EEA", "*", "!CN", "!US-CA", "any"]

@@ -11,7 +11,7 @@ from gateway.config.loading import Document, load_document, parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.secret_references import read_literal, resolve
 from providers.auth import Secret
-from tests.gateway.config.cases import compiled, more, problems_of, sections
+from tests.kit.config_cases import compiled, more, problems_of, sections
 
 HUSH = "hush-hush-0123456789"
 

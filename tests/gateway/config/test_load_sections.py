@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.config_version import HedgeRule
 from gateway.model.deployment import Concurrency
-from tests.gateway.config.cases import compiled, marked, more, rejected, sections
+from tests.kit.config_cases import compiled, marked, more, rejected, sections
 
 X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE"
 

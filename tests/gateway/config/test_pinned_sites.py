@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.deployment import Deployment
 from providers.territories import ANYWHERE, parse_places
-from tests.gateway.config.cases import SOUND, compiled, more, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, more, rejected, sections
 
 US = parse_places(["US"])
 

@@ -12,8 +12,8 @@ from gateway.model.deployment import Deployment
 from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
 from providers.wire import WireRequest
-from tests.gateway.config.cases import compiled, more, rejected, sections
-from tests.providers.test_signing_google import ACCOUNT
+from tests.kit.config_cases import compiled, more, rejected, sections
+from tests.kit.google_account import ACCOUNT
 
 EU = parse_places(["@EU"])
 NEW = "provider: vertex, model: gemini-3.5-flash, api_key: '${KEY}'"

@@ -12,7 +12,7 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
 from providers.registry import load_registry
-from tests.gateway.config.cases import ENVIRON
+from tests.kit.config_cases import ENVIRON
 
 GOLDEN = Path(__file__).parent / "golden"
 

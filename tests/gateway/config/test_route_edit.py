@@ -12,7 +12,7 @@ from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
 from gateway.config.route_edit import with_route, without_schedule
 from gateway.config.yaml_document import parse_yaml
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 
 def values(text: str) -> dict[str, Any]:

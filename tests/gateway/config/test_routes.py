@@ -8,7 +8,7 @@ from gateway.config.problems import dotted
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import days_at
 from gateway.model.route import WeightedSet
-from tests.gateway.config.cases import ENVIRON, SOUND, compiled, more, problems_of, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, more, problems_of, sections
 
 DAYS = days_at(1_800_000_000.0)
 

@@ -28,8 +28,8 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import needs_of
 from providers.registry import load_registry
-from tests.gateway.config.cases import sections
-from tests.gateway.config.test_broken_configs import SHAPES, marked
+from tests.kit.config_cases import marked, sections
+from tests.kit.config_mistakes import SHAPES
 
 FILES = ("gateway.yaml", "demo.yaml")
 EXAMPLES = {

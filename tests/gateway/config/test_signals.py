@@ -17,9 +17,9 @@ from gateway.model.permit import ServicePermit
 from gateway.model.signals import ClaimRules, GeoIpRules, KeyFile, KeyUrl, SharedKey
 from providers.auth import Secret
 from providers.registry import load_registry
-from tests.claims import jwks, public
-from tests.gateway.config.cases import ENVIRON, compiled, rejected, sections
-from tests.mmdb import mmdb
+from tests.kit.claim_tokens import jwks, public
+from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
+from tests.kit.mmdb import mmdb
 
 CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
 

@@ -21,16 +21,16 @@ from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
 from gateway.policy.region_text import compose
 from providers.registry import load_registry
 from providers.territories import parse_territory
-from tests.docs.pages import ROOT
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.doc_pages import ROOT
 
 CODE = "warning: regions.cn.labels[0].producer: is not the code of a provider of a service"
-CN, EU = "cn: {territories: [CN], boundary: [CN]", 'eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]'
 PRODUCER = "{name: cn-gb45438, producer: 001191310000MA1FL0000X00000}"
 
 
-def world(cn: str = "", eu: str = "") -> str:
-    return WORLD.replace(CN, f"{CN}, {cn}" if cn else CN).replace(EU, f"{EU}, {eu}" if eu else EU)
+def speaking(cn: str = "", eu: str = "") -> str:
+    """The base configuration with these keys in two of its regions."""
+    return BASE.merge(f"regions: {{cn: {{{cn}}}, eu: {{{eu}}}}}").text
 
 
 def speech(table: ConfigVersion, region: str) -> RegionText:
@@ -52,15 +52,15 @@ def problems(text: str) -> list[str]:
     "code", ["001191310000MA1FL0000X00000", "001191310000MA1FL0000X1m001", "001191310000MA1FL0000X2m001"]
 )
 def test_a_code_of_the_form_that_is_known_is_no_matter(code: str) -> None:
-    assert problems(world(f"labels: [{{name: cn-gb45438, producer: '{code}'}}]")) == problems(world())
+    assert problems(speaking(f"labels: [{{name: cn-gb45438, producer: '{code}'}}]")) == problems(speaking())
 
 
 def test_where_nobody_says_anything_nothing_is_compiled() -> None:
-    assert all(region.speech is None for region in table_of(world()).regions.values())
+    assert all(region.speech is None for region in table_of(speaking()).regions.values())
 
 
 def test_every_region_takes_off_what_one_of_them_says() -> None:
-    table = table_of(world(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
+    table = table_of(speaking(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
     wanted = {f"{text}{SEPARATOR}" for text in ("内容由AI生成", "內容由AI生成", "您好", "你好")}
     for region in table.regions.values():
         assert region.speech is not None
@@ -71,7 +71,7 @@ def test_every_region_takes_off_what_one_of_them_says() -> None:
 
 def test_a_label_is_written_by_name_or_with_options() -> None:
     table = table_of(
-        world("labels: [cn-gb45438]", "labels: [{name: eu-art50, show: never}, {name: own, text: {en: A, de: B}}]")
+        speaking("labels: [cn-gb45438]", "labels: [{name: eu-art50, show: never}, {name: own, text: {en: A, de: B}}]")
     )
     [label] = speech(table, "cn").voice.labels
     assert (label.name, label.show, label.producer) == ("cn-gb45438", "always", "")
@@ -132,13 +132,13 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
     ],
 )
 def test_a_mistake_is_told_at_its_place(cn: str, problem: str) -> None:
-    found = problems(world(cn))
+    found = problems(speaking(cn))
     assert any(problem.removeprefix("warning: ") in told for told in found), found
 
 
 def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     table = table_of(
-        world(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en, zh-TW], timezone: Asia/Shanghai}}")
+        speaking(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en, zh-TW], timezone: Asia/Shanghai}}")
     )
     chinese = speech(table, "cn")
     assert list(chinese.voices) == ["zh-CN", "en", "zh-TW"]
@@ -191,36 +191,36 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     ],
 )
 def test_each_line_of_a_profile(profile: str, about: str, line: str) -> None:
-    voice = speech(table_of(world(eu=f"profile: {{{profile}}}")), "eu").voice
+    voice = speech(table_of(speaking(eu=f"profile: {{{profile}}}")), "eu").voice
     assert voice.profile is not None
     assert dict(voice.profile.lines).get(about, "").startswith(line)
     assert bool(line) is (about in dict(voice.profile.lines))
 
 
 def test_the_numbers_of_a_region_of_several_territories() -> None:
-    profile = speech(table_of(world(eu="profile: {locale: en}")), "eu").voice.profile
+    profile = speech(table_of(speaking(eu="profile: {locale: en}")), "eu").voice.profile
     assert profile is not None
     assert profile.common == profile.helplines["NO"] == profile.helplines["CH"] == "Whom to call: in an emergency 112."
-    rest = WORLD.replace('default: {territories: ["*"]', 'default: {profile: {locale: en}, territories: ["*"]')
+    rest = BASE.merge("regions: {default: {profile: {locale: en}}}")
     everywhere = speech(table_of(rest), "default").voice.profile
     assert everywhere is not None
     assert (everywhere.common, everywhere.helplines["KR"][-4:]) == ("", "109.")
-    own = speech(table_of(world(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu").voice.profile
+    own = speech(table_of(speaking(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu").voice.profile
     assert own is not None
     assert (own.common, own.helplines) == ("", {})
 
 
 def test_what_a_region_tells_where_nobody_answers() -> None:
     table = table_of(
-        world("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
+        speaking("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
     )
     assert speech(table, "cn").voice.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
 
 
 def test_a_table_with_speech_travels_to_a_worker() -> None:
     claim = "claim: {issuer: i, audience: a, algorithms: [ES256], jwks: 'https://i.example/k', preferences: prefers}"
-    text = world(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en]}}") + f"  {claim}\n"
-    table = table_of(text)
+    text = speaking(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en]}}")
+    table = table_of(Config.parse(text).merge(f"location: {{{claim}}}"))
     again = unpack(pack(table))
     assert again.regions == table.regions
     profile = speech(again, "cn").voice.profile
@@ -234,10 +234,10 @@ def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
     code = (
         "import sys\n"
         "import gateway.app, gateway.server.single, gateway.server.worker, gateway.server.supervisor, gateway.config.compile\n"
-        "from tests.tables import WORLD, table_of\n"
-        "table_of(WORLD)\n"
+        "from tests.kit.configs import BASE, table_of\n"
+        "table_of(BASE)\n"
         "assert 'babel' not in sys.modules\n"
-        "table_of(WORLD.replace('boundary: [CN]', 'boundary: [CN], profile: {locale: zh}'))\n"
+        "table_of(BASE.merge('regions: {cn: {profile: {locale: zh}}}'))\n"
         "assert 'babel' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

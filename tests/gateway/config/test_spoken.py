@@ -10,7 +10,7 @@ from gateway.config.problems import dotted
 from providers.adapters.rows import adapter_of
 from providers.auth import Secret
 from providers.registry import load_registry
-from tests.gateway.config.cases import ENVIRON, compiled, more, rejected, sections
+from tests.kit.config_cases import ENVIRON, compiled, more, rejected, sections
 
 HOUSE = "endpoint: 'https://llm.example.com/v1', stores: US, processes: US, model: m"
 

@@ -13,8 +13,8 @@ from gateway.model.deployment import Deployment
 from providers.chat import AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, UserMessage
 from providers.fitting import fit
 from providers.needs import needs_of
-from tests.gateway.config.cases import compiled, more, sections
-from tests.gateway.config.test_catalogues import load
+from tests.kit.catalogue_files import load
+from tests.kit.config_cases import compiled, more, sections
 
 HOUSE = "provider: vllm, model: m, endpoint: 'https://llm.example.com/v1', stores: US, processes: US"
 ARK = "provider: ark, model: ep-20261101-abcde, endpoint: ap-southeast, api_key: '${KEY}'"

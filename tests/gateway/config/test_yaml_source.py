@@ -14,7 +14,7 @@ from gateway.config import yaml_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.source_text import MAX_BYTES
 from gateway.config.yaml_document import parse_yaml
-from tests.gateway.config.cases import marked
+from tests.kit.config_cases import marked
 
 AS_UTF_8 = "save the file as UTF-8"
 NOT_YAML = "not valid YAML: "

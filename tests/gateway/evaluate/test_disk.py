@@ -13,7 +13,7 @@ from gateway.evaluate import run_store
 from gateway.state.database import open_database
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.gateway.evaluate.conftest import config_of, servers, suite_in
+from tests.kit.evaluation_candidates import config_of, servers, suite_in
 
 SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"
 ITEMS = 60
@@ -67,6 +67,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_what_was_answered_is_
     assert evaluate.asked == ITEMS - kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
@@ -101,6 +102,7 @@ def test_a_report_that_finds_no_place_loses_no_answer(
         assert (tmp_path / "out" / name).stat().st_mode & 0o077 == 0, "what candidates wrote is its owner's alone"
 
 
+@pytest.mark.slow
 def test_a_sheet_that_has_no_place_is_told_before_anybody_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
 ) -> None:

@@ -16,7 +16,7 @@ from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.scorers import score
 from gateway.evaluate.simulation import _wrong
 from gateway.evaluate.suite import load_suite, suite_path
-from tests.gateway.evaluate.conftest import BANK, ITEMS, suite_in
+from tests.kit.evaluation_candidates import BANK, ITEMS, suite_in
 
 GROUPS = {"knowledge", "arithmetic", "instructions", "tools", "locale"}
 

@@ -22,7 +22,7 @@ from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
 from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import servers, suite_in, table_for
+from tests.kit.evaluation_candidates import servers, suite_in, table_for
 
 RUBRIC = Item("r/1", "g", "en", "Greet me.", JudgeCheck("polite"))
 PLAIN = tuple(Item(f"p/{number}", "g", "en", f"Question {number}?", Exact(("x",))) for number in range(12))

@@ -12,7 +12,7 @@ from gateway.evaluate.run_store import RunStore
 from gateway.execution.transports import LeanTransport
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText
 from providers.chat import ChatRequest, SystemMessage, UserMessage
-from tests.gateway.evaluate.conftest import table_for
+from tests.kit.evaluation_candidates import table_for
 
 TABLE = table_for({"one": "http://127.0.0.1:9001"})
 LABEL = Label("cn-gb45438", "内容由AI生成", "always", "00119101")

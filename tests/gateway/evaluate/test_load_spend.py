@@ -16,7 +16,7 @@ from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transports import LeanTransport
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.gateway.evaluate.conftest import servers, suite_in, table_for
+from tests.kit.evaluation_candidates import servers, suite_in, table_for
 
 LOAD = "scalability: {rates: [40, 80], step: 500ms, recovery: 500ms, prompt: hi}\n"
 

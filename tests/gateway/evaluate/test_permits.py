@@ -20,8 +20,8 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import Needs
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import config_of, servers, table_for
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.evaluation_candidates import config_of, servers, table_for
 
 NOTHING = Needs(frozenset(), frozenset(), frozenset())
 NOW_S = 1_790_000_000.0

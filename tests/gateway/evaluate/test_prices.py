@@ -12,7 +12,7 @@ from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
 from providers.pricing import Price, Rates
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 CANDIDATES = table_of(WORLD).deployments
 

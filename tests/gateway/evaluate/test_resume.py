@@ -16,7 +16,7 @@ import pytest
 
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
-from tests.gateway.evaluate.conftest import config_of, servers, suite_in
+from tests.kit.evaluation_candidates import config_of, servers, suite_in
 
 ITEMS, CONCURRENT, LIMIT_S = 300, 4, 240
 NAMES = ("one", "two")

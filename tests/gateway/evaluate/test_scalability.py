@@ -26,7 +26,7 @@ from providers.chat import ChatRequest, Usage, UserMessage
 from providers.failures import FailureKind
 from providers.simulator.gate import Capacity
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import servers, table_for
+from tests.kit.evaluation_candidates import servers, table_for
 
 REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usage=True)
 FIRST_S, TOTAL_S = 0.5, 2.0

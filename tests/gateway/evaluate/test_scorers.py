@@ -33,7 +33,7 @@ from gateway.evaluate.text_rules import (
     words_of,
 )
 from providers.chat import ToolCall
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
 WEATHER = ToolCallCheck("get_weather", {"city": ["上海", "Shanghai"], "day": 3})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,44 +11,9 @@ from gateway.cli import main
 from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_scores import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
-from gateway.evaluate.suite import Suite
-from gateway.model.shadow import ShadowRecord
-from gateway.state.shadows import ShadowStore
 from providers.simulator.scenario import HttpError, Scenario
-from tests.gateway.evaluate.conftest import config_of, servers, suite_in
-
-CHECKS = """
-shadow:
-  checks:
-    - {name: short, rules: [{rule: words, most: 5}]}
-    - {name: sum, when: "How much", number: 7}
-"""
-JUDGED = CHECKS + "    - {name: polite, when: Greet, rubric: is polite}\njudge: {deployment: judge}\n"
-PLAIN = ShadowRecord(
-    1_790_000_000.0, "t", "r-1", "assistant", "cn", "new", "m-2", True, "ok", 0.3, 0.9, finish_reason="stop",
-    beside="one", beside_first_s=0.2, beside_total_s=0.7,
-)  # fmt: skip
-
-
-def said(prompt: str, answer: str, **more: object) -> ShadowRecord:
-    return replace(PLAIN, prompt=f"user: {prompt}", answer=answer, **more)  # type: ignore[arg-type]
-
-
-RECORDS = [
-    said("How much is 3 and 4?", "It is 7."),
-    said("How much is 3 and 4?", "It is 8, I am quite sure of that."),
-    said("Greet me.", "Hello."),
-    said("What is the weather like today?", "Ich weiß es nicht, und das ist auch nicht schlimm."),
-    said("Tell me something bad that is not for me.", "I'm sorry, I can't help with that."),
-    said("Filtered?", "", finish_reason="content_filter"),
-    said("Look it up.", "", tool_calls=1, finish_reason="tool_calls"),
-    replace(PLAIN, outcome="silent", prompt="user: Hello?", answer=""),
-    PLAIN,
-]
-
-
-def numbered(records: list[ShadowRecord]) -> list[tuple[int, ShadowRecord]]:
-    return list(enumerate(records, 1))
+from tests.kit.evaluation_candidates import servers, suite_in
+from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, numbered, said
 
 
 @pytest.mark.parametrize(
@@ -137,47 +101,6 @@ def test_a_mistake_is_told(tmp_path: Path, text: str, message: str) -> None:
 
     with pytest.raises(ConfigRejected, match=message.replace("(", r"\(")):
         suite_in(tmp_path, text)
-
-
-class Place:
-    """A state directory with records, a config that names a judge, and the command."""
-
-    def __init__(
-        self,
-        folder: Path,
-        origin: str,
-        monkeypatch: pytest.MonkeyPatch,
-        records: list[ShadowRecord] = RECORDS,
-        suite: str = JUDGED,
-    ) -> None:
-        self.folder = folder
-        self.config = folder / "gateway.yaml"
-        monkeypatch.setenv("KEY", "sk-test")
-        store = ShadowStore(folder / "state")
-        for record in records:
-            store.keep(record)
-        store.close()
-        self.suite: Suite = suite_in(folder, suite)
-        self.write(origin)
-
-    def write(self, origin: str, *, keep_text: bool = True, judge_in: str = "CN", approved: bool = True) -> None:
-        origins = {"one": "http://127.0.0.1:9001", "new": "http://127.0.0.1:9001", "judge": origin}
-        text = config_of(origins, stores={"judge": judge_in}, more="cell: {territory: CN, serves: [cn]}\n")
-        kept = "true" if keep_text else "false"
-        shadow = f"shadow: {{cn: {{deployment: new, share: 10%, keep_text: {kept}}}}}"
-        text = text.replace("routes: {cn: [one]}", f"routes: {{cn: [one]}}, {shadow}")
-        if not approved:
-            before, judge, after = text.partition("  judge:")
-            text = before + judge + after.replace("number: N-1", "number: N-1, valid_until: 2020-01-01", 1)
-        self.config.write_text(text)
-
-    def run(self, *arguments: str) -> int:
-        asked = ["evaluate", "--config", str(self.config), "--region", "cn", "--shadow", str(self.folder / "state")]
-        return main([*asked, "--out", str(self.folder / "out"), *arguments])
-
-    @property
-    def report(self) -> dict:
-        return json.loads((self.folder / "out" / "report.json").read_text("utf-8"))
 
 
 @pytest.mark.slow

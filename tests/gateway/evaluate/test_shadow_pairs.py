@@ -15,8 +15,8 @@ from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.shadow_scores import BESIDE, ask_of_pairs, judged_pairs, pair_in_words, questions_of_pairs
 from gateway.model.shadow import ShadowRecord
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import servers, suite_in
-from tests.gateway.evaluate.test_shadow import RECORDS, Place, numbered, said
+from tests.kit.evaluation_candidates import servers, suite_in
+from tests.kit.shadow_records import RECORDS, Place, numbered, said
 
 TOLD = "The client was told this."
 JUDGE = "shadow: {checks: []}\njudge: {deployment: judge, pairs: 10, compliance: false}\n"

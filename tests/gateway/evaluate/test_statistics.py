@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.evaluate.load_test import arrivals
 from gateway.evaluate.statistics import compare_all, compare_shares, holm, mean, quantile, share
-from tests.providers.strategies import unhurried
+from tests.kit.chat_strategies import unhurried
 
 
 def test_wilsons_interval_is_the_published_one() -> None:

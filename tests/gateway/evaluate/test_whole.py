@@ -20,7 +20,7 @@ from gateway.evaluate.suite import load_suite
 from gateway.evaluate.suite_schema import SimulatedSection
 from providers.simulator.aptitude import Aptitude, Lesson, Reply
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import ROOT, config_of, servers, suite_in
+from tests.kit.evaluation_candidates import ROOT, config_of, servers, suite_in
 
 pytestmark = pytest.mark.slow
 EVALUATIONS = ROOT / "config" / "evaluations"

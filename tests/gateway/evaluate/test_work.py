@@ -18,7 +18,7 @@ from providers.chat import ToolCall, Usage
 from providers.failures import Failure, FailureKind
 from providers.simulator.gate import Capacity
 from providers.simulator.scenario import Scenario
-from tests.gateway.evaluate.conftest import servers, table_for
+from tests.kit.evaluation_candidates import servers, table_for
 
 KEY = {"suite": "x"}
 ITEMS = tuple(Item(f"i/{number}", "g", "en", f"question {number}", Exact(("a",))) for number in range(40))

@@ -21,7 +21,7 @@ from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import needs_of
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 TABLE = """
 version: 1

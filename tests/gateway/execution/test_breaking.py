@@ -20,8 +20,8 @@ from gateway.model.config_version import BreakerRule
 from gateway.model.record import Record
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.gateway.execution.test_run import SSE, chunk, error
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.runner_answers import SSE, chunk, error
 
 COUNTED = {"connect", "unavailable", "silent", "malformed", "interrupted"}
 WHOLE = chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n"

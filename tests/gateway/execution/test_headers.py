@@ -10,7 +10,7 @@ from gateway.execution.run import PlanExhausted
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import Bench, answer_json
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 TABLE = """
 version: 1

@@ -19,7 +19,7 @@ from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
 LIMITED = Failure(FailureKind.RATE_LIMITED, "the provider's rate limit is reached")

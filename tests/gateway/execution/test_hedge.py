@@ -22,12 +22,12 @@ from gateway.model.decision import Plan
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.gateway.execution.test_places import until
-from tests.gateway.execution.test_run import SSE, chunk, error
-from tests.tables import table_of
+from tests.kit.configs import Config, table_of
+from tests.kit.runner_answers import SSE, chunk, error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = TABLE.replace("{routes: ", "{hedge: {after: 10ms}, routes: ")
+HEDGED = Config.parse(TABLE).merge("assistants: {assistant: {hedge: {after: 10ms}}}")
+BOUNDED = HEDGED.merge("deployments: {first: {concurrency: 5}, second: {concurrency: 5}}")
 
 
 class Provider:
@@ -69,8 +69,9 @@ class Pieces(httpx.AsyncByteStream):
         self.provider.closed += 1
 
 
-def world(bench: Bench, text: str = HEDGED, *, stream: bool = False) -> tuple[Provider, Provider]:
-    bench.table = table_of(text, ENVIRON)
+def providers_of(bench: Bench, config: Config = HEDGED, *, stream: bool = False) -> tuple[Provider, Provider]:
+    """Let the bench run this configuration; return the providers of its two deployments."""
+    bench.table = table_of(config, ENVIRON)
     return Provider(bench, FIRST, stream=stream), Provider(bench, SECOND, stream=stream)
 
 
@@ -88,7 +89,7 @@ def told(bench: Bench) -> list[tuple[str, str, bool, bool]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, stream: bool) -> None:
-    first, second = world(bench, stream=stream)
+    first, second = providers_of(bench, stream=stream)
     asking = ask(bench, stream=stream)
     await until(lambda: second.asked)
     assert not asking.done()
@@ -103,7 +104,7 @@ async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, strea
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, stream: bool) -> None:
-    first, second = world(bench, stream=stream)
+    first, second = providers_of(bench, stream=stream)
     asking = ask(bench, stream=stream)
     await until(lambda: second.asked)
     first.answer()
@@ -113,14 +114,14 @@ async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, strea
 
 
 async def test_who_answers_in_time_is_not_hedged(bench: Bench) -> None:
-    first, second = world(bench, HEDGED.replace("10ms", "20s"))
+    first, second = providers_of(bench, HEDGED.merge("assistants: {assistant: {hedge: {after: 20s}}}"))
     first.answer()
     assert (await ask(bench)).step.deployment.name == "first"
     assert (second.asked, len(bench.record.attempts)) == (0, 1)
 
 
 async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> None:
-    first, second = world(bench, stream=True)
+    first, second = providers_of(bench, stream=True)
     asking = ask(bench, stream=True)
     await until(lambda: second.asked)
     first.answer()
@@ -134,7 +135,7 @@ async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> N
 
 
 async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     first.answers.put_nowait(error(401))
@@ -147,7 +148,7 @@ async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
 
 
 async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> None:
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     second.answers.put_nowait(error(503))
@@ -159,7 +160,7 @@ async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> N
 
 
 async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> None:
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     second.answers.put_nowait(error(503))
@@ -172,10 +173,11 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
 
 
 async def test_one_that_is_silent_with_one_key_is_not_asked_again_for_what_another_key_said(bench: Bench) -> None:
-    text = HEDGED.replace('"${FIRST}"', '["${FIRST}", "${OTHER}"]').replace("m1,", "m1, fold: true, first_token: 50ms,")
-    bench.table = table_of(
-        text.replace("60s}", "60s, attempts: {per_deployment: 3}}"), {**ENVIRON, "OTHER": "sk-other"}
+    config = HEDGED.merge(
+        'deployments: {first: {api_key: ["${FIRST}", "${OTHER}"], fold: true, first_token: 50ms}}',
+        "resilience: {attempts: {per_deployment: 3}}",
     )
+    bench.table = table_of(config, {**ENVIRON, "OTHER": "sk-other"})
     bench.forbidden["second"] = "disabled"
     bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
     calls = 0
@@ -203,8 +205,8 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
         async def aclose(self) -> None:
             first.answer()
 
-    text = HEDGED.replace("model: m1,", "model: m1, fold: false,").replace("model: m2,", "model: m2, fold: true,")
-    first, second = world(bench, text)
+    config = HEDGED.merge("deployments: {first: {fold: false}, second: {fold: true}}")
+    first, second = providers_of(bench, config)
     bench.table = replace(bench.table, resilience=replace(bench.table.resilience, idle_s=0.05))
     bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
     second.answers.put_nowait(httpx.Response(200, stream=Stalled(second), headers=SSE))
@@ -214,7 +216,7 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
 
 async def test_who_fails_beside_an_answer_is_benched_all_the_same(bench: Bench) -> None:
     """Else a fallback whose key is refused is asked beside each slow answer, and nobody hears of it."""
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     second.answers.put_nowait(error(401))
@@ -226,7 +228,7 @@ async def test_who_fails_beside_an_answer_is_benched_all_the_same(bench: Bench) 
 
 async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
     """Another provider would launder the refusal."""
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     first.answers.put_nowait(error(400, "content_filter"))
@@ -238,7 +240,7 @@ async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
 
 async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Bench) -> None:
     """It has heard the prompt: without it, receipts and figures would know fewer calls than the providers."""
-    first, second = world(bench)
+    first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
     second.answers.put_nowait(error(429, retry_after="30"))
@@ -255,7 +257,7 @@ async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have answered, though nobody takes the winner's answer any more."""
-    first, second = world(bench, stream=True)
+    first, second = providers_of(bench, stream=True)
     closing = asyncio.Event()
 
     async def close(_: list[Call], __: Call | None) -> None:
@@ -276,10 +278,7 @@ async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
 
 
 async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
-    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,").replace(
-        "model: m2,", "model: m2, concurrency: 5,"
-    )
-    first, second = world(bench, text)
+    first, second = providers_of(bench, BOUNDED)
     asking = ask(bench)
     await until(lambda: second.asked)
     asking.cancel()
@@ -292,10 +291,7 @@ async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
 
 
 async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> None:
-    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,").replace(
-        "model: m2,", "model: m2, concurrency: 5,"
-    )
-    first, second = world(bench, text)
+    first, second = providers_of(bench, BOUNDED)
     asking = ask(bench)
     await until(lambda: first.asked)
     loop = asyncio.get_running_loop()
@@ -317,8 +313,8 @@ async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> 
 
 
 async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Bench) -> None:
-    text = HEDGED.replace("model: m1,", "model: m1, concurrency: 5,")
-    first, second = world(bench, text)
+    config = HEDGED.merge("deployments: {first: {concurrency: 5}}")
+    first, second = providers_of(bench, config)
     for _ in range(12):
         asking = ask(bench)
         await until(lambda: second.answers.empty() and second.asked > first.cancelled)
@@ -333,10 +329,10 @@ async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Be
 
 
 async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_first(bench: Bench) -> None:
-    text = HEDGED.replace("model: m1,", "model: m1, first_token: 1s,").replace(
-        "first_token: 60s", "first_token: 10ms, breaker: {failures: 1}"
+    config = HEDGED.merge(
+        "deployments: {first: {first_token: 1s}}", "resilience: {first_token: 10ms, breaker: {failures: 1}}"
     )
-    first, second = world(bench, text)
+    first, second = providers_of(bench, config)
     bench.deadline = Deadline.start(0.05, 0.05, bench.clock)
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask(stream=True)
@@ -349,7 +345,7 @@ async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_firs
 
 
 async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
-    first, second = world(bench)
+    first, second = providers_of(bench)
     for _ in range(FLOOR + 5):
         bench.runner.budget.take(None, bench.time)
     asking = ask(bench)
@@ -363,12 +359,12 @@ async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
     "why", ["forbidden", "benched", "breaker", "full", "effects", "attempts", "one step"], ids=lambda why: why
 )
 async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why: str) -> None:
-    text = HEDGED.replace("model: m2,", "model: m2, concurrency: {limit: 1, queue: 5},")
+    config = HEDGED.merge("deployments: {second: {concurrency: {limit: 1, queue: 5}}}")
     if why == "one step":
-        text = text.replace("[first, second]", "[first]")
+        config = config.merge("assistants: {assistant: {routes: {default: [first]}}}")
     if why == "attempts":
-        text = text.replace("resilience: {", "resilience: {attempts: {per_deployment: 1, total: 1}, ")
-    first, second = world(bench, text)
+        config = config.merge("resilience: {attempts: {per_deployment: 1, total: 1}}")
+    first, second = providers_of(bench, config)
     deployment = bench.table.deployments["second"]
     if why == "benched":
         bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.QUOTA, "spent"))
@@ -395,8 +391,11 @@ async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why
 
 
 async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
-    text = HEDGED.replace("[first, second]", "[first]").replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]')
-    first, _ = world(bench, text)
+    config = HEDGED.merge(
+        "assistants: {assistant: {routes: {default: [first]}}}",
+        'deployments: {first: {api_key: ["${FIRST}", "${SECOND}"]}}',
+    )
+    first, _ = providers_of(bench, config)
     asking = ask(bench)
     await until(lambda: first.asked == 2)
     assert sorted(first.keys) == ["sk-first-secret", "sk-second-secret"]
@@ -408,7 +407,7 @@ async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
 
 async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -> None:
     """p95: nobody is hedged until twenty answers are known; then who takes longer than nearly all of them is."""
-    first, second = world(bench, HEDGED.replace("10ms", "p95"))
+    first, second = providers_of(bench, HEDGED.merge("assistants: {assistant: {hedge: {after: p95}}}"))
     deployment = bench.table.deployments["first"]
     hedge = bench.table.assistants["assistant"].hedge
     assert hedge is not None
@@ -438,7 +437,7 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
 
 
 async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = world(bench)
+    first, second = providers_of(bench)
     judged: list[object] = []
     monkeypatch.setattr(Hedges, "after_s", lambda *those, **more: judged.append(those))
     first.answers.put_nowait(error(500))

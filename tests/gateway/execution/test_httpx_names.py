@@ -13,9 +13,9 @@ import pytest
 from gateway.execution.httpx_transport import plain_httpx
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.wire import WireRequest
-from tests.gateway.execution.test_transports import PERMIT, opened, sent, whole
-from tests.providers.transport.scripted import GOOD, say, scripted, until
-from tests.providers.transport.test_names import System
+from tests.kit.name_resolution import System
+from tests.kit.scripted_server import GOOD, say, scripted, until
+from tests.kit.transport_calls import PERMIT, opened, sent, whole
 
 _MORE_THAN_ANY_POOL_HAS = 40
 

@@ -16,7 +16,7 @@ from gateway.execution.load import Limiter, Load, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import TABLE
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 RULE = Concurrency(limit=2, queue=3, wait_s=5.0)
 

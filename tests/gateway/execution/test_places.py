@@ -17,8 +17,8 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.gateway.execution.test_run import SSE, chunk, error
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.runner_answers import SSE, chunk, error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
@@ -36,12 +36,6 @@ def request_of(bench: Bench, client: str = "app", *, stream: bool = False) -> tu
     record = Record("req", 0.0, "t", client=client)
     bench.record = record
     return record, asyncio.ensure_future(bench.ask(stream=stream))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # no event tells of what is counted elsewhere
-            await asyncio.sleep(0)
 
 
 class Provider:

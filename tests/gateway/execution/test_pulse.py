@@ -13,7 +13,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.record import Record
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 

@@ -30,7 +30,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 QUOTED = "[from the request]"
 

@@ -39,7 +39,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.folding import expand
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 SSE = {"content-type": "text/event-stream"}
 HELLO = ChatRequest("assistant", (UserMessage("hello"),), stream=True)

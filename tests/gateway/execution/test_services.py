@@ -12,7 +12,7 @@ from gateway.execution.transports import FenceBreach, LeanTransport, Transport, 
 from gateway.model.permit import Permit, ServicePermit
 from providers.transport import NotAllowed
 from providers.wire import WireRequest
-from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
+from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protobuf"),), b"spans")
 

@@ -29,9 +29,9 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.transport import Tap
 from providers.wire import WireResponse
-from tests.examples import examples
-from tests.gateway.api.test_stream import events_in
-from tests.providers.strategies import unhurried
+from tests.kit.chat_http import events_in
+from tests.kit.chat_strategies import unhurried
+from tests.kit.example_counts import examples
 
 TARGET = Target("m", "", UNKNOWN_MODEL)
 HEAD = WireResponse(200, {"content-type": "text/event-stream"}, b"", 9.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -15,79 +14,23 @@ from gateway.execution.send import Sender
 from gateway.execution.stream import LiveStream
 from gateway.execution.transports import LeanTransport
 from gateway.model.permit import Permit
-from providers.adapter import StreamParser, Target
 from providers.adapters.openai import COMPATIBLE
-from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta, UsageReport
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import expand
 from providers.registry import load_registry
 from providers.transport import Pool, Tap
 from providers.wire import WireRequest
-from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
+from tests.kit.live_streams import DONE, HANGS, LONG_S, TARGET, WHOLE, Pieces, chunk, live, redact
+from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 Event = StreamEvent
-TARGET = Target("m", "", UNKNOWN_MODEL)
 BROKEN = ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", "with sk-secret"))
 SHORT_S = 0.02
-LONG_S = 30.0
-DONE = b"data: [DONE]\n\n"
-HANGS = object()
-
-
-def chunk(text: str = "", finish: str | None = None) -> bytes:
-    reason = f'"{finish}"' if finish else "null"
-    delta = f'"content":"{text}"' if text else ""
-    head = '{"id":"s","model":"m","created":1,"choices":[{"index":0,"delta":{'
-    return f'data: {head}{delta}}},"finish_reason":{reason}}}]}}\n\n'.encode()
 
 
 def error(code: str) -> bytes:
     return b'data: {"error":{"code":"%b","message":"words with sk-secret"}}\n\n' % code.encode()
-
-
-class Pieces:
-    """A reply whose body is a script: bytes, an exception, or silence."""
-
-    def __init__(self, *script: object) -> None:
-        self.script = list(script)
-        self.closed = 0
-        self.reads = 0
-        self.is_read = False
-
-    async def read(self, _: Tap | None = None) -> bytes:
-        self.reads += 1
-        if not self.script:
-            return b""
-        step = self.script[0]
-        if step is HANGS:
-            await asyncio.Event().wait()
-        self.script.pop(0)
-        if isinstance(step, Exception):
-            raise step
-        return cast(bytes, step)
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
-def redact(failure: Failure) -> Failure:
-    return replace(failure, detail=failure.detail.replace("sk-secret", "[redacted]"))
-
-
-def live(
-    *script: object,
-    idle_s: float = LONG_S,
-    total_s: float = LONG_S,
-    parser: StreamParser | None = None,
-    pieces: Pieces | None = None,
-    deadline: Deadline | None = None,
-    choices: int = 1,
-) -> tuple[LiveStream, Pieces]:
-    pieces = pieces or Pieces(*script)
-    parser = parser or COMPATIBLE.stream_parser(TARGET)
-    deadline = deadline or Deadline.start(total_s, total_s)
-    return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact, choices), pieces
 
 
 async def all_of(stream: LiveStream) -> list[Event]:
@@ -102,9 +45,6 @@ def ending(events: list[Event]) -> FailureKind | None:
     last = events[-1]
     assert isinstance(last, Finished | Failed)
     return last.failure.kind if isinstance(last, Failed) else None
-
-
-WHOLE = (chunk("a"), chunk("b"), chunk(finish="stop"), DONE)
 
 
 async def test_a_whole_answer() -> None:

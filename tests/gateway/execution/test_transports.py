@@ -21,18 +21,16 @@ import trustme
 
 from gateway.execution import reply, transports
 from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
-from gateway.execution.reply import Reply
 from gateway.execution.retry import RULES
-from gateway.execution.send import Sender, checked_credential, request_head
+from gateway.execution.send import Sender
 from gateway.execution.transports import FenceBreach, LeanTransport, Transport, Withdrawn, allow
-from gateway.model.permit import AnyPermit, Permit
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
 from providers.wire import WireRequest
-from tests.providers.transport.scripted import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
+from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
+from tests.kit.transport_calls import PERMIT, opened, sent, whole
 
 OK = b"HTTP/1.1 200 OK\r\n"
-PERMIT = Permit("", "eu", "house", "site", "m", "t")
 
 
 def lean() -> Transport:
@@ -44,28 +42,6 @@ def httpx_own() -> Transport:
 
 
 WAYS = pytest.mark.parametrize("way", [lean, httpx_own])
-
-
-async def sent(way: Transport, permit: AnyPermit, wire: WireRequest, connect_s: float = 5) -> Reply:
-    head = request_head(permit.origin, wire)
-    return await way.send(permit, head, checked_credential((("x-a", "b"),)), wire.body, connect_s)
-
-
-async def opened(way: Transport, origin: str, body: bytes = b"{}") -> Reply:
-    wire = WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), body, (("a", "b"),))
-    return await sent(way, replace(PERMIT, origin=origin), wire)
-
-
-async def whole(way: Transport, origin: str) -> tuple[int, bytes]:
-    """Status and body; the connection is given back or dropped, as in the gateway."""
-    incoming = await opened(way, origin)
-    try:
-        body = b""
-        while piece := await incoming.read():
-            body += piece
-        return incoming.status, body
-    finally:
-        await incoming.close()
 
 
 async def failure_of(way: Transport, origin: str) -> FailureKind:

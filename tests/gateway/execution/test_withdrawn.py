@@ -13,9 +13,8 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.gateway.execution.test_places import until
-from tests.gateway.execution.test_run import error
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.runner_answers import error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 HEDGED = TABLE.replace("{routes: ", "{hedge: {after: 10ms}, routes: ")

@@ -16,7 +16,7 @@ from gateway.policy.location import EdgeReport, Sighting, resolve
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from providers.needs import Needs
-from tests.tables import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 NOTHING = Needs(frozenset(), frozenset(), frozenset())
 
@@ -158,11 +158,10 @@ def test_the_nearer_its_end_the_more_it_is_told(now: str, days_left: int, warned
 # --- in a region that requires one ----------------------------------------------------------------
 
 
-def world(last: str | None, *, required: bool = True) -> ConfigVersion:
-    text = WORLD.replace("boundary: [CN]}", "boundary: [CN], approvals: required}") if required else WORLD
-    until = f", valid_until: {last}" if last else ""
-    record = f"approvals: [{{region: cn, authority: CAC, kind: registration, number: n, model_name: m{until}}}]"
-    return table_of(text.replace("endpoint: cn-beijing,", f"endpoint: cn-beijing, {record},"))
+def approved_until(last: str | None, *, required: bool = True) -> ConfigVersion:
+    record = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "n", "model_name": "m"}
+    approved = {"deployments": {"qwen-cn": {"approvals": [record | ({"valid_until": last} if last else {})]}}}
+    return table_of(BASE.merge(approved, {"regions": {"cn": {"approvals": "required"}}} if required else {}))
 
 
 def decision(table: ConfigVersion, now: str, territory: str = "CN") -> Decision:
@@ -171,7 +170,7 @@ def decision(table: ConfigVersion, now: str, territory: str = "CN") -> Decision:
 
 
 def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered() -> None:
-    table = world("2026-11-20")
+    table = approved_until("2026-11-20")
     for _ in range(2):  # the clock may be set back, too
         assert isinstance(decision(table, "2026-11-20T09:59:59").outcome, Plan)
         found = decision(table, "2026-11-20T10:00:00")
@@ -182,7 +181,7 @@ def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered()
 
 
 def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:
-    table = world("2026-11-20")
+    table = approved_until("2026-11-20")
     first = decision(table, "2026-11-19T12:00:00")
     assert decision(table, "2026-11-19T23:00:00") is first
     kept = len(table.memo)
@@ -192,14 +191,14 @@ def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:
 
 
 def test_elsewhere_nothing_is_asked_for() -> None:
-    table = world("2026-11-20")
+    table = approved_until("2026-11-20")
     assert isinstance(decision(table, "2030-01-01T00:00:00", "US").outcome, Plan)
     assert decision(table, "2030-01-01T00:00:00", "US") is decision(table, "2031-01-01T00:00:00", "US")
-    assert isinstance(decision(world("2026-11-20", required=False), "2030-01-01T00:00:00").outcome, Plan)
+    assert isinstance(decision(approved_until("2026-11-20", required=False), "2030-01-01T00:00:00").outcome, Plan)
 
 
 def test_without_any_record_nobody_may_answer() -> None:
-    table = table_of(WORLD.replace("boundary: [CN]}", "boundary: [CN], approvals: required}"))
+    table = table_of(BASE.merge("regions: {cn: {approvals: required}}"))
     outcome = decision(table, "2026-11-20T00:00:00").outcome
     assert isinstance(outcome, Refusal)
     assert outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
@@ -207,7 +206,7 @@ def test_without_any_record_nobody_may_answer() -> None:
 
 
 def test_without_an_approval_there_is_no_permit() -> None:
-    table = world("2026-11-20")
+    table = approved_until("2026-11-20")
     region, deployment = table.regions["cn"], table.deployments["qwen-cn"]
     assert prompt_permit(table, region, deployment, at("2026-11-20T10:00:00")) is None
     permit = prompt_permit(table, region, deployment, at("2026-11-20T09:00:00"))
@@ -217,7 +216,7 @@ def test_without_an_approval_there_is_no_permit() -> None:
 
 
 def test_a_step_is_asked_again_whether_it_is_approved() -> None:
-    table = world("2026-11-20")
+    table = approved_until("2026-11-20")
     location = resolve(table, None, Sighting(EdgeReport(("CN",))))
     planned = decision(table, "2026-11-19T12:00:00").outcome
     assert isinstance(planned, Plan)
@@ -225,7 +224,7 @@ def test_a_step_is_asked_again_whether_it_is_approved() -> None:
     for current, now, said in (
         (table, "2026-11-20T09:00:00", None),
         (table, "2026-11-20T10:00:00", ENDED),
-        (world("2026-12-20"), "2026-11-20T10:00:00", None),
-        (world("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
+        (approved_until("2026-12-20"), "2026-11-20T10:00:00", None),
+        (approved_until("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
     ):
         assert why_not_now(step, current, "assistant", None, location, NOTHING, at(now)) == said

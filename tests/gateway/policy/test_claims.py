@@ -22,8 +22,8 @@ from gateway.model.region_text import Preferences
 from gateway.model.signals import ClaimProblem, ClaimReport, ClaimRules, KeyUrl, SharedKey
 from gateway.policy.claims import MAX_TOKEN_BYTES, ClaimRefused, KeySet, KeySetError, parse_keys, verify
 from providers.auth import Secret
-from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token, unsigned
-from tests.examples import examples
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token, unsigned
+from tests.kit.example_counts import examples
 
 RULES = ClaimRules(
     ISSUER, AUDIENCE, frozenset({"ES256", "RS256"}), KeyUrl(ServicePermit("https://issuer.example"), "/jwks")

@@ -29,7 +29,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.needs import Needs, needs_of
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 NOTHING: frozenset[str] = frozenset()
 NEEDS = Needs(NOTHING, NOTHING, NOTHING)

@@ -11,7 +11,7 @@ from gateway.model.permit import Permit
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location import EdgeReport, Sighting, resolve
 from providers.territories import parse_places
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 TABLE = table_of(WORLD)
 

@@ -15,7 +15,7 @@ from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, C
 from gateway.policy.location import EdgeNote, EdgeReport, Sighting, resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 TABLE = table_of(WORLD)
 CLIENTS = {client.name: client for client in TABLE.clients.values()}

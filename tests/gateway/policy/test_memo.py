@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.model.config_version import MOST_ENTRIES, remember
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 TABLE = table_of(WORLD)
 

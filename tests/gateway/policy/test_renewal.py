@@ -18,7 +18,7 @@ from gateway.policy.location import EdgeReport, Sighting, resolve, resolve_again
 from gateway.policy.renewal import why_not_now
 from gateway.policy.routing import decide
 from providers.needs import Needs
-from tests.tables import WORLD, table_of
+from tests.kit.configs import BASE, WORLD, table_of
 
 NEEDS = Needs(frozenset(), frozenset(), frozenset())
 TABLE = table_of(WORLD)
@@ -183,13 +183,13 @@ SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
 def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
     before: str, after: str, words: set[str], told: str | None
 ) -> None:
-    def world(words: str) -> ConfigVersion:
+    def saying(words: str) -> ConfigVersion:
         boundary = words if words.startswith("boundary") else "boundary: [US]"
         identity = words if words.startswith("identity") else "identity: strip"
-        text = WORLD.replace("  us: {territories: [US], boundary: [US]}", f"  us: {{territories: [US], {boundary}}}")
-        return table_of(text.replace("endpoint: us,", f"endpoint: us, {identity},") + SECRETS)
+        changes = f"{{regions: {{us: {{{boundary}}}}}, deployments: {{chatgpt-us: {{{identity}}}}}}}"
+        return table_of(BASE.merge(changes, SECRETS))
 
-    old, now, needs = world(before), world(after), Needs(frozenset(), frozenset(words), frozenset())
+    old, now, needs = saying(before), saying(after), Needs(frozenset(), frozenset(words), frozenset())
     location = resolve(old, None, Sighting(EdgeReport(("US",))))
     outcome = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
     assert isinstance(outcome, Plan)

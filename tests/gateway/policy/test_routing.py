@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from gateway.policy.routing import decide, judge_alone
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import FEATURES, Needs, needs_of
 from providers.territories import parse_places
-from tests.tables import KEYS, WORLD, table_of
+from tests.kit.configs import BASE, KEYS, Config, table_of
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -45,7 +46,7 @@ def refusal_of(*arguments: object, **named: object) -> Refusal:
     return outcome
 
 
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 
 
 @pytest.mark.parametrize(
@@ -76,18 +77,22 @@ def test_where_nobody_is_available_the_law_refuses() -> None:
     assert "doesn't serve Russia" in refusal.message
 
 
-NO_CN = (
-    WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", "").replace("      cn: [qwen-cn]\n", "")
-    .replace("  shop-cn: ", "  shop: ").replace(", region: cn", ", region: default")
-)  # fmt: skip
-HOUSE = "  house: {provider: openai-compatible, endpoint: 'https://h.example', model: m, stores: PLACE, processes: PLACE, api_key: k}\n"
+NO_CN = BASE.merge(
+    "{regions: {cn: null}, assistants: {assistant: {routes: {cn: null}}}, clients: {shop-cn: {region: default}}}"
+)
+ROUTED = NO_CN.merge("assistants: {assistant: {routes: {default: [house]}}}")
+
+
+def house(place: str) -> dict[str, Any]:
+    """A deployment of the operator's own that stores and processes in this place."""
+    site = {"endpoint": "https://h.example", "stores": place, "processes": place}
+    return {"deployments": {"house": {"provider": "openai-compatible", "model": "m", "api_key": "k", **site}}}
 
 
 @pytest.mark.parametrize("territory", ["CN", "CN-BJ", "RU"])
 def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(territory: str) -> None:
     """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
-    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
-    abroad = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    abroad = table_of(ROUTED.merge(house("any")))
     found = decision(abroad, territory)
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
@@ -97,7 +102,7 @@ def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(te
         SkipReason.BOUNDARY,
         f"prompts must not leave {country}, and no region names it",
     )
-    at_home = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", territory[:2]) + "clients:\n"))
+    at_home = table_of(ROUTED.merge(house(territory[:2])))
     assert plan_of(at_home, territory) == ["house"]
     for other in ("HK", "TW", "JP"):
         assert plan_of(abroad, other) == ["house"]
@@ -105,11 +110,7 @@ def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(te
 
 @pytest.mark.parametrize("cell", ["CN", "CN-SH", "DE", "HK"])
 def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) -> None:
-    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
-    here = table_of(
-        routed.replace("clients:\n", HOUSE.replace("PLACE", "CN") + "clients:\n")
-        + f"cell: {{territory: {cell}, serves: [default]}}\n"
-    )
+    here = table_of(ROUTED.merge(house("CN"), f"cell: {{territory: {cell}, serves: [default]}}"))
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
         return
@@ -124,14 +125,15 @@ def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) 
 
 
 def test_a_region_that_names_a_territory_decides_for_itself() -> None:
-    routed = NO_CN.replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      far: [house]")
-    named = routed.replace("regions:\n", 'regions:\n  far: {territories: [CN, RU], boundary: ["*"]}\n')
-    table = table_of(named.replace("clients:\n", HOUSE.replace("PLACE", "any") + "clients:\n"))
+    far = (
+        '{regions: {far: {territories: [CN, RU], boundary: ["*"]}}, assistants: {assistant: {routes: {far: [house]}}}}'
+    )
+    table = table_of(NO_CN.merge(far, house("any")))
     assert plan_of(table, "CN") == plan_of(table, "RU") == ["house"]
 
 
 def test_a_region_without_a_route_is_refused() -> None:
-    table = table_of(WORLD.replace("      us: [chatgpt-us]\n", ""))
+    table = table_of(BASE.merge("assistants: {assistant: {routes: {us: null}}}"))
     assert refusal_of(table, "US").code is RefusalCode.REGION_BLOCKED
 
 
@@ -145,17 +147,16 @@ def test_a_missing_capability_passes_over_and_says_so() -> None:
 
 def test_what_a_site_leaves_out_of_its_promise_counts_inside_a_boundary_only() -> None:
     assert refusal_of(TABLE, "US", asked("json_schema")).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
-    open_world = WORLD.replace("boundary: [US]", 'boundary: ["*"]')
+    open_world = BASE.merge('regions: {us: {boundary: ["*"]}}')
     assert plan_of(table_of(open_world), "US", asked("json_schema")) == ["chatgpt-us"]
 
 
 def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at_home() -> None:
-    routed = NO_CN.replace("default: [gemini, qwen-intl]", "default: [house]")
-    table = table_of(routed.replace("clients:\n", HOUSE.replace("PLACE", "CN") + "clients:\n"))
-    (house,) = table.assistants["assistant"].routes["default"]
-    house = replace(house, excepts=frozenset({"tools", "strict_tools"}))
-    assistant = replace(table.assistants["assistant"], routes={"default": (house,)})
-    table = replace(table, assistants={"assistant": assistant}, deployments={**table.deployments, "house": house})
+    table = table_of(ROUTED.merge(house("CN")))
+    (own,) = table.assistants["assistant"].routes["default"]
+    own = replace(own, excepts=frozenset({"tools", "strict_tools"}))
+    assistant = replace(table.assistants["assistant"], routes={"default": (own,)})
+    table = replace(table, assistants={"assistant": assistant}, deployments={**table.deployments, "house": own})
     assert decision(table, "CN", asked("tools")).considered[0].reason is SkipReason.EXCEPTED
     outcome = decision(table, "CN", asked(parameters=("strict_tools",))).outcome
     assert isinstance(outcome, Plan)
@@ -183,11 +184,14 @@ def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too(
     """Bedrock takes what is the model's own in an object: MCP servers among it, which are anywhere."""
     body = {"additionalModelRequestFields": own}
     request = ChatRequest("assistant", (UserMessage("hi"),), extra=body)
-    clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
-    through = "provider: bedrock, model: us.anthropic.claude-sonnet-5, endpoint: us-east-1, passthrough: [additionalModelRequestFields], "
-    table = table_of(
-        WORLD.replace(clause, through).replace("${OPENAI_US_API_KEY}", "${AWS_KEY}"), {"AWS_KEY": "id:secret"}
-    )
+    through = {
+        "provider": "bedrock",
+        "model": "us.anthropic.claude-sonnet-5",
+        "endpoint": "us-east-1",
+        "api_key": "${AWS_KEY}",
+        "passthrough": ["additionalModelRequestFields"],
+    }
+    table = table_of(BASE.merge({"deployments": {"chatgpt-us": through}}), {"AWS_KEY": "id:secret"})
     found = decision(table, "US", needs_of(request))
     assert isinstance(found.outcome, Refusal)
     assert found.considered[0].reason is SkipReason.MOVES_DATA
@@ -198,14 +202,14 @@ def test_parameters_are_dropped_and_named_or_refused() -> None:
     outcome = decision(TABLE, "US", asked(parameters=("temperature", "seed", "made_up"))).outcome
     assert isinstance(outcome, Plan)
     assert outcome.steps[0].dropped == {"temperature", "made_up"}
-    strict = table_of(WORLD.replace("endpoint: us,", "endpoint: us, unsupported: refuse,"))
+    strict = table_of(BASE.merge("deployments: {chatgpt-us: {unsupported: refuse}}"))
     found = decision(strict, "US", asked(parameters=("temperature",)))
     assert found.considered[0].reason is SkipReason.PARAMETER
     assert plan_of(strict, "US", asked(parameters=("seed",))) == ["chatgpt-us"]
 
 
 def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only() -> None:
-    open_world = table_of(WORLD.replace("boundary: [US]", 'boundary: ["*"]'))
+    open_world = table_of(BASE.merge('regions: {us: {boundary: ["*"]}}'))
     for table, dropped in ((TABLE, {"strict_tools"}), (open_world, set())):
         outcome = decision(table, "US", asked(parameters=("strict_tools",))).outcome
         assert isinstance(outcome, Plan)
@@ -236,7 +240,7 @@ WHERE = {
 }
 
 
-MUTE = table_of(WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, capabilities: [],"))
+MUTE = table_of(BASE.merge("deployments: {qwen-cn: {capabilities: []}}"))
 
 
 @pytest.mark.parametrize("feature", sorted(FEATURES))
@@ -260,14 +264,15 @@ def test_an_answer_that_would_be_continued_is_told_in_words_that_say_what_to_men
     assert both.message.endswith("(qwen-intl: can't do prefill, vision): see `messages`")
 
 
-FLUENT = WORLD.replace("us: [chatgpt-us]", "us: [chatgpt-us, house, fluent]").replace(
-    "clients:",
-    """  house: {provider: openai-compatible, model: h, endpoint: "https://h.example/v1", stores: US, processes: US}
-  fluent:
-    {provider: openai-compatible, model: f, endpoint: "https://f.example/v1", stores: US, processes: US,
-     capabilities: [prefill]}
-clients:""",
-    1,
+FLUENT = BASE.merge(
+    "assistants: {assistant: {routes: {us: [chatgpt-us, house, fluent]}}}",
+    """
+    deployments:
+      house: {provider: openai-compatible, model: h, endpoint: "https://h.example/v1", stores: US, processes: US}
+      fluent:
+        {provider: openai-compatible, model: f, endpoint: "https://f.example/v1", stores: US, processes: US,
+         capabilities: [prefill]}
+    """,
 )
 
 
@@ -275,7 +280,7 @@ def test_who_answers_its_own_last_message_is_asked_where_nobody_goes_on_with_it(
     assert plan_of(TABLE, "US", asked("prefill")) == ["chatgpt-us"]
     assert plan_of(TABLE, "US", asked("prefill", "vision")) == ["chatgpt-us"]
     assert plan_of(table_of(FLUENT), "US", asked("prefill")) == ["fluent"], "it goes on, as the message may mean"
-    stiff = FLUENT.replace("capabilities: [prefill]", "capabilities: []")
+    stiff = FLUENT.merge("deployments: {fluent: {capabilities: []}}")
     assert plan_of(table_of(stiff), "US", asked("prefill")) == ["chatgpt-us"], "`house` may refuse it"
 
 
@@ -300,28 +305,28 @@ def test_a_message_names_as_much_as_fits() -> None:
 
 
 def test_an_unmet_requirement_passes_over() -> None:
-    found = decision(table_of(WORLD.replace(", attests: [zdr]", "")), "DE")
+    found = decision(table_of(BASE.merge("deployments: {chatgpt-eu: {attests: null}}")), "DE")
     assert found.considered[0].reason is SkipReason.REQUIREMENT
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
 
 
 @pytest.mark.parametrize(
-    ("text", "environ", "reason"),
+    ("config", "environ", "reason"),
     [
-        (WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"), KEYS, SkipReason.DISABLED),
-        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, SkipReason.CREDENTIAL),
+        (BASE.merge("deployments: {qwen-cn: {enabled: false}}"), KEYS, SkipReason.DISABLED),
+        (BASE, {**KEYS, "DASHSCOPE_API_KEY": ""}, SkipReason.CREDENTIAL),
     ],
 )
-def test_what_cannot_be_asked_now_is_a_503(text: str, environ: dict[str, str], reason: SkipReason) -> None:
-    found = decision(table_of(text, environ), "CN")
+def test_what_cannot_be_asked_now_is_a_503(config: Config, environ: dict[str, str], reason: SkipReason) -> None:
+    found = decision(table_of(config, environ), "CN")
     assert found.considered[0].reason is reason
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
 
 def test_a_benched_deployment_is_passed_over() -> None:
-    both = WORLD.replace("default: [gemini, qwen-intl]", "default: [gemini, chatgpt-us]")
+    both = BASE.merge("assistants: {assistant: {routes: {default: [gemini, chatgpt-us]}}}")
     table = table_of(both)
     assert plan_of(table, "JP") == ["gemini", "chatgpt-us"]
     refused, limited = Unavailable("refused", 300), Unavailable("limited", 20, is_rate_limit=True)
@@ -335,7 +340,7 @@ def test_a_benched_deployment_is_passed_over() -> None:
 
 
 def test_ability_is_told_before_health_and_law_before_both() -> None:
-    table = table_of(WORLD.replace("endpoint: cn-beijing,", "endpoint: cn-beijing, enabled: false,"))
+    table = table_of(BASE.merge("deployments: {qwen-cn: {enabled: false}}"))
     assert decision(table, "CN", asked("vision")).considered[0].reason is SkipReason.CAPABILITY
 
 
@@ -343,7 +348,7 @@ def test_ability_is_told_before_health_and_law_before_both() -> None:
     ("place", "served"), [("UA", True), ("UA-30", True), ("UA-43", False), ("UA-40", False), ("UA-14", False)]
 )
 def test_a_part_that_a_vendor_leaves_out_does_not_close_the_country(place: str, served: bool) -> None:
-    table = table_of(WORLD.replace("default: [gemini, qwen-intl]", "default: [chatgpt-us]"))
+    table = table_of(BASE.merge("assistants: {assistant: {routes: {default: [chatgpt-us]}}}"))
     found = decision(table, place, asked())
     assert isinstance(found.outcome, Plan) is served
     assert [one.reason for one in found.considered if one.reason] == ([] if served else [SkipReason.AVAILABILITY])
@@ -355,9 +360,7 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     assert location.territory is None
     outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0).outcome
     assert isinstance(outcome, Plan)
-    wider = table_of(
-        WORLD.replace("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN, HK], boundary: [CN]}")
-    )
+    wider = table_of(BASE.merge("regions: {cn: {territories: [CN, HK]}}"))
     client = next(client for client in wider.clients.values() if client.region == "cn")
     found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {}, 0.0)
     assert found.considered[0].reason is SkipReason.AVAILABILITY
@@ -365,15 +368,13 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
 
 def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> None:
     """A region of `*` names no territory, and one that is taken for want of evidence may have none of its people."""
-    bound = table_of(
-        WORLD.replace("shop-cn: {", "shop: {keys: ['sha256:" + "d" * 64 + "'], region: default}\n  shop-cn: {")
-    )
+    bound = table_of(BASE.merge({"clients": {"shop": {"keys": [f"sha256:{'d' * 64}"], "region": "default"}}}))
     client = bound.clients["d" * 64]
     found = decide(bound, bound.assistants["assistant"], resolve(bound, client, Sighting()), asked(), {}, 0.0)
     assert isinstance(found.outcome, Plan)
     assert [step.deployment.name for step in found.outcome.steps] == ["gemini", "qwen-intl"]
-    narrow = WORLD.replace("us: {territories: [US], b", "us: {territories: [US, CU, PR], b").replace("[CU, IR", "[IR")
-    assumed = table_of(narrow.replace("location:\n", "location:\n  unknown: us\n"))
+    narrow = BASE.merge("regions: {us: {territories: [US, CU, PR]}}", "blocked: [IR, KP, SY]")
+    assumed = table_of(narrow.merge("location: {unknown: us}"))
     place = resolve(assumed, None, Sighting())
     assert place.assumed
     assert isinstance(decide(assumed, assumed.assistants["assistant"], place, asked(), {}, 0.0).outcome, Plan)
@@ -381,13 +382,13 @@ def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> Non
 
 def test_nobody_answers_a_place_that_is_none() -> None:
     nowhere = Location(None, None, "x", ())
-    for table in (TABLE, table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")):
+    for table in (TABLE, table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))):
         outcome = decide(table, table.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
         assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
 
 
 def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
-    cell = table_of(WORLD + "cell: {territory: DE, serves: [eu, default]}\n")
+    cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
     no_answer = (SkipReason.BOUNDARY, "the caller gets no answer here")
     for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport(("CN",))))):
@@ -409,7 +410,7 @@ def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
 
 
 def test_words_of_a_callers_own_are_not_remembered() -> None:
-    table = table_of(WORLD)
+    table = table_of(BASE)
     decision(table, "US")
     size = len(table.memo)
     for number in range(5):
@@ -431,7 +432,7 @@ def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
         ("identity: pass, passthrough: [metadata]", set()),
     ):
         outcome = decision(
-            table_of(WORLD.replace("endpoint: us,", f"endpoint: us, {identity},") + secret), "US", said
+            table_of(BASE.merge(f"deployments: {{chatgpt-us: {{{identity}}}}}", secret)), "US", said
         ).outcome
         assert isinstance(outcome, Plan)
         assert outcome.steps[0].dropped == dropped, identity
@@ -460,14 +461,14 @@ def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "environ", "detail"),
+    ("config", "environ", "detail"),
     [
-        (WORLD, {**KEYS, "DASHSCOPE_API_KEY": ""}, "no credential: DASHSCOPE_API_KEY is not set"),
-        (WORLD.replace(', api_key: "${DASHSCOPE_API_KEY}"', ""), KEYS, "no credential: api_key is not set"),
+        (BASE, {**KEYS, "DASHSCOPE_API_KEY": ""}, "no credential: DASHSCOPE_API_KEY is not set"),
+        (BASE.merge("deployments: {qwen-cn: {api_key: null}}"), KEYS, "no credential: api_key is not set"),
     ],
 )
-def test_a_missing_credential_is_named(text: str, environ: dict[str, str], detail: str) -> None:
-    assert [item.detail for item in decision(table_of(text, environ), "CN").considered] == [detail]
+def test_a_missing_credential_is_named(config: Config, environ: dict[str, str], detail: str) -> None:
+    assert [item.detail for item in decision(table_of(config, environ), "CN").considered] == [detail]
 
 
 @pytest.mark.parametrize(
@@ -485,7 +486,7 @@ def test_a_problem_of_place_is_a_refusal(sighting: Sighting, code: RefusalCode) 
 
 def test_another_cells_region_is_sent_home() -> None:
     table = table_of(
-        WORLD + 'cell: {territory: DE, serves: [eu, default], homes: {cn: "https://cn.assistant.example"}}\n'
+        BASE.merge('cell: {territory: DE, serves: [eu, default], homes: {cn: "https://cn.assistant.example"}}')
     )
     refusal = refusal_of(table, "CN")
     assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
@@ -496,9 +497,7 @@ def test_another_cells_region_is_sent_home() -> None:
 
 
 def test_a_cell_that_names_no_regions_serves_all() -> None:
-    table = table_of(WORLD.replace("us: {territories: [US],", "us: {territories: [US], transit: [CN],")
-                     .replace("CH], boundary: [\"@EEA\", CH]", 'CH], transit: [CN], boundary: ["@EEA", CH]')
-                     + "cell: {territory: CN}\n")  # fmt: skip
+    table = table_of(BASE.merge("regions: {us: {transit: [CN]}, eu: {transit: [CN]}}", "cell: {territory: CN}"))
     assert [plan_of(table, territory) for territory in ("CN", "US")] == [["qwen-cn"], ["chatgpt-us"]]
 
 
@@ -543,10 +542,8 @@ PROBLEMS = {
 
 @pytest.mark.parametrize(("sighting", "code", "message"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_a_place_that_is_none_is_refused_and_says_why(sighting: Sighting, code: RefusalCode, message: str) -> None:
-    claim = "  claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}\n"
-    table = table_of(
-        WORLD.replace("signals: [api_key,", "signals: [edge_header, claim,").replace(", edge_header]", "]") + claim
-    )
+    claim = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}"
+    table = table_of(BASE.merge(f"location: {{signals: [edge_header, claim, assertion], {claim}}}"))
     location = resolve(table, table.clients["b" * 64], sighting)
     refusal = refuse_location(table, location)
     assert refusal is not None

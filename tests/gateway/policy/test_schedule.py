@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import NO_TALLY, VARIANT_BOUNDS_S, Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
 from gateway.policy.canary_schedule import ALPHA, advance, begin, share_at, waits_for, with_shares
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 STAGES = (Stage(0.05, 600), Stage(0.25, 1800), Stage(1.0, None))
 SCHEDULE = Schedule("b", STAGES, StopRule(0.02, 0.5, 100), "id")

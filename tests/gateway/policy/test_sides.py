@@ -14,7 +14,7 @@ from gateway.policy.routing import decide
 from gateway.service.disclosure import disclose
 from gateway.service.explain import NO_NEEDS, explain
 from providers.needs import Needs
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 PLAIN = "default: [gemini, qwen-intl]"
 ILL = Unavailable("breaker open: failing", 5.0, by_breaker=True)

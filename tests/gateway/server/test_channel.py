@@ -18,7 +18,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
 from providers.registry import load_registry
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "gateway.yaml"
 SECRET = "sk-of-a-vendor"

@@ -19,7 +19,7 @@ from gateway.server import heads
 from gateway.server.heads import KnownHead, request_scope
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
-from tests.gateway.server.wires import Wire
+from tests.kit.memory_transport import Wire
 
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
 END = b"Authorization: Bearer x\r\n\r\n"

@@ -28,9 +28,9 @@ from gateway.model.record import Record
 from gateway.server import heads
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
-from tests.examples import examples
-from tests.gateway.server.wires import Wire
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.example_counts import examples
+from tests.kit.memory_transport import Wire
 
 LIMIT_S = 60.0
 APP, OTHER = (f'keys: ["sha256:{hashlib.sha256(key).hexdigest()}"]' for key in (b"app-key", b"other-key"))

@@ -26,8 +26,8 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import protocol as module
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.serve import server_config
-from tests.gateway.server.wires import Wire
-from tests.tables import table_of
+from tests.kit.configs import table_of
+from tests.kit.memory_transport import Wire
 
 LIMIT_S = 60.0
 CHAT = b"/v1/chat/completions"

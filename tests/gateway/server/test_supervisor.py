@@ -17,7 +17,7 @@ import pytest
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, Stop
 from gateway.server.supervisor import _Supervisor, next_wait_s
-from tests.providers.transport.scripted import turns, until
+from tests.kit.scripted_server import turns, until
 
 SERVE = Serve(b"first", "lean", 5.0, "json", "info", 0, "00")
 OVERTIME_S = 3.0

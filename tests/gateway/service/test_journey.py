@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.service.journey import AssistantNotFound, assistants_of, find_assistant, not_found
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 TABLE = table_of(
     WORLD.replace("    routes:", "    routes: &routes", 1).replace(

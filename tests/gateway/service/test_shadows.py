@@ -40,7 +40,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 
 def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **changes: str) -> ConfigVersion:

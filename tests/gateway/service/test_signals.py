@@ -30,8 +30,8 @@ from gateway.model.signals import (
 from gateway.policy.location import Sighting
 from gateway.service.signals import Signals
 from providers.auth import Secret
-from tests.claims import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token
-from tests.mmdb import country, mmdb
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token
+from tests.kit.mmdb import country, mmdb
 
 DAY_S = 86_400.0
 URL = KeyUrl(ServicePermit("https://issuer.example"), "/.well-known/jwks.json")

@@ -19,7 +19,7 @@ from gateway.state.database import open_database, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
 from gateway.state.shadows import ShadowStore, recorded
-from tests.tables import WORLD, table_of
+from tests.kit.configs import WORLD, table_of
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
 

@@ -26,8 +26,8 @@ from gateway.state import receipts
 from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.needs import Needs
-from tests.e2e.test_faults import eventually
-from tests.tables import WORLD, table_of
+from tests.kit.configs import BASE, WORLD, table_of
+from tests.kit.waiting import eventually
 
 AT_S = 1_795_000_000.0
 TABLE = table_of(WORLD)
@@ -167,7 +167,7 @@ def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -
 
 
 def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:
-    table = table_of(WORLD.replace("assistant:\n    aliases", "assistant:\n    reveal_model: false\n    aliases"))
+    table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
     left = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
     tried = told(record_of(decision=decision, abandoned=(left,)))["tried"]
@@ -206,19 +206,14 @@ def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
     ],
 )
 def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) -> None:
-    text = WORLD + f"{cell}\n"
+    config = BASE.merge(cell) if cell else BASE
     if "DE" in cell:
-        for name in ("cn", "us"):
-            territory = name.upper()
-            text = text.replace(
-                f"{name}: {{territories: [{territory}],", f"{name}: {{transit: [DE], territories: [{territory}],"
-            )
+        config = config.merge("regions: {cn: {transit: [DE]}, us: {transit: [DE]}}")
     elif "serves: [eu]" in cell:
-        text = text.replace("eu: {territories", "eu: {transit: [US], territories")
+        config = config.merge("regions: {eu: {transit: [US]}}")
     elif cell:
-        text = text.replace("cn: {territories", "cn: {transit: [US], territories")
-        text = text.replace("eu: {territories", "eu: {transit: [US], territories")
-    region = table_of(text).regions["us"]
+        config = config.merge("regions: {cn: {transit: [US]}, eu: {transit: [US]}}")
+    region = table_of(config).regions["us"]
     location = Location(region, "US", "edge_header", ())
     assert (receipt_of(record_of(location=location), AT_S, "DE") is not None) is keeps
 
@@ -384,7 +379,7 @@ def test_what_is_older_than_the_config_says_is_dropped_part_by_part(
 ) -> None:
     monkeypatch.setattr(receipts, "_WRITE_S", 0.01)
     monkeypatch.setattr(receipts, "_SWEPT_AT_ONCE", 2)
-    clock, table = Clock(), table_of(WORLD + "receipts: {keep: 12h}\n")
+    clock, table = Clock(), table_of(BASE.merge("receipts: {keep: 12h}"))
     store = Receipts(tmp_path, lambda: table, clock=clock)
     for number in range(5):
         store.take(record_of(f"old{number}"))

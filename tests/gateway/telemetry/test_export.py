@@ -25,9 +25,9 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace_export import Delivery, Tracer
 from providers.sites import Residency
 from providers.territories import parse_places
-from tests.gateway.telemetry.collector import attributes_of, spans_in
-from tests.gateway.telemetry.records import NOWHERE_KNOWN, US, answered
-from tests.providers.transport.scripted import until
+from tests.kit.otlp_collector import attributes_of, spans_in
+from tests.kit.request_records import NOWHERE_KNOWN, US, answered
+from tests.kit.scripted_server import until
 
 
 def exporter(name: str = "traces", place: str = "DE", regions: str = "eu", **more: object) -> Exporter:

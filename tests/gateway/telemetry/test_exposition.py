@@ -6,7 +6,7 @@ import pytest
 
 from gateway.telemetry.exposition import read_requests, render
 from gateway.telemetry.metrics import Metrics
-from tests.gateway.telemetry.records import answered
+from tests.kit.request_records import answered
 
 
 def test_requests_are_read_back_by_assistant_and_region() -> None:

@@ -27,7 +27,7 @@ from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.pricing import Price, Rates
 from providers.territories import ANYWHERE, Places
-from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
+from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 
 
 def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:

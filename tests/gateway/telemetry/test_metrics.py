@@ -24,7 +24,7 @@ from gateway.telemetry.metrics import Metrics
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.pricing import Price, Rates
-from tests.gateway.telemetry.records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
+from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -10,8 +10,8 @@ from gateway.model.trace import TraceContext
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind
-from tests.gateway.telemetry.collector import attributes_of, spans_in
-from tests.gateway.telemetry.records import NOWHERE_KNOWN, answered, attempt, failed_attempt
+from tests.kit.otlp_collector import attributes_of, spans_in
+from tests.kit.request_records import NOWHERE_KNOWN, answered, attempt, failed_attempt
 
 TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "a=1")
 END_NS = 1_800_000_000_000_000_000

@@ -11,7 +11,7 @@ from gateway.model.schedule import VARIANT_BOUNDS_S, Tally
 from gateway.telemetry.metric_snapshots import tallies
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
-from tests.gateway.telemetry.records import EU, attempt, failed_attempt
+from tests.kit.request_records import EU, attempt, failed_attempt
 
 FAILED = failed_attempt(FailureKind.UNAVAILABLE, "new", started_at=100.0)
 

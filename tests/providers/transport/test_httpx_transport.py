@@ -22,8 +22,8 @@ from providers.simulator.scenario import Cut, Empty, Garbage, HttpError, Reset, 
 from providers.simulator.server import SimulatorServer
 from providers.transport import LeanTransport, NotAllowed, Pool, names
 from providers.transport import httpx_transport as module
-from tests.providers.transport.names import Names
-from tests.providers.transport.scripted import GOOD, Peer, hold, say, scripted, until
+from tests.kit.name_resolution import Names
+from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 HI = ChatRequest("m", (UserMessage("hello"),))

@@ -7,44 +7,17 @@ import contextlib
 import gc
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from providers.transport import ConnectFailed, Pool
 from providers.transport.names import Names
-from tests.providers.transport.scripted import GOOD, say, scripted, turns, until
-from tests.providers.transport.test_pool import anyone, ask
+from tests.kit.name_resolution import _LIMIT_S, FOUND, System
+from tests.kit.pool_calls import anyone, ask
+from tests.kit.scripted_server import GOOD, say, scripted, turns, until
 
-_LIMIT_S = 30
 _MORE_THAN_ANY_POOL_HAS = 40
-FOUND = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("192.0.2.1", 443))]
-
-
-class System:
-    """In place of the system's resolver, which blocks: names that end with `silent.test` wait for `speaks`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: Counter[str] = Counter()
-        self.speaks = threading.Event()
-        self.error: Exception | None = None
-        self._really = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
-
-    def _look_up(
-        self, host: str | bytes, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
-    ) -> list[object]:
-        if isinstance(host, bytes):  # as httpx has it
-            host = host.decode("ascii")
-        if flags & socket.AI_NUMERICHOST or not host.endswith(".test"):
-            return self._really(host, port, family, type, proto, flags)  # type: ignore[return-value]
-        self.asked[host] += 1
-        if host.endswith("silent.test"):
-            self.speaks.wait(_LIMIT_S)
-        if self.error is not None:
-            raise self.error
-        return [*(self._really("127.0.0.1", port, family, type, proto) if host == "provider.test" else FOUND)]
 
 
 @pytest.fixture

@@ -25,37 +25,16 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport import pool as module
-from tests.providers.transport.names import Names
-from tests.providers.transport.scripted import GOOD, Peer, Script, hold, say, scripted, turns, until
+from tests.kit.name_resolution import Names
+from tests.kit.pool_calls import anyone, ask, send
+from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CLOSING = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast"
 
 
-def anyone(_: str, __: object) -> None:
-    pass
-
-
 def pool_of() -> Pool:
     return Pool(anyone)
-
-
-async def send(
-    pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 5, permit: object = None
-) -> PooledResponse:
-    return await pool.send(origin, "POST", "/v1", "a: b\r\n", body, connect_s, permit)
-
-
-async def ask(pool: Pool, origin: str) -> bytes:
-    """One exchange, read to its end and given back."""
-    response = await send(pool, origin)
-    try:
-        body = b""
-        while data := await response.read():
-            body += data
-        return body
-    finally:
-        response.close()
 
 
 async def rest_of(response: PooledResponse) -> None:

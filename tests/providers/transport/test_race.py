@@ -11,8 +11,8 @@ import pytest
 
 from providers.transport import ConnectFailed, Pool, lacks_room
 from providers.transport.race import first_socket
-from tests.providers.transport.names import Names
-from tests.providers.transport.test_pool import anyone, ask
+from tests.kit.name_resolution import Names
+from tests.kit.pool_calls import anyone, ask
 
 
 def no(number: int) -> OSError:

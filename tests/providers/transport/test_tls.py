@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from providers.transport import ConnectFailed, Pool, tls_context
-from tests.providers.transport.names import Names
-from tests.providers.transport.scripted import GOOD, Peer, Scripted, hold, say, scripted, turns, until
-from tests.providers.transport.test_pool import anyone, ask, send
+from tests.kit.name_resolution import Names
+from tests.kit.pool_calls import anyone, ask, send
+from tests.kit.scripted_server import GOOD, Peer, Scripted, hold, say, scripted, turns, until
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Install what the tests of `make ci` use beyond .venv: Debian packages by apt-get, and the packages of tests/node by npm.
+# Does nothing when all of it is there. Without root it installs no Debian package, but lists the missing ones and fails.
+# `make test` needs none of it. `ci_tools.sh check` installs nothing: it only fails where the Debian packages are missing and
+# can't be installed.
+set -eu
+cd "$(dirname "$0")/.."
+
+# A Debian package, and the commands of which one shows that it is installed, here or in another way.
+packages='chromium:chromium,chromium-browser,google-chrome curl:curl'
+
+is_installed() {
+    for command in $(printf '%s' "$1" | tr ',' ' '); do
+        if command -v "$command" > /dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+missing=''
+for entry in $packages; do
+    is_installed "${entry#*:}" || missing="$missing ${entry%%:*}"
+done
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null 2>&1; then
+        printf 'make ci needs these Debian packages, which are not installed:%s\n' "$missing" >&2
+        printf 'Install them as root: apt-get install%s (or run make ci-tools as root).\n' "$missing" >&2
+        exit 1
+    fi
+    [ "${1:-}" != check ] || exit 0
+    printf 'Installing Debian packages:%s ...\n' "$missing" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    # shellcheck disable=SC2086  # a list of words
+    apt-get -qq install --no-install-recommends $missing > /dev/null
+fi
+
+[ "${1:-}" = check ] || .venv/bin/python -m tests.kit.node_clients

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Run the large experiments in full, one after another, and print the progress of each. An experiment that fails does not
+# stop the next; the exit status says whether all have passed.
+# STEPS="chaos kit" runs some of them, in the order given.
+set -u
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+
+run() {
+    case $1 in
+        properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
+        kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
+        chaos) $python -m tests.chaos.run ;;
+        soak) $python -m tests.soak.run ;;
+        fuzz) sh tests/fuzz/run.sh ;;
+        mutation) $python -m tests.mutation.run ;;
+        *)
+            printf 'unknown step %s: known are %s\n' "$1" "$all" >&2
+            return 2
+            ;;
+    esac
+}
+
+all='properties kit chaos soak fuzz mutation'
+steps=${STEPS:-$all}
+# shellcheck disable=SC2086  # a list of words
+set -- $steps
+count=$#
+number=0
+failed=''
+for step; do
+    number=$((number + 1))
+    began=$(date +%s)
+    printf '== %d of %d: %s\n' "$number" "$count" "$step"
+    run "$step" || failed="$failed $step"
+    printf '== %s took %d s\n' "$step" "$(($(date +%s) - began))"
+done
+if [ -n "$failed" ]; then
+    printf '== failed:%s\n' "$failed"
+    exit 1
+fi
+printf '== all passed: %s\n' "$steps"

@@ -1,0 +1,178 @@
+"""A world in which everything fails at random: providers of several territories, and what each of them was asked.
+
+Each answer is a function of its request's marker alone, so that an answer that is cut, mixed with another's or said
+twice is seen to be one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from tests.kit.faulty_provider import Call, Provider, chunk_of
+
+__all__ = ["KEY", "PLACES", "REGIONS", "Site", "config_of", "site_at", "words_of"]
+
+REGIONS = {"eu": ("DE", "FR"), "us": ("US", "US"), "cn": ("CN", "CN"), "default": ("SG", "JP")}
+"""Each region's sites by their territory: the first step of its route, and the second."""
+PLACES = {"eu": ("DE", "FR", "IT"), "us": ("US",), "cn": ("CN",), "default": ("JP", "BR", "IN", "ZA")}
+"""Where its people are."""
+
+KEY = "gk-chaos"
+_KEY_HASH = f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"
+_MARKER = re.compile(r"marker-\d{7}")
+_WORDS = 12
+
+
+def words_of(marker: str) -> list[str]:
+    """The whole answer to a request, in pieces."""
+    draw = random.Random(marker)
+    return [f"{marker} ", *(f"{draw.randrange(10**6)} " for _ in range(_WORDS)), "end"]
+
+
+@dataclass(slots=True)
+class Site:
+    """One provider's host. asked: the markers that reached it, and how often; calls: of all of them."""
+
+    name: str
+    region: str
+    territory: str
+    rates: Mapping[str, float]
+    draw: random.Random
+    provider: Provider = field(init=False)
+    asked: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+
+    async def behave(self, call: Call) -> None:
+        """Answer, or fail in one of the ways."""
+        self.calls += 1
+        found = _MARKER.findall(str(call.body["messages"]))
+        assert found, "a request without its marker"
+        self.asked.update(set(found))
+        fault = self._fault()
+        self.faults[fault or "none"] += 1
+        await (_FAULTS[fault](call, words_of(found[-1])) if fault else _answer(call, words_of(found[-1])))
+
+    def _fault(self) -> str | None:
+        at = self.draw.random()
+        for name, rate in self.rates.items():
+            at -= rate
+            if at < 0:
+                return name
+        return None
+
+
+def site_at(name: str, region: str, territory: str, rates: Mapping[str, float], seed: int) -> Site:
+    """A site, and its server, which is started by entering it."""
+    site = Site(name, region, territory, rates, random.Random(f"{seed} {name}"))
+    site.provider = Provider({name: site.behave})
+    return site
+
+
+def config_of(sites: list[Site], turn: int) -> str:
+    """The config, as it stands after so many changes: each turns the routes round."""
+    place: dict[str, Any] = {"provider": "openai-compatible", "model": "m"}
+    deployments = {
+        site.name: {
+            **place,
+            "endpoint": f"{site.provider.origin}/{site.name}/v1",
+            "stores": site.territory,
+            "processes": site.territory,
+        }
+        for site in sites
+    }
+    steps = {region: [site.name for site in sites if site.region == region] for region in REGIONS}
+    routes = {region: names[turn % 2 :] + names[: turn % 2] for region, names in steps.items()}
+    boundaries = {"eu": ["@EEA"], "us": ["US"], "cn": ["CN"], "default": ["*", "!CN", "!US"]}
+    territories = {"eu": ["@EEA"], "us": ["US"], "cn": ["CN"], "default": ["*"]}
+    return yaml.safe_dump(
+        {
+            "version": 1,
+            "assistants": {"assistant": {"routes": routes}},
+            "regions": {name: {"territories": territories[name], "boundary": boundaries[name]} for name in REGIONS},
+            "deployments": deployments,
+            "clients": {"app": {"keys": [_KEY_HASH]}},
+            "location": {"edges": [{"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}]},
+            "resilience": {
+                "first_token": "500ms",
+                "idle": "500ms",
+                "commit": "4s",
+                "total": "8s",
+                "connect": "2s",
+                "failover_after": "100ms",
+                "breaker": {"failures": 20, "window": "5s", "samples": 200, "rate": "90%", "open": "200ms"},
+            },
+        }
+    )
+
+
+async def _answer(call: Call, words: list[str]) -> None:
+    if call.stream:
+        await _begin(call, words)
+        await call.end()
+        return
+    message = {"role": "assistant", "content": "".join(words)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m"}
+    await call.whole(200, {**base, "choices": [choice]})
+
+
+async def _begin(call: Call, words: list[str]) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.event(chunk_of({"role": "assistant", "content": ""}))
+    for word in words:
+        await call.event(chunk_of({"content": word}))
+
+
+def _midway(act: Any) -> Any:
+    async def behave(call: Call, words: list[str]) -> None:
+        if not call.stream:
+            await call.head(content_length="100000")
+            await call.send('{"id": "chatcmpl-p", "choices": [')
+        else:
+            await _begin(call, words[: len(words) // 2])
+            # Now and then what was said is on its way before it breaks.
+            await asyncio.sleep(0.01 if call.number % 2 else 0)
+        await act(call)
+
+    return behave
+
+
+async def _reset(call: Call, *_: object) -> None:
+    call.reset()
+
+
+async def _silent(call: Call, *_: object) -> None:
+    await call.until_closed()
+
+
+async def _garbage(call: Call, *_: object) -> None:
+    await call.send('1f\r\ndata: {"choices": [{"delta": \r\n')
+    call.reset()
+
+
+async def _http(status: int, call: Call, **headers: str) -> None:
+    await call.error(status, "server_error", None, **headers)
+
+
+_FAULTS: dict[str, Any] = {
+    "500": lambda call, _: _http(500, call),
+    "503": lambda call, _: _http(503, call),
+    "429": lambda call, _: _http(429, call, retry_after_ms="20"),
+    "429-long": lambda call, _: _http(429, call, retry_after_ms="300"),
+    "reset": _reset,
+    "silent": _silent,
+    "html": lambda call, _: call.whole(200, "<html>", content_type="text/html"),
+    "midway-reset": _midway(_reset),
+    "midway-silent": _midway(_silent),
+    "midway-garbage": _midway(_garbage),
+}

@@ -1,0 +1,100 @@
+"""Configurations as text for the tests of the compiler: a valid one in sections, and marks for the positions of problems.
+
+A case replaces sections as text, because the compiler reports the line and column of each problem. `▸` in a case marks
+where a problem must point; it is removed before the text is compiled. For other tests, `tests.kit.configs` changes a
+configuration as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import dedent
+
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected, Problem
+from providers.registry import Registry, load_registry
+
+__all__ = ["ENVIRON", "SOUND", "compiled", "marked", "more", "problems_of", "rejected", "sections"]
+
+MARK = "▸"
+ENVIRON = {"CN_KEY": "sk-cn", "US_KEY": "sk-us", "EU_KEY": "sk-eu", "G_KEY": "sk-g", "EDGE": "edge-word"}
+
+SOUND = {
+    "version": "version: 1",
+    "cell": "cell: {territory: DE, serves: [eu, us], homes: {cn: 'https://cn.example'}}",
+    "assistants": """\
+        assistants:
+          assistant:
+            aliases: [gpt-4o]
+            routes:
+              cn: [qwen-cn]
+              eu: [chatgpt-eu]
+              us: [chatgpt-us]
+        """,
+    "regions": """\
+        regions:
+          cn: {territories: [CN], boundary: [CN]}
+          eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
+          us: {territories: [US], boundary: [US], transit: [DE]}
+        """,
+    "blocked": "blocked: [CU, IR, KP, SY]",
+    "deployments": """\
+        deployments:
+          qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: "${CN_KEY}"}
+          chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], api_key: "${EU_KEY}"}
+          chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${US_KEY}"}
+        """,
+}
+
+
+def sections(**changes: str) -> str:
+    """The sound config with some sections replaced or added, in the order of `SOUND`; "" leaves one out."""
+    return "\n".join(dedent(text).rstrip() for text in (SOUND | changes).values() if text) + "\n"
+
+
+def more(section: str, line: str, indent: int = 2) -> str:
+    """A section of the sound config with one line more."""
+    return f"{dedent(SOUND[section]).rstrip()}\n{' ' * indent}{line}"
+
+
+def compiled(
+    text: str,
+    environ: Mapping[str, str] = ENVIRON,
+    *,
+    secrets: bool = True,
+    registry: Registry | None = None,
+    simulators: Mapping[tuple[str, str], str] | None = None,
+    demo: bool = False,
+) -> Compiled:
+    """What the text compiles to; raises ConfigRejected."""
+    document = parse_document(text.encode(), "gateway.yaml", environ, secrets=secrets)
+    return compile_config(document, registry=registry or load_registry(), simulators=simulators, demo=demo)
+
+
+def rejected(text: str, environ: Mapping[str, str] = ENVIRON, *, demo: bool = False) -> tuple[Problem, ...]:
+    """Every problem of a text that must not compile."""
+    with pytest.raises(ConfigRejected) as caught:
+        compiled(text, environ, demo=demo)
+    assert any(problem.severity == "error" for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def problems_of(text: str, environ: Mapping[str, str] = ENVIRON) -> tuple[Problem, ...]:
+    """Every problem of a text, whether it compiles or not."""
+    try:
+        return compiled(text, environ).warnings
+    except ConfigRejected as rejection:
+        return rejection.problems
+
+
+def marked(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text without its marks, and the line and column of each."""
+    places = []
+    while MARK in text:
+        before = text[: text.index(MARK)]
+        places.append((before.count("\n") + 1, len(before) - before.rfind("\n")))
+        text = text.replace(MARK, "", 1)
+    return text, places

@@ -1,0 +1,119 @@
+"""The pages for people, and what is fenced in them. Everything fenced is run or compiled; this is how it is written:
+
+- `sh`: run by `sh -eu`, page by page in one directory, with the commands of `stand_in_commands` and a demo on the page's port.
+  `sh exit=1`: it must end like that. `sh serves=on`: its last command serves until the page ends, and the page's ports
+  are that one's from there on.
+- `python`: run, a page's blocks one after another in one process.
+- `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite doesn't; run by `make ci`, each by itself.
+- `text` after one of these: its output, in full lines; `…` stands for anything, alone on a line for any lines.
+- `yaml`: a part of a config, compiled inside `config/gateway.yaml`, whose same keys it replaces.
+- anything with `title="NAME"`: a file of that name, which a later block uses. A page may go on with those of another,
+  and says so: `<!-- goes on in the directory of PAGE -->`.
+- `toml`, `json`: must parse. `mermaid`: every path in it must exist.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+__all__ = [
+    "PAGES",
+    "ROOT",
+    "Block",
+    "blocks_of",
+    "earlier_files_of",
+    "name_of",
+    "needy_blocks_of",
+    "pattern_of",
+    "table_of",
+]
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+_GOES_ON = re.compile(r"^<!-- goes on in the directory of (\S+) -->$", re.MULTILINE)
+_FENCE = re.compile(r"^(`{3,}|~{3,})(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block: where it is, its language, what stands behind that, and its text."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str | None:
+        """The name of the file that it is."""
+        return self.options.get("title")
+
+    def __str__(self) -> str:
+        return f"{name_of(self.page)}:{self.line}"
+
+
+def name_of(page: Path) -> str:
+    """The page as its reader would call it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """The fenced blocks in order."""
+    lines = iter(enumerate(page.read_text("utf-8").splitlines(), 1))
+    for number, line in lines:
+        if not (opening := _FENCE.match(line)):
+            continue
+        language, *words = shlex.split(opening[2]) or [""]
+        text: list[str] = []
+        for _, inner in lines:
+            if inner.startswith(opening[1]):
+                break
+            text.append(inner)
+        else:
+            raise AssertionError(f"{name_of(page)}:{number}: the block has no end")
+        options = dict(word.split("=", 1) for word in words)
+        yield Block(page, number, language, "".join(f"{one}\n" for one in text), options)
+
+
+def earlier_files_of(page: Path) -> Iterator[Block]:
+    """The files of the page that this one goes on from."""
+    if (found := _GOES_ON.search(page.read_text("utf-8"))) is not None:
+        yield from (block for block in blocks_of(page.parent / found[1]) if block.title is not None)
+
+
+def needy_blocks_of(page: Path) -> Iterator[tuple[Block, Block | None]]:
+    """The blocks that need more than the fast suite has, each with the output that stands after it."""
+    blocks = [*blocks_of(page), None]
+    for block, following in pairwise(blocks):
+        if block is not None and "needs" in block.options:
+            yield block, following if following is not None and following.language == "text" else None
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """What an output must have: these lines, with `…` for anything."""
+    lines = []
+    for line in text.splitlines():
+        if line == "…":
+            lines.append(r"(?:.*\n)*?")
+        else:
+            lines.append(".*?".join(map(re.escape, line.split("…"))) + r"$\n?")
+    return re.compile("^" + "".join(lines), re.MULTILINE)
+
+
+def table_of(page: Path, header: str) -> list[list[str]]:
+    """The rows of the table whose first line begins with `header`, cell by cell, without the head."""
+    lines = page.read_text("utf-8").splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith(header)), None)
+    assert start is not None, f"{name_of(page)} has no table {header!r}"
+    rows: list[list[str]] = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows

@@ -1,0 +1,62 @@
+"""Simulated candidates on this machine, a config that names them, and a suite that asks them little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.evaluate.suite import Suite, load_suite
+from gateway.model.config_version import ConfigVersion
+from providers.simulator.registry import load_dialects
+from providers.simulator.scenario import Scenario
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.kit.configs import table_of
+
+ROOT = Path(__file__).parents[2]
+ITEMS = ROOT / "config" / "evaluations" / "items"
+BANK = ROOT / "config" / "evaluations" / "banks" / "cn.yaml"
+
+
+def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None, more: str = "") -> str:
+    """A config with a deployment for each origin, inside the boundary of `cn` unless `stores` says otherwise."""
+    lines = [
+        "version: 1",
+        f"assistants: {{assistant: {{routes: {{cn: [{next(iter(origins))}]}}}}}}",
+        "regions:",
+        "  cn: {territories: [CN], boundary: [CN], approvals: required}",
+        "  us: {territories: [US], boundary: [US]}",
+        "deployments:",
+    ]
+    for name, origin in origins.items():
+        place = (stores or {}).get(name, "CN")
+        lines.append(
+            f"  {name}: {{provider: openai-compatible, model: m-{name}, endpoint: '{origin}/v1', stores: {place}, "
+            f"processes: {place}, available: ['*'], api_key: \"${{KEY}}\", capabilities: [tools], approvals: "
+            "[{region: cn, authority: CAC, kind: registration, number: N-1, model_name: M}]}"
+        )
+    return "\n".join(lines) + "\n" + more
+
+
+def table_for(origins: Mapping[str, str], **named: object) -> ConfigVersion:
+    """The compiled config of `config_of`."""
+    return table_of(config_of(origins, **named), {"KEY": "sk-test"})  # type: ignore[arg-type]
+
+
+@contextmanager
+def servers(scenarios: Mapping[str, Scenario]) -> Iterator[SimulatorThread]:
+    """A simulated server for each name."""
+    dialect = load_dialects().dialects["openai-compatible"]
+    with SimulatorThread({name: SimulatorServer(dialect, name, one) for name, one in scenarios.items()}) as thread:
+        yield thread
+
+
+def suite_in(folder: Path, text: str, *, items: int = 0, seed: int | None = None) -> Suite:
+    """The suite of this text; `many.yaml` beside it has so many questions with a number for an answer."""
+    section = {"ask": "{a} + {b}?", "number": "a + b", "draw": {"a": [1, 9_000_000], "b": [1, 99]}, "count": items or 1}
+    file = {"version": 1, "language": "en", "items": {"sums": [section]}}
+    (folder / "many.yaml").write_text(json.dumps(file), "utf-8")
+    path = folder / "suite.yaml"
+    path.write_text(f"version: 1\nname: test\nseed: 7\n{text}", "utf-8")
+    return load_suite(path, seed)

@@ -1,0 +1,472 @@
+"""The table of faults: what the provider does, and what the client, the server and the operator must see.
+
+docs/faults.md is generated from these rows, and the tests compare a running gateway with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from providers.failures import FailureKind
+from tests.kit.faulty_provider import ANSWER, WORDS, Behaviour, Call, answer, chunk_of
+
+__all__ = ["FAULTS", "INTERRUPTED", "WHOLE", "Fault", "Seen"]
+
+WHOLE = (200, None)
+INTERRUPTED = (200, "stream_interrupted")
+Seen = tuple[int, str | None]
+"""A status, and the code of the error in it: in the body, or in a stream that has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row.
+
+    kind: what the operator's log calls it; None where the primary's answer is taken. calls: how often the primary is
+    asked before the fallback is. moves_on: whether the fallback answers, or the failure is the client's at once.
+    alone: what a client gets for JSON, and for a stream, where there is no fallback. behave: None where it is never
+    reached. detail: words that the log has for it, where another fault of the kind would be taken for this one.
+    ends_in_time: nothing but the gateway's own patience ends it.
+    """
+
+    name: str
+    says: str
+    behave: Behaviour | None
+    kind: FailureKind | None
+    calls: int
+    alone: tuple[Seen, Seen]
+    moves_on: bool = True
+    streams: bool = True
+    json: bool = True
+    detail: str = ""
+    ends_in_time: bool = False
+
+
+def always(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
+    return act
+
+
+def once(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
+    """The first call of every two fails: with two attempts a deployment, each client is answered by the second."""
+
+    async def behave(call: Call) -> None:
+        await (act(call) if call.number % 2 == 0 else answer(call))
+
+    return behave
+
+
+def error(status: int, kind: str = "server_error", code: str | None = None, **headers: str) -> Behaviour:
+    return lambda call: call.error(status, kind, code, **headers)
+
+
+async def _reset(call: Call) -> None:
+    call.reset()
+
+
+def refused_and(status: int, after: Callable[[Call], Awaitable[None]]) -> Behaviour:
+    """A status that is no success, half of its body, and then something else."""
+
+    async def behave(call: Call) -> None:
+        await call.head(status, content_length="500")
+        await call.send('{"error": {"message": "the ser')
+        await after(call)
+
+    return behave
+
+
+async def _reset_after_headers(call: Call) -> None:
+    await call.head(**({"transfer_encoding": "chunked"} if call.stream else {"content_length": "500"}))
+    call.reset()
+
+
+async def _reset_in_the_first_chunk(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.send('40\r\ndata: {"id": "chatc')
+    call.reset()
+
+
+async def _silent(call: Call) -> None:
+    await call.until_closed()
+
+
+async def _slow_first_token(call: Call) -> None:
+    await call.begin(0)
+    while not call.writer.is_closing():
+        await call.chunk(": still thinking\n\n")
+        await asyncio.sleep(0.02)
+
+
+async def _html(call: Call) -> None:
+    await call.whole(200, "<html><body>Welcome to the hotel's network</body></html>", content_type="text/html")
+
+
+async def _no_such_model(call: Call) -> None:
+    told = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
+    await call.whole(400, {"error": told})
+
+
+async def _no_stream_options(call: Call) -> None:
+    told = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
+    assert call.body["stream_options"]
+    await call.whole(400, {"error": told})
+
+
+async def _error_in_200(call: Call) -> None:
+    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    if not call.stream:
+        await call.whole(200, told)
+        return
+    await call.head(transfer_encoding="chunked")
+    await call.event(told)
+    await call.send("0\r\n\r\n")
+
+
+async def _truncated(call: Call) -> None:
+    await call.whole(
+        200,
+        '{"id": "chatcmpl-p", "choices": [{"index": 0, "message": {"role": "assistant", "cont',
+        content_type="application/json",
+    )
+
+
+async def _length_too_long(call: Call) -> None:
+    await call.head(content_length="5000")
+    await call.send('{"id": "chatcmpl-p"}')
+    call.writer.close()
+
+
+async def _empty(call: Call) -> None:
+    await call.whole(200, "", content_type="application/json")
+
+
+async def _empty_stream(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.send("0\r\n\r\n")
+
+
+async def _bomb(call: Call) -> None:
+    # 80 MB of blanks in 80 KB; the bound is 64 MB.
+    blanks = gzip.compress(b" " * (1 << 20), 9)
+    await call.head(content_encoding="gzip", transfer_encoding="chunked")
+    for _ in range(80):
+        await call.send(f"{len(blanks):x}\r\n".encode() + blanks + b"\r\n")
+    await call.send("0\r\n\r\n")
+
+
+async def _endless_header(call: Call) -> None:
+    await call.send("HTTP/1.1 200 OK\r\n")
+    while not call.writer.is_closing():
+        await call.send("x-more: " + "y" * 4000 + "\r\n")
+
+
+async def _endless_comments(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    while not call.writer.is_closing():
+        await call.chunk(": nothing yet\n\n")
+        await asyncio.sleep(0.01)
+
+
+async def _endless_line(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.chunk("data: ")
+    while not call.writer.is_closing():
+        await call.chunk("x" * 262_144)
+
+
+async def _no_http(call: Call) -> None:
+    await call.send("SSH-2.0-OpenSSH_9.9\r\n")
+    await call.until_closed()
+
+
+async def _bad_chunk(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.send("not a size\r\n{}\r\n")
+
+
+def midway(act: Callable[[Call], Awaitable[None]], words: int = 3) -> Behaviour:
+    async def behave(call: Call) -> None:
+        await call.begin(words)
+        # Else all of it may arrive in one piece, before anything has been shown to anyone.
+        await call.until_read()
+        await act(call)
+
+    return behave
+
+
+async def _error_event(call: Call) -> None:
+    await call.event({"error": {"message": "the server had an error", "type": "server_error", "code": None}})
+    await call.send("0\r\n\r\n")
+
+
+async def _words_with_an_error(call: Call) -> None:
+    """One send, in HTTP chunks of its own for each event: what arrives together is read together."""
+    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), told)]
+    await call.head(transfer_encoding="chunked")
+    await call.send("".join(f"{len(one.encode()):x}\r\n{one}\r\n" for one in events) + "0\r\n\r\n")
+
+
+async def _garbage_event(call: Call) -> None:
+    await call.event('{"choices": [{"delta": {"content": ')
+    await call.end()
+
+
+async def _cut(call: Call) -> None:
+    await call.send("0\r\n\r\n")
+
+
+async def _broken_framing(call: Call) -> None:
+    await call.send("zz\r\n")
+    await call.until_closed()
+
+
+async def _endless_text(call: Call) -> None:
+    while not call.writer.is_closing():
+        await call.event(chunk_of({"content": "and on "}))
+        await asyncio.sleep(0.02)
+
+
+async def _filtered(call: Call) -> None:
+    await call.end("content_filter")
+
+
+async def _no_mark(call: Call) -> None:
+    for word in WORDS[3:]:
+        await call.event(chunk_of({"content": word}))
+    await call.end(mark=False)
+
+
+async def _two_marks(call: Call) -> None:
+    for word in WORDS[3:]:
+        await call.event(chunk_of({"content": word}))
+    await call.event(chunk_of({}, "stop"))
+    await call.event("[DONE]")
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _byte_by_byte(call: Call) -> None:
+    """Every byte in a piece of its own, and a newline's two halves apart."""
+    send = call.writer
+    events = [chunk_of({"role": "assistant"}), *(chunk_of({"content": word}) for word in WORDS), chunk_of({}, "stop")]
+    await call.head(transfer_encoding="chunked")
+    for event in [*map(_text, events), "[DONE]"]:
+        for byte in f"data: {event}\r\n\r\n".encode():
+            send.write(b"1\r\n" + bytes([byte]) + b"\r\n")
+        await send.drain()
+    await call.send("0\r\n\r\n")
+
+
+async def _early_hints(call: Call) -> None:
+    await call.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n")
+    await answer(call)
+
+
+async def _endless_interim(call: Call) -> None:
+    while not call.writer.is_closing():
+        await call.send("HTTP/1.1 102 Processing\r\n\r\n" * 100)
+
+
+async def _switching(call: Call) -> None:
+    await call.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n")
+    await call.until_closed()
+
+
+async def _dripping_head(call: Call) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nx-" + b"y" * 1000:
+        if call.writer.is_closing():
+            return
+        await call.send(bytes([byte]))
+        await asyncio.sleep(0.02)
+
+
+async def _no_message(call: Call) -> None:
+    choice = {"index": 0, "finish_reason": "stop"}
+    told = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    await call.whole(200, told, content_type="application/json")
+
+
+async def _only_the_mark(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _only_usage(call: Call) -> None:
+    await call.head(transfer_encoding="chunked")
+    usage = {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+    await call.event({**chunk_of({}), "choices": [], "usage": usage})
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _mark_too_soon(call: Call) -> None:
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+async def _words_behind_the_mark(call: Call) -> None:
+    for word in WORDS[3:]:
+        await call.event(chunk_of({"content": word}))
+    await call.event(chunk_of({}, "stop"))
+    await call.event("[DONE]")
+    await call.event(chunk_of({"content": "and another thing"}))
+    await call.send("0\r\n\r\n")
+
+
+def _compressed(coding: str, pack: Callable[[bytes], bytes]) -> Behaviour:
+    """A whole answer in a coding that nobody asked for."""
+
+    async def behave(call: Call) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+        body: object = {"id": "chatcmpl-p", "created": 1, "model": "m", "choices": [choice]}
+        events = [*(chunk_of({"content": word}) for word in WORDS), chunk_of({}, "stop")]
+        text = "".join(f"data: {_text(event)}\n\n" for event in events) if call.stream else _text(body)
+        await call.whole(200, pack(text.encode()), content_encoding=coding)
+
+    return behave
+
+
+def _text(value: object) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+K = FailureKind
+PROVIDER, PLAIN_429 = (502, "provider_error"), (429, "rate_limited")
+NOBODY, LATE = (503, "no_healthy_deployment"), (504, "deadline_exceeded")
+INVALID, FILTERED = (400, "invalid_request"), (400, "content_filter")
+LONG = (400, "context_length_exceeded")
+
+FAULTS = (
+    # The provider says that it can't, now or ever.
+    Fault("http-429-with-a-time", "429, `retry-after: 60`", error(429, "requests", None, retry_after="60"),
+          K.RATE_LIMITED, 1, (PLAIN_429, PLAIN_429)),
+    Fault("http-429-short", "429, `retry-after-ms: 20`, once", once(error(429, "requests", None, retry_after_ms="20")),
+          None, 2, (WHOLE, WHOLE)),
+    Fault("http-429", "429 without a time, for ever", error(429, "requests"), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
+    Fault("http-429-quota", "429, the quota is spent", error(429, "insufficient_quota", "insufficient_quota"),
+          K.QUOTA, 1, (NOBODY, NOBODY)),
+    Fault("http-402", "402, the bill is unpaid", error(402, "billing"), K.QUOTA, 1, (NOBODY, NOBODY)),
+    Fault("http-500-once", "500, once", once(error(500)), None, 2, (WHOLE, WHOLE)),
+    Fault("http-500", "500, for ever", error(500), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-502-html", "502 with a page of a proxy", lambda call: call.whole(502, "<html>bad gateway</html>",
+          content_type="text/html"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-503", "503, for ever", error(503), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-504", "504", error(504), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-529", "529, overloaded", error(529, "overloaded_error"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-405", "405: something else stands there", error(405), K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-410", "410: the model is gone", error(410), K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-451", "451: not where we call from", error(451), K.GEO_REFUSED, 1, (PROVIDER, PROVIDER)),
+    Fault("http-429-years", "429, to come back in three thousand years", error(429, retry_after="99999999999"),
+          K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
+    Fault("http-408", "408", error(408), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-409", "409", error(409), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("http-401", "401, our key is refused", error(401, "invalid_request_error", "invalid_api_key"),
+          K.CREDENTIALS, 1, (PROVIDER, PROVIDER)),
+    Fault("http-403", "403, our account is refused", error(403, "permission_error"), K.CREDENTIALS, 1,
+          (PROVIDER, PROVIDER)),
+    Fault("http-404", "404, no such model", error(404, "invalid_request_error", "model_not_found"),
+          K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-400-model", "400 without a code, no such model", _no_such_model, K.MODEL_NOT_FOUND, 1,
+          (PROVIDER, PROVIDER)),
+    Fault("geography", "403, not offered where we call from",
+          error(403, "request_forbidden", "unsupported_country_region_territory"), K.GEO_REFUSED, 1,
+          (PROVIDER, PROVIDER)),
+    Fault("context-length", "400, the prompt is too long",
+          error(400, "invalid_request_error", "context_length_exceeded"), K.CONTEXT_LENGTH, 1, (LONG, LONG)),
+    Fault("content-filter", "400, its safety system refuses the prompt",
+          error(400, "invalid_request_error", "content_filter"), K.CONTENT_FILTER, 1, (FILTERED, FILTERED),
+          moves_on=False),
+    Fault("http-400", "400, the request is wrong", error(400, "invalid_request_error"), K.INVALID_REQUEST, 1,
+          (INVALID, INVALID), moves_on=False),
+    Fault("http-422", "422, the request is wrong", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
+          (INVALID, INVALID), moves_on=False),
+    Fault("stream-options", "400, it doesn't know the field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
+          (WHOLE, PROVIDER), json=False),
+    Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
+          K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-500-hangs", "500, and half of what it has to say", refused_and(500, _silent), K.UNAVAILABLE, 2,
+          (PROVIDER, PROVIDER), ends_in_time=True),
+    Fault("http-429-cut", "429, broken off", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
+    Fault("http-400-cut", "400, broken off: it may have been the safety system", refused_and(400, _reset),
+          K.INVALID_REQUEST, 1, (INVALID, INVALID), moves_on=False),
+    # The connection.
+    Fault("reset", "a reset before any byte of an answer", _reset, K.CONNECT, 2, (PROVIDER, PROVIDER)),
+    Fault("reset-after-headers", "a reset behind the headers", _reset_after_headers, K.INTERRUPTED, 2,
+          (PROVIDER, PROVIDER)),
+    Fault("reset-in-a-chunk", "a reset in the middle of the first chunk", _reset_in_the_first_chunk, K.INTERRUPTED, 2,
+          (PROVIDER, PROVIDER)),
+    Fault("no-http", "something that isn't HTTP", _no_http, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("endless-header", "a header without end", _endless_header, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("bad-chunk", "a chunk whose size is no number", _bad_chunk, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("refused", "nobody listens there", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
+    Fault("no-such-host", "its name is not known", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
+    Fault("expired-tls", "a certificate that has expired", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
+          detail="certificate has expired"),
+    Fault("another-name-tls", "a certificate for another name", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
+          detail="certificate is not valid for '127.0.0.1'"),
+    # Silence.
+    Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE),
+          ends_in_time=True),
+    Fault("endless-comments", "nothing but comments", _endless_comments, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("dripping-head", "a status line and headers, a byte at a time", _dripping_head, K.SILENT, 1, (LATE, LATE),
+          ends_in_time=True),
+    Fault("endless-interim", "interim answers (102) without end", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("switching", "101, though nobody asked for another protocol", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    # A 200 that is no answer.
+    Fault("html", "200 with a web page", _html, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("error-in-200", "200 with an error in it", _error_in_200, K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("truncated-json", "200 with half of a JSON object", _truncated, K.MALFORMED, 2, (PROVIDER, PROVIDER),
+          streams=False),
+    Fault("length-too-long", "a body shorter than its length says", _length_too_long, K.INTERRUPTED, 2,
+          (PROVIDER, PROVIDER)),
+    Fault("empty", "200 and nothing", _empty, K.MALFORMED, 2, (PROVIDER, PROVIDER), streams=False),
+    Fault("empty-stream", "a stream without an event", _empty_stream, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("no-message", "200 with a choice that has no message", _no_message, K.MALFORMED, 2, (PROVIDER, PROVIDER),
+          streams=False),
+    Fault("only-the-mark", "`[DONE]` and nothing else", _only_the_mark, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("only-usage", "usage, `[DONE]` and nothing else", _only_usage, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
+    Fault("unknown-coding", "an answer in a compression that nobody asked for", _compressed("br", lambda text: text),
+          K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("gzip-bomb", "80 MB in 80 KB of gzip", _bomb, K.TOO_LARGE, 1, (PROVIDER, PROVIDER)),
+    Fault("endless-line", "a line without end", _endless_line, K.TOO_LARGE, 1, (PROVIDER, PROVIDER), json=False),
+    # A stream that has begun.
+    Fault("midway-reset", "a reset after three words", midway(_reset), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
+          moves_on=False, json=False),
+    Fault("midway-stall", "silence after three words", midway(_silent), K.INTERRUPTED, 1, (LATE, INTERRUPTED),
+          moves_on=False, json=False, ends_in_time=True),
+    Fault("error-with-words", "three words and an error event in one piece", _words_with_an_error, K.UNAVAILABLE, 2,
+          (PROVIDER, PROVIDER), json=False),
+    Fault("midway-error", "an error event after three words", midway(_error_event), K.INTERRUPTED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-garbage", "half an event after three words", midway(_garbage_event), K.MALFORMED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-cut", "an orderly end after three words, without a finish", midway(_cut), K.INTERRUPTED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-mark", "`[DONE]` after three words, without a finish", midway(_mark_too_soon), K.INTERRUPTED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-framing", "a malformed chunk after three words", midway(_broken_framing), K.INTERRUPTED, 1,
+          (PROVIDER, INTERRUPTED), moves_on=False, json=False),
+    Fault("midway-endless", "words without end", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
+          moves_on=False, json=False, ends_in_time=True),
+    Fault("midway-filter", "its safety system ends the answer after three words", midway(_filtered), None, 1,
+          (WHOLE, WHOLE), json=False),
+    # What is odd, and whole all the same.
+    Fault("no-done", "a whole answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("two-dones", "a whole answer with two", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("behind-the-mark", "a whole answer, and words behind its `[DONE]`", midway(_words_behind_the_mark), None, 1,
+          (WHOLE, WHOLE), json=False),
+    Fault("early-hints", "interim answers (100, 103), and then a whole one", _early_hints, None, 1, (WHOLE, WHOLE)),
+    Fault("gzip", "a whole answer in gzip, for which nobody asked", _compressed("gzip", gzip.compress), None, 1,
+          (WHOLE, WHOLE)),
+    Fault("byte-by-byte", "a whole answer, a byte at a time", _byte_by_byte, None, 1, (WHOLE, WHOLE), json=False),
+    Fault("healthy", "a whole answer", answer, None, 1, (WHOLE, WHOLE)),
+)  # fmt: skip
+assert ANSWER

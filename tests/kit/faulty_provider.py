@@ -1,0 +1,207 @@
+"""A provider that misbehaves: a raw TCP server, so that no library corrects what it sends. The path selects the fault.
+
+It shares no code with the simulators, so that a mistake in them is not repeated here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import struct
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
+from types import TracebackType
+from typing import Any
+
+__all__ = ["ANSWER", "WORDS", "Behaviour", "Call", "Provider", "answer", "chunk_of"]
+
+WORDS = ("A ", "whole ", "answer ", "from ", "the ", "primary.")
+ANSWER = "".join(WORDS)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as the provider sees it, and the raw way back. number: counts the calls of its path from 0.
+
+    until_read: until the client at the far end has told that it has read the first words.
+    """
+
+    number: int
+    body: dict[str, Any]
+    writer: asyncio.StreamWriter
+    until_closed: Callable[[], Awaitable[None]]
+    until_read: Callable[[], Awaitable[object]]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    async def send(self, data: bytes | str) -> None:
+        self.writer.write(data.encode() if isinstance(data, str) else data)
+        await self.writer.drain()
+
+    async def head(self, status: int = 200, **headers: str) -> None:
+        """A status line and headers; a stream's body is chunked."""
+        kind = "text/event-stream" if self.stream and status == 200 else "application/json"
+        told = {"content-type": kind} | {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"HTTP/1.1 {status} Some Words", *(f"{name}: {value}" for name, value in told.items() if value)]
+        await self.send("\r\n".join(lines) + "\r\n\r\n")
+
+    async def whole(self, status: int, body: bytes | str | Mapping[str, Any], **headers: str) -> None:
+        """A complete answer with its length."""
+        data = json.dumps(body) if isinstance(body, Mapping) else body
+        data = data.encode() if isinstance(data, str) else data
+        await self.head(status, content_length=str(len(data)), **headers)
+        await self.send(data)
+
+    async def error(self, status: int, kind: str, code: str | None = None, **headers: str) -> None:
+        told = {"error": {"message": f"this is what {status} says", "type": kind, "code": code, "param": None}}
+        await self.whole(status, told, **headers)
+
+    async def chunk(self, data: str) -> None:
+        """One piece of a chunked body."""
+        await self.send(f"{len(data.encode()):x}\r\n{data}\r\n")
+
+    async def event(self, value: Mapping[str, Any] | str) -> None:
+        text = value if isinstance(value, str) else json.dumps(value)
+        await self.chunk(f"data: {text}\n\n")
+
+    async def begin(self, words: int) -> None:
+        """A stream's head, its role, and its first words."""
+        await self.head(transfer_encoding="chunked")
+        await self.event(chunk_of({"role": "assistant", "content": ""}))
+        for word in WORDS[:words]:
+            await self.event(chunk_of({"content": word}))
+
+    async def end(self, reason: str = "stop", *, mark: bool = True) -> None:
+        await self.event(chunk_of({}, reason))
+        if mark:
+            await self.event("[DONE]")
+        await self.send("0\r\n\r\n")
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset, and nothing in order."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Behaviour = Callable[[Call], Awaitable[None]]
+
+
+def chunk_of(delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": dict(delta), "finish_reason": reason}
+    return {"id": "chatcmpl-p", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+async def answer(call: Call, text: str = ANSWER, reason: str = "stop") -> None:
+    """What a healthy provider says."""
+    if call.stream:
+        await call.begin(len(WORDS))
+        await call.end(reason)
+        return
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    usage = {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m"}
+    await call.whole(200, {**base, "choices": [choice], "usage": usage})
+
+
+class Provider:
+    """The server, in a thread of its own. `calls` counts the requests of each path, less the API's own."""
+
+    def __init__(self, behaviours: Mapping[str, Behaviour], tls: ssl.SSLContext | None = None) -> None:
+        self.calls: Counter[str] = Counter()
+        self.origin = ""
+        self._behaviours = behaviours
+        self._tls = tls
+        self._read: dict[str, asyncio.Event] = {}
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Provider:
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def has_been_read(self, place: str) -> None:
+        """Tell the call on that path that its first words have reached the client."""
+        self._loop.call_soon_threadsafe(lambda: self._read[place].set())
+
+    def hang_up(self) -> None:
+        """End every connection, as one that has idled for long."""
+        self._loop.call_soon_threadsafe(lambda: [writer.close() for writer in self._open])
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            try:
+                await self._connection(reader, writer)
+            finally:
+                tasks.discard(task)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=self._tls)
+        port = server.sockets[0].getsockname()[1]
+        self.origin = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
+        self._started.set()
+        await self._stop.wait()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            async for path, headers, body in _requests(reader):
+                place = path.strip("/").removesuffix("/v1/chat/completions")
+                name, number = place.split("/")[0], self.calls[place]
+                self.calls[place] += 1
+
+                async def until_closed() -> None:
+                    await reader.read()
+
+                read = self._read[place] = asyncio.Event()
+                await self._behaviours[name](Call(number, body, writer, until_closed, read.wait, headers))
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._open.discard(writer)
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                writer.close()
+
+
+async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, dict[str, str], dict[str, Any]]]:
+    while head := await _head(reader):
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        yield first.split()[1], headers, json.loads(body)
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return b""

@@ -1,0 +1,230 @@
+"""What a client may try in order to be elsewhere: made-up worlds, the ways into them, and headers of every kind.
+
+A case has the request as the edge makes it of an honest client's, and as it makes it of a lying one's. An edge here does
+what the page for operators asks of one: it writes each of its headers always, over the client's or behind them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from hypothesis import strategies as st
+
+from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
+
+__all__ = ["EDGE_SECRET", "LIES", "Case", "cases", "config_of"]
+
+EDGE_SECRET = "the edge's secret"
+_SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
+LIES = 5
+"""How many attempts a case has."""
+Header = tuple[bytes, bytes]
+_COUNTRY = ["CF-IPCountry", "CloudFront-Viewer-Country", "X-Country"]
+_PART = ["cf-region-code", "CloudFront-Viewer-Country-Region"]
+_ADDRESS = ["CF-Connecting-IP", "CloudFront-Viewer-Address", "X-Forwarded-For", "Forwarded", "X-Real-IP"]
+_OTHERS = [
+    *("x-gateway-territory", "x-gateway-claim", "x-gateway-region", "x-gateway-why", "x-gateway-user"),
+    *(
+        "x-gateway-consent",
+        "X-Edge-Auth",
+        "Accept-Language",
+        "True-Client-IP",
+        "X-Vercel-IP-Country",
+        "Via",
+        "X-Client-IP",
+    ),
+    *("X-AppEngine-Country", "X-Client-Geo-Country", "Ali-IP-Country", "X-Forwarded-Host", "X-Original-Forwarded-For"),
+]
+# An address of the made-up world, and what an edge knows of whoever has it.
+_PEOPLE = [
+    ("1.2.3.4", "CN", ""),
+    ("2.2.3.4", "DE", "BE"),
+    ("2a00:1::7", "DE", "BE"),
+    ("3.1.3.4", "US", "CA"),
+    ("3.9.3.4", "US", "NY"),
+    ("3.9.3.5", "US", ""),
+    ("4.2.3.4", "JP", "13"),
+    ("5.2.3.4", "CU", ""),
+    ("6.43.3.4", "UA", "43"),
+    ("6.1.3.4", "UA", "30"),
+    ("7.1.3.4", "T1", ""),
+    ("99.1.1.1", "XX", "XX"),
+]
+_CODES = [
+    "CN",
+    "DE",
+    "US",
+    "JP",
+    "HK",
+    "CU",
+    "UA",
+    "XX",
+    "T1",
+    "A1",
+    "EU",
+    "US-CA",
+    "UA-30",
+    "cn",
+    "",
+    "Cn ",
+    "DE, CN",
+    "中国",
+]
+_PARTS = ["CA", "NY", "43", "30", "US-CA", "UA-30", "", "XX"]
+_ADDRESSES = [
+    *(
+        "1.2.3.4",
+        "3.1.3.4",
+        "2a00:2::1",
+        "[2a00:2::1]:443",
+        "1.2.3.4:443",
+        "127.0.0.1",
+        "10.7.0.1",
+        "unknown",
+        "_x",
+        "%",
+    ),
+    *("for=1.2.3.4", 'for="[2a00:2::1]"', 'for=1.2.3.4;x="', '"', '\\"', "for=unknown", "1.2.3.4, 10.7.0.1", ",", ""),
+]
+
+
+def _forged() -> list[str]:
+    said = claims(territory="CN", exp=NOW * 2)
+    thief = private("thief")
+    return [
+        jwt.encode(said, thief, "ES256", headers={"kid": "k1"}),
+        jwt.encode(said, thief, "ES256", headers={"kid": "thief", "jku": "https://thief.example/jwks"}),
+        jwt.encode(said, thief, "ES256", headers={"kid": "k1", "jwk": public("thief")}),
+        unsigned({"alg": "HS256", "kid": "k1"}, said, b"\0" * 32),
+        unsigned({"alg": "none"}, said, b""),
+        unsigned({"alg": "none", "kid": "k1"}, said),
+        unsigned({"alg": "ES256", "kid": "k1"}, said, b"\0" * 64),
+        jwt.encode(claims(territory="CN", exp=1), private("k1"), "ES256", headers={"kid": "k1"}),
+        jwt.encode({**said, "aud": "somebody else"}, private("k1"), "ES256", headers={"kid": "k1"}),
+        jwt.encode({**said, "iss": "https://thief.example"}, private("k1"), "ES256", headers={"kid": "k1"}),
+        "a.b.c",
+        "CN",
+        "",
+    ]
+
+
+_TOKENS = _forged()
+_CODE, _PART_CODE, _WHERE = map(st.sampled_from, (_CODES, _PARTS, _ADDRESSES))
+_ANYTHING = st.sampled_from([*_CODES, *_PARTS, *_ADDRESSES, *_TOKENS, EDGE_SECRET, "wrong", "en-US"]) | st.text(
+    max_size=20
+)
+_FITTING = {
+    **dict.fromkeys(_COUNTRY, _CODE),
+    **dict.fromkeys(_PART, _PART_CODE),
+    **dict.fromkeys(_ADDRESS, _WHERE),
+    "x-gateway-territory": _CODE,
+    "x-gateway-claim": st.sampled_from(_TOKENS),
+    "X-Edge-Auth": st.sampled_from(["wrong", "", EDGE_SECRET[:-1]]),
+}
+
+
+@st.composite
+def _lie(draw: st.DrawFn, believed: list[str]) -> Header:
+    """A header: two of three are ones that the config reads, most of them with a value of the right form."""
+    name = draw(st.sampled_from(believed if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
+    value = draw(_FITTING.get(name, _ANYTHING) if draw(st.integers(0, 3)) else _ANYTHING)
+    spelt = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))
+    return spelt.encode(), value.translate({0: None, 10: None, 13: None}).encode("utf-8", "surrogatepass")
+
+
+def _lies(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
+    believed = {"x-gateway-territory", "x-gateway-claim"}
+    for edge in location["edges"]:
+        believed |= {edge[key] for key in ("country", "subdivision", "client_ip") if key in edge}
+        believed |= {edge["secret"]["header"]} if "secret" in edge else set()
+    return st.lists(_lie(sorted(believed)), min_size=1, max_size=4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Attempts of one client. config: how its place is decided; peer: whose connection; client: whose key; lying: what
+    arrives for each attempt."""
+
+    config: dict[str, Any]
+    peer: str
+    client: str
+    honest: tuple[Header, ...]
+    lying: tuple[tuple[Header, ...], ...]
+
+
+@st.composite
+def _edges(draw: st.DrawFn, peers: list[str]) -> list[dict[str, Any]]:
+    edges = []
+    for peer in draw(st.lists(st.sampled_from(peers), unique=True, min_size=1)):
+        edge: dict[str, Any] = {"from": [f"{peer}/32"], "country": draw(st.sampled_from(_COUNTRY))}
+        if draw(st.booleans()):
+            edge["subdivision"] = draw(st.sampled_from(_PART))
+        if draw(st.integers(0, 3)):
+            edge["client_ip"] = draw(st.sampled_from(_ADDRESS))
+        if draw(st.booleans()):
+            edge["secret"] = {"header": "X-Edge-Auth", "value": "${EDGE_SECRET}"}
+        edges.append(edge)
+    return edges
+
+
+@st.composite
+def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any) -> Case:
+    """A case: `peers` may be edges, `strangers` are the addresses of those who come directly."""
+    location = fixed.get("location") or {
+        "signals": draw(st.permutations(_SIGNALS))[: draw(st.integers(1, len(_SIGNALS)))],
+        "edges": draw(_edges(peers)),
+        "conflict": draw(st.sampled_from(["strictest", "refuse"])),
+        "unknown": draw(st.sampled_from(["refuse", "eu", "us", "default"])),
+        "accept_country_only": draw(st.sampled_from([["UA", "US"], ["US"], []])),
+    }
+    lies = draw(st.lists(_lies(location), min_size=LIES, max_size=LIES))
+    client = draw(st.sampled_from(["app", "app", "shop-cn"]))
+    edge = draw(st.sampled_from([None, *location["edges"], *location["edges"]]))
+    if edge is None:
+        stranger = draw(st.sampled_from(strangers))
+        return Case(location, stranger, client, (), tuple(map(tuple, lies)))
+    written = _written(edge, *draw(st.sampled_from(_PEOPLE)))
+    way = {name: draw(st.sampled_from(["over", "behind", "joined"])) for name, _ in written}
+    peer = edge["from"][0].partition("/")[0]
+    lying = tuple(_through(way, each, written) for each in lies)
+    return Case(location, peer, client, _through(way, [], written), lying)
+
+
+def _written(edge: dict[str, Any], address: str, country: str, part: str) -> list[tuple[str, str]]:
+    """What the edge knows, under its headers."""
+    quoted = f'for="[{address}]"' if ":" in address else f"for={address}"
+    forms = {"Forwarded": f"{quoted};proto=https", "CloudFront-Viewer-Address": f"{address}:4711"}
+    told = [(edge["country"], country)]
+    if "subdivision" in edge:
+        told.append((edge["subdivision"], part))
+    if "client_ip" in edge:
+        told.append((edge["client_ip"], forms.get(edge["client_ip"], address)))
+    if "secret" in edge:
+        told.append((edge["secret"]["header"], EDGE_SECRET))
+    return told
+
+
+def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, str]]) -> tuple[Header, ...]:
+    """The client's headers as they leave the edge: it writes its own over them, behind them, or to the end of them."""
+    headers = list(lies)
+    for name, value in written:
+        mine = name.lower().encode()
+        sent = [said for header, said in headers if header.lower() == mine]
+        if way[name] != "behind":
+            headers = [(header, said) for header, said in headers if header.lower() != mine]
+        joined = b", ".join([*sent, value.encode()]) if way[name] == "joined" else value.encode()
+        headers.append((name.encode(), joined))
+    return tuple(headers)
+
+
+def config_of(location: dict[str, Any], database: str, keys: str, world: str) -> str:
+    """The world with that location; the claims and the database are set up where they are asked for."""
+    location = dict(location)
+    if "claim" in location["signals"]:
+        location["claim"] = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": keys}
+    if "geoip" in location["signals"]:
+        location["geoip"] = {"path": database, "max_age": "30d"}
+    return f"{world}\nlocation: {json.dumps(location)}\n"

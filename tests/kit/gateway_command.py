@@ -1,0 +1,42 @@
+"""Run the `gateway` command next to a running gateway: as a process, or in this process, which takes a tenth of the time."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+import structlog
+
+from gateway.cli import main
+from gateway.telemetry import log
+
+__all__ = ["Command", "as_a_process", "in_this_process"]
+
+_LIMIT_S = 240
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def as_a_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """As a person has it."""
+    command = [sys.executable, "-m", "gateway.cli", *words]
+    given = {**os.environ, **(environ or {})}
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=_LIMIT_S)
+
+
+def in_this_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The same, for what doesn't end by a signal and isn't called in a thread."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in (environ or {}).items():
+                patch.setenv(name, value)
+            status = main(words)
+    finally:
+        log.configure("json", "warning", sys.__stderr__)
+        structlog.reset_defaults()
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())

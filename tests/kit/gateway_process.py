@@ -1,0 +1,133 @@
+"""Start the real gateway as a process of its own, on a free port, in front of simulated providers."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["APP_KEY", "BACKEND_KEY", "GatewayProcess", "running_gateway", "world_config"]
+
+APP_KEY = "gk-app"
+BACKEND_KEY = "gk-backend"
+_START_LIMIT_S = 90
+"""Nobody waits for it: a busy machine takes long for a start, and one that hangs takes for ever."""
+
+
+class GatewayProcess:
+    """A running `gateway` command; its log lines arrive as they are written. keep_lines: whether they are kept."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.keep_lines = True
+        self.lines: list[dict[str, Any] | str] = []
+        self._arrived: queue.Queue[dict[str, Any] | str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = ""
+        self.admin_url = ""
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            try:
+                line: dict[str, Any] | str = json.loads(text)
+            except ValueError:
+                line = text
+            if self.keep_lines:
+                self.lines.append(line)
+                self._arrived.put(line)
+        self._arrived.put(None)
+
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The next log line of that event with those fields; fails if the process ends or stays silent."""
+        while True:
+            line = self._arrived.get(timeout=_START_LIMIT_S)
+            assert line is not None, f"the gateway ended: {self.lines}"
+            wanted = {"event": event, **fields}
+            if isinstance(line, dict) and all(line.get(name) == value for name, value in wanted.items()):
+                return line
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=_START_LIMIT_S)
+
+
+@contextmanager
+def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
+    """`gateway serve` on a free port; `url` is where it listens."""
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
+    environment = {**os.environ, "GATEWAY_LOG_FORMAT": "json", **(environ or {})}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        gateway = GatewayProcess(process)
+        listening = gateway.wait_for("listening")
+        gateway.url, gateway.admin_url = listening["url"], listening["admin"]
+        yield gateway
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=_START_LIMIT_S)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def _hash(key: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def world_config(folder: Path, origins: Mapping[str, str], resilience: str = "") -> Path:
+    """A config like a real one, whose deployments are at these origins: cn, eu, us, gemini, intl."""
+    text = f"""
+version: 1
+assistants:
+  assistant:
+    aliases: [gpt-4o]
+    routes:
+      cn: [qwen-cn]
+      eu: [chatgpt-eu, chatgpt-eu-2]
+      us: [chatgpt-us]
+      default: [gemini, qwen-intl]
+regions:
+  cn: {{territories: [CN], boundary: [CN]}}
+  eu: {{territories: ["@EEA", CH], boundary: ["@EEA", CH]}}
+  us: {{territories: [US], boundary: [US]}}
+  default: {{territories: ["*"], boundary: ["*"]}}
+blocked: [CU, IR, KP, SY]
+deployments:
+  qwen-cn:
+    {{provider: dashscope, model: qwen3-max, endpoint: "{origins["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  chatgpt-eu:
+    {{provider: openai, model: gpt-6-luna, endpoint: "{origins["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+  chatgpt-eu-2:
+    {{provider: openai, model: gpt-5.4-mini, endpoint: "{origins["eu2"]}/v1", stores: FR, processes: FR, api_key: "${{KEY_EU}}"}}
+  chatgpt-us:
+    {{provider: openai, model: gpt-4o, endpoint: "{origins["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+  gemini:
+    {{provider: gemini, model: gemini-3.8-flash, endpoint: "{origins["gemini"]}/v1beta", stores: any, processes: any,
+      available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
+  qwen-intl:
+    {{provider: dashscope, model: qwen3.7-plus, endpoint: "{origins["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"],
+      available: [HK, MO], api_key: "${{KEY_INTL}}"}}
+clients:
+  app: {{keys: ["sha256:{_hash(APP_KEY)}"]}}
+  backend: {{keys: ["sha256:{_hash(BACKEND_KEY)}"], may_assert: [territory]}}
+location:
+  signals: [assertion, edge_header]
+  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]
+{resilience}
+"""
+    path = folder / "gateway.yaml"
+    path.write_text(text, "utf-8")
+    return path

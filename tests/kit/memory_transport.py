@@ -1,0 +1,33 @@
+"""A client's end of a connection in memory, for tests of the server's protocol without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["Wire"]
+
+
+class Wire(asyncio.Transport):
+    """Takes everything at once, until it is closed. What becomes of what is written is for whoever derives from it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass

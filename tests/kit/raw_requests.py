@@ -1,0 +1,39 @@
+"""Requests written to a socket byte by byte, for clients that leave early."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.kit.chat_http import CHAT
+from tests.kit.gateway_process import APP_KEY, GatewayProcess
+
+
+def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
+    """A request, by default for the provider in China, the only one of its region."""
+    content = json.dumps(payload).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {APP_KEY}\r\ncf-ipcountry: {place}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+@contextmanager
+def sent(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
+    """A connection on which this was sent; its end is the client's leaving."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    connection = socket.socket()
+    # A small window, so that a client that doesn't read is felt soon.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if resets:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with connection:
+        connection.settimeout(10)
+        connection.connect((host, int(port)))
+        connection.sendall(data)
+        yield connection

@@ -1,0 +1,165 @@
+"""A gateway whose config file an operator replaces while clients send requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from providers.simulator.registry import load_dialects
+from providers.simulator.server import SimulatorServer, SimulatorThread
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.waiting import eventually
+
+NAMES = ("a", "b")
+
+
+LIMIT_S = 90
+
+
+# As fast as they can, the clients would leave the gateway no core.
+_PACE_S = 0.02
+
+
+_SOME = 10
+
+
+@contextmanager
+def two_providers() -> Iterator[SimulatorThread]:
+    """Simulated providers with the names of `NAMES`, which both speak OpenAI's dialect."""
+    dialect = load_dialects().dialects["openai"]
+    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+        yield thread
+
+
+def config(providers: SimulatorThread, route: str = "a", number: int = 0, **more: str) -> str:
+    """A config whose every caller is answered by this route; `number` makes a version of its own."""
+    options = {"a": "", "b": "", "boundary": '["*"]', "more": "", "key": "${KEY}", **more}
+    deployments = "\n".join(
+        f"  {name}: {{provider: openai-compatible, model: m, endpoint: '{providers[name].origin}/v1', stores: DE, "
+        f"processes: DE, api_key: '{options['key']}'{options[name]}}}"
+        for name in NAMES
+    )
+    return f"""
+version: 1
+assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}
+regions: {{default: {{territories: ["*"], boundary: {options["boundary"]}}}}}
+deployments:
+{deployments}
+location: {{unknown: default}}
+resilience: {{idle: 10s, total: {600 + number}s}}
+{options["more"]}
+"""
+
+
+class Operator:
+    """Somebody with an editor, a shell and curl."""
+
+    def __init__(self, gateway: GatewayProcess, path: Path) -> None:
+        self.gateway = gateway
+        self.path = path
+        self.admin = httpx.Client(base_url=gateway.admin_url, trust_env=False, timeout=LIMIT_S)
+        self.client = httpx.Client(base_url=gateway.url, trust_env=False, timeout=LIMIT_S)
+
+    def replace(self, text: str) -> None:
+        """As an editor does that writes a new file and renames it."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text, "utf-8")
+        os.replace(new, self.path)
+
+    def ready(self) -> Any:
+        return self.admin.get("/readyz").json()
+
+    def version(self) -> str:
+        """The table of all workers, once they agree."""
+        state = self.ready()
+        versions = {worker["table"] for worker in state["workers"]["running"]} | {state["table"]["version"]}
+        return versions.pop() if len(versions) == 1 else ""
+
+    def wait_for_another(self, version: str) -> float:
+        """Until every worker has another table; how long it took."""
+        began = time.monotonic()
+        eventually(lambda: self.version() not in ("", version), LIMIT_S)
+        return time.monotonic() - began
+
+    def reconnect(self) -> None:
+        """Whatever worker the client's connection was to, the next one is anybody's."""
+        self.client.close()
+        self.client = httpx.Client(base_url=self.gateway.url, trust_env=False, timeout=LIMIT_S)
+
+    def answered_by(self) -> str:
+        answer = self.client.post(CHAT, json=body())
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-gateway-deployment"]
+
+
+@contextmanager
+def operated(path: Path, workers: int = 1, **environ: str) -> Iterator[Operator]:
+    environ = {"KEY": "sk-one", "GATEWAY_WORKERS": str(workers), **environ}
+    with running_gateway(path, environ) as gateway:
+        operator = Operator(gateway, path)
+        try:
+            yield operator
+        finally:
+            operator.admin.close()
+            operator.client.close()
+
+
+@dataclass
+class Load:
+    """Clients that ask again and again, whole and as streams, and what they got."""
+
+    url: str
+    answers: list[tuple[float, float, str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    stopping: bool = False
+
+    async def ask(self, client: httpx.AsyncClient, stream: bool) -> None:
+        while not self.stopping:
+            began = time.monotonic()
+            try:
+                answer = await client.post(f"{self.url}{CHAT}", json=body(stream=stream))
+            except httpx.HTTPError as error:
+                self.failures.append(repr(error))
+                continue
+            table, name = answer.headers.get("x-gateway-table", ""), answer.headers.get("x-gateway-deployment", "")
+            whole = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
+            if answer.status_code != 200 or not whole or f"site {name}" not in _text_of(answer, stream):
+                self.failures.append(f"{answer.status_code} {answer.text[:300]}")
+            self.answers.append((began, time.monotonic(), table, name))
+            await asyncio.sleep(_PACE_S)
+
+    def wait_for_answers_by(self, table: str) -> None:
+        """Until it has answered some of them, whole and as streams; fails as soon as anybody was failed."""
+
+        def answered() -> bool:
+            assert self.failures == []
+            return sum(by == table for _, _, by, _ in self.answers[-100:]) >= _SOME
+
+        eventually(answered, LIMIT_S)
+
+    async def run(self, operate: Any) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, limits=limits) as client:
+            asking = [asyncio.create_task(self.ask(client, stream)) for stream in (False, True) * 4]
+            try:
+                await asyncio.to_thread(operate)
+            finally:
+                self.stopping = True
+                await asyncio.gather(*asking)
+
+
+def _text_of(answer: httpx.Response, stream: bool) -> str:
+    if not stream:
+        return str(answer.json()["choices"][0]["message"]["content"])
+    events = [line[6:] for line in answer.text.split("\n") if line.startswith("data: {")]
+    return "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events)

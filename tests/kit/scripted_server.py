@@ -1,0 +1,154 @@
+"""A raw socket server that sends exactly the bytes of a script, cut into the pieces that the test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+__all__ = ["GOOD", "Peer", "Script", "Scripted", "hold", "say", "scripted", "turns", "until"]
+
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood"
+_LIMIT_S = 60.0
+
+
+async def turns(count: int = 3) -> None:
+    """Let the loop turn, so that what was written has been read at the other end."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, and no longer than needed; fails if it never comes true."""
+    async with asyncio.timeout(_LIMIT_S):
+        while not condition():  # noqa: ASYNC110  # a socket's other end gives no event to wait for
+            await asyncio.sleep(0.001)
+
+
+class Peer:
+    """The server's end of one connection, after the head of a request has come on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.head = b""
+
+    @property
+    def length(self) -> int:
+        """What the request's content-length says."""
+        lines = self.head.lower().split(b"\r\n")
+        return next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
+
+    async def body(self) -> bytes:
+        """The request's body."""
+        return await self.reader.readexactly(self.length)
+
+    async def send(self, *parts: bytes) -> None:
+        """Each part in a write of its own, with time for the other end to read it."""
+        for part in parts:
+            self.writer.write(part)
+            await self.writer.drain()
+            await turns()
+
+    async def gone(self) -> None:
+        """Wait until the other end has closed or reset; what it still sends is passed over."""
+        while await self.reader.read(65536):
+            pass
+
+    def close(self) -> None:
+        """End the connection in order."""
+        self.writer.close()
+
+    def reset(self) -> None:
+        """End it at once."""
+        self.writer.transport.abort()
+
+
+Script = Callable[[Peer], Awaitable[None]]
+"""What happens to one request, from the moment when its head has come."""
+
+
+class Scripted:
+    """The scripts that are left, and what has been seen."""
+
+    def __init__(self, scripts: tuple[Script, ...]) -> None:
+        self.scripts = deque(scripts)
+        self.origin = ""
+        self.connections = 0
+        self.open = 0
+        self.heads: list[bytes] = []
+        self.served_by: list[int] = []
+        self.errors: list[Exception] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        peer = Peer(reader, writer)
+        self.connections += 1
+        self.open += 1
+        number = self.connections
+        try:
+            # Connections that end between requests, or that the test's client drops, are not worth a word.
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while not writer.is_closing():
+                    peer.head = await reader.readuntil(b"\r\n\r\n")
+                    self.heads.append(peer.head)
+                    self.served_by.append(number)
+                    await self.scripts.popleft()(peer)
+        except asyncio.CancelledError:
+            # The end of the test; asyncio's streams of Python 3.11 would report a cancelled task as an error.
+            return
+        except Exception as error:
+            self.errors.append(error)
+        finally:
+            self.open -= 1
+            self.tasks.discard(task)
+            writer.close()
+
+
+def say(*parts: bytes, then: str = "keep") -> Script:
+    """Read the request, send the parts, and then `keep` the connection, `close` or `reset` it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(*parts)
+        if then == "close":
+            peer.close()
+        elif then == "reset":
+            peer.reset()
+
+    return script
+
+
+def hold(*parts: bytes) -> Script:
+    """Read the request, send the parts, and then nothing until the other end goes."""
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        await peer.send(*parts)
+        await peer.gone()
+
+    return script
+
+
+@asynccontextmanager
+async def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
+    """A server on a free loopback port; a script that failed fails the test, and connections end with the block."""
+    state = Scripted(scripts)
+    server = await asyncio.start_server(state.serve, "127.0.0.1", 0, ssl=tls, limit=1 << 20)
+    state.origin = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield state
+    finally:
+        server.close()
+        for task in tuple(state.tasks):
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await turns()
+    assert not state.errors, state.errors

@@ -1,0 +1,67 @@
+"""Record every outgoing connection of a gateway, by the audit events of the interpreter in each of its processes.
+
+The recorded processes use asyncio's own loop, because uvloop connects below the interpreter, where no event is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["Recording"]
+
+_HOOK = """
+import asyncio, json, os, sys, types
+
+loop = types.ModuleType("uvloop")
+loop.run = asyncio.run
+sys.modules["uvloop"] = loop
+_file = os.open({path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+_EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+
+def note(event, arguments):
+    if event in _EVENTS:
+        told = arguments[1] if event in ("socket.connect", "socket.sendto", "socket.sendmsg") else arguments[:2]
+        line = json.dumps([os.getpid(), event, [str(part) for part in told or ()]])
+        os.write(_file, line.encode() + b"\\n")
+
+sys.addaudithook(note)
+"""
+
+
+class Recording:
+    """Where it is written down."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "hook"
+        self._folder.mkdir()
+        self._path = folder / "sockets.jsonl"
+        (self._folder / "sitecustomize.py").write_text(_HOOK.format(path=str(self._path)), "utf-8")
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What a process must have in its environment to be recorded, and its children with it."""
+        before = os.environ.get("PYTHONPATH")
+        return {"PYTHONPATH": os.pathsep.join([str(self._folder), *([before] if before else [])])}
+
+    def lines(self) -> list[tuple[int, str, tuple[str, ...]]]:
+        """The process, the event and the address of each."""
+        told = map(json.loads, self._path.read_text("utf-8").splitlines())
+        return [(pid, event, tuple(address)) for pid, event, address in told]
+
+    def addresses(self) -> Counter[tuple[str, ...]]:
+        """How often each address was connected to, or sent to."""
+        wanted = ("socket.connect", "socket.sendto", "socket.sendmsg")
+        return Counter(address for _, event, address in self.lines() if event in wanted)
+
+    def names(self) -> set[str]:
+        """Every name that was looked up."""
+        wanted = ("socket.getaddrinfo", "socket.gethostbyname")
+        return {address[0] for _, event, address in self.lines() if event in wanted}
+
+    def processes(self) -> int:
+        """How many processes have opened a connection."""
+        return len({pid for pid, event, _ in self.lines() if event == "socket.connect"})

@@ -1,0 +1,36 @@
+"""A gateway with a state directory, and the commands that switch its config."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.kit.gateway_command import as_a_process
+from tests.kit.reloading_gateway import Operator
+
+
+def state_of(path: Path) -> Path:
+    return path.parent / "state"
+
+
+def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, run by somebody with the gateway's environment."""
+    return as_a_process(*words, environ={**environ_of(path), **environ})
+
+
+def environ_of(path: Path) -> dict[str, str]:
+    return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one"}
+
+
+def trail(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
+
+
+def switched(operator: Operator, text: str) -> str:
+    """The version that this config has become."""
+    before = operator.version()
+    operator.replace(text)
+    operator.wait_for_another(before)
+    return operator.version()

@@ -1,0 +1,237 @@
+"""An event loop with virtual time that never waits, and a gateway on it whose providers answer by a script.
+
+A test can let a client leave at any single turn of the loop, and count what is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import selectors
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from gateway.api import chat
+from gateway.api.chat import ChatEndpoint
+from gateway.api.limits import ClientLimits
+from gateway.api.line import LINE, Line
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.load import Load
+from gateway.execution.reply import Reply
+from gateway.execution.run import Runner
+from gateway.execution.send import Sender
+from gateway.execution.services import Services
+from gateway.model.config_version import ConfigVersion
+from gateway.model.record import Record
+from gateway.service.journey import Journeys
+from gateway.service.signals import Signals
+from providers.failures import Failure, FailureKind, ProviderFailed
+from tests.kit.configs import table_of
+
+__all__ = ["TEXT", "Act", "Client", "House", "TurningLoop", "table_for"]
+
+_WORDS = ["one ", "two ", "three ", "four ", "five ", "six"]
+TEXT = "".join(_WORDS)
+_KEY = "gk-app"
+
+
+class _Jumping(selectors.SelectSelector):
+    """Never waits: what it would wait is added to its time."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "nothing is left that could wake anybody"
+        self.now += max(timeout, 0.0)
+        return []
+
+
+class TurningLoop(asyncio.SelectorEventLoop):
+    """acts: what is done at the beginning of which turn."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        self.turns = 0
+        self.acts: dict[int, Callable[[], object]] = {}
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """The loop's own time."""
+        return self._jumping.now
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        self.acts.pop(self.turns, lambda: None)()
+        super()._run_once()  # type: ignore[misc]  # asyncio's own, which no stub has
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a provider does with one call: its head comes after `head_s`, each piece after `piece_s`; of a stream so
+    many words, and its end: `whole`, `break` or `silent`."""
+
+    status: int = 200
+    head_s: float = 0.0
+    piece_s: float = 0.0
+    words: int = len(_WORDS)
+    end: str = "whole"
+    retry_after_ms: int | None = None
+
+
+class _Reply(Reply):
+    def __init__(self, house: House, act: Act, *, streams: bool) -> None:
+        self._house, self._act, self._is_closed = house, act, False
+        self._pieces = self._streamed() if streams and act.status == 200 else iter([self._whole()])
+        self.status, self.received_at = act.status, 0.0
+        self.headers = {"content-type": "text/event-stream" if streams else "application/json"}
+        if act.retry_after_ms is not None:
+            self.headers["retry-after-ms"] = str(act.retry_after_ms)
+
+    def _whole(self) -> bytes:
+        if self._act.status != 200:
+            return b'{"error": {"message": "words", "code": "x"}}'
+        choice = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}
+        return json.dumps({"id": "a", "created": 1, "model": "m", "choices": [choice]}).encode()
+
+    def _streamed(self) -> Iterator[bytes]:
+        for word in _WORDS[: self._act.words]:
+            yield _chunk({"content": word}, None)
+        if self._act.end == "whole":
+            yield _chunk({}, "stop") + b"data: [DONE]\n\n"
+
+    async def read(self, _: object = None) -> bytes:
+        await asyncio.sleep(self._act.piece_s)
+        if (piece := next(self._pieces, None)) is not None:
+            return piece
+        if self._act.end == "silent":
+            await asyncio.Event().wait()
+        if self._act.end == "break":
+            raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "it broke off"))
+        return b""
+
+    async def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._house.open -= 1
+        # As the connections of libraries do: a cancellation may meet it.
+        await asyncio.sleep(0)
+
+
+def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
+
+
+def table_for(names: str, assistant: str = "", deployment: str = "", more: str = "") -> ConfigVersion:
+    """A route of these deployments, each named by one letter, with a client whose requests are counted."""
+    facts = 'provider: openai-compatible, model: m, stores: any, processes: any, api_key: "${K}"'
+    lines = [f'  {name}: {{endpoint: "https://{name}.example/v1", {facts}, {deployment}}}' for name in names]
+    digest = hashlib.sha256(_KEY.encode()).hexdigest()
+    text = f"""
+version: 1
+assistants: {{assistant: {{{assistant}routes: {{default: [{", ".join(names)}]}}}}}}
+regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+clients: {{app: {{keys: ["sha256:{digest}"], limits: {{rpm: 600, concurrent: 50}}}}}}
+location: {{unknown: default}}
+resilience: {{first_token: 5s, commit: 20s, total: 60s, idle: 3s, keep_alive: 1s, breaker: {{failures: 2, open: 1s}}{more}}}
+deployments:
+"""
+    return table_of(text + "\n".join(lines), {"K": "sk-secret"})
+
+
+@dataclass
+class House:
+    """A gateway in front of providers; open: how many replies nobody has closed."""
+
+    loop: TurningLoop
+    table: ConfigVersion
+    scripts: dict[str, list[Act]]
+    monkeypatch: pytest.MonkeyPatch
+    open: int = 0
+    log: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        clock = self.loop.time
+        self.health, self.load = Health(clock, lambda: 0.5), Load(clock=clock)
+        self.runner = Runner(Sender(self), self.health, self.load, draw=lambda: 0.5, clock=clock)
+        journeys = Journeys(lambda: self.table, self.runner, Signals(Services(self), lambda _: None))
+        self.limits = ClientLimits(clock=lambda: int(clock() * 1e9))
+        self.endpoint = ChatEndpoint(journeys, self.log.append, self.limits)
+        # The endpoint's own clock is the system's.
+        self.monkeypatch.setattr(chat, "Deadline", type("", (), {"start": partial(Deadline.start, clock=clock)}))
+
+    async def send(self, _: object, head: Any, __: object, body: bytes, ___: float, ____: object = None) -> Reply:
+        """See Transport. A script's last act is repeated."""
+        script = self.scripts[head.origin.removeprefix("https://")[0]]
+        act = script.pop(0) if len(script) > 1 else script[0]
+        self.open += 1
+        try:
+            await asyncio.sleep(act.head_s)
+            return _Reply(self, act, streams=bool(json.loads(body).get("stream")))
+        except BaseException:
+            self.open -= 1
+            raise
+
+    async def aclose(self) -> None:
+        """See Transport."""
+
+    def left_behind(self) -> dict[str, object]:
+        """What should have been given back, and wasn't."""
+        cells, width = self.limits._ledger._cells, self.limits._ledger.width
+        limiters = [*self.load._limiters.values()]
+        held = {
+            "replies": self.open,
+            "requests": self.endpoint.in_flight,
+            "streams": self.endpoint.open_streams,
+            "bytes of bodies": self.endpoint._limits._held_bytes,
+            "running, by the ledger": sum(cells[2::width]),
+            "places": [limiter.in_use for limiter in limiters if limiter.in_use],
+            "in a queue": [limiter.queued for limiter in limiters if limiter.queued],
+            "probes": [place for place, breaker in self.health._breakers.items() if breaker._is_probing],
+            "watched deadlines": len(self.endpoint._sweep._watched),
+            "tasks": len(asyncio.all_tasks()) - 1,
+        }
+        return {name: value for name, value in held.items() if value}
+
+
+class Client:
+    """One request, and what its client got of it."""
+
+    def __init__(self, house: House, *, stream: bool) -> None:
+        body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+        self.stream = stream
+        self.content = b""
+        self.line = Line()
+        self._house = house
+        self._body = json.dumps(body).encode()
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Ask, and take all of the answer."""
+        headers = {"authorization": f"Bearer {_KEY}", "content-type": "application/json"}
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "headers": pairs, "client": ("127.0.0.1", 1), "query_string": b""}
+        return self._house.endpoint({**scope, "extensions": {LINE: self.line}}, self._receive, self._send)
+
+    async def _receive(self) -> Any:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: Any) -> None:
+        await asyncio.sleep(0)
+        self.content += message.get("body", b"")
+
+    @property
+    def text(self) -> str:
+        """What the answer says, whole or not."""
+        if not self.stream:
+            choices = json.loads(self.content).get("choices", [])
+            return "".join(choice["message"]["content"] for choice in choices)
+        events = [line[6:] for line in self.content.split(b"\n\n") if line.startswith(b"data: {")]
+        choices = [choice for event in events for choice in json.loads(event).get("choices", [])]
+        return "".join(choice["delta"].get("content", "") for choice in choices)

@@ -1,0 +1,33 @@
+"""Pause a worker process, and the headers of a request to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.kit.chat_http import EU
+from tests.kit.gateway_process import APP_KEY
+from tests.kit.waiting import eventually
+
+HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
+
+
+def state_of(pid: int) -> str:
+    """One letter, as `ps` has it; Z for a process that has ended."""
+    shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], stdout=subprocess.PIPE, text=True)
+    return shown.stdout.strip()[:1] or "Z"
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """Only the other worker can answer now."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: state_of(pid) == "T")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

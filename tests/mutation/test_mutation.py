@@ -1,0 +1,27 @@
+"""A short mutation run over one module of the policy; `make prove` runs all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+_MODULE = "gateway/policy/consent.py"
+_LEAST_SHARE_KILLED = 0.95
+
+
+@pytest.mark.slow
+def test_the_tests_notice_nearly_every_small_mistake_in_a_module() -> None:
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_", "PYTEST_"))
+    }
+    command = [sys.executable, "-m", "tests.mutation.run", "--quick", _MODULE]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stderr
+    counted = re.search(r"(\d+) of (\d+) killed", done.stdout)
+    assert counted is not None, done.stdout
+    killed, total = map(int, counted.groups())
+    assert killed >= total * _LEAST_SHARE_KILLED, done.stdout
