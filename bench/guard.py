@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
-from gateway.server.serve import run
+from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
 __all__ = ["count", "judge", "recorded_for"]

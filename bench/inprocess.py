@@ -21,7 +21,7 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.execution.transports import LeanTransport, allow
 from gateway.model.config_version import ConfigVersion
-from gateway.server.serve import server_config
+from gateway.server.uvicorn_server import server_config
 from providers.registry import load_registry
 from providers.transport.connection import Connection
 from providers.transport.pool import Pool

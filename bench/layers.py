@@ -32,7 +32,7 @@ from gateway.execution.send import checked_credential, request_head
 from gateway.execution.transports import LeanTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
-from gateway.server.serve import run
+from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 from providers.wire import WireRequest
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.inprocess import InProcess, bench_table
-from gateway.server.serve import run
+from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
 __all__ = ["CASES", "modules_of"]

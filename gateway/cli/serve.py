@@ -18,7 +18,6 @@ from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
-    from gateway.server.rehearsal import Pace
     from gateway.settings import Settings
 
 
@@ -92,11 +91,10 @@ def simulate(options: argparse.Namespace) -> int:
     """Serve simulated providers that fail as they are told to."""
     _end_when_told()
     settings = _demo_settings(options)
-    from gateway.server.rehearsal import Pace
     from gateway.telemetry.log import configure
 
     configure(settings.log_format, settings.log_level)
-    pace = Pace(options.first_token, options.between_events, options.seed)
+    pace = options.first_token, options.between_events, options.seed
     _serve_simulated(options, settings, options.fault, [(name, fault) for name, fault in options.fault_at], pace)
     return _OK
 
@@ -117,7 +115,7 @@ def _serve_simulated(
     settings: Settings,
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
-    pace: Pace | None = None,
+    pace: tuple[float, float, int] | None = None,
 ) -> None:
     from gateway.changes.initial_config import Opening
 
@@ -132,7 +130,9 @@ def _serve_simulated(
             told = "`gateway serve` serves it as it is; unset it for the demo that comes with the gateway"
             print(f"gateway: GATEWAY_CONFIG names {settings.config}: {told}", file=sys.stderr)
         raise
-    start.serve_demo(settings, begun, faults, faults_at, pace)
+    from gateway.server.demo import SimulatedPace
+
+    start.serve_demo(settings, begun, faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
 
 
 def _end_when_told() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import Keeping
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
-from gateway.server.serve import url_of
+from gateway.model.config_version import ConfigVersion
 from gateway.server.single import serve_single
+from gateway.server.uvicorn_server import url_of
 from gateway.settings import Settings
+from providers.simulator.fault_words import ScenarioError, parse_fault
 from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
+from providers.simulator.scenario import Fault, Scenario
 from providers.simulator.server import SimulatorServer
 
 Sites = dict[tuple[str, str], str]
@@ -83,7 +85,7 @@ async def run_demo(
 async def _answers(url: str, assistant: str) -> str:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
         rows = [await _ask(client, assistant, *place) for place in _PLACES]
-    return _table([_COLUMNS, *(row.cells() for row in rows)])
+    return _text_table([_COLUMNS, *(row.cells() for row in rows)])
 
 
 def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
@@ -92,7 +94,7 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
         for (provider, site), scenario in sorted(scenarios.items())
         for fault, share in scenario.faults or ((None, 1.0),)
     ]
-    return _table([("provider", "site", "share", "fault"), *rows])
+    return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
 def _invite(url: str, admin_url: str, assistant: str, config: Path, say: Callable[[str], None]) -> None:
@@ -146,7 +148,7 @@ async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory:
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _text_table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
@@ -168,3 +170,63 @@ def _padded(cell: str, width: int) -> str:
 def _width(text: str) -> int:
     """Columns that a terminal uses: Chinese characters and full-width punctuation take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+class RehearsalError(ValueError):
+    """The faults can't be had; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPace:
+    """How fast the simulated providers are, in seconds, and which faults are drawn. See Scenario."""
+
+    first_token_s: float = 0.0
+    between_events_s: float = 0.0
+    seed: int = 0
+
+
+def simulated_sites(table: ConfigVersion) -> set[tuple[str, str]]:
+    """The provider and site of every simulated deployment."""
+    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
+
+
+def rehearse(
+    table: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
+) -> Mapping[tuple[str, str], Scenario]:
+    """The scenario of each simulated site; raises RehearsalError.
+
+    everywhere: faults of all of them, as `429:0.2`. at: a deployment's name with a fault of its site, which deployments
+    at the same site share; such a site has its own faults only.
+    """
+    shared = tuple(_fault(text) for text in everywhere)
+    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(table), ())
+    for name, text in at:
+        own[_site_of(table, name)] += (_fault(text),)
+    return {site: _scenario(site, faults or shared, pace) for site, faults in own.items()}
+
+
+def _fault(text: str) -> tuple[Fault, float]:
+    try:
+        return parse_fault(text)
+    except ScenarioError as error:
+        raise RehearsalError(str(error)) from None
+
+
+def _site_of(table: ConfigVersion, name: str) -> tuple[str, str]:
+    deployment = table.deployments.get(name)
+    if deployment is None or deployment.simulates is None:
+        known = ", ".join(sorted(name for name, item in table.deployments.items() if item.simulates is not None))
+        raise RehearsalError(f"there is no simulated deployment {name[:80]!r}; there are: {known}")
+    return deployment.provider, deployment.simulates
+
+
+def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pace: SimulatedPace) -> Scenario:
+    try:
+        return Scenario(
+            first_token_s=pace.first_token_s,
+            between_events_s=pace.between_events_s,
+            faults=faults,
+            seed=pace.seed,
+        )
+    except ValueError as error:
+        raise RehearsalError(f"{' '.join(site)}: {error}") from None

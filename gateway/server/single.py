@@ -18,8 +18,8 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.server.serve import GatewayServer, abreast, server_config, serving_beside
-from gateway.telemetry.metric_snapshots import expose
+from gateway.server.uvicorn_server import GatewayServer, abreast, server_config, serving_beside
+from gateway.telemetry.exposition import expose
 
 _SEAT = 1
 

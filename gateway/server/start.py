@@ -21,16 +21,14 @@ from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
-from gateway.server.file_limit import raise_file_limit
-from gateway.server.serve import BindError, bind, run, url_of
+from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run, url_of
 from gateway.settings import Settings
 from gateway.telemetry.log import configure, logger
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.initial_config import Beginning
-    from gateway.server.rehearsal import Pace
-
+    from gateway.server.demo import SimulatedPace
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
@@ -197,15 +195,14 @@ def serve_demo(
     begun: Beginning,
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
-    pace: Pace | None = None,
+    pace: SimulatedPace | None = None,
 ) -> None:
     """Serve simulated providers to the end, with these faults; pace: None but for a rehearsal. Raises CommandError."""
-    from gateway.server.demo import run_demo
-    from gateway.server.rehearsal import Pace, RehearsalError, rehearse
+    from gateway.server.demo import RehearsalError, SimulatedPace, rehearse, run_demo
     from providers.simulator.registry import NoSimulator, load_dialects
 
     try:
-        scenarios = rehearse(begun.table, faults, faults_at, pace or Pace())
+        scenarios = rehearse(begun.table, faults, faults_at, pace or SimulatedPace())
         for provider, _ in scenarios:
             load_dialects().named(provider)
     except (NoSimulator, RehearsalError) as error:

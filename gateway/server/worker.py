@@ -19,7 +19,7 @@ from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import keeping_in
 from gateway.changes.pickling import unpack
 from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
-from gateway.server.serve import GatewayServer, run, server_config
+from gateway.server.uvicorn_server import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
 
 _LAST_WORDS = 0

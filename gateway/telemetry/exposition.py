@@ -1,26 +1,35 @@
-"""A snapshot -> what Prometheus reads, by prometheus_client's own writers."""
+"""Metrics of the whole gateway in Prometheus' text format.
+
+`prometheus_client` is imported inside the functions: a process whose metrics nobody reads does not load it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import TYPE_CHECKING, cast
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
-
+from gateway.model.approval import days_at, terms_of
+from gateway.model.deployment import retirement_notices_of
+from gateway.model.schedule import Phase
+from gateway.model.status import Status
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
-from gateway.telemetry.metric_snapshots import unpack
+from gateway.telemetry.metric_snapshots import Series, merge, pack, unpack
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.registry import Collector
 
 _OPENMETRICS = "application/openmetrics-text"
 
 
 def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
     """The body and its content type: OpenMetrics where the Accept header names it, else Prometheus' text format."""
-    collector = _Snapshot(snapshot)
+    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+    from prometheus_client.openmetrics import exposition as openmetrics
+
+    collector = cast("Collector", _Snapshot(snapshot))  # the library calls `collect` alone
     if any(part.partition(";")[0].strip().lower() == _OPENMETRICS for part in accept.split(",")):
         body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]  # the library's
         return body, openmetrics.CONTENT_TYPE_LATEST
@@ -32,6 +41,8 @@ def read_requests(text: str) -> dict[tuple[str, str], float]:
 
     Raises ValueError for a text that is none of metrics.
     """
+    from prometheus_client.parser import text_string_to_metric_families
+
     found: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -41,7 +52,7 @@ def read_requests(text: str) -> dict[tuple[str, str], float]:
     return found
 
 
-class _Snapshot(Collector):
+class _Snapshot:
     """A snapshot as prometheus_client reads it."""
 
     def __init__(self, snapshot: bytes) -> None:
@@ -57,6 +68,8 @@ class _Snapshot(Collector):
 
 
 def _metric(name: str, family: MetricDefinition) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
     match family.kind:
         case "counter":
             return CounterMetricFamily(name, family.help, labels=family.labels)
@@ -72,9 +85,43 @@ def _add(
     labels: tuple[str, ...],
     value: list[int],
 ) -> None:
-    if isinstance(metric, HistogramMetricFamily):
+    from prometheus_client.utils import floatToGoString
+
+    if family.kind == "histogram":
+        metric = cast("HistogramMetricFamily", metric)
         *counts, sum_us = value
         bounds = (*map(floatToGoString, family.bounds_s), "+Inf")
         metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), sum_us / 1e6)
     else:
-        metric.add_metric(labels, value[0])
+        cast("CounterMetricFamily | GaugeMetricFamily", metric).add_metric(labels, value[0])
+
+
+def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:
+    """The metrics of all processes and of the gateway itself: the body and its content type, by an Accept header."""
+    return render(merge([*snapshots, pack(_gateway_series(status))]), accept)
+
+
+def _gateway_series(status: Status) -> Series:
+    days = days_at(status.at_s)
+    terms = terms_of(status.table.approvals, days)
+    farewells = retirement_notices_of(status.table.deployments.values(), days)
+    benched = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
+    return {
+        "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
+        "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
+        "gateway_config_loaded_timestamp_seconds": {(): [int(status.loaded.at.timestamp())]},
+        "gateway_config_file_active": {(): [int(status.file_is_active)]},
+        "gateway_config_info": {(status.table.version,): [1]},
+        "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
+        "gateway_worker_restarts_total": {(): [status.worker_restarts]},
+        "gateway_benched_deployments": {(name,): [count] for name, count in benched.items()},
+        "gateway_schedule_share_percent": {
+            (it.assistant, it.region, it.schedule.candidate): [round(100 * it.share)] for it in status.schedules
+        },
+        "gateway_schedule_rolled_back": {
+            (it.assistant, it.region, it.schedule.candidate): [int(it.progress.phase is Phase.ROLLED_BACK)]
+            for it in status.schedules
+        },
+        "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
+        "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in farewells},
+    }

@@ -6,21 +6,9 @@ Remove a line when its module has moved. A package stands for all of its modules
 from __future__ import annotations
 
 FORMER_PLACES = {
-    "gateway.changes": "changes",
-    "gateway.changes": "changes",
-    "gateway.signing": "signing",
-    "gateway.changes.activation": "changes",
-    "gateway.cli": "cli",
-    "gateway.cli.terminal": "cli",
-    "gateway.operator_errors": "operator_errors",
-    "gateway.assembly.application": "assembly",
-    "gateway.assembly.application": "assembly",
-    "gateway.assembly.receipts": "assembly",
     "gateway.api.ledger": "usage",
     "gateway.api.limits": "usage",
     "gateway.policy.pace": "usage",
-    "gateway.model.config_version": "model",
-    "gateway.model.deployment": "model",
     "gateway.execution.kept": "service",
     "gateway.execution.exchange_log": "cli",
     "providers.urls": "sites",

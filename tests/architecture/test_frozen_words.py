@@ -79,7 +79,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.needs import needs_of
 from providers.pricing import Price, Rates
-from tests.tables import table_of
+from tests.kit.configs import table_of
 
 FROZEN = Path(__file__).parent / "frozen"
 NOW_S = datetime(2026, 11, 20, 12, 30, 0, 250_000, UTC).timestamp()

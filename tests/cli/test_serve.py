@@ -68,6 +68,7 @@ def test_an_admin_listener_that_others_reach_needs_a_token(gateway: Command, mon
     assert shown.err == "gateway: GATEWAY_ADMIN_TOKEN: it must have at least 16 characters, not 12\n"
 
 
+@pytest.mark.slow
 def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]  # not 0, so that the usual port of the admin listener is wanted too

@@ -512,7 +512,9 @@ resilience: {{attempts: {{per_deployment: 1}}, connect: 50s, first_token: 50s}}
         assert pending.result(LIMIT_S).status_code == 200
 
 
-@pytest.mark.parametrize(("left", "is_heard"), [(EDGE, True), (EDGE.replace("127.", "10."), False)])
+@pytest.mark.parametrize(
+    ("left", "is_heard"), [(EDGE, True), pytest.param(EDGE.replace("127.", "10."), False, marks=pytest.mark.slow)]
+)
 def test_what_one_edge_told_counts_on_though_another_is_none_any_more(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, left: str, is_heard: bool
 ) -> None:

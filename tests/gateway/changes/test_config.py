@@ -26,7 +26,7 @@ from gateway.config.loading import load_document
 from gateway.config.source_text import MAX_BYTES, read_files
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.server.serve import settle
+from gateway.server.uvicorn_server import settle
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, WORLD
 from tests.kit.scripted_server import until

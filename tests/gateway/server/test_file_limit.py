@@ -7,7 +7,7 @@ import resource
 import pytest
 import structlog
 
-from gateway.server.file_limit import raise_file_limit
+from gateway.server.uvicorn_server import raise_file_limit
 
 NONE = resource.RLIM_INFINITY
 

@@ -12,8 +12,8 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.server.protocol import GatewayProtocol
-from gateway.server.serve import server_config
+from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.uvicorn_server import server_config
 
 REQUEST = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from gateway.server.large_blocks import give_back_large_blocks
+from gateway.server.uvicorn_server import give_back_large_blocks
 
 of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 _FLOOD = """
-from gateway.server.large_blocks import give_back_large_blocks
+from gateway.server.uvicorn_server import give_back_large_blocks
 assert give_back_large_blocks({})
 
 def held_mb():
@@ -31,7 +31,7 @@ print(held_mb() - before)
 
 _LOAD = """
 from resource import RUSAGE_SELF, getrusage
-from gateway.server.large_blocks import give_back_large_blocks
+from gateway.server.uvicorn_server import give_back_large_blocks
 assert give_back_large_blocks({})
 
 def answer():
@@ -46,7 +46,7 @@ print(getrusage(RUSAGE_SELF).ru_minflt - before)
 _WITHOUT_LIBFFI = """
 import sys
 sys.modules["_ctypes"] = None
-from gateway.server.serve import settle
+from gateway.server.uvicorn_server import settle
 settle()
 """
 

@@ -25,9 +25,9 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
-from gateway.server import heads
-from gateway.server.protocol import GatewayProtocol
-from gateway.server.serve import server_config
+from gateway.server import request_head
+from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
 from tests.kit.memory_transport import Wire
@@ -411,7 +411,7 @@ class Side:
         if self.apart:
             for table in TABLES:
                 table.memo.clear()
-            heads._split_common.cache_clear()
+            request_head._split_common.cache_clear()
         if self.door is None or self.wire.closed or self.apart:
             self.leave()
             self.wire = Answers()

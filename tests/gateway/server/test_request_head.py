@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from gateway.api.line import HEAD, Line, SameHead
-from gateway.server import heads
-from gateway.server.heads import KnownHead, request_scope
-from gateway.server.protocol import GatewayProtocol
-from gateway.server.serve import server_config
+from gateway.server import request_head
+from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.request_head import KnownHead, request_scope
+from gateway.server.uvicorn_server import server_config
 from tests.kit.memory_transport import Wire
 
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
@@ -130,18 +130,18 @@ def test_a_head_that_is_not_plain_is_not_known_again(line: bytes, headers: list[
 
 def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
     head, data = KnownHead(), START + b"content-length: 5\r\n" + END
-    for _ in range(heads._MOST_STRANGERS):
+    for _ in range(request_head._MOST_STRANGERS):
         head.fresh = data
         head.learn(HEADERS, SCOPE)
     assert head.opens(data) is not None
-    for _ in range(heads._MOST_STRANGERS + 1):
+    for _ in range(request_head._MOST_STRANGERS + 1):
         head.learn(HEADERS, SCOPE)
     assert head.opens(data) is None
 
 
 def test_a_long_head_is_not_kept() -> None:
-    line = b"content-length: 5\r\nx: " + b"y" * heads._MOST_HEAD_BYTES + b"\r\n"
-    headers = [*HEADERS, (b"x", b"y" * heads._MOST_HEAD_BYTES)]
+    line = b"content-length: 5\r\nx: " + b"y" * request_head._MOST_HEAD_BYTES + b"\r\n"
+    headers = [*HEADERS, (b"x", b"y" * request_head._MOST_HEAD_BYTES)]
     assert known(line, headers).opens(START + line + END + b"hello") is None
     shorter = b"content-length: 5\r\nx: " + b"y" * 2000 + b"\r\n"
     assert known(shorter, [*HEADERS, (b"x", b"y" * 2000)]).opens(START + shorter + END + b"hello") is not None
@@ -280,7 +280,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @given(pieces=conversations())
 async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: list[bytes]) -> None:
     short = await said(pieces)
-    with patch.object(heads, "_MOST_STRANGERS", 0):
+    with patch.object(request_head, "_MOST_STRANGERS", 0):
         assert await said(pieces) == short
 
 

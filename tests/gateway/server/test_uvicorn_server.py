@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.server.serve import GatewayServer, abreast, bind, server_config
+from gateway.server.uvicorn_server import GatewayServer, abreast, bind, server_config
 
 _CROWD = 64
 
@@ -61,7 +61,7 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
 def test_a_server_with_nothing_to_do_sleeps_until_it_is_told_to_exit(
     monkeypatch: pytest.MonkeyPatch, told_by: str
 ) -> None:
-    monkeypatch.setattr("gateway.server.serve._DATE_S", 1000.0)
+    monkeypatch.setattr("gateway.server.uvicorn_server._DATE_S", 1000.0)
     looks: list[int] = []
 
     class Server(GatewayServer):

@@ -12,21 +12,23 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
+import orjson
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, encode_error
 from gateway.api.line import LINE, Line
-from gateway.server.cycle import GatewayCycle
-from gateway.server.heads import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
-from gateway.server.refusals import too_large, written
-from gateway.server.turns import MAX_REST_BYTES, last_whole
-from gateway.server.watched import WatchedProtocol
+from gateway.server.idle_timeout import WatchedProtocol
+from gateway.server.request_cycle import GatewayCycle
+from gateway.server.request_head import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 _MAX_WAITING = 32
 _MAX_READ_AHEAD = 4
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+MAX_REST_BYTES = 32 * 1024 * 1024
+"""As much as a body may have may be its rest. None of it is kept: it is read so that the client is heard to leave."""
 
 
 class GatewayProtocol(WatchedProtocol):
@@ -296,3 +298,25 @@ class GatewayProtocol(WatchedProtocol):
         if (cycle := self._newest) is None or cycle.response_complete:
             return True
         return cycle.more_body and not cycle.response_started and not self._waiting
+
+
+def last_whole(
+    running: GatewayCycle | None, waiting: deque[tuple[GatewayCycle, dict[str, Any]]]
+) -> GatewayCycle | None:
+    """The last request that has come whole and is still to be answered; one that waits and hasn't is forgotten."""
+    while waiting and waiting[-1][0].more_body:
+        waiting.pop()
+    last = waiting[-1][0] if waiting else running
+    return None if last is None or last.more_body or last.response_complete else last
+
+
+def too_large(most_bytes: int) -> ApiError:
+    """The refusal of a head beyond this size."""
+    return ApiError("headers_too_large", f"the headers are larger than {most_bytes} bytes")
+
+
+def written(error: ApiError) -> bytes:
+    """The whole response, in the usual envelope, after which the connection closes."""
+    body = orjson.dumps(encode_error(error))
+    head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return head % (error.status, _REASONS[error.status], len(body)) + body

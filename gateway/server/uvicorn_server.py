@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from gateway.server.large_blocks import give_back_large_blocks
-from gateway.server.protocol import GatewayProtocol
+from gateway.server.http_protocol import GatewayProtocol
+from gateway.telemetry.log import logger
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
@@ -247,3 +248,53 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     uvloop.run(main)
+
+
+_LARGE_BYTES = 4 * 1024 * 1024
+"""What a body of 600 KB needs while it is read and written is less: a block by itself costs a fault for each page."""
+_KEPT_BYTES = 8 * _LARGE_BYTES
+"""At the heap's end, for the bodies that usually come at the same time."""
+# Of malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+def give_back_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
+    """From now on, for this process; whether it is so. What an operator has said to glibc stays."""
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
+        return False
+    try:
+        # Here, since a Python that was built without libffi lacks it, and serves as well as any.
+        import ctypes
+
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    except (ImportError, OSError):
+        return False
+    # Other C libraries have no such thing.
+    return (
+        mallopt is not None
+        and mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES) == 1
+        and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) == 1
+    )
+
+
+_ENOUGH = 65_536
+"""More than the connections that a worker has at its own bounds."""
+_FEW = 10_000
+
+
+def raise_file_limit() -> None:
+    """Take what may be taken; what is started from here has as many. Where that is little, the log says so."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    if soft != resource.RLIM_INFINITY and soft < _FEW:
+        detail = "each request takes two, for its client and its provider: raise the hard limit (ulimit -Hn)"
+        logger().warning("few_files", limit=soft, detail=detail)

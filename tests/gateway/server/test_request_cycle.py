@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.headers import pairs_of
-from gateway.server.cycle import GatewayCycle
+from gateway.server.request_cycle import GatewayCycle
 
 HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)
 NAMES = st.from_regex(r"x-[a-z-]{1,12}", fullmatch=True)

@@ -23,9 +23,9 @@ from uvicorn.server import ServerState
 from gateway.api.line import LINE, NOT_TAKEN
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.server import protocol as module
-from gateway.server.protocol import GatewayProtocol
-from gateway.server.serve import server_config
+from gateway.server import http_protocol as module
+from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import table_of
 from tests.kit.memory_transport import Wire
 
@@ -1061,7 +1061,7 @@ def test_it_tells_of_a_client_with_so_many_requests_waiting_that_it_is_not_read(
     server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
 ) -> None:
     """Soon, and before the next of them begins: its provider would be asked for nobody."""
-    monkeypatch.setattr("gateway.server.watched._LOOK_S", look_s)
+    monkeypatch.setattr("gateway.server.idle_timeout._LOOK_S", look_s)
     with Conversation(server[1].port) as client:
         client.send(get(b"/wait"))
         eventually(lambda: len(app.heard) == 1)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from gateway.server.header_lines import LINE, block_of, shared_block
 
 _logger = logging.getLogger("uvicorn.error")
 _NO_BODY = (204, 304)
@@ -25,6 +24,11 @@ _CHUNKED = b"transfer-encoding: chunked\r\n"
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAULT = b"Internal Server Error"
 _FAULT_HEADERS = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAULT)), _CLOSE)
+LINE = b": ".join
+"""The line of a pair of name and value."""
+
+# As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
+_CR, _LF, _NUL = b"\r\n\0"
 Pairs = Iterable[tuple[bytes, bytes]]
 
 
@@ -288,3 +292,17 @@ class GatewayCycle:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
+
+
+def block_of(lines: Sequence[bytes]) -> bytes:
+    """The lines as they are written; raises RuntimeError for one that would be two."""
+    text = b"".join(lines)
+    if _CR in text or _LF in text or _NUL in text:
+        raise RuntimeError("a response header with a line break was stopped")
+    return b"\r\n".join([*lines, b""])
+
+
+@lru_cache(maxsize=4)
+def shared_block(pairs: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The headers of every answer, which are the same for a second: the date is in them."""
+    return block_of([*map(LINE, pairs)])
