@@ -1,7 +1,9 @@
-"""uvicorn's HTTP/1.1, with what a door to the open network needs: bounds on heads, and news of lost connections.
+"""A client's connection: uvicorn's HTTP/1.1 protocol with what a server on the open network needs.
 
-A head must arrive whole within its time and size; what is no HTTP gets our error envelope. Each request learns of its
-client's leaving through the `Line` in its scope.
+A head must arrive within bounds of time and size. Input that is not HTTP gets an error in the gateway's envelope.
+Pipelined requests are answered one after the other. Each request learns from the `Line` in its scope that its client
+has left. The states, the events and the reasons are in `connection_state`; the timers of a connection on which nothing
+moves are in `idle_timeout`.
 """
 
 from __future__ import annotations
@@ -18,21 +20,46 @@ from uvicorn.server import ServerState
 
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.line import LINE, Line
-from gateway.server.idle_timeout import WatchedProtocol
-from gateway.server.request_cycle import GatewayCycle
-from gateway.server.request_head import KnownHead, body_parser, framing_of, request_scope, shared_scope, why_wrong
+from gateway.server.connection_state import (
+    ARRIVED,
+    ARRIVING,
+    BODY,
+    CLOSED,
+    COMPLETE,
+    COUNTED_BODY,
+    DISCARDING,
+    HEAD,
+    IDLE,
+    INPUT_TRANSITIONS,
+    QUEUED,
+    RUNNING,
+    UPGRADE,
+    InputState,
+    next_state,
+)
+from gateway.server.idle_timeout import IdleTimeoutProtocol
+from gateway.server.request_cycle import RequestCycle
+from gateway.server.request_head import (
+    RepeatedHead,
+    body_parser,
+    connection_scope,
+    framing_lines,
+    head_error,
+    request_scope,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
-_MAX_WAITING = 32
+MAX_DISCARDED_BYTES = 32 * 1024 * 1024
+"""As much as a body may have: what is discarded may be the rest of one. None of it is kept."""
+_MAX_QUEUED = 32
 _MAX_READ_AHEAD = 4
+_INVALID = "this is no valid HTTP/1.1 request"
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
-MAX_REST_BYTES = 32 * 1024 * 1024
-"""As much as a body may have may be its rest. None of it is kept: it is read so that the client is heard to leave."""
 
 
-class GatewayProtocol(WatchedProtocol):
-    """One client's connection. uvicorn's own methods for a request aren't used: see `GatewayCycle`."""
+class ConnectionProtocol(IdleTimeoutProtocol):
+    """One client's connection. It replaces uvicorn's methods for requests, and uses `RequestCycle` for each of them."""
 
     def __init__(
         self,
@@ -41,282 +68,324 @@ class GatewayProtocol(WatchedProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        # Asked for each header: a method would look up where to put it each time.
-        self._given: list[tuple[bytes, bytes]] = []
-        keep = self._given.append
-        self.on_header = lambda name, value: keep((name.lower(), value))  # type: ignore[method-assign]  # see above
+        # The parser takes the callbacks from this object when it is made, which is in uvicorn's `__init__`. This one is
+        # called for each header: a method would look up the list each time.
+        self._headers: list[tuple[bytes, bytes]] = []
+        append = self._headers.append
+        self.on_header = lambda name, value: append((name.lower(), value))  # type: ignore[method-assign]  # see above
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
         self._app: Callable[..., Awaitable[None]] = config.loaded_app
         self._line = Line()
-        self._newest: GatewayCycle | None = None
-        self._running: GatewayCycle | None = None
-        self._waiting: deque[tuple[GatewayCycle, dict[str, Any]]] = deque()
-        self._bare_bytes = 0
-        self._in_message = False
-        self._known = KnownHead()
-        # What is still to come of the body behind a known head, of which the parser hears nothing.
-        self._owed_bytes = 0
-        # Of the body behind a head with `upgrade`, until it is read.
-        self._framing = b""
-        self._wrong = "this is no valid HTTP/1.1 request"
-        self._is_ending = False  # nothing further is read as a request
+        self._input = IDLE
+        # The request that is being answered, the one that came last, and those that wait. The first two are often the
+        # same; both stay until another request comes.
+        self._current: RequestCycle | None = None
+        self._latest: RequestCycle | None = None
+        self._queue: deque[tuple[RequestCycle, dict[str, Any]]] = deque()
+        self._repeated_head = RepeatedHead()
+        # While the parser reads data that begins with a head: that data, for `_repeated_head`.
+        self._head_data = b""
+        # In COUNTED_BODY: what is still to come of the body.
+        self._counted_bytes = 0
+        # In UPGRADE: the header lines that determine where the body ends.
+        self._upgrade_framing = b""
+        # Bytes since the last head or piece of a body. No limit of bodies counts them.
+        self._overhead_bytes = 0
+        self._input_error = _INVALID
         self._head_timer: asyncio.TimerHandle | None = None
+
+    # Events of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort
-        self._shared_scope = shared_scope(self, {LINE: self._line})
-        self._await_head()
+        self._shared_scope = connection_scope(self, {LINE: self._line})
+        self._start_head_timer()
         if self.client is None:
-            # Reset before it was accepted: nobody is to be answered, and from where nobody is known, no place is.
+            # The client reset the connection before it was accepted. Its address is unknown, so its location would be.
+            self._close_input()
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._head_arrived()
+        self._stop_head_timer()
+        self._close_input()
         super().connection_lost(exc)
-        for cycle in (self._running, self._newest):
+        for cycle in (self._current, self._latest, *(cycle for cycle, _ in self._queue)):
             if cycle is not None:
                 cycle.lose()
-        # They have this connection, which is to be freed without the collector.
-        self._newest = self._running = self._line.cycle = None
-        self._waiting.clear()
+        # The cycles refer to this connection. Without these references it is freed without the garbage collector.
+        self._latest = self._current = self._line.cycle = None
+        self._queue.clear()
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        self.idle_since = None
-        was_in_message = self._in_message
-        if not was_in_message and self._begin_known(data):
+        state = self._input
+        if state is CLOSED:
             return
-        self._bare_bytes += len(data)
-        if self._owed_bytes:
-            data = self._take_owed(data)
-        self._known.fresh = b"" if self._in_message else data
+        self.idle_since = None
+        if state is IDLE and self._begin_repeated(data):
+            return
+        self._overhead_bytes += len(data)
+        if state is not DISCARDING:
+            if state is COUNTED_BODY:
+                data = self._take_counted_body(data)
+            self._parse(data)
+            latest = self._latest
+            # A head that arrived whole, as nearly all do, needs no timer: its request is running by now.
+            if (latest is None or latest.state is COMPLETE) and self._head_timer is None and self._input is not CLOSED:
+                if self._input is IDLE and state is not IDLE:
+                    self.start_idling()
+                else:
+                    self._start_head_timer()
+        if self._overhead_bytes > MAX_HEAD_BYTES:
+            self._limit_overhead()
+
+    def _begin_repeated(self, data: bytes) -> bool:
+        """Begin a request with the head of the last one, if `data` is one, or the beginning of one; whether it is.
+
+        The parser is between two messages before and after it, so it need not see this one.
+        """
+        latest = self._latest
+        matched = self._repeated_head.match(data) if latest is not None and latest.state is COMPLETE else None
+        if matched is None:
+            return False
+        scope, body_start, missing_bytes = matched
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        self._overhead_bytes = 0
+        scope["state"] = self.app_state.copy()
+        is_http10, keep_alive = False, True  # only such heads are remembered
+        cycle = self._latest = RequestCycle(self, scope["method"] == "HEAD", is_http10, keep_alive)
+        cycle.add_body(data[body_start:])
+        if missing_bytes:
+            self._counted_bytes = missing_bytes
+            self._enter(COUNTED_BODY)
+        else:
+            cycle.body_state = ARRIVED
+        self._begin(cycle, scope)
+        return True
+
+    def _take_counted_body(self, data: bytes) -> bytes:
+        """Take the rest of the body after a repeated head; return the bytes after it, which the parser reads."""
+        piece = data[: self._counted_bytes]
+        self._counted_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._counted_bytes:
+            self.on_message_complete()
+        return data[len(piece) :]
+
+    def _parse(self, data: bytes) -> None:
+        if not data:
+            return
+        self._head_data = data if self._input is IDLE else b""
         try:
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
-                self._decline(data[offer.args[0] :])
+                self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
-            if not self._is_ending:
-                self.logger.warning("Invalid HTTP request received.")
-                self._refuse_malformed()
-        self._known.fresh = b""
-        newest = self._newest
-        # A head that came whole with this data, as nearly all do, needs no timer: its request is running by now.
-        if (newest is None or newest.response_complete) and self._head_timer is None:
-            if was_in_message and not self._in_message:
-                self.idle_again()
-            else:
-                self._await_head()
-        if self._bare_bytes > (MAX_REST_BYTES if self._is_ending and not self._waiting else MAX_HEAD_BYTES):
-            # A head without end, or trailers, or a chunk's extension: what no body's bound would count.
-            self._refuse(too_large(MAX_HEAD_BYTES))
+            self.logger.warning("Invalid HTTP request received.")
+            self._end_input()
+        self._head_data = b""
 
-    def _begin_known(self, data: bytes) -> bool:
-        """Whether `data` is one request with the head of the last one, or its beginning; it then runs.
-
-        What the parser would say of that head it has said. Between two requests it is where it was, so that it needn't
-        hear of this one.
-        """
-        newest = self._newest
-        opened = self._known.opens(data) if newest is not None and newest.response_complete else None
-        if opened is None:
-            return False
-        scope, start, missing_bytes = opened
-        if self._head_timer is not None:
-            self._head_arrived()
-        self._bare_bytes = 0
-        scope["state"] = self.app_state.copy()
-        is_old, keep_alive = False, True  # no other head is learned
-        cycle = self._newest = GatewayCycle(self, scope["method"] == "HEAD", is_old, keep_alive)
-        cycle.add(data[start:])
-        if missing_bytes:
-            self._in_message = True
-            self._owed_bytes = missing_bytes
-        else:
-            cycle.more_body = False
-        self._begin(cycle, scope)
-        return True
-
-    def _decline(self, rest: bytes) -> None:
-        """What a request would upgrade to is never spoken here: behind its head comes its body, if it has one."""
-        if framing := self._framing:
-            self._framing = b""
-            self.parser = body_parser(self, framing)
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read the body after a head with `upgrade`, if there is one. No other protocol is ever spoken."""
+        if self._input is UPGRADE:
+            self._enter(BODY)
+            self.parser = body_parser(self, self._upgrade_framing)
             self.parser.feed_data(rest)
 
-    def _take_owed(self, data: bytes) -> bytes:
-        """Take what is left of the body behind a known head; what comes behind that is the parser's."""
-        piece = data[: self._owed_bytes]
-        self._owed_bytes -= len(piece)
-        self.on_body(piece)
-        if not self._owed_bytes:
-            self.on_message_complete()
-        return data[len(piece) :]
+    # Events of the parser.
 
     def on_message_begin(self) -> None:
         """See httptools."""
         self.url = b""
-        self._given.clear()
-        self._in_message = True
+        self._headers.clear()
+        self._enter(HEAD)
 
     def on_headers_complete(self) -> None:
-        """See httptools: check the head, and begin the request or let it wait for those before it."""
+        """See httptools. Check the head; begin the request, or queue it if an earlier one is being answered."""
         if self._head_timer is not None:
-            self._head_arrived()
-        self._bare_bytes = 0
+            self._stop_head_timer()
+        self._overhead_bytes = 0
         parser, version = self.parser, self.parser.get_http_version()
-        headers = self._given[:]
-        # What comes in trailers, behind every check, must not get into these.
-        self._given.clear()
+        headers = self._headers[:]
+        # Trailers are appended to this list too. They are not checked, and must not get into the headers.
+        self._headers.clear()
         names = [name for name, _ in headers]
         upgrades = parser.should_upgrade()
-        if (wrong := why_wrong(names, version)) is not None:
-            self._wrong = wrong
-            raise ValueError(wrong)
-        if upgrades:
-            self._framing = framing_of(headers)
-        # llhttp takes what follows an upgrade for another protocol's, so no further request can come here.
+        if (error := head_error(names, version)) is not None:
+            self._input_error = error
+            raise ValueError(error)
+        framing = self._upgrade_framing = framing_lines(headers) if upgrades else b""
+        self._enter(UPGRADE if framing else BODY)
+        # The parser takes the bytes after an upgrade for another protocol, so no further request can be read.
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
         method = parser.get_method().decode("ascii")
         scope = request_scope(self._shared_scope, version, method, self.url)
         self.url = b""
-        if version == "1.1" and keep_alive and self._newest is not None and b"expect" not in names:
-            self._known.learn(headers, scope)
+        if version == "1.1" and keep_alive and self._latest is not None and b"expect" not in names:
+            self._repeated_head.remember(self._head_data, headers, scope)
         else:
-            self._known.forget()
+            self._repeated_head.forget()
         scope["headers"] = headers
         scope["state"] = self.app_state.copy()
-        cycle = GatewayCycle(self, method == "HEAD", version != "1.1", keep_alive)
+        is_first = self._latest is None or self._latest.state is COMPLETE
+        cycle = RequestCycle(self, method == "HEAD", version != "1.1", keep_alive, RUNNING if is_first else QUEUED)
         if b"expect" in names and version == "1.1":
-            cycle.expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
-        before, self._newest = self._newest, cycle
-        if before is None or before.response_complete:
+            cycle.expects_continue = any(
+                name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+            )
+        self._latest = cycle
+        if is_first:
             self._begin(cycle, scope)
         else:
-            self._let_wait(cycle, scope)
-
-    def _begin(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
-        self._running = self._line.cycle = cycle
-        # With one name for all: the loop's own way would write another one for each.
-        task = cycle.task = asyncio.Task(cycle.run(self._app, scope), loop=self.loop, name="request")
-        self.tasks.add(task)
-
-    def _let_wait(self, cycle: GatewayCycle, scope: dict[str, Any]) -> None:
-        if len(self._waiting) >= _MAX_WAITING:
-            raise ValueError("too many requests wait for the answer to the one before")
-        self._waiting.append((cycle, scope))
-        self.watch_for_leaving()
-        if len(self._waiting) >= _MAX_READ_AHEAD:
-            # Until then we read on: only who reads learns that the client has left.
-            self.flow.pause_reading()
+            self._enqueue(cycle, scope)
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
-        self._bare_bytes = 0
-        cycle = self._newest
-        if cycle is not None and not cycle.response_complete:
-            cycle.add(body)
+        self._overhead_bytes = 0
+        cycle = self._latest
+        if cycle is not None and cycle.state is not COMPLETE:
+            cycle.add_body(body)
 
     def on_message_complete(self) -> None:
         """See httptools."""
-        if self._framing:
-            # To llhttp a message with `upgrade` ends where its body begins.
+        if self._input is UPGRADE:
+            # To the parser, a message with `upgrade` ends with its head.
             return
-        self._in_message = False
-        # What stands behind it doesn't begin where the data does.
-        self._known.fresh = b""
-        cycle = self._newest
-        if cycle is not None and not cycle.response_complete:
-            cycle.more_body = False
-            if cycle.waiter is not None:
-                cycle.tell()
+        self._enter(IDLE)
+        # The next message does not begin where the data does.
+        self._head_data = b""
+        cycle = self._latest
+        if cycle is not None and cycle.state is not COMPLETE:
+            cycle.end_body()
+
+    # Requests, one after the other.
+
+    def _begin(self, cycle: RequestCycle, scope: dict[str, Any]) -> None:
+        self._current = self._line.cycle = cycle
+        # A fixed name: `loop.create_task` would format another one for each task.
+        task = cycle.task = asyncio.Task(cycle.run(self._app, scope), loop=self.loop, name="request")
+        self.tasks.add(task)
+
+    def _enqueue(self, cycle: RequestCycle, scope: dict[str, Any]) -> None:
+        if len(self._queue) >= _MAX_QUEUED:
+            raise ValueError("too many requests wait for the answer to the one before")
+        self._queue.append((cycle, scope))
+        self.watch_for_leaving()
+        if len(self._queue) >= _MAX_READ_AHEAD:
+            # Not earlier: only a connection that is read learns at once that its client has left.
+            self.flow.pause_reading()
 
     def has_waiting(self) -> bool:
-        """See WatchedProtocol."""
-        return bool(self._waiting)
-
-    def _refuse_malformed(self) -> None:
-        """What is no HTTP/1.1 gets an error in the usual envelope; what came whole before it, its own answer."""
-        if (last := last_whole(self._running, self._waiting)) is not None:
-            self._known.forget()
-            self._newest, self._is_ending, last.keep_alive = last, True, False
-            return
-        # So long a target is no URL to the parser, before anybody has counted its bytes.
-        is_long = len(self.url) >= MAX_HEAD_BYTES
-        self._refuse(too_large(MAX_HEAD_BYTES) if is_long else ApiError("invalid_request", self._wrong))
+        """See IdleTimeoutProtocol."""
+        return bool(self._queue)
 
     def on_response_complete(self) -> None:
-        """See uvicorn: a request that waited begins, or the connection is idle from now on."""
+        """The current response is complete: begin the next request in the queue, or idle."""
         self.server_state.total_requests += 1
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._close_input()
+        else:
             if self.flow.read_paused:
                 self.flow.resume_reading()
-            if self._waiting:
-                if self.has_left():
-                    self.transport.abort()
-                else:
-                    self._begin(*self._waiting.popleft())
+            if self._queue:
+                self._begin_next()
                 return
-        # A close waits for the client to take what is written, which it may never do: it is bounded as idling is.
-        self.idle_again()
+        # A connection that is closing waits for the client to take the answer, which it may never do: its time is
+        # limited like that of an idle one.
+        self.start_idling()
+
+    def _begin_next(self) -> None:
+        if self.has_left():
+            self.transport.abort()
+            return
+        cycle, scope = self._queue.popleft()
+        cycle.enter(RUNNING)
+        self._begin(cycle, scope)
 
     def shutdown(self) -> None:
-        """See uvicorn: finish what is running."""
-        if self._newest is None or self._newest.response_complete:
+        """See uvicorn: close the connection once the requests that have come are answered."""
+        if self._latest is None or self._latest.state is COMPLETE:
+            self._close_input()
             self.transport.close()
         else:
-            self._newest.keep_alive = False
+            self._latest.keep_alive = False
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_slow_head)
+    # The end of the input.
 
-    def _head_arrived(self) -> None:
+    def _enter(self, state: InputState) -> None:
+        self._input = next_state(INPUT_TRANSITIONS, self._input, state)
+
+    def _close_input(self) -> None:
+        if self._input is not CLOSED:
+            self._enter(CLOSED)
+
+    def _end_input(self) -> None:
+        """Handle bytes that are not HTTP: answer the complete requests before them first, or else report an error."""
+        if (last := self._drop_incomplete()) is not None:
+            self._repeated_head.forget()
+            self._latest, last.keep_alive = last, False
+            self._enter(DISCARDING)
+            return
+        # The parser does not accept so long a target as a URL, so its error comes before the limit of a head.
+        is_too_long = len(self.url) >= MAX_HEAD_BYTES
+        self._refuse(_head_too_large() if is_too_long else ApiError("invalid_request", self._input_error))
+
+    def _drop_incomplete(self) -> RequestCycle | None:
+        """Drop queued requests that have not arrived whole; return the last request that has and is not answered."""
+        while self._queue and self._queue[-1][0].body_state is ARRIVING:
+            self._queue.pop()[0].lose()
+        last = self._queue[-1][0] if self._queue else self._current
+        return None if last is None or last.body_state is ARRIVING or last.state is COMPLETE else last
+
+    def _limit_overhead(self) -> None:
+        """Refuse a head without end, or trailers or chunk extensions without end, which no limit of bodies counts."""
+        is_rest = self._input is DISCARDING and not self._queue
+        if self._overhead_bytes > (MAX_DISCARDED_BYTES if is_rest else MAX_HEAD_BYTES):
+            self._refuse(_head_too_large())
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIME_S, self._on_head_timeout)
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _on_slow_head(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._refuse(ApiError("request_timeout", f"the headers did not arrive within {HEAD_TIME_S:g} seconds"))
 
     def _refuse(self, error: ApiError) -> None:
-        self._head_arrived()
-        self._known.forget()
+        """Send an error, unless the client would take it for another request's answer, and close the connection."""
+        self._stop_head_timer()
+        self._repeated_head.forget()
+        self._close_input()
         if self.transport.is_closing():
             return
-        if self._can_answer():
-            self.transport.write(written(error))
+        if self._may_send_error():
+            self.transport.write(_error_response(error))
         self.transport.close()
-        self.idle_again()
+        self.start_idling()
 
-    def _can_answer(self) -> bool:
-        """Whether a refusal would be taken for the answer to the request that it is about, and not get into another."""
-        if (cycle := self._newest) is None or cycle.response_complete:
+    def _may_send_error(self) -> bool:
+        cycle = self._latest
+        if cycle is None or cycle.state is COMPLETE:
             return True
-        return cycle.more_body and not cycle.response_started and not self._waiting
+        return cycle.state is RUNNING and cycle.body_state is ARRIVING
 
 
-def last_whole(
-    running: GatewayCycle | None, waiting: deque[tuple[GatewayCycle, dict[str, Any]]]
-) -> GatewayCycle | None:
-    """The last request that has come whole and is still to be answered; one that waits and hasn't is forgotten."""
-    while waiting and waiting[-1][0].more_body:
-        waiting.pop()
-    last = waiting[-1][0] if waiting else running
-    return None if last is None or last.more_body or last.response_complete else last
+def _head_too_large() -> ApiError:
+    return ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes")
 
 
-def too_large(most_bytes: int) -> ApiError:
-    """The refusal of a head beyond this size."""
-    return ApiError("headers_too_large", f"the headers are larger than {most_bytes} bytes")
-
-
-def written(error: ApiError) -> bytes:
-    """The whole response, in the usual envelope, after which the connection closes."""
+def _error_response(error: ApiError) -> bytes:
+    """Return a whole response in the usual envelope, after which the connection closes."""
     body = orjson.dumps(encode_error(error))
     head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     return head % (error.status, _REASONS[error.status], len(body)) + body

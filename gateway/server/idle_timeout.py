@@ -1,6 +1,7 @@
-"""A client's connection while nothing moves on it: for how long it may idle, and whether its client is still there.
+"""Timers of a connection: how long it may be idle, whether its client is there, and whether it reads its answer.
 
-Who is not read isn't heard to leave, and who doesn't read keeps its answer in our memory.
+A connection that is not read does not report that its client has left, and a client that does not read keeps its
+answer in the memory of the gateway. Both are found here by looking from time to time.
 """
 
 from __future__ import annotations
@@ -12,63 +13,65 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.line import NOT_TAKEN, Line
 
-_LOOK_S = 1.0
-# Of these only the end of the other direction has a name of its own, which not every system knows.
+_CHECK_INTERVAL_S = 1.0
+# POLLRDHUP reports that the client has closed its direction only. Not every system has it.
 _LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
-class WatchedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which ends where its client has idled, has taken nothing for as long, or has left unheard.
+class IdleTimeoutProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with three more reasons to end a connection.
 
-    idle_since: None while there is something to do.
+    It closes a connection that is idle for `timeout_keep_alive`, aborts one whose client takes no byte of its answer
+    for as long, and aborts one whose client has left while requests wait and reading is paused.
     """
 
     _line: Line
     idle_since: float | None = None
+    """The loop's time since which there is nothing to do; None while there is."""
     _leaving_timer: asyncio.TimerHandle | None = None
-    _taking_timer: asyncio.TimerHandle | None = None
-    _untaken_bytes = 0
+    _unread_timer: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        for timer in (self.timeout_keep_alive_task, self._leaving_timer, self._taking_timer):
+        for timer in (self.timeout_keep_alive_task, self._leaving_timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
-    # For how long it may idle.
+    # Idle connections.
 
-    def idle_again(self) -> None:
-        """There is nothing to do from now on.
+    def start_idling(self) -> None:
+        """Note that there is nothing to do from now on.
 
-        One timer runs from the first of these moments on and looks again when it fires: one that is set and taken back
-        for each request costs as much as parsing its JSON.
+        One timer runs from the first such moment on, and checks again when it fires. To set and cancel a timer for
+        each request costs as much as parsing its JSON.
         """
         self.idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._watch_idling(self.timeout_keep_alive)
+            self._check_idle_in(self.timeout_keep_alive)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been idle for all of the time."""
+        """Close the connection if it has been idle for the whole time."""
         self.timeout_keep_alive_task = None
         if self.idle_since is None:
             return
-        left_s = self.idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self._watch_idling(left_s)
+        remaining_s = self.idle_since + self.timeout_keep_alive - self.loop.time()
+        if remaining_s > 0:
+            self._check_idle_in(remaining_s)
         elif self.transport.get_write_buffer_size() > 0:
-            # It doesn't read its answer: a close would wait for it, with the answer in our memory.
+            # The client does not read its answer. A close would wait for that and keep the answer in memory.
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
 
-    def _watch_idling(self, for_s: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(for_s, self.timeout_keep_alive_handler)
+    def _check_idle_in(self, delay_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(delay_s, self.timeout_keep_alive_handler)
 
-    # Whether its client is there.
+    # Clients that have left while the connection is not read.
 
     def has_left(self) -> bool:
-        """Whether the client's end is known to the system, though nobody may have read as far."""
+        """Whether the operating system knows that the client has closed its end, read or not."""
         sock = self.transport.get_extra_info("socket")
         if sock is None:
             return False
@@ -77,11 +80,11 @@ class WatchedProtocol(HttpToolsProtocol):
         return bool(poll.poll(0))
 
     def watch_for_leaving(self) -> None:
-        """Look from time to time, as long as requests wait and reading may stand still."""
+        """Check from time to time as long as requests wait, because reading may be paused meanwhile."""
         if self._leaving_timer is None:
-            self._leaving_timer = self.loop.call_later(_LOOK_S, self._look_for_leaving)
+            self._leaving_timer = self.loop.call_later(_CHECK_INTERVAL_S, self._check_leaving)
 
-    def _look_for_leaving(self) -> None:
+    def _check_leaving(self) -> None:
         self._leaving_timer = None
         if self.has_left():
             self.transport.abort()
@@ -89,30 +92,30 @@ class WatchedProtocol(HttpToolsProtocol):
             self.watch_for_leaving()
 
     def has_waiting(self) -> bool:
-        """Whether requests wait for the answer to the one before."""
+        """Whether requests wait for the response to an earlier one."""
         raise NotImplementedError
 
-    # Whether it takes its answer.
+    # Clients that do not read their answer.
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
         super().pause_writing()
-        self._watch_taking()
+        self._watch_reading()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         super().resume_writing()
-        if self._taking_timer is not None:
-            self._taking_timer.cancel()
-            self._taking_timer = None
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
-    def _watch_taking(self) -> None:
-        self._untaken_bytes = self.transport.get_write_buffer_size()
-        self._taking_timer = self.loop.call_later(self.timeout_keep_alive, self._look_at_taking)
+    def _watch_reading(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self.timeout_keep_alive, self._check_reading)
 
-    def _look_at_taking(self) -> None:
-        if self.transport.get_write_buffer_size() < self._untaken_bytes:
-            self._watch_taking()
+    def _check_reading(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._watch_reading()
         else:
             self._line.why_lost = NOT_TAKEN
             self.transport.abort()

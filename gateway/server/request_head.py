@@ -1,6 +1,7 @@
-"""The head of a request: as ASGI has it, and known again without being parsed.
+"""The ASGI scope of a request, made from its head or from the equal head of the request before it.
 
-A client that keeps its connection sends the same head with each request, but for the digits of its length.
+A client that keeps its connection open sends the same head with each request, except for the digits of
+`content-length`. `RepeatedHead` recognises such a head without parsing it again.
 """
 
 from __future__ import annotations
@@ -15,88 +16,92 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.api.body import announces_body
 from gateway.api.line import HEAD, SameHead
 
-_COMMON_URL_BYTES = 256
+_CACHED_TARGET_BYTES = 256
 _LENGTH = b"content-length"
 _FRAMING = (_LENGTH, b"transfer-encoding")
 _LENGTH_LINE = b"\r\ncontent-length: "
-# Few heads have this elsewhere, in whichever letters they are.
-_LENGTH_END = b"ength: "
-_MOST_DIGITS = 15
-# One is remembered for each connection, idle ones among them, twice over: a caller must not choose how much that is.
-_MOST_HEAD_BYTES = 4096
-_MOST_STRANGERS = 8
-"""Who sends so many heads in a row that were not known passes on the requests of others."""
+# Matches both usual spellings of the name. Few heads contain it anywhere else.
+_LENGTH_LINE_END = b"ength: "
+_MAX_LENGTH_DIGITS = 15
+# Each connection, idle or not, keeps one head, twice: a client must not decide how much memory that takes.
+_MAX_HEAD_BYTES = 4096
+_MAX_UNMATCHED = 8
+"""After so many different heads in a row, the client is taken for a proxy that passes on requests of others."""
 
 
-class KnownHead:
-    """The head of a connection's last request, to know it again.
+class RepeatedHead:
+    """The head of the last request on a connection, to recognise it in the next one without the parser."""
 
-    fresh: what has come and begins with a head, while the parser reads it; empty where it doesn't begin so.
-    """
-
-    __slots__ = ("_after", "_before", "_headers", "_place", "_scope", "_strangers", "fresh")
+    __slots__ = ("_after", "_before", "_headers", "_length_index", "_scope", "_unmatched")
 
     def __init__(self) -> None:
-        self.fresh = b""
-        # No data begins with both.
+        # The head before and after the digits of its length. No data is matched while `_before` is empty.
         self._before = self._after = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._place = 0
+        self._length_index = 0
         self._scope: dict[str, Any] = {}
-        self._strangers = 0
+        self._unmatched = 0
 
     def forget(self) -> None:
-        """There is no head to be known again."""
+        """Match no head until another is remembered."""
         self._before = b""
         self._scope = {}
 
-    def learn(self, headers: list[tuple[bytes, bytes]], scope: dict[str, Any]) -> None:
-        """The parser has read this head, of a request of HTTP/1.1 that another may follow.
+    def remember(self, data: bytes, headers: list[tuple[bytes, bytes]], scope: dict[str, Any]) -> None:
+        """Remember the head of an HTTP/1.1 request that the parser has read, if it can be recognised safely.
 
-        scope: its own, as ASGI has it, without headers and state.
+        Args:
+            data: bytes that begin with this head; empty if it came in pieces or after other data.
+            headers: its headers as the parser read them.
+            scope: its ASGI scope without `headers` and `state`.
         """
         self.forget()
-        if not self.fresh or self._strangers >= _MOST_STRANGERS:
+        if not data or self._unmatched >= _MAX_UNMATCHED:
             return
-        self._strangers += 1
-        head = self.fresh[: self.fresh.find(b"\r\n\r\n", 0, _MOST_HEAD_BYTES) + 4]
-        at = head.find(_LENGTH_END) + len(_LENGTH_END)
-        end = head.find(b"\r\n", at)
-        length = _LENGTH, head[at:end]
-        # A line for each header, the first and the empty one: none is folded, and none ends otherwise.
+        self._unmatched += 1
+        head = data[: data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES) + 4]
+        start = head.find(_LENGTH_LINE_END) + len(_LENGTH_LINE_END)
+        end = head.find(b"\r\n", start)
+        length = _LENGTH, head[start:end]
+        # One line for each header, one for the request line and an empty one: no header is folded over two lines, and
+        # no line ends with a line feed alone.
         if (
-            head[max(at - len(_LENGTH_LINE), 0) : at].lower() == _LENGTH_LINE
+            head[max(start - len(_LENGTH_LINE), 0) : start].lower() == _LENGTH_LINE
             and length in headers
             and head.count(b"\n") == head.count(b"\r\n") == len(headers) + 2
         ):
-            self._before, self._after = head[:at], head[end:]
-            self._headers, self._place = headers.copy(), headers.index(length)
+            self._before, self._after = head[:start], head[end:]
+            self._headers, self._length_index = headers.copy(), headers.index(length)
             self._scope = {**scope, "extensions": {**scope["extensions"], HEAD: SameHead()}}
 
-    def opens(self, data: bytes) -> tuple[dict[str, Any], int, int] | None:
-        """Whether `data` is one request with this head and any length, or its beginning: its scope, without state,
-        where the body begins, and how many bytes of it are missing."""
+    def match(self, data: bytes) -> tuple[dict[str, Any], int, int] | None:
+        """Recognise one request, or the beginning of one, with the remembered head and any length.
+
+        Returns:
+            None if `data` is anything else. Otherwise the request's scope without `state`, the index in `data` at which
+            its body begins, and the number of bytes of the body that are still to come.
+        """
         before, after = self._before, self._after
         if not before or not data.startswith(before):
             return None
-        at = len(before)
-        end = data.find(b"\r\n", at, at + _MOST_DIGITS + 2)
-        if end < 0 or not data.startswith(after, end) or not (digits := data[at:end]).isdigit():
+        start = len(before)
+        end = data.find(b"\r\n", start, start + _MAX_LENGTH_DIGITS + 2)
+        if end < 0 or not data.startswith(after, end) or not (digits := data[start:end]).isdigit():
             return None
-        start = end + len(after)
-        missing_bytes = start + int(digits) - len(data)
+        body_start = end + len(after)
+        missing_bytes = body_start + int(digits) - len(data)
         if missing_bytes < 0:
             return None
-        self._strangers = 0
+        self._unmatched = 0
         headers = self._headers.copy()
-        headers[self._place] = _LENGTH, digits
+        headers[self._length_index] = _LENGTH, digits
         scope = self._scope.copy()
         scope["headers"] = headers
-        return scope, start, missing_bytes
+        return scope, body_start, missing_bytes
 
 
-def shared_scope(connection: HttpToolsProtocol, extensions: dict[str, Any]) -> dict[str, Any]:
-    """What every request of this connection has, for ASGI."""
+def connection_scope(connection: HttpToolsProtocol, extensions: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the ASGI scope that all requests of this connection share."""
     return {
         "type": "http",
         "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
@@ -108,9 +113,9 @@ def shared_scope(connection: HttpToolsProtocol, extensions: dict[str, Any]) -> d
     }
 
 
-def request_scope(shared: dict[str, Any], version: str, method: str, url: bytes) -> dict[str, Any]:
-    """The same with what a request's first line says; raises HttpParserInvalidURLError."""
-    path, raw_path, query = (_split_common if len(url) <= _COMMON_URL_BYTES else _split)(url)
+def request_scope(shared: dict[str, Any], version: str, method: str, target: bytes) -> dict[str, Any]:
+    """Return the shared scope with the contents of a request line; raise HttpParserInvalidURLError."""
+    path, raw_path, query = (_split_cached if len(target) <= _CACHED_TARGET_BYTES else _split)(target)
     scope = shared.copy()
     scope["http_version"] = version
     scope["method"] = method
@@ -120,45 +125,46 @@ def request_scope(shared: dict[str, Any], version: str, method: str, url: bytes)
     return scope
 
 
-def why_wrong(names: list[bytes], version: str) -> str | None:
-    """Why a head that is valid HTTP is refused all the same, if it is; `names` are those of its headers."""
+def head_error(names: list[bytes], version: str) -> str | None:
+    """Return why a head that the parser accepts is refused, or None. `names` are the names of its headers."""
     hosts = names.count(b"host")
     if hosts != 1 and (hosts or version == "1.1"):
-        # RFC 9112, section 3.2: two are read differently by two servers.
+        # RFC 9112, section 3.2. Two servers may pick different ones of two `host` headers.
         return "an HTTP/1.1 request has exactly one `host` header"
     return None
 
 
-def framing_of(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The lines of these headers that say where the body ends; none where there is no body."""
+def framing_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the header lines that determine where the body ends; empty if there is no body."""
     if not announces_body(dict(headers)):
         return b""
     return b"".join(b"%b: %b\r\n" % pair for pair in headers if pair[0] in _FRAMING)
 
 
 def body_parser(connection: HttpToolsProtocol, framing: bytes) -> httptools.HttpRequestParser:
-    """A parser that stands behind a head with these lines, and tells the connection of the body and nothing else.
+    """Return a parser that has read a head with these framing lines and reports only the body to the connection.
 
-    The one that reads a head with `upgrade` takes what follows for another protocol's. A client may offer one with any
-    request (RFC 9110, section 7.8), as Java's does over plain HTTP.
+    The parser that has read a head with `upgrade` takes the bytes after it for another protocol. A client may offer an
+    upgrade with any request (RFC 9110, section 7.8); Java's HTTP client does so over plain HTTP.
     """
-    parser = httptools.HttpRequestParser(_BodyAlone(connection))
+    parser = httptools.HttpRequestParser(_BodyCallbacks(connection))
     parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n" % framing)
     return parser
 
 
-class _BodyAlone:
+class _BodyCallbacks:
+    # The parser takes the callbacks from this object once, when it is made.
     def __init__(self, connection: HttpToolsProtocol) -> None:
         self.on_body = connection.on_body
         self.on_message_complete = connection.on_message_complete
 
 
-def _split(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, raw path and query of a request's target."""
-    parsed = httptools.parse_url(url)
+def _split(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return path, raw path and query of a request's target."""
+    parsed = httptools.parse_url(target)
     path = parsed.path.decode("ascii")
     return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
 
 
-# Nearly every request of a gateway has the same target.
-_split_common = lru_cache(maxsize=1024)(_split)
+# Nearly all requests of a gateway have the same target.
+_split_cached = lru_cache(maxsize=1024)(_split)

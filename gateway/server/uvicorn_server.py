@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.http_protocol import ConnectionProtocol
 from gateway.telemetry.log import logger
 
 _BACKLOG = 2048
@@ -91,7 +91,7 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
-        http=GatewayProtocol,
+        http=ConnectionProtocol,
         ws="none",
         lifespan="on",
         proxy_headers=False,

@@ -23,7 +23,7 @@ from gateway.assembly.application import Gateway
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.policy.location import Sighting
-from gateway.server import heads
+from gateway.server import request_head
 from tests.kit.configs import WORLD, table_of
 
 ANSWER = provider_answers("JSON")
@@ -124,7 +124,7 @@ SENT = st.builds(
 def test_what_is_remembered_is_what_would_be_judged(runs: list[tuple[bytes, int]]) -> None:
     sent = [one for one, times in runs for _ in range(times)]
     remembering = asyncio.run(answers_to(sent))
-    with patch.object(heads, "_MOST_STRANGERS", 0):
+    with patch.object(request_head, "_MAX_UNMATCHED", 0):
         assert asyncio.run(answers_to(sent)) == remembering
 
 

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 
 REQUEST = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -33,7 +33,7 @@ def test_its_request_is_not_taken_for_that_of_somebody_from_nowhere(
         config, state = server_config(app, 1), ServerState()
         config.load()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: GatewayProtocol(config, state, {}), sock=listener)
+        server = await loop.create_server(lambda: ConnectionProtocol(config, state, {}), sock=listener)
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(REQUEST % b"stays")
         assert (await reader.read()).startswith(b"HTTP/1.1 204")

@@ -24,7 +24,7 @@ from gateway.api.line import LINE, NOT_TAKEN
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import http_protocol as module
-from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import table_of
 from tests.kit.memory_transport import Wire
@@ -174,9 +174,9 @@ class Door:
         self._thread.join(LIMIT_S)
         assert not self._thread.is_alive()
 
-    def end_of(self, client: Conversation) -> GatewayProtocol:
+    def end_of(self, client: Conversation) -> ConnectionProtocol:
         """The door's end of this conversation: those before it may not have been taken down yet."""
-        found: list[GatewayProtocol] = []
+        found: list[ConnectionProtocol] = []
 
         def find() -> bool:
             ours = tuple(self._state.connections)
@@ -194,7 +194,7 @@ class Door:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         config = server_config(self._app, 1)
         config.load()
-        server = await self._loop.create_server(lambda: GatewayProtocol(config, self._state, {}), "127.0.0.1", 0)
+        server = await self._loop.create_server(lambda: ConnectionProtocol(config, self._state, {}), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
@@ -637,7 +637,7 @@ def test_a_request_that_came_whole_is_answered_however_much_stands_behind_it(cli
 def test_garbage_without_end_behind_a_running_request_ends_the_connection(
     client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_REST_BYTES", 100_000)
+    monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 100_000)
     client.send(get(b"/wait"))
     eventually(lambda: len(app.heard) == 1)
     client.send(b"garbage\r\n\r\n", *[b"a" * 4096] * 80)
@@ -982,11 +982,11 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
         def close(self) -> None:
             pass
 
-    door = GatewayProtocol(server_config(App(), 1), ServerState(), {})
+    door = ConnectionProtocol(server_config(App(), 1), ServerState(), {})
     door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
     timer = door._head_timer
     assert timer is not None
-    door._watch_idling(LIMIT_S)
+    door._check_idle_in(LIMIT_S)
     idle = door.timeout_keep_alive_task
     assert idle is not None
     door.connection_lost(None)
@@ -1014,7 +1014,7 @@ async def test_a_connection_that_ended_is_freed_without_the_collector(wire: byte
             pass
 
     app, state = App(), ServerState()
-    door = GatewayProtocol(server_config(app, 1), state, {})
+    door = ConnectionProtocol(server_config(app, 1), state, {})
     door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
     door.data_received(wire)
     for _ in range(5):
@@ -1061,7 +1061,7 @@ def test_it_tells_of_a_client_with_so_many_requests_waiting_that_it_is_not_read(
     server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
 ) -> None:
     """Soon, and before the next of them begins: its provider would be asked for nobody."""
-    monkeypatch.setattr("gateway.server.idle_timeout._LOOK_S", look_s)
+    monkeypatch.setattr("gateway.server.idle_timeout._CHECK_INTERVAL_S", look_s)
     with Conversation(server[1].port) as client:
         client.send(get(b"/wait"))
         eventually(lambda: len(app.heard) == 1)
@@ -1094,7 +1094,7 @@ class Slow(Wire):
 
 
 async def test_a_client_is_cut_off_that_takes_nothing_and_not_one_that_takes_little() -> None:
-    door, client = GatewayProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
+    door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
     door.connection_made(client)
     door.timeout_keep_alive = 0.001  # type: ignore[assignment]
     door.pause_writing()
@@ -1105,10 +1105,10 @@ async def test_a_client_is_cut_off_that_takes_nothing_and_not_one_that_takes_lit
 
 @pytest.mark.parametrize("ends", ["takes", "leaves"])
 async def test_a_client_that_has_taken_its_answer_is_watched_no_more(ends: str) -> None:
-    door, client = GatewayProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
+    door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
     door.connection_made(client)
     door.pause_writing()
-    watch = door._taking_timer
+    watch = door._unread_timer
     assert watch is not None
     if ends == "takes":
         door.resume_writing()

@@ -26,7 +26,7 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.server import request_head
-from gateway.server.http_protocol import GatewayProtocol
+from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
@@ -386,7 +386,7 @@ class Side:
         self.state = ServerState()
         self.apart = apart
         self.known: list[object] = []
-        self.door: GatewayProtocol | None = None
+        self.door: ConnectionProtocol | None = None
         self.wire = Answers()
 
     def _observe(self, it: Record) -> None:
@@ -407,15 +407,15 @@ class Side:
             )
         )
 
-    def connect(self) -> GatewayProtocol:
+    def connect(self) -> ConnectionProtocol:
         if self.apart:
             for table in TABLES:
                 table.memo.clear()
-            request_head._split_common.cache_clear()
+            request_head._split_cached.cache_clear()
         if self.door is None or self.wire.closed or self.apart:
             self.leave()
             self.wire = Answers()
-            self.door = GatewayProtocol(self.config, self.state, {})
+            self.door = ConnectionProtocol(self.config, self.state, {})
             self.door.connection_made(self.wire)
         return self.door
 

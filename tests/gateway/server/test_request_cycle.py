@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.headers import pairs_of
-from gateway.server.request_cycle import GatewayCycle
+from gateway.server.request_cycle import RequestCycle
 
 HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)
 NAMES = st.from_regex(r"x-[a-z-]{1,12}", fullmatch=True)
@@ -55,7 +55,7 @@ class Connection:
         self.flow = FlowControl(self.transport)
         self.tasks: set[Any] = set()
         self.server_state = SimpleNamespace(default_headers=self.default)
-        self.cycle = GatewayCycle(cast(HttpToolsProtocol, self), self.is_head, self.is_old, self.keep_alive)
+        self.cycle = RequestCycle(cast(HttpToolsProtocol, self), self.is_head, self.is_old, self.keep_alive)
 
     def on_response_complete(self) -> None:
         self.answered += 1
@@ -177,13 +177,16 @@ async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
             heard.append(await cycle.receive())
 
     reading = asyncio.ensure_future(read())
-    for step in (lambda: cycle.add(b"a"), lambda: (cycle.add(b"b"), cycle.add(b"c")), lambda: cycle.respond([], b"")):
+    for step in (
+        lambda: cycle.add_body(b"a"),
+        lambda: (cycle.add_body(b"b"), cycle.add_body(b"c")),
+        lambda: cycle.respond([], b""),
+    ):
         await asyncio.sleep(0)
         step()
         await asyncio.sleep(0)
         if len(heard) == 2:
-            cycle.more_body = False
-            cycle.tell()
+            cycle.end_body()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert not reading.done()
@@ -202,8 +205,8 @@ async def test_a_body_that_nobody_takes_holds_the_rest_back() -> None:
     connection.transport.pause_reading = lambda: paused.append(True)  # type: ignore[method-assign]
     connection.transport.resume_reading = lambda: paused.append(False)  # type: ignore[method-assign]
     for _ in range(3):
-        connection.cycle.add(b"x" * 40_000)
-    connection.cycle.more_body = False
+        connection.cycle.add_body(b"x" * 40_000)
+    connection.cycle.end_body()
     assert paused == [True]
     assert connection.cycle.whole_body() == b"x" * 120_000
     assert paused == [True, False]

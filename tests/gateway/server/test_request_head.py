@@ -16,8 +16,9 @@ from uvicorn.server import ServerState
 
 from gateway.api.line import HEAD, Line, SameHead
 from gateway.server import request_head
-from gateway.server.http_protocol import GatewayProtocol
-from gateway.server.request_head import KnownHead, request_scope
+from gateway.server.connection_state import IDLE
+from gateway.server.http_protocol import ConnectionProtocol
+from gateway.server.request_head import RepeatedHead, request_scope
 from gateway.server.uvicorn_server import server_config
 from tests.kit.memory_transport import Wire
 
@@ -38,18 +39,17 @@ def told(scope: dict[str, Any]) -> dict[str, Any]:
     return {**scope, "extensions": extensions}
 
 
-def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, bytes]] = HEADERS) -> KnownHead:
+def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, bytes]] = HEADERS) -> RepeatedHead:
     """What remembers a head with this line of its length."""
-    head = KnownHead()
-    head.fresh = START + line + END + b"hello"
-    head.learn(headers, SCOPE)
+    head = RepeatedHead()
+    head.remember(START + line + END + b"hello", headers, SCOPE)
     return head
 
 
 @pytest.mark.parametrize("line", [b"content-length: 5\r\n", b"Content-Length: 5\r\n"])
 def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> None:
     digits, name = b"12", line[: line.index(b"5")]
-    opened = known(line).opens(START + name + digits + b"\r\n" + END + b"Hi")
+    opened = known(line).match(START + name + digits + b"\r\n" + END + b"Hi")
     assert opened is not None
     scope, start, missing_bytes = opened
     assert told(scope) == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
@@ -58,18 +58,18 @@ def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> Non
 
 def test_what_a_request_does_to_its_scope_the_next_one_does_not_see() -> None:
     head, data = known(), START + b"content-length: 5\r\n" + END
-    first = head.opens(data)
+    first = head.match(data)
     assert first is not None
     first[0]["headers"].clear()
     first[0]["app"] = "app"
-    again = head.opens(data)
+    again = head.match(data)
     assert again is not None
     assert told(again[0]) == {**SCOPE, "headers": HEADERS}
 
 
 def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> None:
-    def mark(head: KnownHead) -> SameHead:
-        opened = head.opens(START + b"content-length: 5\r\n" + END)
+    def mark(head: RepeatedHead) -> SameHead:
+        opened = head.match(START + b"content-length: 5\r\n" + END)
         assert opened is not None
         found: SameHead = opened[0]["extensions"][HEAD]
         return found
@@ -78,7 +78,7 @@ def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> No
     first = mark(head)
     assert mark(head) is first
     assert HEAD not in SCOPE["extensions"]
-    head.learn(HEADERS, SCOPE)
+    head.remember(START + b"content-length: 5\r\n" + END, HEADERS, SCOPE)
     assert mark(head) is not first
 
 
@@ -106,7 +106,7 @@ def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> No
     ],
 )
 def test_whatever_differs_otherwise_is_the_parsers(data: bytes) -> None:
-    assert known().opens(data) is None
+    assert known().match(data) is None
 
 
 @pytest.mark.parametrize(
@@ -125,26 +125,25 @@ def test_whatever_differs_otherwise_is_the_parsers(data: bytes) -> None:
     ],
 )
 def test_a_head_that_is_not_plain_is_not_known_again(line: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    assert known(line, headers).opens(START + line + END + b"hello") is None
+    assert known(line, headers).match(START + line + END + b"hello") is None
 
 
 def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
-    head, data = KnownHead(), START + b"content-length: 5\r\n" + END
-    for _ in range(request_head._MOST_STRANGERS):
-        head.fresh = data
-        head.learn(HEADERS, SCOPE)
-    assert head.opens(data) is not None
-    for _ in range(request_head._MOST_STRANGERS + 1):
-        head.learn(HEADERS, SCOPE)
-    assert head.opens(data) is None
+    head, data = RepeatedHead(), START + b"content-length: 5\r\n" + END
+    for _ in range(request_head._MAX_UNMATCHED):
+        head.remember(data, HEADERS, SCOPE)
+    assert head.match(data) is not None
+    for _ in range(request_head._MAX_UNMATCHED + 1):
+        head.remember(data, HEADERS, SCOPE)
+    assert head.match(data) is None
 
 
 def test_a_long_head_is_not_kept() -> None:
-    line = b"content-length: 5\r\nx: " + b"y" * request_head._MOST_HEAD_BYTES + b"\r\n"
-    headers = [*HEADERS, (b"x", b"y" * request_head._MOST_HEAD_BYTES)]
-    assert known(line, headers).opens(START + line + END + b"hello") is None
+    line = b"content-length: 5\r\nx: " + b"y" * request_head._MAX_HEAD_BYTES + b"\r\n"
+    headers = [*HEADERS, (b"x", b"y" * request_head._MAX_HEAD_BYTES)]
+    assert known(line, headers).match(START + line + END + b"hello") is None
     shorter = b"content-length: 5\r\nx: " + b"y" * 2000 + b"\r\n"
-    assert known(shorter, [*HEADERS, (b"x", b"y" * 2000)]).opens(START + shorter + END + b"hello") is not None
+    assert known(shorter, [*HEADERS, (b"x", b"y" * 2000)]).match(START + shorter + END + b"hello") is not None
 
 
 @pytest.mark.parametrize(
@@ -204,13 +203,13 @@ async def turns() -> None:
 async def said(pieces: list[bytes]) -> tuple[Any, ...]:
     """What a connection makes of these pieces: what the application heard, what was answered, and how it stands."""
     app, wire = App(), Writing()
-    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)
     for piece in pieces:
         if not wire.closed:
             door.data_received(piece)
             await turns()
-    stands = door._in_message, door.idle_since is None, door._head_timer is None, door._bare_bytes
+    stands = door._input is not IDLE, door.idle_since is None, door._head_timer is None, door._overhead_bytes
     door.connection_lost(None)
     await turns()
     return app.heard, wire.written, wire.closed, stands
@@ -280,14 +279,14 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @given(pieces=conversations())
 async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: list[bytes]) -> None:
     short = await said(pieces)
-    with patch.object(request_head, "_MOST_STRANGERS", 0):
+    with patch.object(request_head, "_MAX_UNMATCHED", 0):
         assert await said(pieces) == short
 
 
 @pytest.mark.parametrize("cut", [None, -3, -5])
 async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
     app, wire = App(), Writing()
-    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)
     for _ in range(2):
         door.data_received(request(b"5", b"hello"))
@@ -317,7 +316,7 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
 async def test_an_idle_connection_holds_little_however_long_its_heads_were(head: bytes) -> None:
     body = b"hello" if b"length" in head else b""
     app, wire = App(), Writing()
-    door = GatewayProtocol(server_config(app, 1), ServerState(), {})
+    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)
     tracemalloc.start()
     try:
