@@ -19,7 +19,7 @@ from bench.stub import Answers
 from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
-from gateway.execution.transports import LeanTransport, allow
+from gateway.execution.transport import PoolTransport, allow
 from gateway.model.config_version import ConfigVersion
 from gateway.server.uvicorn_server import server_config
 from providers.registry import load_registry
@@ -133,7 +133,7 @@ class InProcess:
         connection = Connection(self._loop)
         connection.connection_made(_Memory(lambda _: self._feed(connection, self._answer)))
         pool.take_back(_ORIGIN, connection)
-        transport = LeanTransport(pool)
+        transport = PoolTransport(pool)
         config = server_config(app(transport) if app is not None else Gateway(table, transport), 1)
         if protocol is not None:
             config.http = protocol

@@ -28,8 +28,8 @@ from bench.report import table_of
 from bench.stops import stops
 from gateway.assembly.application import Gateway
 from gateway.execution.deadline import TimeLimit
-from gateway.execution.send import checked_credential, request_head
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
+from gateway.execution.upstream_request import upstream_request
 from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from gateway.server.uvicorn_server import run
@@ -66,7 +66,7 @@ async def _answer(send: Any, body: bytes, kind: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _echo(_: LeanTransport) -> Any:
+def _echo(_: PoolTransport) -> Any:
     """Reads a request and answers it: nobody else is asked."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -77,7 +77,7 @@ def _echo(_: LeanTransport) -> Any:
     return app
 
 
-def _relay(transport: LeanTransport) -> Any:
+def _relay(transport: PoolTransport) -> Any:
     """Reads a request, asks the provider, and passes on what it says, unseen."""
     permit = Permit(*(_ORIGIN if name == "origin" else "" for name in Permit.__dataclass_fields__))
 
@@ -89,8 +89,8 @@ def _relay(transport: LeanTransport) -> Any:
             if not message.get("more_body"):
                 break
         wire = WireRequest("POST", "/v1/chat/completions", (("content-type", "application/json"),), body)
-        credential = checked_credential((("authorization", "Bearer sk-bench"),))
-        response = await transport.send(permit, request_head(_ORIGIN, wire), credential, body, 5.0)
+        credential = (("authorization", "Bearer sk-bench"),)
+        response = await transport.send(upstream_request(permit, wire, 5.0, credential))
         pieces = []
         while piece := await response.read():
             pieces.append(piece)
@@ -135,7 +135,10 @@ VARIANTS = (
     Variant("without the log line", _quiet),
     Variant("without asking an edge for the place", table=_edgeless_table),
     Variant("without time limits around provider's waits", _timeless),
-    Variant("without the watch for the client leaving", lambda: patch("gateway.api.line.Line.watch", _nothing)),
+    Variant(
+        "without the watch for the client leaving",
+        lambda: patch("gateway.api.connection.ClientConnection.watch", _nothing),
+    ),
     Variant("with uvicorn's own protocol, and so a watching task", protocol=HttpToolsProtocol),
     Variant(
         "with FastAPI's route instead of the dispatch", app=lambda transport: Gateway(bench_table(), transport)._rest

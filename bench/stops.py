@@ -11,18 +11,20 @@ import orjson
 from bench.config import chat_body, client_headers
 from bench.inprocess import bench_table, provider_answers
 from gateway.api.body import parse_json
-from gateway.api.door import authenticate, headers_of, request_id_of, sighting_of
-from gateway.api.headers import response_lines
-from gateway.api.stream import ChunkEncoder
+from gateway.api.caller.authentication import authenticate
+from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
+from gateway.api.dialects.openai_chat import ChunkEncoder
+from gateway.api.response_headers import response_lines
 from gateway.execution.deadline import Deadline
-from gateway.execution.send import request_head
+from gateway.execution.upstream_request import upstream_request
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import AttemptRecord, Record
 from gateway.policy.fence import still_permitted
-from gateway.policy.location import resolve
 from gateway.policy.routing import decide
-from gateway.service.journey import find_assistant
+from gateway.service.assistants import find_assistant
+from gateway.service.chat_service import AnswerStyle
+from gateway.service.location import locate
 from gateway.telemetry.log import log_requests
 from providers.auth import apply
 from providers.chat import StreamEvent
@@ -57,13 +59,13 @@ def _scope() -> dict[str, object]:
 def _door() -> Iterator[Stop]:
     table, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
     visitor = headers_of(scope)
-    client, sighting = authenticate(table, visitor), sighting_of(table, visitor)
+    caller = read_caller(table, visitor)
     value = parse_json(body)
     yield Stop("headers", lambda: headers_of(scope))
     yield Stop("request id", lambda: request_id_of(visitor))
     yield Stop("key", lambda: authenticate(table, visitor))
-    yield Stop("what the edge says", lambda: sighting_of(table, visitor))
-    yield Stop("location", lambda: resolve(table, client, sighting))
+    yield Stop("caller", lambda: read_caller(table, visitor))
+    yield Stop("location", lambda: locate(table, caller))
     yield Stop("deadline", lambda: Deadline.start(600, 55))
     yield Stop("parse the JSON", lambda: parse_json(body))
     yield Stop("decode the request", lambda: decode_request(value))
@@ -71,13 +73,14 @@ def _door() -> Iterator[Stop]:
 
 def _plan_and_send() -> Iterator[Stop]:
     table, visitor = bench_table(), headers_of(_scope())
-    client = authenticate(table, visitor)
-    location = resolve(table, client, sighting_of(table, visitor))
+    caller = read_caller(table, visitor)
+    client, location = caller.client, locate(table, caller).location
     request = decode_request(parse_json(chat_body("assistant", stream=False)))
     needs, assistant = needs_of(request), find_assistant(table, client, "assistant")
     step = _first_step(decide(table, assistant, location, needs, {}, 0.0).outcome)
     deployment = step.deployment
     adapter, target = deployment.adapter, deployment.target
+    credential = (("authorization", "Bearer k"),)
     wire = adapter.build_request(request, target)
     response = _response("JSON")
     completion = read_answer(adapter, response, target)
@@ -95,7 +98,7 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
-    yield Stop("check what the adapter wrote", lambda: request_head(deployment.origin, wire))
+    yield Stop("check what the adapter wrote", lambda: upstream_request(step.permit, wire, 5.0, credential))
     yield Stop("a time limit", _pass_a_time_limit)
     yield Stop("read the answer", lambda: read_answer(adapter, response, target))
     yield Stop("write the answer", lambda: orjson.dumps(encode_completion(completion, completion.model)))
@@ -145,4 +148,4 @@ def _stream(deployment: Deployment, response: WireResponse, words: str) -> Itera
 
     events = read()
     yield Stop(f"read {words}", read)
-    yield Stop(f"write {words}", lambda: ChunkEncoder(False, "chatcmpl-bench").encode(events))
+    yield Stop(f"write {words}", lambda: ChunkEncoder(AnswerStyle(), "chatcmpl-bench").encode(events))

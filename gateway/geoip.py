@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 import maxminddb
 
 from gateway.files import open_file
-from gateway.model.signals import AddressReport
+from gateway.model.location import AddressReport
 
 _MAX_BYTES = 1024 * 1024 * 1024
 _REMEMBERED = 16_384

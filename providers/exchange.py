@@ -7,7 +7,6 @@ is its adapter's to read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
@@ -19,6 +18,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.folding import fold, unfold
 from providers.made_call_ids import named_by_moment, with_named_calls
 from providers.stops import StopTrimmer, stops_left_in, trimmed
+from providers.streaming import TextReader, has_shortcuts
 from providers.values import changer
 from providers.wire import WireResponse
 
@@ -93,6 +93,7 @@ class AnswerReader:
         form = _form_of(head.headers.get("content-type", ""))
         if 200 <= head.status < 300 and form not in ("html", "json"):
             self._parser = adapter.stream_parser(target)
+        self._shortcuts = self._parser if has_shortcuts(self._parser) else None
         self._stop = stop
         left_in = stops_left_in(adapter, stop) if stop else ()
         self._trimmer = StopTrimmer(left_in) if left_in else None
@@ -120,21 +121,15 @@ class AnswerReader:
         # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
         return (Heartbeat(),)
 
-    @property
-    def lone_text(self) -> Callable[[bytes], bytes | None] | None:
-        """What tells, from now on, whether a piece is one more text and nothing else, if the parser has such a way.
+    def text_reader(self) -> TextReader | None:
+        """See `providers.streaming.StreamShortcuts`: None before the answer begins, and while stop words are sought."""
+        if self._shortcuts is None or not self._opened or self._trimmer is not None:
+            return None
+        return self._shortcuts.text_reader()
 
-        See `RelayingParser.lone_text`.
-        """
-        return getattr(self._parser, "lone_text", None) if self._opened and self._trimmer is None else None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing but the end of the answer is missing, as far as the parser has a way to tell.
-
-        See `EventStreamParser.is_whole`.
-        """
-        return getattr(self._parser, "is_whole", False)
+    def is_complete(self) -> bool:
+        """See `providers.streaming.StreamShortcuts`."""
+        return self._shortcuts is not None and self._shortcuts.is_complete()
 
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""

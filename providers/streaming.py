@@ -7,15 +7,16 @@ Error frames are the format's to recognise; framing, `[DONE]`, garbage, bounds a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
+from providers.adapter import StreamParser
 from providers.assembly import Assembler
 from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, loads
 from providers.sse import MAX_LINE_BYTES, SseComment, SseParser
 
-__all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun"]
+__all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
 
 _MOST_AT_ONCE = 256 * 1024
 """Bytes that are cut into items together. A whole body may be fed in one piece, and each of its lines be a comment."""
@@ -31,6 +32,30 @@ ReadRun = Callable[[list[Any], int], int]
 
 What is no `bytes` among them is none; must not raise on any bytes.
 """
+
+TextReader = Callable[[bytes], bytes | None]
+"""Returns the text of a piece that is one more chunk of choice 0's text and nothing else, still escaped; else None.
+
+A piece whose text is used must not be fed to the parser, whose state it does not change.
+"""
+
+
+@runtime_checkable
+class StreamShortcuts(Protocol):
+    """Optional methods of a `StreamParser` that save its caller work. A parser without them gets every piece."""
+
+    def text_reader(self) -> TextReader | None:
+        """Return what recognises a piece with one text; None if this stream must be fed piece by piece."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Whether every choice has had its finish, so that only the usage and the end mark are missing."""
+        ...
+
+
+def has_shortcuts(parser: StreamParser | None) -> TypeGuard[StreamShortcuts]:
+    """Whether the parser has both methods. Its class is asked, because that answer is cached."""
+    return issubclass(type(parser), StreamShortcuts)
 
 
 class EventStreamParser:
@@ -63,9 +88,12 @@ class EventStreamParser:
         elif not self._assembler.done:
             self._take(self._sse.feed_plainly(data), at_end=False)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every choice has had its finish, so that nothing but the usage and the end mark is missing."""
+    def text_reader(self) -> TextReader | None:
+        """See StreamShortcuts: an event of any format may be more than one text."""
+        return None
+
+    def is_complete(self) -> bool:
+        """See StreamShortcuts."""
         return self._assembler.whole
 
     def begin(self) -> None:

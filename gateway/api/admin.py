@@ -8,10 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.api.admin_control import Control, Guard, readiness, readiness_word
-from gateway.api.on_demand import OnDemand
-from gateway.api.plain import Answer, answer_json
-from gateway.api.probe import Application, Probe, ProbesFirst, alive
-from gateway.api.unread import CloseUnread
+from gateway.api.body import CloseUnread
+from gateway.api.raw_responses import (
+    Application,
+    LazyApplication,
+    Probe,
+    ProbesFirst,
+    RawResponse,
+    alive,
+    json_response,
+)
 
 
 def build_admin(control: Control, guard: Guard) -> Application:
@@ -23,20 +29,20 @@ def build_admin(control: Control, guard: Guard) -> Application:
 
         return build_admin_routes(control, guard, probes)
 
-    return CloseUnread(ProbesFirst(probes, OnDemand(rest)))
+    return CloseUnread(ProbesFirst(probes, LazyApplication(rest)))
 
 
 def _probes(control: Control, guard: Guard) -> dict[str, Probe]:
-    async def ready(scope: Any) -> Answer:
+    async def ready(scope: Any) -> RawResponse:
         guard.check(scope["headers"])
         status = await control.status()
-        return answer_json(readiness(status), 200 if readiness_word(status) == "ready" else 503)
+        return json_response(readiness(status), 200 if readiness_word(status) == "ready" else 503)
 
-    async def metrics(scope: Any) -> Answer:
+    async def metrics(scope: Any) -> RawResponse:
         guard.check(scope["headers"])
         accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
         body, kind = await control.metrics(accept.decode("latin-1"))
-        return Answer(body, kind=kind)
+        return RawResponse(body, kind=kind)
 
     return {
         "/healthz": Probe(alive),

@@ -14,14 +14,14 @@ from starlette.routing import Route
 from gateway.api.admin_control import Control, Guard, reload_report, unavailable_by_deployment
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
-from gateway.api.probe import Probe
 from gateway.api.public_routes import NO_TELEMETRY, add_errors, named_assistant
+from gateway.api.raw_responses import Probe
 from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.decision import Unavailable
+from gateway.model.location import Reports
 from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
-from gateway.policy.location import Sighting
-from gateway.service.explain import explain, sighting_from
-from gateway.service.journey import AssistantNotFound, assistants_of
+from gateway.service.assistants import AssistantNotFound, assistants_of
+from gateway.service.explain import PlainRequest, explain, reports_from
 from providers.territories import TerritoryError
 
 _LONGEST_NAME = 120
@@ -134,7 +134,7 @@ def _explain(
     found = _assistant(table, caller, assistant)
     # What no worker asks is asked by nobody; what some don't, by the others.
     everywhere = _everywhere(status.workers)
-    explained = explain(table, caller, _sighting(territory), found, everywhere, status.at_s, user=user)
+    explained = explain(PlainRequest(table, caller, _reports(territory), found, status.at_s, everywhere, user))
     unwell = {
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
@@ -163,9 +163,9 @@ def _assistant(table: ConfigVersion, caller: Client | None, name: str | None) ->
         raise ApiError("model_not_found", f"there is no assistant of that name{whose}; {hint}", "assistant") from None
 
 
-def _sighting(territory: str | None) -> Sighting:
+def _reports(territory: str | None) -> Reports:
     try:
-        return sighting_from(territory) if territory is not None else Sighting()
+        return reports_from(territory) if territory is not None else Reports()
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
 

@@ -1,17 +1,22 @@
-"""A request's body: taken within bounds of size and time, and read as JSON within bounds of depth and of values."""
+"""Read a request's body within bounds of size and time, and parse its JSON within bounds of depth and of values.
+
+A body in which an object has one name twice is refused: one reader takes the first value, another the last (RFC 8259,
+section 4), so that what a proxy has checked would not be what the gateway asks.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 
-from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
-from gateway.api.names import check_names
 from gateway.execution.deadline import Deadline
+from gateway.model.caller import RequestHeaders
 from providers.chat import ChatRequest
 from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
 from providers.codec.plain_request import plain_request
@@ -28,10 +33,14 @@ _LITTLE_BYTES = 64 * 1024
 _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
-# orjson has a bound of its own for nesting, far behind ours, and calls what is beyond it no JSON, in these words.
+# orjson has a bound of its own for nesting, far above ours, and reports what exceeds it as invalid JSON in these words.
 _OF_NESTING = frozenset({"depth limit exceeded", "failed to allocate memory"})
 _FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
+_MAX_BYTES_TO_NAME = 1024 * 1024
+_PLAIN_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 Receive = Callable[[], Awaitable[Any]]
+_Message = dict[str, Any]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 class ClientGone(Exception):
@@ -39,7 +48,7 @@ class ClientGone(Exception):
 
 
 class BodyLimits:
-    """How many bytes of bodies this worker holds at once."""
+    """Counts the bytes of all bodies that this worker holds, and bounds them."""
 
     def __init__(self, most_bytes: int = MAX_BODIES_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -52,12 +61,48 @@ class BodyLimits:
         self._held_bytes += count
 
     def give_back(self, count: int) -> None:
-        """These bytes are let go of."""
+        """Uncount bytes that are not held any more."""
         self._held_bytes -= count
 
 
+class BodyLease:
+    """The body of one request, whose bytes count against `BodyLimits` until the lease is released.
+
+    A `with` block releases it. Releasing it earlier, once nothing holds the request any more, is allowed.
+
+    Attributes:
+        size_bytes: The length of the body.
+    """
+
+    __slots__ = ("_body", "_held_bytes", "_limits", "size_bytes")
+
+    def __init__(self, body: bytes, limits: BodyLimits) -> None:
+        """`limits` has counted the body already."""
+        self._body = body
+        self._limits = limits
+        self.size_bytes = self._held_bytes = len(body)
+
+    def take(self) -> bytes:
+        """Return the body and forget it, so that it is freed as soon as it is parsed."""
+        body, self._body = self._body, b""
+        return body
+
+    def release(self) -> None:
+        """Uncount the body. Does nothing the second time."""
+        if self._held_bytes:
+            self._limits.give_back(self._held_bytes)
+            self._held_bytes = 0
+
+    def __enter__(self) -> BodyLease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held_bytes:
+            self.release()
+
+
 class StreamLimit:
-    """How many streams this worker has at once, from the call to the provider on."""
+    """Counts the streams that this worker has open, from the call to the provider on, and bounds them."""
 
     def __init__(self, most: int = MAX_STREAMS) -> None:
         self.open = 0
@@ -70,12 +115,12 @@ class StreamLimit:
         self.open += 1
 
     def give_back(self) -> None:
-        """One has ended."""
+        """Uncount a stream that has ended."""
         self.open -= 1
 
 
-def check_content_headers(visitor: Visitor) -> None:
-    """Raise ApiError for a body that can't be JSON as it is, or is announced too large."""
+def check_content_headers(visitor: RequestHeaders) -> None:
+    """Raise ApiError for a body that is not announced as plain JSON, or is announced as too large."""
     headers = visitor.headers
     if headers.get(b"content-type") != _JSON or b"content-type" in visitor.repeated:
         _check_kind(visitor)
@@ -83,13 +128,13 @@ def check_content_headers(visitor: Visitor) -> None:
         value.strip().lower() != b"identity" for value in visitor.values(b"content-encoding")
     ):
         raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
-    # The server has refused two lengths, and one that is no number.
+    # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
     if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
 
 
-def _check_kind(visitor: Visitor) -> None:
+def _check_kind(visitor: RequestHeaders) -> None:
     kinds = visitor.values(b"content-type")
     if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON:
         told = ", ".join(visitor.all(b"content-type"))[:60]
@@ -104,8 +149,12 @@ def _too_large() -> ApiError:
 
 
 async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) -> bytes:
-    """The whole body, for whose bytes there was room: give them back. Raises ApiError (request_too_large,
-    request_timeout, overloaded) or ClientGone."""
+    """Read the whole body. Its bytes are counted against `limits`; give them back.
+
+    Raises:
+        ApiError: request_too_large, request_timeout or overloaded.
+        ClientGone: The client left meanwhile.
+    """
     pieces: list[bytes] = []
     size = held = 0
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
@@ -123,7 +172,7 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
                 held = size
                 pieces.append(piece)
                 if not message.get("more_body", False):
-                    held = 0  # by now the caller's to give back
+                    held = 0  # from now on the caller gives them back
                     return b"".join(pieces) if len(pieces) > 1 else piece
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
@@ -132,15 +181,14 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
 
 
 def announces_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a body follows these headers, their names in lower case. (Two lengths the parser has refused.)"""
+    """Whether a body follows these headers, whose names are in lower case. (The parser has refused two lengths.)"""
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def is_little(unread: Visitor) -> bool:
-    """Whether the body that nobody will read is so small that reading over it costs less than another connection, or
-    there is none.
+def is_little(unread: RequestHeaders) -> bool:
+    """Whether there is no body, or one so small that skipping it costs less than a new connection.
 
-    One that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
+    A body that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
     """
     if not announces_body(unread.headers):
         return True
@@ -151,7 +199,8 @@ def is_little(unread: Visitor) -> bool:
 
 
 async def drain(receive: Receive) -> None:
-    """Read what the client still sends, within bounds: closing on unread bytes would reset away our answer."""
+    """Read what the client still sends, within bounds. Closing on unread bytes would send a reset that can destroy the
+    answer on its way."""
     size = 0
     try:
         async with asyncio.timeout(_DRAIN_TIME_S):
@@ -165,19 +214,19 @@ async def drain(receive: Receive) -> None:
 
 
 def read_request(body: bytes) -> ChatRequest:
-    """The request of a body; raises ApiError as `parse_json` does, and what `decode_request` raises."""
+    """Parse and decode a body; raises ApiError as `parse_json` does, and what `decode_request` raises."""
     value = _parsed(body)
     request = plain_request(value, MAX_MESSAGES)
     if request is None:
-        # One in the plain form has three levels, and isn't asked.
+        # A request in the plain form has three levels, so only other requests are checked.
         _check_depth(body, value)
     check_names(body, value)
     return request if request is not None else decode_any_request(value)
 
 
 def parse_json(body: bytes) -> object:
-    """The parsed body; raises ApiError with the line and column of a mistake, for nesting that is too deep, or for a
-    name that an object has twice."""
+    """Parse a body; raises ApiError with the line and column of a mistake, for nesting that is too deep, or for a name
+    that an object has twice."""
     value = _parsed(body)
     _check_depth(body, value)
     check_names(body, value)
@@ -203,7 +252,7 @@ def _parsed(body: bytes) -> object:
 
 
 def _check_depth(body: bytes, value: object) -> None:
-    # Fewer opening brackets than levels can't be too deep, and spares almost every request the walk.
+    # A body with fewer opening brackets than levels cannot be too deep. This spares almost every request the walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise _too_deep()
 
@@ -217,7 +266,7 @@ def _no_json(error: orjson.JSONDecodeError) -> str:
 
 
 def _no_utf8(body: bytes) -> str | None:
-    """Where the body is no UTF-8, which orjson says without its place."""
+    """Describe where the body is not UTF-8; None if it is. orjson reports this without the place."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -238,3 +287,108 @@ def _is_too_deep(value: object) -> bool:
             return False
         level = below
     return any(isinstance(item, dict | list) for item in level)
+
+
+def check_names(body: bytes, value: object) -> None:
+    """Raise ApiError (invalid_request) if the body has a name that its parsed value lacks, because it is there twice.
+
+    A colon follows each name. The body and its value have the same number of colons inside texts, so all colons are
+    counted without telling the two kinds apart. What the official SDKs write equals what orjson writes and needs no
+    count.
+    """
+    again = orjson.dumps(value)
+    if again != body and _count_colons(body) != again.count(b":"):
+        place = _path_of_repeated_name(body) if len(body) <= _MAX_BYTES_TO_NAME else None
+        told = "an object in the body has the same name twice" if place is None else f"`{place}` is there twice"
+        raise ApiError("invalid_request", f"{told}: give it once", param=place)
+
+
+def _count_colons(body: bytes) -> int:
+    """Count the colons of this JSON, with those that a text has as `\\u003a`, as orjson never writes them."""
+    count = body.count(b":")
+    if b"u003a" in body or b"u003A" in body:
+        # Remove backslashes in pairs, as they are read: one that is left escapes what follows it.
+        escapes = body.replace(rb"\\", b"")
+        count += escapes.count(rb"\u003a") + escapes.count(rb"\u003A")
+    return count
+
+
+class _RepeatedName(dict[str, Any]):
+    """A parsed object in which `name` stands twice."""
+
+    name = ""
+
+
+def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice, seen = _RepeatedName(found), set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            twice.name = name
+            break
+        seen.add(name)
+    return twice
+
+
+def _path_of_repeated_name(body: bytes) -> str | None:
+    """Return the path of a name that stands twice, in the form of `param`; None if a name in it is not plain."""
+    try:
+        left: list[tuple[str | None, object]] = [("", json.loads(body, object_pairs_hook=_read_pairs))]
+    except RecursionError:
+        # The value that was replaced by the second one counted against no bound.
+        return None
+    while left:
+        place, value = left.pop()
+        if isinstance(value, _RepeatedName):
+            return _join_path(place, value.name)
+        if isinstance(value, dict):
+            left += [(_join_path(place, name), item) for name, item in value.items()]
+        elif isinstance(value, list):
+            left += [(None if place is None else f"{place}[{index}]", item) for index, item in enumerate(value)]
+    return None
+
+
+def _join_path(place: str | None, name: str) -> str | None:
+    if place is None or not _PLAIN_NAME.fullmatch(name):
+        return None
+    return f"{place}.{name}" if place else name
+
+
+class CloseUnread:
+    """ASGI middleware that closes the connection of a request that was answered before its body was read.
+
+    Unauthenticated or oversized requests are not read to the end, and their clients get the answer all the same.
+    """
+
+    def __init__(self, app: Callable[[Any, Receive, _Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: _Send) -> None:
+        """Pass the request on. If its body was left unread, close the connection after the answer."""
+        if scope["type"] != "http" or not announces_body(dict(scope["headers"])):
+            await self._app(scope, receive, send)
+            return
+        is_read = is_closing = False
+
+        async def received() -> _Message:
+            nonlocal is_read
+            message: _Message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def sent(message: _Message) -> None:
+            nonlocal is_closing
+            if message["type"] == "http.response.start" and not is_read:
+                is_closing = True
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            if not is_closing or message["type"] == "http.response.start" or message.get("more_body", False):
+                await send(message)
+                return
+            # The answer leaves first. Then the rest of the body is read, within bounds: a reset would overtake it.
+            await send({**message, "more_body": True})
+            await drain(receive)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app(scope, received, sent)

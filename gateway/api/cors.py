@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.api.errors import ApiError, encode_error
-from gateway.api.plain import send_whole
+from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
 
 Receive = Callable[[], Awaitable[Any]]
@@ -74,7 +74,7 @@ async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[byt
         refusal = ApiError("permission_denied", "pages of this origin may not call: it is not in `cors.origins`")
         body = orjson.dumps(encode_error(refusal))
         kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await send_whole(send, refusal.status, [*kind, vary], body)
+        await send_bytes(send, refusal.status, [*kind, vary], body)
         return
     asked = headers.get(b"access-control-request-headers", b"")[:_MAX_ASKED_BYTES].lower()
     names = {name.strip() for name in asked.split(b",")}
@@ -86,4 +86,4 @@ async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[byt
     ]
     if taken := sorted(name for name in names if _MAY_SEND.fullmatch(name)):
         pairs.append((b"access-control-allow-headers", b", ".join(taken)))
-    await send_whole(send, 204, pairs, b"")
+    await send_bytes(send, 204, pairs, b"")

@@ -1,7 +1,8 @@
 """Every error that a client can get: the outward codes, their status and type, in one table.
 
 ApiError          what is shown to a client; carries the code
-└── made from     InvalidRequest and UnsupportedFeature (400), Refused (routing), AssistantNotFound, PlanExhausted
+└── made from     InvalidRequest and UnsupportedFeature (400), Refused (routing), AssistantNotFound, PlanExhausted,
+                  LimitReached
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
-from gateway.execution.run import PlanExhausted
 from gateway.model.consent import ConsentRequest
+from gateway.model.decision import Refused
 from gateway.model.record import AttemptRecord
-from gateway.service.journey import AssistantNotFound, Refused
+from gateway.service.assistants import AssistantNotFound
+from gateway.usage.client_limits import LimitReached
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
 STATUS: dict[str, int] = {
@@ -124,6 +127,8 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return _from_not_found(error)
         case Refused():
             return _from_refusal(error)
+        case LimitReached():
+            return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case PlanExhausted():
             return _from_exhausted(error, attempts, quoting=quoting)
     return ApiError("internal_error", "something went wrong inside the gateway; the request id finds it in the log")
@@ -170,7 +175,7 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
         # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
         message = f"{message}: {failure.detail[:500]}"
     # Nobody asks a key that is benched: who comes back before finds what it has found now.
-    benched_s = RULES[failure.kind].bench_s
+    benched_s = RULES[failure.kind].cooldown_s
     retry_after_s = (failure.retry_after_s or benched_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
     # What has no place now may have one soon: SDKs shall ask again.
     headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}

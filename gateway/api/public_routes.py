@@ -14,24 +14,24 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from gateway.api.caller.authentication import FailedKeyLimiter
+from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
 from gateway.api.chat import CHAT_PATH, ChatEndpoint
-from gateway.api.consent import consent_said
-from gateway.api.door import Visitor, headers_of, request_id_of
 from gateway.api.errors import ApiError
-from gateway.api.guesses import KeyGuesses
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_PLACE, HEALTH_OPERATIONS, RESPONSES, SECURITY
-from gateway.api.person import told_user
-from gateway.api.place import locate, sighted
-from gateway.api.plain import error_answer, method_refused
-from gateway.api.probe import Probe
+from gateway.api.raw_responses import Probe, error_response, method_not_allowed
+from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
-from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
-from gateway.policy.location import Sighting
+from gateway.policy.caller import consent_said, explain_user
 from gateway.policy.refusals import not_offered
+from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
+from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
-from gateway.service.explain import explain
-from gateway.service.journey import AssistantNotFound, Journeys, Refused, assistants_of, find_assistant, not_found
+from gateway.service.explain import PlainRequest, explain
+from gateway.service.location import Located
+from providers.failures import InvalidRequest
 
 _CHAT = "POST /v1/chat/completions"
 
@@ -110,7 +110,7 @@ _AssistantName = Annotated[str | None, Query(description="A name; the only assis
 
 
 def build_routes(
-    journeys: Journeys, chat: ChatEndpoint, probes: Mapping[str, Probe], receipts: ReceiptSource | None, version: str
+    service: ChatService, chat: ChatEndpoint, probes: Mapping[str, Probe], receipts: ReceiptSource | None, version: str
 ) -> FastAPI:
     """The FastAPI application; the chat endpoint and the probes stand in it as they are."""
     # FastAPI's own /docs loads its page from a CDN: here it is served from the package, with no network.
@@ -124,20 +124,20 @@ def build_routes(
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
-    _add_models(app, journeys, chat.guesses)
-    _add_explain(app, journeys, chat.guesses)
-    _add_disclosure(app, journeys, chat.guesses)
-    _add_receipts(app, journeys, receipts, chat.guesses)
-    add_errors(app, hint_for, lambda: journeys.current().blocked_by)
-    _document(app, journeys.current().demo)
+    _add_models(app, service, chat.limiter)
+    _add_explain(app, service, chat.limiter)
+    _add_disclosure(app, service, chat.limiter)
+    _add_receipts(app, service, receipts, chat.limiter)
+    add_errors(app, hint_for, lambda: service.current().blocked_by)
+    _document(app, service.current().demo)
     return app
 
 
-def _visit(request: Request, journeys: Journeys, guesses: KeyGuesses) -> tuple[ConfigVersion, Visitor, Client | None]:
-    table = journeys.current()
-    visitor = headers_of(request.scope)
-    request.state.told = {"x-request-id": request_id_of(visitor), "x-gateway-table": table.version}
-    return table, visitor, guesses.authenticate(table, visitor)
+def _visit(request: Request, service: ChatService, limiter: FailedKeyLimiter) -> tuple[ConfigVersion, Caller]:
+    table = service.current()
+    headers = headers_of(request.scope)
+    request.state.told = {"x-request-id": request_id_of(headers), "x-gateway-table": table.version}
+    return table, read_caller(table, headers, limiter)
 
 
 def _tell_place(request: Request, location: Location) -> dict[str, str]:
@@ -149,18 +149,19 @@ def _tell_place(request: Request, location: Location) -> dict[str, str]:
     return told
 
 
-def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
+def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     def entry(name: str) -> dict[str, object]:
         return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
 
     async def asked(request: Request) -> tuple[dict[str, Assistant], Region, dict[str, str]]:
         """What this caller may ask by every name that works, where it is, and the headers that say so."""
-        table, visitor, client = _visit(request, journeys, guesses)
-        location, refused = locate(table, client, await sighted(table, visitor, journeys.signals))
-        told = _tell_place(request, location)
-        if refused is not None or location.region is None:
-            raise refused or Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        return assistants_of(table, client), location.region, told
+        table, caller = _visit(request, service, limiter)
+        found = await service.locations.locate(table, caller)
+        told = _tell_place(request, found.location)
+        region = found.check().region
+        if region is None:
+            raise Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+        return assistants_of(table, caller.client), region, told
 
     @app.get("/v1/models", tags=["models"], summary="The assistants that this caller can ask, where it is")
     async def models(request: Request) -> JSONResponse:
@@ -181,7 +182,7 @@ def _add_models(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
         return JSONResponse(entry(name), headers=told)
 
 
-def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
+def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/explain", tags=["explain"], summary="Who would answer this caller, and why")
     async def explain_here(
         request: Request,
@@ -190,38 +191,28 @@ def _add_explain(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
             str | None, Query(description="Who the person is: decides their side of a weighted step.")
         ] = None,
     ) -> JSONResponse:
-        table, visitor, client = _visit(request, journeys, guesses)
-        sighting = await sighted(table, visitor, journeys.signals)
-        found, told = _asked_about(request, table, client, sighting, assistant)
-        health = journeys.runner.health.snapshot(table)
-        said, (name, known) = consent_said(table, client, visitor, sighting), told_user(client, visitor, sighting)
-        explained = explain(
-            table,
-            client,
-            sighting,
-            found,
-            health,
-            journeys.clock(),
-            user=name or user,
-            reveal_model=found.reveal_model,
-            to_operator=False,
-            said=said,
-        )
+        table, caller = _visit(request, service, limiter)
+        located = await service.locations.locate(table, caller)
+        found, told = _asked_about(request, table, caller.client, located, assistant)
+        health = service.executor.health.snapshot(table)
+        said, (name, known) = consent_said(table, caller, located.claim), explain_user(caller, located.claim)
+        asked = PlainRequest(table, caller.client, located.reports, found, service.clock(), health, name or user, said)
+        explained = explain(asked, reveal_model=found.reveal_model, to_operator=False)
         return JSONResponse({**explained, **known}, headers=told)
 
 
-def _add_disclosure(app: FastAPI, journeys: Journeys, guesses: KeyGuesses) -> None:
+def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/disclosure", tags=["disclosure"], summary="The public names and numbers that an app must show")
     async def disclosure(
         request: Request,
         assistant: _AssistantName = None,
     ) -> JSONResponse:
-        table, visitor, client = _visit(request, journeys, guesses)
-        sighting = await sighted(table, visitor, journeys.signals)
-        found, told = _asked_about(request, table, client, sighting, assistant)
-        health = journeys.runner.health.snapshot(table)
-        languages = visitor.one(b"accept-language")
-        shown = disclose(table, client, sighting, found, health, journeys.clock(), languages)
+        table, caller = _visit(request, service, limiter)
+        located = await service.locations.locate(table, caller)
+        found, told = _asked_about(request, table, caller.client, located, assistant)
+        health = service.executor.health.snapshot(table)
+        asked = PlainRequest(table, caller.client, located.reports, found, service.clock(), health)
+        shown = disclose(asked, caller.accept_language)
         return JSONResponse(shown, headers=told)
 
 
@@ -233,13 +224,15 @@ class ReceiptSource(Protocol):
         ...
 
 
-def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptSource | None, guesses: KeyGuesses) -> None:
+def _add_receipts(
+    app: FastAPI, service: ChatService, receipts: ReceiptSource | None, limiter: FailedKeyLimiter
+) -> None:
     @app.get("/v1/receipts/{id}", tags=["receipts"], summary="What became of a request of this caller, signed")
     async def receipt(request: Request, id: str) -> JSONResponse:
-        _, _, client = _visit(request, journeys, guesses)
+        _, caller = _visit(request, service, limiter)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
-        found = await receipts.find(id, client.name if client is not None else None)
+        found = await receipts.find(id, caller.client.name if caller.client is not None else None)
         if found is None:
             raise ApiError(
                 "not_found", "there is no receipt of that id for this caller; one is kept within two seconds"
@@ -248,17 +241,16 @@ def _add_receipts(app: FastAPI, journeys: Journeys, receipts: ReceiptSource | No
 
 
 def _asked_about(
-    request: Request, table: ConfigVersion, client: Client | None, sighting: Sighting, name: str | None
+    request: Request, table: ConfigVersion, client: Client | None, located: Located, name: str | None
 ) -> tuple[Assistant, dict[str, str]]:
     """See named_assistant, and _tell_place. A place that gets no answer is told so of an unknown name too, as its
     requests are."""
-    location, refused = locate(table, client, sighting)
-    told = _tell_place(request, location)
+    told = _tell_place(request, located.location)
     try:
         return named_assistant(table, client, name), told
     except AssistantNotFound:
-        if refused is not None:
-            raise refused from None
+        if located.refusal is not None:
+            raise Refused(located.refusal) from None
         raise
 
 
@@ -275,7 +267,7 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     `blocked_by` names the page of who refuses by law or policy."""
 
     def respond(request: Request, error: Exception) -> Response:
-        answer = error_answer(request.scope, error, blocked_by())
+        answer = error_response(request.scope, error, blocked_by())
         # Only the public listener's requests are somebody's, from somewhere.
         told = {**getattr(request.state, "told", {}), **answer.headers}
         return Response(answer.body, answer.status, told, answer.kind)
@@ -287,7 +279,7 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
         status = error.status_code if isinstance(error, HTTPException) else 500
         if status == 405:
             allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-            return respond(request, method_refused(request.method, allowed))
+            return respond(request, method_not_allowed(request.method, allowed))
         if status == 404:
             return respond(request, ApiError("not_found", f"there is nothing at this path; {hint(request.url.path)}"))
         return respond(request, ApiError("invalid_request", str(getattr(error, "detail", error))))
@@ -300,6 +292,7 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     app.add_exception_handler(ApiError, on_domain)
     app.add_exception_handler(AssistantNotFound, on_domain)
     app.add_exception_handler(Refused, on_domain)
+    app.add_exception_handler(InvalidRequest, on_domain)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Exception, on_domain)

@@ -14,31 +14,29 @@ from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import CHAT_PATH, ChatEndpoint
 from gateway.api.cors import crossing
-from gateway.api.ledger import Ledger
-from gateway.api.limits import ClientLimits
-from gateway.api.on_demand import OnDemand
-from gateway.api.probe import Application, ProbesFirst, health_probes
+from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.receipts import Keeping, open_receipt_service
-from gateway.execution.attempt import Caller
 from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
-from gateway.execution.load import Limiter, Load
-from gateway.execution.run import Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import ServiceFailed, Services
-from gateway.execution.transports import LeanTransport, Transport
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.service_client import ServiceClient, ServiceFailed
+from gateway.execution.transport import PoolTransport, Transport
+from gateway.execution.upstream_client import UpstreamClient
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.service.journey import Journeys
-from gateway.service.shadows import Shadows
-from gateway.service.signals import Signals
+from gateway.service.chat_service import ChatService, PromptUses
+from gateway.service.location import LocationService
+from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.telemetry.batching import Batcher, Ended
 from gateway.telemetry.log import dropped_lines, log_prompt, log_requests, logger
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace_export import Delivery, Tracer
+from gateway.usage.client_limits import ClientLimits
+from gateway.usage.quota_store import QuotaStore
 from providers.retry_after import retry_after_s
 from providers.wire import WireRequest
 
@@ -66,7 +64,7 @@ class Telemetry:
         self.metrics = Metrics()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self.flush = self.metrics.settle = gathering.flush
-        self._services = Services(transport)
+        self._services = ServiceClient(transport)
         self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
 
         def keep(record: Record) -> None:
@@ -112,15 +110,15 @@ class ShadowWiring:
     def __init__(
         self,
         current: Callable[[], ConfigVersion],
-        sender: Sender,
+        transport: Transport,
         health: Health,
-        load: Load,
+        load: ConcurrencyLimiters,
         metrics: Metrics,
         state_dir: Path | None,
     ) -> None:
         self._store: ShadowStore | None = None
         self._is_lost = False
-        self.shadows: Shadows | None = None
+        self.shadows: ShadowTraffic | None = None
         if state_dir is not None:
             from gateway.state.shadows import ShadowStore
 
@@ -128,7 +126,8 @@ class ShadowWiring:
             count = partial(metrics.count, "gateway_shadow_requests_total")
             took = partial(metrics.time, "gateway_shadow_answer_seconds")
             keep = partial(self._keep, self._store)
-            self.shadows = Shadows(current, Caller(sender), health, keep, count, took, load)
+            sink = ShadowSink(keep, count, took)
+            self.shadows = ShadowTraffic(current, UpstreamClient(transport), health, sink, load)
 
     async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
         try:
@@ -153,7 +152,7 @@ _Receive = Callable[[], Any]
 _Send = Callable[[Any], Any]
 
 
-_OF_LIMITERS: Mapping[str, Callable[[Limiter], float]] = {
+_OF_LIMITERS: Mapping[str, Callable[[ConcurrencyLimiter], float]] = {
     "gateway_concurrency_limit": lambda limiter: limiter.limit,
     "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
     "gateway_concurrency_queued": lambda limiter: limiter.queued,
@@ -163,7 +162,7 @@ _OF_LIMITERS: Mapping[str, Callable[[Limiter], float]] = {
 def transport_named(name: str) -> Transport:
     """`lean`: our own pool. `httpx`: httpx's transport, verified TLS, no proxy from the environment, no redirects."""
     if name == "lean":
-        return LeanTransport()
+        return PoolTransport()
     from gateway.execution.httpx_transport import plain_httpx
 
     return plain_httpx()
@@ -186,7 +185,7 @@ class Gateway:
         self,
         table: ConfigVersion,
         transport: Transport | None = None,
-        ledger: Ledger | None = None,
+        ledger: QuotaStore | None = None,
         state_dir: Path | None = None,
         keeping: Keeping | None = None,
         consent_key: bytes | None = None,
@@ -194,22 +193,27 @@ class Gateway:
     ) -> None:
         self.table = table
         self.is_draining = False
-        transport = transport or LeanTransport()
-        self._sender = Sender(transport)
+        transport = transport or PoolTransport()
+        self._transport = transport
         self._receipts = open_receipt_service(keeping, lambda: self.table) if keeping is not None else None
         take = self._receipts.take if self._receipts is not None else None
         self._observing = Telemetry(lambda: self.table, transport, take)
-        self._health = Health(told=self._tell_of_breaker)
-        self._signals = Signals(Services(transport), _warn_of_location)
-        ledger = ledger or Ledger()
-        load = Load(ledger.seat, ledger.seats)
-        self._runner = Runner(self._sender, self._health, load)
-        journeys = Journeys(lambda: self.table, self._runner, self._signals, consent_key=consent_key)
+        self._health = Health(on_breaker_change=self._tell_of_breaker)
+        self._locations = LocationService(ServiceClient(transport), _warn_of_location)
+        ledger = ledger or QuotaStore()
+        limiters = ConcurrencyLimiters(ledger.seat, ledger.seats)
+        self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._observing.metrics
-        self._shadowing = ShadowWiring(lambda: self.table, self._sender, self._health, load, self.metrics, state_dir)
-        self._chat = ChatEndpoint(
-            journeys, self._observing.observe, ClientLimits(ledger), self._shadowing.shadows, most_requests, log_prompt
+        self._shadowing = ShadowWiring(lambda: self.table, transport, self._health, limiters, self.metrics, state_dir)
+        service = ChatService(
+            lambda: self.table,
+            self._executor,
+            self._locations,
+            ClientLimits(ledger),
+            consent_key=consent_key,
+            uses=PromptUses(self._shadowing.shadows, log_prompt),
         )
+        self._chat = ChatEndpoint(service, self._observing.observe, most_requests)
         # A function, as calls go: an object is called by way of its type.
         self._ask = self._chat.__call__
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
@@ -219,21 +223,21 @@ class Gateway:
             self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         for name, read in _OF_LIMITERS.items():
-            self.metrics.live_rows[name] = partial(load.rows, read)
+            self.metrics.live_rows[name] = partial(limiters.rows, read)
         probes = health_probes(lambda: self.is_draining)
 
         def rest() -> Application:
             from gateway.api.public_routes import build_routes
 
-            return build_routes(journeys, self._chat, probes, self._receipts, __version__)
+            return build_routes(service, self._chat, probes, self._receipts, __version__)
 
-        self._rest = ProbesFirst(probes, OnDemand(rest))
+        self._rest = ProbesFirst(probes, LazyApplication(rest))
 
     def activate(self, table: ConfigVersion) -> None:
         """Switch all new requests to this table; running ones keep theirs."""
         self.table = table
-        self._runner.keep(table)
-        self._signals.prepare(table.location)
+        self._executor.prune(table)
+        self._locations.prepare(table.location.rules)
 
     def _tell_of_breaker(self, deployment: str, breaker: Breaker, for_s: float) -> None:
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
@@ -281,14 +285,14 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._signals.prepare(self.table.location)
+                self._locations.prepare(self.table.location.rules)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._shadowing.aclose()
                 await self._observing.aclose()
                 if self._receipts is not None:
                     await self._receipts.aclose()
-                await self._signals.aclose()
-                await self._sender.aclose()
+                await self._locations.aclose()
+                await self._transport.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

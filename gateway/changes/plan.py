@@ -9,8 +9,10 @@ from typing import Literal, TypeVar
 from gateway.model.approval import Approval
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
+from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText
 from gateway.model.route import deployments_of, step_text
+from gateway.policy.location import SignalLocator
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
 
@@ -166,7 +168,7 @@ def shown(value: object) -> str:
     return str(value)
 
 
-NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {})
+NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
 """What is before the first table."""
 
 

@@ -19,7 +19,7 @@ from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
     from gateway.model.config_version import Assistant, Client, ConfigVersion
-    from gateway.policy.location import Sighting
+    from gateway.model.location import Reports
 
 
 _OK, _REFUSED = 0, 1
@@ -76,18 +76,17 @@ def _lacking_simulators(table: ConfigVersion) -> list[str]:
 
 def explain(options: argparse.Namespace) -> int:
     """Say who would answer a caller, and why."""
+    from gateway.service.explain import PlainRequest, explain_text
     from gateway.service.explain import explain as explained
-    from gateway.service.explain import explain_text
 
     table = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).table
     client = _client(table, options.client)
     assistant = _assistant(table, client, options.assistant)
-    sighting = _sighting(table, options.place)
+    request = PlainRequest(table, client, _reports(table, options.place), assistant, time.time(), user=options.user)
     if options.json:
-        told = explained(table, client, sighting, assistant, {}, time.time(), user=options.user)
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(explained(request), indent=2, ensure_ascii=False))
     else:
-        print(explain_text(table, client, sighting, assistant, time.time(), options.user))
+        print(explain_text(request))
     return _OK
 
 
@@ -115,7 +114,7 @@ def _client(table: ConfigVersion, name: str | None) -> Client | None:
 
 
 def _assistant(table: ConfigVersion, client: Client | None, name: str | None) -> Assistant:
-    from gateway.service.journey import AssistantNotFound, assistants_of, find_assistant
+    from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
 
     names = sorted({assistant.name for assistant in assistants_of(table, client).values()})
     if name is None and len(names) != 1:
@@ -128,20 +127,20 @@ def _assistant(table: ConfigVersion, client: Client | None, name: str | None) ->
         raise CommandError(f"there is no assistant {error.name!r}; {hint}") from None
 
 
-def _sighting(table: ConfigVersion, place: str | None) -> Sighting:
-    """What a trusted edge would bring, with a note where no edge could."""
-    from gateway.policy.location import Sighting
-    from gateway.service.explain import sighting_from
+def _reports(table: ConfigVersion, place: str | None) -> Reports:
+    """Return what a trusted edge would report, and print a note where no edge can."""
+    from gateway.model.location import Reports
+    from gateway.service.explain import reports_from
     from providers.territories import TerritoryError
 
     if place is None:
-        return Sighting()
+        return Reports()
     try:
-        sighting = sighting_from(place)
+        reports = reports_from(place)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
-    if "edge_header" not in table.location.signals:
+    if "edge_header" not in table.location.rules.signals:
         print("gateway: --from has no effect: `edge_header` is not among `location.signals`", file=sys.stderr)
-    elif not table.location.edges:
+    elif not table.location.rules.edges:
         print("gateway: this config trusts no edge (`location.edges`), so no request can bring --from", file=sys.stderr)
-    return sighting
+    return reports

@@ -137,10 +137,9 @@ def check(options: argparse.Namespace) -> int:
 async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
     from gateway.assembly.application import transport_named
     from gateway.config.problems import visible
-    from gateway.execution.attempt import Caller
     from gateway.execution.deadline import Deadline
     from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
-    from gateway.execution.send import Sender
+    from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
     from providers.chat import ChatRequest, UserMessage, text_of
     from providers.failures import ProviderFailed
@@ -167,7 +166,8 @@ async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
     deadline = Deadline.start(bounds.total_s, bounds.commit_s)
     try:
         step = Step(deployment, permit, dropped)
-        answer = await Caller(Sender(log)).attempt(step, secret, request, bounds, deadline, limit_s=bounds.commit_s)
+        options = AttemptOptions.within(bounds.commit_s, request, bounds)
+        answer = await UpstreamClient(log).send(step, secret, options, deadline)
         said = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
         status, verdict = _OK, f"it answered: {said!r}"
     except ProviderFailed as error:

@@ -42,8 +42,8 @@ def render_matrix(table: ConfigVersion, days: Days | None = None) -> str:
         lines += _region(region, table)
     if table.blocked.included:
         lines += _wrapped("  blocked: ", str(table.blocked))
-    if table.location.country_only:
-        countries = ", ".join(sorted(table.location.country_only))
+    if table.location.rules.country_only:
+        countries = ", ".join(sorted(table.location.rules.country_only))
         lines += _wrapped("  believed without their part: ", countries)
     lines += _unplaced(table)
     for name, assistant in table.assistants.items():
@@ -65,13 +65,13 @@ def _cell(table: ConfigVersion) -> Iterator[str]:
 
 def _unplaced(table: ConfigVersion) -> Iterator[str]:
     """A file as `gateway init` writes it compiles, and refuses everybody: whoever reads this should know why."""
-    location, clients = table.location, table.clients.values()
+    location, clients = table.location.rules, table.clients.values()
     told = (
         location.unknown != "refuse",
         any(client.region is not None for client in clients),
         "assertion" in location.signals and any("territory" in client.may_assert for client in clients),
         "edge_header" in location.signals and bool(location.edges),
-        "claim" in location.signals or "geoip" in location.signals,
+        table.location.needs_lookup,
     )
     if not any(told):
         mend = "bind a client to a `region`, or set up an edge, a claim or `geoip`"

@@ -84,18 +84,9 @@ def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencyS
     """The bound of one deployment; None is none."""
     if section is None:
         return None
-    given = section.model_fields_set
-    if not section.adaptive:
-        if section.limit is None:
-            findings.error(path, "bounds nothing", "give it a `limit`, or `adaptive: true`")
-        for name in sorted({"min", "max"} & given):
-            findings.error((*path, name), "belongs to `adaptive: true`", "remove it, or let the limit adapt")
-        return Concurrency(section.limit or 1, section.queue, seconds(section.wait))
-    if section.limit is not None:
-        findings.error((*path, "limit"), "an adaptive limit has `min` and `max`", "remove `limit`, or `adaptive`")
-    if section.min > section.max:
-        findings.error((*path, "min"), f"is more than `max` ({section.max})", "it must be at most that")
-    return Concurrency(section.max, section.queue, seconds(section.wait), least=min(section.min, section.max))
+    if section.limit is None:
+        findings.error(path, "bounds nothing", "give it a `limit`")
+    return Concurrency(section.limit or 1, section.queue, seconds(section.wait))
 
 
 _T = TypeVar("_T", bound=Hashable)

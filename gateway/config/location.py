@@ -1,22 +1,39 @@
-"""How a caller's place is decided: signals, trusted edges, and what to do where they are silent or disagree."""
+"""Compile the section `location`: the signals, trusted edges, the claim issuer and the GeoIP database."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from gateway.config.loading import Document
+from gateway.config.field_types import age_s
+from gateway.config.loading import CheckedFiles, Document, key_file
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.schema.location import EdgeSecretSection, EdgeSection, LocationSection
+from gateway.config.schema.location import ClaimSection, EdgeSecretSection, EdgeSection, GeoIpSection, LocationSection
 from gateway.config.secret_references import Resolution, secret_at
-from gateway.config.signals import compile_claim, compile_geoip
+from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
-from gateway.model.edge import Edge, EdgeSecret, LocationRules, Network, Signal
+from gateway.model.location_rules import (
+    ClaimRules,
+    Edge,
+    EdgeSecret,
+    GeoIpRules,
+    KeyFile,
+    KeySource,
+    KeyUrl,
+    LocationRules,
+    Network,
+    SharedKey,
+    SignalName,
+)
+from gateway.policy.location import SIGNALS, SignalLocator
 from providers.auth import Secret
 from providers.territories import parent
 
+_CLAIM: KeyPath = ("location", "claim")
+_GEOIP: KeyPath = ("location", "geoip")
+_DAY_S = 86_400.0
 _ANY_PEER = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _DEMO_EDGE = Edge(_ANY_PEER, "cf-ipcountry")
 _REFUSE = "refuse"
@@ -24,8 +41,8 @@ _REFUSE = "refuse"
 
 def compile_location(
     draft: Draft, findings: Findings, document: Document, regions: Regions, *, demo: bool
-) -> LocationRules:
-    """The rules of a draft; in demo mode every peer is an edge."""
+) -> SignalLocator:
+    """Compile the section `location` of a draft. In demo mode every peer is an edge."""
     section = draft.config.location
     path: KeyPath = ("location",)
     _check_unknown(draft, findings, section.unknown)
@@ -36,41 +53,47 @@ def compile_location(
     )
     _check_overlaps(findings, edges)
     claim, geoip = section.claim, section.geoip
-    return LocationRules(
+    rules = LocationRules(
         signals=_signals(draft, findings, section),
         edges=(_DEMO_EDGE,) if demo else edges,
         conflict=section.conflict,
         unknown=section.unknown,
-        claim=compile_claim(findings, claim, document.references, document.looks) if claim is not None else None,
-        geoip=compile_geoip(findings, geoip, document.looks) if geoip is not None else None,
-        # Of an edge with a secret it is the secret that is trusted: others may send from its networks.
+        claim=_claim(findings, claim, document.references, document.looks) if claim is not None else None,
+        geoip=_geoip(findings, geoip, document.looks) if geoip is not None else None,
+        # An edge with a secret is trusted for its secret: other hosts may send from its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
     )
+    return SignalLocator(rules)
 
 
-def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[Signal, ...]:
-    """Those that are listed and set up; a finding for each that is only one of the two."""
-    place: KeyPath = ("location", "signals")
+def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[SignalName, ...]:
+    """Return the signals that are listed and set up, with a finding for each that is only one of the two."""
+    path: KeyPath = ("location", "signals")
     listed = section.signals
     if len(set(listed)) < len(listed):
-        findings.error(place, "a signal is named twice", "remove one")
-    sections = {"claim": section.claim, "geoip": section.geoip}
+        findings.error(path, "a signal is named twice", "remove one")
+    # The sections by their keys. A list is set up even if it is empty.
+    sections = {"edges": section.edges, "claim": section.claim, "geoip": section.geoip}
+    set_up: list[SignalName] = []
     for index, name in enumerate(listed):
-        written = "signals" in section.model_fields_set and not draft.is_broken("location", name)
-        if written and name in sections and sections[name] is None:
+        key = SIGNALS[name].section
+        if key is None or sections[key] is not None:
+            set_up.append(name)
+        elif "signals" in section.model_fields_set and not draft.is_broken("location", key):
             message = f"has no effect: `{name}` is not set up"
-            findings.warn((*place, index), message, f"write `location.{name}`, or remove it here")
-    used = {"edge_header": section.edges, **sections}
-    for name, key in (("edge_header", "edges"), ("claim", "claim"), ("geoip", "geoip")):
-        if used[name] and name not in listed and not (name == "edge_header" and "geoip" in listed):
-            findings.warn(("location", key), f"has no effect: `{name}` is not among `location.signals`")
-    if "geoip" in listed and section.geoip is not None:
+            findings.warn((*path, index), message, f"write `location.{key}`, or remove it here")
+    for name, signal in SIGNALS.items():
+        # Edges serve `geoip` too.
+        is_used = name in listed or (signal.section == "edges" and "geoip" in listed)
+        if signal.section is not None and sections[signal.section] and not is_used:
+            findings.warn(("location", signal.section), f"has no effect: `{name}` is not among `location.signals`")
+    if "geoip" in set_up:
         for index, edge in enumerate(section.edges):
             if edge.client_ip is None:
                 message = "tells no address, so that `geoip` says nothing of those who come through it"
                 findings.warn(("location", "edges", index), message, "name the header with the address: `client_ip`")
-    return tuple(name for name in listed if sections.get(name, True) is not None)
+    return tuple(set_up)
 
 
 def _country_only(findings: Findings, words: list[str], regions: Regions) -> frozenset[str]:
@@ -160,3 +183,73 @@ def _secret(
         hint = found.hint or "without it nobody could prove that they are the edge; set it, or remove `secret`"
         findings.error(place, f"{found.source or 'the secret'} {problem}", hint)
     return EdgeSecret(section.header.lower(), found.secret or Secret(""))
+
+
+def _claim(
+    findings: Findings, section: ClaimSection, references: Mapping[str, Resolution], files: Mapping[str, CheckedFiles]
+) -> ClaimRules | None:
+    """Compile the rules of claims, or None where they are wrong."""
+    shared = [name for name in section.algorithms if name.startswith("HS")]
+    if section.secret is not None and len(shared) < len(section.algorithms):
+        findings.error((*_CLAIM, "algorithms"), "with a `secret` only HS256, HS384 and HS512 can be used")
+    if section.secret is None and shared:
+        message = f"{', '.join(shared)} would take a public key for a secret"
+        findings.error((*_CLAIM, "algorithms"), message, "leave it out, or configure a `secret` instead of `jwks`")
+    if (section.jwks is None) == (section.secret is None):
+        findings.error(_CLAIM, "needs `jwks` or a `secret`, and not both", "public keys (`jwks`) are the better choice")
+        return None
+    if section.secret is not None:
+        keys: KeySource | None = _claim_secret(findings, section.secret, max(shared, default="HS256"), references)
+    else:
+        keys = _key_set(findings, section.jwks or "", files)
+    if keys is None:
+        return None
+    algorithms, members = frozenset(section.algorithms), (section.territory, section.preferences, section.consents)
+    return ClaimRules(section.issuer, section.audience, algorithms, keys, *members)
+
+
+def _key_set(findings: Findings, jwks: str, files: Mapping[str, CheckedFiles]) -> KeySource | None:
+    place = (*_CLAIM, "jwks")
+    if path := key_file(jwks):
+        if (look := files.get(path)) is not None and look.problem:
+            findings.warn(place, f"the file {look.problem}", "until it can be read, every claim is refused")
+        return KeyFile(path)
+    if "://" not in jwks:
+        findings.error(place, "is neither a URL nor the whole path of a file", "such as https://issuer.example/jwks")
+        return None
+    service = read_service(findings, place, jwks)
+    return KeyUrl(service.permit, service.path) if service is not None else None
+
+
+def _claim_secret(
+    findings: Findings, text: str, algorithm: str, references: Mapping[str, Resolution]
+) -> KeySource | None:
+    place = (*_CLAIM, "secret")
+    found = secret_at(findings, place, text, references, "CLAIM_SECRET")
+    if problem := found.mistake or found.missing:
+        findings.error(place, f"{found.source or 'the secret'} {problem}", found.hint or "set it, or remove `claim`")
+    if found.secret is None:
+        return None
+    # RFC 7518, section 3.2: a key as long as the hash.
+    least = int(algorithm[2:]) // 8
+    if not found.is_stand_in and len(found.secret.reveal()) < least:
+        findings.error(place, f"is shorter than {least} characters, which {algorithm} needs", "make a longer one")
+    return SharedKey(found.secret)
+
+
+def _geoip(findings: Findings, section: GeoIpSection, files: Mapping[str, CheckedFiles]) -> GeoIpRules:
+    """Compile the rules of the GeoIP database."""
+    place = (*_GEOIP, "path")
+    most_s = age_s(section.max_age)
+    look = files.get(section.path)
+    if key_file(section.path) is None:
+        findings.error(place, "must be the whole path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
+    elif look is not None and look.problem:
+        findings.warn(place, f"the file {look.problem}", "until it can be read, `geoip` says nothing")
+    elif look is not None and look.age_s > most_s:
+        message = f"the database is {look.age_s / _DAY_S:.0f} days old by its own date, more than `max_age`"
+        findings.warn(place, message, "`geoip` says nothing until it is replaced by a newer one")
+    elif look is not None and look.age_s < -_DAY_S:
+        message = f"the database is from a day {-look.age_s / _DAY_S:.0f} days ahead, by its own date"
+        findings.warn(place, message, "`geoip` says nothing until that day: is the clock of this machine right?")
+    return GeoIpRules(section.path, most_s)

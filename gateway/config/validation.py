@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -66,7 +66,17 @@ UNSUPPORTED_KEYS = frozenset(
         "moderation",
     }
 )
-"""Keys, wherever they stand."""
+"""Keys that are planned, wherever they stand."""
+
+
+_USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
+
+
+REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
+    for key in ("adaptive", "min", "max")
+}
+"""Keys that an earlier version had, by their section and name: what is wrong, and what replaces them."""
 
 
 _NOT_YET = "is not supported by this version yet"
@@ -132,6 +142,10 @@ def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     key = str(path[-1])
     if key in validation.UNSUPPORTED_KEYS:
         return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
+    removed = validation.REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
+    if removed is not None:
+        message, hint = removed
+        return ShapeError(path, message, hint, at_key=True)
     names = _keys_at(path[:-1], root)
     hint = choice_hint(key, names)
     return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.evaluate.items import Item, RecordedAnswer, answer_of, filtered_by
-from gateway.execution.attempt import Answer as Begun
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.run import PlanExhausted, Runner
-from gateway.execution.send import Sender
-from gateway.execution.transports import Transport
+from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.transport import Transport
+from gateway.execution.upstream_client import Answer as Begun
 from gateway.model.config_version import Assistant, ConfigVersion, Region, Resilience
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
@@ -136,8 +135,8 @@ class CandidateClient:
         self.region = region
         self._clock = clock
         self._of_people = of_people
-        self._sender = Sender(transport)
-        self._runner = Runner(self._sender, Health())
+        self._transport = transport
+        self._runner = PlanExecutor(transport, Health())
         patient = replace(table.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts_per_deployment=_RETRIES, attempts_total=_RETRIES)
         self._once = replace(patient, attempts_per_deployment=1, attempts_total=1)
@@ -171,7 +170,8 @@ class CandidateClient:
         record = Record("evaluation", started_at, self.table.version)
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
-            begun = await self._runner.run(plan, request, bounds, deadline, record, self._still_allowed)
+            context = ExecutionContext(bounds, deadline, record, self._still_allowed)
+            begun = await self._runner.run(plan, request, context)
             return await _read(begun, started_at)
         except PlanExhausted as error:
             timing = Timing(time.monotonic() - started_at)
@@ -186,7 +186,7 @@ class CandidateClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._sender.aclose()
+        await self._transport.aclose()
 
 
 async def _read(begun: Begun, started_at: float) -> Asked:

@@ -16,7 +16,7 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.evaluate.candidate_client import CandidateClient
 from gateway.evaluate.statistics import quantile
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from providers.chat import ChatRequest, UserMessage
 from providers.registry import load_registry
 from providers.simulator.registry import load_dialects
@@ -108,7 +108,7 @@ class Blank:
                 origin = (await stack.enter_async_context(server)).origin
             text = _CONFIG.format(dialect=_DIALECT, origin=origin)
             table = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).table
-            asker = CandidateClient(table, table.assistants["blank"], table.regions["here"], LeanTransport())
+            asker = CandidateClient(table, table.assistants["blank"], table.regions["here"], PoolTransport())
             stack.push_async_callback(asker.aclose)
             blank = cls(asker)
             await blank._first_s()  # a connection is made once

@@ -34,7 +34,7 @@ from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.simulation import BLANK, simulators
 from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.work_queue import Budget, SpendReached
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.policy.routing import off
@@ -230,7 +230,7 @@ async def _evaluate(
     blank: str | None,
 ) -> int:
     region = table.regions[order.region]
-    asker = CandidateClient(table, assistant, region, LeanTransport())
+    asker = CandidateClient(table, assistant, region, PoolTransport())
     standings = [standing_of(table, assistant, region, candidate) for candidate in candidates]
     if judge is not None and (refused := standing_of(table, assistant, region, judge).refused) is not None:
         raise OptionsError(f"the judge {judge.name} may not be asked: {refused}")

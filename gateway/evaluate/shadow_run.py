@@ -43,7 +43,7 @@ from gateway.evaluate.shadow_scores import (
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import SuiteFile
 from gateway.evaluate.work_queue import SpendReached
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.shadow import ShadowRecord
@@ -140,7 +140,7 @@ async def _score(
     kept: Sequence[Recorded],
 ) -> int:
     region = table.regions[order.region]
-    asker = CandidateClient(table, assistant, region, LeanTransport(), of_people=True)
+    asker = CandidateClient(table, assistant, region, PoolTransport(), of_people=True)
     if judge is not None:
         _permitted(asker, judge)
     key = {

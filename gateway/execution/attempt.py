@@ -1,194 +1,211 @@
-"""One call to one deployment: built, signed, sent, and read until the answer begins."""
+"""One attempt: a call of a plan to one deployment, its state, and how it is made.
+
+An `Attempt` is in one of five states. It starts as RUNNING and changes once:
+
+    state      entered by                                             then
+    ---------  -----------------------------------------------------  ------------------------------------------------
+    RUNNING    the attempt begins: ticket of the breaker, slot, key
+    ANSWERED   a whole answer, or the first event of a stream         ticket: success; a stream takes over both ticket
+                                                                      and slot
+    FAILED     the provider failed                                    ticket: failure if it counts, else released
+    WITHDRAWN  the step is no longer allowed, nothing was sent        ticket released; it becomes a skipped step
+    ABANDONED  the client left, or the other attempt of a hedge       ticket released: it shows nothing about the
+               answered                                               provider
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from gateway.execution.deadline import Deadline
-from gateway.execution.fold import BoundedReply, whole_of, whole_of_body
-from gateway.execution.identity import pseudonymous
-from gateway.execution.redaction import redacted, redacting
-from gateway.execution.reply import Reply
-from gateway.execution.send import Sender
-from gateway.execution.stream import AnswerStream, LiveStream
-from gateway.execution.transports import TURN_BYTES, Withdrawn
+from gateway.execution.breaker import Breaker
+from gateway.execution.concurrency_limiter import Slot
+from gateway.execution.deadline import Clock, Deadline
+from gateway.execution.latency import LatencyTracker
+from gateway.execution.upstream_client import Answer, AttemptOptions, as_stream, folds
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from providers.adapter import STREAM_OPTIONS
-from providers.auth import Secret, credential
-from providers.chat import ChatCompletion, ChatRequest
-from providers.classify import MESSAGES
-from providers.exchange import AnswerReader, comes_in_events, read_answer
-from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import with_sayable_choice, without_parameters
-from providers.needs import PLACES
-from providers.own_fields import own_field
-from providers.wire import WireRequest
+from gateway.model.record import AttemptRecord
+from providers.auth import Secret
+from providers.chat import ChatRequest
+from providers.failures import Failure, FailureKind
+from providers.fitting import thinks_unseen
+from providers.values import maker
 
-StillAllowed = Callable[[Step], str | None]
-"""Why a step of the plan may not be asked any more; None if it may."""
-
-_LARGE_BYTES = 64 * 1024
-# For the body of a refusal, whose status has already come.
-_REFUSAL_S = 2.0
-_REMEDIES = {
-    STREAM_OPTIONS: "`stream_options: false` on the deployment leaves it out",
-    "stream": "`fold: false` on the deployment asks for one JSON",
-}
+_record = maker(AttemptRecord)
 
 
-@dataclass(slots=True)
-class Answer:
-    """Who answers, and the answer: whole, or a stream that has begun."""
+class AttemptState(Enum):
+    """The states of an attempt, see the module."""
+
+    RUNNING = auto()
+    ANSWERED = auto()
+    FAILED = auto()
+    WITHDRAWN = auto()
+    ABANDONED = auto()
+
+
+_RUNNING = AttemptState.RUNNING
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt, with what it holds: a key, a slot, and a ticket of the breaker.
+
+    Attributes:
+        ticket: None if the deployment has no breaker, or the breaker gave no ticket.
+        is_hedge: It was started because another attempt was slow.
+        answer: Set in ANSWERED.
+        failure: Set in FAILED.
+        ended_at: When it left RUNNING.
+    """
 
     step: Step
-    completion: ChatCompletion | None = None
-    stream: AnswerStream | None = None
+    secret: Secret | None
+    options: AttemptOptions = field(repr=False)
+    started_at: float
+    clock: Clock = field(repr=False)
+    breaker: Breaker | None
+    ticket: int | None
+    slot: Slot | None
+    is_hedge: bool = False
+    state: AttemptState = _RUNNING
+    answer: Answer | None = None
+    failure: Failure | None = None
+    ended_at: float = 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """How long it ran."""
+        return self.ended_at - self.started_at
+
+    @property
+    def was_silent(self) -> bool:
+        """Whether it failed because the provider did not answer in time."""
+        return self.failure is not None and self.failure.kind is FailureKind.SILENT
+
+    def answered(self, answer: Answer) -> None:
+        """The answer has begun (a stream) or is complete. A stream holds the slot until its end."""
+        self._leave_running(AttemptState.ANSWERED)
+        self.answer = answer
+        stream, breaker, slot = answer.stream, self.breaker, self.slot
+        if breaker is not None and self.ticket is not None:
+            if stream is None:
+                breaker.succeeded(self.ticket, self.ended_at)
+            else:
+                stream.tell(breaker.outcome(breaker.begun(self.ticket), self.clock))
+        if slot is not None:
+            if stream is None:
+                slot.release()
+            else:
+                stream.hold(slot.release)
+
+    def failed(self, failure: Failure, *, counts: bool) -> None:
+        """The provider failed. `counts`: the failure counts for the breaker."""
+        self._leave_running(AttemptState.FAILED)
+        self.failure = failure
+        if counts and self.breaker is not None and self.ticket is not None:
+            self.breaker.failed(self.ticket, self.ended_at, failure.message)
+        elif self.breaker is not None and self.ticket is not None:
+            self.breaker.released(self.ticket)
+        if self.slot is not None:
+            self.slot.release()
+
+    def withdrawn(self) -> None:
+        """The step is no longer allowed, and nothing was sent."""
+        self._leave_running(AttemptState.WITHDRAWN)
+        self._release()
+
+    def abandon(self) -> None:
+        """Its result is no longer wanted. Does nothing if it has ended."""
+        if self.state is _RUNNING:
+            self._leave_running(AttemptState.ABANDONED)
+            self._release()
+
+    def to_record(self, *, lost: bool = False) -> AttemptRecord:
+        """Return the attempt as it is recorded, once it has ended. `lost`: another one answered first."""
+        deployment = self.step.deployment
+        return _record(
+            deployment.name,
+            deployment.provider,
+            deployment.model,
+            self.duration_s,
+            self.failure,
+            self.started_at,
+            deployment.places,
+            self.is_hedge,
+            lost,
+        )
+
+    def _leave_running(self, state: AttemptState) -> None:
+        """The only transitions are those from RUNNING."""
+        if self.state is not _RUNNING:
+            raise RuntimeError(f"an attempt that is {self.state.name} cannot become {state.name}")
+        self.state = state
+        self.ended_at = self.clock()
+
+    def _release(self) -> None:
+        if self.breaker is not None and self.ticket is not None:
+            self.breaker.released(self.ticket)
+        if self.slot is not None:
+            self.slot.release()
 
 
-class Caller:
-    """Makes calls over one sender. `clock` is Unix time, for signatures."""
-
-    def __init__(self, sender: Sender, clock: Callable[[], float] = time.time) -> None:
-        self._sender = sender
-        self._clock = clock
-
-    async def attempt(
-        self,
-        step: Step,
-        secret: Secret | None,
-        request: ChatRequest,
-        bounds: Resilience,
-        deadline: Deadline,
-        limit_s: float,
-        head_s: float | None = None,
-        timer: Deadline | None = None,
-        still_allowed: StillAllowed | None = None,
-    ) -> Answer:
-        """One call to one deployment, within `limit_s` until the answer begins; raises ProviderFailed, or Withdrawn
-        where nothing was sent because it isn't allowed any more.
-
-        head_s: the limit of the answer's head, where it is another one.
-        timer: measures these where this is another task than the deadline's.
-        """
-        deployment = step.deployment
-        sent, wire = _written(step, request)
-        headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
-        if deployment.headers:
-            headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
-        timer = timer or deadline
-        recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
-        is_large, large = len(wire.body) > _LARGE_BYTES, None
-        try:
-            with timer.limit(limit_s):
-                opening = self._sender.open(step.permit, wire, bounds.connect_s, headers, recheck)
-                # Its bytes are the transport's by now: nobody is to hold them while the provider thinks.
-                del wire
-                if head_s is None:
-                    reply = await opening
-                else:
-                    with timer.limit(head_s):
-                        reply = await opening
-                try:
-                    if reply.is_refusal:
-                        stream = None
-                    elif not request.stream:
-                        response = await reply.read_whole()
-                        if len(response.body) <= TURN_BYTES or not comes_in_events(response):
-                            completion = read_answer(deployment.adapter, response, deployment.target, sent.stop)
-                            return Answer(step, completion)
-                        stream, large = None, response
-                    else:
-                        reading = timer if request.folded else deadline
-                        stream = _live_stream(deployment, reply, request, sent, bounds, reading, is_large)
-                        await stream.begin()
-                except BaseException:
-                    await reply.close()
-                    raise
-        except TimeoutError:
-            raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
-        if large is not None:
-            # It has been answered in time, however long it takes to read that.
-            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop)
-            return Answer(step, await whole_of_body(reader, large.body))
-        if stream is None:
-            raise ProviderFailed(_by_whom(await _refusal(deployment, reply, request, bounds, timer), deployment, sent))
-        if request.folded:
-            return Answer(step, completion=await whole_of(stream, timer))
-        return Answer(step, stream=stream)
-
-
-def _written(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
-    """What this deployment is asked, and that in its provider's words."""
-    deployment = step.deployment
-    try:
-        sent = without_parameters(request, step.dropped) if step.dropped else request
-        if request.tool_choice is not None:
-            sent = with_sayable_choice(sent, deployment.capabilities)
-        if deployment.pseudonym_key is not None:
-            sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
-        return sent, deployment.adapter.build_request(sent, deployment.target)
-    except UnsupportedFeature as error:
-        raise ProviderFailed(_unsayable(error)) from error
-
-
-def _live_stream(
-    deployment: Deployment,
-    reply: Reply,
+def choose_options(
     request: ChatRequest,
-    sent: ChatRequest,
+    step: Step,
     bounds: Resilience,
-    reading: Deadline,
-    is_large: bool,
-) -> LiveStream:
-    """An answer that is read while it comes; `reading` measures its silence."""
-    reader = AnswerReader(deployment.adapter, reply.head, deployment.target, sent.stop)
-    body = BoundedReply(reply) if request.folded else reply
-    # A stream may take minutes, and isn't to hold a large request for as long.
-    redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
-    return LiveStream(body, reader, reading, bounds.idle_s, redact, sent.n or 1)
+    deadline: Deadline,
+    latency: LatencyTracker,
+    left_s: float,
+    is_last_step: bool,
+) -> AttemptOptions:
+    """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent.
+
+    Args:
+        left_s: What is left of the deadline now.
+    """
+    deployment = step.deployment
+    if not request.stream:
+        if not folds(request, deployment, is_last_step=is_last_step):
+            return AttemptOptions.within(left_s, request, bounds)
+        if deployment.fold is None:
+            timeout_s = first_token_timeout_s(deployment, request, bounds)
+            if latency.answers_quickly(deployment, timeout_s, deadline.clock()):
+                options = AttemptOptions.within(min(left_s, timeout_s), request, bounds)
+                options.is_quick = True
+                return options
+        request = as_stream(request)
+    timeout_s = first_token_timeout_s(deployment, request, bounds)
+    if is_last_step:
+        # An earlier folded answer that broke off may have used up the time to the first event. No byte of it was shown.
+        commit_s = max(deadline.left_s(committed=False), timeout_s) if request.folded else left_s
+        return AttemptOptions.within(min(left_s, commit_s), request, bounds)
+    options = AttemptOptions.within(min(left_s, timeout_s), request, bounds)
+    if timeout_s > bounds.first_token_s and deployment.first_token_s is None:
+        # A model that thinks sends its head soon. (A server of one's own, with a time of its own, may queue instead.)
+        options.head_s = bounds.first_token_s
+    return options
 
 
-def _recheck(still_allowed: StillAllowed, step: Step) -> None:
-    """A reload may have come while the connection was made, which takes seconds at worst."""
-    reason = still_allowed(step)
-    if reason is not None:
-        raise Withdrawn(reason)
+def had_time(options: AttemptOptions, step: Step, bounds: Resilience, *, is_last_step: bool) -> bool:
+    """Return whether a silent provider had the time that the configuration gives it. A client may ask for less."""
+    request = options.request
+    if not request.stream and not options.is_quick:
+        return options.limit_s >= bounds.total_s / 2
+    timeout_s = first_token_timeout_s(step.deployment, request, bounds)
+    return options.limit_s >= (min(timeout_s, bounds.first_token_s) if is_last_step else timeout_s)
 
 
-def _unsayable(error: UnsupportedFeature) -> Failure:
-    param = error.param or PLACES.get(error.feature)
-    return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
+def first_token_timeout_s(deployment: Deployment, request: ChatRequest, bounds: Resilience) -> float:
+    """Return the seconds to the first real event: the deployment's own setting, or the general one.
 
-
-async def _refusal(
-    deployment: Deployment, reply: Reply, request: ChatRequest, bounds: Resilience, timer: Deadline
-) -> Failure:
-    """What a status that is no success comes to, with what its body says if that comes soon."""
-    is_whole = request.folded or not request.stream
-    limit_s = min(_REFUSAL_S, bounds.idle_s, timer.left_s(committed=is_whole))
-    try:
-        response = await reply.read_refusal(timer.limit(limit_s))
-        read_answer(deployment.adapter, response, deployment.target)
-    except ProviderFailed as error:
-        return error.failure
-    finally:
-        await reply.close()
-    raise AssertionError("a status that is no success was read as an answer")
-
-
-def _by_whom(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
-    """The failure as the operator's, where it is about a field that stands in everybody's request."""
-    if failure.kind is not FailureKind.INVALID_REQUEST:
-        return failure
-    field = own_field(deployment.adapter, deployment.target, sent, failure)
-    if field is None:
-        return failure
-    kind = FailureKind.FIELD_REFUSED
-    remedy = _REMEDIES.get(field, "it is this provider's in the catalogue, or a site's")
-    detail = f"no client sends `{field}`; {remedy}: {failure.detail}"
-    return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)
+    A model that thinks without showing it has a multiple of the general one.
+    """
+    if deployment.first_token_s is not None:
+        return deployment.first_token_s
+    facts = deployment.target.facts
+    if facts.first_token_factor != 1 and thinks_unseen(request, facts):
+        return bounds.first_token_s * facts.first_token_factor
+    return bounds.first_token_s

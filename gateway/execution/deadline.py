@@ -1,4 +1,7 @@
-"""The time that one request has: made at the door, it only shrinks. All times are monotonic seconds."""
+"""A request's deadline. It is created when the request arrives and can only be shortened.
+
+All times are monotonic seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,28 @@ from typing import Any
 
 Clock = Callable[[], float]
 RESOLUTION_S = 0.001
-"""uvloop's timers count milliseconds: one may fire a little before its time."""
+"""uvloop's timers count milliseconds, so one may fire slightly early."""
 _NEVER = float("inf")
 
 
 class Sweep:
-    """Watches over the deadlines of a process with one timer.
+    """Watches the deadlines of a process with one timer, which fires every `every_s` seconds.
 
-    Nearly all of them end long before their time, and a timer for each, set and taken back, costs ten times what a
-    place in a set does. One whose time has nearly come gets a timer of its own. every_s: how often all are looked at.
+    Nearly all requests end long before their deadline. Setting and cancelling a timer for each costs ten times as much
+    as an entry in a set. A deadline that is near gets a timer of its own.
     """
 
     def __init__(self, every_s: float = 0.5) -> None:
         self._every_s = every_s
         self.soon_s = 2 * every_s
-        """What is nearer than that is none of its business."""
+        """Deadlines that are nearer than this have their own timer."""
         self._watched: set[Deadline] = set()
         self.forget = self._watched.discard
-        """A deadline has ended."""
+        """Stop watching a deadline that has ended."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def watch(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        """See that the deadline looks at its limits when it is time."""
+        """Watch the deadline until it is near."""
         self._watched.add(deadline)
         if self._loop is not loop:
             self._loop = loop
@@ -49,13 +52,14 @@ class Sweep:
 
 
 class Deadline:
-    """Two ends: of everything (`total_at`), and of the wait for the first real event (`commit_at`).
+    """Two times: the end of everything (`total_at`), and of the wait for the first real event (`commit_at`).
 
-    It belongs to its `task`, or else to the one that first asks it for a limit; looking that up is a system call on
-    Python 3.11. All of its limits share one timer, which is left running where it fires too early and looks again.
-    `close` it when the request has ended.
+    It belongs to its `task`, or to the task that first asks it for a limit (looking that up is a system call on Python
+    3.11). All of its limits share one timer. A timer that fires too early is set again. `close` the deadline when the
+    request has ended.
 
-    sweep: watches over it until its time has nearly come. look_at: the loop's time at which it must look at its limits.
+    Attributes:
+        look_at: The loop's time at which it must look at its limits.
     """
 
     __slots__ = (
@@ -102,7 +106,7 @@ class Deadline:
         sweep: Sweep | None = None,
         task: asyncio.Task[Any] | None = None,
     ) -> Deadline:
-        """A deadline that runs from now."""
+        """Return a deadline that starts now."""
         now = clock()
         return cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep, task)
 
@@ -112,15 +116,15 @@ class Deadline:
         self.commit_at = min(self.commit_at, self.total_at)
 
     def recommit(self, commit_s: float) -> None:
-        """Wait for a first real event anew, from now on: an answer that broke off is to be continued."""
+        """Start the wait for the first real event again: an answer that broke off is being continued."""
         self.commit_at = min(self.total_at, self.clock() + commit_s)
 
     def left_s(self, *, committed: bool) -> float:
-        """Seconds until the end that counts: of everything once an answer has begun, else of the wait for it."""
+        """Return the seconds left: until the end if `committed`, else until the answer must have begun."""
         return (self.total_at if committed else self.commit_at) - self.clock()
 
     def is_over(self, *, committed: bool) -> bool:
-        """Whether that end has come, as far as a timer that fires a little early can tell."""
+        """Return whether that time is over, within the timer's resolution."""
         return self.left_s(committed=committed) <= RESOLUTION_S
 
     @property
@@ -137,15 +141,15 @@ class Deadline:
         return task
 
     def limit(self, seconds: float) -> TimeLimit:
-        """`with deadline.limit(seconds): …` raises TimeoutError if the block takes longer."""
+        """Return a context manager that raises TimeoutError if its block takes longer than `seconds`."""
         return TimeLimit(self, seconds, self._task or self._begin())
 
     def apart(self) -> Deadline:
-        """The same one for another task."""
+        """Return the same deadline for another task."""
         return Deadline(self.started_at, self.total_at, self.commit_at, self.clock)
 
     def close(self) -> None:
-        """The request has ended: nothing of it is left to wait for."""
+        """Stop the timer: the request has ended."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -155,7 +159,7 @@ class Deadline:
             self._sweep.forget(self)
 
     def _watch(self, at: float, now: float) -> None:
-        """Look no later than at this time of the loop."""
+        """Look at the limits no later than at this time of the loop."""
         self.look_at = at
         sweep = self._sweep
         if sweep is not None and at > now + sweep.soon_s:
@@ -164,7 +168,7 @@ class Deadline:
             self.watch_itself()
 
     def watch_itself(self) -> None:
-        """Look by a timer of its own, when it is time."""
+        """Set a timer of its own."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(self.look_at, self._look)
@@ -172,8 +176,8 @@ class Deadline:
     def _look(self) -> None:
         """Expire the innermost limit whose time is over, and look again.
 
-        The one around it, over too where the loop has been held up, comes after what follows from the first: the end
-        of a stream's time tells the client so, and only then is the request's over.
+        If the loop was blocked, the limit around it may be over too. It expires after the effects of the inner one: the
+        client is told that the stream's time is over, and only then the request ends.
         """
         self._timer = None
         self.look_at = _NEVER
@@ -194,10 +198,12 @@ class Deadline:
 
 
 class TimeLimit:
-    """`with deadline.limit(seconds): …`: a cheap asyncio.timeout, for one block after another with other `seconds`.
+    """A cheap `asyncio.timeout` that can be entered again with other `seconds`. See `Deadline.limit`.
 
-    A cancellation from elsewhere stays one. left_s: asked when the time is over, for a block that may go on for longer
-    than `seconds` as long as it shows signs of life.
+    A cancellation from elsewhere stays a cancellation.
+
+    Attributes:
+        left_s: Called when the time is over. A block that is making progress may return further seconds.
     """
 
     __slots__ = ("_before", "_deadline", "_task", "at", "expired", "left_s", "outer", "seconds")
@@ -220,7 +226,7 @@ class TimeLimit:
             deadline._watch(at, now)
 
     def goes_on(self) -> bool:
-        """At its end: whether the block may take longer, as `left_s` says."""
+        """Return whether the block may take longer, as `left_s` says."""
         left_s = 0.0 if self.left_s is None else self.left_s()
         if left_s <= RESOLUTION_S:
             return False
@@ -228,7 +234,7 @@ class TimeLimit:
         return True
 
     def expire(self) -> None:
-        """The time is over: end the block."""
+        """End the block: its time is over."""
         self.expired = True
         self._task.cancel()
 

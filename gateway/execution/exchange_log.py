@@ -7,12 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.keys import parts_of
-from gateway.execution.reply import Reply
-from gateway.execution.transports import Credential, Headers, RequestHead, Transport
-from gateway.model.permit import AnyPermit
+from gateway.execution.redaction import parts_of
+from gateway.execution.transport import Transport, UpstreamResponse
+from gateway.execution.upstream_request import Headers, UpstreamRequest
 from providers.auth import Secret
-from providers.transport import Recheck, Tap
+from providers.transport import Tap
 
 _MASK = "(masked)"
 _SHOWN_CHARACTERS = 4096
@@ -34,44 +33,38 @@ class ExchangeLog:
     answer_headers: Mapping[str, str] = field(default_factory=dict)
     answer_body: bytearray = field(default_factory=bytearray)
 
-    async def send(
-        self,
-        permit: AnyPermit,
-        head: RequestHead,
-        credential: Credential,
-        body: bytes,
-        connect_s: float,
-        recheck: Recheck | None = None,
-    ) -> Reply:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """See Transport."""
+        head = request.head
         self.request_line = f"{head.method} {head.origin}{head.target}"
-        self.request_headers, self.request_body = [*head.headers, *credential.headers], body
-        reply = await self.transport.send(permit, head, credential, body, connect_s, recheck)
-        self.status, self.answer_headers = reply.status, reply.headers
-        return _Kept(reply, self.answer_body)
+        self.request_headers = [*head.headers, *request.credential.headers]
+        self.request_body = request.body
+        response = await self.transport.send(request)
+        self.status, self.answer_headers = response.status, response.headers
+        return _LoggedResponse(response, self.answer_body)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self.transport.aclose()
 
 
-class _Kept(Reply):
+class _LoggedResponse(UpstreamResponse):
     """An answer whose first bytes are kept while they are read."""
 
-    __slots__ = ("_bytes", "_reply")
+    __slots__ = ("_bytes", "_response")
 
-    def __init__(self, reply: Reply, kept: bytearray) -> None:
-        self.status, self.headers, self.received_at = reply.status, reply.headers, reply.received_at
-        self._reply = reply
+    def __init__(self, response: UpstreamResponse, kept: bytearray) -> None:
+        self.status, self.headers, self.received_at = response.status, response.headers, response.received_at
+        self._response = response
         self._bytes = kept
 
     async def read(self, _: Tap | None = None) -> bytes:
-        data = await self._reply.read()
+        data = await self._response.read()
         self._bytes += data[: max(_KEPT_BYTES - len(self._bytes), 0)]
         return data
 
     async def close(self) -> None:
-        await self._reply.close()
+        await self._response.close()
 
 
 def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:

@@ -1,9 +1,9 @@
-"""Which deployments, and which of their keys, are not to be asked for a while.
+"""Which deployments, and which of their keys, are not used for some time.
 
-Two ideas, one answer to routing. A failure that says so (a refused key, a spent quota, a rate limit with a time)
-**benches** the key that it concerns, for the model and the place that it was used for; a deployment whose every key is
-benched is passed over. A deployment that keeps failing, whatever the key, has its **breaker** opened (`breaker`). Both
-are kept in this process alone. A reload keeps them, and a deployment is judged as the table that asks has it.
+There are two reasons. A failure that says so (a refused key, a spent quota, a rate limit with a time) starts a
+**cooldown** of the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys
+cool down. The **breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in
+this process only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
 """
 
 from __future__ import annotations
@@ -16,72 +16,70 @@ from dataclasses import dataclass
 
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
-from gateway.execution.pulse import Pulses
+from gateway.execution.latency import LatencyTracker
 from gateway.model.config_version import BreakerRule, ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 
-_Place = tuple[str, str, str]
-_Key = tuple[str, str, str, Secret | None]
+_DeploymentKey = tuple[str, str, str]
+_SecretKey = tuple[str, str, str, Secret | None]
 _NO_KEY = (None,)
 _EARLY_S = 0.002
-"""uvloop's timers count milliseconds: who has waited for a bench's end may come a little before it."""
+"""uvloop's timers count milliseconds: a request that waited for the end of a cooldown may come slightly before it."""
 
 
-def _silent(deployment: str, breaker: Breaker, for_s: float) -> None:
+def _ignore(deployment: str, breaker: Breaker, for_s: float) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _Cooldown:
     until: float
     reason: str
     is_rate_limit: bool
 
 
 class Health:
-    """The benches, the breakers and the pulses of one process. Times are monotonic seconds.
-
-    told: called after each change of a breaker, with the deployment's name and for how long nobody may ask it.
-    """
+    """The cooldowns, the breakers and the latencies of one process. Times are monotonic seconds."""
 
     def __init__(
         self,
         clock: Clock = time.monotonic,
         draw: Callable[[], float] = random.random,
-        told: Callable[[str, Breaker, float], None] = _silent,
+        on_breaker_change: Callable[[str, Breaker, float], None] = _ignore,
     ) -> None:
+        """`on_breaker_change` gets the deployment's name, its breaker, and for how long it admits no attempt."""
         self._clock = clock
         self._draw = draw
-        self._told = told
-        self._breakers: dict[_Place, Breaker] = {}
-        self._troubled: dict[_Place, Breaker] = {}
-        self._benches: dict[_Key, _Bench] = {}
+        self._on_breaker_change = on_breaker_change
+        self._breakers: dict[_DeploymentKey, Breaker] = {}
+        self._not_closed: dict[_DeploymentKey, Breaker] = {}
+        self._cooldowns: dict[_SecretKey, _Cooldown] = {}
         self._turns: dict[str, int] = {}
-        self.pulses = Pulses()
+        self.latency = LatencyTracker()
 
-    def bench(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
-        """Don't ask the deployment with this key for a while; one that is to be left alone for longer stays so."""
+    def cool_down(self, deployment: Deployment, secret: Secret | None, for_s: float, failure: Failure) -> None:
+        """Do not use this key of the deployment for some time. A longer cooldown that is running stays."""
         now = self._clock()
-        # Keys and deployments come and go with the config: what is over must not wait for somebody to ask for it.
-        self._benches = {key: bench for key, bench in self._benches.items() if bench.until > now}
+        # Keys and deployments come and go with the config: drop what is over even if it is never looked up again.
+        self._cooldowns = {key: cooldown for key, cooldown in self._cooldowns.items() if cooldown.until > now}
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
-        key, bench = _key(deployment, secret), _Bench(now + for_s, failure.message, is_rate_limit)
-        # Calls that run side by side fail in any order: a rate limit of a second doesn't lift a refusal of minutes.
-        self._benches[key] = max(bench, self._benches.get(key, bench), key=lambda it: it.until)
+        key, cooldown = _key(deployment, secret), _Cooldown(now + for_s, failure.message, is_rate_limit)
+        # Concurrent calls fail in any order: a rate limit of a second does not end a cooldown of minutes.
+        self._cooldowns[key] = max(cooldown, self._cooldowns.get(key, cooldown), key=lambda it: it.until)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
-        """The keys that are not benched, in the order of the config; `(None,)` for a server without keys."""
+        """Return the keys that do not cool down, in the order of the config; `(None,)` for a server without keys."""
         keys: tuple[Secret | None, ...] = deployment.credentials or _NO_KEY
-        if not self._benches:
+        if not self._cooldowns:
             return keys
-        return tuple(key for key in keys if self._bench_of(deployment, key) is None)
+        return tuple(key for key in keys if self._cooldown_of(deployment, key) is None)
 
     def keys_in_turn(self, deployment: Deployment) -> tuple[Secret | None, ...]:
-        """The usable keys, each call beginning with another one, so that all of them share the work."""
-        if len(deployment.credentials) < 2 and not self._benches:
+        """Return the usable keys. Each call starts with another one, so that they share the work."""
+        if len(deployment.credentials) < 2 and not self._cooldowns:
             return deployment.credentials or _NO_KEY
         keys = self.usable_keys(deployment)
         if len(keys) < 2:
@@ -91,95 +89,96 @@ class Health:
         return keys[start:] + keys[:start]
 
     def next_key(self, deployment: Deployment, used: tuple[Secret | None, ...]) -> Secret | None:
-        """A key that is neither benched nor used up for this request, else the last resort: the first one."""
+        """Return a usable key that this request has not used; if there is none, the first one."""
         keys = self.keys_in_turn(deployment) or deployment.credentials or _NO_KEY
         if len(keys) == 1:
             return keys[0]
         return next((key for key in keys if key not in used), keys[0])
 
     def breaker(self, deployment: Deployment, rule: BreakerRule | None) -> Breaker | None:
-        """The deployment's breaker; None where the config has none."""
+        """Return the deployment's breaker; None if the config has none."""
         if rule is None:
             return None
         return self._breakers.get(deployment.asked_at) or self._add_breaker(deployment.asked_at, rule)
 
-    def _add_breaker(self, place: _Place, rule: BreakerRule) -> Breaker:
-        breaker = self._breakers[place] = Breaker(rule, self._draw, lambda changed: self._changed(place, changed))
+    def _add_breaker(self, key: _DeploymentKey, rule: BreakerRule) -> Breaker:
+        breaker = self._breakers[key] = Breaker(rule, self._draw, lambda changed: self._changed(key, changed))
         return breaker
 
-    def _changed(self, place: _Place, breaker: Breaker) -> None:
-        if self._breakers.get(place) is not breaker:
-            return  # of a table that is no longer the current one
+    def _changed(self, key: _DeploymentKey, breaker: Breaker) -> None:
+        if self._breakers.get(key) is not breaker:
+            return  # of an earlier config version
         if breaker.state is BreakerState.CLOSED:
-            self._troubled.pop(place, None)
+            self._not_closed.pop(key, None)
         else:
-            self._troubled[place] = breaker
-        self._told(place[0], breaker, breaker.held_s(self._clock()))
+            self._not_closed[key] = breaker
+        self._on_breaker_change(key[0], breaker, breaker.blocked_s(self._clock()))
 
     def breaker_states(self) -> Mapping[tuple[str, ...], int]:
-        """By a deployment's name and a state: whether its breaker is in it."""
+        """Return, by a deployment's name and a state, how many of its breakers are in that state."""
         now = self._clock()
-        shown = Counter((place[0], breaker.shown(now)) for place, breaker in self._breakers.items())
-        return {(place[0], str(state)): shown[place[0], state] for place in self._breakers for state in BreakerState}
+        shown = Counter((key[0], breaker.shown_state(now)) for key, breaker in self._breakers.items())
+        return {(key[0], str(state)): shown[key[0], state] for key in self._breakers for state in BreakerState}
 
-    def snapshot(self, table: ConfigVersion) -> Mapping[str, Unavailable]:
-        """The deployments of this table that can't be asked now, by name; mostly empty."""
-        if not self._benches and not self._troubled:
+    def snapshot(self, config: ConfigVersion) -> Mapping[str, Unavailable]:
+        """Return the deployments of this config version that cannot be used now, by name; mostly empty."""
+        if not self._cooldowns and not self._not_closed:
             return {}
-        unwell: dict[str, Unavailable] = {}
-        for name in {key[0] for key in self._benches} | {place[0] for place in self._troubled}:
-            deployment = table.deployments.get(name)
-            if deployment is not None and (found := self.unwell(deployment, table.resilience.breaker)) is not None:
-                unwell[name] = found
-        return unwell
+        found: dict[str, Unavailable] = {}
+        for name in {key[0] for key in self._cooldowns} | {key[0] for key in self._not_closed}:
+            deployment = config.deployments.get(name)
+            if deployment is not None and (why := self.unavailable(deployment, config.resilience.breaker)) is not None:
+                found[name] = why
+        return found
 
-    def unwell(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unavailable | None:
-        """Why the deployment can't be asked now, None if it can: the longer of its bench and its breaker."""
-        benched, held = self._benched(deployment), self._held(deployment) if rule is not None else None
-        if benched is None or held is None:
-            return benched or held
-        return max(benched, held, key=lambda found: found.for_s)
+    def unavailable(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unavailable | None:
+        """Return why the deployment cannot be used now, None if it can: the longer of its cooldown and its breaker."""
+        cooling = self._cooling_down(deployment)
+        blocked = self._blocked(deployment) if rule is not None else None
+        if cooling is None or blocked is None:
+            return cooling or blocked
+        return max(cooling, blocked, key=lambda found: found.for_s)
 
-    def _held(self, deployment: Deployment) -> Unavailable | None:
-        breaker = self._troubled.get(deployment.asked_at)
-        for_s = breaker.held_s(self._clock()) if breaker is not None else 0.0
+    def _blocked(self, deployment: Deployment) -> Unavailable | None:
+        breaker = self._not_closed.get(deployment.asked_at)
+        for_s = breaker.blocked_s(self._clock()) if breaker is not None else 0.0
         if breaker is None or for_s <= 0:
             return None
         return Unavailable(f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}", for_s, by_breaker=True)
 
-    def _benched(self, deployment: Deployment) -> Unavailable | None:
-        if not self._benches:
+    def _cooling_down(self, deployment: Deployment) -> Unavailable | None:
+        if not self._cooldowns:
             return None
-        held: list[_Bench] = []
+        cooldowns: list[_Cooldown] = []
         for key in deployment.credentials or _NO_KEY:
-            bench = self._bench_of(deployment, key)
-            if bench is None:
+            cooldown = self._cooldown_of(deployment, key)
+            if cooldown is None:
                 return None
-            held.append(bench)
-        first = min(held, key=lambda bench: bench.until)
-        limited = all(bench.is_rate_limit for bench in held)
+            cooldowns.append(cooldown)
+        first = min(cooldowns, key=lambda cooldown: cooldown.until)
+        limited = all(cooldown.is_rate_limit for cooldown in cooldowns)
         return Unavailable(f"benched: {first.reason}", first.until - self._clock(), limited)
 
-    def keep(self, table: ConfigVersion) -> None:
-        """Forget what is known of deployments that this table doesn't have, and go by its rule."""
-        rule = table.resilience.breaker
-        here = {it.asked_at for it in table.deployments.values()} if rule is not None else set()
-        self._breakers = {place: breaker for place, breaker in self._breakers.items() if place in here}
-        self._troubled = {place: breaker for place, breaker in self._troubled.items() if place in here}
+    def prune(self, config: ConfigVersion) -> None:
+        """Apply the rule of this config version, and forget deployments that it does not have."""
+        rule = config.resilience.breaker
+        current = {it.asked_at for it in config.deployments.values()} if rule is not None else set()
+        self._breakers = {key: breaker for key, breaker in self._breakers.items() if key in current}
+        self._not_closed = {key: breaker for key, breaker in self._not_closed.items() if key in current}
         for breaker in self._breakers.values():
             if rule is not None:
-                breaker.follow(rule)
-        self.pulses.keep(table.deployments.values())
-        self._turns = {name: turn for name, turn in self._turns.items() if name in table.deployments}
+                breaker.apply_rule(rule)
+        self.latency.prune(config.deployments.values())
+        self._turns = {name: turn for name, turn in self._turns.items() if name in config.deployments}
 
-    def _bench_of(self, deployment: Deployment, secret: Secret | None) -> _Bench | None:
+    def _cooldown_of(self, deployment: Deployment, secret: Secret | None) -> _Cooldown | None:
         key = _key(deployment, secret)
-        bench = self._benches.get(key)
-        if bench is not None and bench.until <= self._clock() + _EARLY_S:
-            del self._benches[key]
+        cooldown = self._cooldowns.get(key)
+        if cooldown is not None and cooldown.until <= self._clock() + _EARLY_S:
+            del self._cooldowns[key]
             return None
-        return bench
+        return cooldown
 
 
-def _key(deployment: Deployment, secret: Secret | None) -> _Key:
+def _key(deployment: Deployment, secret: Secret | None) -> _SecretKey:
     return *deployment.asked_at, secret

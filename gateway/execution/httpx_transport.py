@@ -1,6 +1,6 @@
-"""Any httpx transport as a way out: httpx's own in place of our pool, or a test's.
+"""The `Transport` protocol over httpx: for `GATEWAY_TRANSPORT=httpx`, and for tests.
 
-httpx is imported here and not by the usual way, which saves each worker its memory.
+Only this module imports httpx, and it is imported on demand, which saves each worker the memory.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from functools import partial
 
 import httpx
 
-from gateway.execution.reply import Reply
-from gateway.execution.transports import Credential, FenceBreach, RequestHead, allow, no_more_room
-from gateway.model.permit import EXTENSION, AnyPermit
+from gateway.execution.transport import UpstreamResponse, allow, no_more_room
+from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
+from gateway.model.permit import EXTENSION
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_room
-from providers.transport.headers import joined
-from providers.transport.names import Names
+from providers.transport.connection import joined
+from providers.transport.dial import Names
 
 
 def plain_httpx() -> HttpxTransport:
-    """httpx's transport: verified TLS, no proxy from the environment, no redirects.
+    """Return httpx's own transport: verified TLS, no proxy from the environment, no redirects.
 
-    Each request has a connection of its own: where two answers come at once, httpx takes the second for that to the
-    next request, and so on, each person getting the answer to the one before.
+    Each request has a connection of its own. If a provider sent two answers at once, httpx would take the second one
+    for the answer to the next request on that connection.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     tls = httpx.create_ssl_context(trust_env=False)
@@ -33,11 +33,11 @@ def plain_httpx() -> HttpxTransport:
 
 
 class _NamesFirst(httpx.AsyncBaseTransport):
-    """httpx's own, which hears of no name that doesn't answer: it has the loop look them up, in threads that all names
-    share and uvloop has two of, so that two silent ones would keep every provider from being connected to.
+    """httpx's own transport, which gets only names that have just been resolved.
 
-    Each request has a transport of its own, which is closed where no answer comes: httpcore keeps the connection of one
-    that is cancelled before its first byte for ever.
+    httpx lets the loop resolve names, in threads that all names share (uvloop has two), so two silent DNS servers would
+    block all connections. Each request has a transport of its own, which is closed if no answer comes: httpcore would
+    keep the connection of a request that is cancelled before its first byte for ever.
     """
 
     def __init__(self, transport: Callable[[], httpx.AsyncBaseTransport]) -> None:
@@ -45,7 +45,7 @@ class _NamesFirst(httpx.AsyncBaseTransport):
         self._names = Names()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See httpx.AsyncBaseTransport. Both look-ups are within the time for connecting."""
+        """See httpx.AsyncBaseTransport. Both look-ups count towards the connect timeout."""
         url, times = request.url, request.extensions["timeout"]
         try:
             async with asyncio.timeout(times["connect"]) as limit:
@@ -67,32 +67,25 @@ class _NamesFirst(httpx.AsyncBaseTransport):
 
 
 class HttpxTransport:
-    """Any httpx transport: httpx's own, or a test's. `clock` is Unix time, for `Reply.received_at`."""
+    """Any httpx transport: httpx's own, or a test's. `clock` is Unix time, for `UpstreamResponse.received_at`."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Callable[[], float] = time.time) -> None:
         self._inner = inner
         self._clock = clock
 
-    async def send(
-        self,
-        permit: AnyPermit,
-        head: RequestHead,
-        credential: Credential,
-        body: bytes,
-        connect_s: float,
-        recheck: Recheck | None = None,
-    ) -> Reply:
-        """See Transport. The permit travels in the request's extensions."""
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """See Transport. The permit travels in the extensions of the httpx request."""
+        head, connect_s = request.head, request.connect_s
         url = httpx.URL(head.origin).copy_with(raw_path=head.target.encode("ascii"))
-        headers = [*head.headers, *credential.headers]
+        headers = [*head.headers, *request.credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
-        extensions: dict[str, object] = {EXTENSION: permit, "timeout": timeout}
-        if recheck is not None:
-            extensions["trace"] = _before_the_first_byte(recheck)
-        request = httpx.Request(head.method, url, headers=headers, content=body, extensions=extensions)
+        extensions: dict[str, object] = {EXTENSION: request.permit, "timeout": timeout}
+        if request.recheck is not None:
+            extensions["trace"] = _before_first_byte(request.recheck)
+        sent = httpx.Request(head.method, url, headers=headers, content=request.take_body(), extensions=extensions)
         try:
-            allow(_origin(request.url), request.extensions.get(EXTENSION))
-            response = await self._inner.handle_async_request(request)
+            allow(_origin(sent.url), sent.extensions.get(EXTENSION))
+            response = await self._inner.handle_async_request(sent)
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("a request that may not be sent was stopped") from error
         except ConnectFailed as error:
@@ -106,8 +99,11 @@ class HttpxTransport:
         await self._inner.aclose()
 
 
-def _before_the_first_byte(recheck: Recheck) -> Callable[[str, object], Awaitable[None]]:
-    """What httpcore tells of its steps, for each request on a connection of its own. What this raises comes through."""
+def _before_first_byte(recheck: Recheck) -> Callable[[str, object], Awaitable[None]]:
+    """Return a trace callback for httpcore that calls `recheck` before the request is written.
+
+    What it raises is passed on.
+    """
 
     async def trace(step: str, _: object) -> None:
         if step == "http11.send_request_headers.started":
@@ -121,8 +117,8 @@ def _origin(url: httpx.URL) -> str:
     return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")
 
 
-class _FromHttpx(Reply):
-    """An httpx response as `Reply`."""
+class _FromHttpx(UpstreamResponse):
+    """An httpx response as an `UpstreamResponse`."""
 
     __slots__ = ("_pieces", "_response")
 
@@ -139,7 +135,7 @@ class _FromHttpx(Reply):
                 if piece:
                     return piece
         except (httpx.HTTPError, OSError) as error:
-            # What is wrong with TLS in mid-answer comes as Python's own.
+            # TLS errors within an answer are raised as Python's own.
             raise ProviderFailed(_broken_off(error)) from error
         return b""
 
@@ -150,13 +146,13 @@ class _FromHttpx(Reply):
 def _no_answer(error: Exception) -> Failure:
     words = str(error)
     if isinstance(error, httpx.RemoteProtocolError):
-        # Behind the colon stand the bytes of whoever answered, which may repeat our key.
+        # After the colon are bytes of the response, which may repeat our key.
         words = words.partition(":")[0]
     detail = f"{type(error).__name__}: {words}"
     if isinstance(error, httpx.ConnectError | OSError) and lacks_room(error):
         return no_more_room(detail)
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
-        # Of the times that a request may take, only those to get a connection are bounded here.
+        # Only the time to get a connection is limited here.
         return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
     return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
 

@@ -1,11 +1,12 @@
-"""What a provider says of a failure, without our keys, and without the words of the request that it repeats.
+"""Remove keys and quoted parts of the request from provider errors, so that errors can be logged.
 
-Some providers quote the value that they refuse, or the key that they were sent. Their words go into the log, where
-neither may stand.
+Some providers quote the value that they refuse, or the key that they received. Both are removed before an error is
+logged.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -13,8 +14,8 @@ from functools import cached_property
 from html import unescape
 from urllib.parse import unquote_plus
 
-from gateway.execution.keys import is_no_id, texts_in, without_keys
 from gateway.model.deployment import Deployment
+from providers.auth import Secret
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -36,33 +37,36 @@ _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"
 _MOST_SEARCHED = 64 * 1024
 _MOST_TOLD = 2000
-# So many letters in a row that are in both are a quote. A letter beyond ASCII counts twice: it may be half a word.
+# A run of this many letters that is in both is a quote. A letter beyond ASCII counts twice: it may be half a word.
 _CERTAIN = 16
 _LEAST = 2
 _RUN = 8
-"""The shortest text that can be a quote: so many letters beyond ASCII."""
+"""The shortest text that can be a quote, in letters beyond ASCII."""
 _LITTLE = 200
 _OURS = frozenset(MESSAGES.values())
 _MOST_ESCAPED = 2
 _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
-# What a schema says in words; what else stands in one is a name or a type, by which a mistake is found.
+# The keys of a schema with prose. Other keys hold names and types, which help to find a mistake.
 _PROSE = frozenset("description title default const enum examples".split())
 
 
 def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
-    """The failure, fit for the log."""
+    """Return the failure without keys and quotes, fit for the log."""
     return _without(failure, deployment, lambda: _searched(request))
 
 
 def redacting(deployment: Deployment, request: ChatRequest) -> Callable[[Failure], Failure]:
-    """`redacted`, for later: of a large request no more is held than is searched for."""
+    """Return `redacted` as a function that holds only the searched texts of a large request."""
     texts = _searched(request)
     return lambda failure: _without(failure, deployment, lambda: texts)
 
 
 def _searched(request: ChatRequest) -> tuple[str, ...] | None:
-    """What no failure may quote; None where it is too much: to look through it all would hold up everybody else."""
+    """Return the texts that no failure may quote.
+
+    None if they are too long to search without delaying other requests.
+    """
     texts: list[str] = []
     left = _MOST_SEARCHED
     for text in _texts(request):
@@ -77,7 +81,7 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     if failure.request_id is not None and is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     told = failure.detail, failure.code, failure.param
-    # The message is the adapter's, which should hold nothing of the request; one of ours is known to.
+    # An adapter's message should not contain parts of the request; our own messages do not.
     is_ours = failure.message in _OURS
     if is_ours and not any(told):
         return failure
@@ -106,7 +110,10 @@ def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
 
 
 def _texts(request: ChatRequest) -> Iterator[str]:
-    """What a person may have said, or may be called; first what is quickly found, and often is too much already."""
+    """Yield every text of a person in the request.
+
+    The messages come first, because they often exceed the limit already.
+    """
     for message in request.messages:
         yield text_of(message.content)
         yield from _beside_the_text(message)
@@ -123,12 +130,12 @@ def _texts(request: ChatRequest) -> Iterator[str]:
 
 
 def _worded(texts: Iterable[str]) -> Iterator[str]:
-    """Those that somebody may have written; one short word, such as `auto`, is a setting."""
+    """Yield the texts that a person may have written. One short word, such as `auto`, is a setting."""
     return (text for text in texts if len(text) >= _CERTAIN or not text.isascii() or len(text.split()) > 1)
 
 
 def _prose_in(schema: object) -> list[str]:
-    """What a JSON Schema says in words, and the values that it names."""
+    """Return the descriptions and the named values of a JSON Schema."""
     prose: list[str] = []
     left: list[tuple[object, bool]] = [(schema, False)]
     while left:
@@ -151,7 +158,7 @@ def _beside_the_text(message: Message) -> Iterator[str]:
         case UserMessage():
             yield message.name or ""
             for part in message.content if not isinstance(message.content, str) else ():
-                # Of what is long, such as an image in the request itself, no error says more than how it begins.
+                # Errors quote only the beginning of long data, such as an image within the request.
                 match part:
                     case ImagePart(url):
                         yield url[:_MOST_TOLD]
@@ -166,7 +173,7 @@ def _beside_the_text(message: Message) -> Iterator[str]:
 
 
 class Quotes:
-    """Finds what a text repeats of these: one of them as a whole, or a good part of it."""
+    """Finds what a text quotes of these texts: a whole one, or a long part of one."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._wholes = [whole for text in texts if len(whole := text.strip()) >= _LEAST]
@@ -177,17 +184,17 @@ class Quotes:
         return frozenset(self._text[place : place + _RUN] for place in range(len(self._text) - _RUN + 1))
 
     def struck_from(self, told: str) -> str:
-        """The text without them."""
+        """Return the text without the quotes."""
         for whole in self._wholes:
             if whole in told:
                 told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
         return self.parts_struck_from(told)
 
     def parts_struck_from(self, told: str) -> str:
-        """The text without the good parts alone: a short one is a word like another."""
+        """Return the text without quoted parts. A short match is not a quote."""
         kept: list[str] = []
         done = place = 0
-        # A request may be long: little is searched for in it, and to look much up it is cut first.
+        # A short text is searched for in the request. For a long one, the request is cut into runs first.
         runs = self._text if len(told) <= _LITTLE else self._runs
         while place + _RUN <= len(told):
             start = place
@@ -205,7 +212,7 @@ class Quotes:
 def _without_escaped(
     told: str, marks: re.Pattern[str], plainer: Callable[[str], str], struck: Callable[[str], str]
 ) -> str:
-    """The text without what is to be struck out, where it is written as another text writes what it holds."""
+    """Return the text without what `struck` removes, also where it is escaped within another format."""
     plain = told
     for _ in range(_MOST_ESCAPED):
         if marks.search(plain) is None:
@@ -229,8 +236,105 @@ _PLAINER: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"%[0-9A-Fa-f]{2}|\w\+\w"), unquote_plus),
     (re.compile(r"&#?\w+;"), unescape),
 )
-"""How a text is written within another one, and by which letters that is seen: in JSON, in a URL, in HTML."""
+"""The escaping of JSON, URLs and HTML: how it is recognized, and how it is undone."""
 
 
 def _weight(text: str) -> int:
     return sum(1 if letter.isascii() else 2 for letter in text if not letter.isspace())
+
+
+_KEY = "[redacted]"
+_SHORTEST = 8
+"""A shorter part of a credential is a common word, such as `id`."""
+_LEAST_OF_KEY = 4
+# A JSON Web Token (RFC 7519), signed for one request or for an hour: it is in no config.
+_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
+_ID = re.compile(r"[!-~]{1,200}")
+_OPEN_ACCOUNT_FIELDS = frozenset(
+    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
+)
+
+
+def without_keys(text: str, deployment: Deployment) -> str:
+    """Return the text without any key of the deployment, whole or in part."""
+    for part in _keys(deployment):
+        text = _without_cut(_struck(text, part), part)
+    return _without_begun(text, deployment)
+
+
+def _struck(text: str, key: str) -> str:
+    """Return the text without the key.
+
+    A short key, such as the `x` of a local server, is removed only as a whole word.
+    """
+    if key not in text or len(key) >= _SHORTEST:
+        return text.replace(key, _KEY)
+    # Only these letters are written with spaces around words: in Chinese text a key may touch other characters.
+    return re.sub(rf"(?<![0-9A-Za-z]){re.escape(key)}(?![0-9A-Za-z])", _KEY, text)
+
+
+def _keys(deployment: Deployment) -> Iterator[str]:
+    for secret in (*deployment.credentials, *(value for _, value in deployment.headers)):
+        yield from parts_of(secret)
+
+
+def is_no_id(text: str, deployment: Deployment) -> bool:
+    """Return whether a provider's request id is not one word, or contains a key."""
+    if _ID.fullmatch(text) is None or _without_begun(text, deployment) != text:
+        return True
+    return any(_struck(text, part) != text for part in _keys(deployment))
+
+
+def _without_begun(text: str, deployment: Deployment) -> str:
+    """Return the text without tokens, and without the beginning of a key (as in `sk-abc...`)."""
+    for secret in deployment.credentials:
+        for part in parts_of(secret):
+            begun = part[:_SHORTEST]
+            if len(part) < _SHORTEST or begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
+                continue
+            before, *others = text.split(begun)
+            text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])
+    return _TOKEN.sub(_KEY, text)
+
+
+def _without_start(text: str, key: str) -> str:
+    """Return the text without as much of the key as it starts with."""
+    size = 0
+    while size < len(key) and text.startswith(key[size], size):
+        size += 1
+    return text[size:]
+
+
+def _without_cut(text: str, key: str) -> str:
+    """Return the text without the beginning of a key at its end, where it was cut off."""
+    if key[:_LEAST_OF_KEY] not in text:
+        return text
+    for size in range(len(key) - 1, _LEAST_OF_KEY - 1, -1):
+        if text.endswith(key[:size]):
+            return f"{text[:-size]}{_KEY}"
+    return text
+
+
+def parts_of(secret: Secret) -> Iterator[str]:
+    """Yield the secret, and each part that is secret by itself: of a pair, of a JSON file, of a PEM block."""
+    whole = secret.reveal()
+    yield whole
+    try:
+        fields = json.loads(whole)
+    except ValueError:
+        fields = None
+    if isinstance(fields, dict):
+        values = [value for name, value in fields.items() if name not in _OPEN_ACCOUNT_FIELDS]
+        parts = [line for value in texts_in(values) for line in (value, *value.splitlines())]
+    else:
+        parts = whole.split(":")
+    yield from (part for part in parts if len(part) >= _SHORTEST)
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from texts_in(one)

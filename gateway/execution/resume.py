@@ -1,8 +1,8 @@
-"""An answer that breaks off in mid-stream is continued by the next step of its plan, once.
+"""Continue an answer that breaks off in mid-stream with the next step of its plan, once.
 
-What was sent is kept for that, and only where the assistant allows it. The next step is asked like any other: it passes
-fence, approval and the current table again, and its attempts are noted. If nobody can go on, the client gets the
-failure that there was.
+The text that was sent is kept for that, and only if the assistant allows it. The next step is tried like any other: it
+passes fence, approval and the active config version again, and its attempts are recorded. If no step can continue the
+answer, the client gets the original failure.
 """
 
 from __future__ import annotations
@@ -10,117 +10,136 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gateway.execution.attempt import Answer, StillAllowed
-from gateway.execution.continuation import Sent, added_tokens, continuation, is_prefilled, is_resumable, why_too_long
-from gateway.execution.deadline import Deadline
+from gateway.execution.answer_stream import AnswerStream, TakeText, TextTap
+from gateway.execution.overlap_trimmer import OverlapTrimmer
+from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.resume_request import (
+    SentAnswer,
+    added_tokens,
+    is_prefilled,
+    is_resumable,
+    resume_request,
+    summed,
+    why_too_long,
+)
 from gateway.execution.retry import RULES, why_spent
-from gateway.execution.run import PlanExhausted, Runner
-from gateway.execution.seam import Seam
-from gateway.execution.second_part import SecondPart
-from gateway.execution.stream import AnswerStream, TakeText, all_of, pass_on
-from gateway.model.config_version import Resilience
+from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record, Resumed, Skipped
-from providers.chat import ChatRequest, Failed, Heartbeat, Opened, ReasoningDelta, StreamEvent, TextDelta, TextRun
+from providers.chat import (
+    AnnotationsDelta,
+    ChatRequest,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    UsageReport,
+)
 from providers.failures import Failure, FailureKind
 from providers.folding import text_of_run
 
 _MOST_KEPT = 1_000_000
-"""Characters of an answer; behind a longer one nobody could go on."""
+"""Characters of an answer that are kept. No model could continue a longer one."""
+_NOT_CONTINUED = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model didn't go on from there")
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """How one request goes on if its answer breaks off: with the steps of the plan behind the one that answered."""
+    """How a request goes on if its answer breaks off: with the steps of the plan after the one that answered."""
 
-    runner: Runner
+    executor: PlanExecutor
     plan: Plan
     request: ChatRequest
-    bounds: Resilience
-    deadline: Deadline
-    record: Record
-    still_allowed: StillAllowed
+    context: ExecutionContext
 
-    async def go_on(self, broken: Step, sent: Sent, failed: Failed) -> SecondPart | None:
-        """The rest of the answer; None if nobody can give it."""
+    async def resume(self, broken: Step, sent: SentAnswer, failed: Failed) -> ContinuationStream | None:
+        """Return the rest of the answer; None if no step can give it."""
+        context = self.context
+        bounds, deadline, attempts = context.bounds, context.deadline, context.record.attempts
         steps = self.plan.steps[self.plan.steps.index(broken) + 1 :]
-        attempts = self.record.attempts
-        if not RULES[failed.failure.kind].next_step or self.deadline.left_s(committed=True) <= 0:
+        if not RULES[failed.failure.kind].next_step or deadline.left_s(committed=True) <= 0:
             return None
         attempts[-1] = replace(attempts[-1], failure=failed.failure)
-        self.deadline.recommit(self.bounds.commit_s)
+        deadline.recommit(bounds.commit_s)
         prefills = True
-        while len(attempts) < self.bounds.attempts_total and (steps := self._able(steps, sent, prefills=prefills)):
+        while len(attempts) < bounds.attempts_total and (steps := self._able(steps, sent, prefills=prefills)):
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
             except PlanExhausted as error:
                 last = next((step for step in steps if step.deployment.name == attempts[-1].deployment), None)
                 if error.failure.kind is FailureKind.INVALID_REQUEST and last and prefills and is_prefilled(last, sent):
-                    # It refuses its own beginning, whatever is known of it: ask it in words.
+                    # It refuses a prefill, whatever its capabilities say: ask it in words.
                     steps, prefills = steps[steps.index(last) :], False
                     continue
                 return None
             finally:
-                self._note_consent()
-            self._note(broken, answer.step)
-            return self._next(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
+                self._record_consent()
+            self._record(broken, answer.step)
+            return self._continue(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None
 
-    def _next(self, answer: Answer, sent: Sent, failed: Failed, *, prefilled: bool) -> SecondPart | None:
+    def _continue(
+        self, answer: Answer, sent: SentAnswer, failed: Failed, *, prefilled: bool
+    ) -> ContinuationStream | None:
         if answer.stream is None:
             return None
-        seam = Seam(sent.text, self.request.stop, asked=not prefilled) if sent.text.strip() else None
-        return SecondPart(answer.stream, self.record, sent, failed, seam, added_tokens(sent, prefilled=prefilled))
+        trimmer = OverlapTrimmer(sent.text, self.request.stop, asked=not prefilled) if sent.text.strip() else None
+        added = added_tokens(sent, prefilled=prefilled)
+        return ContinuationStream(answer.stream, self.context.record, sent, failed, trimmer, added)
 
-    async def _ask(self, steps: tuple[Step, ...], sent: Sent, *, prefills: bool) -> Answer:
-        def ask(step: Step) -> ChatRequest:
-            return self._form(sent, prefilled=prefills and is_prefilled(step, sent))
+    async def _ask(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> Answer:
+        def request_for(step: Step) -> ChatRequest:
+            return self._request(sent, prefilled=prefills and is_prefilled(step, sent))
 
-        plan = replace(self.plan, steps=steps)
-        return await self.runner.run(
-            plan, self.request, self.bounds, self.deadline, self.record, self.still_allowed, ask
-        )
+        plan, context = replace(self.plan, steps=steps), replace(self.context, request_for=request_for)
+        return await self.executor.run(plan, self.request, context)
 
-    def _form(self, sent: Sent, *, prefilled: bool) -> ChatRequest:
-        return continuation(self.request, sent, prefilled=prefilled)
+    def _request(self, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:
+        return resume_request(self.request, sent, prefilled=prefilled)
 
-    def _able(self, steps: tuple[Step, ...], sent: Sent, *, prefills: bool) -> tuple[Step, ...]:
-        """The steps that can go on with what was sent; of the others it is noted why not."""
+    def _able(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> tuple[Step, ...]:
+        """Return the steps that can continue the answer; record why the others cannot."""
         able: list[Step] = []
-        most, attempts = self.bounds.attempts_per_deployment, tuple(self.record.attempts) if prefills else ()
+        record, most = self.context.record, self.context.bounds.attempts_per_deployment
+        attempts = tuple(record.attempts) if prefills else ()
         for step in steps:
             reason = why_spent(step.deployment.name, attempts, most)
-            reason = reason or why_too_long(self._form(sent, prefilled=prefills and is_prefilled(step, sent)), step)
+            reason = reason or why_too_long(self._request(sent, prefilled=prefills and is_prefilled(step, sent)), step)
             if reason is None:
                 able.append(step)
             else:
-                self.record.skipped.append(Skipped(step.deployment.name, reason))
+                record.skipped.append(Skipped(step.deployment.name, reason))
         return tuple(able)
 
-    def _note_consent(self) -> None:
-        """Who was sent the prompt only now may rest on one, too."""
-        if self.record.consent is None:
-            self.record.note_consent(self.plan.steps)
+    def _record_consent(self) -> None:
+        """A step that was sent the prompt only now may rest on a consent, too."""
+        if self.context.record.consent is None:
+            self.context.record.note_consent(self.plan.steps)
 
-    def _note(self, broken: Step, by: Step) -> None:
-        record, deployment = self.record, by.deployment
+    def _record(self, broken: Step, by: Step) -> None:
+        record, deployment = self.context.record, by.deployment
         record.resumed = Resumed(broken.deployment.name, deployment.name)
         record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
         record.places = deployment.places
         record.dropped |= by.dropped
-        # One price for two deployments' tokens would be a wrong sum, unless it is the same.
+        # One price for the tokens of two deployments would be wrong, unless it is the same.
         record.price = deployment.price if deployment.price == broken.deployment.price else None
 
 
 def resuming(answer: Answer, resumption: Resumption) -> Answer:
-    """The same answer, continued if it breaks off and can be."""
+    """Return the same answer, which is continued if it breaks off and that is possible."""
     if answer.stream is None or not is_resumable(resumption.request) or answer.step is resumption.plan.steps[-1]:
         return answer
     return replace(answer, stream=ResumingStream(answer.step, answer.stream, resumption))
 
 
 class ResumingStream:
-    """Batches of events as of one stream, though it may be of two. See LiveStream."""
+    """The events of one answer, which may come from two streams. See LiveStream."""
 
     def __init__(self, step: Step, stream: AnswerStream, resumption: Resumption) -> None:
         self._step = step
@@ -131,10 +150,14 @@ class ResumingStream:
         self._left = _MOST_KEPT
         self._is_plain = True
         self._broken: Failed | None = None
-        self._next: SecondPart | None = None
+        self._next: ContinuationStream | None = None
 
-    def pass_on(self, take_text: TakeText) -> None:
-        """See `gateway.execution.stream.pass_on`. What is taken is kept like an event."""
+    def text_tap(self) -> TextTap | None:
+        """Return a tap that keeps what it passes; None if the stream below has none."""
+        return self if self._stream.text_tap() is not None else None
+
+    def pass_texts_to(self, take_text: TakeText) -> None:
+        """See TextTap. A text that is taken is kept like an event."""
 
         def take_and_keep(text: bytes) -> bool:
             if not take_text(text):
@@ -142,11 +165,13 @@ class ResumingStream:
             self._keep(TextRun((text,)))
             return True
 
-        pass_on(self._stream, take_and_keep)
+        if (tap := self._stream.text_tap()) is not None:
+            tap.pass_texts_to(take_and_keep)
 
-    def all_of(self) -> tuple[StreamEvent, ...]:
-        """See `gateway.execution.stream.all_of`. What came as a whole doesn't break off."""
-        return all_of(self._stream)
+    def whole_events(self) -> tuple[StreamEvent, ...]:
+        """See TextTap. A stream that arrived as a whole does not break off."""
+        tap = self._stream.text_tap()
+        return tap.whole_events() if tap is not None else ()
 
     def tell(self, told: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""
@@ -164,7 +189,7 @@ class ResumingStream:
         if self._next is not None:
             return await self._next.batch()
         if self._broken is not None:
-            return await self._go_on(self._broken)
+            return await self._resume(self._broken)
         events = await anext(self._stream)
         for event in events:
             self._keep(event)
@@ -172,10 +197,10 @@ class ResumingStream:
         if not isinstance(last, Failed) or not self._is_plain:
             return events
         self._broken = last
-        return events[:-1] or await self._go_on(last)
+        return events[:-1] or await self._resume(last)
 
     def _keep(self, event: StreamEvent) -> None:
-        """Remember what the client gets; an answer with anything but text is nothing to go on with."""
+        """Keep what the client gets. An answer with anything but text cannot be continued."""
         match event:
             case TextRun(pieces):
                 self._text.append(pieces)
@@ -196,18 +221,89 @@ class ResumingStream:
             self._text.clear()
             self._reasoning.clear()
 
-    async def _go_on(self, broken: Failed) -> tuple[StreamEvent, ...]:
+    async def _resume(self, broken: Failed) -> tuple[StreamEvent, ...]:
         await self._stream.close()
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
-        sent = Sent("".join(pieces), "".join(self._reasoning))
+        sent = SentAnswer("".join(pieces), "".join(self._reasoning))
         self._is_plain, self._broken = False, None
-        self._next = await self._resumption.go_on(self._step, sent, broken)
+        self._next = await self._resumption.resume(self._step, sent, broken)
         if self._next is None:
             return (broken,)
         return await self._next.batch()
 
     async def close(self) -> None:
-        """Let go of the providers' connections."""
+        """Give the providers' connections back."""
         await self._stream.close()
         if self._next is not None:
             await self._next.close()
+
+
+@dataclass(slots=True)
+class ContinuationStream:
+    """The second part of an answer, so that the client sees one answer.
+
+    It has no second opening, no reasoning after the first text, no repeated text, and the usage of both parts.
+
+    Attributes:
+        sent: What the client has of the first part.
+        broken: How the first part ended.
+        trimmer: Removes the repeated overlap. None if the first part has no text.
+        added: About how many tokens its prompt is longer than the first one.
+    """
+
+    stream: AnswerStream
+    record: Record
+    sent: SentAnswer
+    broken: Failed
+    trimmer: OverlapTrimmer | None
+    added: int
+
+    async def batch(self) -> tuple[StreamEvent, ...]:
+        """Return the next events for the client; raise StopAsyncIteration at the end."""
+        while True:
+            events = tuple([shown for event in await anext(self.stream) for shown in self._shown(event)])
+            if self._is_over():
+                await self.stream.close()
+            if events:
+                return events
+
+    def _is_over(self) -> bool:
+        """Return whether the answer has ended here, whatever else the provider sends."""
+        return self.trimmer is not None and (self.trimmer.stopped or self.trimmer.lost)
+
+    def _shown(self, event: StreamEvent) -> tuple[StreamEvent, ...]:
+        """Return what the client gets for an event."""
+        trimmer = self.trimmer
+        if self._is_over():
+            return ()
+        match event:
+            case Opened() | Heartbeat():
+                return ()
+            case ReasoningDelta() | AnnotationsDelta() if trimmer is not None:
+                # Positions in the second part are wrong in the whole.
+                return ()
+            case TextRun(pieces) if trimmer is not None and not trimmer.settled:
+                return self._joined(trimmer, trimmer.feed(text_of_run(pieces)))
+            case TextDelta(text) if trimmer is not None and not trimmer.settled:
+                return self._joined(trimmer, trimmer.feed(text))
+            case ChoiceFinish() if trimmer is not None and not trimmer.settled:
+                shown = self._joined(trimmer, trimmer.close())
+                return shown if self._is_over() else (*shown, event)
+            case UsageReport(usage):
+                total, is_estimated = summed(self.broken.usage, self.sent, self.added, usage)
+                if self.record.resumed is not None:
+                    self.record.resumed = replace(self.record.resumed, usage_is_estimated=is_estimated)
+                return (UsageReport(total),)
+            case _:
+                return (event,)
+
+    def _joined(self, trimmer: OverlapTrimmer, text: str) -> tuple[StreamEvent, ...]:
+        """Return new text, and the end of the answer if a stop sequence ends it at the joint."""
+        if trimmer.lost:
+            return (Failed(_NOT_CONTINUED),)
+        shown = (TextDelta(text),) if text else ()
+        return (*shown, ChoiceFinish("stop"), Finished()) if trimmer.stopped else shown
+
+    async def close(self) -> None:
+        """Give the provider's connection back."""
+        await self.stream.close()

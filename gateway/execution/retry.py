@@ -1,124 +1,186 @@
-"""What follows from a failure: a retry on the same deployment, the next step, or the end. Pure, by kind alone.
+"""Decide what to do after a failed attempt: retry, fail over or stop. Pure; depends on the failure kind.
 
-The table below is the whole policy, but for what a provider itself says of asking again (`x-should-retry`). Nothing
-reads an error's text.
+The table `RULES` is the whole policy, except for what a provider itself says about retrying (`x-should-retry`,
+`retry-after`). No code reads an error's text.
+
+`RetryBudget` limits how many retries a process makes: if every request fails, a retry of each doubles the traffic of a
+provider that is already down. A retry on the same deployment is taken from the budget; a failover goes to another
+deployment and is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gateway.execution.breaker import SlidingWindow
 from gateway.model.record import AttemptRecord
 from providers.failures import Failure, FailureKind
 
-MOST_BENCH_S = 3600.0
-"""Whatever time a provider names: then one request looks whether it is as bad as that. Nobody else could find out."""
+MOST_COOLDOWN_S = 3600.0
+"""The longest cooldown, whatever time a provider names: after it, one request finds out whether it still fails."""
+WINDOW_S = 10.0
+FLOOR = 10
+"""This many retries in the window are allowed whatever the share: with little traffic, a share of it is nothing."""
 
 _BASE_S = 0.5
 _CAP_S = 8.0
 _REFUSED_S = 300.0
 _SPENT_S = 60.0
+_REQUESTS, _RETRIES = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One kind of failure: may it be retried here, may the next step be asked, for how long is the key benched.
+class FailureRule:
+    """What follows from one kind of failure.
 
-    bench_s is for failures that name no time of their own; bench_named_time: whether a time that the provider names
-    benches. counts: for the breaker.
+    Attributes:
+        retry_here: It may be retried on the same deployment.
+        next_step: The next step may be tried.
+        cooldown_s: The cooldown of the key for failures that name no time of their own.
+        cooldown_named_time: A time that the provider names is a cooldown of the key.
+        counts: It counts for the breaker.
     """
 
     retry_here: bool = False
     next_step: bool = False
-    bench_s: float | None = None
-    bench_named_time: bool = False
+    cooldown_s: float | None = None
+    cooldown_named_time: bool = False
     counts: bool = False
 
+    @property
+    def is_final(self) -> bool:
+        """Whether no other attempt may follow."""
+        return not (self.retry_here or self.next_step)
 
-RULES: dict[FailureKind, Rule] = {
-    FailureKind.CONNECT: Rule(retry_here=True, next_step=True, counts=True),
-    FailureKind.UNAVAILABLE: Rule(retry_here=True, next_step=True, counts=True),
-    FailureKind.RATE_LIMITED: Rule(retry_here=True, next_step=True, bench_named_time=True),
-    FailureKind.QUOTA: Rule(next_step=True, bench_s=_SPENT_S, bench_named_time=True),
-    FailureKind.SILENT: Rule(next_step=True, counts=True),
-    FailureKind.CREDENTIALS: Rule(next_step=True, bench_s=_REFUSED_S),
-    FailureKind.MODEL_NOT_FOUND: Rule(next_step=True, bench_s=_REFUSED_S),
-    FailureKind.GEO_REFUSED: Rule(next_step=True, bench_s=_REFUSED_S),
-    FailureKind.CONTEXT_LENGTH: Rule(next_step=True),
-    FailureKind.FIELD_REFUSED: Rule(next_step=True),
-    FailureKind.INVALID_REQUEST: Rule(),
-    FailureKind.UNSUPPORTED: Rule(next_step=True),
-    FailureKind.CONTENT_FILTER: Rule(),
-    FailureKind.MALFORMED: Rule(retry_here=True, next_step=True, counts=True),
-    FailureKind.INTERRUPTED: Rule(retry_here=True, next_step=True, counts=True),
-    FailureKind.TOO_LARGE: Rule(next_step=True),
-    FailureKind.DEADLINE: Rule(),
-    FailureKind.OVERLOADED: Rule(next_step=True),
+
+RULES: dict[FailureKind, FailureRule] = {
+    FailureKind.CONNECT: FailureRule(retry_here=True, next_step=True, counts=True),
+    FailureKind.UNAVAILABLE: FailureRule(retry_here=True, next_step=True, counts=True),
+    FailureKind.RATE_LIMITED: FailureRule(retry_here=True, next_step=True, cooldown_named_time=True),
+    FailureKind.QUOTA: FailureRule(next_step=True, cooldown_s=_SPENT_S, cooldown_named_time=True),
+    FailureKind.SILENT: FailureRule(next_step=True, counts=True),
+    FailureKind.CREDENTIALS: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
+    FailureKind.MODEL_NOT_FOUND: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
+    FailureKind.GEO_REFUSED: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
+    FailureKind.CONTEXT_LENGTH: FailureRule(next_step=True),
+    FailureKind.FIELD_REFUSED: FailureRule(next_step=True),
+    FailureKind.INVALID_REQUEST: FailureRule(),
+    FailureKind.UNSUPPORTED: FailureRule(next_step=True),
+    FailureKind.CONTENT_FILTER: FailureRule(),
+    FailureKind.MALFORMED: FailureRule(retry_here=True, next_step=True, counts=True),
+    FailureKind.INTERRUPTED: FailureRule(retry_here=True, next_step=True, counts=True),
+    FailureKind.TOO_LARGE: FailureRule(next_step=True),
+    FailureKind.DEADLINE: FailureRule(),
+    FailureKind.OVERLOADED: FailureRule(next_step=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do next: `again` after `wait_s` on the same deployment, `onward` to the next step, or neither.
+class FailOver:
+    """Try the next step."""
 
-    otherwise: what to do where a retry may not be made; None if `again` is another key, and no retry.
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Make no further attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try the same deployment again after `wait_s`.
+
+    Attributes:
+        otherwise: What to do if the breaker or the retry budget refuses. None for another key of the deployment, which
+            is not counted as a retry.
     """
 
-    again: bool = False
-    onward: bool = False
     wait_s: float = 0.0
-    otherwise: Verdict | None = field(default=None, compare=False)
+    otherwise: FailOver | Stop | None = field(default=None, compare=False)
 
 
-def judge(
-    failure: Failure,
-    *,
-    tried_here: int,
-    per_deployment: int,
-    another_key: bool,
-    is_last_step: bool,
-    failover_after_s: float,
-    left_s: float,
-    draw: Callable[[], float],
-) -> Verdict:
-    """The verdict on one failed attempt.
+NextAction = Retry | FailOver | Stop
 
-    tried_here: attempts on this deployment so far, this one included. another_key: an untried key of it is left, and
-    may be tried. left_s: what the deadline leaves. draw: a number from 0 to 1, for the jitter.
+
+@dataclass(frozen=True, slots=True)
+class FailureFacts:
+    """What `next_action` needs to know about a request besides the failure.
+
+    Attributes:
+        tried_here: Attempts on this deployment, including this one.
+        per_deployment: The most attempts on one deployment.
+        has_other_key: An unused key of the deployment is left, and may be tried.
+        left_s: What is left of the deadline.
+        jitter: A random number from 0 to 1.
     """
+
+    tried_here: int
+    per_deployment: int
+    has_other_key: bool
+    is_last_step: bool
+    failover_after_s: float
+    left_s: float
+    jitter: float
+
+
+def next_action(failure: Failure, facts: FailureFacts) -> NextAction:
+    """Return what to do after a failed attempt."""
     rule = RULES[failure.kind]
-    may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _is_passing(failure.kind)
-    onward = rule.next_step and not is_last_step
-    key_is_to_blame = rule.bench_s is not None or failure.kind is FailureKind.RATE_LIMITED
-    if another_key and key_is_to_blame:
-        return Verdict(again=True)
-    if not may_retry or tried_here >= per_deployment:
-        return Verdict(onward=onward)
-    otherwise = Verdict(onward=onward)
+    may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _may_pass(failure.kind)
+    key_is_to_blame = rule.cooldown_s is not None or failure.kind is FailureKind.RATE_LIMITED
+    if facts.has_other_key and key_is_to_blame:
+        return Retry()
+    otherwise = FailOver() if rule.next_step and not facts.is_last_step else Stop()
+    if not may_retry or facts.tried_here >= facts.per_deployment:
+        return otherwise
     named_s = failure.retry_after_s
     if named_s is not None:
-        patience_s = left_s if is_last_step else min(left_s, failover_after_s)
-        return Verdict(again=True, wait_s=named_s, otherwise=otherwise) if named_s <= patience_s else otherwise
-    wait_s = backoff_s(tried_here, draw)
-    return Verdict(again=True, wait_s=wait_s, otherwise=otherwise) if wait_s < left_s else otherwise
+        limit_s = facts.left_s if facts.is_last_step else min(facts.left_s, facts.failover_after_s)
+        return Retry(named_s, otherwise) if named_s <= limit_s else otherwise
+    wait_s = backoff_s(facts.tried_here, facts.jitter)
+    return Retry(wait_s, otherwise) if wait_s < facts.left_s else otherwise
+
+
+def backoff_s(attempt: int, jitter: float) -> float:
+    """Return a random share (full jitter) of an exponentially growing wait, so that clients do not retry in step."""
+    return jitter * min(_CAP_S, _BASE_S * 2.0 ** (attempt - 1))
 
 
 def why_spent(deployment: str, attempts: Iterable[AttemptRecord], per_deployment: int) -> str | None:
-    """Why a deployment has nothing left to try for a request that made these attempts; another key is left to try."""
+    """Return why a deployment may not be tried again for a request with these attempts; None if another key may be."""
     failures = [it.failure for it in attempts if it.deployment == deployment and it.failure is not None]
-    failures = [failure for failure in failures if RULES[failure.kind].bench_s is None]
+    failures = [failure for failure in failures if RULES[failure.kind].cooldown_s is None]
     is_final = any(not RULES[failure.kind].retry_here or failure.should_retry is False for failure in failures)
     is_spent = is_final or len(failures) >= per_deployment
     return "it has failed this request already" if is_spent else None
 
 
-def _is_passing(kind: FailureKind) -> bool:
-    """Whether the provider may be believed that the same request can succeed: also where its status says that it is
-    wrong, but neither where it refused what was said nor where a key or an account is the matter."""
+def _may_pass(kind: FailureKind) -> bool:
+    """Return whether to believe a provider that says that the same request can succeed.
+
+    Believed even if its status calls the request wrong. Not believed if it refused the content, or the key or the
+    account is the cause.
+    """
     return RULES[kind].retry_here or kind is FailureKind.INVALID_REQUEST
 
 
-def backoff_s(attempt: int, draw: Callable[[], float]) -> float:
-    """Full jitter: a random share of an exponentially growing wait, so that clients don't come back in step."""
-    return draw() * min(_CAP_S, _BASE_S * 2.0 ** (attempt - 1))
+class RetryBudget:
+    """Limits the retries of one process to a share of its recent requests. Times are the caller's monotonic seconds."""
+
+    __slots__ = ("_window",)
+
+    def __init__(self) -> None:
+        self._window = SlidingWindow(WINDOW_S)
+
+    def record_request(self, now: float) -> None:
+        """Count a request that makes its first attempt."""
+        self._window.count(_REQUESTS, now)
+
+    def take(self, share: float | None, now: float) -> bool:
+        """Return whether a retry may be made, and count it. A `share` of None is no limit."""
+        self._window.turn(now)
+        requests, retries = self._window.totals
+        if share is not None and retries >= FLOOR + share * requests:
+            return False
+        self._window.count(_RETRIES, now)
+        return True

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from gateway.model.approval import Approval
 from gateway.model.deployment import Deployment
-from gateway.model.edge import LocationRules
+from gateway.model.location_rules import Locator
 from gateway.model.permit import ServicePermit
 from gateway.model.region_text import RegionText
 from gateway.model.route import Route, Shadow
@@ -228,7 +228,7 @@ class ConfigVersion:
     blocked: Places
     deployments: Mapping[str, Deployment]
     clients: Mapping[str, Client]
-    location: LocationRules = field(default_factory=LocationRules)
+    location: Locator
     resilience: Resilience = Resilience()
     cell: Cell | None = None
     exporters: tuple[Exporter, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model.config_version import Assistant, Region
-from gateway.model.consent import ConsentKind
+from gateway.model.consent import ConsentKind, ConsentRequest
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 
@@ -120,6 +120,15 @@ class Refusal:
     retry_after_s: float | None = None
     asks: Deployment | None = None
     param: str | None = None
+
+
+class Refused(Exception):
+    """A request is refused by a rule. `consent`: what to ask the user for, if a consent is missing."""
+
+    def __init__(self, refusal: Refusal, consent: ConsentRequest | None = None) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.consent = consent
 
 
 @dataclass(frozen=True, slots=True)

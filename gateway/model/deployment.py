@@ -23,14 +23,12 @@ from providers.territories import Places
 class Concurrency:
     """How many calls of a deployment may run at once, over all workers, and how many requests wait for a place.
 
-    limit: at most. queue, wait_s: so many may wait, and each so long. least: not 0 where the limit follows the latency,
-    from here up.
+    limit: at most. queue, wait_s: so many may wait, and each so long.
     """
 
     limit: int
     queue: int = 20
     wait_s: float = 2.0
-    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)

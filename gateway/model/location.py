@@ -1,30 +1,36 @@
-"""Where a caller is, and how we know."""
+"""Where a caller is, how that is known, and what each signal reported."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 
 from gateway.model.config_version import Region
 from gateway.model.region_text import NO_PREFERENCES, Preferences
 
+Address = IPv4Address | IPv6Address
+
 
 class LocationProblem(StrEnum):
-    """Why a location is no place to answer in."""
+    """Why no region answers at a location."""
 
     UNKNOWN = "unknown"
     CONFLICT = "conflict"
     BLOCKED = "blocked"
-    CLAIM = "claim"  # a signed claim was sent that can't be believed
-    CLAIM_UNCHECKED = "claim_unchecked"  # a signed claim was sent that can't be checked right now
+    CLAIM = "claim"  # a signed claim was sent and is rejected
+    CLAIM_UNCHECKED = "claim_unchecked"  # a signed claim was sent and cannot be verified right now
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One signal: what it said (cleaned for display), what that means, and what became of it.
+    """What one signal said, cleaned for display, and what followed from it.
 
-    region: the name of the region it points to, None where it points nowhere. note: why it was ignored or what it
-    means, for people. decided: whether this is the signal that won.
+    Attributes:
+        region: The name of the region that the signal points to, or None.
+        note: In words, why the signal was ignored or what it means.
+        decided: Whether this signal won.
     """
 
     signal: str
@@ -37,11 +43,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """What was decided about a caller's place.
+    """The decided location of a caller.
 
-    region is None exactly where there is a problem. territory may be unknown inside a known region.
-    why: the winning signal, or `unknown`; assumed: the region was taken for want of evidence. preferences: what the
-    caller wishes of the way in which it is spoken to; no evidence of a place.
+    Attributes:
+        region: None exactly where there is a problem.
+        territory: None where it is unknown, which is possible inside a known region.
+        why: The name of the winning signal, or `unknown`.
+        assumed: Whether the region was taken because no signal gave one.
+        preferences: How the user wants to be addressed. This is no evidence of a location.
     """
 
     region: Region | None
@@ -51,3 +60,141 @@ class Location:
     problem: LocationProblem | None = None
     assumed: bool = False
     preferences: Preferences = field(default=NO_PREFERENCES, repr=False)
+
+
+class ClaimProblem(StrEnum):
+    """Why a claim is rejected: the class that is shown to clients, in the log and by `explain`."""
+
+    REPEATED = "repeated"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    ALGORITHM = "algorithm"
+    KEY = "unknown_key"
+    SIGNATURE = "signature"
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    NOT_YET = "not_yet_valid"
+    UNCHECKED = "unchecked"
+    """The issuer's keys cannot be read right now. The client did nothing wrong."""
+
+
+CLAIM_PROBLEMS = {
+    ClaimProblem.REPEATED: "it was sent more than once",
+    ClaimProblem.TOO_LARGE: "it is too long",
+    ClaimProblem.MALFORMED: "it is no signed token, or a member of it has the wrong type",
+    ClaimProblem.ALGORITHM: "it is signed by an algorithm that isn't accepted",
+    ClaimProblem.KEY: "it is signed by no key of the issuer",
+    ClaimProblem.SIGNATURE: "its signature is wrong",
+    ClaimProblem.ISSUER: "it comes from another issuer",
+    ClaimProblem.AUDIENCE: "it is meant for somebody else",
+    ClaimProblem.EXPIRED: "it has expired",
+    ClaimProblem.NOT_YET: "it is not valid yet",
+    ClaimProblem.UNCHECKED: "the issuer's keys can't be read right now",
+}
+"""Why a claim is rejected, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReport:
+    """What the claim of a request says, or why it is rejected.
+
+    Attributes:
+        territory: None if the claim names none.
+        subject: The user whom the claim is about. It says nothing of a location, so it does not take part in
+            comparisons, and nothing that is remembered of a location belongs to one user.
+        preferences: The user's preferences, as far as they are well-formed.
+        consents: The recipients to which the user has agreed.
+    """
+
+    territory: str | None = None
+    problem: ClaimProblem | None = None
+    subject: str | None = field(default=None, compare=False, repr=False)
+    preferences: Preferences | None = field(default=None, repr=False)
+    consents: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReport:
+    """What is known of the client's address: its country, and the part of it if the database has one.
+
+    Attributes:
+        note: Why there is no country.
+        hidden: The address hides the client (Tor, or an anonymous proxy).
+        doubtful: There should be one address, and there is none or there are several.
+    """
+
+    country: str = ""
+    part: str = ""
+    note: str = ""
+    hidden: bool = False
+    doubtful: bool = False
+
+
+class EdgeNote(StrEnum):
+    """Why the headers of an edge are not used."""
+
+    NONE = ""
+    STRANGER = "ignored: the peer is no trusted edge"
+    STRANGER_WITHIN = "ignored: the edge's secret is missing"
+    UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReport:
+    """The values that a trusted edge sent for the country and for its part, or why they are not used."""
+
+    values: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    note: EdgeNote = EdgeNote.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionReport:
+    """Every value of `x-gateway-territory`, from any client."""
+
+    values: tuple[str, ...]
+
+
+class Question:
+    """A report of a signal that needs a lookup. `gateway.service.location` puts an answer in its place."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimQuestion(Question):
+    """A claim that still has to be verified."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressQuestion(Question):
+    """An address that still has to be looked up."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What the signals reported of one request, in the order of their names. Use `reports_of` to make one.
+
+    A signal that reported nothing has no entry. With the client and the config version, the reports decide the
+    location.
+    """
+
+    by_signal: tuple[tuple[str, Hashable], ...] = ()
+
+    def get(self, signal: str) -> Hashable | None:
+        """Return the report of a signal, or None."""
+        return next((report for name, report in self.by_signal if name == signal), None)
+
+    def with_report(self, signal: str, report: Hashable | None) -> Reports:
+        """Return a copy in which a signal has this report."""
+        return reports_of({**dict(self.by_signal), signal: report})
+
+
+def reports_of(reports: Mapping[str, Hashable | None]) -> Reports:
+    """Return the reports of these signals. None means that a signal reported nothing."""
+    return Reports(tuple((name, reports[name]) for name in sorted(reports) if reports[name] is not None))

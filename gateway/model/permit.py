@@ -30,8 +30,8 @@ class ServicePermit:
     """A service permit: leave to ask a service that the config names, such as a collector or an issuer of tokens.
 
     It carries no byte of a request. Made by `gateway.config.service_permits.read_service` alone, from the config alone
-    (the architecture test holds this); used by
-    `gateway.execution.services` alone, so that no prompt can travel under it.
+    (the architecture test holds this); used by `gateway.execution.service_client` alone, so that no prompt can travel
+    under it.
     """
 
     origin: str

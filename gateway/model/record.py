@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
-from gateway.model.trace import TraceContext
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from providers.pricing import Price, cost_of

@@ -1,9 +1,9 @@
 """A client's connection: uvicorn's HTTP/1.1 protocol with what a server on the open network needs.
 
 A head must arrive within bounds of time and size. Input that is not HTTP gets an error in the gateway's envelope.
-Pipelined requests are answered one after the other. Each request learns from the `Line` in its scope that its client
-has left. The states, the events and the reasons are in `connection_state`; the timers of a connection on which nothing
-moves are in `idle_timeout`.
+Pipelined requests are answered one after the other. Each request learns from the `ClientConnection` in its scope that
+its client has left. The states, the events and the reasons are in `connection_state`; the timers of a connection on
+which nothing moves are in `idle_timeout`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import orjson
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.api.errors import ApiError, encode_error
-from gateway.api.line import LINE, Line
 from gateway.server.connection_state import (
     ARRIVED,
     ARRIVING,
@@ -76,7 +76,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
         self._app: Callable[..., Awaitable[None]] = config.loaded_app
-        self._line = Line()
+        self._line = ClientConnection()
         self._input = IDLE
         # The request that is being answered, the one that came last, and those that wait. The first two are often the
         # same; both stay until another request comes.
@@ -101,7 +101,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut = transport.abort
-        self._shared_scope = connection_scope(self, {LINE: self._line})
+        self._shared_scope = connection_scope(self, {CONNECTION: self._line})
         self._start_head_timer()
         if self.client is None:
             # The client reset the connection before it was accepted. Its address is unknown, so its location would be.

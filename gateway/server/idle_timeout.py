@@ -11,7 +11,7 @@ import select
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.api.line import NOT_TAKEN, Line
+from gateway.api.connection import NOT_TAKEN, ClientConnection
 
 _CHECK_INTERVAL_S = 1.0
 # POLLRDHUP reports that the client has closed its direction only. Not every system has it.
@@ -25,7 +25,7 @@ class IdleTimeoutProtocol(HttpToolsProtocol):
     for as long, and aborts one whose client has left while requests wait and reading is paused.
     """
 
-    _line: Line
+    _line: ClientConnection
     idle_since: float | None = None
     """The loop's time since which there is nothing to do; None while there is."""
     _leaving_timer: asyncio.TimerHandle | None = None

@@ -14,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.body import announces_body
-from gateway.api.line import HEAD, SameHead
+from gateway.api.connection import HEAD, SameHead
 
 _CACHED_TARGET_BYTES = 256
 _LENGTH = b"content-length"

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
-from gateway.api.ledger import Ledger, open_shared_memory
 from gateway.changes.compile_process import our_environment
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
@@ -30,6 +29,7 @@ from gateway.server.uvicorn_server import serving_beside
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
+from gateway.usage.quota_store import QuotaStore, open_shared_memory
 
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -81,7 +81,7 @@ class _Supervisor:
         self._listener = listener
         self._seats = range(1, workers + 1)
         self._ledger_descriptor = open_shared_memory(workers)
-        self._ledger = Ledger.shared(self._ledger_descriptor)
+        self._ledger = QuotaStore.shared(self._ledger_descriptor)
         self._serve = serve
         self._live = live
         self._scheduler = scheduler

@@ -14,13 +14,13 @@ import socket
 import sys
 from pathlib import Path
 
-from gateway.api.ledger import Ledger
 from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import keeping_in
 from gateway.changes.pickling import unpack
 from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
 from gateway.server.uvicorn_server import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
+from gateway.usage.quota_store import QuotaStore
 
 _LAST_WORDS = 0
 _LAST_WORDS_S = 1.0
@@ -31,7 +31,7 @@ def main() -> None:
     # The supervisor alone reloads; a service manager may send the signal to all of us.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     listener, pair_end = (_inherited(int(number)) for number in sys.argv[1:3])
-    ledger = Ledger.shared(int(sys.argv[3]), int(sys.argv[4]))
+    ledger = QuotaStore.shared(int(sys.argv[3]), int(sys.argv[4]))
     run(_work(listener, pair_end, ledger))
 
 
@@ -41,7 +41,7 @@ def _inherited(descriptor: int) -> socket.socket:
     return inherited
 
 
-async def _work(listener: socket.socket, pair_end: socket.socket, ledger: Ledger) -> None:
+async def _work(listener: socket.socket, pair_end: socket.socket, ledger: QuotaStore) -> None:
     channel = await Channel.over(pair_end)
     order = await channel.receive()
     if not isinstance(order, Serve):

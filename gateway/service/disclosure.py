@@ -1,37 +1,27 @@
-"""What an app must show its user: who answers, by the public names and numbers of the approvals that count here now,
-and the words of the region's labels."""
+"""What an app must show its user: the deployments that may answer, with the public names and numbers of their valid
+approvals, and the text of the region's labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gateway.model.approval import Approval, Days, days_at
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
-from gateway.model.decision import Refusal, RefusalCode, SkipReason, Step, Unavailable
+from gateway.model.config_version import Region
+from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
-from gateway.policy.location import Sighting, resolve
+from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS, consent_of
-from gateway.service.journey import Refused
+from gateway.service.explain import NO_NEEDS, PlainRequest, consent_of
 
 
-def disclose(
-    table: ConfigVersion,
-    client: Client | None,
-    sighting: Sighting,
-    assistant: Assistant,
-    health: Mapping[str, Unavailable],
-    now_s: float,
-    accept_language: str | None = None,
-) -> dict[str, object]:
-    """Each deployment that may answer a plain request from there now, in order; raises Refused where none may.
+def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[str, object]:
+    """Return each deployment that may answer a request now, in order; raises Refused if none may.
 
-    One that asks for the person's consent is among them: an app must show it before it asks.
+    A deployment that needs the user's consent is among them: an app must show it before it asks.
     """
-    location = resolve(table, client, sighting)
-    decision = decide(table, assistant, location, NO_NEEDS, health, now_s)
+    assistant, now_s = request.assistant, request.now_s
+    location = resolve(request.config, request.client, request.reports)
+    decision = decide(request.config, assistant, location, NO_NEEDS, request.health, now_s)
     outcome = decision.outcome
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED:
         raise Refused(outcome)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from textwrap import wrap
 
 from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
-from gateway.model.location import Evidence, Location
+from gateway.model.location import Evidence, Location, Reports
 from gateway.policy.canary_assignment import named_sticky_key
 from gateway.policy.consent import standing_consents
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location.claim import claim_of
+from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.routing import decide
 from providers.catalogue import territory_data
 from providers.needs import Needs
@@ -24,28 +26,43 @@ _NOBODY = "whose turn it is depends on who asks: name a user; the plan shown is 
 NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
 
 
-def explain(
-    table: ConfigVersion,
-    client: Client | None,
-    sighting: Sighting,
-    assistant: Assistant,
-    health: Mapping[str, Unavailable],
-    now_s: float,
-    *,
-    user: str | None = None,
-    reveal_model: bool = True,
-    to_operator: bool = True,
-    said: ConsentStatement = NO_STATEMENT,
-) -> dict[str, object]:
-    """What would become of a plain request from there for that assistant: by the same functions that traffic uses.
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request without anything special in its body, which is explained instead of being answered.
 
-    user: what the request would say of its user; a signed claim's subject goes before it. said: what it says of
-    consent; a token is for one request, so that only standing consents count here. to_operator: a client isn't told
-    where servers of the operator's own stand, nor how the gateway comes by its keys.
+    Attributes:
+        config: The version that decides.
+        client: The client that would ask; None if the config asks for no keys.
+        reports: What the location signals report.
+        assistant: What it would ask.
+        now_s: Unix time.
+        health: The deployments that may not be asked now. A terminal knows of none.
+        user: The user that the request would name. The subject of a signed claim goes before it.
+        said: What it would say of consent. A token is for one request, so only standing consents count here.
     """
-    location = resolve(table, client, sighting)
-    name, agreed = _person(sighting, user), standing_consents(table, said)
-    decision = decide(table, assistant, location, NO_NEEDS, health, now_s, _key_of(name), agreed)
+
+    config: ConfigVersion
+    client: Client | None
+    reports: Reports
+    assistant: Assistant
+    now_s: float
+    health: Mapping[str, Unavailable] = field(default_factory=dict)
+    user: str | None = None
+    said: ConsentStatement = NO_STATEMENT
+
+
+def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
+    """Return what would become of a request, decided by the functions that traffic uses.
+
+    Args:
+        request: What would be asked.
+        reveal_model: Name models.
+        to_operator: Say where servers of the operator's own stand, and how the gateway gets its keys.
+    """
+    table, assistant = request.config, request.assistant
+    location = resolve(table, request.client, request.reports)
+    name, agreed = _person(request.reports, request.user), standing_consents(table, request.said)
+    decision = decide(table, assistant, location, NO_NEEDS, request.health, request.now_s, _key_of(name), agreed)
     return {
         "table": table.version,
         "assistant": assistant.name,
@@ -56,8 +73,9 @@ def explain(
     }
 
 
-def _person(sighting: Sighting, user: str | None) -> str | None:
-    subject = sighting.claim.subject if sighting.claim is not None else None
+def _person(reports: Reports, user: str | None) -> str | None:
+    claim = claim_of(reports)
+    subject = claim.subject if claim is not None else None
     return subject or user or None
 
 
@@ -140,18 +158,12 @@ def _considered(table: ConfigVersion, item: Considered, *, to_operator: bool) ->
     }
 
 
-def explain_text(
-    table: ConfigVersion,
-    client: Client | None,
-    sighting: Sighting,
-    assistant: Assistant,
-    now_s: float,
-    user: str | None = None,
-) -> str:
-    """The same for a terminal, where no process has a health: the place and its evidence, who answers, who doesn't."""
-    location = resolve(table, client, sighting)
-    name = _person(sighting, user)
-    decision = decide(table, assistant, location, NO_NEEDS, {}, now_s, _key_of(name))
+def explain_text(request: PlainRequest) -> str:
+    """Return the same for a terminal: the location and its evidence, the plan, and the deployments passed over."""
+    table, assistant = request.config, request.assistant
+    location = resolve(table, request.client, request.reports)
+    name = _person(request.reports, request.user)
+    decision = decide(table, assistant, location, NO_NEEDS, {}, request.now_s, _key_of(name))
     lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
@@ -201,9 +213,9 @@ def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
-def sighting_from(territory: str) -> Sighting:
-    """What a trusted edge would bring that tells this territory; raises TerritoryError."""
+def reports_from(territory: str) -> Reports:
+    """Return the reports that `explain` assumes for a territory; raises TerritoryError."""
     data, code = territory_data(), territory.strip().upper()
     if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         parse_territory(code)
-    return Sighting(EdgeReport((territory,)))
+    return suppose(territory)

@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
+from gateway.model.caller import TraceContext
 from gateway.model.record import AttemptRecord, Record
-from gateway.model.trace import TraceContext
 
 _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.model.caller import TraceContext
 from gateway.model.config_version import Exporter
 from gateway.model.record import Record
-from gateway.model.trace import TraceContext
 from gateway.telemetry.batching import Ended
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics

@@ -31,6 +31,7 @@ from providers.json_values import (
     unrounded,
 )
 from providers.phrases import Phrases
+from providers.streaming import TextReader
 from providers.wire import WireResponse
 
 __all__ = ["ConverseStreamParser", "classify", "read_completion"]
@@ -135,9 +136,12 @@ class ConverseStreamParser:
         self._assembler = self._reader.assembler
         self._decoder = EventStreamDecoder()
 
-    @property
-    def is_whole(self) -> bool:
-        """See EventStreamParser."""
+    def text_reader(self) -> TextReader | None:
+        """See `providers.streaming.StreamShortcuts`: every message of this framing is decoded."""
+        return None
+
+    def is_complete(self) -> bool:
+        """See `providers.streaming.StreamShortcuts`."""
         return self._assembler.whole
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:

@@ -13,7 +13,7 @@ from providers.adapters._openai_template import DATA, END, PaddedTemplate, Templ
 from providers.assembly import Assembler
 from providers.chat import StreamEvent, TextRun
 from providers.sse import MAX_LINE_BYTES
-from providers.streaming import EventStreamParser, ReadChunk
+from providers.streaming import EventStreamParser, ReadChunk, TextReader
 
 __all__ = ["RelayingParser"]
 
@@ -46,9 +46,12 @@ class RelayingParser:
         """
         return self._awaited.only(data) if self._awaited is not None else None
 
-    @property
-    def is_whole(self) -> bool:
-        """See EventStreamParser."""
+    def text_reader(self) -> TextReader | None:
+        """See `providers.streaming.StreamShortcuts`."""
+        return self.lone_text
+
+    def is_complete(self) -> bool:
+        """See `providers.streaming.StreamShortcuts`."""
         return self._assembler.whole
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection as an asyncio protocol: one request at a time, its response parsed by httptools (llhttp).
 
-Bytes are parsed as they arrive and handed over in whole batches; a reader that is slower than the provider stops the
-reading, so that memory stays bounded. What comes after the end of a response makes the connection unfit for another.
+Bytes are parsed as they arrive and handed over in batches. If the reader is slower than the provider, reading from the
+socket pauses, so memory stays bounded. Data after the end of a response makes the connection unfit for reuse.
 """
 
 from __future__ import annotations
@@ -9,30 +9,31 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
-from providers.transport.headers import ResponseHeaders
-
-__all__ = ["MAX_HEAD_BYTES", "Connection", "Tap"]
 
 Tap = Callable[[bytes], bool]
-"""Is offered each chunk that arrives by itself while a read waits; True: it is dealt with, and the read waits on."""
+"""Gets each chunk that arrives alone while a read waits.
+
+If it returns True, it has taken the chunk, and the read waits on.
+"""
 
 MAX_HEAD_BYTES = 64 * 1024
-# Far below what one read of a burst brings: with that in hand, nothing further is read until it is dealt with.
+# Far below what one read of a burst brings: nothing further is read until that is taken.
 _HIGH_WATER_BYTES = 64 * 1024
 _NO_BODY = (204, 304)
 _NOT_YET = -1
 
 
 class Connection(asyncio.Protocol):
-    """A connection that has been made; `begin` sends a request, `take` and `more` give its response's body.
+    """An open connection. `begin` sends a request; `take` and `more` return the body of its response.
 
-    end: below 0 until the response has arrived to its end, read or not.
-    pending: called with 0, whether the system has something of the server's that the loop hasn't read yet.
+    Attributes:
+        end: Below 0 until the response has arrived to its end, whether it was taken or not.
+        pending: Called with 0: whether the system has received data that the loop has not read yet.
     """
 
     __slots__ = (
@@ -65,8 +66,8 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.made_at = loop.time()
         self._chunks: list[bytes] = []
-        # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream, and
-        # what else there is to do `data_received` does once a read.
+        # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream.
+        # `data_received` does the rest once per read.
         self.on_body = self._chunks.append
         self.pending: Callable[[float], object] = lambda _: None
         self._parser = httptools.HttpResponseParser(self)
@@ -81,11 +82,11 @@ class Connection(asyncio.Protocol):
         self._raw = b""
         self.headers = ResponseHeaders(b"")
 
-    # --- for who uses the connection --------------------------------------------------------------
+    # --- the user's side --------------------------------------------------------------
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow: the last response ended in good order, and nothing came behind it."""
+        """Whether another request may follow: the last response ended in order, and nothing came after it."""
         return (
             self._reusable
             and self.end >= 0
@@ -100,14 +101,16 @@ class Connection(asyncio.Protocol):
         return self.end >= 0 and not self._chunks
 
     def watch(self, sock: socket.socket) -> None:
-        """This is the connection's socket: from now on `pending` looks at it, which costs a third of a microsecond."""
+        """Let `pending` look at the connection's socket, which costs a third of a microsecond."""
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         self.pending = poll.poll
 
     def begin(self, request: bytes, *, head_only: bool = False) -> asyncio.Future[None]:
-        """Send a request; what is returned is done when the final status line and headers have come, or comes to a
-        TransportError. The connection must be new or `reusable`. head_only: the response has no body (HEAD)."""
+        """Send a request. The future is done when the final status line and headers have arrived, or fails.
+
+        The connection must be new or `reusable`. `head_only`: the response has no body (HEAD).
+        """
         self.status = 0
         self.end = _NOT_YET
         self._bare_bytes = self._buffered = 0
@@ -116,14 +119,14 @@ class Connection(asyncio.Protocol):
             self._head_only = True
         waiter = self._waiter = self.loop.create_future()
         if self.closed:
-            # Lost between its making and now: nothing will come to tell of it.
+            # It was lost since it was made: no callback will report that.
             self._fail(ConnectionBroken("the connection ended before the request was sent", answered=False))
         else:
             self.transport.write(request)
         return waiter
 
     def take(self) -> bytes | None:
-        """What has arrived of the body; None if that is nothing, empty at its end. Raises TransportError."""
+        """Return what has arrived of the body; None if that is nothing, empty at its end. Raise TransportError."""
         chunks = self._chunks
         if not chunks:
             if self.end >= 0:
@@ -139,11 +142,11 @@ class Connection(asyncio.Protocol):
         return data
 
     def more(self, tap: Tap | None = None) -> asyncio.Future[None]:
-        """Wait with this where `take` gave None, and then ask it again."""
+        """Return a future to wait for if `take` returned None. Then call `take` again."""
         self._tap = tap
         waiter = self._waiter = self.loop.create_future()
         if self._paused:
-            # Not before: who has taken a burst may not be rid of it for long, and would hold the next one too.
+            # Not earlier: the reader may still hold the burst that it took, and would hold the next one too.
             self._read_on()
         return waiter
 
@@ -166,7 +169,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: TransportError) -> None:
         self._error = error
         if self.status:
-            # `take` raises it, behind what has come before.
+            # `take` raises it after the data that came before.
             self._wake()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
@@ -180,7 +183,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self.end >= 0:
-            # Nobody asked: whatever this is, it must not be taken for the answer to the next request.
+            # Unsolicited data must not be taken for the answer to the next request.
             self._reusable = False
             self.abort()
             return
@@ -189,7 +192,7 @@ class Connection(asyncio.Protocol):
         try:
             if not self.status:
                 if not self._bare_bytes and not data.startswith(b"H"):
-                    # llhttp would take RTSP and ICE, too.
+                    # llhttp would accept RTSP and ICE, too.
                     raise BadResponse("the response doesn't begin with HTTP")
                 self._raw += data
             self._parser.feed_data(data)
@@ -198,14 +201,14 @@ class Connection(asyncio.Protocol):
             if self.end < 0:
                 self._break(_bad(error))
         if self.end >= 0:
-            # What stands behind the end is no part of this body.
+            # Data after the end is not part of this body.
             del chunks[self.end :]
             self._wake()
             return
         if len(chunks) > before:
             self._bare_bytes = 0
             tap, waiter = self._tap, self._waiter
-            # Not where the read is given up already.
+            # Not if the read was cancelled.
             if tap is not None and len(chunks) == 1 and waiter is not None and not waiter.done() and tap(chunks[0]):
                 chunks.clear()
                 self._buffered = 0
@@ -213,9 +216,9 @@ class Connection(asyncio.Protocol):
         else:
             self._bare_bytes += len(data)
             if self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
-                # A head without end, or interim responses, chunk extensions or trailers: none of them is a body's byte.
+                # An endless head, interim responses, chunk extensions or trailers: no byte of a body.
                 self._break(_too_large())
-        # Counted by the read rather than by the chunk, with the framing: a burst has one read and many chunks.
+        # Counted per read, with the framing, rather than per chunk: a burst has one read and many chunks.
         self._buffered += len(data)
         if self._buffered > _HIGH_WATER_BYTES and chunks and not self._paused:
             self._paused = True
@@ -224,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol: nothing more will come, so let the transport close."""
+        """See asyncio.Protocol. Nothing more will come, so the transport may close."""
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -249,19 +252,19 @@ class Connection(asyncio.Protocol):
     # --- httptools' side --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A response begins; behind a complete one it is garbage."""
+        """A response begins. After a complete one it is garbage."""
         if self.end >= 0:
             self._reusable = False
 
     def on_headers_complete(self) -> None:
-        """The head is whole; an interim response (1xx) is passed over."""
+        """The head is complete. An interim response (1xx) is skipped."""
         if self.end >= 0:
             return
-        # The parser passes over empty lines in front.
+        # The parser skips empty lines before the head.
         raw = self._raw.lstrip(b"\r\n")
         end = raw.index(b"\r\n\r\n")
         headers = ResponseHeaders(raw[: end + 2])
-        # Two lengths, or a length beside an encoding, llhttp refuses by itself.
+        # llhttp itself refuses two lengths, or a length together with an encoding.
         if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the response has a transfer-encoding other than chunked")
         status = self._parser.get_status_code()
@@ -278,12 +281,12 @@ class Connection(asyncio.Protocol):
         self.status = status
         self._raw = b""
         if self._head_only:
-            # The parser, which can't be told, waits for a body now: it is fit for nothing more.
+            # The parser cannot know that there is no body and waits for one: it cannot be used again.
             self.end = 0
             self._reusable = False
 
     def on_message_complete(self) -> None:
-        """The response is whole, or an interim one is over and the real one is awaited."""
+        """The response is complete; or an interim response is, and the final one follows."""
         if self.end >= 0 or not self.status:
             return
         self.end = len(self._chunks)
@@ -298,3 +301,57 @@ def _bad(error: Exception) -> TransportError:
 
 def _too_large() -> BadResponse:
     return BadResponse(f"the response has more than {MAX_HEAD_BYTES} bytes that are no body")
+
+
+class ResponseHeaders(Mapping[str, str]):
+    """Headers of a response by lower-case name; repeated ones are joined with `, `. They are parsed on demand.
+
+    A provider sends about twenty, of which three are read. A property test compares them with the parser's own result.
+    """
+
+    __slots__ = ("_all", "_lower", "_text")
+
+    def __init__(self, head: bytes) -> None:
+        """`head`: from the status line on, each line with its CRLF, without the empty line."""
+        # In this encoding the lower-case text has the same length.
+        self._text = head.decode("latin-1")
+        self._lower = self._text.lower()
+        self._all: dict[str, str] | None = None
+
+    def __contains__(self, name: object) -> bool:
+        return f"\r\n{name}:" in self._lower
+
+    def __getitem__(self, name: str) -> str:
+        line = f"\r\n{name}:"
+        parts = self._lower.split(line, 2)
+        if len(parts) == 1:
+            raise KeyError(name)
+        if len(parts) == 3:
+            return self._joined()[name]
+        before, behind = parts
+        start = len(before) + len(line)
+        return self._text[start : start + behind.find("\r\n")].strip(" \t")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._joined())
+
+    def __len__(self) -> int:
+        return len(self._joined())
+
+    def _joined(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = joined(self.pairs())
+        return self._all
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return all headers in their order."""
+        lines = [line.partition(":") for line in self._text.split("\r\n")[1:-1]]
+        return [(name.lower(), value.strip(" \t")) for name, _, value in lines]
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by name, with repeated ones joined with `, ` (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

@@ -1,11 +1,11 @@
-"""What can go wrong on a connection.
+"""The errors of a connection.
 
 TransportError
 ├── ConnectFailed       DNS, TCP or TLS: nothing was sent
 ├── ConnectionBroken    the connection ended before the response did
-├── BadResponse         what came is not HTTP/1.1, or not within bounds
-│   └── TooLarge        it decompresses to more than is taken
-└── NotAllowed          the origin may not be connected to; nothing was looked up, let alone sent
+├── BadResponse         the response is not valid HTTP/1.1, or exceeds a limit
+│   └── TooLarge        it decompresses to more than is accepted
+└── NotAllowed          the origin may not be connected to; nothing was resolved or sent
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _NO_ROOM = _NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 
 class TransportError(Exception):
-    """Root of everything that the transport raises on purpose."""
+    """The root of this tree."""
 
 
 class ConnectFailed(TransportError):
-    """No connection: the name doesn't resolve, nobody listens, TLS fails, or it took too long (`timed_out`).
+    """No connection: the name does not resolve, the port refuses, TLS fails, or it took too long (`timed_out`).
 
-    is_ours: this process or its machine has no room for more of them, and nobody who is called is to blame.
+    `is_ours`: this process or its machine cannot open more connections; the other side is not to blame.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False, is_ours: bool = False) -> None:
@@ -46,7 +46,7 @@ class ConnectFailed(TransportError):
 
 
 class ConnectionBroken(TransportError):
-    """The connection ended early. `answered` says whether any byte of a response had come."""
+    """The connection ended early. `answered`: at least one byte of a response had arrived."""
 
     def __init__(self, message: str, *, answered: bool) -> None:
         super().__init__(message)
@@ -54,25 +54,26 @@ class ConnectionBroken(TransportError):
 
 
 class BadResponse(TransportError):
-    """The bytes are no HTTP/1.1 response, or break a bound."""
+    """The bytes are not an HTTP/1.1 response, or exceed a limit."""
 
 
 class TooLarge(BadResponse):
-    """A small body that stands for a very large one."""
+    """A small body that decompresses to a very large one."""
 
 
 class NotAllowed(TransportError):
-    """The one who decides said no."""
+    """The pool's `allow` refused the origin."""
 
 
 def lacks_room(error: BaseException) -> bool:
-    """Whether no connection was made because this machine has no more files, ports or memory for one.
+    """Return whether there is no connection because this machine has no more files, ports or memory for one.
 
-    A look-up of a name that finds no file says something else, and not the same on each system: then it is tried.
+    A name look-up that gets no file descriptor reports another error, which differs between systems. In unclear cases a
+    socket is opened to find out.
     """
     cause: BaseException | None = error
     is_unclear, seen = False, list[BaseException]()
-    # Who raises an error anew from what wrapped it makes a ring of them.
+    # Code that raises an error again from its wrapper makes a cycle.
     while cause is not None and cause not in seen:
         seen.append(cause)
         if isinstance(cause, ExceptionGroup):  # of a name with several addresses, each was tried
@@ -81,7 +82,7 @@ def lacks_room(error: BaseException) -> bool:
         if isinstance(cause, OSError):
             if cause.errno in _NO_ROOM:
                 return True
-            # Who refuses, or fails at TLS, was reached.
+            # A host that refuses, or fails at TLS, was reached.
             is_unclear = not isinstance(cause, ConnectionError | TimeoutError | ssl.SSLError)
         cause = cause.__cause__ or cause.__context__
     return is_unclear and _finds_none()

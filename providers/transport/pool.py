@@ -1,9 +1,9 @@
-"""A lean pool of HTTP/1.1 connections: the one place that opens them.
+"""A lean pool of HTTP/1.1 connections. Only this module opens connections.
 
-Each origin has its own idle connections, the latest used first. A request goes out on one that is idle or on a new
-one; there is no queue, and nothing is scanned. Redirects are an answer like any other, no proxy is ever used, names
-are looked up for each connection that is made, of which none is used for ever, and address families are raced
-(RFC 8305). Who may be connected to is not decided here: `allow` is asked before anything else happens.
+Each origin has its own idle connections; the one used last is reused first. A request is sent on an idle connection or
+on a new one: there is no queue, and nothing is scanned. Redirects are not followed, and no proxy is used. Names are
+resolved for each new connection, connections have a largest age, and address families are raced (RFC 8305). `allow`
+decides which origins may be connected to, and is asked first.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import certifi
 
 from providers.transport.connection import Connection
+from providers.transport.dial import Names, first_socket
 from providers.transport.errors import ConnectFailed, lacks_room
-from providers.transport.names import Names
-from providers.transport.race import first_socket
-
-__all__ = ["Allow", "Pool", "PooledResponse", "Recheck", "request_start", "tls_context"]
 
 Allow = Callable[[str, object], None]
-"""Called with the origin and the caller's permit; raises NotAllowed where the connection may not be made."""
+"""Called with the origin and the caller's permit. Raises NotAllowed if the connection may not be made."""
 Recheck = Callable[[], None]
-"""Called when a new connection stands, before a byte is sent on it; raises where none may be sent any more."""
+"""Called when a new connection stands, before a byte is sent. Raises if the request may no longer be sent."""
 
 _IDLE_S = 30.0
 _LONGEST_S = 300.0
-"""A connection that is never idle would go to where its name once pointed, and miss each move of its provider."""
+"""The largest age of a connection: an older one may lead to an address that its name no longer has."""
 _MAX_IDLE_PER_ORIGIN = 256
 _MAX_CONNECTIONS = 16_384
 _MOST_GIVING_WAY = 8
-"""For one that is wanted: what they leave others may take first, and of ports a closed one leaves none for a while."""
+"""The most idle connections closed to make room for a new one.
+
+Others may take the room first, and a closed port stays in use for a while.
+"""
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Verified TLS for HTTP/1.1: Mozilla's roots (certifi), and those of `ca_file` besides."""
+    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`."""
     context = ssl.create_default_context(cafile=certifi.where())
-    # Debian's Python, for one, leaves it to OpenSSL, whose configuration may ask for more.
+    # Debian's Python, for one, leaves this to OpenSSL, whose configuration may require more.
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])
     if ca_file is not None:
@@ -52,43 +53,36 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 
 
 def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
-    """What stands before `content-length`, for `Pool.open`: it can be kept, and used for request after request.
+    """Return the head of a request up to `content-length`, for `PoolRequest.start`. It can be used again and again.
 
-    origin: `https://host`, `http://host:8000`. target: path and query, visible ASCII. headers: ready lines, each ended
-    with CRLF, without `host` and `content-length`.
+    Args:
+        origin: `https://host`, `http://host:8000`.
+        target: Path and query, visible ASCII.
+        headers: Lines that end with CRLF, without `host` and `content-length`.
     """
     host = origin.partition("://")[2]
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}".encode("latin-1")
 
 
-class PooledResponse:
-    """A response whose head has arrived. `close` must be called, however it ends."""
+@dataclass(slots=True)
+class PoolRequest:
+    """One request for `Pool.open`, which consumes it: the body is taken out.
 
-    __slots__ = ("_connection", "_origin", "_pool", "headers", "status")
+    Attributes:
+        start: The head before `content-length`, see `request_start`.
+        connect_s: Limit for DNS, TCP and TLS together.
+        permit: Given to the pool's `allow` with the origin.
+        recheck: Called when a new connection stands. What it raises is passed on.
+        head_only: The response has no body (HEAD).
+    """
 
-    def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
-        self._pool = pool
-        self._origin = origin
-        self._connection: Connection | None = connection
-        self.status = connection.status
-        self.headers: Sequence[tuple[bytes, bytes]] = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()
-        ]
-
-    async def read(self) -> bytes:
-        """The body's next bytes as they came; empty at its end. Raises TransportError."""
-        while (connection := self._connection) is not None:
-            if (data := connection.take()) is not None:
-                return data
-            await connection.more()
-        return b""
-
-    def close(self) -> None:
-        """Give the connection back if the response was read to its end, else drop it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # From here on the connection is another request's.
-            self._pool.take_back(self._origin, connection)
+    origin: str
+    start: bytes
+    body: bytes = field(repr=False)
+    connect_s: float
+    permit: object
+    recheck: Recheck | None = None
+    head_only: bool = False
 
 
 class Pool:
@@ -103,69 +97,42 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(
-        self,
-        origin: str,
-        method: str,
-        target: str,
-        headers: str,
-        body: bytes,
-        connect_s: float,
-        permit: object,
-        head_s: float | None = None,
-    ) -> PooledResponse:
-        """The response to one request: see `request_start` and `open`."""
-        start = request_start(origin, method, target, headers)
-        connection = await self.open(origin, start, body, connect_s, permit, head_only=method == "HEAD", head_s=head_s)
-        return PooledResponse(self, origin, connection)
+    async def open(self, request: PoolRequest) -> Connection:
+        """Send a whole request and return its connection when the head of the response has arrived.
 
-    async def open(
-        self,
-        origin: str,
-        start: bytes,
-        body: bytes,
-        connect_s: float,
-        permit: object,
-        *,
-        head_only: bool = False,
-        head_s: float | None = None,
-        recheck: Recheck | None = None,
-    ) -> Connection:
-        """A connection on which a whole request has been sent, and the head of its response has come; it must be taken
-        back. Raises TransportError. A connection that dies is an error, not a second try.
+        The connection must be given back with `take_back`. A connection that dies is an error, not a second try. How
+        long the server may take to answer is the caller's to limit.
 
-        start: see `request_start`. connect_s bounds DNS, TCP and TLS; head_s the wait for the response's head, and
-        raises TimeoutError. What recheck raises comes through.
+        Raises:
+            TransportError: No head arrived, or `allow` refused the origin.
         """
-        self._allow(origin, permit)
-        request = b"%bcontent-length: %d\r\n\r\n%b" % (start, len(body), body)
+        origin = request.origin
+        self._allow(origin, request.permit)
+        body, request.body = request.body, b""
+        data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
         del body
         connection = self._take(origin)
         if connection is None:
-            connection = await self._connect(origin, connect_s)
-            if recheck is not None:
+            connection = await self._connect(origin, request.connect_s)
+            if request.recheck is not None:
                 try:
-                    recheck()
+                    request.recheck()
                 except BaseException:
-                    # It is as good as before for a request that may be sent.
+                    # No byte was sent on it: another request can use it.
                     self.take_back(origin, connection)
                     raise
         try:
-            begun = connection.begin(request, head_only=head_only)
-            # What the system hasn't taken of it yet, the loop's transport holds: no need to hold it all for an answer.
-            del request
-            if head_s is None:
-                await begun
-            else:
-                async with asyncio.timeout(head_s):
-                    await begun
+            head = connection.begin(data, head_only=request.head_only)
+            # The loop's transport holds what the system has not taken yet: the whole need not be held for an answer.
+            del data
+            await head
         except BaseException:
             self._drop(connection)
             raise
         return connection
 
     def take_back(self, origin: str, connection: Connection) -> None:
-        """Keep a connection for the next request, if it is fit for one."""
+        """Keep a connection for the next request, if it can be reused."""
         idle = self._idle.get(origin)
         if idle is None:
             idle = self._idle[origin] = deque()
@@ -193,8 +160,8 @@ class Pool:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            # It was fit when it came back, and whatever has come since has closed it. What the loop hasn't read yet is
-            # an end or an answer to nothing: another request must not get it for its own.
+            # It was reusable when it came back, and data since then has closed it. Data that the loop has not read yet
+            # is an end or an unsolicited answer: another request must not get it.
             if not connection.closed and not connection.pending(0):
                 return connection
             self._drop(connection)
@@ -205,7 +172,10 @@ class Pool:
         connection.abort()
 
     def _sweep(self) -> None:
-        """Close what has been idle for long: a server that forgot a connection would answer with a reset."""
+        """Close connections that were idle for long.
+
+        The server may have dropped them, and would answer with a reset.
+        """
         loop = asyncio.get_running_loop()
         oldest_kept = loop.time() - _IDLE_S
         for origin, connections in list(self._idle.items()):
@@ -216,7 +186,7 @@ class Pool:
         self._sweeper = loop.call_later(_IDLE_S / 2, self._sweep) if self._idle else None
 
     def _make_room(self) -> bool:
-        """Close an idle connection, whichever origin it is for; False if there is none."""
+        """Close an idle connection of any origin; return False if there is none."""
         for connections in self._idle.values():
             if connections:
                 self._drop(connections.popleft())
@@ -234,7 +204,7 @@ class Pool:
             self._open -= 1
             raise ConnectFailed(f"no connection within {connect_s:g} seconds", timed_out=True) from None
         except (OSError, ValueError, RuntimeError) as error:
-            # uvloop has RuntimeErrors where asyncio has OSErrors.
+            # uvloop raises RuntimeError where asyncio raises OSError.
             self._open -= 1
             reason = f"{type(error).__name__}: {_reason(error)}"
             raise ConnectFailed(reason, is_ours=lacks_room(error)) from error
@@ -243,14 +213,14 @@ class Pool:
             raise
 
     async def _with_room(self, origin: str) -> Connection:
-        """Where the system has no room for a connection that is wanted, those that nobody needs now give way to it."""
+        """Open a connection. If the system has no room for it, close idle ones first."""
         for _ in range(_MOST_GIVING_WAY):
             try:
                 return await self._open_connection(origin)
             except (OSError, RuntimeError) as error:
                 if not lacks_room(error) or not self._make_room():
                     raise
-            # Its file is closed in one of the loop's next turns.
+            # Its file is closed in one of the loop's next iterations.
             await asyncio.sleep(0)
         return await self._open_connection(origin)
 
@@ -279,22 +249,22 @@ class Pool:
 
 
 def _end(sock: socket.socket) -> None:
-    """Have the socket's transport close it.
+    """Let the socket's transport close it.
 
-    Where a cancellation meets the end of a handshake, asyncio's says goodbye first and waits for an answer: were the
-    socket closed meanwhile, its number would be another connection's, which then could not be made.
+    If a cancellation meets the end of a TLS handshake, asyncio's transport still exchanges the closing messages. If the
+    socket were closed meanwhile, its number could belong to another connection, which then could not be made.
     """
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(error: Exception) -> str:
-    """What the error says, without the address: names of hosts are the operator's to know, from its own config."""
+    """Return the error's text without the address: failures reach clients, hosts are known to the operator."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError | socket.gaierror):
         return error.strerror or "no reason was given"
     if isinstance(error, OSError):
-        # Its own words would be asyncio's, which have the address.
+        # Its own text is asyncio's, which contains the address.
         return os.strerror(error.errno) if error.errno else "no reason was given"
     return "invalid address"

@@ -42,6 +42,7 @@ from gateway.evaluate.ranking import Recommendation, Requirement, Scores
 from gateway.evaluate.run_store import LoadRow, RunStore
 from gateway.evaluate.shadow_scores import Beside, ShadowScores
 from gateway.evaluate.statistics import Comparison, Estimate
+from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement
 from gateway.model.decision import RefusalCode, SkipReason, Unavailable
@@ -50,10 +51,9 @@ from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleStatus, Stage, StopRule, Tally
 from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
-from gateway.model.trace import TraceContext
 from gateway.policy.consent import Consenting
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
-from gateway.service.transcript import transcript
+from gateway.service.shadow_traffic import transcript
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
 from gateway.state.schedules import ScheduleStore

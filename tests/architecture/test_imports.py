@@ -20,7 +20,6 @@ HOMES = {
         "gateway/execution/httpx_transport.py",
         "gateway/server/demo.py",
         "providers/client.py",
-        "providers/transport",
     ),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
@@ -28,7 +27,7 @@ HOMES = {
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
-    "tenacity": ("gateway/execution/run.py",),
+    "tenacity": ("gateway/execution/plan_execution.py",),
     "uvicorn": (
         "gateway/server/uvicorn_server.py",
         "gateway/server/http_protocol.py",
@@ -49,6 +48,7 @@ HOMES = {
     "jwt": ("gateway/policy/claims.py",),
     "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
+    "msgspec": ("gateway/model", "gateway/service", "gateway/api/caller"),
     "jinja2": ("gateway/evaluate/report_page.py",),
     "jsonschema": ("gateway/evaluate/scorers.py",),
     "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema

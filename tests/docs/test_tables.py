@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
@@ -16,11 +16,12 @@ from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
 from gateway.config.schema.routing import AttemptsSection, BreakerSection, ResilienceSection
 from gateway.execution.breaker import MOST_GROWTH
-from gateway.execution.budget import FLOOR, WINDOW_S
-from gateway.execution.retry import RULES, Rule
-from gateway.execution.run import PlanExhausted
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
 from gateway.model.decision import SkipReason
+from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptRecord
+from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
 from providers.adapter import Adapter
 from providers.adapters import _row
@@ -31,6 +32,7 @@ from providers.sites import Site
 from tests.kit.doc_pages import ROOT, table_of
 
 CLIENTS = ROOT / "docs" / "clients.md"
+LOCATION = ROOT / "docs" / "location.md"
 OPERATORS = ROOT / "docs" / "operators.md"
 RUNNING = ROOT / "docs" / "running.md"
 FAILURES = ROOT / "docs" / "failures.md"
@@ -56,7 +58,8 @@ def test_the_headers_are_those_of_the_api() -> None:
     asked = first_words(table_of(CLIENTS, "| request header"))
     answered = first_words(table_of(CLIENTS, "| response header"))
     named: set[str] = set()
-    for path in (ROOT / "gateway" / "api").glob("*.py"):
+    gateway = ROOT / "gateway"
+    for path in [*(gateway / "api").rglob("*.py"), *(gateway / "policy").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
@@ -65,6 +68,13 @@ def test_the_headers_are_those_of_the_api() -> None:
                 if _OURS.fullmatch(text):
                     named.add(text)
     assert {*asked, *answered} == named
+
+
+def test_the_signals_are_those_of_the_registry_with_the_headers_that_they_always_read() -> None:
+    rows = {words(row[0])[0]: words(" ".join(row[1:])) for row in table_of(LOCATION, "| signal | where it comes from")}
+    assert list(rows) == [*get_args(SignalName)]
+    for name, told in rows.items():
+        assert {word for word in told if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
 
 
 def test_the_errors_are_those_of_the_api() -> None:
@@ -137,9 +147,9 @@ def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
         assert client == f"{shown.status} `{shown.code}`", kind
 
 
-def _benched(rule: Rule) -> str:
-    fixed = f"{rule.bench_s:g} s" if rule.bench_s is not None else ""
-    named = "the time that it names" if rule.bench_named_time else ""
+def _benched(rule: FailureRule) -> str:
+    fixed = f"{rule.cooldown_s:g} s" if rule.cooldown_s is not None else ""
+    named = "the time that it names" if rule.cooldown_named_time else ""
     return ", or ".join(filter(None, (fixed, named)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.execution.budget import FLOOR, WINDOW_S
+from gateway.execution.retry import FLOOR, WINDOW_S
 from providers.simulator.scenario import Cut, HttpError, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.service.shadows import MOST_AT_ONCE
+from gateway.service.shadow_traffic import MAX_RUNNING
 from providers.simulator.scenario import HttpError, Scenario
 from providers.simulator.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
@@ -169,6 +169,6 @@ def test_several_workers_keep_in_one_file(tmp_path: Path, providers: SimulatorTh
         for asked in range(1, 21):
             operator.reconnect()
             ask(operator)
-            # A worker has MOST_AT_ONCE under way, those that a slow disk keeps waiting among them, and drops the others.
-            if asked % (MOST_AT_ONCE // 2) == 0:
+            # A worker has MAX_RUNNING under way, those that a slow disk keeps waiting among them, and drops the others.
+            if asked % (MAX_RUNNING // 2) == 0:
                 eventually(lambda: len(rows(tmp_path)) == asked)  # noqa: B023  # called at once

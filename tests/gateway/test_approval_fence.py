@@ -16,18 +16,20 @@ from hypothesis import strategies as st
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import PlanExhausted, Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import RefusalCode
+from gateway.model.decision import RefusalCode, Refused
+from gateway.model.location import EdgeReport
 from gateway.model.record import Record
-from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.service.journey import Journeys, Refused
-from gateway.service.signals import Signals
+from gateway.policy.location.resolution import resolve
+from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.location import LocationService
+from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
+from tests.kit.location_reports import reported
 
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -77,16 +79,16 @@ def is_approved(records: list[dict[str, Any]], region: str, now: float) -> bool:
 
 
 class Asking:
-    """Journeys over a transport that always fails, and a clock that jumps with each attempt and each wait."""
+    """A chat service over a transport that always fails, and a clock that jumps with each attempt and each wait."""
 
     def __init__(self, tables: list[ConfigVersion], start: float, jumps_s: list[float]) -> None:
         self.now = start
         self.asked: list[tuple[str, float]] = []
         self._tables, self._jumps_s = tables, jumps_s
         transport = HttpxTransport(httpx.MockTransport(self._provide))
-        runner = Runner(Sender(transport), Health(), sleep=self._sleep)
-        signals = Signals(Services(transport), lambda _: None)
-        self.journeys = Journeys(self._current, runner, signals, lambda: self.now)
+        executor = PlanExecutor(transport, Health(), sleep=self._sleep)
+        locations = LocationService(ServiceClient(transport), lambda _: None)
+        self.service = ChatService(self._current, executor, locations, ClientLimits(), lambda: self.now)
 
     def _current(self) -> ConfigVersion:
         return self._tables[min(len(self.asked), len(self._tables) - 1)]
@@ -105,10 +107,11 @@ class Asking:
 
     async def ask(self, territory: str, *, stream: bool = False) -> Record:
         table = self._tables[0]
-        location = resolve(table, None, Sighting(EdgeReport((territory,))))
+        location = resolve(table, None, reported(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
         record = Record("r", 0, table.version)
-        await self.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)
+        routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
+        await self.service.answer(routing, Deadline.start(60, 50), record)
         return record
 
 
@@ -165,10 +168,11 @@ async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
     table = table_with([ends, lasts], [True, True])
     asking = Asking([table], last_second, [2.0])
     record = Record("r", 0, table.version)
-    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
+    location = resolve(table, None, reported(EdgeReport(("DE",))))
     request = ChatRequest("assistant", (UserMessage("hello"),))
+    routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
     with pytest.raises(PlanExhausted):
-        await asking.journeys.answer(table, None, location, request, Deadline.start(60, 50), record)
+        await asking.service.answer(routing, Deadline.start(60, 50), record)
     assert [name for name, _ in asking.asked] == ["d0", "d1", "d1"]
     [skipped] = record.skipped
     assert (skipped.deployment, skipped.reason) == ("d0", "its approval for region 'de' ended on 2026-11-20")

@@ -13,23 +13,26 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.execution.attempt import Answer, Caller
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import PlanExhausted, Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Refused
+from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
-from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.service.journey import Journeys, Refused
-from gateway.service.shadows import Shadows
-from gateway.service.signals import Signals
+from gateway.policy.location.resolution import resolve
+from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.location import LocationService
+from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
+from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from tests.kit.example_counts import examples
+from tests.kit.location_reports import reported
 from tests.kit.random_configs import TERRITORIES, compiled, fits, worlds
 
 
@@ -111,14 +114,16 @@ async def test_no_attempt_ever_leaves_the_boundary(
     health = Health()
     for name in benched & table.deployments.keys():
         deployment = table.deployments[name]
-        health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
+        health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
     transport = HttpxTransport(httpx.MockTransport(provider))
-    runner = Runner(Sender(transport), health, sleep=no_sleep)
-    journeys = Journeys(lambda: current[0], runner, Signals(Services(transport), asked.append))
-    location = resolve(table, None, Sighting(EdgeReport((territory,))))
+    executor = PlanExecutor(transport, health, sleep=no_sleep)
+    locations = LocationService(ServiceClient(transport), asked.append)
+    service = ChatService(lambda: current[0], executor, locations, ClientLimits())
+    location = resolve(table, None, reported(EdgeReport((territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream, user=user)
+    routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
     with contextlib.suppress(Refused, PlanExhausted):
-        await journeys.answer(table, None, location, request, Deadline.start(60, 50), Record("r", 0, table.version))
+        await service.answer(routing, Deadline.start(60, 50), Record("r", 0, table.version))
     assert "outside.example" not in asked
     if location.region is None:
         assert asked == []
@@ -170,16 +175,17 @@ async def test_no_shadow_ever_gets_what_must_stay_inside(
     async def keep(record: ShadowRecord) -> None:
         kept.append(record)
 
-    caller = Caller(Sender(HttpxTransport(httpx.MockTransport(provider))))
+    caller = UpstreamClient(HttpxTransport(httpx.MockTransport(provider)))
     counts: list[tuple[str, ...]] = []
-    shadows = Shadows(lambda: table, caller, Health(), keep, counts.append, lambda *_: None, draw=lambda: 0.0)
-    location = resolve(table, None, Sighting(EdgeReport((territory,))))
+    sink = ShadowSink(keep, counts.append, lambda *_: None)
+    shadows = ShadowTraffic(lambda: table, caller, Health(), sink, draw=lambda: 0.0)
+    location = resolve(table, None, reported(EdgeReport((territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
     record = Record("r", 0, table.version, assistant="assistant", deployment="other")
     nothing: Any = None
-    turn = shadows.turn(table, location, record, Answer(nothing))
+    turn = shadows.begin(table, location, record, Answer(nothing))
     if turn is not None:
-        shadows.offer(turn, table, location, request, record, 10)
+        shadows.offer(turn, request, 10)
     await shadows.settle()
     if location.region is None:
         assert asked == []

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
-from gateway.model.signals import AddressReport
+from gateway.model.location import AddressReport
 from tests.kit.example_counts import examples
 from tests.kit.mmdb import country, mmdb
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import structlog
 
-from gateway.api.guesses import MOST_WRONG_KEYS
+from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry import log, trace_export
@@ -137,7 +137,7 @@ async def test_a_request_that_runs_is_in_flight() -> None:
             seen.append(one.series["gateway_requests_in_flight"][()])
             return real(request)
 
-        one.gateway._sender._transport._inner.handler = watching  # type: ignore[attr-defined]
+        one.gateway._transport._inner.handler = watching  # type: ignore[attr-defined]
         await one.ask()
         assert seen == [[1]]
         assert one.series["gateway_requests_in_flight"] == {(): [0]}
@@ -167,10 +167,10 @@ async def test_a_hostile_client_makes_no_series() -> None:
             await one.client.post(CHAT, content=f'{{"model": "assistant", "{word}": 1}}')
             await one.client.post(f"{CHAT}?{word}={word}", content=b"{")
 
-        for number in range(MOST_WRONG_KEYS + 1):
+        for number in range(MOST_FAILED_KEYS + 1):
             await attack(number)
         before = {name: set(rows) for name, rows in one.series.items()}
-        for number in range(MOST_WRONG_KEYS + 1, 130):
+        for number in range(MOST_FAILED_KEYS + 1, 130):
             await attack(number)
         after = {name: set(rows) for name, rows in one.series.items()}
         assert after == before
@@ -216,7 +216,7 @@ async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, mo
                 await asyncio.Event().wait()
             return httpx.Response(418, content=b"\xff" * 1_000_000)
 
-        ill.gateway._sender._transport._inner.handler = trouble  # type: ignore[attr-defined]
+        ill.gateway._transport._inner.handler = trouble  # type: ignore[attr-defined]
         for _ in range(300):
             usual, other = await well.ask(), await ill.ask()
             assert (usual.status_code, usual.content) == (other.status_code, other.content)

@@ -12,17 +12,17 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from gateway.api.door import address_of, claims_of, headers_of, sighting_of
-from gateway.api.place import placed
+from gateway.api.caller.request_headers import headers_of
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.services import Services
+from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
-from gateway.policy.location import resolve
-from gateway.service.signals import Signals
+from gateway.policy.location.resolution import locator_of, resolve
+from gateway.service.location import LocationService
 from tests.kit.claim_tokens import NOW, jwks, public
 from tests.kit.configs import KEYS, WORLD, table_of
 from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_of
+from tests.kit.location_reports import caller_of
 from tests.kit.mmdb import mmdb
 
 PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]
@@ -44,7 +44,7 @@ class Place:
         self.keys.write_bytes(jwks(public("k1")))
         self.loop = asyncio.new_event_loop()
         transport = HttpxTransport(httpx.MockTransport(lambda _: httpx.Response(500)))
-        self.signals = Signals(Services(transport), lambda _: None, lambda: NOW)
+        self.signals = LocationService(ServiceClient(transport), lambda _: None, lambda: NOW)
         self.counts: Counter[str] = Counter()
 
     def table(self, case: Case) -> ConfigVersion:
@@ -55,16 +55,15 @@ class Place:
         lower = [(name.lower(), value.strip(b" \t")) for name, value in headers]
         visitor = headers_of({"headers": lower, "client": (case.peer, 1), "query_string": b""})
         client = next(client for client in table.clients.values() if client.name == case.client)
-        sighting = sighting_of(table, visitor)
-        if not table.location.beyond_headers:
-            # The short way of the hot path, twice: what it remembers is what it found.
-            location = resolve(table, client, sighting)
-            assert [placed(table, client, visitor)[:2] for _ in range(2)] == [(sighting, location)] * 2
-        else:
-            sighting = self.loop.run_until_complete(
-                self.signals.complete(table.location, sighting, claims_of(visitor), address_of(table, visitor))
-            )
-        return resolve(table, client, sighting)
+        caller = caller_of(table, client, visitor)
+        found = [self.loop.run_until_complete(self.signals.locate(table, caller)) for _ in range(2)]
+        # What is remembered is what is computed anew.
+        reports = self.loop.run_until_complete(
+            self.signals.answer(table.location.rules, locator_of(table).hear(caller.location_key))
+        )
+        location = resolve(table, client, reports)
+        assert [(each.reports, each.location) for each in found] == [(reports, location)] * 2
+        return location
 
     def judge(self, case: Case) -> None:
         table = self.table(case)

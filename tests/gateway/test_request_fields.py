@@ -15,15 +15,16 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 
 from gateway.api.errors import from_domain
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Plan
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.model.decision import Plan, Refused
+from gateway.model.location import EdgeReport
+from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from gateway.service.journey import Refused
 from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.fitting import with_sayable_choice, without_parameters
 from providers.needs import needs_of
 from tests.kit.configs import table_of
+from tests.kit.location_reports import reported
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
 # One column a territory, so that each is the only deployment that may answer.
@@ -594,7 +595,7 @@ def asked(
     """The provider's body and what was dropped, or the code, param and message of the refusal."""
     try:
         request = decode_request({"model": "assistant", "messages": [Q], **fields})
-        location = resolve(table, None, Sighting(EdgeReport((PLACES[column],))))
+        location = resolve(table, None, reported(EdgeReport((PLACES[column],))))
         decision = decide(table, table.assistants["assistant"], location, needs_of(request), {}, 0.0)
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)

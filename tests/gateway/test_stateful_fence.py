@@ -31,28 +31,27 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.execution.attempt import Caller
-from gateway.execution.budget import RetryBudget
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.hedge import Hedges
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.load import Load
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
-from gateway.execution.walk import AttemptFailed, Means, Walk
+from gateway.execution.plan_execution import AttemptFailed, ExecutionContext, PlanExecution, PlanExecutor
+from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import Client, ConfigVersion, Resilience
 from gateway.model.consent import ConsentStatement
-from gateway.model.decision import Plan
+from gateway.model.decision import Plan, Refused
+from gateway.model.location import EdgeReport
 from gateway.model.record import Record
-from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.service.journey import Journeys, Refused
-from gateway.service.signals import Signals
+from gateway.policy.location.resolution import resolve
+from gateway.service.assistants import find_assistant
+from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.location import LocationService
+from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.sites import Residency
 from providers.territories import parse_places
 from tests.kit.configs import table_of
+from tests.kit.location_reports import reported
 
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 NAMES = ("d0", "d1", "d2")
@@ -231,7 +230,7 @@ class Asked:
     yes: Yes | None
     message: str
     began: float
-    walk: Walk | None = None
+    execution: PlanExecution | None = None
     attempts: int = 0
     reloads: int = field(default=0)
 
@@ -291,8 +290,8 @@ class Planner:
     def __init__(self, health: Health) -> None:
         self.health = health
 
-    async def run(self, plan: Plan, request: Any, bounds: Any, deadline: Any, record: Any, still: Any) -> NoReturn:
-        raise Planned(plan, still)
+    async def run(self, plan: Plan, request: Any, context: ExecutionContext) -> NoReturn:
+        raise Planned(plan, context.still_allowed)
 
 
 GOOD = {"id": "a", "created": 1, "model": "m", "choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -311,11 +310,12 @@ class Fence(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.health = Health(lambda: self.ticks)
         transport = HttpxTransport(httpx.MockTransport(self.provide))
-        self.caller = Caller(Sender(transport), lambda: self.now)
-        self.journeys = Journeys(
+        self.executor = PlanExecutor(transport, self.health, draw=lambda: 0.0, clock=lambda: self.now)
+        self.service = ChatService(
             lambda: self.table,
-            Planner(self.health),  # type: ignore[arg-type]  # what a journey asks of a runner
-            Signals(Services(transport), lambda _: None),
+            Planner(self.health),  # type: ignore[arg-type]  # what the service asks of a runner
+            LocationService(ServiceClient(transport), lambda _: None),
+            ClientLimits(),
             lambda: self.now,
         )
         self.asked: Asked | None = None
@@ -333,7 +333,7 @@ class Fence(RuleBasedStateMachine):
     @rule(world=worlds)
     def reload(self, world: World) -> None:
         self.world, self.table = world, compiled(world)
-        self.health.keep(self.table)
+        self.health.prune(self.table)
         self.reloads += 1
 
     @rule(
@@ -370,7 +370,7 @@ class Fence(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), for_s=st.sampled_from([5.0, 60.0]))
     def bench(self, name: str, for_s: float) -> None:
-        self.health.bench(self.table.deployments[name], None, for_s, Failure(FailureKind.CREDENTIALS, "benched"))
+        self.health.cool_down(self.table.deployments[name], None, for_s, Failure(FailureKind.CREDENTIALS, "benched"))
 
     @rule(
         target=running,
@@ -412,7 +412,7 @@ class Fence(RuleBasedStateMachine):
         asked = Asked(self.world, territory, caller, standing, asserted, yes, message, self.now)
         said = ConsentStatement(caller, standing, asserted, yes.text if yes is not None else None)
         client = self.table.clients[CALLERS[caller]]
-        location = resolve(self.table, client, Sighting(EdgeReport((territory,))))
+        location = resolve(self.table, client, reported(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
         record = Record("r", 0, self.table.version)
         deadline = Deadline.start(1e6, 1e6, lambda: self.ticks)
@@ -429,14 +429,8 @@ class Fence(RuleBasedStateMachine):
         except Planned as planned:
             TOLD["plans"] += 1
             bounds = Resilience(attempts_per_deployment=3, attempts_total=9, retry_budget=None)
-            asked.walk = Walk(
-                Means(self.caller, self.health, Load(), Hedges(), RetryBudget(), lambda: 0.0),
-                planned.plan,
-                request,
-                bounds,
-                deadline,
-                record,
-                planned.still_allowed,
+            asked.execution = PlanExecution(
+                self.executor, planned.plan, request, ExecutionContext(bounds, deadline, record, planned.still_allowed)
             )
             asked.reloads = self.reloads
             for step in planned.plan.steps:
@@ -448,7 +442,9 @@ class Fence(RuleBasedStateMachine):
     def _plan(
         self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentStatement
     ) -> None:
-        work = self.journeys.answer(self.table, client, location, request, deadline, record, said=said)
+        assistant = find_assistant(self.table, client, request.model)
+        routing = RoutingInput(self.table, client, location, assistant, request, said=said)
+        work = self.service.answer(routing, deadline, record)
         self.loop.run_until_complete(work)
 
     def _note_yes(self, refused: Refused, asked: Asked, location: Any) -> None:
@@ -473,23 +469,23 @@ class Fence(RuleBasedStateMachine):
         self._attempt(asked, "500")
 
     def _attempt(self, asked: Asked, outcome: str) -> None:
-        walk = asked.walk
-        assert walk is not None
-        if walk.ended:
+        execution = asked.execution
+        assert execution is not None
+        if execution.has_ended:
             return
         self.asked, self.outcome = asked, outcome
         try:
-            answer = self.loop.run_until_complete(walk.attempt_next())
+            answer = self.loop.run_until_complete(execution.attempt_next())
         except AttemptFailed:
             pass
         else:
             TOLD["answers"] += 1
             if answer.stream is not None:
                 self.loop.run_until_complete(answer.stream.close())
-            walk._go_onward()
-        TOLD.update(f"skipped: {one.reason[:60]}" for one in walk.record.skipped)
-        TOLD["skipped"] += len(walk.record.skipped)
-        walk.record.skipped.clear()
+            execution._next_position()
+        TOLD.update(f"skipped: {one.reason[:60]}" for one in execution.context.record.skipped)
+        TOLD["skipped"] += len(execution.context.record.skipped)
+        execution.context.record.skipped.clear()
 
     @rule(asked=consumes(running))
     def leave(self, asked: Asked) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 
 from gateway.api.chat import ChatEndpoint
-from gateway.api.line import LINE, Line
+from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
-from gateway.service.journey import Journeys
-from gateway.service.signals import Signals
+from gateway.service.chat_service import ChatService
+from gateway.service.location import LocationService
+from gateway.usage.client_limits import ClientLimits
 from tests.kit.configs import table_of
 
 TABLE = """
@@ -78,7 +78,7 @@ class Exchange:
     handler: Handler
     body: bytes = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
     headers: dict[str, str] = field(default_factory=dict)
-    line: Line | None = None
+    line: ClientConnection | None = None
     sent: list[Any] = field(default_factory=list)
     received: int = 0
     log: list[Record] = field(default_factory=list)
@@ -89,9 +89,9 @@ class Exchange:
     def __post_init__(self) -> None:
         table = table_of(self.table, {"KEY": "sk-secret"})
         transport = HttpxTransport(httpx.MockTransport(self.handler))
-        signals = Signals(Services(transport), lambda _: None)
-        journeys = Journeys(lambda: table, Runner(Sender(transport), Health()), signals)
-        self.endpoint = ChatEndpoint(journeys, self.log.append)
+        locations = LocationService(ServiceClient(transport), lambda _: None)
+        service = ChatService(lambda: table, PlanExecutor(transport, Health()), locations, ClientLimits())
+        self.endpoint = ChatEndpoint(service, self.log.append)
 
     async def receive(self) -> Any:
         self.received += 1
@@ -109,7 +109,7 @@ class Exchange:
         headers = [(name.encode(), value.encode()) for name, value in {**base, **self.headers}.items()]
         scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
         if self.line is not None:
-            scope["extensions"] = {LINE: self.line}
+            scope["extensions"] = {CONNECTION: self.line}
         async with asyncio.timeout(30):
             await self.endpoint(scope, self.receive, self.send)
 
@@ -191,7 +191,7 @@ class Asked(Exchange):
         if at is not None:
             self.endpoint = at.endpoint
             self.log = at.log
-        self.endpoint._journeys.current = lambda: table
+        self.endpoint.service.current = lambda: table
 
     @property
     def left(self) -> list[str | None]:

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import cast
 
+from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
-from gateway.execution.reply import Reply
-from gateway.execution.stream import LiveStream
+from gateway.execution.transport import UpstreamResponse
 from providers.adapter import StreamParser, Target
 from providers.adapters.openai import COMPATIBLE
 from providers.catalogue.models import UNKNOWN_MODEL
@@ -75,7 +75,7 @@ def live(
     pieces = pieces or Pieces(*script)
     parser = parser or COMPATIBLE.stream_parser(TARGET)
     deadline = deadline or Deadline.start(total_s, total_s)
-    return LiveStream(cast(Reply, pieces), parser, deadline, idle_s, redact, choices), pieces
+    return LiveStream(cast(UpstreamResponse, pieces), parser, deadline, idle_s, redact, choices), pieces
 
 
 WHOLE = (chunk("a"), chunk("b"), chunk(finish="stop"), DONE)

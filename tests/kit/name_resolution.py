@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from providers.transport import names
+from providers.transport import dial
 
 __all__ = ["Names"]
 
@@ -23,7 +23,7 @@ class Names:
         self.ports: Sequence[int] = ()
         self.error: Exception | None = None
         self.hangs = False
-        monkeypatch.setattr(names.Names, "addresses", lambda _, host, port: self.resolve(host, port))
+        monkeypatch.setattr(dial.Names, "addresses", lambda _, host, port: self.resolve(host, port))
 
     async def resolve(self, host: str, port: int) -> list[object]:
         """The addresses of a name."""

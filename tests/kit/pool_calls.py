@@ -1,18 +1,57 @@
-"""Requests through a connection pool."""
+"""Send requests over a connection pool, and read their responses as bytes."""
 
 from __future__ import annotations
 
-from providers.transport import Pool, PooledResponse
+from providers.transport import Connection, Pool, PoolRequest, request_start
 
 
 def anyone(_: str, __: object) -> None:
     pass
 
 
-async def send(
-    pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 5, permit: object = None
-) -> PooledResponse:
-    return await pool.send(origin, "POST", "/v1", "a: b\r\n", body, connect_s, permit)
+class Response:
+    """A response whose head has arrived. `close` must be called, however it ends."""
+
+    def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self.status = connection.status
+        self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()]
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body as they came; empty at its end. Raise TransportError."""
+        while (connection := self._connection) is not None:
+            if (data := connection.take()) is not None:
+                return data
+            await connection.more()
+        return b""
+
+    def close(self) -> None:
+        """Give the connection back if the response was read to its end, else drop it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.take_back(self._origin, connection)
+
+
+async def request(
+    pool: Pool,
+    origin: str,
+    target: str = "/v1",
+    headers: str = "a: b\r\n",
+    body: bytes = b"{}",
+    connect_s: float = 5,
+    permit: object = None,
+    method: str = "POST",
+) -> Response:
+    """Return the response to one request."""
+    start = request_start(origin, method, target, headers)
+    request = PoolRequest(origin, start, body, connect_s, permit, head_only=method == "HEAD")
+    return Response(pool, origin, await pool.open(request))
+
+
+async def send(pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 5, permit: object = None) -> Response:
+    return await request(pool, origin, body=body, connect_s=connect_s, permit=permit)
 
 
 async def ask(pool: Pool, origin: str) -> bytes:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.execution.reply import Reply
-from gateway.execution.send import checked_credential, request_head
-from gateway.execution.transports import Transport
+from gateway.execution.transport import Transport, UpstreamResponse
+from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import AnyPermit, Permit
 from providers.wire import WireRequest
 
 PERMIT = Permit("", "eu", "house", "site", "m", "t")
 
 
-async def sent(way: Transport, permit: AnyPermit, wire: WireRequest, connect_s: float = 5) -> Reply:
-    head = request_head(permit.origin, wire)
-    return await way.send(permit, head, checked_credential((("x-a", "b"),)), wire.body, connect_s)
+async def sent(way: Transport, permit: AnyPermit, wire: WireRequest, connect_s: float = 5) -> UpstreamResponse:
+    return await way.send(upstream_request(permit, wire, connect_s, (("x-a", "b"),)))
 
 
-async def opened(way: Transport, origin: str, body: bytes = b"{}") -> Reply:
+async def opened(way: Transport, origin: str, body: bytes = b"{}") -> UpstreamResponse:
     wire = WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), body, (("a", "b"),))
     return await sent(way, replace(PERMIT, origin=origin), wire)
 

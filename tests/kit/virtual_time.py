@@ -18,19 +18,19 @@ import pytest
 
 from gateway.api import chat
 from gateway.api.chat import ChatEndpoint
-from gateway.api.limits import ClientLimits
-from gateway.api.line import LINE, Line
+from gateway.api.connection import CONNECTION, ClientConnection
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.load import Load
-from gateway.execution.reply import Reply
-from gateway.execution.run import Runner
-from gateway.execution.send import Sender
-from gateway.execution.services import Services
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.transport import UpstreamResponse
+from gateway.execution.upstream_request import UpstreamRequest
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
-from gateway.service.journey import Journeys
-from gateway.service.signals import Signals
+from gateway.service.chat_service import ChatService
+from gateway.service.location import LocationService
+from gateway.usage.client_limits import ClientLimits
 from providers.failures import Failure, FailureKind, ProviderFailed
 from tests.kit.configs import table_of
 
@@ -84,7 +84,7 @@ class Act:
     retry_after_ms: int | None = None
 
 
-class _Reply(Reply):
+class _Reply(UpstreamResponse):
     def __init__(self, house: House, act: Act, *, streams: bool) -> None:
         self._house, self._act, self._is_closed = house, act, False
         self._pieces = self._streamed() if streams and act.status == 200 else iter([self._whole()])
@@ -158,22 +158,23 @@ class House:
 
     def __post_init__(self) -> None:
         clock = self.loop.time
-        self.health, self.load = Health(clock, lambda: 0.5), Load(clock=clock)
-        self.runner = Runner(Sender(self), self.health, self.load, draw=lambda: 0.5, clock=clock)
-        journeys = Journeys(lambda: self.table, self.runner, Signals(Services(self), lambda _: None))
+        self.health, self.load = Health(clock, lambda: 0.5), ConcurrencyLimiters(clock=clock)
+        self.runner = PlanExecutor(self, self.health, self.load, draw=lambda: 0.5, clock=clock)
         self.limits = ClientLimits(clock=lambda: int(clock() * 1e9))
-        self.endpoint = ChatEndpoint(journeys, self.log.append, self.limits)
+        locations = LocationService(ServiceClient(self), lambda _: None)
+        service = ChatService(lambda: self.table, self.runner, locations, self.limits)
+        self.endpoint = ChatEndpoint(service, self.log.append)
         # The endpoint's own clock is the system's.
         self.monkeypatch.setattr(chat, "Deadline", type("", (), {"start": partial(Deadline.start, clock=clock)}))
 
-    async def send(self, _: object, head: Any, __: object, body: bytes, ___: float, ____: object = None) -> Reply:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """See Transport. A script's last act is repeated."""
-        script = self.scripts[head.origin.removeprefix("https://")[0]]
+        script = self.scripts[request.head.origin.removeprefix("https://")[0]]
         act = script.pop(0) if len(script) > 1 else script[0]
         self.open += 1
         try:
             await asyncio.sleep(act.head_s)
-            return _Reply(self, act, streams=bool(json.loads(body).get("stream")))
+            return _Reply(self, act, streams=bool(json.loads(request.take_body()).get("stream")))
         except BaseException:
             self.open -= 1
             raise
@@ -183,18 +184,18 @@ class House:
 
     def left_behind(self) -> dict[str, object]:
         """What should have been given back, and wasn't."""
-        cells, width = self.limits._ledger._cells, self.limits._ledger.width
+        cells, width = self.limits._store._cells, self.limits._store.width
         limiters = [*self.load._limiters.values()]
         held = {
             "replies": self.open,
             "requests": self.endpoint.in_flight,
             "streams": self.endpoint.open_streams,
-            "bytes of bodies": self.endpoint._limits._held_bytes,
+            "bytes of bodies": self.endpoint.body_limits._held_bytes,
             "running, by the ledger": sum(cells[2::width]),
             "places": [limiter.in_use for limiter in limiters if limiter.in_use],
             "in a queue": [limiter.queued for limiter in limiters if limiter.queued],
             "probes": [place for place, breaker in self.health._breakers.items() if breaker._is_probing],
-            "watched deadlines": len(self.endpoint._sweep._watched),
+            "watched deadlines": len(self.endpoint.sweep._watched),
             "tasks": len(asyncio.all_tasks()) - 1,
         }
         return {name: value for name, value in held.items() if value}
@@ -207,7 +208,7 @@ class Client:
         body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
         self.stream = stream
         self.content = b""
-        self.line = Line()
+        self.line = ClientConnection()
         self._house = house
         self._body = json.dumps(body).encode()
 
@@ -216,7 +217,7 @@ class Client:
         headers = {"authorization": f"Bearer {_KEY}", "content-type": "application/json"}
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "POST", "headers": pairs, "client": ("127.0.0.1", 1), "query_string": b""}
-        return self._house.endpoint({**scope, "extensions": {LINE: self.line}}, self._receive, self._send)
+        return self._house.endpoint({**scope, "extensions": {CONNECTION: self.line}}, self._receive, self._send)
 
     async def _receive(self) -> Any:
         await asyncio.sleep(0)

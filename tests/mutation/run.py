@@ -184,18 +184,9 @@ MODULES: dict[str, list[str]] = {
     "gateway/changes/live_config.py": _changes("config", "rollback", "rest"),
     "gateway/changes/schedules.py": _changes("scheduler"),
     "gateway/changes/change_log.py": _changes("switch_log", "rollback"),
-    "gateway/changes/live_config.py": _live("config", "rollback", "rest"),
-    "gateway/changes/schedules.py": _live("scheduler"),
-    "gateway/changes/change_log.py": _live("switch_log", "rollback"),
->>=======
-    "gateway/changes/live_config.py": _live("config", "rollback", "rest"),
-    "gateway/changes/schedules.py": _live("scheduler"),
-    "gateway/changes/change_log.py": _live("switch_log", "rollback"),
-    "gateway/server/connection_state.py": _server("connection_state", "http_protocol"),
     "gateway/server/request_cycle.py": _server("request_cycle", "http_protocol"),
     "gateway/server/request_head.py": _server("request_head", "http_protocol"),
     "gateway/server/http_protocol.py": _server("http_protocol", "request_head", "one_connection"),
->>>>>>> theirs
     "gateway/server/supervisor.py": _server("supervisor"),
     "gateway/server/idle_timeout.py": _server("http_protocol"),
     "gateway/state/audit.py": _state("audit"),

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers import exchange
-from providers.adapter import Target
+from providers.adapter import Adapter, Target
 from providers.adapters.openai import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
@@ -68,11 +68,12 @@ def test_a_lone_text_is_told_of_once_the_answer_is_open() -> None:
         for text in (b"a", b"b")
     )
     reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
-    assert reader.lone_text is None
+    assert reader.text_reader() is None
     reader.feed(first)
-    assert reader.lone_text is not None
-    assert reader.lone_text(second) == b"b"
-    assert AnswerReader(ADAPTER, response(b""), TARGET).lone_text is None, "a body that is no stream"
+    text_reader = reader.text_reader()
+    assert text_reader is not None
+    assert text_reader(second) == b"b"
+    assert AnswerReader(ADAPTER, response(b""), TARGET).text_reader() is None, "a body that is no stream"
 
 
 def said(found: Iterable[StreamEvent]) -> list[StreamEvent]:
@@ -302,3 +303,22 @@ def test_calls_of_two_answers_are_told_apart_where_neither_they_nor_their_answer
 def test_calls_of_an_answer_with_an_id_are_named_by_it_alone() -> None:
     named = json.dumps({"id": "r", **json.loads(CALLING_WHOLE)}).encode()
     assert ids_of(answer(named)) == ["call_r_0", "call_r_1", "own", "call_r_1_0", "call_r_1_1", "own"]
+
+
+def test_a_parser_without_shortcuts_is_read_piece_by_piece() -> None:
+    """A plug-in's parser needs `feed` and `close` alone."""
+
+    class Plain:
+        def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+            return (Opened("i", "m", 1), TextDelta(data.decode()))
+
+        def close(self) -> tuple[StreamEvent, ...]:
+            return (Finished(),)
+
+    class Plugin:
+        def stream_parser(self, _: Target) -> Plain:
+            return Plain()
+
+    reader = AnswerReader(cast(Adapter, Plugin()), response(b"", STREAM), TARGET)
+    assert reader.feed(b"a")[-1] == TextDelta("a")
+    assert (reader.text_reader(), reader.is_complete()) == (None, False)

@@ -32,6 +32,7 @@ from providers.exchange import AnswerReader, read_answer
 from providers.failures import Failure, FailureKind
 from providers.folding import fold
 from providers.stops import StopTrimmer, stops_left_in
+from providers.streaming import TextReader
 from providers.wire import WireResponse
 
 TARGET = Target("m", "/v1", ModelFacts())
@@ -122,15 +123,18 @@ def test_where_words_are_looked_for_no_text_goes_past() -> None:
         def close(self) -> tuple[StreamEvent, ...]:
             return ()
 
-        def lone_text(self, data: bytes) -> bytes | None:
-            return data
+        def text_reader(self) -> TextReader:
+            return bytes
+
+        def is_complete(self) -> bool:
+            return False
 
     head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
     for stop, tells in (((), True), (("END",), False)):
         reader = AnswerReader(NATIVE, head, TARGET, stop)
-        reader._parser = Telling()
+        reader._parser = reader._shortcuts = Telling()
         reader.feed(b"a")
-        assert (reader.lone_text is not None) == tells
+        assert (reader.text_reader() is not None) == tells
 
 
 def test_the_words_go_from_streams_and_from_whole_answers() -> None:

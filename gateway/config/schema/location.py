@@ -19,7 +19,7 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
-from gateway.model.edge import Signal
+from gateway.model.location_rules import SignalName
 from gateway.model.region_text import Show
 
 # fmt: off
@@ -89,7 +89,7 @@ class GeoIpSection(Section):
 class LocationSection(Section):
     """How a caller's place is decided."""
 
-    signals: Annotated[list[Signal], Field(min_length=1)] = Field(
+    signals: Annotated[list[SignalName], Field(min_length=1)] = Field(
         ["claim", "api_key", "assertion", "edge_header", "geoip"],
         description="What may tell the place; the first names the winner where several agree.",
     )

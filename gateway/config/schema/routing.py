@@ -197,11 +197,6 @@ class ConcurrencySection(Section):
     limit: int | None = Field(None, ge=1, le=1_000_000, description="Calls at the same time, over all workers.")
     queue: int = Field(20, ge=0, le=100_000, description="How many requests may wait for a place, over all workers.")
     wait: Duration = Field("2s", description="How long one waits at most, before the next step is asked.")
-    adaptive: bool = Field(
-        False, description="Instead of `limit`: as many as the deployment takes before its answers slow down."
-    )
-    min: int = Field(4, ge=1, le=1_000_000, description="With `adaptive`: never less than this, and so many at first.")
-    max: int = Field(200, ge=1, le=1_000_000, description="With `adaptive`: never more than this.")
 
 
 def _number_is_limit(value: object) -> object:

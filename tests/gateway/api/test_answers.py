@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.answers import LabelledEncoder, encode_answer, encoder_for
-from gateway.api.stream import ChunkEncoder
+from gateway.api.dialects.openai_chat import ChunkEncoder, LabelledEncoder, encode_answer, encoder_for
+from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
+from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -50,8 +51,12 @@ def labelling(request: ChatRequest = ASK, *labels: Label) -> Labelling:
     return found
 
 
+LABELLED = AnswerStyle(ASK.include_usage, labelling=labelling())
+RECORD = Record("req_1", 0.0, "t")
+
+
 def encoded(*events: StreamEvent, request: ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
-    encoder = encoder_for(request.include_usage, labelling(request, *labels), "req_1")
+    encoder = encoder_for(AnswerStyle(request.include_usage, labelling=labelling(request, *labels)), RECORD)
     return events_in(b"".join(encoder.encode((event,)) for event in events))
 
 
@@ -98,7 +103,7 @@ def test_the_words_come_first_and_the_integrity_value_last() -> None:
 
 
 def test_a_run_stays_raw_behind_the_words() -> None:
-    plain, labelled = ChunkEncoder(False, "x"), encoder_for(ASK.include_usage, labelling(), "req_1")
+    plain, labelled = ChunkEncoder(AnswerStyle(), "x"), encoder_for(LABELLED, RECORD)
     for encoder in (plain, labelled):
         encoder.encode((OPENED, TextDelta("a")))
     run = TextRun((b"\\u00e9", b'\\"', "好".encode()))
@@ -107,7 +112,7 @@ def test_a_run_stays_raw_behind_the_words() -> None:
 
 def test_no_lone_text_goes_past_the_labels() -> None:
     """The words may be due before it, and each text counts for the integrity value."""
-    labelled = encoder_for(ASK.include_usage, labelling(), "req_1")
+    labelled = encoder_for(LABELLED, RECORD)
     labelled.encode((OPENED, TextDelta("a")))
     assert labelled.lone_text(b"b") == b""
 
@@ -191,10 +196,10 @@ def test_the_word_of_an_unknown_finish_stands_beside_the_marks() -> None:
     chunks = encoded(OPENED, TextDelta("Hi"), ChoiceFinish("other", raw="eos"), Finished())
     assert chunks[2]["x_gateway"].keys() == {"finish_reason", "labels"}
     whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
-    assert encode_answer(whole, labelling(), "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
-    assert encode_answer(whole, None, "r")["x_gateway"] == {"finish_reason": "eos"}
+    assert encode_answer(whole, LABELLED, "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
+    assert encode_answer(whole, AnswerStyle(), "r")["x_gateway"] == {"finish_reason": "eos"}
     wordless = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other"),))
-    assert "x_gateway" not in encode_answer(wordless, None, "r")
+    assert "x_gateway" not in encode_answer(wordless, AnswerStyle(), "r")
 
 
 def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:
@@ -208,7 +213,7 @@ def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:
 def test_json_and_stream_say_the_same(pieces: list[str]) -> None:
     text = "".join(pieces)
     whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
-    body: Any = encode_answer(whole, labelling(), "req_1")
+    body: Any = encode_answer(whole, LABELLED, "req_1")
     chunks = encoded(OPENED, *(TextDelta(piece) for piece in pieces), *STOP)
     assert body["choices"][0]["message"]["content"] == text_in(chunks)
     assert body["x_gateway"]["labels"] == marks_in(chunks)[-1][1]
@@ -216,9 +221,9 @@ def test_json_and_stream_say_the_same(pieces: list[str]) -> None:
 
 def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
     whole = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
-    assert encode_answer(whole, None, "r", "assistant")["model"] == "assistant"
+    assert encode_answer(whole, AnswerStyle(shown_model="assistant"), "r")["model"] == "assistant"
     for told in (None, labelling()):
-        data = encoder_for(ASK.include_usage, told, "r", "assistant").encode(
+        data = encoder_for(AnswerStyle(ASK.include_usage, labelling=told, shown_model="assistant"), RECORD).encode(
             (OPENED, TextDelta("a"), TextDelta("b"), *STOP)
         )
         assert b"model-1" not in data
@@ -226,5 +231,5 @@ def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
 
 
 def test_without_labels_the_encoder_is_the_plain_one() -> None:
-    assert type(encoder_for(ASK.include_usage, None, "r")) is ChunkEncoder
-    assert type(encoder_for(ASK.include_usage, labelling(), "r")) is LabelledEncoder
+    assert type(encoder_for(AnswerStyle(ASK.include_usage), RECORD)) is ChunkEncoder
+    assert type(encoder_for(LABELLED, RECORD)) is LabelledEncoder

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
 from bench.stub import Answers
+from gateway.server.request_cycle import RequestCycle
 from providers.chat import AssistantMessage
 
 TABLE = bench_table()
@@ -24,6 +25,15 @@ async def test_an_answer_that_has_come_as_a_whole_is_written_once(case: str) -> 
     for _ in range(3):
         await door.ask_checked(case)
         assert len(door._received) == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_no_answer_goes_through_asgi_send(case: str) -> None:
+    """A wrapper of `send` anywhere between server and responder switches the direct writes off, and all else passes."""
+    door = InProcess(TABLE)
+    with patch.object(RequestCycle, "send", autospec=True) as send:
+        await door.ask_checked(case)
+    send.assert_not_called()
 
 
 async def test_an_answer_that_comes_bit_by_bit_is_written_bit_by_bit() -> None:

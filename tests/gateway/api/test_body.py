@@ -25,9 +25,9 @@ from gateway.api.body import (
     read_body,
     read_request,
 )
-from gateway.api.door import Visitor
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
+from gateway.model.caller import RequestHeaders
 from providers.chat import UserMessage
 from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
@@ -37,9 +37,9 @@ LONG_S = 30.0
 GONE = {"type": "http.disconnect"}
 
 
-def visitor(**headers: str) -> Visitor:
+def visitor(**headers: str) -> RequestHeaders:
     pairs = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
-    return Visitor(pairs, 0, "127.0.0.1", "")
+    return RequestHeaders(pairs, 0, "127.0.0.1", "")
 
 
 def part(body: bytes, more: bool = True) -> dict[str, object]:
@@ -105,7 +105,7 @@ def test_one_coding_among_several_headers_is_enough() -> None:
     codings = {b"content-encoding": (b"identity", b"gzip")}
     headers = {b"content-type": b"application/json", b"content-encoding": b"identity"}
     with pytest.raises(ApiError, match="content-encoding"):
-        check_content_headers(Visitor(headers, 0, "127.0.0.1", "", codings))
+        check_content_headers(RequestHeaders(headers, 0, "127.0.0.1", "", codings))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from gateway.api.body import StreamLimit
-from gateway.api.line import NOT_TAKEN, Line
-from gateway.api.stream import ChunkEncoder
+from gateway.api.connection import NOT_TAKEN, ClientConnection
+from gateway.api.dialects.openai_chat import ChunkEncoder
 from providers.chat import StreamEvent
 from tests.kit.chat_exchange import TABLE, WHOLE, Endless, Exchange, Hanging, answering, chunk, streaming, until, whole
 from tests.kit.configs import table_of
@@ -21,7 +21,7 @@ from tests.kit.configs import table_of
 
 
 async def test_a_whole_answer() -> None:
-    exchange = Exchange(whole, line=Line())
+    exchange = Exchange(whole, line=ClientConnection())
     await exchange.run()
     assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
     assert exchange.head["content-length"] == str(len(exchange.content))
@@ -58,7 +58,7 @@ async def test_an_answer_without_an_id_has_the_requests() -> None:
 
 
 async def test_nobody_watches_the_line_of_a_request_that_has_ended() -> None:
-    exchange = Exchange(whole, line=Line())
+    exchange = Exchange(whole, line=ClientConnection())
     await exchange.run()
     assert exchange.line is not None
     assert not exchange.line._callbacks
@@ -116,7 +116,7 @@ async def test_what_the_body_gets_refused_keeps_its_connection() -> None:
 
 async def test_more_streams_than_are_taken_are_refused() -> None:
     exchange = Exchange(whole, streaming())
-    exchange.endpoint._streams = StreamLimit(0)
+    exchange.endpoint.streams = StreamLimit(0)
     await exchange.run()
     assert exchange.error == (503, "overloaded")
     assert exchange.head["retry-after"] == "1"
@@ -131,8 +131,8 @@ async def test_a_stream_counts_from_the_call_to_its_end(ends: str) -> None:
         await go_on.wait()
         return await answering(chunk("a"), chunk(finish="stop"), b"data: [DONE]\n\n")(_)
 
-    first = Exchange(slow, streaming(), line=Line())
-    first.endpoint._streams = StreamLimit(1)
+    first = Exchange(slow, streaming(), line=ClientConnection())
+    first.endpoint.streams = StreamLimit(1)
     running = asyncio.create_task(first.run())
     await hanging.asked.wait()
     second, third = Exchange(whole, streaming()), Exchange(whole, streaming())
@@ -199,7 +199,7 @@ async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_bef
 async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     exchange = Exchange(whole)
     table = table_of(TABLE.replace("api_key:", "enabled: false, api_key:"), {"KEY": "sk-secret"})
-    exchange.endpoint._journeys.current = lambda: table
+    exchange.endpoint.service.current = lambda: table
     await exchange.run()
     assert exchange.error == (503, "no_healthy_deployment")
     assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
@@ -219,7 +219,7 @@ async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for
     async def provide(request: httpx.Request) -> httpx.Response:
         hosts.append(request.url.host)
         table = table_of(two.replace("IDLE", "31s") + more, {"KEY": "sk-secret"})
-        exchange.endpoint._journeys.current = lambda: table
+        exchange.endpoint.service.current = lambda: table
         return httpx.Response(500) if request.url.host == "house.example" else await whole(request)
 
     exchange = Exchange(provide, table=two.replace("IDLE", "30s"))
@@ -302,7 +302,7 @@ async def test_a_client_that_leaves_before_its_body_is_answered_nothing() -> Non
 @pytest.mark.parametrize("has_line", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: bool, stream: bool) -> None:
-    hanging, line = Hanging(), Line()
+    hanging, line = Hanging(), ClientConnection()
     exchange = Exchange(hanging, **({"body": streaming()} if stream else {}), line=line if has_line else None)
     running = asyncio.create_task(exchange.run())
     await hanging.asked.wait()
@@ -328,7 +328,7 @@ async def test_a_stream_that_could_not_be_started_is_closed_all_the_same() -> No
 
 @pytest.mark.parametrize("has_line", [True, False])
 async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line: bool) -> None:
-    endless, line = Endless(), Line()
+    endless, line = Endless(), ClientConnection()
     exchange = Exchange(endless, streaming(), line=line if has_line else None)
     running = asyncio.create_task(exchange.run())
     await until(lambda: len(exchange.sent) > 1)
@@ -340,7 +340,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line:
 
 
 async def test_a_client_that_is_cut_off_for_what_it_does_not_take_is_told_from_one_that_leaves() -> None:
-    line = Line()
+    line = ClientConnection()
     exchange = Exchange(Endless(), streaming(), line=line)
     running = asyncio.create_task(exchange.run())
     await until(lambda: len(exchange.sent) > 1)
@@ -351,7 +351,7 @@ async def test_a_client_that_is_cut_off_for_what_it_does_not_take_is_told_from_o
 
 
 async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
-    hanging, line = Hanging(), Line()
+    hanging, line = Hanging(), ClientConnection()
     line.lose()
     exchange = Exchange(hanging, line=line)
     await exchange.run()
@@ -361,7 +361,7 @@ async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
 
 async def test_a_server_that_stops_cancels_and_who_waits_is_told_so() -> None:
     hanging = Hanging()
-    exchange = Exchange(hanging, line=Line())
+    exchange = Exchange(hanging, line=ClientConnection())
     running = asyncio.create_task(exchange.run())
     await hanging.asked.wait()
     running.cancel()

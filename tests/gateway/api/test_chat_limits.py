@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.line import Line
+from gateway.api.connection import ClientConnection
 from tests.kit.chat_exchange import (
     KEY,
     TABLE,
@@ -91,7 +91,7 @@ async def test_what_runs_is_given_back_however_it_ends(handler: Handler, body: b
 @pytest.mark.parametrize("how", ["leaves", "is cancelled", "has left"])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_runs_is_given_back_when_the_client_is_gone(how: str, stream: bool) -> None:
-    table, line = table_with("{concurrent: 1}"), Line()
+    table, line = table_with("{concurrent: 1}"), ClientConnection()
     hanging: Any = Endless() if stream else Hanging()
     first = Asked(hanging, table, line=line, **({"body": streaming()} if stream else {}))
     if how == "has left":

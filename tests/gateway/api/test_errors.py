@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
-from gateway.execution.run import PlanExhausted
-from gateway.model.decision import Refusal, RefusalCode
+from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.record import AttemptRecord
-from gateway.service.journey import AssistantNotFound, Refused
+from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
 TYPES = {
@@ -114,7 +114,7 @@ def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, 
 
 def test_who_comes_back_to_a_spent_quota_finds_its_key_on_the_bench_no_longer() -> None:
     spent = Failure(FailureKind.QUOTA, "spent")
-    assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == RULES[FailureKind.QUOTA].bench_s
+    assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == RULES[FailureKind.QUOTA].cooldown_s
     assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
 
 

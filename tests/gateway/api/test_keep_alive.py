@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.keep_alive import COMMENT, KeepAlive
+from gateway.api.responder import COMMENT, KeepAlive
 from gateway.model.config_version import ConfigVersion
 from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
 
@@ -43,9 +43,9 @@ class Patient(Exchange):
     """A stream whose comments come every few milliseconds."""
 
     def of(self, **resilience: float) -> Patient:
-        table: ConfigVersion = self.endpoint._journeys.current()
+        table: ConfigVersion = self.endpoint.service.current()
         changed = replace(table, resilience=replace(table.resilience, **resilience))
-        self.endpoint._journeys.current = lambda: changed
+        self.endpoint.service.current = lambda: changed
         return self
 
     @property
@@ -124,7 +124,7 @@ async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPa
             super().__init__(silence_s, send)
             made.append(self)
 
-    monkeypatch.setattr("gateway.api.exchange.KeepAlive", Watched)
+    monkeypatch.setattr("gateway.api.responder.KeepAlive", Watched)
     go_on, end = asyncio.Event(), asyncio.Event()
     exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=3600).run())

@@ -12,9 +12,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from gateway.api.line import Line
-from gateway.execution.send import Sender
-from gateway.execution.transports import LeanTransport
+from gateway.api.connection import ClientConnection
+from gateway.execution.transport import PoolTransport
+from gateway.execution.upstream_request import upstream_request
 from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from providers.chat import UserMessage
@@ -90,7 +90,7 @@ async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collector(stream: bool) -> None:
-    hanging, line, text = Hanging(), Line(), f"of one that left, {stream}"
+    hanging, line, text = Hanging(), ClientConnection(), f"of one that left, {stream}"
 
     async def first_fails(asked: httpx.Request) -> httpx.Response:
         return await (unwilling(asked) if asked.url.host == "house.example" else hanging(asked))
@@ -113,7 +113,7 @@ async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_who_lost_against_another_leaves_nothing_to_the_collector(leaves: bool, stream: bool) -> None:
-    hanging, line, text = Hanging(), Line(), f"of a loser, {leaves}, {stream}"
+    hanging, line, text = Hanging(), ClientConnection(), f"of a loser, {leaves}, {stream}"
     hedging = with_two("hedge: {after: 1ms}, ")
     asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
     running = asyncio.create_task(asked.run())
@@ -155,12 +155,12 @@ async def test_a_stream_that_has_begun_holds_its_request_only_where_it_is_counte
     asked = Asked(streaming, resuming(table) if resumes else table, body=body)
     running = asyncio.create_task(asked.run())
     await until(lambda: len(asked.sent) > 1)
-    counted = asked.endpoint._limits._held_bytes
+    counted = asked.endpoint.body_limits._held_bytes
     assert counted == (len(body) if resumes else 0)
     assert resumes or not is_held(LARGE)
     slow.let.set()
     await running
-    assert asked.endpoint._limits._held_bytes == 0
+    assert asked.endpoint.body_limits._held_bytes == 0
     assert asked.content.endswith(b"data: [DONE]\n\n")
 
 
@@ -177,11 +177,13 @@ async def test_who_waits_for_an_answer_holds_no_body() -> None:
         await peer.send(GOOD)
 
     async with scripted(thinking) as provider:
-        sender = Sender(LeanTransport())
+        transport = PoolTransport()
         permit = replace(Permit("", "eu", "house", "site", "m", "t"), origin=provider.origin)
         tracemalloc.start()
         try:
-            asking = asyncio.create_task(sender.open(permit, WireRequest("POST", "/v1", (), bytes(size)), 5))
+            asking = asyncio.create_task(
+                transport.send(upstream_request(permit, WireRequest("POST", "/v1", (), bytes(size)), 5))
+            )
             await has_come.wait()
             await asyncio.sleep(0)
             held_bytes, _ = tracemalloc.get_traced_memory()
@@ -189,5 +191,5 @@ async def test_who_waits_for_an_answer_holds_no_body() -> None:
             tracemalloc.stop()
             let.set()
         await (await asking).close()
-        await sender.aclose()
+        await transport.aclose()
     assert held_bytes < size / 2

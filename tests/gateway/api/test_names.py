@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.body import read_request
+from gateway.api.body import check_names, read_request
 from gateway.api.errors import ApiError
-from gateway.api.names import check_names
 
 SPELT = [r"\u003a", r"\\u003A"]
 ODD = ["a", "b", ":", '"', "\\", '\\"', '":', "é", "", *SPELT]

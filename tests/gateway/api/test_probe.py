@@ -14,8 +14,7 @@ import pytest
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
-from gateway.api.plain import answer_json
-from gateway.api.probe import Probe, ProbesFirst
+from gateway.api.raw_responses import Probe, ProbesFirst, json_response
 from gateway.assembly.application import Gateway
 from tests.kit.admin_calls import ADMIN, PUBLIC, Told, answer_of
 from tests.kit.configs import WORLD, table_of
@@ -70,7 +69,7 @@ async def test_who_drains_says_so() -> None:
 
 async def test_only_the_exact_path_takes_the_short_way() -> None:
     async def one(_: object) -> Any:
-        return answer_json("probe")
+        return json_response("probe")
 
     async def rest(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
+from gateway.api.dialects.openai_chat import ChunkEncoder, encode_stream_error
 from gateway.api.errors import ApiError
-from gateway.api.stream import ChunkEncoder, encode_stream_error
 from gateway.model.record import Record, Resumed
+from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     ChatCompletion,
     ChoiceFinish,
@@ -45,7 +46,7 @@ USAGE = Usage(3, 4)
 
 
 def encoded(*events: StreamEvent, include_usage: bool = False) -> list[Any]:
-    return events_in(ChunkEncoder(include_usage, "fallback").encode(events))
+    return events_in(ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback").encode(events))
 
 
 def delta_of(event: Any) -> Any:
@@ -112,10 +113,10 @@ def read(data: bytes, *, include_usage: bool) -> tuple[dict[int, Read], Any]:
 @unhurried
 def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage: bool, cuts: list[int]) -> None:
     events = list(unfold(completion))
-    encoder = ChunkEncoder(include_usage, "fallback")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback")
     ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
     data = b"".join(encoder.encode(tuple(events[start:end])) for start, end in pairwise(ends))
-    assert data == ChunkEncoder(include_usage, "fallback").encode(tuple(events))
+    assert data == ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback").encode(tuple(events))
     choices, usage = read(data, include_usage=include_usage)
     assert sorted(choices) == sorted(choice.index for choice in completion.choices)
     for choice in completion.choices:
@@ -167,8 +168,7 @@ SAYINGS: dict[int, list[StreamEvent]] = {
 def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> None:
     said = [event for choice in order for event in SAYINGS[choice]]
     ends: list[StreamEvent] = [ChoiceFinish("tool_calls" if choice == 1 else "stop", choice) for choice in SAYINGS]
-    encoder = ChunkEncoder(False, "fallback")
-    encoder.choices = len(SAYINGS)
+    encoder = ChunkEncoder(AnswerStyle(choices=len(SAYINGS)), "fallback")
     events = events_in(encoder.encode((OPENED, *said, *ends, Finished())))
 
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
@@ -185,9 +185,9 @@ def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> 
 
 
 def test_a_choice_that_nobody_asked_for_introduces_no_others() -> None:
-    encoder = ChunkEncoder(False, "fallback")
+    encoder = ChunkEncoder(AnswerStyle(), "fallback")
     assert len(events_in(encoder.encode((OPENED, TextDelta("far", 10**9))))) == 1
-    encoder.choices = 2
+    encoder = ChunkEncoder(AnswerStyle(choices=2), "fallback")
     assert len(events_in(encoder.encode((OPENED, TextDelta("farther", 10**9 + 1))))) == 3
 
 
@@ -213,8 +213,7 @@ SETUP = replace(OPENED, service_tier="default", system_fingerprint="fp_1")
 
 def test_by_which_setup_it_was_said_is_told_of_whom_it_was_said_by() -> None:
     record = Record("r", 0.0, "t")
-    encoder = ChunkEncoder(True, "fallback")
-    encoder.record = record
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "fallback", record)
     first = events_in(encoder.encode((SETUP, TextDelta("a"))) + encoder.encode((TextRun((b"b", b"c")),)))
     assert {(chunk["service_tier"], chunk["system_fingerprint"]) for chunk in first} == {("default", "fp_1")}
     record.resumed = Resumed("first", "second")
@@ -226,7 +225,7 @@ def test_by_which_setup_it_was_said_is_told_of_whom_it_was_said_by() -> None:
 
 
 def test_who_does_not_tell_its_model_tells_no_setup_either() -> None:
-    data = ChunkEncoder(False, "fallback", "assistant").encode(
+    data = ChunkEncoder(AnswerStyle(include_usage=False, shown_model="assistant"), "fallback").encode(
         (SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished())
     )
     assert b"default" not in data
@@ -280,7 +279,7 @@ def test_calls_have_their_names_once() -> None:
 
 
 def test_signs_of_life_are_not_shown() -> None:
-    encoder = ChunkEncoder(False, "f")
+    encoder = ChunkEncoder(AnswerStyle(), "f")
     assert encoder.encode((Heartbeat(), OPENED, Heartbeat())) == b""
     assert encoder.encode(()) == b""
     assert (encoder.finished, encoder.failed, encoder.usage) == (False, None, None)
@@ -288,7 +287,7 @@ def test_signs_of_life_are_not_shown() -> None:
 
 def test_a_failure_is_the_last_event_and_no_end() -> None:
     failed = Failed(Failure(FailureKind.INTERRUPTED, "it broke off", "sk-secret", code="their-code"))
-    encoder = ChunkEncoder(True, "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), failed)))
     assert error == {
         "error": {"message": "it broke off", "type": "api_error", "param": None, "code": "stream_interrupted"}
@@ -297,7 +296,7 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
 
 
 def test_what_was_counted_before_a_failure_is_told_to_the_record_alone() -> None:
-    encoder = ChunkEncoder(True, "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
     failure = Failure(FailureKind.INTERRUPTED, "it broke off")
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), Failed(failure, USAGE))))
     assert (set(error), encoder.usage) == ({"error"}, USAGE)
@@ -323,7 +322,7 @@ def test_a_run_of_texts_is_its_texts(pieces: Sequence[str], include_usage: bool,
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), include_usage=st.booleans())
 @pytest.mark.parametrize("model", ["m", 'a "quoted" m', '","content":"', "模型\n"])
 def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_usage: bool) -> None:
-    encoder = ChunkEncoder(include_usage, "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), "f")
     first, second = events_in(encoder.encode((Opened("i", model, 1), TextDelta(text), TextDelta(text))))
     assert first["model"] == model
     assert delta_of(first).pop("role") == "assistant"
@@ -332,7 +331,10 @@ def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_us
 
 @given(texts=st.lists(texts.filter(bool), min_size=1, max_size=4), include_usage=st.booleans())
 def test_a_lone_text_is_the_chunk_of_its_event(texts: list[str], include_usage: bool) -> None:
-    encoder, other = ChunkEncoder(include_usage, "f"), ChunkEncoder(include_usage, "f")
+    encoder, other = (
+        ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
+        ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
+    )
     start = (Opened("i", "m", 1), TextDelta("begun"))
     assert encoder.encode(start) == other.encode(start)
     for text in texts:
@@ -343,7 +345,7 @@ def test_a_lone_text_is_the_chunk_of_its_event(texts: list[str], include_usage: 
 
 
 def test_a_first_text_is_no_lone_one() -> None:
-    encoder = ChunkEncoder(False, "f")
+    encoder = ChunkEncoder(AnswerStyle(), "f")
     assert encoder.lone_text(b"a") == b""
     encoder.encode((OPENED,))
     assert encoder.lone_text(b"a") == b""
@@ -374,5 +376,5 @@ def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: lis
         ChoiceFinish("stop"),
         Finished(),
     ]
-    together, apart = ChunkEncoder(False, "fallback"), ChunkEncoder(False, "fallback")
+    together, apart = ChunkEncoder(AnswerStyle(), "fallback"), ChunkEncoder(AnswerStyle(), "fallback")
     assert together.encode(tuple(events)) == b"".join([apart.encode((event,)) for event in events])

@@ -12,7 +12,7 @@ import pytest
 from gateway.config.problems import dotted
 from gateway.model.config_version import BreakerRule, Cell, ClientLimitRule, ConfigVersion, Cors, Resilience
 from gateway.model.deployment import Deployment
-from gateway.model.edge import Edge, EdgeSecret, LocationRules
+from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 from providers.adapter import Adapter, Capabilities
 from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
@@ -380,7 +380,7 @@ class TestTable:
             "    - {from: [10.0.0.0/8, '2001:db8::1'], country: CF-IPCountry, client_ip: CF-Connecting-IP, "
             "secret: {header: X-Edge, value: '${EDGE}'}}"
         )
-        assert compiled(text).table.location == LocationRules(
+        assert compiled(text).table.location.rules == LocationRules(
             signals=("edge_header", "api_key"),
             edges=(
                 Edge(
@@ -504,7 +504,7 @@ class TestDemo:
     def test_any_peer_is_an_edge(self) -> None:
         table = demo(self.TEXT)
         assert table.demo
-        assert table.location.edges == (Edge((ip_network("0.0.0.0/0"), ip_network("::/0")), "cf-ipcountry"),)
+        assert table.location.rules.edges == (Edge((ip_network("0.0.0.0/0"), ip_network("::/0")), "cf-ipcountry"),)
 
     def test_the_demo_may_be_forced(self) -> None:
         assert demo(self.TEXT.replace("demo: true", "demo: false"), demo=True).demo

@@ -25,8 +25,6 @@ def hedged(hedge: str, routes: str = "{eu: [chatgpt-eu, x]}") -> str:
     [
         ("50", Concurrency(50)),
         ("{limit: 50, queue: 0, wait: 500ms}", Concurrency(50, 0, 0.5)),
-        ("{adaptive: true}", Concurrency(200, 20, 2.0, 4)),
-        ("{adaptive: true, min: 2, max: 9, queue: 3}", Concurrency(9, 3, 2.0, 2)),
     ],
 )
 def test_a_bound_of_calls(written: str, meant: Concurrency) -> None:
@@ -55,19 +53,17 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
             "concurrency: must be a number of calls, or a mapping of its keys; write 50, or {limit: 50}",
         ),
         ("concurrency: ▸0", "concurrency.limit: must be at least 1"),
-        ("▸concurrency: {}", "concurrency: bounds nothing; give it a `limit`, or `adaptive: true`"),
-        ("▸concurrency: {queue: 5}", "concurrency: bounds nothing; give it a `limit`, or `adaptive: true`"),
+        ("▸concurrency: {}", "concurrency: bounds nothing; give it a `limit`"),
+        ("▸concurrency: {queue: 5}", "concurrency: bounds nothing; give it a `limit`"),
         (
-            "concurrency: {limit: 5, min: ▸2}",
-            "concurrency.min: belongs to `adaptive: true`; remove it, or let the limit adapt",
+            "concurrency: {▸adaptive: true}",
+            "concurrency.adaptive: `adaptive` was removed with the adaptive limit; write `limit`, the number of calls "
+            "that may run at the same time, and remove `adaptive`",
         ),
         (
-            "concurrency: {adaptive: true, limit: ▸5}",
-            "concurrency.limit: an adaptive limit has `min` and `max`; remove `limit`, or `adaptive`",
-        ),
-        (
-            "concurrency: {adaptive: true, min: ▸9, max: 5}",
-            "concurrency.min: is more than `max` (5); it must be at most that",
+            "concurrency: {limit: 5, ▸min: 2}",
+            "concurrency.min: `min` was removed with the adaptive limit; write `limit`, the number of calls that may "
+            "run at the same time, and remove `min`",
         ),
         ("concurrency: {limit: 5, wait: ▸2}", "concurrency.wait: a time needs a unit; write 2s, 2ms or 2m"),
         ("concurrency: {limit: 5, ▸que: 2}", "concurrency.que: unknown key 'que'; did you mean 'queue'?"),

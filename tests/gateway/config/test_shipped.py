@@ -22,7 +22,8 @@ from gateway.config.validation import UNSUPPORTED_KEYS
 from gateway.config.yaml_document import parse_yaml
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.model.location import EdgeReport
+from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
@@ -30,6 +31,7 @@ from providers.needs import needs_of
 from providers.registry import load_registry
 from tests.kit.config_cases import marked, sections
 from tests.kit.config_mistakes import SHAPES
+from tests.kit.location_reports import reported
 
 FILES = ("gateway.yaml", "demo.yaml")
 EXAMPLES = {
@@ -90,9 +92,9 @@ def test_the_environment_of_the_real_one_is_described() -> None:
 def answers(table: ConfigVersion, territory: str) -> str | None:
     """Who answers a person there, as the first client of the example."""
     client = next(iter(table.clients.values()))
-    edges = table.location.edges
+    edges = table.location.rules.edges
     edge = EdgeReport((territory,)) if edges else None
-    location = resolve(table, client, Sighting(edge, "", (territory,) if client.may_assert else ()))
+    location = resolve(table, client, reported(edge, "", (territory,) if client.may_assert else ()))
     refusal = refuse_location(table, location)
     if refusal is not None:
         return f"({location.region.name})" if refusal.home and location.region else None

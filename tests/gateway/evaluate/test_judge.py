@@ -16,7 +16,7 @@ from gateway.evaluate.judge import pair_questions, pairs_of, questions_about, re
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.simulation import judge_of
 from gateway.evaluate.work_queue import Budget
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
@@ -190,7 +190,7 @@ async def test_a_judge_that_was_given_up_is_asked_nothing_more(tmp_path: Path) -
         tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge, pairs: 40}\n", items=40
     )
     table = table_for(dict.fromkeys((*names, "judge"), "http://127.0.0.1:1"))
-    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
     asked: list[str] = []
 
     async def ask(deployment: Deployment, _: ChatRequest, *, once: bool = False) -> Asked:
@@ -221,7 +221,7 @@ async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -
     }
     with servers(scenarios) as thread:
         table = table_for({name: thread[name].origin for name in scenarios})
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         store = RunStore(tmp_path / "out", {"suite": "j"})
         try:
             candidates = (table.deployments["one"], table.deployments["two"])

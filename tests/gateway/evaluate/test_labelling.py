@@ -9,7 +9,7 @@ from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing
 from gateway.evaluate.compliance import labelled
 from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.run_store import RunStore
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText
 from providers.chat import ChatRequest, SystemMessage, UserMessage
 from tests.kit.evaluation_candidates import table_for
@@ -44,14 +44,14 @@ def test_every_answer_is_labelled_whole_and_as_a_stream_and_read_back(tmp_path: 
 async def test_a_question_is_asked_as_the_region_has_its_assistants_speak() -> None:
     profile = Profile("zh-Hans-CN", (("units", "Use metric units."),))
     asker = CandidateClient(
-        TABLE, TABLE.assistants["assistant"], region_with(Locale("zh", (), profile)), LeanTransport()
+        TABLE, TABLE.assistants["assistant"], region_with(Locale("zh", (), profile)), PoolTransport()
     )
     request = ChatRequest("assistant", (UserMessage("?"),))
     spoken = asker.as_spoken(request)
     assert isinstance(spoken.messages[0], SystemMessage)
     assert "Use metric units." in str(spoken.messages[0].content)
     assert spoken.messages[1:] == request.messages
-    plain = CandidateClient(TABLE, TABLE.assistants["assistant"], TABLE.regions["cn"], LeanTransport())
+    plain = CandidateClient(TABLE, TABLE.assistants["assistant"], TABLE.regions["cn"], PoolTransport())
     assert plain.as_spoken(request) is request
     await asker.aclose()
     await plain.aclose()

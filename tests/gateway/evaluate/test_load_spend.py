@@ -13,7 +13,7 @@ from gateway.evaluate.run import budget_of
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.work_queue import SpendReached
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from providers.simulator.scenario import Scenario
 from providers.simulator.server import SimulatorThread
 from tests.kit.evaluation_candidates import servers, suite_in, table_for
@@ -32,7 +32,7 @@ class Quiet:
 async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off: bool = False) -> int:
     """One call of the command, perhaps broken off with the first answer; the tokens that are known to be spent."""
     table = table_for({"one": thread["one"].origin})
-    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
     store = RunStore(folder, {"suite": "l"})
     asked = (table.deployments["one"],)
     answered = asyncio.Event()

@@ -10,7 +10,7 @@ import pytest
 from gateway.evaluate.candidate_client import CandidateClient, NotPermitted
 from gateway.evaluate.compliance import approval_of
 from gateway.evaluate.evaluation import standing_of
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, RefusalCode, SkipReason
 from gateway.model.deployment import Deployment
@@ -99,7 +99,7 @@ async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
     with servers({"home": Scenario(), "abroad": Scenario()}) as thread:
         origins = {name: thread[name].origin for name in ("home", "abroad")}
         table = table_for(origins, stores={"abroad": "US"})
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
             assert standing_of(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
             with pytest.raises(NotPermitted, match="it would leave the boundary of region 'cn'"):
@@ -116,7 +116,7 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
 
     with servers({"home": Scenario(script=(HttpError(503), HttpError(503, retry_after_s=0.01)))}) as thread:
         table = table_for({"home": thread["home"].origin})
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
             once = await asker.ask(table.deployments["home"], REQUEST, once=True)
             assert (once.answer, thread["home"].received) == (None, 1)
@@ -137,7 +137,7 @@ async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
         text = config_of({"home": thread["home"].origin}).replace("{cn: [home]}", "{cn: [home]}, hedge: {after: 10ms}")
         table = table_of(text.replace('"${KEY}"', '["${KEY}", "${OTHER}"]'), {"KEY": "sk-one", "OTHER": "sk-two"})
         assert table.assistants["assistant"].hedge is not None
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
             asked = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True))
             assert asked.answer is not None

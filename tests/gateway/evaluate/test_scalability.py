@@ -20,7 +20,7 @@ from gateway.evaluate.load_test import (
     summarise,
 )
 from gateway.evaluate.run_store import LoadRow
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Concurrency
 from providers.chat import ChatRequest, Usage, UserMessage
 from providers.failures import FailureKind
@@ -42,7 +42,7 @@ async def offered(
     """The rows of one step."""
     table = table_for({"one": origin})
     candidate = replace(table.deployments["one"], concurrency=concurrency)
-    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+    asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
     try:
         due = arrivals(rate, duration_s, (11,))
         step = LoadStep(rate, duration_s, patience_s, 500)
@@ -100,7 +100,7 @@ async def test_questions_keep_to_the_limit_of_the_config() -> None:
     with servers({"one": Scenario(latency_s=0.2)}) as thread:
         table = table_for({"one": thread["one"].origin})
         candidate = replace(table.deployments["one"], concurrency=Concurrency(1, queue=1, wait_s=0.01))
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
             found = await asyncio.gather(*(asker.ask(candidate, replace(REQUEST, stream=False)) for _ in range(4)))
         finally:

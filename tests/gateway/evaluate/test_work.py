@@ -12,7 +12,7 @@ from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing, re
 from gateway.evaluate.items import Exact, Item, RecordedAnswer
 from gateway.evaluate.run_store import LoadRow, RunStore, StoreError
 from gateway.evaluate.work_queue import Budget, SpendReached, Work, carry_out
-from gateway.execution.transports import LeanTransport
+from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ToolCall, Usage
 from providers.failures import Failure, FailureKind
@@ -182,7 +182,7 @@ async def test_who_is_turned_away_is_asked_more_slowly_and_loses_no_answer(tmp_p
     """How much a candidate bears must not count against its answers."""
     with servers({"one": Scenario(capacity=Capacity(rps=20, beyond=429))}) as thread:
         table = table_for({"one": thread["one"].origin})
-        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], LeanTransport())
+        asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
 
         async def ask(deployment: Deployment, item: Item) -> Asked:
             return await asker.ask(deployment, request_of(item, "assistant", deployment))

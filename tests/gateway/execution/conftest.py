@@ -8,20 +8,21 @@ import httpx
 import pytest
 import respx
 
-from gateway.execution.attempt import Answer
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.run import Runner
-from gateway.execution.send import Sender
+from gateway.execution.plan_execution import ExecutionContext, PlanExecutor
+from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
+from gateway.model.location import EdgeReport
 from gateway.model.record import Record
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import needs_of
 from tests.kit.configs import table_of
+from tests.kit.location_reports import reported
 
 TABLE = """
 version: 1
@@ -54,8 +55,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
-        sender = Sender(HttpxTransport(httpx.MockTransport(self.router.async_handler), self.clock))
-        self.runner = Runner(sender, self.health, sleep=self.sleep, draw=lambda: 1.0, clock=self.clock)
+        transport = HttpxTransport(httpx.MockTransport(self.router.async_handler), self.clock)
+        self.executor = PlanExecutor(transport, self.health, sleep=self.sleep, draw=lambda: 1.0, clock=self.clock)
         self.deadline = Deadline.start(600, 55, self.clock)
 
     def clock(self) -> float:
@@ -66,7 +67,7 @@ class Bench:
         self.time += seconds
 
     def plan(self, request: ChatRequest) -> Plan:
-        location = resolve(self.table, None, Sighting(EdgeReport(("DE",))))
+        location = resolve(self.table, None, reported(EdgeReport(("DE",))))
         outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}, 0.0).outcome
         assert isinstance(outcome, Plan)
         return outcome
@@ -76,9 +77,8 @@ class Bench:
 
     async def ask(self, *, stream: bool = False) -> Answer:
         request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
-        return await self.runner.run(
-            self.plan(request), request, self.table.resilience, self.deadline, self.record, self.still_allowed
-        )
+        context = ExecutionContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
+        return await self.executor.run(self.plan(request), request, context)
 
     @property
     def tried(self) -> list[str]:

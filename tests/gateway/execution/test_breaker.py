@@ -42,7 +42,7 @@ def test_failures_in_a_row_open_it() -> None:
     made.failed(made.ticket, 0, "503")
     assert (made.state, states) == (BreakerState.OPEN, [BreakerState.OPEN])
     assert made.reason == "3 failures in a row, the last: 503"
-    assert made.held_s(0) == 10
+    assert made.blocked_s(0) == 10
     assert made.admit(9.9) is None
 
 
@@ -81,7 +81,7 @@ def test_one_probe_at_a_time_and_its_whole_answer_closes() -> None:
     ticket = probe(made, 10)
     assert made.state is BreakerState.HALF_OPEN
     assert made.admit(10) is None
-    assert made.held_s(10) > 0
+    assert made.blocked_s(10) > 0
     made.succeeded(ticket, 11)
     assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
     assert made.admit(11) is not None
@@ -103,28 +103,28 @@ def test_a_begun_stream_closes_and_one_failure_opens_again_for_longer() -> None:
     ticket = made.begun(probe(made, 10))
     assert made.state is BreakerState.CLOSED
     made.failed(ticket, 11, "cut")
-    assert (made.state, made.held_s(11)) == (BreakerState.OPEN, 20)
+    assert (made.state, made.blocked_s(11)) == (BreakerState.OPEN, 20)
     ticket = made.begun(probe(made, 31))
     made.succeeded(ticket, 32)
     for _ in range(2):
         made.failed(made.ticket, 33, "cut")
     assert made.state is BreakerState.CLOSED
     made.failed(made.ticket, 33, "cut")
-    assert made.held_s(33) == 10
+    assert made.blocked_s(33) == 10
 
 
 def test_it_opens_for_longer_each_time_within_bounds() -> None:
     made, _ = opened()
     now, held = 0.0, []
     for _ in range(7):
-        held.append(made.held_s(now))
+        held.append(made.blocked_s(now))
         now += held[-1]
         made.failed(probe(made, now), now, "503")
     assert held == [10, 20, 40, 80, 160, 160, 160]
 
 
 def test_chance_is_a_fifth_either_way() -> None:
-    assert [round(opened(chance=chance)[0].held_s(0), 6) for chance in (0.0, 1.0)] == [8, 12]
+    assert [round(opened(chance=chance)[0].blocked_s(0), 6) for chance in (0.0, 1.0)] == [8, 12]
 
 
 def test_what_began_before_a_transition_changes_nothing_after_it() -> None:
@@ -132,7 +132,7 @@ def test_what_began_before_a_transition_changes_nothing_after_it() -> None:
     old = made.ticket
     for _ in range(100):
         made.failed(old, 0, "503")
-    assert made.held_s(0) == 10
+    assert made.blocked_s(0) == 10
     made.succeeded(old, 1)
     assert made.state is BreakerState.OPEN
     made.succeeded(probe(made, 10), 10)
@@ -143,16 +143,16 @@ def test_what_began_before_a_transition_changes_nothing_after_it() -> None:
 
 def test_an_operator_sees_that_it_waits_for_a_probe() -> None:
     made, _ = opened()
-    assert [made.shown(now) for now in (9.9, 10)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
+    assert [made.shown_state(now) for now in (9.9, 10)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
 
 
 def test_another_rule_keeps_the_state() -> None:
     made, _ = opened()
-    made.follow(BreakerRule(failures=1, window_s=5, open_s=1))
-    assert made.held_s(0) == 10
+    made.apply_rule(BreakerRule(failures=1, window_s=5, open_s=1))
+    assert made.blocked_s(0) == 10
     made.succeeded(probe(made, 10), 10)
     made.failed(made.ticket, 10, "503")
-    assert made.held_s(10) == 1
+    assert made.blocked_s(10) == 1
 
 
 class AnyLife(RuleBasedStateMachine):
@@ -173,7 +173,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
-        before, held_s = self.breaker.state, self.breaker.held_s(self.now)
+        before, held_s = self.breaker.state, self.breaker.blocked_s(self.now)
         ticket = self.breaker.admit(self.now)
         assert (ticket is None) == (held_s > 0)
         if ticket is None:
@@ -222,8 +222,8 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def it_always_comes_to_a_probe(self) -> None:
         if getattr(self, "breaker", None) is not None and not self.probes:
-            assert self.breaker.held_s(self.now + LONGEST_S) == 0
-            assert self.breaker.held_s(self.now) <= LONGEST_S
+            assert self.breaker.blocked_s(self.now + LONGEST_S) == 0
+            assert self.breaker.blocked_s(self.now) <= LONGEST_S
 
     @invariant()
     def its_changes_are_those_of_the_table(self) -> None:

@@ -10,12 +10,11 @@ import httpx
 import pytest
 import respx
 
-from gateway.execution.attempt import Answer
 from gateway.execution.breaker import Breaker, BreakerState
-from gateway.execution.budget import FLOOR
 from gateway.execution.deadline import Deadline
-from gateway.execution.retry import RULES
-from gateway.execution.run import PlanExhausted
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.retry import FLOOR, RULES
+from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import BreakerRule
 from gateway.model.record import Record
 from providers.failures import FailureKind
@@ -199,7 +198,7 @@ async def test_impatience_of_the_client_is_no_silence_of_the_provider(
 
 async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
     await fill(bench)
-    bench.health.keep(table_of(TABLE, {"FIRST": "another", "SECOND": "x"}))
+    bench.health.prune(table_of(TABLE, {"FIRST": "another", "SECOND": "x"}))
     assert breaker(bench).state is BreakerState.OPEN
     moved = replace(bench.table.deployments["first"], origin="https://other.example")
     fresh = bench.health.breaker(moved, BreakerRule())
@@ -207,14 +206,14 @@ async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
     assert fresh.state is BreakerState.CLOSED
     off = replace(bench.table, resilience=replace(bench.table.resilience, breaker=None))
     assert bench.health.snapshot(off) == {}
-    bench.health.keep(off)
+    bench.health.prune(off)
     assert bench.health.snapshot(bench.table) == {}
     assert bench.health.breaker(bench.table.deployments["first"], None) is None
 
 
 async def test_its_states_and_changes_are_told(bench: Bench) -> None:
     told: list[tuple[str, str]] = []
-    bench.health._told = lambda name, changed, _: told.append((name, str(changed.state)))
+    bench.health._on_breaker_change = lambda name, changed, _: told.append((name, str(changed.state)))
     await fill(bench)
     assert told == [("first", "open")]
     states = bench.health.breaker_states()
@@ -228,7 +227,7 @@ async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> N
     refused = 0
     for _ in range(100):
         again(bench)
-        bench.runner._sleep = _at_once
+        bench.executor.sleep = _at_once
         await bench.ask()
         assert bench.tried[-1] == "second"
         refused += len(bench.record.retries_refused)
@@ -241,7 +240,7 @@ async def test_on_the_last_step_a_spent_budget_ends_with_the_failure(bench: Benc
     bench.table = replace(bench.table, resilience=bounds)
     for url in (FIRST, SECOND):
         bench.router.post(url).mock(return_value=error(503))
-    bench.runner._sleep = _at_once
+    bench.executor.sleep = _at_once
     for _ in range(FLOOR):
         again(bench)
         with pytest.raises(PlanExhausted):
@@ -259,7 +258,7 @@ async def test_another_key_is_no_retry() -> None:
     bench = Bench(respx.Router(assert_all_called=False), table_of(text, {"FIRST": "k1", "SECOND": "k2"}))
     bench.table = replace(bench.table, resilience=replace(bench.table.resilience, retry_budget=0.0))
     for _ in range(FLOOR):
-        assert bench.runner.budget.take(0.0, bench.time)
+        assert bench.executor.budget.take(0.0, bench.time)
     bench.router.post(FIRST).mock(side_effect=[error(401), httpx.Response(200, json=answer_json())])
     await bench.ask()
     assert bench.tried == ["first", "first"]

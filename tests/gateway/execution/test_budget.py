@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.budget import FLOOR, WINDOW_S, RetryBudget
-from gateway.execution.window import Window
+from gateway.execution.breaker import SlidingWindow
+from gateway.execution.retry import FLOOR, WINDOW_S, RetryBudget
 
 GAPS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 1.0, 2.5, 9.0, 11.0, 1e6]), st.integers(0, 1)), max_size=60)
 
 
 @given(GAPS)
 def test_a_window_counts_what_is_not_over(events: list[tuple[float, int]]) -> None:
-    window, now, seen = Window(10.0), 1000.0, []
+    window, now, seen = SlidingWindow(10.0), 1000.0, []
     for gap_s, which in events:
         now += gap_s
         window.count(which, now)
@@ -33,7 +33,7 @@ def test_the_floor_is_there_without_traffic_and_comes_back() -> None:
 def test_traffic_allows_its_share_besides_the_floor() -> None:
     budget = RetryBudget()
     for _ in range(100):
-        budget.asked(5.0)
+        budget.record_request(5.0)
     assert [budget.take(0.2, 5.0) for _ in range(FLOOR + 21)] == [True] * (FLOOR + 20) + [False]
 
 
@@ -50,7 +50,7 @@ def test_retries_never_exceed_the_share_and_the_floor(events: list[tuple[float, 
     for gap_s, is_retry in events:
         now += gap_s
         if not is_retry:
-            budget.asked(now)
+            budget.record_request(now)
             asked.append(now)
         elif budget.take(share, now):
             retried.append(now)

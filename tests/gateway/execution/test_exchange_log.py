@@ -6,9 +6,8 @@ import json
 from typing import cast
 
 from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
-from gateway.execution.reply import Reply
-from gateway.execution.send import checked_credential, request_head
-from gateway.execution.transports import Transport
+from gateway.execution.transport import Transport, UpstreamResponse
+from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import Permit
 from providers.auth import Secret
 from providers.transport import Tap
@@ -25,11 +24,11 @@ class _Echo:
     def __init__(self, body: bytes) -> None:
         self._body = body
 
-    async def send(self, *_: object) -> Reply:
+    async def send(self, *_: object) -> UpstreamResponse:
         return _Answer(self._body)
 
 
-class _Answer(Reply):
+class _Answer(UpstreamResponse):
     """An answer in one piece, to whatever is sent."""
 
     def __init__(self, body: bytes) -> None:
@@ -57,9 +56,9 @@ async def test_what_a_provider_repeats_is_masked_too() -> None:
     secrets = [Secret("AKIDverysecret:sk-secret-of-mine"), Secret(account)]
     log = ExchangeLog(cast("Transport", _Echo(json.dumps(said).encode())))
     wire = WireRequest("POST", "/", (("x-public", "shown"),), b"{}", (("k", "AKIDverysecret"),))
-    credential = checked_credential((("authorization", f"TC3 Signature={signature}"),))
+    headers = (("authorization", f"TC3 Signature={signature}"),)
     permit = cast("Permit", _Somewhere())
-    reply = await log.send(permit, request_head(permit.origin, wire), credential, wire.body, 1)
+    reply = await log.send(upstream_request(permit, wire, 1, headers))
     await reply.read()
     mask = masking(log, [("x-public", "shown")], secrets)
     shown = shown_exchange(log, mask) + mask(json.dumps(said))

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.execution.fair_queue import FairQueue
+from gateway.execution.concurrency_limiter import FairQueue
 
 CALLERS = st.sampled_from(["greedy", "polite", "third", ""])
 

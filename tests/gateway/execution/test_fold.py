@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
+from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
-from gateway.execution.fold import whole_of, whole_of_body
-from gateway.execution.run import PlanExhausted
-from gateway.execution.stream import LiveStream
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.upstream_client import whole_of, whole_of_body
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed
@@ -82,7 +82,7 @@ async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
             await asyncio.sleep(0)
         return await whole_of_body(parser, body)
 
-    monkeypatch.setattr("gateway.execution.attempt.whole_of_body", slowly)
+    monkeypatch.setattr("gateway.execution.upstream_client.whole_of_body", slowly)
     bench.table = UNFOLDED
     body = told("ab") * MANY + told(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
@@ -122,7 +122,7 @@ class Watched:
 
 
 async def test_events_are_put_together_as_they_come_and_none_is_kept() -> None:
-    """Kept to the end of the answer, a million of them would take as much memory as fifty bodies, and then seconds in
+    """RefreshingCache to the end of the answer, a million of them would take as much memory as fifty bodies, and then seconds in
     which nobody else has a turn."""
     stream = Watched(20)
     completion = await whole_of(cast("LiveStream", stream), Deadline(100.0, 110.0, 101.0, lambda: 101.0))

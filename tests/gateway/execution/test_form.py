@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.execution.form import form_of, had_time
-from gateway.execution.pulse import Pulses
+from gateway.execution.attempt import choose_options, had_time
+from gateway.execution.latency import LatencyTracker
+from gateway.execution.upstream_client import AttemptOptions
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from providers.chat import ChatRequest, UserMessage
@@ -51,10 +52,11 @@ def test_a_quick_deployment_is_asked_as(
     left_s: float,
     form: tuple[bool, float, bool],
 ) -> None:
-    step, pulses = step_of(bench, fold, own_s), Pulses()
-    pulses.beat(step.deployment, NOW, 0.1)
-    asked, limit_s, head_s, is_quick = form_of(request_, step, BOUNDS, bench.deadline, pulses, left_s, NOW, is_last)
-    assert (asked.stream, limit_s, is_quick, head_s) == (*form, None)
+    step, latency = step_of(bench, fold, own_s), LatencyTracker()
+    latency.record_answer(step.deployment, NOW, 0.1)
+    options = choose_options(request_, step, BOUNDS, bench.deadline, latency, left_s, is_last)
+    asked = options.request
+    assert (asked.stream, options.limit_s, options.is_quick, options.head_s) == (*form, None)
     assert asked.folded is (asked.stream and not request_.stream)
 
 
@@ -76,10 +78,10 @@ def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
     facts = replace(step.deployment.target.facts, first_token_factor=factor, efforts=("none", "high"))
     deployment = replace(step.deployment, target=replace(step.deployment.target, facts=facts))
     step, asked = replace(step, deployment=deployment), replace(STREAM, reasoning_effort=effort)
-    form = form_of(asked, step, BOUNDS, bench.deadline, Pulses(), 55, NOW, is_last_step=False)
-    assert form[1:] == (limit_s, head_s, False)
-    assert had_time(form, step, BOUNDS, is_last_step=False)
-    assert not had_time((asked, limit_s - 1, None, False), step, BOUNDS, is_last_step=False)
+    options = choose_options(asked, step, BOUNDS, bench.deadline, LatencyTracker(), 55, is_last_step=False)
+    assert (options.limit_s, options.head_s, options.is_quick) == (limit_s, head_s, False)
+    assert had_time(options, step, BOUNDS, is_last_step=False)
+    assert not had_time(replace(options, limit_s=limit_s - 1, head_s=None), step, BOUNDS, is_last_step=False)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +100,5 @@ def test_who_was_silent_had_time_from_so_many_seconds_on(
 ) -> None:
     step = step_of(bench, None, own_s)
     for limit_s, had in [(least_s, True), (least_s - 0.1, False)]:
-        assert had_time((request_, limit_s, None, is_quick), step, BOUNDS, is_last_step=is_last) is had
+        options = replace(AttemptOptions.within(limit_s, request_, BOUNDS), is_quick=is_quick)
+        assert had_time(options, step, BOUNDS, is_last_step=is_last) is had

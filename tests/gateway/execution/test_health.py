@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.health import Health
-from gateway.execution.run import PlanExhausted
+from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
@@ -65,15 +65,15 @@ def test_keys_are_benched_one_by_one(health: Health) -> None:
     for number, key in enumerate(KEYS):
         assert health.usable_keys(three) == KEYS[number:]
         assert health.snapshot(table(three)) == {}
-        health.bench(three, key, 60, REFUSED)
+        health.cool_down(three, key, 60, REFUSED)
     assert health.usable_keys(three) == ()
     assert health.snapshot(table(three)) == {"first": Unavailable("benched: the provider refuses our key", 60)}
 
 
 def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) -> None:
     two = deployment(*KEYS[:2])
-    health.bench(two, KEYS[0], 60, REFUSED)
-    health.bench(two, KEYS[1], 20, LIMITED)
+    health.cool_down(two, KEYS[0], 60, REFUSED)
+    health.cool_down(two, KEYS[1], 20, LIMITED)
     clock.now += 19.9
     assert health.snapshot(table(two))["first"].for_s == pytest.approx(0.1)
     assert health.usable_keys(two) == ()
@@ -83,13 +83,13 @@ def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) ->
     clock.now += 40
     assert health.usable_keys(two) == KEYS[:2]
     # Nothing is remembered of what is over.
-    assert health._benches == {}
+    assert health._cooldowns == {}
 
 
 def test_what_is_said_of_a_deployment_is_said_of_the_key_that_comes_back_first(health: Health) -> None:
     two = deployment(*KEYS[:2])
-    health.bench(two, KEYS[0], 60, REFUSED)
-    health.bench(two, KEYS[1], 20, LIMITED)
+    health.cool_down(two, KEYS[0], 60, REFUSED)
+    health.cool_down(two, KEYS[1], 20, LIMITED)
     assert health.snapshot(table(two))["first"] == Unavailable(
         "benched: the provider's rate limit is reached", 20, False
     )
@@ -101,13 +101,13 @@ def test_a_rate_limit_is_the_matter_only_if_it_is_for_every_key(
 ) -> None:
     two = deployment(*KEYS[:2])
     for key, failure in zip(two.credentials, failures, strict=True):
-        health.bench(two, key, 30, failure)
+        health.cool_down(two, key, 30, failure)
     assert health.snapshot(table(two))["first"].is_rate_limit is limited
 
 
 def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Clock) -> None:
     bare = deployment()
-    health.bench(bare, None, 5, LIMITED)
+    health.cool_down(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
     assert health.snapshot(table(bare)) == {
         "first": Unavailable("benched: the provider's rate limit is reached", 5, True)
@@ -118,7 +118,7 @@ def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Cloc
 
 def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
     here, there = deployment(KEYS[0]), deployment(KEYS[0], name="second")
-    health.bench(here, KEYS[0], 60, REFUSED)
+    health.cool_down(here, KEYS[0], 60, REFUSED)
     assert health.usable_keys(there) == KEYS[:1]
     assert set(health.snapshot(table(here, there))) == {"first"}
 
@@ -128,7 +128,7 @@ def test_of_two_benches_that_hold_the_longer_counts_whichever_came_first(health:
     """They are of calls side by side: who was asked before the refusal, and is told later to wait, knows no better."""
     one = deployment(KEYS[0])
     for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
-        health.bench(one, KEYS[0], for_s, failure)
+        health.cool_down(one, KEYS[0], for_s, failure)
     assert health.snapshot(table(one))["first"] == Unavailable(f"benched: {REFUSED.message}", 60, False)
 
 
@@ -136,7 +136,7 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
     three = deployment(*KEYS)
     assert [health.keys_in_turn(three)[0] for _ in range(6)] == [*KEYS, *KEYS]
     assert set(health.keys_in_turn(three)) == set(KEYS)
-    health.bench(three, KEYS[1], 60, REFUSED)
+    health.cool_down(three, KEYS[1], 60, REFUSED)
     begun = [health.keys_in_turn(three)[0] for _ in range(4)]
     assert set(begun) == {KEYS[0], KEYS[2]}
     assert begun[:2] == begun[2:]
@@ -153,7 +153,7 @@ def test_of_a_bench_and_a_breaker_the_longer_one_counts(health: Health, for_s: f
     assert breaker is not None
     for _ in range(rule.failures):
         breaker.failed(breaker.ticket, 1000.0, "down")
-    health.bench(one, KEYS[0], for_s, REFUSED)
+    health.cool_down(one, KEYS[0], for_s, REFUSED)
     found = health.snapshot(table(one))["first"]
     assert found.reason.startswith(reason)
     assert found.for_s > 2
@@ -161,8 +161,8 @@ def test_of_a_bench_and_a_breaker_the_longer_one_counts(health: Health, for_s: f
 
 def test_no_key_is_shown(health: Health) -> None:
     one = deployment(Secret("sk-very-secret"))
-    health.bench(one, one.credentials[0], 60, REFUSED)
-    assert "sk-very-secret" not in f"{health.snapshot(table(one))} {health._benches}"
+    health.cool_down(one, one.credentials[0], 60, REFUSED)
+    assert "sk-very-secret" not in f"{health.snapshot(table(one))} {health._cooldowns}"
 
 
 @given(
@@ -176,7 +176,7 @@ def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple
     until = dict.fromkeys(KEYS, 0.0)
     for what, number, seconds in steps:
         if what == "bench":
-            health.bench(three, KEYS[number], seconds, REFUSED)
+            health.cool_down(three, KEYS[number], seconds, REFUSED)
             until[KEYS[number]] = max(until[KEYS[number]], clock.now + seconds)
         else:
             clock.now += seconds
@@ -193,26 +193,26 @@ def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple
 
 def test_a_deployment_is_unwell_only_by_the_keys_of_the_table_that_asks(health: Health) -> None:
     old = deployment(KEYS[0])
-    health.bench(old, KEYS[0], 300, REFUSED)
+    health.cool_down(old, KEYS[0], 300, REFUSED)
     for mended in (deployment(KEYS[1]), deployment(*KEYS[:2])):
         assert health.snapshot(table(mended)) == {}
         assert health.usable_keys(mended) == KEYS[1:2]
-        assert health.unwell(mended) is None
+        assert health.unavailable(mended) is None
     # A request that still runs by the old table, and a reload that goes back to it, know what they knew.
     assert set(health.snapshot(table(old))) == {"first"}
-    assert health.unwell(old) == Unavailable("benched: the provider refuses our key", 300)
+    assert health.unavailable(old) == Unavailable("benched: the provider refuses our key", 300)
 
 
 @pytest.mark.parametrize("change", [{"model": "m-other"}, {"origin": "https://other.example"}], ids=str)
 def test_the_same_key_for_another_model_or_place_is_not_benched(health: Health, change: dict[str, Any]) -> None:
     old = deployment(KEYS[0])
-    health.bench(old, KEYS[0], 300, REFUSED)
+    health.cool_down(old, KEYS[0], 300, REFUSED)
     assert health.snapshot(table(replace(old, **change))) == {}
     assert set(health.snapshot(table(replace(old, enabled=False)))) == {"first"}
 
 
 def test_a_deployment_that_is_gone_is_none_of_ours(health: Health) -> None:
-    health.bench(deployment(KEYS[0]), KEYS[0], 300, REFUSED)
+    health.cool_down(deployment(KEYS[0]), KEYS[0], 300, REFUSED)
     assert health.snapshot(table()) == {}
 
 
@@ -221,10 +221,10 @@ def test_nothing_is_left_of_many_reloads(health: Health, clock: Clock, reloads: 
     for number in range(reloads):
         passing = deployment(*KEYS, name=f"d{number}")
         for key in health.keys_in_turn(passing):
-            health.bench(passing, key, 60, REFUSED)
-        health.keep(table(deployment(*KEYS, name=f"d{number + 1}")))
+            health.cool_down(passing, key, 60, REFUSED)
+        health.prune(table(deployment(*KEYS, name=f"d{number + 1}")))
         clock.now += 61
-    assert len(health._benches) <= len(KEYS)
+    assert len(health._cooldowns) <= len(KEYS)
     assert health._turns == {}
 
 

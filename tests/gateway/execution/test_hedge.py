@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.execution.attempt import Answer
-from gateway.execution.budget import FLOOR
-from gateway.execution.call import Call
+from gateway.execution.attempt import Attempt
 from gateway.execution.deadline import Deadline
-from gateway.execution.hedge import Hedges
-from gateway.execution.race import race
-from gateway.execution.run import PlanExhausted
+from gateway.execution.hedging import race
+from gateway.execution.latency import LatencyTracker
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.retry import FLOOR
+from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
@@ -260,11 +260,11 @@ async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
     first, second = providers_of(bench, stream=True)
     closing = asyncio.Event()
 
-    async def close(_: list[Call], __: Call | None) -> None:
+    async def close(_: list[Attempt], __: Attempt | None) -> None:
         closing.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("gateway.execution.hedge._close_others", close)
+    monkeypatch.setattr("gateway.execution.hedging._close_others", close)
     asking = ask(bench, stream=True)
     await until(lambda: second.asked)
     second.answer()
@@ -285,7 +285,7 @@ async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     await until(lambda: first.cancelled and second.cancelled)
-    assert set(bench.runner.load.rows(lambda limiter: limiter.in_use).values()) == {0}
+    assert set(bench.executor.limiters.rows(lambda limiter: limiter.in_use).values()) == {0}
     assert bench.record.attempts == []
     assert [it.deployment for it in bench.record.abandoned] == ["first", "second"], "what was sent, was sent"
 
@@ -309,7 +309,7 @@ async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> 
         loop.set_task_factory(None)
     assert second.asked == 0
     await until(lambda: first.cancelled)
-    assert set(bench.runner.load.rows(lambda limiter: limiter.in_use).values()) == {0}
+    assert set(bench.executor.limiters.rows(lambda limiter: limiter.in_use).values()) == {0}
 
 
 async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Bench) -> None:
@@ -325,7 +325,7 @@ async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Be
     assert breaker is not None
     assert breaker.state == "closed"
     assert breaker._window.totals == (0, 0)
-    assert bench.runner.load.limiter(bench.table.deployments["first"]).in_use == 0
+    assert bench.executor.limiters.limiter(bench.table.deployments["first"]).in_use == 0
 
 
 async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_first(bench: Bench) -> None:
@@ -347,7 +347,7 @@ async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_firs
 async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
     first, second = providers_of(bench)
     for _ in range(FLOOR + 5):
-        bench.runner.budget.take(None, bench.time)
+        bench.executor.budget.take(None, bench.time)
     asking = ask(bench)
     await until(lambda: bench.record.retries_refused == ("second",))
     assert second.asked == 0
@@ -367,7 +367,7 @@ async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why
     first, second = providers_of(bench, config)
     deployment = bench.table.deployments["second"]
     if why == "benched":
-        bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.QUOTA, "spent"))
+        bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.QUOTA, "spent"))
     if why == "breaker":
         breaker = bench.health.breaker(deployment, bench.table.resilience.breaker)
         assert breaker is not None
@@ -375,7 +375,7 @@ async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why
             breaker.failed(breaker.ticket, bench.time, "down")
         bench.time += 30  # its probe is due: a hedge is none
     if why == "full":
-        bench.runner.load.limiter(deployment).take()
+        bench.executor.limiters.limiter(deployment).try_acquire()
     if why == "effects":
         plan = bench.plan
         bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]
@@ -412,34 +412,34 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     hedge = bench.table.assistants["assistant"].hedge
     assert hedge is not None
     for number in range(20):
-        assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+        assert bench.health.latency.hedge_after_s(hedge, deployment, stream=False) is None
         asking = ask(bench)
         await until(lambda number=number: first.asked == number + 1)
         bench.time += 0.03 if number == 7 else 0.02
         bench.deadline = Deadline.start(600, 55, bench.clock)
         first.answer()
         await asking
-    after_s = bench.runner.hedges.after_s(hedge, deployment, whole=True)
+    after_s = bench.health.latency.hedge_after_s(hedge, deployment, stream=False)
     assert after_s is not None
     assert 0.02 <= after_s <= 0.033
-    assert bench.runner.hedges.after_s(hedge, deployment, whole=False) is None, "streams are told apart"
+    assert bench.health.latency.hedge_after_s(hedge, deployment, stream=True) is None, "streams are told apart"
     asking = ask(bench)
     await until(lambda: second.asked)
     bench.time += 5
     second.answer()
     await asking
     # What was lost took five seconds at least: it counts as that.
-    assert bench.runner.hedges._of(deployment)[True].share_s(0.99) is None
-    assert sum(bench.runner.hedges._of(deployment)[True]._counts[-60:]) == 1
-    bench.runner.keep(table_of(TABLE, ENVIRON))
-    bench.runner.keep(replace(bench.table, deployments={}))
-    assert bench.runner.hedges.after_s(hedge, deployment, whole=True) is None
+    assert bench.health.latency._histogram(deployment, False).quantile_s(0.99) is None
+    assert sum(bench.health.latency._histogram(deployment, False)._counts[-60:]) == 1
+    bench.executor.prune(table_of(TABLE, ENVIRON))
+    bench.executor.prune(replace(bench.table, deployments={}))
+    assert bench.health.latency.hedge_after_s(hedge, deployment, stream=False) is None
 
 
 async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = providers_of(bench)
     judged: list[object] = []
-    monkeypatch.setattr(Hedges, "after_s", lambda *those, **more: judged.append(those))
+    monkeypatch.setattr(LatencyTracker, "hedge_after_s", lambda *those, **more: judged.append(those))
     first.answers.put_nowait(error(500))
     first.answer()
     assert (await ask(bench)).step.deployment.name == "first"
@@ -474,9 +474,11 @@ def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: B
     allowed = {name: replace(it, allowed_moves=frozenset({"store"})) for name, it in table.deployments.items()}
     routes = {"default": tuple(allowed.values())}
     assistant = replace(table.assistants["assistant"], routes=routes)
-    from gateway.policy.location import EdgeReport, Sighting, resolve
+    from gateway.model.location import EdgeReport
+    from gateway.policy.location.resolution import resolve
+    from tests.kit.location_reports import reported
 
-    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
+    location = resolve(table, None, reported(EdgeReport(("DE",))))
     # One that stands in a field which is left out on the way has none: the request may go to the next deployment.
     for moving, has_effects in (
         (frozenset[str](), False),

@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.identity import pseudonymous
+from gateway.execution.upstream_client import pseudonymous
 from providers.auth import Secret
 from providers.chat import ChatRequest, UserMessage
 

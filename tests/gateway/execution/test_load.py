@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.execution.load import Limiter, Load, Shed, Slot, share_of
+from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
-from providers.failures import FailureKind
 from tests.gateway.execution.conftest import TABLE
 from tests.kit.configs import table_of
 
@@ -42,21 +41,21 @@ async def rounds() -> None:
         await asyncio.sleep(0)
 
 
-def wait(limiter: Limiter, caller: str = "app", left_s: float = 60.0) -> asyncio.Task[Slot]:
-    return asyncio.ensure_future(limiter.wait(caller, left_s))
+def wait(limiter: ConcurrencyLimiter, caller: str = "app", left_s: float = 60.0) -> asyncio.Task[Slot]:
+    return asyncio.ensure_future(limiter.acquire(caller, left_s))
 
 
 async def test_a_place_that_comes_free_goes_to_who_waits() -> None:
-    limiter = Limiter(RULE, Time())
-    first, second = limiter.take(), limiter.take()
+    limiter = ConcurrencyLimiter(RULE, Time())
+    first, second = limiter.try_acquire(), limiter.try_acquire()
     assert first is not None
     assert second is not None
-    assert limiter.take() is None
+    assert limiter.try_acquire() is None
     waiting = wait(limiter)
     await rounds()
     assert (limiter.in_use, limiter.queued) == (2, 1)
     first.release()
-    assert limiter.take() is None, "nobody gets in before who waits"
+    assert limiter.try_acquire() is None, "nobody gets in before who waits"
     slot = await waiting
     first.release()
     assert (limiter.in_use, limiter.queued) == (2, 0), "a place is given back once"
@@ -66,8 +65,8 @@ async def test_a_place_that_comes_free_goes_to_who_waits() -> None:
 
 
 async def test_a_full_queue_sheds_at_once() -> None:
-    limiter = Limiter(replace(RULE, limit=1, queue=1), Time())
-    slot = limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1, queue=1), Time())
+    slot = limiter.try_acquire()
     waiting = wait(limiter)
     await rounds()
     assert await told(wait(limiter)) == "queue_full"
@@ -77,8 +76,8 @@ async def test_a_full_queue_sheds_at_once() -> None:
 
 
 async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
-    limiter = Limiter(replace(RULE, limit=1), Time())
-    slot = limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]
     await rounds()
     polite = wait(limiter, "polite")
@@ -95,8 +94,8 @@ async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
 
 
 async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
-    limiter = Limiter(replace(RULE, limit=1, wait_s=0.02), Time())
-    limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1, wait_s=0.02), Time())
+    limiter.try_acquire()
     assert await told(wait(limiter)) == "wait_over"
     assert await told(wait(limiter, left_s=0.01)) == "no_time"
     assert limiter.queued == 0
@@ -104,14 +103,14 @@ async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> N
 
 async def test_who_would_wait_longer_than_it_has_is_refused_at_once() -> None:
     time = Time()
-    limiter = Limiter(replace(RULE, limit=1), time)
-    slot = limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), time)
+    slot = limiter.try_acquire()
     assert slot is not None
     time.now += 3.0
     slot.release()
-    limiter.take()
+    limiter.try_acquire()
     with pytest.raises(Shed) as shed:
-        await limiter.wait("app", left_s=2.9)
+        await limiter.acquire("app", left_s=2.9)
     assert shed.value.reason == "no_time"
     assert shed.value.retry_after_s == 3.0
     waiting = wait(limiter, left_s=3.1)
@@ -122,8 +121,8 @@ async def test_who_would_wait_longer_than_it_has_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("granted", [False, True])
 async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
-    limiter = Limiter(replace(RULE, limit=1), Time())
-    slot = limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    slot = limiter.try_acquire()
     assert slot is not None
     leaving, staying = wait(limiter), wait(limiter)
     await rounds()
@@ -139,8 +138,8 @@ async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
 
 
 async def test_who_is_leaving_makes_room_too() -> None:
-    limiter = Limiter(replace(RULE, limit=1), Time())
-    slot = limiter.take()
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]
     await rounds()
     polite = wait(limiter, "polite")
@@ -157,45 +156,22 @@ async def test_who_is_leaving_makes_room_too() -> None:
 
 
 async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
-    limiter = Limiter(replace(RULE, limit=1), Time())
-    slots = [limiter.take()]
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    slots = [limiter.try_acquire()]
     waiting = [wait(limiter) for _ in range(3)]
     await rounds()
-    limiter.follow(replace(RULE, limit=2))
+    limiter.apply_rule(replace(RULE, limit=2))
     await rounds()
     assert [task.done() for task in waiting] == [True, False, False]
-    limiter.follow(replace(RULE, limit=1))
+    limiter.apply_rule(replace(RULE, limit=1))
     slots[0].release()  # type: ignore[union-attr]
     await rounds()
     assert limiter.in_use == 1
     assert not waiting[1].done()
-    limiter.follow(None)
+    limiter.apply_rule(None)
     await rounds()
     assert all(task.done() for task in waiting)
-    assert limiter.take() is not None
-
-
-async def test_an_adaptive_limit_that_grows_lets_in_who_waits() -> None:
-    time = Time()
-    limiter = Limiter(Concurrency(limit=100, queue=50, wait_s=60, least=4), time)
-    slots = [limiter.take() for _ in range(4)]
-    waiting = [wait(limiter) for _ in range(10)]
-    await rounds()
-    for _ in range(5):
-        for slot in slots:
-            assert slot is not None
-            slot.answered(0.5, whole=False)
-    await rounds()
-    assert limiter.limit == 8
-    assert sum(task.done() for task in waiting) == 4
-    assert slots[0] is not None
-    window_over = next(task.result() for task in waiting if task.done())
-    window_over.failed(FailureKind.CONTENT_FILTER)
-    assert limiter.limit == 8
-    window_over.failed(FailureKind.RATE_LIMITED)
-    assert limiter.limit == 7
-    for task in waiting:
-        task.cancel()
+    assert limiter.try_acquire() is not None
 
 
 class Working(RuleBasedStateMachine):
@@ -207,7 +183,7 @@ class Working(RuleBasedStateMachine):
         self.time = Time()
         self.loop.time = self.time  # type: ignore[method-assign]
         self.rule = Concurrency(limit, queue, wait_s=2.0)
-        self.limiter = Limiter(self.rule, self.time)
+        self.limiter = ConcurrencyLimiter(self.rule, self.time)
         self.waiting: list[tuple[asyncio.Task[Slot], float]] = []
         self.held: list[Slot] = []
         self.lowered = False
@@ -229,14 +205,14 @@ class Working(RuleBasedStateMachine):
 
     @rule(caller=st.sampled_from("abc"), left_s=st.sampled_from([0.5, 3.0, 60.0]))
     def ask(self, caller: str, left_s: float) -> None:
-        slot = self.limiter.take()
+        slot = self.limiter.try_acquire()
         if slot is not None:
             self.held.append(slot)
             return
         until = self.time.now + min(left_s, self.rule.wait_s) + 1e-6
 
         def wait() -> None:
-            self.waiting.append((asyncio.ensure_future(self.limiter.wait(caller, left_s)), until))
+            self.waiting.append((asyncio.ensure_future(self.limiter.acquire(caller, left_s)), until))
 
         self.run(wait)
 
@@ -275,7 +251,7 @@ class Working(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 4))
     def reload(self, limit: int) -> None:
         self.rule = replace(self.rule, limit=limit)
-        self.run(lambda: self.limiter.follow(self.rule))
+        self.run(lambda: self.limiter.apply_rule(self.rule))
 
     @invariant()
     def what_is_taken_is_what_is_held(self) -> None:
@@ -308,18 +284,12 @@ TestWorking.settings = settings(deadline=None)
 
 
 @settings(deadline=None)
-@given(limit=st.integers(1, 500), queue=st.integers(0, 500), least=st.integers(0, 100), seats=st.integers(1, 16))
-def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, least: int, seats: int) -> None:
-    rule = Concurrency(limit + least, queue, 1.0, least)
-    parts = [share_of(rule, seat, seats) for seat in range(seats)]
-    for whole, each in (
-        (rule.limit, [part.limit for part in parts]),
-        (queue, [part.queue for part in parts]),
-        (least, [part.least for part in parts]),
-    ):
+@given(limit=st.integers(1, 500), queue=st.integers(0, 500), seats=st.integers(1, 16))
+def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, seats: int) -> None:
+    parts = [share_of(Concurrency(limit, queue, 1.0), seat, seats) for seat in range(seats)]
+    for whole, each in ((limit, [part.limit for part in parts]), (queue, [part.queue for part in parts])):
         assert sum(each) == whole if whole == 0 or whole >= seats else set(each) == {1}
         assert max(each) - min(each) <= 1
-    assert all(part.least <= part.limit for part in parts)
 
 
 def bounded(text: str) -> str:
@@ -328,21 +298,21 @@ def bounded(text: str) -> str:
 
 def test_a_reload_keeps_what_runs_and_forgets_what_is_gone() -> None:
     environ = {"FIRST": "a", "SECOND": "b"}
-    load = Load()
+    load = ConcurrencyLimiters()
     bound, wider, unbound = (table_of(text, environ) for text in (bounded("1"), bounded("{limit: 3, queue: 0}"), TABLE))
     limiter = load.limiter(bound.deployments["first"])
-    slot = limiter.take()
+    slot = limiter.try_acquire()
     assert slot is not None
-    assert limiter.take() is None
-    load.keep(wider)
+    assert limiter.try_acquire() is None
+    load.prune(wider)
     assert load.limiter(wider.deployments["first"]) is limiter
     assert limiter.limit == 3
     assert load.rows(lambda it: it.in_use) == {("first",): 1}
-    load.keep(unbound)
+    load.prune(unbound)
     assert load.rows(lambda it: it.in_use) == {}
-    load.keep(bound)
+    load.prune(bound)
     assert load.limiter(bound.deployments["first"]) is limiter
     assert limiter.in_use == 1, "what runs still counts"
     slot.release()
-    load.keep(unbound)
+    load.prune(unbound)
     assert load.limiter(bound.deployments["first"]) is not limiter

@@ -9,8 +9,8 @@ SCRIPT = """
 import asyncio, resource, socket
 import httpx
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.send import Sender
-from gateway.execution.transports import LeanTransport
+from gateway.execution.upstream_request import upstream_request
+from gateway.execution.transport import PoolTransport
 from gateway.model.permit import ServicePermit
 from providers.adapter import WireRequest
 from providers.failures import ProviderFailed
@@ -19,7 +19,7 @@ from providers.failures import ProviderFailed
 async def ask(transport, host):
     origin = f"http://{host}:1"
     try:
-        await Sender(transport).open(ServicePermit(origin), WireRequest("GET", "/", (), b""), 5.0)
+        await transport.send(upstream_request(ServicePermit(origin), WireRequest("GET", "/", (), b""), 5.0))
     except ProviderFailed as error:
         print(error.failure.kind)
 
@@ -40,7 +40,7 @@ async def main():
             await ask(transport, host)
 
 
-lean, plain = LeanTransport(), HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False))
+lean, plain = PoolTransport(), HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False))
 asyncio.run(main())
 """
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.execution.attempt import Answer
 from gateway.execution.breaker import BreakerState
-from gateway.execution.load import Limiter
-from gateway.execution.run import PlanExhausted
+from gateway.execution.concurrency_limiter import ConcurrencyLimiter
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
@@ -23,12 +22,12 @@ from tests.kit.runner_answers import SSE, chunk, error, until
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 
-def bound(bench: Bench, first: str, second: str = "") -> Limiter:
+def bound(bench: Bench, first: str, second: str = "") -> ConcurrencyLimiter:
     text = TABLE.replace("model: m1,", f"model: m1, concurrency: {first},")
     if second:
         text = text.replace("model: m2,", f"model: m2, concurrency: {second},")
     bench.table = table_of(text, ENVIRON)
-    return bench.runner.load.limiter(bench.table.deployments["first"])
+    return bench.executor.limiters.limiter(bench.table.deployments["first"])
 
 
 def request_of(bench: Bench, client: str = "app", *, stream: bool = False) -> tuple[Record, asyncio.Task[Answer]]:
@@ -70,7 +69,7 @@ async def test_one_waits_and_is_asked_when_the_other_is_done(bench: Bench) -> No
 
 async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hears_of_it(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}")
-    held = limiter.take()
+    held = limiter.try_acquire()
     second = bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     for _ in range(10):
         record, asking = request_of(bench)
@@ -91,8 +90,8 @@ async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hea
 
 async def test_where_no_step_has_a_place_the_client_is_told_when_to_come_back(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}", "{limit: 1, queue: 0}")
-    limiter.take()
-    bench.runner.load.limiter(bench.table.deployments["second"]).take()
+    limiter.try_acquire()
+    bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire()
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.OVERLOADED
@@ -103,7 +102,7 @@ async def test_where_no_step_has_a_place_the_client_is_told_when_to_come_back(be
 
 async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 10ms}")
-    limiter.take()
+    limiter.try_acquire()
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert bench.record.shed == (("first", "wait_over"),)
@@ -112,7 +111,7 @@ async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
 async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None:
     """A place that was waited for is no leave: the tables, the health and the breaker are asked again."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
-    held = limiter.take()
+    held = limiter.try_acquire()
     assert held is not None
     first = bench.router.post(FIRST).respond(json=answer_json())
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
@@ -129,14 +128,14 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
 async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
     """A refused key and a rate limit hold for those that wait, too: else a whole queue learns of it one by one."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}", "{limit: 1, queue: 0}")
-    held = limiter.take()
+    held = limiter.try_acquire()
     assert held is not None
     first = bench.router.post(FIRST).respond(json=answer_json())
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     record, asking = request_of(bench)
     await until(lambda: limiter.queued == 1)
     deployment = bench.table.deployments["first"]
-    bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+    bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
     held.release()
     assert (await asking).step.deployment.name == "second"
     assert not first.called
@@ -152,13 +151,13 @@ async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit
     limiter = bound(bench, FEW)
     text = TABLE.replace("[first, second]", "[first]").replace("model: m1,", f"model: m1, concurrency: {FEW},")
     bench.table = table_of(text, ENVIRON)
-    held = limiter.take()
+    held = limiter.try_acquire()
     assert held is not None
     bench.router.post(FIRST).respond(json=answer_json())
     _, asking = request_of(bench)
     await until(lambda: limiter.queued == 1)
     deployment = bench.table.deployments["first"]
-    bench.health.bench(deployment, deployment.credentials[0], 2, Failure(FailureKind.RATE_LIMITED, "too many"))
+    bench.health.cool_down(deployment, deployment.credentials[0], 2, Failure(FailureKind.RATE_LIMITED, "too many"))
     held.release()
     assert (await asking).step.deployment.name == "first"
     assert bench.waits == [2.0]
@@ -194,7 +193,7 @@ async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | 
         route.mock(side_effect=answer) if isinstance(answer, Exception) else route.mock(return_value=answer)
     with pytest.raises((PlanExhausted, ValueError)):
         await bench.ask()
-    assert limiter.in_use == bench.runner.load.limiter(bench.table.deployments["second"]).in_use == 0
+    assert limiter.in_use == bench.executor.limiters.limiter(bench.table.deployments["second"]).in_use == 0
 
 
 async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_deployment(bench: Bench) -> None:
@@ -266,22 +265,18 @@ async def test_a_stream_holds_its_place_to_its_end(
 async def test_a_deployment_without_a_bound_has_no_limiter(bench: Bench) -> None:
     bench.router.post(FIRST).respond(json=answer_json())
     await bench.ask()
-    assert bench.runner.load.rows(lambda limiter: limiter.in_use) == {}
-    assert not bench.runner.load._limiters
+    assert bench.executor.limiters.rows(lambda limiter: limiter.in_use) == {}
+    assert not bench.executor.limiters._limiters
 
 
-async def test_a_provider_that_refuses_lowers_an_adaptive_limit_and_one_that_answers_raises_it(bench: Bench) -> None:
-    limiter = bound(bench, "{adaptive: true, min: 4, max: 100}")
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, breaker=None))
-    bench.router.post(FIRST).respond(json=answer_json())
-    slots = [limiter.take() for _ in range(2)]
-    for _ in range(25):
-        bench.record = Record("req", 0.0, "t")
+async def test_a_request_that_is_shed_at_its_second_step_reports_the_failure_of_its_first(bench: Bench) -> None:
+    """A refused key says more than a full queue."""
+    text = TABLE.replace("model: m2,", "model: m2, concurrency: {limit: 1, queue: 0},")
+    bench.table = table_of(text, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
+    bench.router.post(FIRST).mock(return_value=error(401))
+    assert bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire() is not None
+    with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
-    assert limiter.limit == 8
-    bench.router.post(FIRST).mock(return_value=error(429))
-    bench.router.post(SECOND).respond(json=answer_json())
-    bench.record = Record("req", 0.0, "t")
-    await bench.ask()
-    assert limiter.limit < 8
-    assert len(slots) == limiter.in_use == 2
+    assert raised.value.failure.kind is FailureKind.CREDENTIALS
+    assert raised.value.failure == bench.record.attempts[0].failure
+    assert [(name, reason) for name, reason in bench.record.shed] == [("second", "queue_full")]

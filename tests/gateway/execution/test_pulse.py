@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.pulse import REMEMBERED_S, Pulses
+from gateway.execution.latency import SLOW_ANSWER_REMEMBERED_S, LatencyTracker
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record
 from providers.failures import FailureKind
@@ -24,55 +24,57 @@ def deployments() -> dict[str, Deployment]:
 
 
 def test_who_has_answered_nobody_lately_is_not_known_to_be_quick(deployments: dict[str, Deployment]) -> None:
-    pulses, first = Pulses(), deployments["first"]
-    assert not pulses.is_quick(first, 10, now=0)
-    pulses.beat(first, now=100, took_s=1)
-    assert pulses.is_quick(first, 10, now=109)
-    assert not pulses.is_quick(deployments["second"], 10, now=109)
-    assert not pulses.is_quick(first, 10, now=110)
+    latency, first = LatencyTracker(), deployments["first"]
+    assert not latency.answers_quickly(first, 10, now=0)
+    latency.record_answer(first, now=100, whole_answer_s=1)
+    assert latency.answers_quickly(first, 10, now=109)
+    assert not latency.answers_quickly(deployments["second"], 10, now=109)
+    assert not latency.answers_quickly(first, 10, now=110)
 
 
 def test_a_failure_ends_it_and_an_answer_begins_it_anew(deployments: dict[str, Deployment]) -> None:
-    pulses, first = Pulses(), deployments["first"]
-    pulses.beat(first, now=100, took_s=1)
-    pulses.stop(first)
-    assert not pulses.is_quick(first, 10, now=101)
-    assert not pulses.has_answered_since(first, 99)
-    pulses.beat(first, now=102, took_s=1)
-    assert pulses.is_quick(first, 10, now=103)
-    assert pulses.has_answered_since(first, 101)
-    assert not pulses.has_answered_since(first, 102)
+    latency, first = LatencyTracker(), deployments["first"]
+    latency.record_answer(first, now=100, whole_answer_s=1)
+    latency.record_failure(first)
+    assert not latency.answers_quickly(first, 10, now=101)
+    assert not latency.answered_since(first, 99)
+    latency.record_answer(first, now=102, whole_answer_s=1)
+    assert latency.answers_quickly(first, 10, now=103)
+    assert latency.answered_since(first, 101)
+    assert not latency.answered_since(first, 102)
 
 
 def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deployment]) -> None:
-    pulses, first = Pulses(), deployments["first"]
-    pulses.beat(first, now=100, took_s=5.1)
-    for now in range(101, 100 + int(REMEMBERED_S)):
-        pulses.beat(first, now=now, took_s=0.2)
-        assert not pulses.is_quick(first, 10, now=now)
-        assert pulses.is_quick(first, 11, now=now), "to who may wait longer, five seconds are quick"
-    pulses.beat(first, now=101 + REMEMBERED_S, took_s=0.2)
-    assert pulses.is_quick(first, 10, now=102 + REMEMBERED_S)
+    latency, first = LatencyTracker(), deployments["first"]
+    latency.record_answer(first, now=100, whole_answer_s=5.1)
+    for now in range(101, 100 + int(SLOW_ANSWER_REMEMBERED_S)):
+        latency.record_answer(first, now=now, whole_answer_s=0.2)
+        assert not latency.answers_quickly(first, 10, now=now)
+        assert latency.answers_quickly(first, 11, now=now), "to who may wait longer, five seconds are quick"
+    latency.record_answer(first, now=101 + SLOW_ANSWER_REMEMBERED_S, whole_answer_s=0.2)
+    assert latency.answers_quickly(first, 10, now=102 + SLOW_ANSWER_REMEMBERED_S)
 
 
 def test_an_answer_that_has_only_begun_shows_nothing_of_the_whole(deployments: dict[str, Deployment]) -> None:
-    pulses, first = Pulses(), deployments["first"]
-    pulses.beat(first, now=100, took_s=None)
-    assert pulses.has_answered_since(first, 99)
-    assert not pulses.is_quick(first, 10, now=101), "a stream has begun, and may take minutes"
-    pulses.beat(first, now=102, took_s=1)
-    assert pulses.is_quick(first, 10, now=103)
-    pulses.beat(first, now=103 + REMEMBERED_S, took_s=None)
-    assert not pulses.is_quick(first, 10, now=104 + REMEMBERED_S), "the whole answer is too long ago"
+    latency, first = LatencyTracker(), deployments["first"]
+    latency.record_answer(first, now=100, whole_answer_s=None)
+    assert latency.answered_since(first, 99)
+    assert not latency.answers_quickly(first, 10, now=101), "a stream has begun, and may take minutes"
+    latency.record_answer(first, now=102, whole_answer_s=1)
+    assert latency.answers_quickly(first, 10, now=103)
+    latency.record_answer(first, now=103 + SLOW_ANSWER_REMEMBERED_S, whole_answer_s=None)
+    assert not latency.answers_quickly(first, 10, now=104 + SLOW_ANSWER_REMEMBERED_S), (
+        "the whole answer is too long ago"
+    )
 
 
 def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployment]) -> None:
-    pulses = Pulses()
+    latency = LatencyTracker()
     for deployment in deployments.values():
-        pulses.beat(deployment, now=100, took_s=1)
-    pulses.keep([deployments["second"]])
-    assert not pulses.is_quick(deployments["first"], 10, now=101)
-    assert pulses.is_quick(deployments["second"], 10, now=101)
+        latency.record_answer(deployment, now=100, whole_answer_s=1)
+    latency.prune([deployments["second"]])
+    assert not latency.answers_quickly(deployments["first"], 10, now=101)
+    assert latency.answers_quickly(deployments["second"], 10, now=101)
 
 
 async def test_beside_a_stream_that_has_just_begun_one_json_is_folded(bench: Bench) -> None:
@@ -111,7 +113,7 @@ async def test_a_lost_request_counts_for_the_breaker_only_if_nobody_else_is_answ
     bench.deadline = Deadline.start(600, 55, bench.clock)
     while others_are_answered and not asked.done():
         bench.time += 0.001
-        bench.health.pulses.beat(bench.table.deployments["first"], bench.time, 0.001)
+        bench.health.latency.record_answer(bench.table.deployments["first"], bench.time, 0.001)
         await asyncio.sleep(0)
     answer = await asked
     assert asked_for == [True, False], "the first was folded, and has shown that it is quick"

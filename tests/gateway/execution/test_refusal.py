@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.execution.attempt import Caller
 from gateway.execution.deadline import Deadline, TimeLimit
-from gateway.execution.reply import Reply
-from gateway.execution.send import Sender
-from gateway.execution.transports import Credential, RequestHead
-from gateway.model.permit import AnyPermit
+from gateway.execution.transport import UpstreamResponse
+from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
+from gateway.execution.upstream_request import UpstreamRequest
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import Recheck, Tap
+from providers.transport import Tap
 from providers.wire import WireResponse
 from tests.gateway.execution.conftest import Bench
 
 
-class Refusal(Reply):
+class Refusal(UpstreamResponse):
     """A 503 whose body is asked for."""
 
     def __init__(self) -> None:
@@ -41,15 +39,7 @@ class Refusing:
     def __init__(self) -> None:
         self.reply = Refusal()
 
-    async def send(
-        self,
-        _: AnyPermit,
-        __: RequestHead,
-        ___: Credential,
-        ____: bytes,
-        connect_s: float,
-        _____: Recheck | None = None,
-    ) -> Reply:
+    async def send(self, _: UpstreamRequest) -> UpstreamResponse:
         return self.reply
 
     async def aclose(self) -> None:
@@ -72,8 +62,9 @@ async def test_it_is_not_waited_for_beyond_the_time_of_the_answer(
     way, deadline = Refusing(), Deadline(0.0, total_s, commit_s, lambda: 0.0)
     request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream, folded=folded)
     step = bench.plan(request).steps[0]
+    options = AttemptOptions.within(60, request, bench.table.resilience)
     with pytest.raises(ProviderFailed) as raised:
-        await Caller(Sender(way)).attempt(step, None, request, bench.table.resilience, deadline, 60)
+        await UpstreamClient(way).send(step, None, options, deadline)
     deadline.close()
     assert raised.value.failure.kind is FailureKind.UNAVAILABLE
     assert way.reply.limit_s == waited_s

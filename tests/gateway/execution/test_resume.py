@@ -14,9 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.attempt import Answer
-from gateway.execution.continuation import Sent, added_tokens, continuation, estimated_tokens, is_resumable, summed
+from gateway.execution.plan_execution import ExecutionContext
 from gateway.execution.resume import ResumingStream, Resumption, resuming
+from gateway.execution.resume_request import (
+    SentAnswer,
+    added_tokens,
+    estimated_tokens,
+    is_resumable,
+    resume_request,
+    summed,
+)
+from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
 from gateway.model.record import Resumed
 from providers.chat import (
@@ -79,12 +87,10 @@ def thought(words: str) -> dict[str, str]:
 
 
 async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
-    plan, bounds = bench.plan(request), bench.table.resilience
-    answer = await bench.runner.run(plan, request, bounds, bench.deadline, bench.record, bench.still_allowed)
-    return resuming(
-        answer,
-        Resumption(bench.runner, plan, request, bounds, bench.deadline, bench.record, bench.still_allowed),
-    )
+    plan = bench.plan(request)
+    context = ExecutionContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
+    answer = await bench.executor.run(plan, request, context)
+    return resuming(answer, Resumption(bench.executor, plan, request, context))
 
 
 async def events_of(answer: Answer) -> list[StreamEvent]:
@@ -140,7 +146,10 @@ async def test_what_went_past_the_reader_was_sent_too() -> None:
     class Passing:
         """A stream that passes a text on, and breaks off."""
 
-        def pass_on(self, take_text: Callable[[bytes], bool]) -> None:
+        def text_tap(self) -> Passing:
+            return self
+
+        def pass_texts_to(self, take_text: Callable[[bytes], bool]) -> None:
             self.take_text = take_text
 
         async def __anext__(self) -> tuple[StreamEvent, ...]:
@@ -152,16 +161,16 @@ async def test_what_went_past_the_reader_was_sent_too() -> None:
             pass
 
     class Noting:
-        sent = Sent("", "")
+        sent = SentAnswer("", "")
 
-        async def go_on(self, _: object, sent: Sent, __: Failed) -> None:
+        async def resume(self, _: object, sent: SentAnswer, __: Failed) -> None:
             self.sent = sent
 
     noting = Noting()
     stream = ResumingStream(cast(Any, None), cast(Any, Passing()), cast(Any, noting))
-    stream.pass_on(lambda text: text != b"no")
+    stream.pass_texts_to(lambda text: text != b"no")
     assert isinstance((await anext(stream))[-1], Failed)
-    assert noting.sent == Sent("two", "")
+    assert noting.sent == SentAnswer("two", "")
 
 
 async def test_both_breakers_are_told(bench: Bench) -> None:
@@ -389,18 +398,20 @@ def test_which_answers_can_be_continued(more: dict[str, Any], may: bool) -> None
 
 def test_the_clients_own_beginning_stays_the_beginning() -> None:
     request = ChatRequest("a", (UserMessage("count"), AssistantMessage("one,")), stream=True, max_tokens=50)
-    rest = continuation(request, Sent(" two, "), prefilled=True)
+    rest = resume_request(request, SentAnswer(" two, "), prefilled=True)
     assert rest.messages == (UserMessage("count"), AssistantMessage("one, two,"))
     assert rest.max_tokens == 48
-    rest = continuation(request, Sent(" two, "), prefilled=False)
+    rest = resume_request(request, SentAnswer(" two, "), prefilled=False)
     assert rest.messages[1] == AssistantMessage("one, two, ")
     assert isinstance(rest.messages[2], UserMessage)
 
 
 @given(st.text(), st.text(), st.integers(1, 1000))
 def test_the_limit_is_never_passed_by_much(words: str, thoughts: str, limit: int) -> None:
-    rest = continuation(
-        ChatRequest("a", (UserMessage("x"),), stream=True, max_tokens=limit), Sent(words, thoughts), prefilled=True
+    rest = resume_request(
+        ChatRequest("a", (UserMessage("x"),), stream=True, max_tokens=limit),
+        SentAnswer(words, thoughts),
+        prefilled=True,
     )
     spent = estimated_tokens(words) + estimated_tokens(thoughts)
     assert rest.max_tokens is not None
@@ -408,11 +419,11 @@ def test_the_limit_is_never_passed_by_much(words: str, thoughts: str, limit: int
 
 
 def test_a_sum_is_of_what_is_known() -> None:
-    sent, last = Sent("x" * 40), Usage(30, 5, 3, 2)
+    sent, last = SentAnswer("x" * 40), Usage(30, 5, 3, 2)
     assert summed(Usage(20, 12, 1), sent, 10, last) == (Usage(50, 17, 4, 2), False)
     assert summed(Usage(20, 1), sent, 10, last) == (Usage(50, 15, 3, 2), True)
     assert summed(None, sent, 10, last) == (Usage(50, 15, 3, 2), True)
     rarer = Usage(20, 12, 0, 0, 1, 2, 3, 4)
     assert summed(rarer, sent, 10, rarer)[0] == Usage(40, 24, 0, 0, 2, 4, 6, 8)
-    assert added_tokens(Sent(""), prefilled=False) == 0
+    assert added_tokens(SentAnswer(""), prefilled=False) == 0
     assert added_tokens(sent, prefilled=True) == 10 < added_tokens(sent, prefilled=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.retry import RULES, backoff_s, judge
+from gateway.execution.retry import RULES, FailOver, FailureFacts, Retry, backoff_s, next_action
 from providers.failures import Failure, FailureKind
 
 _KINDS = st.sampled_from(FailureKind)
@@ -38,34 +38,29 @@ def test_a_verdict_keeps_every_bound(
     left_s: float,
     chance: float,
 ) -> None:
-    verdict = judge(
+    action = next_action(
         Failure(kind, "x", retry_after_s=retry_after_s, should_retry=should_retry),
-        tried_here=tried_here,
-        per_deployment=per_deployment,
-        another_key=another_key,
-        is_last_step=is_last_step,
-        failover_after_s=2.0,
-        left_s=left_s,
-        draw=lambda: chance,
+        FailureFacts(tried_here, per_deployment, another_key, is_last_step, 2.0, left_s, chance),
     )
-    assert not (verdict.again and verdict.onward)
-    assert verdict.wait_s <= left_s
-    if verdict.onward:
+    again, onward = isinstance(action, Retry), isinstance(action, FailOver)
+    if isinstance(action, Retry):
+        assert action.wait_s <= left_s
+    if onward:
         assert not is_last_step
         assert RULES[kind].next_step
-    if verdict.again:
+    if again:
         told_to = should_retry is True and kind is FailureKind.INVALID_REQUEST
         assert another_key or ((RULES[kind].retry_here or told_to) and tried_here < per_deployment)
     if should_retry is False:
-        assert not verdict.again or another_key
+        assert not again or another_key
     if kind in (FailureKind.CONTENT_FILTER, FailureKind.DEADLINE):
-        assert not verdict.again
+        assert not again
     if kind in (FailureKind.CONTENT_FILTER, FailureKind.INVALID_REQUEST, FailureKind.DEADLINE):
-        assert not verdict.onward
+        assert not onward
     if kind is FailureKind.SILENT:
-        assert not verdict.again
+        assert not again
 
 
 @given(attempt=st.integers(1, 60), chance=st.floats(0, 1))
 def test_backoff_is_bounded(attempt: int, chance: float) -> None:
-    assert 0 <= backoff_s(attempt, lambda: chance) <= 8.0
+    assert 0 <= backoff_s(attempt, chance) <= 8.0

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.run import PlanExhausted
+from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
@@ -217,7 +217,7 @@ async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Benc
     deployment = bench.table.deployments["first"]
 
     def fail(_: httpx.Request) -> httpx.Response:
-        bench.health.bench(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+        bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
         return error(500)
 
     bench.router.post(FIRST).mock(side_effect=fail)
@@ -245,10 +245,10 @@ async def test_a_retry_of_the_last_step_waits_for_the_longest_time_that_anybody_
     async def sleep(seconds: float) -> None:
         if not bench.waits:
             failure = Failure(kind, "told to another request")
-            bench.health.bench(deployment, deployment.credentials[0], seconds + later_s, failure)
+            bench.health.cool_down(deployment, deployment.credentials[0], seconds + later_s, failure)
         await bench.sleep(seconds)
 
-    bench.runner._sleep = sleep
+    bench.executor.sleep = sleep
     answers = [error(429, retry_after="2"), httpx.Response(200, json=answer_json())]
     bench.router.post(FIRST).mock(side_effect=answers)
     with nullcontext() if tried > 1 else pytest.raises(PlanExhausted):
@@ -262,7 +262,7 @@ async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_b
 
     answers = [error(429, retry_after="2"), httpx.Response(200, json=answer_json())]
     bench.router.post(FIRST).mock(side_effect=answers)
-    bench.runner._sleep = sleep
+    bench.executor.sleep = sleep
     assert (await bench.ask()).step.deployment.name == "first"
     assert bench.tried == ["first", "first"]
 
@@ -339,7 +339,7 @@ async def test_what_no_step_can_say_is_told_with_its_place(
 async def test_only_of_a_stream_that_is_put_together_no_more_is_read_than_of_a_whole_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    monkeypatch.setattr("gateway.execution.fold.MAX_BODY_BYTES", 200)
+    monkeypatch.setattr("gateway.execution.upstream_client.MAX_BODY_BYTES", 200)
     bench.table = table_of(TABLE.replace("model: m1,", "model: m1, fold: true,"), {"FIRST": "k1", "SECOND": "k2"})
     content = chunk("hi") + chunk("there") + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(content=content, headers=SSE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.execution.seam import WINDOW, Seam
+from gateway.execution.overlap_trimmer import WINDOW, OverlapTrimmer
 
 STORY = (
     "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
@@ -19,7 +19,7 @@ STORY = (
 NUMBERS = "n; n²\n1; 1\n2; 4\n" + "".join(f"{number}; {number**2}\n" for number in range(3, 60))
 
 
-def fed(seam: Seam, pieces: Sequence[str]) -> str:
+def fed(seam: OverlapTrimmer, pieces: Sequence[str]) -> str:
     return "".join([*map(seam.feed, pieces), seam.close()])
 
 
@@ -36,40 +36,40 @@ def test_who_goes_on_exactly_loses_nothing(at: int, ends: list[int], asked: bool
     sent, rest = STORY[:at], STORY[at:]
     if not asked:
         rest = STORY[len(sent.rstrip()) :]
-    assert sent + fed(Seam(sent, asked=asked), cut(rest, ends)) == STORY
+    assert sent + fed(OverlapTrimmer(sent, asked=asked), cut(rest, ends)) == STORY
 
 
 @given(at=st.integers(0, len(STORY)), ends=splits, asked=st.booleans())
 def test_who_begins_again_is_not_heard_twice(at: int, ends: list[int], asked: bool) -> None:
     sent = STORY[:at]
     assume(asked or len(sent) > 12)
-    assert sent + fed(Seam(sent, asked=asked), cut(STORY, ends)) == STORY
+    assert sent + fed(OverlapTrimmer(sent, asked=asked), cut(STORY, ends)) == STORY
 
 
 @given(at=st.integers(20, len(STORY)), back=st.integers(12, WINDOW), ends=splits)
 def test_a_repeated_end_is_trimmed(at: int, back: int, ends: list[int]) -> None:
     sent = STORY[:at]
-    assert sent + fed(Seam(sent, asked=True), cut(STORY[max(at - back, 0) :], ends)) == STORY
+    assert sent + fed(OverlapTrimmer(sent, asked=True), cut(STORY[max(at - back, 0) :], ends)) == STORY
 
 
 @given(at=st.integers(20, len(NUMBERS)), back=st.integers(20, WINDOW), asked=st.booleans(), ends=splits)
 def test_numbers_are_no_less_than_words(at: int, back: int, asked: bool, ends: list[int]) -> None:
     sent = NUMBERS[:at]
     for start in (0, max(at - back, 0) if asked else len(sent.rstrip())):
-        assert sent + fed(Seam(sent, asked=asked), cut(NUMBERS[start:], ends)) == NUMBERS
+        assert sent + fed(OverlapTrimmer(sent, asked=asked), cut(NUMBERS[start:], ends)) == NUMBERS
 
 
 @given(sent=st.text("ab ", max_size=30), new=st.text("ab ", max_size=30), ends=splits, asked=st.booleans())
 def test_the_pieces_make_no_difference(sent: str, new: str, ends: list[int], asked: bool) -> None:
     stops = ("ab ba", "bb")
-    whole, pieced = Seam(sent, stops, asked=asked), Seam(sent, stops, asked=asked)
+    whole, pieced = OverlapTrimmer(sent, stops, asked=asked), OverlapTrimmer(sent, stops, asked=asked)
     assert fed(whole, [new]) == fed(pieced, cut(new, ends))
     assert (whole.stopped, whole.lost) == (pieced.stopped, pieced.lost)
 
 
 @given(sent=st.text(max_size=50), new=st.text(max_size=50), ends=splits, asked=st.booleans())
 def test_what_is_given_out_is_the_end_of_what_came(sent: str, new: str, ends: list[int], asked: bool) -> None:
-    assert new.endswith(fed(Seam(sent, asked=asked), cut(new, ends)))
+    assert new.endswith(fed(OverlapTrimmer(sent, asked=asked), cut(new, ends)))
 
 
 @pytest.mark.parametrize(
@@ -95,43 +95,43 @@ def test_what_is_given_out_is_the_end_of_what_came(sent: str, new: str, ends: li
 )
 def test_what_is_a_repetition_and_what_is_none(sent: str, new: str, joined: str) -> None:
     for ends in ([], range(len(new))):
-        assert sent + fed(Seam(sent, asked=True), cut(new, list(ends))) == joined
+        assert sent + fed(OverlapTrimmer(sent, asked=True), cut(new, list(ends))) == joined
 
 
 def test_the_blank_end_is_not_written_twice() -> None:
-    assert fed(Seam("one two ", asked=False), [" three"]) == "three"
-    assert fed(Seam("one two ", asked=False), ["three"]) == "three"
-    assert fed(Seam("one:\n\n", asked=False), ["\n\n- two"]) == "- two"
-    assert fed(Seam("one two", asked=False), [" three"]) == " three"
+    assert fed(OverlapTrimmer("one two ", asked=False), [" three"]) == "three"
+    assert fed(OverlapTrimmer("one two ", asked=False), ["three"]) == "three"
+    assert fed(OverlapTrimmer("one:\n\n", asked=False), ["\n\n- two"]) == "- two"
+    assert fed(OverlapTrimmer("one two", asked=False), [" three"]) == " three"
 
 
 def test_only_what_could_be_a_repetition_is_held_back() -> None:
-    seam = Seam(STORY, asked=True)
+    seam = OverlapTrimmer(STORY, asked=True)
     assert seam.feed(" Then") == " Then"
     assert seam.settled
-    seam = Seam(STORY, asked=True)
+    seam = OverlapTrimmer(STORY, asked=True)
     assert [seam.feed(character) for character in STORY] == [""] * len(STORY)
     assert seam.feed("!") == "!"
 
 
 def test_a_stop_across_the_seam_ends_the_answer() -> None:
-    seam = Seam("answer: 4\nEN", ("END", "\n\n"), asked=True)
+    seam = OverlapTrimmer("answer: 4\nEN", ("END", "\n\n"), asked=True)
     assert fed(seam, ["D", " of it"]) == ""
     assert seam.stopped
-    seam = Seam("answer: 4\n", ("END", "\n\n"), asked=False)
+    seam = OverlapTrimmer("answer: 4\n", ("END", "\n\n"), asked=False)
     assert fed(seam, ["EN", "D"]) == "END"  # within the new text it is the provider's to see
     assert not seam.stopped
-    seam = Seam("answer: 4\nEN", ("END",), asked=True)
+    seam = OverlapTrimmer("answer: 4\nEN", ("END",), asked=True)
     assert fed(seam, ["ough"]) == "ough"
 
 
 def test_a_new_beginning_in_other_words_is_lost() -> None:
-    seam = Seam(STORY, asked=True)
+    seam = OverlapTrimmer(STORY, asked=True)
     fed(seam, [STORY[:90], "everybody looked up"])
     assert seam.lost
-    seam = Seam(STORY, asked=True)
+    seam = OverlapTrimmer(STORY, asked=True)
     assert fed(seam, ["The harbour fell behind"]) == "The harbour fell behind"
     assert not seam.lost
-    seam = Seam(STORY, asked=True)
+    seam = OverlapTrimmer(STORY, asked=True)
     assert fed(seam, ["Sure! Once upon a time, ", "far away"]) == "Sure! Once upon a time, far away"
     assert not seam.lost

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution import send as module
+from gateway.execution import upstream_request as module
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.send import Sender, checked_credential, request_head
-from gateway.execution.transports import FenceBreach, LeanTransport, allow
+from gateway.execution.transport import PoolTransport, allow
+from gateway.execution.upstream_request import FenceBreach, RequestHead, upstream_request
 from gateway.model.permit import Permit
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import NotAllowed, Pool
@@ -23,6 +23,10 @@ PERMIT = Permit("https://api.example", "eu", "house", "https://api.example", "m"
 
 def wire(path: str = "/v1/chat", headers: tuple[tuple[str, str], ...] = (), method: str = "POST") -> WireRequest:
     return WireRequest(method, path, headers, b"{}")
+
+
+def request_head(permit: Permit, wire: WireRequest) -> RequestHead:
+    return upstream_request(permit, wire, 1).head
 
 
 class Recorder:
@@ -63,7 +67,7 @@ class Recorder:
 )
 def test_a_path_that_could_choose_a_host_is_refused(path: str) -> None:
     with pytest.raises(FenceBreach):
-        request_head(PERMIT.origin, wire(path))
+        request_head(PERMIT, wire(path))
 
 
 @pytest.mark.parametrize(
@@ -87,27 +91,29 @@ def test_a_path_that_could_choose_a_host_is_refused(path: str) -> None:
 )
 def test_a_header_that_frames_or_routes_is_refused(name: str, value: str) -> None:
     with pytest.raises(FenceBreach):
-        request_head(PERMIT.origin, wire(headers=((name, value),)))
+        request_head(PERMIT, wire(headers=((name, value),)))
     with pytest.raises(FenceBreach):
-        checked_credential(((name, value),))
+        upstream_request(PERMIT, wire(), 1, ((name, value),))
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET /evil", "", "POST\r\n"])
 def test_a_method_that_is_none_is_refused(method: str) -> None:
     with pytest.raises(FenceBreach):
-        request_head(PERMIT.origin, wire(method=method))
+        request_head(PERMIT, wire(method=method))
 
 
 def test_the_root_is_a_path_too() -> None:
-    request_head(PERMIT.origin, wire("/"))
+    request_head(PERMIT, wire("/"))
     with pytest.raises(FenceBreach):
-        request_head(PERMIT.origin, wire("//"))
+        request_head(PERMIT, wire("//"))
 
 
 async def test_what_is_sent_goes_to_the_permits_origin() -> None:
     recorder = Recorder()
-    sender = Sender(HttpxTransport(httpx.MockTransport(recorder)))
-    reply = await sender.open(PERMIT, WireRequest("POST", "/v1/m%3Fx:go", (), b"{}", (("alt", "sse"),)), 1)
+    transport = HttpxTransport(httpx.MockTransport(recorder))
+    reply = await transport.send(
+        upstream_request(PERMIT, WireRequest("POST", "/v1/m%3Fx:go", (), b"{}", (("alt", "sse"),)), 1)
+    )
     await reply.close()
     (request,) = recorder.requests
     assert str(request.url) == "https://api.example/v1/m%3Fx:go?alt=sse"
@@ -117,28 +123,30 @@ async def test_what_is_sent_goes_to_the_permits_origin() -> None:
 
 async def test_a_signature_that_is_ever_new_leaves_the_rest_of_a_head_remembered() -> None:
     recorder = Recorder()
-    sender = Sender(HttpxTransport(httpx.MockTransport(recorder)))
+    transport = HttpxTransport(httpx.MockTransport(recorder))
     module._request_head.cache_clear()
     for number in range(3):
-        reply = await sender.open(PERMIT, wire(headers=(("x-a", "b"),)), 1, (("authorization", f"signed {number}"),))
+        reply = await transport.send(
+            upstream_request(PERMIT, wire(headers=(("x-a", "b"),)), 1, (("authorization", f"signed {number}"),))
+        )
         await reply.close()
     assert [request.headers["authorization"] for request in recorder.requests] == ["signed 0", "signed 1", "signed 2"]
     assert {request.headers["x-a"] for request in recorder.requests} == {"b"}
     assert module._request_head.cache_info().misses == 1
     with pytest.raises(FenceBreach):
-        await sender.open(PERMIT, wire(), 1, (("authorization", "a\r\nhost: evil.example"),))
+        await transport.send(upstream_request(PERMIT, wire(), 1, (("authorization", "a\r\nhost: evil.example"),)))
     assert len(recorder.requests) == 3
 
 
 def test_what_is_remembered_shows_no_credential() -> None:
-    head = request_head(PERMIT.origin, wire(headers=(("x-key", "sk-secret"),)))
-    assert "sk-secret" not in f"{head} {checked_credential((('authorization', 'sk-secret'),))}"
+    head = request_head(PERMIT, wire(headers=(("x-key", "sk-secret"),)))
+    assert "sk-secret" not in f"{head} {upstream_request(PERMIT, wire(), 1, (('authorization', 'sk-secret'),))}"
 
 
 @given(path=st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=40).map(lambda text: "/" + text))
 def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
     try:
-        head = request_head(PERMIT.origin, wire(path))
+        head = request_head(PERMIT, wire(path))
     except FenceBreach:
         return
     url = httpx.URL(PERMIT.origin).copy_with(raw_path=path.encode("ascii"))
@@ -172,10 +180,10 @@ async def test_without_a_permit_the_pool_opens_nothing() -> None:
             opened.append(origin)
             raise AssertionError("a connection was opened")
 
-    way = LeanTransport(Watched(allow))
+    way = PoolTransport(Watched(allow))
     forged = SimpleNamespace(origin="https://evil.example")
     with pytest.raises(FenceBreach):
-        await way.send(forged, request_head(forged.origin, wire("/")), checked_credential(()), b"", 1)  # type: ignore[arg-type]
+        await way.send(upstream_request(forged, wire("/"), 1))  # type: ignore[arg-type]
     assert opened == []
 
 
@@ -186,7 +194,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
         recorder(request)
         return httpx.Response(307, headers={"location": "https://evil.example/"})
 
-    reply = await Sender(HttpxTransport(httpx.MockTransport(redirect))).open(PERMIT, wire(), 1)
+    reply = await HttpxTransport(httpx.MockTransport(redirect)).send(upstream_request(PERMIT, wire(), 1))
     await reply.close()
     assert reply.head.status == 307
     assert len(recorder.requests) == 1
@@ -201,5 +209,5 @@ async def test_what_goes_wrong_before_an_answer_is_a_failure(exception: Exceptio
         raise exception
 
     with pytest.raises(ProviderFailed) as raised:
-        await Sender(HttpxTransport(httpx.MockTransport(fail))).open(PERMIT, wire(), 1)
+        await HttpxTransport(httpx.MockTransport(fail)).send(upstream_request(PERMIT, wire(), 1))
     assert raised.value.failure.kind is FailureKind.CONNECT

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.execution.httpx_transport import plain_httpx
-from gateway.execution.services import ServiceFailed, ServiceReply, Services
-from gateway.execution.transports import FenceBreach, LeanTransport, Transport, allow
+from gateway.execution.service_client import ServiceClient, ServiceFailed, ServiceResponse
+from gateway.execution.transport import PoolTransport, Transport, allow
+from gateway.execution.upstream_request import FenceBreach
 from gateway.model.permit import Permit, ServicePermit
 from providers.transport import NotAllowed
 from providers.wire import WireRequest
@@ -23,12 +24,12 @@ async def called(
     *,
     limit_s: float = 5,
     most_bytes: int = 1000,
-    made: Callable[[], Transport] = LeanTransport,
-) -> ServiceReply:
+    made: Callable[[], Transport] = PoolTransport,
+) -> ServiceResponse:
     transport = made()
     try:
         permit = ServicePermit(origin)
-        return await Services(transport).call(permit, wire, limit_s=limit_s, most_bytes=most_bytes)
+        return await ServiceClient(transport).call(permit, wire, limit_s=limit_s, most_bytes=most_bytes)
     finally:
         await transport.aclose()
 
@@ -41,7 +42,7 @@ async def test_the_answer_comes_back_whole() -> None:
         await peer.send(GOOD)
 
     async with scripted(script) as server:
-        assert await called(server.origin) == ServiceReply(200, {"content-length": "4"}, b"good")
+        assert await called(server.origin) == ServiceResponse(200, {"content-length": "4"}, b"good")
         assert seen == [b"spans"]
         assert server.heads[0].startswith(b"POST /v1/traces HTTP/1.1\r\n")
 
@@ -75,7 +76,7 @@ async def test_what_is_no_answer_fails_and_leaves_no_connection(
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.parametrize("made", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize("made", [PoolTransport, plain_httpx])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -120,10 +121,10 @@ async def test_nothing_but_the_permit_says_where_it_goes(wire: WireRequest) -> N
 
 async def test_a_prompt_permit_opens_no_service_and_a_service_permit_no_other_origin() -> None:
     async with scripted() as server:
-        transport = LeanTransport()
+        transport = PoolTransport()
         prompt = Permit(server.origin, "eu", "d", "s", "m", "t")
         with pytest.raises(FenceBreach):
-            await Services(transport).call(prompt, WIRE, limit_s=1, most_bytes=1)  # type: ignore[arg-type]
+            await ServiceClient(transport).call(prompt, WIRE, limit_s=1, most_bytes=1)  # type: ignore[arg-type]
         with pytest.raises(NotAllowed):
             allow("https://elsewhere.example", ServicePermit(server.origin))
         assert server.connections == 0

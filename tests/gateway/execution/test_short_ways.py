@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.api.stream import ChunkEncoder
+from gateway.api.dialects.openai_chat import ChunkEncoder
+from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
-from gateway.execution.reply import Reply
-from gateway.execution.stream import LiveStream, all_of, pass_on
+from gateway.execution.transport import UpstreamResponse
+from gateway.service.chat_service import AnswerStyle
 from providers.adapter import Adapter, StreamParser, Target
 from providers.adapters import anthropic, gemini, openai, rows
 from providers.adapters._openai_stream import RelayingParser
@@ -69,9 +70,9 @@ async def short_way(
 ) -> tuple[list[Any], Failure | None]:
     """What the client reads, and the failure, if there was one."""
     parser = AnswerReader(adapter, HEAD, TARGET)
-    body = cast(Reply, Pieces([*pieces], breaks, knows_end))
+    body = cast(UpstreamResponse, Pieces([*pieces], breaks, knows_end))
     stream = LiveStream(body, parser, Deadline.start(60, 60), 60, lambda failure: failure)
-    encoder, written = ChunkEncoder(True, "f"), list[bytes]()
+    encoder, written = ChunkEncoder(AnswerStyle(include_usage=True), "f"), list[bytes]()
 
     def take_text(text: bytes) -> bool:
         if data := encoder.lone_text(text):
@@ -82,11 +83,11 @@ async def short_way(
         await stream.begin()
     except ProviderFailed as error:
         return [], error.failure
-    if events := all_of(stream):
+    if events := stream.whole_events():
         return events_in(encoder.encode(events)), None
     async for batch in stream:
         written.append(encoder.encode(batch))
-        pass_on(stream, take_text)
+        stream.pass_texts_to(take_text)
     return events_in(b"".join(written)), encoder.failed.failure if encoder.failed is not None else None
 
 
@@ -100,7 +101,7 @@ def long_way(adapter: Adapter, data: bytes) -> tuple[list[Any], Failure | None]:
         events += parser.feed(data[place : place + 1])
     events += parser.close()
     dated = AnswerReader(adapter, HEAD, TARGET)._filled_in(tuple(events))
-    encoder = ChunkEncoder(True, "f")
+    encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
     written = [encoder.encode((event,)) for event in expand(dated)]
     return events_in(b"".join(written)), encoder.failed.failure if encoder.failed is not None else None
 

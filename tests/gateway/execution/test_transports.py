@@ -19,11 +19,12 @@ import httpx
 import pytest
 import trustme
 
-from gateway.execution import reply, transports
+from gateway.execution import transport as module
 from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
 from gateway.execution.retry import RULES
-from gateway.execution.send import Sender
-from gateway.execution.transports import FenceBreach, LeanTransport, Transport, Withdrawn, allow
+from gateway.execution.transport import PoolTransport, Transport, allow
+from gateway.execution.upstream_client import Withdrawn
+from gateway.execution.upstream_request import FenceBreach, upstream_request
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
 from providers.wire import WireRequest
@@ -34,7 +35,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def lean() -> Transport:
-    return LeanTransport(clock=lambda: 7.0)
+    return PoolTransport(clock=lambda: 7.0)
 
 
 def httpx_own() -> Transport:
@@ -168,7 +169,7 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
         await peer.gone()
 
     for way in (
-        LeanTransport(Pool(allow, trusting)),
+        PoolTransport(Pool(allow, trusting)),
         HttpxTransport(httpx.AsyncHTTPTransport(trust_env=False, verify=trusting)),
     ):
         async with scripted(script, say(GOOD), tls=serving) as server:
@@ -215,7 +216,7 @@ async def through_a_door(server: Scripted) -> AsyncIterator[tuple[Door, str]]:
         await turns()
 
 
-@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
     way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +237,7 @@ async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
 
         async def send() -> int:
             permit, wire = replace(PERMIT, origin=origin), WireRequest("POST", "/v1", (), b"{}")
-            reply = await Sender(transport).open(permit, wire, 5, (), recheck)
+            reply = await transport.send(upstream_request(permit, wire, 5, (), recheck))
             status = (await reply.read_whole()).status
             await reply.close()
             return status
@@ -252,10 +253,10 @@ async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
         # It is asked about the connection that is made for it, which then is the one that it goes out on.
         reasons.clear()
         assert await send() == 200
-        is_kept = isinstance(transport, LeanTransport)
+        is_kept = isinstance(transport, PoolTransport)
         assert (door.entered, len(server.heads), len(asked)) == (1 if is_kept else 2, 1, 1 if is_kept else 2)
         door.opens.clear()
-        if isinstance(transport, LeanTransport):
+        if isinstance(transport, PoolTransport):
             assert transport._pool._make_room()
         allowed = asyncio.ensure_future(send())
         await until(lambda: door.entered == (2 if is_kept else 3))
@@ -268,7 +269,7 @@ async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 
 
-@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 @pytest.mark.parametrize(
     ("issue", "words"),
     [
@@ -412,7 +413,7 @@ async def test_an_empty_body_may_say_that_it_is_compressed() -> None:
 
 
 async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transports, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
     bomb = gzip.compress(b"\0" * 5_000_000)
     async with scripted(say(gzipped(bomb)), say(GOOD)) as server:
         way = lean()
@@ -473,7 +474,9 @@ async def test_nothing_is_left_of_a_large_piece_whose_reader_has_left() -> None:
 
 
 async def asked(server: Scripted, way: Transport) -> bytes:
-    reply = await Sender(way).open(replace(PERMIT, origin=server.origin), WireRequest("POST", "/v1", (), b"{}"), 5)
+    reply = await way.send(
+        upstream_request(replace(PERMIT, origin=server.origin), WireRequest("POST", "/v1", (), b"{}"), 5)
+    )
     try:
         response = await reply.read_whole()
         assert response.received_at == 7.0
@@ -490,7 +493,7 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
     async with scripted(say(*parts), say(*parts)) as server:
         transport, permit = way(), replace(PERMIT, origin=server.origin)
         for _ in range(2):
-            reply = await Sender(transport).open(permit, WireRequest("POST", "/v1", (), b"{}"), 5)
+            reply = await transport.send(upstream_request(permit, WireRequest("POST", "/v1", (), b"{}"), 5))
             assert (await reply.read_whole()).body == b"good"
         assert server.connections == 1
         assert await reply.read() == b""
@@ -519,7 +522,7 @@ async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed
 async def test_a_body_larger_than_is_taken_is_left(
     way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reply, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
     head = OK + b"transfer-encoding: chunked\r\n\r\n"
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
     async with scripted(say(head, chunk, chunk, b"0\r\n\r\n"), hold(head, chunk, chunk, chunk)) as server:
@@ -534,7 +537,7 @@ async def test_a_body_larger_than_is_taken_is_left(
 
 async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
     pool = Pool(allow)
-    way = LeanTransport(pool)
+    way = PoolTransport(pool)
     async with scripted(say(GOOD)) as server:
         await whole(way, server.origin)
         assert pool._open == 1
@@ -544,7 +547,7 @@ async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
         await turns()
 
 
-@pytest.mark.parametrize("way", [LeanTransport, plain_httpx])
+@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 async def test_an_answer_that_nobody_asked_for_is_nobodys(way: Callable[[], Transport]) -> None:
     """Two at once, and each request from then on would get the answer to the one before."""
 
@@ -560,6 +563,6 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(way: Callable[[], Tran
 
 
 def test_a_gateway_that_may_open_no_more_blames_no_provider() -> None:
-    failure = transports._failure(ConnectFailed("OSError: Too many open files", is_ours=True))
+    failure = module._failure(ConnectFailed("OSError: Too many open files", is_ours=True))
     assert (failure.kind, failure.unsent) == (FailureKind.OVERLOADED, True)
     assert not RULES[failure.kind].counts

@@ -7,9 +7,9 @@ import asyncio
 import httpx
 import pytest
 
-from gateway.execution.attempt import Answer
-from gateway.execution.budget import FLOOR
-from gateway.execution.run import PlanExhausted
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.retry import FLOOR
+from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
@@ -92,7 +92,7 @@ async def test_who_was_benched_meanwhile_is_not_asked_in_its_place(bench: Bench)
     refused = Failure(FailureKind.CREDENTIALS, "the provider refused the key")
     deployment = bench.table.deployments["second"]
     for key in bench.health.usable_keys(deployment):
-        bench.health.bench(deployment, key, 60, refused)
+        bench.health.cool_down(deployment, key, 60, refused)
     first.stands.set()
     second.stands.set()
     with pytest.raises(PlanExhausted):
@@ -169,7 +169,7 @@ async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Be
     first.stands.set()
     second.stands.set()
     assert (await answer).step.deployment.name == "second"
-    budget = bench.runner.budget
+    budget = bench.executor.budget
     paid = 0
     while budget.take(bench.table.resilience.retry_budget, bench.clock()):
         paid += 1

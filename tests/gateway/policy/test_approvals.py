@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from gateway.model.approval import Approval, Days, days_at, terms_of, why_unapproved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason
+from gateway.model.location import EdgeReport
 from gateway.policy.fence import prompt_permit, still_permitted
-from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.renewal import why_not_now
+from gateway.policy.location.resolution import resolve
+from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from providers.needs import Needs
 from tests.kit.configs import BASE, table_of
+from tests.kit.location_reports import reported
 
 NOTHING = Needs(frozenset(), frozenset(), frozenset())
 
@@ -165,7 +167,7 @@ def approved_until(last: str | None, *, required: bool = True) -> ConfigVersion:
 
 
 def decision(table: ConfigVersion, now: str, territory: str = "CN") -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport((territory,))))
+    location = resolve(table, None, reported(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, NOTHING, {}, at(now))
 
 
@@ -217,7 +219,7 @@ def test_without_an_approval_there_is_no_permit() -> None:
 
 def test_a_step_is_asked_again_whether_it_is_approved() -> None:
     table = approved_until("2026-11-20")
-    location = resolve(table, None, Sighting(EdgeReport(("CN",))))
+    location = resolve(table, None, reported(EdgeReport(("CN",))))
     planned = decision(table, "2026-11-19T12:00:00").outcome
     assert isinstance(planned, Plan)
     [step] = planned.steps
@@ -227,4 +229,5 @@ def test_a_step_is_asked_again_whether_it_is_approved() -> None:
         (approved_until("2026-12-20"), "2026-11-20T10:00:00", None),
         (approved_until("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
     ):
-        assert why_not_now(step, current, "assistant", None, location, NOTHING, at(now)) == said
+        running = RunningRequest(table, "assistant", None, location, NOTHING)
+        assert why_not_now(running, step, current, at(now)) == said

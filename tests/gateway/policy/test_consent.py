@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentStatement
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
+from gateway.model.location import EdgeReport
 from gateway.model.route import WeightedSet
 from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.chat import (
     AssistantMessage,
@@ -30,6 +31,7 @@ from providers.chat import (
 )
 from providers.needs import Needs, needs_of
 from tests.kit.configs import table_of
+from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
 NEEDS = Needs(NOTHING, NOTHING, NOTHING)
@@ -64,7 +66,7 @@ location: {{signals: [edge_header]}}
 def decided(
     table: ConfigVersion, consents: Consents = NO_CONSENT, health: dict[str, Unavailable] | None = None
 ) -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport(("DE",))))
+    location = resolve(table, None, reported(EdgeReport(("DE",))))
     return decide(table, table.assistants["assistant"], location, NEEDS, health or {}, NOW, consents=consents)
 
 

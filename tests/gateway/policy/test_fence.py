@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.api.caller.request_headers import headers_of
+from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from gateway.policy.fence import prompt_permit, still_permitted
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.service.location import locate
 from providers.territories import parse_places
 from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import caller_of
 
 TABLE = table_of(WORLD)
 
@@ -69,26 +72,34 @@ def test_a_boundary_that_has_become_narrower_ends_a_permit() -> None:
     assert "doesn't permit" in reason
 
 
+def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:
+    headers = [(name, value.encode()) for name, value in pairs]
+    return headers_of({"headers": [*headers, (b"cookie", b"x" * more_bytes)], "client": ("127.0.0.1", 1)})
+
+
 @pytest.mark.parametrize("asserted", [("DE",) * 4, ("D" * 160,)])
-def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("more_bytes", [0, 5_000])
+def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...], more_bytes: int) -> None:
     table = table_of(WORLD)
-    resolve(table, None, Sighting(asserted=asserted))
+    request = sent(*((b"x-gateway-territory", value) for value in asserted), more_bytes=more_bytes)
+    assert locate(table, caller_of(table, None, request)) is locate(table, caller_of(table, None, request))
     assert len(table.memo) == 1
 
 
 @pytest.mark.parametrize(
-    "sighting",
+    "request_headers",
     [
-        Sighting(asserted=("D" * 161,)),
-        Sighting(asserted=("DE",) * 5),
-        Sighting(EdgeReport(("DE", "E" * 60_000))),
-        Sighting(EdgeReport(("DE",), ("B" * 60_000,))),
+        sent((b"x-gateway-territory", "D" * 2_049)),
+        sent(*[(b"x-gateway-territory", "DE")] * 1_025),
+        sent((b"cf-ipcountry", "DE"), (b"cf-ipcountry", "E" * 60_000)),
+        sent((b"cf-ipcountry", "DE"), (b"x-part", "B" * 60_000)),
     ],
     ids=["a long assertion", "many assertions", "a long header", "a long part"],
 )
-def test_a_sender_does_not_choose_how_much_is_remembered(sighting: Sighting) -> None:
-    table = table_of(WORLD)
-    resolve(table, None, sighting)
+def test_a_sender_does_not_choose_how_much_is_remembered(request_headers: RequestHeaders) -> None:
+    table = table_of(WORLD.replace("country: CF-IPCountry", "country: CF-IPCountry, subdivision: X-Part"))
+    found = locate(table, caller_of(table, None, request_headers))
+    assert found == locate(table, caller_of(table, None, request_headers))
     assert table.memo == {}
-    resolve(table, None, Sighting(EdgeReport(("DE",))))
+    locate(table, caller_of(table, None, sent((b"cf-ipcountry", "DE"))))
     assert len(table.memo) == 1

@@ -10,22 +10,31 @@ from hypothesis import strategies as st
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import RefusalCode
-from gateway.model.location import LocationProblem
-from gateway.model.signals import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport
-from gateway.policy.location import EdgeNote, EdgeReport, Sighting, resolve
+from gateway.model.location import (
+    CLAIM_PROBLEMS,
+    AddressReport,
+    ClaimProblem,
+    ClaimReport,
+    EdgeNote,
+    EdgeReport,
+    LocationProblem,
+    Reports,
+)
+from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import reported, with_rules
 
 TABLE = table_of(WORLD)
 CLIENTS = {client.name: client for client in TABLE.clients.values()}
 
 
-def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Sighting:
-    return Sighting(EdgeReport((edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
+def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Reports:
+    return reported(EdgeReport((edge,)) if edge is not None else None, EdgeNote.NONE, asserted)
 
 
-def region_of(table: ConfigVersion, client: Client | None, sighting: Sighting) -> str | None:
+def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) -> str | None:
     location = resolve(table, client, sighting)
     return location.region.name if location.region else None
 
@@ -66,7 +75,7 @@ def test_what_is_no_territory_is_unknown(said: str) -> None:
 
 
 def test_a_silent_edge_lets_the_next_signal_speak_and_tor_does_not() -> None:
-    table = replace(TABLE, location=replace(TABLE.location, signals=("edge_header", "assertion")))
+    table = with_rules(TABLE, signals=("edge_header", "assertion"))
     backend = CLIENTS["backend"]
     assert region_of(table, backend, seen("XX", ("CN",))) == "cn"
     assert resolve(table, backend, seen("T1", ("CN",))).problem is LocationProblem.UNKNOWN
@@ -95,7 +104,7 @@ def test_a_keys_region_is_final_and_the_rest_is_recorded() -> None:
 
 
 def test_a_keys_region_is_final_wherever_it_stands_in_the_list() -> None:
-    table = replace(TABLE, location=replace(TABLE.location, signals=("edge_header",)))
+    table = with_rules(TABLE, signals=("edge_header",))
     assert resolve(table, CLIENTS["shop-cn"], seen("US")).why == "api_key"
 
 
@@ -120,7 +129,7 @@ def test_a_conflict_takes_the_strictest_region_if_there_is_one() -> None:
     assert location.region is not None
     assert (location.region.name, location.territory, location.why) == ("cn", "CN", "assertion")
     assert resolve(TABLE, backend, seen("US", ("CN",))).problem is LocationProblem.CONFLICT
-    refusing = replace(TABLE, location=replace(TABLE.location, conflict="refuse"))
+    refusing = with_rules(TABLE, conflict="refuse")
     assert resolve(refusing, backend, seen("JP", ("CN",))).problem is LocationProblem.CONFLICT
 
 
@@ -156,8 +165,8 @@ def test_two_territories_of_one_region_are_no_conflict() -> None:
 
 
 def test_an_unknown_place_can_be_given_a_region() -> None:
-    table = replace(TABLE, location=replace(TABLE.location, unknown="eu"))
-    location = resolve(table, None, Sighting())
+    table = with_rules(TABLE, unknown="eu")
+    location = resolve(table, None, reported())
     assert location.region is not None
     assert (location.region.name, location.why, location.assumed) == ("eu", "unknown", True)
 
@@ -180,9 +189,7 @@ def test_nothing_that_an_untrusted_client_says_moves_it(asserted: list[str]) -> 
 
 # --- claims ---------------------------------------------------------------------------------------
 
-ALL = replace(
-    TABLE, location=replace(TABLE.location, signals=("claim", "api_key", "assertion", "edge_header", "geoip"))
-)
+ALL = with_rules(TABLE, signals=("claim", "api_key", "assertion", "edge_header", "geoip"))
 
 
 def claimed(territory: str | None = None, problem: ClaimProblem | None = None) -> ClaimReport:
@@ -190,24 +197,28 @@ def claimed(territory: str | None = None, problem: ClaimProblem | None = None) -
 
 
 def located(
-    sighting: Sighting, table: ConfigVersion = ALL, client: Client | None = None
+    sighting: Reports, table: ConfigVersion = ALL, client: Client | None = None
 ) -> tuple[str | None, str | None, str]:
     location = resolve(table, client, sighting)
     return location.problem or (location.region.name if location.region else None), location.territory, location.why
 
 
 def test_a_claim_tells_the_territory_and_names_the_winner_by_its_rank() -> None:
-    both = Sighting(EdgeReport(("FR",)), claim=claimed("DE"))
+    both = reported(EdgeReport(("FR",)), claim=claimed("DE"))
     assert located(both) == ("eu", "DE", "claim")
-    later = replace(ALL, location=replace(ALL.location, signals=("edge_header", "claim")))
+    later = with_rules(ALL, signals=("edge_header", "claim"))
     assert located(both, later) == ("eu", "FR", "edge_header")
-    unlisted = replace(ALL, location=replace(ALL.location, signals=("edge_header",)))
-    assert located(replace(both, claim=claimed(problem=ClaimProblem.EXPIRED)), unlisted) == ("eu", "FR", "edge_header")
+    unlisted = with_rules(ALL, signals=("edge_header",))
+    assert located(both.with_report("claim", claimed(problem=ClaimProblem.EXPIRED)), unlisted) == (
+        "eu",
+        "FR",
+        "edge_header",
+    )
 
 
 def test_a_claim_without_a_territory_is_silent() -> None:
-    assert located(Sighting(EdgeReport(("US",)), claim=claimed())) == ("us", "US", "edge_header")
-    assert located(Sighting(EdgeReport(("US",)), claim=claimed("XX"))) == ("us", "US", "edge_header")
+    assert located(reported(EdgeReport(("US",)), claim=claimed())) == ("us", "US", "edge_header")
+    assert located(reported(EdgeReport(("US",)), claim=claimed("XX"))) == ("us", "US", "edge_header")
 
 
 @pytest.mark.parametrize("client", [None, "app", "backend", "shop-cn"])
@@ -215,10 +226,10 @@ def test_a_claim_without_a_territory_is_silent() -> None:
 def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
     problem: ClaimProblem, client: str | None
 ) -> None:
-    sighting = Sighting(EdgeReport(("US",)), asserted=("US",), claim=claimed(problem=problem))
+    sighting = reported(EdgeReport(("US",)), asserted=("US",), claim=claimed(problem=problem))
     who = CLIENTS[client] if client else None
     for unknown in ("refuse", "eu"):
-        table = replace(ALL, location=replace(ALL.location, unknown=unknown))
+        table = with_rules(ALL, unknown=unknown)
         location = resolve(table, who, sighting)
         assert location.region is None
         assert location.why == "claim"
@@ -235,18 +246,18 @@ def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
 
 
 def test_a_blocked_territory_wins_over_a_claim_that_is_not_believed() -> None:
-    sighting = Sighting(EdgeReport(("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
+    sighting = reported(EdgeReport(("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
     assert located(sighting) == (LocationProblem.BLOCKED, "CU", "edge_header")
-    assert located(Sighting(EdgeReport(("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
-    blocked = located(Sighting(claim=claimed("CU")), client=CLIENTS["shop-cn"])
+    assert located(reported(EdgeReport(("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
+    blocked = located(reported(claim=claimed("CU")), client=CLIENTS["shop-cn"])
     assert blocked == (LocationProblem.BLOCKED, "CU", "claim")
 
 
 def test_a_keys_region_is_final_before_a_claim_and_an_address() -> None:
     shop = CLIENTS["shop-cn"]
-    elsewhere = Sighting(claim=claimed("US"), address=AddressReport("JP"))
+    elsewhere = reported(claim=claimed("US"), address=AddressReport("JP"))
     assert located(elsewhere, client=shop) == ("cn", None, "api_key")
-    assert located(Sighting(claim=claimed("US"), address=AddressReport("CN")), client=shop) == ("cn", "CN", "api_key")
+    assert located(reported(claim=claimed("US"), address=AddressReport("CN")), client=shop) == ("cn", "CN", "api_key")
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -263,29 +274,29 @@ def test_a_keys_region_is_final_before_a_claim_and_an_address() -> None:
     ],
 )
 def test_an_address_has_a_territory_or_none(address: AddressReport, found: tuple[str, str | None, str]) -> None:
-    assert located(Sighting(address=address)) == found
+    assert located(reported(address=address)) == found
 
 
 def test_an_address_that_is_silent_lets_another_signal_speak_and_one_that_hides_does_not() -> None:
-    first = replace(ALL, location=replace(ALL.location, signals=("geoip", "edge_header")))
+    first = with_rules(ALL, signals=("geoip", "edge_header"))
     edge = EdgeReport(("DE",))
-    assert located(Sighting(edge, address=AddressReport(note="silent: …")), first) == ("eu", "DE", "edge_header")
-    assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …")), first)[0] == "unknown"
-    assert located(Sighting(edge, address=AddressReport(hidden=True, note="hidden: …"))) == ("eu", "DE", "edge_header")
-    assert located(Sighting(EdgeReport(("A1",)), address=AddressReport("DE")))[0] == "unknown"
+    assert located(reported(edge, address=AddressReport(note="silent: …")), first) == ("eu", "DE", "edge_header")
+    assert located(reported(edge, address=AddressReport(hidden=True, note="hidden: …")), first)[0] == "unknown"
+    assert located(reported(edge, address=AddressReport(hidden=True, note="hidden: …"))) == ("eu", "DE", "edge_header")
+    assert located(reported(EdgeReport(("A1",)), address=AddressReport("DE")))[0] == "unknown"
 
 
 # --- doubts ---------------------------------------------------------------------------------------
 
 DOUBTFUL = {
-    "an edge that says two things": Sighting(EdgeReport(("DE", "CU"))),
-    "an edge that says nonsense": Sighting(EdgeReport(("Germany",))),
-    "an edge that says two parts": Sighting(EdgeReport(("US",), ("CA", "NY"))),
-    "an edge that says two parts, one of them empty": Sighting(EdgeReport(("US",), ("CA", ""))),
-    "an edge that says another country's part": Sighting(EdgeReport(("US",), ("FR-75",))),
-    "an edge that says a part of a part": Sighting(EdgeReport(("US-CA",), ("NY",))),
-    "an edge with a wrong secret": Sighting(None, EdgeNote.UNPROVEN),
-    "an address that is none": Sighting(address=AddressReport(note="in doubt: …", doubtful=True)),
+    "an edge that says two things": reported(EdgeReport(("DE", "CU"))),
+    "an edge that says nonsense": reported(EdgeReport(("Germany",))),
+    "an edge that says two parts": reported(EdgeReport(("US",), ("CA", "NY"))),
+    "an edge that says two parts, one of them empty": reported(EdgeReport(("US",), ("CA", ""))),
+    "an edge that says another country's part": reported(EdgeReport(("US",), ("FR-75",))),
+    "an edge that says a part of a part": reported(EdgeReport(("US-CA",), ("NY",))),
+    "an edge with a wrong secret": reported(None, EdgeNote.UNPROVEN),
+    "an address that is none": reported(address=AddressReport(note="in doubt: …", doubtful=True)),
 }
 
 
@@ -295,8 +306,8 @@ DOUBTFUL = {
 def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
     doubt: str, unknown: str, client: str | None
 ) -> None:
-    table = replace(ALL, location=replace(ALL.location, unknown=unknown))
-    sighting = replace(DOUBTFUL[doubt], claim=claimed("DE"))
+    table = with_rules(ALL, unknown=unknown)
+    sighting = DOUBTFUL[doubt].with_report("claim", claimed("DE"))
     location = resolve(table, CLIENTS[client] if client else None, sighting)
     assert location.problem is LocationProblem.UNKNOWN
     assert any(item.note.startswith("in doubt: ") for item in location.evidence)
@@ -305,50 +316,50 @@ def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
 # --- what is on record ----------------------------------------------------------------------------
 
 BACKEND, SHOP = "backend", "shop-cn"
-ON_RECORD: dict[str, tuple[str | None, Sighting, tuple[str, ...]]] = {
-    "a key of a region": (SHOP, Sighting(), ("api_key: shop-cn -> cn *",)),
-    "a claim without a place": (None, Sighting(claim=ClaimReport(None)), ("claim: silent: it names no territory",)),
+ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
+    "a key of a region": (SHOP, reported(), ("api_key: shop-cn -> cn *",)),
+    "a claim without a place": (None, reported(claim=ClaimReport(None)), ("claim: silent: it names no territory",)),
     "a claim that is not believed": (
         None,
-        Sighting(claim=claimed(problem=ClaimProblem.EXPIRED)),
+        reported(claim=claimed(problem=ClaimProblem.EXPIRED)),
         ("claim: not believed: it has expired",),
     ),
     "an assertion of a stranger": (
         None,
-        Sighting(asserted=("CN", "DE")),
+        reported(asserted=("CN", "DE")),
         ("assertion: CN, DE ignored: this key may not assert a territory",),
     ),
     "an edge without its secret": (
         None,
-        Sighting(None, EdgeNote.STRANGER_WITHIN),
+        reported(None, EdgeNote.STRANGER_WITHIN),
         ("edge_header: ignored: the edge's secret is missing",),
     ),
     "an edge that says nothing": (
         None,
-        Sighting(EdgeReport(("",))),
+        reported(EdgeReport(("",))),
         ("edge_header: silent: it doesn't know the territory",),
     ),
-    "an edge that says a part": (None, Sighting(EdgeReport(("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
-    "an edge with an empty part": (None, Sighting(EdgeReport(("US",), ("",))), ("edge_header: US -> us *",)),
+    "an edge that says a part": (None, reported(EdgeReport(("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
+    "an edge with an empty part": (None, reported(EdgeReport(("US",), ("",))), ("edge_header: US -> us *",)),
     "an edge with two parts": (
         None,
-        Sighting(EdgeReport(("US",), ("", "NY"))),
+        reported(EdgeReport(("US",), ("", "NY"))),
         ("edge_header: US, , NY in doubt: no territory code",),
     ),
     "Tor": (
         None,
-        Sighting(EdgeReport(("T1",))),
+        reported(EdgeReport(("T1",))),
         ("edge_header: T1 hidden: Tor, or an anonymous proxy; no territory",),
     ),
-    "an address that is silent": (None, Sighting(address=AddressReport(note="silent: x")), ("geoip: silent: x",)),
+    "an address that is silent": (None, reported(address=AddressReport(note="silent: x")), ("geoip: silent: x",)),
     "an address that hides": (
         None,
-        Sighting(address=AddressReport("FR", hidden=True, note="hidden: x")),
+        reported(address=AddressReport("FR", hidden=True, note="hidden: x")),
         ("geoip: FR hidden: x",),
     ),
     "an address in doubt": (
         None,
-        Sighting(address=AddressReport("FR", doubtful=True, note="in doubt: x")),
+        reported(address=AddressReport("FR", doubtful=True, note="in doubt: x")),
         ("geoip: FR in doubt: x",),
     ),
     "a blocked one": (None, seen("CU"), ("edge_header: CU -> default blocked *",)),
@@ -382,11 +393,11 @@ def test_what_each_signal_said_is_on_record(name: str) -> None:
     ],
 )
 def test_what_was_said_is_shown_short_and_in_visible_ascii(said: str, shown: str) -> None:
-    assert resolve(ALL, None, Sighting(asserted=(said,))).evidence[0].said == shown
+    assert resolve(ALL, None, reported(asserted=(said,))).evidence[0].said == shown
 
 
 def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
-    table = replace(ALL, location=replace(ALL.location, signals=("edge_header",)))
+    table = with_rules(ALL, signals=("edge_header",))
     location = resolve(table, CLIENTS["shop-cn"], seen("CN"))
     assert (location.territory, location.why) == ("CN", "api_key")
     told = [(item.signal, item.region, item.decided) for item in location.evidence]
@@ -434,7 +445,7 @@ def test_whose_prompts_must_stay_at_home_by_one_signal_is_not_taken_abroad_by_an
 
 
 def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
-    table = replace(NOBODY_NAMES_CN, location=replace(NOBODY_NAMES_CN.location, conflict="refuse"))
+    table = with_rules(NOBODY_NAMES_CN, conflict="refuse")
     location = resolve(table, CLIENTS["backend"], seen("CN", ("JP",)))
     assert location.problem is LocationProblem.CONFLICT
     refusal = refuse_location(table, location)
@@ -467,7 +478,7 @@ SPLIT = table_of(
     .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
     .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
 )
-ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozenset({"UA", "US"})))
+ACCEPTING = with_rules(SPLIT, country_only=frozenset({"UA", "US"}))
 
 
 @pytest.mark.parametrize(
@@ -497,13 +508,13 @@ ACCEPTING = replace(SPLIT, location=replace(SPLIT.location, country_only=frozens
 def test_the_part_decides_where_a_country_is_split(
     values: tuple[str, ...], parts: tuple[str, ...], found: tuple[str, str | None, str]
 ) -> None:
-    assert located(Sighting(EdgeReport(values, parts)), SPLIT) == found
+    assert located(reported(EdgeReport(values, parts)), SPLIT) == found
 
 
 def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
-    assert located(Sighting(EdgeReport(("US",))), ACCEPTING) == ("us", "US", "edge_header")
-    assert located(Sighting(EdgeReport(("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
-    assert located(Sighting(EdgeReport(("UA",), ("43",))), ACCEPTING)[0] == "blocked"
+    assert located(reported(EdgeReport(("US",))), ACCEPTING) == ("us", "US", "edge_header")
+    assert located(reported(EdgeReport(("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
+    assert located(reported(EdgeReport(("UA",), ("43",))), ACCEPTING)[0] == "blocked"
 
 
 # California's prompts stay in California, so that its region is the stricter one.
@@ -511,7 +522,7 @@ STRICT = table_of(WORLD.replace("  us: {terr", "  ca: {territories: [US-CA], bou
 
 
 def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
-    country, part = Sighting(EdgeReport(("US",))), Sighting(EdgeReport(("US",), ("NY",)))
+    country, part = reported(EdgeReport(("US",))), reported(EdgeReport(("US",), ("NY",)))
     assert located(country, STRICT) == ("ca", "US", "edge_header")
     assert located(part, STRICT) == ("us", "US-NY", "edge_header")
     won = next(item for item in resolve(STRICT, None, country).evidence if item.decided)
@@ -519,8 +530,8 @@ def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
 
 
 def test_no_region_is_the_stricter_one() -> None:
-    country = Sighting(EdgeReport(("US",)))
-    refusing = replace(STRICT, location=replace(STRICT.location, conflict="refuse"))
+    country = reported(EdgeReport(("US",)))
+    refusing = with_rules(STRICT, conflict="refuse")
     assert located(country, refusing) == ("unknown", None, "unknown")
     us, ca = STRICT.regions["us"], STRICT.regions["ca"]
     # Without approvals, the smaller boundary is not the stricter region.
@@ -535,38 +546,38 @@ def test_no_region_is_the_stricter_one() -> None:
 
 def test_a_part_that_is_no_word_of_ours_is_a_doubt() -> None:
     for part in ("ß", "ﬁ", "ca\u0131"):
-        location = resolve(TABLE, None, Sighting(EdgeReport(("US",), (part,))))
+        location = resolve(TABLE, None, reported(EdgeReport(("US",), (part,))))
         assert location.problem is LocationProblem.UNKNOWN, part
 
 
 def test_a_part_alone_has_a_region_and_its_country_none() -> None:
     only = {"US-CA": STRICT.regions["ca"]}
     table = replace(STRICT, region_by_territory=only, default_region=None)
-    assert located(Sighting(EdgeReport(("US",))), table) == ("unknown", None, "unknown")
-    assert located(Sighting(EdgeReport(("US",), ("CA",))), table) == ("ca", "US-CA", "edge_header")
+    assert located(reported(EdgeReport(("US",))), table) == ("unknown", None, "unknown")
+    assert located(reported(EdgeReport(("US",), ("CA",))), table) == ("ca", "US-CA", "edge_header")
 
 
 @pytest.mark.parametrize("table", [SPLIT, STRICT])
 def test_who_names_the_part_speaks_for_who_names_the_country(table: ConfigVersion) -> None:
     edge = EdgeReport(("US",))
-    known = replace(table, location=replace(table.location, signals=("edge_header", "claim", "geoip")))
-    assert located(Sighting(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
-    assert located(Sighting(edge, address=AddressReport("US", "CA")), known) == ("ca", "US-CA", "geoip")
-    elsewhere = located(Sighting(edge, address=AddressReport("DE")), known)
+    known = with_rules(table, signals=("edge_header", "claim", "geoip"))
+    assert located(reported(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
+    assert located(reported(edge, address=AddressReport("US", "CA")), known) == ("ca", "US-CA", "geoip")
+    elsewhere = located(reported(edge, address=AddressReport("DE")), known)
     assert elsewhere[0] == ("unknown" if table is SPLIT else "conflict")
 
 
 def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
-    edge = Sighting(EdgeReport(("US",)))
+    edge = reported(EdgeReport(("US",)))
     assert located(edge, SPLIT, CLIENTS["shop-cn"]) == ("cn", None, "api_key")
-    assert located(replace(edge, edge=EdgeReport(("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
+    assert located(reported(EdgeReport(("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
 
 
 def test_of_a_country_and_its_part_the_part_says_more() -> None:
-    table = replace(ACCEPTING, location=replace(ACCEPTING.location, signals=("edge_header", "geoip")))
-    sighting = Sighting(EdgeReport(("US",)), address=AddressReport("US", "CA"))
+    table = with_rules(ACCEPTING, signals=("edge_header", "geoip"))
+    sighting = reported(EdgeReport(("US",)), address=AddressReport("US", "CA"))
     assert located(sighting, table) == ("ca", "US-CA", "geoip")
-    other_way = Sighting(EdgeReport(("US",), ("CA",)), address=AddressReport("US"))
+    other_way = reported(EdgeReport(("US",), ("CA",)), address=AddressReport("US"))
     assert located(other_way, table) == ("ca", "US-CA", "edge_header")
 
 
@@ -612,8 +623,8 @@ def test_behind_who_hides_no_signal_tells_where_in_its_region_a_bound_keys_calle
     region: str, said: tuple[str, str], territory: str | None
 ) -> None:
     """In a region of `*`, a territory only ever forbids: it still counts."""
-    table = replace(TABLE, location=replace(TABLE.location, signals=("edge_header", "geoip", "api_key")))
+    table = with_rules(TABLE, signals=("edge_header", "geoip", "api_key"))
     bound = replace(CLIENTS["shop-cn"], region=region)
     edge, address = said
-    sighting = Sighting(EdgeReport((edge,)), address=AddressReport(address))
+    sighting = reported(EdgeReport((edge,)), address=AddressReport(address))
     assert located(sighting, table, bound) == (region, territory, "api_key")

@@ -9,16 +9,16 @@ import pytest
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
-from gateway.model.location import Location
-from gateway.model.signals import ClaimProblem, ClaimReport
+from gateway.model.location import ClaimProblem, ClaimReport, EdgeReport, Location, Reports
 from gateway.policy.fence import prompt_permit
-from gateway.policy.location import EdgeReport, Sighting, resolve
+from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refusal_text, refuse_location
 from gateway.policy.routing import decide, judge_alone
 from providers.chat import ChatRequest, UserMessage
 from providers.needs import FEATURES, Needs, needs_of
 from providers.territories import parse_places
 from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -30,7 +30,7 @@ def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, .
 def decision(
     table: ConfigVersion, territory: str, needs: Needs | None = None, health: dict[str, Unavailable] | None = None
 ) -> Decision:
-    location = resolve(table, None, Sighting(EdgeReport((territory,))))
+    location = resolve(table, None, reported(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
 
 
@@ -114,7 +114,7 @@ def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) 
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
         return
-    refusal = refuse_location(here, resolve(here, None, Sighting(EdgeReport(("CN",)))))
+    refusal = refuse_location(here, resolve(here, None, reported(EdgeReport(("CN",)))))
     assert refusal is not None  # by the headers alone: the body is not read, and not logged
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert refusal.message == (
@@ -356,13 +356,13 @@ def test_a_part_that_a_vendor_leaves_out_does_not_close_the_country(place: str, 
 
 def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     client = next(client for client in TABLE.clients.values() if client.region == "cn")
-    location = resolve(TABLE, client, Sighting())
+    location = resolve(TABLE, client, reported())
     assert location.territory is None
     outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     wider = table_of(BASE.merge("regions: {cn: {territories: [CN, HK]}}"))
     client = next(client for client in wider.clients.values() if client.region == "cn")
-    found = decide(wider, wider.assistants["assistant"], resolve(wider, client, Sighting()), asked(), {}, 0.0)
+    found = decide(wider, wider.assistants["assistant"], resolve(wider, client, reported()), asked(), {}, 0.0)
     assert found.considered[0].reason is SkipReason.AVAILABILITY
 
 
@@ -370,12 +370,12 @@ def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> Non
     """A region of `*` names no territory, and one that is taken for want of evidence may have none of its people."""
     bound = table_of(BASE.merge({"clients": {"shop": {"keys": [f"sha256:{'d' * 64}"], "region": "default"}}}))
     client = bound.clients["d" * 64]
-    found = decide(bound, bound.assistants["assistant"], resolve(bound, client, Sighting()), asked(), {}, 0.0)
+    found = decide(bound, bound.assistants["assistant"], resolve(bound, client, reported()), asked(), {}, 0.0)
     assert isinstance(found.outcome, Plan)
     assert [step.deployment.name for step in found.outcome.steps] == ["gemini", "qwen-intl"]
     narrow = BASE.merge("regions: {us: {territories: [US, CU, PR]}}", "blocked: [IR, KP, SY]")
     assumed = table_of(narrow.merge("location: {unknown: us}"))
-    place = resolve(assumed, None, Sighting())
+    place = resolve(assumed, None, reported())
     assert place.assumed
     assert isinstance(decide(assumed, assumed.assistants["assistant"], place, asked(), {}, 0.0).outcome, Plan)
 
@@ -391,9 +391,9 @@ def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
     cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
     no_answer = (SkipReason.BOUNDARY, "the caller gets no answer here")
-    for place in (Location(None, None, "x", ()), resolve(cell, None, Sighting(EdgeReport(("CN",))))):
+    for place in (Location(None, None, "x", ()), resolve(cell, None, reported(EdgeReport(("CN",))))):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
-    japan = resolve(cell, None, Sighting(EdgeReport(("JP",))))
+    japan = resolve(cell, None, reported(EdgeReport(("JP",))))
     step = judge_alone(cell, japan, gemini, asked(), {}, 0.0)
     assert isinstance(step, Step)
     assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
@@ -442,7 +442,7 @@ def test_a_metadata_field_that_its_provider_would_take_is_hashed_by_nobody_and_d
     """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
     first = TABLE.deployments["chatgpt-us"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
-    location = resolve(TABLE, None, Sighting(EdgeReport(("US",))))
+    location = resolve(TABLE, None, reported(EdgeReport(("US",))))
     needs = asked(parameters=("metadata", "user"))
     for identity, dropped in (("strip", {"metadata", "user"}), ("hash", {"metadata"}), ("pass", set())):
         deployment = replace(first, capabilities=knowing, identity=identity)  # type: ignore[arg-type]
@@ -455,7 +455,7 @@ def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
     def person() -> bytes:
         raise AssertionError("asked for nothing")
 
-    location = resolve(TABLE, None, Sighting(EdgeReport(("US",))))
+    location = resolve(TABLE, None, reported(EdgeReport(("US",))))
     found = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0, person)
     assert isinstance(found.outcome, Plan)
 
@@ -474,11 +474,11 @@ def test_a_missing_credential_is_named(config: Config, environ: dict[str, str], 
 @pytest.mark.parametrize(
     ("sighting", "code"),
     [
-        (Sighting(), RefusalCode.REGION_UNKNOWN),
-        (Sighting(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED),
+        (reported(), RefusalCode.REGION_UNKNOWN),
+        (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED),
     ],
 )
-def test_a_problem_of_place_is_a_refusal(sighting: Sighting, code: RefusalCode) -> None:
+def test_a_problem_of_place_is_a_refusal(sighting: Reports, code: RefusalCode) -> None:
     found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is code
@@ -503,7 +503,7 @@ def test_a_cell_that_names_no_regions_serves_all() -> None:
 
 def test_a_demo_says_by_which_header_its_caller_tells_a_place() -> None:
     demo = replace(TABLE, demo=True)
-    refusal = refuse_location(demo, resolve(demo, None, Sighting()))
+    refusal = refuse_location(demo, resolve(demo, None, reported()))
     assert refusal is not None
     assert refusal.code is RefusalCode.REGION_UNKNOWN
     assert "`cf-ipcountry: DE`" in refusal.message
@@ -511,29 +511,29 @@ def test_a_demo_says_by_which_header_its_caller_tells_a_place() -> None:
 
 PROBLEMS = {
     "unknown": (
-        Sighting(),
+        reported(),
         RefusalCode.REGION_UNKNOWN,
         "where this request comes from is not known, and this gateway doesn't guess: send it through the edge that tells the "
         "country, or with a key that is bound to a region",
     ),
     "conflict": (
         # A claim that names no territory says nothing.
-        Sighting(EdgeReport(("US",)), asserted=("CN",), claim=ClaimReport(None)),
+        reported(EdgeReport(("US",)), asserted=("CN",), claim=ClaimReport(None)),
         RefusalCode.REGION_CONFLICT,
         "the signals of this request's place contradict: edge_header says us, assertion says cn",
     ),
     "blocked": (
-        Sighting(EdgeReport(("CU",))),
+        reported(EdgeReport(("CU",))),
         RefusalCode.REGION_BLOCKED,
         "the assistant is not offered in Cuba",
     ),
     "expired claim": (
-        Sighting(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
+        reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
         RefusalCode.PERMISSION_DENIED,
         "`x-gateway-claim` is not believed: it has expired",
     ),
     "unchecked claim": (
-        Sighting(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
+        reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
         RefusalCode.NO_HEALTHY_DEPLOYMENT,
         "`x-gateway-claim` is not believed: the issuer's keys can't be read right now",
     ),
@@ -541,7 +541,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize(("sighting", "code", "message"), PROBLEMS.values(), ids=PROBLEMS.keys())
-def test_a_place_that_is_none_is_refused_and_says_why(sighting: Sighting, code: RefusalCode, message: str) -> None:
+def test_a_place_that_is_none_is_refused_and_says_why(sighting: Reports, code: RefusalCode, message: str) -> None:
     claim = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}"
     table = table_of(BASE.merge(f"location: {{signals: [edge_header, claim, assertion], {claim}}}"))
     location = resolve(table, table.clients["b" * 64], sighting)

@@ -7,18 +7,20 @@ from dataclasses import replace
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
+from gateway.model.location import EdgeReport
 from gateway.policy.canary_assignment import named_sticky_key
-from gateway.policy.location import EdgeReport, Sighting, resolve
-from gateway.policy.renewal import why_not_now
+from gateway.policy.location.resolution import resolve
+from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.disclosure import disclose
-from gateway.service.explain import NO_NEEDS, explain
+from gateway.service.explain import NO_NEEDS, PlainRequest, explain
 from providers.needs import Needs
 from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import reported
 
 PLAIN = "default: [gemini, qwen-intl]"
 ILL = Unavailable("breaker open: failing", 5.0, by_breaker=True)
-US = Sighting(EdgeReport(("JP",)))
+US = reported(EdgeReport(("JP",)))
 
 
 def routed(route: str) -> ConfigVersion:
@@ -142,20 +144,21 @@ def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     location = resolve(CANARY, None, US)
     needs = Needs(frozenset(), frozenset(), frozenset())
     shrunk, stopped = routed("[{gemini: 9999, chatgpt-us: 1}]"), routed("[{gemini: 100, chatgpt-us: 0}]")
-    assert why_not_now(plan.steps[0], shrunk, "assistant", None, location, needs, 0.0) is None
-    told = why_not_now(plan.steps[0], stopped, "assistant", None, location, needs, 0.0)
+    running = RunningRequest(CANARY, "assistant", None, location, needs)
+    assert why_not_now(running, plan.steps[0], shrunk, 0.0) is None
+    told = why_not_now(running, plan.steps[0], stopped, 0.0)
     assert told == "not by the current config: its weight is 0"
 
 
 def test_explain_says_whose_side_it_is_and_disclosure_names_them_all() -> None:
     assistant = CANARY.assistants["assistant"]
-    told = explain(CANARY, None, US, assistant, {}, 0.0, user=BIRD)
+    told = explain(PlainRequest(CANARY, None, US, assistant, 0.0, user=BIRD))
     assert told["weighted"]["side"] == "chatgpt-us"  # type: ignore[index]
     assert told["weighted"]["shares"] == {"gemini": 0.9, "chatgpt-us": 0.1}  # type: ignore[index]
-    unknown = explain(CANARY, None, US, assistant, {}, 0.0)
+    unknown = explain(PlainRequest(CANARY, None, US, assistant, 0.0))
     assert unknown["weighted"]["side"] is None  # type: ignore[index]
     assert [step["deployment"] for step in unknown["outcome"]["plan"]] == ["gemini", "chatgpt-us"]  # type: ignore[index]
     plain = table_of(WORLD)
-    assert "weighted" not in explain(plain, None, US, plain.assistants["assistant"], {}, 0.0)
-    data = disclose(PAIR, None, US, PAIR.assistants["assistant"], {}, 0.0)["data"]
+    assert "weighted" not in explain(PlainRequest(plain, None, US, plain.assistants["assistant"], 0.0))
+    data = disclose(PlainRequest(PAIR, None, US, PAIR.assistants["assistant"], 0.0))["data"]
     assert [item["deployment"] for item in data] == ["gemini", "chatgpt-us"]  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.api.line import LINE, NOT_TAKEN
+from gateway.api.connection import CONNECTION, NOT_TAKEN
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import http_protocol as module
@@ -59,7 +59,7 @@ class App:
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         heard = Heard(scope["method"], scope["path"], scope["headers"])
         self.heard.append(heard)
-        scope["extensions"][LINE].watch(heard.lost.set)
+        scope["extensions"][CONNECTION].watch(heard.lost.set)
         if scope["path"] not in ("/early", "/drain", "/unread"):
             await self._read(receive)
         if scope["path"] in ("/wait", "/large"):

@@ -19,8 +19,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from gateway.api.ledger import _RUNNING
-from gateway.api.limits import ClientLimits
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.config_version import ConfigVersion
@@ -28,6 +26,8 @@ from gateway.model.record import Record
 from gateway.server import request_head
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
+from gateway.usage.client_limits import ClientLimits
+from gateway.usage.quota_store import _RUNNING
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
 from tests.kit.memory_transport import Wire
@@ -378,9 +378,9 @@ class Side:
         self.provider = Provider()
         self.gateway = Gateway(TABLES[0], HttpxTransport(httpx.MockTransport(self.provider)))
         self.chat = self.gateway._chat
-        self.chat._client_limits = ClientLimits(clock=lambda: 0)
+        self.chat.service._limits = ClientLimits(clock=lambda: 0)
         self.chat._observe = self._observe
-        self.chat._log_prompt = lambda _, text: self.known.append(("logged", text))
+        self.chat.service._log_prompt = lambda _, text: self.known.append(("logged", text))
         self.config = server_config(self.gateway, 1)
         self.config.load()
         self.state = ServerState()
@@ -474,8 +474,8 @@ class Side:
 
     def assert_nothing_is_held(self) -> None:
         """Of all that has ended, however it did."""
-        assert self.chat.in_flight == self.chat.open_streams == self.chat._limits._held_bytes == 0
-        assert not any(self.chat._client_limits._ledger._cells[_RUNNING :: _RUNNING + 1])
+        assert self.chat.in_flight == self.chat.open_streams == self.chat.body_limits._held_bytes == 0
+        assert not any(self.chat.service._limits._store._cells[_RUNNING :: _RUNNING + 1])
 
 
 async def turns() -> None:

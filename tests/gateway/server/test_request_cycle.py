@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.api.headers import pairs_of
+from gateway.api.response_headers import pairs_of
 from gateway.server.request_cycle import RequestCycle
 
 HEAD_TEXT = st.from_regex(r"[!-~][ -~]{0,20}", fullmatch=True)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from gateway.api.line import HEAD, Line, SameHead
+from gateway.api.connection import HEAD, ClientConnection, SameHead
 from gateway.server import request_head
 from gateway.server.connection_state import IDLE
 from gateway.server.http_protocol import ConnectionProtocol
@@ -25,7 +25,7 @@ from tests.kit.memory_transport import Wire
 START = b"POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: here\r\n"
 END = b"Authorization: Bearer x\r\n\r\n"
 HEADERS = [(b"host", b"here"), (b"content-length", b"5"), (b"authorization", b"Bearer x")]
-LINE = Line()
+LINE = ClientConnection()
 SCOPE = {"method": "POST", "extensions": {"line": LINE}}
 
 

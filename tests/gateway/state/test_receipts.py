@@ -19,20 +19,21 @@ from gateway.model.decision import Plan
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
 from gateway.operator_errors import StateError
-from gateway.policy.location import Sighting, resolve
+from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS, sighting_from
+from gateway.service.explain import NO_NEEDS, reports_from
 from gateway.state import receipts
 from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.needs import Needs
 from tests.kit.configs import BASE, WORLD, table_of
+from tests.kit.location_reports import reported
 from tests.kit.waiting import eventually
 
 AT_S = 1_795_000_000.0
 TABLE = table_of(WORLD)
 SHOP = next(client for client in TABLE.clients.values() if client.name == "shop-cn")
-CN = resolve(TABLE, SHOP, Sighting())
+CN = resolve(TABLE, SHOP, reported())
 FAILED = Failure(FailureKind.UNAVAILABLE, "the provider is down", status=503, detail="a secret word of theirs")
 BEIJING = ("CN", "CN")
 
@@ -143,7 +144,7 @@ def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
     text: str, territory: str, needs: Needs, passed_over: dict[str, str]
 ) -> None:
     table = table_of(text)
-    location = resolve(table, None, sighting_from(territory))
+    location = resolve(table, None, reports_from(territory))
     decision = decide(table, table.assistants["assistant"], location, needs, {}, AT_S)
     assert told(record_of(location=location, decision=decision))["passed_over"] == passed_over
     skipped = record_of(location=location, decision=decision, skipped=[Skipped("chatgpt-eu", "benched")])

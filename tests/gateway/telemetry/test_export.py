@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.model.caller import TraceContext
 from gateway.model.config_version import Exporter, Region
 from gateway.model.location import Location
 from gateway.model.permit import ServicePermit
 from gateway.model.record import Record
-from gateway.model.trace import TraceContext
 from gateway.telemetry import log
 from gateway.telemetry import trace_export as module
 from gateway.telemetry.metric_snapshots import unpack

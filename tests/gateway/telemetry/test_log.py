@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.model.caller import TraceContext
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
-from gateway.model.trace import TraceContext
 from gateway.telemetry import log, request_log
 from gateway.telemetry.request_log import JsonLines, fields_of
 from providers.chat import Usage

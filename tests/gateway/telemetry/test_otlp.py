@@ -5,8 +5,8 @@ from __future__ import annotations
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from gateway.model.caller import TraceContext
 from gateway.model.record import Record
-from gateway.model.trace import TraceContext
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from providers.transport import LeanTransport
 from tests.kit.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, say, scripted, turns
+from tests.providers.transport.over_httpx import PoolTransport
 
 LIMIT_S = 30.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -72,7 +72,7 @@ def script_of(wire: Wire) -> Script:
 @pytest.mark.parametrize("wire", LEGAL.values(), ids=LEGAL)
 async def test_what_is_legal_gives_the_same(wire: Wire) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
-    ours, second, server = await both(LeanTransport(), script_of(wire))
+    ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs != ERROR
     assert ours == theirs
     assert second == SECOND
@@ -83,7 +83,7 @@ async def test_what_is_legal_gives_the_same(wire: Wire) -> None:
 @pytest.mark.parametrize("wire", REFUSED.values(), ids=REFUSED)
 async def test_what_is_illegal_is_an_error_for_both(wire: Wire) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
-    ours, second, server = await both(LeanTransport(), script_of(wire))
+    ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs == ERROR
     assert ours == ERROR
     assert (second, server.connections) == (SECOND, 2)
@@ -92,7 +92,7 @@ async def test_what_is_illegal_is_an_error_for_both(wire: Wire) -> None:
 @pytest.mark.parametrize(("wire", "reason"), STRICTER.values(), ids=STRICTER)
 async def test_where_ours_is_stricter_there_is_a_reason(wire: Wire, reason: str) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
-    ours, second, server = await both(LeanTransport(), script_of(wire))
+    ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs != ERROR, f"no longer stricter: {reason}"
     assert ours == ERROR
     assert (second, server.connections) == (SECOND, 2)
@@ -103,7 +103,7 @@ async def test_where_ours_is_stricter_there_is_a_reason(wire: Wire, reason: str)
 async def test_a_poisoned_connection_serves_no_second_request(wire: Wire, apart: bool) -> None:
     end = wire.data.index(b"hi") + 2 if b"hi" in wire.data else wire.data.index(b"\r\n\r\n") + 4
     parts = (wire.data[:end], wire.data[end:]) if apart else (wire.data,)
-    ours, second, server = await both(LeanTransport(), say(*parts))
+    ours, second, server = await both(PoolTransport(), say(*parts))
     assert ours.status in (200, 204)
     assert ours.body in (b"hi", b"")
     assert (second, server.connections) == (SECOND, 2)
@@ -120,7 +120,7 @@ async def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
         await peer.send(poison)
         await peer.gone()
 
-    async with scripted(script, say(GOOD)) as server, client_over(LeanTransport()) as client:
+    async with scripted(script, say(GOOD)) as server, client_over(PoolTransport()) as client:
         assert await fetch(client, server.origin) == SECOND
         speak.set()
         await turns(5)
@@ -132,7 +132,7 @@ async def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
 async def test_a_response_to_head_has_no_body(framing: bytes) -> None:
     script = say(b"HTTP/1.1 200 OK\r\n" + framing)
     theirs, _, _ = await both(httpx_own(), script, "HEAD")
-    ours, second, _ = await both(LeanTransport(), script, "HEAD")
+    ours, second, _ = await both(PoolTransport(), script, "HEAD")
     assert theirs.status == 200
     assert ours == theirs
     assert second == SECOND
@@ -140,7 +140,7 @@ async def test_a_response_to_head_has_no_body(framing: bytes) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_every_method_is_sent_as_it_is(method: str) -> None:
-    async with scripted(say(GOOD)) as server, client_over(LeanTransport()) as client:
+    async with scripted(say(GOOD)) as server, client_over(PoolTransport()) as client:
         assert await fetch(client, f"{server.origin}/a%20b?c=d", method) == SECOND
         assert server.heads[0].startswith(f"{method} /a%20b?c=d HTTP/1.1\r\nhost: 127.0.0.1:".encode())
 
@@ -156,15 +156,15 @@ async def test_an_answer_that_comes_before_the_body_was_read_is_taken(then: str)
         else:
             await peer.gone()
 
-    async with scripted(script, say(GOOD)) as server, client_over(LeanTransport()) as client:
+    async with scripted(script, say(GOOD)) as server, client_over(PoolTransport()) as client:
         first = await fetch(client, server.origin, content=content)
         assert (first.status, first.body) == (413, b"big")
         assert await fetch(client, server.origin) == SECOND
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("transport", [LeanTransport, httpx_own])
-async def test_large_bodies_both_ways_in_many_pieces(transport: type[LeanTransport]) -> None:
+@pytest.mark.parametrize("transport", [PoolTransport, httpx_own])
+async def test_large_bodies_both_ways_in_many_pieces(transport: type[PoolTransport]) -> None:
     content = bytes(range(256)) * 12_000
     sent: list[bytes] = []
 
@@ -191,11 +191,11 @@ CUT = ["a length", "chunks with extensions", "chunks with trailers", "102 and 10
 @pytest.mark.parametrize("name", CUT)
 async def test_wherever_the_network_cuts_the_result_is_the_same(name: str) -> None:
     wire = LEGAL[name]
-    whole, _, _ = await both(LeanTransport(), script_of(wire))
+    whole, _, _ = await both(PoolTransport(), script_of(wire))
     cuts = range(1, len(wire.data))
     scripts = [say(wire.data[:cut], wire.data[cut:], then=wire.then) for cut in cuts]
     scripts.append(say(*(wire.data[at : at + 1] for at in range(len(wire.data))), then=wire.then))
-    async with scripted(*scripts) as server, client_over(LeanTransport()) as client:
+    async with scripted(*scripts) as server, client_over(PoolTransport()) as client:
         for _ in scripts:
             assert await fetch(client, server.origin) == whole
         assert server.connections == (1 if wire.then == "keep" else len(scripts))

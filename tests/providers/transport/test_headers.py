@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.transport.headers import ResponseHeaders, joined
+from providers.transport.connection import ResponseHeaders, joined
 
 TOKEN = "!#$%&'*+-.^_`|~09azAZ"
 NAMES = st.one_of(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from providers.transport import ConnectFailed, Pool
-from providers.transport.names import Names
+from providers.transport.dial import Names
 from tests.kit.name_resolution import _LIMIT_S, FOUND, System
 from tests.kit.pool_calls import anyone, ask
 from tests.kit.scripted_server import GOOD, say, scripted, turns, until

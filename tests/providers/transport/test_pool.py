@@ -20,13 +20,13 @@ from providers.transport import (
     ConnectionBroken,
     NotAllowed,
     Pool,
-    PooledResponse,
+    PoolRequest,
     Recheck,
     TransportError,
 )
 from providers.transport import pool as module
 from tests.kit.name_resolution import Names
-from tests.kit.pool_calls import anyone, ask, send
+from tests.kit.pool_calls import Response, anyone, ask, request, send
 from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
@@ -37,7 +37,7 @@ def pool_of() -> Pool:
     return Pool(anyone)
 
 
-async def rest_of(response: PooledResponse) -> None:
+async def rest_of(response: Response) -> None:
     while await response.read():
         pass
 
@@ -62,7 +62,7 @@ async def test_a_request_is_written_once_and_as_it_is_said() -> None:
 
     async with scripted(script) as server:
         pool = pool_of()
-        response = await pool.send(server.origin, "POST", "/a?b=c", "X-Ä: \xe9\r\n", b"body", 5, None)
+        response = await request(pool, server.origin, "/a?b=c", "X-Ä: \xe9\r\n", b"body")
         host = server.origin.removeprefix("http://").encode()
         assert server.heads == [
             b"POST /a?b=c HTTP/1.1\r\nhost: " + host + b"\r\nX-\xc4: \xe9\r\ncontent-length: 4\r\n\r\n"
@@ -78,7 +78,7 @@ async def test_a_header_that_no_byte_stands_for_leaves_nothing_behind() -> None:
     async with scripted() as server:
         pool = pool_of()
         with pytest.raises(UnicodeEncodeError):
-            await pool.send(server.origin, "POST", "/", "x: 值\r\n", b"", 5, None)
+            await request(pool, server.origin, "/", "x: 值\r\n", b"")
         assert pool._open == 0
         await until(lambda: server.open == 0)
 
@@ -696,18 +696,6 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_the_wait_for_a_head_may_be_bounded() -> None:
-    async with scripted(hold(b"HTTP/1.1 100 Continue\r\n\r\n"), say(GOOD)) as server:
-        pool = pool_of()
-        with pytest.raises(TimeoutError):
-            await pool.send(server.origin, "POST", "/", "", b"", 5, None, 0.02)
-        assert pool._open == 0
-        response = await pool.send(server.origin, "POST", "/", "", b"", 5, None, 5)
-        assert await response.read() == b"good"
-        response.close()
-        await pool.aclose()
-
-
 # --- asked once more ------------------------------------------------------------------------------
 
 
@@ -720,7 +708,7 @@ async def test_a_connection_that_was_made_in_vain_is_kept_and_one_that_is_kept_i
             raise PermissionError
 
         async def open_one(recheck: Recheck | None) -> None:
-            connection = await pool.open(server.origin, b"GET / HTTP/1.1\r\n", b"", 5, None, recheck=recheck)
+            connection = await pool.open(PoolRequest(server.origin, b"GET / HTTP/1.1\r\n", b"", 5, None, recheck))
             pool.take_back(server.origin, connection)
 
         with pytest.raises(PermissionError):
@@ -732,5 +720,5 @@ async def test_a_connection_that_was_made_in_vain_is_kept_and_one_that_is_kept_i
         assert (server.connections, len(server.heads), len(asked), pool._open) == (1, 2, 1, 1)
         await pool.aclose()
     with pytest.raises(ConnectFailed):
-        await pool.open(server.origin, b"", b"", 5, None, recheck=no)
+        await pool.open(PoolRequest(server.origin, b"", b"", 5, None, no))
     assert (len(asked), pool._open) == (1, 0), "where none was made, nobody is asked"

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from providers.transport import ConnectFailed, Pool, lacks_room
-from providers.transport.race import first_socket
+from providers.transport.dial import first_socket
 from tests.kit.name_resolution import Names
 from tests.kit.pool_calls import anyone, ask
 

@@ -1,0 +1,1 @@
+"""A caller: authentication and headers, read once into one value."""

@@ -1,0 +1,182 @@
+"""Authenticate a request by its API key, and limit failed attempts by the address from which they come.
+
+A valid key is accepted even while wrong ones are limited: a client that sends wrong keys through an edge, or from a
+shared address, must not lock out the others there. The length of a key is what keeps it from being guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import math
+import re
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from gateway.api.errors import ApiError
+from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import AddressReport
+from gateway.policy.location.resolution import address_of
+from gateway.policy.location.trusted_edge import parse_peer
+
+_MAX_HEADER_BYTES = 64 * 1024
+_KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
+# Names that no web page can have: an address, a name without a dot, or one below a name that cannot be registered
+# (RFC 6761, sections 6.2 and 6.3; ICANN reserves `internal` for private use since 2024).
+_NO_PAGES_NAME = re.compile(
+    r"([a-z0-9_-]+|([^:]*\.)?(localhost|internal|test)\.?|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]*)?"
+)
+# Headers that a proxy adds.
+_FORWARDING = re.compile(
+    r"forwarded|x-forwarded-.*|x-real-ip|true-client-ip|via|cf-.*|cloudfront-viewer-.*|x-vercel-ip-.*|fastly-.*"
+    r"|x-appengine-.*|x-client-geo-.*|ali-.*|eo-client-.*|cdn-requestcountrycode|x-akamai-.*|x-country|x-nf-geo"
+    r"|cdn-loop|x-original-forwarded-for|(x-(cluster-)?)?client-ip|(wl-)?proxy-client-ip|x-envoy-.*|x-azure-.*"
+    r"|fly-.*|do-connecting-ip|x-amz-cf-.*|x-amzn-trace-id|x-cloud-trace-context|x-country-code|x-geo-.*"
+)
+
+
+def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | None:
+    """Return the client to which the key belongs, or None where the config asks for no keys; raises ApiError."""
+    if headers.header_bytes > _MAX_HEADER_BYTES:
+        raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
+    if headers.query and any(
+        name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
+    ):
+        raise _no_key("keys are not taken from the query, where they end up in logs: use `authorization: Bearer KEY`")
+    if config.demo:
+        return None
+    if not config.clients:
+        _only_from_here(config, headers)
+        return None
+    key = _key_of(headers)
+    client = config.clients.get(_hash(key))
+    if client is None and not key.isascii():
+        # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
+        client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
+    if client is None:
+        raise _no_key("this key is not known here: send one that this gateway's operator gave you, not a provider's")
+    return client
+
+
+def key_digest(config: ConfigVersion, headers: RequestHeaders) -> str:
+    """Return the digest of the caller's key; empty where the config asks for no keys. Raises ApiError as above."""
+    return _hash(_key_of(headers)) if config.clients and not config.demo else ""
+
+
+def _hash(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
+
+
+def _key_of(headers: RequestHeaders) -> bytes:
+    given = headers.headers.get(b"authorization", b"")
+    if given.startswith(b"Bearer ") and not headers.repeated and b"x-api-key" not in headers.headers:
+        # One key, as every client library sends it.
+        key = given[7:]
+        if key and key.isascii() and key == key.strip():
+            return key
+    return _sought_key(headers).encode("latin-1")
+
+
+def _sought_key(headers: RequestHeaders) -> str:
+    keys = set(headers.all(b"x-api-key")) - {""}
+    for value in headers.all(b"authorization"):
+        scheme, _, key = value.partition(" ")
+        if scheme.lower() != "bearer" or not (key := key.lstrip(" \t")):
+            raise _no_key("`authorization` must be `Bearer KEY`")
+        keys.add(key)
+    if not keys:
+        raise _no_key("no key was sent: use `authorization: Bearer KEY`")
+    if len(keys) > 1:
+        raise _no_key("two different keys were sent; send one")
+    return keys.pop()
+
+
+def _no_key(message: str) -> ApiError:
+    """Make a 401, which names the accepted scheme (RFC 9110, section 15.5.2)."""
+    return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+
+
+def _only_from_here(config: ConfigVersion, headers: RequestHeaders) -> None:
+    """Refuse what does not come from this machine itself: without client keys the gateway serves only that."""
+    address = parse_peer(headers.peer)
+    if address is None or not address.is_loopback:
+        raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
+    # A web page in a browser on this machine also comes from here, by its own name for this address (CWE-350).
+    host = headers.one(b"host")
+    if host is not None and not _NO_PAGES_NAME.fullmatch(host.lower()):
+        raise ApiError(
+            "permission_denied",
+            "this gateway has no client keys, so it serves its own machine only: call it by its address, such as "
+            "http://127.0.0.1, or add `clients` to the config",
+        )
+    edges = {header for edge in config.location.rules.edges for header in edge.headers}
+    names = (name.decode("latin-1") for name in headers.headers)
+    brought = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
+    if brought:
+        raise ApiError(
+            "permission_denied",
+            "this gateway has no client keys, so it serves its own machine only, and this request came through a "
+            f"proxy (it has {', '.join(brought)[:200]}): add `clients` to the config",
+        )
+
+
+MOST_FAILED_KEYS = 60
+"""The number of wrong keys from one address in a minute that can be mistakes. More are guesses."""
+_WINDOW_S = 60.0
+_MOST_ADDRESSES = 10_000
+# A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
+_IPV6_PREFIX = 64
+
+
+class FailedKeyLimiter:
+    """Counts the wrong keys of the last minute in this process. clock: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: dict[str, tuple[float, int]] = {}
+
+    def authenticate(self, config: ConfigVersion, headers: RequestHeaders) -> Client | None:
+        """Authenticate as `authenticate` does; raises ApiError (rate_limited) for one wrong key too many."""
+        try:
+            return authenticate(config, headers)
+        except ApiError as error:
+            if error.code == "invalid_api_key" and _brings_a_key(headers):
+                self._count(_address_of(config, headers))
+            raise
+
+    def _count(self, address: str) -> None:
+        """Count one wrong key; raises ApiError beyond the bound."""
+        now = self._clock()
+        since, count = self._wrong.get(address, (now, 0))
+        left_s = since + _WINDOW_S - now
+        if left_s <= 0:
+            since, count = now, 0
+        elif count >= MOST_FAILED_KEYS:
+            message = (
+                f"too many wrong keys came from this address: send one that is right, or wait {math.ceil(left_s)} s"
+            )
+            raise ApiError("rate_limited", message, retry_after_s=left_s) from None
+        if address not in self._wrong and len(self._wrong) >= _MOST_ADDRESSES:
+            self._forget(now)
+        self._wrong[address] = since, count + 1
+
+    def _forget(self, now: float) -> None:
+        kept = {address: held for address, held in self._wrong.items() if now - held[0] < _WINDOW_S}
+        # So many addresses in a minute say nothing about any of them: drop the oldest.
+        self._wrong = dict(list(kept.items())[-_MOST_ADDRESSES // 2 :])
+
+
+def _brings_a_key(headers: RequestHeaders) -> bool:
+    return b"authorization" in headers.headers or b"x-api-key" in headers.headers
+
+
+def _address_of(config: ConfigVersion, headers: RequestHeaders) -> str:
+    """Return the client's address where a trusted edge reports it, else the peer's."""
+    address = address_of(config, headers)
+    if isinstance(address, AddressReport):
+        return headers.peer or ""
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)

@@ -1,0 +1,158 @@
+"""Read all headers of a request once, into a `Caller` and a `RequestContext`, and remember the caller of a connection.
+
+The same bytes mean the same under the same config version. So for a request whose head the connection has seen before,
+the key is not hashed again and the location is not computed again. What belongs to the single request is never
+remembered: its id, its trace and its timeout. The memory ends with the connection, and a reload begins it anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+from collections.abc import Collection
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from gateway.api.caller.authentication import FailedKeyLimiter, authenticate, key_digest
+from gateway.api.connection import SameHead
+from gateway.model.caller import NONE_REPEATED, Caller, RequestContext, RequestHeaders, TraceContext
+from gateway.model.config_version import ConfigVersion
+from gateway.policy.location.resolution import location_key
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Unique over processes and time. It is drawn once, because asking the system for random bytes costs more than the rest
+# of an id.
+_PROCESS = f"req_{os.urandom(8).hex()}"
+_NUMBERS = itertools.count(1)
+# One caller is remembered for each connection: a client must not choose how much memory that takes.
+_MOST_REMEMBERED_BYTES = 2048
+# Later versions may be longer; their beginning is read as today's (section 3.2.4).
+_PARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+_MOST_STATE, _MOST_MEMBERS = 512, 32
+_SAMPLED = 1
+
+
+class KnownCaller(msgspec.Struct, frozen=True):
+    """What a config version made of a head: remembered for the next request of the connection with the same head.
+
+    Its location is one that gets answers, and its body is announced as JSON. The headers have the content length of the
+    first such request.
+    """
+
+    config: ConfigVersion
+    headers: RequestHeaders
+    caller: Caller
+
+
+def known_caller(head: SameHead | None, config: ConfigVersion) -> KnownCaller | None:
+    """Return what this config version has made of this head before, or None."""
+    known: KnownCaller | None = head.made if head is not None else None
+    return known if known is not None and known.config is config else None
+
+
+def remember_caller(head: SameHead | None, known: KnownCaller) -> None:
+    """Remember a caller for the next request with the same head, unless a lookup is needed or the head is large."""
+    if (
+        head is not None
+        and not known.config.location.needs_lookup
+        and known.headers.header_bytes <= _MOST_REMEMBERED_BYTES
+    ):
+        head.made = known
+
+
+def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedKeyLimiter | None = None) -> Caller:
+    """Authenticate a request and read everything that its headers say of the caller.
+
+    Args:
+        limiter: Counts failed keys; None for a request that it has counted already.
+
+    Raises:
+        ApiError: There is no valid key, or too many failed ones came from this address.
+    """
+    client = authenticate(config, headers) if limiter is None else limiter.authenticate(config, headers)
+    # Most requests have none of these headers, and a look-up costs less than a call.
+    names = headers.headers
+    return Caller(
+        client,
+        key_digest(config, headers) if config.recipients else "",
+        location_key(config, client, headers),
+        headers.header_bytes,
+        headers.one(b"accept-language") if b"accept-language" in names else None,
+        headers.values(b"x-gateway-user") if b"x-gateway-user" in names else (),
+        headers.all(b"x-gateway-consent") if b"x-gateway-consent" in names else (),
+    )
+
+
+def read_context(config: ConfigVersion, headers: RequestHeaders) -> RequestContext:
+    """Read what belongs to this single request. A new id and trace are drawn where the client sent none."""
+    names = headers.headers
+    trace = trace_of(headers) if b"traceparent" in names else None
+    if trace is None and config.exporters:
+        trace = begin_trace()
+    timeout = headers.all(b"x-gateway-timeout-ms") if b"x-gateway-timeout-ms" in names else ()
+    return RequestContext(request_id_of(headers), trace, timeout)
+
+
+def headers_of(scope: Any) -> RequestHeaders:
+    """Return the headers of an ASGI scope."""
+    pairs: Collection[tuple[bytes, bytes]] = scope["headers"]
+    headers: dict[bytes, bytes] = dict(pairs)
+    if len(headers) == len(pairs):
+        repeated, size = NONE_REPEATED, len(b"".join([*headers, *headers.values()]))
+    else:
+        repeated, size = _repeated(pairs), len(b"".join(chain.from_iterable(pairs)))
+    client, query = scope.get("client"), scope.get("query_string")
+    return RequestHeaders(
+        headers, size, client[0] if client else None, query.decode("latin-1") if query else "", repeated
+    )
+
+
+def _repeated(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: tuple(held) for name, held in values.items() if len(held) > 1}
+
+
+def request_id_of(headers: RequestHeaders) -> str:
+    """Return the client's `x-request-id` if it is well-formed, else a new id."""
+    if b"x-request-id" in headers.headers:
+        given = headers.one(b"x-request-id")
+        if given and _SANE_ID.fullmatch(given):
+            return given
+    return _PROCESS + str(next(_NUMBERS))
+
+
+def trace_of(headers: RequestHeaders) -> TraceContext | None:
+    """Read `traceparent` and `tracestate` (W3C Trace Context, Recommendation of 2021-11-23, sections 3.2 and 3.3).
+
+    None if they are missing or malformed: a broken header of a proxy must not cost a client its answer (section 3.2).
+    """
+    if b"traceparent" not in headers.headers or b"traceparent" in headers.repeated:
+        return None
+    parent = _PARENT.fullmatch(headers.one(b"traceparent") or "")
+    if parent is None or (parent[1] == "00" and parent[5] is not None):
+        return None
+    sampled = bool(int(parent[4], 16) & _SAMPLED)
+    return TraceContext(parent[2], parent[3], sampled, _state_of(headers))
+
+
+def begin_trace() -> TraceContext:
+    """Return a trace that begins here. Its id has to be unique, and may be guessed."""
+    return TraceContext(f"{random.getrandbits(128) or 1:032x}")
+
+
+def _state_of(headers: RequestHeaders) -> str:
+    """Return `tracestate`; empty if it is malformed, or longer than a receiver must accept."""
+    text = ",".join(headers.all(b"tracestate"))
+    if not text or len(text) > _MOST_STATE:
+        return ""
+    members = [member for part in text.split(",") if (member := part.strip(" \t"))]
+    keys = {member.partition("=")[0] for member in members}
+    sound = len(keys) == len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    return ",".join(members) if sound else ""

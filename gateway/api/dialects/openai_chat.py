@@ -1,0 +1,331 @@
+"""Answers and stream events in the form of OpenAI's chat completions, with the labels of a region.
+
+A stream is one line of JSON per event, and `[DONE]` after a whole answer only. The first chunk of each choice has the
+role, and choices begin in the order of their indexes. The finish chunk has an empty delta. Usage comes last, without
+choices, if it was asked for. A failure is one last event with an `error` object and no `[DONE]`.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import orjson
+
+from gateway.api.errors import ApiError, encode_error
+from gateway.model.record import Record, Resumed
+from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    AnnotationsDelta,
+    ChatCompletion,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.codec import encode_completion
+from providers.codec.answer import OUTWARD_FINISH, encode_usage
+from providers.codec.call_ids import join_call_id
+from providers.json_values import dumps_texts
+
+DONE = b"data: [DONE]\n\n"
+
+
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, request_id: str) -> dict[str, object]:
+    """Return the body of a whole answer. The gateway's own additions are in `x_gateway`."""
+    raw: list[str] = []
+    for choice in completion.choices:
+        if choice.finish_reason == "other" and choice.raw_finish_reason:
+            raw.append(choice.raw_finish_reason)
+    labelling = style.labelling
+    if labelling is None and not raw:
+        return encode_completion(completion, style.shown_model)
+    extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
+    if labelling is not None:
+        labelled = label_completion(completion, labelling)
+        integrity = integrity_of(labelled) if labelling.has_integrity else ""
+        extras["labels"] = marks(labelling, request_id, integrity, in_content=labelled is not completion)
+        completion = labelled
+    body = encode_completion(completion, style.shown_model)
+    return {**body, "x_gateway": extras}
+
+
+def encode_stream_error(error: ApiError) -> bytes:
+    """Return the last event of a stream that failed."""
+    return b"data: " + orjson.dumps(encode_error(error)) + b"\n\n"
+
+
+def encoder_for(style: AnswerStyle, record: Record) -> ChunkEncoder:
+    """Return the encoder for the stream of a request."""
+    if style.labelling is None:
+        return ChunkEncoder(style, f"chatcmpl-{record.request_id}", record)
+    return LabelledEncoder(style, style.labelling, record.request_id, record)
+
+
+class ChunkEncoder:
+    """Encodes the stream of one client.
+
+    Attributes:
+        usage: The usage of the answer, once it has passed.
+        failed: The failure that ended the stream, once it has passed.
+        finished: Whether the end of a whole answer has passed.
+    """
+
+    def __init__(self, style: AnswerStyle, fallback_id: str, record: Record | None = None) -> None:
+        """Make it for one stream.
+
+        Args:
+            style: What is shown of the answer.
+            fallback_id: The id of an answer to which its provider gave none.
+            record: The record of the request, which knows whether its answer was resumed.
+        """
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self._record = record
+        self._include_usage = style.include_usage
+        self._choices = style.choices
+        self._fallback_id = fallback_id
+        self._model = style.shown_model
+        # A chunk's bytes before and after its choices; and those around a further text of choice 0.
+        self._head = b""
+        # If the head describes the provider's setup: the head without it, for the model that resumes the answer.
+        self._frame: dict[str, object] | None = None
+        self._end = b'],"usage":null}\n\n' if style.include_usage else b"]}\n\n"
+        self._text_head = self._text_tail = b""
+        self._started: set[int] = set()
+        # Choices that have their role already, because one with a higher index began before them.
+        self._introduced: set[int] = set()
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """Return the bytes of a batch; empty if there is nothing to show."""
+        if self._frame is not None and self._resumed() is not None:
+            # Another model resumes the answer, and its setup differs.
+            self._begin(self._frame)
+            self._frame = None
+        if len(events) == 1:
+            return self._encode(events[0])
+        written: list[bytes] = []
+        texts: list[str] = []
+        for event in events:
+            if type(event) is TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
+                texts.append(event.text)
+                continue
+            if texts:
+                written.append(self._texts(texts))
+                texts = []
+            written.append(self._encode(event))
+        if texts:
+            written.append(self._texts(texts))
+        return b"".join(written)
+
+    def lone_text(self, text: bytes) -> bytes:
+        """Return the chunk of one more text of choice 0, given as the inside of a JSON string.
+
+        Empty if this text would change what comes after it; then it must come as an event.
+        """
+        return self._text_head + text + self._text_tail if 0 in self._started else b""
+
+    def _texts(self, texts: list[str]) -> bytes:
+        """Return a chunk for each further text of choice 0."""
+        return self._text_head + dumps_texts(texts, self._text_tail + self._text_head) + self._text_tail
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextDelta():
+                if event.choice == 0 and event.logprobs is None and 0 in self._started:
+                    return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
+                return self._delta(event.choice, {"content": event.text}, event.logprobs)
+            case TextRun():
+                return self._text_run(event.pieces)
+            case Opened():
+                self._open(event)
+                return b""
+            case ChoiceFinish():
+                return self._finish(event)
+            case UsageReport():
+                self.usage = event.usage
+                return self._usage(event.usage) if self._include_usage else b""
+            case Finished():
+                self.finished = True
+                return DONE
+            case ReasoningDelta():
+                return self._delta(event.choice, {"reasoning_content": event.text})
+            case RefusalDelta():
+                return self._delta(event.choice, {"refusal": event.text})
+            case AnnotationsDelta():
+                return self._delta(event.choice, {"annotations": event.annotations})
+            case ToolCallDelta():
+                return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
+            case Failed():
+                self.failed, self.usage = event, self.usage or event.usage
+                return encode_stream_error(ApiError("stream_interrupted", event.failure.message))
+            case Heartbeat():
+                return b""
+            case _:
+                assert_never(event)
+
+    def _open(self, event: Opened) -> None:
+        head: dict[str, object] = {
+            "id": event.id or self._fallback_id,
+            "object": "chat.completion.chunk",
+            "created": event.created,
+            "model": self._model or event.model,
+        }
+        # If the model is hidden, hide everything else that can identify the provider.
+        if self._model is None and (event.service_tier is not None or event.system_fingerprint is not None):
+            self._frame, head = head, dict(head)
+            if event.service_tier is not None:
+                head["service_tier"] = event.service_tier
+            if event.system_fingerprint is not None:
+                head["system_fingerprint"] = event.system_fingerprint
+        self._begin(head)
+
+    def _begin(self, head: dict[str, object]) -> None:
+        """Let all chunks begin with this head from now on."""
+        self._head = b'data: %b,"choices":[' % orjson.dumps(head)[:-1]
+        self._text_head = self._head + b'{"index":0,"delta":{"content":"'
+        self._text_tail = b'"},"logprobs":null,"finish_reason":null}' + self._end
+
+    def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        head, tail = self._text_head, self._text_tail
+        if 0 not in self._started:
+            first = self._delta(0, {"content": orjson.loads(b'"' + pieces[0] + b'"')})
+            return first + self._text_run(pieces[1:]) if len(pieces) > 1 else first
+        # Add the ends to the first and the last text: adding them to the joined bytes would copy these twice.
+        parts = [*pieces]
+        parts[0] = head + parts[0]
+        parts[-1] += tail
+        return (tail + head).join(parts)
+
+    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
+        """Return a chunk with these encoded choices."""
+        if extras is None and usage is None:
+            return self._head + choices + self._end
+        tail = b"" if usage is None else b',"usage":' + orjson.dumps(encode_usage(usage))
+        if extras is not None:
+            tail += b',"x_gateway":' + orjson.dumps(extras)
+        if usage is None and self._include_usage:
+            tail += b',"usage":null'
+        return b"%b%b]%b}\n\n" % (self._head, choices, tail)
+
+    def _delta(self, choice: int, delta: dict[str, object], logprobs: object = None) -> bytes:
+        before = b""
+        if choice not in self._started:
+            before = self._introduce_lower(choice) if choice and self._choices > 1 else b""
+            self._started.add(choice)
+            if choice not in self._introduced:
+                delta = {"role": "assistant", **delta}
+        body: dict[str, object] = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        return before + self._chunk(orjson.dumps(body))
+
+    def _introduce_lower(self, choice: int) -> bytes:
+        """Return the role chunks of choices with a lower index that have not begun.
+
+        OpenAI's own clients append a new choice to their list whatever its index. In another order they mix up the
+        answers, or raise.
+        """
+        silent = [lower for lower in range(min(choice, self._choices)) if lower not in self._started | self._introduced]
+        self._introduced.update(silent)
+        delta = {"role": "assistant"}
+        bodies = ({"index": lower, "delta": delta, "logprobs": None, "finish_reason": None} for lower in silent)
+        return b"".join(self._chunk(orjson.dumps(body)) for body in bodies)
+
+    def _finish(self, event: ChoiceFinish) -> bytes:
+        role = b""
+        if event.choice not in self._started:
+            self._started.add(event.choice)
+            role = b'"content":""' if event.choice in self._introduced else b'"role":"assistant","content":""'
+        reason = OUTWARD_FINISH[event.reason].encode()
+        body = b'{"index":%d,"delta":{%b},"logprobs":null,"finish_reason":"%b"}' % (event.choice, role, reason)
+        extras: dict[str, object] = {}
+        if event.reason == "other" and event.raw:
+            extras["finish_reason"] = event.raw
+        if (resumed := self._resumed()) is not None:
+            extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
+        return self._chunk(body, extras or None)
+
+    def _usage(self, usage: Usage) -> bytes:
+        resumed = self._resumed()
+        is_estimated = resumed is not None and resumed.usage_is_estimated
+        return self._chunk(b"", {"usage": "estimated"} if is_estimated else None, usage)
+
+    def _resumed(self) -> Resumed | None:
+        return self._record.resumed if self._record is not None else None
+
+
+def _tool_call(event: ToolCallDelta) -> dict[str, object]:
+    if event.id is None:
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {
+        "index": event.index,
+        "id": join_call_id(event.id, event.signature),
+        "type": "function",
+        "function": {"name": event.name, "arguments": event.arguments},
+    }
+
+
+class LabelledEncoder(ChunkEncoder):
+    """Encodes a stream with labels: visible words before the first text of each choice, and marks on two chunks.
+
+    The marks are on the first chunk and on the chunk that ends the last choice, where the integrity value is known. An
+    answer that breaks off has no integrity value.
+    """
+
+    def __init__(self, style: AnswerStyle, labelling: Labelling, produce_id: str, record: Record | None = None) -> None:
+        """`produce_id`: the number of the answer in its marks."""
+        super().__init__(style, f"chatcmpl-{produce_id}", record)
+        self._labelling = labelling
+        self._produce_id = produce_id
+        self._prefixer = Prefixer(labelling.prefix)
+        self._integrity = Integrity() if labelling.has_integrity else None
+        # The choices that have ended, maybe fewer than were asked for; and whether all that have begun have ended.
+        self._ended: set[int] = set()
+        self._has_ended = False
+        self._is_mark_due = False
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """See ChunkEncoder."""
+        return super().encode(tuple(self._prefixer.add(events)))
+
+    def lone_text(self, text: bytes) -> bytes:
+        """Return nothing: words may be due before a text, and each text counts for the integrity value."""
+        return b""
+
+    def _texts(self, texts: list[str]) -> bytes:
+        if self._integrity is not None:
+            self._integrity.add("".join(texts))
+        return super()._texts(texts)
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextDelta(text, choice) if self._integrity is not None:
+                self._integrity.add(text, choice)
+            case TextRun(pieces) if self._integrity is not None:
+                self._integrity.add(orjson.loads(b'"' + b"".join(pieces) + b'"'))
+            case ChoiceFinish():
+                self._ended.add(event.choice)
+                self._has_ended = self._started <= self._ended
+                self._is_mark_due = self._is_mark_due or self._has_ended
+            case Opened():
+                opened = super()._encode(event)
+                self._is_mark_due = True
+                return opened
+        return super()._encode(event)
+
+    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
+        if self._is_mark_due:
+            self._is_mark_due = False
+            integrity = self._integrity.value if self._has_ended and self._integrity is not None else ""
+            labels = marks(self._labelling, self._produce_id, integrity, in_content=self._prefixer.shown)
+            extras = {**(extras or {}), "labels": labels}
+        return super()._chunk(choices, extras, usage)

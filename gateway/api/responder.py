@@ -1,0 +1,313 @@
+"""Write the answer or the error of one chat request to its client: one writer for a whole answer, one for a stream.
+
+Both writers first try to write everything at once, which needs no wait and no further task switch. An error is a
+response of its own, or the last event of a stream that has begun.
+
+Comments fill the silence of a provider within a stream, so that no proxy between the gateway and the client closes the
+connection. A comment is not an event (HTML standard, section 9.2.6): clients skip it. It stands between two events and
+before the last one, and it never counts as a sign of life of the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from traceback import extract_tb
+from typing import Any
+
+import orjson
+
+from gateway.api.body import drain
+from gateway.api.connection import CONNECTION, NOT_TAKEN, ClientConnection
+from gateway.api.dialects.openai_chat import ChunkEncoder, encode_answer, encode_stream_error, encoder_for
+from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.response_headers import pairs_of, response_lines
+from gateway.execution.answer_stream import AnswerStream
+from gateway.execution.deadline import Deadline
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle, ErrorStyle
+from gateway.usage.client_limits import LimitReached
+from providers.chat import ChatCompletion
+
+Receive = Callable[[], Any]
+Send = Callable[[Any], Any]
+COMMENT = b": keep-alive\n\n"
+_NO_EXTENSIONS: Mapping[str, Any] = {}
+_AT_ONCE_BYTES = 64 * 1024
+"""The server takes so much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger answer is
+sent by itself, and waits."""
+_LAST_EVENT_S = 1.0
+"""What a client gets beyond the request's time to take the last of its answer, such as the error that ends it."""
+_STOPPED = "this gateway was stopped before the answer was complete"
+_JSON_LINE = b"content-type: application/json"
+_STREAM_LINES = (
+    b"content-type: text/event-stream; charset=utf-8",
+    b"cache-control: no-cache",
+    b"x-accel-buffering: no",
+)
+
+
+class Responder:
+    """Writes to the client of one request.
+
+    Attributes:
+        connection: The client's connection, if the server is ours.
+        cycle: The request on that connection.
+    """
+
+    _head_sent = False
+    _is_stream = False
+
+    def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
+        self._receive = receive
+        self._send = send
+        self._record = record
+        extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
+        connection: ClientConnection | None = extensions.get(CONNECTION)
+        self.connection = connection
+        cycle = self.cycle = connection.cycle if connection is not None else None
+        # If something wraps `send`, as CORS does, it must see the head of the answer: then nothing is written directly.
+        self._direct = cycle if cycle is not None and cycle.send == send else None
+
+    def respond_whole(
+        self, completion: ChatCompletion, style: AnswerStyle, deadline: Deadline, limit_s: float
+    ) -> Awaitable[None] | None:
+        """Encode a whole answer, and write it at once if the client takes it without a wait.
+
+        Args:
+            completion: The answer. It is not held by what is returned.
+            style: How it is shown.
+            deadline: The time of the request.
+            limit_s: How long the client may take, from now on.
+
+        Returns:
+            What writes the answer, or None if it is written.
+        """
+        record = self._record
+        record.status = 200
+        record.count(completion.usage)
+        if not completion.id:
+            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
+        body = orjson.dumps(encode_answer(completion, style, record.request_id))
+        if self._direct is not None and self._direct.respond([_JSON_LINE, *response_lines(record)], body):
+            self._head_sent = True
+            return None
+        return self._write_within(deadline, limit_s, self._write_response(200, body))
+
+    def respond_stream(self, stream: AnswerStream, style: AnswerStyle, deadline: Deadline) -> Awaitable[None] | None:
+        """Encode a stream, and write it at once if all of it is here and the client takes it without a wait.
+
+        Args:
+            stream: The answer.
+            style: How it is shown.
+            deadline: The time of the request, which the client may use up.
+
+        Returns:
+            What writes the stream, or None if it is written.
+        """
+        tap = stream.text_tap()
+        events = tap.whole_events() if tap is not None else ()
+        if events and self._direct is not None:
+            encoder = encoder_for(style, self._record)
+            data = encoder.encode(events)
+            self._record.status = 200
+            if self._direct.respond_stream([*_STREAM_LINES, *response_lines(self._record)], data):
+                self._head_sent = True
+                self._record.count(encoder.usage)
+                return None
+        return self._write_within(deadline, deadline.left_s(committed=True), self._write_stream(stream, style))
+
+    async def _write_within(self, deadline: Deadline, limit_s: float, writing: Awaitable[None]) -> None:
+        try:
+            with deadline.limit(limit_s + _LAST_EVENT_S):
+                await writing
+        except TimeoutError:
+            await self._cut_off()
+
+    async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
+        """Write events as they come. The client's pace becomes the provider's pace."""
+        record, cycle = self._record, self.cycle
+        record.status = 200
+        self._is_stream = True
+        encoder = encoder_for(style, record)
+        keep_alive: KeepAlive | None = None
+        try:
+            lines = [*_STREAM_LINES, *response_lines(record)]
+            if self._direct is not None and self._direct.begin(lines):
+                self._head_sent = True
+            else:
+                await self._start(200, pairs_of(lines))
+            async for events in stream:
+                data = encoder.encode(events)
+                if encoder.finished or encoder.failed is not None:
+                    if keep_alive is not None:
+                        keep_alive.stop()
+                elif keep_alive is None:
+                    keep_alive = KeepAlive(style.keep_alive_s, self._send)
+                    self._tap_texts(stream, encoder, keep_alive)
+                if data:
+                    if keep_alive is not None:
+                        keep_alive.is_silent = False
+                    if cycle is None or not cycle.write(data):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            if keep_alive is not None:
+                keep_alive.stop()
+            await stream.close()
+        record.count(encoder.usage)
+        if encoder.failed is not None:
+            record.outcome, record.code = "interrupted", "stream_interrupted"
+            record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+        if cycle is None or not cycle.finish():
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _tap_texts(self, stream: AnswerStream, encoder: ChunkEncoder, keep_alive: KeepAlive) -> None:
+        """Write a text that arrives by itself directly, while the stream's next events are waited for."""
+        cycle, tap = self.cycle, stream.text_tap()
+        if cycle is None or tap is None:
+            return
+        lone_text, write = encoder.lone_text, cycle.write
+
+        def take_text(text: bytes) -> bool:
+            if not (data := lone_text(text)) or not write(data):
+                return False
+            keep_alive.is_silent = False
+            return True
+
+        tap.pass_texts_to(take_text)
+
+    async def _cut_off(self) -> None:
+        """Cut the connection of a client that is there and takes nothing. Its time is over, and it cannot be told."""
+        self._record.outcome, self._record.detail = "cancelled", NOT_TAKEN
+        if self.connection is not None:
+            self.connection.cut()
+            # The connection is lost in the next turn of the loop.
+            await asyncio.sleep(0)
+
+    async def stop(self, style: ErrorStyle, *, can_continue: bool) -> None:
+        """Report that the gateway stops before the request has ended, unless a whole answer is already on its way."""
+        if self._is_stream or not self._head_sent:
+            code = "stream_interrupted" if self._is_stream else "overloaded"
+            await self.fail(ApiError(code, _STOPPED, retry_after_s=1), style, can_continue=can_continue)
+
+    async def fail(self, error: Exception, style: ErrorStyle, *, can_continue: bool) -> None:
+        """Report an error: as a response, or inside a stream that has begun.
+
+        Args:
+            error: What was raised.
+            style: How it is shown.
+            can_continue: The connection can serve another request, because the body is read, or short enough to skip.
+        """
+        shown = from_domain(error, self._record.attempts)
+        self._note(shown, error)
+        if not style.quotes_provider:
+            shown = from_domain(error, self._record.attempts, quoting=False)
+        if style.refusals is not None and shown.code in style.refusals:
+            shown = replace(shown, message=style.refusals[shown.code])
+        if self._head_sent:
+            self._record.outcome, self._record.status = "interrupted", 200
+            data = encode_stream_error(ApiError("stream_interrupted", shown.message))
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            return
+        headers = {**shown.headers, **blocking_link(shown, style.blocked_by)}
+        if shown.retry_after_s is not None:
+            headers["retry-after"] = whole_seconds(shown.retry_after_s)
+        body = orjson.dumps(encode_error(shown))
+        # A client at the wrong cell has nothing more to send here: no further byte of its prompt is to come.
+        if can_continue and shown.status != STATUS["wrong_cell"]:
+            await self._write_response(shown.status, body, headers)
+        else:
+            await self._write_last_response(shown.status, body, headers)
+
+    def _note(self, shown: ApiError, error: Exception) -> None:
+        record = self._record
+        record.status, record.code = shown.status, shown.code
+        if shown.code == "internal_error":
+            record.outcome, record.detail = "internal_error", _origin_of(error)
+        else:
+            record.outcome = "failed" if _is_failure(shown, error) else "refused"
+            record.detail = shown.message
+
+    async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
+        """Write a response after which the connection goes on. The end of a large one waits for the client."""
+        await self._start(status, self._json_headers(body, more))
+        if len(body) > _AT_ONCE_BYTES:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _write_last_response(self, status: int, body: bytes, more: Mapping[str, str]) -> None:
+        """Write a response and close the connection, on which an unread body may still arrive."""
+        await self._start(status, [*self._json_headers(body, more), (b"connection", b"close")])
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        # The response leaves first. Then the rest of the body is read, so that no reset overtakes the response.
+        await drain(self._receive)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _json_headers(self, body: bytes, more: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+        headers = pairs_of([_JSON_LINE, *response_lines(self._record), b"content-length: %d" % len(body)])
+        if more:
+            headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
+        return headers
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._head_sent = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+class KeepAlive:
+    """Comments into the silence of one stream. It checks twice within `silence_s` whether anything was sent.
+
+    The writer sets `is_silent` to False when it sends something, and calls `stop` before it sends the last of it.
+    """
+
+    __slots__ = ("_comment", "_half_s", "_loop", "_send", "_timer", "is_silent")
+
+    def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]]) -> None:
+        """With a `silence_s` of 0 no comment is sent."""
+        self.is_silent = False
+        self._half_s = silence_s / 2
+        self._send = send
+        self._comment: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if silence_s:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self._half_s, self._look)
+
+    def _look(self) -> None:
+        # One comment that waits for a slow reader is enough: what is before it keeps that connection busy.
+        if self.is_silent and (self._comment is None or self._comment.done()):
+            self._comment = self._loop.create_task(self._send_comment())
+        self.is_silent = True
+        self._timer = self._loop.call_later(self._half_s, self._look)
+
+    async def _send_comment(self) -> None:
+        await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+
+    def stop(self) -> None:
+        """Send no comment from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._comment is not None:
+            self._comment.cancel()
+            self._comment = None
+
+
+def _is_failure(shown: ApiError, error: Exception) -> bool:
+    """Whether the error is a failure that an operator should see.
+
+    A wrong request is not, wherever it was found to be wrong. If no deployment was asked because all are unavailable,
+    that is the outage that earlier failures have caused. A limit of a client is not a failure either.
+    """
+    is_own_limit = error is shown or isinstance(error, LimitReached)
+    return shown.status >= 500 or (shown.code == "rate_limited" and not is_own_limit)
+
+
+def _origin_of(error: Exception) -> str:
+    """Return the type of an internal error and where it was raised. Its message may quote the request."""
+    frames = extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{place}"

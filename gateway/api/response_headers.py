@@ -1,0 +1,89 @@
+"""The headers of every answer of ours: who answered, from which region, by which table."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+
+from gateway.model.record import Allowance, Record
+
+
+def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    """OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", read in November 2026)."""
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % allowance.limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % allowance.remaining),
+        (b"x-ratelimit-reset-requests", _duration(allowance.full_s).encode()),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it, which is as Go does: 0s, 12ms, 8.64s, 1m0s."""
+    milliseconds = math.ceil(seconds * 1000)
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    text = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".")
+    return f"{minutes}m{text}s" if minutes else f"{text}s"
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Header lines as ASGI wants them."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+def response_lines(record: Record) -> list[bytes]:
+    """What is known of the request so far: each header as it is written, without its end."""
+    location = record.location
+    why = region = None
+    if location is not None:
+        why = location.why
+        if location.region is not None:
+            region = location.region.name
+    lines = [
+        ("x-request-id: " + record.request_id).encode(),
+        *_who_answered(record.table, why, region, record.deployment, len(record.attempts)),
+    ]
+    if record.allowance is not None:
+        lines += map(b": ".join, allowance_headers(record.allowance))
+    if record.dropped:
+        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
+        lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
+    if record.labels:
+        lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
+    took_s = record.first_s
+    if took_s is None and record.attempts:
+        took_s = time.monotonic() - record.started_at  # nobody has answered: the time until that was known
+    if took_s is not None:
+        provider_s, own_s = 0.0, took_s
+        for attempt in record.attempts:
+            provider_s = attempt.duration_s
+            own_s -= provider_s
+        lines.append(
+            b"server-timing: provider;dur=%.1f, gateway;dur=%.1f"
+            % (provider_s * 1000, own_s * 1000 if own_s > 0 else 0.0)
+        )
+        # What OpenAI calls the same, for those who look there: the whole of it.
+        lines.append(b"openai-processing-ms: %d" % (took_s * 1000))
+    return lines
+
+
+@lru_cache(maxsize=4096)
+def _who_answered(
+    table: str, why: str | None, region: str | None, deployment: str | None, attempts: int
+) -> tuple[bytes, ...]:
+    """The part that is the same for most requests of one place."""
+    known = {
+        "x-gateway-table": table,
+        "x-gateway-why": why,
+        "x-gateway-region": region,
+        "x-gateway-deployment": deployment,
+        "x-gateway-attempts": str(attempts) if attempts else None,
+    }
+    return tuple(f"{name}: {value}".encode() for name, value in known.items() if value is not None)

@@ -1,0 +1,317 @@
+"""A provider's stream after its first real event: bounded silence, bounded time, and always one terminal event.
+
+A failure before the first real event is an ordinary failure, which is retried or failed over. After it bytes have gone
+to the client, so every ending is an event: `Finished` for a whole answer, `Failed` for anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from gateway.execution.deadline import Deadline, TimeLimit
+from gateway.execution.transport import Body
+from providers.adapter import StreamParser
+from providers.chat import (
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.streaming import has_shortcuts
+from providers.transport import Tap
+
+TakeText = Callable[[bytes], bool]
+"""Writes the inside of a JSON string, more text of choice 0, to the client. Returns False if it cannot; then nothing
+has changed, and the text comes as an event."""
+
+_TAIL_S = 0.1
+_TERMINAL = (Finished, Failed)
+_REAL = frozenset({TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed})
+_STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
+_ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
+_OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
+
+
+class TextTap(Protocol):
+    """The fast path of a stream: its text reaches the client without passing the stream's reader as events.
+
+    Most events of a slow stream are single texts. A turn of the loop for the reader costs more than all work on one.
+    """
+
+    def pass_texts_to(self, take_text: TakeText) -> None:
+        """From now on, offer each text that arrives by itself to `take_text`. A text that it takes is not an event."""
+        ...
+
+    def whole_events(self) -> tuple[StreamEvent, ...]:
+        """Return all events of a stream that arrived at once and has given its connection back, or an empty tuple.
+
+        The reader of such a stream need not iterate over it.
+        """
+        ...
+
+
+class AnswerStream(Protocol):
+    """An answer that has begun: batches of events. The last batch ends with the terminal event."""
+
+    def __aiter__(self) -> AnswerStream: ...
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """Return the next batch."""
+        ...
+
+    def text_tap(self) -> TextTap | None:
+        """Return the fast path of this stream; None if each event must pass through the stream.
+
+        Deliberately without a default: a wrapper that must see each event and inherited a delegating default would
+        see nothing.
+        """
+        ...
+
+    def tell(self, told: Callable[[Failure | None], None]) -> None:
+        """Call `told` when the outcome is known, as `LiveStream.tell` does."""
+        ...
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Call `let_go` when the provider's connection is released, as `LiveStream.hold` does."""
+        ...
+
+    async def close(self) -> None:
+        """Release the provider's connection."""
+        ...
+
+
+class LiveStream:
+    """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection."""
+
+    def __init__(
+        self,
+        reply: Body,
+        parser: StreamParser,
+        deadline: Deadline,
+        idle_s: float,
+        redact: Callable[[Failure], Failure],
+        choices: int = 1,
+    ) -> None:
+        """`choices`: how many were asked for. After the finish of one of several, another may still be generated."""
+        self._reply = reply
+        self._parser = parser
+        self._shortcuts = parser if has_shortcuts(parser) else None
+        self._deadline = deadline
+        self._idle_s = idle_s
+        self._redact = redact
+        self._is_single = choices == 1
+        self._limit: TimeLimit | None = None
+        self._heard_at = 0.0
+        # Reads in a row that brought no more of an answer whose only choice has ended, with the read of the finish.
+        self._idle_reads = 0
+        self._tap: Tap | None = None
+        self._first: tuple[StreamEvent, ...] = ()
+        self._last: tuple[StreamEvent, ...] | None = None
+        self._ended = self._has_tail = self._closed = False
+        self._told: Callable[[Failure | None], None] | None = None
+        self._let_go: Callable[[], None] | None = None
+
+    def text_tap(self) -> TextTap | None:
+        """Return this stream, which is its own fast path."""
+        return self
+
+    def pass_texts_to(self, take_text: TakeText) -> None:
+        """See TextTap. A parser that cannot recognise such a text gets every piece."""
+        read_text = self._shortcuts.text_reader() if self._shortcuts is not None else None
+        if read_text is None:
+            return
+        clock = self._deadline.clock
+
+        def tap(data: bytes) -> bool:
+            text = read_text(data)
+            if text is None or not take_text(text):
+                return False
+            self._heard_at = clock()
+            return True
+
+        self._tap = tap
+
+    def whole_events(self) -> tuple[StreamEvent, ...]:
+        """See TextTap."""
+        return self._first if self._closed else ()
+
+    def _is_complete(self) -> bool:
+        """Whether only the end of the answer is missing, as far as the parser can say."""
+        return self._shortcuts is not None and self._shortcuts.is_complete()
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Call `let_go` when the provider's connection is released, however the stream ends."""
+        if self._closed:
+            let_go()
+        else:
+            self._let_go = let_go
+
+    def tell(self, told: Callable[[Failure | None], None]) -> None:
+        """Call `told` once the answer is whole (None) or the provider has broken it off; otherwise never."""
+        if self._ended:
+            told(None)
+        else:
+            self._told = told
+
+    def _left_s(self) -> float:
+        """Return how long the current read may still take."""
+        return min(self._heard_at + self._idle_s, self._deadline.total_at) - self._deadline.clock()
+
+    def _tell(self, failure: Failure | None) -> None:
+        if self._told is not None:
+            self._told(failure)
+
+    async def begin(self) -> None:
+        """Wait for the first real event; raises ProviderFailed if the stream fails before it."""
+        while True:
+            try:
+                events = self._take(await self._reply.read())
+            except ProviderFailed:
+                if not self._ends_well():
+                    raise
+                return
+            kinds = {*map(type, events)}
+            if Heartbeat in kinds:
+                events = tuple([event for event in events if not isinstance(event, Heartbeat)])
+            self._first += events
+            # A finish is held back until the end mark. It is a real event all the same, so do not wait for the mark.
+            if not _REAL.isdisjoint(kinds) or self._is_complete():
+                break
+        # Look at all events together: a burst may bring the whole answer.
+        if Failed in kinds:
+            # The client has seen nothing yet, so the events before the failure in the same bytes are dropped.
+            raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
+        if self._reply.is_read and (self._ended or self._ends_well()):
+            self._has_tail = False
+            await self._reply.close()
+            self._closed = True
+
+    def _take(self, chunk: bytes) -> tuple[StreamEvent, ...]:
+        if not chunk:
+            return self._finish()
+        events = self._parser.feed(chunk)
+        if events and isinstance(events[-1], _TERMINAL):
+            self._ended = True
+            self._has_tail = isinstance(events[-1], Finished)
+        return events
+
+    def _ends_well(self) -> bool:
+        """Whether an answer of which nothing more comes is whole, like one that a content filter ended."""
+        self._last = self._parser.close()
+        if not self._last or not isinstance(self._last[-1], Finished):
+            return False
+        self._first += self._last
+        self._ended = True
+        return True
+
+    def _finish(self) -> tuple[StreamEvent, ...]:
+        """Return the parser's last events. A plug-in's parser may forget the terminal one: then it is added."""
+        events = self._parser.close() if self._last is None else self._last
+        self._ended = True
+        return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
+
+    def __aiter__(self) -> LiveStream:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """Return the next batch, beginning with the first events. The last batch ends with the terminal event.
+
+        An async generator would be shorter, and would put two more coroutines between each event and its client.
+        """
+        if self._first:
+            first, self._first = self._first, ()
+            return first
+        deadline = self._deadline
+        try:
+            while not self._ended:
+                limit = self._limit or self._begin_limit()
+                now = deadline.clock()
+                left_s = deadline.total_at - now
+                if self._idle_reads < 2:  # after the finish, one limit covers all that is missing
+                    self._heard_at = now
+                idle_s = self._idle_s - (now - self._heard_at)
+                if idle_s <= 0:
+                    return self._cut(_STALLED)
+                limit.seconds = idle_s if idle_s < left_s else left_s
+                try:
+                    with limit:
+                        chunk = await self._reply.read(self._tap)
+                except TimeoutError:
+                    return self._cut(_STALLED if self._heard_at + self._idle_s < deadline.total_at else _OVER_TIME)
+                except ProviderFailed as error:
+                    return self._cut(error.failure)
+                events = self._take(chunk)
+                if events and events[-1].__class__ is not Heartbeat:
+                    self._idle_reads = 0
+                elif self._is_single and self._is_complete():
+                    # Only the end mark, and the usage, are missing: no comment puts that off.
+                    self._idle_reads += 1
+                if events:
+                    return self._shown(events) if self._ended else events
+            if self._has_tail:
+                self._has_tail = False
+                if not self._reply.is_read:
+                    await self._read_tail()
+        except BaseException:
+            await self.close()
+            raise
+        await self.close()
+        raise StopAsyncIteration
+
+    def _begin_limit(self) -> TimeLimit:
+        """Make the limit that all reads share, once a read has to wait."""
+        limit = self._limit = self._deadline.limit(self._idle_s)
+        limit.left_s = self._left_s
+        return limit
+
+    async def _read_tail(self) -> None:
+        """Read on after a whole answer: once its last bytes are read, the connection can serve another request."""
+        with suppress(TimeoutError, ProviderFailed), self._deadline.limit(_TAIL_S):
+            while await self._reply.read():
+                pass
+
+    def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the events as a client may see them: a late content filter is an end, not a break."""
+        if not isinstance(events[-1], Failed):
+            self._tell(None)
+            return events
+        failure = events[-1].failure
+        if failure.kind is FailureKind.CONTENT_FILTER:
+            return (*events[:-1], ChoiceFinish("content_filter"), Finished())
+        self._tell(failure)
+        return (*events[:-1], Failed(self._redact(failure), events[-1].usage))
+
+    def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
+        """Return the last events when no more bytes come. The answer may be whole all the same."""
+        events = self._finish()
+        if not isinstance(events[-1], Failed):
+            self._tell(None)
+        elif failure is not _OVER_TIME:
+            self._tell(failure)
+        return tuple(
+            Failed(self._redact(failure), event.usage) if isinstance(event, Failed) else event for event in events
+        )
+
+    async def close(self) -> None:
+        """Release the provider's connection."""
+        if self._closed:
+            return
+        self._ended, self._has_tail = True, False
+        # These two refer to this stream: leave no reference cycle.
+        self._tap = self._limit = None
+        self._first = ()
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
+        await self._reply.close()
+        # Set last: a close that is cancelled is repeated.
+        self._closed = True

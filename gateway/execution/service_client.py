@@ -1,0 +1,68 @@
+"""Call a service that the config names, under its service permit: bounded time, bounded answer, no redirect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.execution.transport import Transport, UpstreamResponse
+from gateway.execution.upstream_request import FenceBreach, upstream_request
+from gateway.model.permit import ServicePermit
+from providers.failures import ProviderFailed
+from providers.wire import WireRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceResponse:
+    """A whole answer with any status. `headers` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ServiceFailed(Exception):
+    """There is no whole answer: unreachable, too slow, too large or broken off. The message says only which."""
+
+
+class ServiceClient:
+    """Makes calls over the gateway's transport, which is closed elsewhere."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def call(
+        self, permit: ServicePermit, wire: WireRequest, *, limit_s: float, most_bytes: int
+    ) -> ServiceResponse:
+        """Return the answer to one request. A redirect (3xx) is an answer like any other: it is not followed.
+
+        Raises:
+            ServiceFailed: There is no whole answer.
+            FenceBreach: The request may not be sent.
+        """
+        if not isinstance(permit, ServicePermit):
+            raise FenceBreach("a service is asked under a service permit, and no other")
+        request = upstream_request(permit, wire, limit_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                response = await self._transport.send(request)
+                try:
+                    return ServiceResponse(response.status, response.headers, await _read(response, most_bytes))
+                finally:
+                    await response.close()
+        except ProviderFailed as error:
+            raise ServiceFailed(error.failure.detail or error.failure.message) from error
+        except TimeoutError:
+            raise ServiceFailed(f"no answer within {limit_s:g} s") from None
+
+
+async def _read(response: UpstreamResponse, most_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await response.read():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            raise ServiceFailed(f"an answer of more than {most_bytes} bytes")
+    return b"".join(pieces)

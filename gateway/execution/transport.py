@@ -1,0 +1,294 @@
+"""The `Transport` protocol, the connection pool behind it, and its response. Nothing is sent without a permit.
+
+Errors of the libraries are translated to `Failure` here, so no other module knows the libraries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from gateway.execution.deadline import TimeLimit
+from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
+from gateway.model.permit import Permit, ServicePermit
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.transport import (
+    BadResponse,
+    ConnectFailed,
+    Connection,
+    ConnectionBroken,
+    NotAllowed,
+    Pool,
+    PoolRequest,
+    Tap,
+    TooLarge,
+    TransportError,
+)
+from providers.transport.decoding import Decoder, decoder_for
+from providers.values import maker
+from providers.wire import WireResponse
+
+TURN_BYTES = 64 * 1024
+"""The largest piece that is handed out at once: parsing it takes up to a microsecond per byte."""
+_PERMITS = (Permit, ServicePermit)
+_MAX_REFUSAL_BYTES = 1024 * 1024
+# The most that is decompressed at once: the result may be a thousand times as large.
+_PACKED_BYTES = 4096
+_response = maker(WireResponse)
+
+
+class Transport(Protocol):
+    """Sends requests to permitted origins."""
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send the request, which is consumed, and return the response when its head has arrived.
+
+        Raises:
+            ProviderFailed: No head arrived.
+            FenceBreach: The permit is not for the origin of the request.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class Body(Protocol):
+    """A source of response bytes."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known that nothing is left to read."""
+        ...
+
+    async def read(self, tap: Tap | None = None, /) -> bytes:
+        """Return the next bytes, none at the end; raise ProviderFailed. See UpstreamResponse."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or drop it."""
+        ...
+
+
+class UpstreamResponse(ABC):
+    """The head of a response, and its body as it arrives. `close` must be called, also after a failure.
+
+    Attributes:
+        headers: Lower-case names; repeated ones are joined with `, `.
+        received_at: See WireResponse.
+    """
+
+    __slots__ = ("headers", "received_at", "status")
+
+    status: int
+    headers: Mapping[str, str]
+    received_at: float
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known that nothing of the body is left to read. If False, a read finds out."""
+        return False
+
+    @abstractmethod
+    async def read(self, tap: Tap | None = None, /) -> bytes:
+        """Return the next decoded bytes of the body, empty at its end; raise ProviderFailed if it breaks off.
+
+        Args:
+            tap: A transport may offer it chunks that arrive while this waits. A transport that does not returns them
+                all.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give the connection back, or drop it if the body was not read to its end."""
+
+    @property
+    def head(self) -> WireResponse:
+        """The response without its body."""
+        return WireResponse(self.status, self.headers, b"", self.received_at)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the status says that no answer follows."""
+        return not 200 <= self.status < 300
+
+    async def read_refusal(self, limit: TimeLimit) -> WireResponse:
+        """Return a refusal with as much of its body as arrives within the limit.
+
+        The status has said what matters, so a body that hangs, breaks off or never ends changes nothing.
+        """
+        body = b""
+        with suppress(TimeoutError, ProviderFailed), limit:
+            while len(body) < _MAX_REFUSAL_BYTES and (piece := await self.read()):
+                body += piece
+        return WireResponse(self.status, self.headers, body, self.received_at)
+
+    async def read_whole(self) -> WireResponse:
+        """Return the whole response and close it; raise ProviderFailed if it breaks off or is too large."""
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                raise ProviderFailed(TOO_LARGE)
+        await self.close()
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return WireResponse(self.status, self.headers, body, self.received_at)
+
+
+def allow(origin: str, permit: object) -> None:
+    """The pool's rule: raise NotAllowed unless the permit is for exactly this origin."""
+    if not isinstance(permit, _PERMITS) or permit.origin != origin:
+        raise NotAllowed("a request without a permit for its origin was stopped")
+
+
+def no_more_room(detail: str) -> Failure:
+    """Return the failure for a machine that cannot open more connections. The provider is not to blame."""
+    message = "this gateway has as many connections open as its system lets it"
+    return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
+
+
+class PoolTransport:
+    """The default transport: our own connection pool. `clock` is Unix time, for `UpstreamResponse.received_at`."""
+
+    def __init__(self, pool: Pool | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._pool = pool or Pool(allow)
+        self._clock = clock
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """See Transport."""
+        head = request.head
+        start = head.start + request.credential.lines
+        sent = PoolRequest(head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck)
+        try:
+            connection = await self._pool.open(sent)
+        except NotAllowed as error:
+            raise FenceBreach(str(error)) from error
+        except TransportError as error:
+            raise ProviderFailed(_failure(error)) from error
+        return _PoolResponse(self._pool, head.origin, connection, self._clock())
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+class _PoolResponse(UpstreamResponse):
+    """A response on a connection of the pool, decoded."""
+
+    __slots__ = ("_connection", "_decoder", "_origin", "_packed", "_pool", "_rest", "_rest_at")
+
+    def __init__(self, pool: Pool, origin: str, connection: Connection, received_at: float) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self._decoder: Decoder | None = None
+        # Taken from the connection and not decompressed yet.
+        self._packed = b""
+        # Taken or decompressed, and handed out from this index on.
+        self._rest = b""
+        self._rest_at = 0
+        self.status = connection.status
+        self.headers = headers = connection.headers
+        self.received_at = received_at
+        if "content-encoding" in headers:
+            try:
+                self._decoder = decoder_for(headers["content-encoding"])
+            except BadResponse as error:
+                self._give_back()
+                raise ProviderFailed(_failure(error)) from error
+
+    @property
+    def is_read(self) -> bool:
+        return self._connection is None or (self._connection.is_read and not self._packed and not self._rest)
+
+    async def read(self, tap: Tap | None = None) -> bytes:
+        if self._rest:
+            # Let other tasks run before the next piece.
+            await asyncio.sleep(0)
+            return self._next_piece()
+        data: bytes | None = None
+        try:
+            if self._decoder is not None:
+                data = await self._decoded(self._decoder)
+            while data is None and (connection := self._connection) is not None:
+                if (data := connection.take()) is None:
+                    await connection.more(tap)
+        except TransportError as error:
+            raise ProviderFailed(_failure(error)) from error
+        if data is None or len(data) <= TURN_BYTES:
+            return data or b""
+        self._rest, self._rest_at = data, 0
+        return self._next_piece()
+
+    def _next_piece(self) -> bytes:
+        """Return the next piece of what has been taken; nothing once the response is closed."""
+        rest, start = self._rest, self._rest_at
+        end = self._rest_at = start + TURN_BYTES
+        if end >= len(rest) or self._connection is None:
+            self._rest = b""
+        return rest[start:end] if self._connection is not None else b""
+
+    async def _decoded(self, decoder: Decoder) -> bytes:
+        while (connection := self._connection) is not None:
+            if self._packed:
+                # Decompressing a piece takes time: let other tasks run before the next one.
+                await asyncio.sleep(0)
+            elif data := connection.take():
+                self._packed = data
+            elif data is None:
+                await connection.more()
+                continue
+            else:
+                decoder.finish()
+                break
+            piece, self._packed = self._packed[:_PACKED_BYTES], self._packed[_PACKED_BYTES:]
+            if decoded := decoder.feed(piece, MAX_BODY_BYTES):
+                return decoded
+        return b""
+
+    async def read_whole(self) -> WireResponse:
+        connection = self._connection
+        if connection is None or connection.end < 0 or self._decoder is not None:
+            return await super().read_whole()
+        # Most JSON answers arrive at once.
+        body = connection.take() or b""
+        if len(body) > MAX_BODY_BYTES:
+            raise ProviderFailed(TOO_LARGE)
+        self._connection = None
+        self._pool.take_back(self._origin, connection)
+        return _response(self.status, self.headers, body, self.received_at)
+
+    async def close(self) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # From here on the connection belongs to another request.
+            self._pool.take_back(self._origin, connection)
+
+
+def _failure(error: TransportError) -> Failure:
+    detail = f"{type(error).__name__}: {error}"
+    match error:
+        case ConnectFailed(is_ours=True):
+            return no_more_room(detail)
+        case ConnectFailed():
+            return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
+        case ConnectionBroken(answered=False):
+            return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+        case ConnectionBroken():
+            return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
+        case TooLarge():
+            return replace(TOO_LARGE, detail=detail)
+        case _:
+            return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)

@@ -1,0 +1,325 @@
+"""Call one deployment: build the request, sign it, send it, and read until the answer begins.
+
+A request for one JSON answer may be sent as a stream and folded. A JSON answer arrives only when it is complete, so
+until then a working provider and a dead one look the same, whereas a stream begins at once. If a folded stream breaks
+off, no byte of it was shown to the client: the failure is an ordinary one, which is retried and failed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from gateway.execution.answer_stream import AnswerStream, LiveStream
+from gateway.execution.deadline import Deadline
+from gateway.execution.redaction import redacted, redacting
+from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
+from gateway.execution.upstream_request import upstream_request
+from gateway.model.config_version import Resilience
+from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
+from providers.adapter import STREAM_OPTIONS, StreamParser
+from providers.auth import Secret, credential
+from providers.chat import ChatCompletion, ChatRequest, change_request
+from providers.classify import MESSAGES
+from providers.exchange import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, comes_in_events, read_answer
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.fitting import with_sayable_choice, without_parameters
+from providers.folding import Folding
+from providers.needs import IDENTITY, PLACES, has_effects
+from providers.own_fields import own_field
+from providers.transport import Tap
+from providers.wire import WireRequest
+
+StillAllowed = Callable[[Step], str | None]
+"""Returns why a step of the plan may no longer be taken; None if it may."""
+
+_LARGE_BYTES = 64 * 1024
+_REFUSAL_S = 2.0
+"""Time for the body of a refusal, whose status has arrived."""
+_PSEUDONYM_DIGITS = 32
+_REMEDIES = {
+    STREAM_OPTIONS: "`stream_options: false` on the deployment leaves it out",
+    "stream": "`fold: false` on the deployment asks for one JSON",
+}
+
+
+class Withdrawn(Exception):
+    """The step is no longer allowed, and nothing was sent. The message is the reason."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """The step that answered, and its answer: whole, or a stream that has begun."""
+
+    step: Step
+    completion: ChatCompletion | None = None
+    stream: AnswerStream | None = None
+
+
+@dataclass(slots=True)
+class AttemptOptions:
+    """What an attempt asks, and how long each part of it may take.
+
+    Attributes:
+        request: What the deployment is asked.
+        limit_s: Seconds until the answer begins; for one JSON answer, until it is complete.
+        connect_s: Limit for DNS, TCP and TLS together.
+        idle_s: The longest silence within a stream.
+        head_s: Seconds until the head of the response, if that limit is shorter.
+        is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
+            within `limit_s` counts as silence.
+    """
+
+    request: ChatRequest = field(repr=False)
+    limit_s: float
+    connect_s: float
+    idle_s: float
+    head_s: float | None = None
+    is_quick: bool = False
+
+    @classmethod
+    def within(cls, limit_s: float, request: ChatRequest, bounds: Resilience) -> AttemptOptions:
+        """The request as it is, with `limit_s` until the answer begins."""
+        return cls(request, limit_s, bounds.connect_s, bounds.idle_s)
+
+
+class UpstreamClient:
+    """Makes attempts over one transport. `clock` is Unix time, for signatures."""
+
+    def __init__(self, transport: Transport, clock: Callable[[], float] = time.time) -> None:
+        self._transport = transport
+        self._clock = clock
+
+    async def send(
+        self,
+        step: Step,
+        secret: Secret | None,
+        options: AttemptOptions,
+        deadline: Deadline,
+        still_allowed: StillAllowed | None = None,
+        timer: Deadline | None = None,
+    ) -> Answer:
+        """Make one call to one deployment.
+
+        Args:
+            still_allowed: Asked again if a connection had to be made, which may take seconds.
+            timer: Measures the limits, if this runs in another task than the deadline's.
+
+        Raises:
+            ProviderFailed: There is no answer.
+            Withdrawn: The step is no longer allowed, and nothing was sent.
+        """
+        deployment, request = step.deployment, options.request
+        sent, wire = _write(step, request)
+        headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
+        if deployment.headers:
+            headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
+        timer = timer or deadline
+        recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
+        is_large, large = len(wire.body) > _LARGE_BYTES, None
+        try:
+            with timer.limit(options.limit_s):
+                sending = self._transport.send(upstream_request(step.permit, wire, options.connect_s, headers, recheck))
+                # Only the transport holds the body from here on: no copy is kept while the provider thinks.
+                del wire
+                if options.head_s is None:
+                    response = await sending
+                else:
+                    with timer.limit(options.head_s):
+                        response = await sending
+                try:
+                    if response.is_refusal:
+                        stream = None
+                    elif not request.stream:
+                        whole = await response.read_whole()
+                        if len(whole.body) <= TURN_BYTES or not comes_in_events(whole):
+                            completion = read_answer(deployment.adapter, whole, deployment.target, sent.stop)
+                            return Answer(step, completion)
+                        stream, large = None, whole
+                    else:
+                        reading = timer if request.folded else deadline
+                        stream = _live_stream(deployment, response, options, sent, reading, is_large)
+                        await stream.begin()
+                except BaseException:
+                    await response.close()
+                    raise
+        except TimeoutError:
+            raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
+        if large is not None:
+            # The answer arrived in time, however long it takes to parse.
+            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop)
+            return Answer(step, await whole_of_body(reader, large.body))
+        if stream is None:
+            refusal = await _read_refusal(deployment, response, options, timer)
+            raise ProviderFailed(_blame_operator(refusal, deployment, sent))
+        if request.folded:
+            return Answer(step, completion=await whole_of(stream, timer))
+        return Answer(step, stream=stream)
+
+
+def _write(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
+    """Return what this deployment is asked, and the same in its provider's wire format."""
+    deployment = step.deployment
+    try:
+        sent = without_parameters(request, step.dropped) if step.dropped else request
+        if request.tool_choice is not None:
+            sent = with_sayable_choice(sent, deployment.capabilities)
+        if deployment.pseudonym_key is not None:
+            sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
+        return sent, deployment.adapter.build_request(sent, deployment.target)
+    except UnsupportedFeature as error:
+        raise ProviderFailed(_unsupported(error)) from error
+
+
+def _live_stream(
+    deployment: Deployment,
+    response: UpstreamResponse,
+    options: AttemptOptions,
+    sent: ChatRequest,
+    reading: Deadline,
+    is_large: bool,
+) -> LiveStream:
+    """Return an answer that is read while it arrives; `reading` measures its silence."""
+    request = options.request
+    reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop)
+    body = BoundedResponse(response) if request.folded else response
+    # A stream may take minutes, and must not hold a large request for as long.
+    redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
+    return LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
+
+
+def _recheck(still_allowed: StillAllowed, step: Step) -> None:
+    """Raise Withdrawn if a reload has forbidden the step while the connection was made."""
+    reason = still_allowed(step)
+    if reason is not None:
+        raise Withdrawn(reason)
+
+
+def _unsupported(error: UnsupportedFeature) -> Failure:
+    param = error.param or PLACES.get(error.feature)
+    return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
+
+
+async def _read_refusal(
+    deployment: Deployment, response: UpstreamResponse, options: AttemptOptions, timer: Deadline
+) -> Failure:
+    """Classify an error status, with what its body says if that arrives soon."""
+    is_whole = options.request.folded or not options.request.stream
+    limit_s = min(_REFUSAL_S, options.idle_s, timer.left_s(committed=is_whole))
+    try:
+        whole = await response.read_refusal(timer.limit(limit_s))
+        read_answer(deployment.adapter, whole, deployment.target)
+    except ProviderFailed as error:
+        return error.failure
+    finally:
+        await response.close()
+    raise AssertionError("a status that is no success was read as an answer")
+
+
+def _blame_operator(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
+    """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request."""
+    if failure.kind is not FailureKind.INVALID_REQUEST:
+        return failure
+    name = own_field(deployment.adapter, deployment.target, sent, failure)
+    if name is None:
+        return failure
+    kind = FailureKind.FIELD_REFUSED
+    remedy = _REMEDIES.get(name, "it is this provider's in the catalogue, or a site's")
+    detail = f"no client sends `{name}`; {remedy}: {failure.detail}"
+    return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)
+
+
+# --- folding --------------------------------------------------------------------------------------
+
+
+def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:
+    """Return whether the deployment is asked for a stream although the client wants one JSON answer.
+
+    Not for several choices, which not every wire format streams, and not where asking again could do something twice.
+    """
+    wanted = deployment.fold if deployment.fold is not None else not is_last_step
+    return wanted and (request.n is None or request.n == 1) and not has_effects(request)
+
+
+def as_stream(request: ChatRequest) -> ChatRequest:
+    """Return the request as it is sent if its answer is folded."""
+    return change_request(request, stream=True, folded=True)
+
+
+class BoundedResponse:
+    """A response of which no more is read than a whole answer may have, because all of it is kept."""
+
+    def __init__(self, response: UpstreamResponse) -> None:
+        self._response = response
+        self._left_bytes = MAX_BODY_BYTES
+
+    @property
+    def is_read(self) -> bool:
+        """See UpstreamResponse."""
+        return self._response.is_read
+
+    async def read(self, _: Tap | None = None) -> bytes:
+        """See UpstreamResponse; raise ProviderFailed if it is larger than accepted."""
+        data = await self._response.read()
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise ProviderFailed(TOO_LARGE)
+        return data
+
+    async def close(self) -> None:
+        """See UpstreamResponse."""
+        await self._response.close()
+
+
+async def whole_of(stream: LiveStream, deadline: Deadline) -> ChatCompletion:
+    """Return the whole answer of a stream that has begun; raise ProviderFailed if it does not become whole."""
+    folding = Folding()
+    async for batch in stream:
+        folding.add(batch)
+    try:
+        return folding.whole()
+    except ProviderFailed as error:
+        if not deadline.is_over(committed=True):
+            raise
+        # The provider was still working when the client's time was over.
+        raise ProviderFailed(Failure(FailureKind.DEADLINE, "the request's time is over")) from error
+
+
+async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
+    """Return the answer of a large body of events that arrived where one JSON was asked for; raise ProviderFailed.
+
+    It is parsed in pieces: parsed at once, its many events would keep all other requests waiting for seconds.
+    """
+    folding = Folding()
+    for start in range(0, len(body), TURN_BYTES):
+        folding.add(parser.feed(body[start : start + TURN_BYTES]))
+        await asyncio.sleep(0)
+    folding.add(parser.close())
+    return folding.whole()
+
+
+# --- pseudonyms -----------------------------------------------------------------------------------
+
+
+def pseudonymous(request: ChatRequest, provider: str, key: Secret, passthrough: Set[str] = frozenset()) -> ChatRequest:
+    """Return the request with a pseudonym in each field that identifies the end user, except `passthrough`.
+
+    A provider can still see abuse by one end user, but not who that is. The pseudonym differs between providers, so
+    that two of them cannot combine what they know.
+    """
+    secret = key.reveal().encode()
+
+    def pseudonym(value: str) -> str:
+        data = f"identity 1\0{provider}\0{value}".encode()
+        return f"p_{hmac.digest(secret, data, 'sha256').hex()[:_PSEUDONYM_DIGITS]}"
+
+    hidden = IDENTITY - passthrough
+    user = pseudonym(request.user) if request.user is not None and "user" in hidden else request.user
+    named = {name: value for name in hidden & request.extra.keys() if isinstance(value := request.extra[name], str)}
+    extra = {**request.extra, **{name: pseudonym(value) for name, value in named.items()}} if named else request.extra
+    return change_request(request, user=user, extra=extra)

@@ -1,0 +1,136 @@
+"""One request to one permitted origin, checked before it is sent.
+
+What an adapter wrote is not trusted. The host comes from the permit alone; the path must be one that cannot be read as
+a host; headers that frame or route a request are refused. A redirect is an answer like any other: it is not followed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import urlencode
+
+from gateway.model.permit import AnyPermit
+from providers.transport import Recheck, request_start
+from providers.wire import WireRequest
+
+Headers = Sequence[tuple[str, str]]
+
+_PATH = re.compile(r"(?:/(?!\.{0,2}(?:/|$))(?![^/]*%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z_a-z~]+)+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUES = re.compile(r"[\t -~\x80-\xff]*")
+_FORBIDDEN_HEADERS = frozenset(
+    "host content-length transfer-encoding connection keep-alive te trailer upgrade expect proxy-connection "
+    "proxy-authorization forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto cookie".split()
+)
+_METHODS = frozenset({"GET", "POST"})
+_OWN_HEADERS = [("user-agent", "assistant-gateway"), ("accept-encoding", "identity")]
+
+
+class FenceBreach(RuntimeError):
+    """Code tried to send a request that may not be sent.
+
+    Nothing was sent. A bug or an attack, not a provider failure.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The headers that authenticate a request, checked, and the same headers as bytes."""
+
+    headers: Headers = field(repr=False)
+    lines: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The checked head of a request to one origin, without its credential and its length.
+
+    Attributes:
+        headers: The adapter's headers and our own.
+        start: All of it as bytes, see `providers.transport.request_start`.
+    """
+
+    origin: str
+    method: str
+    target: str
+    headers: Headers = field(repr=False)
+    start: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """One checked request, given to `Transport.send`, which consumes it.
+
+    Sending takes the body out (`take_body`), so that no copy of a large prompt is held while the provider thinks.
+
+    Attributes:
+        connect_s: Limit for DNS, TCP and TLS together.
+        recheck: Called again if a connection had to be made, which may take seconds. What it raises is passed on.
+    """
+
+    permit: AnyPermit
+    head: RequestHead
+    credential: Credential
+    body: bytes = field(repr=False)
+    connect_s: float
+    recheck: Recheck | None = None
+
+    def take_body(self) -> bytes:
+        """Return the body and forget it."""
+        body, self.body = self.body, b""
+        return body
+
+
+def upstream_request(
+    permit: AnyPermit,
+    wire: WireRequest,
+    connect_s: float,
+    credential: tuple[tuple[str, str], ...] = (),
+    recheck: Recheck | None = None,
+) -> UpstreamRequest:
+    """Check what an adapter wrote and bind it to the permit's origin.
+
+    Args:
+        credential: Further headers, see `providers.auth.credential`.
+
+    Raises:
+        FenceBreach: The request or its credential could choose where it goes.
+    """
+    head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
+    return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck)
+
+
+# The head of a request to a deployment is nearly always the same, so each is checked once. The credential is apart from
+# it, because a signature differs in each request.
+
+
+@lru_cache(maxsize=1024)
+def _request_head(
+    origin: str, method: str, path: str, query: tuple[tuple[str, str], ...], headers: tuple[tuple[str, str], ...]
+) -> RequestHead:
+    if method not in _METHODS:
+        raise FenceBreach("an adapter's method must be GET or POST")
+    # `/` alone names no segment; some vendors' APIs have no other path.
+    if path != "/" and not _PATH.fullmatch(path):
+        raise FenceBreach(
+            "an adapter's path must be segments of visible ASCII behind one slash each: no host, query or dot segment"
+        )
+    target = f"{path}?{urlencode(query)}" if query else path
+    headers = (*headers, *_OWN_HEADERS)
+    return RequestHead(origin, method, target, headers, request_start(origin, method, target, _checked_lines(headers)))
+
+
+@lru_cache(maxsize=1024)
+def _credential(headers: tuple[tuple[str, str], ...]) -> Credential:
+    return Credential(headers, _checked_lines(headers).encode("latin-1"))
+
+
+def _checked_lines(headers: Headers) -> str:
+    if not all(_HEADER_NAME.fullmatch(name) and name.lower() not in _FORBIDDEN_HEADERS for name, _ in headers):
+        raise FenceBreach("an adapter's header is no valid name, or one that frames or routes the request")
+    if not _HEADER_VALUES.fullmatch("".join([value for _, value in headers])):
+        raise FenceBreach("an adapter's header has a value that is no single line of text")
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])

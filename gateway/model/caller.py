@@ -1,0 +1,108 @@
+"""Who sends a request: its headers, and what they say of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.model.config_version import Client
+
+LocationKey = tuple[Any, ...]
+"""Everything from which a location is computed; made by `gateway.policy.location.location_key`."""
+# The optional whitespace around a value (RFC 9110, section 5.6.3). `bytes.strip()` would also remove bytes that can end
+# the last letter of a key.
+_SPACE = b" \t"
+NONE_REPEATED: Mapping[bytes, tuple[bytes, ...]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """The trace of a request, in the terms of W3C Trace Context. Ids are lower-case hexadecimal.
+
+    Attributes:
+        parent_id: The caller's span; empty where the trace begins here.
+        sampled: Whether the caller records the trace; None where it begins here.
+        state: The caller's `tracestate`, if it is well-formed and short; else empty.
+    """
+
+    trace_id: str
+    parent_id: str = ""
+    sampled: bool | None = None
+    state: str = ""
+
+
+@dataclass(slots=True)
+class RequestHeaders:
+    """The headers of a request, the address of its peer, and its raw query.
+
+    Only `api/caller` and the HTTP exchange (length and type of the body) read them. Later code reads a `Caller`.
+
+    Attributes:
+        headers: One value of each header by its lower-case name, enough to see whether it is there.
+        repeated: All values of the headers that came more than once. Two servers may read such a header differently,
+            so what is decided by a value is decided by `values`.
+    """
+
+    headers: Mapping[bytes, bytes]
+    header_bytes: int
+    peer: str | None
+    query: str
+    repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=lambda: NONE_REPEATED)
+
+    def values(self, name: bytes) -> tuple[bytes, ...]:
+        """Return every value of a header, in the order in which they arrived."""
+        value = self.headers.get(name)
+        if value is None:
+            return ()
+        return self.repeated.get(name) or (value,)
+
+    def all(self, name: bytes) -> tuple[str, ...]:
+        """Return every value of a header as text. The server removes only the space before a value."""
+        return tuple([value.strip(_SPACE).decode("latin-1") for value in self.values(name)])
+
+    def one(self, name: bytes) -> str | None:
+        """Return the first value of a header, or None."""
+        values = self.values(name)
+        return values[0].strip(_SPACE).decode("latin-1") if values else None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who sends a request and what its headers say, read once by one config version.
+
+    It holds nothing of the single request, so that it may be remembered for the next request of a connection that has
+    the same headers. Another config version makes another caller. The values of user and consent are raw: they are
+    judged by `gateway.policy.caller` where they count, so that a blocked location is refused first.
+
+    Attributes:
+        client: None where the config asks for no key.
+        key_digest: The digest of the key; empty where no deployment asks for consent, or the config for no key.
+        location_key: The peer and the headers that the signals of the config version read.
+        header_bytes: The size of all headers.
+        user: Every value of `x-gateway-user`.
+        consent: Every value of `x-gateway-consent`.
+    """
+
+    client: Client | None
+    key_digest: str
+    location_key: LocationKey
+    header_bytes: int
+    accept_language: str | None
+    user: tuple[bytes, ...]
+    consent: tuple[str, ...]
+
+
+class RequestContext(msgspec.Struct, frozen=True):
+    """What belongs to a single request, and is never remembered for another one.
+
+    Attributes:
+        request_id: The client's own id, or a new one.
+        trace: The client's trace, or one that begins here where traces are exported.
+        timeout: Every value of `x-gateway-timeout-ms`; raw, judged by `gateway.policy.caller.timeout_s`.
+    """
+
+    request_id: str
+    trace: TraceContext | None
+    timeout: tuple[str, ...]

@@ -1,0 +1,137 @@
+"""How a location is decided: the signals that are set up, the trusted edges, and the settings of claims and GeoIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal, Protocol
+
+from gateway.model.permit import ServicePermit
+from providers.auth import Secret
+
+SignalName = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
+"""The signals that can show where a caller is. `gateway.policy.location.resolution.SIGNALS` has one object for each."""
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUrl:
+    """An issuer's key set at a URL of the config: the permit for the request, and the path."""
+
+    permit: ServicePermit
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """An issuer's key set in a file."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKey:
+    """A secret with which the issuer signs claims and the gateway verifies them."""
+
+    secret: Secret
+
+
+KeySource = KeyUrl | KeyFile | SharedKey
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """The issuer whose claims are accepted, and how the claims must be signed.
+
+    Attributes:
+        territory: The member of the token that names the territory.
+        preferences: The member with the user's preferences. None if they are not read.
+        consents: The member with the recipients to which the user has agreed.
+    """
+
+    issuer: str
+    audience: str
+    algorithms: frozenset[str]
+    keys: KeySource
+    territory: str = "territory"
+    preferences: str | None = None
+    consents: str = "consents"
+
+
+@dataclass(frozen=True, slots=True)
+class GeoIpRules:
+    """A GeoIP database and its maximum age."""
+
+    path: str
+    max_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSecret:
+    """A header with a secret value, which the edge adds to prove that the request came through it."""
+
+    header: str
+    value: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A trusted peer. Requests from its networks report the location in these headers (lower case) and in no others."""
+
+    networks: tuple[Network, ...]
+    country_header: str
+    client_ip_header: str | None = None
+    secret: EdgeSecret | None = None
+    part_header: str | None = None
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Every header of this peer that reports a location or an address."""
+        return tuple(name for name in (self.country_header, self.part_header, self.client_ip_header) if name)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Everything except the value of the secret, which is rotated."""
+        secret_header = self.secret.header if self.secret is not None else None
+        return self.networks, self.country_header, self.part_header, self.client_ip_header, secret_header
+
+
+@dataclass(frozen=True, slots=True)
+class LocationRules:
+    """The compiled section `location` of a config.
+
+    Attributes:
+        signals: The signals that are listed and set up, the strongest first.
+        conflict: What to do where signals give different regions.
+        unknown: `refuse`, or the name of the region that is used where no signal gives one.
+        hops: The networks of proxies that may stand in a list of addresses.
+        country_only: Countries that are accepted without their part, although a part has a rule of its own.
+    """
+
+    signals: tuple[SignalName, ...] = ("api_key", "assertion", "edge_header")
+    edges: tuple[Edge, ...] = ()
+    conflict: Literal["strictest", "refuse"] = "strictest"
+    unknown: str = "refuse"
+    claim: ClaimRules | None = None
+    geoip: GeoIpRules | None = None
+    hops: tuple[Network, ...] = ()
+    country_only: frozenset[str] = frozenset()
+
+
+class Locator(Protocol):
+    """Decides locations by the rules of one config version. Implemented by `gateway.policy.location`."""
+
+    @property
+    def rules(self) -> LocationRules:
+        """The rules of the config version."""
+        ...
+
+    @property
+    def headers(self) -> tuple[bytes, ...]:
+        """Every header that a signal of these rules reads, in lower case."""
+        ...
+
+    @property
+    def needs_lookup(self) -> bool:
+        """Whether a signal needs more than headers: a claim to verify, or an address to look up."""
+        ...

@@ -1,0 +1,236 @@
+"""Is a signed claim to be believed? Given the issuer's keys and the time, a pure question; nothing is fetched here.
+
+What the token says of itself chooses nothing: the algorithms come from the config, the keys from the issuer's set, and
+each key fits only the algorithms of its own kind, so that no key can be taken for another's (RFC 8725, sections 2.1
+and 3.1). `jku`, `x5u`, `jwk` and `x5c` in a header are never looked at; `crit` is refused, as no extension is known.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import jwt
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from gateway.model.location import ClaimProblem, ClaimReport
+from gateway.model.location_rules import ClaimRules, SharedKey
+from gateway.model.region_text import Preferences
+
+MAX_TOKEN_BYTES = 8 * 1024
+_MAX_KEYS = 100
+_MAX_KID = 256
+_LEEWAY_S = 30.0
+_LATEST = 2.0**53
+_MIN_RSA_BITS = 2048
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_WISH = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
+_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_EC = {"P-256": frozenset({"ES256"}), "P-384": frozenset({"ES384"}), "P-521": frozenset({"ES512"})}
+_SHARED = frozenset({"HS256", "HS384", "HS512"})
+_VERIFIER = jwt.PyJWS(algorithms=sorted({*_RSA, *_SHARED, *frozenset().union(*_EC.values()), "EdDSA"}))
+
+
+class ClaimRefused(Exception):
+    """The claim is not believed; `problem` is the class of reason. Nothing of the token is in it."""
+
+    def __init__(self, problem: ClaimProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class KeySetError(ValueError):
+    """A key set without a key that could be used; the message says why, and shows nothing of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IssuerKey:
+    """One key of an issuer: its name, the algorithms that it fits, and the library's form of it."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    key: jwt.algorithms.AllowedPublicKeys | bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeySet:
+    """The keys of an issuer."""
+
+    keys: tuple[IssuerKey, ...]
+
+    @classmethod
+    def shared(cls, source: SharedKey) -> KeySet:
+        """The set of the one secret, which fits the algorithms with a shared secret and no other."""
+        return cls((IssuerKey(None, _SHARED, source.secret.reveal().encode()),))
+
+    def fitting(self, kid: str | None, algorithm: str) -> tuple[IssuerKey, ...]:
+        """The keys that may have signed. Without a `kid` there must be only one to choose from."""
+        fit = [key for key in self.keys if algorithm in key.algorithms]
+        if kid is None:
+            return tuple(fit) if len(fit) == 1 else ()
+        return tuple(key for key in fit if key.kid == kid or algorithm in _SHARED)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a believed claim says, and until when (Unix time) it may be believed."""
+
+    report: ClaimReport
+    until: float
+
+
+def parse_keys(data: bytes) -> KeySet:
+    """The keys of a JWK set (RFC 7517) that can check a signature; raises KeySetError where there is none.
+
+    Private, symmetric and weak keys are passed over, and so is what isn't known: a set may hold other keys as well.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise KeySetError("is no JSON") from None
+    listed = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        raise KeySetError("is no key set: it has no list `keys`")
+    if len(listed) > _MAX_KEYS:
+        raise KeySetError(f"has more than {_MAX_KEYS} keys")
+    keys = tuple(key for key in map(_key, listed) if key is not None)
+    if not keys:
+        raise KeySetError("has no public key that could check a signature (RSA of 2048 bits, EC, Ed25519, Ed448)")
+    return KeySet(keys)
+
+
+def _key(jwk: object) -> IssuerKey | None:
+    if not isinstance(jwk, dict) or "d" in jwk or jwk.get("use", "sig") != "sig":
+        return None
+    operations, kid, only = jwk.get("key_ops", ["verify"]), jwk.get("kid"), jwk.get("alg")
+    if not isinstance(operations, list) or "verify" not in operations or not isinstance(kid, str | None):
+        return None
+    try:
+        read = _read_key(jwk)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    if read is None:
+        return None
+    key, algorithms = read
+    algorithms = algorithms if only is None else algorithms & {only} if isinstance(only, str) else frozenset()
+    return IssuerKey(kid, algorithms, key) if algorithms else None
+
+
+def _read_key(jwk: dict[str, object]) -> tuple[jwt.algorithms.AllowedPublicKeys, frozenset[str]] | None:
+    """The library's key, and every algorithm that a key of its kind fits."""
+    match jwk.get("kty"):
+        case "RSA":
+            rsa = RSAAlgorithm.from_jwk(jwk)
+            return (rsa, _RSA) if rsa.key_size >= _MIN_RSA_BITS else None  # type: ignore[return-value]  # no `d`: public
+        case "EC":
+            fit = _EC.get(str(jwk.get("crv")))
+            return (ECAlgorithm.from_jwk(jwk), fit) if fit else None  # type: ignore[return-value]  # as above
+        case "OKP" if jwk.get("crv") in ("Ed25519", "Ed448"):
+            return OKPAlgorithm.from_jwk(jwk), frozenset({"EdDSA"})  # type: ignore[return-value]  # as above
+    return None
+
+
+def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
+    """What the claim says, if it is to be believed at `now` (Unix time); raises ClaimRefused."""
+    algorithm, kid = _read_header(rules, token)
+    fitting = keys.fitting(kid, algorithm)
+    if not fitting:
+        raise ClaimRefused(ClaimProblem.KEY)
+    return _read_claims(rules, _signed(token, algorithm, fitting), now)
+
+
+def _read_header(rules: ClaimRules, token: str) -> tuple[str, str | None]:
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ClaimRefused(ClaimProblem.TOO_LARGE)
+    if not _TOKEN.fullmatch(token):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    try:
+        header = _VERIFIER.get_unverified_header(token)
+    except jwt.PyJWTError:
+        raise ClaimRefused(ClaimProblem.MALFORMED) from None
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if "crit" in header or "b64" in header or not isinstance(kid, str | None) or len(kid or "") > _MAX_KID:
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
+        raise ClaimRefused(ClaimProblem.ALGORITHM)
+    return algorithm, kid
+
+
+def _signed(token: str, algorithm: str, keys: Iterable[IssuerKey]) -> bytes:
+    """The payload that one of the keys has signed."""
+    for key in keys:
+        try:
+            payload: bytes = _VERIFIER.decode_complete(token, key.key, algorithms=[algorithm])["payload"]
+        except jwt.PyJWTError:
+            continue
+        return payload
+    raise ClaimRefused(ClaimProblem.SIGNATURE)
+
+
+def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
+    try:
+        claims = json.loads(payload, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise ClaimRefused(ClaimProblem.MALFORMED) from None
+    if not isinstance(claims, dict):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    audience = claims.get("aud")
+    if claims.get("iss") != rules.issuer:
+        raise ClaimRefused(ClaimProblem.ISSUER)
+    if rules.audience not in (audience if isinstance(audience, list) else [audience]):
+        raise ClaimRefused(ClaimProblem.AUDIENCE)
+    until = _time(claims, "exp", required=True)
+    if now >= until:
+        raise ClaimRefused(ClaimProblem.EXPIRED)
+    if max(_time(claims, "nbf"), _time(claims, "iat")) > now + _LEEWAY_S:
+        raise ClaimRefused(ClaimProblem.NOT_YET)
+    territory = claims.get(rules.territory)
+    subject = claims.get("sub")
+    if not isinstance(territory, str | None) or not isinstance(subject, str | None):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    consents = _consents(claims.get(rules.consents))
+    preferences = _preferences(rules, claims)
+    return Verified(ClaimReport(territory, preferences=preferences, subject=subject, consents=consents), until)
+
+
+def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:
+    """What the person wishes; what hasn't the form of a short word is left out, whoever signed it."""
+    value = claims.get(rules.preferences) if rules.preferences is not None else None
+    if not isinstance(value, dict):
+        return None
+    wishes = {
+        name: wish
+        for name in ("language", "units", "time_zone", "form")
+        if isinstance(wish := value.get(name), str) and _WISH.fullmatch(wish)
+    }
+    return Preferences(**wishes) if wishes else None
+
+
+def _consents(value: object) -> frozenset[str]:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    return frozenset(names)
+
+
+def _time(claims: dict[str, object], name: str, *, required: bool = False) -> float:
+    value = claims.get(name)
+    if value is None and not required:
+        return -math.inf
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _LATEST:
+        raise ClaimRefused(ClaimProblem.MALFORMED)
+    return float(value)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is there twice")  # RFC 7519, section 4
+    return members
+
+
+def _no_number(_: str) -> object:
+    raise ValueError("NaN and Infinity are no JSON")

@@ -1,0 +1,147 @@
+"""The client's IP address, and the signal `geoip`, which looks it up in a database.
+
+The address is the peer's, or the one in a header of a trusted edge. Lists of addresses are read from the right, and
+strictly: an entry left of the first untrusted hop can be anything that a client sent, and is not read. An entry that
+should be an address and is not one is a doubt. An entry that names no address (`unknown`, `_hidden`) is silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import Address, AddressQuestion, AddressReport, EdgeNote, Evidence, Reports
+from gateway.model.location_rules import LocationRules, Network, SignalName
+from gateway.policy.location.signals import Given, Reading, Signal, read_territory, shown
+from gateway.policy.location.trusted_edge import check_secret, parse_address, secret_headers
+
+# The whole addresses of an interface have a port here, and IPv6 has no brackets: the last colon is the port's (AWS,
+# "Add CloudFront request headers").
+_ALWAYS_WITH_PORT = frozenset({"cloudfront-viewer-address"})
+_UNTOLD = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)
+# RFC 7239, section 4, with the tokens and quoted strings of RFC 9110, section 5.6.
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PAIR = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)")')
+_SEPARATOR = re.compile(r"[ \t]*([,;])[ \t]*")
+_ESCAPE = re.compile(r"\\(.)")
+
+
+class GeoIp(Signal):
+    """The country of the client's address, from a database."""
+
+    name: SignalName = "geoip"
+    section = "geoip"
+    needs_lookup = True
+
+    def headers(self, rules: LocationRules) -> frozenset[str]:
+        """Read the address header and the secret of every edge."""
+        return address_headers(rules)
+
+    def hear(self, rules: LocationRules, given: Given) -> AddressQuestion | AddressReport:
+        """Ask for the country of the address, or report why there is no address."""
+        address = client_address(rules, given)
+        return address if isinstance(address, AddressReport) else AddressQuestion(address)
+
+    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
+        """Read the territory of the address."""
+        report = reports.get(self.name)
+        if report is None:
+            return None
+        if not isinstance(report, AddressReport):
+            raise TypeError("the address has not been looked up yet")
+        if report.doubtful or report.hidden or not report.country:
+            evidence = Evidence(self.name, shown((report.country,)), note=report.note)
+            return Reading(evidence, unknown=report.hidden, doubtful=report.doubtful)
+        return read_territory(config, self.name, (report.country,), (report.part,))
+
+    def suppose(self, territory: str) -> None:
+        """Assume nothing: a database knows addresses, not territories."""
+        return None
+
+    def identity(self, rules: LocationRules) -> Hashable:
+        """The database, and every edge and hop: each of them can change which address counts."""
+        return rules.geoip, frozenset(edge.identity for edge in rules.edges), rules.hops
+
+
+def address_headers(rules: LocationRules) -> frozenset[str]:
+    """Return the headers from which the client's address is read."""
+    addresses = {edge.client_ip_header for edge in rules.edges if edge.client_ip_header is not None}
+    return secret_headers(rules) | addresses
+
+
+def client_address(rules: LocationRules, given: Given) -> Address | AddressReport:
+    """Return the client's address, or why there is none: the peer's, or what a trusted edge reports."""
+    edge = given.edge
+    if edge is None:
+        return parse_address(given.peer or "") or AddressReport(note="silent: the peer has no address")
+    if note := check_secret(edge.secret, given):
+        if note is EdgeNote.UNPROVEN:
+            return AddressReport(note=note, doubtful=True)
+        return AddressReport(note="silent: the peer didn't prove that it is the edge")
+    header = edge.client_ip_header
+    values = given.values(header) if header is not None else ()
+    return read_client_ip(header or "", values, rules.hops)
+
+
+def read_client_ip(header: str, values: Sequence[str], hops: Iterable[Network]) -> Address | AddressReport:
+    """Return the address in an edge's header, or why there is none. hops: the proxies that may be in a list."""
+    if not values:
+        return AddressReport(note="silent: the edge tells no address")
+    if header == "x-forwarded-for":
+        return _from_the_right([entry.strip(" \t") for value in values for entry in value.split(",")], hops)
+    if header == "forwarded":
+        elements = _elements(", ".join(values))
+        return _doubt() if elements is None else _from_the_right([each.get("for") for each in elements], hops)
+    told = {value.strip(" \t") for value in values}
+    if len(told) != 1:
+        return _doubt()
+    text = told.pop()
+    if header in _ALWAYS_WITH_PORT:
+        text = _bracketed(text)
+    return _read(text)
+
+
+def _from_the_right(entries: Sequence[str | None], hops: Iterable[Network]) -> Address | AddressReport:
+    trusted = tuple(hops)
+    for entry in reversed(entries):
+        read = AddressReport(note="silent: a proxy tells no address") if entry is None else _read(entry)
+        if isinstance(read, AddressReport) or not any(read in network for network in trusted):
+            return read
+    return AddressReport(note="silent: every address that is told is a proxy's")
+
+
+def _read(text: str) -> Address | AddressReport:
+    if _UNTOLD.fullmatch(text):
+        return AddressReport(note="silent: a proxy doesn't tell the address")
+    return parse_address(text) or _doubt()
+
+
+def _doubt() -> AddressReport:
+    return AddressReport(note="in doubt: the edge's header is no address, or several", doubtful=True)
+
+
+def _bracketed(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else text if host else ""
+
+
+def _elements(text: str) -> list[dict[str, str]] | None:
+    """The elements of a `Forwarded` header, each with its parameters by lower-case name; None if it is malformed."""
+    text = text.strip(" \t")
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while pair := _PAIR.match(text, position):
+        name = pair[1].lower()
+        if name in elements[-1]:
+            return None
+        elements[-1][name] = pair[2] if pair[2] is not None else _ESCAPE.sub(r"\1", pair[3])
+        if pair.end() == len(text):
+            return elements
+        separator = _SEPARATOR.match(text, pair.end())
+        if separator is None:
+            return None
+        if separator[1] == ",":
+            elements.append({})
+        position = separator.end()
+    return None

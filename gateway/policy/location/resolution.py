@@ -1,0 +1,254 @@
+"""The registry of signals, and the decision: all readings of a request become one location.
+
+Signals are read in the order that the operator gave. Signals that agree on the region count as one voice, signals that
+disagree are a conflict, and a blocked territory in any of them decides. Nothing is guessed: what is not known is
+`unknown`. A trusted signal that cannot be read is a doubt, and a doubt refuses. If it were ignored, a client that can
+spoil a signal (by sending the edge's header itself) could silence it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+from gateway.model.caller import LocationKey, RequestHeaders
+from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.location import Address, AddressReport, Evidence, Location, LocationProblem, Reports, reports_of
+from gateway.model.location_rules import Edge, LocationRules, SignalName
+from gateway.policy.location.claim import Claim
+from gateway.policy.location.client_address import GeoIp, address_headers, client_address
+from gateway.policy.location.client_signals import ApiKey, Assertion
+from gateway.policy.location.edge_header import EdgeHeader
+from gateway.policy.location.signals import Given, Reading, Signal
+from gateway.policy.location.subdivisions import blocked_among
+from gateway.policy.location.trusted_edge import edge_of
+from providers.territories import parent
+
+_MOST_PEERS = 1024
+
+
+def registry(signals: Iterable[Signal], names: Iterable[str] = get_args(SignalName)) -> Mapping[SignalName, Signal]:
+    """Return the signals by name.
+
+    Raises:
+        TypeError: A name has no signal, or a signal has no name or the name of another.
+    """
+    made = list(signals)
+    found = {signal.name: signal for signal in made}
+    if sorted(signal.name for signal in made) != sorted(names):
+        raise TypeError(f"the signals {sorted(found)} are not those of `SignalName`, {sorted(names)}")
+    return found
+
+
+SIGNALS = registry((Claim(), ApiKey(), Assertion(), EdgeHeader(), GeoIp()))
+"""Every signal by its name. Importing this module fails if it differs from `SignalName`."""
+
+
+@dataclass(frozen=True)
+class SignalLocator:
+    """The rules of one config version, its signals, and the headers that they read.
+
+    It is a part of the config version, which is pickled and compared: only the rules count there.
+    """
+
+    rules: LocationRules
+    registry: Mapping[SignalName, Signal] = field(default_factory=lambda: SIGNALS, compare=False, repr=False)
+    signals: tuple[Signal, ...] = field(init=False, compare=False, repr=False)
+    headers: tuple[bytes, ...] = field(init=False, compare=False, repr=False)
+    needs_lookup: bool = field(init=False, compare=False, repr=False)
+    _names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    _headers_by_signal: tuple[tuple[Signal, tuple[str, ...]], ...] = field(init=False, compare=False, repr=False)
+    _edges_by_peer: dict[str | None, Edge | None] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        signals = tuple(self.registry[name] for name in self.rules.signals)
+        by_signal = tuple((signal, tuple(sorted(set(signal.headers(self.rules))))) for signal in signals)
+        names = tuple(sorted({name for _, headers in by_signal for name in headers}))
+        derived: dict[str, Any] = {
+            "signals": signals,
+            "headers": tuple(name.encode() for name in names),
+            "needs_lookup": any(signal.needs_lookup for signal in signals),
+            "_names": names,
+            "_headers_by_signal": by_signal,
+            "_edges_by_peer": {},
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[type[SignalLocator], tuple[LocationRules]]:
+        return SignalLocator, (self.rules,)
+
+    def hear(self, key: LocationKey) -> Reports:
+        """Return what the signals report of a request, which is known by its location key alone.
+
+        The reports of signals that need a lookup may be questions.
+        """
+        peer = key[2]
+        given = {name: _all_values(value) for name, value in zip(self._names, key[3:], strict=True)}
+        edge = self.edge_of(peer)
+        return reports_of(
+            {
+                signal.name: signal.hear(self.rules, Given(peer, edge, {name: given[name] for name in headers}))
+                for signal, headers in self._headers_by_signal
+            }
+        )
+
+    def edge_of(self, peer: str | None) -> Edge | None:
+        """Return the trusted edge that the peer is, or None."""
+        if not self.rules.edges:
+            return None
+        known = self._edges_by_peer
+        if peer not in known:
+            if len(known) >= _MOST_PEERS:
+                known.clear()
+            known[peer] = edge_of(self.rules.edges, peer)
+        return known[peer]
+
+    def stated_bytes(self, key: LocationKey) -> int:
+        """Return how many bytes a key holds of headers whose words become a report as they are, without a lookup."""
+        by_name = dict(zip(self._names, key[3:], strict=True))
+        headers = {name for signal, names in self._headers_by_signal if not signal.needs_lookup for name in names}
+        return sum(len(value) for name in headers for value in _all_values(by_name[name]))
+
+    def identity(self) -> Hashable:
+        """Return what must be equal in two config versions so that a running request keeps its location."""
+        rules = self.rules
+        by_signal = tuple((signal.name, signal.identity(rules)) for signal in self.signals)
+        return by_signal, rules.conflict, rules.unknown, rules.country_only
+
+
+def locator_of(config: ConfigVersion) -> SignalLocator:
+    """Return the locator of a config version with everything that only this package uses."""
+    locator = config.location
+    if not isinstance(locator, SignalLocator):
+        raise TypeError(f"not a locator of signals: {locator!r}")
+    return locator
+
+
+def location_key(config: ConfigVersion, client: Client | None, request: RequestHeaders) -> LocationKey:
+    """Return everything from which this config version computes a location: client, peer and declared headers.
+
+    A header that came once is a value, a repeated one a tuple of values. A client's name stands for the client.
+    """
+    read = request.values if request.repeated else request.headers.get
+    name = client.name if client is not None else None
+    return ("location", name, request.peer, *map(read, config.location.headers))
+
+
+def address_of(config: ConfigVersion, request: RequestHeaders) -> Address | AddressReport:
+    """Return the client's address, or why there is none. It is known before the client is."""
+    locator = locator_of(config)
+    given = {name: request.values(name.encode()) for name in address_headers(locator.rules)}
+    return client_address(locator.rules, Given(request.peer, locator.edge_of(request.peer), given))
+
+
+def key_bytes(key: LocationKey) -> int:
+    """Return how many bytes of headers a key holds."""
+    return sum(len(value) for held in key[3:] for value in _all_values(held))
+
+
+def suppose(territory: str) -> Reports:
+    """Return the reports that `explain` assumes for a territory."""
+    return reports_of({name: signal.suppose(territory) for name, signal in SIGNALS.items()})
+
+
+def location_inputs(config: ConfigVersion, client: Client | None) -> tuple[object, ...]:
+    """Return everything but the request that decides a location, without secrets.
+
+    A running request keeps its location under another config version as long as these are equal in both.
+    """
+    regions = {
+        region.name: (region.territories, region.boundary, region.transit, region.approvals_required)
+        for region in config.regions.values()
+    }
+    rights = (client.region, client.may_assert) if client is not None else None
+    return locator_of(config).identity(), regions, config.blocked, rights
+
+
+def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> Location:
+    """Return the location of a caller, with the evidence in the order of the config's signals."""
+    asked = (signal.read(config, client, reports) for signal in locator_of(config).signals)
+    readings = [reading for reading in asked if reading is not None]
+    evidence = tuple(reading.evidence for reading in readings)
+    if blocked := blocked_among(config, evidence):
+        return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)
+    for reading in readings:
+        if reading.problem is not None:
+            return Location(None, None, reading.evidence.signal, evidence, reading.problem)
+    if any(reading.doubtful for reading in readings):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
+    return _weigh(config, client, readings, evidence)
+
+
+def _all_values(value: bytes | tuple[bytes, ...] | None) -> tuple[bytes, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _bound(config: ConfigVersion, region: Region, voices: list[Reading], evidence: tuple[Evidence, ...]) -> Location:
+    """Return the region to which the key is bound, which is final.
+
+    The territory is that of the strongest signal inside the region, or the part of it that another signal names. A
+    country lies inside its own region, also where its evidence has the stricter region of one of its parts.
+    """
+    # Where the client hides, weaker signals do not give the territory: it is unknown, and every territory of the region
+    # must be allowed. The default region has no list of territories. There, weaker signals still show that prompts
+    # must stay at home.
+    heard = evidence if region.is_default else [voice.evidence for voice in voices]
+    inside = [item.territory for item in heard if item.territory and config.region_of(item.territory) is region]
+    first = inside[0] if inside else None
+    territory = next((code for code in inside if parent(code) == first), first)
+    winner = next((item for item in evidence if item.signal == "api_key"), None)
+    if winner is None:
+        winner = Evidence("api_key", "", region=region.name)
+        evidence = (winner, *evidence)
+    return Location(region, territory, "api_key", _decided(evidence, winner))
+
+
+def _weigh(
+    config: ConfigVersion, client: Client | None, readings: list[Reading], evidence: tuple[Evidence, ...]
+) -> Location:
+    voices: list[Reading] = []
+    for reading in readings:
+        if reading.unknown:
+            break
+        if reading.speaks:
+            voices.append(reading)
+    if client is not None and client.region is not None:
+        return _bound(config, config.regions[client.region], voices, evidence)
+    if not voices:
+        return _unknown(config, evidence)
+    # A part says more than its country.
+    named = {parent(voice.evidence.territory) for voice in voices if voice.evidence.territory}
+    voices = [voice for voice in voices if voice.evidence.territory not in named]
+    if any(voice.vague for voice in voices):
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
+    first = voices[0]
+    if len(voices) > 1 and len({(voice.evidence.region, voice.bounds) for voice in voices}) > 1:
+        strictest = _strictest(voices) if config.location.rules.conflict == "strictest" else None
+        if strictest is None:
+            return Location(None, None, "conflict", evidence, LocationProblem.CONFLICT)
+        first = strictest
+    won = _decided(evidence, first.evidence)
+    if first.region is None:
+        return Location(None, first.evidence.territory, first.evidence.signal, won, LocationProblem.BLOCKED)
+    return Location(first.region, first.evidence.territory, first.evidence.signal, won)
+
+
+def _strictest(voices: list[Reading]) -> Reading | None:
+    """Return the voice that is as strict as all the others, or None."""
+    return next((voice for voice in voices if all(map(voice.is_as_strict, voices))), None)
+
+
+def _unknown(config: ConfigVersion, evidence: tuple[Evidence, ...]) -> Location:
+    rule = config.location.rules.unknown
+    if rule == "refuse":
+        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
+    return Location(config.regions[rule], None, "unknown", evidence, assumed=True)
+
+
+def _decided(evidence: tuple[Evidence, ...], winner: Evidence) -> tuple[Evidence, ...]:
+    """Return the evidence with the winner marked, and with the note of the winner."""
+    return tuple(replace(winner, decided=True) if item.signal == winner.signal else item for item in evidence)

@@ -1,0 +1,155 @@
+"""What a location signal is: what it is given, what it reports, and how its report is read.
+
+A signal works in two steps. `hear` takes the peer and the headers of a request and returns a report. Where a signal
+`needs_lookup`, its report may be a question, which `service/location.py` answers. `read` turns the report into a
+`Reading`: evidence in words, and what it means for the decision.
+
+The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
+alone. A header that a signal reads and does not declare raises `KeyError` in every test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.location import Evidence, LocationProblem, Reports
+from gateway.model.location_rules import Edge, LocationRules, SignalName
+from gateway.policy.location.subdivisions import code_of, is_as_strict, is_split, region_in, with_part
+from providers.catalogue import territory_data
+from providers.territories import Places, TerritoryError, parse_territory
+
+_SHOWN_CHARACTERS = 40
+_SPACE = b" \t"
+
+
+class Given:
+    """What a signal may read of a request: the peer, the trusted edge that it is, and the declared headers."""
+
+    __slots__ = ("_values", "edge", "peer")
+
+    def __init__(self, peer: str | None, edge: Edge | None, values: Mapping[str, tuple[bytes, ...]]) -> None:
+        self.peer = peer
+        self.edge = edge
+        self._values = values
+
+    def raw_values(self, header: str) -> tuple[bytes, ...]:
+        """Return every value of a header as it arrived; raises KeyError for a header that is not declared."""
+        return self._values[header]
+
+    def values(self, header: str) -> tuple[str, ...]:
+        """Return every value of a header as text, without the space around it."""
+        return tuple([value.strip(_SPACE).decode("latin-1") for value in self._values[header]])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One signal as it was read.
+
+    Attributes:
+        speaks: It gives a territory, or the region of a key.
+        unknown: The client hides its location, so weaker signals do not count.
+        doubtful: The signal is trusted and cannot be read, so no other signal counts either.
+        vague: It gives a country of which only the part has a region.
+        problem: The signal ends the decision with this problem.
+    """
+
+    evidence: Evidence
+    region: Region | None = None
+    speaks: bool = False
+    unknown: bool = False
+    doubtful: bool = False
+    vague: bool = False
+    problem: LocationProblem | None = None
+
+    @property
+    def bounds(self) -> Places | None:
+        """Where a prompt from this location may go. It differs inside a region where prompts must stay at home."""
+        return self.region.bounds_of(self.evidence.territory) if self.region is not None else None
+
+    def is_as_strict(self, other: Reading) -> bool:
+        """Return whether everything that is allowed for a prompt from here is allowed for one from there too."""
+        if self.region is None or other.region is None:
+            return False
+        return is_as_strict(self.region, self.evidence.territory, other.region, other.evidence.territory)
+
+
+class Signal(ABC):
+    """A signal that can show where a caller is.
+
+    Every member is abstract, because a default would hide a forgotten one. The strength of a signal is not a property
+    of it: the operator's order in `location.signals` decides.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> SignalName:
+        """The name in `location.signals`, in `x-gateway-why` and in evidence."""
+
+    @property
+    @abstractmethod
+    def section(self) -> str | None:
+        """The key of `location` that sets the signal up, or None if it needs none."""
+
+    @property
+    @abstractmethod
+    def needs_lookup(self) -> bool:
+        """Whether a report of this signal may be a question that has to be answered first."""
+
+    @abstractmethod
+    def headers(self, rules: LocationRules) -> Iterable[str]:
+        """Return every header that `hear` reads under these rules, in lower case."""
+
+    @abstractmethod
+    def hear(self, rules: LocationRules, given: Given) -> Hashable | None:
+        """Return what the request says under these rules, or None if it says nothing."""
+
+    @abstractmethod
+    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
+        """Return what the report means in this config version, or None if there is nothing to record."""
+
+    @abstractmethod
+    def suppose(self, territory: str) -> Hashable | None:
+        """Return the report that `explain` assumes for a territory, or None if the signal is not used for that."""
+
+    @abstractmethod
+    def identity(self, rules: LocationRules) -> Hashable:
+        """Return what must be equal in two config versions so that a running request keeps its location.
+
+        The value of a secret or a key is no part of it, because secrets and keys are rotated.
+        """
+
+
+def read_territory(config: ConfigVersion, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> Reading:
+    """Read a signal whose words are a territory code and perhaps the code of its part. Other words are a doubt."""
+    said = shown((*values, *parts) if any(parts) else values)
+    codes = {code_of(value) for value in values}
+    if len(codes) != 1:
+        return Reading(Evidence(signal, said, note="in doubt: it says several things at once"), doubtful=True)
+    code = codes.pop()
+    data = territory_data()
+    code = data.aliases.get(code, code)
+    if not code or code in data.unknown:
+        return Reading(Evidence(signal, said, note="silent: it doesn't know the territory"))
+    if code in data.hidden:
+        return Reading(Evidence(signal, said, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
+    try:
+        territory = parse_territory(with_part(code, parts))
+    except TerritoryError:
+        return Reading(Evidence(signal, said, note="in doubt: no territory code"), doubtful=True)
+    region = region_in(config, territory)
+    name = region.name if region else None
+    if not is_split(config, territory):
+        return Reading(Evidence(signal, said, territory, name), region, speaks=True)
+    note = "a part of this country is in another region, and which part is not known"
+    note = f"{note}: the stricter one counts" if region is not None else f"in doubt: {note}"
+    return Reading(Evidence(signal, said, territory, name, note), region, speaks=True, vague=region is None)
+
+
+def shown(values: tuple[str, ...]) -> str:
+    """Return the values as short, visible ASCII for a log line or a header."""
+    text = ", ".join(values)[: _SHOWN_CHARACTERS + 1]
+    clean = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."

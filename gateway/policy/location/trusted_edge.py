@@ -1,0 +1,63 @@
+"""Trusted edges: the edge that a peer is, the check of its secret, and the parser of IP addresses.
+
+A trusted edge is not a signal. Two signals, `edge_header` and `geoip`, and the limiter of failed keys use it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from ipaddress import ip_address
+
+from gateway.model.location import Address, EdgeNote
+from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
+from gateway.policy.location.signals import Given
+
+PORT_PATTERN = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
+_V4 = re.compile(rf"([0-9.]+){PORT_PATTERN}")
+_V6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{PORT_PATTERN}")
+
+
+def secret_headers(rules: LocationRules) -> frozenset[str]:
+    """Return the headers with which edges prove themselves."""
+    return frozenset(edge.secret.header for edge in rules.edges if edge.secret is not None)
+
+
+def edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
+    """Return the edge that the peer is, or None."""
+    address = parse_peer(peer)
+    if address is None:
+        return None
+    return next((edge for edge in edges if any(address in network for network in edge.networks)), None)
+
+
+def check_secret(secret: EdgeSecret | None, given: Given) -> EdgeNote:
+    """Return why a peer with an edge's address has not proved to be the edge; empty if it has.
+
+    A peer that sends no secret is another host of the same network. A wrong or a second secret is a doubt: a client
+    may have sent it through the edge, so that the edge is not believed.
+    """
+    if secret is None:
+        return EdgeNote.NONE
+    values = given.raw_values(secret.header)
+    if not values:
+        return EdgeNote.STRANGER_WITHIN
+    is_proved = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
+    return EdgeNote.NONE if is_proved else EdgeNote.UNPROVEN
+
+
+def parse_peer(peer: str | None) -> Address | None:
+    """Parse the address of a peer, without the zone of a link-local address."""
+    return parse_address((peer or "").partition("%")[0])
+
+
+def parse_address(text: str) -> Address | None:
+    """Parse an address with or without brackets and port. An IPv4 address may be mapped into IPv6."""
+    match = _V4.fullmatch(text) or _V6.fullmatch(text)
+    try:
+        address = ip_address(match[1] if match else "" if "%" in text else text)
+    except ValueError:
+        return None
+    if match is not None and (address.version == 6) != (match.re is _V6):
+        return None
+    return (address.ipv4_mapped or address) if address.version == 6 else address

@@ -1,0 +1,89 @@
+"""Decide whether a planned step may still be taken after another config version has become active.
+
+A request plans under the version with which it began. A further attempt must be allowed by the active version too, so
+that a kill switch, a narrowed boundary or a territory that has moved takes effect in the middle of a retry. The active
+version is asked by the same decision function that plans.
+
+The location of a running request is not decided again: its headers may have left out what only the active version
+asks for. The request keeps its location while everything that decides one is equal in both versions, and gets no
+further attempt otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.consent import NO_CONSENT, Consents
+from gateway.model.decision import Step
+from gateway.model.location import Location
+from gateway.policy.fence import still_permitted
+from gateway.policy.location.resolution import location_inputs
+from gateway.policy.routing import decide
+from providers.needs import IDENTITY, Needs
+
+ConsentsUnder = Callable[[ConfigVersion, Region], Consents]
+"""What a request's user has agreed to, under a config version."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRequest:
+    """A request that is being answered, as the config version sees it that planned it.
+
+    Attributes:
+        assistant: The name of the assistant.
+        consents: None where nothing was asked.
+    """
+
+    config: ConfigVersion
+    assistant: str
+    client: Client | None
+    location: Location
+    needs: Needs
+    consents: ConsentsUnder | None = None
+
+
+def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_s: float) -> str | None:
+    """Return why the active config version does not allow this step for the request, or None if it does."""
+    reason = still_permitted(step.permit, active, request.assistant, now_s)
+    if reason is not None or step.permit.table == active.version:
+        return reason
+    client, location, needs = request.client, request.location, request.needs
+    if active.clients and not request.config.clients:
+        return "the current config asks for a key, and the caller had none to show"
+    now = _client_now(active, client)
+    if client is not None and (now is None or not now.may_ask(request.assistant)):
+        return "the current config doesn't let this client ask"
+    if location.region is None or location_inputs(active, now) != location_inputs(request.config, client):
+        return "the current config has other rules for where a caller is"
+    region = active.regions[location.region.name]
+    agreed = request.consents(active, region) if request.consents is not None else NO_CONSENT
+    assistant = active.assistants[request.assistant]
+    decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, consents=agreed)
+    # What the version says of this step, even where it would begin with another one, ask the user first, or has another
+    # member of a weighted set for this user by now.
+    for item, verdict in decision.judged:
+        if isinstance(verdict, Step) and item.name == step.deployment.name:
+            return "the current config sends it less of this request" if _sends_more(step, verdict, needs) else None
+    told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
+    return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"
+
+
+def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
+    """Return whether the planned step sends the provider something that the active version's step drops or hides."""
+    return not (now.dropped <= step.dropped and _named_by(step, needs) <= _named_by(now, needs))
+
+
+def _named_by(step: Step, needs: Needs) -> frozenset[str]:
+    """Return the fields that identify the user to the provider as the client wrote them."""
+    told = needs.parameters & IDENTITY - step.dropped
+    return told if step.deployment.identity == "pass" else told & step.deployment.target.passthrough
+
+
+def _client_now(active: ConfigVersion, client: Client | None) -> Client | None:
+    """Return the same client by the same key; None if the key was revoked or belongs to another client by now."""
+    if client is None:
+        return None
+    now = active.clients.get(client.key_hash)
+    return now if now is not None and now.name == client.name else None

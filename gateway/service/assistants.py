@@ -1,0 +1,60 @@
+"""The assistants that a client may ask for by name, and the error for a name that is not among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+
+_MAX_NEAREST = 3
+
+
+class AssistantNotFound(Exception):
+    """The client asks for an assistant that it does not have.
+
+    Attributes:
+        name: The name that it sent.
+        nearest: Similar names that it may use.
+        param: Where in the request it sent the name.
+    """
+
+    def __init__(self, name: str, nearest: tuple[str, ...], param: str = "model") -> None:
+        super().__init__(name)
+        self.name = name
+        self.nearest = nearest
+        self.param = param
+
+    @property
+    def question(self) -> str:
+        """A question that suggests the nearest names; empty if there are none."""
+        return f"did you mean {' or '.join(map(repr, self.nearest))}?" if self.nearest else ""
+
+
+def assistants_of(table: ConfigVersion, client: Client | None) -> dict[str, Assistant]:
+    """Return the assistants that this client may ask for, by every name that works."""
+    return {
+        name: assistant
+        for name, assistant in table.assistants.items()
+        if client is None or client.may_ask(assistant.name)
+    }
+
+
+def find_assistant(table: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
+    """Return the assistant of that name or alias.
+
+    Raises:
+        AssistantNotFound: There is none for this client. It suggests only assistants of this client.
+    """
+    assistant = table.assistants.get(name)
+    if assistant is not None and (client is None or client.may_ask(assistant.name)):
+        return assistant
+    raise not_found(name, assistants_of(table, client), param)
+
+
+def not_found(name: str, known: Iterable[str], param: str = "model") -> AssistantNotFound:
+    """Return the error for a name that is not among the known ones."""
+    from difflib import get_close_matches
+
+    by_letters = {one.casefold(): one for one in sorted(known)}
+    nearest = get_close_matches(name[:200].casefold(), by_letters, n=_MAX_NEAREST, cutoff=0.5)
+    return AssistantNotFound(name, tuple(by_letters[letters] for letters in nearest), param)

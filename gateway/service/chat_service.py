@@ -1,0 +1,416 @@
+"""One chat request from its headers to its answer. `ChatService.handle` is the only place where that order is written.
+
+The order is the order of trust: client and location are judged by headers alone, before any byte of the body is read.
+Each API dialect implements `Inbound`, which reads the request and writes the answer in its own form.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, Self
+
+import msgspec
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.resume import Resumption, resuming
+from gateway.execution.upstream_client import Answer
+from gateway.model.caller import Caller
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience, remember
+from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
+from gateway.model.decision import Plan, Refusal, Refused, Step
+from gateway.model.location import Location
+from gateway.model.record import Record
+from gateway.model.region_text import Locale
+from gateway.policy.caller import consent_said, user_of
+from gateway.policy.canary_assignment import sticky_key_of
+from gateway.policy.consent import Consenting
+from gateway.policy.labels import Labelling, labelling_of, without_labels
+from gateway.policy.region_text import choose_locale, compose, with_block
+from gateway.policy.revalidation import RunningRequest, why_not_now
+from gateway.policy.routing import decide
+from gateway.service.assistants import find_assistant
+from gateway.service.location import Located, LocationService, locate
+from gateway.service.shadow_traffic import ShadowTraffic, transcript
+from gateway.usage.client_limits import ClientLimits
+from gateway.usage.quota_store import Admission
+from providers.chat import ChatRequest, change_request
+from providers.failures import Failure
+from providers.needs import needs_of
+
+# The form in which OpenAI names a message. Providers that use another form, such as Anthropic, have the system message
+# apart from the others.
+_MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
+
+
+class AnswerStyle(msgspec.Struct, frozen=True):
+    """How an answer is shown to its client.
+
+    Attributes:
+        include_usage: A stream ends with its usage.
+        choices: How many choices were asked for.
+        labelling: The labels that the region requires; None if there are none.
+        shown_model: The name to show in place of the model's; None to show the model's.
+        keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
+    """
+
+    include_usage: bool = False
+    choices: int = 1
+    labelling: Labelling | None = None
+    shown_model: str | None = None
+    keep_alive_s: float = 0.0
+
+
+class ErrorStyle(msgspec.Struct, frozen=True):
+    """How an error is shown to its client.
+
+    Attributes:
+        blocked_by: The page of the authority that refuses by law or policy, for status 451.
+        refusals: The region's own sentences by error code; None if it has none.
+        quotes_provider: A provider's words about a wrong request may be shown. They mostly name the model.
+    """
+
+    blocked_by: str | None = None
+    refusals: Mapping[str, str] | None = None
+    quotes_provider: bool = True
+
+
+_PLAIN_ERRORS = ErrorStyle()
+
+
+class HeldBody(Protocol):
+    """A request's body, whose bytes count against a limit until it is released. A `with` block releases it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the body."""
+        ...
+
+    def take(self) -> bytes:
+        """Return the body and forget it."""
+        ...
+
+    def release(self) -> None:
+        """Uncount the body before the end of the block, because nothing holds the request any more."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Inbound(Protocol):
+    """One request of a client, in the form of one API. `ChatService.handle` calls the methods in this order.
+
+    Attributes:
+        record: What becomes known of the request.
+        deadline: Its time, from `start` on.
+        error_style: How an error is to be shown; `ChatService` replaces it when it knows more.
+    """
+
+    record: Record
+    deadline: Deadline
+    error_style: ErrorStyle
+
+    def caller(self, config: ConfigVersion) -> Caller:
+        """Read the caller from the headers, as this config version reads them. No later code reads a header.
+
+        It may be called again for another version. A failed key is counted, and the request gets its id, only once.
+        Raises the error of the API.
+        """
+        ...
+
+    def start(self, bounds: Resilience) -> None:
+        """Check what the headers announce of the body, and start the time of the request. Raises the API's error."""
+        ...
+
+    async def body(self) -> HeldBody:
+        """Read the whole body."""
+        ...
+
+    def decode(self, body: HeldBody) -> ChatRequest:
+        """Decode the body. The body itself is not held afterwards."""
+        ...
+
+    def begin(self, request: ChatRequest) -> None:
+        """Count a stream against the limit of streams. From now on the client's leaving cancels the request."""
+        ...
+
+    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+        """Encode the answer, and write it at once if the client takes it without a wait; then return None.
+
+        Otherwise return what writes the rest. It does not hold a whole answer: the client may take minutes.
+        """
+        ...
+
+
+class RoutingInput(msgspec.Struct, frozen=True):
+    """All that the answer to one request depends on.
+
+    Attributes:
+        config: The version that decides.
+        client: The client that asks; None if the config asks for no keys.
+        location: Where it asks from.
+        assistant: What it asks.
+        request: The request as it was sent.
+        voice: The region's labels, profile and refusals in the caller's language; None if the region has none.
+        user: The end user that the headers name, to whom a canary variant sticks.
+        said: What the headers say of consent.
+    """
+
+    config: ConfigVersion
+    client: Client | None
+    location: Location
+    assistant: Assistant
+    request: ChatRequest
+    voice: Locale | None = None
+    user: str | None = None
+    said: ConsentStatement = NO_STATEMENT
+
+
+@dataclass(slots=True)
+class PromptUses:
+    """What happens to prompts besides being answered, where an operator turns it on.
+
+    Attributes:
+        shadows: Sends a share of them to a shadow deployment.
+        log: Logs the text of a request in a region that wants it.
+    """
+
+    shadows: ShadowTraffic | None = None
+    log: Callable[[Record, str], None] | None = None
+
+
+class ChatService:
+    """Answers chat requests. One instance serves all requests of a process."""
+
+    def __init__(
+        self,
+        current: Callable[[], ConfigVersion],
+        executor: PlanExecutor,
+        locations: LocationService,
+        limits: ClientLimits,
+        clock: Callable[[], float] = time.time,
+        consent_key: bytes | None = None,
+        uses: PromptUses | None = None,
+    ) -> None:
+        """Make it for one event loop.
+
+        Args:
+            current: Returns the active config version.
+            executor: Carries out plans.
+            locations: Locates callers.
+            limits: Admits requests under the limits of clients.
+            clock: Unix time.
+            consent_key: Signs consent tokens if the config has no key for them.
+            uses: What else happens to prompts.
+        """
+        self._consent_key = consent_key or secrets.token_bytes(32)
+        self.current = current
+        self.locations = locations
+        self.clock = clock
+        self.executor = executor
+        self._limits = limits
+        uses = uses or PromptUses()
+        self._shadows = uses.shadows
+        self._log_prompt = uses.log
+
+    async def handle(self, inbound: Inbound) -> None:
+        """Answer one request. What it raises is shown to the client by the endpoint."""
+        config, record = self.current(), inbound.record
+        record.table = config.version
+        inbound.error_style = _error_style(config)
+        caller = inbound.caller(config)
+        admission = self._admit(caller.client, record)
+        try:
+            # Awaited only where it must be: most configs need no lookup, and each call of a request counts.
+            located = (
+                await self.locations.locate(config, caller) if config.location.needs_lookup else locate(config, caller)
+            )
+            record.location = located.location
+            region = located.check().region
+            inbound.start(config.resilience)
+            with await inbound.body() as body:
+                while (active := self.current()) is not config:
+                    config = active
+                    caller, located = await self._judge_again(config, inbound)
+                    region = located.location.region
+                request = inbound.decode(body)
+                record.stream = request.stream
+                if region is not None and region.log_prompts and self._log_prompt is not None:
+                    self._log_prompt(record, transcript(request))
+                inbound.begin(request)
+                routing = self._prepare(config, caller, located, request, inbound)
+                answer = await self.answer(routing, inbound.deadline, record)
+                record.first_s = time.monotonic() - record.started_at
+                style = _answer_style(routing, record)
+                turn = self._shadows.begin(config, located.location, record, answer) if self._shadows else None
+                if turn is not None:
+                    answer = turn.captured(answer)
+                elif not routing.assistant.resume:
+                    # Nothing holds the request below this line, and its answer may take minutes.
+                    body.release()
+                shadowed = routing if turn is not None else None
+                del request, routing
+                sending = inbound.respond(answer, style)
+                # Its texts take up to four times the memory of their bytes.
+                del answer
+                if sending is not None:
+                    await sending
+                if self._shadows is not None and turn is not None and shadowed is not None:
+                    record.total_s = time.monotonic() - record.started_at
+                    self._shadows.offer(turn, _with_region_text(shadowed, record), body.size_bytes)
+        finally:
+            if admission is not None:
+                admission.give_back()
+
+    async def answer(self, routing: RoutingInput, deadline: Deadline, record: Record) -> Answer:
+        """Decide, and carry out the plan until its answer has begun. Raises Refused or PlanExhausted."""
+        config, location, assistant = routing.config, routing.location, routing.assistant
+        record.assistant = assistant.name
+        request = _with_region_text(routing, record)
+        needs = needs_of(request)
+        consenting, consents, now_s = None, NO_CONSENT, self.clock()
+        if config.recipients and location.region is not None:
+            consenting = Consenting(routing.said, routing.request, needs, self._consent_key_of(config), now_s)
+            consents = consenting.under(config, location.region)
+        health = self.executor.health.snapshot(config)
+        person = partial(sticky_key_of, routing.client, routing.user, request)
+        decision = record.decision = decide(config, assistant, location, needs, health, now_s, person, consents)
+        plan = decision.outcome
+        if not isinstance(plan, Plan):
+            raise _refused(plan, routing, consenting)
+        record.side = plan.side
+        under = consenting.under if consenting is not None else None
+        running = RunningRequest(config, assistant.name, routing.client, location, needs, under)
+        context = ExecutionContext(config.resilience, deadline, record, partial(self._why_not, running, plan))
+        try:
+            answer = await self.executor.run(plan, request, context)
+        except PlanExhausted as error:
+            if record.profile is None:
+                raise
+            raise PlanExhausted(_without_profile_message(error.failure)) from error
+        finally:
+            if consenting is not None:
+                record.note_consent(plan.steps)
+        if assistant.resume and request.stream:
+            answer = resuming(answer, Resumption(self.executor, plan, request, context))
+        deployment = answer.step.deployment
+        record.deployment, record.provider = deployment.name, deployment.provider
+        record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
+        record.places = deployment.places
+        return answer
+
+    def _admit(self, client: Client | None, record: Record) -> Admission | None:
+        """Admit the request under its client's limits, if there are any. Raises LimitReached."""
+        if client is None:
+            return None
+        record.client = client.name
+        return self._limits.take(client, client.limits, record) if client.limits is not None else None
+
+    async def _judge_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:
+        """Judge client and location by a version that became active while the body was read.
+
+        Nothing is decided yet, so the new version decides everything, and the record shows nothing of the old one. The
+        request has been counted against its client's limits by the old one.
+        """
+        record = inbound.record
+        record.table, record.client, record.location = config.version, None, None
+        inbound.error_style = _error_style(config)
+        caller = inbound.caller(config)
+        if caller.client is not None:
+            record.client = caller.client.name
+        located = await self.locations.locate(config, caller)
+        record.location = located.location
+        located.check()
+        return caller, located
+
+    def _prepare(
+        self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
+    ) -> RoutingInput:
+        """Collect what the answer depends on. Raises AssistantNotFound, or the API's error for a wrong header."""
+        location, voice, refusals = located.location, None, None
+        if location.region is not None and location.region.speech is not None:
+            voice = choose_locale(location.region.speech, caller.accept_language, location.preferences)
+            refusals = voice.refusals
+            inbound.error_style = ErrorStyle(config.blocked_by, refusals)
+        said = consent_said(config, caller, located.claim) if config.recipients else NO_STATEMENT
+        user = user_of(caller, located.claim)
+        assistant = find_assistant(config, caller.client, request.model)
+        if not assistant.reveal_model:
+            inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
+        return RoutingInput(config, caller.client, location, assistant, request, voice, user, said)
+
+    def _why_not(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
+        """Return why a step of this plan may not be taken any more, or None if it may. Asked before each attempt."""
+        now = self.current()
+        # What a version has allowed it still allows, unless an approval can end meanwhile.
+        if now is running.config and not plan.region.approvals_required:
+            return None
+        return why_not_now(running, step, now, self.clock())
+
+    def _consent_key_of(self, config: ConfigVersion) -> bytes:
+        return config.secrets.consent.reveal().encode() if config.secrets.consent is not None else self._consent_key
+
+
+def _error_style(config: ConfigVersion) -> ErrorStyle:
+    """Return how errors are shown until more is known than the config version."""
+    return ErrorStyle(config.blocked_by) if config.blocked_by is not None else _PLAIN_ERRORS
+
+
+def _answer_style(routing: RoutingInput, record: Record) -> AnswerStyle:
+    """Decide how the answer is shown, and note its labels."""
+    request, assistant = routing.request, routing.assistant
+    labelling = labelling_of(routing.voice, request) if routing.voice is not None else None
+    if labelling is not None:
+        record.labels = labelling.names
+    shown_model = None if assistant.reveal_model else assistant.name
+    keep_alive_s = routing.config.resilience.keep_alive_s
+    return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s)
+
+
+def _with_region_text(routing: RoutingInput, record: Record) -> ChatRequest:
+    """Return the request for a deployment: without our labels in its history, and with the region's system message.
+
+    The name of the message's version is noted in the record.
+    """
+    request, voice, region = routing.request, routing.voice, routing.location.region
+    if voice is None or region is None:
+        return request
+    if region.speech is not None:
+        messages = without_labels(request.messages, region.speech)
+        if messages is not request.messages:
+            request = change_request(request, messages=messages)
+    profile, location = voice.profile, routing.location
+    if profile is None:
+        return request
+    block = remember(
+        routing.config,
+        ("profile", region.name, voice.locale, location.territory, location.preferences),
+        lambda: compose(profile, location.territory, location.preferences),
+    )
+    record.profile = block.name
+    return with_block(request, block)
+
+
+def _without_profile_message(failure: Failure) -> Failure:
+    """Return the failure with its message indexes counted without the system message that the gateway added first."""
+    param = failure.param and _MESSAGE.sub(_index_before, failure.param)
+    return replace(failure, param=param, detail=_MESSAGE.sub(_index_before, failure.detail))
+
+
+def _index_before(found: re.Match[str]) -> str:
+    return f"messages[{int(found[1]) - 1}]" if found[1] else "messages"
+
+
+def _refused(refusal: Refusal, routing: RoutingInput, consenting: Consenting | None) -> Refused:
+    region = routing.location.region
+    if refusal.asks is None or consenting is None or region is None:
+        return Refused(refusal)
+    asked = consenting.ask(refusal.asks, region)
+    return Refused(replace(refusal, message=f"{refusal.message} ({asked.note})") if asked.note else refusal, asked)

@@ -1,0 +1,119 @@
+"""A cached value that is loaded from elsewhere and refreshed in the background: an issuer's keys, a database.
+
+Using a value that is old starts a load and does not wait for it. Using a value that is very old waits for the load, so
+that a key that was revoked meanwhile is not accepted once more. Loads never overlap and never follow each other too
+soon, however many requests ask, so clients cannot make the gateway overload the source. While loading fails, the last
+value stays in use for a limited time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class LoadFailed(Exception):
+    """The value cannot be loaded now. The message is the reason, fit for a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshInterval:
+    """When a value is loaded again.
+
+    Attributes:
+        refresh_s: From this age on, a use starts a load.
+        pause_s: The least time between the beginnings of two loads.
+        keep_s: How long the value may be used after the last load that succeeded.
+        stale_s: From this age on, a use waits for the running load, unless the load before it failed.
+    """
+
+    refresh_s: float
+    pause_s: float
+    keep_s: float
+    stale_s: float
+
+
+class RefreshingCache(Generic[_T]):
+    """Caches what `load` returns. `load` gets the present value, and may return it again.
+
+    `name` is used in log lines. `note` gets a line for the log when loading starts to fail or succeeds again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[_T | None], Awaitable[_T]],
+        pace: RefreshInterval,
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._load = load
+        self._pace = pace
+        self._note = note
+        self._clock = clock
+        self._held: _T | None = None
+        self._loaded_at = self._tried_at = float("-inf")
+        self._trouble = ""
+        self._loading: asyncio.Task[None] | None = None
+
+    def now(self) -> _T | None:
+        """Return the value without waiting; None if there is none, or it is stale."""
+        age_s = self._clock() - self._loaded_at
+        if age_s >= self._pace.refresh_s:
+            self._start()
+            if age_s >= self._pace.stale_s and self._loading is not None and not self._trouble:
+                return None
+        return self._held if age_s < self._pace.keep_s else None
+
+    async def wait(self) -> _T | None:
+        """Return the value. If there is none, wait for the load that runs or may start now."""
+        held = self.now()
+        if held is None and self._loading is not None:
+            await asyncio.shield(self._loading)
+            held = self.now()
+        return held
+
+    async def newer(self, than: _T) -> _T | None:
+        """Return the value after another load, for a caller that misses something in `than`.
+
+        It is the same value if it was loaded just now, and None if it cannot be loaded.
+        """
+        if self._held is than:
+            self._start()
+            if self._loading is not None:
+                await asyncio.shield(self._loading)
+        return None if self._trouble else self.now()
+
+    async def aclose(self) -> None:
+        """Stop loading."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+
+    def _start(self) -> None:
+        now = self._clock()
+        if self._loading is None and now - self._tried_at >= self._pace.pause_s:
+            self._tried_at = now
+            self._loading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            self._held = await self._load(self._held)
+        except LoadFailed as failure:
+            self._tell(str(failure))
+        else:
+            self._loaded_at = self._clock()
+            self._tell("")
+        finally:
+            self._loading = None
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._note(f"{self._name} {trouble or 'can be read again'}")
+        self._trouble = trouble

@@ -1,0 +1,416 @@
+"""Shadow traffic: send a share of the answered requests to one further deployment, whose answers no client sees.
+
+A shadow request starts when the client has its answer. It takes no part in any other request and does not affect later
+decisions: one attempt, no retry, and neither breakers nor cooldowns learn of it. It is judged like a step of a route
+and goes out under a permit of the same making. Everything that identifies the user is removed. If the deployment has a
+concurrency limit, the shadow takes a slot only if one is free.
+
+Where the region keeps texts, the client's answer is captured on its way, to compare the two. An answer that is not
+plain text, not whole, or too long is not kept: half an answer cannot be compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.redaction import redacted
+from gateway.execution.upstream_client import Answer, AttemptOptions, UpstreamClient, Withdrawn
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
+from gateway.model.location import Location
+from gateway.model.record import AttemptRecord, Record
+from gateway.model.route import Shadow
+from gateway.model.shadow import ShadowRecord
+from gateway.policy.routing import judge_alone
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    ChoiceFinish,
+    FinishReason,
+    Message,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    UserMessage,
+    text_of,
+)
+from providers.exchange import TOO_LARGE
+from providers.failures import Failure, ProviderFailed
+from providers.folding import fold, text_of_run
+from providers.needs import needs_of
+
+MAX_RUNNING = 8
+MAX_BODY_BYTES = 1024 * 1024
+MAX_CHARACTERS = 64 * 1024
+"""The most that is kept of one text."""
+_MAX_EVENTS = 100_000
+_IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
+
+
+def transcript(request: ChatRequest) -> str:
+    """Return the messages as text, one `role: …` each, without images and calls. Of a long text only the end is kept.
+
+    Two features keep prompts if an operator turns them on: shadow traffic and the prompt log.
+    """
+    return "\n".join(map(_line, request.messages))[-MAX_CHARACTERS:]
+
+
+def _line(message: Message) -> str:
+    role = type(message).__name__.removesuffix("Message").lower()
+    return f"{role}: {text_of(message.content)}"
+
+
+def anonymous(request: ChatRequest) -> ChatRequest:
+    """Return the request without the fields that identify the user."""
+    messages = tuple(
+        replace(message, name=None) if isinstance(message, UserMessage) and message.name is not None else message
+        for message in request.messages
+    )
+    extra = {name: value for name, value in request.extra.items() if name not in _IDENTITY}
+    return replace(request, messages=messages, user=None, extra=extra)
+
+
+class AnswerCapture:
+    """Keeps the text of one answer while it is sent. If the answer is a stream, read `stream` in its place."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._completion = answer.completion
+        self._stream = answer.stream
+        self._pieces: list[str | tuple[bytes, ...]] = []
+        self._left = MAX_CHARACTERS
+        self._finish: FinishReason | None = None
+
+    @property
+    def stream(self) -> AnswerStream | None:
+        """The stream to read; None if the answer is not a stream."""
+        return self if self._stream is not None else None
+
+    def text(self) -> str | None:
+        """Return the text of the first choice as the provider gave it; None if it cannot be compared."""
+        if self._completion is not None:
+            return _text_of(self._completion)
+        if self._finish != "stop" or self._left < 0:
+            return None
+        return "".join(piece if isinstance(piece, str) else text_of_run(piece) for piece in self._pieces) or None
+
+    def __aiter__(self) -> AnswerCapture:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """See AnswerStream."""
+        if self._stream is None:
+            raise StopAsyncIteration
+        events = await anext(self._stream)
+        if self._left >= 0:
+            for event in events:
+                self._note(event)
+        return events
+
+    def _note(self, event: StreamEvent) -> None:
+        match event:
+            case TextRun(pieces):
+                self._pieces.append(pieces)
+                self._left -= sum(map(len, pieces))
+            case TextDelta(text, 0):
+                self._pieces.append(text)
+                self._left -= len(text)
+            case ChoiceFinish(reason, 0):
+                self._finish = reason
+            case ToolCallDelta() | RefusalDelta():
+                self._left = -1
+        if self._left < 0:
+            self._pieces.clear()
+
+    def text_tap(self) -> TextTap | None:
+        """Return None: a text that took the fast path would be missing here."""
+        return None
+
+    def tell(self, told: Callable[[Failure | None], None]) -> None:
+        """See AnswerStream."""
+        if self._stream is not None:
+            self._stream.tell(told)
+
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """See AnswerStream."""
+        if self._stream is not None:
+            self._stream.hold(let_go)
+
+    async def close(self) -> None:
+        """See AnswerStream."""
+        if self._stream is not None:
+            await self._stream.close()
+
+
+def _text_of(completion: ChatCompletion) -> str | None:
+    choice = completion.choices[0] if completion.choices else None
+    if choice is None or choice.finish_reason != "stop" or choice.message.tool_calls or choice.message.refusal:
+        return None
+    text = text_of(choice.message.content)
+    return text if 0 < len(text) <= MAX_CHARACTERS else None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowTurn:
+    """A request that goes to a shadow deployment too, once it is answered.
+
+    Attributes:
+        shadow: The shadow of its route.
+        labels: Assistant, region and shadow deployment, as the metrics name them.
+        config: The version that the request was answered by.
+        location: Where the caller is.
+        record: The record of the request.
+        capture: Keeps the client's answer, if texts are kept. A stream is then read from there.
+    """
+
+    shadow: Shadow
+    labels: tuple[str, str, str]
+    config: ConfigVersion
+    location: Location
+    record: Record
+    capture: AnswerCapture | None = None
+
+    def captured(self, answer: Answer) -> Answer:
+        """Return the answer to send: its stream passes the capture, if there is one."""
+        if self.capture is None or answer.stream is None:
+            return answer
+        return replace(answer, stream=self.capture.stream)
+
+    def client_answer(self) -> str | None:
+        """Return what the client got, if it is kept and can be compared. A resumed answer is the text of two models."""
+        return self.capture.text() if self.capture is not None and self.record.resumed is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSink:
+    """Where the results of shadow requests go.
+
+    Attributes:
+        keep: Keeps a record. It may take its time.
+        count: Adds one to the counter with these labels and this outcome.
+        time: Adds a time in seconds to the histogram with these labels.
+    """
+
+    keep: Callable[[ShadowRecord], Awaitable[None]]
+    count: Callable[[tuple[str, str, str, str]], None]
+    time: Callable[[tuple[str, str, str], float], None]
+
+
+class ShadowTraffic:
+    """The shadow requests of one process."""
+
+    def __init__(
+        self,
+        current: Callable[[], ConfigVersion],
+        client: UpstreamClient,
+        health: Health,
+        sink: ShadowSink,
+        limiters: ConcurrencyLimiters | None = None,
+        *,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make it for one event loop.
+
+        Args:
+            current: Returns the active config version.
+            client: Sends requests to providers.
+            health: The keys that may be used, and the deployments that may not be asked.
+            sink: Where results go.
+            limiters: The concurrency slots of deployments, which requests take too.
+            draw: Draws a number from 0 to 1.
+            clock: Unix time.
+        """
+        self._current = current
+        self._client = client
+        self._health = health
+        self._sink = sink
+        self._limiters = limiters or ConcurrencyLimiters()
+        self._draw = draw
+        self._clock = clock
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> ShadowTurn | None:
+        """Decide whether the shadow of this request's route is asked too. Call it before the answer is sent."""
+        assistant, region = config.assistants.get(record.assistant or ""), location.region
+        shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
+        if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
+            return None
+        if shadow.keep_text and location.territory is not None and region.kept_at_home(location.territory) is not None:
+            # A kept text is read again later by a judge, when it is not known any more whose text must stay where.
+            shadow = replace(shadow, keep_text=False)
+        capture = AnswerCapture(answer) if shadow.keep_text else None
+        labels = assistant.name, region.name, shadow.deployment.name
+        return ShadowTurn(shadow, labels, config, location, record, capture)
+
+    def offer(self, turn: ShadowTurn, request: ChatRequest, body_bytes: int) -> None:
+        """Ask the shadow, unless something is against it. Call this when the client has its answer.
+
+        Args:
+            turn: What `begin` returned.
+            request: The request as the deployment got it.
+            body_bytes: The length of its body.
+        """
+        labels, record = turn.labels, turn.record
+        if record.outcome != "ok" or record.deployment == labels[-1] or turn.config is not self._current():
+            # There is nothing to compare with, or another config version decides by now.
+            return
+        if len(self._running) >= MAX_RUNNING:
+            self._sink.count((*labels, "busy"))
+        elif body_bytes > MAX_BODY_BYTES:
+            self._sink.count((*labels, "too_large"))
+        else:
+            self._ask(turn, anonymous(request))
+
+    def _ask(self, turn: ShadowTurn, request: ChatRequest) -> None:
+        labels, needs, config = turn.labels, needs_of(request), turn.config
+        unwell = self._health.snapshot(config)
+        step = judge_alone(config, turn.location, turn.shadow.deployment, needs, unwell, self._clock())
+        if not isinstance(step, Step) or needs.moving:
+            # A request with effects at a provider must not be sent twice.
+            self._sink.count((*labels, "passed_over"))
+            return
+        slot = None
+        if step.deployment.concurrency is not None:
+            slot = self._limiters.limiter(step.deployment).try_acquire()
+            if slot is None:
+                self._sink.count((*labels, "busy"))
+                return
+        turn.record.shadow = _attempt_at(step.deployment)
+        task = asyncio.create_task(self._run(turn, step, request))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        if slot is not None:
+            task.add_done_callback(lambda _: slot.release())
+
+    async def _run(self, turn: ShadowTurn, step: Step, request: ChatRequest) -> None:
+        labels, config = turn.labels, turn.config
+        if config is not self._current():
+            # The config changed between `_ask` and this turn of the loop.
+            self._sink.count((*labels, "passed_over"))
+            return
+        deadline = Deadline.start(config.resilience.total_s, config.resilience.commit_s)
+        begun_s: float | None = None
+        completion, failure, client_answer = None, None, None
+        try:
+            client_answer = turn.client_answer()
+            limit_s = deadline.left_s(committed=not request.stream)
+            secret = (self._health.usable_keys(step.deployment) or (None,))[0]
+            options = AttemptOptions.within(limit_s, request, config.resilience)
+            answer = await self._client.send(
+                step,
+                secret,
+                options,
+                deadline,
+                lambda _: None if config is self._current() else "the config has changed",
+            )
+            begun_s = deadline.clock() - deadline.started_at
+            completion = await _whole(answer)
+        except Withdrawn:
+            self._sink.count((*labels, "passed_over"))
+            return
+        except ProviderFailed as error:
+            failure = redacted(error.failure, step.deployment, request)
+        except Exception:  # the top of a background task: nothing waits for it, and no request may suffer from it
+            self._sink.count((*labels, "internal_error"))
+            return
+        finally:
+            deadline.close()
+        total_s = deadline.clock() - deadline.started_at
+        outcome = "ok" if failure is None else str(failure.kind)
+        self._sink.count((*labels, outcome))
+        if begun_s is not None and failure is None:
+            self._sink.time(labels, begun_s)
+        if turn.shadow.keep_text and config is not self._current():
+            # The new version may keep no text, or not here.
+            turn, client_answer = replace(turn, shadow=replace(turn.shadow, keep_text=False)), None
+        kept = self._record(turn, request, outcome, completion)
+        first_s = begun_s if begun_s is not None else total_s
+        await self._sink.keep(replace(kept, first_s=first_s, total_s=total_s, beside_answer=client_answer))
+
+    def _record(
+        self, turn: ShadowTurn, request: ChatRequest, outcome: str, completion: ChatCompletion | None
+    ) -> ShadowRecord:
+        shadow, record = turn.shadow, turn.record
+        choice = completion.choices[0] if completion is not None and completion.choices else None
+        message = choice.message if choice is not None else AssistantMessage()
+        answer = text_of(message.content)
+        return ShadowRecord(
+            self._clock(),
+            turn.config.version,
+            record.request_id,
+            *turn.labels,
+            model=shadow.deployment.model,
+            stream=request.stream,
+            outcome=outcome,
+            first_s=0.0,
+            total_s=0.0,
+            usage=completion.usage if completion is not None else None,
+            finish_reason=choice.finish_reason if choice is not None else None,
+            answer_characters=len(answer),
+            tool_calls=len(message.tool_calls),
+            beside=record.deployment,
+            beside_first_s=record.first_s,
+            beside_total_s=record.total_s,
+            beside_usage=record.usage,
+            prompt=transcript(request) if shadow.keep_text else None,
+            answer=answer[:MAX_CHARACTERS] if shadow.keep_text else None,
+            refusal=message.refusal[:MAX_CHARACTERS] if shadow.keep_text and message.refusal is not None else None,
+            calls=_calls(message.tool_calls) if shadow.keep_text else (),
+        )
+
+    async def settle(self) -> None:
+        """Wait until no shadow request runs."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Cancel the shadow requests that run."""
+        for task in self._running:
+            task.cancel()
+        await self.settle()
+
+
+def _attempt_at(deployment: Deployment) -> AttemptRecord:
+    """Note the attempt before it is made: the request's record must show where its prompt went."""
+    return AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
+
+
+async def _whole(answer: Answer) -> ChatCompletion:
+    """Read the whole answer; raises ProviderFailed for one that breaks off or is too long."""
+    if answer.stream is None:
+        if answer.completion is None:
+            raise ProviderFailed(TOO_LARGE)
+        return answer.completion
+    events: list[StreamEvent] = []
+    try:
+        async for batch in answer.stream:
+            events += batch
+            if len(events) > _MAX_EVENTS:
+                raise ProviderFailed(TOO_LARGE)
+    finally:
+        await answer.stream.close()
+    return fold(events)
+
+
+def _calls(calls: Iterable[ToolCall]) -> tuple[tuple[str, str], ...]:
+    """Return name and arguments of each call, until all together are longer than a text may be."""
+    kept: list[tuple[str, str]] = []
+    left = MAX_CHARACTERS
+    for call in calls:
+        left -= len(call.name) + len(call.arguments)
+        if left < 0:
+            break
+        kept.append((call.name, call.arguments))
+    return tuple(kept)

@@ -1,0 +1,1 @@
+"""Limits of clients: how many requests each may send."""

@@ -1,0 +1,72 @@
+"""Admit each request of a client under its limits, or raise `LimitReached` with the time to wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from gateway.model.config_version import Client, ClientLimitRule
+from gateway.model.record import Allowance, Record
+from gateway.usage.quota_store import ROWS, Admission, QuotaRow, QuotaStore, remaining
+
+_NS = 1_000_000_000
+
+
+class LimitReached(Exception):
+    """A client has reached one of its limits.
+
+    Attributes:
+        message: What the client is shown.
+        retry_after_s: The time after which another request may succeed.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class ClientLimits:
+    """Admits requests under the limits of their clients.
+
+    Args:
+        store: Counts the requests of all processes.
+        clock: Nanoseconds of a clock that all processes which share the store read alike.
+    """
+
+    def __init__(self, store: QuotaStore | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._store = store or QuotaStore()
+        self._clock = clock
+        self._rows: dict[str, QuotaRow] = {}
+
+    def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Admission:
+        """Count one request and return its admission, which is given back when the request ends.
+
+        What the client has left is written to the record in either case.
+
+        Raises:
+            LimitReached: The client has reached a limit.
+        """
+        now_ns = self._clock()
+        row = self._rows.get(client.name) or self._row_of(client.name, now_ns)
+        taken = row.take(limits, now_ns)
+        rpm = limits.rpm
+        if rpm is not None:
+            left = remaining(taken.full_at_ns, now_ns, rpm)
+            record.allowance = Allowance(rpm, left, max(0, taken.full_at_ns - now_ns) / _NS)
+        if taken.is_leave:
+            return taken
+        if taken.wait_ns:
+            wait_s = taken.wait_ns / _NS
+            message = f"this client may ask {rpm} times a minute, and has: ask again in {max(1, math.ceil(wait_s))} s"
+            raise LimitReached(message, wait_s)
+        message = f"this client has {limits.concurrent} requests running, as many as it may: wait until one has ended"
+        raise LimitReached(message, 1)
+
+    def _row_of(self, name: str, now_ns: int) -> QuotaRow:
+        if len(self._rows) >= ROWS:
+            # A reload may leave unused names here. The counts are in the store.
+            self._rows.clear()
+        row = self._rows[name] = QuotaRow(self._store, name, now_ns)
+        return row

@@ -1,0 +1,442 @@
+"""The door: who is asking and from where, from the headers alone, and what isn't believed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.caller.authentication import authenticate
+from gateway.api.caller.request_headers import headers_of, read_context, request_id_of
+from gateway.api.errors import ApiError, from_domain
+from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import ConfigVersion
+from gateway.model.location import AddressReport, ClaimProblem, ClaimQuestion, ClaimReport, EdgeNote, EdgeReport
+from gateway.model.location_rules import LocationRules
+from gateway.policy.caller import timeout_s
+from gateway.policy.location import SignalLocator
+from gateway.policy.location.resolution import address_of
+from providers.failures import InvalidRequest
+from tests.kit.configs import BASE, KEYS, WORLD, Config, table_of
+from tests.kit.location_reports import heard, reported
+
+KEY = "gk-app-key"
+OTHER = "gk-sch\u00f6n"
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8")).hexdigest()
+
+
+def with_keys(app: str = KEY, backend: str = OTHER) -> Config:
+    """The base configuration whose clients have these keys."""
+    keys = {"app": app, "backend": backend}
+    return BASE.merge({"clients": {name: {"keys": [f"sha256:{hashed(key)}"]} for name, key in keys.items()}})
+
+
+def with_edges(edges: str) -> ConfigVersion:
+    """The same with this list of edges."""
+    return table_of(with_keys().merge(f"location: {{edges: [{edges}]}}"))
+
+
+TABLE = table_of(with_keys())
+WITHOUT_CLIENTS = table_of(BASE.without("clients"))
+SECRET_EDGE = with_edges(
+    '{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}}'
+)
+
+
+def visit(*pairs: tuple[str, str | bytes], peer: str | None = "127.0.0.1", query: str = "") -> RequestHeaders:
+    headers = [(name.encode(), value if isinstance(value, bytes) else value.encode("utf-8")) for name, value in pairs]
+    return headers_of({"headers": headers, "client": (peer, 1) if peer else None, "query_string": query.encode()})
+
+
+def timeout_of(headers: RequestHeaders) -> float:
+    return timeout_s(read_context(TABLE, headers).timeout)
+
+
+def refusal_of(table: ConfigVersion, visitor: RequestHeaders) -> tuple[int, str]:
+    with pytest.raises(ApiError) as raised:
+        authenticate(table, visitor)
+    assert KEY not in str(raised.value)
+    return raised.value.status, raised.value.code
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def test_a_visitor_is_what_the_headers_say() -> None:
+    visitor = visit(("a", "1"), ("b", b"\xe9"), ("a", "2"), query="x=y")
+    assert visitor.all(b"a") == ("1", "2")
+    assert (visitor.one(b"a"), visitor.one(b"b"), visitor.one(b"c")) == ("1", "é", None)
+    assert visitor.all(b"c") == ()
+    assert (visitor.header_bytes, visitor.peer, visitor.query) == (6, "127.0.0.1", "x=y")
+    assert headers_of({"headers": [], "query_string": b""}).peer is None
+
+
+@pytest.mark.parametrize("value", ["1500 ", "1500\t", " 1500", " \t1500\t "])
+def test_the_space_around_a_value_is_no_part_of_it(value: str) -> None:
+    """RFC 9110, section 5.5. The parser of uvicorn leaves what stands behind."""
+    visitor = visit(("x-gateway-timeout-ms", value), ("x-request-id", value))
+    assert visitor.all(b"x-request-id") == ("1500",)
+    assert (timeout_of(visitor), request_id_of(visitor)) == (1.5, "1500")
+
+
+def test_a_byte_that_is_a_space_elsewhere_stays() -> None:
+    assert visit(("a", b"b\xa0")).one(b"a") == "b\xa0"
+
+
+@pytest.mark.parametrize("given_id", ["a", "my-id.1:2_3", "x" * 128])
+def test_a_sane_request_id_is_kept(given_id: str) -> None:
+    assert request_id_of(visit(("x-request-id", given_id))) == given_id
+
+
+@pytest.mark.parametrize("given_id", ["", "a b", "x" * 129, "a\nb", "é", '"', "<script>"])
+def test_any_other_is_replaced(given_id: str) -> None:
+    assert request_id_of(visit(("x-request-id", given_id))).startswith("req_")
+
+
+def test_no_two_requests_have_one_id() -> None:
+    ids = [request_id_of(visit()) for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(request_id_of(visit(("x-request-id", made))) == made for made in ids)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("1", 0.001), ("1500", 1.5), ("0010", 0.01), ("999999999", 999999.999)])
+def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
+    assert timeout_of(visit(("x-gateway-timeout-ms", value))) == seconds
+
+
+def test_two_time_limits_are_for_nobody_to_choose_from() -> None:
+    name = "x-gateway-timeout-ms"
+    assert timeout_of(visit((name, "1500"), (name, "1500"))) == 1.5
+    with pytest.raises(InvalidRequest, match="more than once"):
+        timeout_of(visit((name, "1500"), (name, "100")))
+
+
+@pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", b"\xb2", "1 0", "9" * 10, "abc"])
+def test_a_time_limit_that_is_none_is_refused(value: str | bytes) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        timeout_of(visit(("x-gateway-timeout-ms", value)))
+    assert from_domain(raised.value, []).code == "invalid_request"
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer   {KEY} ")],
+        [("authorization", f"bearer   {KEY} ")],
+        [("authorization", f"BEARER {KEY}")],
+        [("x-api-key", KEY)],
+        [("x-api-key", f"{KEY} ")],
+        [("x-api-key", KEY), ("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")],
+    ],
+)
+def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
+    client = authenticate(TABLE, visit(*pairs))
+    assert client is not None
+    assert client.name == "app"
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("key", [OTHER, "gk-voil\u00e0", "gk-\u00c5"])
+def test_a_key_is_its_bytes_as_a_program_or_a_browser_writes_them(key: str, charset: str, name: str) -> None:
+    """The last byte of some letters is a space in another charset."""
+    value = f"Bearer {key}" if name == "authorization" else key
+    client = authenticate(table_of(with_keys(backend=key)), visit((name, value.encode(charset))))
+    assert client is not None
+    assert client.name == "backend"
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        [("authorization", "")],
+        [("authorization", "Bearer")],
+        [("authorization", "Bearer ")],
+        [("authorization", f"Basic {KEY}")],
+        [("authorization", f"Digest {KEY}")],
+        [("authorization", KEY)],
+        [("authorization", f"Bearer {KEY}x")],
+        [("authorization", f"Bearer {hashed(KEY)}")],
+        [("x-api-key", "")],
+        [("x-api-key", KEY), ("x-api-key", OTHER)],
+        [("x-api-key", "wrong"), ("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {OTHER}")],
+        [("authorization", "Bearer wrong"), ("authorization", f"Bearer {KEY}")],
+        [("authorization", f"Bearer {KEY}"), ("authorization", "Basic eDp5")],
+        [("cookie", f"key={KEY}")],
+        [("api-key", KEY)],
+    ],
+)
+def test_anything_else_is_refused(pairs: list[tuple[str, str]]) -> None:
+    assert refusal_of(TABLE, visit(*pairs)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("query", [f"key={KEY}", f"a=b&API_KEY={KEY}", f"access_token={KEY}", "key=", "%6bey=x"])
+def test_a_key_in_the_query_is_refused_even_beside_a_good_one(query: str) -> None:
+    assert refusal_of(TABLE, visit(("authorization", f"Bearer {KEY}"), query=query)) == (401, "invalid_api_key")
+    assert refusal_of(WITHOUT_CLIENTS, visit(query=query)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("query", ["", "a=b", "monkey=1", "apikey=1"])
+def test_any_other_query_is_nobodys_business(query: str) -> None:
+    assert authenticate(TABLE, visit(("x-api-key", KEY), query=query)) is not None
+
+
+def test_headers_are_bounded_before_anything_is_read_in_them() -> None:
+    assert refusal_of(TABLE, visit(("x", "a" * 65_536), ("x-api-key", KEY))) == (431, "headers_too_large")
+    assert refusal_of(WITHOUT_CLIENTS, visit(("x", "a" * 65_536))) == (431, "headers_too_large")
+    rest = 65_536 - len("x" + "x-api-key" + KEY)
+    assert authenticate(TABLE, visit(("x", "a" * rest), ("x-api-key", KEY))) is not None
+    assert refusal_of(TABLE, visit(("x", "a" * (rest + 1)), ("x-api-key", KEY))) == (431, "headers_too_large")
+
+
+@given(value=st.binary(max_size=40))
+def test_no_bytes_of_a_key_break_the_door(value: bytes) -> None:
+    for name in ("authorization", "x-api-key"):
+        with pytest.raises(ApiError):
+            authenticate(TABLE, visit((name, value)))
+
+
+# --- without clients ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_without_clients_ones_own_machine_is_served(peer: str) -> None:
+    assert authenticate(WITHOUT_CLIENTS, visit(("x-anything", "1"), peer=peer)) is None
+
+
+@pytest.mark.parametrize(
+    "peer", ["10.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "x", "", None]
+)
+def test_without_clients_nobody_else_is(peer: str | None) -> None:
+    assert refusal_of(WITHOUT_CLIENTS, visit(peer=peer)) == (403, "permission_denied")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "cf-ipcountry",
+        "cloudfront-viewer-country",
+        "x-vercel-ip-country",
+        "fastly-client-ip",
+        "x-appengine-country",
+        "ali-cdn-real-ip",
+        "x-akamai-edgescape",
+        "x-client-ip",
+        "client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "x-envoy-external-address",
+        "x-azure-clientip",
+        "fly-client-ip",
+        "do-connecting-ip",
+        "x-amz-cf-id",
+        "x-amzn-trace-id",
+        "cdn-loop",
+        "x-country-code",
+        "x-geo-country",
+    ],
+)
+def test_without_clients_nobody_comes_through_a_proxy(name: str) -> None:
+    assert refusal_of(WITHOUT_CLIENTS, visit((name, "x"))) == (403, "permission_denied")
+    with pytest.raises(ApiError, match=name):
+        authenticate(WITHOUT_CLIENTS, visit((name, "x")))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "a:b@localhost",
+        "x.y",
+        "",
+    ],
+)
+def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
+    """Its name may be resolved to this machine's address (DNS rebinding); a page has no address, and no name without a dot."""
+    assert refusal_of(WITHOUT_CLIENTS, visit(("host", host))) == (403, "permission_denied")
+    assert authenticate(TABLE, visit(("host", host), ("x-api-key", KEY))) is not None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LocalHost:8080",
+        "gateway.localhost",
+        "gateway:8080",
+        "host.docker.internal:8080",
+        "127.0.0.1:8080",
+        "127.0.0.2",
+        "0.0.0.0:80",
+        "[::1]:8080",
+        "127.0.0.1 \t",
+    ],
+)
+def test_without_clients_this_machine_is_called_by_its_address(host: str) -> None:
+    assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None
+
+
+def test_an_edge_of_the_config_is_a_proxy_too() -> None:
+    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
+    table = table_of(text.replace("CF-IPCountry", "X-My-Country"))
+    assert refusal_of(table, visit(("x-my-country", "DE"))) == (403, "permission_denied")
+
+
+# --- the place ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1"])
+def test_a_trusted_edge_is_believed(peer: str) -> None:
+    seen = heard(TABLE, visit(("cf-ipcountry", "DE"), peer=peer))
+    assert seen == reported(EdgeReport(("DE",)))
+
+
+def test_every_value_of_its_header_counts() -> None:
+    seen = heard(TABLE, visit(("cf-ipcountry", "DE"), ("cf-ipcountry", "CN")))
+    assert seen.get("edge_header") == EdgeReport(("DE", "CN"))
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
+def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
+    assert heard(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == reported(None, EdgeNote.STRANGER)
+    assert heard(TABLE, visit(peer=peer)) == reported()
+
+
+def test_an_edge_that_says_nothing_says_nothing() -> None:
+    assert heard(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == reported()
+
+
+def test_an_assertion_is_taken_down_from_whomever() -> None:
+    seen = heard(TABLE, visit(("x-gateway-territory", "CN"), ("x-gateway-territory", "DE"), peer="8.8.8.8"))
+    assert seen == reported(asserted=("CN", "DE"))
+
+
+@pytest.mark.parametrize(
+    ("secrets", "believed"),
+    [
+        ([KEYS["EDGE_SECRET"]], True),
+        ([], False),
+        ([""], False),
+        (["wrong"], False),
+        ([KEYS["EDGE_SECRET"], KEYS["EDGE_SECRET"]], False),
+        (["wrong", KEYS["EDGE_SECRET"]], False),
+        ([KEYS["EDGE_SECRET"].upper()], False),
+        ([KEYS["EDGE_SECRET"] + " "], False),
+    ],
+)
+def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool) -> None:
+    pairs = [("cf-ipcountry", "DE"), *(("x-edge-auth", secret) for secret in secrets)]
+    seen = heard(SECRET_EDGE, visit(*pairs))
+    if believed:
+        assert seen.get("edge_header") == EdgeReport(("DE",))
+    else:
+        assert seen == reported(None, EdgeNote.UNPROVEN if secrets else EdgeNote.STRANGER_WITHIN)
+    assert heard(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
+
+
+def test_where_no_edge_is_trusted_no_header_is() -> None:
+    table: Any = table_of(WORLD.replace("  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]", ""))
+    assert heard(table, visit(("cf-ipcountry", "DE"))) == reported()
+
+
+# --- parts, addresses and claims ------------------------------------------------------------------
+
+FULL = with_edges(
+    "{from: [127.0.0.0/8], country: CF-IPCountry, subdivision: CF-Region-Code, client_ip: X-Forwarded-For},"
+    ' {from: [192.0.2.0/24], country: C, client_ip: Real, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}},'
+    " {from: [198.51.100.0/24], country: C}"
+)
+
+
+def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
+    table = with_edges("{from: [127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}")
+    for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
+        assert heard(table, visit((name, "DE"), peer=peer)) == reported(EdgeReport(("DE",)))
+        assert heard(table, visit((name, "DE"), peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
+
+
+def test_an_edge_tells_the_part_under_its_own_header() -> None:
+    told = heard(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
+    assert told == reported(EdgeReport(("US",), ("CA",)))
+    assert heard(FULL, visit(("cf-region-code", "CA"))) == reported()
+    assert heard(TABLE, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA"))) == reported(EdgeReport(("US",)))
+
+
+def address(visitor: RequestHeaders) -> str:
+    found = address_of(FULL, visitor)
+    return found.note if isinstance(found, AddressReport) else str(found)
+
+
+def test_the_address_is_the_peers_or_what_its_edge_tells() -> None:
+    spoofed = ("x-forwarded-for", "1.1.1.1")
+    assert address(visit(spoofed, peer="203.0.113.9")) == "203.0.113.9"
+    assert address(visit(spoofed, peer="::ffff:203.0.113.9")) == "203.0.113.9"
+    assert address(visit(peer=None)) == "silent: the peer has no address"
+    assert address(visit(("x-forwarded-for", "1.1.1.1, 8.8.8.8"))) == "8.8.8.8"
+    assert address(visit(("x-forwarded-for", "8.8.8.8, 198.51.100.7, 127.0.0.5"))) == "8.8.8.8"
+    assert address(visit()) == "silent: the edge tells no address"
+    assert address(visit(spoofed, peer="198.51.100.7")) == "silent: the edge tells no address"
+
+
+def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
+    """Others may send from them: only who shows the secret is the edge, and a hop can't show it."""
+    assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
+
+
+def test_an_edge_that_doesnt_show_its_secret_tells_no_address() -> None:
+    assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't prove that it is the edge"
+    assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
+
+
+@pytest.mark.parametrize("secrets", [["wrong"], ["wrong", KEYS["EDGE_SECRET"]], [KEYS["EDGE_SECRET"]] * 2])
+def test_a_wrong_or_second_secret_is_a_doubt_of_the_address_too(secrets: list[str]) -> None:
+    """A client may have sent it through the edge, to have its address passed over."""
+    pairs = [("real", "8.8.8.8"), *(("x-edge-auth", secret) for secret in secrets)]
+    found = address_of(FULL, visit(*pairs, peer="192.0.2.7"))
+    assert isinstance(found, AddressReport)
+    assert found.doubtful
+
+
+def test_an_edge_without_its_secret_is_somebody_of_its_network_and_one_with_a_wrong_one_is_a_doubt() -> None:
+    assert heard(FULL, visit(peer="192.0.2.7")) == reported()
+    assert heard(FULL, visit(("c", "DE"), peer="192.0.2.7")) == reported(None, EdgeNote.STRANGER_WITHIN)
+    assert heard(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == reported(None, EdgeNote.UNPROVEN)
+
+
+def test_several_claims_are_rejected_and_one_is_verified() -> None:
+    claims = replace(TABLE, location=SignalLocator(LocationRules(signals=("claim",))))
+    several = heard(claims, visit(("x-gateway-claim", "a"), ("x-gateway-claim", "b")))
+    assert several == reported(claim=ClaimReport(problem=ClaimProblem.REPEATED))
+    assert heard(claims, visit(("x-gateway-claim", "a"))).get("claim") == ClaimQuestion("a")
+    assert heard(claims, visit()) == reported()
+
+
+def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:
+    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
+    table = table_of(text.replace("CF-IPCountry}", "C, subdivision: Part, client_ip: Real}"))
+    for name in ("c", "part", "real"):
+        assert refusal_of(table, visit((name, "x"))) == (403, "permission_denied")

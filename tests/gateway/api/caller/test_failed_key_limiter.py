@@ -1,0 +1,95 @@
+"""Who tries keys: how many, from where, and that nobody else suffers for it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter
+from gateway.api.caller.request_headers import headers_of
+from gateway.api.errors import ApiError
+from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import ConfigVersion
+from tests.kit.configs import WORLD, table_of
+
+RIGHT, OTHER = "gk-right", "gk-other"
+
+
+def table() -> ConfigVersion:
+    hashed = {old: hashlib.sha256(key.encode()).hexdigest() for old, key in (("a" * 64, RIGHT), ("b" * 64, OTHER))}
+    text = WORLD
+    for old, new in hashed.items():
+        text = text.replace(old, new)
+    return table_of(text)
+
+
+TABLE = table()
+
+
+def visit(key: str | None, peer: str = "198.51.100.7") -> RequestHeaders:
+    headers = [(b"authorization", f"Bearer {key}".encode())] if key is not None else []
+    return headers_of({"headers": headers, "client": (peer, 1)})
+
+
+class Door:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.guesses = FailedKeyLimiter(lambda: self.now)
+
+    def code(self, key: str | None, peer: str = "198.51.100.7") -> str | None:
+        try:
+            self.guesses.authenticate(TABLE, visit(key, peer))
+        except ApiError as error:
+            return error.code if (error.retry_after_s is not None) == (error.code == "rate_limited") else "no time"
+        return None
+
+
+def test_who_tries_one_key_after_another_is_told_to_wait() -> None:
+    door = Door()
+    assert {door.code(f"gk-{number}") for number in range(MOST_FAILED_KEYS)} == {"invalid_api_key"}
+    assert door.code("gk-next") == "rate_limited"
+    door.now += 59
+    assert door.code("gk-next") == "rate_limited"
+    door.now += 1
+    assert door.code("gk-next") == "invalid_api_key"
+
+
+def test_nobody_is_locked_out_by_a_neighbour() -> None:
+    """Nor anybody whom this process hasn't seen yet: it may have started in the midst of an attack."""
+    door = Door()
+    for number in range(2 * MOST_FAILED_KEYS):
+        door.code(f"gk-{number}")
+    assert (door.code(RIGHT), door.code(OTHER)) == (None, None)
+    assert door.code("gk-x", "203.0.113.1") == "invalid_api_key"
+
+
+def test_no_key_is_no_guess() -> None:
+    door = Door()
+    assert {door.code(None) for _ in range(2 * MOST_FAILED_KEYS)} == {"invalid_api_key"}
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_place() -> None:
+    door = Door()
+    for number in range(MOST_FAILED_KEYS):
+        door.code("gk-x", f"2001:db8:1:2::{number:x}")
+    assert door.code("gk-x", "2001:db8:1:2:ffff::1") == "rate_limited"
+    assert door.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
+
+
+def test_behind_an_edge_that_tells_no_address_the_place_is_the_edge() -> None:
+    door = Door()
+    for number in range(MOST_FAILED_KEYS):
+        door.code(f"gk-{number}", "127.0.0.1")
+    assert [door.code("gk-x", edge) for edge in ("127.0.0.1", "127.0.0.2")] == ["rate_limited", "invalid_api_key"]
+
+
+def test_however_many_places_there_are_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.caller.authentication._MOST_ADDRESSES", 10)
+    door = Door()
+    for number in range(200):
+        door.code("gk-x", f"10.0.{number}.1")
+    assert len(door.guesses._wrong) <= 10
+    for _ in range(MOST_FAILED_KEYS):
+        door.code("gk-x", "10.0.199.1")
+    assert door.code("gk-x", "10.0.199.1") == "rate_limited"

@@ -1,0 +1,142 @@
+"""What a head was judged to be holds for the same head by the same table, and for nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.config import chat_body, client_headers, production_config
+from bench.inprocess import PORTS, InProcess, bench_table, provider_answers
+from gateway.api.body import BodyLimits
+from gateway.api.caller.request_headers import KnownCaller, known_caller, remember_caller
+from gateway.api.connection import SameHead
+from gateway.assembly.application import Gateway
+from gateway.model.caller import Caller, RequestContext, RequestHeaders
+from gateway.model.config_version import ConfigVersion
+from gateway.server import request_head
+from tests.kit.location_reports import caller_of
+
+ANSWER = provider_answers("JSON")
+BODY = chat_body("assistant", stream=False)
+CONFIG = production_config(PORTS)
+TABLE = bench_table(CONFIG)
+
+
+def request(body: bytes = BODY, **headers: str) -> bytes:
+    """A request with the client's key, or with other headers."""
+    sent = {**client_headers(), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: here", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in sent.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Conversation:
+    """One client's connection to one gateway."""
+
+    def __init__(self, table: ConfigVersion = TABLE) -> None:
+        self.door = InProcess(table, lambda transport: self._made(table, transport))
+
+    def _made(self, table: ConfigVersion, transport: Any) -> Gateway:
+        self.gateway = Gateway(table, transport)
+        return self.gateway
+
+    async def ask(self, sent: bytes) -> tuple[int, bytes]:
+        answer = await self.door.ask(sent, ANSWER)
+        return int(answer[9:12]), answer
+
+
+async def test_a_head_that_comes_again_is_judged_once() -> None:
+    talk = Conversation()
+    limiter = talk.gateway._chat.limiter
+    with patch.object(limiter, "authenticate", wraps=limiter.authenticate) as asked:
+        for number in range(6):
+            status, _ = await talk.ask(request(BODY[:-1] + b" " * number + b"}"))
+            assert status == 200
+    # The first is nobody's second, the second is learned, and the third is the first that is known.
+    assert asked.call_count == 3
+
+
+async def test_a_table_that_does_not_know_the_key_refuses_a_head_that_was_let_in() -> None:
+    talk = Conversation()
+    for _ in range(4):
+        assert (await talk.ask(request()))[0] == 200
+    other_key = f"client-9: {{keys: ['sha256:{'0' * 64}']}}\n  #"
+    talk.gateway.activate(bench_table(CONFIG.replace("client-9:", other_key)))
+    assert (await talk.ask(request()))[0] == 401
+    talk.gateway.activate(TABLE)
+    assert (await talk.ask(request()))[0] == 200
+
+
+async def test_each_request_of_a_known_head_counts_against_its_clients_limit() -> None:
+    talk = Conversation(bench_table(re.sub(r'(sha256:\w+"\])', r"\1, limits: {rpm: 5}", CONFIG)))
+    assert [(await talk.ask(request()))[0] for _ in range(7)] == [200] * 5 + [429] * 2
+
+
+async def test_each_request_of_a_known_head_has_an_id_of_its_own() -> None:
+    talk = Conversation()
+    ids = [re.findall(rb"x-request-id: (\S+)", (await talk.ask(request()))[1]) for _ in range(5)]
+    assert len({tuple(found) for found in ids}) == 5
+
+
+async def test_a_body_that_has_come_is_not_waited_for_where_there_is_no_room_for_it() -> None:
+    talk = Conversation()
+    talk.gateway._chat.body_limits = BodyLimits(most_bytes=10)
+    status, answer = await talk.ask(request())
+    assert status == 503
+    assert b"connection: close" not in answer
+
+
+def told(answer: bytes) -> tuple[bytes, object]:
+    """An answer without what differs each time."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    head = re.sub(rb"(x-request-id|server-timing|openai-processing-ms|date|content-length): [^\r]*", rb"\1", head)
+    value = json.loads(body)
+    return head, value
+
+
+async def answers_to(sent: Sequence[bytes]) -> list[tuple[bytes, object]]:
+    talk = Conversation()
+    return [told((await talk.ask(one))[1]) for one in sent]
+
+
+SENT = st.builds(
+    request,
+    st.sampled_from([BODY, b"{}", b"", BODY[:-1] + b" " * 10 + b"}"]),
+    cf_ipcountry=st.sampled_from(["DE", "CN", "CU", "XX"]),
+    authorization=st.sampled_from([client_headers()["authorization"], "Bearer wrong"]),
+    content_type=st.sampled_from(["application/json", "text/plain"]),
+    x_gateway_timeout_ms=st.sampled_from(["5000", "0"]),
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(SENT, st.integers(1, 4)), max_size=4))
+def test_what_is_remembered_is_what_would_be_judged(runs: list[tuple[bytes, int]]) -> None:
+    sent = [one for one, times in runs for _ in range(times)]
+    remembering = asyncio.run(answers_to(sent))
+    with patch.object(request_head, "_MAX_UNMATCHED", 0):
+        assert asyncio.run(answers_to(sent)) == remembering
+
+
+@pytest.mark.parametrize(("size", "is_remembered"), [(2048, True), (2049, False)])
+def test_a_caller_does_not_choose_how_much_is_remembered(size: int, is_remembered: bool) -> None:
+    head, table = SameHead(), TABLE
+    visitor = RequestHeaders({}, size, "127.0.0.1", "")
+    remember_caller(head, KnownCaller(table, visitor, caller_of(table, None, visitor)))
+    assert (known_caller(head, table) is not None) is is_remembered
+    assert known_caller(head, bench_table()) is None
+    assert known_caller(None, table) is None
+
+
+def test_nothing_of_a_single_request_is_remembered_with_its_caller() -> None:
+    """A caller that was remembered would give the second request of a connection the id and trace of the first."""
+    assert not {*Caller.__struct_fields__} & {*RequestContext.__struct_fields__}
+    assert {*KnownCaller.__struct_fields__} == {"config", "headers", "caller"}

@@ -1,0 +1,41 @@
+"""Who the person behind a request is: a claim's subject before a backend's word, and neither where nobody is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.api.caller.request_headers import headers_of
+from gateway.model.config_version import Client
+from gateway.model.location import ClaimReport
+from gateway.policy.caller import explain_user, user_of
+from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import caller_of
+
+TABLE = table_of(WORLD)
+APP = next(client for client in TABLE.clients.values() if client.name == "app")
+BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
+
+
+@pytest.mark.parametrize(
+    ("subject", "client", "user"),
+    [
+        ("anna", BACKEND, "anna"),
+        ("anna", None, "anna"),
+        # A subject that says nothing takes the word from nobody.
+        ("", BACKEND, "bert"),
+        (None, BACKEND, "bert"),
+        (None, APP, None),
+        ("", APP, None),
+        (None, None, None),
+    ],
+)
+def test_one_person_for_the_answer_and_for_its_explanation(
+    subject: str | None, client: Client | None, user: str | None
+) -> None:
+    visitor = headers_of({"headers": [(b"x-gateway-user", b"bert")], "client": ("10.0.0.1", 1)})
+    claim = ClaimReport("DE", subject=subject)
+    caller = caller_of(TABLE, client, visitor)
+    assert user_of(caller, claim) == user
+    assert explain_user(caller, claim)[0] == user

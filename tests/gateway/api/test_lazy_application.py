@@ -1,0 +1,116 @@
+"""An application that is built when it is first asked: once, beside the loop, and again after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from gateway.api.raw_responses import LazyApplication
+
+SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"one")]}
+WAIT_S = 30.0
+
+
+async def receive() -> Any:
+    raise AssertionError
+
+
+class Asked:
+    """What was sent to one who asked."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+async def built(scope: Any, receive: Any, send: Any) -> None:
+    await send("built")
+
+
+class Builder:
+    """Builds when it is let; counts how often it began, and on which threads."""
+
+    def __init__(self, *, is_let: bool = False) -> None:
+        self.threads: list[int] = []
+        self.begun, self.let = threading.Event(), threading.Event()
+        if is_let:
+            self.let.set()
+
+    def build(self) -> Any:
+        self.threads.append(threading.get_ident())
+        self.begun.set()
+        assert self.let.wait(WAIT_S)
+        return built
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, WAIT_S)
+
+
+async def test_all_who_ask_at_once_wait_for_one_build_while_the_loop_turns() -> None:
+    builder, asked = Builder(), [Asked() for _ in range(20)]
+    app = LazyApplication(builder.build)
+    asking = [asyncio.create_task(app(SCOPE, receive, one.send)) for one in asked]
+    await until(builder.begun)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in asking)
+    builder.let.set()
+    await asyncio.gather(*asking)
+    await app(SCOPE, receive, asked[0].send)
+    assert [one.sent for one in asked] == [["built", "built"], *[["built"]] * 19]
+    assert len(builder.threads) == 1
+    assert builder.threads[0] != threading.get_ident()
+
+
+async def test_who_leaves_does_not_take_it_from_the_others() -> None:
+    builder, stays = Builder(), Asked()
+    app = LazyApplication(builder.build)
+    leaving, staying = (asyncio.create_task(app(SCOPE, receive, one.send)) for one in (Asked(), stays))
+    await until(builder.begun)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    builder.let.set()
+    await staying
+    assert (stays.sent, len(builder.threads)) == (["built"], 1)
+
+
+async def test_a_build_that_failed_is_a_500_and_tried_again() -> None:
+    failures = iter((True, False))
+
+    def build() -> Any:
+        if next(failures):
+            raise ImportError("of no concern")
+        return built
+
+    app, first, again = LazyApplication(build), Asked(), Asked()
+    with pytest.raises(ImportError):
+        await app(SCOPE, receive, first.send)
+    start, body = first.sent
+    assert (start["status"], dict(start["headers"])[b"x-request-id"]) == (500, b"one")
+    assert json.loads(body["body"])["error"]["code"] == "internal_error"
+    assert b"concern" not in body["body"]
+    await app(SCOPE, receive, again.send)
+    assert again.sent == ["built"]
+
+
+def test_a_loop_that_ended_meanwhile_leaves_nothing_that_the_next_would_wait_for() -> None:
+    builder, asked = Builder(), Asked()
+    app = LazyApplication(builder.build)
+
+    async def leave() -> None:
+        asking = asyncio.create_task(app(SCOPE, receive, Asked().send))
+        await until(builder.begun)
+        asking.cancel()
+        builder.let.set()
+
+    asyncio.run(leave())
+    asyncio.run(app(SCOPE, receive, asked.send))
+    assert asked.sent == ["built"]

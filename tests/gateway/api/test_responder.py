@@ -1,0 +1,155 @@
+"""A stream on its way to its client: what goes past the events stands where its event would stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+
+from gateway.api.connection import CONNECTION, ClientConnection, Cycle
+from gateway.api.responder import _AT_ONCE_BYTES, Responder
+from gateway.execution.answer_stream import AnswerStream
+from gateway.execution.deadline import Deadline
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Finished,
+    Opened,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+)
+
+
+class Client:
+    """What a client gets; `is_slow`, nothing can be written without a wait."""
+
+    def __init__(self) -> None:
+        self.is_slow = False
+        self.is_direct = False
+        self.received = b""
+
+    def write(self, data: bytes) -> bool:
+        if not self.is_slow:
+            self.received += data
+        return not self.is_slow
+
+    def begin(self, lines: list[bytes]) -> bool:
+        return True
+
+    def respond(self, lines: list[bytes], body: bytes) -> bool:
+        self.received += body
+        self.is_direct = True
+        return True
+
+    def finish(self) -> bool:
+        return True
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.received += message.get("body", b"")
+
+
+class Passing:
+    """A stream that offers texts between its batches: each step is a batch or a function."""
+
+    def __init__(self, *steps: tuple[StreamEvent, ...] | Callable[[], None]) -> None:
+        self._steps = list(steps)
+        self.take_text: Callable[[bytes], bool] = lambda _: False
+
+    def text_tap(self) -> Passing:
+        return self
+
+    def whole_events(self) -> tuple[StreamEvent, ...]:
+        return ()
+
+    def pass_texts_to(self, take_text: Callable[[bytes], bool]) -> None:
+        self.take_text = take_text
+
+    def __aiter__(self) -> Passing:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        while self._steps:
+            step = self._steps.pop(0)
+            if not callable(step):
+                return step
+            step()
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        pass
+
+
+async def respond(scope: dict[str, Any], client: Client, stream: Passing) -> None:
+    responder = Responder(scope, lambda: None, client.send, Record("r", 0, "t"))
+    writing = responder.respond_stream(cast(AnswerStream, stream), AnswerStyle(), Deadline.start(60, 60))
+    assert writing is not None
+    await writing
+
+
+async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> None:
+    client = Client()
+    taken: list[bool] = []
+
+    def offer(text: bytes, *, is_slow: bool = False) -> Callable[[], None]:
+        def step() -> None:
+            client.is_slow = is_slow
+            taken.append(stream.take_text(text))
+
+        return step
+
+    stream = Passing(
+        (Opened("i", "m", 1),),
+        offer(b"too early"),
+        (TextDelta("a"),),
+        offer(b"b"),
+        offer(b"c", is_slow=True),
+        (TextRun((b"c",)),),
+        offer(b"\\u0064"),
+        (ChoiceFinish("stop"), Finished()),
+    )
+    line = ClientConnection()
+    line.cycle = cast(Cycle, client)
+    await respond({"extensions": {CONNECTION: line}}, client, stream)
+    *events, done = [line.removeprefix(b"data: ") for line in client.received.split(b"\n\n") if line]
+    deltas = [json.loads(event)["choices"][0]["delta"].get("content") for event in events]
+    assert (taken, deltas, done) == ([False, True, False, True], ["a", "b", "c", "d", None], b"[DONE]")
+
+
+async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
+    client = Client()
+    stream = Passing((Opened("i", "m", 1), TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
+    offered: list[bool] = []
+    await respond({}, client, stream)
+    assert offered == [False]
+
+
+def test_what_is_sent_at_once_is_what_the_server_takes_at_once() -> None:
+    assert _AT_ONCE_BYTES == HIGH_WATER_LIMIT
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+async def test_only_an_unwrapped_send_is_bypassed(is_wrapped: bool) -> None:
+    """What wraps `send`, as CORS does, must see the head of the answer."""
+    client, connection = Client(), ClientConnection()
+    connection.cycle = cast(Cycle, client)
+
+    async def wrapped(message: dict[str, Any]) -> None:
+        await client.send(message)
+
+    send = wrapped if is_wrapped else client.send
+    scope = {"extensions": {CONNECTION: connection}}
+    responder = Responder(scope, lambda: None, send, Record("r", 0, "t"))
+    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "stop"),))
+    writing = responder.respond_whole(completion, AnswerStyle(), Deadline.start(60, 60), 60)
+    assert (writing is None) is client.is_direct is not is_wrapped
+    if writing is not None:
+        await writing
+    assert json.loads(client.received)["choices"][0]["message"]["content"] == "Hi"

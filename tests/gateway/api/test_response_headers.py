@@ -1,0 +1,90 @@
+"""The headers of an answer: what is known, and nothing that could become a header of its own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.api.response_headers import pairs_of, response_lines
+from gateway.model.location import Location
+from gateway.model.record import AttemptRecord, Record
+from providers.failures import Failure, FailureKind
+from tests.kit.configs import WORLD, table_of
+
+TABLE = table_of(WORLD)
+FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
+
+
+def headers_of(record: Record) -> dict[str, str]:
+    pairs = pairs_of(response_lines(record))
+    assert len({name for name, _ in pairs}) == len(pairs)
+    return {name.decode(): value.decode("latin-1") for name, value in pairs}
+
+
+def test_of_a_request_that_nothing_is_known_of_there_is_an_id() -> None:
+    assert headers_of(Record("req-1", 0.0, "t-1")) == {"x-request-id": "req-1", "x-gateway-table": "t-1"}
+
+
+def test_all_that_is_known_is_told() -> None:
+    record = Record("req-1", 0.0, "t-1")
+    record.location = Location(TABLE.regions["eu"], "DE", "edge_header", ())
+    record.deployment = "chatgpt-eu"
+    record.attempts = [AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)]
+    record.dropped = frozenset({"seed", "logprobs"})
+    record.labels = ("cn-gb45438", "house")
+    record.first_s = 0.304
+    assert headers_of(record) == {
+        "x-request-id": "req-1",
+        "x-gateway-table": "t-1",
+        "x-gateway-why": "edge_header",
+        "x-gateway-region": "eu",
+        "x-gateway-deployment": "chatgpt-eu",
+        "x-gateway-attempts": "2",
+        "x-gateway-dropped": "logprobs, seed",
+        "x-gateway-labels": "cn-gb45438, house",
+        "server-timing": "provider;dur=100.0, gateway;dur=4.0",
+        "openai-processing-ms": "304",
+    }
+
+
+def test_a_place_without_a_region_has_a_reason() -> None:
+    record = Record("req-1", 0.0, "t-1")
+    record.location = Location(None, None, "unknown", ())
+    assert headers_of(record)["x-gateway-why"] == "unknown"
+    assert "x-gateway-region" not in headers_of(record)
+
+
+@pytest.mark.parametrize("name", ["a\r\nx-evil: b", "a\nb", "a\0b", "名", "a, b", "x" * 5000, ""])
+def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
+    record = Record("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
+    value = headers_of(record)["x-gateway-dropped"]
+    assert all(value.split(", ")), "what has no name is told all the same"
+    assert value.isprintable()
+    assert value.isascii()
+    assert len(value) < 100
+    assert value.count(", ") == 1
+
+
+@given(names=st.frozensets(st.text(max_size=80), max_size=30))
+@example(names=frozenset(f"{number:064}" for number in range(100)))
+def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
+    for _, value in pairs_of(response_lines(Record("req-1", 0.0, "t-1", dropped=names))):
+        assert len(value) <= 1024
+        assert not set(value) & set(b"\r\n\0")
+
+
+def test_where_everyone_has_failed_the_time_that_it_took_is_told_too() -> None:
+    failed = AttemptRecord("a", "p", "m", 0.2, FAILED)
+    record = Record("req-1", time.monotonic() - 0.3, "t-1", attempts=[failed])
+    provider, own = (float(part.partition("dur=")[2]) for part in headers_of(record)["server-timing"].split(", "))
+    assert provider == 200.0
+    assert own >= 100.0
+    assert "server-timing" not in headers_of(Record("req-1", 0.0, "t-1"))
+
+
+def test_our_own_time_is_never_below_nothing() -> None:
+    record = Record("req-1", 0.0, "t-1", first_s=0.1, attempts=[AttemptRecord("a", "p", "m", 0.2)])
+    assert headers_of(record)["server-timing"] == "provider;dur=200.0, gateway;dur=0.0"

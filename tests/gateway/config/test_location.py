@@ -1,0 +1,199 @@
+"""Sections of location that compile: what they become, and what an operator is warned of."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from gateway.config.check_report import render_matrix
+from gateway.config.compile import compile_config
+from gateway.config.loading import load_document, parse_document
+from gateway.config.problems import dotted
+from gateway.model.location_rules import ClaimRules, GeoIpRules, KeyFile, KeyUrl, LocationRules, SharedKey
+from gateway.model.permit import ServicePermit
+from gateway.policy.location import SignalLocator
+from providers.auth import Secret
+from providers.registry import load_registry
+from tests.kit.claim_tokens import jwks, public
+from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
+from tests.kit.mmdb import mmdb
+
+CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
+
+
+def rules(location: str, environ: dict[str, str] | None = None) -> LocationRules:
+    return compiled(sections(location=f"location: {{{location}}}"), environ).table.location.rules
+
+
+def warned(location: str) -> list[str]:
+    found = compiled(sections(location=f"location: {{{location}}}")).warnings
+    return [f"{dotted(problem.path)}: {problem.message}" for problem in found if problem.path[:1] == ("location",)]
+
+
+def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
+    url = rules(f"claim: {{{CLAIM}, jwks: 'https://ISSUER.example:443/.well-known/jwks.json'}}").claim
+    permit = ServicePermit("https://issuer.example")
+    keys = KeyUrl(permit, "/.well-known/jwks.json")
+    assert url == ClaimRules("https://issuer.example", "gw", frozenset({"ES256", "RS256"}), keys, "territory")
+    for text in ("/etc/keys.json", "${file:/etc/keys.json}"):
+        claim = rules(f"claim: {{{CLAIM}, jwks: '{text}', territory: 'https://x/t'}}").claim
+        assert claim is not None
+        assert (claim.keys, claim.territory) == (KeyFile("/etc/keys.json"), "https://x/t")
+    secret = "s" * 32
+    written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}}"
+    found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
+    shared = found.table.location.rules.claim
+    assert shared is not None
+    assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
+
+
+def test_signals_that_are_not_set_up_are_not_asked() -> None:
+    assert rules("conflict: refuse").signals == ("api_key", "assertion", "edge_header")
+    assert not SignalLocator(rules("conflict: refuse")).needs_lookup
+    asked = rules("geoip: {path: /x.mmdb}")
+    assert asked.signals == ("api_key", "assertion", "edge_header", "geoip")
+    assert SignalLocator(asked).needs_lookup
+    assert asked.geoip == GeoIpRules("/x.mmdb", 30 * 86_400)
+    hours = rules("geoip: {path: /x.mmdb, max_age: 36h}").geoip
+    assert hours is not None
+    assert hours.max_age_s == 36 * 3600
+
+
+def test_signals_that_are_listed_and_set_up_are_asked_in_that_order() -> None:
+    claim = f"claim: {{{CLAIM}, jwks: 'https://i.example/j'}}"
+    asked = rules(f"signals: [geoip, claim, api_key], geoip: {{path: /x.mmdb}}, {claim}")
+    assert asked.signals == ("geoip", "claim", "api_key")
+
+
+def test_a_signal_whose_section_is_unsound_is_not_missing_too() -> None:
+    text = sections(location="location: {signals: [claim], claim: {issuer: 5}}")
+    assert {dotted(problem.path)[:14] for problem in rejected(text)} == {"location.claim"}
+
+
+def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_secret() -> None:
+    found = rules(
+        "edges: [{from: [10.0.0.0/8, '2001:db8::/32'], country: C, subdivision: CF-Region-Code},"
+        " {from: [192.0.2.0/24], country: C, secret: {header: S, value: '${EDGE}'}}]"
+    )
+    assert found.edges[0].part_header == "cf-region-code"
+    assert found.edges[0].headers == ("c", "cf-region-code")
+    assert found.hops == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+
+
+@pytest.mark.parametrize(
+    ("location", "wanted"),
+    [
+        (
+            f"signals: [api_key], claim: {{{CLAIM}, jwks: 'https://i.example/j'}}",
+            ["location.claim: has no effect: `claim` is not among `location.signals`"],
+        ),
+        (
+            "signals: [api_key], geoip: {path: /not/there}",
+            [
+                "location.geoip: has no effect: `geoip` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        (
+            f"claim: {{{CLAIM}, jwks: /not/there}}",
+            ["location.claim.jwks: the file can't be read (No such file or directory)"],
+        ),
+        (
+            "claim: {issuer: i, audience: a, algorithms: [HS256], secret: ssssssssssssssssssssssssssssssss}",
+            ["location.claim.secret: a secret is written in the config"],
+        ),
+        (
+            "geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C}]",
+            [
+                "location.geoip.path: the file can't be read (No such file or directory)",
+                "location.edges[0]: tells no address, so that `geoip` says nothing of those who come through it",
+            ],
+        ),
+        (
+            "signals: [geoip], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C, client_ip: I}]",
+            ["location.geoip.path: the file can't be read (No such file or directory)"],
+        ),
+        (
+            f"signals: [geoip], geoip: {{path: /not/there}}, claim: {{{CLAIM}, jwks: 'https://i.example/j'}}",
+            [
+                "location.claim: has no effect: `claim` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        (
+            "signals: [edge_header], geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C}]",
+            [
+                "location.geoip: has no effect: `geoip` is not among `location.signals`",
+                "location.geoip.path: the file can't be read (No such file or directory)",
+            ],
+        ),
+        (
+            "signals: [claim, edge_header, geoip]",
+            [
+                "location.signals[0]: has no effect: `claim` is not set up",
+                "location.signals[2]: has no effect: `geoip` is not set up",
+            ],
+        ),
+        ("edges: [{from: [0.0.0.0/0], country: C, secret: {header: S, value: '${EDGE}'}}]", []),
+        (
+            "edges: [{from: [10.0.0.0/8, '::/0'], country: C}]",
+            ["location.edges[0].from: everybody is trusted to say where they are"],
+        ),
+        ("edges: [{from: ['2001:db8::/48'], country: C}, {from: ['2001:db8:1::/48'], country: C}]", []),
+        (
+            "accept_country_only: [US]",
+            ["location.accept_country_only[0]: has no effect: no part of US is blocked or in a region"],
+        ),
+    ],
+)
+def test_what_an_operator_is_warned_of(location: str, wanted: list[str]) -> None:
+    assert sorted(warned(location)) == sorted(wanted)
+
+
+def test_a_country_is_accepted_without_its_part_on_record() -> None:
+    text = sections(location="location: {accept_country_only: [UA]}", blocked="blocked: [UA-43]")
+    table = compiled(text).table
+    assert table.location.rules.country_only == {"UA"}
+    assert "  believed without their part: UA" in render_matrix(table).splitlines()
+    assert "believed without" not in render_matrix(compiled(sections()).table)
+
+
+def test_files_are_looked_at_while_a_config_is_loaded(tmp_path: Path) -> None:
+    database, keys = tmp_path / "world.mmdb", tmp_path / "keys.json"
+    database.write_bytes(mmdb(built_at=int(time.time())))
+    keys.write_bytes(jwks(public("k1")))
+    location = f"location: {{geoip: {{path: {database}}}, claim: {{{CLAIM}, jwks: {keys}}}}}"
+    assert found(tmp_path, location) == []
+    database.write_bytes(mmdb(built_at=int(time.time()) - 31 * 86_400))
+    assert found(tmp_path, location) == [
+        "location.geoip.path: the database is 31 days old by its own date, more than `max_age`"
+    ]
+    database.write_bytes(mmdb(built_at=int(time.time()) + 2 * 86_400))
+    assert found(tmp_path, location) == [
+        "location.geoip.path: the database is from a day 2 days ahead, by its own date"
+    ]
+    database.write_bytes(b"broken")
+    for data, problem in ((b"{}", "is no key set: it has no list `keys`"), (b"x", "is no JSON, or too large")):
+        keys.write_bytes(data)
+        assert found(tmp_path, location) == [
+            "location.geoip.path: the file is no MaxMind database, or a broken one",
+            f"location.claim.jwks: the file {problem}",
+        ]
+    assert found(tmp_path, location, secrets=False) == []
+
+
+def found(folder: Path, location: str, *, secrets: bool = True) -> list[str]:
+    path = folder / "gateway.yaml"
+    path.write_text(sections(location=location), "utf-8")
+    document = load_document(path, ENVIRON, secrets=secrets)
+    warnings = compile_config(document, registry=load_registry()).warnings
+    return [f"{dotted(each.path)}: {each.message}" for each in warnings if each.path[:1] == ("location",)]
+
+
+def test_without_secrets_nothing_is_said_of_one() -> None:
+    text = sections(location="location: {claim: {issuer: i, audience: a, algorithms: [HS512], secret: '${UNSET}'}}")
+    document = parse_document(text.encode(), "test.yaml", {}, secrets=False)
+    assert compile_config(document, registry=load_registry()).table.location.rules.claim is not None

@@ -1,0 +1,232 @@
+"""The registry of location signals: every signal is complete, and what is remembered is told apart by what it reads."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Hashable, Iterable
+from dataclasses import fields, replace
+from ipaddress import ip_network
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.schema.location import LocationSection
+from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import AssertionReport, Question, Reports, reports_of
+from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
+from gateway.policy.location import SIGNALS, SignalLocator, location_key, resolve
+from gateway.policy.location.resolution import locator_of, registry
+from gateway.policy.location.signals import Given, Reading, Signal, read_territory
+from gateway.service.location import locate
+from providers.auth import Secret
+from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import caller_of
+
+NAMES: tuple[SignalName, ...] = get_args(SignalName)
+TABLE = table_of(WORLD)
+PEER = "10.1.2.3"
+CLAIM = ClaimRules("i", "a", frozenset({"HS256"}), SharedKey(Secret("s" * 32)))
+EDGES = (
+    Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", Secret("word")), "x-part"),
+    Edge((ip_network("192.0.2.0/24"),), "y-country", "forwarded"),
+)
+EVERY_HEADER = (
+    *("x-gateway-claim", "x-gateway-territory", "x-country", "x-ip", "x-proof", "x-part", "y-country", "forwarded"),
+)
+ALL = LocationRules(NAMES, EDGES, claim=CLAIM, geoip=GeoIpRules("/nowhere.mmdb", 1.0))
+
+
+def config_with(rules: LocationRules) -> ConfigVersion:
+    return replace(TABLE, location=SignalLocator(rules))
+
+
+def request_of(headers: dict[str, bytes], peer: str = PEER) -> RequestHeaders:
+    return RequestHeaders({name.encode(): value for name, value in headers.items()}, 100, peer, "")
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+def test_every_name_has_one_signal_and_every_signal_its_section() -> None:
+    assert {*SIGNALS} == {*NAMES}
+    for name, signal in SIGNALS.items():
+        assert signal.name == name
+        if signal.section is not None:
+            assert signal.section in LocationSection.model_fields
+            assert signal.section in {field.name for field in fields(LocationRules)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_without_its_signal_fails_at_once(name: SignalName) -> None:
+    with pytest.raises(TypeError, match="not those of `SignalName`"):
+        registry(signal for signal in SIGNALS.values() if signal.name != name)
+    with pytest.raises(TypeError, match="not those of `SignalName`"):
+        registry([*SIGNALS.values(), SIGNALS[name]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_silent_request_is_silent_for_every_signal(name: SignalName) -> None:
+    """Of the address alone it is known that there must be one."""
+    locator = SignalLocator(replace(ALL, signals=(name,)))
+    report = locator.hear(location_key(config_with(locator.rules), None, request_of({}))).get(name)
+    assert (report is None) == (name != "geoip")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_explain_assumes_is_what_a_signal_reads(name: SignalName) -> None:
+    config = config_with(replace(ALL, signals=(name,)))
+    supposed = SIGNALS[name].suppose("DE")
+    reading = SIGNALS[name].read(config, None, reports_of({name: supposed}))
+    assert (reading is not None and reading.evidence.territory == "DE") == (supposed is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rotated_secret_changes_no_identity_and_other_rules_do(name: SignalName) -> None:
+    signal = SIGNALS[name]
+    edge = replace(EDGES[0], secret=EdgeSecret("x-proof", Secret("another word")))
+    rotated = replace(ALL, edges=(edge, EDGES[1]), claim=replace(CLAIM, keys=SharedKey(Secret("t" * 32))))
+    assert signal.identity(rotated) == signal.identity(ALL)
+    others = {
+        "claim": replace(ALL, claim=replace(CLAIM, issuer="j")),
+        "edge_header": replace(ALL, edges=EDGES[1:]),
+        "geoip": replace(ALL, edges=(replace(EDGES[0], client_ip_header="y-ip"), EDGES[1])),
+    }
+    assert (signal.identity(others.get(name, ALL)) != signal.identity(ALL)) == (name in others)
+
+
+def test_a_locator_is_its_rules() -> None:
+    locator = SignalLocator(ALL)
+    copy = pickle.loads(pickle.dumps(locator))  # noqa: S301  # our own
+    assert copy == locator
+    assert (copy.headers, copy.needs_lookup) == (locator.headers, locator.needs_lookup)
+    assert [type(signal) for signal in copy.signals] == [type(signal) for signal in locator.signals]
+    assert locator != SignalLocator(replace(ALL, conflict="refuse"))
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def test_only_headers_that_a_listed_signal_reads_tell_callers_apart() -> None:
+    """Behind a CDN each person has an address of its own, which no signal but `geoip` reads."""
+    by_signals = {
+        ("api_key",): set(),
+        ("assertion",): {b"x-gateway-territory"},
+        ("edge_header",): {b"x-country", b"x-part", b"x-proof", b"y-country"},
+        ("geoip",): {b"x-ip", b"x-proof", b"forwarded"},
+        ("claim",): {b"x-gateway-claim"},
+    }
+    assert {name for names in by_signals for name in names} == {*NAMES}
+    for names, headers in by_signals.items():
+        assert {*SignalLocator(replace(ALL, signals=names)).headers} == headers  # type: ignore[arg-type]
+
+
+values = st.sampled_from([None, b"", b"DE", b"CN", b"word", b"10.0.0.1", b"for=8.8.8.8"])
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
+    st.fixed_dictionaries(dict.fromkeys(EVERY_HEADER, values)),
+    st.sampled_from(EVERY_HEADER),
+    values,
+    st.sampled_from([PEER, "192.0.2.1", "203.0.113.1", None]),
+)
+def test_two_requests_that_differ_in_one_header_of_the_config_never_share_a_cached_location(
+    names: list[SignalName], given_headers: dict[str, bytes | None], name: str, other: bytes | None, peer: str | None
+) -> None:
+    config = config_with(replace(ALL, signals=tuple(names)))
+    sent = {header: value for header, value in given_headers.items() if value is not None}
+    changed = {header: value for header, value in {**sent, name: other}.items() if value is not None}
+    one, two = (location_key(config, None, request_of(headers, peer or "")) for headers in (sent, changed))
+    hear = locator_of(config).hear
+    is_read = name.encode() in config.location.headers
+    assert (one == two) == (not is_read or sent == changed)
+    # A header that is not read changes nothing: also where every signal may see it, no report depends on it.
+    if not is_read:
+        assert hear(one) == hear(two)
+
+
+# --- a trial signal -------------------------------------------------------------------------------
+
+
+class Trial(Signal):
+    """A territory in a header that everybody may send."""
+
+    name = "trial"  # type: ignore[assignment]
+    section = None
+    needs_lookup = False
+
+    def headers(self, rules: LocationRules) -> Iterable[str]:
+        return ("x-trial",)
+
+    def hear(self, rules: LocationRules, given: Given) -> Hashable | None:
+        values = given.values("x-trial")
+        return AssertionReport(values) if values else None
+
+    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
+        report = reports.get("trial")
+        return read_territory(config, "trial", report.values) if isinstance(report, AssertionReport) else None
+
+    def suppose(self, territory: str) -> Hashable | None:
+        return AssertionReport((territory,))
+
+    def identity(self, rules: LocationRules) -> Hashable:
+        return ()
+
+
+def trying(trial: Signal) -> ConfigVersion:
+    signals: Any = {**SIGNALS, "trial": trial}
+    rules = replace(ALL, signals=("trial", "api_key"))  # type: ignore[arg-type]
+    return replace(TABLE, location=SignalLocator(rules, signals))
+
+
+def test_a_trial_signal_that_is_complete_works_and_is_remembered_by_its_header() -> None:
+    config = trying(Trial())
+    for territory, region in (("DE", "eu"), ("CN", "cn"), ("DE", "eu")):
+        found = locate(config, caller_of(config, None, request_of({"x-trial": territory.encode()})))
+        assert found.location.region is not None
+        assert (found.location.region.name, found.location.why) == (region, "trial")
+    assert len(config.memo) == 2
+
+
+def test_a_trial_signal_that_does_not_declare_its_header_fails() -> None:
+    class Undeclared(Trial):
+        def headers(self, rules: LocationRules) -> Iterable[str]:
+            return ()
+
+    config = trying(Undeclared())
+    with pytest.raises(KeyError, match="x-trial"):
+        locate(config, caller_of(config, None, request_of({"x-trial": b"CN"})))
+    # Not even where another signal has declared it.
+    shared = replace(
+        TABLE, location=SignalLocator(config.location.rules, {**SIGNALS, "trial": Undeclared(), "api_key": Trial()})
+    )  # type: ignore[dict-item]
+    with pytest.raises(KeyError, match="x-trial"):
+        locate(shared, caller_of(shared, None, request_of({"x-trial": b"CN"})))
+
+
+@pytest.mark.parametrize("part", sorted(Signal.__abstractmethods__))
+def test_a_trial_signal_that_lacks_a_part_cannot_be_made(part: str) -> None:
+    parts = {name: member for name, member in vars(Trial).items() if name in Signal.__abstractmethods__}
+    incomplete = type("Incomplete", (Signal,), {name: member for name, member in parts.items() if name != part})
+    with pytest.raises(TypeError, match=part):
+        incomplete()
+
+
+def test_a_trial_signal_without_a_word_in_the_names_cannot_be_registered() -> None:
+    with pytest.raises(TypeError, match="trial"):
+        registry([*SIGNALS.values(), Trial()])
+    with pytest.raises(TypeError, match="trial"):
+        registry(SIGNALS.values(), [*NAMES, "trial"])
+
+
+def test_a_question_that_nothing_answers_is_no_silence() -> None:
+    class Unanswered(Question):
+        pass
+
+    for name, signal in SIGNALS.items():
+        if signal.needs_lookup:
+            with pytest.raises(TypeError, match="yet"):
+                resolve(config_with(replace(ALL, signals=(name,))), None, reports_of({name: Unanswered()}))

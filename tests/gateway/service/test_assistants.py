@@ -1,0 +1,51 @@
+"""Which assistant a client means, and which names it is told where there is none such."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
+from tests.kit.configs import WORLD, table_of
+
+TABLE = table_of(
+    WORLD.replace("    routes:", "    routes: &routes", 1).replace(
+        "regions:", "  assistants: {routes: *routes}\nregions:", 1
+    )
+)
+CLIENTS = {client.name: client for client in TABLE.clients.values()}
+
+
+def test_a_client_finds_and_is_told_of_its_own_assistants_alone() -> None:
+    everything = {"assistant", "gpt-4o", "assistants"}
+    for client, known in [
+        (None, everything),
+        (CLIENTS["backend"], everything),
+        (CLIENTS["app"], everything - {"assistants"}),
+    ]:
+        assert assistants_of(TABLE, client).keys() == known
+        for name in everything | {"nobody", "assistantt"}:
+            if name in known:
+                assert find_assistant(TABLE, client, name) is TABLE.assistants[name]
+                continue
+            with pytest.raises(AssistantNotFound) as raised:
+                find_assistant(TABLE, client, name)
+            assert known.issuperset(raised.value.nearest)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("assistent", ("assistant",)),
+        ("ASSISTANT", ("assistant",)),
+        ("openai/assistant", ("assistant",)),
+        ("GPT-4o", ("gpt-4o",)),
+        ("siri", ("Siri",)),
+        ("SIR", ("Siri",)),
+        ("nothing like it", ()),
+        ("", ()),
+        ("x" * 100_000, ()),
+    ],
+)
+def test_the_nearest_names_are_told_whatever_their_case(name: str, nearest: tuple[str, ...]) -> None:
+    error = not_found(name, ["gpt-4o", "assistant", "Siri"])
+    assert (error.nearest, error.param) == (nearest, "model")

@@ -1,0 +1,168 @@
+"""The order of a request: what is judged before the body is read, and what is given back when."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from gateway.api.body import BodyLease, BodyLimits
+from gateway.execution.deadline import Deadline
+from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.service_client import ServiceClient
+from gateway.execution.upstream_client import Answer
+from gateway.model.caller import Caller, RequestHeaders
+from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion, Resilience
+from gateway.model.decision import Refused
+from gateway.model.record import Record
+from gateway.service.assistants import AssistantNotFound
+from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
+from gateway.service.location import LocationService
+from gateway.usage.client_limits import ClientLimits
+from providers.chat import ChatRequest, UserMessage
+from tests.kit.configs import table_of
+from tests.kit.location_reports import caller_of
+
+CONFIG = """
+version: 1
+assistants: {assistant: {reveal_model: false, routes: {default: [house]}}}
+regions: {default: {territories: [DE], boundary: ["*"]}}
+deployments:
+  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
+location: {unknown: UNKNOWN}
+"""
+LIMITED = Client("app", limits=ClientLimitRule(concurrent=1))
+ANSWER = {
+    "id": "a1",
+    "created": 1,
+    "model": "m-1",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+}
+
+
+def config(unknown: str = "default") -> ConfigVersion:
+    return table_of(CONFIG.replace("UNKNOWN", unknown), {"KEY": "sk-secret"})
+
+
+class Scripted:
+    """An `Inbound` that notes what it is asked for, in order."""
+
+    deadline: Deadline
+
+    def __init__(self, service: Service, request: ChatRequest) -> None:
+        self.record = Record("r", 0.0, "")
+        self.error_style = ErrorStyle()
+        self.calls: list[str] = []
+        self.styles: list[AnswerStyle] = []
+        self.held_bytes: list[int] = []
+        self._service = service
+        self._request = request
+
+    def caller(self, config: ConfigVersion) -> Caller:
+        self.calls.append("caller")
+        return caller_of(config, LIMITED, RequestHeaders({}, 0, "127.0.0.1", ""))
+
+    def start(self, bounds: Resilience) -> None:
+        self.calls.append("start")
+        self.deadline = Deadline.start(bounds.total_s, bounds.commit_s)
+
+    async def body(self) -> BodyLease:
+        self.calls.append("body")
+        self._service.active = self._service.next
+        self._service.bodies.take(10)
+        return BodyLease(bytes(10), self._service.bodies)
+
+    def decode(self, body: HeldBody) -> ChatRequest:
+        self.calls.append("decode")
+        assert len(body.take()) == body.size_bytes == 10
+        return self._request
+
+    def begin(self, request: ChatRequest) -> None:
+        self.calls.append("begin")
+
+    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+        self.calls.append("respond")
+        self.styles.append(style)
+        self.held_bytes.append(self._service.bodies._held_bytes)
+        return None
+
+
+class Service(ChatService):
+    """A service with one deployment. `next` becomes active while a body is read."""
+
+    def __init__(self, active: ConfigVersion, next: ConfigVersion | None = None) -> None:
+        self.active, self.next = active, next or active
+        self.bodies, self.limits = BodyLimits(), ClientLimits()
+        transport = HttpxTransport(httpx.MockTransport(lambda _: httpx.Response(200, json=ANSWER)))
+        locations = LocationService(ServiceClient(transport), lambda _: None)
+        super().__init__(lambda: self.active, PlanExecutor(transport, Health()), locations, self.limits)
+
+    async def ask(self, **fields: Any) -> Scripted:
+        """Return what was asked of a request, though it may have failed; see `raised`."""
+        request = replace(ChatRequest("assistant", (UserMessage("hello"),)), **fields)
+        inbound = Scripted(self, request)
+        self.raised: Exception | None = None
+        try:
+            await self.handle(inbound)
+        except Exception as error:
+            self.raised = error
+        assert self.bodies._held_bytes == 0
+        # Its place among the client's concurrent requests is free again.
+        self.limits.take(LIMITED, cast(ClientLimitRule, LIMITED.limits), Record("r", 0.0, "")).give_back()
+        return inbound
+
+
+async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> None:
+    service = Service(config())
+    inbound = await service.ask()
+    assert service.raised is None
+    assert inbound.calls == ["caller", "start", "body", "decode", "begin", "respond"]
+    assert (inbound.record.client, inbound.record.assistant, inbound.record.deployment) == ("app", "assistant", "house")
+
+
+async def test_a_refused_location_leaves_the_body_unread() -> None:
+    service = Service(config("refuse"))
+    inbound = await service.ask()
+    assert isinstance(service.raised, Refused)
+    assert inbound.calls == ["caller"]
+    assert inbound.record.location is not None
+
+
+async def test_a_version_that_becomes_active_while_the_body_is_read_decides_everything() -> None:
+    service = Service(config(), config("refuse"))
+    inbound = await service.ask()
+    assert isinstance(service.raised, Refused)
+    assert inbound.calls == ["caller", "start", "body", "caller"]
+    assert inbound.record.table == service.next.version
+
+
+async def test_the_body_is_released_before_the_answer_is_sent() -> None:
+    inbound = await Service(config()).ask()
+    assert inbound.held_bytes == [0]
+
+
+async def test_a_body_that_a_resumed_answer_may_need_is_held_until_the_end() -> None:
+    active = config()
+    assistants = {name: replace(each, resume=True) for name, each in active.assistants.items()}
+    inbound = await Service(replace(active, assistants=assistants)).ask()
+    assert inbound.held_bytes == [10]
+
+
+async def test_an_unknown_assistant_is_found_out_after_the_request_has_begun() -> None:
+    service = Service(config())
+    inbound = await service.ask(model="other")
+    assert isinstance(service.raised, AssistantNotFound)
+    assert inbound.calls == ["caller", "start", "body", "decode", "begin"]
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+async def test_the_style_of_an_answer_follows_the_request_and_its_assistant(include_usage: bool) -> None:
+    inbound = await Service(config()).ask(include_usage=include_usage)
+    [style] = inbound.styles
+    assert (style.include_usage, style.choices, style.shown_model) == (include_usage, 1, "assistant")
+    assert not inbound.error_style.quotes_provider, "a hidden model is not named by its provider's words either"

@@ -1,0 +1,149 @@
+"""Something kept: who waits, how often it is loaded, and how long it may be used when it can't be loaded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
+
+
+class Source:
+    """Counts up with each load, or fails; a clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.trouble = ""
+        self.at = 1000.0
+        self.noted: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.kept: RefreshingCache[str] = RefreshingCache(
+            "the thing", self.load, RefreshInterval(100, 10, 1000, 200), self.noted.append, lambda: self.at
+        )
+
+    async def load(self, held: str | None) -> str:
+        self.loads += 1
+        await self.open.wait()
+        if self.trouble:
+            raise LoadFailed(self.trouble)
+        return f"load {self.loads} after {held}"
+
+    async def settle(self) -> None:
+        """Let a load that is under way come to its end."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def source() -> Source:
+    return Source()
+
+
+async def test_the_first_use_waits_and_all_share_one_load(source: Source) -> None:
+    assert await asyncio.gather(*(source.kept.wait() for _ in range(10))) == ["load 1 after None"] * 10
+    assert source.loads == 1
+    assert source.kept.now() == "load 1 after None"
+
+
+async def test_what_has_grown_old_is_used_while_it_is_loaded_anew(source: Source) -> None:
+    await source.kept.wait()
+    source.at += 99
+    source.kept.now()
+    await source.settle()
+    assert source.loads == 1
+    source.at += 1
+    assert [source.kept.now() for _ in range(10)] == ["load 1 after None"] * 10
+    await source.settle()
+    assert source.kept.now() == "load 2 after load 1 after None"
+    assert source.loads == 2
+
+
+async def test_what_nobody_has_used_for_long_is_loaded_before_it_is_used(source: Source) -> None:
+    first = await source.kept.wait()
+    source.at += 199
+    assert source.kept.now() is first
+    await source.settle()
+    source.at += 200
+    assert source.kept.now() is None
+    assert await source.kept.wait() == "load 3 after load 2 after load 1 after None"
+
+
+async def test_nobody_waits_again_for_a_load_that_has_failed(source: Source) -> None:
+    first = await source.kept.wait()
+    source.at += 200
+    source.trouble = "is gone"
+    assert source.kept.now() is None
+    assert await source.kept.wait() is first
+    source.at += 200
+    assert source.kept.now() is first
+    await source.settle()
+    assert source.loads == 3
+
+
+async def test_while_it_cant_be_loaded_it_is_used_for_a_bounded_time(source: Source) -> None:
+    await source.kept.wait()
+    source.trouble = "is gone"
+    for source.at in range(1100, 2000, 50):
+        assert source.kept.now() == "load 1 after None"
+        await source.settle()
+    source.at = 2000
+    assert source.kept.now() is None
+    assert source.noted == ["the thing is gone"]
+    source.trouble = ""
+    source.at = 2010
+    assert (await source.kept.wait()) is not None
+    assert source.noted == ["the thing is gone", "the thing can be read again"]
+
+
+async def test_a_load_never_follows_another_too_soon(source: Source) -> None:
+    source.trouble = "is gone"
+    for _ in range(50):
+        assert await source.kept.wait() is None
+    assert source.loads == 1
+    source.at += 10
+    assert await source.kept.wait() is None
+    assert source.loads == 2
+
+
+async def test_who_misses_something_gets_another_load_but_not_too_often(source: Source) -> None:
+    first = await source.kept.wait()
+    assert first is not None
+    assert await source.kept.newer(first) is first
+    assert source.loads == 1
+    source.at += 10
+    found = await asyncio.gather(*(source.kept.newer(first) for _ in range(10)))
+    assert set(found) == {"load 2 after load 1 after None"}
+    assert source.loads == 2
+    assert await source.kept.newer(first) == "load 2 after load 1 after None"
+    assert source.loads == 2
+
+
+async def test_who_misses_something_is_told_when_it_cant_be_loaded(source: Source) -> None:
+    first = await source.kept.wait()
+    assert first is not None
+    source.at += 10
+    source.trouble = "is gone"
+    assert await source.kept.newer(first) is None
+    assert await source.kept.newer(first) is None
+    assert source.loads == 2
+    assert source.kept.now() is first
+
+
+async def test_a_waiter_that_gives_up_ends_no_load(source: Source) -> None:
+    source.open.clear()
+    waiter = asyncio.ensure_future(source.kept.wait())
+    await source.settle()
+    waiter.cancel()
+    await source.settle()
+    source.open.set()
+    assert await source.kept.wait() == "load 1 after None"
+
+
+async def test_closing_ends_a_load(source: Source) -> None:
+    source.open.clear()
+    source.kept.now()
+    await source.kept.aclose()
+    await source.kept.aclose()
+    assert source.kept.now() is None

@@ -1,0 +1,428 @@
+"""Who is asked too, and who is not: by the share, the law, the health, and what asking twice would do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters
+from gateway.execution.health import Health
+from gateway.execution.httpx_transport import HttpxTransport
+from gateway.execution.upstream_client import Answer, UpstreamClient
+from gateway.model.config_version import ConfigVersion
+from gateway.model.location import EdgeReport
+from gateway.model.record import Record, Resumed
+from gateway.model.route import Shadow
+from gateway.model.shadow import ShadowRecord
+from gateway.policy.location.resolution import resolve
+from gateway.service.shadow_traffic import (
+    MAX_BODY_BYTES,
+    MAX_CHARACTERS,
+    AnswerCapture,
+    ShadowSink,
+    ShadowTraffic,
+    anonymous,
+)
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Finished,
+    Opened,
+    RefusalDelta,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    UserMessage,
+)
+from providers.failures import Failure, FailureKind
+from tests.kit.configs import WORLD, table_of
+from tests.kit.location_reports import reported
+
+
+def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **changes: str) -> ConfigVersion:
+    text = WORLD.replace(
+        "default: [gemini, qwen-intl]",
+        f"default: [gemini]\n    shadow: {{default: {{deployment: {deployment}, share: {share}}}}}",
+    )
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(f"{old}: {{provider", f"{old}: {{{new}, provider")
+    return table_of(text)
+
+
+ANSWER = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-6-luna",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
+
+
+class Passing:
+    """A stream that has these batches."""
+
+    def __init__(self, *batches: tuple[StreamEvent, ...]) -> None:
+        self.batches = list(batches)
+        self.closed = False
+        self._left = iter(batches)
+
+    def __aiter__(self) -> Passing:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        try:
+            return next(self._left)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def text_tap(self) -> TextTap:
+        raise AssertionError("a text that takes the fast path is not captured")
+
+    def tell(self, told: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    def hold(self, let_go: Any) -> None:
+        raise AssertionError("nobody asks")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def begun(told: AnswerStream | ChatCompletion | None) -> Answer:
+    step: Any = None
+    if isinstance(told, ChatCompletion):
+        return Answer(step, completion=told)
+    return Answer(step, stream=told)
+
+
+def keeping(table: ConfigVersion) -> ConfigVersion:
+    """The same, whose shadow keeps text."""
+    assistant = table.assistants["assistant"]
+    shadows = {"default": replace(assistant.shadows["default"], keep_text=True)}
+    return replace(table, assistants={"assistant": replace(assistant, shadows=shadows)})
+
+
+@dataclass
+class Scene:
+    """A process with shadows, on a provider of the test's own."""
+
+    table: ConfigVersion = field(default_factory=shadowed)
+    drawn: float = 0.0
+    asked: list[httpx.Request] = field(default_factory=list)
+    kept: list[ShadowRecord] = field(default_factory=list)
+    counts: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    answer: Any = None
+    reloaded: ConfigVersion | None = None
+    reloaded_connecting: ConfigVersion | None = None
+    reloaded_meanwhile: ConfigVersion | None = None
+
+    def __post_init__(self) -> None:
+        self.health = Health()
+        self.load = ConcurrencyLimiters()
+        transport = HttpxTransport(httpx.MockTransport(self._provide))
+        sink = ShadowSink(
+            self._keep,
+            lambda labels: self.counts.append(labels[-1]),
+            lambda _, seconds: self.times.append(seconds),
+        )
+        self.shadows = ShadowTraffic(
+            lambda: self.table,
+            UpstreamClient(transport),
+            self.health,
+            sink,
+            self.load,
+            draw=lambda: self.drawn,
+            clock=lambda: 0.0,
+        )
+
+    async def _provide(self, request: httpx.Request) -> httpx.Response:
+        self.table = self.reloaded_connecting or self.table
+        await request.extensions["trace"]("http11.send_request_headers.started", {})
+        self.asked.append(request)
+        self.table = self.reloaded_meanwhile or self.table
+        return self.answer or httpx.Response(200, json=ANSWER)
+
+    async def _keep(self, record: ShadowRecord) -> None:
+        self.kept.append(record)
+
+    async def offer(
+        self,
+        request: ChatRequest = QUESTION,
+        body_bytes: int = 10,
+        table: ConfigVersion | None = None,
+        told: AnswerStream | ChatCompletion | None = None,
+        **more: Any,
+    ) -> Record:
+        record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
+        location = resolve(self.table, None, reported(EdgeReport(("JP",))))
+        asked = table or self.table
+        turn = self.shadows.begin(asked, location, record, begun(told))
+        if turn is None:
+            return record
+        if turn.capture is not None and (stream := turn.capture.stream) is not None:
+            # The client reads its answer through it.
+            passed = [batch async for batch in stream]
+            assert isinstance(told, Passing)
+            assert passed == told.batches
+            await stream.close()
+            assert told.closed
+        self.shadows.offer(turn, request, body_bytes)
+        self.table = self.reloaded or self.table
+        await self.shadows.settle()
+        return record
+
+
+async def test_a_reload_while_it_connects_keeps_it_from_being_asked() -> None:
+    scene = Scene()
+    scene.reloaded_connecting = shadowed()
+    await scene.offer()
+    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
+
+
+async def test_an_answered_request_is_asked_and_kept() -> None:
+    scene = Scene()
+    await scene.offer()
+    [kept] = scene.kept
+    assert (kept.outcome, kept.answer_characters, kept.finish_reason, kept.beside) == ("ok", 2, "stop", "gemini")
+    assert (kept.prompt, kept.answer) == (None, None)
+    assert (scene.counts, len(scene.times)) == (["ok"], 1)
+    assert [request.url.host for request in scene.asked] == ["us.api.openai.com"]
+
+
+async def test_the_record_of_a_request_says_who_else_gets_it() -> None:
+    """By the time that its line and its receipt are written: those tell where its prompt went."""
+    shadow = (await Scene().offer()).shadow
+    assert shadow is not None
+    assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
+    for scene in (Scene(shadowed(share="1%"), drawn=0.99), Scene(shadowed("qwen-intl"))):
+        assert (await scene.offer()).shadow is None
+
+
+@pytest.mark.parametrize(("drawn", "asked"), [(0.0, 1), (0.0099, 1), (0.01, 0), (0.99, 0)])
+async def test_the_share_is_drawn_for_each_request(drawn: float, asked: int) -> None:
+    scene = Scene(shadowed(share="1%"), drawn=drawn)
+    await scene.offer()
+    assert (len(scene.asked), len(scene.counts)) == (asked, asked)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"outcome": "interrupted"},
+        {"outcome": "cancelled"},
+        {"deployment": "chatgpt-us"},
+        {"assistant": None},
+        {"table": shadowed("qwen-intl")},
+    ],
+)
+async def test_where_there_is_nothing_to_compare_nobody_is_asked(told: dict[str, Any]) -> None:
+    scene = Scene()
+    await scene.offer(**told)
+    assert (scene.asked, scene.counts) == ([], [])
+
+
+async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> None:
+    scene = Scene(reloaded=shadowed(**{"chatgpt-us": "enabled: false"}))
+    await scene.offer()
+    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
+
+
+async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked() -> None:
+    scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
+    await scene.offer(told=whole("It is 7."))
+    [kept] = scene.kept
+    assert (kept.outcome, kept.answer_characters) == ("ok", 2)
+    assert (kept.prompt, kept.answer, kept.beside_answer, kept.refusal, kept.calls) == (None, None, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("table", "request_"),
+    [
+        (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
+        (shadowed(**{"chatgpt-us": "enabled: false"}), QUESTION),
+        (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
+    ],
+)
+async def test_who_may_not_answer_is_not_asked_either(table: ConfigVersion, request_: ChatRequest) -> None:
+    scene = Scene(table)
+    await scene.offer(request_)
+    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
+
+
+async def test_what_moves_data_is_asked_once_also_where_it_may_be() -> None:
+    table = shadowed()
+    deployment = replace(table.deployments["chatgpt-us"], allowed_moves=frozenset({"store"}))
+    assistant = replace(table.assistants["assistant"], shadows={"default": Shadow(deployment, 1.0)})
+    scene = Scene(replace(table, assistants={"assistant": assistant}))
+    await scene.offer(ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True}))
+    assert (scene.asked, scene.counts) == ([], ["passed_over"])
+    await scene.offer()
+    assert scene.counts == ["passed_over", "ok"]
+
+
+async def test_who_is_benched_is_left_alone_and_a_failure_benches_nobody() -> None:
+    scene = Scene(answer=httpx.Response(401, json={"error": {"message": "sk-us-secret is wrong"}}))
+    await scene.offer()
+    assert (scene.counts, scene.kept[0].outcome) == (["credentials"], "credentials")
+    assert scene.health.snapshot(scene.table) == {}
+    deployment = scene.table.deployments["chatgpt-us"]
+    scene.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.CREDENTIALS, "benched"))
+    await scene.offer()
+    assert (len(scene.asked), scene.counts) == (1, ["credentials", "passed_over"])
+
+
+async def test_what_is_large_is_left_out() -> None:
+    scene = Scene()
+    await scene.offer(body_bytes=MAX_BODY_BYTES + 1)
+    assert (scene.asked, scene.counts) == ([], ["too_large"])
+
+
+async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_none() -> None:
+    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: {limit: 1, queue: 5}"}))
+    limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
+    taken: list[int] = []
+    provide = scene._provide
+
+    def watched(request: httpx.Request) -> httpx.Response:
+        taken.append(limiter.in_use)
+        return provide(request)
+
+    scene.shadows._client._transport = HttpxTransport(httpx.MockTransport(watched))
+    await scene.offer()
+    scene.answer = httpx.Response(503)
+    await scene.offer()
+    assert (taken, limiter.in_use) == ([1, 1], 0), "held while it is asked, whatever comes of it, and then free again"
+    busy = limiter.try_acquire()
+    assert busy is not None
+    await scene.offer()
+    assert (len(taken), limiter.queued, scene.counts) == (2, 0, ["ok", "unavailable", "busy"])
+
+
+async def test_one_that_is_given_up_before_it_began_holds_no_place() -> None:
+    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: 1"}))
+    limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
+    offering = asyncio.create_task(scene.offer())
+    await asyncio.sleep(0)
+    assert limiter.in_use == 1
+    await scene.shadows.aclose()
+    await offering
+    await asyncio.sleep(0)
+    assert limiter.in_use == 0
+
+
+async def test_what_is_more_than_text_is_kept_where_text_is() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": '{"of": "x"}'}}
+    message = {"role": "assistant", "content": None, "refusal": "I can't", "tool_calls": [call, {**call, "id": "d"}]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    answer = httpx.Response(200, json={**ANSWER, "choices": [choice]})
+    scene = Scene(answer=answer)
+    await scene.offer()
+    scene = Scene(keeping(shadowed()), answer=answer)
+    await scene.offer()
+    [kept] = scene.kept
+    assert (kept.answer, kept.refusal, kept.calls) == ("", "I can't", (("look_up", '{"of": "x"}'),) * 2)
+    assert kept.tool_calls == 2
+
+
+def whole(text: str | None, finish: Any = "stop", **more: Any) -> ChatCompletion:
+    return ChatCompletion("x", "m", 1, (Choice(AssistantMessage(text, **more), finish),))
+
+
+OPENED, ENDED = Opened("x", "m", 1), (ChoiceFinish("stop"), Finished())
+CALL = ToolCall("c", "look_up", "{}")
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (whole("It is 7."), "It is 7."),
+        (whole("x" * MAX_CHARACTERS), "x" * MAX_CHARACTERS),
+        (whole("x" * (MAX_CHARACTERS + 1)), None),
+        (whole("It is", "length"), None),
+        (whole("Look:", tool_calls=(CALL,)), None),
+        (whole(None, refusal="I can't"), None),
+        (whole(""), None),
+        (ChatCompletion("x", "m", 1, ()), None),
+        (Passing((OPENED, TextDelta("It is")), (TextDelta("!", 1), TextDelta(" 7.")), ENDED), "It is 7."),
+        (Passing((OPENED, TextRun((b"\\u00fc", b"ber"))), (TextDelta(" 7"), *ENDED)), "über 7"),
+        (Passing((TextDelta("It is"),), (ChoiceFinish("length"), Finished())), None),
+        (Passing((TextDelta("It is"),)), None),
+        (Passing((TextDelta("x" * MAX_CHARACTERS),), (TextDelta("y"),), (TextDelta("z"), *ENDED)), None),
+        (Passing((TextDelta("Look:"), ToolCallDelta(0, "{}", "c", "look_up")), ENDED), None),
+        (Passing((RefusalDelta("I can't"),), ENDED), None),
+        (Passing(ENDED), None),
+    ],
+)
+async def test_what_the_client_was_told_is_kept_beside_where_it_is_whole_and_plain(
+    told: Passing | ChatCompletion, kept: str | None
+) -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=told)
+    assert (scene.kept[0].outcome, scene.kept[0].answer) == ("ok", "Hi")
+    assert scene.kept[0].beside_answer == kept
+
+
+async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_word() -> None:
+    scene = Scene()
+    await scene.offer(told=whole("It is 7."))
+    assert scene.kept[0].beside_answer is None
+    location = resolve(scene.table, None, reported(EdgeReport(("JP",))))
+    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    turn = scene.shadows.begin(scene.table, location, record, begun(Passing(ENDED)))
+    assert turn is not None
+    assert turn.capture is None, "a stream that nobody keeps is read as it is"
+
+
+@pytest.mark.parametrize(("territory", "is_kept"), [("CN", False), ("CN-BJ", False), ("RU", False), ("JP", True)])
+def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept: bool) -> None:
+    """It would be read again by a judge, who is no more told whose it is."""
+    scene = Scene(keeping(shadowed()))
+    location = resolve(scene.table, None, reported(EdgeReport((territory,))))
+    location = replace(location, region=scene.table.regions["default"])
+    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    turn = scene.shadows.begin(scene.table, location, record, begun(None))
+    assert turn is not None
+    assert (turn.shadow.keep_text, turn.capture is not None) == (is_kept, is_kept)
+
+
+async def test_an_answer_of_two_models_is_nobodys() -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
+    assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)
+
+
+async def test_what_can_not_be_heard_harms_nobody() -> None:
+    scene = Scene(keeping(shadowed()))
+    await scene.offer(told=Passing((TextRun((b"\\u00",)),), ENDED))
+    assert (scene.kept, scene.counts) == ([], ["internal_error"])
+
+
+def test_nothing_says_who_asked() -> None:
+    named = {"safety_identifier": "anna", "metadata": {"who": "anna"}, "prompt_cache_key": "anna", "verbosity": "low"}
+    messages = (SystemMessage("Be kind."), UserMessage("Hello", "anna"), AssistantMessage("Hi"), UserMessage("Well"))
+    bare = anonymous(ChatRequest("assistant", messages, user="anna", temperature=0.5, extra=named))
+    assert "anna" not in repr(bare)
+    assert (bare.temperature, bare.extra) == (0.5, {"verbosity": "low"})
+    assert [message.content for message in bare.messages] == ["Be kind.", "Hello", "Hi", "Well"]  # type: ignore[union-attr]
+
+
+def test_a_captured_stream_has_no_text_tap() -> None:
+    """Each of its events must pass the capture; a tap would let texts pass beside it."""
+    capture = AnswerCapture(begun(Passing(ENDED)))
+    assert capture.stream is not None
+    assert capture.stream.text_tap() is None

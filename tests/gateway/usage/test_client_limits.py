@@ -1,0 +1,119 @@
+"""A client's limits: what it is told, and when it may come back."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.api.errors import ApiError, from_domain
+from gateway.api.response_headers import allowance_headers
+from gateway.model.config_version import Client, ClientLimitRule
+from gateway.model.record import Allowance, Record
+from gateway.usage.client_limits import ClientLimits, LimitReached
+from gateway.usage.quota_store import QuotaStore
+
+APP, OTHER = Client("app"), Client("other")
+SECOND_NS = 1_000_000_000
+
+
+class Clock:
+    """Stands until it is moved."""
+
+    now_ns = 100 * SECOND_NS
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+def refusal_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> tuple[ApiError, Allowance | None]:
+    record = Record("r", 0.0, "t")
+    with pytest.raises(LimitReached) as raised:
+        limits.take(client, of, record)
+    return from_domain(raised.value, []), record.allowance
+
+
+def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> Allowance | None:
+    record = Record("r", 0.0, "t")
+    limits.take(client, of, record).give_back()
+    return record.allowance
+
+
+def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None:
+    clock = Clock()
+    limits, of = ClientLimits(clock=clock), ClientLimitRule(rpm=3)
+    assert [allowance_of(limits, APP, of) for _ in range(3)] == [
+        Allowance(3, 2, 20.0),
+        Allowance(3, 1, 40.0),
+        Allowance(3, 0, 60.0),
+    ]
+    clock.now_ns += 5 * SECOND_NS
+    error, left = refusal_of(limits, APP, of)
+    assert (error.status, error.code, error.retry_after_s) == (429, "rate_limited", 15.0)
+    assert error.headers == {}
+    assert error.message == "this client may ask 3 times a minute, and has: ask again in 15 s"
+    assert left == Allowance(3, 0, 55.0)
+    assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
+    clock.now_ns += 15 * SECOND_NS
+    assert allowance_of(limits, APP, of) == Allowance(3, 0, 60.0)
+
+
+def test_processes_with_one_ledger_count_together() -> None:
+    ledger, of = QuotaStore(), ClientLimitRule(concurrent=1)
+    one, other = ClientLimits(ledger), ClientLimits(ledger)
+    taken = one.take(APP, of, Record("r", 0.0, "t"))
+    assert refusal_of(other, APP, of)[0].code == "rate_limited"
+    taken.give_back()
+    assert allowance_of(other, APP, of) is None
+
+
+def test_too_many_at_once_are_refused_and_say_so() -> None:
+    limits, of = ClientLimits(), ClientLimitRule(concurrent=2)
+    running = [limits.take(APP, of, Record("r", 0.0, "t")) for _ in range(2)]
+    error, left = refusal_of(limits, APP, of)
+    assert (error.code, error.retry_after_s, left) == ("rate_limited", 1, None)
+    assert "2 requests running" in error.message
+    running[0].give_back()
+    limits.take(APP, of, Record("r", 0.0, "t"))
+
+
+def test_another_limit_holds_at_once() -> None:
+    limits = ClientLimits(clock=Clock())
+    for _ in range(30):
+        allowance_of(limits, APP, ClientLimitRule(rpm=60))
+    assert allowance_of(limits, APP, ClientLimitRule(rpm=10)) == Allowance(10, 4, 36.0)
+    running = [limits.take(APP, ClientLimitRule(rpm=1000), Record("r", 0.0, "t")) for _ in range(3)]
+    refusal_of(limits, APP, ClientLimitRule(concurrent=3))
+    running.pop().give_back()
+    limits.take(APP, ClientLimitRule(concurrent=3), Record("r", 0.0, "t"))
+
+
+def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
+    limits = ClientLimits(clock=Clock())
+    allowance_of(limits, APP, ClientLimitRule(rpm=2))
+    for number in range(5000):
+        allowance_of(limits, Client(f"passing-{number}"), ClientLimitRule(concurrent=1))
+    assert len(limits._rows) <= 4096
+    assert allowance_of(limits, APP, ClientLimitRule(rpm=2)) == Allowance(2, 0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.0000001, "1ms"),
+        (0.012, "12ms"),
+        (0.0121, "13ms"),
+        (0.9991, "1s"),
+        (1, "1s"),
+        (8.64, "8.64s"),
+        (59.5, "59.5s"),
+        (60, "1m0s"),
+        (90.25, "1m30.25s"),
+        (360, "6m0s"),
+    ],
+)
+def test_times_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
+    assert allowance_headers(Allowance(60, 59, seconds)) == [
+        (b"x-ratelimit-limit-requests", b"60"),
+        (b"x-ratelimit-remaining-requests", b"59"),
+        (b"x-ratelimit-reset-requests", text.encode()),
+    ]
