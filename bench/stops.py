@@ -28,9 +28,9 @@ from gateway.service.location import locate
 from gateway.telemetry.log import log_requests
 from providers.auth import apply
 from providers.chat import StreamEvent
-from providers.codec import decode_request, encode_completion
-from providers.exchange import AnswerReader, read_answer
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
+from providers.openai_json import decode_request, encode_completion
+from providers.reading.response_reader import AnswerReader, read_answer
 from providers.wire import WireResponse
 
 __all__ = ["Stop", "stops"]
@@ -76,7 +76,7 @@ def _plan_and_send() -> Iterator[Stop]:
     caller = read_caller(table, visitor)
     client, location = caller.client, locate(table, caller).location
     request = decode_request(parse_json(chat_body("assistant", stream=False)))
-    needs, assistant = needs_of(request), find_assistant(table, client, "assistant")
+    needs, assistant = requirements_of(request), find_assistant(table, client, "assistant")
     step = _first_step(decide(table, assistant, location, needs, {}, 0.0).outcome)
     deployment = step.deployment
     adapter, target = deployment.adapter, deployment.target
@@ -93,7 +93,7 @@ def _plan_and_send() -> Iterator[Stop]:
     ended = [(record, time.time())]
 
     yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))
-    yield Stop("needs", lambda: needs_of(request))
+    yield Stop("needs", lambda: requirements_of(request))
     yield Stop("decide", lambda: decide(table, assistant, location, needs, {}, 0.0))
     yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))

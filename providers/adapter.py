@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from providers.auth import AuthScheme
 from providers.catalogue.headers import FixedHeader
 from providers.catalogue.models import ModelFacts
-from providers.catalogue.offers import Offers
+from providers.catalogue.prices import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.failures import Failure
 from providers.sites import Site
@@ -179,7 +179,7 @@ class EndsBehindStop(Protocol):
 
     @property
     def ends_behind_stop(self) -> bool:
-        """Whether it does: then who reads the answer takes them off (`providers.stops`)."""
+        """Whether it does: then who reads the answer takes them off (`providers.reading.stop_sequences`)."""
         ...
 
 

@@ -1,36 +1,48 @@
-"""Put a credential on a request: the only place where a secret and a request meet.
-
-An adapter names a scheme; whoever sends calls `credential` or `apply` anew for each attempt. Signing schemes need the
-host and the time, so every scheme gets them.
-"""
+"""Credential schemes, each applied to one request."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from providers import auth
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.signing import tc3
+from providers.signing import KeyProblem
 from providers.signing.google import google_headers, google_key_problem
-from providers.signing.key_problem import KeyProblem
 from providers.signing.sigv4 import aws_headers, aws_key_problem
 from providers.wire import WireRequest
 
-__all__ = [
-    "AuthScheme",
-    "AwsSigV4",
-    "Bearer",
-    "GoogleAccount",
-    "HeaderKey",
-    "NoAuth",
-    "Secret",
-    "TencentSignature",
-    "apply",
-    "credential",
-    "secret_problem",
-]
+_ALGORITHM = "TC3-HMAC-SHA256"
+
+
+_SIGNED = "content-type;host"
+
+
+def authorization(
+    *, service: str, host: str, content_type: str, body: bytes, secret_id: str, secret_key: str, now: float
+) -> tuple[str, str]:
+    """The values of `x-tc-timestamp` and `authorization`. `content_type` must equal the header byte for byte.
+
+    Method, path and query are fixed: POST, `/` and none. The date is UTC's, whatever zone the machine is in.
+    """
+    timestamp = str(int(now))
+    date = datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%d")
+    scope = f"{date}/{service}/tc3_request"
+    canonical = "\n".join(
+        ("POST", "/", "", f"content-type:{content_type}", f"host:{host}", "", _SIGNED, hashlib.sha256(body).hexdigest())
+    )
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"TC3{secret_key}".encode()
+    for part in (date, service, "tc3_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, "\n".join((_ALGORITHM, timestamp, scope, digest)).encode(), "sha256").hex()
+    return timestamp, f"{_ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
+
 
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
@@ -146,7 +158,7 @@ def _by_tencent(
     if not secret_id or not secret_key:
         message = "this deployment's credentials are not in the form that its provider needs"
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, "the key must be SECRET_ID:SECRET_KEY[:TOKEN]"))
-    timestamp, authorization = tc3.authorization(
+    timestamp, authorization = auth.authorization(
         service=service,
         host=urlsplit(origin).netloc,
         content_type=dict(wire.headers).get("content-type", ""),

@@ -20,8 +20,8 @@ from providers.adapter import Adapter, Target, known_models
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
-from providers.exchange import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, read_answer
 from providers.sites import PROJECT, parse_origin
 from providers.wire import WireResponse
 

@@ -1,29 +1,46 @@
-"""Territories and sets of them: ISO 3166-1 alpha-2 codes, 3166-2 subdivisions, groups, `*` and exclusions.
-
-Mainland China (CN), Hong Kong (HK), Macao (MO) and Taiwan (TW) are four territories. Where a country and a part
-of it both have an entry, the most specific one wins.
-"""
+"""Territories and sets of them: ISO 3166-1 codes, ISO 3166-2 subdivisions, groups, `*` and exclusions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from providers.catalogue import territory_data
+from providers.catalogue import _parsed
 
-__all__ = [
-    "ANYWHERE",
-    "NOWHERE",
-    "Places",
-    "TerritoryError",
-    "parent",
-    "parse_places",
-    "parse_territory",
-    "territory_name",
-]
+
+@dataclass(frozen=True, slots=True)
+class TerritoryData:
+    """names: code -> English name; groups: `@EU` -> codes; aliases: codes that people write -> the right one;
+    unknown, hidden: what is said instead of a country where nobody knows it, and where somebody hides it. stays: whose
+    people's prompts may not leave the territory."""
+
+    names: Mapping[str, str]
+    groups: Mapping[str, frozenset[str]]
+    aliases: Mapping[str, str]
+    unknown: frozenset[str]
+    hidden: frozenset[str]
+    stays: frozenset[str]
+
+
+@cache
+def territory_data() -> TerritoryData:
+    """The world, as `territories.toml` has it."""
+    data = _parsed("territories")
+    return TerritoryData(
+        names=data["names"],
+        groups={f"@{name}": frozenset(codes) for name, codes in data["groups"].items()},
+        aliases=data["aliases"],
+        unknown=frozenset(data["not_a_country"]["unknown"]),
+        hidden=frozenset(data["not_a_country"]["hidden"]),
+        stays=frozenset(data["stays"]["territories"]),
+    )
+
 
 _SUBDIVISION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+
+
 EVERYWHERE = "*"
 
 
@@ -131,6 +148,8 @@ class Places:
 
 
 ANYWHERE = Places(None)
+
+
 NOWHERE = Places(frozenset())
 
 

@@ -18,9 +18,9 @@ from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
 from providers.chat import ChatRequest
-from providers.codec.decode_request import MAX_MESSAGES, decode_any_request
-from providers.codec.plain_request import plain_request
 from providers.json_values import holds_beside_texts
+from providers.openai_json.decode_request import MAX_MESSAGES, decode_any_request
+from providers.openai_json.plain_request import plain_request
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_BODIES_BYTES = 256 * 1024 * 1024

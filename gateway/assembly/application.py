@@ -37,7 +37,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import QuotaStore
-from providers.retry_after import retry_after_s
+from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:

@@ -63,12 +63,12 @@ def check(options: argparse.Namespace) -> int:
 
 def _lacking_simulators(table: ConfigVersion) -> list[str]:
     """Why a demo of it can't start."""
-    from providers.simulator.registry import NoSimulator, load_dialects
+    from providers.testkit.simulator import NoSimulator, load_simulators
 
     reasons = []
     for provider in sorted({deployment.provider for deployment in table.deployments.values()}):
         try:
-            load_dialects().named(provider)
+            load_simulators().named(provider)
         except NoSimulator as error:
             reasons.append(str(error))
     return reasons

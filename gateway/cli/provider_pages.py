@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, KnowsOffers, TakesHeaders, known_models
-from providers.catalogue.offers import Offers
-from providers.needs import FEATURES, PARAMETERS
-from providers.pricing import Price, Rates, shown_amount
+from providers.catalogue.prices import Offers, Price, Rates, shown_amount
+from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
 
 _PROVIDERS_HEAD = """\

@@ -143,7 +143,7 @@ async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
     from gateway.model.decision import Step
     from providers.chat import ChatRequest, UserMessage, text_of
     from providers.failures import ProviderFailed
-    from providers.fitting import without_parameters
+    from providers.matching.capability_matching import without_parameters
 
     print(f"== {deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}\n")
     if deployment.simulates is not None:

@@ -13,9 +13,8 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
-from providers.catalogue import territory_data
 from providers.sites import Residency
-from providers.territories import Places
+from providers.territories import Places, territory_data
 
 _WIDTH = 100
 

@@ -22,10 +22,9 @@ from gateway.model.config_version import Secrets
 from gateway.model.deployment import Concurrency, Deployment, retirement_notices_of
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, Capabilities, KnowsOffers, Target, known_models
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.catalogue.offers import Offers, Retirement
-from providers.fitting import parameters_of
-from providers.needs import FEATURES, moves_data
-from providers.pricing import Price
+from providers.catalogue.prices import Offers, Price, Retirement
+from providers.matching.capability_matching import parameters_of
+from providers.matching.requirements import FEATURES, moves_data
 from providers.registry import Registry
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places, parent

@@ -19,9 +19,8 @@ from gateway.config.yaml_document import Source
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
-from providers.catalogue.offers import Retirement, micros_of
-from providers.needs import FEATURES, IMPLIED, PARAMETERS
-from providers.pricing import Price, Rates
+from providers.catalogue.prices import Price, Rates, Retirement, micros_of
+from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS
 from providers.registry import Registry
 
 _MOST_TOKENS = 1_000_000_000

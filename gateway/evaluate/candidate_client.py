@@ -39,8 +39,8 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import fold
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
+from providers.reading.folding import fold
 
 _RETRIES = 2
 _SAID = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
@@ -106,7 +106,7 @@ def evaluating_step(
     now_s: float,
 ) -> Step:
     """The step to this candidate of the region under an evaluation permit; raises NotPermitted. now_s: Unix time."""
-    decision = decide(table, assistant, _within(region), needs_of(request), {}, now_s, evaluating=deployment)
+    decision = decide(table, assistant, _within(region), requirements_of(request), {}, now_s, evaluating=deployment)
     if not isinstance(decision.outcome, Plan):
         raise NotPermitted(decision.outcome)
     return decision.outcome.steps[0]
@@ -151,7 +151,9 @@ class CandidateClient:
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
         """The step to this candidate, under an evaluation permit, or that of traffic; raises NotPermitted."""
         if self._of_people:
-            alone = judge_alone(self.table, _within(self.region), deployment, needs_of(request), {}, self._clock())
+            alone = judge_alone(
+                self.table, _within(self.region), deployment, requirements_of(request), {}, self._clock()
+            )
             if isinstance(alone, Step):
                 return alone
             raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))

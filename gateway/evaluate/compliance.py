@@ -19,13 +19,13 @@ from gateway.model.location import Location
 from gateway.policy.labels import Prefixer, integrity_of, label_completion, labelling_of, marks, strip
 from gateway.policy.routing import decide
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, UserMessage, text_of
-from providers.folding import fold, unfold
-from providers.needs import Needs
+from providers.matching.requirements import Requirements
+from providers.reading.folding import fold, unfold
 
-_KEEPS = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
+_KEEPS = Requirements(frozenset(), frozenset({"store"}), frozenset({"store"}))
 
 
-_DATE_FORMAT = Needs(frozenset(), frozenset(), frozenset())
+_DATE_FORMAT = Requirements(frozenset(), frozenset(), frozenset())
 
 
 def approval_of(deployment: Deployment, region: Region, now_s: float, *, wanted: bool) -> dict[str, object]:
@@ -54,7 +54,7 @@ def fence_of(
 ) -> dict[str, object]:
     """What the gateway's decision makes of it: in each region, and of a request that keeps data at the provider."""
 
-    def reason(where: Region, needs: Needs) -> tuple[SkipReason | None, str]:
+    def reason(where: Region, needs: Requirements) -> tuple[SkipReason | None, str]:
         place = Location(where, None, "evaluation", ())
         decision = decide(table, assistant, place, needs, {}, now_s, evaluating=deployment)
         if isinstance(decision.outcome, Plan):

@@ -12,7 +12,7 @@ from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.evaluate.text_rules import words_of
 from gateway.model.deployment import Deployment
-from providers.pricing import MICROS
+from providers.catalogue.prices import MICROS
 
 
 def unpriced(suite: Suite, asked: Iterable[Deployment]) -> str | None:

@@ -19,9 +19,9 @@ from gateway.evaluate.statistics import quantile
 from gateway.execution.transport import PoolTransport
 from providers.chat import ChatRequest, UserMessage
 from providers.registry import load_registry
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer
+from providers.testkit.simulator import load_simulators
 
 _STATM, _MB = Path("/proc/self/statm"), 1024 * 1024
 
@@ -103,7 +103,7 @@ class Blank:
         """Who asks the server at this origin, or one that is started here, while the block runs."""
         async with AsyncExitStack() as stack:
             if origin is None:
-                dialect = load_dialects().dialects[_DIALECT]
+                dialect = load_simulators().dialects[_DIALECT]
                 server = SimulatorServer(dialect, "blank", Scenario(text="Yes."))
                 origin = (await stack.enter_async_context(server)).origin
             text = _CONFIG.format(dialect=_DIALECT, origin=origin)

@@ -218,9 +218,7 @@ def _number(item: Item) -> int:
 
 
 def _write(out: Path, report: dict[str, Any]) -> int:
-    from gateway.evaluate.report_page import (
-        shadow_html,  # brings matplotlib, which an estimate or a refusal shouldn't wait for
-    )
+    from gateway.evaluate.report_page import shadow_html
 
     write_report(out, report, shadow_html(report), shadow_markdown(report))
     for line in report["words"]:

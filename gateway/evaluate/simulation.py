@@ -18,17 +18,17 @@ from gateway.evaluate.scorers import refused_by, score
 from gateway.evaluate.suite import Suite, load_suite, percent
 from gateway.evaluate.suite_schema import SimulatedSection
 from providers.chat import ToolCall
-from providers.simulator.aptitude import Aptitude, Lesson, Reply
-from providers.simulator.gate import Capacity
-from providers.simulator.registry import NoSimulator, load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer
+from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
+from providers.testkit.capacity import Capacity
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer
+from providers.testkit.simulator import NoSimulator, load_simulators
 
 _QUOTED = re.compile(r"<<([A-Z ]+) ([0-9a-f]{12})>>\n(.*?)\n<<END \2>>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedJudge(Aptitude):
+class SimulatedJudge(AnswerQuality):
     """Its verdict is right in the share `quality` of what it is asked, which follows from the seed and the question."""
 
     items: Mapping[str, Item] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
         first_token_p95_s=None if p95_ms is None else p95_ms / 1000,
         between_events_s=simulated.between_tokens_ms / 1000,
         seed=simulated.seed,
-        aptitude=Aptitude(lessons, simulated.seed),
+        aptitude=AnswerQuality(lessons, simulated.seed),
         capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),
     )
 
@@ -174,7 +174,7 @@ def _wrong(item: Item) -> RecordedAnswer:
 async def _serve(order: str) -> None:
     asked = json.loads(order)
     suite = load_suite(Path(asked["suite"]), asked["seed"])
-    dialects = load_dialects()
+    dialects = load_simulators()
     servers: list[SimulatorServer] = []
     origins: list[tuple[str, str, str]] = []
     for name, (provider, site) in asked["sites"].items():

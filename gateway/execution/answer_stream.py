@@ -26,7 +26,7 @@ from providers.chat import (
     ToolCallDelta,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.streaming import has_shortcuts
+from providers.reading.event_stream import has_shortcuts
 from providers.transport import Tap
 
 TakeText = Callable[[bytes], bool]

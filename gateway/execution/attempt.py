@@ -30,7 +30,7 @@ from gateway.model.record import AttemptRecord
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
-from providers.fitting import thinks_unseen
+from providers.matching.capability_matching import thinks_unseen
 from providers.values import maker
 
 _record = maker(AttemptRecord)

@@ -29,9 +29,9 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.classify import MESSAGES
 from providers.failures import Failure
-from providers.needs import IDENTITY
+from providers.matching.requirements import IDENTITY
+from providers.reading.error_classification import MESSAGES
 
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"

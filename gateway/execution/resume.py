@@ -41,7 +41,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.folding import text_of_run
+from providers.reading.folding import text_of_run
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer that are kept. No model could continue a longer one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
-from providers.needs import has_effects
+from providers.matching.requirements import has_effects
 
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3

@@ -16,8 +16,8 @@ from typing import Protocol
 from gateway.execution.deadline import TimeLimit
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from gateway.model.permit import Permit, ServicePermit
-from providers.exchange import MAX_BODY_BYTES, TOO_LARGE
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
 from providers.transport import (
     BadResponse,
     ConnectFailed,

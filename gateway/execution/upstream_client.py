@@ -25,13 +25,13 @@ from gateway.model.deployment import Deployment
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest, change_request
-from providers.classify import MESSAGES
-from providers.exchange import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, comes_in_events, read_answer
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import with_sayable_choice, without_parameters
-from providers.folding import Folding
-from providers.needs import IDENTITY, PLACES, has_effects
-from providers.own_fields import own_field
+from providers.matching.capability_matching import with_sayable_choice, without_parameters
+from providers.matching.refused_fields import own_field
+from providers.matching.requirements import IDENTITY, PLACES, has_effects
+from providers.reading.error_classification import MESSAGES
+from providers.reading.folding import Folding
+from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
 from providers.transport import Tap
 from providers.wire import WireRequest
 
@@ -137,7 +137,7 @@ class UpstreamClient:
                         stream = None
                     elif not request.stream:
                         whole = await response.read_whole()
-                        if len(whole.body) <= TURN_BYTES or not comes_in_events(whole):
+                        if len(whole.body) <= TURN_BYTES or not is_event_stream(whole):
                             completion = read_answer(deployment.adapter, whole, deployment.target, sent.stop)
                             return Answer(step, completion)
                         stream, large = None, whole

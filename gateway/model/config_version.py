@@ -14,9 +14,8 @@ from gateway.model.region_text import RegionText
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
 from providers.auth import Secret
-from providers.catalogue import territory_data
 from providers.sites import Residency
-from providers.territories import NOWHERE, Places, parent
+from providers.territories import NOWHERE, Places, parent, territory_data
 
 
 @dataclass(frozen=True, slots=True)

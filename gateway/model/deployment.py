@@ -11,10 +11,9 @@ from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
-from providers.catalogue.offers import Retirement
-from providers.fitting import Fit, fit, has_effects_there
-from providers.needs import Needs
-from providers.pricing import Price
+from providers.catalogue.prices import Price, Retirement
+from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
+from providers.matching.requirements import Requirements
 from providers.sites import Residency
 from providers.territories import Places
 
@@ -140,13 +139,15 @@ def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tupl
     return tuple(sorted(farewells, key=lambda one: one.days_left))
 
 
-def match_of(deployment: Deployment, needs: Needs) -> Fit:
+def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
     """How the request fits it, by its provider's format, its model, and what its operator lets through."""
     target = deployment.target
-    return fit(needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves)
+    return match_capabilities(
+        needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves
+    )
 
 
-def has_effects_at(deployment: Deployment, needs: Needs) -> bool:
+def has_effects_at(deployment: Deployment, needs: Requirements) -> bool:
     """Whether a deployment that the request fits keeps or does something for it besides answering."""
     target = deployment.target
     return has_effects_there(needs, deployment.capabilities, target.passthrough, deployment.allowed_moves)

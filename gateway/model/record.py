@@ -9,9 +9,9 @@ from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
+from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
-from providers.pricing import Price, cost_of
 from providers.values import quick
 
 

@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest
-from providers.needs import IDENTITY, Needs
+from providers.matching.requirements import IDENTITY, Requirements
 
 LIFETIME_S = 300
 _TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
@@ -39,7 +39,9 @@ class Consenting:
     key: signs tokens. What is said of the request's content is worked out once, and only if it is needed.
     """
 
-    def __init__(self, said: ConsentStatement, request: ChatRequest, needs: Needs, key: bytes, now_s: float) -> None:
+    def __init__(
+        self, said: ConsentStatement, request: ChatRequest, needs: Requirements, key: bytes, now_s: float
+    ) -> None:
         self._said = said
         self._request = request
         self._needs = needs

@@ -10,7 +10,7 @@ from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
-from providers.needs import PLACES, Needs
+from providers.matching.requirements import PLACES, Requirements
 from providers.territories import Places, territory_name
 
 _LAW = frozenset(
@@ -126,7 +126,7 @@ def refuse_all(
     considered: tuple[Considered, ...],
     judged: Verdicts,
     health: Mapping[str, Unavailable],
-    needs: Needs,
+    needs: Requirements,
 ) -> Refusal:
     """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
     reasons = {item.reason for item in considered}
@@ -150,7 +150,7 @@ def refuse_all(
 
 
 def _unable(
-    assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Needs
+    assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Requirements
 ) -> Refusal:
     """What is asked is beyond everyone: a reason that many have is told once. param: the one place of the request."""
     names: dict[str, list[str]] = {}

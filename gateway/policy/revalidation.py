@@ -21,7 +21,7 @@ from gateway.model.location import Location
 from gateway.policy.fence import still_permitted
 from gateway.policy.location.resolution import location_inputs
 from gateway.policy.routing import decide
-from providers.needs import IDENTITY, Needs
+from providers.matching.requirements import IDENTITY, Requirements
 
 ConsentsUnder = Callable[[ConfigVersion, Region], Consents]
 """What a request's user has agreed to, under a config version."""
@@ -40,7 +40,7 @@ class RunningRequest:
     assistant: str
     client: Client | None
     location: Location
-    needs: Needs
+    needs: Requirements
     consents: ConsentsUnder | None = None
 
 
@@ -70,12 +70,12 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
     return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"
 
 
-def _sends_more(step: Step, now: Step, needs: Needs) -> bool:
+def _sends_more(step: Step, now: Step, needs: Requirements) -> bool:
     """Return whether the planned step sends the provider something that the active version's step drops or hides."""
     return not (now.dropped <= step.dropped and _named_by(step, needs) <= _named_by(now, needs))
 
 
-def _named_by(step: Step, needs: Needs) -> frozenset[str]:
+def _named_by(step: Step, needs: Requirements) -> frozenset[str]:
     """Return the fields that identify the user to the provider as the client wrote them."""
     told = needs.parameters & IDENTITY - step.dropped
     return told if step.deployment.identity == "pass" else told & step.deployment.target.passthrough

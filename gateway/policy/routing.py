@@ -28,7 +28,7 @@ from gateway.policy.refusals import (
     refuse_all,
     refuse_location,
 )
-from providers.needs import IDENTITY, PARAMETERS, Needs, why_it_moves
+from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
 
 
@@ -36,7 +36,7 @@ def decide(
     table: ConfigVersion,
     assistant: Assistant,
     location: Location,
-    needs: Needs,
+    needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
     person: Callable[[], bytes] | None = None,
@@ -78,7 +78,7 @@ def _decide(
     region: Region,
     location: Location,
     place: tuple[Hashable, ...],
-    needs: Needs,
+    needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
     consents: Consents,
@@ -102,7 +102,7 @@ def _decide_for(
     assistant: Assistant,
     region: Region,
     location: Location,
-    needs: Needs,
+    needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
 ) -> Decision:
@@ -119,7 +119,7 @@ def _concluded(
     region: Region,
     route: Route,
     standings: list[_Standing],
-    needs: Needs,
+    needs: Requirements,
     health: Mapping[str, Unavailable],
     consents: Consents,
 ) -> Decision:
@@ -146,7 +146,7 @@ def judge_alone(
     table: ConfigVersion,
     location: Location,
     deployment: Deployment,
-    needs: Needs,
+    needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
 ) -> Step | tuple[SkipReason, str]:
@@ -222,7 +222,7 @@ def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
 
 
 def _judge(
-    standing: _Standing, needs: Needs, health: Mapping[str, Unavailable], consents: Consents
+    standing: _Standing, needs: Requirements, health: Mapping[str, Unavailable], consents: Consents
 ) -> Step | tuple[SkipReason, str]:
     deployment = standing.deployment
     if standing.permit is None or standing.lawless is not None:
@@ -252,7 +252,7 @@ def _judge(
     return Step(deployment, standing.permit, dropped | _identity(deployment, needs), consent)
 
 
-def _identity(deployment: Deployment, needs: Needs) -> frozenset[str]:
+def _identity(deployment: Deployment, needs: Requirements) -> frozenset[str]:
     """What says who asks and is taken out on the way; a field that is let through by name is not."""
     if deployment.identity == "pass":
         return frozenset()

@@ -26,10 +26,9 @@ from gateway.model.config_version import ConfigVersion
 from gateway.server.single import serve_single
 from gateway.server.uvicorn_server import url_of
 from gateway.settings import Settings
-from providers.simulator.fault_words import ScenarioError, parse_fault
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Fault, Scenario
-from providers.simulator.server import SimulatorServer
+from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
+from providers.testkit.server import SimulatorServer
+from providers.testkit.simulator import load_simulators
 
 Sites = dict[tuple[str, str], str]
 _PLACES = (
@@ -60,7 +59,7 @@ async def run_demo(
     receipts are kept. rehearsal: no question is asked, since nobody may answer; the faults are told instead.
     on_shown: called when all of that has been said.
     """
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
         for provider, site in sorted(scenarios):

@@ -199,12 +199,12 @@ def serve_demo(
 ) -> None:
     """Serve simulated providers to the end, with these faults; pace: None but for a rehearsal. Raises CommandError."""
     from gateway.server.demo import RehearsalError, SimulatedPace, rehearse, run_demo
-    from providers.simulator.registry import NoSimulator, load_dialects
+    from providers.testkit.simulator import NoSimulator, load_simulators
 
     try:
         scenarios = rehearse(begun.table, faults, faults_at, pace or SimulatedPace())
         for provider, _ in scenarios:
-            load_dialects().named(provider)
+            load_simulators().named(provider)
     except (NoSimulator, RehearsalError) as error:
         raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)

@@ -41,7 +41,7 @@ from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
 from providers.chat import ChatRequest, change_request
 from providers.failures import Failure
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
 
 # The form in which OpenAI names a message. Providers that use another form, such as Anthropic, have the system message
 # apart from the others.
@@ -274,7 +274,7 @@ class ChatService:
         config, location, assistant = routing.config, routing.location, routing.assistant
         record.assistant = assistant.name
         request = _with_region_text(routing, record)
-        needs = needs_of(request)
+        needs = requirements_of(request)
         consenting, consents, now_s = None, NO_CONSENT, self.clock()
         if config.recipients and location.region is not None:
             consenting = Consenting(routing.said, routing.request, needs, self._consent_key_of(config), now_s)

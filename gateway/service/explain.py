@@ -16,14 +16,13 @@ from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.routing import decide
-from providers.catalogue import territory_data
-from providers.needs import Needs
-from providers.territories import parse_territory, territory_name
+from providers.matching.requirements import Requirements
+from providers.territories import parse_territory, territory_data, territory_name
 
 _WIDTH = 100
 _STAYS = "this person stays on that side for as long as its deployment can be asked, also when its share grows"
 _NOBODY = "whose turn it is depends on who asks: name a user; the plan shown is that of the largest share"
-NO_NEEDS = Needs(frozenset(), frozenset(), frozenset())
+NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,10 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.exchange import TOO_LARGE
 from providers.failures import Failure, ProviderFailed
-from providers.folding import fold, text_of_run
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
+from providers.reading.folding import fold, text_of_run
+from providers.reading.response_reader import TOO_LARGE
 
 MAX_RUNNING = 8
 MAX_BODY_BYTES = 1024 * 1024
@@ -275,7 +275,7 @@ class ShadowTraffic:
             self._ask(turn, anonymous(request))
 
     def _ask(self, turn: ShadowTurn, request: ChatRequest) -> None:
-        labels, needs, config = turn.labels, needs_of(request), turn.config
+        labels, needs, config = turn.labels, requirements_of(request), turn.config
         unwell = self._health.snapshot(config)
         step = judge_alone(config, turn.location, turn.shadow.deployment, needs, unwell, self._clock())
         if not isinstance(step, Step) or needs.moving:

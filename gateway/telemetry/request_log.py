@@ -11,7 +11,7 @@ import orjson
 
 from gateway.model.record import AttemptRecord, Record
 from gateway.telemetry.batching import Ended
-from providers.needs import PARAMETERS
+from providers.matching.requirements import PARAMETERS
 
 GRAVE = frozenset({"internal_error", "failed", "interrupted"})
 """The outcomes that are a warning."""

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, read
-from providers.catalogue.shapes import DAY, TABLE, TEXT, check_table, check_tables
+from providers.catalogue.toml_schema import DAY, TABLE, TEXT, check_table, check_tables
 
 __all__ = ["FixedHeader", "headers_of", "load_headers"]
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import read
-from providers.catalogue.shapes import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
+from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 

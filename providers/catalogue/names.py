@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, read
-from providers.catalogue.shapes import TEXTS
+from providers.catalogue.toml_schema import TEXTS
 
 __all__ = ["load_names", "names_of", "plain_name"]
 

@@ -2,7 +2,7 @@
 
 Values only. A `ChatRequest` is what a client asks, a `ChatCompletion` a whole answer, and a stream is a
 sequence of `StreamEvent`s that ends with exactly one terminal event, `Finished` or `Failed`. This package
-knows no provider, no JSON and no HTTP; `providers.codec` turns it into OpenAI's JSON and back.
+knows no provider, no JSON and no HTTP; `providers.openai_json` turns it into OpenAI's JSON and back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a chat is made of: messages, their parts, and the calls of tools."""
+"""Messages of a chat, their parts, and tool calls."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from providers.values import quick
-
-__all__ = [
-    "Annotation",
-    "AssistantMessage",
-    "AudioPart",
-    "FilePart",
-    "ImagePart",
-    "Message",
-    "Part",
-    "SystemMessage",
-    "TextPart",
-    "Texts",
-    "ToolCall",
-    "ToolMessage",
-    "UserMessage",
-    "said_in",
-    "text_of",
-]
 
 Annotation = Mapping[str, object]
 """What a model says of a place in its text, such as where that is from, in OpenAI's shape; passed through."""
@@ -152,3 +134,16 @@ def said_in(message: AssistantMessage) -> str:
     """The text of an answer, for formats in which a refusal is a text like any other: a model may begin before it
     refuses."""
     return text_of(message.content) + (message.refusal or "")
+
+
+def is_data_uri(uri: str) -> bool:
+    """Whether the content is in the URI itself."""
+    return uri[:5].lower() == "data:"
+
+
+def split_data_uri(uri: str) -> tuple[str, str]:
+    """The type in small letters, empty if none is named, and the content in base64."""
+    head, _, data = uri.partition(",")
+    mime = head[5:].partition(";")[0].lower()
+    # A common slip that OpenAI takes; Gemini and Claude refuse it.
+    return "image/jpeg" if mime == "image/jpg" else mime, data

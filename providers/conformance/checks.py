@@ -1,10 +1,11 @@
-"""What several cases of the kit assert: rules of a request's path and headers, of a stream's end, of an answer."""
+"""Shared assertions of the conformance kit, and bytes with members that no provider has yet."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from providers.chat import (
     AnnotationsDelta,
@@ -24,14 +25,79 @@ from providers.chat import (
     text_of,
 )
 from providers.conformance.meaning import arguments_value
+from providers.json_values import JsonError, dumps, loads
 from providers.wire import WireRequest
 
-__all__ = ["check_answer", "check_ends_once", "check_order", "check_wire", "content_events", "without_heartbeats"]
+_NEW, _LAST = "x_new", "x_last"
+
+
+_NEW_VALUE: dict[str, object] = {"deep": [None, 1.5]}
+
+
+NEW_LINE = dumps({_NEW: _NEW_VALUE}) + b"\n"
+"""What a vendor whose streams are lines of JSON says in words of tomorrow."""
+
+
+NEW_EVENT = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\ndata: " + NEW_LINE + b"\n"
+"""The same as a server-sent event of a new name."""
+
+
+def with_new_members(document: bytes) -> bytes:
+    """The JSON with new members in each of its objects; what is no JSON stays."""
+    try:
+        return dumps(_grown(loads(document)))
+    except JsonError:
+        return document
+
+
+def event_with_new_members(event: bytes) -> bytes:
+    """An event of a stream, each of whose lines of JSON, in a `data` field or bare, has them."""
+    lines = event.split(b"\n")
+    for position, line in enumerate(lines):
+        if line.startswith(b"data:") and b"{" in line:
+            lines[position] = b"data:" + with_new_members(line[5:])
+        elif line.startswith(b"{"):
+            lines[position] = with_new_members(line)
+    return b"\n".join(lines)
+
+
+def without_new_members(completion: ChatCompletion) -> ChatCompletion:
+    """The answer without those that stood where everything is the model's, or passed through as it came."""
+    return replace(completion, choices=tuple(_old(choice) for choice in completion.choices))
+
+
+def _old(choice: Choice) -> Choice:
+    calls = tuple(
+        replace(call, arguments=dumps(_shrunk(arguments_value(call.arguments))).decode())
+        for call in choice.message.tool_calls
+    )
+    return replace(choice, message=replace(choice.message, tool_calls=calls), logprobs=_shrunk(choice.logprobs))
+
+
+def _grown(value: object) -> object:
+    if isinstance(value, dict):
+        return {_NEW: _NEW_VALUE, **{name: _grown(member) for name, member in value.items()}, _LAST: "\u2028"}
+    return [_grown(member) for member in value] if isinstance(value, list) else value
+
+
+def _shrunk(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shrunk(member) for name, member in value.items() if name not in (_NEW, _LAST)}
+    return [_shrunk(member) for member in value] if isinstance(value, list) else value
+
 
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+
+
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
+
+
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
 _NOT_THEIRS = frozenset(
     {
         "host",
@@ -54,7 +120,11 @@ _NOT_THEIRS = frozenset(
     }
 )
 """Headers of framing, routing and credentials: whoever sends the request writes them."""
+
+
 _SAID = "its index, text, refusal, calls, finish reason and log probabilities"
+
+
 _CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from providers.adapter import Adapter
 from providers.conformance.cases import answer_cases, request_cases
+from providers.conformance.recordings import WireCase, WireError, find_wire_cases
 from providers.conformance.subject import Subject, subjects_of
-from providers.conformance.wire import WireCase, WireError, find_wire_cases
 from providers.registry import check_adapter, load_registry
-from providers.simulator.dialect import Dialect
-from providers.simulator.registry import check_dialect, load_dialects
+from providers.testkit.simulator import Simulator, check_simulator, load_simulators
 
 __all__ = ["Selection", "select"]
 
@@ -86,27 +85,27 @@ def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...
     try:
         adapter = check_adapter(_load(name, "--adapter"))
         if index < len(dialects):
-            return subjects_of(adapter, check_dialect(_load(dialects[index], "--dialect")))
+            return subjects_of(adapter, check_simulator(_load(dialects[index], "--dialect")))
         return subjects_of(adapter, _usual_dialect(name, adapter))
     except TypeError as error:
         raise pytest.UsageError(f"{name}: {error}") from error
 
 
-def _usual_dialect(name: str, adapter: Adapter) -> Dialect:
+def _usual_dialect(name: str, adapter: Adapter) -> Simulator:
     """The dialect that is registered for the adapter, else the one that its own module calls `DIALECT`."""
-    dialect = load_dialects().dialects.get(adapter.name)
+    dialect = load_simulators().dialects.get(adapter.name)
     if dialect is None:
         beside = getattr(import_module(name.partition(":")[0]), "DIALECT", None)
         if beside is None:
             raise pytest.UsageError(
                 f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect"
             )
-        dialect = check_dialect(beside)
+        dialect = check_simulator(beside)
     return dialect
 
 
 def _registered() -> list[tuple[Subject, ...]]:
-    known = load_dialects().dialects
+    known = load_simulators().dialects
     pairs = [subjects_of(adapter, known[name]) for name, adapter in load_registry().adapters.items() if name in known]
     if not pairs:
         raise pytest.UsageError("no adapter with a dialect is installed; name one by --adapter and --dialect")

@@ -11,10 +11,10 @@ from providers import auth
 from providers.adapter import Adapter, Target, known_models
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
-from providers.exchange import read_answer
-from providers.folding import expand, fold
-from providers.needs import PARAMETERS
-from providers.simulator.dialect import SERVER_SENT_EVENTS, Dialect, IncomingRequest, stream_type_of, uncounted_by
+from providers.matching.requirements import PARAMETERS
+from providers.reading.folding import expand, fold
+from providers.reading.response_reader import read_answer
+from providers.testkit.simulator import SERVER_SENT_EVENTS, IncomingRequest, Simulator, stream_type_of, uncounted_by
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
@@ -30,7 +30,7 @@ class Subject:
     """One adapter with one model of each family that it knows."""
 
     adapter: Adapter
-    dialect: Dialect
+    dialect: Simulator
     model: str
     facts: ModelFacts
 
@@ -119,7 +119,7 @@ def incoming_of(wire: WireRequest) -> IncomingRequest:
     return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, wire.body)
 
 
-def subjects_of(adapter: Adapter, dialect: Dialect) -> tuple[Subject, ...]:
+def subjects_of(adapter: Adapter, dialect: Simulator) -> tuple[Subject, ...]:
     """One for each model family of the adapter; where it knows none, a model that can do all that the format can."""
     models = known_models(adapter)
     if not models:

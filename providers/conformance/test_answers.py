@@ -7,14 +7,20 @@ from dataclasses import replace
 import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
-from providers.conformance.additions import with_new_members, without_new_members
 from providers.conformance.cases import AnswerCase, completion_of, question, rich_answer
-from providers.conformance.checks import check_answer, check_ends_once, check_order, content_events
+from providers.conformance.checks import (
+    check_answer,
+    check_ends_once,
+    check_order,
+    content_events,
+    with_new_members,
+    without_new_members,
+)
 from providers.conformance.subject import Subject
-from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
-from providers.folding import expand
-from providers.simulator.dialect import stream_type_of
+from providers.reading.folding import expand
+from providers.reading.response_reader import AnswerReader, read_answer
+from providers.testkit.simulator import stream_type_of
 from providers.wire import WireResponse
 
 _MOMENT_S = 1_795_000_000.0

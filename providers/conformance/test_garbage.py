@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from providers.chat import ChatCompletion, Failed
-from providers.codec import encode_completion
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import check_ends_once, check_order
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import fold
 from providers.json_values import JsonError, dumps, loads
+from providers.openai_json import encode_completion
+from providers.reading.folding import fold
 
 _HUGE_LINE_BYTES = 9 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024

@@ -6,7 +6,7 @@ from providers.chat import StreamEvent
 from providers.conformance.cases import rich_answer
 from providers.conformance.purity import forbidden_imports, impurities, modules_within_package
 from providers.conformance.subject import Subject
-from providers.folding import expand
+from providers.reading.folding import expand
 
 
 def test_imports_nothing_that_does_io(subject: Subject) -> None:

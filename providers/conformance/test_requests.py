@@ -9,16 +9,15 @@ from dataclasses import replace
 import pytest
 
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target, known_models
-from providers.conformance.cases import RequestCase, feature_requests, question, rich_answer
+from providers.conformance.cases import ODD_CALLS, ODD_HISTORIES, RequestCase, feature_requests, question, rich_answer
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import conversation, is_absent, parameters, tools_asked
-from providers.conformance.odd_histories import ODD_CALLS, ODD_HISTORIES
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
-from providers.fitting import ANSWERS_ITSELF
 from providers.json_values import as_map, dumps, loads
-from providers.needs import FEATURES, PARAMETERS
-from providers.simulator.dialect import Refused
+from providers.matching.capability_matching import ANSWERS_ITSELF
+from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.testkit.simulator import Refused
 
 _TUNING = (
     "temperature",

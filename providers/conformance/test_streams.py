@@ -19,12 +19,18 @@ from providers.chat import (
     ToolCall,
     ToolCallDelta,
 )
-from providers.conformance.additions import NEW_EVENT, NEW_LINE, event_with_new_members, without_new_members
 from providers.conformance.cases import completion_of, feature_requests, question, rich_answer
-from providers.conformance.checks import check_ends_once, without_heartbeats
+from providers.conformance.checks import (
+    NEW_EVENT,
+    NEW_LINE,
+    check_ends_once,
+    event_with_new_members,
+    without_heartbeats,
+    without_new_members,
+)
 from providers.conformance.subject import Subject
-from providers.folding import fold
 from providers.json_values import loads
+from providers.reading.folding import fold
 
 _LINE_ENDS = pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
 

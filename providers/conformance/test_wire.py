@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from providers.chat import Failed, StreamEvent, TextDelta
-from providers.codec import decode_request
 from providers.conformance.checks import check_ends_once
+from providers.conformance.recordings import WireCase, plain, plain_failure
 from providers.conformance.subject import parse_stream
-from providers.conformance.wire import WireCase, plain, plain_failure
 from providers.failures import ProviderFailed
-from providers.folding import fold
 from providers.json_values import loads
+from providers.openai_json import decode_request
+from providers.reading.folding import fold
 
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
 

@@ -1,1 +1,7 @@
-"""Signatures over a request, as pure functions: `auth` calls them with the secret, the host and the time."""
+"""Signatures that need a library of their own."""
+
+from __future__ import annotations
+
+
+class KeyProblem(ValueError):
+    """A credential that can't be used; the message reads on after "the key"."""

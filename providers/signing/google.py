@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from providers.json_values import JsonError, as_map, loads_text, read_str
-from providers.signing.key_problem import KeyProblem
+from providers.signing import KeyProblem
 
 __all__ = ["google_bearer", "google_headers", "google_key_problem"]
 

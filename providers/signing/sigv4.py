@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 
 from providers.json_values import JsonError, as_map, loads_text, read_map, read_str
-from providers.signing.key_problem import KeyProblem
+from providers.signing import KeyProblem
 from providers.wire import WireRequest
 
 __all__ = ["aws_headers", "aws_key_problem"]

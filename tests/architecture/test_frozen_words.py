@@ -61,6 +61,7 @@ from gateway.state.shadows import ShadowStore
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from gateway.telemetry.request_log import JsonLines
 from providers.adapter import Capabilities
+from providers.catalogue.prices import Price, Rates
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -77,8 +78,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from providers.needs import needs_of
-from providers.pricing import Price, Rates
+from providers.matching.requirements import requirements_of
 from tests.kit.configs import table_of
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -350,7 +350,9 @@ def consent_token() -> object:
     """A token is a MAC over the names of message classes and their fields: it must survive an upgrade of the gateway."""
     table = table_of(NEW, ENVIRON)
     request = _request()
-    consenting = Consenting(ConsentStatement(caller="me"), request, needs_of(request), b"k" * 32, 1_800_000_000.0)
+    consenting = Consenting(
+        ConsentStatement(caller="me"), request, requirements_of(request), b"k" * 32, 1_800_000_000.0
+    )
     asked = consenting.ask(table.deployments["first"], table.regions["de"])
     return {word.name: getattr(asked, word.name) for word in fields(asked)}
 

@@ -34,7 +34,7 @@ HOMES = {
         "gateway/server/request_cycle.py",
         "gateway/server/request_head.py",
         "gateway/server/idle_timeout.py",
-        "providers/simulator/server.py",
+        "providers/testkit/server.py",
     ),
     "uvloop": ("gateway/server/uvicorn_server.py",),
     "structlog": ("gateway/telemetry/log.py",),

@@ -175,7 +175,7 @@ def vendor_of(name: str) -> str | None:
 BOTH_SIDES = (
     "providers.vendors.bedrock.event_stream",
     "providers.compatible.dialect",
-    "providers.adapters._row",  # its former place
+    "providers.compatible.dialect",  # its former place
 )
 
 

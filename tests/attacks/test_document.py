@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
@@ -27,7 +27,7 @@ _LIMIT_S = 400
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     with SimulatorThread(servers) as thread:
         origins = {name: thread[name].origin for name in SITES}

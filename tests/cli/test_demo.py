@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.simulator import registry
-from providers.simulator.registry import Dialects, load_dialects
+from providers.testkit import simulator
+from providers.testkit.simulator import Simulators, load_simulators
 from tests.cli.conftest import ROOT, Command, Running
 
 Start = Callable[..., Running]
@@ -206,10 +206,10 @@ def test_a_port_that_is_taken_leaves_no_trace_in_the_trail(gateway: Command, mon
 
 
 def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load_dialects()
+    found = load_simulators()
     others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
-    broken = Dialects(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
-    monkeypatch.setattr(registry, "load_dialects", lambda: broken)
+    broken = Simulators(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
+    monkeypatch.setattr(simulator, "load_simulators", lambda: broken)
     told = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
     shown = gateway("demo", "--port", "0")
     assert (shown.status, shown.out, shown.err) == (2, "", told)

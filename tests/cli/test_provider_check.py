@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from providers.registry import load_registry
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import Command
 
 PEM = (
@@ -73,7 +73,7 @@ def test_no_part_of_any_credential_is_shown(
     adapter = load_registry().adapters[name]
     base_path = next(iter(adapter.sites.values())).base_path.replace("PROJECT", "house-1")
     faults = ((fault, 1.0),) if fault else ()
-    with SimulatorThread({"real": SimulatorServer(load_dialects().dialects[name], "the real one")}) as provider:
+    with SimulatorThread({"real": SimulatorServer(load_simulators().dialects[name], "the real one")}) as provider:
         provider["real"].scenario = Scenario(faults=faults)
         path = tmp_path / "gateway.yaml"
         path.write_text(_config(name, model, provider["real"].origin + base_path), "utf-8")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from providers.registry import load_registry
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import ROOT, Command
 
 KEY = "sk-very-secret"
@@ -31,7 +31,7 @@ deployments:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[SimulatorThread]:
-    with SimulatorThread({"real": SimulatorServer(load_dialects().dialects["openai"], "the real one")}) as thread:
+    with SimulatorThread({"real": SimulatorServer(load_simulators().dialects["openai"], "the real one")}) as thread:
         yield thread
 
 

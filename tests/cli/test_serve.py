@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from gateway.settings import read_settings
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
 from tests.kit.gateway_process import APP_KEY, world_config
 
@@ -233,7 +233,7 @@ def test_sigterm_lets_a_running_stream_come_to_its_end(
     monkeypatch.setenv("GATEWAY_TRANSPORT", transport)
     monkeypatch.setenv("GATEWAY_LOG_FORMAT", "json")
     slow = Scenario(text=PIECES, between_events_s=0.05)
-    provider = SimulatorServer(load_dialects().dialects["openai"], "eu", slow)
+    provider = SimulatorServer(load_simulators().dialects["openai"], "eu", slow)
     with SimulatorThread({"eu": provider}):
         origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
         config = world_config(tmp_path, origins | {"eu": provider.origin})

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from providers.adapters.rows import RowAdapter
+from providers.compatible.adapter import CompatibleAdapter
+from providers.conformance.recordings import WireCase
 from providers.conformance.subject import Subject
-from providers.conformance.wire import WireCase
 from providers.registry import load_registry
 
-_ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)}
+_ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)}
 _LIKE_ANOTHER = {*_ROWS, "vertex", "openai-compatible"} - {"minimax"}
 # What says most of a row of data, at little cost; recorded answers are for every adapter, always.
 _OF_DATA = (

@@ -15,7 +15,6 @@ from zlib import crc32
 import pytest
 
 from providers.adapter import Adapter, Capabilities, StreamParser, Target
-from providers.adapters.openai import COMPATIBLE, OpenAIAdapter
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -39,12 +38,13 @@ from providers.conformance import test_purity as purity
 from providers.conformance import test_requests as requests
 from providers.conformance import test_streams as streams
 from providers.conformance.cases import answer_cases, request_cases
+from providers.conformance.recordings import WireError, find_wire_cases
 from providers.conformance.selection import select
 from providers.conformance.subject import Subject, subjects_of
-from providers.conformance.wire import WireError, find_wire_cases
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
-from providers.simulator.openai import DIALECT, OpenAIDialect
+from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter
+from providers.vendors.openai.simulator import SIMULATOR, OpenAISimulator
 from providers.wire import WireRequest, WireResponse
 
 pytestmark = pytest.mark.slow  # runs the whole kit over and over
@@ -165,7 +165,7 @@ class Late(Parser):
 
 
 def subject(adapter: Adapter) -> Subject:
-    (one,) = subjects_of(adapter, DIALECT)
+    (one,) = subjects_of(adapter, SIMULATOR)
     return one
 
 
@@ -561,7 +561,7 @@ def test_the_kit_is_content_where_nothing_is_broken(name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plainspoken(OpenAIDialect):
+class Plainspoken(OpenAISimulator):
     """A vendor whose errors are a line of text."""
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
@@ -575,7 +575,7 @@ def test_errors_that_are_no_json_are_no_fault() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Wordless(OpenAIDialect):
+class Wordless(OpenAISimulator):
     """A vendor that has no word for what went wrong, and says it with `says`, or with whatever status is asked for."""
 
     says: int | None = None
@@ -592,7 +592,7 @@ def test_a_spent_quota_without_a_word_is_told_by_the_status_and_the_kit_says_so(
 
 
 @dataclass(frozen=True, slots=True)
-class InLines(OpenAIDialect):
+class InLines(OpenAISimulator):
     """A vendor whose streams are lines of JSON."""
 
     stream_type: str = "application/x-ndjson"
@@ -858,7 +858,7 @@ def test_what_is_wrong_with_the_options_is_said(
 
 def test_a_wrong_option_is_one_clear_line(stranger: Path) -> None:
     kit = "providers.conformance.test_purity"
-    done = run_kit(stranger, kit, "--adapter", "providers.adapters.openai:ADAPTER", "--wire", "nowhere")
+    done = run_kit(stranger, kit, "--adapter", "providers.vendors.openai.adapter:ADAPTER", "--wire", "nowhere")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert done.stderr.strip().splitlines() == [f"ERROR: --wire: {stranger / 'nowhere'} is no folder"]
 

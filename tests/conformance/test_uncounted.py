@@ -6,19 +6,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from providers.compatible.simulator import CompatibleSimulator
 from providers.conformance.cases import answer_cases
 from providers.conformance.subject import Subject, subjects_of
 from providers.registry import load_registry
-from providers.simulator.dialect import uncounted_by
-from providers.simulator.registry import load_dialects
-from providers.simulator.rows import RowDialect
+from providers.testkit.simulator import load_simulators, uncounted_by
 
-DEEPSEEK = load_dialects().dialects["deepseek"]
-assert isinstance(DEEPSEEK, RowDialect)
+DEEPSEEK = load_simulators().dialects["deepseek"]
+assert isinstance(DEEPSEEK, CompatibleSimulator)
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet(RowDialect):
+class Quiet(CompatibleSimulator):
     uncounted: frozenset[str] = frozenset()
 
 

@@ -24,10 +24,10 @@ from gateway.model.record import AttemptRecord
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
 from providers.adapter import Adapter
-from providers.adapters import _row
-from providers.assembly import Assembler
+from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
-from providers.needs import FEATURES, PARAMETERS
+from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.reading.stream_assembler import Assembler
 from providers.sites import Site
 from tests.kit.doc_pages import ROOT, table_of
 
@@ -179,4 +179,4 @@ def test_the_assembler_can_be_told_what_the_contract_says() -> None:
 def test_the_tables_of_a_row_are_those_that_are_read() -> None:
     told = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | what it says")}
     named = [name for table, names in told.items() if "[dialect" in table for name in names]
-    assert sorted(named) == sorted(set(_row.__all__) - {"Prefill", "RowError", "read_row"})
+    assert sorted(named) == sorted(set(dialect.__all__) - {"Prefill", "RowError", "read_row"})

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 
 SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
@@ -30,7 +30,7 @@ IMPATIENT = PATIENT.replace("first_token: 15s, idle: 15s", "first_token: 1500ms,
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     with SimulatorThread(servers) as thread:
         yield thread

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import body
 from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config

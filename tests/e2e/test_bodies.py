@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from gateway.api.body import MAX_BODIES_BYTES, MAX_BODY_BYTES
-from providers.codec.decode_request import MAX_MESSAGES
-from providers.simulator.server import SimulatorThread
+from providers.openai_json.decode_request import MAX_MESSAGES
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.waiting import eventually

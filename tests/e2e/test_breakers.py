@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from gateway.execution.retry import FLOOR, WINDOW_S
-from providers.simulator.scenario import Cut, HttpError, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Cut, HttpError, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually

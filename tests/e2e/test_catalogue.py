@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
 from tests.kit.waiting import eventually
@@ -19,7 +19,7 @@ PRICE = "{input: %s, output: 3, currency: EUR, as_of: 2026-11-01}"
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
+    dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
         yield thread
 

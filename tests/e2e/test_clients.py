@@ -16,8 +16,8 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from providers.simulator.scenario import Scenario, Stall
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario, Stall
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.chat_http import CHAT, body, events_of

@@ -14,8 +14,8 @@ import httpx
 import openai
 import pytest
 
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario, Silent
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Scenario, Silent
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import WORLD, table_of
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
@@ -31,7 +31,7 @@ WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
+    dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
         yield thread
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from providers.failures import FailureKind
-from providers.simulator.scenario import (
+from providers.testkit.scenario import (
     Cut,
     Empty,
     ErrorEvent,
@@ -28,7 +28,7 @@ from providers.simulator.scenario import (
     Stall,
     Truncated,
 )
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import SITES
 from tests.kit.chat_http import CHAT, EU, body, events_of
 from tests.kit.gateway_process import APP_KEY, GatewayProcess

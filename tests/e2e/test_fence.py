@@ -11,8 +11,8 @@ from textwrap import dedent
 import httpx
 import pytest
 
-from providers.simulator.scenario import Redirect, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Redirect, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.connection_trap import Trap

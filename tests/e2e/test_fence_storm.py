@@ -25,9 +25,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator import app
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import (
+from providers.testkit import app
+from providers.testkit.scenario import (
     Cut,
     DuplicateFinish,
     Empty,
@@ -44,7 +43,8 @@ from providers.simulator.scenario import (
     Stall,
     Truncated,
 )
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
@@ -281,7 +281,7 @@ def _world(folder: Path, providers: SimulatorThread) -> Path:
 @pytest.mark.parametrize("number", [150, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
     recording = Recording(tmp_path)
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     environ = {**KEYS, **recording.environ, "CONSENT_SECRET": "c" * 40, "GATEWAY_WORKERS": "2"}
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
@@ -53,7 +53,7 @@ location: {{unknown: default}}
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
+    dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("first", "second")}) as thread:
         yield thread
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.gateway_process import BACKEND_KEY, GatewayProcess
 

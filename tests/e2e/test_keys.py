@@ -12,9 +12,9 @@ import pytest
 
 from providers.chat import ChatRequest
 from providers.failures import FailureKind
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.openai import OpenAIDialect
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.openai.simulator import OpenAISimulator
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, running_gateway
 
@@ -28,7 +28,7 @@ NAMES = [f"{name}-{form}" for name in REFUSALS for form in ("json", "stream")] +
 
 
 @dataclass(frozen=True, slots=True)
-class Picky(OpenAIDialect):
+class Picky(OpenAISimulator):
     """OpenAI, which fails some keys: key -> kind, status, seconds to wait."""
 
     refused: dict[str, tuple[FailureKind, int, float | None]] = field(default_factory=dict)

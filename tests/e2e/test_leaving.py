@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.simulator.scenario import HttpError, Scenario, Silent, Stall
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario, Silent, Stall
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config

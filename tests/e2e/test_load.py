@@ -16,8 +16,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from providers.simulator.scenario import Scenario, Silent
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario, Silent
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually

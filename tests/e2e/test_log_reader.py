@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import world_config

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, running_gateway, world_config

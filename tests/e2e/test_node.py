@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.simulator.scenario import Cut, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Cut, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.node_clients import SOURCES, installed_node, installed_packages
 from tests.kit.waiting import eventually

@@ -11,9 +11,9 @@ import pytest
 
 from providers.chat import ChatRequest
 from providers.json_values import dumps
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.openai import OpenAIDialect
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.openai.simulator import OpenAISimulator
 from providers.wire import WireResponse
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
@@ -21,7 +21,7 @@ CHAT = "/v1/chat/completions"
 REFUSAL = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}]}
 
 
-class OldServer(OpenAIDialect):
+class OldServer(OpenAISimulator):
     """As strict as a schema that forbids what it doesn't know."""
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:

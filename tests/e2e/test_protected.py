@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.signing import new_key
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_command import in_this_process
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.switching_gateway import environ_of, gateway, state_of, switched, trail

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from gateway.signing import new_key
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import Command, as_a_process, in_this_process

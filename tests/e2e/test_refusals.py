@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from providers.simulator.server import SimulatorThread
+from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess
 
 CHAT = "/v1/chat/completions"

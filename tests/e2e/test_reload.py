@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from gateway.changes.live_config import POLL_S
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 from tests.kit.worker_processes import paused
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # starts many processes
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_dialects().dialects["openai"]
+    dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
         yield thread
 

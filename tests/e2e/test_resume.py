@@ -17,9 +17,9 @@ import openai
 import pytest
 
 from providers.failures import FailureKind
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
@@ -87,7 +87,7 @@ def config(origins: dict[str, str], third: str = "", more: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     servers = {f"broken-{name}": SimulatorServer(dialects[name], f"site {name}") for name in BROKEN}
     servers |= {name: SimulatorServer(dialects[name], f"site {name}") for name in {*PREFILLED, *ASKED}}
     with SimulatorThread(servers) as thread:

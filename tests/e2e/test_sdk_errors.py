@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from providers.simulator.scenario import Cut, HttpError, Scenario, Silent
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Cut, HttpError, Scenario, Silent
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS
 from tests.kit.gateway_process import APP_KEY, running_gateway
 

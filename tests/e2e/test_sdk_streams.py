@@ -12,8 +12,8 @@ from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgument
 from pydantic import BaseModel
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
-from providers.simulator.scenario import Scenario, Stall
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario, Stall
+from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.sdk_examples import PLACES, WEATHER
 from tests.kit.waiting import eventually

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.service.shadow_traffic import MAX_RUNNING
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from providers.simulator.scenario import Cut, Scenario, Stall
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Cut, Scenario, Stall
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers
 from tests.kit.switching_gateway import gateway, state_of, switched, trail
 from tests.kit.waiting import eventually

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from gateway.changes.pickling import pack, unpack
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import table_of

@@ -10,15 +10,15 @@ from typing import Any
 import openai
 import pytest
 
-from providers.adapters.rows import RowAdapter
+from providers.compatible.adapter import CompatibleAdapter
 from providers.registry import load_registry
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import HttpError, Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 ADAPTERS = load_registry().adapters
-VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, RowAdapter)] + ["hunyuan"])
+VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, CompatibleAdapter)] + ["hunyuan"])
 MODELS = {
     "ark": "doubao-seed-2-1-pro-260915",
     "dashscope-compatible": "qwen-plus",
@@ -46,7 +46,7 @@ ASK: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "con
 
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[SimulatorThread]:
-    dialects = load_dialects().dialects
+    dialects = load_simulators().dialects
     with SimulatorThread({name: SimulatorServer(dialects[name], name) for name in VENDORS}) as thread:
         yield thread
 

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.simulator.scenario import Scenario, Stall
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario, Stall
+from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config

@@ -12,22 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 import atheris
 
 with atheris.instrument_imports(include=["providers"]):
-    from providers.adapters.rows import RowAdapter
-    from providers.aws_event_stream import EventStreamDecoder, encode_message
     from providers.chat import ChatCompletion, Failed, Finished, StreamEvent
-    from providers.codec import decode_request, encode_completion
-    from providers.codec.plain_request import plain_request
+    from providers.compatible.adapter import CompatibleAdapter
     from providers.conformance.cases import request_cases, rich_answer
     from providers.conformance.checks import check_ends_once
     from providers.conformance.selection import select
     from providers.conformance.subject import Subject
     from providers.failures import Failure, FailureKind, InvalidRequest, ProviderFailed, UnsupportedFeature
-    from providers.folding import fold
     from providers.json_values import JsonError, dumps, loads
-    from providers.rate_limits import LimitHeaders, read_limits, wait_s
+    from providers.openai_json import decode_request, encode_completion
+    from providers.openai_json.plain_request import plain_request
+    from providers.reading.folding import fold
+    from providers.reading.rate_limits import LimitHeaders, read_limits, retry_after_s, wait_s
+    from providers.reading.sse import SseItem, SseParser
     from providers.registry import load_registry
-    from providers.retry_after import retry_after_s
-    from providers.sse import SseItem, SseParser
+    from providers.vendors.bedrock.event_stream import EventStreamDecoder, encode_message
     from providers.wire import WireResponse
 
 from pathlib import Path
@@ -257,7 +256,7 @@ def target_named(name: str) -> tuple[Target, list[bytes]]:
         case "converse":
             return converse(_subjects(["bedrock"])), [_CONVERSE_SEED, _CONVERSE_SEED + b'\0\x06{"message":"slow"}']
         case "rows":
-            rows = [key for key, adapter in load_registry().adapters.items() if isinstance(adapter, RowAdapter)]
+            rows = [key for key, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)]
             subjects = _subjects(rows)
             return of_adapters(subjects), list(seeds_of(subjects))
     subjects = _subjects([name])

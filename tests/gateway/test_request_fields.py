@@ -19,10 +19,10 @@ from gateway.model.decision import Plan, Refused
 from gateway.model.location import EdgeReport
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
-from providers.fitting import with_sayable_choice, without_parameters
-from providers.needs import needs_of
+from providers.matching.capability_matching import with_sayable_choice, without_parameters
+from providers.matching.requirements import requirements_of
+from providers.openai_json import decode_request
 from tests.kit.configs import table_of
 from tests.kit.location_reports import reported
 
@@ -596,7 +596,7 @@ def asked(
     try:
         request = decode_request({"model": "assistant", "messages": [Q], **fields})
         location = resolve(table, None, reported(EdgeReport((PLACES[column],))))
-        decision = decide(table, table.assistants["assistant"], location, needs_of(request), {}, 0.0)
+        decision = decide(table, table.assistants["assistant"], location, requirements_of(request), {}, 0.0)
         if not isinstance(decision.outcome, Plan):
             raise Refused(decision.outcome)
         [step] = decision.outcome.steps

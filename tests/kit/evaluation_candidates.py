@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gateway.evaluate.suite import Suite, load_suite
 from gateway.model.config_version import ConfigVersion
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.configs import table_of
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def table_for(origins: Mapping[str, str], **named: object) -> ConfigVersion:
 @contextmanager
 def servers(scenarios: Mapping[str, Scenario]) -> Iterator[SimulatorThread]:
     """A simulated server for each name."""
-    dialect = load_dialects().dialects["openai-compatible"]
+    dialect = load_simulators().dialects["openai-compatible"]
     with SimulatorThread({name: SimulatorServer(dialect, name, one) for name, one in scenarios.items()}) as thread:
         yield thread
 

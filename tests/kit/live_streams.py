@@ -10,10 +10,10 @@ from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse
 from providers.adapter import StreamParser, Target
-from providers.adapters.openai import COMPATIBLE
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.failures import Failure
 from providers.transport import Tap
+from providers.vendors.openai.adapter import COMPATIBLE
 
 TARGET = Target("m", "", UNKNOWN_MODEL)
 

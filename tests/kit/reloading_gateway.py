@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
@@ -36,7 +36,7 @@ _SOME = 10
 @contextmanager
 def two_providers() -> Iterator[SimulatorThread]:
     """Simulated providers with the names of `NAMES`, which both speak OpenAI's dialect."""
-    dialect = load_dialects().dialects["openai"]
+    dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
         yield thread
 

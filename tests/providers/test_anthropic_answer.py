@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters._thoughts import Thought, unpack
-from providers.adapters.anthropic import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, StreamEvent, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import fold
+from providers.formats.reasoning_state import Thought, unpack
+from providers.reading.folding import fold
+from providers.vendors.anthropic.adapter import ADAPTER
 from providers.wire import WireResponse
 
 MODEL = "claude-opus-5-5"

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters.anthropic import ADAPTER
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import ChatRequest, Tool, UserMessage
-from providers.codec import decode_request, encode_completion
-from providers.folding import fold
-from providers.simulator.anthropic import DIALECT
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.model import respond
+from providers.openai_json import decode_request, encode_completion
+from providers.reading.folding import fold
+from providers.testkit.simulated_model import respond
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.anthropic.adapter import ADAPTER
+from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
 
 NEWEST, HAIKU, OLD = "claude-opus-5-5", "claude-haiku-5-5", "claude-sonnet-4-5"
@@ -42,7 +42,7 @@ def read(
 ) -> ChatRequest:
     whole = {"model": NEWEST, "max_tokens": 100, "messages": [USER], **body}
     sent = {"x-api-key": "k", "anthropic-version": "2026-10-21"} if headers is None else headers
-    return DIALECT.read_request(IncomingRequest(method, path, "", sent, json.dumps(whole).encode()))
+    return SIMULATOR.read_request(IncomingRequest(method, path, "", sent, json.dumps(whole).encode()))
 
 
 def refused(**more: Any) -> WireResponse:
@@ -125,14 +125,14 @@ def client_request(*messages: dict[str, Any], stream: bool = False) -> ChatReque
 def step(*messages: dict[str, Any], model: str, stream: bool = False) -> dict[str, Any]:
     """One turn through a client that keeps only OpenAI's fields: its answer, as OpenAI's JSON."""
     wire = ADAPTER.build_request(client_request(*messages, stream=stream), target(model))
-    request = DIALECT.read_request(incoming(wire))
+    request = SIMULATOR.read_request(incoming(wire))
     said = respond(request, "Oslo")
     if stream:
         parser = ADAPTER.stream_parser(target(model))
-        data = b"".join(DIALECT.write_stream(said, request))
+        data = b"".join(SIMULATOR.write_stream(said, request))
         completion = fold([*parser.feed(data), *parser.close()])
     else:
-        completion = ADAPTER.parse_response(DIALECT.write_answer(said, request), target(model))
+        completion = ADAPTER.parse_response(SIMULATOR.write_answer(said, request), target(model))
     choices: Any = encode_completion(completion, "assistant")["choices"]
     message = choices[0]["message"]
     return {name: message[name] for name in ("role", "content", "tool_calls") if name in message}

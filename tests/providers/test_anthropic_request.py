@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters._thoughts import Thought, pack, unpack
-from providers.adapters._tool_loops import spoken
-from providers.adapters.anthropic import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
@@ -32,8 +29,11 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import fit, parameters_of, without_parameters
-from providers.needs import needs_of
+from providers.formats.reasoning_state import Thought, pack, unpack
+from providers.formats.tool_calls import spoken
+from providers.matching.capability_matching import match_capabilities, parameters_of, without_parameters
+from providers.matching.requirements import requirements_of
+from providers.vendors.anthropic.adapter import ADAPTER
 
 NEWEST, HAIKU, SONNET, OPUS_48, SIX, OLD = (
     "claude-opus-5-5",
@@ -372,13 +372,13 @@ def test_a_forced_tool_switches_off_the_thinking_that_refuses_it() -> None:
     assert sent(forced, HAIKU)["thinking"] == {"type": "disabled"}
     assert "thinking" not in sent(forced, OPUS_48)
     facts = target(OPUS_48).facts
-    assert fit(needs_of(forced), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
+    assert match_capabilities(requirements_of(forced), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
     assert not target(NEWEST).facts.features & {"tool_choice_required", "tool_choice_named"}
 
 
 def test_sampling_and_thinking_exclude_each_other_where_the_model_says_so() -> None:
-    both = needs_of(asked(temperature=0.5, reasoning_effort="high"))
-    assert fit(both, ADAPTER.capabilities, target(SIX).facts).unsupported == {"reasoning_effort"}
+    both = requirements_of(asked(temperature=0.5, reasoning_effort="high"))
+    assert match_capabilities(both, ADAPTER.capabilities, target(SIX).facts).unsupported == {"reasoning_effort"}
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_what_a_model_refuses_though_it_has_the_field_is_dropped_and_named(
     facts = model_facts(ADAPTER.models, model)
     able = replace(ADAPTER.capabilities, parameters=parameters_of(ADAPTER.capabilities, facts))
     request = asked(**more)
-    assert fit(needs_of(request), able, facts).unsupported == dropped
+    assert match_capabilities(requirements_of(request), able, facts).unsupported == dropped
     body = sent(without_parameters(request, dropped), model)
     assert not {"temperature", "top_p"} <= body.keys()
     assert body.get("stop_sequences", ["END"]) == ["END"]
@@ -406,7 +406,7 @@ def test_what_a_model_refuses_though_it_has_the_field_is_dropped_and_named(
 def test_a_model_that_thinks_by_budget_does_not_where_it_continues_its_own_turn() -> None:
     begun = asked(HI, AssistantMessage("It is"), reasoning_effort="high")
     facts = model_facts(ADAPTER.models, OLD)
-    assert fit(needs_of(begun), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
+    assert match_capabilities(requirements_of(begun), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
 
 
 def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone() -> None:

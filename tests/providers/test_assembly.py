@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.assembly import Assembler
 from providers.chat import (
     ChoiceFinish,
     Failed,
@@ -31,10 +30,11 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.codec import encode_completion
 from providers.failures import Failure, FailureKind
-from providers.folding import fold
 from providers.json_values import dumps
+from providers.openai_json import encode_completion
+from providers.reading.folding import fold
+from providers.reading.stream_assembler import Assembler
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 

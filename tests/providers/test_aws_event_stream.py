@@ -10,7 +10,7 @@ from botocore.eventstream import EventStreamBuffer  # type: ignore[import-untype
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.aws_event_stream import EventMessage, EventStreamDecoder, encode_message
+from providers.vendors.bedrock.event_stream import EventMessage, EventStreamDecoder, encode_message
 
 EMPTY = bytes.fromhex("000000100000000005c248eb7d98c8ff")
 """`empty_message` of the AWS event stream test vectors."""

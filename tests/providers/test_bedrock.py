@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters._thoughts import Thought, pack, unpack
-from providers.adapters.bedrock import ADAPTER
-from providers.aws_event_stream import encode_message
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
@@ -36,8 +33,11 @@ from providers.chat import (
 )
 from providers.conformance.test_garbage import _broken
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.folding import fold
+from providers.formats.reasoning_state import Thought, pack, unpack
+from providers.reading.folding import fold
 from providers.territories import ANYWHERE, parse_places
+from providers.vendors.bedrock.adapter import ADAPTER
+from providers.vendors.bedrock.event_stream import encode_message
 from providers.wire import WireResponse
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from providers.codec.call_ids import join_call_id, split_call_id
+from providers.formats.reasoning_state import join_call_id, split_call_id
 from tests.kit.chat_strategies import unhurried, words
 
 SEPARATOR = "~sig~"

@@ -8,11 +8,11 @@ from importlib.resources import files
 import pytest
 
 from providers.adapter import KnowsModels
-from providers.catalogue import read, territory_data
+from providers.catalogue import read
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.needs import FEATURES, IMPLIED, PARAMETERS, moves_data
+from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
-from providers.territories import parse_places
+from providers.territories import parse_places, territory_data
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)

@@ -13,15 +13,15 @@ import respx
 
 from providers import client as module
 from providers.adapter import Adapter
-from providers.adapters.gemini import ADAPTER as GEMINI
-from providers.adapters.openai import ADAPTER as OPENAI
-from providers.adapters.openai import COMPATIBLE
 from providers.auth import Secret
 from providers.chat import ChatRequest, ChoiceFinish, Failed, Finished, Opened, StreamEvent, TextDelta, UserMessage
 from providers.client import Client
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.folding import expand
+from providers.reading.folding import expand
 from providers.sites import OriginError
+from providers.vendors.gemini.adapter import ADAPTER as GEMINI
+from providers.vendors.openai.adapter import ADAPTER as OPENAI
+from providers.vendors.openai.adapter import COMPATIBLE
 
 KEY = "sk-very-secret"
 NOW = 1_795_156_170.0

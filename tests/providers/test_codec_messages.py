@@ -19,9 +19,9 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.codec import encode_message
-from providers.codec.decode_messages import decode_messages
 from providers.failures import InvalidRequest
+from providers.openai_json import encode_message
+from providers.openai_json.decode_messages import decode_messages
 
 PIXEL = "data:image/png;base64,aGk="
 

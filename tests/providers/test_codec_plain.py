@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.chat import Texts
-from providers.codec import encode_request
-from providers.codec.decode_messages import decode_any_message, decode_messages
-from providers.codec.decode_request import MAX_MESSAGES, decode_any_request, decode_request
-from providers.codec.plain_request import plain_message, plain_request
 from providers.failures import InvalidRequest
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
+from providers.openai_json import encode_request
+from providers.openai_json.decode_messages import decode_any_message, decode_messages
+from providers.openai_json.decode_request import MAX_MESSAGES, decode_any_request, decode_request
+from providers.openai_json.plain_request import plain_message, plain_request
 from tests.kit.example_counts import examples
 
 ODD = st.sampled_from([None, True, False, 0, 1, -1, 2, 1.0, 0.5, 1e300, 2**31, 2**63, "", "x", [], {}, ["x"], [{}]])
@@ -89,7 +89,7 @@ def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: objec
         assert isinstance(short.messages, Texts)
         general = replace(short, messages=tuple(short.messages))
         assert short == general
-        assert needs_of(short) == needs_of(general)
+        assert requirements_of(short) == requirements_of(general)
         assert encode_request(short, "m") == encode_request(general, "m")
         assert [plain_message(entry) for entry in short.messages.entries] == list(short.messages)
 

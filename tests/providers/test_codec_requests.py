@@ -27,11 +27,11 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
-from providers.codec import decode_request, encode_completion, encode_request, encode_usage
-from providers.codec.decode_request import MAX_MESSAGES
-from providers.codec.fields import describe
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps, loads
+from providers.openai_json import decode_request, encode_completion, encode_request, encode_usage
+from providers.openai_json.decode_request import MAX_MESSAGES
+from providers.openai_json.fields import describe
 from tests.kit.chat_strategies import completions, json_values, requests, unhurried
 from tests.kit.example_counts import examples
 

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters.dashscope import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import (
     AssistantMessage,
@@ -31,9 +30,10 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.exchange import read_answer
 from providers.failures import FailureKind, ProviderFailed
-from providers.folding import fold
+from providers.reading.folding import fold
+from providers.reading.response_reader import read_answer
+from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
 
 TARGET = Target("qwen-plus", "/api/v1", UNKNOWN_MODEL)

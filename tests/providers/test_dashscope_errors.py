@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from providers.adapters.dashscope import ADAPTER
 from providers.failures import Failure, FailureKind
+from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
 
 K = FailureKind

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapters._dashscope_increments import Increments
+from providers.vendors.dashscope.answer import Increments
 
 
 def all_of(pieces: list[str], last: str = "", proof: int = 2) -> list[str]:

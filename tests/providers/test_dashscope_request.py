@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters.dashscope import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
     AllowedTools,
@@ -31,6 +30,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
+from providers.vendors.dashscope.adapter import ADAPTER
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})

@@ -11,7 +11,6 @@ import pytest
 
 from providers import auth
 from providers.adapter import Target
-from providers.adapters.dashscope import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
@@ -35,11 +34,12 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
-from providers.exchange import read_answer
 from providers.failures import FailureKind, ProviderFailed
-from providers.simulator.dashscope import DIALECT
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.model import respond
+from providers.reading.response_reader import read_answer
+from providers.testkit.simulated_model import respond
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.dashscope.adapter import ADAPTER
+from providers.vendors.dashscope.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
 
 HI = UserMessage("Hi")
@@ -64,7 +64,7 @@ def received(wire: WireRequest) -> IncomingRequest:
 
 
 def understood(request: ChatRequest, model: str = "qwen-plus") -> ChatRequest:
-    return DIALECT.read_request(received(ADAPTER.build_request(request, target(model))))
+    return SIMULATOR.read_request(received(ADAPTER.build_request(request, target(model))))
 
 
 def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatCompletion | None = None) -> ChatCompletion:
@@ -72,8 +72,8 @@ def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatComplet
     seen = understood(request, model)
     completion = answer or respond(seen, "Qwen")
     if not seen.stream:
-        return read_answer(ADAPTER, DIALECT.write_answer(completion, seen), target(model))
-    body = b"".join(DIALECT.write_stream(completion, seen))
+        return read_answer(ADAPTER, SIMULATOR.write_answer(completion, seen), target(model))
+    body = b"".join(SIMULATOR.write_stream(completion, seen))
     return read_answer(ADAPTER, WireResponse(200, {"content-type": "text/event-stream"}, body, 0), target(model))
 
 
@@ -232,14 +232,14 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_come_back_as_what_they_are(kind: FailureKind) -> None:
-    assert ADAPTER.classify_error(DIALECT.write_error(kind, KINDS[kind])).kind is kind
-    (failed,) = events(DIALECT.write_error_event(kind))
+    assert ADAPTER.classify_error(SIMULATOR.write_error(kind, KINDS[kind])).kind is kind
+    (failed,) = events(SIMULATOR.write_error_event(kind))
     assert isinstance(failed, Failed)
     assert failed.failure.kind is kind
 
 
 def test_a_prompt_that_is_too_long_has_no_code_of_its_own() -> None:
-    failure = ADAPTER.classify_error(DIALECT.write_error(FailureKind.CONTEXT_LENGTH, 400, 3))
+    failure = ADAPTER.classify_error(SIMULATOR.write_error(FailureKind.CONTEXT_LENGTH, 400, 3))
     assert (failure.kind, failure.code) == (FailureKind.INVALID_REQUEST, "InvalidParameter")
     assert failure.retry_after_s is None
 
@@ -247,7 +247,7 @@ def test_a_prompt_that_is_too_long_has_no_code_of_its_own() -> None:
 def test_events_are_written_as_the_vendor_writes_them() -> None:
     choice = Choice(AssistantMessage(None, tool_calls=(ToolCall("call_1", "f", "{}"),)), "tool_calls")
     answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(9, 4))
-    first, second, third, last = DIALECT.write_stream(answer, understood(ask(stream=True)))
+    first, second, third, last = SIMULATOR.write_stream(answer, understood(ask(stream=True)))
     head, _, data = first.partition(b"data:")
     assert head == b"id:1\nevent:result\n:HTTP_STATUS/200\n"
     assert data.endswith(b"\n\n")
@@ -284,7 +284,7 @@ def refusal(
     given = {name: value for name, value in sent.items() if value is not None}
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(Refused) as refused:
-        DIALECT.read_request(IncomingRequest(method, path, "", given, data))
+        SIMULATOR.read_request(IncomingRequest(method, path, "", given, data))
     error: dict[str, str] = json.loads(refused.value.response.body)
     return refused.value.response.status, error
 

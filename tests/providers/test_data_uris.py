@@ -7,9 +7,8 @@ import re
 import pytest
 
 from providers.chat import FilePart, ImagePart, UserMessage
-from providers.codec.data_uris import sound_data_uri
-from providers.codec.decode_messages import decode_messages
 from providers.failures import InvalidRequest
+from providers.openai_json.decode_messages import decode_messages, sound_data_uri
 
 
 @pytest.mark.parametrize(

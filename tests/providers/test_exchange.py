@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers import exchange
 from providers.adapter import Adapter, Target
-from providers.adapters.openai import ADAPTER
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChatCompletion, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
-from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed
-from providers.folding import expand, fold
+from providers.reading import response_reader
+from providers.reading.folding import expand, fold
+from providers.reading.response_reader import AnswerReader, read_answer
+from providers.vendors.openai.adapter import ADAPTER
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
@@ -212,11 +212,11 @@ def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int
 
 
 def test_a_body_of_sixty_four_megabytes_is_taken() -> None:
-    assert exchange.MAX_BODY_BYTES == 64 * 1024 * 1024
+    assert response_reader.MAX_BODY_BYTES == 64 * 1024 * 1024
 
 
 def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 100)
+    monkeypatch.setattr(response_reader, "MAX_BODY_BYTES", 100)
     for status, kind in ((200, JSON), (500, TEXT), (200, HTML)):
         reader = AnswerReader(ADAPTER, response(b"", kind, status), TARGET)
         assert reader.feed(b"x" * 100) == (Heartbeat(),)

@@ -31,18 +31,26 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.fitting import (
+from providers.matching.capability_matching import (
     ANSWERS_ITSELF,
     THINKS_BY_RESPONSES,
-    Fit,
-    fit,
+    CapabilityMatch,
     has_effects_there,
+    match_capabilities,
     parameters_of,
     thinks_unseen,
     with_sayable_choice,
     without_parameters,
 )
-from providers.needs import FEATURES, IMPLIED, PARAMETERS, Needs, moves_data, needs_of, why_it_moves
+from providers.matching.requirements import (
+    FEATURES,
+    IMPLIED,
+    PARAMETERS,
+    Requirements,
+    moves_data,
+    requirements_of,
+    why_it_moves,
+)
 from tests.kit.chat_strategies import requests, unhurried
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
@@ -60,8 +68,8 @@ def showing(part: Part) -> ChatRequest:
 
 def needs(
     features: set[str] | None = None, parameters: set[str] | None = None, moving: set[str] | None = None
-) -> Needs:
-    return Needs(frozenset(features or ()), frozenset(parameters or ()), frozenset(moving or ()))
+) -> Requirements:
+    return Requirements(frozenset(features or ()), frozenset(parameters or ()), frozenset(moving or ()))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +89,7 @@ def test_a_last_message_of_its_own_is_answered_by_who_does_so(
 ) -> None:
     asked = replace(needs(features), anew=anew)
     capabilities = Capabilities(frozenset({"tools"}), PARAMETERS)
-    assert fit(asked, capabilities, ModelFacts(flags=frozenset(flags))).missing == missing
+    assert match_capabilities(asked, capabilities, ModelFacts(flags=frozenset(flags))).missing == missing
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_last_message_of_its_own_is_answered_by_who_does_so(
     ],
 )
 def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None:
-    assert needs_of(request_).features == features
+    assert requirements_of(request_).features == features
 
 
 _ONE, _TWO = (Tool("f"),), (Tool("f"), Tool("g"))
@@ -144,7 +152,7 @@ def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
     """said: what a format that can do that much is given; None where it isn't asked."""
     request = ask(tools=tools, tool_choice=choice)
     capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
-    assert fit(needs_of(request), capabilities, ModelFacts()).missing == missing
+    assert match_capabilities(requirements_of(request), capabilities, ModelFacts()).missing == missing
     if said is not None:
         assert with_sayable_choice(request, capabilities) == replace(request, tool_choice=said)
 
@@ -153,7 +161,7 @@ def test_an_effort_beside_a_tool_that_is_named_after_all_is_told() -> None:
     thinks = ModelFacts(efforts=("low",), flags=frozenset({"thinking"}))
     capabilities = Capabilities(frozenset({"tools", "tool_choice_named", "reasoning"}), frozenset({"reasoning_effort"}))
     request = ask(tools=_ONE, tool_choice="required", reasoning_effort="low")
-    assert fit(needs_of(request), capabilities, thinks) == Fit(
+    assert match_capabilities(requirements_of(request), capabilities, thinks) == CapabilityMatch(
         frozenset(), frozenset({"reasoning_effort"}), frozenset()
     )
 
@@ -161,10 +169,10 @@ def test_an_effort_beside_a_tool_that_is_named_after_all_is_told() -> None:
 @pytest.mark.parametrize("fields", [{"extra": {"a name": 1}}, {"unread": frozenset({"a name"})}])
 def test_needs_are_kept_but_not_by_a_name_that_a_client_made_up(fields: dict[str, Any]) -> None:
     """A name may be as long as a body: what is kept of it would be another's memory."""
-    assert needs_of(ask(seed=1)) is needs_of(ask(seed=2))
-    made_up = needs_of(ask(**fields))
+    assert requirements_of(ask(seed=1)) is requirements_of(ask(seed=2))
+    made_up = requirements_of(ask(**fields))
     assert made_up.parameters == {"a name"}
-    assert made_up is not needs_of(ask(**fields))
+    assert made_up is not requirements_of(ask(**fields))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_needs_are_kept_but_not_by_a_name_that_a_client_made_up(fields: dict[str
     ],
 )
 def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> None:
-    assert needs_of(ask(**fields)).parameters == parameters
+    assert requirements_of(ask(**fields)).parameters == parameters
 
 
 @pytest.mark.parametrize(
@@ -217,7 +225,7 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
     ],
 )
 def test_what_moves_data_only_where_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
-    assert needs_of(ask(extra=extra)).moving == moving
+    assert requirements_of(ask(extra=extra)).moving == moving
 
 
 def test_fields_that_the_design_names_move_data() -> None:
@@ -228,7 +236,7 @@ def test_fields_that_the_design_names_move_data() -> None:
 @unhurried
 @given(requests(inner=True))
 def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
-    found = needs_of(request)
+    found = requirements_of(request)
     assert found.features <= FEATURES - {"reasoning"}
     assert found.parameters <= PARAMETERS | IMPLIED.keys() | request.extra.keys() | request.unread
     assert {name.rpartition(".")[2] for name in found.moving} <= moves_data()
@@ -252,7 +260,9 @@ def test_the_difference_is_set_arithmetic(
     passthrough: frozenset[str],
     allowed: frozenset[str],
 ) -> None:
-    found = fit(Needs(features, parameters, moving), Capabilities(has, knows), ModelFacts(), passthrough, allowed)
+    found = match_capabilities(
+        Requirements(features, parameters, moving), Capabilities(has, knows), ModelFacts(), passthrough, allowed
+    )
     assert found.missing == features - has
     assert found.moving == moving - allowed
     expressed = knows | passthrough | allowed
@@ -262,40 +272,42 @@ def test_the_difference_is_set_arithmetic(
 
 
 def test_whatever_fits_is_one_answer() -> None:
-    empty = Fit(frozenset(), frozenset(), frozenset())
-    assert fit(needs(), NOTHING, UNKNOWN_MODEL) == empty
-    assert fit(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty
+    empty = CapabilityMatch(frozenset(), frozenset(), frozenset())
+    assert match_capabilities(needs(), NOTHING, UNKNOWN_MODEL) == empty
+    assert match_capabilities(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty
 
 
 def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> None:
-    asked = needs_of(ask(extra={"top_k": 3, "store": True}))
-    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"top_k", "store"})
+    asked = requirements_of(ask(extra={"top_k": 3, "store": True}))
+    found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"top_k", "store"})
     assert (found.unsupported, found.moving) == (frozenset(), {"store"})
-    allowed = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"store"})
+    allowed = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"store"})
     assert (allowed.unsupported, allowed.moving) == ({"top_k"}, frozenset())
 
 
 def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
-    asked = needs_of(ask(extra={"more": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
-    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"})
+    asked = requirements_of(ask(extra={"more": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
+    found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"})
     assert found.moving == {"more.mcp_servers"}
     assert why_it_moves("more.mcp_servers") == "connects the model to servers elsewhere"
-    assert not fit(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"}, allowed_moves={"mcp_servers"}).moving
-    dropped = fit(asked, EVERYTHING, UNKNOWN_MODEL)
+    assert not match_capabilities(
+        asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"}, allowed_moves={"mcp_servers"}
+    ).moving
+    dropped = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL)
     assert (dropped.unsupported, dropped.moving) == ({"more"}, frozenset())
 
 
 def test_a_field_that_a_site_allows_takes_no_other_along() -> None:
-    asked = needs_of(ask(extra={"search_options": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
-    found = fit(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"search_options"})
+    asked = requirements_of(ask(extra={"search_options": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
+    found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"search_options"})
     assert (found.unsupported, found.moving) == (frozenset(), {"search_options.mcp_servers"})
 
 
 def test_what_is_left_out_has_no_effects() -> None:
-    asked = needs_of(ask(extra={"more": {"store": True}}))
+    asked = requirements_of(ask(extra={"more": {"store": True}}))
     assert not has_effects_there(asked, EVERYTHING)
     assert has_effects_there(asked, EVERYTHING, {"more"}, {"store"})
-    assert has_effects_there(needs_of(ask(extra={"store": True})), EVERYTHING, allowed_moves={"store"})
+    assert has_effects_there(requirements_of(ask(extra={"store": True})), EVERYTHING, allowed_moves={"store"})
 
 
 @pytest.mark.parametrize(
@@ -315,14 +327,16 @@ def test_an_effort_that_can_take_no_effect_is_unsupported(
     flags: set[str], features: set[str], takes_effect: bool
 ) -> None:
     facts = ModelFacts(flags=frozenset(flags))
-    found = fit(needs(features, {"reasoning_effort"}), EVERYTHING, facts)
+    found = match_capabilities(needs(features, {"reasoning_effort"}), EVERYTHING, facts)
     assert found.missing == frozenset()
     assert found.unsupported == (frozenset() if takes_effect else {"reasoning_effort"})
 
 
 def test_an_effort_needs_a_model_that_reasons() -> None:
     plain = replace(EVERYTHING, features=FEATURES - {"reasoning"})
-    assert fit(needs(parameters={"reasoning_effort"}), plain, ModelFacts()).unsupported == {"reasoning_effort"}
+    assert match_capabilities(needs(parameters={"reasoning_effort"}), plain, ModelFacts()).unsupported == {
+        "reasoning_effort"
+    }
 
 
 # --- what is dropped ------------------------------------------------------------------------------
@@ -331,10 +345,10 @@ def test_an_effort_needs_a_model_that_reasons() -> None:
 @unhurried
 @given(requests(inner=True), st.data())
 def test_the_request_without_what_was_dropped_needs_all_the_rest(request: ChatRequest, data: st.DataObject) -> None:
-    before = needs_of(request)
+    before = requirements_of(request)
     dropped = data.draw(st.sets(st.sampled_from(sorted(PARAMETERS | before.parameters))))
     after = without_parameters(request, dropped)
-    found = needs_of(after)
+    found = requirements_of(after)
     gone = dropped | ({"blank_stop"} if "stop" in dropped else set())
     if "blank_stop" in dropped and not any(map(str.strip, request.stop)):
         # Nothing is left to stop at.
@@ -355,8 +369,8 @@ def test_nothing_dropped_is_the_request_itself() -> None:
 def test_a_name_and_a_detail_are_dropped_alone() -> None:
     image = ImagePart("https://example.com/a.png", "low")
     said = ask(SystemMessage("be", name="s"), UserMessage((TextPart("a"), image), "u"), CALL, ToolMessage("c", "ok"))
-    assert needs_of(said).parameters == {"message_name", "image_detail"}
-    assert needs_of(showing(replace(image, detail="auto"))).parameters == set()
+    assert requirements_of(said).parameters == {"message_name", "image_detail"}
+    assert requirements_of(showing(replace(image, detail="auto"))).parameters == set()
     plain = replace(image, detail=None)
     nameless = without_parameters(said, {"message_name"}).messages
     assert nameless[:2] == (SystemMessage("be"), UserMessage((TextPart("a"), image)))
@@ -388,7 +402,7 @@ def test_what_the_responses_api_lacks_is_missing_where_a_request_goes_there(
 ) -> None:
     facts = ModelFacts(features=FEATURES, flags=frozenset(flags))
     asked = ask(stop=("x",), seed=7, max_tokens=5, n=2, **fields)
-    found = fit(needs_of(asked), EVERYTHING, facts)
+    found = match_capabilities(requirements_of(asked), EVERYTHING, facts)
     assert found.missing == ({"n"} if lacks else frozenset())
     assert found.unsupported == ({"stop", "seed"} if lacks else frozenset())
 
@@ -407,21 +421,23 @@ def test_of_two_that_exclude_each_other_one_is_dropped() -> None:
     able = Capabilities(frozenset(), frozenset({"temperature", "top_p"}))
     facts = ModelFacts(flags=frozenset({"temperature_or_top_p"}))
     for said in ({"temperature": 0.0}, {"top_p": 0.5}):
-        assert fit(needs_of(ask(**said)), able, facts) == fit(needs_of(ask()), able, facts)
-    both = needs_of(ask(temperature=0.0, top_p=0.5))
-    assert fit(both, able, facts).unsupported == {"top_p"}
-    assert fit(both, able, ModelFacts()).unsupported == frozenset()
+        assert match_capabilities(requirements_of(ask(**said)), able, facts) == match_capabilities(
+            requirements_of(ask()), able, facts
+        )
+    both = requirements_of(ask(temperature=0.0, top_p=0.5))
+    assert match_capabilities(both, able, facts).unsupported == {"top_p"}
+    assert match_capabilities(both, able, ModelFacts()).unsupported == frozenset()
 
 
 def test_who_is_asked_not_to_think_but_always_does_takes_what_the_responses_api_takes() -> None:
     able = Capabilities(frozenset({"tools", "n", "reasoning"}), frozenset({"stop", "reasoning_effort"}))
-    asked = needs_of(ask(tools=(Tool("f"),), reasoning_effort="none", n=2))
+    asked = requirements_of(ask(tools=(Tool("f"),), reasoning_effort="none", n=2))
     always, free = (
         ModelFacts(flags=frozenset({THINKS_BY_RESPONSES, "thinking_default"}), efforts=efforts)
         for efforts in (("low",), ("none", "low"))
     )
-    assert fit(asked, able, always).missing == {"n"}
-    assert fit(asked, able, free).missing == frozenset()
+    assert match_capabilities(asked, able, always).missing == {"n"}
+    assert match_capabilities(asked, able, free).missing == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -447,4 +463,4 @@ def test_a_field_that_is_called_like_a_feature_is_none() -> None:
     # Features and parameters are told apart by their words.
     assert FEATURES.isdisjoint(PARAMETERS | IMPLIED.keys())
     named = ask(extra={"vision": True, "unthinking": True}, unread=frozenset({"prefill"}))
-    assert needs_of(named) == needs(parameters={"vision", "unthinking", "prefill"})
+    assert requirements_of(named) == needs(parameters={"vision", "unthinking", "prefill"})

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from providers.adapter import TakesHeaders
-from providers.adapters.rows import adapter_of
 from providers.catalogue import CatalogueError
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
+from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 
 DECLARED = [

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.assembly import Assembler
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -31,8 +30,9 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import expand, fold, unfold
 from providers.json_values import dumps
+from providers.reading.folding import expand, fold, unfold
+from providers.reading.stream_assembler import Assembler
 from tests.kit.chat_strategies import completions, texts, unhurried, words
 
 

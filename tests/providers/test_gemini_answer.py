@@ -10,9 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters._gemini_answer import _only_text
-from providers.adapters._gemini_layout import usual_texts
-from providers.adapters.gemini import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
@@ -32,10 +29,12 @@ from providers.chat import (
     UsageReport,
     UserMessage,
 )
-from providers.codec import decode_request, encode_completion
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import expand
 from providers.json_values import dumps
+from providers.openai_json import decode_request, encode_completion
+from providers.reading.folding import expand
+from providers.vendors.gemini.adapter import ADAPTER
+from providers.vendors.gemini.answer import _only_text, usual_texts
 from providers.wire import WireResponse
 from tests.kit.example_counts import examples
 
@@ -562,7 +561,7 @@ def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
 
     short = events()
     with monkeypatch.context() as patched:
-        patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
+        patched.setattr("providers.vendors.gemini.answer._only_text", lambda chunk: None)
         assert short == events()
 
 
@@ -631,9 +630,9 @@ def test_the_usual_layout_means_what_it_means_parsed(
     data = b"".join(b"data: " + chunk + b"\r\n\r\n" for chunk in chunks) + last
     short = events(data)
     with monkeypatch.context() as patched:
-        patched.setattr("providers.adapters._gemini_answer.usual_texts", lambda events, start: ())
+        patched.setattr("providers.vendors.gemini.answer.usual_texts", lambda events, start: ())
         assert short == events(data)
-        patched.setattr("providers.adapters._gemini_answer._only_text", lambda chunk: None)
+        patched.setattr("providers.vendors.gemini.answer._only_text", lambda chunk: None)
         assert short == events(data)
 
 

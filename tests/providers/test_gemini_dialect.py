@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters.gemini import ADAPTER
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -39,10 +38,11 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import FailureKind
-from providers.folding import fold
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.gemini import DIALECT, VERTEX
-from providers.simulator.model import respond
+from providers.reading.folding import fold
+from providers.testkit.simulated_model import respond
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.gemini.adapter import ADAPTER
+from providers.vendors.gemini.simulator import SIMULATOR, VERTEX
 from providers.wire import WireRequest
 
 NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"
@@ -89,7 +89,7 @@ def test_vertex_takes_a_token_or_an_api_key_each_in_its_own_header(headers: dict
 
 def refused(request: IncomingRequest) -> dict[str, Any]:
     with pytest.raises(Refused) as caught:
-        DIALECT.read_request(request)
+        SIMULATOR.read_request(request)
     error = json.loads(caught.value.response.body)["error"]
     assert isinstance(error, dict)
     assert error["code"] == caught.value.response.status
@@ -98,14 +98,14 @@ def refused(request: IncomingRequest) -> dict[str, Any]:
 
 def through(request: ChatRequest, model: str) -> ChatRequest:
     """What the provider understands of what the adapter sends."""
-    return DIALECT.read_request(incoming(ADAPTER.build_request(request, target(model))))
+    return SIMULATOR.read_request(incoming(ADAPTER.build_request(request, target(model))))
 
 
 def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
     """What the adapter understands of the answer: the same, whole and streamed."""
-    whole = ADAPTER.parse_response(DIALECT.write_answer(completion, request), target(request.model))
+    whole = ADAPTER.parse_response(SIMULATOR.write_answer(completion, request), target(request.model))
     parser = ADAPTER.stream_parser(target(request.model))
-    events = [event for piece in DIALECT.write_stream(completion, request) for event in parser.feed(piece)]
+    events = [event for piece in SIMULATOR.write_stream(completion, request) for event in parser.feed(piece)]
     assert fold([*events, *parser.close()]) == whole
     return whole
 
@@ -116,19 +116,19 @@ HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 
 
 def test_the_door() -> None:
-    assert DIALECT.read_request(raw(HELLO)) == ChatRequest(NEW, (UserMessage("Hi"),))
+    assert SIMULATOR.read_request(raw(HELLO)) == ChatRequest(NEW, (UserMessage("Hi"),))
     assert refused(raw(HELLO, headers={}))["status"] == "PERMISSION_DENIED"
     assert refused(raw(HELLO, method="GET"))["code"] == 404
     assert refused(raw(HELLO, path="/v1beta/models/x:countTokens"))["status"] == "NOT_FOUND"
     assert refused(raw(b"{"))["status"] == "INVALID_ARGUMENT"
     stream = raw(HELLO, path=f"/v1beta/models/{NEW}:streamGenerateContent")
     assert refused(stream)["code"] == 400
-    assert DIALECT.read_request(replace(stream, query="alt=sse")).stream
+    assert SIMULATOR.read_request(replace(stream, query="alt=sse")).stream
 
 
 def test_the_model_is_read_from_the_path() -> None:
     strange = ADAPTER.build_request(ChatRequest("a", (UserMessage("Hi"),)), target("x/../y?z#"))
-    assert DIALECT.read_request(incoming(strange)).model == "x/../y?z#"
+    assert SIMULATOR.read_request(incoming(strange)).model == "x/../y?z#"
 
 
 # --- strictness -----------------------------------------------------------------------------------
@@ -264,11 +264,11 @@ def test_another_models_signature_is_refused_and_the_bypass_taken_in_both_forms(
     completion = ChatCompletion(
         "i", NEW, 0, (Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{}"),)), "stop"),)
     )
-    answer = json.loads(DIALECT.write_answer(completion, ChatRequest(NEW, ())).body)
+    answer = json.loads(SIMULATOR.write_answer(completion, ChatRequest(NEW, ())).body)
     theirs = answer["candidates"][0]["content"]["parts"][0]["thoughtSignature"]
     words = "skip_thought_signature_validator"
     for signature in (theirs, SIGNATURE, words, base64.b64encode(words.encode()).decode()):
-        assert len(DIALECT.read_request(raw(history(signature))).messages) == 3
+        assert len(SIMULATOR.read_request(raw(history(signature))).messages) == 3
     assert "signature" in refused(raw(history(theirs), FREE))["message"]
 
 
@@ -290,7 +290,7 @@ JSON = st.recursive(
 @given(st.fixed_dictionaries({"contents": JSON}, optional=dict.fromkeys(NAMES.split()[18:], JSON)), st.booleans())
 def test_no_request_brings_the_simulator_down(body: object, is_new: bool) -> None:
     try:
-        request = DIALECT.read_request(raw(body, NEW if is_new else OLD))
+        request = SIMULATOR.read_request(raw(body, NEW if is_new else OLD))
     except Refused as refusal:
         status = refusal.response.status
     else:
@@ -388,7 +388,7 @@ def test_answers_come_back(choices: tuple[Choice, ...]) -> None:
 
 def test_a_stream_looks_like_the_vendors() -> None:
     completion = ChatCompletion("r1", NEW, 0, (MANY,), USAGE)
-    pieces = DIALECT.write_stream(completion, ChatRequest(NEW, (), stream=True))
+    pieces = SIMULATOR.write_stream(completion, ChatRequest(NEW, (), stream=True))
     assert all(piece.startswith(b"data: {") and piece.endswith(b"}\r\n\r\n") for piece in pieces)
     assert all(piece.count(b"\n") == 2 for piece in pieces)
     chunks = [json.loads(piece[6:]) for piece in pieces]
@@ -476,26 +476,26 @@ def test_arguments_that_are_no_json_can_not_be_said() -> None:
     ],
 )
 def test_errors_are_understood(kind: FailureKind, status: int, own_status: int, read: FailureKind) -> None:
-    response = DIALECT.write_error(kind, status, 1.5)
+    response = SIMULATOR.write_error(kind, status, 1.5)
     failure = ADAPTER.classify_error(response)
     assert (response.status, failure.kind, failure.retry_after_s) == (own_status, read, 1.5)
     parser = ADAPTER.stream_parser(target(NEW))
-    (event,) = parser.feed(DIALECT.write_error_event(kind))
+    (event,) = parser.feed(SIMULATOR.write_error_event(kind))
     assert isinstance(event, Failed)
     assert event.failure.kind is read
 
 
 @pytest.mark.parametrize("wait_s", [22, 0.25, 1e-7])
 def test_waits_are_understood(wait_s: float) -> None:
-    response = DIALECT.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
+    response = SIMULATOR.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
     assert ADAPTER.classify_error(response).retry_after_s == pytest.approx(wait_s)
 
 
 def test_a_filter_is_no_error_of_this_vendor() -> None:
-    blocked = ADAPTER.parse_response(DIALECT.write_error(FailureKind.CONTENT_FILTER, 400), target(NEW))
+    blocked = ADAPTER.parse_response(SIMULATOR.write_error(FailureKind.CONTENT_FILTER, 400), target(NEW))
     assert blocked.choices[0].finish_reason == "content_filter"
     begun = b'data: {"candidates":[{"content":{"parts":[{"text":"Once"}]}}]}\r\n\r\n'
     parser = ADAPTER.stream_parser(target(NEW))
-    events = parser.feed(begun + DIALECT.write_error_event(FailureKind.CONTENT_FILTER))
+    events = parser.feed(begun + SIMULATOR.write_error_event(FailureKind.CONTENT_FILTER))
     choice = fold([*events, *parser.close()]).choices[0]
     assert (choice.message.content, choice.finish_reason) == ("Once", "content_filter")

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from providers.adapter import Capabilities, Target
-from providers.adapters._signatures import marked, own_signature
-from providers.adapters.gemini import ADAPTER, GeminiAdapter
 from providers.auth import HeaderKey
 from providers.catalogue.models import UNKNOWN_MODEL, model_facts
 from providers.chat import (
@@ -35,8 +33,10 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.fitting import fit, without_parameters
-from providers.needs import needs_of
+from providers.formats.reasoning_state import marked, own_signature
+from providers.matching.capability_matching import match_capabilities, without_parameters
+from providers.matching.requirements import requirements_of
+from providers.vendors.gemini.adapter import ADAPTER, GeminiAdapter
 
 NEW, LITE, OLD = "gemini-3.7-flash", "gemini-3.5-flash-lite", "gemini-2.5-flash"
 BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
@@ -470,18 +470,18 @@ def test_what_newer_models_refuse_is_dropped_and_named() -> None:
     request = ChatRequest(
         "a", ASK, temperature=0.2, top_p=0.9, n=1, presence_penalty=0.5, extra={"top_k": 3}, user="u", seed=1
     )
-    found = fit(needs_of(request), capabilities(NEW), model_facts(ADAPTER.models, NEW))
+    found = match_capabilities(requirements_of(request), capabilities(NEW), model_facts(ADAPTER.models, NEW))
     assert found.unsupported == {"temperature", "top_p", "top_k", "presence_penalty", "user"}
     sent = body(without_parameters(request, found.unsupported))
     assert sent["generationConfig"] == {"seed": 1}
-    older = fit(needs_of(request), capabilities(OLD), model_facts(ADAPTER.models, OLD))
+    older = match_capabilities(requirements_of(request), capabilities(OLD), model_facts(ADAPTER.models, OLD))
     assert older.unsupported == {"presence_penalty", "user"}
 
 
 def test_only_some_models_continue_a_turn() -> None:
-    needs = needs_of(ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hel"))))
+    needs = requirements_of(ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hel"))))
     lacking = {
-        model: fit(needs, capabilities(model), model_facts(ADAPTER.models, model)).missing
+        model: match_capabilities(needs, capabilities(model), model_facts(ADAPTER.models, model)).missing
         for model in (NEW, LITE, "gemini-3.8-flash", "gemini-3.5-flash", OLD)
     }
     assert [model for model, missing in lacking.items() if missing] == [NEW, LITE, "gemini-3.8-flash"]

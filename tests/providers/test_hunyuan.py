@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from providers.adapter import Target
-from providers.adapters.hunyuan import ADAPTER
 from providers.auth import Secret, TencentSignature, apply
 from providers.catalogue.models import model_facts
 from providers.chat import (
@@ -26,11 +25,12 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.exchange import AnswerReader, read_answer
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.folding import fold
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.hunyuan import DIALECT
+from providers.reading.folding import fold
+from providers.reading.response_reader import AnswerReader, read_answer
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.hunyuan.adapter import ADAPTER
+from providers.vendors.hunyuan.simulator import SIMULATOR
 from providers.wire import WireResponse
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
@@ -166,7 +166,7 @@ def incoming(body: dict[str, Any] | None = None, **headers: str) -> IncomingRequ
 
 
 def test_a_signed_request_is_read() -> None:
-    assert DIALECT.read_request(incoming()).messages == ASK.messages
+    assert SIMULATOR.read_request(incoming()).messages == ASK.messages
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_signed_request_is_read() -> None:
 )
 def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
     with pytest.raises(Refused) as raised:
-        DIALECT.read_request(request_)
+        SIMULATOR.read_request(request_)
     assert raised.value.response.status == 200
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.codec.image_urls import unreachable_host
+from providers.openai_json.decode_messages import unreachable_host
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from providers.adapter import KnownElsewhere
-from providers.adapters.rows import adapter_of
 from providers.catalogue import CatalogueError
 from providers.catalogue.names import load_names, names_of, plain_name
+from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 
 ADAPTERS = load_registry().adapters

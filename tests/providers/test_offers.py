@@ -10,8 +10,7 @@ import pytest
 from providers.adapter import KnowsOffers
 from providers.catalogue import CatalogueError
 from providers.catalogue.models import models_of
-from providers.catalogue.offers import load_offers, micros_of, offers_of
-from providers.pricing import Rates
+from providers.catalogue.prices import Rates, load_offers, micros_of, offers_of
 from providers.registry import load_registry
 
 ADAPTERS = load_registry().adapters

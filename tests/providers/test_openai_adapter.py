@@ -9,8 +9,6 @@ from typing import Literal
 import pytest
 
 from providers.adapter import Adapter, Target
-from providers.adapters.openai import ADAPTER, COMPATIBLE, OpenAIAdapter
-from providers.adapters.rows import adapter_named
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import (
@@ -29,13 +27,15 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
-from providers.codec import encode_completion
+from providers.compatible.adapter import adapter_named
 from providers.failures import FailureKind, ProviderFailed
-from providers.fitting import fit
-from providers.folding import fold
 from providers.json_values import dumps
-from providers.needs import FEATURES, PARAMETERS, needs_of
+from providers.matching.capability_matching import match_capabilities
+from providers.matching.requirements import FEATURES, PARAMETERS, requirements_of
+from providers.openai_json import encode_completion
+from providers.reading.folding import fold
 from providers.registry import load_registry
+from providers.vendors.openai.adapter import ADAPTER, COMPATIBLE, OpenAIAdapter
 from providers.wire import WireResponse
 
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
@@ -111,7 +111,7 @@ def test_who_has_no_log_probabilities_is_not_told_that_none_are_wanted(model: st
 def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -> None:
     asked = replace(TOOLS, reasoning_effort="none", stop=("x",))
     facts = target("gpt-6-astra").facts
-    assert fit(needs_of(asked), ADAPTER.capabilities, facts).unsupported == {"stop"}
+    assert match_capabilities(requirements_of(asked), ADAPTER.capabilities, facts).unsupported == {"stop"}
     wire = ADAPTER.build_request(asked, target("gpt-6-astra"))
     assert (wire.path, json.loads(wire.body)["reasoning"]) == ("/v1/responses", {"effort": "low"})
 

@@ -11,15 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapters._openai_answer import read_chunk, read_completion
-from providers.adapters._openai_plain import plain_completion
-from providers.adapters._openai_usage import read_usage
-from providers.assembly import MAX_CHOICES, Assembler
 from providers.chat import ChatCompletion, Usage
-from providers.codec import encode_completion
 from providers.failures import FailureKind, ProviderFailed
-from providers.folding import fold
 from providers.json_values import as_map, dumps, loads, read_int
+from providers.openai_json import encode_completion
+from providers.openai_json.read_answer import plain_completion, read_chunk, read_completion, read_usage
+from providers.reading.folding import fold
+from providers.reading.stream_assembler import MAX_CHOICES, Assembler
 from providers.wire import WireResponse
 
 counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])

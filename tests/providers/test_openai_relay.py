@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.adapters._openai_answer import read_chunk
-from providers.adapters._openai_stream import RelayingParser
-from providers.adapters._openai_template import _STRING, PaddedTemplate, Template, _are_texts, learn
-from providers.assembly import Assembler
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
-from providers.folding import expand
 from providers.json_values import as_map, loads
-from providers.sse import MAX_LINE_BYTES
-from providers.streaming import EventStreamParser
+from providers.openai_json.read_answer import read_chunk
+from providers.openai_json.stream_relay import _STRING, PaddedTemplate, RelayingParser, Template, _are_texts, learn
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.folding import expand
+from providers.reading.sse import MAX_LINE_BYTES
+from providers.reading.stream_assembler import Assembler
 from tests.kit.example_counts import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}

@@ -11,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters._openai_thoughts import SealedThought, pack, unpack
-from providers.adapters.openai import ADAPTER
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
@@ -39,12 +37,14 @@ from providers.chat import (
     Usage,
     UserMessage,
 )
-from providers.codec.call_ids import join_call_id, split_call_id
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.folding import fold
-from providers.simulator import IncomingRequest, Refused
-from providers.simulator._openai_responses import Objected, read_body
-from providers.simulator.openai import DIALECT
+from providers.formats.reasoning_state import join_call_id, split_call_id
+from providers.reading.folding import fold
+from providers.testkit import IncomingRequest, Refused
+from providers.vendors.openai.adapter import ADAPTER
+from providers.vendors.openai.responses_request import SealedThought, pack, unpack
+from providers.vendors.openai.responses_simulator import Objected, read_body
+from providers.vendors.openai.simulator import SIMULATOR
 from providers.wire import WireResponse
 
 MODEL = "gpt-6-luna"
@@ -66,7 +66,7 @@ def sent(request: ChatRequest, where: Target | None = None) -> dict[str, Any]:
 
 def read(body: dict[str, Any], path: str = "/v1/responses") -> ChatRequest:
     headers = {"authorization": "Bearer k", "content-type": "application/json"}
-    return DIALECT.read_request(IncomingRequest("POST", path, "", headers, json.dumps(body).encode()))
+    return SIMULATOR.read_request(IncomingRequest("POST", path, "", headers, json.dumps(body).encode()))
 
 
 def refusal(**changes: Any) -> dict[str, Any]:

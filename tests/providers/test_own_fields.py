@@ -13,7 +13,7 @@ from providers.adapter import Adapter, Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import ChatRequest, JsonObjectFormat, Tool, UserMessage, change_request
 from providers.failures import Failure, FailureKind
-from providers.own_fields import own_field
+from providers.matching.refused_fields import own_field
 from providers.registry import load_registry
 from providers.wire import WireResponse
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapters.rows import adapter_named, adapter_of
+from providers.compatible.adapter import adapter_named, adapter_of
 from providers.failures import FailureKind
-from providers.phrases import Phrases
+from providers.reading.error_classification import Phrases
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import unhurried

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers.catalogue.prices import MICROS, Price, Rates, cost_of, shown_amount
 from providers.chat import Usage
-from providers.pricing import MICROS, Price, Rates, cost_of, shown_amount
 
 DAY = date(2026, 11, 20)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.failures import FailureKind
-from providers.rate_limits import MOST_WAIT_S, LimitHeaders, RateLimit, read_limits, reset_s, wait_s
+from providers.reading.rate_limits import MOST_WAIT_S, LimitHeaders, RateLimit, read_limits, reset_s, wait_s
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import unhurried

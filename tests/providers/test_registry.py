@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from providers import plugins, registry
-from providers.adapters.openai import ADAPTER
+from providers import registry
+from providers import registry as plugins
 from providers.registry import GROUP, check_adapter, load_registry
-from providers.simulator.openai import DIALECT
-from providers.simulator.registry import NoSimulator, load_dialects
+from providers.testkit.simulator import NoSimulator, load_simulators
+from providers.vendors.openai.adapter import ADAPTER
+from providers.vendors.openai.simulator import SIMULATOR
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,16 @@ def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_simulator_that_two_packages_claim_is_nobodys_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = Point("openai", "ours:DIALECT", lambda: DIALECT), Point("openai", "theirs:DIALECT", lambda: DIALECT)
+    points = Point("openai", "ours:DIALECT", lambda: SIMULATOR), Point("openai", "theirs:DIALECT", lambda: SIMULATOR)
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
-    found = load_dialects.__wrapped__()
+    found = load_simulators.__wrapped__()
     assert (found.dialects, list(found.broken)) == ({}, ["openai"])
     with pytest.raises(NoSimulator, match=r"the simulator of 'openai' doesn't load: .*theirs:DIALECT"):
         found.named("openai")
     with pytest.raises(NoSimulator, match="there is no simulator of 'acme': no entry point of that name"):
         found.named("acme")
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points[:1])
-    assert load_dialects.__wrapped__().dialects == {"openai": DIALECT}
+    assert load_simulators.__wrapped__().dialects == {"openai": SIMULATOR}
 
 
 class Unfinished:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.retry_after import parse_duration_s, retry_after_s
+from providers.reading.rate_limits import parse_duration_s, retry_after_s
 from tests.kit.chat_strategies import unhurried
 
 NOW = 1_795_156_170.0  # Fri, 20 Nov 2026 06:29:30 GMT

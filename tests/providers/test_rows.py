@@ -16,9 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters._row_shapes import RowError
-from providers.adapters._think_tags import ThinkTags
-from providers.adapters.rows import RowAdapter, adapter_named, adapter_of
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.catalogue import CatalogueError
 from providers.catalogue.models import model_facts
@@ -43,18 +40,20 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
+from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of
+from providers.compatible.answer import ThinkTags
+from providers.compatible.dialect import DialectError
+from providers.compatible.simulator import CompatibleSimulator, simulator_of
+from providers.compatible.simulator_request import objections
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
-from providers.fitting import fit
-from providers.folding import fold
-from providers.needs import needs_of
+from providers.matching.capability_matching import match_capabilities
+from providers.matching.requirements import requirements_of
+from providers.reading.folding import fold
 from providers.registry import load_registry
-from providers.simulator._row_rules import objections
-from providers.simulator.dialect import IncomingRequest, Refused
-from providers.simulator.registry import load_dialects
-from providers.simulator.rows import RowDialect, dialect_of
+from providers.testkit.simulator import IncomingRequest, Refused, load_simulators
 from providers.wire import WireResponse
 
-ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, RowAdapter))
+ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"), Tool("get_weather")))
 ROW = """
@@ -86,7 +85,7 @@ efforts = ["none", "high"]
 """
 
 
-def target(adapter: RowAdapter, model: str, base_path: str = "/v1") -> Target:
+def target(adapter: CompatibleAdapter, model: str, base_path: str = "/v1") -> Target:
     return Target(model, base_path, model_facts(adapter.models, model))
 
 
@@ -158,8 +157,10 @@ def test_openai_s_models_on_azure_answer_a_last_message_of_the_assistants(model:
     """As OpenAI's own do; nobody's else is handed one that he can't go on with."""
     adapter, asked = adapter_named("azure"), replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Hello.")))
     where = target(adapter, model.replace("*", ""))
-    needs = replace(needs_of(asked), anew=True)
-    assert not fit(needs, replace(adapter.capabilities, features=where.facts.features), where.facts).missing
+    needs = replace(requirements_of(asked), anew=True)
+    assert not match_capabilities(
+        needs, replace(adapter.capabilities, features=where.facts.features), where.facts
+    ).missing
     said = json.loads(adapter.build_request(asked, where).body)["messages"]
     assert [message["role"] for message in said] == ["user", "assistant"]
     with pytest.raises(UnsupportedFeature, match="prefill"):
@@ -220,7 +221,7 @@ def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, 
 
 
 def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
-    adapter, dialect = adapter_of(ROW), dialect_of(ROW)
+    adapter, dialect = adapter_of(ROW), simulator_of(ROW)
     assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
     assert adapter_of(ROW.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
     assert adapter_named("azure").auth == HeaderKey("api-key", or_token=True)
@@ -234,7 +235,7 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
 
 def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
     row = ROW.replace("[dialect.request]", '[dialect.request]\npath = "/talk"')
-    adapter, dialect = adapter_of(row), dialect_of(row)
+    adapter, dialect = adapter_of(row), simulator_of(row)
     wire = adapter.build_request(ASK, target(adapter, "acme-1"))
     assert wire.path == "/v1/talk"
     headers = {**dict(wire.headers), "x-acme-key": "any"}
@@ -246,16 +247,16 @@ def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_other_side_of_a_row_has_its_paths_and_no_other(name: str) -> None:
     with pytest.raises(Refused, match="unknown path"):
-        load_dialects().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
+        load_simulators().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
 
 
 def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> None:
     row = ROW.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
-    adapter, dialect = adapter_of(row), dialect_of(row)
+    adapter, dialect = adapter_of(row), simulator_of(row)
     error = dialect.write_error(FailureKind.QUOTA, 429)
     assert (error.status, adapter.classify_error(error).kind) == (402, FailureKind.QUOTA)
     assert dialect.write_error(FailureKind.RATE_LIMITED, 429).status == 429
-    assert dialect_of(ROW).write_error(FailureKind.QUOTA, 429).status == 429
+    assert simulator_of(ROW).write_error(FailureKind.QUOTA, 429).status == 429
 
 
 def test_cached_tokens_are_counted_at_a_dotted_place() -> None:
@@ -298,7 +299,7 @@ def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(for
 )
 def test_a_mistake_in_a_row_names_its_place(changed: tuple[str, str], complaint: str) -> None:
     assert changed[0] in ROW
-    with pytest.raises(RowError) as raised:
+    with pytest.raises(DialectError) as raised:
         adapter_of(ROW.replace(*changed, 1))
     assert str(raised.value).startswith(complaint)
 
@@ -348,7 +349,7 @@ SITE = 'processes = ["NO"]'
 )
 def test_a_fact_that_cannot_be_read_is_a_mistake_and_never_left_out(old: str, new: str, complaint: str) -> None:
     assert old in ROW
-    with pytest.raises((RowError, CatalogueError)) as raised:
+    with pytest.raises((DialectError, CatalogueError)) as raised:
         adapter_of(ROW.replace(old, new, 1))
     assert str(raised.value).startswith(complaint)
 
@@ -381,7 +382,7 @@ def as_toml(value: object) -> str:
 def refusal(toml: str) -> str | None:
     try:
         adapter_of(toml)
-    except (RowError, CatalogueError) as error:
+    except (DialectError, CatalogueError) as error:
         return str(error)
     return None
 
@@ -401,27 +402,27 @@ def test_no_value_at_any_place_of_a_row_breaks_the_reader(path: tuple[str | int,
 
 def test_a_mistake_in_the_other_side_names_its_place() -> None:
     for wrong in ("[simulator]\ncolour = 1\n[simulator.errors]", '[simulator]\nusage = "never"\n[simulator.errors]'):
-        with pytest.raises(RowError, match=r"^simulator"):
-            dialect_of(ROW.replace("[simulator.errors]", wrong))
+        with pytest.raises(DialectError, match=r"^simulator"):
+            simulator_of(ROW.replace("[simulator.errors]", wrong))
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_of_ours_is_reached_by_its_name_and_can_travel_to_a_worker(name: str) -> None:
     adapter = load_registry().adapters[name]
     assert adapter is adapter_named(name)
-    assert isinstance(load_dialects().dialects[name], RowDialect)
+    assert isinstance(load_simulators().dialects[name], CompatibleSimulator)
     assert pickle.loads(pickle.dumps(adapter)) == adapter  # noqa: S301  # our own bytes
     assert isinstance(adapter.auth, Bearer | HeaderKey | NoAuth)
 
 
 def test_what_is_no_row_is_no_attribute() -> None:
-    from providers.adapters import rows
-    from providers.simulator import rows as dialects
+    from providers.compatible import adapter as rows
+    from providers.compatible import simulator as dialects
 
     for module in (rows, dialects):
         with pytest.raises(AttributeError, match="there is no row 'nobody'"):
             module.nobody  # noqa: B018
-    with pytest.raises(RowError):
+    with pytest.raises(DialectError):
         adapter_named("territories")
 
 
@@ -601,7 +602,7 @@ def test_a_model_that_takes_no_tools_while_it_thinks_does_not_think_about_them(e
     facts = target(adapter, "gpt-5.6-luna").facts
     asked = replace(TOOLS, reasoning_effort=effort)
     assert sent("azure", "gpt-5.6-luna", asked)["reasoning_effort"] == "none"
-    dropped = fit(needs_of(asked), adapter.capabilities, facts).unsupported
+    dropped = match_capabilities(requirements_of(asked), adapter.capabilities, facts).unsupported
     assert dropped == ({"reasoning_effort"} if effort == "high" else frozenset())
     assert sent("azure", "gpt-5.6-luna", replace(ASK, reasoning_effort="high"))["reasoning_effort"] == "high"
     assert "reasoning_effort" not in sent("azure", "my-gpt", TOOLS)
@@ -644,7 +645,7 @@ def test_a_limit_goes_by_one_field_and_stream_options_only_where_they_are_known(
 @pytest.mark.parametrize("provider", ["moonshot", "zhipu", "siliconflow", "minimax", "ark", "tokenhub", "huawei"])
 def test_a_refused_key_may_belong_to_the_other_site(provider: str) -> None:
     adapter = adapter_named(provider)
-    failure = adapter.classify_error(load_dialects().dialects[provider].write_error(FailureKind.CREDENTIALS, 401))
+    failure = adapter.classify_error(load_simulators().dialects[provider].write_error(FailureKind.CREDENTIALS, 401))
     assert failure.kind is FailureKind.CREDENTIALS
     assert failure.detail.startswith("this key may belong to another site (")
     assert all(site in failure.detail for site in adapter.sites)

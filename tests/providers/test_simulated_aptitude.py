@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, UserMessage
-from providers.simulator.aptitude import Aptitude, Lesson, Reply
-from providers.simulator.gate import Capacity, Gate
+from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
+from providers.testkit.capacity import Capacity, Gate
 
 RIGHT, WRONG = Reply("right, of course"), Reply("wrong")
 
@@ -18,7 +18,7 @@ def asked(question: str, **given: object) -> ChatCompletion:
     lessons = {f"q{number}": Lesson(RIGHT, WRONG, 0.8) for number in range(1000)}
     lessons["tool"] = Lesson(Reply("", (ToolCall("c", "f", "{}"),)), WRONG)
     request = ChatRequest("m", (UserMessage("before"), UserMessage(question)), **given)  # type: ignore[arg-type]
-    return Aptitude(lessons, seed=5).taught(request, plain)
+    return AnswerQuality(lessons, seed=5).taught(request, plain)
 
 
 def test_the_share_of_right_answers_is_the_one_that_was_set_and_the_same_each_time() -> None:
@@ -30,7 +30,7 @@ def test_the_share_of_right_answers_is_the_one_that_was_set_and_the_same_each_ti
 
 def test_two_seeds_know_different_things() -> None:
     lessons = {f"q{number}": Lesson(RIGHT, WRONG, 0.5) for number in range(100)}
-    one, other = Aptitude(lessons, 1), Aptitude(lessons, 2)
+    one, other = AnswerQuality(lessons, 1), AnswerQuality(lessons, 2)
     assert [one.reply_to(q) for q in lessons] != [other.reply_to(q) for q in lessons]
     assert one.reply_to("unknown") is None
 

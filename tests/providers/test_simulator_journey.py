@@ -21,11 +21,11 @@ from providers.chat import (
     text_of,
 )
 from providers.conformance.subject import Subject, subjects_of
-from providers.exchange import AnswerReader
-from providers.folding import fold
+from providers.reading.folding import fold
+from providers.reading.response_reader import AnswerReader
 from providers.registry import load_registry
-from providers.simulator import Scenario, SimulatorServer, load_dialects
-from providers.simulator.scenario import HttpError
+from providers.testkit import Scenario, SimulatorServer, load_simulators
+from providers.testkit.scenario import HttpError
 from providers.wire import WireResponse
 
 CITY = {
@@ -37,7 +37,9 @@ CITY = {
 WEATHER = Tool("get_weather", "The weather in a city.", CITY)
 SUBJECTS = {
     name: [
-        one for one in subjects_of(adapter, load_dialects().dialects[name]) if {"tools", "json_schema"} <= one.features
+        one
+        for one in subjects_of(adapter, load_simulators().dialects[name])
+        if {"tools", "json_schema"} <= one.features
     ]
     for name, adapter in load_registry().adapters.items()
 }

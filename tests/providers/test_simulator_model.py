@@ -27,9 +27,9 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.simulator import respond
-from providers.simulator.pieces import cut, cut_in_two
-from providers.simulator.schema_instance import instance_of
+from providers.testkit import respond
+from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.testkit.schema_instance import instance_of
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER, CLOCK = Tool("get_weather", "Weather", CITY), Tool("get_time")

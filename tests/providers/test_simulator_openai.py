@@ -9,8 +9,8 @@ import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, UserMessage
 from providers.failures import FailureKind
-from providers.simulator import IncomingRequest, Refused
-from providers.simulator.openai import DIALECT
+from providers.testkit import IncomingRequest, Refused
+from providers.vendors.openai.simulator import SIMULATOR
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
@@ -25,7 +25,7 @@ def incoming(body: object, **changes: object) -> IncomingRequest:
 
 def refusal(body: object, **changes: object) -> tuple[int, dict[str, object]]:
     with pytest.raises(Refused) as raised:
-        DIALECT.read_request(incoming(body, **changes))
+        SIMULATOR.read_request(incoming(body, **changes))
     response = raised.value.response
     error = json.loads(response.body)["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -38,7 +38,7 @@ def ask(model: str = "gpt-4o", **fields: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/a/b/c/chat/completions"])
 def test_any_prefix_of_the_path_will_do(path: str) -> None:
-    request = DIALECT.read_request(incoming(ask(), path=path))
+    request = SIMULATOR.read_request(incoming(ask(), path=path))
     assert request == ChatRequest("gpt-4o", (UserMessage("Hi"),))
 
 
@@ -128,20 +128,20 @@ def test_models_that_reason_take_no_sampling(model: str) -> None:
         status, error = refusal(ask(model, **{name: value}))
         assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", name)
     assert refusal(ask(model, temperature=0.2))[1]["code"] == "unsupported_value"
-    read = DIALECT.read_request(incoming(ask(model, temperature=1, top_p=1, max_completion_tokens=5)))
+    read = SIMULATOR.read_request(incoming(ask(model, temperature=1, top_p=1, max_completion_tokens=5)))
     assert (read.temperature, read.max_tokens) == (1, 5)
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "gpt-4o-2024-08-06", "some-model", "gpt-oss-120b"])
 def test_other_models_do(model: str) -> None:
-    read = DIALECT.read_request(incoming(ask(model, temperature=0.2, max_tokens=5, stop="x", logprobs=True)))
+    read = SIMULATOR.read_request(incoming(ask(model, temperature=0.2, max_tokens=5, stop="x", logprobs=True)))
     assert (read.temperature, read.max_tokens, read.stop) == (0.2, 5, ("x",))
 
 
 def test_what_each_family_is_particular_about() -> None:
     assert refusal(ask("o3", stop="x"))[1]["param"] == "stop"
     assert refusal(ask("gpt-5", stop="x"))[1]["param"] == "stop"
-    assert DIALECT.read_request(incoming(ask("gpt-5.1", stop="x"))).stop == ("x",)
+    assert SIMULATOR.read_request(incoming(ask("gpt-5.1", stop="x"))).stop == ("x",)
     for model, effort in (
         ("gpt-5", "none"),
         ("gpt-5.1", "xhigh"),
@@ -153,11 +153,11 @@ def test_what_each_family_is_particular_about() -> None:
     for model in ("gpt-5.6-terra", "gpt-6", "gpt-6.1-sol"):
         for effort in ({}, {"reasoning_effort": "low"}):
             assert refusal(ask(model, tools=[WEATHER], **effort))[1]["param"] == "reasoning_effort"
-        assert DIALECT.read_request(incoming(ask(model, tools=[WEATHER], reasoning_effort="none"))).tools
-        assert DIALECT.read_request(incoming(ask(model, reasoning_effort="high"))).reasoning_effort == "high"
+        assert SIMULATOR.read_request(incoming(ask(model, tools=[WEATHER], reasoning_effort="none"))).tools
+        assert SIMULATOR.read_request(incoming(ask(model, reasoning_effort="high"))).reasoning_effort == "high"
     assert refusal(ask("gpt-5.4", tools=[WEATHER], reasoning_effort="low"))[1]["param"] == "reasoning_effort"
-    assert DIALECT.read_request(incoming(ask("gpt-5.4", tools=[WEATHER]))).tools
-    assert DIALECT.read_request(incoming(ask("gpt-5", tools=[WEATHER], reasoning_effort="low"))).tools
+    assert SIMULATOR.read_request(incoming(ask("gpt-5.4", tools=[WEATHER]))).tools
+    assert SIMULATOR.read_request(incoming(ask("gpt-5", tools=[WEATHER], reasoning_effort="low"))).tools
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def chunks(events: tuple[bytes, ...]) -> list[dict[str, object]]:
 
 
 def test_a_stream_is_laid_out_as_the_vendor_s() -> None:
-    first, *middle, last, usage = chunks(DIALECT.write_stream(ANSWER, STREAM))
+    first, *middle, last, usage = chunks(SIMULATOR.write_stream(ANSWER, STREAM))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}  # type: ignore[index]
     for chunk in (first, *middle, last):
         assert (chunk["id"], chunk["created"], chunk["object"]) == ("chatcmpl-1", 17, "chat.completion.chunk")
@@ -194,37 +194,37 @@ def test_a_stream_is_laid_out_as_the_vendor_s() -> None:
 
 
 def test_usage_is_streamed_only_where_asked_for() -> None:
-    events = DIALECT.write_stream(ANSWER, replace(STREAM, include_usage=False))
+    events = SIMULATOR.write_stream(ANSWER, replace(STREAM, include_usage=False))
     assert all("usage" not in chunk for chunk in chunks(events))
 
 
 def test_the_vendor_s_own_models_never_show_what_they_think() -> None:
-    assert b"reasoning_content" not in DIALECT.write_answer(ANSWER, STREAM).body
-    assert b"reasoning_content" not in b"".join(DIALECT.write_stream(ANSWER, STREAM))
+    assert b"reasoning_content" not in SIMULATOR.write_answer(ANSWER, STREAM).body
+    assert b"reasoning_content" not in b"".join(SIMULATOR.write_stream(ANSWER, STREAM))
     other = replace(ANSWER, model="deepseek-v4")
-    assert b'"reasoning_content":"Hm"' in DIALECT.write_answer(other, STREAM).body
-    assert b'"reasoning_content":"Hm"' in b"".join(DIALECT.write_stream(other, STREAM))
+    assert b'"reasoning_content":"Hm"' in SIMULATOR.write_answer(other, STREAM).body
+    assert b'"reasoning_content":"Hm"' in b"".join(SIMULATOR.write_stream(other, STREAM))
 
 
 def test_a_refusal_and_log_probabilities_are_streamed() -> None:
     refused = replace(ANSWER, choices=(Choice(AssistantMessage("", refusal="I can't do that"), "stop"),))
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(DIALECT.write_stream(refused, STREAM))[1:-2]]  # type: ignore[index]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(SIMULATOR.write_stream(refused, STREAM))[1:-2]]  # type: ignore[index]
     assert "".join(delta["refusal"] for delta in deltas) == "I can't do that"
     scored = replace(ANSWER, choices=(Choice(AssistantMessage("Oslo"), "stop", logprobs={"content": [1]}),))
-    assert chunks(DIALECT.write_stream(scored, STREAM))[1]["choices"][0]["logprobs"] == {"content": [1]}  # type: ignore[index]
+    assert chunks(SIMULATOR.write_stream(scored, STREAM))[1]["choices"][0]["logprobs"] == {"content": [1]}  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
     ("wait_s", "header"), [(7, ("retry-after", "7")), (0.25, ("retry-after-ms", "250")), (None, None)]
 )
 def test_an_error_names_its_wait(wait_s: float | None, header: tuple[str, str] | None) -> None:
-    response = DIALECT.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
+    response = SIMULATOR.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
     assert [item for item in response.headers.items() if item[0].startswith("retry")] == ([header] if header else [])
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
 def test_every_kind_has_an_error(kind: FailureKind) -> None:
-    error = json.loads(DIALECT.write_error(kind, 400).body)["error"]
-    event = json.loads(DIALECT.write_error_event(kind).removeprefix(b"data: "))["error"]
+    error = json.loads(SIMULATOR.write_error(kind, 400).body)["error"]
+    event = json.loads(SIMULATOR.write_error_event(kind).removeprefix(b"data: "))["error"]
     assert error == event
     assert error["type"]

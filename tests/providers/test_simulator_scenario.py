@@ -8,10 +8,9 @@ import pytest
 
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import FailureKind
-from providers.simulator import Scenario, ScenarioError, parse_fault, respond
-from providers.simulator.fault_words import FAULT_WORDS
-from providers.simulator.openai import DIALECT
-from providers.simulator.scenario import (
+from providers.testkit import Scenario, ScenarioError, parse_fault, respond
+from providers.testkit.scenario import (
+    FAULT_WORDS,
     Cut,
     DuplicateFinish,
     Empty,
@@ -28,14 +27,15 @@ from providers.simulator.scenario import (
     Stall,
     Truncated,
 )
-from providers.simulator.staging import Break, Head, Send, Step, Wait, stage
+from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage
+from providers.vendors.openai.simulator import SIMULATOR
 
 REQUEST = ChatRequest("gpt-4o", (UserMessage("Hi"),), stream=True, include_usage=True)
 
 
 def staged(fault: Fault | None, *, stream: bool = True, scenario: Scenario | None = None) -> list[Step]:
     request = REQUEST if stream else ChatRequest("gpt-4o", (UserMessage("Hi"),))
-    return list(stage(DIALECT, request, respond(request, "p"), scenario or Scenario(), fault))
+    return list(stage(SIMULATOR, request, respond(request, "p"), scenario or Scenario(), fault))
 
 
 def body(steps: list[Step]) -> bytes:
@@ -191,7 +191,7 @@ def test_faults_before_the_answer(stream: bool) -> None:
 def test_every_kind_of_failure_can_be_had(kind: FailureKind) -> None:
     assert json.loads(body(staged(HttpError(400, kind=kind))))["error"]["message"]
     assert b"error" in body(staged(ErrorEvent(kind), stream=False))
-    assert events(staged(ErrorEvent(kind))) == [DIALECT.write_error_event(kind)]
+    assert events(staged(ErrorEvent(kind))) == [SIMULATOR.write_error_event(kind)]
 
 
 @pytest.mark.parametrize("fault", [Reset(2), Cut(2), Stall(2)])

@@ -14,11 +14,9 @@ import openai
 import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice
-from providers.simulator import Dialect, IncomingRequest, Scenario, SimulatorServer, SimulatorThread, load_dialects
-from providers.simulator.app import SimulatorApp
-from providers.simulator.openai import DIALECT
-from providers.simulator.registry import check_dialect
-from providers.simulator.scenario import (
+from providers.testkit import IncomingRequest, Scenario, Simulator, SimulatorServer, SimulatorThread, load_simulators
+from providers.testkit.app import SimulatorApp
+from providers.testkit.scenario import (
     Cut,
     Empty,
     ErrorEvent,
@@ -31,6 +29,8 @@ from providers.simulator.scenario import (
     Stall,
     Truncated,
 )
+from providers.testkit.simulator import check_simulator
+from providers.vendors.openai.simulator import SIMULATOR
 
 DEADLINE_S = 60.0
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -40,7 +40,7 @@ KEY = {"authorization": "Bearer sk-1"}
 
 @pytest.fixture
 async def server() -> AsyncIterator[SimulatorServer]:
-    async with SimulatorServer(DIALECT, "Testland") as started:
+    async with SimulatorServer(SIMULATOR, "Testland") as started:
         yield started
 
 
@@ -95,7 +95,7 @@ async def test_remembers_what_it_was_asked(client: httpx.AsyncClient, server: Si
 
 
 async def test_what_is_remembered_is_bounded() -> None:
-    app = SimulatorApp(DIALECT, "p")
+    app = SimulatorApp(SIMULATOR, "p")
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://p", headers=KEY) as client:
         for _ in range(1001):
@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_within_its_request_is_noticed(server: Simula
 @pytest.mark.parametrize("fault", [Silent(), Stall(0), Slow(3600)])
 async def test_closing_waits_for_nothing(fault: Fault) -> None:
     async with httpx.AsyncClient(headers=KEY, trust_env=False, timeout=DEADLINE_S) as client:
-        async with SimulatorServer(DIALECT, "p", Scenario(faults=((fault, 1.0),))) as server:
+        async with SimulatorServer(SIMULATOR, "p", Scenario(faults=((fault, 1.0),))) as server:
             waiting = asyncio.ensure_future(client.post(f"{server.origin}/v1/chat/completions", json=STREAM))
             await until(lambda: server.received == 1)
             began = time.perf_counter()
@@ -222,18 +222,18 @@ async def test_latency_is_real(client: httpx.AsyncClient, server: SimulatorServe
 async def test_two_servers_on_one_port_are_refused(server: SimulatorServer) -> None:
     port = int(server.origin.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):
-        await SimulatorServer(DIALECT, "p", port=port).start()
+        await SimulatorServer(SIMULATOR, "p", port=port).start()
 
 
 async def test_has_no_origin_before_it_starts() -> None:
-    server = SimulatorServer(DIALECT, "p")
+    server = SimulatorServer(SIMULATOR, "p")
     with pytest.raises(RuntimeError, match="async with"):
         _ = server.origin
     await server.close()
 
 
 async def test_in_process_a_break_is_an_exception() -> None:
-    app = SimulatorApp(DIALECT, "p", Scenario(script=(Reset(),)), now=lambda: 17.5)
+    app = SimulatorApp(SIMULATOR, "p", Scenario(script=(Reset(),)), now=lambda: 17.5)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://p", headers=KEY) as client:
         with pytest.raises(ConnectionResetError):
@@ -268,7 +268,7 @@ async def test_the_vendor_s_own_sdk_is_content(server: SimulatorServer) -> None:
 
 
 def test_simulators_in_a_thread() -> None:
-    servers = {name: SimulatorServer(DIALECT, name) for name in ("eu", "us")}
+    servers = {name: SimulatorServer(SIMULATOR, name) for name in ("eu", "us")}
     with SimulatorThread(servers) as thread:
         origins = {thread[name].origin for name in servers}
         assert len(origins) == 2
@@ -279,17 +279,17 @@ def test_simulators_in_a_thread() -> None:
 
 
 def test_a_thread_whose_port_is_taken_says_so() -> None:
-    with SimulatorThread({"a": SimulatorServer(DIALECT, "a")}) as thread:
+    with SimulatorThread({"a": SimulatorServer(SIMULATOR, "a")}) as thread:
         port = int(thread["a"].origin.rpartition(":")[2])
-        second = SimulatorThread({"b": SimulatorServer(DIALECT, "b", port=port)})
+        second = SimulatorThread({"b": SimulatorServer(SIMULATOR, "b", port=port)})
         with pytest.raises(OSError, match="in use"), second:
             pass
 
 
 def test_the_registered_dialects_are_dialects() -> None:
-    dialects = load_dialects()
+    dialects = load_simulators()
     assert dialects.broken == {}
-    assert dialects.dialects["openai-compatible"] is DIALECT
+    assert dialects.dialects["openai-compatible"] is SIMULATOR
 
 
 def test_a_stranger_s_dialect_is_looked_at() -> None:
@@ -298,9 +298,9 @@ def test_a_stranger_s_dialect_is_looked_at() -> None:
 
         def read_request(self, incoming: IncomingRequest) -> None: ...
 
-    dialect: Dialect = replace(DIALECT, name="other")
-    assert check_dialect(dialect) is dialect
+    dialect: Simulator = replace(SIMULATOR, name="other")
+    assert check_simulator(dialect) is dialect
     with pytest.raises(TypeError, match="lacks write_answer, write_stream, write_error, write_error_event"):
-        check_dialect(Half())
+        check_simulator(Half())
     with pytest.raises(TypeError, match="lacks name"):
-        check_dialect(object())
+        check_simulator(object())

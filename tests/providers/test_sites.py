@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.catalogue import read
-from providers.needs import FEATURES, PARAMETERS, moves_data
+from providers.catalogue.sites import load_sites, sites_of
+from providers.matching.requirements import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
-from providers.sites import OriginError, Residency, Scope, Site, load_sites, parse_origin, sites_of
+from providers.sites import OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, parse_places
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples

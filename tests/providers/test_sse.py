@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.sse import ServerSentEvent, SseComment, SseItem, SseParser
+from providers.reading.sse import ServerSentEvent, SseComment, SseItem, SseParser
 from tests.kit.chat_strategies import unhurried
 
 NEWLINES = ("\n", "\r\n", "\r")

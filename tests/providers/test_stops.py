@@ -12,9 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.adapters.hunyuan import ADAPTER as NATIVE
-from providers.adapters.openai import ADAPTER as OPENAI
-from providers.adapters.rows import adapter_named
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
     ChoiceFinish,
@@ -28,11 +25,14 @@ from providers.chat import (
     TextRun,
     ToolCallDelta,
 )
-from providers.exchange import AnswerReader, read_answer
+from providers.compatible.adapter import adapter_named
 from providers.failures import Failure, FailureKind
-from providers.folding import fold
-from providers.stops import StopTrimmer, stops_left_in
-from providers.streaming import TextReader
+from providers.reading.event_stream import TextReader
+from providers.reading.folding import fold
+from providers.reading.response_reader import AnswerReader, read_answer
+from providers.reading.stop_sequences import StopTrimmer, stops_left_in
+from providers.vendors.hunyuan.adapter import ADAPTER as NATIVE
+from providers.vendors.openai.adapter import ADAPTER as OPENAI
 from providers.wire import WireResponse
 
 TARGET = Target("m", "/v1", ModelFacts())

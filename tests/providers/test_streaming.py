@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers import streaming
-from providers.assembly import Assembler
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.failures import Failure, FailureKind
-from providers.streaming import EventStreamParser
+from providers.reading import event_stream
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.stream_assembler import Assembler
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
@@ -180,7 +180,7 @@ def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], plac
 @pytest.mark.parametrize("line", [b":\n", b":\n\n", b"data:\n\n", b"ab\n", b"\n"])
 def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole body may be fed at once, and a small compressed one can stand for a very large one."""
-    monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 4096)
+    monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 4096)
     data = line * (100_000 // len(line))
     parser = EventStreamParser(Assembler("m"), lambda chunk, event: None)
     gc.collect()
@@ -197,7 +197,7 @@ def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, mo
 def test_a_large_piece_means_what_it_means_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (SAID + b": c\n\n" + ENDED + DONE, SAID * 2 + b'data: {"error":1}\n\n' + SAID):
         whole, apart = Heard(), Heard()
-        monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 5)
+        monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5)
         events = [*whole.parser.feed(data), *whole.parser.close()]
-        monkeypatch.setattr(streaming, "_MOST_AT_ONCE", 5000)
+        monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5000)
         assert events == [*apart.parser.feed(data), *apart.parser.close()]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.catalogue import territory_data
 from providers.territories import (
     ANYWHERE,
     NOWHERE,
@@ -18,6 +17,7 @@ from providers.territories import (
     parent,
     parse_places,
     parse_territory,
+    territory_data,
     territory_name,
 )
 from tests.kit.chat_strategies import unhurried

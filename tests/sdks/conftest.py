@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from providers.simulator.registry import load_dialects
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorServer, SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.simulator import load_simulators
 
 
 class Simulated:
@@ -22,7 +22,7 @@ class Simulated:
 
     def __getitem__(self, provider: str) -> SimulatorServer:
         if provider not in self._threads:
-            server = SimulatorServer(load_dialects().dialects[provider], provider)
+            server = SimulatorServer(load_simulators().dialects[provider], provider)
             self._threads[provider] = SimulatorThread({"it": server})
             self._threads[provider].__enter__()
         return self._threads[provider]["it"]

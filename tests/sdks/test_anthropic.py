@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from providers.simulator import Scenario, SimulatorServer, SimulatorThread, parse_fault
-from providers.simulator.anthropic import DIALECT
+from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
+from providers.vendors.anthropic.simulator import SIMULATOR
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ WEATHER: Any = {
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"anthropic": SimulatorServer(DIALECT, "Claude at global")}) as thread:
+    with SimulatorThread({"anthropic": SimulatorServer(SIMULATOR, "Claude at global")}) as thread:
         yield thread["anthropic"]
 
 

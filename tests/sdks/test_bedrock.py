@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from providers.simulator import Scenario, SimulatorServer, SimulatorThread, parse_fault
-from providers.simulator.bedrock import DIALECT
+from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
+from providers.vendors.bedrock.simulator import SIMULATOR
 
 botocore = pytest.importorskip("botocore.session")
 from botocore.config import Config  # noqa: E402
@@ -28,7 +28,7 @@ HELLO: Any = {"role": "user", "content": [{"text": "Hello!"}]}
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"bedrock": SimulatorServer(DIALECT, "Claude at eu-central-1")}) as thread:
+    with SimulatorThread({"bedrock": SimulatorServer(SIMULATOR, "Claude at eu-central-1")}) as thread:
         yield thread["bedrock"]
 
 

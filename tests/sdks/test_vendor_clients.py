@@ -9,7 +9,7 @@ import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.failures import FailureKind
-from providers.simulator.scenario import ErrorEvent, HttpError, Scenario
+from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
 from tests.sdks.conftest import Simulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from providers.simulator import Scenario, SimulatorServer, SimulatorThread, parse_fault
-from providers.simulator.gemini import VERTEX
+from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
+from providers.vendors.gemini.simulator import VERTEX
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import assert_type
 
 from providers.adapter import Adapter, Capabilities, KnowsModels, StreamParser, Target
-from providers.assembly import Assembler
 from providers.auth import AuthScheme, Bearer, HeaderKey, Secret, apply
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
@@ -35,12 +34,13 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.classify import by_status, error_object, failure
 from providers.client import Client
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.reading.error_classification import by_status, error_object, failure
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.stream_assembler import Assembler
 from providers.registry import check_adapter
 from providers.sites import Availability, Residency, Site
-from providers.streaming import EventStreamParser
 from providers.territories import parse_places
 from providers.wire import WireRequest, WireResponse
 

@@ -32,10 +32,10 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.codec import encode_completion
-from providers.codec.answer import OUTWARD_FINISH, encode_usage
-from providers.codec.call_ids import join_call_id
+from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
+from providers.openai_json import encode_completion
+from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
 
 DONE = b"data: [DONE]\n\n"
 

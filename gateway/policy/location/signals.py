@@ -18,8 +18,7 @@ from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.location import Evidence, LocationProblem, Reports
 from gateway.model.location_rules import Edge, LocationRules, SignalName
 from gateway.policy.location.subdivisions import code_of, is_as_strict, is_split, region_in, with_part
-from providers.catalogue import territory_data
-from providers.territories import Places, TerritoryError, parse_territory
+from providers.territories import Places, TerritoryError, parse_territory, territory_data
 
 _SHOWN_CHARACTERS = 40
 _SPACE = b" \t"

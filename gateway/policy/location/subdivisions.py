@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.location import Evidence
-from providers.catalogue import territory_data
-from providers.territories import TerritoryError, parent
+from providers.territories import TerritoryError, parent, territory_data
 
 
 def code_of(word: str) -> str:

@@ -29,8 +29,8 @@ from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
 from providers.chat import UserMessage
-from providers.codec import decode_request
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.openai_json import decode_request
 from tests.kit.chat_strategies import json_values
 
 LONG_S = 30.0

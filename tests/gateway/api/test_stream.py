@@ -34,10 +34,10 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.codec.answer import OUTWARD_FINISH
-from providers.codec.call_ids import split_call_id
 from providers.failures import Failure, FailureKind
-from providers.folding import unfold
+from providers.formats.reasoning_state import split_call_id
+from providers.openai_json.encode_answer import OUTWARD_FINISH
+from providers.reading.folding import unfold
 from tests.kit.chat_http import events_in
 from tests.kit.chat_strategies import completions, texts, unhurried
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.provider_pages import providers_page
 from providers.adapter import Adapter, TakesHeaders
-from providers.needs import FEATURES, PARAMETERS
+from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.registry import load_registry
 
 PAGE = Path(__file__).parents[3] / "docs" / "providers.md"

@@ -19,7 +19,7 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
-from providers.pricing import Rates
+from providers.catalogue.prices import Rates
 from providers.registry import load_registry
 from tests.kit.catalogue_files import CONFIG, load
 from tests.kit.config_cases import ENVIRON

@@ -14,13 +14,13 @@ from gateway.model.config_version import BreakerRule, Cell, ClientLimitRule, Con
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 from providers.adapter import Adapter, Capabilities
-from providers.adapters.openai import OpenAIAdapter
 from providers.auth import Bearer, Secret
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.needs import PARAMETERS
+from providers.matching.requirements import PARAMETERS
 from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
+from providers.vendors.openai.adapter import OpenAIAdapter
 from tests.kit.config_cases import SOUND, compiled, more, problems_of, rejected, sections
 
 

@@ -27,7 +27,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
 from providers.registry import load_registry
 from tests.kit.config_cases import marked, sections
 from tests.kit.config_mistakes import SHAPES
@@ -98,7 +98,7 @@ def answers(table: ConfigVersion, territory: str) -> str | None:
     refusal = refuse_location(table, location)
     if refusal is not None:
         return f"({location.region.name})" if refusal.home and location.region else None
-    outcome = decide(table, table.assistants["assistant"], location, needs_of(QUESTION), {}, 0.0).outcome
+    outcome = decide(table, table.assistants["assistant"], location, requirements_of(QUESTION), {}, 0.0).outcome
     return " ".join(step.deployment.name for step in outcome.steps) if isinstance(outcome, Plan) else None
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.config.problems import dotted
-from providers.adapters.rows import adapter_of
 from providers.auth import Secret
+from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON, compiled, more, rejected, sections
 

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.model.deployment import Deployment
 from providers.chat import AssistantMessage, ChatRequest, NamedTool, Tool, ToolCall, ToolMessage, UserMessage
-from providers.fitting import fit
-from providers.needs import needs_of
+from providers.matching.capability_matching import match_capabilities
+from providers.matching.requirements import requirements_of
 from tests.kit.catalogue_files import load
 from tests.kit.config_cases import compiled, more, sections
 
@@ -31,7 +31,7 @@ def deployment(text: str) -> Deployment:
 
 def sent(x: Deployment, request: ChatRequest) -> Any:
     """The body of a request that fits the deployment."""
-    found = fit(needs_of(request), x.capabilities, x.target.facts)
+    found = match_capabilities(requirements_of(request), x.capabilities, x.target.facts)
     assert (found.missing, found.unsupported) == (frozenset(), frozenset())
     return json.loads(x.adapter.build_request(request, x.target).body)
 

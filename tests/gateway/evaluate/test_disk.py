@@ -11,8 +11,8 @@ import pytest
 from gateway.cli import main
 from gateway.evaluate import run_store
 from gateway.state.database import open_database
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.evaluation_candidates import config_of, servers, suite_in
 
 SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"

@@ -20,8 +20,8 @@ from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
-from providers.simulator.aptitude import Aptitude, Lesson, Reply
-from providers.simulator.scenario import Scenario
+from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
+from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in, table_for
 
 RUBRIC = Item("r/1", "g", "en", "Greet me.", JudgeCheck("polite"))
@@ -215,8 +215,8 @@ async def test_a_real_judge_is_asked_through_the_fence_as_well(tmp_path: Path) -
     suite = suite_in(tmp_path, text, items=8)
     lessons = {item.prompt: Lesson(Reply("1"), Reply("2"), 0.5) for item in suite.performance}
     scenarios = {
-        "one": Scenario(aptitude=Aptitude(lessons, 1)),
-        "two": Scenario(aptitude=Aptitude(lessons, 2)),
+        "one": Scenario(aptitude=AnswerQuality(lessons, 1)),
+        "two": Scenario(aptitude=AnswerQuality(lessons, 2)),
         "judge": Scenario(text='{"better": "A"}'),
     }
     with servers(scenarios) as thread:

@@ -14,8 +14,8 @@ from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.evaluation_candidates import servers, suite_in, table_for
 
 LOAD = "scalability: {rates: [40, 80], step: 500ms, recovery: 500ms, prompt: hi}\n"

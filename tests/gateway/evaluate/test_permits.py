@@ -18,12 +18,12 @@ from gateway.model.location import Location
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.needs import Needs
-from providers.simulator.scenario import Scenario
+from providers.matching.requirements import Requirements
+from providers.testkit.scenario import Scenario
 from tests.kit.configs import table_of
 from tests.kit.evaluation_candidates import config_of, servers, table_for
 
-NOTHING = Needs(frozenset(), frozenset(), frozenset())
+NOTHING = Requirements(frozenset(), frozenset(), frozenset())
 NOW_S = 1_790_000_000.0
 HOME, ABROAD = "http://127.0.0.1:9001", "http://127.0.0.1:9002"
 TABLE = table_for({"home": HOME, "abroad": ABROAD}, stores={"abroad": "US"})
@@ -36,7 +36,7 @@ def expired(deployment: Deployment) -> Deployment:
     )
 
 
-def outcome(table: ConfigVersion, deployment: Deployment | None, needs: Needs = NOTHING):
+def outcome(table: ConfigVersion, deployment: Deployment | None, needs: Requirements = NOTHING):
     place = Location(table.regions["cn"], None, "evaluation", ())
     return decide(table, table.assistants["assistant"], place, needs, {}, NOW_S, evaluating=deployment)
 
@@ -90,7 +90,7 @@ def test_what_a_site_requires_is_never_waived() -> None:
 
 
 def test_a_field_that_keeps_data_is_stopped_as_for_traffic() -> None:
-    keeps = Needs(frozenset(), frozenset({"store"}), frozenset({"store"}))
+    keeps = Requirements(frozenset(), frozenset({"store"}), frozenset({"store"}))
     found = outcome(TABLE, TABLE.deployments["home"], keeps)
     assert [item.reason for item in found.considered] == [SkipReason.MOVES_DATA]
 
@@ -112,7 +112,7 @@ async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
 
 
 async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> None:
-    from providers.simulator.scenario import HttpError
+    from providers.testkit.scenario import HttpError
 
     with servers({"home": Scenario(script=(HttpError(503), HttpError(503, retry_after_s=0.01)))}) as thread:
         table = table_for({"home": thread["home"].origin})

@@ -11,7 +11,7 @@ from gateway.evaluate.estimate import unpriced, with_known_prices
 from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
-from providers.pricing import Price, Rates
+from providers.catalogue.prices import Price, Rates
 from tests.kit.configs import WORLD, table_of
 
 CANDIDATES = table_of(WORLD).deployments

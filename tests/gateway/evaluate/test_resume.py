@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.simulator.scenario import Scenario
-from providers.simulator.server import SimulatorThread
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
 from tests.kit.evaluation_candidates import config_of, servers, suite_in
 
 ITEMS, CONCURRENT, LIMIT_S = 300, 4, 240

@@ -24,8 +24,8 @@ from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Concurrency
 from providers.chat import ChatRequest, Usage, UserMessage
 from providers.failures import FailureKind
-from providers.simulator.gate import Capacity
-from providers.simulator.scenario import Scenario
+from providers.testkit.capacity import Capacity
+from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, table_for
 
 REQUEST = ChatRequest("assistant", (UserMessage("?"),), stream=True, include_usage=True)

@@ -11,7 +11,7 @@ from gateway.cli import main
 from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_scores import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
-from providers.simulator.scenario import HttpError, Scenario
+from providers.testkit.scenario import HttpError, Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
 from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, numbered, said
 

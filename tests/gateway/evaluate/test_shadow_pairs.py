@@ -14,7 +14,7 @@ from gateway.evaluate.judge import MOST_QUOTED, pair_axis
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.shadow_scores import BESIDE, ask_of_pairs, judged_pairs, pair_in_words, questions_of_pairs
 from gateway.model.shadow import ShadowRecord
-from providers.simulator.scenario import Scenario
+from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
 from tests.kit.shadow_records import RECORDS, Place, numbered, said
 

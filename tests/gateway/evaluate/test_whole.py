@@ -18,8 +18,8 @@ import pytest
 
 from gateway.evaluate.suite import load_suite
 from gateway.evaluate.suite_schema import SimulatedSection
-from providers.simulator.aptitude import Aptitude, Lesson, Reply
-from providers.simulator.scenario import Scenario
+from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
+from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import ROOT, config_of, servers, suite_in
 
 pytestmark = pytest.mark.slow
@@ -174,7 +174,7 @@ def test_a_thousand_items_and_five_candidates_take_less_than_two_minutes_and_lit
     right = {item.prompt: Reply(item.right.text) for item in suite.performance if item.right is not None}
     lessons = {prompt: Lesson(reply, Reply("?"), 0.9) for prompt, reply in right.items()}
     names = [f"c{number}" for number in range(5)]
-    with servers({name: Scenario(aptitude=Aptitude(lessons, seed)) for seed, name in enumerate(names)}) as thread:
+    with servers({name: Scenario(aptitude=AnswerQuality(lessons, seed)) for seed, name in enumerate(names)}) as thread:
         (tmp_path / "gateway.yaml").write_text(config_of({name: thread[name].origin for name in names}))
         arguments = ["--config", str(tmp_path / "gateway.yaml"), "--suite", str(tmp_path / "suite.yaml")]
         began_at = time.monotonic()

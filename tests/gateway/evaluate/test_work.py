@@ -16,8 +16,8 @@ from gateway.execution.transport import PoolTransport
 from gateway.model.deployment import Deployment
 from providers.chat import ToolCall, Usage
 from providers.failures import Failure, FailureKind
-from providers.simulator.gate import Capacity
-from providers.simulator.scenario import Scenario
+from providers.testkit.capacity import Capacity
+from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, table_for
 
 KEY = {"suite": "x"}

@@ -20,7 +20,7 @@ from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
-from providers.needs import needs_of
+from providers.matching.requirements import requirements_of
 from tests.kit.configs import table_of
 from tests.kit.location_reports import reported
 
@@ -68,7 +68,9 @@ class Bench:
 
     def plan(self, request: ChatRequest) -> Plan:
         location = resolve(self.table, None, reported(EdgeReport(("DE",))))
-        outcome = decide(self.table, self.table.assistants["assistant"], location, needs_of(request), {}, 0.0).outcome
+        outcome = decide(
+            self.table, self.table.assistants["assistant"], location, requirements_of(request), {}, 0.0
+        ).outcome
         assert isinstance(outcome, Plan)
         return outcome
 

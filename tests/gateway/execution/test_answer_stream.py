@@ -13,12 +13,12 @@ from gateway.execution.deadline import Deadline, TimeLimit
 from gateway.execution.transport import PoolTransport, UpstreamResponse
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import Permit
-from providers.adapters.openai import COMPATIBLE
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta, UsageReport
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import expand
+from providers.reading.folding import expand
 from providers.registry import load_registry
 from providers.transport import Pool, Tap
+from providers.vendors.openai.adapter import COMPATIBLE
 from providers.wire import WireRequest
 from tests.kit.live_streams import DONE, HANGS, LONG_S, TARGET, WHOLE, Pieces, chunk, live, redact
 from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until

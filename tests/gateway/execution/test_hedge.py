@@ -468,7 +468,7 @@ async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
 
 def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: Bench) -> None:
     from gateway.policy.routing import decide
-    from providers.needs import Needs
+    from providers.matching.requirements import Requirements
 
     table = bench.table
     allowed = {name: replace(it, allowed_moves=frozenset({"store"})) for name, it in table.deployments.items()}
@@ -485,7 +485,7 @@ def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: B
         (frozenset({"store"}), True),
         (frozenset({"more.store"}), False),
     ):
-        needs = Needs(frozenset(), frozenset(), moving)
+        needs = Requirements(frozenset(), frozenset(), moving)
         plan = decide(table, assistant, location, needs, {}, 0.0).outcome
         assert isinstance(plan, Plan)
         assert plan.has_effects is has_effects

@@ -45,7 +45,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from providers.folding import expand
+from providers.reading.folding import expand
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench
 from tests.kit.configs import table_of
 

@@ -21,14 +21,17 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse
 from gateway.service.chat_service import AnswerStyle
 from providers.adapter import Adapter, StreamParser, Target
-from providers.adapters import anthropic, gemini, openai, rows
-from providers.adapters._openai_stream import RelayingParser
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import StreamEvent
-from providers.exchange import AnswerReader
+from providers.compatible import adapter as rows
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.folding import expand
+from providers.openai_json.stream_relay import RelayingParser
+from providers.reading.folding import expand
+from providers.reading.response_reader import AnswerReader
 from providers.transport import Tap
+from providers.vendors.anthropic import adapter as anthropic
+from providers.vendors.gemini import adapter as gemini
+from providers.vendors.openai import adapter as openai
 from providers.wire import WireResponse
 from tests.kit.chat_http import events_in
 from tests.kit.chat_strategies import unhurried

@@ -16,11 +16,11 @@ from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.policy.location.resolution import resolve
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
-from providers.needs import Needs
+from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported
 
-NOTHING = Needs(frozenset(), frozenset(), frozenset())
+NOTHING = Requirements(frozenset(), frozenset(), frozenset())
 
 
 def at(text: str) -> float:

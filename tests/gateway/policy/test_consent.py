@@ -29,12 +29,12 @@ from providers.chat import (
     Tool,
     UserMessage,
 )
-from providers.needs import Needs, needs_of
+from providers.matching.requirements import Requirements, requirements_of
 from tests.kit.configs import table_of
 from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
-NEEDS = Needs(NOTHING, NOTHING, NOTHING)
+NEEDS = Requirements(NOTHING, NOTHING, NOTHING)
 NOW = 1_800_000_000.0
 KEY = b"k" * 32
 REFUSE_EACH = "{mode: per_request, recipient: OpenAI}"
@@ -202,7 +202,7 @@ SAID = ConsentStatement(caller="me")
 def consenting(
     request: ChatRequest = REQUEST, said: ConsentStatement = SAID, key: bytes = KEY, now: float = NOW
 ) -> Consenting:
-    return Consenting(said, request, needs_of(request), key, now)
+    return Consenting(said, request, requirements_of(request), key, now)
 
 
 def token(deployment: str = "d0", **changes: Any) -> str:

@@ -42,7 +42,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.folding import expand, fold, unfold
+from providers.reading.folding import expand, fold, unfold
 
 CN = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")

@@ -17,11 +17,11 @@ from gateway.model.location import AddressReport, ClaimReport, EdgeReport, Locat
 from gateway.policy.location.resolution import location_inputs, location_key, resolve
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
-from providers.needs import Needs
+from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, WORLD, table_of
 from tests.kit.location_reports import reported
 
-NEEDS = Needs(frozenset(), frozenset(), frozenset())
+NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 TABLE = table_of(WORLD)
 BOUND, APP, NEW = "c" * 64, "a" * 64, "d" * 64
 
@@ -190,7 +190,7 @@ def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
         changes = f"{{regions: {{us: {{{boundary}}}}}, deployments: {{chatgpt-us: {{{identity}}}}}}}"
         return table_of(BASE.merge(changes, SECRETS))
 
-    old, now, needs = saying(before), saying(after), Needs(frozenset(), frozenset(words), frozenset())
+    old, now, needs = saying(before), saying(after), Requirements(frozenset(), frozenset(words), frozenset())
     location = resolve(old, None, reported(EdgeReport(("US",))))
     outcome = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
     assert isinstance(outcome, Plan)

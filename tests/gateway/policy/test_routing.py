@@ -15,7 +15,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refusal_text, refuse_location
 from gateway.policy.routing import decide, judge_alone
 from providers.chat import ChatRequest, UserMessage
-from providers.needs import FEATURES, Needs, needs_of
+from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.territories import parse_places
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import reported
@@ -23,12 +23,15 @@ from tests.kit.location_reports import reported
 NOTHING: frozenset[str] = frozenset()
 
 
-def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, ...] = ()) -> Needs:
-    return Needs(frozenset(features), frozenset(parameters) | frozenset(moving), frozenset(moving))
+def asked(*features: str, parameters: tuple[str, ...] = (), moving: tuple[str, ...] = ()) -> Requirements:
+    return Requirements(frozenset(features), frozenset(parameters) | frozenset(moving), frozenset(moving))
 
 
 def decision(
-    table: ConfigVersion, territory: str, needs: Needs | None = None, health: dict[str, Unavailable] | None = None
+    table: ConfigVersion,
+    territory: str,
+    needs: Requirements | None = None,
+    health: dict[str, Unavailable] | None = None,
 ) -> Decision:
     location = resolve(table, None, reported(EdgeReport((territory,))))
     return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
@@ -192,7 +195,7 @@ def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too(
         "passthrough": ["additionalModelRequestFields"],
     }
     table = table_of(BASE.merge({"deployments": {"chatgpt-us": through}}), {"AWS_KEY": "id:secret"})
-    found = decision(table, "US", needs_of(request))
+    found = decision(table, "US", requirements_of(request))
     assert isinstance(found.outcome, Refusal)
     assert found.considered[0].reason is SkipReason.MOVES_DATA
     assert f"`additionalModelRequestFields.{field}` connects the model to " in found.outcome.message

@@ -14,7 +14,7 @@ from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.disclosure import disclose
 from gateway.service.explain import NO_NEEDS, PlainRequest, explain
-from providers.needs import Needs
+from providers.matching.requirements import Requirements
 from tests.kit.configs import WORLD, table_of
 from tests.kit.location_reports import reported
 
@@ -142,7 +142,7 @@ def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     plan = decided(CANARY, BIRD).outcome
     assert isinstance(plan, Plan)
     location = resolve(CANARY, None, US)
-    needs = Needs(frozenset(), frozenset(), frozenset())
+    needs = Requirements(frozenset(), frozenset(), frozenset())
     shrunk, stopped = routed("[{gemini: 9999, chatgpt-us: 1}]"), routed("[{gemini: 100, chatgpt-us: 0}]")
     running = RunningRequest(CANARY, "assistant", None, location, needs)
     assert why_not_now(running, plan.steps[0], shrunk, 0.0) is None

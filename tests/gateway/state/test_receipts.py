@@ -25,7 +25,7 @@ from gateway.service.explain import NO_NEEDS, reports_from
 from gateway.state import receipts
 from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
-from providers.needs import Needs
+from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, WORLD, table_of
 from tests.kit.location_reports import reported
 from tests.kit.waiting import eventually
@@ -137,11 +137,11 @@ BEHIND_ANOTHER = WORLD.replace("eu: [chatgpt-eu]", "eu: [other, chatgpt-eu]").re
         (BEHIND_ANOTHER % 'api_key: "${NOWHERE_SET}"', "DE", NO_NEEDS, {"other": "no credential"}),
         (WORLD, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
         # A refusal has its reasons too.
-        (WORLD, "CN", Needs(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
+        (WORLD, "CN", Requirements(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
     ],
 )
 def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
-    text: str, territory: str, needs: Needs, passed_over: dict[str, str]
+    text: str, territory: str, needs: Requirements, passed_over: dict[str, str]
 ) -> None:
     table = table_of(text)
     location = resolve(table, None, reports_from(territory))

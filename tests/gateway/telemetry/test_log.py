@@ -23,9 +23,9 @@ from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
 from gateway.telemetry import log, request_log
 from gateway.telemetry.request_log import JsonLines, fields_of
+from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
-from providers.pricing import Price, Rates
 from providers.territories import ANYWHERE, Places
 from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 

@@ -21,9 +21,9 @@ from gateway.telemetry.exposition import render
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, unpack, without_gauges
 from gateway.telemetry.metrics import Metrics
+from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
-from providers.pricing import Price, Rates
 from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -1,0 +1,129 @@
+"""Read sites from a facts file, with every check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from providers.catalogue import CatalogueError, read
+from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
+from providers.sites import HOST_PATTERN, PROJECT, Availability, OriginError, Residency, Scope, Site, parse_origin
+from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
+
+
+@cache
+def load_sites(provider: str) -> Mapping[str, Site]:
+    """The catalogue's sites of a provider, by name."""
+    return sites_of(read(provider))
+
+
+def sites_of(data: Any) -> Mapping[str, Site]:
+    """The sites of a parsed catalogue file (`[sites.NAME]`), ours or a stranger's. Raises CatalogueError."""
+    return {
+        name: _site(f"sites.{name}", name, row)
+        for name, row in check_tables("sites", data.get("sites", {}), TABLE).items()
+    }
+
+
+_LISTED = Shape(
+    "a list of texts, or the name of a published list", lambda value: isinstance(value, str) or TEXTS.fits(value)
+)
+
+
+_SHAPES: Mapping[str, Shape] = {
+    **{"origin": TEXT, "base_path": TEXT, "hosts": TEXTS, "stores": TEXTS, "processes": TEXTS, "scopes": TABLES},
+    **{"available": _LISTED, "never": TEXTS, "except": TEXTS, "requires": TEXTS, "allows": TEXTS, "pins": TABLE},
+    **{"api_key_env": TEXT},
+}
+
+
+_SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS}
+
+
+def _site(place: str, name: str, row: Any) -> Site:
+    check_table(place, row, _SHAPES, ("origin", "base_path", "stores", "processes"))
+    residency = _residency(place, row)
+    return Site(
+        name=name,
+        origin=_origin(place, row["origin"]),
+        base_path=_base_path(place, row["base_path"]),
+        residency=residency,
+        availability=_availability(place, row, residency),
+        hosts=tuple(_pattern(place, host) for host in row.get("hosts", ())),
+        scopes=tuple(_scope(f"{place}.scopes", scope) for scope in row.get("scopes", ())),
+        excepts=frozenset(row.get("except", ())),
+        requires=tuple(frozenset(one.split("|")) for one in row.get("requires", ())),
+        allows=frozenset(row.get("allows", ())),
+        pins=row.get("pins", {}),
+        api_key_env=row.get("api_key_env", ""),
+    )
+
+
+def _origin(place: str, text: str) -> str:
+    usual = text.replace(f"//{PROJECT}.", "//project.")
+    try:
+        spelt = parse_origin(usual) == (usual, None)
+    except OriginError as error:
+        raise CatalogueError(f"{place}.origin: {error}") from None
+    if not spelt or not usual.startswith("https://"):
+        raise CatalogueError(f"{place}.origin: must be https:// and a host in small letters, without a path")
+    return text
+
+
+def _base_path(place: str, text: str) -> str:
+    if text and (not text.startswith("/") or text.endswith("/")):
+        raise CatalogueError(f"{place}.base_path: must begin with / and not end with it, such as /v1")
+    return text
+
+
+def _pattern(place: str, text: str) -> str:
+    """In another spelling than hosts have it would match none of them."""
+    name = text.removeprefix("*.")
+    if not HOST_PATTERN.fullmatch(name) or "." not in name:
+        raise CatalogueError(f"{place}.hosts: {text!r} is no host in small letters, such as *.example.com")
+    return text
+
+
+def _scope(place: str, row: Any) -> Scope:
+    check_table(place, row, _SCOPE, _SCOPE)
+    return Scope(tuple(row["models"]), _residency(place, row))
+
+
+def _residency(place: str, row: Any) -> Residency:
+    return Residency(_named(f"{place}.stores", row["stores"]), _named(f"{place}.processes", row["processes"]))
+
+
+def _named(place: str, words: list[str]) -> Places:
+    """Nowhere lies inside every boundary."""
+    places = _places(place, words)
+    if places.included is not None and not places.included:
+        raise CatalogueError(f"{place}: names no territory; write any if unknown")
+    return places
+
+
+def _places(place: str, words: list[str]) -> Places:
+    try:
+        return parse_places(words)
+    except TerritoryError as error:
+        raise CatalogueError(f"{place}: {error}") from None
+
+
+def _availability(place: str, row: Any, residency: Residency) -> Availability:
+    never = _never(f"{place}.never", row["never"]) if "never" in row else frozenset()
+    listed: Any = row.get("available")
+    if listed is not None:
+        names: Any = read("availability")
+        if isinstance(listed, str) and listed not in names:
+            raise CatalogueError(f"{place}.available: {listed!r} is no list; there are {', '.join(sorted(names))}")
+        words = names[listed]["territories"] if isinstance(listed, str) else listed
+        return Availability(_places(f"{place}.available", words), published=True, never=never)
+    own = residency.stores if residency.stores.included is not None else ANYWHERE
+    return Availability(own, never=never)
+
+
+def _never(place: str, words: list[str]) -> frozenset[str]:
+    named = _named(place, words).included
+    if named is None:
+        raise CatalogueError(f"{place}: must name territories")
+    return named

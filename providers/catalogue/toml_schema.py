@@ -1,0 +1,87 @@
+"""Whether a table of a catalogue file has the shape that its reader takes it for.
+
+TOML has types, and Python takes nearly anything: a text where a list should stand would be read letter by letter, and a
+word that nobody knows would be passed over, with the fact that it was to state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from providers.catalogue import CatalogueError
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a value must be. words: in words."""
+
+    words: str
+    fits: Callable[[object], bool]
+
+
+def check_table(
+    place: str, table: object, shapes: Mapping[str, Shape], needed: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """The table, if each of its words is known and holds what it should; raises CatalogueError that names the place."""
+    if not isinstance(table, dict):
+        raise CatalogueError(f"{place}: must be a table")
+    for word, value in table.items():
+        if word not in shapes:
+            raise CatalogueError(f"{place}: {word!r} is not known; expected one of {', '.join(sorted(shapes))}")
+        if not shapes[word].fits(value):
+            raise CatalogueError(f"{place}.{word}: must be {shapes[word].words}")
+    for word in needed:
+        if word not in table:
+            raise CatalogueError(f"{place}: {word!r} is missing")
+    return table
+
+
+def check_tables(place: str, table: object, shape: Shape) -> Mapping[str, Any]:
+    """The table, if each of its entries, whose names are free, is such a thing; raises CatalogueError."""
+    return check_table(place, table, dict.fromkeys(table, shape) if isinstance(table, dict) else {})
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1]
+
+
+def _is_code(value: object) -> bool:
+    return _is_text(value) or _is_whole(value)
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _table_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+TEXT = Shape("a text", _is_text)
+FLAG = Shape("true or false", lambda value: isinstance(value, bool))
+WHOLE = Shape("a whole number", _is_whole)
+NUMBER = Shape("a number", _is_number)
+DAY = Shape("a day, such as 2026-11-20", lambda value: isinstance(value, date | str))
+TEXTS = Shape("a list of texts", _list_of(_is_text))
+TABLE = Shape("a table", lambda value: isinstance(value, dict))
+TABLES = Shape("a list of tables", _list_of(lambda value: isinstance(value, dict)))
+TEXT_TABLE = Shape("a table of texts", _table_of(_is_text))
+NUMBERS = Shape("a table of whole numbers", _table_of(_is_whole))
+RANGES = Shape("a table of two numbers each, such as temperature = [0, 1]", _table_of(_is_range))
+LISTS = Shape('a table of lists, such as quota = ["E7"]', _table_of(_list_of(_is_code)))

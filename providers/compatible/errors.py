@@ -1,0 +1,84 @@
+"""What an error body means in the dialect of a row: by its code, its type, then the HTTP status.
+
+Its text counts only as a whole sentence that the row knows (`providers.reading.error_classification`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from providers.compatible.dialect import Errors
+from providers.failures import Failure, FailureKind
+from providers.json_values import object_above, read_int
+from providers.openai_json.read_errors import BY_CODE, BY_TYPE, TOO_LONG
+from providers.reading.error_classification import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
+from providers.wire import WireResponse
+
+_NO_HTTP_ERROR = 200
+
+
+def holds_error(body: Mapping[str, object], rule: Errors) -> bool:
+    """Whether a body is an error though its status says success."""
+    if body.get("error"):
+        return True
+    if rule.status_at and _text_at(body, rule.status_at) not in ("", "0"):
+        return True
+    if "choices" in body:
+        return False
+    return any(_text_at(body, place) not in ("", "0") for place in (*rule.code_at, *rule.type_at, *rule.message_at))
+
+
+def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, sites: Iterable[str]) -> Failure:
+    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks.
+
+    `sites`: those of the vendor. Their keys don't open each other, so that a refused key is told to belong elsewhere,
+    perhaps; nobody ever tries it there.
+    """
+    codes = [code for place in rule.code_at if (code := _text_at(body, place)) not in ("", "0")]
+    # An inner code that is known says more than an outer one that isn't.
+    code = next((one for one in codes if one in BY_CODE or by_code(one, rule.codes)), codes[0] if codes else "")
+    word = _first(body, rule.type_at)
+    detail = _first(body, rule.message_at) or mistakes_in(body) or plain_text(response)
+    kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
+    if kind is None and response.status < 400:
+        kind = BY_TYPE.get(word)
+    if kind is None or blames_itself(kind, response):
+        status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
+        kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
+    kind = TOO_LONG.kind_of(rule.messages.kind_of(kind, detail), detail)
+    others = sorted(sites)
+    if kind is FailureKind.CREDENTIALS and len(others) > 1:
+        detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"
+    headers = (response.headers.get(name) for name in rule.request_id_headers)
+    request_id = _first(body, rule.request_id_at) or next(filter(None, headers), None)
+    return failure(
+        response,
+        kind,
+        code=code or word or None,
+        detail=detail,
+        request_id=request_id,
+        param=_param(body),
+        limits=rule.limits,
+    )
+
+
+def _param(body: Mapping[str, object]) -> str | None:
+    return _text_at(body, "error.param") or None
+
+
+def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
+    return next(filter(None, (_text_at(body, place) for place in places)), "")
+
+
+def _text_at(body: Mapping[str, object], place: str) -> str:
+    """The text, or the whole number as text, at a dotted place; empty where there is neither."""
+    source, last = object_above(body, place)
+    value = source.get(last)
+    if isinstance(value, str):
+        return value
+    number = read_int(source, last)
+    return "" if number is None else str(number)
+
+
+def _number(code: str) -> int | None:
+    return int(code) if code.isascii() and code.isdigit() and len(code) == 3 else None

@@ -1,0 +1,168 @@
+"""The provider's side of a row: vendors that speak OpenAI's dialect with differences of their own, simulated.
+
+acme = "providers.compatible.simulator:acme"          in this repository: reads providers/catalogue/acme.toml
+DIALECT = dialect_of(files("acme").joinpath("acme.toml").read_text())           anywhere else
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from providers.auth import HeaderKey, NoAuth
+from providers.catalogue import read
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
+from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of
+from providers.compatible.simulator_answer import (
+    SimulatorFormat,
+    error_body,
+    event_of,
+    filled,
+    read_simulator_format,
+    stream_of,
+    whole_of,
+)
+from providers.compatible.simulator_request import as_openai, objections
+from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.openai_json import decode_request
+from providers.testkit.answer_pieces import with_stop_left_in
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.wire import WireResponse
+
+__all__ = ["CompatibleSimulator", "simulator_named", "simulator_of"]
+
+_PAYMENT_REQUIRED = 402
+_FILTERED = ChatCompletion(
+    "simulated-filter", "simulated", 0, (Choice(AssistantMessage(""), "content_filter"),), Usage(1, 0)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CompatibleSimulator:
+    """See `providers.testkit.simulator.Simulator`."""
+
+    adapter: CompatibleAdapter
+    side: SimulatorFormat
+
+    @property
+    def name(self) -> str:
+        """See `providers.testkit.simulator.Simulator`."""
+        return self.adapter.name
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        if not incoming.path.endswith(self.adapter.row.requests.paths):
+            raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
+        if incoming.method != "POST":
+            raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
+        if not self._has_key(incoming.headers):
+            raise self._refused(401, FailureKind.CREDENTIALS, "no key was given")
+        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise self._wrong("the content type must be application/json")
+        try:
+            # Some official clients write every field that they know, as null.
+            body = {name: value for name, value in as_map(loads(incoming.body)).items() if value is not None}
+        except JsonError:
+            raise self._wrong("the body is not valid JSON") from None
+        facts = self._facts(read_str(body, "model") or "")
+        for objection in objections(body, self.adapter.row, facts, incoming.path):
+            raise self._wrong(objection)
+        try:
+            return decode_request(as_openai(body, self.adapter.row, facts))
+        except InvalidRequest as error:
+            raise self._wrong(str(error)) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        body = self.side.blank.encode() + dumps(whole_of(self._ended(completion, request), self.side))
+        return WireResponse(200, _headers(completion.id), body, 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`."""
+        wants_usage = request.include_usage or not self.adapter.row.requests.stream_options
+        return tuple(stream_of(self._ended(completion, request), self.side, wants_usage))
+
+    def _ended(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
+        return with_stop_left_in(completion, request) if self.adapter.ends_behind_stop else completion
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        if self._filters_by_finish(kind):
+            body = dumps(whole_of(_FILTERED, self.side))
+            return WireResponse(200, _headers("simulated-filter"), body, 0)
+        if kind is FailureKind.QUOTA and kind not in self.side.errors:
+            status = _PAYMENT_REQUIRED  # all that a vendor without a word for it can say
+        headers = _headers(f"simulated-{kind.value}")
+        if retry_after_s is not None:
+            headers["retry-after"] = f"{retry_after_s:g}"
+        return WireResponse(status, headers, dumps(error_body(kind, self.side)), 0)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`."""
+        if self._filters_by_finish(kind):
+            *_, finish, _ = stream_of(replace(_FILTERED, usage=None), replace(self.side, whole_at_end=False), False)
+            return finish
+        return event_of(error_body(kind, self.side), self.side)
+
+    def _filters_by_finish(self, kind: FailureKind) -> bool:
+        """Whether this is a vendor that tells of its filter by the word for the end alone."""
+        return kind is FailureKind.CONTENT_FILTER and kind not in self.side.errors
+
+    def _has_key(self, headers: Mapping[str, str]) -> bool:
+        match self.adapter.auth:
+            case NoAuth():
+                return True
+            case HeaderKey(name, or_token):
+                return bool(headers.get(name)) or (or_token and _bears_key(headers))
+            case _:
+                return _bears_key(headers)
+
+    def _facts(self, model: str) -> ModelFacts:
+        """What the model does; one that no catalogue knows does all that the API has."""
+        facts = model_facts(self.adapter.models, model)
+        return ModelFacts(features=self.adapter.capabilities.features) if facts is UNKNOWN_MODEL else facts
+
+    def _refused(self, status: int, kind: FailureKind, message: str) -> Refused:
+        code, word = self.side.errors.get(kind, ("", ""))
+        body = dumps(filled(self.side, code, word, message))
+        return Refused(message, WireResponse(status, _headers("simulated-refused"), body, 0))
+
+    def _wrong(self, message: str) -> Refused:
+        code, word, status = self.side.refused
+        body = dumps(filled(self.side, code, word, message))
+        return Refused(message, WireResponse(status, _headers("simulated-refused"), body, 0))
+
+
+def _bears_key(headers: Mapping[str, str]) -> bool:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and bool(key.strip())
+
+
+def _headers(request_id: str) -> dict[str, str]:
+    return {"content-type": "application/json", "x-request-id": request_id}
+
+
+def simulator_of(toml: str) -> CompatibleSimulator:
+    """The dialect of a row as text: `providers.compatible.adapter.adapter_of`, and its `[simulator]`. Raises RowError."""
+    data: Mapping[str, Any] = tomllib.loads(toml)
+    return CompatibleSimulator(adapter_of(toml), read_simulator_format(data.get("simulator", {})))
+
+
+@cache
+def simulator_named(name: str) -> CompatibleSimulator:
+    """The dialect of our catalogue's file `name`.toml; raises FileNotFoundError."""
+    data: Any = read(name)
+    return CompatibleSimulator(adapter_named(name), read_simulator_format(data.get("simulator", {})))
+
+
+def __getattr__(name: str) -> CompatibleSimulator:
+    """`rows:dashscope_compatible` is the dialect of dashscope-compatible.toml: what an entry point names."""
+    try:
+        return simulator_named(name.replace("_", "-"))
+    except FileNotFoundError:
+        raise AttributeError(f"there is no row {name!r} in the catalogue") from None

@@ -1,0 +1,1 @@
+"""Rules that several wire formats share. All modules are pure."""

@@ -1,0 +1,49 @@
+"""Alibaba Cloud's error codes, which its Anthropic-compatible host sends too."""
+
+from __future__ import annotations
+
+from providers.failures import FailureKind
+from providers.reading.error_classification import by_code
+
+# An entry covers its own sub-codes (`AccessDenied` also `AccessDenied.Unpurchased`); the longer entry wins. The codes
+# of status 500 and 503 are not here: the status says all. A 400 with `InternalError.Algo` is a wrong request, and a 500
+# with `InternalError.Algo.InvalidParameter` none.
+# `insufficient_quota` is a limit of tokens per minute here, unlike at OpenAI.
+_BY_CODE = {
+    "AccessDenied": FailureKind.CREDENTIALS,
+    "AllocationQuota": FailureKind.QUOTA,
+    "Arrearage": FailureKind.QUOTA,
+    "BadRequest": FailureKind.INVALID_REQUEST,
+    "CommodityNotPurchased": FailureKind.QUOTA,
+    "CustomRoleBlocked": FailureKind.CONTENT_FILTER,
+    "DataInspectionFailed": FailureKind.CONTENT_FILTER,
+    "FaqRuleBlocked": FailureKind.CONTENT_FILTER,
+    "IPInfringementSuspect": FailureKind.CONTENT_FILTER,
+    "InvalidApiKey": FailureKind.CREDENTIALS,
+    "InvalidParameter": FailureKind.INVALID_REQUEST,
+    "InvalidURL": FailureKind.INVALID_REQUEST,
+    "Model.AccessDenied": FailureKind.CREDENTIALS,
+    "Model.NotExist": FailureKind.MODEL_NOT_FOUND,
+    "ModelNotFound": FailureKind.MODEL_NOT_FOUND,
+    "PostpaidBillOverdue": FailureKind.QUOTA,
+    "PrepaidBillOverdue": FailureKind.QUOTA,
+    "Throttling": FailureKind.RATE_LIMITED,
+    "UnsupportedOperation": FailureKind.INVALID_REQUEST,
+    "Workspace.AccessDenied": FailureKind.CREDENTIALS,
+    "data_inspection_failed": FailureKind.CONTENT_FILTER,
+    "insufficient_quota": FailureKind.RATE_LIMITED,
+    "invalid_api_key": FailureKind.CREDENTIALS,
+    "invalid_parameter_error": FailureKind.INVALID_REQUEST,
+    "limit_burst_rate": FailureKind.RATE_LIMITED,
+    "limit_requests": FailureKind.RATE_LIMITED,
+    "model_not_found": FailureKind.MODEL_NOT_FOUND,
+    "model_not_supported": FailureKind.MODEL_NOT_FOUND,
+}
+
+
+_WRAPPER = "InternalError.Algo."
+
+
+def kind_of_code(code: str) -> FailureKind | None:
+    """What a native code says by itself; None where it leaves that to the status."""
+    return by_code(code.removeprefix(_WRAPPER), _BY_CODE)

@@ -1,0 +1,1 @@
+"""Compare what a request requires with what a deployment can do."""

@@ -1,0 +1,236 @@
+"""What a deployment can do of what a request needs, and what becomes of the difference.
+
+A deployment that lacks a feature is passed over. A parameter that can't be expressed is dropped and named, or the
+request is refused, as the deployment says. A field that moves data is refused, unless the site's facts allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from providers.adapter import Capabilities
+from providers.catalogue.models import ModelFacts
+from providers.chat import ChatRequest, ImagePart, Message, NamedTool, ToolMessage, UserMessage, change_request
+from providers.matching.requirements import (
+    FEATURES,
+    IDENTITY,
+    IMPLIED,
+    INNER_PARAMETERS,
+    PARAMETERS,
+    PLACES,
+    Requirements,
+    has_effects,
+    moves_data,
+    requirements_of,
+    why_it_moves,
+)
+
+__all__ = [
+    "ANSWERS_ITSELF",
+    "FEATURES",
+    "IDENTITY",
+    "IMPLIED",
+    "PARAMETERS",
+    "PLACES",
+    "THINKS_BY_RESPONSES",
+    "CapabilityMatch",
+    "Requirements",
+    "has_effects",
+    "has_effects_there",
+    "match_capabilities",
+    "moves_data",
+    "parameters_of",
+    "requirements_of",
+    "thinks_unseen",
+    "why_it_moves",
+    "with_sayable_choice",
+    "without_parameters",
+]
+
+_NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
+    "thinking": frozenset({"tool_choice_named"}),
+    "tools_without_thinking": frozenset({"tools"}),
+    "thinking_calls_freely": frozenset({"tool_choice_named", "tool_choice_required"}),
+    "json_without_thinking": frozenset({"json_object", "json_schema"}),
+    "sampling_without_thinking": frozenset({"temperature", "top_p", "top_k"}),
+    "prefill_without_thinking": frozenset({"prefill"}),
+}
+"""Flags of models (catalogue data) and the features or parameters beside which they can't reason."""
+_ONE_OF_TWO = "temperature_or_top_p"
+"""The flag of models that refuse both beside each other."""
+_CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
+_BOTH = frozenset({"temperature", "top_p"})
+THINKS_BY_RESPONSES = "tools_think_by_responses"
+"""The flag of models that reason about tools in OpenAI's Responses API alone."""
+ANSWERS_ITSELF = "answers_itself"
+"""The flag of models that take a last message of their own and answer it, without going on with it."""
+_NOT_BY_RESPONSES = frozenset(
+    "n logprobs audio prefill stop blank_stop seed logit_bias presence_penalty frequency_penalty message_name "
+    "prediction".split()
+)
+"""Features and parameters of chat completions for which that API has no field."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityMatch:
+    """How a request fits a deployment: features that are missing, parameters that can't be expressed, and
+    data-moving fields that nothing allows. It fits where the first and the last are empty."""
+
+    missing: frozenset[str]
+    unsupported: frozenset[str]
+    moving: frozenset[str]
+
+
+_HARDLY = frozenset({"none", "minimal"})
+_FITS = CapabilityMatch(frozenset(), frozenset(), frozenset())
+_UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
+
+
+def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
+    """Whether a model that shows nothing of its thoughts will think long: it is asked to, or can't do without."""
+    effort = request.reasoning_effort
+    if effort is None:
+        return "none" not in facts.efforts
+    return effort not in _HARDLY or (bool(facts.efforts) and _HARDLY.isdisjoint(facts.efforts))
+
+
+def parameters_of(capabilities: Capabilities, facts: ModelFacts) -> frozenset[str]:
+    """The parameters that a model takes in a wire format."""
+    implied = {name for name, other in IMPLIED.items() if other in capabilities.parameters}
+    return (capabilities.parameters | implied) - facts.without
+
+
+def match_capabilities(
+    needs: Requirements,
+    capabilities: Capabilities,
+    facts: ModelFacts,
+    passthrough: Set[str] = frozenset(),
+    allowed_moves: Set[str] = frozenset(),
+) -> CapabilityMatch:
+    """What of the needs a model at a site can't meet; `capabilities` are those of the wire format and the model.
+
+    `passthrough` is what the operator lets through unknown; `allowed_moves` the data-moving fields that the site's
+    facts allow.
+    """
+    if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
+        capabilities = _by_responses(capabilities)
+    elif needs.anew and ANSWERS_ITSELF in facts.flags:
+        needs = replace(needs, features=needs.features - {"prefill"})
+    if needs.sole_tool and not needs.features <= capabilities.features:
+        needs = _sayable(needs, capabilities)
+    refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH
+    if (
+        needs.features <= capabilities.features
+        and needs.parameters <= capabilities.parameters
+        and not needs.moving
+        and "reasoning_effort" not in needs.parameters
+        and not refuses_both
+    ):
+        return _FITS
+    unsupported = needs.parameters - capabilities.parameters - passthrough - allowed_moves
+    if "reasoning_effort" in needs.parameters and not _may_reason(needs, capabilities, facts):
+        unsupported |= {"reasoning_effort"}
+    if refuses_both:
+        unsupported |= {"top_p"}
+    known = capabilities.parameters | passthrough | allowed_moves
+    moving = {name for name in needs.moving - allowed_moves if _moves(name, known, allowed_moves)}
+    return CapabilityMatch(needs.features - capabilities.features, unsupported, frozenset(moving))
+
+
+def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
+    """Whether a data-moving field would get there that isn't allowed."""
+    return _gets_there(name, known) and name.rpartition(".")[2] not in allowed_moves
+
+
+def _gets_there(name: str, known: Set[str]) -> bool:
+    """Whether a data-moving field is sent, if it is allowed; one that stands in an unknown field is dropped with it."""
+    outer = name.rpartition(".")[0]
+    return not outer or outer in known
+
+
+def has_effects_there(
+    needs: Requirements,
+    capabilities: Capabilities,
+    passthrough: Set[str] = frozenset(),
+    allowed_moves: Set[str] = frozenset(),
+) -> bool:
+    """Whether something that moves data gets to a deployment that the needs fit."""
+    known = capabilities.parameters | passthrough | allowed_moves
+    return any(_gets_there(name, known) for name in needs.moving)
+
+
+def _sayable(needs: Requirements, capabilities: Capabilities) -> Requirements:
+    """The needs with the choice of the only tool as the format can say it: by name, or as a call that is required."""
+    if len(_CHOICES & capabilities.features) == 1:
+        return replace(needs, features=needs.features - _CHOICES | (_CHOICES & capabilities.features))
+    return needs
+
+
+def with_sayable_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+    """The request with its `tool_choice` as `fit` has counted on it."""
+    if len(request.tools) != 1:
+        return request
+    if request.tool_choice == "required" and "tool_choice_required" not in capabilities.features:
+        return change_request(request, tool_choice=NamedTool(request.tools[0].name))
+    if isinstance(request.tool_choice, NamedTool) and "tool_choice_named" not in capabilities.features:
+        return change_request(request, tool_choice="required")
+    return request
+
+
+def _thinks(needs: Requirements, facts: ModelFacts) -> bool:
+    """Whether the model will reason: because it is asked to, does unless it is asked not to, or can't do without."""
+    if needs.unthinking and (not facts.efforts or "none" in facts.efforts):
+        return False
+    return "reasoning_effort" in needs.parameters or "thinking_default" in facts.flags
+
+
+@cache
+def _by_responses(capabilities: Capabilities) -> Capabilities:
+    return replace(
+        capabilities,
+        features=capabilities.features - _NOT_BY_RESPONSES,
+        parameters=capabilities.parameters - _NOT_BY_RESPONSES,
+    )
+
+
+def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFacts) -> bool:
+    """Whether an effort that the client asks for can take effect, beside everything else that it asks for."""
+    if needs.unthinking and "none" in facts.efforts:
+        return "reasoning" in capabilities.features
+    asked = needs.features | needs.parameters
+    excluded = (asked & _NO_REASONING_BESIDE.get(flag, frozenset()) for flag in facts.flags)
+    return "reasoning" in capabilities.features and not any(excluded)
+
+
+def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
+    """The request as if these parameters had not been said."""
+    if not dropped:
+        return request
+    changes: dict[str, Any] = dict.fromkeys(dropped & _UNSET_BY_NONE)
+    if "stop" in dropped:
+        changes["stop"] = ()
+    elif "blank_stop" in dropped:
+        changes["stop"] = tuple(filter(str.strip, request.stop))
+    if "strict_tools" in dropped:
+        changes["tools"] = tuple(replace(tool, strict=None) for tool in request.tools)
+    if "message_name" in dropped or "image_detail" in dropped:
+        changes["messages"] = tuple(_without_inner(message, dropped) for message in request.messages)
+    if request.unread:
+        changes["unread"] = request.unread - dropped
+    if request.extra:
+        changes["extra"] = {name: value for name, value in request.extra.items() if name not in dropped}
+    return change_request(request, **changes)
+
+
+def _without_inner(message: Message, dropped: Set[str]) -> Message:
+    if isinstance(message, ToolMessage):
+        return message
+    if "message_name" in dropped and message.name is not None:
+        message = replace(message, name=None)
+    if "image_detail" in dropped and isinstance(message, UserMessage) and not isinstance(message.content, str):
+        parts = (replace(part, detail=None) if isinstance(part, ImagePart) else part for part in message.content)
+        message = replace(message, content=tuple(parts))
+    return message

@@ -1,0 +1,353 @@
+"""Read the messages of a client's request strictly: parts, image URLs and data URIs."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.formats.reasoning_state import split_call_id
+from providers.openai_json.fields import describe, items, mapping, present, text
+from providers.openai_json.plain_request import plain_message, plain_messages
+from providers.sites import split_url
+
+_SCHEME = "data:"
+
+
+_AUDIO_TYPE = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
+
+
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/_=-]", re.ASCII)
+
+
+def is_data_uri(uri: str) -> bool:
+    """Whether the content is in the URI itself."""
+    return uri[: len(_SCHEME)].lower() == _SCHEME
+
+
+def sound_data_uri(uri: str) -> str:
+    """The URI, with all before its content in small letters where that makes it sound.
+
+    Raises ValueError, whose words end a sentence that begins with the field.
+    """
+    if _AUDIO_TYPE.fullmatch(uri):
+        return uri
+    head, comma, content = uri.partition(",")
+    uri = f"{head.lower()},{content}"
+    if _AUDIO_TYPE.fullmatch(uri):
+        return uri
+    raise ValueError(_what_is_wrong(head.lower(), comma, content))
+
+
+def _what_is_wrong(head: str, comma: str, content: str) -> str:
+    if not is_data_uri(head):
+        return "is no data URI"
+    if not comma or not head.endswith(";base64"):
+        return "is a data URI that is not in base64"
+    if not content:
+        return "is a data URI without content"
+    found = _NO_BASE64.search(content)
+    if found is None:
+        return "is a data URI whose media type can't be read"
+    kind = "white space" if found[0].isspace() else "a character"
+    return f"has {kind} in its base64 that doesn't belong there (character {found.start() + 1} of it)"
+
+
+_INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
+
+
+# Beside names that networks use inside (`.svc` is Kubernetes'), those that no public server has: RFC 6761, RFC 7686.
+_INSIDE_SUFFIXES = (
+    *(".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home", ".svc"),
+    *(".test", ".invalid", ".onion"),
+)
+
+
+_NAME = re.compile(r"[a-z0-9._-]+")
+
+
+_ADDRESS = re.compile(r"[0-9a-f:.]+")
+
+
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+_RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "3fff::/20")))
+"""Protocol assignments (RFC 6890) and documentation (RFC 9637), public to some versions of Python. The metadata of a
+cloud is among them, and addresses whose server is the nearest one, such as one's own router (RFC 7723)."""
+
+
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""What IANA has given out as global unicast; the rest of IPv6 leads inside, by translation or by old forms."""
+
+
+def unreachable_host(url: str) -> str | None:
+    """Why no provider should be asked to fetch this URL, None where nothing speaks against it."""
+    try:
+        parts = split_url(url)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return "is no URL"
+    if not host or not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
+        return "is no URL of visible ASCII"
+    if parts.username is not None or parts.password is not None:
+        return "must not carry credentials"
+    host = host.rstrip(".").lower()
+    if not (_ADDRESS if "[" in parts.netloc else _NAME).fullmatch(host):
+        return "has no valid host name"
+    if host in _INSIDE_NAMES or host.endswith(_INSIDE_SUFFIXES) or not (set(".:") & set(host)):
+        return "points inside a network"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # 127.1, 0x7f.1 and 0177.0.0.1 are addresses to some resolvers, and not the same one to all of them.
+        return "spells an address in an unusual way" if _NUMBER.fullmatch(host.rpartition(".")[2]) else None
+    return None if _is_public(address) else "points to a private or special address"
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and _is_given_out(address)
+    return _is_given_out(address) and not address.is_multicast
+
+
+def _is_given_out(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_global and not any(address in network for network in _RESERVED)
+
+
+_P = TypeVar("_P", TextPart, Part)
+
+
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+_DETAILS = ("auto", "low", "high", "original")
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
+
+
+_SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
+
+
+_MAX_CALLS = 512
+
+
+USE_A_FUNCTION = "give a function with one string argument instead, which every provider has"
+
+
+def decode_messages(entries: list[object]) -> tuple[Message, ...]:
+    """The messages; raises InvalidRequest, also where a tool's result and the calls before it don't fit together."""
+    if not entries:
+        raise InvalidRequest("`messages` must not be empty", "messages")
+    if (texts := plain_messages(entries, len(entries))) is not None:
+        return texts
+    messages = [
+        plain_message(entry) or decode_any_message(entry, f"messages[{position}]")
+        for position, entry in enumerate(entries)
+    ]
+    _check_tool_loop(messages)
+    return tuple(messages)
+
+
+def decode_any_message(value: object, path: str) -> Message:
+    """One message, without the short way."""
+    source = mapping(value, path)
+    role = source.get("role")
+    name = text(source, "name", f"{path}.name")
+    if role == "user":
+        return UserMessage(_content(source, path, _user_part), name)
+    if role == "assistant":
+        return _assistant(source, path, name)
+    if role == "system":
+        return SystemMessage(_content(source, path, _text_part), "system", name)
+    if role == "developer":
+        return SystemMessage(_content(source, path, _text_part), "developer", name)
+    if role == "tool":
+        call_id = text(source, "tool_call_id", f"{path}.tool_call_id")
+        if not call_id:
+            raise InvalidRequest(f"`{path}.tool_call_id` is required", f"{path}.tool_call_id")
+        return ToolMessage(split_call_id(call_id)[0], _content(source, path, _text_part))
+    if role == "function":
+        raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
+    words = ", ".join(repr(word) for word in _ROLES)
+    raise InvalidRequest(f"`{path}.role` must be one of {words}", f"{path}.role")
+
+
+def _content(source: Mapping[str, object], path: str, part: Callable[[object, str], _P]) -> str | tuple[_P, ...]:
+    place = f"{path}.content"
+    value = present(source, "content", place)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise InvalidRequest(f"`{place}` must be a string or an array of parts, not {describe(value)}", place)
+    if not value:
+        raise InvalidRequest(f"`{place}` must not be an empty array", place)
+    return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value))
+
+
+def _text_part(value: object, path: str) -> TextPart:
+    source = mapping(value, path)
+    if source.get("type") != "text":
+        raise InvalidRequest(f"`{path}.type` must be 'text' in a message of this role", f"{path}.type")
+    return _text(source, path)
+
+
+def _text(source: Mapping[str, object], path: str) -> TextPart:
+    value = text(source, "text", f"{path}.text")
+    if value is None:
+        raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
+    return TextPart(value)
+
+
+def _user_part(value: object, path: str) -> Part:
+    source = mapping(value, path)
+    kind = source.get("type")
+    if kind == "text":
+        return _text(source, path)
+    if kind == "image_url":
+        return _image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+    if kind == "input_audio":
+        place = f"{path}.{kind}"
+        audio = mapping(present(source, kind, place), place)
+        data, sound = text(audio, "data", f"{place}.data"), text(audio, "format", f"{place}.format")
+        if not data or not _BASE64.fullmatch(data):
+            raise InvalidRequest(f"`{place}.data` must be sound in base64", f"{place}.data")
+        if not sound or not _SOUND.fullmatch(sound):
+            raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
+        return AudioPart(data, sound)
+    if kind == "file":
+        return _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+    raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
+
+
+def _image(source: Mapping[str, object], path: str) -> ImagePart:
+    url = text(source, "url", f"{path}.url")
+    place = f"{path}.url"
+    if not url:
+        raise InvalidRequest(f"`{place}` is required", place)
+    detail = text(source, "detail", f"{path}.detail")
+    if detail is not None and detail not in _DETAILS:
+        raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, _DETAILS))}", f"{path}.detail")
+    if is_data_uri(url):
+        url = _data_uri(url, place, "data:image/png;base64,…")
+    elif not url.lower().startswith(("https://", "http://")):
+        raise InvalidRequest(f"`{place}` must be a data URI or an https URL", place)
+    elif reason := unreachable_host(url):
+        raise InvalidRequest(f"`{place}` {reason}", place)
+    return ImagePart(url, detail)
+
+
+def _data_uri(uri: str, place: str, example: str) -> str:
+    try:
+        return sound_data_uri(uri)
+    except ValueError as error:
+        raise InvalidRequest(f"`{place}` {error}: write {example}", place) from None
+
+
+def _file(source: Mapping[str, object], path: str) -> FilePart:
+    if source.get("file_id") is not None:
+        raise InvalidRequest(
+            f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
+        )
+    data = text(source, "file_data", f"{path}.file_data")
+    place = f"{path}.file_data"
+    if not data:
+        raise InvalidRequest(f"`{place}` is required", place)
+    return FilePart(
+        _data_uri(data, place, "data:application/pdf;base64,…"), text(source, "filename", f"{path}.filename")
+    )
+
+
+def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:
+    if source.get("function_call") is not None:
+        place = f"{path}.function_call"
+        raise InvalidRequest(f"`{place}` is no longer supported; use `tool_calls`", place)
+    if source.get("audio") is not None:
+        place = f"{path}.audio"
+        raise InvalidRequest(f"`{place}` refers to content kept at a provider; send its transcript as `content`", place)
+    entries = source.get("tool_calls")
+    calls = items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
+    tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
+    refusal = text(source, "refusal", f"{path}.refusal")
+    content: str | tuple[TextPart, ...] | None = None
+    if source.get("content") is not None:
+        content, refused = _assistant_content(source, path)
+        refusal = refusal or refused
+    elif not tool_calls and refusal is None:
+        raise InvalidRequest(f"`{path}.content` is required where there are no tool calls", f"{path}.content")
+    reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
+    return AssistantMessage(content, refusal, reasoning, tool_calls, name)
+
+
+def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | tuple[TextPart, ...] | None, str | None]:
+    """Text and refusal: OpenAI lets an assistant's content hold parts of both kinds."""
+    value = source["content"]
+    if not isinstance(value, list) or not value:
+        return _content(source, path, _text_part), None
+    texts: list[TextPart] = []
+    refusals: list[str] = []
+    for position, entry in enumerate(value):
+        place = f"{path}.content[{position}]"
+        if isinstance(entry, dict) and entry.get("type") == "refusal":
+            refusals.append(text(entry, "refusal", f"{place}.refusal") or "")
+        else:
+            texts.append(_text_part(entry, place))
+    return tuple(texts) or None, "".join(refusals) or None
+
+
+def _tool_call(value: object, path: str) -> ToolCall:
+    source = mapping(value, path)
+    kind = source.get("type", "function")
+    if kind == "custom":
+        raise UnsupportedFeature("custom_tools", f"`{path}` calls a custom tool; {USE_A_FUNCTION}", f"{path}.type")
+    if kind != "function":
+        raise InvalidRequest(f"`{path}.type` must be 'function'", f"{path}.type")
+    outward = text(source, "id", f"{path}.id")
+    if not outward:
+        raise InvalidRequest(f"`{path}.id` is required", f"{path}.id")
+    function = mapping(present(source, "function", f"{path}.function"), f"{path}.function")
+    name = text(function, "name", f"{path}.function.name")
+    if not name:
+        raise InvalidRequest(f"`{path}.function.name` is required", f"{path}.function.name")
+    arguments = text(function, "arguments", f"{path}.function.arguments")
+    call_id, signature = split_call_id(outward)
+    return ToolCall(call_id, name, arguments or "{}", signature)
+
+
+def _check_tool_loop(messages: list[Message]) -> None:
+    """Every call is answered by the tool messages right behind it, and every tool message answers a call."""
+    open_calls: list[str] = []
+    for position, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in open_calls:
+                path = f"messages[{position}].tool_call_id"
+                raise InvalidRequest(f"`{path}` answers no open call of the assistant message before it", path)
+            open_calls.remove(message.tool_call_id)
+            continue
+        if open_calls:
+            path = f"messages[{position}]"
+            raise InvalidRequest(
+                f"`{path}`: the tool calls before it have no answer yet (ids: {', '.join(open_calls)[:200]})", path
+            )
+        if isinstance(message, AssistantMessage):
+            open_calls = [call.id for call in message.tool_calls]
+    if open_calls:
+        raise InvalidRequest(f"the last tool calls have no answer (ids: {', '.join(open_calls)[:200]})", "messages")

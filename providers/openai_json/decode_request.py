@@ -1,0 +1,370 @@
+"""Read a client's request strictly, with OpenAI's fields that have no canonical word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from providers.chat import (
+    AllowedTools,
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+)
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
+from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.plain_request import plain_request
+from providers.openai_json.unread_fields import unread_fields
+from providers.values import maker
+
+MOST_WITHIN = 10_000
+"""Objects and lists in all fields without a word of ours: each is looked into for what moves data."""
+
+
+_HOLDERS = (dict, list)
+
+
+_Source = Mapping[str, object]
+
+
+_Check = Callable[[_Source, str], bool]
+
+
+def _text(source: _Source, name: str) -> bool:
+    text(source, name, name)
+    return True
+
+
+def _object(source: _Source, name: str) -> bool:
+    mapping(source[name], name)
+    return True
+
+
+def _verbosity(source: _Source, name: str) -> bool:
+    choice(source[name], name, ("low", "medium", "high"))
+    return True
+
+
+def _modalities(source: _Source, name: str) -> bool:
+    for position, entry in enumerate(items(source[name], name)):
+        place = f"{name}[{position}]"
+        if choice(entry, place, ("text", "audio")) == "audio":
+            raise UnsupportedFeature("audio_output", f"`{place}`: answers are text here; ask for ['text']", place)
+    return False
+
+
+CHECKS: dict[str, _Check] = {
+    # Not to be stored is what happens anyway: sites pin it, and it is the default elsewhere.
+    "store": lambda source, name: bool(boolean(source, name, name)),
+    "modalities": _modalities,
+    "verbosity": _verbosity,
+    "service_tier": _text,
+    "prompt_cache_key": _text,
+    "prompt_cache_retention": _text,
+    "safety_identifier": _text,
+    "metadata": _object,
+    "prediction": _object,
+    "audio": _object,
+    "moderation": _object,
+    "prompt_cache_options": _object,
+    "web_search_options": _object,
+}
+"""By name; raises for a wrong type, and says whether the field is kept: null and absent never come here."""
+
+
+def holds_too_much(fields: _Source) -> bool:
+    """Whether there are more objects and lists in these fields than are looked into."""
+    waiting: list[object] = [fields]
+    seen = 0
+    while waiting and seen <= MOST_WITHIN:
+        one = waiting.pop()
+        seen += 1
+        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        waiting += [inner for inner in inside if isinstance(inner, _HOLDERS)]
+    return seen > MOST_WITHIN
+
+
+MAX_MESSAGES = 2048
+
+
+_MAX_TOOLS = 512
+
+
+_MAX_STOPS = 4
+
+
+_MOST_UNKNOWN = 128
+
+
+_LONGEST_NAME = 128
+
+
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+_KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
+
+
+_INT64 = 2**63 - 1
+
+
+_make_request = maker(ChatRequest)
+
+
+_Reader = Callable[[Mapping[str, object], str], object]
+
+
+def decode_request(body: object) -> ChatRequest:
+    """The request that a parsed JSON body asks for; raises InvalidRequest, or UnsupportedFeature for what is valid at
+    OpenAI and has no canonical form.
+
+    `functions` and `function_call`, which OpenAI gave up in 2023, are refused by name.
+    """
+    return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
+
+
+def decode_any_request(body: object) -> ChatRequest:
+    """`decode_request` without the short way."""
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
+    source: Mapping[str, object] = body
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if source.get(old) is not None:
+            raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
+    model = text(source, "model", "model")
+    if not model:
+        raise InvalidRequest("`model` is required: the name of an assistant", "model")
+    stream, include_usage = _stream(source)
+    tools = _tools(source)
+    fields: dict[str, Any] = {}
+    extra: dict[str, object] = {}
+    # Only what is there is looked at: most requests have a handful of the two dozen fields.
+    for name, value in source.items():
+        if value is None:
+            continue
+        if name in _READERS:
+            fields[name] = _READERS[name](source, name)
+        elif name not in _KNOWN and (name not in CHECKS or CHECKS[name](source, name)):
+            extra[name] = value
+    if not tools:
+        # Without tools it says nothing, and OpenAI refuses it; frameworks send it all the same.
+        fields.pop("parallel_tool_calls", None)
+    messages = decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
+    tool_choice = _tool_choice(source, tools)
+    unread = unread_fields(source)
+    if extra or unread:
+        _bound_unknown(extra)
+        _bound_unknown(unread)
+        if holds_too_much(extra):
+            raise InvalidRequest(
+                f"the fields that are no part of the API hold more than {MOST_WITHIN} objects and lists"
+            )
+    return _make_request(
+        model=model,
+        messages=messages,
+        stream=stream,
+        include_usage=include_usage,
+        max_tokens=_max_tokens(source),
+        tools=tools,
+        tool_choice=tool_choice,
+        extra=extra,
+        unread=unread,
+        **fields,
+    )
+
+
+def _bound_unknown(names: Collection[str]) -> None:
+    """Raise InvalidRequest for more fields without a word of ours, or longer names, than any API has: each is named in
+    the log, in the receipt and to the client, so that nobody may make them a way to fill these."""
+    if len(names) > _MOST_UNKNOWN:
+        raise InvalidRequest(
+            f"{len(names)} fields of the request are no part of the API; at most {_MOST_UNKNOWN} are taken"
+        )
+    for name in names:
+        if len(name) > _LONGEST_NAME:
+            shown = name[:_LONGEST_NAME]
+            raise InvalidRequest(f"`{shown}…` is no part of the API, and its name too long to be passed over", shown)
+
+
+def _stream(source: Mapping[str, object]) -> tuple[bool, bool]:
+    stream = boolean(source, "stream", "stream") or False
+    value = source.get("stream_options")
+    if value is None:
+        return stream, False
+    options = mapping(value, "stream_options")
+    if not stream:
+        raise InvalidRequest("`stream_options` is only allowed when `stream` is true", "stream_options")
+    boolean(options, "include_obfuscation", "stream_options.include_obfuscation")
+    wanted = boolean(options, "include_usage", "stream_options.include_usage")
+    return stream, wanted or False
+
+
+def _max_tokens(source: Mapping[str, object]) -> int | None:
+    new = integer(source, "max_completion_tokens", "max_completion_tokens", 1, 2**31 - 1)
+    old = integer(source, "max_tokens", "max_tokens", 1, 2**31 - 1)
+    if new is not None and old is not None and new != old:
+        raise InvalidRequest("`max_tokens` and `max_completion_tokens` disagree; send only the latter", "max_tokens")
+    return new if new is not None else old
+
+
+def _stop(source: Mapping[str, object], _: str) -> tuple[str, ...]:
+    value = source["stop"]
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if not isinstance(value, list):
+        raise InvalidRequest("`stop` must be a string or an array of strings", "stop")
+    stops: list[str] = []
+    for position, entry in enumerate(items(value, "stop", at_most=_MAX_STOPS)):
+        if not isinstance(entry, str):
+            raise InvalidRequest(f"`stop[{position}]` must be a string", f"stop[{position}]")
+        if entry:
+            stops.append(entry)
+    return tuple(stops)
+
+
+def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
+    value = integer(source, "top_logprobs", "top_logprobs", 0, 20)
+    if value is not None and source.get("logprobs") is not True:
+        raise InvalidRequest("`top_logprobs` needs `logprobs: true`", "top_logprobs")
+    return value
+
+
+def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
+    biases = mapping(source["logit_bias"], "logit_bias")
+    # A token's name is the client's own, and a mistake is told to the log as well.
+    return {token: number(biases, token, f"logit_bias.{token[:_LONGEST_NAME]}", -100, 100) or 0 for token in biases}
+
+
+def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
+    value = source.get("tools")
+    if value is None:
+        return ()
+    return tuple(
+        _tool(entry, f"tools[{position}]") for position, entry in enumerate(items(value, "tools", at_most=_MAX_TOOLS))
+    )
+
+
+def _tool(value: object, path: str) -> Tool:
+    entry = mapping(value, path)
+    if entry.get("type") == "custom":
+        raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", f"{path}.type")
+    if entry.get("type") != "function":
+        raise InvalidRequest(
+            f"`{path}.type` must be 'function': tools that a provider hosts would take data elsewhere", f"{path}.type"
+        )
+    function = mapping(present(entry, "function", f"{path}.function"), f"{path}.function")
+    name = text(function, "name", f"{path}.function.name")
+    if name is None or not _TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"`{path}.function.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.function.name"
+        )
+    parameters = function.get("parameters")
+    return Tool(
+        name=name,
+        description=text(function, "description", f"{path}.function.description"),
+        parameters=None if parameters is None else mapping(parameters, f"{path}.function.parameters"),
+        strict=boolean(function, "strict", f"{path}.function.strict"),
+    )
+
+
+def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolChoice | None:
+    value = source.get("tool_choice")
+    if value is None:
+        return None
+    if not tools:
+        # OpenAI refuses the field without tools, but several SDKs send "none" or "auto" with an empty list.
+        if value in ("none", "auto"):
+            return None
+        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
+    match value:
+        case "auto" | "none" | "required":
+            return value
+        case {"type": "function"}:
+            name = _tool_name(mapping(value, "tool_choice").get("function"), "tool_choice.function", tools)
+            return NamedTool(name)
+        case {"type": "allowed_tools", "allowed_tools": dict(allowed)}:
+            mode = choice(allowed.get("mode"), "tool_choice.allowed_tools.mode", ("auto", "required"))
+            path = "tool_choice.allowed_tools.tools"
+            entries = items(allowed.get("tools"), path)
+            names = tuple(
+                _tool_name(mapping(entry, f"{path}[{i}]").get("function"), f"{path}[{i}].function", tools)
+                for i, entry in enumerate(entries)
+            )
+            if not names:
+                raise InvalidRequest(f"`{path}` must name at least one tool", path)
+            return AllowedTools("required" if mode == "required" else "auto", names)
+        case {"type": "custom"}:
+            raise UnsupportedFeature(
+                "custom_tools", f"`tool_choice` names a custom tool; {USE_A_FUNCTION}", "tool_choice.type"
+            )
+    raise InvalidRequest(
+        "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
+        "tool_choice",
+    )
+
+
+def _tool_name(value: object, path: str, tools: tuple[Tool, ...]) -> str:
+    name = text(mapping(value, path), "name", f"{path}.name")
+    if name is None or all(tool.name != name for tool in tools):
+        raise InvalidRequest(f"`{path}.name` is none of the `tools`", f"{path}.name")
+    return name
+
+
+def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | None:
+    entry = mapping(source["response_format"], "response_format")
+    kind = choice(entry.get("type"), "response_format.type", ("text", "json_object", "json_schema"))
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return JsonObjectFormat()
+    path = "response_format.json_schema"
+    schema = mapping(present(entry, "json_schema", path), path)
+    name = text(schema, "name", f"{path}.name")
+    if name is None or not _TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
+    return JsonSchemaFormat(
+        name=name,
+        schema={} if schema.get("schema") is None else mapping(schema["schema"], f"{path}.schema"),
+        description=text(schema, "description", f"{path}.description"),
+        strict=boolean(schema, "strict", f"{path}.strict"),
+    )
+
+
+def _effort(source: Mapping[str, object], _: str) -> str:
+    return choice(source["reasoning_effort"], "reasoning_effort", _EFFORTS)
+
+
+def _number_between(low: float, high: float) -> _Reader:
+    return lambda source, name: number(source, name, name, low, high)
+
+
+def _integer_between(low: int, high: int) -> _Reader:
+    return lambda source, name: integer(source, name, name, low, high)
+
+
+_READERS: dict[str, _Reader] = {
+    "temperature": _number_between(0, 2),
+    "top_p": _number_between(0, 1),
+    "presence_penalty": _number_between(-2, 2),
+    "frequency_penalty": _number_between(-2, 2),
+    "seed": _integer_between(-_INT64 - 1, _INT64),
+    "stop": _stop,
+    "n": _integer_between(1, 128),
+    "logprobs": lambda source, name: boolean(source, name, name),
+    "top_logprobs": _top_logprobs,
+    "logit_bias": _logit_bias,
+    "parallel_tool_calls": lambda source, name: boolean(source, name, name),
+    "response_format": _response_format,
+    "reasoning_effort": _effort,
+    "user": lambda source, name: text(source, name, name),
+}
+"""Fields that are read by themselves, each by its name in `ChatRequest`, once they are known not to be null."""

@@ -1,0 +1,88 @@
+"""`ChatCompletion` and stream events -> OpenAI's JSON: the one outward shape, whatever a provider sent."""
+
+from __future__ import annotations
+
+from providers.chat import AssistantMessage, ChatCompletion, FinishReason, Usage, text_of
+from providers.formats.reasoning_state import join_call_id
+
+OUTWARD_FINISH: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    # A word that we don't know is never passed off as a natural end.
+    "other": "length",
+}
+
+
+def encode_completion(completion: ChatCompletion, model: str | None = None) -> dict[str, object]:
+    """The answer as a `chat.completion` object. model: what is shown for the model's name; then nothing else that may
+    tell the provider is shown either."""
+    choices: list[object] = []
+    for choice in completion.choices:
+        choices.append(
+            {
+                "index": choice.index,
+                "message": _message(choice.message),
+                "logprobs": choice.logprobs,
+                "finish_reason": OUTWARD_FINISH[choice.finish_reason],
+            }
+        )
+    body: dict[str, object] = {
+        "id": completion.id,
+        "object": "chat.completion",
+        "created": completion.created,
+        "model": model or completion.model,
+        "choices": choices,
+    }
+    if model is None:
+        if completion.service_tier is not None:
+            body["service_tier"] = completion.service_tier
+        if completion.system_fingerprint is not None:
+            body["system_fingerprint"] = completion.system_fingerprint
+    if completion.usage is not None:
+        body["usage"] = encode_usage(completion.usage)
+    return body
+
+
+def _message(message: AssistantMessage) -> dict[str, object]:
+    content = message.content
+    said = content if content is None or isinstance(content, str) else text_of(content)
+    if message.refusal is not None:
+        # OpenAI says null where a refusal stands instead of a text, and so do the streams.
+        said = said or None
+    body: dict[str, object] = {"role": "assistant", "content": said, "refusal": message.refusal}
+    if message.reasoning is not None:
+        body["reasoning_content"] = message.reasoning
+    if message.annotations:
+        body["annotations"] = message.annotations
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {
+                "id": join_call_id(call.id, call.signature),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def encode_usage(usage: Usage) -> dict[str, object]:
+    """The counts in OpenAI's words; the rarer ones where there is something to count."""
+    of_prompt = {"cached_tokens": usage.cached_tokens}
+    of_completion = {"reasoning_tokens": usage.reasoning_tokens}
+    if usage.cache_write_tokens:
+        of_prompt["cache_write_tokens"] = usage.cache_write_tokens
+    if usage.audio_tokens:
+        of_prompt["audio_tokens"] = usage.audio_tokens
+    if usage.accepted_prediction_tokens or usage.rejected_prediction_tokens:
+        of_completion["accepted_prediction_tokens"] = usage.accepted_prediction_tokens
+        of_completion["rejected_prediction_tokens"] = usage.rejected_prediction_tokens
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": of_prompt,
+        "completion_tokens_details": of_completion,
+    }

@@ -1,0 +1,138 @@
+"""Write a canonical request as OpenAI JSON, always from the canonical values and never from a client's bytes."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    ResponseFormat,
+    SystemMessage,
+    TextPart,
+    Texts,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    UserMessage,
+)
+from providers.formats.tool_calls import safe_call_name
+
+
+def encode_request(
+    request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
+) -> dict[str, object]:
+    """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
+    said = request.messages
+    messages: list[object] = list(said.entries) if type(said) is Texts else [*map(encode_message, said)]
+    body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
+    if request.n is not None:
+        body["n"] = request.n
+    if request.logprobs is not None:
+        body["logprobs"] = request.logprobs
+    if request.top_logprobs is not None:
+        body["top_logprobs"] = request.top_logprobs
+    if request.max_tokens is not None:
+        body[max_tokens_field] = request.max_tokens
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = [encode_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = encode_tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if request.stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def encode_message(message: Message) -> dict[str, object]:
+    """One message; signatures of tool calls stay inside: they are another provider's."""
+    content = message.content
+    said = content if content is None or isinstance(content, str) else [_part(part) for part in content]
+    if type(message) is UserMessage:
+        body: dict[str, object] = {"role": "user", "content": said}
+    elif type(message) is AssistantMessage:
+        # No content is taken beside calls alone.
+        body = {"role": "assistant", "content": "" if said is None and not message.tool_calls else said}
+        if message.refusal is not None:
+            body["refusal"] = message.refusal
+        if message.tool_calls:
+            body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
+    elif type(message) is SystemMessage:
+        body = {"role": message.role, "content": said}
+    else:
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": said}
+    if message.name is not None:
+        body["name"] = message.name
+    return body
+
+
+def _part(part: Part) -> dict[str, object]:
+    match part:
+        case TextPart(text):
+            return {"type": "text", "text": text}
+        case ImagePart(url, detail):
+            return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
+        case AudioPart(data, sound):
+            return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
+        case FilePart(data, filename):
+            return {"type": "file", "file": {"file_data": data, **({"filename": filename} if filename else {})}}
+        case _:
+            assert_never(part)
+
+
+def encode_tool_call(call: ToolCall) -> dict[str, object]:
+    """One call of an assistant's message."""
+    function = {"name": safe_call_name(call.name), "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def encode_tool(tool: Tool) -> dict[str, object]:
+    """One function that may be called."""
+    function: dict[str, object] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def encode_tool_choice(choice: ToolChoice) -> object:
+    """`tool_choice` in OpenAI's forms."""
+    match choice:
+        case NamedTool(name):
+            return {"type": "function", "function": {"name": name}}
+        case AllowedTools(mode, names):
+            tools = [{"type": "function", "function": {"name": name}} for name in names]
+            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+        case _:
+            return choice
+
+
+def _response_format(wanted: ResponseFormat) -> dict[str, object]:
+    match wanted:
+        case JsonObjectFormat():
+            return {"type": "json_object"}
+        case JsonSchemaFormat(name, schema, description, strict):
+            inner: dict[str, object] = {"name": name, "schema": schema}
+            if description is not None:
+                inner["description"] = description
+            if strict is not None:
+                inner["strict"] = strict
+            return {"type": "json_schema", "json_schema": inner}
+        case _:
+            assert_never(wanted)

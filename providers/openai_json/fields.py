@@ -1,0 +1,100 @@
+"""Typed look-ups in a client's JSON that name the place of a mistake, such as `messages[3].content`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from providers.failures import InvalidRequest
+
+
+def describe(value: object) -> str:
+    """The JSON type of a value, for an error message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def _wrong(path: str, expected: str, value: object) -> InvalidRequest:
+    return InvalidRequest(f"`{path}` must be {expected}, not {describe(value)}", path)
+
+
+def present(source: Mapping[str, object], key: str, path: str) -> object:
+    """The value at `key`; raises InvalidRequest if it is absent or null."""
+    value = source.get(key)
+    if value is None:
+        raise InvalidRequest(f"`{path}` is required", path)
+    return value
+
+
+def mapping(value: object, path: str) -> Mapping[str, object]:
+    """The value as an object."""
+    if not isinstance(value, dict):
+        raise _wrong(path, "an object", value)
+    return value
+
+
+def items(value: object, path: str, *, at_most: int | None = None) -> list[object]:
+    """The value as an array."""
+    if not isinstance(value, list):
+        raise _wrong(path, "an array", value)
+    if at_most is not None and len(value) > at_most:
+        raise InvalidRequest(f"`{path}` has {len(value)} entries; at most {at_most} are taken", path)
+    return value
+
+
+def text(source: Mapping[str, object], key: str, path: str) -> str | None:
+    """The string at `key`, None if absent or null."""
+    value = source.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    raise _wrong(path, "a string", value)
+
+
+def boolean(source: Mapping[str, object], key: str, path: str) -> bool | None:
+    """The boolean at `key`, None if absent or null."""
+    value = source.get(key)
+    if value is None or isinstance(value, bool):
+        return value
+    raise _wrong(path, "a boolean", value)
+
+
+def integer(source: Mapping[str, object], key: str, path: str, low: int, high: int) -> int | None:
+    """The whole number at `key` within the bounds, None if absent or null."""
+    value = source.get(key)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, float):
+            raise InvalidRequest(f"`{path}` must be a whole number, not {value:g}", path)
+        raise _wrong(path, "a whole number", value)
+    if not low <= value <= high:
+        raise InvalidRequest(f"`{path}` must be between {low} and {high}", path)
+    return value
+
+
+def number(source: Mapping[str, object], key: str, path: str, low: float, high: float) -> float | None:
+    """The number at `key` within the bounds, None if absent or null."""
+    value = source.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(path, "a number", value)
+    if not low <= value <= high:
+        raise InvalidRequest(f"`{path}` must be between {low:g} and {high:g}", path)
+    return value
+
+
+def choice(value: object, path: str, allowed: tuple[str, ...]) -> str:
+    """The value as one of the allowed words."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    words = ", ".join(repr(word) for word in allowed)
+    raise InvalidRequest(f"`{path}` must be one of {words}", path)

@@ -1,0 +1,1 @@
+"""From a provider's bytes to canonical events and answers. No module here knows a vendor."""

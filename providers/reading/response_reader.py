@@ -1,0 +1,170 @@
+"""Read whatever a provider sent back to one request, whichever of its forms it chose.
+
+Asked for a stream, some answer with one JSON body (their errors, mostly); asked for JSON, some answer with a
+stream. Both are read here, and so are a status that is no success and a page of HTML. Everything else of an answer
+is its adapter's to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal
+
+from providers.adapter import Adapter, StreamParser, Target
+from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.choice_state import named_by_moment, with_named_calls
+from providers.reading.error_classification import failure, is_html, request_id_of
+from providers.reading.event_stream import TextReader, has_shortcuts
+from providers.reading.folding import fold, unfold
+from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
+from providers.values import changer
+from providers.wire import WireResponse
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+TOO_LARGE = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than accepted")
+"""What an answer beyond this, or another bound of ours, comes to."""
+_date = changer(ChatCompletion)
+
+
+def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
+    """The whole answer that a response holds; raises ProviderFailed for everything that is none.
+
+    stop: the words that the provider was asked to stop at.
+    """
+    if response.status >= 400:
+        raise ProviderFailed(adapter.classify_error(response))
+    if not 200 <= response.status < 300:
+        # A redirect would take the prompt to a host that nobody permitted.
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
+    form = _form_of(response.headers.get("content-type", ""))
+    if form == "html":
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
+    if form == "events":
+        parser = adapter.stream_parser(target)
+        completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
+    else:
+        completion = adapter.parse_response(response, target)
+    if stop and (left_in := stops_left_in(adapter, stop)):
+        completion = trimmed(completion, left_in)
+    if not completion.id:
+        completion = with_named_calls(completion, response.received_at)
+    return completion if completion.created else _date(completion, created=int(response.received_at))
+
+
+def is_event_stream(head: WireResponse) -> bool:
+    """Whether the body behind this head is an event stream, whatever was asked for."""
+    return _form_of(head.headers.get("content-type", "")) == "events"
+
+
+def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
+    """The events with the provider's id of the call in a failure: a stream itself may not know it."""
+    last = events[-1] if events else None
+    if not isinstance(last, Failed) or last.failure.request_id is not None:
+        return events
+    failed = replace(last.failure, request_id=request_id_of(head.headers))
+    return (*events[:-1], replace(last, failure=failed))
+
+
+@lru_cache(maxsize=256)
+def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
+    if is_html(content_type):
+        return "html"
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return "events"
+    return "json" if kind == "application/json" or kind.endswith("+json") else "other"
+
+
+class AnswerReader:
+    """A `StreamParser` for the body behind a head: incremental where it is a stream, at its end where it is not.
+
+    stop: the words that the provider was asked to stop at.
+    """
+
+    def __init__(self, adapter: Adapter, head: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> None:
+        self._adapter = adapter
+        self._head = head
+        self._target = target
+        self._parser: StreamParser | None = None
+        form = _form_of(head.headers.get("content-type", ""))
+        if 200 <= head.status < 300 and form not in ("html", "json"):
+            self._parser = adapter.stream_parser(target)
+        self._shortcuts = self._parser if has_shortcuts(self._parser) else None
+        self._stop = stop
+        left_in = stops_left_in(adapter, stop) if stop else ()
+        self._trimmer = StopTrimmer(left_in) if left_in else None
+        self._body = bytearray()
+        self._done = False
+        self._opened = False
+        # Whether the events need no look any more: nothing in them is to be filled in.
+        self._is_named = False
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._done:
+            return ()
+        if self._parser is not None:
+            events = self._parser.feed(data)
+            if self._trimmer is not None:
+                events = self._trimmer.take(events)
+            if events and events[-1].__class__ is Failed:
+                events = _identified(events, self._head)
+            return events if self._is_named else self._filled_in(events)
+        self._body += data
+        if len(self._body) > MAX_BODY_BYTES:
+            self._done = True
+            return (Failed(TOO_LARGE),)
+        # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
+        return (Heartbeat(),)
+
+    def text_reader(self) -> TextReader | None:
+        """See `providers.reading.event_stream.StreamShortcuts`: None before the answer begins, and while stop words are sought."""
+        if self._shortcuts is None or not self._opened or self._trimmer is not None:
+            return None
+        return self._shortcuts.text_reader()
+
+    def is_complete(self) -> bool:
+        """See `providers.reading.event_stream.StreamShortcuts`."""
+        return self._shortcuts is not None and self._shortcuts.is_complete()
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See `providers.adapter.StreamParser`."""
+        if self._done:
+            return ()
+        if self._parser is not None:
+            events = _identified(self._parser.close(), self._head)
+            if self._trimmer is not None:
+                events = self._trimmer.take(events)
+            return events if self._is_named else self._filled_in(events)
+        self._done = True
+        try:
+            return tuple(
+                unfold(
+                    read_answer(self._adapter, replace(self._head, body=bytes(self._body)), self._target, self._stop)
+                )
+            )
+        except ProviderFailed as error:
+            return (Failed(error.failure),)
+
+    def _filled_in(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """The events with what the provider doesn't say: the moment of the answer, and what tells its calls apart from
+        those of another answer that has no id either."""
+        first = events[0] if events else None
+        if first.__class__ is Opened and first.id:
+            self._opened = self._is_named = True
+            return events if first.created else (self._dated(first), *events[1:])
+        filled = list(events)
+        for position, event in enumerate(events):
+            if isinstance(event, Opened):
+                self._opened, self._is_named = True, bool(event.id)
+                if not event.created:
+                    filled[position] = self._dated(event)
+            elif isinstance(event, ToolCallDelta) and not self._is_named:
+                filled[position] = named_by_moment(event, self._head.received_at)
+        return tuple(filled)
+
+    def _dated(self, event: Opened) -> Opened:
+        created = int(self._head.received_at)
+        return Opened(event.id, event.model, created, event.service_tier, event.system_fingerprint)

@@ -1,0 +1,205 @@
+"""A simulated provider on a loopback port, inside the running loop or in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from providers.testkit.app import TRANSPORT, SimulatorApp
+from providers.testkit.scenario import Scenario
+from providers.testkit.simulator import IncomingRequest, Simulator
+
+__all__ = ["SimulatorServer", "SimulatorThread"]
+
+_STARTUP_LIMIT_S = 30.0
+
+
+class _State(ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted = 0
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, silent, with the transport in the scope so that a scenario can break it."""
+
+    def __init__(self, config: Config, server_state: _State) -> None:
+        super().__init__(config, server_state, {})
+        self._state = server_state
+        self.access_log = False
+        self.logger = logging.getLogger(__name__)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
+        self._state.accepted += 1
+        super().connection_made(transport)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"] = {TRANSPORT: self.transport}
+
+
+class SimulatorServer:
+    """One simulated provider: `async with SimulatorServer(dialect, "a site") as server: … server.origin …`.
+
+    Port 0 takes a free one. It installs no signal handlers and writes no log. Leaving the block closes every
+    connection at once, also those that would wait for ever.
+    """
+
+    def __init__(
+        self,
+        dialect: Simulator,
+        persona: str,
+        scenario: Scenario | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._app = SimulatorApp(dialect, persona, scenario)
+        self._host = host
+        self._port = port
+        self._state = _State()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; raises OSError where the port is taken."""
+        config = Config(
+            self._app,
+            http=_Protocol,
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+        )
+        config.load()
+        self._app.closing = False
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Protocol(config, self._state), self._host, self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        if self._server is None:
+            return
+        self._app.closing = True
+        self._server.close()
+        for connection in tuple(self._state.connections):
+            connection.transport.abort()
+        if self._state.tasks:
+            await asyncio.wait(tuple(self._state.tasks))
+        await self._server.wait_closed()
+        self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def origin(self) -> str:
+        """`http://127.0.0.1:PORT`, once it has started."""
+        if self._server is None and not self._port:
+            raise RuntimeError("the simulator has no port before it has started; use `async with`")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def scenario(self) -> Scenario:
+        """What happens to requests; may be replaced while the server runs, and begins its script anew then."""
+        return self._app.scenario
+
+    @scenario.setter
+    def scenario(self, scenario: Scenario) -> None:
+        self._app.scenario = scenario
+
+    @property
+    def requests(self) -> list[IncomingRequest]:
+        """The last requests (at most 1,000) that came with their whole body, oldest first."""
+        return self._app.requests
+
+    @property
+    def received(self) -> int:
+        """How many requests have come with their whole body."""
+        return self._app.received
+
+    @property
+    def accepted(self) -> int:
+        """How many connections were ever opened: 0 proves that no byte arrived."""
+        return self._state.accepted
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._state.connections)
+
+    @property
+    def disconnects(self) -> int:
+        """How many requests the client gave up before their answer was complete."""
+        return self._app.disconnects
+
+
+class SimulatorThread:
+    """Simulators in a thread with a loop of its own, for a program that has none: tests of a subprocess.
+
+    `with SimulatorThread({"eu": SimulatorServer(…)}) as thread: thread["eu"].origin`.
+    """
+
+    def __init__(self, servers: Mapping[str, SimulatorServer]) -> None:
+        self._servers = servers
+        self._thread = threading.Thread(target=self._run, name="simulators", daemon=True)
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._error: BaseException | None = None
+
+    def __getitem__(self, name: str) -> SimulatorServer:
+        return self._servers[name]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._ready.wait(_STARTUP_LIMIT_S):
+            raise TimeoutError(f"the simulators didn't start within {_STARTUP_LIMIT_S:g} s")
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        started: list[SimulatorServer] = []
+        try:
+            for server in self._servers.values():
+                await server.start()
+                started.append(server)
+            self._ready.set()
+            await self._stop.wait()
+        finally:
+            for server in started:
+                await server.close()

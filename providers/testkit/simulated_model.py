@@ -1,0 +1,218 @@
+"""The model behind every simulated provider: a pure function from a request to an answer.
+
+It understands nothing. It answers in the language that it is asked in (English or Chinese), says who it is and that
+it is simulated, calls the tools that it is given, fills in the schemas that it is asked for, obeys `stop`,
+`max_tokens` and `n`, and goes on with an answer that is begun. No clock and no randomness: the same request gets the
+same answer, to the last id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    FinishReason,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Logprobs,
+    Message,
+    NamedTool,
+    SystemMessage,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+    text_of,
+)
+from providers.json_values import dumps
+from providers.testkit.answer_pieces import cut
+from providers.testkit.schema_instance import instance_of
+
+_TOKENS_PER_MESSAGE = 3
+_TOKENS_PER_TOOL = 12
+_TOKENS_PER_IMAGE = 85
+_KANA = re.compile("[\u3040-\u30ff]")
+_IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
+_AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
+_MOST_OF_A_RESULT = 200
+
+
+def respond(request: ChatRequest, persona: str) -> ChatCompletion:
+    """The simulated answer of `persona`, such as the name of a site; `created` is 0, as there is no clock."""
+    digest = hashlib.sha256(repr((persona, request)).encode("utf-8", "surrogatepass")).hexdigest()
+    choices = tuple(_choice(request, persona, index, digest) for index in range(request.n or 1))
+    usage = Usage(
+        prompt_tokens=_prompt_tokens(request),
+        completion_tokens=sum(choice.tokens + choice.reasoning_tokens for choice in choices),
+        reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
+    )
+    answers = tuple(Choice(one.message, one.finish, index, one.logprobs) for index, one in enumerate(choices))
+    return ChatCompletion(f"chatcmpl-{digest[:24]}", request.model, 0, answers, usage)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """One choice, and what it cost."""
+
+    message: AssistantMessage
+    finish: FinishReason
+    tokens: int
+    reasoning_tokens: int
+    logprobs: Logprobs | None = None
+
+
+def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _Said:
+    chinese = _asks_in_chinese(request)
+    budget = request.max_tokens if request.max_tokens is not None else 2**31
+    thought = cut(_reasoning(chinese)) if request.reasoning_effort not in (None, "none") else ()
+    thought = thought[:budget]
+    budget -= len(thought)
+    reasoning = "".join(thought) or None
+    calls = _calls(request, f"{digest[:16]}{index}")
+    if calls:
+        cost = sum(len(cut(call.arguments)) + 1 for call in calls)
+        if cost > budget:
+            return _Said(AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
+        return _Said(AssistantMessage(None, reasoning=reasoning, tool_calls=calls), "tool_calls", cost, len(thought))
+    text = continued(request, _before_stop(_text(request, persona, chinese, index), request.stop))
+    pieces = cut(text)
+    finish: FinishReason = "stop" if len(pieces) <= budget else "length"
+    pieces = pieces[:budget]
+    logprobs = _logprobs(pieces) if request.logprobs else None
+    return _Said(AssistantMessage("".join(pieces), reasoning=reasoning), finish, len(pieces), len(thought), logprobs)
+
+
+def continued(request: ChatRequest, text: str) -> str:
+    """What is left to say of a text whose beginning the request has handed over."""
+    last = request.messages[-1]
+    return text.removeprefix(text_of(last.content)) if isinstance(last, AssistantMessage) else text
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _asks_in_chinese(request: ChatRequest) -> bool:
+    asked = _last_user_text(request)
+    return bool(_IDEOGRAPH.search(asked)) and not _KANA.search(asked)
+
+
+def _last_user_text(request: ChatRequest) -> str:
+    for message in reversed(request.messages):
+        if isinstance(message, UserMessage):
+            return text_of(message.content)
+    return ""
+
+
+def _reasoning(chinese: bool) -> str:
+    return "模拟的思考：先读问题，再回答。" if chinese else "Simulated thinking: read the question, then answer it."
+
+
+def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
+    """What is said where no tool is called."""
+    results = _trailing_results(request.messages)
+    said = _after_tools(results, persona, chinese) if results else _greeting(persona, chinese)
+    images = _image_count(request.messages)
+    if images:
+        said += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
+    match request.response_format:
+        case JsonObjectFormat():
+            return dumps({"simulated": True, "persona": persona, "message": said}).decode()
+        case JsonSchemaFormat(_, schema):
+            return dumps(instance_of(schema, persona)).decode()
+        case None:
+            if request.n is None or request.n == 1:
+                return said
+            return f"{said}（{index + 1}/{request.n}）" if chinese else f"{said} ({index + 1} of {request.n})"
+
+
+def _greeting(persona: str, chinese: bool) -> str:
+    if chinese:
+        return f"你好！我是{persona}（模拟），没有调用任何真实的模型。"
+    return f"Hello! I am {persona}, simulated: no real model was asked."
+
+
+def _after_tools(results: Sequence[str], persona: str, chinese: bool) -> str:
+    if chinese:
+        return f"{persona}（模拟）得到的结果：{'；'.join(results)}。"
+    return f"{persona} (simulated) was told: {'; '.join(results)}."
+
+
+def _trailing_results(messages: Sequence[Message]) -> list[str]:
+    """The results that the last messages bring, in order."""
+    results: list[str] = []
+    for message in reversed(messages):
+        if not isinstance(message, ToolMessage):
+            break
+        results.insert(0, text_of(message.content)[:_MOST_OF_A_RESULT])
+    return results
+
+
+def _image_count(messages: Sequence[Message]) -> int:
+    contents = [message.content for message in messages if isinstance(message, UserMessage)]
+    return sum(isinstance(part, ImagePart) for content in contents if not isinstance(content, str) for part in content)
+
+
+def _before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first stop sequence in it; the sequence itself is not given out."""
+    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+# --- tools ----------------------------------------------------------------------------------------
+
+
+def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
+    """One call, or two where two things are asked about; none where a result has just come, or no tool may be used."""
+    tools = _callable_tools(request)
+    if not tools or not isinstance(request.messages[-1], UserMessage | SystemMessage):
+        return ()
+    asked = _last_user_text(request)
+    things = [thing for thing in _AND.split(asked) if thing.strip()][:2]
+    if len(things) < 2 or request.parallel_tool_calls is False:
+        things = [asked]
+    return tuple(_call(tools, thing, f"call_{seed}{position}") for position, thing in enumerate(things))
+
+
+def _callable_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    match request.tool_choice:
+        case "none":
+            return ()
+        case NamedTool(name):
+            return tuple(tool for tool in request.tools if tool.name == name)
+        case AllowedTools(_, names):
+            return tuple(tool for tool in request.tools if tool.name in names)
+        case _:
+            return request.tools
+
+
+def _call(tools: Sequence[Tool], thing: str, call_id: str) -> ToolCall:
+    """A call of the tool whose name has most words in common with what is asked; of equals the first."""
+    words = re.findall(r"\w+", thing.lower())
+    tool = max(tools, key=lambda tool: len(set(re.split(r"[_-]", tool.name.lower())).intersection(words)))
+    subject = re.findall(r"[\w-]+", thing)
+    arguments = instance_of(tool.parameters, subject[-1] if subject else "example") if tool.parameters else {}
+    return ToolCall(call_id, tool.name, dumps(arguments if isinstance(arguments, Mapping) else {}).decode())
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def _prompt_tokens(request: ChatRequest) -> int:
+    texts = sum(len(cut(text_of(message.content))) + _TOKENS_PER_MESSAGE for message in request.messages)
+    images = _image_count(request.messages)
+    return texts + images * _TOKENS_PER_IMAGE + len(request.tools) * _TOKENS_PER_TOOL
+
+
+def _logprobs(pieces: Sequence[str]) -> Logprobs:
+    tokens = [{"token": piece, "logprob": -0.25, "bytes": list(piece.encode()), "top_logprobs": []} for piece in pieces]
+    return {"content": tokens, "refusal": None}

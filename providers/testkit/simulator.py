@@ -1,0 +1,136 @@
+"""What a simulator of a provider is, and the registry of simulators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import FailureKind, ProviderError
+from providers.registry import check_members, load_group
+from providers.wire import WireResponse
+
+__all__ = [
+    "GROUP",
+    "SERVER_SENT_EVENTS",
+    "IncomingRequest",
+    "NoSimulator",
+    "Refused",
+    "Simulator",
+    "Simulators",
+    "check_simulator",
+    "load_simulators",
+    "stream_type_of",
+    "uncounted_by",
+]
+
+
+# No charset: some official clients compare the whole value.
+SERVER_SENT_EVENTS = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """A request as it came off the wire: `path` without the query, header names in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Refused(ProviderError):
+    """What the real provider would refuse; `response` is how it would say so."""
+
+    def __init__(self, reason: str, response: WireResponse) -> None:
+        super().__init__(reason)
+        self.response = response
+
+
+class Simulator(Protocol):
+    """One provider's wire format, from the provider's side."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's name."""
+        ...
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """The canonical request; raises Refused for a wrong path, no key, an unknown field, a wrong shape.
+
+        `model` is the provider's model as it was named in the body or the path.
+        """
+        ...
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """A whole answer as the provider sends it."""
+        ...
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """The same answer as a stream, one element per event, text cut into pieces; the end mark, if any, is last."""
+        ...
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """An HTTP error of this kind in the provider's shape and, where it has one, with its way to name a wait.
+
+        With another status than this one where the provider has no word for the kind: 402 is a spent quota by itself.
+        """
+        ...
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """An error in the middle of a stream that began with status 200."""
+        ...
+
+
+def stream_type_of(dialect: Simulator) -> str:
+    """The content type of its streams: server-sent events, unless it has a `stream_type` of its own."""
+    own = getattr(dialect, "stream_type", SERVER_SENT_EVENTS)
+    return own if isinstance(own, str) else SERVER_SENT_EVENTS
+
+
+def uncounted_by(dialect: Simulator) -> frozenset[str]:
+    """What the provider's usage doesn't tell (`cached_tokens`, `reasoning_tokens`): nothing, unless its dialect has an
+    `uncounted` of its own."""
+    own: object = getattr(dialect, "uncounted", frozenset())
+    return own if isinstance(own, frozenset) else frozenset()
+
+
+GROUP = "providers.simulators"
+
+
+_METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
+
+
+class NoSimulator(LookupError):
+    """A provider can't be simulated; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulators:
+    """Every dialect that loaded, by the name of its adapter, and for every other one why it didn't."""
+
+    dialects: Mapping[str, Simulator]
+    broken: Mapping[str, str]
+
+    def named(self, provider: str) -> Simulator:
+        """The dialect of a provider; raises NoSimulator."""
+        if provider in self.dialects:
+            return self.dialects[provider]
+        if provider in self.broken:
+            raise NoSimulator(f"the simulator of {provider!r} doesn't load: {self.broken[provider]}")
+        raise NoSimulator(f"there is no simulator of {provider!r}: no entry point of that name in {GROUP!r}")
+
+
+@cache
+def load_simulators() -> Simulators:
+    """The installed dialects. An entry point's name is the provider's name in config."""
+    return Simulators(*load_group(GROUP, check_simulator))
+
+
+def check_simulator(candidate: object) -> Simulator:
+    """The candidate, if it has the members of a dialect; raises TypeError naming what it lacks."""
+    dialect: Simulator = check_members(candidate, "dialect", ("name",), _METHODS)
+    return dialect

@@ -1,0 +1,213 @@
+"""From an answer and a fault to what happens on the wire: a list of steps, computed without a socket or a clock."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from providers.chat import ChatCompletion, ChatRequest, text_of
+from providers.failures import FailureKind
+from providers.reading.error_classification import by_status
+from providers.testkit.answer_pieces import cut
+from providers.testkit.scenario import (
+    Cut,
+    DuplicateFinish,
+    Empty,
+    ErrorEvent,
+    Fault,
+    Garbage,
+    Html,
+    HttpError,
+    NoEndMark,
+    Redirect,
+    Reset,
+    Scenario,
+    Silent,
+    Slow,
+    Stall,
+    Truncated,
+)
+from providers.testkit.simulator import Simulator, stream_type_of
+from providers.wire import WireResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The status line and the headers."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Bytes of the body."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing, for so long; for ever with None."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The connection ends here, with the framing unfinished: by a reset, or in good order."""
+
+    reset: bool
+
+
+Step = Head | Send | Wait | Break
+
+_HTML = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
+_GARBAGE = b'data: {"choices":[{"output":\n\n'
+_FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECASE)
+
+
+def stage(
+    dialect: Simulator, request: ChatRequest, completion: ChatCompletion, scenario: Scenario, fault: Fault | None
+) -> tuple[Step, ...]:
+    """What the client gets to see, step by step. Where the last step is no `Break`, the body's end is framed."""
+    head = _instead_of_an_answer(dialect, fault)
+    if head is not None:
+        return (Wait(scenario.latency_s), *head)
+    if request.stream:
+        events = dialect.write_stream(completion, request)
+        head_of_stream = Head(200, (("content-type", stream_type_of(dialect)), ("cache-control", "no-cache")))
+        opening = _opening(events, completion)
+        paced = _stream(dialect, events, scenario, fault) if fault else _paced(events, scenario, opening)
+        return (Wait(scenario.latency_s), head_of_stream, *paced)
+    answer = dialect.write_answer(completion, request)
+    return (Wait(scenario.latency_s + scenario.first_token_s), *_json(dialect, answer, fault))
+
+
+def whole(response: WireResponse) -> tuple[Step, ...]:
+    """A response as it is, framed by its length."""
+    length = ("content-length", str(len(response.body)))
+    return (Head(response.status, (*response.headers.items(), length)), Send(response.body))
+
+
+def _instead_of_an_answer(dialect: Simulator, fault: Fault | None) -> tuple[Step, ...] | None:
+    """The faults that look the same whether a stream was asked for or not."""
+    match fault:
+        case HttpError(status, retry_after_s, kind):
+            return whole(dialect.write_error(kind or by_status(status), status, retry_after_s))
+        case Reset(None):
+            return (Break(reset=True),)
+        case Silent():
+            return (Wait(None),)
+        case Html():
+            return whole(WireResponse(200, {"content-type": "text/html; charset=utf-8"}, _HTML, 0))
+        case Redirect(url):
+            return whole(WireResponse(307, {"location": url}, b"", 0))
+        case _:
+            return None
+
+
+def _json(dialect: Simulator, answer: WireResponse, fault: Fault | None) -> Iterator[Step]:
+    head, body = whole(answer)
+    half = Send(answer.body[: len(answer.body) // 2])
+    match fault:
+        case Reset():
+            yield from (head, half, Break(reset=True))
+        case Cut():
+            yield from (head, half, Break(reset=False))
+        case Stall():
+            yield from (head, half, Wait(None))
+        case Slow(wait_s):
+            yield from (Wait(wait_s), head, half, Wait(wait_s), Send(answer.body[len(half.data) :]))
+        case Empty():
+            yield from whole(WireResponse(200, answer.headers, b"", 0))
+        case Truncated():
+            yield from whole(WireResponse(200, answer.headers, half.data, 0))
+        case Garbage():
+            yield from whole(WireResponse(200, answer.headers, _GARBAGE, 0))
+        case ErrorEvent(kind):
+            error = dialect.write_error(kind, _error_status(kind))
+            yield from whole(WireResponse(200, error.headers, error.body, 0))
+        case _:
+            yield from (head, body)
+
+
+def _stream(dialect: Simulator, events: Sequence[bytes], scenario: Scenario, fault: Fault) -> Iterator[Step]:
+    def some(count: int | None) -> Iterator[Step]:
+        return _paced(events[: _middle(events) if count is None else count], scenario)
+
+    match fault:
+        case Reset(after):
+            yield from (*some(after), Break(reset=True))
+        case Cut(after):
+            yield from some(after)
+        case Stall(after):
+            yield from (*some(after), Wait(None))
+        case Slow(wait_s):
+            yield from _paced(events, Scenario(first_token_s=wait_s, between_events_s=wait_s))
+        case Empty():
+            yield Send(b"")
+        case Truncated():
+            middle = _middle(events)
+            broken = events[middle][: len(events[middle]) // 2]
+            yield from _paced((*events[:middle], broken), scenario)
+        case Garbage(after):
+            middle = _middle(events) if after is None else after
+            yield from _paced((*events[:middle], _GARBAGE, *events[middle:]), scenario)
+        case ErrorEvent(kind, after):
+            yield from _paced((*events[:after], dialect.write_error_event(kind)), scenario)
+        case NoEndMark():
+            yield from _paced([event for event in events if b"[DONE]" not in event], scenario)
+        case DuplicateFinish():
+            finish = _finish_position(events)
+            yield from _paced((*events[: finish + 1], *events[finish:]), scenario)
+        case HttpError() | Silent() | Html() | Redirect():
+            raise AssertionError("is no answer, so it was staged before")
+        case _:
+            assert_never(fault)
+
+
+def _paced(events: Iterable[bytes], scenario: Scenario, opening: int = 0) -> Iterator[Step]:
+    """The events with the waits between them; those that only open the answer come with its first word."""
+    wait_s = scenario.first_token_s
+    for index, event in enumerate(events):
+        if wait_s and not 0 < index <= opening:
+            yield Wait(wait_s)
+        yield Send(event)
+        wait_s = scenario.between_events_s
+
+
+def _opening(events: Sequence[bytes], completion: ChatCompletion) -> int:
+    """How many events come before the first word of the answer; 0 where that can't be told."""
+    said = text_of(completion.choices[0].message.content) if completion.choices else ""
+    first = next(iter(cut(said)), "").strip()
+    forms = [json.dumps(first, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (False, True)] if first else []
+    return next((index for index, event in enumerate(events) if any(form in event for form in forms)), 0)
+
+
+def _middle(events: Sequence[bytes]) -> int:
+    """How many events are half of the answer, and never its finish."""
+    return min(len(events) // 2, _finish_position(events))
+
+
+def _finish_position(events: Sequence[bytes]) -> int:
+    """Which event says that the answer has ended."""
+    return next((i for i, event in enumerate(events) if _FINISH.search(event)), len(events) - 1)
+
+
+def _error_status(kind: FailureKind) -> int:
+    """The status that an error of this kind would have had."""
+    statuses = {
+        FailureKind.CREDENTIALS: 401,
+        FailureKind.QUOTA: 429,
+        FailureKind.RATE_LIMITED: 429,
+        FailureKind.MODEL_NOT_FOUND: 404,
+        FailureKind.GEO_REFUSED: 403,
+        FailureKind.CONTEXT_LENGTH: 400,
+        FailureKind.INVALID_REQUEST: 400,
+        FailureKind.CONTENT_FILTER: 400,
+    }
+    return statuses.get(kind, 503)

@@ -1,0 +1,1 @@
+"""One folder for each vendor with a wire format of its own: adapter, simulator and facts together."""

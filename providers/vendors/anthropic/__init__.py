@@ -1,0 +1,1 @@
+"""The vendor `anthropic`: wire format, errors, simulator and facts."""

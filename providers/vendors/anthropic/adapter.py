@@ -1,0 +1,83 @@
+"""Anthropic by its Messages API: `POST /v1/messages`, whole or as server-sent events.
+
+Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20. The parts: `_anthropic_request`, `_messages` and
+`_schema` write, `_anthropic_answer` and `_errors` read, `_thoughts` keeps what one turn must give back to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, HeaderKey
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure
+from providers.formats.request_options import SAFETY_IDENTIFIER
+from providers.json_values import dumps
+from providers.matching.requirements import FEATURES
+from providers.reading.error_classification import error_object
+from providers.reading.event_stream import EventStreamParser
+from providers.vendors.anthropic.answer import MessageReader, read_completion
+from providers.vendors.anthropic.errors import classify
+from providers.vendors.anthropic.request import encode_body, version_of
+from providers.wire import WireRequest, WireResponse
+
+_FEATURES = FEATURES - {"audio", "json_object", "n", "logprobs"}
+_PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "user",
+        SAFETY_IDENTIFIER,
+        "max_tokens",
+        "strict_tools",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicAdapter(Catalogued):
+    """The Messages API."""
+
+    name: str = "anthropic"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the format can say, in one model or another."""
+        return Capabilities(_FEATURES, _PARAMETERS)
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return HeaderKey("x-api-key")
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        body = encode_body(request, target)
+        headers = (
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream" if request.stream else "application/json"),
+            ("anthropic-version", version_of(body)),
+        )
+        return WireRequest("POST", f"{target.base_path}/messages", headers, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        reader = MessageReader(target)
+        return EventStreamParser(reader.assembler, reader.read_event)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = AnthropicAdapter()

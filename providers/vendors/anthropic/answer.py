@@ -1,0 +1,209 @@
+"""Read Anthropic's answers: whole ones and the events of a stream.
+
+A whole message is read as the events that it would have come in, so that both obey the same rules.
+Source: anthropic 2.10.0 (Message, RawMessageStreamEvent, StopReason, Usage), platform.claude.com on streaming; read
+2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from providers.adapter import Target
+from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.formats.reasoning_state import Kept, Thought
+from providers.json_values import (
+    JsonError,
+    as_map,
+    dumps_text,
+    read_count,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+    unrounded,
+)
+from providers.reading.error_classification import error_object, failure
+from providers.reading.folding import fold
+from providers.reading.stream_assembler import Assembler
+from providers.vendors.anthropic.errors import classify
+from providers.wire import WireResponse
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+    # The model gave its turn back between two of the provider's own tools, which nobody asks for here.
+    "pause_turn": "stop",
+}
+_SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
+_NO_HTTP_ERROR = 200
+_MOST_BLOCKS = 1024
+
+
+def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
+    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    body = error_object(response.body)
+    if body.get("error"):
+        raise ProviderFailed(classify(body, response))
+    if body.get("type") != "message" or not isinstance(body.get("content"), list):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
+    reader = MessageReader(target)
+    # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
+    reader.read_message(unrounded(body, response.body) if b"tool_use" in response.body else body)
+    return fold(reader.assembler.take())
+
+
+@dataclass(slots=True)
+class _Block:
+    """One block of content as far as it is known; `call` is its number among the calls, `input` what it began with."""
+
+    kind: str
+    text: list[str] = field(default_factory=list)
+    signature: list[str] = field(default_factory=list)
+    redacted: str = ""
+    call: int = 0
+    input: str = ""
+    has_pieces: bool = False
+
+
+class MessageReader:
+    """Reads one answer into its `assembler`."""
+
+    def __init__(self, target: Target) -> None:
+        self.assembler = Assembler(target.model)
+        self._target = target
+        self._blocks: dict[int, _Block] = {}
+        self._thoughts = Kept(self.assembler, target.model)
+        self._calls = 0
+        self._usage: dict[str, object] = {}
+
+    def read_message(self, message: Mapping[str, object]) -> None:
+        """A whole message."""
+        self._start(message)
+        for index, entry in enumerate(read_list(message, "content")):
+            self._start_block(index, as_map(entry))
+            self._stop_block(index)
+        self._finish(message)
+        self._count(message)
+        self.assembler.complete()
+
+    def read_event(self, event: Mapping[str, object], name: str) -> None:
+        """One event of a stream; one that isn't known is a sign of life."""
+        index = read_int(event, "index") or 0
+        kind = "error" if name == "error" or event.get("error") else read_str(event, "type")
+        match kind:
+            case "message_start":
+                self._start(read_map(event, "message"))
+            case "content_block_start":
+                self._start_block(index, read_map(event, "content_block"))
+            case "content_block_delta":
+                self._extend_block(index, read_map(event, "delta"))
+            case "content_block_stop":
+                self._stop_block(index)
+            case "message_delta":
+                self._finish(read_map(event, "delta"))
+                self._count(event)
+            case "message_stop":
+                self.assembler.complete()
+            case "message" if not self.assembler.opened:
+                # The whole answer, though a stream was asked for. (Some servers repeat it so at a stream's end.)
+                self.read_message(event)
+            case "error":
+                self.assembler.fail(classify(event, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+            case _:
+                self.assembler.heartbeat()
+
+    def _start(self, message: Mapping[str, object]) -> None:
+        self.assembler.identify(id=read_str(message, "id"), model=read_str(message, "model"))
+        self._count(message)
+
+    def _start_block(self, index: int, source: Mapping[str, object]) -> None:
+        block = self._blocks[index] = _Block(read_str(source, "type") or "")
+        if len(self._blocks) > _MOST_BLOCKS:
+            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more blocks than are taken"))
+            return
+        match block.kind:
+            case "text":
+                self.assembler.text(read_str(source, "text") or "")
+            case "thinking":
+                self._think(block, read_str(source, "thinking") or "")
+                self._thoughts.keep(block.signature, read_str(source, "signature") or "")
+            case "redacted_thinking":
+                block.redacted = read_str(source, "data") or ""
+            case "tool_use":
+                self._start_call(block, source)
+
+    def _start_call(self, block: _Block, source: Mapping[str, object]) -> None:
+        block.call, self._calls = self._calls, self._calls + 1
+        try:
+            block.input = dumps_text(given) if (given := read_map(source, "input")) else ""
+        except JsonError:
+            self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+            return
+        signature = self._thoughts.take()
+        self.assembler.tool_call(
+            index=block.call, id=read_str(source, "id"), name=read_str(source, "name"), signature=signature
+        )
+
+    def _extend_block(self, index: int, delta: Mapping[str, object]) -> None:
+        block = self._blocks.get(index) or _Block("")
+        match read_str(delta, "type"):
+            case "text_delta":
+                self.assembler.text(read_str(delta, "text") or "")
+            case "thinking_delta":
+                self._think(block, read_str(delta, "thinking") or "")
+            case "signature_delta":
+                self._thoughts.keep(block.signature, read_str(delta, "signature") or "")
+            case "input_json_delta" if block.kind == "tool_use":
+                if piece := read_str(delta, "partial_json"):
+                    block.has_pieces = True
+                    self.assembler.tool_call(piece, index=block.call)
+
+    def _think(self, block: _Block, text: str) -> None:
+        self.assembler.reasoning(text)
+        self._thoughts.keep(block.text, text)
+
+    def _stop_block(self, index: int) -> None:
+        block = self._blocks.pop(index, None)
+        if block is None:
+            return
+        if block.kind in ("thinking", "redacted_thinking"):
+            self._thoughts.add(Thought("".join(block.text), "".join(block.signature), block.redacted))
+        elif block.kind == "tool_use" and not block.has_pieces:
+            # Said here and not at the answer's end: clients take a call for whole once the next one begins.
+            self.assembler.tool_call(block.input or "{}", index=block.call)
+
+    def _finish(self, source: Mapping[str, object]) -> None:
+        if word := read_str(source, "stop_reason"):
+            self.assembler.finish(_FINISH.get(word, "other"), raw=None if word in _SAME_AS_OURS else word[:100])
+
+    def _count(self, source: Mapping[str, object]) -> None:
+        """Counts are cumulative, and a later report has only what changed. It also tells where the answer was made."""
+        self._usage.update({name: value for name, value in read_map(source, "usage").items() if value is not None})
+        if not self._usage:
+            return
+        self.assembler.usage(lambda: _usage(self._usage))
+        wanted, actual = self._target.pins.get("inference_geo"), read_str(self._usage, "inference_geo")
+        if wanted is not None and actual is not None and actual != wanted:
+            # Not asked for again: the deployment is benched, and the next step is tried.
+            message = "the provider computed the answer outside the place that this site promises"
+            self.assembler.fail(Failure(FailureKind.GEO_REFUSED, message, code="inference_geo"))
+
+
+def _usage(source: Mapping[str, object]) -> Usage:
+    """The counts; a missing one is 0. What is read from or written to the cache is counted beside the input."""
+    cached = read_count(source, "cache_read_input_tokens")
+    written = read_count(source, "cache_creation_input_tokens")
+    return Usage(
+        prompt_tokens=read_count(source, "input_tokens") + cached + written,
+        completion_tokens=read_count(source, "output_tokens"),
+        cached_tokens=cached,
+        reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
+        cache_write_tokens=written,
+    )

@@ -1,0 +1,190 @@
+"""Anthropic's Messages API from the provider's side: as strict with requests as the vendor is.
+
+Source of shapes and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20. Requests
+are read in `_anthropic_body` and `_anthropic_turns`; here are the door, answers and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from providers.catalogue.models import load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
+from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.anthropic.simulator_request import read_body, signature_of
+from providers.wire import WireResponse
+
+_VERSIONS = ("2023-06-01", "2026-10-21")
+_REQUEST_ID = "req_simulated"
+_HEADERS = {"content-type": "application/json", "request-id": _REQUEST_ID}
+_STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+_TYPES = {
+    FailureKind.RATE_LIMITED: "rate_limit_error",
+    FailureKind.QUOTA: "billing_error",
+    FailureKind.CREDENTIALS: "authentication_error",
+    FailureKind.MODEL_NOT_FOUND: "not_found_error",
+    FailureKind.INVALID_REQUEST: "invalid_request_error",
+    FailureKind.CONTEXT_LENGTH: "invalid_request_error",
+}
+_TYPES_BY_STATUS = {403: "permission_error", 408: "timeout_error", 500: "api_error", 504: "timeout_error"}
+_GEO_REFUSED = {"error": {"type": "forbidden", "message": "Request not allowed"}}
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicSimulator:
+    """See `providers.testkit.simulator.Simulator`."""
+
+    name: str = "anthropic"
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        if incoming.method != "POST" or not incoming.path.endswith("/messages"):
+            raise _refused(404, "not_found_error", f"Not found: {incoming.method} {incoming.path[:200]}")
+        scheme, _, bearer = incoming.headers.get("authorization", "").partition(" ")
+        if not incoming.headers.get("x-api-key") and not (scheme.lower() == "bearer" and bearer.strip()):
+            raise _refused(401, "authentication_error", "x-api-key header is required")
+        version = incoming.headers.get("anthropic-version")
+        if version not in _VERSIONS:
+            raise _refused(400, "invalid_request_error", "anthropic-version: header is required")
+        try:
+            body = loads(incoming.body)
+            facts = model_facts(load_models(self.name), read_str(as_map(body), "model") or "")
+            return read_body(body, facts, version)
+        except JsonError:
+            raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
+        except InvalidRequest as error:
+            raise _refused(400, "invalid_request_error", str(error)) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        choice = completion.choices[0]
+        message = {
+            **_head(completion),
+            "content": list(_blocks(choice, completion.model)),
+            **_end(choice),
+            "usage": {**_input(completion.usage, request), **_output(completion.usage)},
+        }
+        return WireResponse(200, _HEADERS, dumps(message), 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`. What was counted of the output comes with the end."""
+        choice = completion.choices[0]
+        started = {
+            **_head(completion),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {**_input(completion.usage, request), "output_tokens": 1},
+        }
+        events = [_event("message_start", message=started)]
+        for index, block in enumerate(_blocks(choice, completion.model)):
+            events += _block_events(index, block)
+            if index == 0:
+                events.append(_event("ping"))
+        events.append(_event("message_delta", delta=_end(choice), usage=_output(completion.usage)))
+        return (*events, _event("message_stop"))
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`. What a filter stops is no error, but an answer without text."""
+        if kind is FailureKind.CONTENT_FILTER:
+            refused = {"id": "msg_simulated", "type": "message", "role": "assistant", "model": "", "content": []}
+            end = {"stop_reason": "refusal", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 0}}
+            return WireResponse(200, _HEADERS, dumps({**refused, **end}), 0)
+        if kind is FailureKind.GEO_REFUSED:
+            return WireResponse(403, _HEADERS, dumps(_GEO_REFUSED), 0)
+        response = _error(status, _word(kind, status), f"Simulated failure: {kind.value}.")
+        if retry_after_s is None:
+            return response
+        headers = {**_HEADERS, "retry-after": f"{retry_after_s:g}"}
+        return WireResponse(status, headers, response.body, 0)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a reason that says so."""
+        if kind is FailureKind.CONTENT_FILTER:
+            end = {"stop_reason": "refusal", "stop_sequence": None}
+            return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
+        if kind is FailureKind.GEO_REFUSED:
+            return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
+        error = {"type": _word(kind, 529), "message": f"Simulated failure: {kind.value}."}
+        return _event("error", error=error, request_id=_REQUEST_ID)
+
+
+def _word(kind: FailureKind, status: int) -> str:
+    return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
+
+
+def _refused(status: int, word: str, message: str) -> Refused:
+    return Refused(message, _error(status, word, message))
+
+
+def _error(status: int, word: str, message: str) -> WireResponse:
+    body = {"type": "error", "error": {"type": word, "message": message}, "request_id": _REQUEST_ID}
+    return WireResponse(status, _HEADERS, dumps(body), 0)
+
+
+def _event(kind: str, **members: object) -> bytes:
+    return f"event: {kind}\ndata: ".encode() + dumps({"type": kind, **members}) + b"\n\n"
+
+
+def _head(completion: ChatCompletion) -> dict[str, object]:
+    return {"id": completion.id, "type": "message", "role": "assistant", "model": completion.model}
+
+
+def _end(choice: Choice) -> dict[str, object]:
+    word = choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
+    return {"stop_reason": word, "stop_sequence": None}
+
+
+def _input(usage: Usage | None, request: ChatRequest) -> dict[str, object]:
+    usage = usage or Usage()
+    return {
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "inference_geo": request.extra.get("inference_geo", "global"),
+    }
+
+
+def _output(usage: Usage | None) -> dict[str, object]:
+    usage = usage or Usage()
+    thinking = {"thinking_tokens": usage.reasoning_tokens}
+    return {"output_tokens": usage.completion_tokens, "output_tokens_details": thinking}
+
+
+def _blocks(choice: Choice, model: str) -> Iterator[dict[str, object]]:
+    message = choice.message
+    if message.reasoning:
+        thought = message.reasoning
+        yield {"type": "thinking", "thinking": thought, "signature": signature_of(model, thought)}
+    if text := text_of(message.content) + (message.refusal or ""):
+        yield {"type": "text", "text": text}
+    for call in message.tool_calls:
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call)}
+
+
+def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:
+    """A block as it grows: the first piece of a call's input is empty, and one without arguments has no other."""
+    deltas: list[dict[str, object]]
+    match block["type"]:
+        case "thinking":
+            empty = {**block, "thinking": "", "signature": ""}
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in cut(str(block["thinking"]))]
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        case "text":
+            empty = {**block, "text": ""}
+            deltas = [{"type": "text_delta", "text": piece} for piece in cut(str(block["text"]))]
+        case _:
+            empty = {**block, "input": {}}
+            pieces = ("", *cut_in_two(dumps(block["input"]).decode())) if block["input"] else ("",)
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    yield _event("content_block_start", index=index, content_block=empty)
+    for delta in deltas:
+        yield _event("content_block_delta", index=index, delta=delta)
+    yield _event("content_block_stop", index=index)
+
+
+SIMULATOR = AnthropicSimulator()

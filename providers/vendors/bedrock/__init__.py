@@ -1,0 +1,1 @@
+"""The vendor `bedrock`: wire format, errors, simulator and facts."""

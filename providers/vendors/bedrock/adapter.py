@@ -1,0 +1,77 @@
+"""Amazon Bedrock by Converse and ConverseStream: one shape for the models of many makers.
+
+Where a request is computed is a fact of the host and of the model's name: `eu.` before it lets it be computed anywhere
+in Europe, `global.` anywhere. Source: botocore 1.44.5 and docs.aws.amazon.com, read 2026-11-20. The parts:
+`_bedrock_request` writes, `_bedrock_answer` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, AwsSigV4
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure, UnsupportedFeature
+from providers.json_values import dumps, read_str
+from providers.matching.requirements import FEATURES
+from providers.reading.error_classification import error_object
+from providers.vendors.bedrock.answer import ConverseStreamParser, read_completion
+from providers.vendors.bedrock.errors import classify
+from providers.vendors.bedrock.event_stream import CONTENT_TYPE
+from providers.vendors.bedrock.request import encode_body
+from providers.wire import WireRequest, WireResponse
+
+_FEATURES = FEATURES - {"audio", "image_url", "json_object", "n", "logprobs"}
+_PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "max_tokens", "strict_tools"})
+
+
+@dataclass(frozen=True, slots=True)
+class BedrockAdapter(Catalogued):
+    """Converse, for a key pair or an API key."""
+
+    name: str = "bedrock"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the format can say, in one model or another."""
+        return Capabilities(_FEATURES, _PARAMETERS)
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return AwsSigV4("bedrock")
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        model = quote(target.model, safe="")
+        if not model.strip("."):
+            raise UnsupportedFeature("model", "a model's name must not be dots alone")
+        return WireRequest(
+            method="POST",
+            path=f"{target.base_path}/{model}/{'converse-stream' if request.stream else 'converse'}",
+            headers=(
+                ("content-type", "application/json"),
+                ("accept", CONTENT_TYPE if request.stream else "application/json"),
+            ),
+            body=dumps(encode_body(request, target)),
+        )
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        return ConverseStreamParser(target)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        body = error_object(response.body)
+        name = response.headers.get("x-amzn-errortype") or read_str(body, "__type") or ""
+        return classify(name, body, response)
+
+
+ADAPTER = BedrockAdapter()

@@ -1,0 +1,276 @@
+"""`ChatRequest` -> the body of Bedrock's Converse: one shape for every model, and beside it what only some have.
+
+Source: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com on Converse; which model refuses
+what is the catalogue's; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import assert_never
+
+from providers.adapter import Target
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    UserMessage,
+    text_of,
+)
+from providers.chat.messages import is_data_uri, split_data_uri
+from providers.failures import UnsupportedFeature
+from providers.formats.claude import arguments_schema, check_features, stops_of, strict_schema, thinking_of
+from providers.formats.reasoning_state import Thought, blocks_of
+from providers.formats.request_options import nearest_effort
+from providers.formats.tool_calls import (
+    SILENT,
+    PlainChoice,
+    arguments_of,
+    retold,
+    safe_call_id,
+    safe_call_name,
+    silences,
+    spoken,
+    tools_of,
+)
+from providers.json_values import as_map, dumps
+
+_IMAGE_FORMATS = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+}
+_DOCUMENT_FORMATS = {
+    "application/pdf": "pdf",
+    "application/msword": "doc",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+}
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
+_MOST_NAME_CHARACTERS = 200
+_OWN_FIELDS = "additionalModelRequestFields"
+_ANY_EFFORT = ("none", "low", "medium", "high")
+_USUAL_MAX_TOKENS = 4096
+
+_Block = dict[str, object]
+
+
+def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
+    """The body, with what the site pins written last; raises UnsupportedFeature.
+
+    Fields that aren't Converse's own go to the model (`additionalModelRequestFields`).
+    """
+    check_features(request)
+    tools, choice = _tools(request)
+    turns = _turns(request.messages if tools else retold(request.messages), target.model)
+    body: dict[str, object] = {"messages": turns}
+    if system := [text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)]:
+        body["system"] = [{"text": text} for text in system if text.strip()]
+    max_tokens = _max_tokens(request, target)
+    unthought = _continues_unthought(turns)
+    thinking = thinking_of(request, target, choice, max_tokens or _USUAL_MAX_TOKENS, unthought=unthought)
+    if max_tokens is None and thinking.get("type") == "enabled":
+        max_tokens = target.facts.output_tokens or _USUAL_MAX_TOKENS
+    inference: dict[str, object] = {
+        "maxTokens": max_tokens,
+        "temperature": None if request.temperature is None else min(request.temperature, 1),
+        "topP": request.top_p,
+        "stopSequences": _stops(request, target) or None,
+    }
+    if said := {name: value for name, value in inference.items() if value is not None}:
+        body["inferenceConfig"] = said
+    if tools:
+        body["toolConfig"] = {"tools": [_tool(tool) for tool in tools], **_tool_choice(choice)}
+    if config := _output_config(request, target, thinking):
+        body["outputConfig"] = config
+    own = {name: value for name, value in request.extra.items() if name != _OWN_FIELDS and name not in target.pins}
+    own |= as_map(request.extra.get(_OWN_FIELDS))
+    if thinking:
+        own["thinking"] = thinking
+    if own:
+        body[_OWN_FIELDS] = own
+    return {**body, **target.pins}
+
+
+def _max_tokens(request: ChatRequest, target: Target) -> int | None:
+    most = target.facts.output_tokens
+    if request.max_tokens is None:
+        # A model that thinks by budget must be told both; else the model's own limit holds.
+        return most if "thinking_budget" in target.facts.flags and request.reasoning_effort is not None else None
+    return min(request.max_tokens, most) if most else request.max_tokens
+
+
+def _stops(request: ChatRequest, target: Target) -> list[str]:
+    return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
+
+
+def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
+    """Converse has no word against calling: its tools are left out then, and a history of calls is told in texts, since
+    it takes calls beside tools alone."""
+    tools, choice = tools_of(request)
+    return ((), choice) if choice == "none" else (tools, choice)
+
+
+def _tool(tool: Tool) -> _Block:
+    schema = arguments_schema(tool)
+    spec: _Block = {"name": tool.name}
+    if tool.description:
+        spec["description"] = tool.description
+    if tool.strict:
+        schema = strict_schema(schema, "strict_tools")
+        spec["strict"] = True
+    spec["inputSchema"] = {"json": schema}
+    return {"toolSpec": spec}
+
+
+def _tool_choice(choice: PlainChoice) -> _Block:
+    match choice:
+        case None | "none":
+            return {}
+        case "auto":
+            return {"toolChoice": {"auto": {}}}
+        case "required":
+            return {"toolChoice": {"any": {}}}
+        case NamedTool(name):
+            return {"toolChoice": {"tool": {"name": name}}}
+        case _:
+            assert_never(choice)
+
+
+def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> _Block:
+    config: _Block = {}
+    if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
+        config["effort"] = nearest_effort(request.reasoning_effort, target.facts.efforts or _ANY_EFFORT)
+    if isinstance(form := request.response_format, JsonSchemaFormat):
+        # The schema is text here, and named.
+        schema = {"schema": dumps(strict_schema(form.schema, "json_schema")).decode(), "name": form.name}
+        if form.description:
+            schema["description"] = form.description
+        config["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+    return config
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
+    """The turns of user and assistant, a user's first: neighbours of one role are joined, and blank texts left out."""
+    turns: list[tuple[str, list[_Block]]] = []
+    numbers = count(1)
+
+    def say(role: str, content: list[_Block]) -> None:
+        if content and turns and turns[-1][0] == role:
+            turns[-1][1].extend(content)
+        elif content:
+            turns.append((role, content))
+
+    for message, results in spoken(messages):
+        match message:
+            case SystemMessage():
+                pass
+            case UserMessage(content):
+                say("user", _parts(content, numbers))
+            case AssistantMessage():
+                say("assistant", blocks_of(message, model, _text, _thought, _call))
+                say("user", [_result(call, text) for call, text in results])
+            case _:
+                assert_never(message)
+    before, behind = silences([role for role, _ in turns], messages)
+    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": SILENT}])]
+    turns = [*(silent if before else []), *turns, *(silent if behind else [])]
+    if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
+        turns[-1][1][-1] = {"text": text.rstrip()}
+    for _, blocks in turns:
+        if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
+            # No document is taken without a word about it.
+            blocks.append({"text": SILENT})
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def _continues_unthought(turns: Sequence[Mapping[str, object]]) -> bool:
+    """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
+    if len(turns) < 2 or not isinstance(asked := turns[-1]["content"], list):
+        return False
+    before = turns[-2]["content"]
+    first = before[0] if isinstance(before, list) else {}
+    return "toolResult" in asked[0] and "reasoningContent" not in first
+
+
+def _parts(content: str | tuple[Part, ...], numbers: Iterator[int]) -> list[_Block]:
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    return [_part(part, numbers) for part in parts if not isinstance(part, TextPart) or part.text.strip()]
+
+
+def _part(part: Part, numbers: Iterator[int]) -> _Block:
+    match part:
+        case TextPart(text):
+            return {"text": text}
+        case ImagePart(url):
+            mime, data = _split(url, "image_url")
+            if mime not in _IMAGE_FORMATS:
+                raise UnsupportedFeature(
+                    "vision", f"the provider takes images of the types {', '.join(_IMAGE_FORMATS)}"
+                )
+            return {"image": {"format": _IMAGE_FORMATS[mime], "source": {"bytes": data}}}
+        case FilePart(uri, filename):
+            mime, data = _split(uri, "file")
+            if mime not in _DOCUMENT_FORMATS:
+                raise UnsupportedFeature(
+                    "file", f"the provider takes files of the types {', '.join(_DOCUMENT_FORMATS)}"
+                )
+            # Two documents of one name are refused, in all of a request, and so are most characters in it, and a longer
+            # one than that of a file may be.
+            name = " ".join(_NOT_IN_A_NAME.sub(" ", filename or "").split()) or "document"
+            number = f" {next(numbers)}"
+            name = name[: _MOST_NAME_CHARACTERS - len(number)].rstrip() + number
+            named = {"format": _DOCUMENT_FORMATS[mime], "name": name}
+            return {"document": {**named, "source": {"bytes": data}}}
+        case AudioPart():
+            raise UnsupportedFeature("audio", "the provider takes no sound in this form")
+        case _:
+            assert_never(part)
+
+
+def _split(uri: str, feature: str) -> tuple[str, str]:
+    if not is_data_uri(uri):
+        raise UnsupportedFeature(feature, "the provider fetches nothing from the web")
+    return split_data_uri(uri)
+
+
+def _text(text: str) -> _Block:
+    return {"text": text}
+
+
+def _thought(thought: Thought) -> _Block:
+    if thought.redacted:
+        return {"reasoningContent": {"redactedContent": thought.redacted}}
+    return {"reasoningContent": {"reasoningText": {"text": thought.text, "signature": thought.signature}}}
+
+
+def _call(call: ToolCall) -> _Block:
+    return {
+        "toolUse": {"toolUseId": safe_call_id(call.id), "name": safe_call_name(call.name), "input": arguments_of(call)}
+    }
+
+
+def _result(call: ToolCall, text: str) -> _Block:
+    content = [{"text": text}] if text.strip() else []
+    return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": "success"}}

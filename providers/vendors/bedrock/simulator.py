@@ -1,0 +1,178 @@
+"""Bedrock's Converse from the provider's side: as strict with requests as the vendor is, or a little more.
+
+Source of shapes and refusals: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com; read
+2026-11-20. Requests are read in `_bedrock_body`; here are the door, answers, the binary stream and errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from providers.catalogue.models import load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
+from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads
+from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
+from providers.vendors.bedrock.simulator_request import read_body
+from providers.wire import WireResponse
+
+_PATH = re.compile(r"(/[^?#]*)?/(?P<model>[^/?#]+)/(?P<method>converse|converse-stream)")
+_SIGNED = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/[a-z0-9-]+/bedrock/aws4_request, "
+    r"SignedHeaders=[a-z0-9;-]*host[a-z0-9;-]*x-amz-date[a-z0-9;-]*, Signature=[0-9a-f]{64}"
+)
+_REQUEST_ID = "00000000-0000-4000-8000-000000000000"
+_HEADERS = {"content-type": "application/json", "x-amzn-requestid": _REQUEST_ID}
+_STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "content_filtered"}
+_NAMES = {
+    FailureKind.RATE_LIMITED: "ThrottlingException",
+    FailureKind.QUOTA: "ServiceQuotaExceededException",
+    FailureKind.CREDENTIALS: "AccessDeniedException",
+    FailureKind.GEO_REFUSED: "AccessDeniedException",
+    FailureKind.MODEL_NOT_FOUND: "ResourceNotFoundException",
+    FailureKind.INVALID_REQUEST: "ValidationException",
+    FailureKind.CONTEXT_LENGTH: "ValidationException",
+}
+_NAMES_BY_STATUS = {
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    408: "ModelTimeoutException",
+    424: "ModelErrorException",
+    500: "InternalServerException",
+}
+_IN_A_STREAM = frozenset({"ThrottlingException", "ValidationException", "ServiceUnavailableException"})
+
+
+@dataclass(frozen=True, slots=True)
+class BedrockSimulator:
+    """See `providers.testkit.simulator.Simulator`; its streams are in Amazon's binary framing."""
+
+    name: str = "bedrock"
+    stream_type: str = CONTENT_TYPE
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        path = _PATH.fullmatch(incoming.path)
+        if incoming.method != "POST" or path is None:
+            raise _refused(404, "UnknownOperationException", f"no operation at {incoming.path[:200]}")
+        said = incoming.headers.get("authorization", "")
+        signed = _SIGNED.fullmatch(said) and incoming.headers.get("x-amz-date")
+        if not signed and not (said.lower().startswith("bearer ") and said[7:].strip()):
+            raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+        model = unquote(path["model"])
+        try:
+            facts = model_facts(load_models(self.name), model)
+            return read_body(loads(incoming.body), model, facts, stream=path["method"] == "converse-stream")
+        except JsonError:
+            raise _refused(400, "SerializationException", "The request body is no JSON") from None
+        except InvalidRequest as error:
+            raise _refused(400, "ValidationException", str(error)) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        choice = completion.choices[0]
+        message = {"role": "assistant", "content": list(_blocks(choice))}
+        body = {
+            "output": {"message": message},
+            "stopReason": _word(choice),
+            "usage": _usage(completion.usage),
+            "metrics": {"latencyMs": 1},
+        }
+        return WireResponse(200, _HEADERS, dumps(body), 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`. What was counted comes behind the end."""
+        choice = completion.choices[0]
+        events = [_event("messageStart", {"role": "assistant"})]
+        for index, block in enumerate(_blocks(choice)):
+            events += _block_events(index, block)
+        events.append(_event("messageStop", {"stopReason": _word(choice)}))
+        return (*events, _event("metadata", {"usage": _usage(completion.usage), "metrics": {"latencyMs": 1}}))
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`. It names no time to wait, and a filter is no error."""
+        if kind is FailureKind.CONTENT_FILTER:
+            usage = _usage(None)
+            body = {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "content_filtered"}
+            return WireResponse(200, _HEADERS, dumps({**body, "usage": usage}), 0)
+        return _error(status, _name(kind, status), f"Simulated failure: {kind.value}.")
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a reason that says so."""
+        if kind is FailureKind.CONTENT_FILTER:
+            return _event("messageStop", {"stopReason": "content_filtered"})
+        name = _name(kind, 503)
+        message = f"Simulated failure: {kind.value}."
+        if name not in _IN_A_STREAM:
+            return encode_message({":message-type": "error", ":error-code": name, ":error-message": message}, b"")
+        headers = {":exception-type": name[0].lower() + name[1:], ":content-type": "application/json"}
+        return encode_message({**headers, ":message-type": "exception"}, dumps({"message": message}))
+
+
+def _name(kind: FailureKind, status: int) -> str:
+    return _NAMES.get(kind) or _NAMES_BY_STATUS.get(status, "ServiceUnavailableException")
+
+
+def _refused(status: int, name: str, message: str) -> Refused:
+    return Refused(message, _error(status, name, message))
+
+
+def _error(status: int, name: str, message: str) -> WireResponse:
+    return WireResponse(status, {**_HEADERS, "x-amzn-errortype": f"{name}:"}, dumps({"message": message}), 0)
+
+
+def _event(name: str, body: Mapping[str, object]) -> bytes:
+    headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    return encode_message(headers, dumps(body))
+
+
+def _word(choice: Choice) -> str:
+    return choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
+
+
+def _usage(usage: Usage | None) -> dict[str, object]:
+    usage = usage or Usage()
+    return {
+        "inputTokens": usage.prompt_tokens - usage.cached_tokens,
+        "outputTokens": usage.completion_tokens,
+        "totalTokens": usage.total_tokens,
+        "cacheReadInputTokens": usage.cached_tokens,
+    }
+
+
+def _blocks(choice: Choice) -> Iterator[dict[str, object]]:
+    message = choice.message
+    if message.reasoning:
+        signature = base64.b64encode(b"simulated thought").decode()
+        yield {"reasoningContent": {"reasoningText": {"text": message.reasoning, "signature": signature}}}
+    if text := text_of(message.content) + (message.refusal or ""):
+        yield {"text": text}
+    for call in message.tool_calls:
+        yield {"toolUse": {"toolUseId": call.id, "name": call.name, "input": arguments_of(call)}}
+
+
+def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:
+    """A block as it grows: only a call says how it starts."""
+    deltas: list[dict[str, object]]
+    if use := as_map(block.get("toolUse")):
+        start = {"toolUse": {"toolUseId": use["toolUseId"], "name": use["name"]}}
+        yield _event("contentBlockStart", {"start": start, "contentBlockIndex": index})
+        pieces = cut_in_two(dumps(use["input"]).decode()) if use["input"] else ("",)
+        deltas = [{"toolUse": {"input": piece}} for piece in pieces]
+    elif thought := as_map(as_map(block.get("reasoningContent")).get("reasoningText")):
+        deltas = [{"reasoningContent": {"text": piece}} for piece in cut(str(thought["text"]))]
+        deltas.append({"reasoningContent": {"signature": thought["signature"]}})
+    else:
+        deltas = [{"text": piece} for piece in cut(str(block["text"]))]
+    for delta in deltas:
+        yield _event("contentBlockDelta", {"delta": delta, "contentBlockIndex": index})
+    yield _event("contentBlockStop", {"contentBlockIndex": index})
+
+
+SIMULATOR = BedrockSimulator()

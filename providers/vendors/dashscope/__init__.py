@@ -1,0 +1,1 @@
+"""The vendor `dashscope`: wire format, errors, simulator and facts."""

@@ -1,0 +1,77 @@
+"""Alibaba DashScope (Model Studio), the native API: text generation and multimodal generation.
+
+A model lives on exactly one of the two paths; which one is catalogue data (`api`), never found out by trying. Source:
+Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, Bearer
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure
+from providers.json_values import dumps
+from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.reading.error_classification import error_object
+from providers.reading.event_stream import EventStreamParser
+from providers.vendors.dashscope.answer import NativeReader, read_completion
+from providers.vendors.dashscope.errors import classify
+from providers.vendors.dashscope.request import encode_body, is_multimodal
+from providers.wire import WireRequest, WireResponse
+
+_TEXT_PATH = "/services/aigc/text-generation/generation"
+_MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
+_WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"), ("x-dashscope-sse", "enable"))
+_FEATURES = FEATURES - {"tool_choice_required", "file", "prefill"}
+_UNKNOWN = {"frequency_penalty", "logit_bias", "user", "strict_tools", "message_name", "image_detail"}
+_PARAMETERS = (PARAMETERS - _UNKNOWN) | {
+    "top_k",
+    "repetition_penalty",
+    "enable_thinking",
+    "thinking_budget",
+    "vl_high_resolution_images",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DashScopeAdapter(Catalogued):
+    """DashScope's native wire format."""
+
+    name: str = "dashscope"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the two paths can express together."""
+        return Capabilities(_FEATURES, _PARAMETERS)
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return Bearer()
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`; may ask for a stream where the client wants one JSON (`encode_body`)."""
+        body, streams = encode_body(request, target)
+        path = _MULTIMODAL_PATH if is_multimodal(target.facts) else _TEXT_PATH
+        # The headers alone switch to a stream; nothing in the body does.
+        return WireRequest("POST", target.base_path + path, _STREAM if streams else _WHOLE, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        reader = NativeReader(target.model)
+        return EventStreamParser(reader.assembler, reader.read_chunk, read_comment=reader.read_comment)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`; also where the body is an event stream that is labelled JSON."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = DashScopeAdapter()

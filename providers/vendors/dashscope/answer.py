@@ -1,0 +1,238 @@
+"""Read DashScope's answers and stream events, and find what is new where a stream repeats its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from providers.chat import ChatCompletion, FinishReason, Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.formats.tool_calls import arguments_text
+from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.openai_json.read_answer import read_text
+from providers.reading.error_classification import error_object, failure
+from providers.reading.folding import fold
+from providers.reading.stream_assembler import Assembler
+from providers.vendors.dashscope.errors import classify, holds_error
+from providers.wire import WireResponse
+
+_MOST_HELD = 8
+
+
+class Increments:
+    """One text in the making.
+
+    `proof`: how many pieces in a row must each extend the one before until the text is taken to be repeated. Two for
+    prose; one for JSON, where no piece can begin with the whole text so far.
+    """
+
+    __slots__ = ("_mode", "_proof", "_seen")
+
+    def __init__(self, proof: int) -> None:
+        self._proof = proof
+        self._mode: Literal["open", "adding", "repeating"] = "open"
+        self._seen: list[str] = []
+
+    def new(self, piece: str, *, last: bool) -> list[str]:
+        """The additions that are certain after this piece; `last`: no more text comes, so nothing is held back."""
+        match self._mode:
+            case "adding":
+                return [piece] if piece else []
+            case "repeating":
+                return self._additions([piece]) if piece else []
+            case "open":
+                return self._decide(piece, last)
+
+    def _decide(self, piece: str, last: bool) -> list[str]:
+        seen = self._seen
+        if not seen:
+            if piece:
+                seen.append(piece)
+            return [piece] if piece else []
+        if piece.startswith(seen[-1]):
+            seen.append(piece)
+            grown = len(set(seen)) - 1
+            if grown >= self._proof or last:
+                self._mode = "repeating"
+                held = seen[1:]
+                del seen[1:]
+                return self._additions(held)
+            if len(seen) <= _MOST_HELD:
+                return []
+        elif piece:
+            seen.append(piece)
+        elif not last:
+            return []
+        self._mode = "adding"
+        held = seen[1:]
+        seen.clear()
+        return held
+
+    def _additions(self, pieces: list[str]) -> list[str]:
+        """What each piece adds to the text so far (all that `_seen` holds now); one that doesn't extend it is new."""
+        additions: list[str] = []
+        for piece in pieces:
+            so_far = self._seen[0]
+            extends = piece.startswith(so_far)
+            addition = piece[len(so_far) :] if extends else piece
+            self._seen[0] = piece if extends else so_far + piece
+            if addition:
+                additions.append(addition)
+        return additions
+
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+_STATUS_COMMENT = "HTTP_STATUS/"
+
+
+_NO_STATUS = 200
+
+
+def read_completion(response: WireResponse, model: str) -> ChatCompletion:
+    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    body = error_object(response.body)
+    if holds_error(body):
+        raise ProviderFailed(classify(body, response))
+    if not _choices(body):
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
+    reader = NativeReader(model)
+    reader.read_chunk(body, "result")
+    reader.assembler.complete()
+    return fold(reader.assembler.take())
+
+
+def _choices(body: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The choices, or the one that `output.text` is where the result format is `text`."""
+    output = read_map(body, "output")
+    choices = [as_map(entry) for entry in read_list(output, "choices")]
+    text = read_str(output, "text")
+    if not choices and text is not None:
+        choices = [{"message": {"content": text}, "finish_reason": output.get("finish_reason")}]
+    return choices
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call as far as it is known."""
+
+    id: str
+    arguments: Increments
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice as far as it is known."""
+
+    text: Increments = field(default_factory=lambda: Increments(proof=2))
+    calls: dict[int, _Call] = field(default_factory=dict)
+    finished: bool = False
+
+
+class NativeReader:
+    """Reads the events of one answer into its `assembler`."""
+
+    def __init__(self, model: str) -> None:
+        self.assembler = Assembler(model)
+        self._status = _NO_STATUS
+        self._choices: dict[int, _Choice] = {}
+        self._usage: dict[int, Usage] = {}
+
+    def read_comment(self, comment: str) -> None:
+        """The status of the event around it: `HTTP_STATUS/400`."""
+        if comment.startswith(_STATUS_COMMENT):
+            status = comment[len(_STATUS_COMMENT) :].strip()
+            self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else _NO_STATUS
+
+    def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
+        """One event, or one whole answer."""
+        if event == "error" or holds_error(chunk):
+            self._end(classify(chunk, WireResponse(self._status, {}, b"", 0)))
+            return
+        self.assembler.identify(id=read_str(chunk, "request_id"))
+        choices = _choices(chunk)
+        # As the vendor's own SDK counts them, where none says which it is.
+        by_place = len(choices) > 1 and all("index" not in choice for choice in choices)
+        for place, choice in enumerate(choices):
+            self._read_choice(choice, place if by_place else read_int(choice, "index") or 0)
+        usage = read_map(chunk, "usage")
+        if usage:
+            self._read_usage(usage, choices)
+
+    def _end(self, failed: Failure) -> None:
+        """An error ends the answer; what a doubtful piece added was said before it."""
+        for index, choice in self._choices.items():
+            if failed.kind is FailureKind.CONTENT_FILTER and not choice.finished:
+                for text in choice.text.new("", last=True):
+                    self.assembler.text(text, index)
+        self.assembler.fail(failed)
+
+    def _read_choice(self, source: Mapping[str, object], index: int) -> None:
+        choice = self._choices.setdefault(index, _Choice())
+        message = read_map(source, "message") or read_map(source, "delta")
+        word = read_str(source, "finish_reason")
+        ends = bool(word) and word != "null"
+        calls = read_list(message, "tool_calls")
+        # Thinking needs incremental output, so that reasoning text is never repeated.
+        reasoning = read_str(message, "reasoning_content") or ""
+        self.assembler.reasoning(reasoning, index)
+        texts = choice.text.new(read_text(message.get("content")), last=ends or bool(calls))
+        self.assembler.text(texts[0] if texts else "", index, read_map(source, "logprobs") or None)
+        for text in texts[1:]:
+            self.assembler.text(text, index)
+        for entry in calls:
+            self._read_call(as_map(entry), index, choice, ends)
+        if ends and word:
+            choice.finished = True
+            self.assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
+
+    def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
+        function = read_map(source, "function")
+        arguments = arguments_text(function.get("arguments"))
+        if arguments is None:
+            self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+            return
+        place, id = read_int(source, "index"), read_str(source, "id") or ""
+        if place is not None:
+            call = choice.calls.get(place)
+            if call is None or (id and call.id and id != call.id):
+                call = choice.calls[place] = _Call(id, Increments(proof=1))
+            call.id = call.id or id
+            arguments = "".join(call.arguments.new(arguments, last=ends))
+        name, empty = read_str(function, "name"), function.get("arguments") == {}
+        self.assembler.tool_call(arguments, choice=index, index=place, id=id, name=name, empty=empty)
+
+    def _read_usage(self, source: Mapping[str, object], choices: list[Mapping[str, object]]) -> None:
+        """Counts are cumulative; with several choices, an event of one choice counts that choice's output alone."""
+        usage = _usage(source)
+        if len(choices) != 1:
+            self._usage.clear()
+            self.assembler.usage(usage)
+            return
+        self._usage[read_int(choices[0], "index") or 0] = usage
+        self.assembler.usage(
+            Usage(
+                usage.prompt_tokens,
+                sum(each.completion_tokens for each in self._usage.values()),
+                usage.cached_tokens,
+                sum(each.reasoning_tokens for each in self._usage.values()),
+            )
+        )
+
+
+def _usage(source: Mapping[str, object]) -> Usage:
+    """The counts; a missing one is 0."""
+    of_prompt = read_map(source, "prompt_tokens_details")
+    return Usage(
+        prompt_tokens=read_count(source, "input_tokens"),
+        completion_tokens=read_count(source, "output_tokens"),
+        cached_tokens=read_count(of_prompt if "cached_tokens" in of_prompt else source, "cached_tokens"),
+        reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
+    )

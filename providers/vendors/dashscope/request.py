@@ -1,0 +1,251 @@
+"""Write canonical requests in DashScope's native shape: `model`, `input.messages` and `parameters`.
+
+Source: Alibaba Cloud Model Studio API reference (DashScope), its pages on structured output and deep thinking, and
+dashscope 2.0.2 with the command line that it bundles; read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from providers.adapter import Target
+from providers.catalogue.models import ModelFacts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    Message,
+    NamedTool,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolChoice,
+    ToolMessage,
+    UserMessage,
+    change_request,
+    said_in,
+    text_of,
+)
+from providers.failures import UnsupportedFeature
+from providers.formats.tool_calls import SILENT
+from providers.openai_json.encode_request import encode_request, encode_tool_call
+
+_BUDGET_TOKENS: Mapping[str, int] = {
+    "minimal": 512,
+    "low": 2048,
+    "medium": 8192,
+    "high": 24576,
+    "xhigh": 32768,
+    "max": 32768,
+}
+"""What an effort may cost in thinking: never more than the least of the models allows, and never left out, because
+some models take an absent budget for 0 and refuse it."""
+
+_AS_AT_OPENAI = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "response_format",
+    "tools",
+    "tool_choice",
+)
+_HIGHEST_TEMPERATURE = 1.99
+_LOWEST_TOP_P = 0.01
+_MOST_CHOICES = 4
+_MAX_SEED = 2**63 - 1
+_ILLEGAL_TOOL_NAME = "search"
+
+
+def is_multimodal(facts: ModelFacts) -> bool:
+    """Which of the two native paths the model lives on: catalogue data, text where nothing is known."""
+    return facts.api == "multimodal"
+
+
+def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
+    """The body, and whether the answer must be asked for as a stream; raises UnsupportedFeature.
+
+    The request's own extras go into `parameters`; what the site pins is written last, beside them. Models that only
+    stream, or think, are asked for a stream even when the client wants one JSON: whoever reads the answer folds it.
+    """
+    parameters = _parameters(request, target.facts)
+    parameters.update({name: value for name, value in request.extra.items() if name not in target.pins})
+    parameters.update(_thinking(request, target.facts))
+    streams = (
+        request.stream
+        or bool(target.facts.flags & {"stream_only", "thinking_only"})
+        or parameters.get("enable_thinking") is True
+    )
+    parameters["result_format"] = "message"
+    parameters.pop("incremental_output", None)
+    if streams:
+        # Without it every event repeats the whole text so far.
+        parameters["incremental_output"] = True
+    messages = _messages(request.messages, is_multimodal(target.facts))
+    body = {"model": target.model, "input": {"messages": messages}, "parameters": parameters}
+    return {**body, **target.pins}, streams
+
+
+def _parameters(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
+    tools, choice = _tools(request)
+    _check_json_word(request)
+    # Of a request's fields those that are named and shaped as at OpenAI.
+    plain = encode_request(
+        change_request(request, messages=(), tools=tools, tool_choice=choice), "", max_tokens_field="max_tokens"
+    )
+    parameters = {name: plain[name] for name in _AS_AT_OPENAI if name in plain}
+    if request.max_tokens is not None and facts.output_tokens is not None:
+        # More than the model can give is refused.
+        parameters["max_tokens"] = min(request.max_tokens, facts.output_tokens)
+    if request.temperature is not None:
+        parameters["temperature"] = min(request.temperature, _HIGHEST_TEMPERATURE)
+    if request.top_p == 0:
+        parameters["top_p"] = _LOWEST_TOP_P
+    if request.seed is not None:
+        # Any number is as good as another; negative ones are refused.
+        parameters["seed"] = request.seed & _MAX_SEED
+    if request.n is not None and request.n > 1:
+        if request.n > _MOST_CHOICES or tools:
+            raise UnsupportedFeature("n", f"DashScope gives at most {_MOST_CHOICES} choices, and one beside tools")
+        parameters["n"] = request.n
+    if tools:
+        # OpenAI's default is true, DashScope's is false.
+        parameters["parallel_tool_calls"] = request.parallel_tool_calls is not False
+    return parameters
+
+
+def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], ToolChoice | None]:
+    """The tools and the choice as they can be said: of allowed tools, only these are sent."""
+    tools, choice = request.tools, request.tool_choice
+    if choice == "required" or (isinstance(choice, AllowedTools) and choice.mode == "required"):
+        raise UnsupportedFeature("tool_choice_required", "DashScope can't be made to call some tool; name one")
+    if isinstance(choice, AllowedTools):
+        tools, choice = tuple(tool for tool in tools if tool.name in choice.names), "auto"
+    if any(tool.name == _ILLEGAL_TOOL_NAME for tool in tools):
+        raise UnsupportedFeature("tools", f"DashScope takes no tool named '{_ILLEGAL_TOOL_NAME}'; rename it")
+    return tuple(replace(tool, strict=None, parameters=_schema(tool)) for tool in tools), choice
+
+
+def _schema(tool: Tool) -> Mapping[str, object]:
+    return {"type": "object", "properties": {}} if tool.parameters is None else tool.parameters
+
+
+def _check_json_word(request: ChatRequest) -> None:
+    """Refuse what the provider would refuse, with a reason: free-form JSON that no message speaks of.
+
+    OpenAI has the same rule, so that a client which works there works here. We don't add the word: the prompt is the
+    client's. A schema needs no word.
+    """
+    if isinstance(request.response_format, JsonObjectFormat) and not any(
+        "json" in text_of(message.content).lower()
+        for message in request.messages
+        if isinstance(message, SystemMessage | UserMessage)
+    ):
+        raise UnsupportedFeature(
+            "json_object", "a system or user message must contain the word 'json' to use this response format"
+        )
+
+
+def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
+    """`enable_thinking` and `thinking_budget` as far as they must be said; nothing for models without the knob.
+
+    Asked for are `enable_thinking` as an extra of the request, else its effort. Nothing asked: the provider's default
+    in a stream; off for one JSON, where models that think by default refuse to. A tool that must be called excludes
+    thinking, whatever else was asked, and so does JSON as a format with the older models.
+    """
+    always = "thinking_only" in facts.flags
+    if not always and not facts.flags & {"thinking", "thinking_default"}:
+        return {}
+    effort, said = request.reasoning_effort, request.extra.get("enable_thinking")
+    if isinstance(request.tool_choice, NamedTool):
+        if always:
+            raise UnsupportedFeature("tool_choice_named", "this model always thinks, and then calls no certain tool")
+        return {"enable_thinking": False}
+    if request.response_format is not None and "json_without_thinking" in facts.flags:
+        return {"enable_thinking": False}
+    enabled: bool | None = None
+    if always or isinstance(said, bool):
+        enabled = always or said is True
+    elif effort is not None:
+        enabled = effort != "none"
+    elif "thinking_default" in facts.flags and (request.folded or not request.stream):
+        enabled = False
+    parameters: dict[str, object] = {} if always or enabled is None else {"enable_thinking": enabled}
+    budgeted = "thinking_budget" not in facts.without and "thinking_budget" not in request.extra
+    if enabled and effort is not None and budgeted:
+        # A model that can't stop thinking does its least.
+        budget = _BUDGET_TOKENS.get(effort, _BUDGET_TOKENS["minimal"])
+        # `max_tokens` limits only the visible text at this provider, and all of the answer at OpenAI.
+        parameters["thinking_budget"] = min(budget, request.max_tokens or budget)
+    return parameters
+
+
+def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, object]]:
+    """The conversation: all instructions joined in one system message, which must be the first; then the rest.
+
+    The last message must be a user's or a tool's: where instructions stood last, a user stands there who says nothing.
+    """
+    system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
+    rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
+    if isinstance(messages[-1], AssistantMessage):
+        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's")
+    if not rest or isinstance(rest[-1], AssistantMessage):
+        rest.append(UserMessage(SILENT))
+    if system:
+        rest.insert(0, SystemMessage(system))
+    return [_message(message, multimodal) for message in rest]
+
+
+def _message(message: Message, multimodal: bool) -> dict[str, object]:
+    match message:
+        case SystemMessage(content):
+            return {"role": "system", "content": _content(content, multimodal)}
+        case UserMessage(content):
+            return {"role": "user", "content": _content(content, multimodal)}
+        case AssistantMessage(tool_calls=calls):
+            # Reasoning text stays out: the provider doesn't take it back.
+            text = said_in(message)
+            body: dict[str, object] = {"role": "assistant", "content": _content(text, multimodal and bool(text))}
+            if calls:
+                body["tool_calls"] = [encode_tool_call(call) for call in calls]
+            return body
+        case ToolMessage(call_id, content):
+            return {"role": "tool", "tool_call_id": call_id, "content": text_of(content)}
+        case _:
+            assert_never(message)
+
+
+def _content(content: str | tuple[Part, ...], multimodal: bool) -> object:
+    """A string on the text path, which takes nothing else; a list of parts on the other."""
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    encoded = [_part(part) for part in parts]
+    if multimodal:
+        return encoded
+    if any(not isinstance(part, TextPart) for part in parts):
+        raise UnsupportedFeature("vision", "this model takes text only, by the catalogue's `api` for it")
+    return text_of(content)
+
+
+def _part(part: Part) -> dict[str, str]:
+    match part:
+        case TextPart(text):
+            return {"text": text}
+        case ImagePart(url):
+            return {"image": url}
+        case AudioPart(data, sound):
+            return {"audio": f"data:audio/{sound};base64,{data}"}
+        case FilePart():
+            raise UnsupportedFeature("file", "DashScope takes no documents in a message")
+        case _:
+            assert_never(part)

@@ -1,0 +1,226 @@
+"""DashScope's native API from the provider's side: as strict with requests as the vendor is, or a little more.
+
+Source of shapes and refusals: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2;
+read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from providers.catalogue.models import load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
+from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
+from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.openai_json import decode_request
+from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.dashscope.simulator_request import Objection, as_openai, objections
+from providers.wire import WireResponse
+
+_PATHS = {
+    "text": "/services/aigc/text-generation/generation",
+    "multimodal": "/services/aigc/multimodal-generation/generation",
+}
+_JSON = {"content-type": "application/json"}
+_BLOCKED = ("DataInspectionFailed", 400)
+_FILTERED = "Output data may contain inappropriate content."
+# Each kind of failure as (code, the status that it has where none is given). It names no time to wait.
+_ERRORS: dict[FailureKind, tuple[str, int]] = {
+    FailureKind.RATE_LIMITED: ("Throttling.RateQuota", 429),
+    FailureKind.QUOTA: ("PrepaidBillOverdue", 429),
+    FailureKind.CREDENTIALS: ("InvalidApiKey", 401),
+    FailureKind.GEO_REFUSED: ("AccessDenied", 403),
+    FailureKind.MODEL_NOT_FOUND: ("ModelNotFound", 404),
+    FailureKind.CONTEXT_LENGTH: ("InvalidParameter", 400),
+    FailureKind.INVALID_REQUEST: ("InvalidParameter", 400),
+    FailureKind.CONTENT_FILTER: _BLOCKED,
+}
+_SERVER_ERROR = ("InternalError", 500)
+
+
+@dataclass(frozen=True, slots=True)
+class DashScopeSimulator:
+    """See `providers.testkit.simulator.Simulator`."""
+
+    name: str = "dashscope"
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`; `reasoning_effort` says whether and how much the model thinks."""
+        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _refused(Objection("Invalid API-key provided.", "InvalidApiKey"), 401)
+        if incoming.method != "POST":
+            raise _refused(Objection(f"Request method '{incoming.method}' is not supported."), 405)
+        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _refused(Objection("The content type must be application/json."))
+        try:
+            body = as_map(loads(incoming.body))
+        except JsonError:
+            raise _refused(Objection("Required body invalid, please check the request body format.")) from None
+        model = read_str(body, "model")
+        if not model:
+            raise _refused(Objection("Model not exist.", "ModelNotFound"), 404)
+        facts = model_facts(load_models(self.name), model)
+        if not incoming.path.endswith(_PATHS[facts.api or "text"]):
+            raise _refused(Objection("url error, please check url！"))
+        streams = _asks_for_stream(incoming)
+        objection = next(objections(body, facts, streams), None)
+        if objection is not None:
+            raise _refused(objection)
+        try:
+            return decode_request(as_openai(body, facts, streams))
+        except (InvalidRequest, UnsupportedFeature) as error:
+            raise _refused(Objection(str(error))) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`. A filtered answer is an error: it has no finish for that."""
+        if any(choice.finish_reason == "content_filter" for choice in completion.choices):
+            return _error(_BLOCKED[0], _FILTERED, _BLOCKED[1])
+        lists = _takes_lists(self.name, request)
+        several = len(completion.choices) > 1
+        choices = [_choice(each, _whole(each, lists), _finish_word(each), several) for each in completion.choices]
+        output = {"text": None, "finish_reason": None, "choices": choices}
+        body: dict[str, object] = {"request_id": completion.id, "output": output}
+        if completion.usage is not None:
+            body["usage"] = _usage(completion.usage)
+        return WireResponse(200, _JSON, dumps(body), 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`. Usage grows with each event; with `n`, each choice has its own."""
+        lists = _takes_lists(self.name, request)
+        several = len(completion.choices) > 1
+        events: list[bytes] = []
+        for position, choice in enumerate(completion.choices):
+            filtered = choice.finish_reason == "content_filter"
+            messages = list(_pieces(choice, lists))
+            if filtered:
+                messages.pop()
+            share = None if completion.usage is None else _share(completion.usage, position, len(completion.choices))
+            for number, message in enumerate(messages, 1):
+                word = _finish_word(choice) if number == len(messages) and not filtered else "null"
+                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, word, several)]}}
+                if share is not None:
+                    body["usage"] = _usage(share, number / len(messages))
+                body["request_id"] = completion.id
+                events.append(_event(len(events) + 1, "result", 200, body))
+            if filtered:
+                events.append(_event(len(events) + 1, "error", _BLOCKED[1], _error_body(_BLOCKED[0], _FILTERED)))
+                break
+        return tuple(events)
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], f"Simulated failure: {kind.value}.", status)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`."""
+        code, status = _ERRORS.get(kind, _SERVER_ERROR)
+        return _event(1, "error", status, _error_body(code, f"Simulated failure: {kind.value}."))
+
+
+def _takes_lists(provider: str, request: ChatRequest) -> bool:
+    """Whether the model lives on the path where a content is a list of parts."""
+    return model_facts(load_models(provider), request.model).api == "multimodal"
+
+
+def _asks_for_stream(incoming: IncomingRequest) -> bool:
+    """Two headers ask for a stream, and one alone does not."""
+    wanted = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
+    if wanted and "text/event-stream" not in incoming.headers.get("accept", ""):
+        raise _refused(Objection("A stream needs the header Accept: text/event-stream."))
+    return wanted
+
+
+def _refused(objection: Objection, status: int = 400) -> Refused:
+    return Refused(objection.message, _error(objection.code, objection.message, status))
+
+
+def _error(code: str, message: str, status: int) -> WireResponse:
+    return WireResponse(status, _JSON, dumps(_error_body(code, message)), 0)
+
+
+def _error_body(code: str, message: str) -> dict[str, object]:
+    return {"code": code, "message": message, "request_id": "simulated"}
+
+
+def _event(number: int, name: str, status: int, body: Mapping[str, object]) -> bytes:
+    return f"id:{number}\nevent:{name}\n:HTTP_STATUS/{status}\ndata:".encode() + dumps(body) + b"\n\n"
+
+
+def _finish_word(choice: Choice) -> str:
+    return choice.raw_finish_reason or choice.finish_reason
+
+
+def _choice(choice: Choice, message: Mapping[str, object], word: str, several: bool) -> dict[str, object]:
+    body: dict[str, object] = {"message": {"role": "assistant", **message}, "finish_reason": word}
+    if several:
+        body["index"] = choice.index
+    if choice.logprobs is not None and word != "null":
+        body["logprobs"] = choice.logprobs
+    return body
+
+
+def _content(text: str, lists: bool) -> object:
+    if not lists:
+        return text
+    return [{"text": text}] if text else []
+
+
+def _whole(choice: Choice, lists: bool) -> dict[str, object]:
+    message = choice.message
+    body: dict[str, object] = {"content": _content(said_in(message), lists)}
+    if message.reasoning is not None:
+        body["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        calls = enumerate(message.tool_calls)
+        body["tool_calls"] = [_call(index, call.id, call.name, call.arguments) for index, call in calls]
+    return body
+
+
+def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
+    """The messages of one choice's events; the last is the empty one that ends it."""
+    message = choice.message
+    for piece in cut(message.reasoning or ""):
+        yield {"content": _content("", lists), "reasoning_content": piece}
+    for piece in cut(said_in(message)):
+        yield {"content": _content(piece, lists), "reasoning_content": ""}
+    for index, call in enumerate(message.tool_calls):
+        for fragment in _fragments(index, call):
+            yield {"content": _content("", lists), "tool_calls": [fragment]}
+    yield {"content": _content("", lists)}
+
+
+def _fragments(index: int, call: ToolCall) -> Iterator[dict[str, object]]:
+    """The id and the name come once; later fragments have them empty."""
+    yield _call(index, call.id, call.name, "")
+    for half in cut_in_two(call.arguments):
+        yield _call(index, "", "", half)
+
+
+def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
+    return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _share(usage: Usage, position: int, of: int) -> Usage:
+    """What one of several choices cost: an equal part, and the first takes what is left over."""
+    output, reasoning = usage.completion_tokens // of, usage.reasoning_tokens // of
+    if position == 0:
+        output, reasoning = usage.completion_tokens - output * (of - 1), usage.reasoning_tokens - reasoning * (of - 1)
+    return Usage(usage.prompt_tokens, output, usage.cached_tokens, reasoning)
+
+
+def _usage(usage: Usage, part: float = 1) -> dict[str, object]:
+    """The counts after this part of the output."""
+    output = round(usage.completion_tokens * part)
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": output,
+        "total_tokens": usage.prompt_tokens + output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens_details": {"reasoning_tokens": min(usage.reasoning_tokens, output)},
+    }
+
+
+SIMULATOR = DashScopeSimulator()

@@ -1,0 +1,1 @@
+"""The vendor `gemini`: wire format, errors, simulator and facts."""

@@ -1,0 +1,100 @@
+"""Google Gemini: `generateContent`, and `streamGenerateContent` as server-sent events.
+
+The Developer API and Vertex AI speak the same words at other hosts, paths and with other credentials.
+
+Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
+write, `_gemini_answer` and `_gemini_errors` read, `_signatures` keeps what one turn must give back to the next.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, GoogleAccount, HeaderKey
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure
+from providers.json_values import dumps
+from providers.matching.requirements import FEATURES
+from providers.reading.error_classification import error_object
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.stream_assembler import Assembler
+from providers.vendors.gemini.answer import ChunkReader, read_completion
+from providers.vendors.gemini.errors import classify
+from providers.vendors.gemini.request import encode_body
+from providers.wire import WireRequest, WireResponse
+
+_PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "presence_penalty",
+        "frequency_penalty",
+        "seed",
+        "stop",
+        "max_tokens",
+        "reasoning_effort",
+    }
+)
+_BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiAdapter(Catalogued):
+    """The native wire format.
+
+    publisher: stands in the path before a model, where the host has models of several publishers.
+    bypass_signature: stands for the thought signature of a call that another model made. Google documents the words
+        `skip_thought_signature_validator`; the field is bytes, so base64 of them is sent. Some clients send the
+        words as they are.
+    """
+
+    name: str
+    auth: AuthScheme
+    bypass_signature: str
+    publisher: str = ""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Every feature, in one model or another, and the parameters that have a field."""
+        return Capabilities(FEATURES, _PARAMETERS)
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        method = "streamGenerateContent" if request.stream else "generateContent"
+        accept = "text/event-stream" if request.stream else "application/json"
+        return WireRequest(
+            method="POST",
+            path=f"{target.base_path}{self.publisher}/models/{_quoted(target.model)}:{method}",
+            headers=(("content-type", "application/json"), ("accept", accept)),
+            body=dumps(encode_body(request, target, self.bypass_signature)),
+            query=(("alt", "sse"),) if request.stream else (),
+        )
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        assembler = Assembler(target.model)
+        reader = ChunkReader(assembler, target.model)
+        return EventStreamParser(assembler, reader.read, read_run=reader.read_run)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+@lru_cache(maxsize=256)
+def _quoted(model: str) -> str:
+    return quote(model, safe="")
+
+
+ADAPTER = GeminiAdapter("gemini", HeaderKey("x-goog-api-key"), _BYPASS)
+VERTEX = GeminiAdapter("vertex", GoogleAccount(), _BYPASS, "/publishers/google")

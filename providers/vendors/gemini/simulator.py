@@ -1,0 +1,260 @@
+"""Gemini from the provider's side, by the Developer API and by Vertex AI: as strict with requests as the vendor is.
+
+Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20. Requests are
+read in `_gemini_body` and `_gemini_turns`; here are the door, answers and errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote
+
+from providers.catalogue.models import ModelFacts, load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
+from providers.failures import FailureKind, InvalidRequest
+from providers.json_values import JsonError, as_map, dumps, loads, read_list, read_str
+from providers.testkit.answer_pieces import arguments_of, cut
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.gemini.simulator_request import read_body, signature_of
+from providers.wire import WireResponse
+
+_PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
+_VERTEX_PATH = re.compile(
+    r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
+    r":(?P<method>generateContent|streamGenerateContent)"
+)
+_HEADERS = {"content-type": "application/json; charset=UTF-8"}
+_TYPE = "type.googleapis.com/google.rpc."
+_FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"}
+# The vendor has one status for each of these, whatever an error of the kind is elsewhere.
+_OWN_STATUS = {FailureKind.GEO_REFUSED: 400, FailureKind.QUOTA: 429}
+_WORDS = {
+    FailureKind.RATE_LIMITED: "RESOURCE_EXHAUSTED",
+    FailureKind.QUOTA: "RESOURCE_EXHAUSTED",
+    FailureKind.GEO_REFUSED: "FAILED_PRECONDITION",
+    FailureKind.MODEL_NOT_FOUND: "NOT_FOUND",
+    FailureKind.INVALID_REQUEST: "INVALID_ARGUMENT",
+    FailureKind.CONTEXT_LENGTH: "INVALID_ARGUMENT",
+}
+_WORDS_BY_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    500: "INTERNAL",
+    504: "DEADLINE_EXCEEDED",
+}
+_EVENT_STATUS = {
+    FailureKind.RATE_LIMITED: 429,
+    FailureKind.CREDENTIALS: 403,
+    FailureKind.MODEL_NOT_FOUND: 404,
+    FailureKind.INVALID_REQUEST: 400,
+    FailureKind.CONTEXT_LENGTH: 400,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiSimulator:
+    """See `providers.testkit.simulator.Simulator`."""
+
+    name: str = "gemini"
+    path: re.Pattern[str] = _PATH
+    bearer: bool = False
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        path = self.path.fullmatch(incoming.path)
+        if incoming.method != "POST" or path is None:
+            raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
+        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
+            if self.bearer:
+                raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
+            raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        stream = path["method"] == "streamGenerateContent"
+        if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
+            raise _refused(400, "INVALID_ARGUMENT", "only streams of server-sent events (alt=sse) are simulated")
+        model = unquote(path["model"])
+        try:
+            return read_body(loads(incoming.body), model, _facts(model), stream=stream)
+        except JsonError:
+            raise _refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
+        except InvalidRequest as error:
+            raise _refused(400, "INVALID_ARGUMENT", str(error)) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        if _is_blocked(completion):
+            return WireResponse(200, _HEADERS, dumps(_block(completion)), 0)
+        candidates = [_candidate(choice, request.model) for choice in completion.choices]
+        body = {"candidates": candidates, **_frame(completion, completion.usage)}
+        return WireResponse(200, _HEADERS, dumps(body), 0)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`. There is no end mark; usage is on every chunk, cumulative."""
+        if _is_blocked(completion):
+            return (_event(_block(completion)),)
+        chunks = [[piece] for choice in completion.choices for piece in _pieces(choice, request.model)]
+        chunks.append([{"finishReason": _finish(choice), "index": choice.index} for choice in completion.choices])
+        return tuple(
+            _event({"candidates": chunk, **_frame(completion, _so_far(completion.usage, number, len(chunks)))})
+            for number, chunk in enumerate(chunks, 1)
+        )
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`. A filtered prompt is no error here, but an answer without any."""
+        if kind is FailureKind.CONTENT_FILTER:
+            return WireResponse(200, _HEADERS, dumps({"promptFeedback": {"blockReason": "SAFETY"}}), 0)
+        status = _OWN_STATUS.get(kind, status)
+        details = _details(kind, status)
+        if retry_after_s is not None:
+            delay = f"{retry_after_s:.9f}".rstrip("0").rstrip(".")
+            details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{delay}s"})
+        word = _WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
+        return _error(status, word, f"Simulated failure: {kind.value}.", details)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a candidate that says so."""
+        if kind is FailureKind.CONTENT_FILTER:
+            return _event({"candidates": [{"finishReason": "SAFETY", "index": 0}]})
+        return _event(as_map(loads(self.write_error(kind, _EVENT_STATUS.get(kind, 503)).body)))
+
+
+def _facts(model: str) -> ModelFacts:
+    return model_facts(load_models("gemini"), model)
+
+
+def _refused(status: int, word: str, message: str) -> Refused:
+    return Refused(message, _error(status, word, message))
+
+
+def _error(status: int, word: str, message: str, details: Sequence[object] = ()) -> WireResponse:
+    error: dict[str, object] = {"code": status, "message": message, "status": word}
+    if details:
+        error["details"] = list(details)
+    return WireResponse(status, _HEADERS, dumps({"error": error}), 0)
+
+
+def _details(kind: FailureKind, status: int) -> list[object]:
+    if kind is FailureKind.CREDENTIALS and status == 400:
+        domain = "googleapis.com"
+        return [{"@type": f"{_TYPE}ErrorInfo", "reason": "API_KEY_INVALID", "domain": domain}]
+    if kind in (FailureKind.QUOTA, FailureKind.RATE_LIMITED):
+        span = "PerDay" if kind is FailureKind.QUOTA else "PerMinute"
+        violation = {"quotaMetric": "simulated/requests", "quotaId": f"GenerateRequests{span}PerProjectPerModel"}
+        return [{"@type": f"{_TYPE}QuotaFailure", "violations": [violation]}]
+    return []
+
+
+def _event(value: Mapping[str, object]) -> bytes:
+    return b"data: " + dumps(value) + b"\r\n\r\n"
+
+
+def _frame(completion: ChatCompletion, usage: Usage | None) -> dict[str, object]:
+    frame: dict[str, object] = {"modelVersion": completion.model, "responseId": completion.id}
+    if usage is not None:
+        frame["usageMetadata"] = {
+            "promptTokenCount": usage.prompt_tokens,
+            "cachedContentTokenCount": usage.cached_tokens,
+            "candidatesTokenCount": usage.completion_tokens - usage.reasoning_tokens,
+            "thoughtsTokenCount": usage.reasoning_tokens,
+            "totalTokenCount": usage.total_tokens,
+        }
+    return frame
+
+
+def _so_far(usage: Usage | None, number: int, count: int) -> Usage | None:
+    """What is counted when `number` of `count` chunks are sent."""
+    if usage is None:
+        return None
+    reasoning = usage.reasoning_tokens * number // count
+    answer = (usage.completion_tokens - usage.reasoning_tokens) * number // count
+    return Usage(usage.prompt_tokens, answer + reasoning, usage.cached_tokens, reasoning)
+
+
+def _is_blocked(completion: ChatCompletion) -> bool:
+    """Whether nothing but the filter spoke: the prompt itself was refused."""
+    first = completion.choices[0]
+    silent = not text_of(first.message.content) and not first.message.reasoning and not first.message.tool_calls
+    return len(completion.choices) == 1 and silent and first.finish_reason == "content_filter"
+
+
+def _block(completion: ChatCompletion) -> dict[str, object]:
+    reason = completion.choices[0].raw_finish_reason or "SAFETY"
+    return {"promptFeedback": {"blockReason": reason}, **_frame(completion, completion.usage)}
+
+
+def _finish(choice: Choice) -> str:
+    return choice.raw_finish_reason or _FINISH[choice.finish_reason]
+
+
+def _candidate(choice: Choice, model: str) -> dict[str, object]:
+    message = choice.message
+    parts: list[dict[str, object]] = []
+    if message.reasoning:
+        parts.append({"text": message.reasoning, "thought": True})
+    if text := text_of(message.content) + (message.refusal or ""):
+        parts.append({"text": text})
+    parts += _calls(message.tool_calls, model)
+    candidate: dict[str, object] = {"content": {"parts": parts or [{"text": ""}], "role": "model"}}
+    if choice.logprobs:
+        candidate["logprobsResult"] = _logprobs(choice.logprobs)
+    return {**candidate, "finishReason": _finish(choice), "index": choice.index}
+
+
+def _pieces(choice: Choice, model: str) -> Iterator[dict[str, object]]:
+    """The candidate of each chunk but the last: text grows, a function call comes whole."""
+    message = choice.message
+    text = text_of(message.content) + (message.refusal or "")
+    for piece in cut(message.reasoning or ""):
+        yield _piece(choice, {"text": piece, "thought": True})
+    if choice.logprobs:
+        yield {**_piece(choice, {"text": text}), "logprobsResult": _logprobs(choice.logprobs)}
+    else:
+        for piece in cut(text):
+            yield _piece(choice, {"text": piece})
+    for call in _calls(message.tool_calls, model):
+        yield _piece(choice, call)
+
+
+def _piece(choice: Choice, part: dict[str, object]) -> dict[str, object]:
+    return {"content": {"parts": [part], "role": "model"}, "index": choice.index}
+
+
+def _calls(calls: Sequence[ToolCall], model: str) -> list[dict[str, object]]:
+    """The function calls: from 3 on with ids, and with a signature on the first."""
+    ids = "call_ids" in _facts(model).flags
+    parts: list[dict[str, object]] = []
+    for position, call in enumerate(calls):
+        function = {**({"id": call.id} if ids else {}), "name": call.name, "args": arguments_of(call)}
+        part: dict[str, object] = {"functionCall": function}
+        if signature := call.signature or (signature_of(model) if ids and position == 0 else None):
+            part["thoughtSignature"] = signature
+        parts.append(part)
+    return parts
+
+
+def _logprobs(logprobs: Logprobs) -> dict[str, object]:
+    tokens = [as_map(token) for token in read_list(logprobs, "content")]
+    return {
+        "chosenCandidates": [_token(token) for token in tokens],
+        "topCandidates": [
+            {"candidates": [_token(as_map(other)) for other in read_list(token, "top_logprobs")]} for token in tokens
+        ],
+    }
+
+
+def _token(token: Mapping[str, object]) -> dict[str, object]:
+    return {"token": read_str(token, "token") or "", "logProbability": token.get("logprob")}
+
+
+def _bears_token(incoming: IncomingRequest) -> bool:
+    """Whether a token lets the request in, which an API key in its place is not."""
+    scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and bool(token.strip()) and not token.startswith(("AIza", "AQ."))
+
+
+SIMULATOR = GeminiSimulator()
+VERTEX = GeminiSimulator("vertex", _VERTEX_PATH, bearer=True)

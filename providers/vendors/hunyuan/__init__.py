@@ -1,0 +1,1 @@
+"""The vendor `hunyuan`: wire format, errors, simulator and facts."""

@@ -1,0 +1,71 @@
+"""Tencent Hunyuan, the native API: ChatCompletions of Tencent Cloud API 3.0, signed with TC3-HMAC-SHA256.
+
+Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. At this vendor `stop`
+ends the text behind the words that matched; who reads the answer takes them off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, TencentSignature
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure
+from providers.json_values import dumps
+from providers.reading.error_classification import error_object
+from providers.reading.event_stream import EventStreamParser
+from providers.vendors.hunyuan.answer import NativeReader, classify, read_completion
+from providers.vendors.hunyuan.request import FEATURES, encode_body
+from providers.wire import WireRequest, WireResponse
+
+_HEADERS = (
+    ("content-type", "application/json"),
+    ("x-tc-action", "ChatCompletions"),
+    ("x-tc-version", "2023-09-01"),
+    ("x-tc-language", "en-US"),
+)
+_PARAMETERS = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effort"})
+
+
+@dataclass(frozen=True, slots=True)
+class HunyuanAdapter(Catalogued):
+    """Hunyuan's native wire format."""
+
+    name: str = "hunyuan"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Text, images and tools: the API has no limit of tokens, no JSON format and no second choice."""
+        return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def ends_behind_stop(self) -> bool:
+        """See `providers.adapter.EndsBehindStop`; the vendor says that this may change."""
+        return True
+
+    @property
+    def auth(self) -> AuthScheme:
+        """See `providers.adapter.Adapter`."""
+        return TencentSignature("hunyuan")
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`. The signature covers the path `/`, which is the only one there is."""
+        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        return read_completion(response, target.model)
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        reader = NativeReader(target.model)
+        return EventStreamParser(reader.assembler, reader.read_chunk)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+ADAPTER = HunyuanAdapter()

@@ -1,0 +1,1 @@
+"""The vendor `openai`: wire format, errors, simulator and facts."""

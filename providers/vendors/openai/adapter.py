@@ -1,0 +1,147 @@
+"""OpenAI's chat completions, and every server that speaks the same dialect.
+
+A model of OpenAI's that thinks about tools only in the Responses API is asked there (`_openai_responses`).
+Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk and error types), read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from operator import is_
+
+from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, Bearer, NoAuth
+from providers.catalogue.facts_adapter import Catalogued
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Message,
+    SystemMessage,
+    Texts,
+    change_request,
+    text_of,
+)
+from providers.failures import Failure, ProviderFailed
+from providers.formats.request_options import nearest_effort
+from providers.json_values import dumps
+from providers.matching.capability_matching import THINKS_BY_RESPONSES
+from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.openai_json import encode_request
+from providers.openai_json.read_answer import read_chunk, read_completion
+from providers.openai_json.read_errors import classify
+from providers.openai_json.stream_relay import RelayingParser
+from providers.reading.error_classification import error_object
+from providers.reading.stream_assembler import Assembler
+from providers.values import maker
+from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
+from providers.vendors.openai.responses_request import encode_body, goes_by_responses
+from providers.wire import WireRequest, WireResponse
+
+_WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
+_STREAM_HEADERS = (("content-type", "application/json"), ("accept", "text/event-stream"))
+_make_wire = maker(WireRequest)
+_OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIAdapter(Catalogued):
+    """One dialect of chat completions: OpenAI's own, or that of a compatible server."""
+
+    name: str
+    auth: AuthScheme
+    max_tokens_field: str
+    own_parameters: frozenset[str] = frozenset()
+    is_openai: bool = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything of the canonical request: it is this dialect."""
+        return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """See `providers.adapter.AsksForUsage`."""
+        return True
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`."""
+        if not self.is_openai:
+            request = _in_common_words(request)
+        facts = target.facts
+        if request.reasoning_effort is not None and facts.efforts:
+            effort = nearest_effort(request.reasoning_effort, facts.efforts)
+            request = change_request(request, reasoning_effort=effort)
+        if request.logprobs is False and "logprobs" not in facts.features:
+            # What everybody does who isn't asked; some models refuse the field itself.
+            request = change_request(request, logprobs=None)
+        headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
+        if THINKS_BY_RESPONSES in facts.flags and goes_by_responses(request, facts):
+            return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
+        body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
+        if request.stream and STREAM_OPTIONS in facts.without:
+            del body[STREAM_OPTIONS]
+        if request.extra:
+            body.update(request.extra)
+        if target.pins:
+            body.update(target.pins)
+        return _make_wire("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`."""
+        try:
+            return read_completion(response, target.model)
+        except ProviderFailed:
+            if is_response(error_object(response.body)):
+                return read_response(response, target.model)
+            raise
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        assembler = Assembler(target.model)
+        if THINKS_BY_RESPONSES not in target.facts.flags:
+            return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+        reader = ResponseReader(assembler, target.model)
+
+        def read(chunk: Mapping[str, object], event: str) -> None:
+            """What came back tells by its own shape which API it is of."""
+            if is_event(chunk):
+                reader.read_event(chunk)
+            elif is_response(chunk):
+                reader.end(chunk, WireResponse(200, {}, b"", 0))
+            else:
+                read_chunk(assembler, chunk, event)
+
+        return RelayingParser(assembler, read)
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return classify(error_object(response.body), response)
+
+
+def _in_common_words(request: ChatRequest) -> ChatRequest:
+    """The request without what only OpenAI has: the role `developer`, a refusal apart from the text, and a choice among
+    some of the tools. Who gets no other tool can call no other."""
+    if isinstance(choice := request.tool_choice, AllowedTools):
+        tools = tuple(tool for tool in request.tools if tool.name in choice.names)
+        request = change_request(request, tools=tools, tool_choice=choice.mode)
+    if type(request.messages) is Texts:
+        return request
+    messages = tuple(map(_in_common, request.messages))
+    return request if all(map(is_, messages, request.messages)) else change_request(request, messages=messages)
+
+
+def _in_common(message: Message) -> Message:
+    match message:
+        case SystemMessage(role="developer"):
+            return replace(message, role="system")
+        case AssistantMessage(refusal=str(refusal)):
+            return replace(message, content=text_of(message.content) + refusal, refusal=None)
+        case _:
+            return message
+
+
+ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
+COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", is_openai=False)

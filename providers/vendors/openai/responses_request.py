@@ -1,0 +1,259 @@
+"""Write a request to OpenAI's Responses API, with its sealed reasoning items."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from providers.adapter import Target
+from providers.catalogue.models import ModelFacts
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.failures import UnsupportedFeature
+from providers.formats.reasoning_state import marked, own_signature
+from providers.formats.tool_calls import safe_call_id, safe_call_name, spoken
+from providers.json_values import JsonError, as_list, as_map, dumps, loads, mend_surrogates, read_list, read_str
+from providers.matching.capability_matching import THINKS_BY_RESPONSES
+
+_MOST_THOUGHTS = 64
+
+
+_MOST_SUMMARIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SealedThought:
+    """One reasoning item: its id, its sealed content, and the summaries that were shown of it."""
+
+    id: str
+    sealed: str
+    summaries: tuple[str, ...] = ()
+
+    @property
+    def item(self) -> dict[str, object]:
+        """It as an item of the API's input."""
+        summary = [{"type": "summary_text", "text": text} for text in self.summaries]
+        return {"type": "reasoning", "id": self.id, "summary": summary, "encrypted_content": self.sealed}
+
+
+def thought_of(item: Mapping[str, object]) -> SealedThought | None:
+    """The thought of an answer's reasoning item; None where it has no id or no sealed content: it can't come back."""
+    id, sealed = read_str(item, "id"), read_str(item, "encrypted_content")
+    if not id or not sealed:
+        return None
+    texts = (read_str(as_map(part), "text") for part in read_list(item, "summary")[:_MOST_SUMMARIES])
+    return SealedThought(mend_surrogates(id), mend_surrogates(sealed), tuple(mend_surrogates(t) for t in texts if t))
+
+
+def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
+    """The thoughts as a call's signature; None where there are none."""
+    if not thoughts:
+        return None
+    rows = [[thought.id, thought.sealed, *thought.summaries] for thought in thoughts]
+    return marked(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+
+
+def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
+    """The thoughts that `model` itself had before a call; none where the signature is another's or no such thing."""
+    packed = own_signature(signature, model)
+    if packed is None:
+        return ()
+    try:
+        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
+    except (ValueError, JsonError):
+        return ()
+    thoughts: list[SealedThought] = []
+    for row in rows[:_MOST_THOUGHTS]:
+        match row:
+            case [str(id), str(sealed), *rest] if id and sealed and len(rest) <= _MOST_SUMMARIES:
+                thoughts.append(SealedThought(id, sealed, tuple(text for text in rest if isinstance(text, str))))
+            case _:
+                return ()
+    return tuple(thoughts)
+
+
+_LEAST_TOKENS = 16
+
+
+_PLAIN = ("temperature", "top_p", "parallel_tool_calls", "user")
+
+
+_OURS = frozenset({"input", "instructions", "include", "max_output_tokens"})
+
+
+_MERGED = frozenset({"reasoning", "text", "verbosity"})
+
+
+_NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
+
+
+def goes_by_responses(request: ChatRequest, facts: ModelFacts) -> bool:
+    """Whether the model takes this request as it is meant there alone: tools, and thought about."""
+    if THINKS_BY_RESPONSES not in facts.flags or request.reasoning_effort == "none":
+        return False
+    if request.reasoning_effort is None and "thinking_default" not in facts.flags:
+        return False
+    return bool(request.tools) or any(_is_of_a_loop(message) for message in request.messages)
+
+
+def _is_of_a_loop(message: Message) -> bool:
+    return isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and bool(message.tool_calls))
+
+
+def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
+    """The body, with what the site pins written last; raises UnsupportedFeature."""
+    _check_features(request)
+    body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
+    body["model"] = target.model
+    body["input"] = list(_input(request.messages, target.model))
+    for name in _PLAIN:
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
+    if request.max_tokens is not None:
+        # Less is refused; a model that thinks says nothing within so little anyway.
+        body["max_output_tokens"] = max(request.max_tokens, _LEAST_TOKENS)
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.stream:
+        body["stream"] = True
+    effort = {} if request.reasoning_effort is None else {"effort": request.reasoning_effort}
+    for name, value in (("reasoning", effort), ("text", _text_config(request))):
+        if whole := {**as_map(request.extra.get(name)), **value}:
+            body[name] = whole
+    body["store"] = False
+    body["include"] = ["reasoning.encrypted_content"]
+    body.update(target.pins)
+    return body
+
+
+def _check_features(request: ChatRequest) -> None:
+    """Raise UnsupportedFeature for what this path has no field for."""
+    if clash := sorted(_OURS & request.extra.keys()):
+        message = f"{clash[0]!r} is made of the request's own fields; it can't be sent besides"
+        raise UnsupportedFeature(clash[0], message)
+    if request.n is not None and request.n > 1:
+        raise UnsupportedFeature("n", "the model gives one choice only, where it thinks about tools")
+    if request.logprobs:
+        raise UnsupportedFeature("logprobs", "the model gives no log probabilities, where it thinks about tools")
+
+
+def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object]]:
+    """The conversation as items. An output belongs to its call by the id alone, however far apart they stand, so that
+    an id which came in two turns is made two: servers that count their calls anew in each answer have `call_0` in all.
+    """
+    for message, results in spoken(messages):
+        match message:
+            case SystemMessage(content, role):
+                yield {"role": role, "content": _content(content)}
+            case UserMessage(content):
+                yield {"role": "user", "content": _content(content)}
+            case AssistantMessage():
+                yield from _said(message, model)
+            case _:
+                assert_never(message)
+        for call, text in results:
+            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": text}
+
+
+def _said(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
+    """Thoughts, text, and the calls, each later one behind its own thoughts.
+
+    The vendor wants to know again whether a text was the answer, or said on the way to it: beside calls, it was that.
+    """
+    text = text_of(message.content) + (message.refusal or "")
+    phase = "commentary" if message.tool_calls else "final_answer"
+    said: list[dict[str, object]] = [{"role": "assistant", "content": text, "phase": phase}] if text else []
+    for position, call in enumerate(message.tool_calls):
+        for thought in unpack(call.signature, model):
+            yield thought.item
+        if position == 0:
+            yield from said
+        yield _call(call)
+    if not message.tool_calls:
+        yield from said
+
+
+def _call(call: ToolCall) -> dict[str, object]:
+    """A call without the id of its item: that belongs to an answer which nobody kept."""
+    call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
+    return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
+
+
+def _content(content: str | Sequence[Part]) -> object:
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _part(part: Part) -> dict[str, object]:
+    match part:
+        case TextPart(text):
+            return {"type": "input_text", "text": text}
+        case ImagePart(url, detail):
+            return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
+        case FilePart(data, filename):
+            return {"type": "input_file", "file_data": data, **({"filename": filename} if filename else {})}
+        case AudioPart():
+            raise UnsupportedFeature("audio", "the model takes no sound, where it thinks about tools")
+        case _:
+            assert_never(part)
+
+
+def _tool(tool: Tool) -> dict[str, object]:
+    """One function. Here it is strict where nothing is said, and in chat completions it is not: so it is said."""
+    body: dict[str, object] = {"type": "function", "name": tool.name}
+    if tool.description is not None:
+        body["description"] = tool.description
+    return {**body, "parameters": tool.parameters or _NO_ARGUMENTS, "strict": bool(tool.strict)}
+
+
+def _tool_choice(choice: ToolChoice) -> object:
+    match choice:
+        case NamedTool(name):
+            return {"type": "function", "name": name}
+        case AllowedTools(mode, names):
+            return {
+                "type": "allowed_tools",
+                "mode": mode,
+                "tools": [{"type": "function", "name": one} for one in names],
+            }
+        case _:
+            return choice
+
+
+def _text_config(request: ChatRequest) -> dict[str, object]:
+    config: dict[str, object] = {}
+    match request.response_format:
+        case JsonObjectFormat():
+            config["format"] = {"type": "json_object"}
+        case JsonSchemaFormat(name, schema, description, strict):
+            form: dict[str, object] = {"type": "json_schema", "name": name, "schema": schema, "strict": bool(strict)}
+            config["format"] = form if description is None else {**form, "description": description}
+        case None:
+            pass
+        case _:
+            assert_never(request.response_format)
+    if (verbosity := request.extra.get("verbosity")) is not None:
+        config["verbosity"] = verbosity
+    return config

@@ -1,0 +1,175 @@
+"""OpenAI's Responses API from the provider's side: its answers, whole or as events.
+
+Source: openai 3.51.0 (Response, its output items, ResponseStreamEvent), read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
+from providers.json_values import as_map, dumps, read_map
+from providers.openai_json import encode_usage
+from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.vendors.openai.responses_simulator import sealed
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def wants_response(request: ChatRequest) -> bool:
+    """Whether the request came by this API."""
+    return "responses" in request.extra
+
+
+def write_response(completion: ChatCompletion, request: ChatRequest) -> dict[str, object]:
+    """The whole answer. There is one choice, whatever was asked for."""
+    choice = completion.choices[0]
+    whole = choice.finish_reason in ("stop", "tool_calls")
+    reason = choice.raw_finish_reason or _INCOMPLETE.get(choice.finish_reason, choice.finish_reason)
+    return {
+        **_begun(completion, request),
+        "status": "completed" if whole else "incomplete",
+        "incomplete_details": None if whole else {"reason": reason},
+        "output": list(_items(completion, choice, request)),
+        "usage": None if completion.usage is None else _usage(completion.usage),
+    }
+
+
+def write_events(completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+    """The answer as the events of a stream, which has no other end than its last one."""
+    whole = write_response(completion, request)
+    begun = {**_begun(completion, request), "status": "in_progress", "output": [], "usage": None}
+    found: list[dict[str, object]] = [
+        {"type": f"response.{word}", "response": begun} for word in ("created", "in_progress")
+    ]
+    for place, item in enumerate(_items(completion, completion.choices[0], request)):
+        found += _item_events(place, item)
+    found.append({"type": f"response.{whole['status']}", "response": whole})
+    return tuple(_event(number, event) for number, event in enumerate(found))
+
+
+def _event(number: int, event: Mapping[str, object]) -> bytes:
+    members = {**event, "sequence_number": number}
+    if "delta" in event:
+        # The vendor pads what grows, so that its length tells nothing of the text.
+        members["obfuscation"] = hashlib.sha256(str(number).encode()).hexdigest()[:8]
+    return f"event: {event['type']}\ndata: ".encode() + dumps(members) + b"\n\n"
+
+
+def _begun(completion: ChatCompletion, request: ChatRequest) -> dict[str, object]:
+    return {
+        "id": completion.id,
+        "object": "response",
+        "created_at": completion.created,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": request.max_tokens,
+        "metadata": {},
+        "model": completion.model,
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": request.reasoning_effort, "summary": None},
+        "service_tier": "default",
+        "store": False,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+    }
+
+
+def _usage(usage: Usage) -> dict[str, object]:
+    counted = encode_usage(usage)
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": counted["total_tokens"],
+    }
+
+
+def _items(completion: ChatCompletion, choice: Choice, request: ChatRequest) -> Iterator[dict[str, object]]:
+    message, wanted = choice.message, read_map(request.extra, "responses")
+    if message.reasoning:
+        thought_id = f"rs_{hashlib.sha256(completion.id.encode('utf-8', 'replace')).hexdigest()[:24]}"
+        shown = [{"type": "summary_text", "text": message.reasoning}] if wanted.get("summary") else []
+        thought: dict[str, object] = {"id": thought_id, "type": "reasoning", "summary": shown}
+        if wanted.get("sealed"):
+            thought["encrypted_content"] = sealed(completion.model, thought_id)
+        yield thought
+    parts: list[dict[str, object]] = []
+    if text := text_of(message.content):
+        parts.append({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+    if message.refusal:
+        parts.append({"type": "refusal", "refusal": message.refusal})
+    if parts:
+        said = {"id": f"msg_{completion.id}", "type": "message", "role": "assistant", "status": "completed"}
+        yield {**said, "content": parts, "phase": "commentary" if message.tool_calls else "final_answer"}
+    for position, call in enumerate(message.tool_calls):
+        yield {
+            "id": f"fc_{completion.id}_{position}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+
+
+def _item_events(place: int, item: dict[str, object]) -> Iterator[dict[str, object]]:
+    """An item as it grows."""
+    at: dict[str, object] = {"item_id": item["id"], "output_index": place}
+    match item["type"]:
+        case "message":
+            yield {
+                "type": "response.output_item.added",
+                **_added(place, {**item, "status": "in_progress", "content": []}),
+            }
+            parts = item["content"]
+            for number, part in enumerate(parts if isinstance(parts, list) else ()):
+                yield from _part_events({**at, "content_index": number}, part)
+        case "function_call":
+            empty = {**item, "status": "in_progress", "arguments": ""}
+            yield {"type": "response.output_item.added", **_added(place, empty)}
+            kind = "response.function_call_arguments"
+            for half in cut_in_two(str(item["arguments"])):
+                yield {"type": f"{kind}.delta", **at, "delta": half}
+            yield {"type": f"{kind}.done", **at, "name": item["name"], "arguments": item["arguments"]}
+        case _:
+            yield {
+                "type": "response.output_item.added",
+                **_added(place, {**item, "summary": [], "encrypted_content": None}),
+            }
+            shown = item["summary"]
+            for number, part in enumerate(shown if isinstance(shown, list) else ()):
+                yield from _summary_events({**at, "summary_index": number}, str(as_map(part).get("text")))
+    yield {"type": "response.output_item.done", **_added(place, item)}
+
+
+def _added(place: int, item: Mapping[str, object]) -> dict[str, object]:
+    return {"output_index": place, "item": item}
+
+
+def _part_events(at: Mapping[str, object], part: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    name = "text" if part["type"] == "output_text" else "refusal"
+    kind = f"response.{part['type']}"
+    yield {"type": "response.content_part.added", **at, "part": {**part, name: ""}}
+    scored: dict[str, object] = {"logprobs": []} if name == "text" else {}
+    for piece in cut(str(part[name])):
+        yield {"type": f"{kind}.delta", **at, "delta": piece, **scored}
+    yield {"type": f"{kind}.done", **at, name: part[name], **scored}
+    yield {"type": "response.content_part.done", **at, "part": part}
+
+
+def _summary_events(at: Mapping[str, object], text: str) -> Iterator[dict[str, object]]:
+    kind = "response.reasoning_summary"
+    yield {"type": f"{kind}_part.added", **at, "part": {"type": "summary_text", "text": ""}}
+    for piece in cut(text):
+        yield {"type": f"{kind}_text.delta", **at, "delta": piece}
+    yield {"type": f"{kind}_text.done", **at, "text": text}
+    yield {"type": f"{kind}_part.done", **at, "part": {"type": "summary_text", "text": text}}

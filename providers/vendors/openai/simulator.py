@@ -1,0 +1,220 @@
+"""OpenAI's two APIs from the provider's side: as strict with requests as the vendor is.
+
+Chat completions are here; `_openai_responses` reads the requests of the Responses API and `_answer` beside it writes.
+
+Source of shapes and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
+2026-11-20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
+from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
+from providers.json_values import JsonError, as_map, dumps, loads
+from providers.openai_json import decode_request, encode_usage
+from providers.testkit.answer_pieces import cut, cut_in_two
+from providers.testkit.simulator import IncomingRequest, Refused
+from providers.vendors.openai.responses_simulator import Objected, read_body
+from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
+from providers.vendors.openai.simulator_checks import Objection, objection_to
+from providers.wire import WireResponse
+
+_CHAT, _RESPONSES = "/chat/completions", "/responses"
+_FINGERPRINT = "fp_simulated"
+_HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
+_END = b"data: [DONE]\n\n"
+# Each kind of failure as (type, code).
+_ERRORS: dict[FailureKind, tuple[str, str | None]] = {
+    FailureKind.RATE_LIMITED: ("requests", "rate_limit_exceeded"),
+    FailureKind.QUOTA: ("insufficient_quota", "insufficient_quota"),
+    FailureKind.CREDENTIALS: ("invalid_request_error", "invalid_api_key"),
+    FailureKind.MODEL_NOT_FOUND: ("invalid_request_error", "model_not_found"),
+    FailureKind.GEO_REFUSED: ("request_forbidden", "unsupported_country_region_territory"),
+    FailureKind.CONTEXT_LENGTH: ("invalid_request_error", "context_length_exceeded"),
+    FailureKind.CONTENT_FILTER: ("invalid_request_error", "invalid_prompt"),
+    FailureKind.INVALID_REQUEST: ("invalid_request_error", None),
+}
+_SERVER_ERROR = ("server_error", None)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAISimulator:
+    """See `providers.testkit.simulator.Simulator`."""
+
+    name: str = "openai"
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        """See `providers.testkit.simulator.Simulator`."""
+        if not incoming.path.endswith((_CHAT, _RESPONSES)):
+            raise _refused(404, Objection(f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url"))
+        if incoming.method != "POST":
+            raise _refused(405, Objection(f"Not allowed to {incoming.method} on {incoming.path}"))
+        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _refused(401, Objection("You didn't provide an API key.", "invalid_api_key"))
+        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _refused(400, Objection("The content type must be 'application/json'."))
+        try:
+            body = loads(incoming.body)
+        except JsonError:
+            raise _refused(400, Objection("We could not parse the JSON body of your request.")) from None
+        try:
+            if incoming.path.endswith(_RESPONSES):
+                return read_body(as_map(body))
+            if objection := objection_to(as_map(body)):
+                raise Objected(objection)
+            return decode_request(body)
+        except Objected as error:
+            raise _refused(400, error.objection) from None
+        except (InvalidRequest, UnsupportedFeature) as error:
+            raise _refused(400, Objection(str(error), None, error.param)) from None
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        if wants_response(request):
+            return _response(200, write_response(completion, request), completion.id)
+        body = {
+            **_frame(completion, "chat.completion"),
+            "choices": [_choice(choice) for choice in _shown(completion)],
+            "usage": None if completion.usage is None else encode_usage(completion.usage),
+        }
+        return _response(200, body, completion.id)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        """See `providers.testkit.simulator.Simulator`. Usage comes only where the request asked for it."""
+        if wants_response(request):
+            return write_events(completion, request)
+        frame = _frame(completion, "chat.completion.chunk")
+        events: list[bytes] = []
+        for choice in _deltas(_shown(completion)):
+            chunk = {**frame, "choices": [choice]}
+            if request.include_usage:
+                chunk["usage"] = None
+            # The vendor pads every chunk, so that its length tells nothing of the text.
+            chunk["obfuscation"] = hashlib.sha256(f"{completion.id}{len(events)}".encode()).hexdigest()[:8]
+            events.append(_event(chunk))
+        if request.include_usage and completion.usage is not None:
+            events.append(_event({**frame, "choices": [], "usage": encode_usage(completion.usage)}))
+        return (*events, _END)
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        """See `providers.testkit.simulator.Simulator`."""
+        response = _response(status, _error(kind), f"req_simulated_{kind.value}")
+        if retry_after_s is None:
+            return response
+        whole = float(retry_after_s).is_integer()
+        wait = ("retry-after", f"{retry_after_s:.0f}") if whole else ("retry-after-ms", f"{retry_after_s * 1000:.0f}")
+        return WireResponse(status, {**response.headers, wait[0]: wait[1]}, response.body, 0)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        """See `providers.testkit.simulator.Simulator`."""
+        return _event(_error(kind))
+
+
+def _refused(status: int, objection: Objection) -> Refused:
+    body = {
+        "error": {
+            "message": objection.message,
+            "type": "invalid_request_error",
+            "param": objection.param,
+            "code": objection.code,
+        }
+    }
+    return Refused(objection.message, _response(status, body, "req_simulated_refused"))
+
+
+def _response(status: int, body: Mapping[str, object], request_id: str) -> WireResponse:
+    return WireResponse(status, {"content-type": "application/json", "x-request-id": request_id}, dumps(body), 0)
+
+
+def _error(kind: FailureKind) -> dict[str, object]:
+    word, code = _ERRORS.get(kind, _SERVER_ERROR)
+    return {"error": {"message": f"Simulated failure: {kind.value}.", "type": word, "param": None, "code": code}}
+
+
+def _event(value: Mapping[str, object]) -> bytes:
+    return b"data: " + dumps(value) + b"\n\n"
+
+
+def _frame(completion: ChatCompletion, kind: str) -> dict[str, object]:
+    return {
+        "id": completion.id,
+        "object": kind,
+        "created": completion.created,
+        "model": completion.model,
+        "service_tier": "default",
+        "system_fingerprint": _FINGERPRINT,
+    }
+
+
+def _shown(completion: ChatCompletion) -> tuple[Choice, ...]:
+    """The choices as this model shows them: the vendor's own never show what they think, compatible servers do."""
+    if not _HIDES_REASONING.match(completion.model):
+        return completion.choices
+    return tuple(replace(choice, message=replace(choice.message, reasoning=None)) for choice in completion.choices)
+
+
+def _finish_word(choice: Choice) -> str:
+    return choice.raw_finish_reason or choice.finish_reason
+
+
+def _choice(choice: Choice) -> dict[str, object]:
+    message = choice.message
+    body: dict[str, object] = {
+        "role": "assistant",
+        "content": None if message.content is None else text_of(message.content),
+        "refusal": message.refusal,
+        "annotations": [],
+    }
+    if message.reasoning is not None:
+        body["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        body["tool_calls"] = [_call(call) for call in message.tool_calls]
+    return {"index": choice.index, "message": body, "logprobs": choice.logprobs, "finish_reason": _finish_word(choice)}
+
+
+def _call(call: ToolCall) -> dict[str, object]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _deltas(choices: Sequence[Choice]) -> Iterator[dict[str, object]]:
+    """The choices of all chunks, in the order of a stream: roles, contents, finishes."""
+    for choice in choices:
+        yield _delta(choice.index, {"role": "assistant", "content": "", "refusal": None})
+    for choice in choices:
+        yield from _content_deltas(choice)
+    for choice in choices:
+        yield {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": _finish_word(choice)}
+
+
+def _content_deltas(choice: Choice) -> Iterator[dict[str, object]]:
+    message, index = choice.message, choice.index
+    for piece in cut(message.reasoning or ""):
+        yield _delta(index, {"reasoning_content": piece})
+    if choice.logprobs:
+        yield {**_delta(index, {"content": text_of(message.content)}), "logprobs": choice.logprobs}
+    else:
+        for piece in cut(text_of(message.content)):
+            yield _delta(index, {"content": piece})
+    for piece in cut(message.refusal or ""):
+        yield _delta(index, {"refusal": piece})
+    for position, call in enumerate(message.tool_calls):
+        yield _delta(index, {"tool_calls": [{"index": position, **_call(call), "function": _opening(call)}]})
+        for half in cut_in_two(call.arguments):
+            yield _delta(index, {"tool_calls": [{"index": position, "function": {"arguments": half}}]})
+
+
+def _opening(call: ToolCall) -> dict[str, object]:
+    return {"name": call.name, "arguments": ""}
+
+
+def _delta(index: int, delta: dict[str, object]) -> dict[str, object]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
+SIMULATOR = OpenAISimulator()
