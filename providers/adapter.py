@@ -46,7 +46,7 @@ STREAM_OPTIONS = "stream_options"
 class Capabilities:
     """What can be asked for.
 
-    features: what a request may need; a deployment that lacks one is passed over. The words are in `fitting`.
+    features: what a request may need; a deployment that lacks one is passed over. The words: `matching.requirements`.
     parameters: the tuning fields that can be expressed (`temperature`, `seed`, and provider's own such as
         `top_k`); others are dropped and named, or refused, as the deployment says.
     context_tokens: the longest prompt, None where unknown.

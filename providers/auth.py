@@ -1,4 +1,7 @@
-"""Credential schemes, each applied to one request."""
+"""Credential schemes, each applied to one request.
+
+Source: Tencent Cloud API 3.0, "Signature v3", and tencentcloud-sdk-python-common 3.1.180, read 2026-11-20.
+"""
 
 from __future__ import annotations
 

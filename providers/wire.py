@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from providers.values import quick
+from providers.value import Value
 
 __all__ = ["WireRequest", "WireResponse"]
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(Value, frozen=True):
     """Bytes to send: no host, no framing headers, no credentials.
 
     path: starts with one slash, already percent-encoded, without `?`; query: pairs, encoded by the sender.
@@ -21,14 +18,16 @@ class WireRequest:
 
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
     query: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        """Show neither the headers, which may hold a key, nor the body, which holds a prompt."""
+        return f"WireRequest(method={self.method!r}, path={self.path!r}, query={self.query!r})"
 
-@quick
-@dataclass(frozen=True, slots=True)
-class WireResponse:
+
+class WireResponse(Value, frozen=True):
     """What came back: `headers` have lower-case names (repeated ones joined with `, `), `body` is decompressed.
 
     received_at: unix seconds when the status line arrived; adapters have no clock of their own.

@@ -87,7 +87,10 @@ def review_change(
             f"a protected region would change ({told}): sign the plan with `gateway plan --sign KEYFILE`, and put the "
             "signature beside the config"
         )
-    from gateway.signing import BadSignature, signer_of
+    from gateway.signing import (
+        BadSignature,  # heavy, and few configs have a protected region
+        signer_of,
+    )
 
     try:
         signer = signer_of(jws, old.table.admin_keys, old.written.content, new.written.content)

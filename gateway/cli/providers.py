@@ -136,9 +136,9 @@ def check(options: argparse.Namespace) -> int:
 
 async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
     from gateway.assembly.application import transport_named
+    from gateway.cli.exchange_log import ExchangeLog, masking, shown_exchange
     from gateway.config.problems import visible
     from gateway.execution.deadline import Deadline
-    from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
     from providers.chat import ChatRequest, UserMessage, text_of

@@ -324,7 +324,9 @@ def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> B
 
 def _write(order: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
     """The report in its three forms, and the changed config beside them."""
-    from gateway.evaluate.report_page import html_page
+    from gateway.evaluate.report_page import (
+        html_page,  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+    )
 
     diff = ""
     change = order.out / "gateway.yaml"

@@ -31,9 +31,6 @@ from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.capability_matching import thinks_unseen
-from providers.values import maker
-
-_record = maker(AttemptRecord)
 
 
 class AttemptState(Enum):
@@ -126,7 +123,7 @@ class Attempt:
     def to_record(self, *, lost: bool = False) -> AttemptRecord:
         """Return the attempt as it is recorded, once it has ended. `lost`: another one answered first."""
         deployment = self.step.deployment
-        return _record(
+        return AttemptRecord(
             deployment.name,
             deployment.provider,
             deployment.model,

@@ -31,7 +31,6 @@ from providers.transport import (
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
-from providers.values import maker
 from providers.wire import WireResponse
 
 TURN_BYTES = 64 * 1024
@@ -40,7 +39,6 @@ _PERMITS = (Permit, ServicePermit)
 _MAX_REFUSAL_BYTES = 1024 * 1024
 # The most that is decompressed at once: the result may be a thousand times as large.
 _PACKED_BYTES = 4096
-_response = maker(WireResponse)
 
 
 class Transport(Protocol):
@@ -265,7 +263,7 @@ class _PoolResponse(UpstreamResponse):
             raise ProviderFailed(TOO_LARGE)
         self._connection = None
         self._pool.take_back(self._origin, connection)
-        return _response(self.status, self.headers, body, self.received_at)
+        return WireResponse(self.status, self.headers, body, self.received_at)
 
     async def close(self) -> None:
         self._give_back()

@@ -12,12 +12,10 @@ from gateway.model.location import Location
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
-from providers.values import quick
+from providers.value import Value
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
+class AttemptRecord(Value, frozen=True):
     """An attempt that has ended, or that has become the answer (`failure` None).
 
     duration_s: until the answer began (a stream's first real event, a whole JSON answer) or until it failed.

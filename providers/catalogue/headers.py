@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from providers.catalogue import CatalogueError, read
+from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import DAY, TABLE, TEXT, check_table, check_tables
 
 __all__ = ["FixedHeader", "headers_of", "load_headers"]
@@ -44,9 +44,9 @@ class FixedHeader:
 
 
 @cache
-def load_headers(provider: str) -> Mapping[str, FixedHeader]:
-    """The catalogue's headers of a provider, by name."""
-    return headers_of(read(provider))
+def load_headers(facts: FactsFile) -> Mapping[str, FixedHeader]:
+    """Return the headers of a provider's facts file, by name."""
+    return headers_of(facts.read())
 
 
 def headers_of(data: Any) -> Mapping[str, FixedHeader]:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from providers.catalogue import read
+from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
@@ -18,7 +18,7 @@ __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_
 class ModelFacts:
     """One model, or a family by glob pattern.
 
-    features: what it can do, in the words of `fitting`.
+    features: what it can do, in the words of `matching.requirements`.
     without: parameters that it refuses, though its wire format has them.
     context_tokens, output_tokens: the most it takes and gives; None where unknown.
     efforts: the reasoning efforts that it knows, weakest first; empty where it has no such knob.
@@ -47,10 +47,13 @@ UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}), known=False)
 
 
 @cache
-def load_models(provider: str) -> Mapping[str, ModelFacts]:
-    """The catalogue's models of a provider, by name or glob pattern; those of another where it says `models_of`."""
-    data: Any = read(provider)
-    return load_models(data["models_of"]) if "models_of" in data else models_of(data)
+def load_models(facts: FactsFile) -> Mapping[str, ModelFacts]:
+    """Return the models of a provider's facts file, by name or glob pattern.
+
+    A file may refer to the models of another one: `models_of = "gemini"`, or `"package:name"` in another package.
+    """
+    data: Any = facts.read()
+    return load_models(facts.other(data["models_of"])) if "models_of" in data else models_of(data)
 
 
 def models_of(data: Any) -> Mapping[str, ModelFacts]:

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from providers.catalogue import CatalogueError, read
+from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import TEXTS
 
 __all__ = ["load_names", "names_of", "plain_name"]
 
 
 @cache
-def load_names(provider: str) -> tuple[str, ...]:
-    """The catalogue's other names of a provider."""
-    return names_of(read(provider))
+def load_names(facts: FactsFile) -> tuple[str, ...]:
+    """Return the other names of a provider, from its facts file."""
+    return names_of(facts.read())
 
 
 def names_of(data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from providers.catalogue import CatalogueError, read
+from providers.catalogue import CatalogueError, FactsFile
 from providers.chat import Usage
 
 MICROS = 1_000_000
@@ -162,9 +162,9 @@ def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
 
 
 @cache
-def load_offers(provider: str) -> Offers:
-    """The catalogue's offers of a provider."""
-    return offers_of(read(provider))
+def load_offers(facts: FactsFile) -> Offers:
+    """Return the prices and retirements of a provider's facts file."""
+    return offers_of(facts.read())
 
 
 def offers_of(data: Mapping[str, Any]) -> Offers:

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from providers.catalogue import CatalogueError, read
+from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
 from providers.sites import HOST_PATTERN, PROJECT, Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 
 
 @cache
-def load_sites(provider: str) -> Mapping[str, Site]:
-    """The catalogue's sites of a provider, by name."""
-    return sites_of(read(provider))
+def load_sites(facts: FactsFile) -> Mapping[str, Site]:
+    """Return the sites of a provider's facts file, by name."""
+    return sites_of(facts.read())
 
 
 def sites_of(data: Any) -> Mapping[str, Site]:
@@ -24,6 +24,9 @@ def sites_of(data: Any) -> Mapping[str, Site]:
         name: _site(f"sites.{name}", name, row)
         for name, row in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
+
+
+_AVAILABILITY = FactsFile("providers.catalogue", "availability")
 
 
 _LISTED = Shape(
@@ -113,7 +116,7 @@ def _availability(place: str, row: Any, residency: Residency) -> Availability:
     never = _never(f"{place}.never", row["never"]) if "never" in row else frozenset()
     listed: Any = row.get("available")
     if listed is not None:
-        names: Any = read("availability")
+        names: Any = _AVAILABILITY.read()
         if isinstance(listed, str) and listed not in names:
             raise CatalogueError(f"{place}.available: {listed!r} is no list; there are {', '.join(sorted(names))}")
         words = names[listed]["territories"] if isinstance(listed, str) else listed

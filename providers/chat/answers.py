@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from providers.chat.messages import AssistantMessage
-from providers.values import quick
+from providers.value import Value
 
 __all__ = ["ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
 
@@ -18,9 +17,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"
 """Why a choice ended. `other` is a word of the provider's that we don't know: never taken for `stop`."""
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Value, frozen=True):
     """Tokens that were counted by the provider; `total` is always the sum.
 
     What was read from a cache or written to it, and sound, are part of `prompt`; reasoning, and what the model took or
@@ -42,9 +39,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Value, frozen=True):
     """One answer: the message, why it ended, and the provider's own word for that where it isn't ours."""
 
     message: AssistantMessage
@@ -54,9 +49,7 @@ class Choice:
     raw_finish_reason: str | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ChatCompletion:
+class ChatCompletion(Value, frozen=True):
     """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing.
 
     service_tier, system_fingerprint: how the answer was processed and by which setup, in the provider's own words.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from providers.chat.answers import FinishReason, Logprobs, Usage
 from providers.chat.messages import Annotation
 from providers.failures import Failure
-from providers.values import quick
+from providers.value import Value
 
 __all__ = [
     "AnnotationsDelta",
@@ -26,9 +24,7 @@ __all__ = [
 ]
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Value, frozen=True):
     """Who answers: once, before everything else that a client sees.
 
     `id` is empty and `created` (unix seconds) 0 where the provider doesn't say: parsers have no clock, so
@@ -42,9 +38,7 @@ class Opened:
     system_fingerprint: str | None = None
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(Value, frozen=True):
     """More text of a choice; never empty unless it carries log probabilities."""
 
     text: str
@@ -52,8 +46,7 @@ class TextDelta:
     logprobs: Logprobs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextRun:
+class TextRun(Value, frozen=True):
     """Several text deltas of choice 0 in a row, as raw bytes: each piece is the inside of a JSON string, never empty.
 
     A stream of OpenAI's own dialect can be relayed so without being rebuilt. How many deltas one run holds depends on
@@ -63,36 +56,28 @@ class TextRun:
     pieces: tuple[bytes, ...]
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(Value, frozen=True):
     """More reasoning text of a choice."""
 
     text: str
     choice: int = 0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class RefusalDelta:
+class RefusalDelta(Value, frozen=True):
     """More of the model's own refusal."""
 
     text: str
     choice: int = 0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class AnnotationsDelta:
+class AnnotationsDelta(Value, frozen=True):
     """More annotations of a choice's text, such as citations; never empty."""
 
     annotations: tuple[Annotation, ...]
     choice: int = 0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+class ToolCallDelta(Value, frozen=True):
     """A piece of the tool call `index` (0, 1, … in a choice).
 
     The first piece of a call has `id` and `name` (and `signature`, if any), the others only more `arguments`.
@@ -106,9 +91,7 @@ class ToolCallDelta:
     choice: int = 0
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ChoiceFinish:
+class ChoiceFinish(Value, frozen=True):
     """A choice has ended; once for each choice, after everything else of it."""
 
     reason: FinishReason
@@ -116,26 +99,21 @@ class ChoiceFinish:
     raw: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReport:
+class UsageReport(Value, frozen=True):
     """What the whole answer cost; at most once, after every `ChoiceFinish`."""
 
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(Value, frozen=True):
     """A sign of life without content (a comment, a ping): it resets the idle timer and is not forwarded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Value, frozen=True):
     """The terminal event of a whole answer."""
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Value, frozen=True):
     """The terminal event of everything else. `usage` is what the provider had counted by then, where it said so."""
 
     failure: Failure

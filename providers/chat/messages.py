@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, final
 
-from providers.values import quick
+from providers.value import Value
 
 Annotation = Mapping[str, object]
 """What a model says of a place in its text, such as where that is from, in OpenAI's shape; passed through."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
+class TextPart(Value, frozen=True):
     """A piece of text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePart:
+class ImagePart(Value, frozen=True):
     """An image: a `data:` URI (base64) or an http(s) URL, which the provider fetches and we never do."""
 
     url: str
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AudioPart:
+class AudioPart(Value, frozen=True):
     """Sound, base64, in the named format (`wav`, `mp3`)."""
 
     data: str
     format: str
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
+class FilePart(Value, frozen=True):
     """A document: its content as a `data:` URI, and its name."""
 
     data: str
@@ -46,9 +41,7 @@ class FilePart:
 Part = TextPart | ImagePart | AudioPart | FilePart
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Value, frozen=True):
     """One call that the model asks for.
 
     `arguments` is JSON text as the model wrote it, possibly invalid. `signature` is an opaque token that
@@ -62,9 +55,7 @@ class ToolCall:
 
 
 @final
-@quick
-@dataclass(frozen=True, slots=True)
-class SystemMessage:
+class SystemMessage(Value, frozen=True):
     """Instructions of the product; `developer` is OpenAI's newer word for `system`."""
 
     content: str | tuple[TextPart, ...]
@@ -73,9 +64,7 @@ class SystemMessage:
 
 
 @final
-@quick
-@dataclass(frozen=True, slots=True)
-class UserMessage:
+class UserMessage(Value, frozen=True):
     """What the person says."""
 
     content: str | tuple[Part, ...]
@@ -83,9 +72,7 @@ class UserMessage:
 
 
 @final
-@quick
-@dataclass(frozen=True, slots=True)
-class AssistantMessage:
+class AssistantMessage(Value, frozen=True):
     """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent.
 
     `annotations` stand in answers alone, and go to no provider.
@@ -100,8 +87,7 @@ class AssistantMessage:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ToolMessage:
+class ToolMessage(Value, frozen=True):
     """The result of the call `tool_call_id`."""
 
     tool_call_id: str

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from providers.chat.messages import Message
-from providers.values import changer, quick
+from providers.value import Value, change
 
 __all__ = [
     "AllowedTools",
@@ -22,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Value, frozen=True):
     """A function that the model may call; `parameters` is a JSON Schema, absent for no arguments."""
 
     name: str
@@ -32,15 +30,13 @@ class Tool:
     strict: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NamedTool:
+class NamedTool(Value, frozen=True):
     """`tool_choice`: the model must call this one."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedTools:
+class AllowedTools(Value, frozen=True):
     """`tool_choice`: of the tools given only these may (`auto`) or must (`required`) be called."""
 
     mode: Literal["auto", "required"]
@@ -50,13 +46,11 @@ class AllowedTools:
 ToolChoice = Literal["auto", "none", "required"] | NamedTool | AllowedTools
 
 
-@dataclass(frozen=True, slots=True)
-class JsonObjectFormat:
+class JsonObjectFormat(Value, frozen=True):
     """The answer is some JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
-class JsonSchemaFormat:
+class JsonSchemaFormat(Value, frozen=True):
     """The answer is JSON that fits `schema`."""
 
     name: str
@@ -68,14 +62,12 @@ class JsonSchemaFormat:
 ResponseFormat = JsonObjectFormat | JsonSchemaFormat
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Value, frozen=True):
     """One question to an assistant.
 
     `model` is what the client asked for; what the provider is asked for is in the `Target`. None means "not
     said": the provider's default. `max_tokens` counts everything generated, reasoning included. `extra` holds
-    the fields that we have no word for, as parsed JSON; `fitting` decides what becomes of them. `unread` names such
+    the fields that we have no word for, as parsed JSON; `matching` decides what becomes of them. `unread` names such
     fields further inside (`messages.cache_control`), which are passed on to nobody. `folded`: the stream is put
     together before anybody sees it, and must say what one JSON would have said.
     """
@@ -101,7 +93,7 @@ class ChatRequest:
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     user: str | None = None
-    extra: Mapping[str, object] = field(default_factory=dict)
+    extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()
     folded: bool = False
 
@@ -129,5 +121,5 @@ class ChatRequest:
         return said
 
 
-change_request = changer(ChatRequest)
-"""`dataclasses.replace` for a request, whose fields are many: `change_request(request, stream=True)`."""
+change_request = change
+"""`dataclasses.replace` for a request, and much faster: `change_request(request, stream=True)`."""

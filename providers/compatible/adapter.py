@@ -1,6 +1,6 @@
-"""Vendors that speak OpenAI's dialect with differences of their own: each is a row of data, and this one adapter.
+"""One adapter for every vendor that speaks OpenAI's dialect with differences. Each vendor is a TOML file.
 
-acme = "providers.compatible.adapter:acme"          in this repository: reads providers/catalogue/acme.toml
+acme = "providers.compatible.adapter:acme"          in this repository: reads providers/compatible/acme.toml
 ADAPTER = adapter_of(files("acme").joinpath("acme.toml").read_text())         anywhere else
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme
-from providers.catalogue import read
+from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.catalogue.models import ModelFacts, load_models, models_of
 from providers.catalogue.names import load_names, names_of
@@ -133,11 +133,16 @@ def _check_names(adapter: CompatibleAdapter) -> None:
 @cache
 def adapter_named(name: str) -> CompatibleAdapter:
     """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
-    data: Any = read(name)
-    row = read_dialect(_dialect_of(data))
+    facts = facts_of(name)
+    row = read_dialect(_dialect_of(facts.read()))
     return CompatibleAdapter(
-        name, row, load_sites(name), load_models(name), load_offers(name), load_headers(name), load_names(name)
+        name, row, load_sites(facts), load_models(facts), load_offers(facts), load_headers(facts), load_names(facts)
     )
+
+
+def facts_of(name: str) -> FactsFile:
+    """The facts file of a vendor of ours, which contains its dialect too."""
+    return FactsFile("providers.compatible", name)
 
 
 def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""The provider's side of a row: vendors that speak OpenAI's dialect with differences of their own, simulated.
+"""One simulator for every vendor that speaks OpenAI's dialect with differences. It reads the adapter's TOML file.
 
-acme = "providers.compatible.simulator:acme"          in this repository: reads providers/catalogue/acme.toml
-DIALECT = dialect_of(files("acme").joinpath("acme.toml").read_text())           anywhere else
+acme = "providers.compatible.simulator:acme"          in this repository: reads providers/compatible/acme.toml
+DIALECT = simulator_of(files("acme").joinpath("acme.toml").read_text())           anywhere else
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from functools import cache
 from typing import Any
 
 from providers.auth import HeaderKey, NoAuth
-from providers.catalogue import read
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, Usage
-from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of
+from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of, facts_of
 from providers.compatible.simulator_answer import (
     SimulatorFormat,
     error_body,
@@ -148,7 +147,7 @@ def _headers(request_id: str) -> dict[str, str]:
 
 
 def simulator_of(toml: str) -> CompatibleSimulator:
-    """The dialect of a row as text: `providers.compatible.adapter.adapter_of`, and its `[simulator]`. Raises RowError."""
+    """Return the simulator of a vendor as TOML text, by `[dialect]` and `[simulator]`. Raises DialectError."""
     data: Mapping[str, Any] = tomllib.loads(toml)
     return CompatibleSimulator(adapter_of(toml), read_simulator_format(data.get("simulator", {})))
 
@@ -156,7 +155,7 @@ def simulator_of(toml: str) -> CompatibleSimulator:
 @cache
 def simulator_named(name: str) -> CompatibleSimulator:
     """The dialect of our catalogue's file `name`.toml; raises FileNotFoundError."""
-    data: Any = read(name)
+    data: Any = facts_of(name).read()
     return CompatibleSimulator(adapter_named(name), read_simulator_format(data.get("simulator", {})))
 
 

@@ -1,4 +1,7 @@
-"""Alibaba Cloud's error codes, which its Anthropic-compatible host sends too."""
+"""Alibaba Cloud's error codes, which its Anthropic-compatible host sends too.
+
+Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20.
+"""
 
 from __future__ import annotations
 

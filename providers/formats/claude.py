@@ -1,4 +1,9 @@
-"""Claude's rules at both vendors that serve it: schemas, thinking budgets, stop words, refused features."""
+"""Claude's rules at both vendors that serve it: schemas, thinking budgets, stop words, refused features.
+
+Source: anthropic 2.10.0 (transform_schema), platform.claude.com on structured outputs; read 2026-11-20.
+Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; which
+model refuses what is the catalogue's; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

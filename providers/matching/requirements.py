@@ -1,17 +1,16 @@
 """What a request needs of whoever answers it, and the words for it.
 
 A *feature* is something without which the answer would be wrong (tools, an image). A *parameter* only tunes. A field
-that *moves data* makes a provider keep something, fetch it or send it on. `fitting` says what becomes of them.
+that *moves data* makes a provider keep something, fetch it or send it on. `capability_matching` decides what is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from providers.catalogue import read
+from providers.catalogue import FactsFile
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -26,7 +25,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.values import quick
+from providers.value import Value
 
 FEATURES = frozenset(
     {
@@ -86,9 +85,7 @@ _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(Value, frozen=True):
     """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields.
 
     unthinking: whether it asks for an answer without reasoning by name. sole_tool: whether the tool that must be called
@@ -104,6 +101,9 @@ class Requirements:
     anew: bool = False
 
 
+_FIELDS = FactsFile("providers.matching", "fields")
+
+
 @cache
 def moves_data() -> frozenset[str]:
     """The names of request fields that move or keep data."""
@@ -117,7 +117,7 @@ def why_it_moves(name: str) -> str:
 
 @cache
 def _moves() -> Mapping[str, str]:
-    data: Any = read("fields")
+    data: Any = _FIELDS.read()
     return dict(data["moves_data"])
 
 

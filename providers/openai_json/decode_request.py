@@ -1,4 +1,7 @@
-"""Read a client's request strictly, with OpenAI's fields that have no canonical word."""
+"""Read a client's request strictly, with OpenAI's fields that have no canonical word.
+
+Source: the official Python SDK 3.51 (`CompletionCreateParams`), read 2026-11-20.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_message
 from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
-from providers.values import maker
 
 MOST_WITHIN = 10_000
 """Objects and lists in all fields without a word of ours: each is looked into for what moves data."""
@@ -117,9 +119,6 @@ _KNOWN = frozenset("model messages stream stream_options max_tokens max_completi
 _INT64 = 2**63 - 1
 
 
-_make_request = maker(ChatRequest)
-
-
 _Reader = Callable[[Mapping[str, object], str], object]
 
 
@@ -168,7 +167,7 @@ def decode_any_request(body: object) -> ChatRequest:
             raise InvalidRequest(
                 f"the fields that are no part of the API hold more than {MOST_WITHIN} objects and lists"
             )
-    return _make_request(
+    return ChatRequest(
         model=model,
         messages=messages,
         stream=stream,

@@ -11,18 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from providers.chat import AssistantMessage, ChatRequest, Message, SystemMessage, Texts, UserMessage
-from providers.values import maker
 
 _FIELDS = frozenset(
     "model messages stream stream_options max_tokens max_completion_tokens temperature top_p presence_penalty "
     "frequency_penalty seed user".split()
 )
 _MAKE: dict[object, Callable[[str], Message]] = {
-    "system": maker(SystemMessage),
-    "user": maker(UserMessage),
-    "assistant": maker(AssistantMessage),
+    "system": SystemMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
 }
-_make_request = maker(ChatRequest)
 _Rarer = tuple[float | None, float | None, float | None, int | None, str | None]
 _NO_RARER: _Rarer = (None, None, None, None, None)
 _NUMBER = (float, int)
@@ -67,7 +65,7 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
     if rarer is None:
         return None
     top_p, presence, frequency, seed, user = rarer
-    return _make_request(
+    return ChatRequest(
         model,
         messages,
         stream is True,

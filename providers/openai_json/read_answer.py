@@ -14,10 +14,7 @@ from providers.reading.choice_state import Content
 from providers.reading.error_classification import failure
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import MAX_CHOICES, Assembler
-from providers.values import maker
 from providers.wire import WireResponse
-
-_make_usage = maker(Usage)
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:
@@ -38,7 +35,7 @@ def read_usage(source: Mapping[str, object]) -> Usage:
         # Nothing is left of numbers below 2**53 that aren't negative.
         and not (prompt | completion | cached | reasoning | written | sound | accepted | rejected) >> 53
     ):
-        return _make_usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
+        return Usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
     of_prompt, of_completion = as_map(of_prompt), as_map(of_completion)
     return Usage(
         read_count(source, "prompt_tokens"),
@@ -95,9 +92,6 @@ _BESIDE = frozenset({"role", "content", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-_make_message, _make_choice, _make_completion = maker(AssistantMessage), maker(Choice), maker(ChatCompletion)
-
-
 def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
     """The answer of a body in the plain form, None for any other."""
     take = body.get
@@ -120,7 +114,7 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
         if choice is None:
             return None
         choices.append(choice)
-    return _make_completion(id, model, created, tuple(choices), usage, tier, fingerprint)
+    return ChatCompletion(id, model, created, tuple(choices), usage, tier, fingerprint)
 
 
 def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
@@ -136,7 +130,7 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
         return None
     if not content.isascii() and _SURROGATE.search(content):
         return None
-    return _make_choice(_make_message(content), PLAIN_FINISH[finish], position)
+    return Choice(AssistantMessage(content), PLAIN_FINISH[finish], position)
 
 
 FINISH: dict[str, FinishReason] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import repeat
 from operator import itemgetter
 
@@ -13,7 +12,7 @@ from providers.json_values import as_list, as_map, loads_strictly
 from providers.reading.event_stream import EventStreamParser, ReadChunk, TextReader
 from providers.reading.sse import MAX_LINE_BYTES
 from providers.reading.stream_assembler import Assembler
-from providers.values import quick
+from providers.value import Value
 
 DATA = b"data: "
 
@@ -37,9 +36,7 @@ _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F]
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Value, frozen=True):
     """The bytes before the text, and behind it to the event's end.
 
     seam: what stands between the texts of two chunks in a row. around: how many bytes a chunk has beside its text.
@@ -80,9 +77,7 @@ class Template:
         return _match(data, start, self.head, self.tail)
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class PaddedTemplate:
+class PaddedTemplate(Value, frozen=True):
     """The same of padded chunks: the bytes before the text, between text and padding, and behind that.
 
     seam: what stands between the padding of a chunk and the text of the next one. between: the tail without the last

@@ -19,13 +19,12 @@ from providers.reading.error_classification import failure, is_html, request_id_
 from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.folding import fold, unfold
 from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
-from providers.values import changer
+from providers.value import change
 from providers.wire import WireResponse
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 TOO_LARGE = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than accepted")
 """What an answer beyond this, or another bound of ours, comes to."""
-_date = changer(ChatCompletion)
 
 
 def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
@@ -50,7 +49,7 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
         completion = trimmed(completion, left_in)
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
-    return completion if completion.created else _date(completion, created=int(response.received_at))
+    return completion if completion.created else change(completion, created=int(response.received_at))
 
 
 def is_event_stream(head: WireResponse) -> bool:
@@ -120,7 +119,7 @@ class AnswerReader:
         return (Heartbeat(),)
 
     def text_reader(self) -> TextReader | None:
-        """See `providers.reading.event_stream.StreamShortcuts`: None before the answer begins, and while stop words are sought."""
+        """Return the text reader of `StreamShortcuts`, or None before the answer begins or while `stop` is looked for."""
         if self._shortcuts is None or not self._opened or self._trimmer is not None:
             return None
         return self._shortcuts.text_reader()

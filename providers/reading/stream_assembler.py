@@ -32,7 +32,6 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import mend_surrogates, split_high_surrogate
 from providers.reading.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable, made_call_id
-from providers.values import maker
 
 __all__ = ["MAX_CHOICES", "Assembler"]
 
@@ -43,7 +42,6 @@ MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 # One object for all: a body of empty comments has millions of them.
 _FINISHED, _HEARTBEAT = Finished(), Heartbeat()
-_make_opened, _make_text, _make_finish = maker(Opened), maker(TextDelta), maker(ChoiceFinish)
 
 
 class Assembler:
@@ -106,7 +104,7 @@ class Assembler:
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
-            self._events.append(_make_text(text, choice))
+            self._events.append(TextDelta(text, choice))
             return
         state = self._choice(choice)
         if state.finish:
@@ -115,7 +113,7 @@ class Assembler:
         if logprobs is not None and not is_writable(logprobs):
             logprobs = None
         if text or logprobs:
-            self._give(_make_text(text, choice, logprobs))
+            self._give(TextDelta(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
         """More text of choice 0, as the insides of JSON strings that hold no surrogates."""
@@ -240,7 +238,7 @@ class Assembler:
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
-            self._give(_make_finish(reason, number, state.raw))
+            self._give(ChoiceFinish(reason, number, state.raw))
         if (usage := self._counted()) is not None:
             self._give(UsageReport(usage))
         self._events.append(_FINISHED)
@@ -276,7 +274,7 @@ class Assembler:
         if not self.opened:
             self.opened = self.identified = True
             model = self._model or self._asked_model
-            self._events.append(_make_opened(self._id, model, self._created, self._tier, self._fingerprint))
+            self._events.append(Opened(self._id, model, self._created, self._tier, self._fingerprint))
         self._events.append(event)
 
     def _choice(self, number: int) -> ChoiceState:

@@ -1,13 +1,20 @@
-"""Every provider as a real HTTP server on this machine: no key, no network, and failures on demand.
+"""Simulated providers for tests: real HTTP servers on this machine, with failures on demand.
 
-A `Dialect` speaks a provider's wire format, `respond` is the model behind it, a `Scenario` says what goes wrong, and
-`SimulatorServer` puts them on a loopback port.
+A `Simulator` speaks a provider's wire format, `respond` is the model behind it, a `Scenario` says what goes wrong, and
+`SimulatorServer` puts them on a loopback port. The server is imported when it is first used.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
-from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulated_model import respond
 from providers.testkit.simulator import IncomingRequest, Refused, Simulator, load_simulators
+
+if TYPE_CHECKING:
+    from providers.testkit.server import SimulatorServer, SimulatorThread
 
 __all__ = [
     "IncomingRequest",
@@ -17,7 +24,20 @@ __all__ = [
     "Simulator",
     "SimulatorServer",
     "SimulatorThread",
+    "arguments_of",
+    "cut",
+    "cut_in_two",
     "load_simulators",
     "parse_fault",
     "respond",
+    "with_stop_left_in",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the server when one of its classes is first used: simulators alone need no web server."""
+    if name in ("SimulatorServer", "SimulatorThread"):
+        from providers.testkit import server
+
+        return {"SimulatorServer": server.SimulatorServer, "SimulatorThread": server.SimulatorThread}[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import FailureKind, ProviderError
@@ -15,6 +15,8 @@ from providers.wire import WireResponse
 __all__ = [
     "GROUP",
     "SERVER_SENT_EVENTS",
+    "HasStreamType",
+    "HidesUsage",
     "IncomingRequest",
     "NoSimulator",
     "Refused",
@@ -85,22 +87,39 @@ class Simulator(Protocol):
         ...
 
 
-def stream_type_of(dialect: Simulator) -> str:
-    """The content type of its streams: server-sent events, unless it has a `stream_type` of its own."""
-    own = getattr(dialect, "stream_type", SERVER_SENT_EVENTS)
+@runtime_checkable
+class HasStreamType(Protocol):
+    """An optional member of a simulator whose streams are not server-sent events."""
+
+    @property
+    def stream_type(self) -> str:
+        """The content type of its streams."""
+        ...
+
+
+@runtime_checkable
+class HidesUsage(Protocol):
+    """An optional member of a simulator whose provider leaves out a part of the usage."""
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """What the usage doesn't contain: `cached_tokens`, `reasoning_tokens`."""
+        ...
+
+
+def stream_type_of(simulator: Simulator) -> str:
+    """Return the content type of a simulator's streams: server-sent events, or its own `stream_type`."""
+    own: object = simulator.stream_type if isinstance(simulator, HasStreamType) else SERVER_SENT_EVENTS
     return own if isinstance(own, str) else SERVER_SENT_EVENTS
 
 
-def uncounted_by(dialect: Simulator) -> frozenset[str]:
-    """What the provider's usage doesn't tell (`cached_tokens`, `reasoning_tokens`): nothing, unless its dialect has an
-    `uncounted` of its own."""
-    own: object = getattr(dialect, "uncounted", frozenset())
+def uncounted_by(simulator: Simulator) -> frozenset[str]:
+    """Return what the provider's usage doesn't contain: nothing, unless the simulator has an `uncounted` of its own."""
+    own: object = simulator.uncounted if isinstance(simulator, HidesUsage) else frozenset()
     return own if isinstance(own, frozenset) else frozenset()
 
 
 GROUP = "providers.simulators"
-
-
 _METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
 
 
@@ -110,13 +129,13 @@ class NoSimulator(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Simulators:
-    """Every dialect that loaded, by the name of its adapter, and for every other one why it didn't."""
+    """Every simulator that loaded, by the name of its adapter, and the reason for each that did not."""
 
     dialects: Mapping[str, Simulator]
     broken: Mapping[str, str]
 
     def named(self, provider: str) -> Simulator:
-        """The dialect of a provider; raises NoSimulator."""
+        """Return the simulator of a provider. Raises NoSimulator."""
         if provider in self.dialects:
             return self.dialects[provider]
         if provider in self.broken:
@@ -126,11 +145,11 @@ class Simulators:
 
 @cache
 def load_simulators() -> Simulators:
-    """The installed dialects. An entry point's name is the provider's name in config."""
+    """Return the installed simulators. An entry point's name is the provider's name in the config."""
     return Simulators(*load_group(GROUP, check_simulator))
 
 
 def check_simulator(candidate: object) -> Simulator:
-    """The candidate, if it has the members of a dialect; raises TypeError naming what it lacks."""
+    """Return the candidate if it has the members of a simulator. Raises TypeError with the names of missing ones."""
     dialect: Simulator = check_members(candidate, "dialect", ("name",), _METHODS)
     return dialect

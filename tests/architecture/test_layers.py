@@ -14,7 +14,6 @@ from functools import cache
 import pytest
 
 from providers.conformance.purity import forbidden_imports, impurities
-from tests.architecture.former_places import FORMER_PLACES
 from tests.architecture.known_exceptions import shrinking
 from tests.architecture.source_tree import Module, circles, modules, our_imports
 
@@ -58,10 +57,6 @@ TRANSPORT = "transport"
 TRANSPORT_USERS = ("client", "conformance", "testkit")
 
 
-def test_former_places_go_when_all_modules_have_moved() -> None:
-    assert FORMER_PLACES == {} or not FORMER_PLACES.keys().isdisjoint(modules())
-
-
 def lines_of(table: str) -> dict[str, int]:
     """The number of the line that each layer stands on. A layer's name ends where two spaces begin."""
     lines = [line.partition("  ")[0].split() for line in table.strip().splitlines()]
@@ -74,11 +69,6 @@ LINES = {"gateway": lines_of(GATEWAY), "providers": lines_of(PROVIDERS)}
 @cache
 def layer_of(name: str) -> str:
     """The layer of a module; "" for the package itself, which holds only a docstring and the version."""
-    place = name
-    while place:
-        if place in FORMER_PLACES:
-            return FORMER_PLACES[place]
-        place = place.rpartition(".")[0]
     return name.split(".")[1] if "." in name else ""
 
 

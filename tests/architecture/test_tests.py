@@ -10,7 +10,7 @@ MODULES = sorted(path for path in TESTS.rglob("*.py") if "fixtures" not in path.
 # Folders with a program of their own, which a command starts, and what mypy checks without running it.
 PROGRAMS = {"chaos", "fuzz", "mutation", "soak", "typing"}
 # The tables that the architecture tests hold the packages against; one of them is also a command.
-TABLES = {"former_places.py", "known_exceptions.py", "source_tree.py"}
+TABLES = {"known_exceptions.py", "source_tree.py"}
 IMPORT = re.compile(r"\btests(?:\.\w+)+")
 
 

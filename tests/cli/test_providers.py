@@ -177,7 +177,7 @@ def _end(completion: ChatCompletion) -> Mapping[str, object]:
             "used": {"in": used.prompt_tokens, "out": used.completion_tokens, "old": used.cached_tokens}}""",
     '    raise NotImplementedError("write a stream: what the adapter\'s `_read` reads, piece by piece")': """\
     from providers.chat import text_of
-    from providers.simulator.pieces import cut
+    from providers.testkit import cut
     head = {"id": completion.id, "model": completion.model}
     said = text_of(completion.choices[0].message.content)
     return [*({**head, "text": piece} for piece in cut(said)), {**head, **_end(completion)}]""",

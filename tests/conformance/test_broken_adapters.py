@@ -667,7 +667,7 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
     (package / "sockets.py").write_text("def connect():\n    from urllib import request\n    return request\n")
     (package / "adapter.py").write_text(
         "from vendor_with_client import sockets\n"
-        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
         "class Mine(OpenAIAdapter):\n    connect = sockets.connect\n"
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
@@ -705,7 +705,7 @@ def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch:
     bases = "Noting, OpenAIAdapter" if "class Noting" in source else "OpenAIAdapter"
     (tmp_path / f"{name}.py").write_text(
         f"{source}"
-        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
         f"class Mine({bases}):\n    pass\n"
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
@@ -724,7 +724,7 @@ def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "vendor_that_is_pure.py").write_text(
         "KINDS = {}\nKINDS['a'] = 1\nWORDS = ['a']\n"
         "def words(WORDS):\n    WORDS.append('b')\n    KINDS = {}\n    KINDS['b'] = 2\n    return WORDS, KINDS\n"
-        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
         "class Mine(OpenAIAdapter):\n    pass\n"
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
@@ -750,7 +750,7 @@ def test_an_adapter_may_be_written_in_an_odd_style(
     name = f"vendor_in_an_odd_style_{crc32(members.encode())}"
     (tmp_path / f"{name}.py").write_text(
         "from functools import cached_property\n"
-        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
         f"class Mine(OpenAIAdapter):\n{members}"
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
@@ -768,8 +768,8 @@ def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def stranger(tmp_path: Path) -> Path:
     (tmp_path / "their_adapter.py").write_text(
         "from dataclasses import dataclass, replace\n"
-        "from providers.adapters.openai import COMPATIBLE, OpenAIAdapter\n"
-        "from providers.simulator.openai import OpenAIDialect\n"
+        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
+        "from providers.vendors.openai.simulator import OpenAISimulator\n"
         "@dataclass(frozen=True, slots=True)\n"
         "class Theirs(OpenAIAdapter):\n"
         "    sites = property(lambda self: {})\n"
@@ -783,7 +783,7 @@ def stranger(tmp_path: Path) -> Path:
     )
     (tmp_path / "unfinished.py").write_text("ADAPTER = Theirs(\n")
     (tmp_path / "misread.py").write_text(
-        "from providers.adapters.rows import adapter_of\n"
+        "from providers.compatible import adapter_of\n"
         "ADAPTER = adapter_of('name = \"misread\"\\n[dialect]\\ncolour = 1\\n')\n"
     )
     (tmp_path / "alone.py").write_text(

@@ -84,7 +84,7 @@ def test_a_gateway_without_keys_serves_its_own_machine_only(providers: Simulator
 EVIL = """
 from dataclasses import dataclass, replace
 from providers.adapter import WireRequest
-from providers.adapters.openai import ADAPTER as HONEST
+from providers.vendors.openai.adapter import ADAPTER as HONEST
 
 TRAP = {trap!r}
 HOST = TRAP.removeprefix("http://")

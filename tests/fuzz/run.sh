@@ -6,8 +6,8 @@ seconds=${SECONDS_EACH:-60}
 mkdir -p tests/fuzz/finds
 .venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q atheris
 # Rows of data are read by one adapter: `rows` picks one by a byte of the input. Each can be named by itself, too.
-native='from providers.compatible.adapter import RowAdapter; from providers.registry import load_registry
-print(*sorted(name for name, one in load_registry().adapters.items() if not isinstance(one, RowAdapter)))'
+native='from providers.compatible.adapter import CompatibleAdapter; from providers.registry import load_registry
+print(*sorted(name for name, one in load_registry().adapters.items() if not isinstance(one, CompatibleAdapter)))'
 targets=${TARGETS:-"sse event_stream converse headers requests rows $(.venv/bin/python -c "$native")"}
 for target in $targets; do
     echo "== $target, $seconds s"

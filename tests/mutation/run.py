@@ -205,7 +205,6 @@ MODULES: dict[str, list[str]] = {
     "providers/vendors/dashscope/request.py": _providers("dashscope_request", "dashscope_simulated"),
     "providers/vendors/gemini/answer.py": _providers("gemini_answer", "gemini_dialect"),
     "providers/vendors/gemini/request.py": _providers("gemini_request", "gemini_dialect"),
-    "providers/vendors/gemini/request.py": _providers("gemini_request", "gemini_dialect"),
     "providers/vendors/hunyuan/answer.py": _providers("hunyuan"),
     "providers/vendors/hunyuan/request.py": _providers("hunyuan"),
     "providers/openai_json/stream_relay.py": _providers("openai_relay", "openai_adapter"),

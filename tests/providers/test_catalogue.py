@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
+import providers
 from providers.adapter import KnowsModels
-from providers.catalogue import read
+from providers.catalogue import FactsFile
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
+from providers.catalogue.sites import load_sites
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
+from tests.kit.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(ADAPTERS)
-MODELS = [(provider, name) for provider in PROVIDERS for name in load_models(provider)]
-FILES = sorted(
-    entry.name.removesuffix(".toml") for entry in files("providers.catalogue").iterdir() if ".toml" in entry.name
-)
+
+
+def models(provider: str) -> Mapping[str, ModelFacts]:
+    adapter = ADAPTERS[provider]
+    assert isinstance(adapter, KnowsModels)
+    return adapter.models
+
+
+MODELS = [(provider, name) for provider in PROVIDERS for name in models(provider)]
+PACKAGE = Path(providers.__file__).parent
+FILES = [
+    FactsFile(".".join(("providers", *path.relative_to(PACKAGE).parent.parts)), path.stem)
+    for path in sorted(PACKAGE.rglob("*.toml"))
+]
+NO_PROVIDERS = frozenset({"availability", "fields", "territories"})
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_file_reads_and_is_read_once(name: str) -> None:
-    assert read(name) is read(name)
+@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+def test_every_file_reads_and_is_read_once(file: FactsFile) -> None:
+    assert file.read() is FactsFile(file.package, file.name).read()
 
 
 def test_every_file_of_a_provider_has_its_adapter() -> None:
-    assert set(FILES) - {"availability", "fields", "territories"} <= set(PROVIDERS)
+    """Each file is named after the adapter that reads it, and no adapter reads a file of another name."""
+    assert {file.name for file in FILES} >= NO_PROVIDERS
+    held = [file for file in FILES if file.name not in NO_PROVIDERS]
+    assert {file.name: file for file in held} == {name: facts_of(adapter) for name, adapter in ADAPTERS.items()}
+    assert len(held) == len(ADAPTERS)
 
 
 def test_published_lists_name_territories_that_exist() -> None:
-    for row in read("availability").values():
+    for row in FactsFile("providers.catalogue", "availability").read().values():
         assert isinstance(row, dict)
         assert row["source"]
         assert row["as_of"]
@@ -44,7 +63,7 @@ def test_published_lists_name_territories_that_exist() -> None:
 
 
 def test_fields_that_move_data_say_what_they_do() -> None:
-    fields = read("fields")["moves_data"]
+    fields = FactsFile("providers.matching", "fields").read()["moves_data"]
     assert isinstance(fields, dict)
     assert fields.keys() == moves_data()
     assert all(isinstance(reason, str) and reason for reason in fields.values())
@@ -52,7 +71,7 @@ def test_fields_that_move_data_say_what_they_do() -> None:
 
 @pytest.mark.parametrize(("provider", "name"), MODELS)
 def test_every_model_is_told_in_known_words(provider: str, name: str) -> None:
-    facts = load_models(provider)[name]
+    facts = models(provider)[name]
     adapter = ADAPTERS[provider]
     assert facts.features <= adapter.capabilities.features
     assert facts.without <= PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
@@ -69,7 +88,7 @@ def test_every_model_is_told_in_known_words(provider: str, name: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_no_model_matches_two_entries_that_are_equally_specific(provider: str) -> None:
-    names = list(load_models(provider))
+    names = list(models(provider))
     for name in names:
         sample = name.replace("*", "x")
         lengths = [len(other) for other in names if fnmatchcase(sample, other)]
@@ -79,8 +98,10 @@ def test_no_model_matches_two_entries_that_are_equally_specific(provider: str) -
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_an_adapter_shows_the_catalogues_models_and_sites(provider: str) -> None:
     adapter = ADAPTERS[provider]
-    assert isinstance(adapter, KnowsModels)
-    assert adapter.models is load_models(provider)
+    facts = facts_of(adapter)
+    assert models(provider) is models(provider)
+    assert models(provider) == load_models(facts)
+    assert adapter.sites == load_sites(facts)
     assert adapter.name == provider
 
 
@@ -127,7 +148,7 @@ def test_an_unknown_model_has_text_and_tools_only() -> None:
     ],
 )
 def test_what_is_known_of_a_model(provider: str, model: str, has: set[str], lacks: set[str], without: set[str]) -> None:
-    facts = model_facts(load_models(provider), model)
+    facts = model_facts(models(provider), model)
     assert has <= facts.features
     assert not lacks & facts.features
     assert without <= facts.without

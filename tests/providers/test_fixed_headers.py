@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,27 +12,34 @@ from providers.catalogue import CatalogueError
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
+from tests.kit.adapter_facts import facts_of
 
+ADAPTERS = load_registry().adapters
 DECLARED = [
     pytest.param(name, header, id=f"{provider}-{name}")
-    for provider, adapter in load_registry().adapters.items()
+    for provider, adapter in ADAPTERS.items()
     if isinstance(adapter, TakesHeaders)
     for name, header in adapter.headers.items()
 ]
 SOUND = {"value": "app-[a-z]{1,8}", "about": "what it does", "source": "a page"}
 
 
+def headers(provider: str) -> Mapping[str, FixedHeader]:
+    adapter = ADAPTERS[provider]
+    assert isinstance(adapter, TakesHeaders)
+    return adapter.headers
+
+
 def test_there_are_those_that_were_looked_at() -> None:
-    adapters = load_registry().adapters
     there_are = {
-        name: set(one.headers) for name, one in adapters.items() if isinstance(one, TakesHeaders) and one.headers
+        name: set(one.headers) for name, one in ADAPTERS.items() if isinstance(one, TakesHeaders) and one.headers
     }
     assert there_are == {
         "dashscope": {"X-DashScope-WorkSpace"},
         "dashscope-compatible": {"X-DashScope-WorkSpace"},
         "qianfan": {"appid"},
     }
-    assert load_headers("dashscope") == load_headers("dashscope-compatible")
+    assert headers("dashscope") == headers("dashscope-compatible")
 
 
 @pytest.mark.parametrize(("name", "header"), DECLARED)
@@ -52,7 +60,7 @@ def test_each_says_what_it_does_and_takes_no_more_than_a_name(name: str, header:
     ],
 )
 def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
-    header = {**load_headers("dashscope"), **load_headers("qianfan")}[value]
+    header = {**headers("dashscope"), **headers("qianfan")}[value]
     assert [header.takes(text) for text in (*taken, *refused)] == [True] * len(taken) + [False] * len(refused)
 
 
@@ -81,7 +89,7 @@ def test_what_is_declared_is_what_is_read() -> None:
     (header,) = headers_of({"headers": {"x-a": row}}).values()
     assert header == FixedHeader("[0-9a-z]{4,8}", "what it does", "a page", "2026-11-20")
     load_headers.cache_clear()
-    assert list(load_headers("qianfan")) == ["appid"]
+    assert list(load_headers(facts_of(ADAPTERS["qianfan"]))) == ["appid"]
 
 
 def test_a_stranger_s_row_has_headers_of_its_own() -> None:

@@ -10,11 +10,18 @@ import pytest
 from providers.adapter import KnowsOffers
 from providers.catalogue import CatalogueError
 from providers.catalogue.models import models_of
-from providers.catalogue.prices import Rates, load_offers, micros_of, offers_of
+from providers.catalogue.prices import Offers, Rates, micros_of, offers_of
 from providers.registry import load_registry
 
 ADAPTERS = load_registry().adapters
 PROVIDERS = sorted(name for name, adapter in ADAPTERS.items() if isinstance(adapter, KnowsOffers))
+
+
+def offers(provider: str) -> Offers:
+    adapter = ADAPTERS[provider]
+    assert isinstance(adapter, KnowsOffers)
+    return adapter.offers
+
 
 PRICE = """
 [[prices]]
@@ -50,7 +57,7 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
 
 def test_every_adapter_of_ours_tells_its_offers() -> None:
     assert len(PROVIDERS) == len(ADAPTERS)
-    assert sum(bool(load_offers(name).prices) for name in PROVIDERS) >= 7
+    assert sum(bool(offers(name).prices) for name in PROVIDERS) >= 7
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,7 @@ def test_every_adapter_of_ours_tells_its_offers() -> None:
 def test_a_price_is_that_of_the_model_at_the_site(
     provider: str, model: str, site: str, rates: Rates, currency: str
 ) -> None:
-    price = load_offers(provider).price(model, site)
+    price = offers(provider).price(model, site)
     assert price is not None
     assert (price.rates, price.currency) == (rates, currency)
 
@@ -84,7 +91,7 @@ def test_a_price_is_that_of_the_model_at_the_site(
     ],
 )
 def test_no_price_is_guessed(provider: str, model: str, site: str) -> None:
-    assert load_offers(provider).price(model, site) is None
+    assert offers(provider).price(model, site) is None
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_no_price_is_guessed(provider: str, model: str, site: str) -> None:
     ],
 )
 def test_a_retirement_is_that_of_the_model(provider: str, model: str, on: date | None) -> None:
-    retirement = load_offers(provider).retirement(model)
+    retirement = offers(provider).retirement(model)
     assert (retirement.on if retirement else None) == on
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from providers.adapter import Target
 from providers.auth import Bearer, HeaderKey, NoAuth
-from providers.catalogue import CatalogueError
+from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AllowedTools,
@@ -415,15 +415,16 @@ def test_every_row_of_ours_is_reached_by_its_name_and_can_travel_to_a_worker(nam
     assert isinstance(adapter.auth, Bearer | HeaderKey | NoAuth)
 
 
-def test_what_is_no_row_is_no_attribute() -> None:
+def test_what_is_no_row_is_no_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
     from providers.compatible import adapter as rows
     from providers.compatible import simulator as dialects
 
     for module in (rows, dialects):
         with pytest.raises(AttributeError, match="there is no row 'nobody'"):
             module.nobody  # noqa: B018
+    monkeypatch.setattr(rows, "facts_of", lambda name: FactsFile("providers.catalogue", name))
     with pytest.raises(DialectError):
-        adapter_named("territories")
+        adapter_named("availability")
 
 
 # --- requests -------------------------------------------------------------------------------------

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.catalogue import read
-from providers.catalogue.sites import load_sites, sites_of
+from providers.catalogue import FactsFile
+from providers.catalogue.sites import sites_of
 from providers.matching.requirements import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.sites import OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, parse_places
+from tests.kit.adapter_facts import facts_of
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
-PROVIDERS = sorted(load_registry().adapters)
-SITES = [(provider, name) for provider in PROVIDERS for name in load_sites(provider)]
+ADAPTERS = load_registry().adapters
+PROVIDERS = sorted(ADAPTERS)
+SITES = [(provider, name) for provider in PROVIDERS for name in ADAPTERS[provider].sites]
 OPENAI_EU = ["@EEA", "CH"]
 
 
 def site(provider: str, name: str) -> Site:
-    return load_sites(provider)[name]
+    return ADAPTERS[provider].sites[name]
+
+
+def rows(provider: str) -> Mapping[str, Any]:
+    found: Any = facts_of(ADAPTERS[provider]).read().get("sites", {})
+    assert isinstance(found, dict)
+    return found
 
 
 def places(*words: str) -> Places:
@@ -127,7 +137,7 @@ def test_both_storing_and_processing_must_stay() -> None:
     ],
 )  # fmt: skip
 def test_whom_a_vendor_serves(provider: str, served: list[str], unserved: list[str]) -> None:
-    for known in load_sites(provider).values():
+    for known in ADAPTERS[provider].sites.values():
         assert known.availability.published
         assert [code for code in served if not known.availability.places.contains(code)] == []
         assert [code for code in unserved if known.availability.places.contains(code)] == []
@@ -142,7 +152,7 @@ def test_a_vendor_without_a_list_serves_its_own_storage_territory() -> None:
 
 
 def test_what_promises_need_and_leave_out() -> None:
-    for name, known in load_sites("openai").items():
+    for name, known in ADAPTERS["openai"].sites.items():
         assert known.requires == (() if name in ("global", "us") else (frozenset({"zdr", "mam"}),))
         assert known.excepts == (frozenset() if name == "global" else {"json_schema", "strict_tools"})
         assert known.pins == {"store": False}
@@ -188,9 +198,13 @@ def test_no_two_sites_share_a_key() -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_source_and_a_date_stand_beside_the_facts(provider: str) -> None:
-    lists = {row["available"] for row in read(provider).get("sites", {}).values() if "available" in row}
+    lists = {row["available"] for row in rows(provider).values() if "available" in row}
     for name in lists:
-        assert read("availability")[name].keys() >= {"source", "as_of", "territories"}
+        assert FactsFile("providers.catalogue", "availability").read()[name].keys() >= {
+            "source",
+            "as_of",
+            "territories",
+        }
 
 
 @pytest.mark.parametrize("provider", ["dashscope", "dashscope-compatible"])

@@ -1,16 +1,17 @@
 """Anthropic by its Messages API: `POST /v1/messages`, whole or as server-sent events.
 
-Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20. The parts: `_anthropic_request`, `_messages` and
-`_schema` write, `_anthropic_answer` and `_errors` read, `_thoughts` keeps what one turn must give back to the next.
+Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20. `request` writes, `answer` and
+`errors` read; `formats.reasoning_state` keeps what one turn must give back to the next.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, HeaderKey
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.formats.request_options import SAFETY_IDENTIFIER
@@ -41,9 +42,10 @@ _PARAMETERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicAdapter(Catalogued):
+class AnthropicAdapter(FactsAdapter):
     """The Messages API."""
 
+    facts_package: ClassVar[str] = "providers.vendors.anthropic"
     name: str = "anthropic"
 
     @property

@@ -1,4 +1,9 @@
-"""Write the body of Anthropic's `POST /v1/messages`."""
+"""Write the body of Anthropic's `POST /v1/messages`.
+
+Source: anthropic 2.10.0 (MessageParam and its blocks), platform.claude.com on tool use and thinking; read 2026-11-20.
+Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; which
+model refuses what is the catalogue's; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

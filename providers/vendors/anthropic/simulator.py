@@ -1,7 +1,7 @@
 """Anthropic's Messages API from the provider's side: as strict with requests as the vendor is.
 
 Source of shapes and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20. Requests
-are read in `_anthropic_body` and `_anthropic_turns`; here are the door, answers and errors.
+are read in `simulator_request`; this module checks path and key, and writes answers and errors.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
@@ -18,6 +19,7 @@ from providers.testkit.simulator import IncomingRequest, Refused
 from providers.vendors.anthropic.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
+_FACTS = FactsFile("providers.vendors.anthropic", "anthropic")
 _VERSIONS = ("2023-06-01", "2026-10-21")
 _REQUEST_ID = "req_simulated"
 _HEADERS = {"content-type": "application/json", "request-id": _REQUEST_ID}
@@ -52,7 +54,7 @@ class AnthropicSimulator:
             raise _refused(400, "invalid_request_error", "anthropic-version: header is required")
         try:
             body = loads(incoming.body)
-            facts = model_facts(load_models(self.name), read_str(as_map(body), "model") or "")
+            facts = model_facts(load_models(_FACTS), read_str(as_map(body), "model") or "")
             return read_body(body, facts, version)
         except JsonError:
             raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None

@@ -1,4 +1,9 @@
-"""Read a request as Anthropic does, and refuse what Anthropic answers with 400."""
+"""Read a request as Anthropic does, and refuse what Anthropic answers with 400.
+
+Source: anthropic 2.10.0 (MessageParam and its blocks), platform.claude.com on tool use, thinking and prefill; read
+2026-11-20.
+Source: anthropic 2.10.0 (MessageCreateParams) and public captures of 400 bodies; read 2026-11-20.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +85,11 @@ def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
     last_answer = max((number for number, turn in enumerate(turns) if turn[0] == "assistant"), default=-1)
     calls: tuple[ToolCall, ...] = ()
     taken: set[str] = set()
-    for number, (role, blocks, place) in enumerate(turns):
+    for position, (role, blocks, place) in enumerate(turns):
         if role == "assistant":
-            message = _assistant(blocks, rules.model, place, is_last=number == len(turns) - 1)
+            message = _assistant(blocks, rules.model, place, is_last=position == len(turns) - 1)
             unthought = blocks[0].get("type") not in ("thinking", "redacted_thinking")
-            if message.tool_calls and rules.thoughtful and unthought and number == last_answer:
+            if message.tool_calls and rules.thoughtful and unthought and position == last_answer:
                 text_of_it = "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
                 raise InvalidRequest(f"{place}: {text_of_it}", place)
             calls = message.tool_calls

@@ -1,1 +1,5 @@
-"""The vendor `bedrock`: wire format, errors, simulator and facts."""
+"""Amazon Bedrock: Converse and ConverseStream: wire format, errors, simulator and facts.
+
+`adapter` names the source and its date. The tests are `tests/providers/test_bedrock.py`;
+recorded traffic is in `tests/wire/bedrock`.
+"""

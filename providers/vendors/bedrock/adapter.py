@@ -2,17 +2,18 @@
 
 Where a request is computed is a fact of the host and of the model's name: `eu.` before it lets it be computed anywhere
 in Europe, `global.` anywhere. Source: botocore 1.44.5 and docs.aws.amazon.com, read 2026-11-20. The parts:
-`_bedrock_request` writes, `_bedrock_answer` reads.
+`request` writes, `answer` and `errors` read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, AwsSigV4
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import dumps, read_str
@@ -29,9 +30,10 @@ _PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "ma
 
 
 @dataclass(frozen=True, slots=True)
-class BedrockAdapter(Catalogued):
+class BedrockAdapter(FactsAdapter):
     """Converse, for a key pair or an API key."""
 
+    facts_package: ClassVar[str] = "providers.vendors.bedrock"
     name: str = "bedrock"
 
     @property

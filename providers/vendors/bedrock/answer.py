@@ -1,4 +1,8 @@
-"""Read Bedrock's whole answers and the messages of its binary stream."""
+"""Read Bedrock's whole answers and the messages of its binary stream.
+
+Source: botocore 1.44.5 (ConverseResponse, ConverseStreamOutput and the errors of bedrock-runtime),
+docs.aws.amazon.com on Converse; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Classify the exceptions of bedrock-runtime."""
+"""Classify the exceptions of bedrock-runtime.
+
+Source: botocore 1.44.5 (ConverseResponse, ConverseStreamOutput and the errors of bedrock-runtime),
+docs.aws.amazon.com on Converse; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Bedrock's Converse from the provider's side: as strict with requests as the vendor is, or a little more.
 
 Source of shapes and refusals: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com; read
-2026-11-20. Requests are read in `_bedrock_body`; here are the door, answers, the binary stream and errors.
+2026-11-20. Requests are read in `simulator_request`; this module checks path and key, and writes answers,
+the binary stream and errors.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
@@ -22,6 +24,7 @@ from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
 from providers.vendors.bedrock.simulator_request import read_body
 from providers.wire import WireResponse
 
+_FACTS = FactsFile("providers.vendors.bedrock", "bedrock")
 _PATH = re.compile(r"(/[^?#]*)?/(?P<model>[^/?#]+)/(?P<method>converse|converse-stream)")
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/[a-z0-9-]+/bedrock/aws4_request, "
@@ -67,7 +70,7 @@ class BedrockSimulator:
             raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
         model = unquote(path["model"])
         try:
-            facts = model_facts(load_models(self.name), model)
+            facts = model_facts(load_models(_FACTS), model)
             return read_body(loads(incoming.body), model, facts, stream=path["method"] == "converse-stream")
         except JsonError:
             raise _refused(400, "SerializationException", "The request body is no JSON") from None

@@ -1,4 +1,10 @@
-"""Read a request as Converse does, and refuse what Bedrock answers with 400."""
+"""Read a request as Converse does, and refuse what Bedrock answers with 400.
+
+Source: botocore 1.44.5 (Message and ContentBlock), docs.aws.amazon.com on Converse and public captures of 400 bodies;
+read 2026-11-20.
+Source: botocore 1.44.5 (every member of ConverseRequest, and what is required of it), docs.aws.amazon.com on Converse
+and public captures of 400 bodies; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.json_values import dumps
@@ -38,9 +39,10 @@ _PARAMETERS = (PARAMETERS - _UNKNOWN) | {
 
 
 @dataclass(frozen=True, slots=True)
-class DashScopeAdapter(Catalogued):
+class DashScopeAdapter(FactsAdapter):
     """DashScope's native wire format."""
 
+    facts_package: ClassVar[str] = "providers.vendors.dashscope"
     name: str = "dashscope"
 
     @property

@@ -1,4 +1,7 @@
-"""Read DashScope's answers and stream events, and find what is new where a stream repeats its text."""
+"""Read DashScope's answers and stream events, and find what is new where a stream repeats its text.
+
+Source: Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Classify DashScope's errors: by code, else by status; by whole sentences of the message."""
+"""Classify DashScope's errors: by code, else by status; by whole sentences of the message.
+
+Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
@@ -19,6 +20,7 @@ from providers.testkit.simulator import IncomingRequest, Refused
 from providers.vendors.dashscope.simulator_request import Objection, as_openai, objections
 from providers.wire import WireResponse
 
+_FACTS = FactsFile("providers.vendors.dashscope", "dashscope")
 _PATHS = {
     "text": "/services/aigc/text-generation/generation",
     "multimodal": "/services/aigc/multimodal-generation/generation",
@@ -47,7 +49,7 @@ class DashScopeSimulator:
     name: str = "dashscope"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`; `reasoning_effort` says whether and how much the model thinks."""
+        """See `Simulator`; `reasoning_effort` says whether and how much the model thinks."""
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _refused(Objection("Invalid API-key provided.", "InvalidApiKey"), 401)
@@ -62,7 +64,7 @@ class DashScopeSimulator:
         model = read_str(body, "model")
         if not model:
             raise _refused(Objection("Model not exist.", "ModelNotFound"), 404)
-        facts = model_facts(load_models(self.name), model)
+        facts = model_facts(load_models(_FACTS), model)
         if not incoming.path.endswith(_PATHS[facts.api or "text"]):
             raise _refused(Objection("url error, please check url！"))
         streams = _asks_for_stream(incoming)
@@ -78,7 +80,7 @@ class DashScopeSimulator:
         """See `providers.testkit.simulator.Simulator`. A filtered answer is an error: it has no finish for that."""
         if any(choice.finish_reason == "content_filter" for choice in completion.choices):
             return _error(_BLOCKED[0], _FILTERED, _BLOCKED[1])
-        lists = _takes_lists(self.name, request)
+        lists = _takes_lists(request)
         several = len(completion.choices) > 1
         choices = [_choice(each, _whole(each, lists), _finish_word(each), several) for each in completion.choices]
         output = {"text": None, "finish_reason": None, "choices": choices}
@@ -88,8 +90,8 @@ class DashScopeSimulator:
         return WireResponse(200, _JSON, dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. Usage grows with each event; with `n`, each choice has its own."""
-        lists = _takes_lists(self.name, request)
+        """See `Simulator`. Usage grows with each event; with `n`, each choice has its own."""
+        lists = _takes_lists(request)
         several = len(completion.choices) > 1
         events: list[bytes] = []
         for position, choice in enumerate(completion.choices):
@@ -120,9 +122,9 @@ class DashScopeSimulator:
         return _event(1, "error", status, _error_body(code, f"Simulated failure: {kind.value}."))
 
 
-def _takes_lists(provider: str, request: ChatRequest) -> bool:
+def _takes_lists(request: ChatRequest) -> bool:
     """Whether the model lives on the path where a content is a list of parts."""
-    return model_facts(load_models(provider), request.model).api == "multimodal"
+    return model_facts(load_models(_FACTS), request.model).api == "multimodal"
 
 
 def _asks_for_stream(incoming: IncomingRequest) -> bool:

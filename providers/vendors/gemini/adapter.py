@@ -2,8 +2,8 @@
 
 The Developer API and Vertex AI speak the same words at other hosts, paths and with other credentials.
 
-Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. The parts: `_gemini_request` and `_gemini_contents`
-write, `_gemini_answer` and `_gemini_errors` read, `_signatures` keeps what one turn must give back to the next.
+Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. `request` writes, `answer` and `errors` read;
+`formats.reasoning_state` keeps what one turn must give back to the next.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 from urllib.parse import quote
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.json_values import dumps
@@ -45,7 +46,7 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiAdapter(Catalogued):
+class GeminiAdapter(FactsAdapter):
     """The native wire format.
 
     publisher: stands in the path before a model, where the host has models of several publishers.
@@ -54,6 +55,7 @@ class GeminiAdapter(Catalogued):
         words as they are.
     """
 
+    facts_package: ClassVar[str] = "providers.vendors.gemini"
     name: str
     auth: AuthScheme
     bypass_signature: str

@@ -1,4 +1,7 @@
-"""Read Gemini's whole answers and stream chunks, with a fast path for their usual layout."""
+"""Read Gemini's whole answers and stream chunks, with a fast path for their usual layout.
+
+Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason); read 2026-11-20.
+"""
 
 from __future__ import annotations
 
@@ -162,7 +165,7 @@ class ChunkReader:
             assembler.finish("content_filter", 0, blocked[:100])
 
     def read_run(self, events: list[Any], start: int) -> int:
-        """See `providers.reading.event_stream.ReadRun`: what `read` does with one plain chunk, done for a run of them at once."""
+        """Do what `read` does with one plain chunk, for a run of them at once. See `event_stream.ReadRun`."""
         if pieces := usual_texts(events, start):
             end = start + len(pieces)
             self._count(read_map(as_map(loads(events[end - 1])), "usageMetadata"))

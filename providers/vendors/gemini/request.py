@@ -1,4 +1,9 @@
-"""Write the body of `generateContent`: generation config, tools and contents."""
+"""Write the body of `generateContent`: generation config, tools and contents.
+
+Source: google-genai 3.3.0 (Content, Part), ai.google.dev on function calling and thought signatures; read 2026-11-20.
+Source: google-genai 3.3.0 (GenerateContentConfig and its converter for the Developer API), ai.google.dev on thinking
+and structured output; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

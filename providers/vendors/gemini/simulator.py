@@ -1,7 +1,7 @@
 """Gemini from the provider's side, by the Developer API and by Vertex AI: as strict with requests as the vendor is.
 
 Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20. Requests are
-read in `_gemini_body` and `_gemini_turns`; here are the door, answers and errors.
+read in `simulator_request`; this module checks path and key, and writes answers and errors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
+from providers.catalogue import FactsFile
 from providers.catalogue.models import ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
@@ -20,6 +21,7 @@ from providers.testkit.simulator import IncomingRequest, Refused
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
+_FACTS = FactsFile("providers.vendors.gemini", "gemini")
 _PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
 _VERTEX_PATH = re.compile(
     r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
@@ -104,7 +106,7 @@ class GeminiSimulator:
         )
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`. A filtered prompt is no error here, but an answer without any."""
+        """See `Simulator`. A filtered prompt is not an error here, but an answer without candidates."""
         if kind is FailureKind.CONTENT_FILTER:
             return WireResponse(200, _HEADERS, dumps({"promptFeedback": {"blockReason": "SAFETY"}}), 0)
         status = _OWN_STATUS.get(kind, status)
@@ -123,7 +125,7 @@ class GeminiSimulator:
 
 
 def _facts(model: str) -> ModelFacts:
-    return model_facts(load_models("gemini"), model)
+    return model_facts(load_models(_FACTS), model)
 
 
 def _refused(status: int, word: str, message: str) -> Refused:

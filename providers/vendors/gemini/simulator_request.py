@@ -1,4 +1,10 @@
-"""Read a request as Gemini does, and refuse what Gemini answers with 400."""
+"""Read a request as Gemini does, and refuse what Gemini answers with 400.
+
+Source: google-genai 3.3.0 (Content, Part) and public captures of 400 bodies about turns, calls, results and thought
+signatures; read 2026-11-20.
+Source: google-genai 3.3.0 (every field that its converter for the Developer API writes) and public captures of 400
+bodies; read 2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ ends the text behind the words that matched; who reads the answer takes them off
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, TencentSignature
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.json_values import dumps
@@ -30,9 +31,10 @@ _PARAMETERS = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effo
 
 
 @dataclass(frozen=True, slots=True)
-class HunyuanAdapter(Catalogued):
+class HunyuanAdapter(FactsAdapter):
     """Hunyuan's native wire format."""
 
+    facts_package: ClassVar[str] = "providers.vendors.hunyuan"
     name: str = "hunyuan"
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from providers.catalogue import FactsFile
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
 from providers.failures import FailureKind, InvalidRequest
@@ -18,6 +19,7 @@ from providers.testkit.simulator import IncomingRequest, Refused
 from providers.vendors.hunyuan.simulator_request import as_openai, refusals, refusals_of_head
 from providers.wire import WireResponse
 
+_FACTS = FactsFile("providers.vendors.hunyuan", "hunyuan")
 _NOTE = "以上内容为AI生成，不代表开发者立场，请勿删除或修改本标记"
 _SENSITIVE = "sensitive"
 _ERRORS = {
@@ -57,7 +59,7 @@ class HunyuanSimulator:
             raise _refused("InvalidParameter", str(error)) from None
 
     def _facts(self, model: str) -> ModelFacts:
-        facts = model_facts(load_models(self.name), model)
+        facts = model_facts(load_models(_FACTS), model)
         return ModelFacts(features=frozenset({"tools", "vision"})) if facts is UNKNOWN_MODEL else facts
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:

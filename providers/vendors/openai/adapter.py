@@ -1,6 +1,6 @@
 """OpenAI's chat completions, and every server that speaks the same dialect.
 
-A model of OpenAI's that thinks about tools only in the Responses API is asked there (`_openai_responses`).
+A model of OpenAI's that thinks about tools only in the Responses API is asked there (`responses_request`).
 Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk and error types), read 2026-11-20.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import is_
+from typing import ClassVar
 
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer, NoAuth
-from providers.catalogue.facts_adapter import Catalogued
+from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -35,21 +36,20 @@ from providers.openai_json.read_errors import classify
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.error_classification import error_object
 from providers.reading.stream_assembler import Assembler
-from providers.values import maker
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, goes_by_responses
 from providers.wire import WireRequest, WireResponse
 
 _WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM_HEADERS = (("content-type", "application/json"), ("accept", "text/event-stream"))
-_make_wire = maker(WireRequest)
 _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIAdapter(Catalogued):
+class OpenAIAdapter(FactsAdapter):
     """One dialect of chat completions: OpenAI's own, or that of a compatible server."""
 
+    facts_package: ClassVar[str] = "providers.vendors.openai"
     name: str
     auth: AuthScheme
     max_tokens_field: str
@@ -87,7 +87,7 @@ class OpenAIAdapter(Catalogued):
             body.update(request.extra)
         if target.pins:
             body.update(target.pins)
-        return _make_wire("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
+        return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

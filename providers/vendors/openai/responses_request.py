@@ -1,4 +1,8 @@
-"""Write a request to OpenAI's Responses API, with its sealed reasoning items."""
+"""Write a request to OpenAI's Responses API, with its sealed reasoning items.
+
+Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), public threads on reasoning without a store; read
+2026-11-20.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """OpenAI's two APIs from the provider's side: as strict with requests as the vendor is.
 
-Chat completions are here; `_openai_responses` reads the requests of the Responses API and `_answer` beside it writes.
+Chat completions are here; `responses_simulator` reads the requests of the Responses API, and
+`responses_simulator_answer` writes its answers.
 
 Source of shapes and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
 2026-11-20.

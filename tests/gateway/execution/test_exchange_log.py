@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import cast
 
-from gateway.execution.exchange_log import ExchangeLog, masking, shown_exchange
+from gateway.cli.exchange_log import ExchangeLog, masking, shown_exchange
 from gateway.execution.transport import Transport, UpstreamResponse
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import Permit

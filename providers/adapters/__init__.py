@@ -1,0 +1,1 @@
+"""Deprecated aliases for one release."""

@@ -1,0 +1,56 @@
+"""The base class of immutable values that are made for every request and stream event.
+
+A `msgspec.Struct` with `frozen=True` is made in a tenth of the time of a frozen dataclass. It is not a dataclass, but
+plug-ins call `dataclasses.replace` on requests and answers, and the gateway walks values with `dataclasses.fields`.
+So `Value` supplies the attribute that these functions read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+ValueT = TypeVar("ValueT", bound="Value")
+
+
+class _DataclassFields:
+    """The attribute `__dataclass_fields__` of a class or an object."""
+
+    def __get__(self, value: object, cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
+        return _dataclass_fields_of(cls)
+
+
+class Value(msgspec.Struct, frozen=True):
+    """An immutable value, compared by its fields. The functions of `dataclasses` take it as a frozen dataclass.
+
+    A subclass writes `frozen=True` again: `class Usage(Value, frozen=True)`.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]] = _DataclassFields()  # type: ignore[assignment]
+
+
+@cache
+def _dataclass_fields_of(cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
+    """Return what `__dataclass_fields__` of an equal dataclass is. It is made once for each class."""
+    items: list[Any] = []
+    for item in msgspec.structs.fields(cls):
+        if item.default_factory is not msgspec.NODEFAULT:
+            own = dataclasses.field(default_factory=item.default_factory)
+        elif item.default is not msgspec.NODEFAULT:
+            own = dataclasses.field(default=item.default)
+        else:
+            own = dataclasses.field()
+        items.append((item.name, item.type, own))
+    made = dataclasses.make_dataclass(cls.__name__, items, frozen=True)
+    return {own.name: own for own in dataclasses.fields(made)}
+
+
+def change(value: ValueT, /, **changes: object) -> ValueT:
+    """Return a copy with other values in some fields, in a twentieth of the time of `dataclasses.replace`.
+
+    Raises TypeError for a name that is not a field.
+    """
+    return msgspec.structs.replace(value, **changes)

@@ -1,0 +1,13 @@
+"""The facts file of an adapter of this repository."""
+
+from __future__ import annotations
+
+from providers.adapter import Adapter
+from providers.catalogue import FactsFile
+from providers.catalogue.facts_adapter import FactsAdapter
+from providers.compatible import adapter as rows
+
+
+def facts_of(adapter: Adapter) -> FactsFile:
+    """Return the file that the adapter reads: its own, or that of a vendor that is described by data alone."""
+    return adapter.facts if isinstance(adapter, FactsAdapter) else rows.facts_of(adapter.name)
