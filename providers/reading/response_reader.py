@@ -119,7 +119,7 @@ class AnswerReader:
         return (Heartbeat(),)
 
     def text_reader(self) -> TextReader | None:
-        """Return the text reader of `StreamShortcuts`, or None before the answer begins or while `stop` is looked for."""
+        """Return the text reader of `StreamShortcuts`, or None before the answer begins or while `stop` applies."""
         if self._shortcuts is None or not self._opened or self._trimmer is not None:
             return None
         return self._shortcuts.text_reader()
