@@ -73,7 +73,7 @@ def _imports_in(statements: Iterable[ast.stmt], kind: Kind, known: Mapping[str, 
             case ast.Import(names=names):
                 yield from (Import(alias.name, node.lineno, kind) for alias in names)
             case ast.ImportFrom(module=module, names=names):
-                # `from gateway.model import table` names a module, `from gateway.model.table import Table` does not.
+                # `from gateway.model import route` names a module, `from gateway.model.route import Route` does not.
                 for alias in names:
                     inner = f"{module}.{alias.name}"
                     yield Import(inner if inner in known else module or "", node.lineno, kind)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from gateway.cli import arguments as cli
 from gateway.cli import keys
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
@@ -121,7 +120,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        command = [sys.executable, "-m", cli.__name__, "schema"]
+        command = [sys.executable, "-m", "gateway.cli", "schema"]
         done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writing)
@@ -130,7 +129,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_a_full_disk_is_one_line() -> None:
-    command = [sys.executable, "-m", cli.__name__, "schema"]
+    command = [sys.executable, "-m", "gateway.cli", "schema"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     told = "gateway: the disk is full: not all was written; make room, and run it again\n"
@@ -138,7 +137,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 
 def test_what_is_printed_can_be_written_whatever_the_locale_says() -> None:
-    command = [sys.executable, "-m", cli.__name__, "schema"]
+    command = [sys.executable, "-m", "gateway.cli", "schema"]
     narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, env=narrow, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -147,7 +146,7 @@ def test_what_is_printed_can_be_written_whatever_the_locale_says() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-"])
 def test_an_output_that_is_closed_is_no_error_and_no_file_takes_its_place(closed: str) -> None:
-    line = f'"{sys.executable}" -m {cli.__name__} key new --ed25519 "$0" {closed}'
+    line = f'"{sys.executable}" -m gateway.cli key new --ed25519 "$0" {closed}'
     done = subprocess.run(["/bin/sh", "-c", line, "key.pem"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert Path("key.pem").read_text().startswith("-----BEGIN PRIVATE KEY-----\n")

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from bench.inprocess import CASES, InProcess, bench_table, provider_answers, request_bytes
 from bench.stub import Answers
+from gateway.server.connection_state import RequestState
 from gateway.server.request_cycle import RequestCycle
 from providers.chat import AssistantMessage
 
@@ -84,11 +85,11 @@ async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> 
             await is_full.wait()
         for _ in range(5):
             await asyncio.sleep(0)
-        assert not protocol._newest.response_complete
-        running = protocol._newest.task
+        assert protocol._latest.state is not RequestState.COMPLETE
+        running = protocol._latest.task
         flow.resume_writing()
         await asyncio.gather(asking, running)
-    assert protocol._newest.response_complete
+    assert protocol._latest.state is RequestState.COMPLETE
 
 
 async def test_of_a_large_answer_nothing_but_its_bytes_is_held_while_its_client_takes_them() -> None:
@@ -111,7 +112,7 @@ async def test_of_a_large_answer_nothing_but_its_bytes_is_held_while_its_client_
         for _ in range(5):
             await asyncio.sleep(0)
         held = [one for one in gc.get_objects() if type(one) is AssistantMessage and one.content == LARGE]
-        running = protocol._newest.task
+        running = protocol._latest.task
         protocol.flow.resume_writing()
         await asyncio.gather(asking, running)
     assert not held

@@ -100,10 +100,10 @@ async def test_a_fault_of_ours_is_told_to_the_client_and_to_the_server() -> None
 
 UNASKED = """
 import asyncio, sys
-import gateway.live.startup, gateway.server.single, gateway.server.start, gateway.server.supervisor, gateway.server.worker
+import gateway.changes.initial_config, gateway.server.single, gateway.server.start, gateway.server.supervisor, gateway.server.worker
 started = {*sys.modules}
 from gateway.api.admin import build_admin
-from gateway.api.guard import Guard
+from gateway.api.admin_control import Guard
 from gateway.app import Gateway
 from tests.kit.admin_calls import Told
 from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of

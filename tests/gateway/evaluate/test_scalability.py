@@ -81,7 +81,7 @@ async def test_a_provider_that_bears_it_holds() -> None:
     assert holds(rows, 20.0, 30.0)
 
 
-@pytest.mark.parametrize("rule", [Concurrency(2, queue=1, wait_s=0.1), Concurrency(2, queue=20, wait_s=5, least=1)])
+@pytest.mark.parametrize("rule", [Concurrency(2, queue=1, wait_s=0.1), Concurrency(2, queue=20, wait_s=5)])
 async def test_no_limit_of_ours_stands_between(rule: Concurrency) -> None:
     """Whether it would send away or keep waiting: the candidate bears far more, and that is what is told."""
     with servers({"one": Scenario(first_token_s=0.4)}) as thread:

@@ -135,14 +135,14 @@ def test_where_every_row_counts_a_client_is_counted_by_its_process_alone() -> No
 ASKING = """
 import sys
 from gateway.usage.quota_store import QuotaRow, QuotaStore
-from gateway.model.table import Limits
+from gateway.model.config_version import ClientLimitRule
 ledger = QuotaStore.shared(int(sys.argv[1]), int(sys.argv[2]))
 row = QuotaRow(ledger, "app", 1)
 print("ready", flush=True)
 sys.stdin.readline()
 through = 0
 for _ in range(int(sys.argv[3])):
-    taken = row.take(Limits(rpm=%d), 1)
+    taken = row.take(ClientLimitRule(rpm=%d), 1)
     through += taken.is_leave
     if taken.is_leave and sys.argv[4] == "return":
         taken.give_back()
