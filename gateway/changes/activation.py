@@ -123,7 +123,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class VersionActivator:
     """The rules of one gateway. why_not: why its process can't serve a table; None where it can. switch_log: None where
     no switch is kept."""
 

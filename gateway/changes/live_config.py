@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.changes.activation import Activation, ChangeRequest, finding_of
+from gateway.changes.activation import ChangeRequest, VersionActivator, finding_of
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, told_once
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
@@ -157,7 +157,7 @@ class LiveConfig:
         self._order = order
         self._state = CompiledState(table, written, told_once(warnings))
         self._switch_log = switch_log
-        self._taking = Activation(order, why_not, switch_log)
+        self._taking = VersionActivator(order, why_not, switch_log)
         self._aside = aside
         self._watch = Watch({**files, **self._read_signature()})
         self._compiler = Compiler()

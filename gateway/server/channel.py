@@ -56,8 +56,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """To a worker: take no new connection, finish what is running, end."""
+class StopWorker:
+    """To a worker: accept no new connection, finish the running requests, then exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,18 @@ class Report:
     metrics: bytes = field(default=b"", repr=False)
 
 
-Message = Serve | Activate | Ask | Stop | Ready | Activated | Report
+Message = Serve | Activate | Ask | StopWorker | Ready | Activated | Report
+
+_TYPES: dict[type[Message], str] = {
+    Serve: "serve",
+    Activate: "activate",
+    Ask: "ask",
+    StopWorker: "stop",
+    Ready: "ready",
+    Activated: "activated",
+    Report: "report",
+}
+"""The word for each message on the channel, in the member `type`."""
 
 
 class Channel:
@@ -105,7 +116,7 @@ class Channel:
     def send(self, message: Message) -> None:
         """Send without waiting; to an end that is gone, nothing happens."""
         fields, payload = _encode(message)
-        line = json.dumps({"type": type(message).__name__.lower(), **fields, "payload_bytes": len(payload)})
+        line = json.dumps({"type": _TYPES[type(message)], **fields, "payload_bytes": len(payload)})
         self._writer.write(line.encode() + b"\n" + payload)
 
     async def receive(self) -> Message | None:
@@ -145,7 +156,7 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
             return {"number": message.number}, message.table
         case Ask():
             return {"number": message.number, "metrics": message.metrics}, b""
-        case Stop():
+        case StopWorker():
             return {}, b""
         case Ready():
             return {"table": message.table}, b""
@@ -170,7 +181,7 @@ def _decode(fields: dict[str, Any], payload: bytes) -> Message:
         case "ask":
             return Ask(**fields)
         case "stop":
-            return Stop()
+            return StopWorker()
         case "ready":
             return Ready(**fields)
         case "activated":

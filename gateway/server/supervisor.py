@@ -24,7 +24,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
+from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.server.uvicorn_server import serving_beside
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
@@ -267,7 +267,7 @@ class _Supervisor:
 
 def _dismiss(worker: Worker) -> None:
     """Have it end: one that has begun finishes what is running, one that is still starting has nothing to finish."""
-    worker.channel.send(Stop())
+    worker.channel.send(StopWorker())
     if not worker.ready:
         worker.send_signal(signal.SIGTERM)
 

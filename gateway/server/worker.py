@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import keeping_in
 from gateway.changes.pickling import unpack
-from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, Stop
+from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, StopWorker
 from gateway.server.uvicorn_server import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
@@ -86,7 +86,7 @@ async def _obey(gateway: Gateway, server: GatewayServer, channel: Channel) -> No
                 channel.send(Activated(number, table.version))
             case Ask(number, metrics):
                 channel.send(_report(gateway, server, number, metrics=metrics))
-            case Stop():
+            case StopWorker():
                 server.stop()
             case Serve() | Ready() | Activated() | Report():
                 raise ValueError(f"a worker is told no {type(message).__name__}")

@@ -30,7 +30,7 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import with_stop_left_in
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.wire import WireResponse
 
 __all__ = ["CompatibleSimulator", "simulator_named", "simulator_of"]
@@ -126,15 +126,15 @@ class CompatibleSimulator:
         facts = model_facts(self.adapter.models, model)
         return ModelFacts(features=self.adapter.capabilities.features) if facts is UNKNOWN_MODEL else facts
 
-    def _refused(self, status: int, kind: FailureKind, message: str) -> Refused:
+    def _refused(self, status: int, kind: FailureKind, message: str) -> RequestRejected:
         code, word = self.side.errors.get(kind, ("", ""))
         body = dumps(filled(self.side, code, word, message))
-        return Refused(message, WireResponse(status, _headers("simulated-refused"), body, 0))
+        return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
 
-    def _wrong(self, message: str) -> Refused:
+    def _wrong(self, message: str) -> RequestRejected:
         code, word, status = self.side.refused
         body = dumps(filled(self.side, code, word, message))
-        return Refused(message, WireResponse(status, _headers("simulated-refused"), body, 0))
+        return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
 
 
 def _bears_key(headers: Mapping[str, str]) -> bool:

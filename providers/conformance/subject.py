@@ -75,7 +75,7 @@ class Subject:
         return self.adapter.build_request(deepcopy(request), self.target)
 
     def read(self, wire: WireRequest) -> ChatRequest:
-        """What the provider understands of it; raises Refused."""
+        """What the provider understands of it; raises RequestRejected."""
         signed = auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT)
         return self.dialect.read_request(incoming_of(signed))
 

@@ -17,7 +17,7 @@ from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import FEATURES, PARAMETERS
-from providers.testkit.simulator import Refused
+from providers.testkit.simulator import RequestRejected
 
 _TUNING = (
     "temperature",
@@ -102,7 +102,7 @@ def test_no_limit_of_its_own_is_sent_where_none_is_needed(subject: Subject) -> N
     limit = subject.read(wire).max_tokens
     if limit is not None:
         asked = replace(wire, body=dumps(_without(limit, loads(wire.body))))
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRejected):
             pytest.fail(f"max_tokens of {limit} is sent, and the provider understands {subject.read(asked)} without it")
 
 

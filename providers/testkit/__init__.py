@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
-from providers.testkit.simulator import IncomingRequest, Refused, Simulator, load_simulators
+from providers.testkit.simulator import IncomingRequest, Refused, RequestRejected, Simulator, load_simulators
 
 if TYPE_CHECKING:
     from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IncomingRequest",
     "Refused",
+    "RequestRejected",
     "Scenario",
     "ScenarioError",
     "Simulator",

@@ -18,7 +18,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.testkit.capacity import Gate
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_model import continued, respond
-from providers.testkit.simulator import IncomingRequest, Refused, Simulator
+from providers.testkit.simulator import IncomingRequest, RequestRejected, Simulator
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, whole
 
 TRANSPORT = "simulator.transport"
@@ -129,7 +129,7 @@ class SimulatorApp:
     def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
         try:
             request = self._dialect.read_request(incoming)
-        except Refused as refusal:
+        except RequestRejected as refusal:
             return whole(refusal.response)
         return stage(self._dialect, request, self._answer(request, scenario), scenario, fault)
 

@@ -20,6 +20,7 @@ __all__ = [
     "IncomingRequest",
     "NoSimulator",
     "Refused",
+    "RequestRejected",
     "Simulator",
     "Simulators",
     "check_simulator",
@@ -44,12 +45,16 @@ class IncomingRequest:
     body: bytes
 
 
-class Refused(ProviderError):
-    """What the real provider would refuse; `response` is how it would say so."""
+class RequestRejected(ProviderError):
+    """The provider would reject this request. `response` is the error response that it would send."""
 
     def __init__(self, reason: str, response: WireResponse) -> None:
         super().__init__(reason)
         self.response = response
+
+
+Refused = RequestRejected
+"""The former name of `RequestRejected`, for plug-ins that import it."""
 
 
 class Simulator(Protocol):
@@ -61,7 +66,7 @@ class Simulator(Protocol):
         ...
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """The canonical request; raises Refused for a wrong path, no key, an unknown field, a wrong shape.
+        """The canonical request; raises RequestRejected for a wrong path, no key, an unknown field, a wrong shape.
 
         `model` is the provider's model as it was named in the body or the path.
         """

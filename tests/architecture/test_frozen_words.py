@@ -52,7 +52,7 @@ from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleSt
 from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
+from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.service.shadow_traffic import transcript
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
@@ -371,7 +371,7 @@ def channel_messages() -> str:
         Serve(b"TABLE", "lean", 2.5, "json", "info", 500, "c0ffee", "/var/lib", "/key"),
         Activate(1, b"TABLE"),
         Ask(2, metrics=True),
-        Stop(),
+        StopWorker(),
         Ready("0123456789ab"),
         Activated(3, "0123456789ab"),
         Report(4, "0123456789ab", 5, True, {"first": Unavailable("open", 1.5, False, True)}, b"COUNTS"),

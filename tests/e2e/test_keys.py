@@ -13,7 +13,7 @@ import pytest
 from providers.chat import ChatRequest
 from providers.failures import FailureKind
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import OpenAISimulator
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, running_gateway
@@ -36,7 +36,7 @@ class Picky(OpenAISimulator):
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         key = incoming.headers["authorization"].removeprefix("Bearer ")
         if key in self.refused:
-            raise Refused(key, self.write_error(*self.refused[key]))
+            raise RequestRejected(key, self.write_error(*self.refused[key]))
         return super(Picky, self).read_request(incoming)
 
 

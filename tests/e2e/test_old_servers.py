@@ -12,7 +12,7 @@ import pytest
 from providers.chat import ChatRequest
 from providers.json_values import dumps
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import OpenAISimulator
 from providers.wire import WireResponse
 from tests.kit.gateway_process import GatewayProcess, running_gateway
@@ -27,7 +27,7 @@ class OldServer(OpenAISimulator):
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         if b'"stream_options"' in incoming.body:
             headers = {"content-type": "application/json"}
-            raise Refused("an extra field", WireResponse(422, headers, dumps(REFUSAL), 0))
+            raise RequestRejected("an extra field", WireResponse(422, headers, dumps(REFUSAL), 0))
         return super().read_request(incoming)
 
 

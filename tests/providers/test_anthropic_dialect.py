@@ -15,7 +15,7 @@ from providers.chat import ChatRequest, Tool, UserMessage
 from providers.openai_json import decode_request, encode_completion
 from providers.reading.folding import fold
 from providers.testkit.simulated_model import respond
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
@@ -46,7 +46,7 @@ def read(
 
 
 def refused(**more: Any) -> WireResponse:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         read(**more)
     return caught.value.response
 

@@ -37,7 +37,7 @@ from providers.chat import (
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.response_reader import read_answer
 from providers.testkit.simulated_model import respond
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.vendors.dashscope.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
@@ -283,7 +283,7 @@ def refusal(
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     given = {name: value for name, value in sent.items() if value is not None}
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         SIMULATOR.read_request(IncomingRequest(method, path, "", given, data))
     error: dict[str, str] = json.loads(refused.value.response.body)
     return refused.value.response.status, error

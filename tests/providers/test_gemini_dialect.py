@@ -40,7 +40,7 @@ from providers.chat import (
 from providers.failures import FailureKind
 from providers.reading.folding import fold
 from providers.testkit.simulated_model import respond
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.gemini.adapter import ADAPTER
 from providers.vendors.gemini.simulator import SIMULATOR, VERTEX
 from providers.wire import WireRequest
@@ -82,13 +82,13 @@ def test_vertex_takes_a_token_or_an_api_key_each_in_its_own_header(headers: dict
     if lets_in:
         assert VERTEX.read_request(request).model == NEW
         return
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         VERTEX.read_request(request)
     assert caught.value.response.status == 401
 
 
 def refused(request: IncomingRequest) -> dict[str, Any]:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         SIMULATOR.read_request(request)
     error = json.loads(caught.value.response.body)["error"]
     assert isinstance(error, dict)
@@ -291,7 +291,7 @@ JSON = st.recursive(
 def test_no_request_brings_the_simulator_down(body: object, is_new: bool) -> None:
     try:
         request = SIMULATOR.read_request(raw(body, NEW if is_new else OLD))
-    except Refused as refusal:
+    except RequestRejected as refusal:
         status = refusal.response.status
     else:
         status = 200 if request.messages else 0

@@ -28,7 +28,7 @@ from providers.chat import (
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.reading.folding import fold
 from providers.reading.response_reader import AnswerReader, read_answer
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.hunyuan.adapter import ADAPTER
 from providers.vendors.hunyuan.simulator import SIMULATOR
 from providers.wire import WireResponse
@@ -189,7 +189,7 @@ def test_a_signed_request_is_read() -> None:
     ],
 )
 def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRejected) as raised:
         SIMULATOR.read_request(request_)
     assert raised.value.response.status == 200
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code

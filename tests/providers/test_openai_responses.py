@@ -40,7 +40,7 @@ from providers.chat import (
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.reasoning_state import join_call_id, split_call_id
 from providers.reading.folding import fold
-from providers.testkit import IncomingRequest, Refused
+from providers.testkit import IncomingRequest, RequestRejected
 from providers.vendors.openai.adapter import ADAPTER
 from providers.vendors.openai.responses_request import SealedThought, pack, unpack
 from providers.vendors.openai.responses_simulator import Objected, read_body
@@ -70,7 +70,7 @@ def read(body: dict[str, Any], path: str = "/v1/responses") -> ChatRequest:
 
 
 def refusal(**changes: Any) -> dict[str, Any]:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRejected) as raised:
         read({**sent(ASK), **changes})
     error: dict[str, Any] = json.loads(raised.value.response.body)["error"]
     return error

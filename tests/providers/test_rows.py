@@ -50,7 +50,7 @@ from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold
 from providers.registry import load_registry
-from providers.testkit.simulator import IncomingRequest, Refused, load_simulators
+from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators
 from providers.wire import WireResponse
 
 ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
@@ -240,13 +240,13 @@ def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
     assert wire.path == "/v1/talk"
     headers = {**dict(wire.headers), "x-acme-key": "any"}
     assert dialect.read_request(IncomingRequest("POST", wire.path, "", headers, wire.body)).messages == ASK.messages
-    with pytest.raises(Refused, match="unknown path"):
+    with pytest.raises(RequestRejected, match="unknown path"):
         dialect.read_request(IncomingRequest("POST", "/v1/chat/completions", "", headers, wire.body))
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_other_side_of_a_row_has_its_paths_and_no_other(name: str) -> None:
-    with pytest.raises(Refused, match="unknown path"):
+    with pytest.raises(RequestRejected, match="unknown path"):
         load_simulators().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
 
 

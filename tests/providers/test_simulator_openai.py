@@ -9,7 +9,7 @@ import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage, UserMessage
 from providers.failures import FailureKind
-from providers.testkit import IncomingRequest, Refused
+from providers.testkit import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import SIMULATOR
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -24,7 +24,7 @@ def incoming(body: object, **changes: object) -> IncomingRequest:
 
 
 def refusal(body: object, **changes: object) -> tuple[int, dict[str, object]]:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRejected) as raised:
         SIMULATOR.read_request(incoming(body, **changes))
     response = raised.value.response
     error = json.loads(response.body)["error"]

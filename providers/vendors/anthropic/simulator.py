@@ -15,7 +15,7 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.anthropic.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
@@ -119,8 +119,8 @@ def _word(kind: FailureKind, status: int) -> str:
     return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
 
 
-def _refused(status: int, word: str, message: str) -> Refused:
-    return Refused(message, _error(status, word, message))
+def _refused(status: int, word: str, message: str) -> RequestRejected:
+    return RequestRejected(message, _error(status, word, message))
 
 
 def _error(status: int, word: str, message: str) -> WireResponse:

@@ -51,7 +51,7 @@ _OURS = "simulated thought of "
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class MessageRules:
     """In what models differ: whether the assistant's turn may be the last, and whether calls need their thoughts."""
 
     model: str
@@ -76,7 +76,7 @@ def text_blocks(value: object, place: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
+def read_turns(entries: Sequence[object], rules: MessageRules) -> tuple[Message, ...]:
     """The messages; raises InvalidRequest. Neighbours of one role are one turn."""
     messages: list[Message] = []
     turns = list(_turns(entries))
@@ -336,7 +336,7 @@ def read_body(value: object, facts: ModelFacts, version: str) -> ChatRequest:
     selected, parallel = _tool_choice(body, tools, facts)
     effort = _effort(body, facts, max_tokens or 0, forced=selected == "required" or isinstance(selected, NamedTool))
     thoughtful = as_map(body.get("thinking")).get("type") == "enabled"
-    rules = Rules(model, "prefill" in facts.features, thoughtful)
+    rules = MessageRules(model, "prefill" in facts.features, thoughtful)
     entries = items(present(body, "messages", "messages"), "messages")
     if not entries:
         raise InvalidRequest("messages: at least one message is required", "messages")

@@ -19,7 +19,7 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
 from providers.vendors.bedrock.simulator_request import read_body
 from providers.wire import WireResponse
@@ -122,8 +122,8 @@ def _name(kind: FailureKind, status: int) -> str:
     return _NAMES.get(kind) or _NAMES_BY_STATUS.get(status, "ServiceUnavailableException")
 
 
-def _refused(status: int, name: str, message: str) -> Refused:
-    return Refused(message, _error(status, name, message))
+def _refused(status: int, name: str, message: str) -> RequestRejected:
+    return RequestRejected(message, _error(status, name, message))
 
 
 def _error(status: int, name: str, message: str) -> WireResponse:

@@ -18,7 +18,7 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.vendors.dashscope.answer import NativeReader, read_completion
+from providers.vendors.dashscope.answer import DashScopeReader, read_completion
 from providers.vendors.dashscope.errors import classify
 from providers.vendors.dashscope.request import encode_body, is_multimodal
 from providers.wire import WireRequest, WireResponse
@@ -68,7 +68,7 @@ class DashScopeAdapter(FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        reader = NativeReader(target.model)
+        reader = DashScopeReader(target.model)
         return EventStreamParser(reader.assembler, reader.read_chunk, read_comment=reader.read_comment)
 
     def classify_error(self, response: WireResponse) -> Failure:

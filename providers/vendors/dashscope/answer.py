@@ -106,7 +106,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
         raise ProviderFailed(classify(body, response))
     if not _choices(body):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
-    reader = NativeReader(model)
+    reader = DashScopeReader(model)
     reader.read_chunk(body, "result")
     reader.assembler.complete()
     return fold(reader.assembler.take())
@@ -139,7 +139,7 @@ class _Choice:
     finished: bool = False
 
 
-class NativeReader:
+class DashScopeReader:
     """Reads the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:

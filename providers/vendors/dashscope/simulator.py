@@ -16,8 +16,8 @@ from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, Refused
-from providers.vendors.dashscope.simulator_request import Objection, as_openai, objections
+from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.dashscope", "dashscope")
@@ -52,21 +52,21 @@ class DashScopeSimulator:
         """See `Simulator`; `reasoning_effort` says whether and how much the model thinks."""
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _refused(Objection("Invalid API-key provided.", "InvalidApiKey"), 401)
+            raise _refused(NativeError("Invalid API-key provided.", "InvalidApiKey"), 401)
         if incoming.method != "POST":
-            raise _refused(Objection(f"Request method '{incoming.method}' is not supported."), 405)
+            raise _refused(NativeError(f"Request method '{incoming.method}' is not supported."), 405)
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _refused(Objection("The content type must be application/json."))
+            raise _refused(NativeError("The content type must be application/json."))
         try:
             body = as_map(loads(incoming.body))
         except JsonError:
-            raise _refused(Objection("Required body invalid, please check the request body format.")) from None
+            raise _refused(NativeError("Required body invalid, please check the request body format.")) from None
         model = read_str(body, "model")
         if not model:
-            raise _refused(Objection("Model not exist.", "ModelNotFound"), 404)
+            raise _refused(NativeError("Model not exist.", "ModelNotFound"), 404)
         facts = model_facts(load_models(_FACTS), model)
         if not incoming.path.endswith(_PATHS[facts.api or "text"]):
-            raise _refused(Objection("url error, please check url！"))
+            raise _refused(NativeError("url error, please check url！"))
         streams = _asks_for_stream(incoming)
         objection = next(objections(body, facts, streams), None)
         if objection is not None:
@@ -74,7 +74,7 @@ class DashScopeSimulator:
         try:
             return decode_request(as_openai(body, facts, streams))
         except (InvalidRequest, UnsupportedFeature) as error:
-            raise _refused(Objection(str(error))) from None
+            raise _refused(NativeError(str(error))) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`. A filtered answer is an error: it has no finish for that."""
@@ -131,12 +131,12 @@ def _asks_for_stream(incoming: IncomingRequest) -> bool:
     """Two headers ask for a stream, and one alone does not."""
     wanted = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
     if wanted and "text/event-stream" not in incoming.headers.get("accept", ""):
-        raise _refused(Objection("A stream needs the header Accept: text/event-stream."))
+        raise _refused(NativeError("A stream needs the header Accept: text/event-stream."))
     return wanted
 
 
-def _refused(objection: Objection, status: int = 400) -> Refused:
-    return Refused(objection.message, _error(objection.code, objection.message, status))
+def _refused(objection: NativeError, status: int = 400) -> RequestRejected:
+    return RequestRejected(objection.message, _error(objection.code, objection.message, status))
 
 
 def _error(code: str, message: str, status: int) -> WireResponse:

@@ -15,7 +15,7 @@ from providers.json_values import as_list, as_map, read_list, read_map, read_str
 
 
 @dataclass(frozen=True, slots=True)
-class Objection:
+class NativeError:
     """Why a request is refused, in the members of a native error."""
 
     message: str
@@ -92,7 +92,7 @@ def thinks(parameters: Mapping[str, object], facts: ModelFacts) -> bool:
     return asked is True or (asked is None and "thinking_default" in facts.flags)
 
 
-def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[Objection]:
+def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[NativeError]:
     """Everything that is wrong with a body for the model's own path, in the order in which it is looked at."""
     parameters = read_map(body, "parameters")
     yield from _unknown(body, frozenset({"model", "input", "parameters"}), "")
@@ -101,92 +101,96 @@ def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> 
     yield from _in_messages(read_list(read_map(body, "input"), "messages"), facts)
     for name, numbers in _RANGES.items():
         if name in parameters and not numbers.holds(parameters[name]):
-            yield Objection(f"Range of {name} is wrong: parameters.{name}")
+            yield NativeError(f"Range of {name} is wrong: parameters.{name}")
     if parameters.get("result_format") != "message":
-        yield Objection("parameters.result_format must be 'message': the simulator knows no other")
+        yield NativeError("parameters.result_format must be 'message': the simulator knows no other")
     if streams and parameters.get("incremental_output") is not True:
-        yield Objection("The incremental_output parameter of this model cannot be set to False.")
+        yield NativeError("The incremental_output parameter of this model cannot be set to False.")
     yield from _in_thinking(parameters, facts, streams)
     yield from _in_tools(parameters, facts)
     yield from _in_format(body, parameters, facts)
 
 
-def _unknown(source: Mapping[str, object], known: frozenset[str], place: str) -> Iterator[Objection]:
-    return (Objection(f"Unknown field: {place}{name}") for name in source if name not in known)
+def _unknown(source: Mapping[str, object], known: frozenset[str], place: str) -> Iterator[NativeError]:
+    return (NativeError(f"Unknown field: {place}{name}") for name in source if name not in known)
 
 
-def _in_messages(messages: object, facts: ModelFacts) -> Iterator[Objection]:
+def _in_messages(messages: object, facts: ModelFacts) -> Iterator[NativeError]:
     entries = [as_map(entry) for entry in as_list(messages)]
     for position, message in enumerate(entries):
         role, place = read_str(message, "role") or "", f"input.messages[{position}]"
         if role not in _MESSAGE_FIELDS:
-            yield Objection(f"Role must be one of system, user, assistant, tool: {place}.role")
+            yield NativeError(f"Role must be one of system, user, assistant, tool: {place}.role")
         yield from _unknown(message, _MESSAGE_FIELDS.get(role, frozenset()), f"{place}.")
         if role == "system" and position:
-            yield Objection(f"System message must be at the beginning: {place}")
+            yield NativeError(f"System message must be at the beginning: {place}")
         yield from _in_content(message.get("content"), facts, f"{place}.content")
     if not entries or entries[-1].get("role") not in ("user", "tool"):
-        yield Objection("The last message must be of the role user or tool: input.messages")
+        yield NativeError("The last message must be of the role user or tool: input.messages")
 
 
-def _in_content(content: object, facts: ModelFacts, place: str) -> Iterator[Objection]:
+def _in_content(content: object, facts: ModelFacts, place: str) -> Iterator[NativeError]:
     if not isinstance(content, str) and (facts.api != "multimodal" or not isinstance(content, list)):
-        yield Objection(f"input content must be a string: {place}")
+        yield NativeError(f"input content must be a string: {place}")
     for part in as_list(content):
         kinds = list(as_map(part))
         if len(kinds) != 1 or kinds[0] not in ("text", "image", "audio"):
-            yield Objection(f"The item of content should be a message of a certain modal: {place}")
+            yield NativeError(f"The item of content should be a message of a certain modal: {place}")
         elif not isinstance(as_map(part)[kinds[0]], str):
-            yield Objection(f"A part's value must be a string: {place}")
+            yield NativeError(f"A part's value must be a string: {place}")
 
 
-def _in_thinking(parameters: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[Objection]:
+def _in_thinking(parameters: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[NativeError]:
     asked = parameters.get("enable_thinking")
     if asked is not None:
         if not isinstance(asked, bool):
-            yield Objection("parameters.enable_thinking must be a boolean")
+            yield NativeError("parameters.enable_thinking must be a boolean")
         if asked is False and "thinking_only" in facts.flags:
-            yield Objection("The value of the enable_thinking parameter is restricted to True.")
+            yield NativeError("The value of the enable_thinking parameter is restricted to True.")
         if not facts.flags & (_KNOB | {"thinking_only"}):
-            yield Objection("enable_thinking is not supported by this model", _NO_THINKING)
+            yield NativeError("enable_thinking is not supported by this model", _NO_THINKING)
     for name in sorted(parameters.keys() & facts.without):
-        yield Objection(f"{name} is not supported by this model")
+        yield NativeError(f"{name} is not supported by this model")
     if not streams and thinks(parameters, facts):
-        yield Objection(_IN_ONE_PIECE)
+        yield NativeError(_IN_ONE_PIECE)
     if not streams and "stream_only" in facts.flags:
-        yield Objection("This model only support stream mode, please enable the stream parameter to access the model.")
+        yield NativeError(
+            "This model only support stream mode, please enable the stream parameter to access the model."
+        )
     if isinstance(parameters.get("tool_choice"), dict) and thinks(parameters, facts):
-        yield Objection(
+        yield NativeError(
             "The tool_choice parameter does not support being set to required or object in thinking mode",
             "InternalError.Algo.InvalidParameter",
         )
 
 
-def _in_tools(parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[Objection]:
+def _in_tools(parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[NativeError]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(parameters, "tools")]
     for position, function in enumerate(tools):
         yield from _unknown(function, _FUNCTION_FIELDS, f"parameters.tools[{position}].function.")
         if function.get("name") == "search":
-            yield Objection("Tool names are not allowed to be [search]")
+            yield NativeError("Tool names are not allowed to be [search]")
     if tools and "tools" not in facts.features:
-        yield Objection("tools are not supported by this model")
+        yield NativeError("tools are not supported by this model")
     choice = parameters.get("tool_choice")
     if choice not in (None, "auto", "none") and as_map(choice).get("type") != "function":
-        yield Objection("tool_choice is one of auto, none and an object of the type function")
+        yield NativeError("tool_choice is one of auto, none and an object of the type function")
     if tools and parameters.get("n", 1) != 1:
-        yield Objection("n must be 1 when tools are given")
+        yield NativeError("n must be 1 when tools are given")
 
 
-def _in_format(body: Mapping[str, object], parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[Objection]:
+def _in_format(
+    body: Mapping[str, object], parameters: Mapping[str, object], facts: ModelFacts
+) -> Iterator[NativeError]:
     kind = read_map(parameters, "response_format").get("type")
     if kind in _JSON_FORMATS and "json_without_thinking" in facts.flags and thinks(parameters, facts):
-        yield Objection("Json mode response is not supported when enable_thinking is true")
+        yield NativeError("Json mode response is not supported when enable_thinking is true")
     if kind in _JSON_FORMATS and kind not in facts.features:
-        yield Objection(f"response_format {kind} is not supported by this model")
+        yield NativeError(f"response_format {kind} is not supported by this model")
     messages = [as_map(entry) for entry in read_list(read_map(body, "input"), "messages")]
     asked = [str(message.get("content")) for message in messages if message.get("role") in ("system", "user")]
     if kind == "json_object" and not any("json" in text.lower() for text in asked):
-        yield Objection(
+        yield NativeError(
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
         )
 

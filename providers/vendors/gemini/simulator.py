@@ -17,7 +17,7 @@ from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCa
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_list, read_str
 from providers.testkit.answer_pieces import arguments_of, cut
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
@@ -128,8 +128,8 @@ def _facts(model: str) -> ModelFacts:
     return model_facts(load_models(_FACTS), model)
 
 
-def _refused(status: int, word: str, message: str) -> Refused:
-    return Refused(message, _error(status, word, message))
+def _refused(status: int, word: str, message: str) -> RequestRejected:
+    return RequestRejected(message, _error(status, word, message))
 
 
 def _error(status: int, word: str, message: str, details: Sequence[object] = ()) -> WireResponse:

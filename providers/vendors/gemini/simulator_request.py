@@ -53,7 +53,7 @@ _OURS = "simulated thought of "
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ContentRules:
     """In what the models differ.
 
     ids: whether calls carry ids and signatures (3 and later), or must not.
@@ -99,7 +99,7 @@ def text_parts(source: Mapping[str, object], place: str) -> tuple[str, ...]:
     return tuple(str(part["text"]) for part in parts)
 
 
-def read_turns(entries: Sequence[object], rules: Rules) -> tuple[Message, ...]:
+def read_turns(entries: Sequence[object], rules: ContentRules) -> tuple[Message, ...]:
     """The messages; raises InvalidRequest."""
     messages: list[Message] = []
     calls: tuple[ToolCall, ...] = ()
@@ -159,14 +159,14 @@ def _bytes(value: str, place: str) -> bytes:
         raise InvalidRequest(f"Invalid value at '{place}' (TYPE_BYTES), Base64 decoding failed.", place) from None
 
 
-def _user(parts: Sequence[Mapping[str, object]], rules: Rules, place: str) -> UserMessage:
+def _user(parts: Sequence[Mapping[str, object]], rules: ContentRules, place: str) -> UserMessage:
     content = tuple(_user_part(part, rules, place) for part in parts)
     if len(content) == 1 and isinstance(content[0], TextPart):
         return UserMessage(content[0].text)
     return UserMessage(content)
 
 
-def _user_part(part: Mapping[str, object], rules: Rules, place: str) -> Part:
+def _user_part(part: Mapping[str, object], rules: ContentRules, place: str) -> Part:
     if "inlineData" in part:
         return _inline(part["inlineData"], f"{place}.inlineData")
     if "fileData" in part:
@@ -192,7 +192,7 @@ def _inline(value: object, place: str) -> Part:
     return ImagePart(uri) if mime.startswith("image/") else FilePart(uri)
 
 
-def _model(parts: Sequence[Mapping[str, object]], rules: Rules, place: str) -> AssistantMessage:
+def _model(parts: Sequence[Mapping[str, object]], rules: ContentRules, place: str) -> AssistantMessage:
     texts = [str(part["text"]) for part in parts if "text" in part and part.get("thought") is not True]
     thoughts = [str(part["text"]) for part in parts if "text" in part and part.get("thought") is True]
     calls: list[ToolCall] = []
@@ -204,7 +204,7 @@ def _model(parts: Sequence[Mapping[str, object]], rules: Rules, place: str) -> A
     return AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, tuple(calls))
 
 
-def _call(part: Mapping[str, object], rules: Rules, place: str, number: int) -> ToolCall:
+def _call(part: Mapping[str, object], rules: ContentRules, place: str, number: int) -> ToolCall:
     fields = ("id", "name", "args") if rules.ids else ("name", "args")
     call = known(part["functionCall"], place, fields)
     name, call_id = text(call, "name", f"{place}.name"), text(call, "id", f"{place}.id")
@@ -231,7 +231,7 @@ def _check_signature(signature: str | None, model: str, place: str) -> None:
 
 
 def _results(
-    parts: Sequence[Mapping[str, object]], calls: Sequence[ToolCall], rules: Rules, place: str
+    parts: Sequence[Mapping[str, object]], calls: Sequence[ToolCall], rules: ContentRules, place: str
 ) -> list[Message]:
     """The results of the calls before them, matched by id, or where there are none by name and order."""
     found = [part["functionResponse"] for part in parts if "functionResponse" in part]
@@ -344,7 +344,7 @@ def read_body(value: object, model: str, facts: ModelFacts, *, stream: bool) -> 
     if not contents:
         raise InvalidRequest("contents: contents is not specified", "contents")
     system = body.get("systemInstruction")
-    rules = Rules(model, "call_ids" in facts.flags, "prefill" in facts.features, "image_url" in facts.features)
+    rules = ContentRules(model, "call_ids" in facts.flags, "prefill" in facts.features, "image_url" in facts.features)
     instructions = (
         () if system is None else text_parts(known(system, "systemInstruction", ("role", "parts")), "systemInstruction")
     )

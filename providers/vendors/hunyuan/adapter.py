@@ -17,7 +17,7 @@ from providers.failures import Failure
 from providers.json_values import dumps
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.vendors.hunyuan.answer import NativeReader, classify, read_completion
+from providers.vendors.hunyuan.answer import HunyuanReader, classify, read_completion
 from providers.vendors.hunyuan.request import FEATURES, encode_body
 from providers.wire import WireRequest, WireResponse
 
@@ -62,7 +62,7 @@ class HunyuanAdapter(FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        reader = NativeReader(target.model)
+        reader = HunyuanReader(target.model)
         return EventStreamParser(reader.assembler, reader.read_chunk)
 
     def classify_error(self, response: WireResponse) -> Failure:

@@ -62,7 +62,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
         raise ProviderFailed(classify(body, response))
     if not read_list(answer, "Choices") and not _is_to_be_ended(answer):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
-    reader = NativeReader(model)
+    reader = HunyuanReader(model)
     reader.read_chunk(answer, "message")
     reader.assembler.complete()
     return fold(reader.assembler.take())
@@ -91,7 +91,7 @@ def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
     return read_map(answer, "Error") or read_map(answer, "ErrorMsg")
 
 
-class NativeReader:
+class HunyuanReader:
     """Reads the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:

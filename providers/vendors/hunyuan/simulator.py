@@ -15,7 +15,7 @@ from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two, with_stop_left_in
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.hunyuan.simulator_request import as_openai, refusals, refusals_of_head
 from providers.wire import WireResponse
 
@@ -93,8 +93,8 @@ class HunyuanSimulator:
         return _event({"ErrorMsg": {"Msg": f"Simulated failure: {kind.value}.", "Code": code}})
 
 
-def _refused(code: str, words: str) -> Refused:
-    return Refused(words, WireResponse(200, _headers("simulated"), dumps(_error(code, words)), 0))
+def _refused(code: str, words: str) -> RequestRejected:
+    return RequestRejected(words, WireResponse(200, _headers("simulated"), dumps(_error(code, words)), 0))
 
 
 def _error(code: str, words: str) -> dict[str, object]:

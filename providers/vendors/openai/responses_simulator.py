@@ -16,7 +16,7 @@ from providers.chat import ChatRequest
 from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
 from providers.openai_json import decode_request
-from providers.vendors.openai.simulator_checks import Objection, beyond, objection_of_model
+from providers.vendors.openai.simulator_checks import ErrorObject, beyond, objection_of_model
 
 _FIELDS = frozenset(
     "access_programs background context_management conversation image include input instructions max_output_tokens "
@@ -53,7 +53,7 @@ _OURS = "simulated thought of "
 class Objected(Exception):
     """The vendor refuses the request with this."""
 
-    def __init__(self, objection: Objection) -> None:
+    def __init__(self, objection: ErrorObject) -> None:
         super().__init__(objection.message)
         self.objection = objection
 
@@ -77,7 +77,7 @@ def read_body(body: Mapping[str, object]) -> ChatRequest:
     if (most := body.get("max_output_tokens")) is not None:
         if isinstance(most, int) and most < _LEAST_TOKENS:
             message = "Invalid 'max_output_tokens': integer below minimum value."
-            raise Objected(Objection(message, "integer_below_min_value", "max_output_tokens"))
+            raise Objected(ErrorObject(message, "integer_below_min_value", "max_output_tokens"))
         chat["max_completion_tokens"] = most
     if reasoning.get("effort") is not None:
         chat["reasoning_effort"] = reasoning["effort"]
@@ -98,12 +98,12 @@ def read_body(body: Mapping[str, object]) -> ChatRequest:
 def _check_fields(body: Mapping[str, object]) -> None:
     unknown = next(_unknown(body), None)
     if unknown is not None:
-        raise Objected(Objection(f"Unknown parameter: '{unknown}'.", "unknown_parameter", unknown))
+        raise Objected(ErrorObject(f"Unknown parameter: '{unknown}'.", "unknown_parameter", unknown))
     for name in _KEPT_ELSEWHERE:
         if body.get(name):
-            raise Objected(Objection(f"'{name}': nothing is kept here.", "unsupported_parameter", name))
+            raise Objected(ErrorObject(f"'{name}': nothing is kept here.", "unsupported_parameter", name))
     if not body.get("tools") and body.get("tool_choice") not in (None, "auto", "none"):
-        raise Objected(Objection("Tool choice is only allowed when 'tools' are specified.", None, "tool_choice"))
+        raise Objected(ErrorObject("Tool choice is only allowed when 'tools' are specified.", None, "tool_choice"))
 
 
 def _unknown(body: Mapping[str, object]) -> Iterator[str]:
@@ -162,9 +162,9 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
             case "reasoning":
                 pass
             case other:
-                raise Objected(Objection(f"Invalid value: '{other[:60]}'.", "invalid_value", f"input[{position}]"))
+                raise Objected(ErrorObject(f"Invalid value: '{other[:60]}'.", "invalid_value", f"input[{position}]"))
     if waiting:
-        raise Objected(Objection(f"No tool output found for function call {min(waiting)}.", None, "input"))
+        raise Objected(ErrorObject(f"No tool output found for function call {min(waiting)}.", None, "input"))
     return messages
 
 
@@ -175,10 +175,10 @@ def _check_thoughts(items: Sequence[Mapping[str, object]], model: str) -> None:
             continue
         name, seal = read_str(item, "id") or "", read_str(item, "encrypted_content")
         if not name.startswith("rs_") or not isinstance(item.get("summary"), list):
-            raise Objected(Objection("Missing required parameter: 'input[].summary'.", "missing_required_parameter"))
+            raise Objected(ErrorObject("Missing required parameter: 'input[].summary'.", "missing_required_parameter"))
         if not seal:
             message = f"Item with id '{name[:80]}' not found. Items are not persisted when `store` is set to false."
-            raise Objected(Objection(message, None, "input"))
+            raise Objected(ErrorObject(message, None, "input"))
         try:
             told = base64.b64decode(seal, altchars=b"-_", validate=True)
         except ValueError:
@@ -186,17 +186,17 @@ def _check_thoughts(items: Sequence[Mapping[str, object]], model: str) -> None:
         # One of before the simulation is believed.
         if not told or (told.startswith(_OURS.encode()) and seal != sealed(model, name)):
             message = f"The encrypted content for item {name[:80]} could not be verified."
-            raise Objected(Objection(message, "invalid_encrypted_content"))
+            raise Objected(ErrorObject(message, "invalid_encrypted_content"))
         leads = after.get("type") in ("reasoning", "function_call") or after.get("role") == "assistant"
         if not leads:
             message = f"Item '{name[:80]}' of type 'reasoning' was provided without its required following item."
-            raise Objected(Objection(message, None, "input"))
+            raise Objected(ErrorObject(message, None, "input"))
 
 
 def _message(item: Mapping[str, object], place: str) -> dict[str, Any]:
     role, content = item.get("role"), item.get("content")
     if role not in ("system", "developer", "user", "assistant"):
-        raise Objected(Objection(f"Invalid value: '{str(role)[:60]}'.", "invalid_value", f"{place}.role"))
+        raise Objected(ErrorObject(f"Invalid value: '{str(role)[:60]}'.", "invalid_value", f"{place}.role"))
     _check_phase(item, place)
     if isinstance(content, list):
         content = [_part(as_map(part), role == "assistant", place) for part in content]
@@ -208,14 +208,14 @@ def _check_phase(item: Mapping[str, object], place: str) -> None:
     said = item.get("role") == "assistant"
     if item.get("phase") not in ((*_PHASES,) if said else (None,)):
         message = f"Invalid value: '{str(item.get('phase'))[:60]}'. An assistant's message has a phase, and no other."
-        raise Objected(Objection(message, "invalid_value", f"{place}.phase"))
+        raise Objected(ErrorObject(message, "invalid_value", f"{place}.phase"))
 
 
 def _part(part: Mapping[str, object], is_said: bool, place: str) -> dict[str, Any]:
     kind = part.get("type")
     if is_said != (kind in ("output_text", "refusal")):
         message = f"Invalid value: '{str(kind)[:60]}'. Supported values depend on the role."
-        raise Objected(Objection(message, "invalid_value", f"{place}.content"))
+        raise Objected(ErrorObject(message, "invalid_value", f"{place}.content"))
     match kind:
         case "input_text" | "output_text":
             return {"type": "text", "text": part.get("text")}
@@ -228,17 +228,17 @@ def _part(part: Mapping[str, object], is_said: bool, place: str) -> dict[str, An
             file = {name: part[name] for name in ("file_data", "file_id", "filename") if name in part}
             return {"type": "file", "file": file}
         case _:
-            raise Objected(Objection(f"Invalid value: '{str(kind)[:60]}'.", "invalid_value", f"{place}.content"))
+            raise Objected(ErrorObject(f"Invalid value: '{str(kind)[:60]}'.", "invalid_value", f"{place}.content"))
 
 
 def _call(item: Mapping[str, object], position: int) -> dict[str, Any]:
     call_id, name, arguments = (read_str(item, member) for member in ("call_id", "name", "arguments"))
     if not call_id or not name or arguments is None:
         message = "Missing required parameter of a function call."
-        raise Objected(Objection(message, "missing_required_parameter", f"input[{position}]"))
+        raise Objected(ErrorObject(message, "missing_required_parameter", f"input[{position}]"))
     if len(call_id) > _MOST_ID_CHARACTERS:
         message = f"Invalid 'input[{position}].call_id': string too long."
-        raise Objected(Objection(message, "string_above_max_length", f"input[{position}].call_id"))
+        raise Objected(ErrorObject(message, "string_above_max_length", f"input[{position}].call_id"))
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -247,10 +247,10 @@ def _output(item: Mapping[str, object], waiting: set[str], answered: set[str]) -
     if call_id in answered:
         # However far apart they stand, and whatever was called: an output belongs to its call by the id alone.
         message = f"Duplicate function_call_output for call_id '{call_id[:80]}'."
-        raise Objected(Objection(message, None, "input"))
+        raise Objected(ErrorObject(message, None, "input"))
     if call_id not in waiting:
         message = f"No tool call found for function call output with call_id {call_id[:80]}."
-        raise Objected(Objection(message, None, "input"))
+        raise Objected(ErrorObject(message, None, "input"))
     waiting.remove(call_id)
     answered.add(call_id)
     output = item.get("output")
@@ -264,9 +264,9 @@ def _output(item: Mapping[str, object], waiting: set[str], answered: set[str]) -
 def _tool(tool: Mapping[str, object], place: str) -> dict[str, Any]:
     if tool.get("type") != "function":
         message = f"Invalid value: '{str(tool.get('type'))[:60]}'. The simulator has no tools of its own."
-        raise Objected(Objection(message, "invalid_value", f"{place}.type"))
+        raise Objected(ErrorObject(message, "invalid_value", f"{place}.type"))
     if not tool.get("name"):
-        raise Objected(Objection(f"Missing required parameter: '{place}.name'.", "missing_required_parameter", place))
+        raise Objected(ErrorObject(f"Missing required parameter: '{place}.name'.", "missing_required_parameter", place))
     # Strict is what a tool is here unless it says otherwise.
     function = {name: value for name, value in tool.items() if name != "type"}
     return {"type": "function", "function": {**function, "strict": tool.get("strict") is not False}}

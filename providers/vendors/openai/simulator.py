@@ -19,10 +19,10 @@ from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.openai_json import decode_request, encode_usage
 from providers.testkit.answer_pieces import cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, Refused
+from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.responses_simulator import Objected, read_body
 from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
-from providers.vendors.openai.simulator_checks import Objection, objection_to
+from providers.vendors.openai.simulator_checks import ErrorObject, objection_to
 from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
@@ -52,18 +52,18 @@ class OpenAISimulator:
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith((_CHAT, _RESPONSES)):
-            raise _refused(404, Objection(f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url"))
+            raise _refused(404, ErrorObject(f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url"))
         if incoming.method != "POST":
-            raise _refused(405, Objection(f"Not allowed to {incoming.method} on {incoming.path}"))
+            raise _refused(405, ErrorObject(f"Not allowed to {incoming.method} on {incoming.path}"))
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _refused(401, Objection("You didn't provide an API key.", "invalid_api_key"))
+            raise _refused(401, ErrorObject("You didn't provide an API key.", "invalid_api_key"))
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _refused(400, Objection("The content type must be 'application/json'."))
+            raise _refused(400, ErrorObject("The content type must be 'application/json'."))
         try:
             body = loads(incoming.body)
         except JsonError:
-            raise _refused(400, Objection("We could not parse the JSON body of your request.")) from None
+            raise _refused(400, ErrorObject("We could not parse the JSON body of your request.")) from None
         try:
             if incoming.path.endswith(_RESPONSES):
                 return read_body(as_map(body))
@@ -73,7 +73,7 @@ class OpenAISimulator:
         except Objected as error:
             raise _refused(400, error.objection) from None
         except (InvalidRequest, UnsupportedFeature) as error:
-            raise _refused(400, Objection(str(error), None, error.param)) from None
+            raise _refused(400, ErrorObject(str(error), None, error.param)) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -117,7 +117,7 @@ class OpenAISimulator:
         return _event(_error(kind))
 
 
-def _refused(status: int, objection: Objection) -> Refused:
+def _refused(status: int, objection: ErrorObject) -> RequestRejected:
     body = {
         "error": {
             "message": objection.message,
@@ -126,7 +126,7 @@ def _refused(status: int, objection: Objection) -> Refused:
             "code": objection.code,
         }
     }
-    return Refused(objection.message, _response(status, body, "req_simulated_refused"))
+    return RequestRejected(objection.message, _response(status, body, "req_simulated_refused"))
 
 
 def _response(status: int, body: Mapping[str, object], request_id: str) -> WireResponse:

@@ -13,7 +13,7 @@ from providers.json_values import as_list, as_map, read_list, read_map
 
 
 @dataclass(frozen=True, slots=True)
-class Objection:
+class ErrorObject:
     """Why a request is refused, in the members of OpenAI's error object."""
 
     message: str
@@ -76,15 +76,15 @@ _DEFAULTS: Mapping[str, object] = {
 }
 
 
-def objection_to(body: Mapping[str, object]) -> Objection | None:
+def objection_to(body: Mapping[str, object]) -> ErrorObject | None:
     """The first objection to a parsed body; None where there is none, or its shape is somebody else's to judge."""
     unknown = next(_unknown(body), None)
     if unknown is not None:
-        return Objection(f"Unknown parameter: '{unknown}'.", "unknown_parameter", unknown)
+        return ErrorObject(f"Unknown parameter: '{unknown}'.", "unknown_parameter", unknown)
     if not body.get("tools"):
         for name in ("tool_choice", "parallel_tool_calls"):
             if body.get(name) is not None:
-                return Objection(f"'{name}' is only allowed when 'tools' are specified.", None, name)
+                return ErrorObject(f"'{name}' is only allowed when 'tools' are specified.", None, name)
     return objection_of_model(body)
 
 
@@ -124,7 +124,7 @@ def beyond(source: Mapping[str, object], known: frozenset[str], place: str) -> I
     return (f"{place}{name}" for name in source if name not in known)
 
 
-def objection_of_model(body: Mapping[str, object]) -> Objection | None:
+def objection_of_model(body: Mapping[str, object]) -> ErrorObject | None:
     """What this family of models refuses, though the API has the field."""
     model = str(body.get("model"))
     family = _REASONS.match(model)
@@ -145,19 +145,19 @@ def objection_of_model(body: Mapping[str, object]) -> Objection | None:
         if value is not None and value != default:
             if name == "temperature":
                 text = f"Unsupported value: '{name}' does not support {value} with this model."
-                return Objection(text, "unsupported_value", name)
+                return ErrorObject(text, "unsupported_value", name)
             return _unsupported(name)
     known = next(words.split() for beginning, words in _EFFORTS if beginning.match(model))
     if effort is not None and effort not in known:
         text = f"Unsupported value: 'reasoning_effort' does not support '{effort}' with this model."
-        return Objection(text, "unsupported_value", "reasoning_effort")
+        return ErrorObject(text, "unsupported_value", "reasoning_effort")
     thinks = effort != "none" if (major, minor) >= (5, 6) else effort not in (None, "none")
     if body.get("tools") and (major, minor) >= (5, 4) and thinks:
         text = f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions."
-        return Objection(text, None, "reasoning_effort")
+        return ErrorObject(text, None, "reasoning_effort")
     return None
 
 
-def _unsupported(name: str, advice: str = "") -> Objection:
+def _unsupported(name: str, advice: str = "") -> ErrorObject:
     text = f"Unsupported parameter: '{name}' is not supported with this model.{advice}"
-    return Objection(text, "unsupported_parameter", name)
+    return ErrorObject(text, "unsupported_parameter", name)

@@ -16,7 +16,7 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, Stop
+from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from providers.registry import load_registry
 from tests.kit.configs import table_of
 
@@ -47,7 +47,7 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
         Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
         Activate(1, pack(table)),
         Ask(2, metrics=True),
-        Stop(),
+        StopWorker(),
         Ready("abc"),
         Activated(1, "abc"),
         Report(2, "abc", 3, False, unwell, b"bytes\nof any kind\0"),
@@ -69,12 +69,12 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
 async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = await Channel.over(ours)
-    channel.send(Stop())
+    channel.send(StopWorker())
     assert theirs.recv(1, socket.MSG_PEEK), "it leaves with a message unread"
     theirs.sendall(unread)
     theirs.close()
     assert await channel.receive() is None
-    channel.send(Stop())
+    channel.send(StopWorker())
     channel.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.server import supervisor
-from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, Stop
+from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.server.supervisor import _Supervisor, next_wait_s
 from tests.kit.scripted_server import turns, until
 
@@ -240,7 +240,7 @@ async def test_a_signal_lets_each_finish_and_how_it_ends_counts(
     played = await house.ready()
     house.handlers[number]()
     assert house.listener.fileno() == -1, "nobody connects to who is leaving"
-    assert isinstance(await played.hears(), Stop)
+    assert isinstance(await played.hears(), StopWorker)
     assert played.signals == []
     played.end(ends_with)
     assert (await house.ended(), house.starts) == (status, 1)
