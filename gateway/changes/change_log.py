@@ -24,7 +24,7 @@ from gateway.config.source_text import digest, read_files, secrets_in_clear
 from gateway.files import open_file
 from gateway.operator_errors import NotKept, StateError
 from gateway.state.audit import Audit, TrailHead
-from gateway.state.history import History, Pointer, Version, open_history
+from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
 
 MOST_SIGNATURE_BYTES = 16 * 1024
@@ -210,9 +210,9 @@ class ChangeLog:
             f"a secret is written in it ({', '.join(secrets[:3])})" if secrets else "",
         )
         with self._switching(_lines_of(judged, told), plan.before):
-            self.history.add(
-                version, plan.before, cause, who, plan_data(plan), in_short(plan), overrides, at_s=self._clock()
-            )
+            at_s, data = self._clock(), plan_data(plan)
+            activation = Activation(version.version, plan.before, cause, who, at_s, in_short(plan), data)
+            self.history.add(version, activation, overrides)
 
     def rejected(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
         """A try that changed nothing; raises StateError."""

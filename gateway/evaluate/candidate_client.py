@@ -24,7 +24,7 @@ from gateway.model.record import Record
 from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.region_text import compose, with_block
-from gateway.policy.routing import decide, judge_alone
+from gateway.policy.routing import decide_evaluation, judge_alone
 from providers.chat import (
     ChatRequest,
     Message,
@@ -106,7 +106,7 @@ def evaluating_step(
     now_s: float,
 ) -> Step:
     """The step to this candidate of the region under an evaluation permit; raises NotPermitted. now_s: Unix time."""
-    decision = decide(table, assistant, _within(region), requirements_of(request), {}, now_s, evaluating=deployment)
+    decision = decide_evaluation(table, assistant, _within(region), requirements_of(request), deployment, now_s)
     if not isinstance(decision.outcome, Plan):
         raise NotPermitted(decision.outcome)
     return decision.outcome.steps[0]

@@ -17,7 +17,7 @@ from gateway.model.decision import Plan, SkipReason
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.policy.labels import Prefixer, integrity_of, label_completion, labelling_of, marks, strip
-from gateway.policy.routing import decide
+from gateway.policy.routing import decide_evaluation
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, UserMessage, text_of
 from providers.matching.requirements import Requirements
 from providers.reading.folding import fold, unfold
@@ -56,7 +56,7 @@ def fence_of(
 
     def reason(where: Region, needs: Requirements) -> tuple[SkipReason | None, str]:
         place = Location(where, None, "evaluation", ())
-        decision = decide(table, assistant, place, needs, {}, now_s, evaluating=deployment)
+        decision = decide_evaluation(table, assistant, place, needs, deployment, now_s)
         if isinstance(decision.outcome, Plan):
             return None, ""
         first = decision.considered[0] if decision.considered else None

@@ -28,6 +28,35 @@ from gateway.model.route import deployments_of
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and when an evaluation took place. now_s: Unix time, which decides what has expired."""
+
+    table: ConfigVersion
+    assistant: Assistant
+    region: Region
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRun:
+    """A run that has ended.
+
+    Attributes:
+        standings: The candidates, and why one of them was refused.
+        judge: The deployment that judged the answers; None if the suite names none.
+        store: The stored answers.
+        given_up: Why a candidate was not asked to the end, by its name.
+        stopped: Why the run stopped early; None if it did not.
+    """
+
+    standings: Sequence[Standing]
+    judge: Deployment | None
+    store: RunStore
+    given_up: Mapping[str, str]
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunFindings:
     """asked: the candidates that were not refused. are_read: whether a judge read the answers for compliance."""
 
@@ -41,14 +70,12 @@ class RunFindings:
 
 def find(
     suite: Suite,
-    region: Region,
-    now_s: float,
-    standings: Sequence[Standing],
-    judge: Deployment | None,
-    store: RunStore,
-    given_up: Mapping[str, str],
+    setting: Setting,
+    run: EvaluatedRun,
 ) -> RunFindings:
-    """Score all that is stored. given_up: why one was not asked to the end; now_s: Unix time, for what ends."""
+    """Score everything that the run stored."""
+    region, now_s = setting.region, setting.now_s
+    standings, judge, store = run.standings, run.judge, run.store
     asked = [standing.deployment.name for standing in standings if standing.refused is None]
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
@@ -65,7 +92,7 @@ def find(
         found[name] = Found(
             name,
             one.refused,
-            given_up.get(name),
+            run.given_up.get(name),
             lacking if isinstance(lacking, str) else None,
             labelled(store, name, region) if one.refused is None else None,
             performances.get(name) if suite.performance else None,
@@ -116,29 +143,21 @@ AXES = ("performance", "compliance", "scalability")
 Report = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where an evaluation took place. now_s: Unix time, for what ends."""
-
-    table: ConfigVersion
-    assistant: Assistant
-    region: Region
-    now_s: float
-
-
 def build_report(
     suite: Suite,
     setting: Setting,
-    standings: Sequence[Standing],
-    judge: Deployment | None,
-    store: RunStore,
-    given_up: Mapping[str, str],
-    stopped: str | None,
+    run: EvaluatedRun,
     cost: Mapping[str, float | None],
     marks: Marks | None = None,
 ) -> tuple[dict[str, Any], Recommendation]:
-    """The report, and the recommendation that it ends with. marks: what people gave, where they did."""
-    findings = find(suite, setting.region, setting.now_s, standings, judge, store, given_up)
+    """Return the report, and the recommendation that it ends with.
+
+    Args:
+        cost: What the run cost, by the name of the candidate.
+        marks: The marks that people gave, if they gave any.
+    """
+    judge, store = run.judge, run.store
+    findings = find(suite, setting, run)
     found, comparisons = findings.by_candidate, findings.comparisons
     scores = {name: scores_of(one, suite.file) for name, one in found.items()}
     requirements = {name: judge_requirements(one, suite.file.requirements) for name, one in found.items()}
@@ -161,7 +180,7 @@ def build_report(
         "table": setting.table.version,
         "at": _moment(setting.now_s),
         "simulated": setting.table.demo,
-        "stopped": stopped,
+        "stopped": run.stopped,
         "weights": suite.file.weights.model_dump(),
         "objectives": suite.file.scalability.objectives.model_dump() if suite.file.scalability is not None else None,
         "judge": judge.name if judge is not None else None,
@@ -169,7 +188,7 @@ def build_report(
         "risks": suite.bank.risks if suite.bank is not None else {},
         "candidates": {
             one.deployment.name: _candidate(one, setting, findings, scores, requirements, store, cost)
-            for one in standings
+            for one in run.standings
         },
         "comparisons": [{**asdict(one), "words": one.in_words()} for one in comparisons],
         "pairs": [asdict(one) for one in pairs_of(store, judge.name, findings.asked)] if judge is not None else [],
@@ -183,17 +202,15 @@ def build_report(
 
 def shadow_report(
     suite: Suite,
-    table: ConfigVersion,
-    assistant: Assistant,
-    region: Region,
+    setting: Setting,
     judge: Deployment | None,
     kept: Sequence[Recorded],
     scores: Mapping[str, ShadowScores],
     pairs: Sequence[JudgedPair],
     stopped: str | None,
-    now_s: float,
 ) -> dict[str, Any]:
-    """The report of what a shadow recorded."""
+    """Return the report of what a shadow recorded."""
+    table, assistant, region = setting.table, setting.assistant, setting.region
     report = {
         "format": FORMAT,
         "kind": "shadow",
@@ -201,7 +218,7 @@ def shadow_report(
         "region": region.name,
         "assistant": assistant.name,
         "table": table.version,
-        "at": _moment(now_s),
+        "at": _moment(setting.now_s),
         "simulated": table.demo,
         "from": _moment(kept[0][1].at_s),
         "until": _moment(kept[-1][1].at_s),

@@ -29,7 +29,7 @@ from gateway.evaluate.human_marks import Marks, MarksError, marks_of, new_sheet,
 from gateway.evaluate.overhead import Footprint
 from gateway.evaluate.ranking import Recommendation
 from gateway.evaluate.report import markdown_page, write_report
-from gateway.evaluate.results import Setting, build_report
+from gateway.evaluate.results import EvaluatedRun, Setting, build_report
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.simulation import BLANK, simulators
 from gateway.evaluate.suite import Suite, load_suite, suite_path
@@ -260,9 +260,10 @@ async def _evaluate(
             except* SpendReached as group:
                 stopped = str(first_of(group))
         setting = Setting(table, assistant, region, time.time())
+        run = EvaluatedRun(standings, judge, store, given_up, stopped)
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
         marks = _marked(order, suite, store, asked)
-        report, advice = build_report(suite, setting, standings, judge, store, given_up, stopped, costs, marks)
+        report, advice = build_report(suite, setting, run, costs, marks)
         if budget.tokens != spent:
             # Who only reckons anew has no run to tell of: the last one that asked something is.
             store.replace("memory_mb", footprint.samples)

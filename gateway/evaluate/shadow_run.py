@@ -19,7 +19,7 @@ from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import questions_about, score_of, verdict_axis
 from gateway.evaluate.report import shadow_markdown, write_report
-from gateway.evaluate.results import shadow_report
+from gateway.evaluate.results import Setting, shadow_report
 from gateway.evaluate.run import (
     Compile,
     OptionsError,
@@ -164,7 +164,8 @@ async def _score(
         }
         scores = score_shadow(suite, kept, verdicts)
         pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
-        report = shadow_report(suite, table, assistant, region, judge, kept, scores, pairs, stopped, time.time())
+        setting = Setting(table, assistant, region, time.time())
+        report = shadow_report(suite, setting, judge, kept, scores, pairs, stopped)
     finally:
         store.close()
         await asker.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -97,12 +97,16 @@ def _lane(step: RouteStep, verdicts: Mapping[str, Step | tuple[SkipReason, str]]
     return Lane(weights, able, frozenset(unwell), is_set)
 
 
-def assign_variant(decision: Decision, person: bytes | None) -> Decision:
-    """The decision for this person: of each weighted set one member, and no deployment twice. Without a person, each
-    set's heaviest."""
+def assign_variant(decision: Decision, key_of_user: Callable[[], bytes] | None) -> Decision:
+    """Return the decision for one user: one member of each weighted set, and no deployment twice.
+
+    key_of_user: returns the user's key, and is called only if there is a weighted set. Without one, the heaviest member
+    of each set is chosen.
+    """
     plan = decision.outcome
     if not decision.lanes or not isinstance(plan, Plan):
         return decision
+    person = key_of_user() if key_of_user is not None else None
     steps: dict[str, Step] = {}
     for lane in decision.lanes:
         able = {name: lane.weights[name] for name in lane.able if name not in steps}

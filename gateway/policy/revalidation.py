@@ -60,7 +60,7 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
     region = active.regions[location.region.name]
     agreed = request.consents(active, region) if request.consents is not None else NO_CONSENT
     assistant = active.assistants[request.assistant]
-    decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, consents=agreed)
+    decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, agreed)
     # What the version says of this step, even where it would begin with another one, ask the user first, or has another
     # member of a weighted set for this user by now.
     for item, verdict in decision.judged:

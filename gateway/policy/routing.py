@@ -6,7 +6,7 @@ before health. The first check that fails is the reason that is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,37 +39,67 @@ def decide(
     needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
-    person: Callable[[], bytes] | None = None,
     consents: Consents = NO_CONSENT,
-    *,
-    evaluating: Deployment | None = None,
 ) -> Decision:
-    """The plan for one request, or its refusal, with what became of each deployment of the route.
+    """Return the plan for one request, or its refusal, with the verdict on each deployment of the route.
 
-    health: the deployments that can't be asked right now, by name, and why. now_s: Unix time, for what ends. person:
-    gives the key of who asks, and is called where the route has a weighted step; without one, most people's plan.
-    consents: what the person has agreed to. evaluating: a candidate that is judged instead of the route; that it lacks
-    an approval is waived, and, as nobody's prompt is sent, a consent; nothing else is.
+    Where the route has a weighted step, the plan has the heaviest member of each weighted set. If the decision has
+    `lanes`, `assign_variant` then gives each user their own member.
+
+    Args:
+        health: The deployments that may not be asked now, by name.
+        now_s: Unix time, which decides what has expired.
+        consents: What the user has agreed to.
     """
     region = location.region
     if region is None or location.problem is not None:
         return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-    if evaluating is not None:
-        return _decide_for(evaluating, table, assistant, region, location, needs, health, now_s)
     # Approvals count by the day, so that what is remembered of one day is asked for on no other.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
     # The table, the place, the day and the needs decide alone, and few kinds of needs are all that callers have.
     # (Names of unknown fields are the caller's own words: such needs are not kept.)
     if health or not needs.parameters <= PARAMETERS:
-        decision = _decide(table, assistant, region, location, place, needs, health, now_s, consents)
-    else:
-        key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
-        # Looked up here, and no closure: either would cost each request as much as all else of this function.
-        decision = table.memo.get(key) or remember(
-            table, key, partial(_decide, table, assistant, region, location, place, needs, health, now_s, consents)
-        )
-    return assign_variant(decision, person()) if decision.lanes and person is not None else decision
+        return _decide(table, assistant, region, location, place, _Criteria(needs, health, consents), now_s)
+    key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
+    # The lookup is here and builds nothing: a closure would cost each request as much as the rest of this function.
+    decision: Decision = table.memo.get(key) or remember(
+        table,
+        key,
+        partial(_decide, table, assistant, region, location, place, _Criteria(needs, health, consents), now_s),
+    )
+    return decision
+
+
+def decide_evaluation(
+    table: ConfigVersion,
+    assistant: Assistant,
+    location: Location,
+    needs: Requirements,
+    candidate: Deployment,
+    now_s: float,
+) -> Decision:
+    """Return the decision for a candidate that is evaluated, in place of the assistant's route.
+
+    A missing approval is waived. So is a missing consent, because no user's prompt is sent. Nothing else is waived.
+    """
+    region = location.region
+    if region is None or location.problem is not None:
+        return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+    if (refusal := refuse_location(table, location)) is not None:
+        return Decision(refusal)
+    standing = _standing(table, region, location, candidate, now_s, evaluating=True)
+    criteria = _Criteria(needs, {}, Consents(confirmed=frozenset({candidate.name})))
+    return _conclude(table, assistant, region, (candidate,), [standing], criteria)
+
+
+@dataclass(frozen=True, slots=True)
+class _Criteria:
+    """The part of a request that its deployments are judged by, apart from its location."""
+
+    needs: Requirements
+    health: Mapping[str, Unavailable]
+    consents: Consents
 
 
 def _decide(
@@ -78,10 +108,8 @@ def _decide(
     region: Region,
     location: Location,
     place: tuple[Hashable, ...],
-    needs: Requirements,
-    health: Mapping[str, Unavailable],
+    criteria: _Criteria,
     now_s: float,
-    consents: Consents,
 ) -> Decision:
     if (refusal := refuse_location(table, location)) is not None:
         return Decision(refusal)
@@ -93,37 +121,19 @@ def _decide(
         ("route", *place),
         lambda: [_standing(table, region, location, it, now_s) for it in deployments_of(route)],
     )
-    return _concluded(table, assistant, region, route, standings, needs, health, consents)
+    return _conclude(table, assistant, region, route, standings, criteria)
 
 
-def _decide_for(
-    candidate: Deployment,
-    table: ConfigVersion,
-    assistant: Assistant,
-    region: Region,
-    location: Location,
-    needs: Requirements,
-    health: Mapping[str, Unavailable],
-    now_s: float,
-) -> Decision:
-    if (refusal := refuse_location(table, location)) is not None:
-        return Decision(refusal)
-    standing = _standing(table, region, location, candidate, now_s, evaluating=True)
-    nobodys = Consents(confirmed=frozenset({candidate.name}))
-    return _concluded(table, assistant, region, (candidate,), [standing], needs, health, nobodys)
-
-
-def _concluded(
+def _conclude(
     table: ConfigVersion,
     assistant: Assistant,
     region: Region,
     route: Route,
     standings: list[_Standing],
-    needs: Requirements,
-    health: Mapping[str, Unavailable],
-    consents: Consents,
+    criteria: _Criteria,
 ) -> Decision:
-    judged = tuple([(standing.deployment, _judge(standing, needs, health, consents)) for standing in standings])
+    needs = criteria.needs
+    judged = tuple([(standing.deployment, _judge(standing, criteria)) for standing in standings])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if table.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
@@ -132,11 +142,11 @@ def _concluded(
         has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
         return assign_variant(Decision(Plan(assistant, region, steps, has_effects=has_effects), judged, lanes), None)
     passed_over = Decision(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, ""), judged).considered
-    refusal = refuse_all(assistant, region, passed_over, judged, health, needs)
+    refusal = refuse_all(assistant, region, passed_over, judged, criteria.health, needs)
     if "prefill" in needs.features and not needs.anew and refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY:
-        # Nobody goes on with the last message. Who simply answers it is better than a refusal.
-        answering = replace(needs, anew=True)
-        decision = _concluded(table, assistant, region, route, standings, answering, health, consents)
+        # No deployment can continue the last message. One that answers it anew is better than a refusal.
+        answering = replace(criteria, needs=replace(needs, anew=True))
+        decision = _conclude(table, assistant, region, route, standings, answering)
         if not isinstance(decision.outcome, Refusal) or decision.outcome.code is not refusal.code:
             return decision
     return Decision(refusal, judged)
@@ -155,7 +165,7 @@ def judge_alone(
     region = location.region
     if region is None or refuse_location(table, location) is not None:
         return SkipReason.BOUNDARY, "the caller gets no answer here"
-    return _judge(_standing(table, region, location, deployment, now_s), needs, health, NO_CONSENT)
+    return _judge(_standing(table, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +231,8 @@ def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
     return None
 
 
-def _judge(
-    standing: _Standing, needs: Requirements, health: Mapping[str, Unavailable], consents: Consents
-) -> Step | tuple[SkipReason, str]:
-    deployment = standing.deployment
+def _judge(standing: _Standing, criteria: _Criteria) -> Step | tuple[SkipReason, str]:
+    deployment, needs, health = standing.deployment, criteria.needs, criteria.health
     if standing.permit is None or standing.lawless is not None:
         return standing.lawless or (SkipReason.BOUNDARY, "no permit")
     bounded = standing.bounded
@@ -246,7 +254,7 @@ def _judge(
     consent = None
     if deployment.consent is not None:
         # Last of all: nobody is to be bothered for the sake of one that could not answer then.
-        consent = consents.given(deployment.name, deployment.consent)
+        consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
             return SkipReason.CONSENT, f"the person's consent to {deployment.consent.recipient} is missing"
     return Step(deployment, standing.permit, dropped | _identity(deployment, needs), consent)

@@ -28,7 +28,7 @@ from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.region_text import Locale
 from gateway.policy.caller import consent_said, user_of
-from gateway.policy.canary_assignment import sticky_key_of
+from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
 from gateway.policy.region_text import choose_locale, compose, with_block
@@ -280,9 +280,10 @@ class ChatService:
             consenting = Consenting(routing.said, routing.request, needs, self._consent_key_of(config), now_s)
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
-        person = partial(sticky_key_of, routing.client, routing.user, request)
-        decision = record.decision = decide(config, assistant, location, needs, health, now_s, person, consents)
-        plan = decision.outcome
+        decision = decide(config, assistant, location, needs, health, now_s, consents)
+        if decision.lanes:
+            decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, request))
+        record.decision, plan = decision, decision.outcome
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
         record.side = plan.side

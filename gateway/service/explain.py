@@ -11,7 +11,7 @@ from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
-from gateway.policy.canary_assignment import named_sticky_key
+from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
@@ -61,7 +61,8 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     table, assistant = request.config, request.assistant
     location = resolve(table, request.client, request.reports)
     name, agreed = _person(request.reports, request.user), standing_consents(table, request.said)
-    decision = decide(table, assistant, location, NO_NEEDS, request.health, request.now_s, _key_of(name), agreed)
+    decision = decide(table, assistant, location, NO_NEEDS, request.health, request.now_s, agreed)
+    decision = assign_variant(decision, _key_of(name))
     return {
         "table": table.version,
         "assistant": assistant.name,
@@ -162,7 +163,8 @@ def explain_text(request: PlainRequest) -> str:
     table, assistant = request.config, request.assistant
     location = resolve(table, request.client, request.reports)
     name = _person(request.reports, request.user)
-    decision = decide(table, assistant, location, NO_NEEDS, {}, request.now_s, _key_of(name))
+    decision = decide(table, assistant, location, NO_NEEDS, {}, request.now_s)
+    decision = assign_variant(decision, _key_of(name))
     lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))

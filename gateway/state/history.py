@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -116,16 +115,12 @@ class History:
         row = self._one("SELECT version, overrides FROM pointer")
         return _made(Pointer, row, str, str) if row is not None else None
 
-    def add(
-        self, version: Version, previous: str, cause: str, who: str, plan: Mapping[str, object], summary: str,
-        overrides: str = "", at_s: float | None = None,
-    ) -> None:  # fmt: skip
-        """It is active from now on; raises StateError."""
-        at_s = time.time() if at_s is None else at_s
+    def add(self, version: Version, activation: Activation, overrides: str = "") -> None:
+        """Record that this version becomes active; raises StateError. overrides: see `Pointer`."""
         known = self.find_exactly(version.version)
         if known is not None and known.content != version.content:
             raise StateError(f"two configs have the version {version.version}: change anything in the new one")
-        written = json.dumps(plan, separators=(",", ":"), ensure_ascii=False)
+        plan = json.dumps(activation.plan, separators=(",", ":"), ensure_ascii=False)
         with self.at_once():
             self._run(
                 "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO UPDATE SET text = excluded.text, "
@@ -135,7 +130,15 @@ class History:
             self._run(
                 "INSERT INTO activation (version, previous, cause, who, at_s, summary, plan) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (version.version, previous, cause, who, at_s, summary, written),
+                (
+                    version.version,
+                    activation.previous,
+                    activation.cause,
+                    activation.who,
+                    activation.at_s,
+                    activation.summary,
+                    plan,
+                ),
             )
             self._point(Pointer(version.version, overrides))
 

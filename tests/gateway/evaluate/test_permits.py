@@ -16,7 +16,7 @@ from gateway.model.decision import Plan, RefusalCode, SkipReason
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.policy.fence import evaluation_permit, prompt_permit
-from gateway.policy.routing import decide
+from gateway.policy.routing import decide, decide_evaluation
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import Requirements
 from providers.testkit.scenario import Scenario
@@ -38,7 +38,10 @@ def expired(deployment: Deployment) -> Deployment:
 
 def outcome(table: ConfigVersion, deployment: Deployment | None, needs: Requirements = NOTHING):
     place = Location(table.regions["cn"], None, "evaluation", ())
-    return decide(table, table.assistants["assistant"], place, needs, {}, NOW_S, evaluating=deployment)
+    assistant = table.assistants["assistant"]
+    if deployment is None:
+        return decide(table, assistant, place, needs, {}, NOW_S)
+    return decide_evaluation(table, assistant, place, needs, deployment, NOW_S)
 
 
 def test_an_approved_candidate_is_asked_and_nothing_is_waived() -> None:

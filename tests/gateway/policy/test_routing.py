@@ -10,6 +10,7 @@ import pytest
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
 from gateway.model.location import ClaimProblem, ClaimReport, EdgeReport, Location, Reports
+from gateway.policy.canary_assignment import assign_variant
 from gateway.policy.fence import prompt_permit
 from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refusal_text, refuse_location
@@ -459,7 +460,7 @@ def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
         raise AssertionError("asked for nothing")
 
     location = resolve(TABLE, None, reported(EdgeReport(("US",))))
-    found = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0, person)
+    found = assign_variant(decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0), person)
     assert isinstance(found.outcome, Plan)
 
 

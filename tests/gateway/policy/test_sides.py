@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
 from gateway.model.location import EdgeReport
-from gateway.policy.canary_assignment import named_sticky_key
+from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
@@ -37,7 +37,8 @@ def decided(
 ) -> Decision:
     wanted = replace(NO_NEEDS, **needs) if needs else NO_NEEDS  # type: ignore[arg-type]
     person = None if user is None else lambda: named_sticky_key(user)
-    return decide(table, table.assistants["assistant"], resolve(table, None, US), wanted, health or {}, 0.0, person)
+    found = decide(table, table.assistants["assistant"], resolve(table, None, US), wanted, health or {}, 0.0)
+    return assign_variant(found, person)
 
 
 def plan_of(*arguments: object, **named: object) -> list[str]:

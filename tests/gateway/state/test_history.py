@@ -12,7 +12,7 @@ import pytest
 
 from gateway.operator_errors import StateError
 from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.history import History, Pointer, Version, open_history
+from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import InUse, Lock, holder_of
 
 ONE, TWO = (Version(name, name + "0" * 52, name.encode()) for name in ("aaaa11112222", "aaaa33334444"))
@@ -25,11 +25,15 @@ def history(tmp_path: Path) -> Iterator[History]:
     opened.close()
 
 
+def add(history: History, version: Version, cause: str = "file") -> None:
+    history.add(version, Activation(version.version, "", cause, "", 1.0, ""))
+
+
 def test_the_last_switch_is_what_is_active(history: History) -> None:
     assert (history.pointer(), history.audit_head()) == (None, BEGINNING)
-    history.add(ONE, "", "start", "", {"ok": True}, "+all", at_s=1.0)
-    history.add(TWO, ONE.version, "file", "", {}, "~some", at_s=2.0)
-    history.add(ONE, TWO.version, "rollback", "ada", {}, "~back", "digest", at_s=3.0)
+    history.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all", {"ok": True}))
+    history.add(TWO, Activation(TWO.version, ONE.version, "file", "", 2.0, "~some"))
+    history.add(ONE, Activation(ONE.version, TWO.version, "rollback", "ada", 3.0, "~back"), "digest")
     assert history.pointer() == Pointer(ONE.version, "digest")
     assert [(it.version, it.cause, it.who, it.at_s) for it in history.activations()] == [
         (ONE.version, "rollback", "ada", 3.0),
@@ -42,7 +46,7 @@ def test_the_last_switch_is_what_is_active(history: History) -> None:
 
 def test_a_version_is_found_by_its_beginning_if_that_is_one(history: History) -> None:
     for version in (ONE, TWO):
-        history.add(version, "", "file", "", {}, "")
+        add(history, version)
     assert history.find("aaaa1") == history.find(f"{ONE.version}+0500") == ONE
     for word in ("aaaa", "aaa", "", "bbbb1", "%%%%%", "aaaa1' OR '1'='1"):
         with pytest.raises(StateError, match="is no version of the history"):
@@ -50,16 +54,16 @@ def test_a_version_is_found_by_its_beginning_if_that_is_one(history: History) ->
 
 
 def test_two_configs_of_one_name_are_refused(history: History) -> None:
-    history.add(ONE, "", "file", "", {}, "")
+    add(history, ONE)
     with pytest.raises(StateError, match="two configs have the version"):
-        history.add(Version(ONE.version, ONE.version + "f" * 52, b""), "", "file", "", {}, "")
+        add(history, Version(ONE.version, ONE.version + "f" * 52, b""))
 
 
 def test_a_switch_is_kept_whole_or_not_at_all(history: History, tmp_path: Path) -> None:
-    history.add(ONE, "", "start", "", {}, "")
+    add(history, ONE, cause="start")
     history._run("DROP TABLE activation")
     with pytest.raises(StateError):
-        history.add(TWO, "", "file", "", {}, "")
+        add(history, TWO)
     assert history.find_exactly(TWO.version) is None
     assert history.pointer() == Pointer(ONE.version)
 
@@ -154,7 +158,7 @@ def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeyp
 
 
 def test_more_than_there_can_be_is_all(history: History) -> None:
-    history.add(ONE, "", "start", "", {}, "+all")
+    history.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all"))
     assert [it.version for it in history.activations(10**30)] == [ONE.version]
 
 
@@ -186,7 +190,7 @@ def test_a_column_that_holds_something_else_is_a_damaged_file(
     history: History, tmp_path: Path, table: str, column: str
 ) -> None:
     """SQLite takes whatever is written into a column."""
-    history.add(ONE, TWO.version, "start", "", {}, "+all")
+    history.add(ONE, Activation(ONE.version, TWO.version, "start", "", 1.0, "+all"))
     history.keep_audit_head(TrailHead(1, "one"))
     told: dict[str, str] = {}
     for value in VALUES:
