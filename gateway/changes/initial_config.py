@@ -1,5 +1,6 @@
-"""What a gateway begins with: its config or, after a rollback that still holds, the version that it was rolled back to;
-and the state directory, if there is one."""
+"""Load the config version that a process starts with: the config file, or the version that a rollback pinned.
+
+Opens the state directory, if there is one."""
 
 from __future__ import annotations
 
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """The table with what came of its compile, where its switches are kept, and the rollback that it is due to."""
+class InitialConfig:
+    """The config version that a process starts with.
+
+    Attributes:
+        outcome: The outcome of its compile.
+        switch_log: The record of changes; None if there is no state directory.
+        aside: The rollback that put the config file aside, if one still holds.
+    """
 
     table: ConfigVersion
     outcome: Outcome
@@ -62,7 +69,7 @@ class Opening:
                 expect_file(self._config)
         self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
 
-    def begin(self) -> Beginning:
+    def begin(self) -> InitialConfig:
         """Raises CommandError where nothing can be served.
 
         A demo has to be compiled `with_simulators` yet: what is served, and so written down, is that.
@@ -71,24 +78,26 @@ class Opening:
             outcome = self._compiling.outcome()
         except CompileFailed as error:
             raise CommandError(f"{self._config}: {error}") from None
-        begun = _beginning(outcome, self._config, self._switch_log, self._aside)
+        begun = _initial_config(outcome, self._config, self._switch_log, self._aside)
         return begun if begun.table.demo else _noted(begun, self._config)
 
 
-def with_simulators(begun: Beginning, order: CompileJob) -> Beginning:
+def with_simulators(begun: InitialConfig, order: CompileJob) -> InitialConfig:
     """The demo whose simulators have ports by now; raises CommandError where nothing can be served."""
     wanted = begun.aside.instead_of(order) if begun.aside is not None else order
     config = Path(order.path)
-    return _noted(_beginning(compile_here(wanted, os.environ), config, begun.switch_log, begun.aside), config)
+    return _noted(_initial_config(compile_here(wanted, os.environ), config, begun.switch_log, begun.aside), config)
 
 
-def _beginning(outcome: Outcome, config: Path, switch_log: ChangeLog | None, aside: PinnedRollback | None) -> Beginning:
+def _initial_config(
+    outcome: Outcome, config: Path, switch_log: ChangeLog | None, aside: PinnedRollback | None
+) -> InitialConfig:
     """What begins with this outcome; raises CommandError for one that can't be used."""
     if outcome.table is not None:
         table = unpack(outcome.table)
         if aside is not None:
             outcome = replace(outcome, files={**outcome.files, str(config): aside.file})
-        return Beginning(table, outcome, switch_log, aside)
+        return InitialConfig(table, outcome, switch_log, aside)
     # Here and not at the top: rendering problems loads the compiler, which a serving process does not need.
     from gateway.config.check_report import rejected_config
 
@@ -101,7 +110,7 @@ def _beginning(outcome: Outcome, config: Path, switch_log: ChangeLog | None, asi
     )
 
 
-def _noted(begun: Beginning, config: Path) -> Beginning:
+def _noted(begun: InitialConfig, config: Path) -> InitialConfig:
     """The same, once it is written down where there is a state directory; raises CommandError."""
     switch_log = begun.switch_log
     if switch_log is None:
@@ -124,7 +133,7 @@ def _tell(head: TrailHead, event: str) -> None:
     logger().info("audit", entry=event, number=head.number, hash=head.hash)
 
 
-def _note(begun: Beginning, switch_log: ChangeLog, config: Path) -> None:
+def _note(begun: InitialConfig, switch_log: ChangeLog, config: Path) -> None:
     """Write down what is served from now on; raises StateError, CommandError where that needs a signature."""
     from gateway.changes.change_log import NotSigned, ReviewedChange
     from gateway.changes.plan import ChangePlan

@@ -17,7 +17,7 @@ from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
 from gateway.changes.pickling import pack
 from gateway.config.problems import Problem
-from gateway.config.source_text import Reading, Watch, Written, agree, read_files
+from gateway.config.source_text import Reading, Watch, agree, read_files
 from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
@@ -26,7 +26,8 @@ from gateway.operator_errors import NotKept, StateError
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
-    from gateway.changes.change_log import ChangeLog, PinnedRollback
+    from gateway.changes.change_log import PinnedRollback
+    from gateway.changes.initial_config import InitialConfig
 
 
 _SHOWN = 20
@@ -126,40 +127,40 @@ Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 
 
 class LiveConfig:
-    """The active table, how it came to be, and the last try to load the config that failed since.
+    """The active config version, how it became active, and the last failed attempt to load the config since then.
 
-    stage: makes of a table as it is written the one with the shares that its schedules are at.
-    switch_log: where switches are kept; None where there is no state directory. aside: the rollback that holds.
-    written: what the table was compiled from.
+    Args:
+        order: How to compile the config file.
+        initial: The version to begin with.
+        why_not: Returns why this process can't serve a version, or None if it can.
+        stage: Returns the version with the shares that its schedules have reached.
+        compile_order: Compiles in place of a process of its own, for tests.
+        wait: Sleeps between two looks at the files, for tests.
     """
 
     def __init__(
         self,
         order: CompileJob,
-        table: ConfigVersion,
-        warnings: tuple[Problem, ...],
-        files: Reading,
+        initial: InitialConfig,
         *,
         why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
         stage: Callable[[ConfigVersion], ConfigVersion] = lambda table: table,
-        switch_log: ChangeLog | None = None,
-        aside: PinnedRollback | None = None,
-        written: Written | None = None,
         compile_order: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        warnings, switch_log = initial.outcome.problems, initial.switch_log
         self._stage = stage
-        self.table = stage(table)
+        self.table = stage(initial.table)
         self.failed: Reload | None = None
         self.reloads: Counter[tuple[str, str]] = Counter()
         findings = tuple(map(finding_of, warnings))
         self.loaded = Reload("start", True, self.table.version, datetime.now(UTC), 0.0, findings)
         self._order = order
-        self._state = CompiledState(table, written, told_once(warnings))
+        self._state = CompiledState(initial.table, initial.outcome.written, told_once(warnings))
         self._switch_log = switch_log
         self._taking = VersionActivator(order, why_not, switch_log)
-        self._aside = aside
-        self._watch = Watch({**files, **self._read_signature()})
+        self._aside = initial.aside
+        self._watch = Watch({**initial.outcome.files, **self._read_signature()})
         self._compiler = Compiler()
         self._compile = compile_order or self._compiler.compile
         self._is_our_compiler = compile_order is None

@@ -40,25 +40,35 @@ _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
 _ANSWER_WIDTH = 34
 
 
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What a demo simulates, and what it prints before it serves.
+
+    Attributes:
+        scenarios: The scenario of each simulated site, by provider and site.
+        live_with: Returns the config, once the ports of the simulators are known.
+        is_rehearsal: Print the injected faults in place of the answers to three requests: every request may fail.
+        say: Prints a text.
+        on_shown: Called when everything has been printed.
+    """
+
+    scenarios: Mapping[tuple[str, str], Scenario]
+    live_with: Callable[[Sites], LiveConfig]
+    is_rehearsal: bool
+    say: Callable[[str], None]
+    on_shown: Callable[[], None]
+
+
 async def run_demo(
+    demo: Demo,
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
-    scenarios: Mapping[tuple[str, str], Scenario],
-    live_with: Callable[[Sites], LiveConfig],
     settings: Settings,
     keeping: Keeping | None,
-    say: Callable[[str], None],
-    on_shown: Callable[[], None],
     scheduler: Scheduler,
-    *,
-    rehearsal: bool = False,
 ) -> None:
-    """Serve until interrupted.
-
-    scenarios: of each simulated site. live_with: the config, once the simulators' ports are known. keeping: where
-    receipts are kept. rehearsal: no question is asked, since nobody may answer; the faults are told instead.
-    on_shown: called when all of that has been said.
-    """
+    """Serve simulated providers until the process is interrupted. keeping: where receipts are kept."""
+    scenarios, say = demo.scenarios, demo.say
     dialects = load_simulators().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
@@ -66,16 +76,16 @@ async def run_demo(
             scenario = scenarios[provider, site]
             simulator = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
             origins[provider, site] = (await stack.enter_async_context(simulator)).origin
-        live = live_with(origins)
+        live = demo.live_with(origins)
 
         async def show() -> None:
             url, assistant = url_of(listener), next(iter(live.table.assistants))
             say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
-            say(_faults(scenarios) if rehearsal else await _answers(url, assistant))
+            say(_faults(scenarios) if demo.is_rehearsal else await _answers(url, assistant))
             _invite(url, url_of(admin[0]), assistant, settings.config, say)
-            # The three of its own are no news; what comes from now on is.
+            # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
-            on_shown()
+            demo.on_shown()
 
         gateway = Gateway(live.table, state_dir=settings.state_dir, keeping=keeping)
         await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)

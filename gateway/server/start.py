@@ -27,14 +27,14 @@ from gateway.telemetry.log import configure, logger
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
-    from gateway.changes.initial_config import Beginning
+    from gateway.changes.initial_config import InitialConfig
     from gateway.server.demo import SimulatedPace
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-def serve_table(settings: Settings, begun: Beginning) -> None:
+def serve_table(settings: Settings, begun: InitialConfig) -> None:
     """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
     detail = {}
     try:
@@ -59,7 +59,7 @@ def _close(switch_log: ChangeLog, detail: Mapping[str, str]) -> None:
     switch_log.close()
 
 
-def _serve_table(settings: Settings, begun: Beginning) -> None:
+def _serve_table(settings: Settings, begun: InitialConfig) -> None:
     if (reason := _why_not(settings, begun.table)) is not None:
         raise CommandError(reason)
     keeping = _keeping(settings)
@@ -71,7 +71,7 @@ def _serve_table(settings: Settings, begun: Beginning) -> None:
 
 def _serve_live(
     settings: Settings,
-    begun: Beginning,
+    begun: InitialConfig,
     keeping: Keeping | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
@@ -108,25 +108,14 @@ def _serve_live(
 
 def _live(
     order: CompileJob,
-    begun: Beginning,
+    begun: InitialConfig,
     admin_listener: socket.socket,
     scheduler: Scheduler,
     why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
 ) -> LiveConfig:
-    outcome, switch_log = begun.outcome, begun.switch_log
-    if switch_log is not None:
-        switch_log.lock.tell({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
-    return LiveConfig(
-        order,
-        begun.table,
-        outcome.problems,
-        outcome.files,
-        why_not=why_not,
-        stage=scheduler.stage,
-        switch_log=switch_log,
-        aside=begun.aside,
-        written=outcome.written,
-    )
+    if begun.switch_log is not None:
+        begun.switch_log.lock.tell({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
+    return LiveConfig(order, begun, why_not=why_not, stage=scheduler.stage)
 
 
 def _serve_with_workers(
@@ -192,13 +181,13 @@ def _keeping(settings: Settings) -> Keeping | None:
 
 def serve_demo(
     settings: Settings,
-    begun: Beginning,
+    begun: InitialConfig,
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
     pace: SimulatedPace | None = None,
 ) -> None:
     """Serve simulated providers to the end, with these faults; pace: None but for a rehearsal. Raises CommandError."""
-    from gateway.server.demo import RehearsalError, SimulatedPace, rehearse, run_demo
+    from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo
     from providers.testkit.simulator import NoSimulator, load_simulators
 
     try:
@@ -218,19 +207,14 @@ def serve_demo(
                 ending.callback(_close, ready.switch_log, {})
             return _live(order, ready, admin_listener, scheduler)
 
-        served = run_demo(
-            listener,
-            (admin_listener, guard),
+        demo = Demo(
             scenarios,
             live_with,
-            settings,
-            _keeping(settings),
-            lambda text: print(text, flush=True),
-            lambda: configure(settings.log_format, settings.log_level),
-            scheduler,
-            rehearsal=pace is not None,
+            is_rehearsal=pace is not None,
+            say=lambda text: print(text, flush=True),
+            on_shown=lambda: configure(settings.log_format, settings.log_level),
         )
-        run(served)
+        run(run_demo(demo, listener, (admin_listener, guard), settings, _keeping(settings), scheduler))
 
 
 def _why_not(settings: Settings, table: ConfigVersion) -> str | None:

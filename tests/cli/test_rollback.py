@@ -10,7 +10,7 @@ import pytest
 
 from gateway.changes.change_log import ChangeLog, review_change
 from gateway.changes.compile_job import CompiledState
-from gateway.changes.initial_config import Beginning
+from gateway.changes.initial_config import InitialConfig
 from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.cli.admin_client import AdminClient
 from gateway.config.compile import compile_config
@@ -157,7 +157,7 @@ def test_it_holds_over_a_start_without_the_file(
     assert (shown.status, "gateway.yaml" in shown.err) == (2, True), "nothing stands in for it by itself"
     shown = gateway("rollback")
     assert (shown.status, "its next edit wins" in shown.out) == (0, True), shown.err
-    begun: list[Beginning] = []
+    begun: list[InitialConfig] = []
     monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
     assert gateway("serve", "--port", "0").status == 0
     assert [it.table.version for it in begun] == [served[0]]
@@ -174,7 +174,7 @@ def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
     if is_rolled_back:
         assert gateway("rollback").status == 0
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {context_tokens: 4096}}}\n")
-    begun: list[Beginning] = []
+    begun: list[InitialConfig] = []
     monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
     for _ in range(2):
         shown = gateway("serve", "--port", "0")

@@ -19,6 +19,7 @@ from gateway.assembly.application import Gateway
 from gateway.changes.compile_job import CompileJob, Outcome, compile_here
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
+from gateway.changes.initial_config import InitialConfig
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
 from gateway.config.compile import compile_config
@@ -49,9 +50,7 @@ class Files:
         compiled = compile_config(document, registry=load_registry())
         self.live = LiveConfig(
             CompileJob(str(self.path)),
-            compiled.table,
-            compiled.warnings,
-            compiled.files,
+            InitialConfig(compiled.table, Outcome(compiled.warnings, compiled.files)),
             why_not=self.why_not,
             compile_order=self.compile,
             wait=self.wait,
@@ -492,7 +491,7 @@ async def test_a_reload_of_many_deployments_never_keeps_the_loop_for_ten_millise
     compiled = compile_config(load_document(path, os.environ), registry=load_registry())
     gateway, live = (
         Gateway(compiled.table),
-        LiveConfig(CompileJob(str(path)), compiled.table, compiled.warnings, compiled.files),
+        LiveConfig(CompileJob(str(path)), InitialConfig(compiled.table, Outcome(compiled.warnings, compiled.files))),
     )
 
     async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import pytest
 from gateway.changes.change_log import ChangeLog, review_change, signature_file
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here
 from gateway.changes.compile_process import CompileFailed
+from gateway.changes.initial_config import InitialConfig
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
 from gateway.changes.plan import NO_CONFIG_VERSION
@@ -49,15 +50,7 @@ class Gateway:
         self.log.switched(
             review_change(CompiledState(NO_CONFIG_VERSION, None), begun, 0.0, lambda: None), begun, "start", ""
         )
-        self.live = LiveConfig(
-            order,
-            table,
-            outcome.problems,
-            outcome.files,
-            switch_log=self.log,
-            written=outcome.written,
-            compile_order=self.compile,
-        )
+        self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_order=self.compile)
 
     async def compile(self, order: CompileJob) -> Outcome:
         self.before_compile()
