@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.state.history import Version, open_history
+from gateway.state.history import Activation, Version, open_history
 from tests.cli.conftest import Command
 
 STATE = Path("state")
@@ -18,8 +18,8 @@ ONE, TWO = (Version(name, name + "0" * 52, f"# {name}\n".encode()) for name in (
 @pytest.fixture(autouse=True)
 def history() -> None:
     opened = open_history(STATE)
-    opened.add(ONE, "", "start", "", {}, "+all", at_s=1.0)
-    opened.add(TWO, ONE.version, "file", "ada", {}, "~some", at_s=2.0)
+    opened.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all"))
+    opened.add(TWO, Activation(TWO.version, ONE.version, "file", "ada", 2.0, "~some"))
     opened.close()
 
 
@@ -31,7 +31,7 @@ def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
     ]
     opened = open_history(STATE)
     for before, it in ((TWO, ONE), (ONE, TWO)):
-        opened.add(it, before.version, "rollback", "", {}, "~some", at_s=3.0)
+        opened.add(it, Activation(it.version, before.version, "rollback", "", 3.0, "~some"))
     opened.close()
     lines = gateway("history", "--state", STATE).out.splitlines()
     assert [line[:1] for line in lines] == ["*", " ", " ", " "]
