@@ -1,8 +1,7 @@
-"""What the supervisor and a worker tell each other, over a socket pair of their own.
+"""Messages between the supervisor and a worker, over a socket pair of their own.
 
-A message is a line of JSON; bytes that belong to it follow the line as they are. The end of the line is a message too:
-the other process is gone. The table travels pickled; the pair has no name, so that nobody but the two processes can
-write to it.
+A message is one line of JSON. Its payload, if it has one, follows the line as raw bytes. The end of the stream means
+that the other process is gone. Config versions are pickled: the pair has no name, so no other process can write to it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _MAX_LINE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, first and once: what to serve, and how. `table` is what `pack` made; it holds secrets.
+    """To a worker, as the first message: what to serve, and how. `table` is packed with `pack`; it holds secrets.
 
-    consent_key: in hex, what all workers sign consent tokens with where the table has no key for that.
+    consent_key: In hex, the key that all workers sign consent tokens with if the config version has none.
     """
 
     table: bytes = field(repr=False)
@@ -41,7 +40,7 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """To a worker: this table, as `pack` made it, is active from now on. `number` comes back with the answer."""
+    """To a worker: activate this packed version. The answer repeats `number`."""
 
     number: int
     table: bytes = field(repr=False)
@@ -49,7 +48,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """To a worker: tell how you are, and what you have counted."""
+    """To a worker: send a `Report`, with metrics if `metrics` is true."""
 
     number: int
     metrics: bool
@@ -62,14 +61,14 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it takes connections, by the table of this version."""
+    """From a worker: it accepts connections, and serves this version."""
 
     table: str
 
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """From a worker: new requests go by the table of this version."""
+    """From a worker: new requests are decided by this version."""
 
     number: int
     table: str
@@ -77,7 +76,7 @@ class Activated:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From a worker: what it has to tell. `metrics` is a snapshot of its counts since it began, if it was asked for."""
+    """From a worker: its state. `metrics` is a snapshot of all its counts, if the supervisor asked for it."""
 
     number: int
     table: str
@@ -102,7 +101,7 @@ _TYPES: dict[type[Message], str] = {
 
 
 class Channel:
-    """One end of the pair."""
+    """One end of the socket pair."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -110,17 +109,17 @@ class Channel:
 
     @classmethod
     async def over(cls, pair_end: socket.socket) -> Self:
-        """A channel over this end of a socket pair, which it closes with itself."""
+        """Return a channel over this end of a socket pair. Closing the channel closes the socket."""
         return cls(*await asyncio.open_unix_connection(sock=pair_end, limit=_MAX_LINE_BYTES))
 
     def send(self, message: Message) -> None:
-        """Send without waiting; to an end that is gone, nothing happens."""
+        """Send without waiting. Does nothing if the other process is gone."""
         fields, payload = _encode(message)
         line = json.dumps({"type": _TYPES[type(message)], **fields, "payload_bytes": len(payload)})
         self._writer.write(line.encode() + b"\n" + payload)
 
     async def receive(self) -> Message | None:
-        """The next message, or None when the other end is gone."""
+        """Return the next message, or None if the other process is gone."""
         try:
             line = await self._reader.readline()
             if not line.endswith(b"\n"):
@@ -132,11 +131,11 @@ class Channel:
         return _decode(fields, payload)
 
     def close(self) -> None:
-        """Let go of it; the other end notices."""
+        """Close this end; the other end reads the end of the stream."""
         self._writer.close()
 
     async def finish(self, limit_s: float) -> None:
-        """Close it once all that was sent has left, or the time is over."""
+        """Close this end after everything has been sent, or after the time limit."""
         self._writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -144,14 +143,20 @@ class Channel:
 
 
 def _encode(message: Message) -> tuple[dict[str, object], bytes]:
-    """The message's fields for JSON, and its bytes."""
+    """Return the fields of the message for JSON, and its payload."""
     match message:
         case Serve():
-            names = (
-                *("transport", "grace_s", "log_format", "log_level"),
-                *("max_requests", "consent_key", "state_dir", "receipt_key"),
-            )
-            return {name: getattr(message, name) for name in names}, message.table
+            fields: dict[str, object] = {
+                "transport": message.transport,
+                "grace_s": message.grace_s,
+                "log_format": message.log_format,
+                "log_level": message.log_level,
+                "max_requests": message.max_requests,
+                "consent_key": message.consent_key,
+                "state_dir": message.state_dir,
+                "receipt_key": message.receipt_key,
+            }
+            return fields, message.table
         case Activate():
             return {"number": message.number}, message.table
         case Ask():
@@ -166,8 +171,14 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
             unwell = {
                 name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unwell.items()
             }
-            reported = ("number", "table", "running", "is_draining")
-            return {**{name: getattr(message, name) for name in reported}, "unwell": unwell}, message.metrics
+            reported: dict[str, object] = {
+                "number": message.number,
+                "table": message.table,
+                "running": message.running,
+                "is_draining": message.is_draining,
+                "unwell": unwell,
+            }
+            return reported, message.metrics
         case _:
             assert_never(message)
 

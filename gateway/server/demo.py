@@ -1,7 +1,7 @@
-"""The demo: the gateway on simulated providers, with no key and no network.
+"""Run the demo: the gateway on simulated providers, without keys and without a network.
 
-Each simulated site is a real HTTP server on its own loopback port, so that everything between a client and a
-provider's wire format is the real thing. Three requests, from three places, show what it is about.
+Each simulated site is a real HTTP server on its own loopback port, so that a request takes the same path as in
+production. Three requests from three places show how the gateway routes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,69 @@ _PLACES = (
 )
 _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
 _ANSWER_WIDTH = 34
+
+
+class RehearsalError(ValueError):
+    """A fault can't be simulated. The message says which one and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPace:
+    """The speed of the simulated providers, and the seed that draws their faults. See `Scenario`."""
+
+    first_token_s: float = 0.0
+    between_events_s: float = 0.0
+    seed: int = 0
+
+
+def simulated_sites(table: ConfigVersion) -> set[tuple[str, str]]:
+    """Return the provider and site of every simulated deployment."""
+    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
+
+
+def rehearse(
+    table: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
+) -> Mapping[tuple[str, str], Scenario]:
+    """Return the scenario of each simulated site; raises RehearsalError.
+
+    Args:
+        everywhere: Faults of all sites, such as `429:0.2`.
+        at: The name of a deployment, and a fault of its site. All deployments at that site share it. Such a site has
+            only its own faults.
+        pace: The speed of the sites.
+    """
+    shared = tuple(_fault(text) for text in everywhere)
+    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(table), ())
+    for name, text in at:
+        own[_site_of(table, name)] += (_fault(text),)
+    return {site: _scenario(site, faults or shared, pace) for site, faults in own.items()}
+
+
+def _fault(text: str) -> tuple[Fault, float]:
+    try:
+        return parse_fault(text)
+    except ScenarioError as error:
+        raise RehearsalError(str(error)) from None
+
+
+def _site_of(table: ConfigVersion, name: str) -> tuple[str, str]:
+    deployment = table.deployments.get(name)
+    if deployment is None or deployment.simulates is None:
+        known = ", ".join(sorted(name for name, item in table.deployments.items() if item.simulates is not None))
+        raise RehearsalError(f"there is no simulated deployment {name[:80]!r}; there are: {known}")
+    return deployment.provider, deployment.simulates
+
+
+def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pace: SimulatedPace) -> Scenario:
+    try:
+        return Scenario(
+            first_token_s=pace.first_token_s,
+            between_events_s=pace.between_events_s,
+            faults=faults,
+            seed=pace.seed,
+        )
+    except ValueError as error:
+        raise RehearsalError(f"{' '.join(site)}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +227,7 @@ def _text_table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _first_words(text: str) -> str:
-    """As much of the text as fits its column."""
+    """Return as much of the text as fits its column."""
     if _width(text) <= _ANSWER_WIDTH:
         return text
     while _width(text) >= _ANSWER_WIDTH:
@@ -177,65 +240,5 @@ def _padded(cell: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a terminal uses: Chinese characters and full-width punctuation take two."""
+    """Return the columns that a terminal uses: Chinese characters and full-width punctuation take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
-class RehearsalError(ValueError):
-    """The faults can't be had; the message says which and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedPace:
-    """How fast the simulated providers are, in seconds, and which faults are drawn. See Scenario."""
-
-    first_token_s: float = 0.0
-    between_events_s: float = 0.0
-    seed: int = 0
-
-
-def simulated_sites(table: ConfigVersion) -> set[tuple[str, str]]:
-    """The provider and site of every simulated deployment."""
-    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
-
-
-def rehearse(
-    table: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
-) -> Mapping[tuple[str, str], Scenario]:
-    """The scenario of each simulated site; raises RehearsalError.
-
-    everywhere: faults of all of them, as `429:0.2`. at: a deployment's name with a fault of its site, which deployments
-    at the same site share; such a site has its own faults only.
-    """
-    shared = tuple(_fault(text) for text in everywhere)
-    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(table), ())
-    for name, text in at:
-        own[_site_of(table, name)] += (_fault(text),)
-    return {site: _scenario(site, faults or shared, pace) for site, faults in own.items()}
-
-
-def _fault(text: str) -> tuple[Fault, float]:
-    try:
-        return parse_fault(text)
-    except ScenarioError as error:
-        raise RehearsalError(str(error)) from None
-
-
-def _site_of(table: ConfigVersion, name: str) -> tuple[str, str]:
-    deployment = table.deployments.get(name)
-    if deployment is None or deployment.simulates is None:
-        known = ", ".join(sorted(name for name, item in table.deployments.items() if item.simulates is not None))
-        raise RehearsalError(f"there is no simulated deployment {name[:80]!r}; there are: {known}")
-    return deployment.provider, deployment.simulates
-
-
-def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pace: SimulatedPace) -> Scenario:
-    try:
-        return Scenario(
-            first_token_s=pace.first_token_s,
-            between_events_s=pace.between_events_s,
-            faults=faults,
-            seed=pace.seed,
-        )
-    except ValueError as error:
-        raise RehearsalError(f"{' '.join(site)}: {error}") from None

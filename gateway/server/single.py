@@ -1,4 +1,4 @@
-"""One process that does it all: serves, watches its config, and answers its operator."""
+"""Run the gateway as one process: the server, the config watch and the admin listener."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.server.uvicorn_server import GatewayServer, abreast, server_config, serving_beside
+from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_beside
 from gateway.telemetry.exposition import expose
 
 _SEAT = 1
@@ -33,7 +33,7 @@ async def serve_single(
     on_started: Callable[[], Coroutine[Any, Any, None]],
     scheduler: Scheduler | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `on_started` is awaited when it takes connections."""
+    """Serve until SIGTERM or SIGINT. `on_started` is awaited once the server accepts connections."""
     server = GatewayServer(server_config(gateway, grace_s), on_started, gateway.drain)
     admin_listener, guard = admin
     scheduler = scheduler or Scheduler()
@@ -42,7 +42,7 @@ async def serve_single(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
     async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
         try:
-            await server.serve(abreast(listener))
+            await server.serve(duplicates_of(listener))
         finally:
             gateway.flush()
 
@@ -66,7 +66,7 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) ->
 
 
 class _Control:
-    """What the admin listener of a single process speaks for."""
+    """The state and the actions that the admin listener of a single process offers."""
 
     def __init__(self, gateway: Gateway, server: GatewayServer, live: LiveConfig, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -75,7 +75,7 @@ class _Control:
         self._live = live
 
     async def status(self) -> Status:
-        """See Control."""
+        """See `gateway.api.admin_control.Control`."""
         gateway, live = self._gateway, self._live
         told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unwell()
         worker = WorkerStatus(_SEAT, os.getpid(), *told)
@@ -94,14 +94,14 @@ class _Control:
         )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """See Control."""
-        # The snapshot is the loop's own; to make a text of it takes longer than requests may wait.
+        """See `gateway.api.admin_control.Control`."""
+        # The snapshot is taken on the event loop. Rendering it takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
 
     async def reload(self, who: str) -> Reload:
-        """See Control."""
+        """See `gateway.api.admin_control.Control`."""
         return await self._live.reload("admin", who)
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """See Control."""
+        """See `gateway.api.admin_control.Control`."""
         return await self._live.rollback(version, who, signature)

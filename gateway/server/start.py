@@ -1,4 +1,4 @@
-"""From settings and a compiled config to a process that serves: its listeners, its live config, its workers."""
+"""Start serving from settings and a compiled config: bind the listeners, build the live config, start the workers."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _NOT_SERVED = {"detail": "nothing was served"}
 
 
 def serve_table(settings: Settings, begun: InitialConfig) -> None:
-    """Serve a config to the end, as one process or several; raises CommandError, SystemExit with a worker's failure."""
+    """Serve a config until the process is stopped, with one process or several.
+
+    Raises CommandError, and SystemExit if the workers fail.
+    """
     detail = {}
     try:
         _serve_table(settings, begun)
     except CommandError:
-        # A port that is taken, a key that is none: the trail has the table as active by now.
+        # A busy port or an unusable key. The audit trail already records the version as active.
         detail = _NOT_SERVED
         raise
     except StateError as error:
@@ -140,9 +143,9 @@ def _serve_with_workers(
 
 @contextmanager
 def _scheduling(settings: Settings) -> Iterator[Scheduler]:
-    """Who carries out the schedules, where there is a state directory; raises CommandError for one of no use.
+    """Provide the scheduler; it stores its state if there is a state directory. Raises CommandError.
 
-    It has its file until the loop and its threads have ended: what is known last may still be on its way there.
+    The store stays open until the event loop and its threads have ended, because a last write may be under way.
     """
     if settings.state_dir is None:
         yield Scheduler()
@@ -162,7 +165,7 @@ def _scheduling(settings: Settings) -> Iterator[Scheduler]:
 
 
 def _keeping(settings: Settings) -> Keeping | None:
-    """Where receipts are kept, and by what key they are signed; raises CommandError for a key that is none."""
+    """Return where receipts are kept and the key that signs them; raises CommandError if the key is unusable."""
     if settings.state_dir is None:
         if settings.receipt_key is not None:
             logger().warning("receipts", detail="GATEWAY_RECEIPT_KEY has no effect: GATEWAY_STATE_DIR is not set")
@@ -186,7 +189,10 @@ def serve_demo(
     faults_at: Sequence[tuple[str, str]] = (),
     pace: SimulatedPace | None = None,
 ) -> None:
-    """Serve simulated providers to the end, with these faults; pace: None but for a rehearsal. Raises CommandError."""
+    """Serve simulated providers with these faults until the process is stopped; raises CommandError.
+
+    pace: The speed of a rehearsal; None for the plain demo.
+    """
     from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo
     from providers.testkit.simulator import NoSimulator, load_simulators
 
@@ -218,7 +224,7 @@ def serve_demo(
 
 
 def _why_not(settings: Settings, table: ConfigVersion) -> str | None:
-    """Why this table can't be served with these settings."""
+    """Return why this version can't be served with these settings, or None if it can."""
     if table.clients or _is_loopback(settings.host):
         return None
     return (
@@ -228,14 +234,14 @@ def _why_not(settings: Settings, table: ConfigVersion) -> str | None:
 
 
 def _why_not_from_now_on(settings: Settings, table: ConfigVersion) -> str | None:
-    """Why this table can't take the place of the one that is served."""
+    """Return why this version can't replace the active one, or None if it can."""
     if table.demo:
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
     return _why_not(settings, table)
 
 
 def _listeners(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, socket.socket, Guard]:
-    """The public listener, the admin listener and its guard; raises CommandError where one of them can't be had."""
+    """Return the public listener, the admin listener and its guard; raises CommandError if one can't be bound."""
     listener = _bind(settings.host, settings.port)
     try:
         return listener, *_admin(settings, or_a_free_port=or_a_free_port)

@@ -1,7 +1,7 @@
-"""Keeps worker processes serving one socket: starts them, replaces the ones that die, stops them all.
+"""Run several worker processes on one socket: start them, replace the ones that die, stop them all.
 
-It takes no client's connection itself; it has the live config and the admin listener. What it and a worker say to each
-other is in `channel`, what it asks of all of them in `pool`; a worker's life is in `worker`.
+The supervisor accepts no client connections. It owns the live config and the admin listener. Its messages to the
+workers are in `channel`, and a worker's own code is in `worker`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,121 @@ from gateway.usage.quota_store import QuotaStore, open_shared_memory
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _STEADY_S = 30.0
-# So many starts of each worker may fail, with no worker up, before it is clear that none ever will be.
+# Give up after this many failed starts per worker while no worker is running.
 _TRIES = 5
-# What a worker may take beyond the grace time to close its connections and end, before it is killed.
+# The time after the grace time in which a worker must close its connections and exit; then it is killed.
 _OVERTIME_S = 3.0
-# Of a worker that is killed, what it has counted since is lost. One snapshot of a thousand deployments takes two
-# milliseconds.
+# A killed worker loses the counts since its last snapshot. A snapshot of a thousand deployments takes two milliseconds.
 _COUNT_S = 1.0
+_ACTIVATE_S = 2.0
+_ASK_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A running worker process. Its replacement gets the same `seat` (1, 2, …).
+
+    Attributes:
+        table: The version that it has confirmed.
+        report: Its last report.
+        metrics: Its last snapshot of metrics.
+        waiting: The answers that it still owes, by message number.
+    """
+
+    seat: int
+    process: Process
+    channel: Channel
+    ready: bool = False
+    table: str = ""
+    report: Report | None = None
+    metrics: bytes = EMPTY
+    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
+class WorkerPool:
+    """The running workers, and the counts of those that have ended."""
+
+    def __init__(self) -> None:
+        self._workers: set[Worker] = set()
+        self._numbers = itertools.count(1)
+        self._gone = EMPTY
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(sorted(self._workers, key=lambda worker: worker.seat))
+
+    @property
+    def ready(self) -> int:
+        """The number of workers that accept connections."""
+        return sum(worker.ready for worker in self._workers)
+
+    def join(self, worker: Worker) -> None:
+        """Add a worker that has been started."""
+        self._workers.add(worker)
+
+    def leave(self, worker: Worker) -> None:
+        """Remove a worker that has ended, and cancel the waits for its answers. Its counters are kept."""
+        self._workers.discard(worker)
+        self._gone = merge([self._gone, without_gauges(worker.metrics)])
+        for future in worker.waiting.values():
+            future.cancel()
+
+    def receive(self, worker: Worker, answer: Activated | Report) -> None:
+        """Process an answer of a worker."""
+        worker.table = answer.table
+        if isinstance(answer, Report):
+            worker.report = answer
+            worker.metrics = answer.metrics or worker.metrics
+        future = worker.waiting.pop(answer.number, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    async def activate(self, packed: bytes, version: str) -> tuple[int, ...]:
+        """Activate a version in all workers. Return the seats that have not confirmed it in time."""
+        await self._ask_all(lambda number: Activate(number, packed), _ACTIVATE_S)
+        return tuple(worker.seat for worker in self if worker.ready and worker.table != version)
+
+    async def status(self) -> tuple[WorkerStatus, ...]:
+        """Return the status of each worker; of one that does not answer, from its last report."""
+        answered = await self._ask_all(lambda number: Ask(number, metrics=False), _ASK_S)
+        return tuple(_status(worker, worker in answered) for worker in self if worker.ready)
+
+    async def snapshots(self) -> list[bytes]:
+        """Return the metrics of all workers, ended ones included; of one that does not answer, its last snapshot."""
+        await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
+        return [self._gone, *(worker.metrics for worker in self)]
+
+    async def _ask_all(self, message: Callable[[int], Message], limit_s: float) -> set[Worker]:
+        """Send a message to all workers and return those that answered in time.
+
+        A worker that is still starting gets the message too, but is not waited for.
+        """
+        asked: dict[asyncio.Future[Message], Worker] = {}
+        for worker in self._workers:
+            number = next(self._numbers)
+            if worker.ready:
+                asked[worker.waiting.setdefault(number, asyncio.get_running_loop().create_future())] = worker
+            worker.channel.send(message(number))
+        done = (await asyncio.wait(asked, timeout=limit_s))[0] if asked else set()
+        for worker in asked.values():
+            worker.waiting = {number: future for number, future in worker.waiting.items() if future not in asked}
+        return {asked[future] for future in done if not future.cancelled()}
+
+
+def _status(worker: Worker, answers: bool) -> WorkerStatus:
+    told = worker.report
+    if told is None:
+        return WorkerStatus(worker.seat, worker.process.pid, worker.table, 0, False, {}, answers)
+    state = told.running, told.is_draining, told.unwell
+    return WorkerStatus(worker.seat, worker.process.pid, worker.table, *state, answers)
 
 
 def next_wait_s(last_wait_s: float, lived_s: float) -> float:
-    """How long to wait with the next start: ever longer, until a worker has lived for a while."""
+    """Return the delay before the next start. It doubles until a worker has run for a while."""
     if lived_s >= _STEADY_S:
         return _FIRST_WAIT_S
     return min(max(_FIRST_WAIT_S, 2 * last_wait_s), _LONGEST_WAIT_S)
@@ -59,9 +163,10 @@ def supervise(
     on_listening: Callable[[], None],
     scheduler: Scheduler,
 ) -> int:
-    """Serve with so many processes until SIGTERM or SIGINT. `on_listening` is called once, when all take connections.
+    """Serve with this number of processes until SIGTERM or SIGINT, and return the exit status.
 
-    The value is the exit status: 0, or 1 if no worker could start, or one didn't end by itself.
+    The status is 0, or 1 if no worker could start or one did not exit by itself. `on_listening` is called once, when
+    all workers accept connections.
     """
     return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler).run(*admin))
 
@@ -80,8 +185,8 @@ class _Supervisor:
     ) -> None:
         self._listener = listener
         self._seats = range(1, workers + 1)
-        self._ledger_descriptor = open_shared_memory(workers)
-        self._ledger = QuotaStore.shared(self._ledger_descriptor)
+        self._quotas_descriptor = open_shared_memory(workers)
+        self._quotas = QuotaStore.shared(self._quotas_descriptor)
         self._serve = serve
         self._live = live
         self._scheduler = scheduler
@@ -93,7 +198,7 @@ class _Supervisor:
         self._exit_status = _OK
 
     async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
-        """Until all have stopped; the exit status."""
+        """Run until all workers have stopped; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -131,7 +236,7 @@ class _Supervisor:
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
 
     async def _count(self) -> None:
-        """Know from time to time what each worker has counted: one that is killed can't tell any more."""
+        """Take snapshots at intervals, since a worker that is killed cannot report its counts."""
         while True:
             await asyncio.sleep(_COUNT_S)
             await self._pool.snapshots()
@@ -145,12 +250,12 @@ class _Supervisor:
         return await self._live.rollback(version, who, signature)
 
     async def _activate(self, packed: bytes, table: ConfigVersion) -> tuple[int, ...]:
-        # First of all for the workers to come: one that starts right now is told by its channel's next message.
+        # Set this first, for workers that start later. One that is starting now gets the message on its channel.
         self._serve = replace(self._serve, table=packed)
         return await self._pool.activate(packed, table.version)
 
     async def _keep(self, seat: int) -> None:
-        """One worker after the other, until all stop."""
+        """Keep one worker running in this seat until the supervisor stops."""
         loop = asyncio.get_running_loop()
         wait_s = 0.0
         while not self._stopping.is_set():
@@ -167,9 +272,9 @@ class _Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
 
     async def _start(self, seat: int) -> Worker:
-        """A worker that has been told what to serve; raises OSError."""
+        """Start a worker and send it what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
-        descriptors = (self._listener.fileno(), theirs.fileno(), self._ledger_descriptor)
+        descriptors = (self._listener.fileno(), theirs.fileno(), self._quotas_descriptor)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -177,7 +282,7 @@ class _Supervisor:
                 *("-m", "gateway.server.worker", *map(str, descriptors), str(seat - 1)),
                 stdin=DEVNULL,
                 pass_fds=descriptors,
-                # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which tells the workers.
+                # A process group of its own: Ctrl-C in a terminal reaches only the supervisor, which stops the workers.
                 process_group=0,
                 env=our_environment(),
             )
@@ -194,24 +299,24 @@ class _Supervisor:
         return worker
 
     async def _watch(self, worker: Worker) -> None:
-        """Until it has ended, and what that means."""
+        """Read the messages of a worker until it has ended, then record how it ended."""
         while (message := await worker.channel.receive()) is not None:
             match message:
                 case Ready(table):
                     worker.table = table
                     self._note_ready(worker)
                 case Activated() | Report():
-                    self._pool.heard(worker, message)
+                    self._pool.receive(worker, message)
                 case _:
                     raise ValueError(f"a worker doesn't say {type(message).__name__}")
         status = await _end_of(worker.process)
         worker.channel.close()
-        self._ledger.leave(worker.seat - 1)
+        self._quotas.leave(worker.seat - 1)
         self._pool.leave(worker)
         log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
         if self._stopping.is_set():
             log.info("worker_exited")
-            # One that was still starting is ended by the signal itself.
+            # The signal itself ends a worker that is still starting.
             if status not in (0, -signal.SIGTERM, -signal.SIGINT):
                 self._exit_status = _FAILED
             return
@@ -244,7 +349,7 @@ class _Supervisor:
         if not self._stopping.is_set():
             self._stop()
         elif number == signal.SIGINT:
-            # A second Ctrl-C means now: a worker that is stopping leaves what is running at a SIGINT.
+            # A second Ctrl-C stops at once: a stopping worker abandons its running requests at SIGINT.
             for worker in self._pool:
                 worker.send_signal(signal.SIGINT)
 
@@ -261,122 +366,22 @@ class _Supervisor:
                 "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
             )
             worker.send_signal(signal.SIGKILL)
-        # A process that was being started may have come since.
+        # A process that was being started may have joined since.
         asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
 
 
 def _dismiss(worker: Worker) -> None:
-    """Have it end: one that has begun finishes what is running, one that is still starting has nothing to finish."""
+    """Stop a worker. One that is ready finishes its requests; one that is still starting is ended by a signal."""
     worker.channel.send(StopWorker())
     if not worker.ready:
         worker.send_signal(signal.SIGTERM)
 
 
 async def _end_of(process: Process) -> int:
-    """The exit status of a process that has let go of its channel; it has nothing more to do."""
+    """Return the exit status of a process that has closed its channel. Kill it if it does not exit in time."""
     try:
         return await asyncio.wait_for(process.wait(), _OVERTIME_S)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         return await process.wait()
-
-
-_ACTIVATE_S = 2.0
-_ASK_S = 1.0
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A running worker process; `seat` (1, 2, …) stays the same for the one that follows it.
-
-    table: the version that it has confirmed. report: what it told last. metrics: what it had counted by then.
-    """
-
-    seat: int
-    process: Process
-    channel: Channel
-    ready: bool = False
-    table: str = ""
-    report: Report | None = None
-    metrics: bytes = EMPTY
-    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
-
-    def send_signal(self, number: int) -> None:
-        """Send it, unless the process is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-
-class WorkerPool:
-    """All workers that run."""
-
-    def __init__(self) -> None:
-        self._workers: set[Worker] = set()
-        self._numbers = itertools.count(1)
-        self._gone = EMPTY
-
-    def __iter__(self) -> Iterator[Worker]:
-        return iter(sorted(self._workers, key=lambda worker: worker.seat))
-
-    @property
-    def ready(self) -> int:
-        """How many take connections."""
-        return sum(worker.ready for worker in self._workers)
-
-    def join(self, worker: Worker) -> None:
-        """It runs from now on."""
-        self._workers.add(worker)
-
-    def leave(self, worker: Worker) -> None:
-        """It has ended; nobody waits for its answer any more. What it counted stays counted."""
-        self._workers.discard(worker)
-        self._gone = merge([self._gone, without_gauges(worker.metrics)])
-        for future in worker.waiting.values():
-            future.cancel()
-
-    def heard(self, worker: Worker, answer: Activated | Report) -> None:
-        """An answer has come."""
-        worker.table = answer.table
-        if isinstance(answer, Report):
-            worker.report = answer
-            worker.metrics = answer.metrics or worker.metrics
-        future = worker.waiting.pop(answer.number, None)
-        if future is not None and not future.done():
-            future.set_result(answer)
-
-    async def activate(self, packed: bytes, version: str) -> tuple[int, ...]:
-        """Have all of them switch to this table; the value is the seats of those that haven't confirmed it in time."""
-        await self._ask_all(lambda number: Activate(number, packed), _ACTIVATE_S)
-        return tuple(worker.seat for worker in self if worker.ready and worker.table != version)
-
-    async def status(self) -> tuple[WorkerStatus, ...]:
-        """How each of them is, or was when it last said."""
-        answered = await self._ask_all(lambda number: Ask(number, metrics=False), _ASK_S)
-        return tuple(_status(worker, worker in answered) for worker in self if worker.ready)
-
-    async def snapshots(self) -> list[bytes]:
-        """What all of them have counted, also those that are gone; of one that doesn't answer, what it told last."""
-        await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
-        return [self._gone, *(worker.metrics for worker in self)]
-
-    async def _ask_all(self, message: Callable[[int], Message], limit_s: float) -> set[Worker]:
-        """Those that have answered in time. One that is still starting is told too, and not waited for."""
-        asked: dict[asyncio.Future[Message], Worker] = {}
-        for worker in self._workers:
-            number = next(self._numbers)
-            if worker.ready:
-                asked[worker.waiting.setdefault(number, asyncio.get_running_loop().create_future())] = worker
-            worker.channel.send(message(number))
-        done = (await asyncio.wait(asked, timeout=limit_s))[0] if asked else set()
-        for worker in asked.values():
-            worker.waiting = {number: future for number, future in worker.waiting.items() if future not in asked}
-        return {asked[future] for future in done if not future.cancelled()}
-
-
-def _status(worker: Worker, answers: bool) -> WorkerStatus:
-    told = worker.report
-    if told is None:
-        return WorkerStatus(worker.seat, worker.process.pid, worker.table, 0, False, {}, answers)
-    state = told.running, told.is_draining, told.unwell
-    return WorkerStatus(worker.seat, worker.process.pid, worker.table, *state, answers)

@@ -1,4 +1,4 @@
-"""Run the application under uvicorn: bind first, serve, finish what is running on SIGTERM, exit 0."""
+"""Run the application under uvicorn: bind first, serve, finish the running requests on SIGTERM, exit with 0."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from gateway.telemetry.log import logger
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)
-_BESIDE_GRACE_S = 1.0
-_LAST_WORDS_S = 1.0
+_SECOND_GRACE_S = 1.0
+_CANCELLED_GRACE_S = 1.0
 _SWITCH_S = 0.001
-_ABREAST = 8
+_DUPLICATES = 8
 _DATE_S = 1.0
 
 
 class BindError(OSError):
-    """The address can't be bound; the message says what to do."""
+    """The address can't be bound. The message says how to fix it."""
 
 
 def bind(host: str, port: int, option: str = "port") -> socket.socket:
-    """A listening socket, made before anything else starts, so that a busy port is the first news; raises BindError.
+    """Return a listening socket; raises BindError. It is bound first, so that a busy port is reported first.
 
-    option: the one that names another port.
+    option: The command-line option that sets the port.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (socket.gaierror, UnicodeError) as error:  # of a name with an empty or a very long part, it is the latter
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a name with an empty or a very long label
         reason = error.strerror if isinstance(error, OSError) else "it can't be a name"
         raise BindError(f"the host {host!r} is no address of this machine: {reason}") from error
     listener = socket.socket(family, kind, protocol)
@@ -70,24 +70,24 @@ def _bind_message(host: str, port: int, option: str, error: OSError) -> str:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where a program on this machine reaches a listening socket."""
+    """Return the URL at which a program on this machine reaches a listening socket."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # a comparison, not a bind
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def abreast(listener: socket.socket) -> list[socket.socket]:
-    """The socket and duplicates of it, to be served together by a process that is alone.
+def duplicates_of(listener: socket.socket) -> list[socket.socket]:
+    """Return the socket and duplicates of it, which a single process serves together.
 
-    libuv takes one connection from each in a turn of the loop: from one alone, a process that is busy with those that
-    it has would take the next one every ten milliseconds, and who reconnects in a crowd would wait for minutes. Workers
-    that share a listener take one at a time, so that what is new goes to whoever is idle.
+    libuv accepts one connection per socket in each iteration of the loop. With one socket, a busy process would accept
+    a connection about every ten milliseconds, and clients that reconnect at the same time would wait for minutes.
+    Workers that share a listener accept one at a time, so that a new connection goes to an idle worker.
     """
-    return [listener, *(listener.dup() for _ in range(_ABREAST - 1))]
+    return [listener, *(listener.dup() for _ in range(_DUPLICATES - 1))]
 
 
 def server_config(app: Any, grace_s: float) -> uvicorn.Config:
-    """How uvicorn runs the application. It never touches the peer's address: what a proxy says is judged by us."""
+    """Return uvicorn's configuration. uvicorn keeps the peer's address: the gateway itself judges proxy headers."""
     return uvicorn.Config(
         app,
         interface="asgi3",
@@ -104,50 +104,51 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
 
 
 def settle() -> None:
-    """Have the interpreter keep requests waiting as little as may be, and no free memory; for a process that has
-    started up."""
-    # What start-up made lives as long as the process: the collector need not walk it again and again.
+    """Tune the interpreter of a process that has started: short pauses for requests, and free memory given back."""
+    # Objects made at start-up live as long as the process, so the collector should not visit them again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
-    # A new table is unpacked beside the loop: requests wait for the interpreter's lock no longer than this.
+    # A thread unpacks a new config version. Requests wait no longer than this for the interpreter's lock.
     sys.setswitchinterval(_SWITCH_S)
     give_back_large_blocks()
 
 
 class _QuietServer(uvicorn.Server):
-    """uvicorn's server, which wakes for the date of its answers and when it is told to exit.
+    """uvicorn's server, which wakes up only to renew the date header and to exit.
 
-    uvicorn's own looks ten times a second whether it is: so does no process that has nothing to do get to sleep.
+    uvicorn's own server polls ten times a second for its exit, so that an idle process never sleeps.
     """
 
-    _told: asyncio.Event | None = None
+    _exit_requested: asyncio.Event | None = None
     _should_exit = False
 
     @property
     def should_exit(self) -> bool:
-        """Whether it is to end."""
+        """Whether the server is to exit."""
         return self._should_exit
 
     @should_exit.setter
     def should_exit(self, should_exit: bool) -> None:
         self._should_exit = should_exit
-        if should_exit and self._told is not None:
-            self._told.set()
+        if should_exit and self._exit_requested is not None:
+            self._exit_requested.set()
 
     async def main_loop(self) -> None:
-        """See uvicorn: until it is to exit."""
-        told = self._told = asyncio.Event()
+        """Run until the server is to exit; overrides uvicorn's polling loop."""
+        exit_requested = self._exit_requested = asyncio.Event()
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DATE_S):
-                    await told.wait()
+                    await exit_requested.wait()
 
 
 class GatewayServer(_QuietServer):
-    """uvicorn's server, which on SIGTERM and SIGINT finishes what is running and then lets the process end with 0.
+    """uvicorn's server, which finishes the running requests on SIGTERM and SIGINT, and then exits with 0.
 
-    on_started: awaited when it takes connections. on_stopping: called when it is told to stop.
+    Args:
+        on_started: Awaited once the server accepts connections.
+        on_stopping: Called when the server begins to stop.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class GatewayServer(_QuietServer):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's own, don't raise the signal again after a clean end."""
+        """Handle signals. Unlike uvicorn, don't raise the signal again after a clean exit."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -175,21 +176,21 @@ class GatewayServer(_QuietServer):
 
     @property
     def running(self) -> int:
-        """How many requests are being answered."""
+        """The number of running requests."""
         return len(self.server_state.tasks)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal that ends the process; the second SIGINT doesn't wait for what is running."""
+        """Begin to stop. A second SIGINT doesn't wait for the running requests."""
         self._on_stopping()
         super().handle_exit(sig, frame)
 
     def stop(self) -> None:
-        """As at a SIGTERM."""
+        """Stop as after SIGTERM."""
         self._on_stopping()
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept, then tell who waits for it."""
+        """Begin to accept connections, then run `on_started`."""
         await super().startup(sockets)
         settle()
         if self.started and self._on_started is not None:
@@ -200,38 +201,38 @@ class GatewayServer(_QuietServer):
         self.should_exit = self.should_exit or (not started.cancelled() and started.exception() is not None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is running; what failed right after the start is raised once all is closed."""
+        """Finish the running requests. An error of `on_started` is raised after everything is closed."""
         await super().shutdown(sockets)
         if self.force_exit:
             for task in self.server_state.tasks:
                 task.cancel()
         if self.server_state.tasks:
-            # Their time is over and they have been told: they still tell their clients, and are counted.
-            await asyncio.wait(self.server_state.tasks, timeout=_LAST_WORDS_S)
+            # These requests are cancelled. They still send an error to their clients, and are counted.
+            await asyncio.wait(self.server_state.tasks, timeout=_CANCELLED_GRACE_S)
         if self.force_exit:
-            # uvicorn leaves that out then; what has come to its end is to be written down all the same.
+            # uvicorn skips the lifespan shutdown in this case, but finished requests must still be logged.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
+                async with asyncio.timeout(_CANCELLED_GRACE_S):
                     await self.lifespan.shutdown()
         if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
             self._after_start.result()
 
 
-class _Beside(_QuietServer):
-    """A second server in one process: signals are the first one's."""
+class _SecondServer(_QuietServer):
+    """A second server in one process. The first one handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None."""
+        """Handle no signals."""
         yield
 
 
 @contextlib.asynccontextmanager
 async def serving_beside(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve this application too, on a socket of its own, for as long as the block runs."""
-    config = server_config(app, _BESIDE_GRACE_S)
+    """Serve a second application on a socket of its own while the block runs."""
+    config = server_config(app, _SECOND_GRACE_S)
     config.lifespan = "off"
-    server = _Beside(config)
+    server = _SecondServer(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
         yield
@@ -241,7 +242,7 @@ async def serving_beside(app: Any, listener: socket.socket) -> AsyncIterator[Non
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on uvloop where there is one."""
+    """Run a coroutine to its end, on uvloop if the platform has it."""
     if sys.platform == "win32":
         asyncio.run(main)
         return
@@ -251,26 +252,26 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 _LARGE_BYTES = 4 * 1024 * 1024
-"""What a body of 600 KB needs while it is read and written is less: a block by itself costs a fault for each page."""
+"""Larger blocks get a mapping of their own, which costs a page fault per page. A body of 600 KB stays below this."""
 _KEPT_BYTES = 8 * _LARGE_BYTES
-"""At the heap's end, for the bodies that usually come at the same time."""
-# Of malloc.h.
+"""Free memory that stays at the end of the heap, for bodies that arrive at the same time."""
+# Constants of malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 
 def give_back_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
-    """From now on, for this process; whether it is so. What an operator has said to glibc stays."""
+    """Make malloc return large free blocks to the system; return whether it does. An operator's glibc settings win."""
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
         return False
     try:
-        # Here, since a Python that was built without libffi lacks it, and serves as well as any.
+        # Imported here: a Python that was built without libffi lacks ctypes, and can serve all the same.
         import ctypes
 
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     except (ImportError, OSError):
         return False
-    # Other C libraries have no such thing.
+    # Other C libraries have no mallopt.
     return (
         mallopt is not None
         and mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES) == 1
@@ -278,23 +279,23 @@ def give_back_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
     )
 
 
-_ENOUGH = 65_536
-"""More than the connections that a worker has at its own bounds."""
-_FEW = 10_000
+_WANTED_FILES = 65_536
+"""More than a worker needs at its connection limits."""
+_FEW_FILES = 10_000
 
 
 def raise_file_limit() -> None:
-    """Take what may be taken; what is started from here has as many. Where that is little, the log says so."""
+    """Raise the limit of open files for this process and its children. Log a warning if the limit stays low."""
     if sys.platform == "win32":
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    most = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
-        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than their hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             soft = most
-    if soft != resource.RLIM_INFINITY and soft < _FEW:
+    if soft != resource.RLIM_INFINITY and soft < _FEW_FILES:
         detail = "each request takes two, for its client and its provider: raise the hard limit (ulimit -Hn)"
         logger().warning("few_files", limit=soft, detail=detail)

@@ -1,8 +1,7 @@
-"""One worker of several: serves on a socket that the supervisor bound, until it says stop, or is gone.
+"""A worker process: serve on a socket that the supervisor has bound, until the supervisor stops it or is gone.
 
-Started as `python -m gateway.server.worker LISTENER CHANNEL LEDGER SEAT`: the numbers of three open file descriptors,
-and which of the workers this is (0, 1, …). It reads no config: the table comes through the channel, and so does each
-one that follows it.
+Started as `python -m gateway.server.worker LISTENER CHANNEL QUOTAS SEAT`: three open file descriptors, and the index
+of this worker (0, 1, …). A worker reads no config file: every config version arrives through the channel.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from gateway.server.uvicorn_server import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
 
-_LAST_WORDS = 0
-_LAST_WORDS_S = 1.0
+_FINAL_REPORT = 0
+_FINAL_REPORT_S = 1.0
 
 
 def main() -> None:
-    """Serve to the end."""
-    # The supervisor alone reloads; a service manager may send the signal to all of us.
+    """Serve until the supervisor stops this worker."""
+    # Only the supervisor reloads, but a service manager may send the signal to every process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     listener, pair_end = (_inherited(int(number)) for number in sys.argv[1:3])
-    ledger = QuotaStore.shared(int(sys.argv[3]), int(sys.argv[4]))
-    run(_work(listener, pair_end, ledger))
+    quotas = QuotaStore.shared(int(sys.argv[3]), int(sys.argv[4]))
+    run(_work(listener, pair_end, quotas))
 
 
 def _inherited(descriptor: int) -> socket.socket:
@@ -41,7 +40,7 @@ def _inherited(descriptor: int) -> socket.socket:
     return inherited
 
 
-async def _work(listener: socket.socket, pair_end: socket.socket, ledger: QuotaStore) -> None:
+async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore) -> None:
     channel = await Channel.over(pair_end)
     order = await channel.receive()
     if not isinstance(order, Serve):
@@ -52,7 +51,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, ledger: QuotaS
     gateway = Gateway(
         unpack(order.table),
         transport_named(order.transport),
-        ledger,
+        quotas,
         state_dir,
         keeping,
         consent_key=consent_key,
@@ -63,21 +62,21 @@ async def _work(listener: socket.socket, pair_end: socket.socket, ledger: QuotaS
         channel.send(Ready(gateway.table.version))
 
     server = GatewayServer(server_config(gateway, order.grace_s), started, gateway.drain)
-    obeying = asyncio.create_task(_obey(gateway, server, channel))
-    # Who can't be told anything any more must not serve on.
-    obeying.add_done_callback(lambda _: server.stop())
+    receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
+    # Without the supervisor, this worker gets no further config versions, so it must stop.
+    receiving.add_done_callback(lambda _: server.stop())
     try:
         await server.serve([listener])
     finally:
         gateway.flush()
-    obeying.cancel()
-    # What was counted up to the very end.
-    channel.send(_report(gateway, server, _LAST_WORDS, metrics=True))
-    await channel.finish(_LAST_WORDS_S)
+    receiving.cancel()
+    # The final counts.
+    channel.send(_report(gateway, server, _FINAL_REPORT, metrics=True))
+    await channel.finish(_FINAL_REPORT_S)
 
 
-async def _obey(gateway: Gateway, server: GatewayServer, channel: Channel) -> None:
-    """Do what the supervisor says, also while the last requests are being finished."""
+async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Channel) -> None:
+    """Carry out the supervisor's messages, also while the last requests finish."""
     while (message := await channel.receive()) is not None:
         match message:
             case Activate(number, packed):

@@ -119,7 +119,7 @@ class House:
             lambda: self.listening.append(self.it._pool.ready),
             self.scheduler,  # type: ignore[arg-type]
         )
-        monkeypatch.setattr(self.it._ledger, "leave", self.left.append)
+        monkeypatch.setattr(self.it._quotas, "leave", self.left.append)
         later = loop.call_later
 
         def call_later(after_s: float, it: Callable[..., None], *given: object, **named: Any) -> object:
@@ -178,7 +178,7 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
             played.let_go()
         await turns()
         house.listener.close()
-        os.close(house.it._ledger_descriptor)
+        os.close(house.it._quotas_descriptor)
 
 
 def test_starts_come_ever_later_until_a_worker_lives() -> None:
@@ -192,7 +192,7 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
 async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_dead(build: Build) -> None:
     house = build(2)
     first, second = await house.next(), await house.next()
-    sockets = (house.listener.fileno(), house.it._ledger_descriptor)
+    sockets = (house.listener.fileno(), house.it._quotas_descriptor)
     assert [played.descriptors[::2] for played in (first, second)] == [sockets] * 2
     # A group of its own each: Ctrl-C is the supervisor's to pass on.
     assert [(played.seat, played.process_group) for played in (first, second)] == [("0", 0), ("1", 0)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.server.uvicorn_server import GatewayServer, abreast, bind, server_config
+from gateway.server.uvicorn_server import GatewayServer, bind, duplicates_of, server_config
 
 _CROWD = 64
 
@@ -52,7 +52,7 @@ async def _turns_for_a_crowd(of: Any) -> tuple[int, list[socket.socket]]:
 def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> None:
     """However long its turns are by then: one at a time, each would wait for all before it."""
     one_by_one, _ = uvloop.run(_turns_for_a_crowd(lambda listener: [listener]))
-    turns, sockets = uvloop.run(_turns_for_a_crowd(abreast))
+    turns, sockets = uvloop.run(_turns_for_a_crowd(duplicates_of))
     assert turns < one_by_one / 3
     assert all(each.fileno() < 0 for each in sockets)
 
