@@ -15,8 +15,9 @@ An `Attempt` is in one of five states. It starts as RUNNING and changes once:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+import msgspec
 
 from gateway.execution.breaker import Breaker
 from gateway.execution.concurrency_limiter import Slot
@@ -46,8 +47,7 @@ class AttemptState(Enum):
 _RUNNING = AttemptState.RUNNING
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One attempt, with what it holds: a key, a slot, and a ticket of the breaker.
 
     Attributes:
@@ -60,9 +60,9 @@ class Attempt:
 
     step: Step
     secret: Secret | None
-    options: AttemptOptions = field(repr=False)
+    options: AttemptOptions
     started_at: float
-    clock: Clock = field(repr=False)
+    clock: Clock
     breaker: Breaker | None
     ticket: int | None
     slot: Slot | None

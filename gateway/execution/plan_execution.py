@@ -41,9 +41,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from gateway.execution.attempt import Attempt, AttemptState, choose_options, had_time
@@ -90,8 +90,7 @@ class PlanExhausted(Exception):
         self.failure = failure
 
 
-@dataclass(slots=True)
-class ExecutionContext:
+class ExecutionContext(msgspec.Struct):
     """What one execution is bound by, and where it is recorded.
 
     Attributes:
@@ -140,8 +139,7 @@ class PlanExecutor:
         return PlanExecution(self, plan, request, context).run()
 
 
-@dataclass(slots=True)
-class PlanExecution:
+class PlanExecution(msgspec.Struct):
     """One plan that is being carried out.
 
     Attributes:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from gateway.execution.answer_stream import AnswerStream, TakeText, TextTap
 from gateway.execution.overlap_trimmer import OverlapTrimmer
 from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
@@ -96,7 +98,7 @@ class Resumption:
         def request_for(step: Step) -> ChatRequest:
             return self._request(sent, prefilled=prefills and is_prefilled(step, sent))
 
-        plan, context = replace(self.plan, steps=steps), replace(self.context, request_for=request_for)
+        plan, context = replace(self.plan, steps=steps), msgspec.structs.replace(self.context, request_for=request_for)
         return await self.executor.run(plan, self.request, context)
 
     def _request(self, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:

@@ -11,8 +11,10 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+
+import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.deadline import Deadline
@@ -33,6 +35,7 @@ from providers.reading.error_classification import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
 from providers.transport import Tap
+from providers.value import Value
 from providers.wire import WireRequest
 
 StillAllowed = Callable[[Step], str | None]
@@ -52,8 +55,7 @@ class Withdrawn(Exception):
     """The step is no longer allowed, and nothing was sent. The message is the reason."""
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(Value, frozen=True):
     """The step that answered, and its answer: whole, or a stream that has begun."""
 
     step: Step
@@ -61,8 +63,7 @@ class Answer:
     stream: AnswerStream | None = None
 
 
-@dataclass(slots=True)
-class AttemptOptions:
+class AttemptOptions(msgspec.Struct):
     """What an attempt asks, and how long each part of it may take.
 
     Attributes:
@@ -75,12 +76,16 @@ class AttemptOptions:
             within `limit_s` counts as silence.
     """
 
-    request: ChatRequest = field(repr=False)
+    request: ChatRequest
     limit_s: float
     connect_s: float
     idle_s: float
     head_s: float | None = None
     is_quick: bool = False
+
+    def __repr__(self) -> str:
+        """Do not show the request, which holds a prompt."""
+        return f"AttemptOptions(limit_s={self.limit_s!r}, head_s={self.head_s!r}, is_quick={self.is_quick!r})"
 
     @classmethod
     def within(cls, limit_s: float, request: ChatRequest, bounds: Resilience) -> AttemptOptions:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlencode
 
+import msgspec
+
 from gateway.model.permit import AnyPermit
 from providers.transport import Recheck, request_start
 from providers.wire import WireRequest
@@ -60,8 +62,7 @@ class RequestHead:
     start: bytes = field(repr=False)
 
 
-@dataclass(slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct):
     """One checked request, given to `Transport.send`, which consumes it.
 
     Sending takes the body out (`take_body`), so that no copy of a large prompt is held while the provider thinks.
@@ -74,9 +75,13 @@ class UpstreamRequest:
     permit: AnyPermit
     head: RequestHead
     credential: Credential
-    body: bytes = field(repr=False)
+    body: bytes
     connect_s: float
     recheck: Recheck | None = None
+
+    def __repr__(self) -> str:
+        """Do not show the body, which holds a prompt."""
+        return f"UpstreamRequest(permit={self.permit!r}, head={self.head!r}, connect_s={self.connect_s!r})"
 
     def take_body(self) -> bytes:
         """Return the body and forget it."""

@@ -12,7 +12,9 @@ further attempt otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, Consents
@@ -27,8 +29,7 @@ ConsentsUnder = Callable[[ConfigVersion, Region], Consents]
 """What a request's user has agreed to, under a config version."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunningRequest:
+class RunningRequest(msgspec.Struct, frozen=True):
     """A request that is being answered, as the config version sees it that planned it.
 
     Attributes:

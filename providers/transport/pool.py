@@ -15,10 +15,10 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import certifi
+import msgspec
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, first_socket
@@ -64,8 +64,7 @@ def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}".encode("latin-1")
 
 
-@dataclass(slots=True)
-class PoolRequest:
+class PoolRequest(msgspec.Struct):
     """One request for `Pool.open`, which consumes it: the body is taken out.
 
     Attributes:
@@ -78,11 +77,15 @@ class PoolRequest:
 
     origin: str
     start: bytes
-    body: bytes = field(repr=False)
+    body: bytes
     connect_s: float
     permit: object
     recheck: Recheck | None = None
     head_only: bool = False
+
+    def __repr__(self) -> str:
+        """Show neither the head, which holds a key, nor the body, which holds a prompt."""
+        return f"PoolRequest(origin={self.origin!r}, connect_s={self.connect_s!r}, permit={self.permit!r})"
 
 
 class Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from gateway.execution.attempt import choose_options, had_time
@@ -81,7 +82,7 @@ def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
     options = choose_options(asked, step, BOUNDS, bench.deadline, LatencyTracker(), 55, is_last_step=False)
     assert (options.limit_s, options.head_s, options.is_quick) == (limit_s, head_s, False)
     assert had_time(options, step, BOUNDS, is_last_step=False)
-    assert not had_time(replace(options, limit_s=limit_s - 1, head_s=None), step, BOUNDS, is_last_step=False)
+    assert not had_time(msgspec.structs.replace(options, limit_s=limit_s - 1, head_s=None), step, BOUNDS, is_last_step=False)
 
 
 @pytest.mark.parametrize(
@@ -100,5 +101,5 @@ def test_who_was_silent_had_time_from_so_many_seconds_on(
 ) -> None:
     step = step_of(bench, None, own_s)
     for limit_s, had in [(least_s, True), (least_s - 0.1, False)]:
-        options = replace(AttemptOptions.within(limit_s, request_, BOUNDS), is_quick=is_quick)
+        options = msgspec.structs.replace(AttemptOptions.within(limit_s, request_, BOUNDS), is_quick=is_quick)
         assert had_time(options, step, BOUNDS, is_last_step=is_last) is had
