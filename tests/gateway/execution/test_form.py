@@ -82,7 +82,9 @@ def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
     options = choose_options(asked, step, BOUNDS, bench.deadline, LatencyTracker(), 55, is_last_step=False)
     assert (options.limit_s, options.head_s, options.is_quick) == (limit_s, head_s, False)
     assert had_time(options, step, BOUNDS, is_last_step=False)
-    assert not had_time(msgspec.structs.replace(options, limit_s=limit_s - 1, head_s=None), step, BOUNDS, is_last_step=False)
+    assert not had_time(
+        msgspec.structs.replace(options, limit_s=limit_s - 1, head_s=None), step, BOUNDS, is_last_step=False
+    )
 
 
 @pytest.mark.parametrize(
