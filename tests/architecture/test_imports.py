@@ -48,7 +48,15 @@ HOMES = {
     "jwt": ("gateway/policy/location/claim_verification.py",),
     "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
-    "msgspec": ("gateway/model", "gateway/service", "gateway/api/caller", "providers/value.py"),
+    "msgspec": (
+        "gateway/model",
+        "gateway/execution",
+        "gateway/policy",
+        "gateway/service",
+        "gateway/api/caller",
+        "providers/transport/pool.py",
+        "providers/value.py",
+    ),
     "jinja2": ("gateway/evaluate/report_page.py",),
     "jsonschema": ("gateway/evaluate/scorers.py",),
     "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema
