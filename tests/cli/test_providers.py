@@ -139,8 +139,8 @@ FILLED = {
     if used := read_map(piece, "used"):
         from providers.json_values import read_count
         assembler.usage(Usage(read_count(used, "in"), read_count(used, "out"), cached_tokens=read_count(used, "old")))""",
-    "import ChatCompletion, ChatRequest, FinishReason\n": (
-        "import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, SystemMessage, Usage, UserMessage, text_of\n"
+    "    ANYWHERE,\n": (
+        "    ANYWHERE,\n    AssistantMessage,\n    SystemMessage,\n    Usage,\n    UserMessage,\n    text_of,\n"
     ),
     "FINISH: dict[str, FinishReason] = {}": (
         'FINISH: dict[str, FinishReason] = {"end": "stop", "long": "length", "bad": "content_filter"}'
