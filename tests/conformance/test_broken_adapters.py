@@ -779,7 +779,7 @@ def stranger(tmp_path: Path) -> Path:
         "        return Theirs.build_request(self, replace(request, stop=()), target)\n"
         'GOOD = Theirs("theirs", COMPATIBLE.auth, "max_tokens")\n'
         'BROKEN = Forgetful("theirs", COMPATIBLE.auth, "max_tokens")\n'
-        'DIALECT = OpenAIDialect("theirs")\n'
+        'DIALECT = OpenAISimulator("theirs")\n'
     )
     (tmp_path / "unfinished.py").write_text("ADAPTER = Theirs(\n")
     (tmp_path / "misread.py").write_text(
@@ -839,7 +839,7 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["their_adapter:NOTHING"], [], "NOTHING"),
         (["no_such_module:ADAPTER"], [], "no_such_module"),
         (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
-        (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: RowError: dialect: 'colour' is not known"),
+        (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: DialectError: dialect: 'colour' is not known"),
         (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
         (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
         (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),
