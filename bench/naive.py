@@ -19,7 +19,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 UPSTREAMS: dict[str, str] = json.loads(os.environ["NAIVE_UPSTREAMS"])
 HEADERS = {"authorization": "Bearer sk-bench"}
@@ -67,7 +67,7 @@ async def healthz() -> dict[str, str]:
 @retry(
     retry=retry_if_exception_type((httpx.TransportError, UpstreamError)),
     stop=stop_after_attempt(3),
-    wait=wait_exponential_jitter(multiplier=0.1, max=2),
+    wait=wait_exponential(multiplier=0.1, max=2) + wait_random(0, 1),
     reraise=True,
 )
 async def send(url: str, body: dict[str, Any]) -> httpx.Response:
