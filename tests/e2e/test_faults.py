@@ -66,7 +66,7 @@ def test_a_failure_before_the_answer_is_failed_over(
         (HttpError(401), (502, "provider_error"), (503, "no_healthy_deployment")),
         (HttpError(429, retry_after_s=60), (429, "rate_limited"), (429, "rate_limited")),
         *(
-            # A gateway of its own for each; `tests/gateway/execution/test_run.py` benches by every kind.
+            # A gateway of its own for each; `tests/gateway/execution/test_plan_execution.py` benches by every kind.
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
