@@ -7,7 +7,7 @@ from datetime import date
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.schema.routing import ApprovalSection, DeploymentSection
+from gateway.config.schema.routing import DeploymentSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Approval, Days, terms_of, why_unapproved
 from gateway.model.config_version import Region
@@ -25,8 +25,9 @@ _FORMS = {
 def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
     """The approvals of a deployment."""
     path: KeyPath = ("deployments", name, "approvals")
-    sections = draft.config.deployments[name].approvals
-    compiled = tuple(_approval(draft, findings, (*path, index), section) for index, section in enumerate(sections))
+    compiled = tuple(draft.config.deployments[name].approvals)
+    for index, approval in enumerate(compiled):
+        _check_approval(draft, findings, (*path, index), approval)
     for term in terms_of({name: compiled}, days):
         if term.warned_days is not None:
             which = _deciding(compiled, term.region, term.last_day)
@@ -49,33 +50,19 @@ def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> i
     return ends.index((region, last_day))
 
 
-def _approval(draft: Draft, findings: Findings, path: KeyPath, section: ApprovalSection) -> Approval:
+def _check_approval(draft: Draft, findings: Findings, path: KeyPath, approval: Approval) -> None:
     known = draft.names("regions")
-    if section.region not in known and not draft.is_broken("regions"):
-        message = f"unknown region {quoted(section.region)}"
-        findings.error((*path, "region"), message, choice_hint(section.region, known))
-    begins, ends = _day(section.valid_from), _day(section.valid_until)
+    if approval.region not in known and not draft.is_broken("regions"):
+        message = f"unknown region {quoted(approval.region)}"
+        findings.error((*path, "region"), message, choice_hint(approval.region, known))
+    begins, ends = approval.valid_from, approval.valid_until
     if begins is not None and ends is not None and ends < begins:
         findings.error((*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "mend one of them")
-    form, example = _FORMS.get((section.authority, section.kind), (".*", ""))
-    if not re.fullmatch(form, section.number):
-        words = section.kind.replace("_", " ")
-        message = f"is not the number of a {section.authority} {words}, as far as is known"
+    form, example = _FORMS.get((approval.authority, approval.kind), (".*", ""))
+    if not re.fullmatch(form, approval.number):
+        words = approval.kind.replace("_", " ")
+        message = f"is not the number of a {approval.authority} {words}, as far as is known"
         findings.warn((*path, "number"), message, f"such as {example}")
-    return Approval(
-        section.region,
-        section.authority,
-        section.kind,
-        section.number,
-        section.model_name,
-        begins,
-        ends,
-        section.document,
-    )
-
-
-def _day(text: str | None) -> date | None:
-    return date.fromisoformat(text) if text is not None else None
 
 
 def compile_consent(

@@ -22,13 +22,15 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
     for name, section in sections.items():
         path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)
+        if section.limits == ClientLimitRule():
+            findings.error((*path, "limits"), "limits nothing", "give it `rpm` or `concurrent`, or remove it")
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
             name=name,
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
             region=section.region,
             may_assert=frozenset(section.may_assert),
-            limits=_limits(findings, (*path, "limits"), section),
+            limits=section.limits,
         )
         for index, digest in enumerate(hashes):
             holder = compiled.setdefault(digest, replace(client, key_hash=digest))
@@ -49,14 +51,6 @@ def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
     if "*" in section.origins and len(section.origins) > 1:
         findings.warn(("cors", "origins"), "`*` is every page: the other origins change nothing")
     return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
-
-
-def _limits(findings: Findings, path: KeyPath, section: ClientSection) -> ClientLimitRule | None:
-    if section.limits is None:
-        return None
-    if section.limits.rpm is None and section.limits.concurrent is None:
-        findings.error(path, "limits nothing", "give it `rpm` or `concurrent`, or remove it")
-    return ClientLimitRule(section.limits.rpm, section.limits.concurrent)
 
 
 def _check_references(

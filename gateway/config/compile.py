@@ -13,19 +13,17 @@ from gateway.config.credentials import compile_secrets
 from gateway.config.deployments import compile_deployments, find_adapter
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
-from gateway.config.field_types import age_s, seconds, share
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.schema.routing import BreakerSection, ResilienceSection
 from gateway.config.source_text import Reading, Written, secrets_in_clear
 from gateway.config.territories import read_territories
 from gateway.config.validation import Draft, Findings, validate
 from gateway.model.approval import days_at
-from gateway.model.config_version import BreakerRule, ConfigVersion, Resilience
+from gateway.model.config_version import ConfigVersion
 from providers.registry import Registry
 
 _PLACES = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
@@ -104,16 +102,17 @@ def compile_config(
         deployments=deployments,
         clients=compile_clients(draft, findings, regions, demo=demo),
         location=compile_location(draft, findings, document, regions, demo=demo),
-        resilience=_resilience(findings, draft.config.resilience),
+        resilience=draft.config.resilience,
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),
         cors=compile_cors(draft, findings),
         secrets=secrets,
         demo=demo,
         admin_keys=tuple(draft.config.admin_keys),
-        receipts_keep_s=age_s(draft.config.receipts.keep),
+        receipts_keep_s=draft.config.receipts.keep_s,
         blocked_by=draft.config.blocked_by,
     )
+    _check_resilience(draft, findings)
     _check_protection(draft, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
@@ -138,40 +137,15 @@ def _check_protection(draft: Draft, findings: Findings) -> None:
             findings.error(("regions", name, "protected"), "needs `admin_keys`: nobody could sign a change", hint)
 
 
-def _resilience(findings: Findings, section: ResilienceSection) -> Resilience:
-    compiled = Resilience(
-        attempts_per_deployment=section.attempts.per_deployment,
-        attempts_total=section.attempts.total,
-        connect_s=seconds(section.connect),
-        first_token_s=seconds(section.first_token),
-        commit_s=seconds(section.commit),
-        idle_s=seconds(section.idle),
-        total_s=seconds(section.total),
-        failover_after_s=seconds(section.failover_after),
-        keep_alive_s=seconds(section.keep_alive),
-        breaker=_breaker(section.breaker),
-        retry_budget=None if section.retry_budget == "off" else share(section.retry_budget),
-    )
+def _check_resilience(draft: Draft, findings: Findings) -> None:
+    bounds = draft.config.resilience
     for name, value, bound, limit in (
-        ("first_token", compiled.first_token_s, "commit", compiled.commit_s),
-        ("commit", compiled.commit_s, "total", compiled.total_s),
+        ("first_token", bounds.first_token_s, "commit", bounds.commit_s),
+        ("commit", bounds.commit_s, "total", bounds.total_s),
     ):
-        if value > limit and name in section.model_fields_set:
+        if value > limit and name in draft.keys_of("resilience"):
             findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends the wait first")
-    if compiled.attempts_per_deployment > compiled.attempts_total:
+    if bounds.attempts.per_deployment > bounds.attempts.total:
         findings.warn(
             ("resilience", "attempts"), "`per_deployment` is more than `total`, which ends the attempts first"
         )
-    return compiled
-
-
-def _breaker(section: BreakerSection | None) -> BreakerRule | None:
-    if section is None:
-        return None
-    return BreakerRule(
-        failures=section.failures,
-        rate=share(section.rate),
-        window_s=seconds(section.window),
-        samples=section.samples,
-        open_s=seconds(section.open),
-    )

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import Endpoint, Endpoints
-from gateway.config.field_types import seconds
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, provider_hint
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
@@ -85,7 +84,7 @@ def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencyS
         return None
     if section.limit is None:
         findings.error(path, "bounds nothing", "give it a `limit`")
-    return Concurrency(section.limit or 1, section.queue, seconds(section.wait))
+    return Concurrency(section.limit or 1, section.queue, section.wait_s)
 
 
 _T = TypeVar("_T", bound=Hashable)
@@ -165,7 +164,7 @@ def compile_deployments(
             simulates=endpoint.simulates,
             approvals=compile_approvals(draft, findings, name, days),
             fold=section.fold,
-            first_token_s=seconds(section.first_token) if section.first_token is not None else None,
+            first_token_s=section.first_token_s,
             consent=compile_consent(findings, path, section, endpoint),
             identity=section.identity,
             pseudonym_key=secrets.identity if section.identity == "hash" else None,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from gateway.config.field_types import age_s
 from gateway.config.loading import CheckedFiles, Document, key_file
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.schema.location import ClaimSection, EdgeSecretSection, EdgeSection, GeoIpSection, LocationSection
+from gateway.config.schema.location import ClaimSection, EdgeSecretSection, EdgeSection, LocationSection
 from gateway.config.secret_references import Resolution, secret_at
 from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
@@ -52,14 +51,16 @@ def compile_location(
         _edge(findings, (*path, "edges", index), edge, document.references) for index, edge in enumerate(section.edges)
     )
     _check_overlaps(findings, edges)
-    claim, geoip = section.claim, section.geoip
+    if section.geoip is not None:
+        _check_geoip(findings, section.geoip, document.looks)
+    claim = section.claim
     rules = LocationRules(
         signals=_signals(draft, findings, section),
         edges=(_DEMO_EDGE,) if demo else edges,
         conflict=section.conflict,
         unknown=section.unknown,
         claim=_claim(findings, claim, document.references, document.looks) if claim is not None else None,
-        geoip=_geoip(findings, geoip, document.looks) if geoip is not None else None,
+        geoip=section.geoip,
         # An edge with a secret is trusted for its secret: other hosts may send from its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
@@ -237,19 +238,16 @@ def _claim_secret(
     return SharedKey(found.secret)
 
 
-def _geoip(findings: Findings, section: GeoIpSection, files: Mapping[str, CheckedFiles]) -> GeoIpRules:
-    """Compile the rules of the GeoIP database."""
+def _check_geoip(findings: Findings, rules: GeoIpRules, files: Mapping[str, CheckedFiles]) -> None:
     place = (*_GEOIP, "path")
-    most_s = age_s(section.max_age)
-    look = files.get(section.path)
-    if key_file(section.path) is None:
+    look = files.get(rules.path)
+    if key_file(rules.path) is None:
         findings.error(place, "must be the whole path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
     elif look is not None and look.problem:
         findings.warn(place, f"the file {look.problem}", "until it can be read, `geoip` says nothing")
-    elif look is not None and look.age_s > most_s:
+    elif look is not None and look.age_s > rules.max_age_s:
         message = f"the database is {look.age_s / _DAY_S:.0f} days old by its own date, more than `max_age`"
         findings.warn(place, message, "`geoip` says nothing until it is replaced by a newer one")
     elif look is not None and look.age_s < -_DAY_S:
         message = f"the database is from a day {-look.age_s / _DAY_S:.0f} days ahead, by its own date"
         findings.warn(place, message, "`geoip` says nothing until that day: is the clock of this machine right?")
-    return GeoIpRules(section.path, most_s)

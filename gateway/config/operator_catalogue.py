@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gateway.config.field_types import CurrencyCode, Day, FormatVersion, Line, Section, Visible
+from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.file import schema_of
 from gateway.config.validation import Findings, misplaced, read_error
 from gateway.config.yaml_document import Source
+from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
@@ -168,7 +168,7 @@ class OwnModel:
         """When it is retired: on the operator's day, else on the one that is known."""
         if self.section.retires_on is None:
             return known
-        on = date.fromisoformat(self.section.retires_on)
+        on = self.section.retires_on
         return Retirement((model,), on, None, "your own catalogue", known.instead if known is not None else "")
 
 
@@ -272,7 +272,7 @@ def _price(section: PriceSection) -> Price:
     return Price(
         _rates(section),
         section.currency,
-        date.fromisoformat(section.as_of),
+        section.as_of,
         section.source,
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
     )

@@ -1,4 +1,4 @@
-"""The page of every config key, from the JSON Schema: `gateway schema --markdown`, and `docs/config.md`."""
+"""The page of every config key, from the JSON Schema: `gateway schema --markdown`, and a page of the documentation."""
 
 from __future__ import annotations
 

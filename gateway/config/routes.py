@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.approvals import warn_if_unapproved
-from gateway.config.field_types import rise, seconds, share, stages
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions, stands_within
-from gateway.config.schema.routing import AssistantSection, HedgeSection, ScheduleSection
+from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.config_version import Assistant, HedgeRule, Region
+from gateway.model.config_version import Assistant, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
-from gateway.model.schedule import Schedule, Stage, StopRule
+from gateway.model.schedule import Schedule
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
@@ -86,7 +85,7 @@ def compile_shadows(
                 f"the gateway keeps it where it stands, which is not known to be in the boundary ({region.boundary})",
                 "say where in `cell: {territory: …}`, or leave it out",
             )
-        found[region_name] = Shadow(deployment, share(written.share), written.keep_text)
+        found[region_name] = Shadow(deployment, written.share, written.keep_text)
     return found
 
 
@@ -120,25 +119,9 @@ def _candidate(draft: Draft, findings: Findings, place: KeyPath, name: str, rout
 
 
 def _schedule(written: ScheduleSection, candidate: Deployment) -> Schedule:
-    stop_on = written.stop_on
-    stop = StopRule(
-        error_rate=None if stop_on.error_rate == "off" else share(stop_on.error_rate),
-        latency_p95=None if stop_on.latency_p95 == "off" else rise(stop_on.latency_p95),
-        min_requests=stop_on.min_requests,
-    )
-    plan = tuple(Stage(part, for_s) for part, for_s in stages(written.steps))
     known_by = (candidate.name, candidate.provider, candidate.model, candidate.site)
-    identity = hashlib.sha256(repr((known_by, plan, stop)).encode()).hexdigest()[:16]
-    return Schedule(candidate.name, plan, stop, identity)
-
-
-def compile_hedge(section: HedgeSection | None) -> HedgeRule | None:
-    """When a second attempt is made; None is never."""
-    if section is None:
-        return None
-    if section.after.startswith("p"):
-        return HedgeRule(share=int(section.after[1:]) / 100)
-    return HedgeRule(after_s=seconds(section.after))
+    identity = hashlib.sha256(repr((known_by, written.steps, written.stop_on)).encode()).hexdigest()[:16]
+    return Schedule(candidate.name, written.steps, written.stop_on, identity)
 
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
@@ -191,7 +174,7 @@ def compile_assistants(
             resume=section.resume,
             schedules=schedules,
             shadows=shadows,
-            hedge=compile_hedge(section.hedge),
+            hedge=section.hedge.after if section.hedge is not None else None,
         )
         _check_hedge(findings, (*path, "hedge"), section, compiled[name])
     for name, section in draft.config.assistants.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +18,7 @@ from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySe
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.yaml_document import Source
+from gateway.model.section import PlainSection, UnitError
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ _NOT_YET = "is not supported by this version yet"
 _EXPECTED = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "dataclass_type": "a mapping",
     "list_type": "a list",
     "string_type": "a string",
     "bool_type": "true or false",
@@ -111,7 +113,7 @@ def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> S
     if path and path[-1] == "[key]":
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return _unknown_key(path, root)
         case "missing":
             return ShapeError(path, "is missing", f"add it: {_description(path, root)}")
@@ -119,6 +121,8 @@ def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> S
             return _unknown_word(path, value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
         case kind if kind in _EXPECTED:
             return ShapeError(path, f"must be {_EXPECTED[kind]}, not {_kind(value)}", _type_hint(kind, value))
+        case "value_error" if isinstance(cause := error["ctx"]["error"], UnitError):
+            return ShapeError(path, cause.message, cause.hint)
         case "config":
             return ShapeError(path, str(error["ctx"]["message"]), str(error["ctx"]["hint"]))
     return ShapeError(path, _message(error))
@@ -186,27 +190,47 @@ def _type_hint(kind: str, value: object) -> str:
 
 
 def _description(path: KeyPath, root: type[BaseModel]) -> str:
-    section = _section_at(path[:-1], root)
-    field = section.model_fields.get(str(path[-1])) if section else None
-    return (field.description if field else None) or ""
+    known = _keys_of(_section_at(path[:-1], root)).get(str(path[-1]))
+    return known.meaning if known is not None else ""
 
 
 def _keys_at(path: KeyPath, root: type[BaseModel]) -> list[str]:
-    section = _section_at(path, root)
-    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+    return list(_keys_of(_section_at(path, root)))
 
 
-def _section_at(path: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:
-    """The section that the schema has at a path."""
+def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:
+    """The type that the schema has at a path: a section, or something without keys."""
     kind: Any = root
     for part in path:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
-            kind = _bare(fields[part].annotation) if part in fields else None
+        keys = _keys_of(kind)
+        if keys:
+            kind = _bare(keys[str(part)].kind) if part in keys else None
         else:
             arguments = get_args(kind)
             kind = _bare(arguments[-1]) if arguments else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of a section: the type of its value, and what it means."""
+
+    kind: Any
+    meaning: str
+    is_required: bool
+
+
+def _keys_of(section: Any) -> Mapping[str, _Key]:
+    """The keys of a section, by their names in the file; empty for a type that has none."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        models = section.model_fields.items()
+        return {it.alias or name: _Key(it.annotation, it.description or "", it.is_required()) for name, it in models}
+    if isinstance(section, type) and issubclass(section, PlainSection):
+        return {
+            it.metadata.get("alias", it.name): _Key(kind, it.metadata["description"], it.default is MISSING)
+            for it, kind in zip(fields(section), get_type_hints(section).values(), strict=True)
+        }
+    return {}
 
 
 def _bare(kind: Any) -> Any:
@@ -234,10 +258,11 @@ _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 @dataclass(slots=True)
 class Draft:
-    """The sound part of a config. broken: paths of what was taken out (sections, entries, parts of entries); the
-    compiler adds to them the entries that it finds unsound."""
+    """The sound part of a config. values: the mappings that it was read from. broken: paths of what was taken out
+    (sections, entries, parts of entries); the compiler adds to them the entries that it finds unsound."""
 
     config: GatewaySection
+    values: Mapping[str, object]
     broken: set[KeyPath]
 
     def is_broken(self, *path: str) -> bool:
@@ -247,6 +272,11 @@ class Draft:
     def is_whole(self, *path: str) -> bool:
         """Whether no part of it was taken out."""
         return not self.is_broken(*path) and all(part[: len(path)] != path for part in self.broken)
+
+    def keys_of(self, section: str) -> set[str]:
+        """The keys that are written in a section."""
+        written = self.values.get(section)
+        return set(written) if isinstance(written, dict) else set()
 
     def names(self, section: str) -> set[str]:
         """Every name that a section defines, unsound entries too."""
@@ -259,7 +289,7 @@ def validate(findings: Findings) -> Draft:
     values = findings.source.values
     config, errors = _read(values)
     if config is not None and not errors:
-        return Draft(config, set())
+        return Draft(config, values, set())
     for error in errors:
         findings.error(error.path, error.message, error.hint, key=error.at_key)
     pruned = _copied(values)
@@ -276,7 +306,7 @@ def validate(findings: Findings) -> Draft:
     except ValidationError as rejection:  # of what a misspelt key holds
         broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
         config = GatewaySection.model_validate(_REQUIRED | pruned)
-    return Draft(config, broken)
+    return Draft(config, pruned, broken)
 
 
 def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
@@ -372,5 +402,5 @@ def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
 
 
 def _is_optional(section: str, field: str) -> bool:
-    known = _NAMED[section].model_fields.get(field)
-    return known is not None and not known.is_required() and field not in _BEARING
+    known = _keys_of(_NAMED[section]).get(field)
+    return known is not None and not known.is_required and field not in _BEARING

@@ -16,7 +16,7 @@ from gateway.execution.health import Health
 from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer as Begun
-from gateway.model.config_version import Assistant, ConfigVersion, Region, Resilience
+from gateway.model.config_version import Assistant, Attempts, ConfigVersion, Region, Resilience
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
@@ -138,8 +138,8 @@ class CandidateClient:
         self._transport = transport
         self._runner = PlanExecutor(transport, Health())
         patient = replace(table.resilience, breaker=None, retry_budget=None)
-        self._patient = replace(patient, attempts_per_deployment=_RETRIES, attempts_total=_RETRIES)
-        self._once = replace(patient, attempts_per_deployment=1, attempts_total=1)
+        self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))
+        self._once = replace(patient, attempts=Attempts(1, 1))
 
     def as_spoken(self, request: ChatRequest) -> ChatRequest:
         """The request as the region has its assistants asked: with the profile before it, where it has one."""

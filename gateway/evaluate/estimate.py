@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from gateway.config.field_types import seconds
 from gateway.evaluate.items import Item, JudgeCheck
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.evaluate.text_rules import words_of
 from gateway.model.deployment import Deployment
+from gateway.model.units import parse_seconds
 from providers.catalogue.prices import MICROS
 
 
@@ -99,7 +99,9 @@ def _candidate(suite: Suite, candidate: Deployment) -> Estimated:
     section = suite.file.scalability
     questions = len(items)
     if section is not None:
-        requests = round(sum(section.rates) * seconds(section.step) + section.rates[0] * seconds(section.recovery))
+        requests = round(
+            sum(section.rates) * parse_seconds(section.step) + section.rates[0] * parse_seconds(section.recovery)
+        )
         questions += requests
         prompt += requests * _tokens(Item("load", "load", "", section.prompt))
         completion += requests * section.max_tokens
@@ -133,7 +135,11 @@ def _duration_s(suite: Suite, questions: int) -> float:
 
 def _load_s(suite: Suite) -> float:
     section = suite.file.scalability
-    return len(section.rates) * seconds(section.step) + seconds(section.recovery) if section is not None else 0.0
+    return (
+        len(section.rates) * parse_seconds(section.step) + parse_seconds(section.recovery)
+        if section is not None
+        else 0.0
+    )
 
 
 def _tokens(item: Item) -> int:

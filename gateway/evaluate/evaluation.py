@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
 
-from gateway.config.field_types import seconds
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.candidate_client import Asked, CandidateClient, NotPermitted, evaluating_step, request_of
 from gateway.evaluate.items import Item
@@ -21,6 +20,7 @@ from gateway.evaluate.suite_schema import ScalabilitySection
 from gateway.evaluate.work_queue import Budget, Work, carry_out
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
+from gateway.model.units import parse_seconds
 from providers.chat import ChatRequest, Usage, UserMessage
 
 _PATIENCE = 1.5
@@ -117,17 +117,17 @@ class Evaluation:
         return told
 
     async def _load(self, candidate: Deployment, section: ScalabilitySection, blank: Blank) -> None:
-        first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
+        first_s, total_s = parse_seconds(section.objectives.first_token), parse_seconds(section.objectives.total)
         rates = section.rates
         part = f"scalability {candidate.name}"
         self.progress.begin(part, len(rates) + 1)
         for number, rate in enumerate(rates):
-            step = LoadStep(rate, seconds(section.step), total_s * _PATIENCE, section.outstanding)
+            step = LoadStep(rate, parse_seconds(section.step), total_s * _PATIENCE, section.outstanding)
             rows = await self._step(candidate, section, number, step, blank)
             self.progress.advance(part)
             if not holds(rows, first_s, total_s):
                 break
-        recovery = LoadStep(rates[0], seconds(section.recovery), total_s * _PATIENCE, section.outstanding)
+        recovery = LoadStep(rates[0], parse_seconds(section.recovery), total_s * _PATIENCE, section.outstanding)
         await self._step(candidate, section, len(rates), recovery, blank)
         self.progress.advance(part, len(rates))
 

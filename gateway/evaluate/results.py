@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.config.field_types import seconds
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.compliance import approval_of, fence_of, labelled
 from gateway.evaluate.evaluation import Standing
@@ -25,6 +24,7 @@ from gateway.evaluate.suite import Suite
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
+from gateway.model.units import parse_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def _loads(suite: Suite, store: RunStore, asked: Sequence[str]) -> Mapping[str, 
     section = suite.file.scalability
     if section is None:
         return {}
-    first_s, total_s = seconds(section.objectives.first_token), seconds(section.objectives.total)
+    first_s, total_s = parse_seconds(section.objectives.first_token), parse_seconds(section.objectives.total)
     return score_scalability(store, asked, len(section.rates), first_s, total_s)
 
 

@@ -8,12 +8,14 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.config.field_types import Duration, FormatVersion, Line, Name, Words
+from gateway.config.field_types import FormatVersion, Name, Words
 from gateway.config.loading import read_config
 from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
+from gateway.model.section import FileForm, UnitError
+from gateway.model.units import DURATION_SCHEMA, Line, parse_seconds
 
 
 def _rising(ends: list[int]) -> list[int]:
@@ -22,7 +24,16 @@ def _rising(ends: list[int]) -> list[int]:
     return ends
 
 
+def _duration(value: object) -> str:
+    """The text of a duration: a report shows it as the suite has it."""
+    parse_seconds(value)
+    return str(value)
+
+
 Percent = Annotated[str, Field(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$", examples=["95%"])]
+
+
+Duration = Annotated[str, FileForm(_duration, DURATION_SCHEMA)]
 
 
 Weight = Annotated[int, Field(ge=0, le=100)]
@@ -300,7 +311,8 @@ def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, F
                     place, f"unknown key {quoted(str(place[-1]))}", choice_hint(str(place[-1]), known), key=True
                 )
             else:
-                findings.error(place, _words(error["msg"]))
+                cause = error.get("ctx", {}).get("error")
+                findings.error(place, cause.message if isinstance(cause, UnitError) else _words(error["msg"]))
         raise ConfigRejected(findings.problems) from None
     if findings.rejected:
         raise ConfigRejected(findings.problems)

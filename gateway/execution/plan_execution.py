@@ -493,7 +493,7 @@ class PlanExecution(msgspec.Struct):
     def _start_second(self, first: Attempt) -> Attempt | None:
         """Begin a second attempt, taken from the retry budget; None if none may be made. It never waits."""
         executor, context = self.executor, self.context
-        if len(context.record.attempts) + 1 >= context.bounds.attempts_total:
+        if len(context.record.attempts) + 1 >= context.bounds.attempts.total:
             return None
         found = self._hedge_step() or self._hedge_key(first)
         if found is None:
@@ -562,16 +562,16 @@ class PlanExecution(msgspec.Struct):
             self.has_ended = True
             return
         bounds, record, deployment = self.context.bounds, self.context.record, attempt.step.deployment
-        if len(record.attempts) >= bounds.attempts_total:
+        if len(record.attempts) >= bounds.attempts.total:
             self.has_ended = True
             return
         unused = any(key not in self.used_keys for key in self.executor.health.usable_keys(deployment))
         # Many keys must not use up the attempts of the next step.
-        leaves_one = self._is_last or len(record.attempts) + 1 < bounds.attempts_total
+        leaves_one = self._is_last or len(record.attempts) + 1 < bounds.attempts.total
         facts = FailureFacts(
             # All attempts of this request, also those of an answer that broke off and is being resumed.
             tried_here=sum(made.deployment == deployment.name for made in record.attempts),
-            per_deployment=bounds.attempts_per_deployment,
+            per_deployment=bounds.attempts.per_deployment,
             has_other_key=unused and leaves_one,
             is_last_step=self._is_last,
             failover_after_s=bounds.failover_after_s,

@@ -69,7 +69,7 @@ class Resumption:
         attempts[-1] = replace(attempts[-1], failure=failed.failure)
         deadline.recommit(bounds.commit_s)
         prefills = True
-        while len(attempts) < bounds.attempts_total and (steps := self._able(steps, sent, prefills=prefills)):
+        while len(attempts) < bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
             except PlanExhausted as error:
@@ -107,7 +107,7 @@ class Resumption:
     def _able(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> tuple[Step, ...]:
         """Return the steps that can continue the answer; record why the others cannot."""
         able: list[Step] = []
-        record, most = self.context.record, self.context.bounds.attempts_per_deployment
+        record, most = self.context.record, self.context.bounds.attempts.per_deployment
         attempts = tuple(record.attempts) if prefills else ()
         for step in steps:
             reason = why_spent(step.deployment.name, attempts, most)

@@ -7,9 +7,12 @@ date that it is somewhere on Earth at that moment is covered, so that no clock c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal, NamedTuple
+
+from gateway.model.section import PlainSection, key
+from gateway.model.units import DOCUMENT_URL, Day, Line
 
 ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
 APPROVAL_WARNING_DAYS = (7, 30, 60)
@@ -38,17 +41,22 @@ def days_at(now_s: float) -> Days:
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
-    """One record. valid_from, valid_until: its first and its last day; None is no such end. document: an https URL."""
+class Approval(PlainSection):
+    """A record that an authority lets the deployment serve a region."""
 
-    region: str
-    authority: str
-    kind: ApprovalKind
-    number: str
-    model_name: str
-    valid_from: date | None = None
-    valid_until: date | None = None
-    document: str | None = None
+    region: str = field(metadata=key("The region that it is for."))
+    authority: Line = field(metadata=key("Who gave it, such as CAC (the Cyberspace Administration of China)."))
+    kind: ApprovalKind = field(metadata=key("What it is: the filing of an algorithm or a model, or a registration."))
+    number: Line = field(metadata=key("Its number, as the authority writes it."))
+    model_name: Line = field(metadata=key("The name by which the model is public, which apps must show."))
+    valid_from: Day | None = field(
+        default=None, metadata=key("Its first day, such as 2026-03-01; no beginning if left out.")
+    )
+    valid_until: Day | None = field(default=None, metadata=key("Its last day, such as 2027-03-01; no end if left out."))
+    document: str | None = field(
+        default=None,
+        metadata=key("An https URL where it can be read.", pattern=DOCUMENT_URL, max_length=2048),
+    )
 
     @property
     def first_day(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from gateway.model.approval import Approval
 from gateway.model.deployment import Deployment
@@ -13,6 +13,8 @@ from gateway.model.permit import ServicePermit
 from gateway.model.region_text import RegionText
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
+from gateway.model.section import OrOff, PlainSection, key
+from gateway.model.units import AgeSeconds, Seconds, SecondsOrZero, Share, ShareOrOff
 from providers.auth import Secret
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent, territory_data
@@ -119,11 +121,21 @@ class Assistant:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientLimitRule:
-    """How much a client may ask: requests a minute, and requests at once. None is no limit."""
+class ClientLimitRule(PlainSection):
+    """How much a client may ask, of all workers together."""
 
-    rpm: int | None = None
-    concurrent: int | None = None
+    rpm: int | None = field(
+        default=None,
+        metadata=key(
+            "Chat requests a minute: they come back evenly, and up to a minute's worth is saved up.",
+            ge=1,
+            le=1_000_000,
+        ),
+    )
+    concurrent: int | None = field(
+        default=None,
+        metadata=key("Chat requests that run at the same time, open streams among them.", ge=1, le=1_000_000),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,36 +159,81 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerRule:
-    """When a deployment that fails is left alone: after so many failures in a row, or at this rate (0 to 1) of at
-    least so many calls in the window. open_s: for how long at first."""
+class Attempts(PlainSection):
+    """How often a request may be tried."""
 
-    failures: int = 5
-    rate: float = 0.5
-    window_s: float = 30.0
-    samples: int = 20
-    open_s: float = 10.0
+    per_deployment: int = field(default=2, metadata=key("Attempts on one deployment.", ge=1, le=10))
+    total: int = field(default=4, metadata=key("Attempts of one request over all deployments.", ge=1, le=50))
 
 
 @dataclass(frozen=True, slots=True)
-class Resilience:
-    """Bounds of one request's journey; times in seconds.
+class BreakerRule(PlainSection):
+    """When a deployment that keeps failing is left alone for a while."""
 
-    keep_alive_s: the longest silence in a stream that has begun, before the client gets a comment; 0 is never.
-    breaker: None is off. retry_budget: the share of requests that may be retried where they failed; None is no limit.
-    """
+    failures: int = field(default=5, metadata=key("Failures in a row that open it.", ge=1, le=1000))
+    rate: Share = field(
+        default=0.5, metadata=key("The share of failed calls in the window that opens it.", default="50%")
+    )
+    window_s: Seconds = field(
+        default=30.0, metadata=key("How far back calls count for the rate.", name="window", default="30s")
+    )
+    samples: int = field(default=20, metadata=key("The calls that the window must have for a rate.", ge=1, le=100_000))
+    open_s: Seconds = field(
+        default=10.0,
+        metadata=key(
+            "For how long it is open at first; twice as long each time a probe fails, up to 16 times.",
+            name="open",
+            default="10s",
+        ),
+    )
 
-    attempts_per_deployment: int = 2
-    attempts_total: int = 4
-    connect_s: float = 5.0
-    first_token_s: float = 10.0
-    commit_s: float = 55.0
-    idle_s: float = 30.0
-    total_s: float = 600.0
-    failover_after_s: float = 2.0
-    keep_alive_s: float = 15.0
-    breaker: BreakerRule | None = BreakerRule()
-    retry_budget: float | None = 0.2
+
+@dataclass(frozen=True, slots=True)
+class Resilience(PlainSection):
+    """Bounds of one request's journey."""
+
+    attempts: Attempts = field(default=Attempts(), metadata=key("How often a request may be tried."))
+    connect_s: Seconds = field(default=5.0, metadata=key("To open a connection.", name="connect", default="5s"))
+    first_token_s: Seconds = field(
+        default=10.0,
+        metadata=key(
+            "To the first real event of an attempt, where a next step exists.", name="first_token", default="10s"
+        ),
+    )
+    commit_s: Seconds = field(
+        default=55.0, metadata=key("To the first real event, over all attempts.", name="commit", default="55s")
+    )
+    idle_s: Seconds = field(default=30.0, metadata=key("Between two events of a stream.", name="idle", default="30s"))
+    total_s: Seconds = field(default=600.0, metadata=key("The whole request.", name="total", default="600s"))
+    failover_after_s: SecondsOrZero = field(
+        default=2.0,
+        metadata=key(
+            "The longest wait that a provider may ask for before the next step is taken instead.",
+            name="failover_after",
+            default="2s",
+        ),
+    )
+    keep_alive_s: SecondsOrZero = field(
+        default=15.0,
+        metadata=key(
+            "The longest silence of a stream that has begun, before the client gets a comment line, so that nothing "
+            "between the two closes the connection. 0s sends none.",
+            name="keep_alive",
+            default="15s",
+        ),
+    )
+    breaker: Annotated[BreakerRule | None, OrOff()] = field(
+        default=BreakerRule(),
+        metadata=key("When a deployment that keeps failing is left alone for a while; `off` for never."),
+    )
+    retry_budget: ShareOrOff = field(
+        default=0.2,
+        metadata=key(
+            "The share of recent requests that may be retried on the deployment that failed, and ten in ten seconds "
+            "besides; `off` for no limit. Going to the next step is always allowed.",
+            default="20%",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +252,16 @@ class Secrets:
 
     consent: Secret | None = None
     identity: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRules(PlainSection):
+    """The receipts of requests, which are kept where there is a GATEWAY_STATE_DIR."""
+
+    keep_s: AgeSeconds = field(
+        default=30 * 86_400.0,
+        metadata=key("For how long each is kept, in hours or days.", name="keep", default="30d"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +302,7 @@ class ConfigVersion:
     secrets: Secrets = Secrets()
     demo: bool = False
     admin_keys: tuple[str, ...] = ()
-    receipts_keep_s: float = 30 * 86_400.0
+    receipts_keep_s: float = ReceiptRules().keep_s
     blocked_by: str | None = None
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Protocol
 
 from gateway.model.permit import ServicePermit
+from gateway.model.section import PlainSection, key
+from gateway.model.units import AgeSeconds
 from providers.auth import Secret
 
 SignalName = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
@@ -59,11 +61,16 @@ class ClaimRules:
 
 
 @dataclass(frozen=True, slots=True)
-class GeoIpRules:
-    """A GeoIP database and its maximum age."""
+class GeoIpRules(PlainSection):
+    """A database of addresses, a MaxMind DB file (.mmdb)."""
 
-    path: str
-    max_age_s: float
+    path: str = field(metadata=key("The whole path of the file; it is opened again when it is replaced."))
+    max_age_s: AgeSeconds = field(
+        default=30 * 86_400.0,
+        metadata=key(
+            "From this age on, by the file's own date, it isn't asked any more.", name="max_age", default="30d"
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

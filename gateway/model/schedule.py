@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from gateway.model.section import PlainSection, key
+from gateway.model.units import RiseOrOff, ShareOrOff
 
 VARIANT_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
 """Bounds of the times by which two sides are compared, from 20 ms to 328 s: each 19 % above the one before."""
@@ -19,17 +22,21 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class StopRule:
-    """When a candidate is taken back. None is never.
+class StopRule(PlainSection):
+    """When a schedule takes its candidate back."""
 
-    error_rate: at more failures than this (0 to 1), if the other side has fewer. latency_p95: where its 95th percentile
-    is by more than this above the other side's (0.5 is half as long again). min_requests: on each side, before anything
-    is judged or raised.
-    """
-
-    error_rate: float | None = 0.02
-    latency_p95: float | None = 0.5
-    min_requests: int = 200
+    error_rate: ShareOrOff = field(
+        default=0.02,
+        metadata=key("More of its requests fail than this, and than on the other side, beyond chance.", default="2%"),
+    )
+    latency_p95: RiseOrOff = field(
+        default=0.5,
+        metadata=key("Its 95th percentile is by more than this above the other side's, beyond chance.", default="+50%"),
+    )
+    min_requests: int = field(
+        default=200,
+        metadata=key("How many each side must have had before it is judged, or raised.", ge=10, le=1_000_000),
+    )
 
 
 @dataclass(frozen=True, slots=True)

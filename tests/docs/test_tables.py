@@ -15,13 +15,14 @@ from gateway.api.errors import STATUS, from_domain
 from gateway.config import validation
 from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
-from gateway.config.schema.routing import AttemptsSection, BreakerSection, ResilienceSection
 from gateway.execution.breaker import MOST_GROWTH
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
+from gateway.model.config_version import Resilience
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptRecord
+from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
 from providers.adapter import Adapter
@@ -101,15 +102,15 @@ def test_the_settings_are_those_of_the_process() -> None:
 
 def test_the_bounds_are_those_of_the_schema() -> None:
     rows = first_words(table_of(FAILURES, "| key | bounds"))
-    assert rows == list(ResilienceSection.model_fields)
+    defaults = default_as_written(Resilience())
+    assert rows == list(defaults)
     text = FAILURES.read_text("utf-8")
-    defaults = ResilienceSection()
-    attempts = AttemptsSection()
-    assert f"attempts: {{per_deployment: {attempts.per_deployment}, total: {attempts.total}}}" in text
-    breaker = ", ".join(f"{name}: {value}" for name, value in BreakerSection())
+    attempts = defaults["attempts"]
+    assert f"attempts: {{per_deployment: {attempts['per_deployment']}, total: {attempts['total']}}}" in text
+    breaker = ", ".join(f"{name}: {value}" for name, value in defaults["breaker"].items())
     assert f"  breaker: {{{breaker}}}\n" in text
     for name in set(rows) - {"attempts", "breaker"}:
-        assert f"  {name}: {getattr(defaults, name)}\n" in text
+        assert f"  {name}: {defaults[name]}\n" in text
     assert f"requests of the last {WINDOW_S:g} s, and {FLOOR} besides" in text
     assert f"up to {MOST_GROWTH} times `open`" in text
 

@@ -36,7 +36,7 @@ from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.plan_execution import AttemptFailed, ExecutionContext, PlanExecution, PlanExecutor
 from gateway.execution.service_client import ServiceClient
-from gateway.model.config_version import Client, ConfigVersion, Resilience
+from gateway.model.config_version import Attempts, Client, ConfigVersion, Resilience
 from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan, Refused
 from gateway.model.location import EdgeReport
@@ -428,7 +428,7 @@ class Fence(RuleBasedStateMachine):
             return self._ask(territory, caller, standing, asserted, message, stream, again) if again else multiple()
         except Planned as planned:
             TOLD["plans"] += 1
-            bounds = Resilience(attempts_per_deployment=3, attempts_total=9, retry_budget=None)
+            bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
             asked.execution = PlanExecution(
                 self.executor, planned.plan, request, ExecutionContext(bounds, deadline, record, planned.still_allowed)
             )

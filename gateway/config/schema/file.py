@@ -6,10 +6,10 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
+from pydantic.json_schema import GenerateJsonSchema
 
 from gateway.config.field_types import (
     AdminKey,
-    Age,
     DocumentUrl,
     FormatVersion,
     HeaderName,
@@ -22,21 +22,9 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.schema.location import CellSection, LocationSection, RegionSection
-from gateway.config.schema.routing import AssistantSection, DeploymentSection, ResilienceSection
-
-
-class LimitsSection(Section):
-    """How much a client may ask, of all workers together."""
-
-    rpm: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000,
-        description="Chat requests a minute: they come back evenly, and up to a minute's worth is saved up.",
-    )
-    concurrent: int | None = Field(
-        None, ge=1, le=1_000_000, description="Chat requests that run at the same time, open streams among them."
-    )
+from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.model.config_version import ClientLimitRule, ReceiptRules, Resilience
+from gateway.model.section import default_as_written
 
 
 class ClientSection(Section):
@@ -50,7 +38,7 @@ class ClientSection(Section):
     may_assert: list[Literal["territory", "user", "consent"]] = Field(
         [], description="What a trusted backend may say about the person it calls for."
     )
-    limits: LimitsSection | None = Field(None, description="How much it may ask; no limit if left out.")
+    limits: ClientLimitRule | None = Field(None, description="How much it may ask; no limit if left out.")
 
 
 class CorsSection(Section):
@@ -100,12 +88,6 @@ class SecretsSection(Section):
     )
 
 
-class ReceiptsSection(Section):
-    """The receipts of requests, which are kept where there is a GATEWAY_STATE_DIR."""
-
-    keep: Age = Field("30d", description="For how long each is kept, in hours or days.")
-
-
 class GatewaySection(Section):
     """The whole file."""
 
@@ -127,11 +109,18 @@ class GatewaySection(Section):
     secrets: SecretsSection = Field(SecretsSection(), description="The gateway's own keys.")
     cors: CorsSection | None = Field(None, description="Which web pages may call from a browser; none if left out.")
     location: LocationSection = Field(LocationSection(), description="How a caller's place is decided.")
-    resilience: ResilienceSection = Field(ResilienceSection(), description="Attempts and times of one request.")
+    resilience: Resilience = Field(Resilience(), description="Attempts and times of one request.")
     admin_keys: list[AdminKey] = Field(
         [], description="Public keys of those who may sign a change of a protected region."
     )
-    receipts: ReceiptsSection = Field(ReceiptsSection(), description="The receipts of requests.")
+    receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
+
+
+class _SchemaWriter(GenerateJsonSchema):
+    """Writes a default as the file would have it, not as the gateway works with it."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return super().encode_default(default_as_written(dft))
 
 
 def schema_json() -> str:
@@ -142,7 +131,7 @@ def schema_json() -> str:
 def schema_of(section: type[BaseModel], title: str) -> str:
     """The JSON Schema of a file with this section as its whole."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
-    body = _tidy(section.model_json_schema(mode="validation"))
+    body = _tidy(section.model_json_schema(mode="validation", schema_generator=_SchemaWriter))
     return json.dumps(head | body, indent=2, ensure_ascii=False)
 
 

@@ -7,11 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.config.field_types import (
-    Age,
     CurrencyCode,
     HeaderName,
     LanguageTag,
-    Line,
     Name,
     PhoneNumber,
     ProducerCode,
@@ -19,8 +17,9 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
-from gateway.model.location_rules import SignalName
+from gateway.model.location_rules import GeoIpRules, SignalName
 from gateway.model.region_text import Show
+from gateway.model.units import Line
 
 # fmt: off
 _Algorithm = Literal[
@@ -79,13 +78,6 @@ class ClaimSection(Section):
     )
 
 
-class GeoIpSection(Section):
-    """A database of addresses, a MaxMind DB file (.mmdb)."""
-
-    path: str = Field(description="The whole path of the file; it is opened again when it is replaced.")
-    max_age: Age = Field("30d", description="From this age on, by the file's own date, it isn't asked any more.")
-
-
 class LocationSection(Section):
     """How a caller's place is decided."""
 
@@ -95,7 +87,7 @@ class LocationSection(Section):
     )
     edges: list[EdgeSection] = Field([], description="The peers whose country header is believed.")
     claim: ClaimSection | None = Field(None, description="Signed claims: whose are believed, and by which keys.")
-    geoip: GeoIpSection | None = Field(None, description="The database that tells an address's country.")
+    geoip: GeoIpRules | None = Field(None, description="The database that tells an address's country.")
     conflict: Literal["strictest", "refuse"] = Field(
         "strictest",
         description="Where signals give different regions: the one whose boundary lies within the others', or none.",

@@ -8,87 +8,20 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from gateway.config.field_types import (
-    Day,
-    DocumentUrl,
-    Duration,
-    DurationOrZero,
     FieldName,
     HeaderName,
     HedgeAfter,
-    Line,
     Name,
     OneOrMore,
     ProjectName,
-    Rise,
     RouteStep,
     Section,
-    Share,
-    ShareOrOff,
     Stages,
     Visible,
 )
-from gateway.model.approval import ApprovalKind
-
-
-class AttemptsSection(Section):
-    """How often a request may be tried."""
-
-    per_deployment: int = Field(2, ge=1, le=10, description="Attempts on one deployment.")
-    total: int = Field(4, ge=1, le=50, description="Attempts of one request over all deployments.")
-
-
-class BreakerSection(Section):
-    """When a deployment that keeps failing is left alone for a while."""
-
-    failures: int = Field(5, ge=1, le=1000, description="Failures in a row that open it.")
-    rate: Share = Field("50%", description="The share of failed calls in the window that opens it.")
-    window: Duration = Field("30s", description="How far back calls count for the rate.")
-    samples: int = Field(20, ge=1, le=100_000, description="The calls that the window must have for a rate.")
-    open: Duration = Field(
-        "10s", description="For how long it is open at first; twice as long each time a probe fails, up to 16 times."
-    )
-
-
-def _off_is_none(value: object) -> object:
-    """`off`, as no section at all."""
-    if value == "off":
-        return None
-    if isinstance(value, dict | BreakerSection):
-        return value
-    message = {"message": "must be a mapping of its keys, or the word off", "hint": "write `off`, or {failures: 5}"}
-    raise PydanticCustomError("config", "{message}", message)
-
-
-_BreakerOrOff = Annotated[
-    BreakerSection | None, BeforeValidator(_off_is_none, json_schema_input_type=BreakerSection | Literal["off"])
-]
-
-
-class ResilienceSection(Section):
-    """Bounds of one request's journey."""
-
-    attempts: AttemptsSection = Field(AttemptsSection(), description="How often a request may be tried.")
-    connect: Duration = Field("5s", description="To open a connection.")
-    first_token: Duration = Field("10s", description="To the first real event of an attempt, where a next step exists.")
-    commit: Duration = Field("55s", description="To the first real event, over all attempts.")
-    idle: Duration = Field("30s", description="Between two events of a stream.")
-    total: Duration = Field("600s", description="The whole request.")
-    failover_after: DurationOrZero = Field(
-        "2s", description="The longest wait that a provider may ask for before the next step is taken instead."
-    )
-    keep_alive: DurationOrZero = Field(
-        "15s",
-        description="The longest silence of a stream that has begun, before the client gets a comment line, so that "
-        "nothing between the two closes the connection. 0s sends none.",
-    )
-    breaker: _BreakerOrOff = Field(
-        BreakerSection(), description="When a deployment that keeps failing is left alone for a while; `off` for never."
-    )
-    retry_budget: ShareOrOff = Field(
-        "20%",
-        description="The share of recent requests that may be retried on the deployment that failed, and ten in ten "
-        "seconds besides; `off` for no limit. Going to the next step is always allowed.",
-    )
+from gateway.model.approval import Approval
+from gateway.model.schedule import StopRule
+from gateway.model.units import Line, Seconds, Share
 
 
 class HedgeSection(Section):
@@ -96,21 +29,8 @@ class HedgeSection(Section):
 
     after: HedgeAfter = Field(
         "p95",
+        validate_default=True,
         description="p50 to p99: when so many in a hundred of the deployment's answers would have begun; or a time.",
-    )
-
-
-class StopSection(Section):
-    """When a schedule takes its candidate back."""
-
-    error_rate: ShareOrOff = Field(
-        "2%", description="More of its requests fail than this, and than on the other side, beyond chance."
-    )
-    latency_p95: Rise = Field(
-        "+50%", description="Its 95th percentile is by more than this above the other side's, beyond chance."
-    )
-    min_requests: int = Field(
-        200, ge=10, le=1_000_000, description="How many each side must have had before it is judged, or raised."
     )
 
 
@@ -119,14 +39,14 @@ class ScheduleSection(Section):
 
     candidate: str = Field(description="The deployment whose share is raised.")
     steps: Stages = Field(description="Its share of the people, and for how long, in stages.")
-    stop_on: StopSection = Field(StopSection(), description="When it is taken back: its share is then 0.")
+    stop_on: StopRule = Field(StopRule(), description="When it is taken back: its share is then 0.")
 
 
 class ShadowSection(Section):
     """A deployment that gets a share of the answered requests too; nobody sees what it says."""
 
     deployment: str = Field(description="Who is asked.")
-    share: Share = Field("1%", description="The share of the requests.")
+    share: Share = Field("1%", validate_default=True, description="The share of the requests.")
     keep_text: bool = Field(
         False,
         description="Whether prompts, its answers and those of the clients are kept. The cell must stand inside the "
@@ -162,19 +82,6 @@ class AssistantSection(Section):
     )
 
 
-class ApprovalSection(Section):
-    """A record that an authority lets the deployment serve a region."""
-
-    region: str = Field(description="The region that it is for.")
-    authority: Line = Field(description="Who gave it, such as CAC (the Cyberspace Administration of China).")
-    kind: ApprovalKind = Field(description="What it is: the filing of an algorithm or a model, or a registration.")
-    number: Line = Field(description="Its number, as the authority writes it.")
-    model_name: Line = Field(description="The name by which the model is public, which apps must show.")
-    valid_from: Day | None = Field(None, description="Its first day, such as 2026-03-01; no beginning if left out.")
-    valid_until: Day | None = Field(None, description="Its last day, such as 2027-03-01; no end if left out.")
-    document: DocumentUrl | None = Field(None, description="An https URL where it can be read.")
-
-
 class ConsentSection(Section):
     """What the person must have agreed to before the deployment gets a prompt."""
 
@@ -196,7 +103,12 @@ class ConcurrencySection(Section):
 
     limit: int | None = Field(None, ge=1, le=1_000_000, description="Calls at the same time, over all workers.")
     queue: int = Field(20, ge=0, le=100_000, description="How many requests may wait for a place, over all workers.")
-    wait: Duration = Field("2s", description="How long one waits at most, before the next step is asked.")
+    wait_s: Seconds = Field(
+        "2s",
+        alias="wait",
+        validate_default=True,
+        description="How long one waits at most, before the next step is asked.",
+    )
 
 
 def _number_is_limit(value: object) -> object:
@@ -267,12 +179,13 @@ class DeploymentSection(Section):
         description="A request for one JSON is asked as a stream and put together here, so that silence is noticed: "
         "true is always, false is never. Left out: where the route has a next step, and it has answered nobody lately.",
     )
-    first_token: Duration | None = Field(
+    first_token_s: Seconds | None = Field(
         None,
+        alias="first_token",
         description="To the first real event of an attempt, where a next step exists, instead of "
         "`resilience.first_token` and of what is known of the model.",
     )
-    approvals: list[ApprovalSection] = Field([], description="What authorities let it do, in which regions.")
+    approvals: list[Approval] = Field([], description="What authorities let it do, in which regions.")
     consent: ConsentSection | None = Field(
         None, description="What the person must have agreed to; nothing if left out."
     )

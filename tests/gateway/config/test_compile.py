@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.config_version import BreakerRule, Cell, ClientLimitRule, ConfigVersion, Cors, Resilience
+from gateway.model.config_version import Attempts, BreakerRule, Cell, ClientLimitRule, ConfigVersion, Cors, Resilience
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 from providers.adapter import Adapter, Capabilities
@@ -400,7 +400,7 @@ class TestTable:
             resilience="resilience: {attempts: {per_deployment: 1, total: 3}, connect: 500ms, first_token: 1.5s, "
             "commit: 20s, idle: 5s, total: 2m, failover_after: 0s}"
         )
-        assert compiled(text).table.resilience == Resilience(1, 3, 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
+        assert compiled(text).table.resilience == Resilience(Attempts(1, 3), 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
 
     def test_breaker_and_budget(self) -> None:
         text = "resilience: {breaker: {failures: 3, rate: 25%, window: 1m, samples: 8, open: 500ms}, retry_budget: 5%}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import ConfigDict, create_model
 
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.examples import example_names, example_path, starting_files
@@ -20,9 +21,12 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.schema.file import schema_json
 from gateway.config.validation import UNSUPPORTED_KEYS
 from gateway.config.yaml_document import parse_yaml
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, ReceiptRules, Resilience
 from gateway.model.decision import Plan
 from gateway.model.location import EdgeReport
+from gateway.model.location_rules import GeoIpRules
+from gateway.model.schedule import StopRule
+from gateway.model.section import PlainSection, default_as_written
 from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
@@ -168,12 +172,20 @@ def objects(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]
 def test_every_field_is_described_and_no_other_is_allowed() -> None:
     found = {f"config{path}": schema for path, schema in objects(json.loads(schema_json()))}
     found |= {f"catalogue{path}": schema for path, schema in objects(json.loads(catalogue_schema_json()))}
-    assert len(found) == len(Section.__subclasses__())
+    plain = {section.__name__ for section in PlainSection.__subclasses__()}
+    assert len(found) == len(Section.__subclasses__()) + len(plain)
     for path, schema in found.items():
         assert schema["additionalProperties"] is False, path
         for name, field in schema["properties"].items():
             assert field.get("description") or "$ref" in field, f"{path}: {name}"
             assert name not in UNSUPPORTED_KEYS, f"{path}: {name} is both known and not supported yet"
+
+
+@pytest.mark.parametrize("default", [Resilience(), StopRule(), ReceiptRules(), GeoIpRules("/x.mmdb")])
+def test_a_default_with_a_unit_is_what_the_schema_shows(default: PlainSection) -> None:
+    strict = ConfigDict(strict=True, extra="forbid")
+    written = create_model("File", __config__=strict, section=(type(default), ...)).model_validate
+    assert vars(written({"section": default_as_written(default)})) == {"section": default}
 
 
 def test_an_example_that_is_not_there() -> None:

@@ -15,7 +15,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES
 from gateway.execution.upstream_client import Answer
-from gateway.model.config_version import BreakerRule
+from gateway.model.config_version import Attempts, BreakerRule
 from gateway.model.record import Record
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
@@ -28,7 +28,7 @@ WHOLE = chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n"
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts_per_deployment=1))
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(1)))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     return bench
 
@@ -136,7 +136,7 @@ async def test_one_probe_at_a_time_and_a_cancelled_one_frees_its_place(bench: Be
 
 
 async def test_no_retry_where_the_breaker_has_just_opened(bench: Bench) -> None:
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts_per_deployment=3))
+    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(3)))
     bench.router.post(FIRST).mock(return_value=error(503))
     await bench.ask()
     again(bench)
@@ -221,7 +221,7 @@ async def test_its_states_and_changes_are_told(bench: Bench) -> None:
 
 
 async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts_per_deployment=2, breaker=None, retry_budget=0.2)
+    bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.2)
     bench.table = replace(bench.table, resilience=bounds)
     asked = bench.router.post(FIRST).mock(return_value=error(503))
     refused = 0
@@ -236,7 +236,7 @@ async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> N
 
 
 async def test_on_the_last_step_a_spent_budget_ends_with_the_failure(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts_per_deployment=2, breaker=None, retry_budget=0.0)
+    bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.0)
     bench.table = replace(bench.table, resilience=bounds)
     for url in (FIRST, SECOND):
         bench.router.post(url).mock(return_value=error(503))

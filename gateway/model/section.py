@@ -1,0 +1,104 @@
+"""How a plain dataclass describes a section of the config file, so that pydantic can validate into it.
+
+A section that needs no resolving has one form: a frozen dataclass of this package, whose fields have their keys, bounds
+and meanings as metadata. Workers use these classes and do not load pydantic. Therefore this module implements protocols
+of pydantic without importing it, and returns core schemas in their documented form, as mappings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+class UnitError(ValueError):
+    """A value of the config file that cannot be parsed: what is wrong, and how to fix it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSection:
+    """Base of a section that is used as it is. Lets pydantic make it from a mapping where other types are strict."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(source) | {"strict": False}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        # Older versions of pydantic leave these two out for a plain dataclass.
+        found = handler(schema)
+        handler.resolve_ref_schema(found).update(description=cls.__doc__, additionalProperties=False)
+        return found
+
+
+def key(meaning: str, *, name: str | None = None, default: str | None = None, **rules: Any) -> dict[str, Any]:
+    """Return the metadata of a field: its meaning, and how its key differs from the field.
+
+    Args:
+        meaning: The description in the JSON Schema and on the page of config keys.
+        name: The key in the file, where it differs from the name of the field.
+        default: The default as the file would have it, where it is written with a unit.
+        rules: Bounds that pydantic knows, such as `ge` and `pattern`.
+    """
+    named = {"alias": name} if name is not None else {}
+    written = {"json_schema_extra": {"default": default}} if default is not None else {}
+    return {"description": meaning, **named, **written, **rules}
+
+
+def default_as_written(value: Any) -> Any:
+    """Return a default as the file would have it. A section that is a default has the default of each of its fields."""
+    if not isinstance(value, PlainSection):
+        return value
+    return {
+        field.metadata.get("alias", field.name): field.metadata.get("json_schema_extra", {}).get("default")
+        or default_as_written(getattr(value, field.name))
+        for field in fields(value)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class FileForm:
+    """In `Annotated[type, FileForm(…)]`: how the file writes a value of the type, and its JSON Schema.
+
+    has_pattern_error: pydantic compares the text with the pattern of the schema, and `parse` cannot fail.
+    """
+
+    parse: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+    has_pattern_error: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        parse = {"type": "no-info", "function": self.parse}
+        if self.has_pattern_error:
+            text = {"type": "str", "pattern": self.schema["pattern"]}
+            return {"type": "function-after", "function": parse, "schema": text}
+        return {"type": "function-plain", "function": parse}
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+class OrOff:
+    """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        parse = {"type": "no-info", "function": _parse_or_off}
+        return {"type": "function-before", "function": parse, "schema": handler(source)}
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        choices = handler(schema)["anyOf"]
+        return {"anyOf": [{"const": "off", "type": "string"} if it == {"type": "null"} else it for it in choices]}
+
+
+def _parse_or_off(value: object) -> object:
+    if value == "off":
+        return None
+    if isinstance(value, dict | PlainSection):
+        return value
+    raise UnitError("must be a mapping of its keys, or the word off", "write `off`, or {failures: 5}")

@@ -1,0 +1,117 @@
+"""Values with a unit, as the config file writes them (`500ms`, `20%`, `30d`), and the types that parse them once.
+
+A parser gets what stands in the file. It returns the value that the gateway works with, or raises `UnitError`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from math import isfinite
+from typing import Annotated
+
+from gateway.model.section import FileForm, UnitError
+
+UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
+AGE = r"^([1-9][0-9]{0,3})(h|d)$"
+DOCUMENT_URL = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
+"""An https URL without the characters that could end an attribute or a tag in a page that an app makes of it."""
+
+_SHARE = r"^(100|[0-9]{1,2})%$"
+_SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
+_RISE = r"^\+([1-9][0-9]{0,3})%$"
+_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_LINE = r"^\S(.{0,254}\S)?$"
+_LONGEST_S = 86_400.0
+_LONGEST_LINE = 256
+
+
+def parse_seconds_or_zero(value: object) -> float:
+    """Return the seconds of a duration: 0.5 of `500ms`, 120 of `2m`."""
+    match = re.fullmatch(DURATION, value) if isinstance(value, str) else None
+    if match is not None:
+        seconds = float(match[1]) * UNIT_S[match[2]]
+        if seconds > _LONGEST_S:
+            raise UnitError("a time must not be longer than a day")
+        return seconds
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        raise UnitError("a time needs a unit", f"write {value}s, {value}ms or {value}m")
+    raise UnitError("must be a time with its unit", "such as 500ms, 5s or 2m")
+
+
+def parse_seconds(value: object) -> float:
+    """Return the seconds of a duration that is longer than zero."""
+    seconds = parse_seconds_or_zero(value)
+    if seconds <= 0:
+        raise UnitError("a time must be longer than nothing")
+    return seconds
+
+
+def parse_age_s(age: str) -> float:
+    """Return the seconds of an age: 43200 of `12h`."""
+    return float(age[:-1]) * UNIT_S[age[-1]]
+
+
+def parse_share(value: object) -> float:
+    """Return the share of a percentage above zero: 0.2 of `20%`."""
+    if isinstance(value, str) and re.fullmatch(_SHARE_ABOVE_ZERO, value):
+        return float(value.removesuffix("%")) / 100
+    raise UnitError("must be a share from 1% to 100%, in whole percent", "such as 20%")
+
+
+def parse_share_or_off(value: object) -> float | None:
+    """Return the share of a percentage, or None for `off`."""
+    if value == "off":
+        return None
+    if isinstance(value, str) and re.fullmatch(_SHARE, value):
+        return float(value.removesuffix("%")) / 100
+    raise UnitError("must be a share from 0% to 100%, in whole percent, or the word off", "such as 20%")
+
+
+def parse_rise_or_off(value: object) -> float | None:
+    """Return the rise of a percentage, 0.5 of `+50%`, or None for `off`."""
+    if value == "off":
+        return None
+    if isinstance(value, str) and re.fullmatch(_RISE, value):
+        return float(value[1:].removesuffix("%")) / 100
+    raise UnitError("must be a rise in whole percent, or the word off", "such as +50%")
+
+
+def parse_day(value: object) -> date:
+    """Return the date of a day such as `2027-03-01`."""
+    if isinstance(value, str) and re.fullmatch(_DAY, value, re.ASCII):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            raise UnitError("there is no such day", "write year-month-day, such as 2027-03-01") from None
+    raise UnitError("must be a day", "write year-month-day, such as 2027-03-01")
+
+
+def parse_line(value: object) -> str:
+    """Return the text, which must be one printable line."""
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_LINE and value.isprintable() and value.strip() == value:
+        return value
+    raise UnitError(
+        f"must be 1 to {_LONGEST_LINE} printable characters on one line, and not begin or end with a space",
+        "" if isinstance(value, str) else "put it in quotes",
+    )
+
+
+def _text(pattern: str, *examples: str) -> dict[str, object]:
+    """Return the JSON Schema of a text with this pattern."""
+    shown = {"examples": list(examples)} if examples else {}
+    return {"type": "string", "pattern": pattern, **shown}
+
+
+DURATION_SCHEMA = _text(DURATION, "500ms", "5s", "2m")
+_OFF = _text("^off$")
+
+Seconds = Annotated[float, FileForm(parse_seconds, DURATION_SCHEMA)]
+SecondsOrZero = Annotated[float, FileForm(parse_seconds_or_zero, DURATION_SCHEMA)]
+AgeSeconds = Annotated[float, FileForm(parse_age_s, _text(AGE, "12h", "30d"), has_pattern_error=True)]
+Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
+ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
+RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
+Day = Annotated[date, FileForm(parse_day, _text(_DAY, "2027-03-01"))]
+Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
