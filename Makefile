@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without bytecode each of them compiles the house anew.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -64,6 +64,9 @@ format: install-dev ## rewrite the code as ruff wants it
 
 types: install-dev ## mypy, strict, on both packages
 	@$(BIN)/mypy gateway providers $(wildcard tests/typing)
+
+generate: install-dev ## write every generated page and schema that is not current
+	@$(BIN)/python -m scripts.generate
 
 check: install ## compile config/gateway.yaml and report every mistake
 	@$(BIN)/gateway check

@@ -1,4 +1,4 @@
-"""The licence of each dependency that a gateway is installed with: `python scripts/licences.py > docs/licences.md`."""
+"""The page of licences: the licence of each dependency that a gateway is installed with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
-
-__all__ = ["dependencies", "licence_of", "page"]
 
 _LOCK = Path(__file__).parents[1] / "requirements.lock"
 _HEAD = """\
@@ -46,10 +44,6 @@ def licence_of(name: str) -> str:
     return " OR ".join(_SAME.get(item, item) for item in names)
 
 
-def page() -> str:
-    """The whole page."""
+def licences_page() -> str:
+    """Return the page in Markdown."""
     return _HEAD + "".join(f"| {name} | {licence_of(name)} |\n" for name in dependencies())
-
-
-if __name__ == "__main__":
-    print(page(), end="")

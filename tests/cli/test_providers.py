@@ -15,6 +15,7 @@ from providers.registry import load_registry
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
+from scripts.generate import MODELS_PAGE, PROVIDERS_PAGE
 from tests.cli.conftest import ROOT, Command
 
 KEY = "sk-very-secret"
@@ -65,7 +66,7 @@ def test_the_list_for_programs(gateway: Command) -> None:
 
 
 def test_the_list_as_a_page(gateway: Command) -> None:
-    assert gateway("providers", "list", "--markdown").out == (ROOT / "docs" / "providers.md").read_text("utf-8")
+    assert gateway("providers", "list", "--markdown").out == PROVIDERS_PAGE.read_text("utf-8")
     page = gateway("providers", "list", "--markdown", "openai").out
     assert "| `openai` | `eu` | @EEA, CH | @EEA, CH | zdr or mam |" in page
     assert "`gemini`" not in page
@@ -245,7 +246,7 @@ def test_models_with_their_prices_and_last_days(gateway: Command, tmp_path: Path
     assert (shown.status, shown.err) == (0, "")
     assert "kimi-k3" in shown.out
     assert "gpt-" not in shown.out
-    assert gateway("providers", "models", "--markdown").out == (ROOT / "docs" / "models.md").read_text("utf-8")
+    assert gateway("providers", "models", "--markdown").out == MODELS_PAGE.read_text("utf-8")
     unknown = gateway("providers", "models", "nobody")
     assert (unknown.status, unknown.out) == (2, "")
     assert "there is no provider 'nobody'" in unknown.err

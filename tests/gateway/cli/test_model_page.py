@@ -1,21 +1,13 @@
-"""The page of models: complete, and the one that lies in docs/."""
+"""The page of models is complete."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from gateway.cli.provider_pages import deployments_text, models_page, models_text
 from providers.adapter import KnowsModels, KnowsOffers
 from providers.registry import load_registry
 from tests.kit.configs import WORLD, table_of
 
-PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 ADAPTERS = load_registry().adapters
-
-
-def test_the_page_is_current() -> None:
-    """If this fails: `gateway providers models --markdown > docs/models.md`."""
-    assert PAGE.read_text("utf-8") == models_page(ADAPTERS)
 
 
 def test_every_model_price_and_last_day_has_a_row() -> None:

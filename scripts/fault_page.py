@@ -1,10 +1,8 @@
-"""Generate docs/faults.md from the table of faults: `python -m tests.kit.fault_page > docs/faults.md`."""
+"""The page of faults, from the table that the fault tests compare a running gateway with."""
 
 from __future__ import annotations
 
 from tests.kit.fault_table import FAULTS, INTERRUPTED, WHOLE, Fault, Seen
-
-__all__ = ["page"]
 
 _HEAD = """\
 # What happens when a provider fails
@@ -26,21 +24,21 @@ providers that fail as you say, and its log. `gateway simulate --help` has the w
 
 Words that arrive in one piece with the error behind them are forgotten: nobody has seen them, so that the failure is an
 ordinary one, and the next step can answer. How the piece is cut into chunks and lines makes no difference
-(a piece is 64 KB at most; with `GATEWAY_TRANSPORT=httpx` each chunk is one of its own). If the
-error arrives a moment later, the words are on their way to the client. Which of the two it is depends on the provider and
-the network, and can't be otherwise: to know that no error follows, each first word would have to wait for the next.
+(a piece is 64 KB at most; with `GATEWAY_TRANSPORT=httpx` each chunk is one of its own). If the error arrives a moment
+later, the words are on their way to the client. Which of the two it is depends on the provider and the network, and
+can't be otherwise: to know that no error follows, each first word would have to wait for the next.
 
-The `log` of the table is our own pool's. httpx has fewer words: with `GATEWAY_TRANSPORT=httpx`, what is no valid HTTP is
-`connect` there until the head is whole, and `interrupted` behind it; a head that breaks off is `connect`. All of them are
-asked again, failed over and counted alike.
+The `log` of the table is our own pool's. httpx has fewer words: with `GATEWAY_TRANSPORT=httpx`, what is no valid HTTP
+is `connect` there until the head is whole, and `interrupted` behind it; a head that breaks off is `connect`. All of
+them are asked again, failed over and counted alike.
 
 | what the provider does | asked | with a fallback | alone, JSON | alone, stream | log |
 |---|---|---|---|---|---|
 """
 
 
-def page() -> str:
-    """The whole page."""
+def faults_page() -> str:
+    """Return the page in Markdown."""
     return _HEAD + "".join(f"{_row(fault)}\n" for fault in FAULTS)
 
 
@@ -67,7 +65,3 @@ def _seen(seen: Seen) -> str:
     if seen == INTERRUPTED:
         return "*cut*"
     return f"{seen[0]} `{seen[1]}`"
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -1,0 +1,52 @@
+"""Write every generated file of the repository: `make generate`. It needs no network.
+
+`FILES` is the only place that names the paths. The text comes from functions that the command line uses too, or
+from the other modules of this folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gateway.cli.provider_pages import models_page, providers_page
+from gateway.config.operator_catalogue import catalogue_schema_json
+from gateway.config.reference import reference_page
+from gateway.config.schema.file import schema_json
+from providers.registry import load_registry
+from scripts.fault_page import faults_page
+from scripts.licences import licences_page
+
+ROOT = Path(__file__).parents[1]
+CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
+CATALOGUE_SCHEMA = ROOT / "config/catalogue.schema.json"
+CONFIG_PAGE = ROOT / "docs/config.md"
+PROVIDERS_PAGE = ROOT / "docs/providers.md"
+MODELS_PAGE = ROOT / "docs/models.md"
+FAULTS_PAGE = ROOT / "docs/faults.md"
+LICENCES_PAGE = ROOT / "docs/licences.md"
+
+FILES: Mapping[Path, Callable[[], str]] = {
+    CONFIG_SCHEMA: lambda: schema_json() + "\n",
+    CATALOGUE_SCHEMA: lambda: catalogue_schema_json() + "\n",
+    CONFIG_PAGE: reference_page,
+    PROVIDERS_PAGE: lambda: providers_page(load_registry().adapters),
+    MODELS_PAGE: lambda: models_page(load_registry().adapters),
+    FAULTS_PAGE: faults_page,
+    LICENCES_PAGE: licences_page,
+}
+"""What writes the text of each generated file."""
+
+
+def main() -> None:
+    """Write the files that are not current, and print their names."""
+    for path, text_of in FILES.items():
+        text = text_of()
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
