@@ -1,9 +1,10 @@
-"""A step that one config has planned, and what another one that has become active says of it."""
+"""A further attempt of a running request is judged again by the config that is active now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,12 +19,14 @@ from gateway.policy.location.resolution import location_inputs, location_key, re
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
-from tests.kit.configs import BASE, WORLD, table_of
+from tests.kit.configs import BASE, Config, table_of
 from tests.kit.location_reports import reported
 
 NEEDS = Requirements(frozenset(), frozenset(), frozenset())
-TABLE = table_of(WORLD)
-BOUND, APP, NEW = "c" * 64, "a" * 64, "d" * 64
+TABLE = table_of(BASE)
+BOUND, APP, NEW, BACKEND = "c" * 64, "a" * 64, "d" * 64, "b" * 64
+Patch = str | Mapping[str, Any]
+Edge = dict[str, Any]
 
 
 def planned(table: ConfigVersion, territory: str | None, key: str | None) -> tuple[Step, Client | None, Location]:
@@ -34,11 +37,9 @@ def planned(table: ConfigVersion, territory: str | None, key: str | None) -> tup
     return outcome.steps[0], client, location
 
 
-def changed(*changes: tuple[str, str], of: str = WORLD) -> ConfigVersion:
-    for before, after in changes:
-        assert before in of
-        of = of.replace(before, after)
-    return table_of(f"{of}resilience: {{idle: 31s}}\n")
+def changed(*patches: Patch, config: Config = BASE) -> ConfigVersion:
+    """Compile another version of a configuration, with these merge patches."""
+    return table_of(config.merge(*patches, "resilience: {idle: 31s}"))
 
 
 def verdict(
@@ -58,104 +59,108 @@ def verdict(
     return why_not_now(RunningRequest(table, "assistant", client, location, NEEDS, under), step, current, 0.0)
 
 
-def test_the_same_table_allows_what_it_planned() -> None:
+def test_step_is_allowed_by_the_config_that_planned_it() -> None:
     assert verdict(TABLE) is None
 
 
 @pytest.mark.parametrize("key", [APP, None])
 @pytest.mark.parametrize("territory", ["DE", "CN", "US", "JP"])
-def test_a_change_of_something_else_allows_it(territory: str, key: str | None) -> None:
+def test_step_is_allowed_after_an_unrelated_change(territory: str, key: str | None) -> None:
     assert verdict(changed(), territory, key) is None
 
 
-def test_where_no_config_asks_for_a_key_none_is_missed() -> None:
-    keyless = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
-    assert verdict(changed(of=keyless), key=None, table=table_of(keyless)) is None
+def test_request_without_key_is_allowed_where_no_config_asks_for_one() -> None:
+    keyless = BASE.without("clients")
+    assert verdict(changed(config=keyless), key=None, table=table_of(keyless)) is None
 
 
-CALIFORNIA = ("  us: {terr", "  ca: {territories: [US-CA], boundary: [PLACES]}\n  us: {terr")
+def split(places: str) -> str:
+    """Return a patch that makes California a region with this boundary."""
+    return f"regions: {{ca: {{territories: [US-CA], boundary: [{places}]}}}}"
 
 
-def split(places: str) -> tuple[str, str]:
-    return CALIFORNIA[0], CALIFORNIA[1].replace("PLACES", places)
-
-
-def test_a_country_that_has_been_split_is_another_place_where_the_part_is_not_known() -> None:
+def test_split_country_is_another_place_while_the_part_is_unknown() -> None:
     for places in ("US", "US-CA", "CA"):
         assert verdict(changed(split(places)), "US") == OTHER_RULES, places
         assert verdict(changed(split(places)), "US-NY") == OTHER_RULES, places
-    accepting = ("location:\n", "location:\n  accept_country_only: [US]\n")
+    accepting = "location: {accept_country_only: [US]}"
     assert verdict(changed(split("US"), accepting), "US") == OTHER_RULES
 
 
-def test_who_was_given_the_stricter_region_of_a_split_country_keeps_it() -> None:
-    routed = ("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [house]")
-    house = "  house: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: US-CA, processes: US-CA, api_key: k}"
-    strict = WORLD.replace(*split("US-CA")).replace(*routed).replace("clients:\n", f"{house}\nclients:\n")
-    assert verdict(changed(of=strict), "US", table=table_of(strict)) is None
+def house(places: str) -> str:
+    """Return a patch with a deployment of the operator's own in these places."""
+    return f"""
+        deployments:
+          house:
+            {{provider: openai-compatible, model: m, endpoint: "https://h.example", stores: {places}, processes: {places}, api_key: k}}
+    """
+
+
+def test_caller_of_the_stricter_region_of_a_split_country_keeps_it() -> None:
+    strict = BASE.merge(split("US-CA"), house("US-CA"), "assistants: {assistant: {routes: {ca: [house]}}}")
+    assert verdict(changed(config=strict), "US", table=table_of(strict)) is None
 
 
 NOT_THIS_CLIENT = "the current config doesn't let this client ask"
 OTHER_RULES = "the current config has other rules for where a caller is"
-CLAIMS = '  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "01234567890123456789012345678901"}'
-GERMAN = '["@EEA", CH], boundary'
+CLAIM = {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "01234567890123456789012345678901"}
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "reason"),
+    ("patch", "reason"),
     [
-        ("  app: {", "  app-2: {", NOT_THIS_CLIENT),
-        (GERMAN, '["@EU", CH], boundary', OTHER_RULES),
-        (GERMAN, "[FR, CH], boundary", OTHER_RULES),
-        ("endpoint: eu,", "endpoint: eu, enabled: false,", "disabled in the current config"),
-        ("chatgpt-eu: {provider: openai, model: gpt-6-luna", "chatgpt-eu: {provider: openai, model: gpt-4o", "permit"),
-        ("attests: [zdr]", "attests: []", "not by the current config: site 'eu' requires"),
-        ("endpoint: eu,", "endpoint: eu, consent: {mode: standing},", "consent to openai is missing"),
+        (f"clients: {{app: null, app-2: {{keys: ['sha256:{APP}'], assistants: [assistant]}}}}", NOT_THIS_CLIENT),
+        ("regions: {eu: {territories: ['@EU', CH]}}", OTHER_RULES),
+        ("regions: {eu: {territories: [FR, CH]}}", OTHER_RULES),
+        ("deployments: {chatgpt-eu: {enabled: false}}", "disabled in the current config"),
+        ("deployments: {chatgpt-eu: {model: gpt-4o}}", "permit"),
+        ("deployments: {chatgpt-eu: {attests: []}}", "not by the current config: site 'eu' requires"),
+        ("deployments: {chatgpt-eu: {consent: {mode: standing}}}", "consent to openai is missing"),
     ],
 )
-def test_what_a_change_takes_away(before: str, after: str, reason: str | None) -> None:
-    told = verdict(changed((before, after)))
-    assert (told is None) == (reason is None)
-    assert reason is None or reason in str(told)
+def test_step_is_refused_with_the_reason_after_a_change(patch: str, reason: str) -> None:
+    assert reason in str(verdict(changed(patch)))
 
 
-def test_a_key_that_was_revoked_opens_nothing_though_its_client_has_another() -> None:
-    both = WORLD.replace(f'["sha256:{APP}"]', f'["sha256:{APP}", "sha256:{NEW}"]')
-    assert both != WORLD
-    assert verdict(changed(of=both), key=NEW, table=table_of(both)) is None
-    assert verdict(changed(), key=APP, table=table_of(both)) is None
-    assert verdict(changed(), key=NEW, table=table_of(both)) == NOT_THIS_CLIENT
-    # It is another's now.
-    moved = WORLD.replace(f'["sha256:{"b" * 64}"]', f'["sha256:{"b" * 64}", "sha256:{NEW}"]')
-    assert verdict(changed(of=moved), key=NEW, table=table_of(both)) == NOT_THIS_CLIENT
+TWO_KEYS = BASE.merge({"clients": {"app": {"keys": [f"sha256:{APP}", f"sha256:{NEW}"]}}})
+
+
+def test_revoked_key_is_refused_though_its_client_has_another() -> None:
+    both = table_of(TWO_KEYS)
+    assert verdict(changed(config=TWO_KEYS), key=NEW, table=both) is None
+    assert verdict(changed(), key=APP, table=both) is None
+    assert verdict(changed(), key=NEW, table=both) == NOT_THIS_CLIENT
+    # The key belongs to another client now.
+    moved = {"clients": {"backend": {"keys": [f"sha256:{BACKEND}", f"sha256:{NEW}"]}}}
+    assert verdict(changed(moved), key=NEW, table=both) == NOT_THIS_CLIENT
 
 
 def test_all_keys_of_a_client_are_the_same_client() -> None:
-    both = table_of(WORLD.replace(f'["sha256:{APP}"]', f'["sha256:{APP}", "sha256:{NEW}"]'))
+    both = table_of(TWO_KEYS)
     one, other = both.clients[APP], both.clients[NEW]
     assert one == other
     assert hash(one) == hash(other)
     assert APP not in repr(one)
 
 
-def test_who_may_not_ask_this_assistant_any_more() -> None:
-    other = ("assistants:\n  assistant:", "assistants:\n  other: {routes: {us: [chatgpt-us]}}\n  assistant:")
+def test_client_that_lost_its_assistant_is_refused() -> None:
+    other = "assistants: {other: {routes: {us: [chatgpt-us]}}}"
     assert verdict(changed(other)) is None
-    assert verdict(changed(other, ("assistants: [assistant]}", "assistants: [other]}"))) == NOT_THIS_CLIENT
+    assert verdict(changed(other, "clients: {app: {assistants: [other]}}")) == NOT_THIS_CLIENT
 
 
-def test_a_territory_that_is_blocked_now() -> None:
-    shut = ((GERMAN, "[FR, CH], boundary"), ("blocked: [CU,", "blocked: [DE, CU,"))
-    assert verdict(changed(*shut)) == OTHER_RULES
+def test_blocked_territory_is_refused() -> None:
+    blocked = "{regions: {eu: {territories: [FR, CH]}}, blocked: [DE, CU, IR, KP, SY]}"
+    assert verdict(changed(blocked)) == OTHER_RULES
     # Whatever the key is bound to.
-    assert verdict(changed(*shut), "DE", BOUND) == OTHER_RULES
+    assert verdict(changed(blocked), "DE", BOUND) == OTHER_RULES
 
 
-def test_a_route_that_leads_elsewhere_now() -> None:
-    wider = (GERMAN + ': ["@EEA", CH]}', GERMAN + ': ["@EEA", CH, US]}')
+def test_step_of_a_changed_route_is_refused() -> None:
+    wider = "regions: {eu: {boundary: ['@EEA', CH, US]}}"
     assert verdict(changed(wider)) == OTHER_RULES
-    told = verdict(changed(wider, ("eu: [chatgpt-eu]", "eu: [chatgpt-us]")))
-    assert told == "the current config doesn't route there any more"
+    reason = verdict(changed(wider, "assistants: {assistant: {routes: {eu: [chatgpt-us]}}}"))
+    assert reason == "the current config doesn't route there any more"
 
 
 LESS = "the current config sends it less of this request"
@@ -163,13 +168,13 @@ SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words", "told"),
+    ("before", "after", "fields", "reason"),
     [
-        # A boundary says how strict a region is, which decides between two signals: no location survives its change.
+        # A boundary decides how strict a region is, and so between two signals: no location survives its change.
         ('boundary: ["*"]', "boundary: [US]", {"strict_tools"}, OTHER_RULES),
         ("boundary: [US]", 'boundary: ["*"]', {"strict_tools"}, OTHER_RULES),
         ('boundary: ["*"]', "boundary: [US]", {"seed"}, OTHER_RULES),
-        # Who asks.
+        # The identity of the person who asks.
         ("identity: pass", "identity: strip", {"user"}, LESS),
         ("identity: pass", "identity: hash", {"user"}, LESS),
         ("identity: pass", "identity: hash", {"seed"}, None),
@@ -181,61 +186,56 @@ SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
         ("identity: pass", "identity: hash, passthrough: [user]", {"user"}, None),
     ],
 )
-def test_no_step_tells_a_provider_what_the_new_config_keeps_from_it(
-    before: str, after: str, words: set[str], told: str | None
+def test_step_is_refused_where_the_new_config_sends_less_of_the_request(
+    before: str, after: str, fields: set[str], reason: str | None
 ) -> None:
-    def saying(words: str) -> ConfigVersion:
+    def table_with_us(words: str) -> ConfigVersion:
         boundary = words if words.startswith("boundary") else "boundary: [US]"
         identity = words if words.startswith("identity") else "identity: strip"
         changes = f"{{regions: {{us: {{{boundary}}}}}, deployments: {{chatgpt-us: {{{identity}}}}}}}"
         return table_of(BASE.merge(changes, SECRETS))
 
-    old, now, needs = saying(before), saying(after), Requirements(frozenset(), frozenset(words), frozenset())
+    old, now = table_with_us(before), table_with_us(after)
+    needs = Requirements(frozenset(), frozenset(fields), frozenset())
     location = resolve(old, None, reported(EdgeReport(("US",))))
     outcome = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
-    assert why_not_now(RunningRequest(old, "assistant", None, location, needs), outcome.steps[0], now, 0.0) == told
+    assert why_not_now(RunningRequest(old, "assistant", None, location, needs), outcome.steps[0], now, 0.0) == reason
 
 
 def test_another_site_at_the_same_host_is_another_place() -> None:
-    """The running request doesn't say what the new site pins: where the provider may compute."""
-    clause = "provider: openai, model: gpt-6-luna, endpoint: us, "
-    claude = "provider: anthropic, model: claude-sonnet-5, endpoint: SITE, "
-    world = WORLD.replace(clause, claude)
-    anywhere = world.replace("SITE", "global").replace("boundary: [US]", 'boundary: ["*"]')
-    pinned = world.replace("endpoint: SITE", "attests: [us-workspace], endpoint: us")
-    assert verdict(changed(of=anywhere), "US", table=table_of(anywhere)) is None
-    assert (
-        verdict(changed(of=pinned), "US", table=table_of(anywhere)) == "the current config doesn't permit it any more"
-    )
+    """The running request does not contain what the new site pins: where the provider may compute."""
+    claude = "deployments: {chatgpt-us: {provider: anthropic, model: claude-sonnet-5}}"
+    anywhere = BASE.merge(claude, "{deployments: {chatgpt-us: {endpoint: global}}, regions: {us: {boundary: ['*']}}}")
+    pinned = BASE.merge(claude, "deployments: {chatgpt-us: {endpoint: us, attests: [us-workspace]}}")
+    assert verdict(changed(config=anywhere), "US", table=table_of(anywhere)) is None
+    reason = verdict(changed(config=pinned), "US", table=table_of(anywhere))
+    assert reason == "the current config doesn't permit it any more"
 
 
 def test_another_host_of_the_same_model_is_another_place() -> None:
-    house = 'h: {provider: openai-compatible, model: m, endpoint: "https://a.example/v1", stores: DE, processes: DE}'
-    world = WORLD.replace("eu: [chatgpt-eu]", "eu: [h]").replace("deployments:\n", f"deployments:\n  {house}\n")
-    told = verdict(changed(("https://a.example", "https://b.example"), of=world), table=table_of(world))
-    assert told == "the current config doesn't permit it any more"
+    config = BASE.merge(house("DE"), "assistants: {assistant: {routes: {eu: [house]}}}")
+    moved = changed("deployments: {house: {endpoint: 'https://b.example'}}", config=config)
+    assert verdict(moved, table=table_of(config)) == "the current config doesn't permit it any more"
 
 
-def test_a_consent_that_the_new_config_asks_for_may_have_been_given() -> None:
-    asking = changed(("endpoint: eu,", "endpoint: eu, consent: {mode: per_request},"))
+def test_consent_that_was_given_counts_where_the_new_config_asks_for_it() -> None:
+    asking = changed("deployments: {chatgpt-eu: {consent: {mode: per_request}}}")
     assert verdict(asking, agreed=["chatgpt-eu"]) is None
     assert verdict(asking, agreed=["chatgpt-us"]) is not None
 
 
-def test_nobody_has_agreed_where_nobody_was_asked() -> None:
-    asking = changed(("endpoint: eu,", "endpoint: eu, consent: {mode: standing},"))
+def test_consent_is_missing_where_the_old_config_did_not_ask_for_it() -> None:
+    asking = changed("deployments: {chatgpt-eu: {consent: {mode: standing}}}")
     step, client, location = planned(TABLE, "DE", APP)
     assert why_not_now(RunningRequest(TABLE, "assistant", client, location, NEEDS), step, asking, 0.0) is not None
 
 
-def test_a_step_is_judged_by_itself_where_the_person_would_be_asked_for_another() -> None:
-    world = WORLD.replace("default: [gemini, qwen-intl]", "default: [gemini, chatgpt-us]")
-    asking = changed(
-        ('api_key: "${GEMINI_API_KEY}"', 'api_key: "${GEMINI_API_KEY}", consent: {mode: standing}'), of=world
-    )
-    location = resolve(table_of(world), None, reported(EdgeReport(("JP",))))
-    table = table_of(world)
+def test_step_is_judged_alone_where_another_step_needs_consent() -> None:
+    config = BASE.merge("assistants: {assistant: {routes: {default: [gemini, chatgpt-us]}}}")
+    asking = changed("deployments: {gemini: {consent: {mode: standing}}}", config=config)
+    table = table_of(config)
+    location = resolve(table, None, reported(EdgeReport(("JP",))))
     outcome = decide(table, table.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     first, second = outcome.steps
@@ -244,326 +244,307 @@ def test_a_step_is_judged_by_itself_where_the_person_would_be_asked_for_another(
     assert why_not_now(running, second, asking, 0.0) is None
 
 
-def test_a_key_that_is_bound_is_where_it_is_bound_now() -> None:
+def test_bound_key_is_in_the_region_of_the_new_config() -> None:
     assert verdict(changed(), None, BOUND) is None
-    assert verdict(changed(("region: cn}", "region: us}")), None, BOUND) == OTHER_RULES
-    # Not bound any more, and nothing else tells.
-    assert verdict(changed((", region: cn}", "}")), None, BOUND) == OTHER_RULES
+    assert verdict(changed("clients: {shop-cn: {region: us}}"), None, BOUND) == OTHER_RULES
+    # The key is not bound any more, and no other signal has a location.
+    assert verdict(changed("clients: {shop-cn: {region: null}}"), None, BOUND) == OTHER_RULES
 
 
-def test_who_is_bound_to_the_rest_of_the_world_is_in_a_territory_that_no_region_names_any_more() -> None:
-    """It has no territory while a region of its own has it, and one whose prompts must stay at home without."""
-    house = "  house: {provider: openai-compatible, model: m, endpoint: 'https://h.example', stores: any, processes: any, api_key: k}"
-    routed = WORLD.replace("[gemini, qwen-intl]", "[house]").replace("clients:\n", f"{house}\nclients:\n")
-    world = routed.replace(", region: cn", ", region: default")
-    nobody_names_it = ("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [MO], boundary: [CN]}")
-    assert verdict(changed(of=world), "CN", BOUND, table=table_of(world)) is None
-    assert verdict(changed(nobody_names_it, of=world), "CN", BOUND, table=table_of(world)) == OTHER_RULES
+def test_caller_bound_to_the_default_region_is_refused_once_no_region_names_its_territory() -> None:
+    """It has no territory while another region has that territory. Otherwise its prompts must stay at home."""
+    routed = "{assistants: {assistant: {routes: {default: [house]}}}, clients: {shop-cn: {region: default}}}"
+    config = BASE.merge(house("any"), routed)
+    unnamed = "regions: {cn: {territories: [MO]}}"
+    assert verdict(changed(config=config), "CN", BOUND, table=table_of(config)) is None
+    assert verdict(changed(unnamed, config=config), "CN", BOUND, table=table_of(config)) == OTHER_RULES
 
 
-def test_a_region_that_was_assumed_must_still_be_assumed() -> None:
-    assuming = WORLD + "  unknown: us\n"
+def test_assumed_region_must_still_be_assumed() -> None:
+    assuming = BASE.merge("location: {unknown: us}")
     table = table_of(assuming)
-    assert verdict(changed(of=assuming), None, APP, table=table) is None
-    assert verdict(changed(("unknown: us", "unknown: eu"), of=assuming), None, APP, table=table) == OTHER_RULES
-    assert verdict(changed(("unknown: us", "unknown: refuse"), of=assuming), None, APP, table=table) == OTHER_RULES
+    assert verdict(changed(config=assuming), None, APP, table=table) is None
+    for unknown in ("eu", "refuse"):
+        current = changed({"location": {"unknown": unknown}}, config=assuming)
+        assert verdict(current, None, APP, table=table) == OTHER_RULES, unknown
 
 
-# Of Germany, says a backend, and of the United States, says the edge: the stricter of the two is Europe.
-TWO_VOICES = WORLD.replace("boundary: [US]", 'boundary: [US, "@EEA", CH]')
-BACKEND = "b" * 64
-NARROWER = ('boundary: [US, "@EEA", CH]', "boundary: [US]")
+# A backend asserts Germany and the edge reports the United States: Europe is the stricter of the two.
+TWO_SIGNALS = BASE.merge("regions: {us: {boundary: [US, '@EEA', CH]}}")
+NARROWER = "regions: {us: {boundary: [US]}}"
+NO_ASSERTION = "clients: {backend: {may_assert: []}}"
 
 
-def after(*changes: tuple[str, str], said: Reports, of: str = TWO_VOICES) -> tuple[str | None, str | None]:
-    """What becomes of a step in Europe, and the region that the new config has for the same request."""
-    old, new = table_of(of), changed(*changes, of=of)
+def signals(*names: str) -> Patch:
+    """Return a patch that sets the signals."""
+    return {"location": {"signals": [*names]}}
+
+
+def reason_and_region(*patches: Patch, reports: Reports, config: Config = TWO_SIGNALS) -> tuple[str | None, str | None]:
+    """Return why a step in Europe may not be tried, and the region of the same request under the new config."""
+    old, new = table_of(config), changed(*patches, config=config)
     client = old.clients[BACKEND]
-    location = resolve(old, client, said)
+    location = resolve(old, client, reports)
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
     assert outcome.region.name == "eu"
-    fresh = resolve(new, new.clients[BACKEND], said).region
-    told = why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), outcome.steps[0], new, 0.0)
-    return told, fresh.name if fresh is not None else None
+    region = resolve(new, new.clients[BACKEND], reports).region
+    reason = why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), outcome.steps[0], new, 0.0)
+    return reason, region.name if region is not None else None
 
 
 @pytest.mark.parametrize(
-    ("changes", "region"),
+    ("patches", "region"),
     [
-        ((), "eu"),
-        ((NARROWER,), None),
-        ((("  edges:", "  conflict: refuse\n  edges:"),), None),
-        ((("may_assert: [territory]", "may_assert: []"),), "us"),
-        ((("signals: [api_key, assertion, edge_header]", "signals: [api_key, edge_header]"),), "us"),
-        ((("signals: [api_key, assertion, edge_header]", "signals: [api_key, assertion]"),), "eu"),
+        ([], "eu"),
+        ([NARROWER], None),
+        (["location: {conflict: refuse}"], None),
+        ([NO_ASSERTION], "us"),
+        ([signals("api_key", "edge_header")], "us"),
+        ([signals("api_key", "assertion")], "eu"),
     ],
 )
-def test_a_location_is_not_decided_again_by_other_rules(
-    changes: tuple[tuple[str, str], ...], region: str | None
-) -> None:
-    told, fresh = after(*changes, said=reported(EdgeReport(("US",)), asserted=("DE",)))
-    assert fresh == region
-    assert told == (OTHER_RULES if changes else None)
+def test_step_is_refused_after_any_change_of_the_location_rules(patches: list[Patch], region: str | None) -> None:
+    reports = reported(EdgeReport(("US",)), asserted=("DE",))
+    assert reason_and_region(*patches, reports=reports) == (OTHER_RULES if patches else None, region)
 
 
-def test_what_a_signal_that_hides_keeps_from_counting_still_does_not_count() -> None:
-    order = ("signals: [api_key, assertion, edge_header]", "signals: [claim, edge_header, assertion]")
-    claims = f"{CLAIMS}\n  edges:"
-    world = TWO_VOICES.replace(*order).replace("  edges:", claims, 1)
-    said = reported(EdgeReport(("T1",)), asserted=("US",), claim=ClaimReport("DE"))
-    assert after(said=said, of=world) == (None, "eu")
-    assert after(NARROWER, said=said, of=world) == (OTHER_RULES, "eu")
+def test_signal_after_an_anonymous_one_still_does_not_count() -> None:
+    config = TWO_SIGNALS.merge(signals("claim", "edge_header", "assertion"), {"location": {"claim": CLAIM}})
+    reports = reported(EdgeReport(("T1",)), asserted=("US",), claim=ClaimReport("DE"))
+    assert reason_and_region(reports=reports, config=config) == (None, "eu")
+    assert reason_and_region(NARROWER, reports=reports, config=config) == (OTHER_RULES, "eu")
 
 
 @pytest.mark.parametrize(
     ("edge", "asserted", "region"),
     [("T1", "US", "us"), ("T1", "DE", "eu"), ("DE", "FR", "eu")],
 )
-def test_signals_are_weighed_in_the_order_that_holds_now(edge: str, asserted: str, region: str) -> None:
-    """Who hides keeps from counting what stands behind it, and the first of those that agree tells the territory."""
-    before = "signals: [edge_header, assertion]"
-    world = WORLD.replace("signals: [api_key, assertion, edge_header]", f"{before}\n  unknown: eu")
-    change = (before, "signals: [assertion, edge_header]")
-    said = reported(EdgeReport((edge,)), asserted=(asserted,))
-    assert after(change, said=said, of=world) == (OTHER_RULES, region)
-    new = changed(change, of=world)
-    assert resolve(new, new.clients[BACKEND], said).territory == asserted
+def test_signals_are_weighed_in_the_order_of_the_new_config(edge: str, asserted: str, region: str) -> None:
+    """An anonymous caller's later signals do not count, and the first of the signals that agree has the territory."""
+    config = BASE.merge(signals("edge_header", "assertion"), "location: {unknown: eu}")
+    reordered = signals("assertion", "edge_header")
+    reports = reported(EdgeReport((edge,)), asserted=(asserted,))
+    assert reason_and_region(reordered, reports=reports, config=config) == (OTHER_RULES, region)
+    new = changed(reordered, config=config)
+    assert resolve(new, new.clients[BACKEND], reports).territory == asserted
 
 
-TRUSTED = "{from: [127.0.0.0/8], country: CF-IPCountry}"
-SECRET = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
+EDGE = {"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}
+ELSEWHERE = {"from": ["10.0.0.0/8"], "country": "X-Country"}
+RENAMED = EDGE | {"country": "X-Country"}
+OLD_SECRET = EDGE | {"secret": {"header": "X-Edge", "value": "the old secret of this edge, 32 characters"}}
+NEW_SECRET = EDGE | {"secret": {"header": "X-Edge", "value": "the new secret of this edge, 32 characters"}}
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "heard"),
-    [
-        (TRUSTED, TRUSTED, True),
-        (TRUSTED, f"{TRUSTED}, {{from: [10.0.0.0/8], country: X-Country}}", False),
-        (TRUSTED, "", False),
-        (TRUSTED, TRUSTED.replace("127.", "10."), False),
-        (TRUSTED, TRUSTED.replace("CF-IPCountry", "X-Country"), False),
-        (TRUSTED, SECRET % ("0123456789abcdef" * 2), False),
-        (SECRET % ("0123456789abcdef" * 2), SECRET % ("fedcba9876543210" * 2), True),
-    ],
-)
-def test_an_edge_that_is_none_any_more_is_not_heard(before: str, now: str, heard: bool) -> None:
-    """An edge that somebody has seen through is taken out of the config: running requests follow at their next
-    attempt. A secret that is renewed is no reason to."""
-    old = table_of(WORLD.replace(TRUSTED, before))
-    new = changed((TRUSTED, now))
+def refusal_after(old: ConfigVersion, new: ConfigVersion, reports: Reports) -> str | None:
+    """Return why the first step of a request of the client `app` may not be tried under the new config."""
     client = old.clients[APP]
-    location = resolve(old, client, reported(EdgeReport(("DE",))))
+    location = resolve(old, client, reports)
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
     assert isinstance(outcome, Plan)
-    told = why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), outcome.steps[0], new, 0.0)
-    assert told == (None if heard else OTHER_RULES)
+    return why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), outcome.steps[0], new, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("change", "heard"),
+    ("before", "now", "still_trusted"),
     [
-        (("0123456789", "9876543210"), True),
-        (("issuer: i", "issuer: j"), False),
-        (("audience: a", "audience: b"), False),
-        (("territory: place", "territory: where"), False),
+        ([EDGE], [EDGE], True),
+        ([EDGE], [EDGE, ELSEWHERE], False),
+        ([EDGE], [], False),
+        ([EDGE], [EDGE | {"from": ["10.0.0.0/8"]}], False),
+        ([EDGE], [RENAMED], False),
+        ([EDGE], [NEW_SECRET], False),
+        ([OLD_SECRET], [NEW_SECRET], True),
     ],
 )
-def test_a_claim_of_an_issuer_that_is_none_any_more_is_not_heard(change: tuple[str, str], heard: bool) -> None:
-    claims = CLAIMS.replace("secret:", "territory: place, secret:")
-    world = WORLD.replace("signals: [api_key,", "signals: [claim, api_key,").replace("  edges:", f"{claims}\n  edges:")
-    old, new = table_of(world), changed(change, of=world)
-    client = old.clients[APP]
-    location = resolve(old, client, reported(claim=ClaimReport("DE")))
-    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
-    assert isinstance(outcome, Plan)
-    step = outcome.steps[0]
-    told = why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), step, new, 0.0)
-    assert told == (None if heard else OTHER_RULES)
+def test_header_of_a_removed_edge_is_not_trusted(before: list[Edge], now: list[Edge], still_trusted: bool) -> None:
+    """An operator removes an edge that clients can bypass: running requests follow at their next attempt. A renewed
+    secret refuses no request."""
+    old, new = table_of(BASE.merge({"location": {"edges": before}})), changed({"location": {"edges": now}})
+    reason = refusal_after(old, new, reported(EdgeReport(("DE",))))
+    assert reason == (None if still_trusted else OTHER_RULES)
+
+
+CLAIMS_FIRST = BASE.merge(signals("claim", "api_key", "assertion", "edge_header"), {"location": {"claim": CLAIM}})
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("patch", "still_trusted"),
     [
-        ((("audience: a", "audience: b"),), OTHER_RULES),
-        ((("signals: [claim, api_key,", "signals: [api_key,"), (f"{CLAIMS}\n", "")), OTHER_RULES),
+        ({"secret": "98765432109876543210987654321098"}, True),
+        ({"issuer": "j"}, False),
+        ({"audience": "b"}, False),
+        ({"territory": "where"}, False),
     ],
+)
+def test_claim_of_a_removed_issuer_is_not_trusted(patch: dict[str, str], still_trusted: bool) -> None:
+    config = CLAIMS_FIRST.merge("location: {claim: {territory: place}}")
+    new = changed({"location": {"claim": patch}}, config=config)
+    reason = refusal_after(table_of(config), new, reported(claim=ClaimReport("DE")))
+    assert reason == (None if still_trusted else OTHER_RULES)
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [["location: {claim: {audience: b}}"], [signals("api_key", "assertion", "edge_header"), "location: {claim: null}"]],
 )
 @pytest.mark.parametrize("territory", ["DE", None])
-def test_a_claim_that_is_not_believed_any_more_is_not_taken_for_none(
-    changes: tuple[tuple[str, str], ...], told: str | None, territory: str | None
-) -> None:
-    """Another signal may say the same region: a new request with that claim is refused all the same. Where claims
-    aren't asked for any more, nobody looks at it."""
-    world = WORLD.replace("signals: [api_key,", "signals: [claim, api_key,").replace("  edges:", f"{CLAIMS}\n  edges:")
-    old, new = table_of(world), changed(*changes, of=world)
-    client = old.clients[APP]
-    location = resolve(old, client, reported(EdgeReport(("DE",)), claim=ClaimReport(territory)))
-    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
-    assert isinstance(outcome, Plan)
-    assert why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), outcome.steps[0], new, 0.0) == told
+def test_claim_that_is_not_trusted_any_more_is_not_ignored(patches: list[Patch], territory: str | None) -> None:
+    """Another signal may have the same region: a new request with that claim is refused all the same. A config without
+    claims does not read it."""
+    reports = reported(EdgeReport(("DE",)), claim=ClaimReport(territory))
+    assert refusal_after(table_of(CLAIMS_FIRST), changed(*patches, config=CLAIMS_FIRST), reports) == OTHER_RULES
 
 
-@pytest.mark.parametrize(("more", "heard"), [("", True), (", {from: [10.0.0.0/8], country: X-Country}", False)])
-def test_an_address_is_not_heard_where_who_tells_it_has_changed(more: str, heard: bool) -> None:
-    """A peer that is an edge by now tells another address than its own."""
-    geoip = "  geoip: {path: /nowhere.mmdb, max_age: 30d}"
-    world = WORLD.replace("edge_header]", "edge_header, geoip]").replace("  edges:", f"{geoip}\n  edges:")
-    old, new = table_of(world), changed((TRUSTED, TRUSTED + more), of=world)
-    location = resolve(old, old.clients[APP], reported(address=AddressReport("DE")))
-    outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0).outcome
-    assert isinstance(outcome, Plan)
-    step, client = outcome.steps[0], old.clients[APP]
-    told = why_not_now(RunningRequest(old, "assistant", client, location, NEEDS), step, new, 0.0)
-    assert told == (None if heard else OTHER_RULES)
+@pytest.mark.parametrize(("edges", "still_trusted"), [([EDGE], True), ([EDGE, ELSEWHERE], False)])
+def test_address_is_not_trusted_after_a_change_of_the_edges(edges: list[Edge], still_trusted: bool) -> None:
+    """A peer that has become an edge reports another address than its own."""
+    geoip = {"location": {"geoip": {"path": "/nowhere.mmdb", "max_age": "30d"}}}
+    config = BASE.merge(signals("api_key", "assertion", "edge_header", "geoip"), geoip)
+    new = changed({"location": {"edges": edges}}, config=config)
+    reason = refusal_after(table_of(config), new, reported(address=AddressReport("DE")))
+    assert reason == (None if still_trusted else OTHER_RULES)
 
 
-SIGNALS = ("api_key", "claim", "assertion", "edge_header", "geoip")
-WORLDS = [
-    text.replace("signals: [api_key, assertion, edge_header]", f"signals: [{', '.join(SIGNALS)}]").replace(
-        "  edges:", f"{CLAIMS}\n  geoip: {{path: /nowhere.mmdb, max_age: 30d}}\n{more}  edges:", 1
+ALL_SIGNALS = {
+    "signals": ["api_key", "claim", "assertion", "edge_header", "geoip"],
+    "claim": CLAIM,
+    "geoip": {"path": "/nowhere.mmdb", "max_age": "30d"},
+}
+SPLIT_COUNTRY = split("US-CA")
+CONFIGS = [
+    TWO_SIGNALS.merge({"location": ALL_SIGNALS}, patch, {"location": rule}).text
+    for patch in (
+        {},
+        NARROWER,
+        NO_ASSERTION,
+        SPLIT_COUNTRY,
+        "{regions: {cn: {territories: [MO]}}, clients: {shop-cn: {region: default}}}",
     )
-    for text in (
-        TWO_VOICES,
-        TWO_VOICES.replace(*NARROWER),
-        TWO_VOICES.replace("may_assert: [territory]", "may_assert: []"),
-        TWO_VOICES.replace(*split("US-CA")),
-        TWO_VOICES.replace("territories: [CN]", "territories: [MO]").replace("region: cn", "region: default"),
-    )
-    for more in ("", "  conflict: refuse\n", "  unknown: eu\n", "  accept_country_only: [US]\n")
+    for rule in ({}, {"conflict": "refuse"}, {"unknown": "eu"}, {"accept_country_only": ["US"]})
+    if patch == SPLIT_COUNTRY or "accept_country_only" not in rule
 ]
-WORLDS = [text for text in WORLDS if "US-CA" in text or "accept" not in text]
-words = st.sampled_from([None, "DE", "FR", "US", "US-CA", "US-NY", "CN", "JP", "XX", "T1"])
+territories = st.sampled_from([None, "DE", "FR", "US", "US-CA", "US-NY", "CN", "JP", "XX", "T1"])
+compiled_once = lru_cache(table_of)
 
 
 @given(
-    st.sampled_from(WORLDS),
-    st.sampled_from(WORLDS),
-    st.tuples(words, words, words, words),
+    st.sampled_from(CONFIGS),
+    st.sampled_from(CONFIGS),
+    st.tuples(territories, territories, territories, territories),
     st.sampled_from([None, BACKEND, BOUND]),
 )
-def test_a_location_that_is_kept_is_the_one_that_the_new_config_would_decide(
-    before: str, now: str, said: tuple[str | None, ...], key: str | None
+def test_kept_location_equals_the_one_that_the_new_config_decides(
+    before: str, now: str, reported_territories: tuple[str | None, ...], key: str | None
 ) -> None:
-    claim, asserted, edge, address = said
-    sighting = reported(
+    claim, asserted, edge, address = reported_territories
+    reports = reported(
         EdgeReport((edge,)) if edge else None,
         asserted=(asserted,) if asserted else (),
         claim=ClaimReport(claim) if claim else None,
         address=AddressReport(address, hidden=address == "T1", note="hidden: Tor") if address else None,
     )
-    old, new = cached(before), cached(now)
+    old, new = compiled_once(before), compiled_once(now)
     was, client = old.clients[key] if key else None, new.clients[key] if key else None
     if location_inputs(old, was) == location_inputs(new, client):
-        kept, fresh = resolve(old, was, sighting), resolve(new, client, sighting)
+        kept, fresh = resolve(old, was, reports), resolve(new, client, reports)
         assert (kept.region, kept.territory, kept.why) == (fresh.region, fresh.territory, fresh.why)
         assert (kept.assumed, kept.evidence) == (fresh.assumed, fresh.evidence)
 
 
-cached = lru_cache(table_of)
+CONSENT_FOR_EU = "deployments: {chatgpt-eu: {consent: {mode: standing}}}"
 
 
-@pytest.mark.parametrize(
-    ("before", "after_it", "still"),
-    [("", "", True), ("may_assert: [territory, consent]", "may_assert: [territory]", False)],
-)
-def test_who_may_not_speak_for_the_person_any_more_has_not_agreed_for_it(
-    before: str, after_it: str, still: bool
-) -> None:
-    asking = WORLD.replace("endpoint: eu,", "endpoint: eu, consent: {mode: standing},")
-    asking = asking.replace("may_assert: [territory]", "may_assert: [territory, consent]")
-    old = table_of(asking)
-    new = changed((before, after_it), of=asking)
+@pytest.mark.parametrize(("now", "still_agreed"), [(["territory", "consent"], True), (["territory"], False)])
+def test_consent_of_a_backend_is_void_once_it_may_not_assert_consent(now: list[str], still_agreed: bool) -> None:
+    config = BASE.merge(CONSENT_FOR_EU, "clients: {backend: {may_assert: [territory, consent]}}")
+    old, new = table_of(config), changed({"clients": {"backend": {"may_assert": now}}}, config=config)
     client, agreed = old.clients[BACKEND], Consents(asserted=True)
     location = resolve(old, client, reported(asserted=("DE",)))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0, consents=agreed).outcome
     assert isinstance(outcome, Plan)
     running = RunningRequest(old, "assistant", client, location, NEEDS, lambda *_: agreed)
-    told = why_not_now(running, outcome.steps[0], new, 0.0)
-    assert (told is None) == still
+    assert (why_not_now(running, outcome.steps[0], new, 0.0) is None) == still_agreed
 
 
-def test_a_claim_that_is_not_heard_any_more_has_not_agreed_for_anybody() -> None:
-    asking = WORLD.replace("endpoint: eu,", "endpoint: eu, consent: {mode: standing},")
-    hearing = asking.replace("[api_key, assertion,", "[claim, api_key, assertion,").replace(
-        "  edges:", f"{CLAIMS}\n  edges:"
-    )
-    old, agreed = table_of(hearing), Consents(standing=frozenset({"openai"}))
+def test_consent_of_a_claim_is_void_once_claims_are_not_read() -> None:
+    without_claims, with_claims = BASE.merge(CONSENT_FOR_EU), CLAIMS_FIRST.merge(CONSENT_FOR_EU)
+    old, agreed = table_of(with_claims), Consents(standing=frozenset({"openai"}))
     location = resolve(old, None, reported(EdgeReport(("DE",))))
     outcome = decide(old, old.assistants["assistant"], location, NEEDS, {}, 0.0, consents=agreed).outcome
     assert isinstance(outcome, Plan)
-    for new, still in ((changed(of=hearing), True), (changed(of=asking), False)):
+    for new, still_agreed in ((changed(config=with_claims), True), (changed(config=without_claims), False)):
         running = RunningRequest(old, "assistant", None, location, NEEDS, lambda *_: agreed)
-        told = why_not_now(running, outcome.steps[0], new, 0.0)
-        assert (told is None) == still
+        assert (why_not_now(running, outcome.steps[0], new, 0.0) is None) == still_agreed
 
 
 def test_two_assertions_of_one_place_are_still_that_place() -> None:
-    said = reported(asserted=("DE", "de"))
-    assert after(said=said) == (None, "eu")
-    # Ignored before, and believed now: were it not weighed, the caller would stay where the edge alone has it.
-    ignored = TWO_VOICES.replace("may_assert: [territory]", "may_assert: []")
-    said = reported(EdgeReport(("DE",)), asserted=("CN",))
-    assert after(("may_assert: []", "may_assert: [territory]"), said=said, of=ignored) == (OTHER_RULES, None)
+    assert reason_and_region(reports=reported(asserted=("DE", "de"))) == (None, "eu")
+    # An assertion that was ignored before and counts now: otherwise the caller would stay where the edge reports it.
+    ignored = TWO_SIGNALS.merge(NO_ASSERTION)
+    reports = reported(EdgeReport(("DE",)), asserted=("CN",))
+    asserting = "clients: {backend: {may_assert: [territory]}}"
+    assert reason_and_region(asserting, reports=reports, config=ignored) == (OTHER_RULES, None)
 
 
-EDGE = "{from: [127.0.0.0/8], country: CF-IPCountry}"
-ELSEWHERE = "{from: [10.0.0.0/8], country: X-Country}"
-GUARDED = "{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: %s}}"
-OLD_SECRET, NEW_SECRET = GUARDED % "'the old secret of this edge'", GUARDED % "'the new secret of this edge'"
-FR = b"cf-ipcountry", b"FR"
-CLAIM = b"x-gateway-claim", b"a.b.c"
-CLAIM_SECTION = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: '01234567890123456789012345678901'}"
-ADDRESSES = "geoip: {path: /nowhere.mmdb}"
+FRANCE = b"cf-ipcountry", b"FR"
+CLAIM_HEADER = b"x-gateway-claim", b"a.b.c"
 
 
-def hearing(signals: str, edges: str = "", more: str = "") -> ConfigVersion:
-    listed = f", edges: [{edges}]" if edges else ""
-    asked = f", {more}" if more else ""
-    return table_of(f"{WORLD[: WORLD.index('location:')]}location: {{signals: [{signals}]{listed}{asked}}}")
+def table_with(signals: str, edges: Iterable[Edge] = (), **sections: object) -> ConfigVersion:
+    """Compile a config with only these signals, edges and sections of `location`."""
+    location = {"signals": signals.split(), "edges": [*edges], **sections}
+    return table_of(BASE.replace(location={name: value for name, value in location.items() if value}))
 
 
-BY_EDGE = hearing("edge_header", EDGE)
+def secret_header(edge: Edge) -> tuple[bytes, bytes]:
+    """Return the header with which an edge proves itself."""
+    return b"x-edge", edge["secret"]["value"].encode()
+
+
+BY_EDGE = table_with("edge_header", [EDGE])
+BY_ADDRESS = table_with("geoip", geoip={"path": "/nowhere.mmdb"})
 
 
 @pytest.mark.parametrize(
     ("before", "now", "sent", "more"),
     [
-        (BY_EDGE, BY_EDGE, [FR], False),
-        (hearing("api_key"), BY_EDGE, [FR], True),
-        (hearing("api_key"), BY_EDGE, [], False),
-        (BY_EDGE, hearing("api_key"), [FR], False),
-        (hearing("api_key", EDGE), BY_EDGE, [FR], True),
-        # One of another network that comes, or goes; one that this peer has become, and one that it was in other words.
-        (BY_EDGE, hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], False),
-        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [FR], False),
-        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), BY_EDGE, [], False),
-        (hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), hearing("edge_header", ELSEWHERE), [FR], False),
-        (hearing("edge_header", ELSEWHERE), hearing("edge_header", f"{EDGE}, {ELSEWHERE}"), [FR], True),
-        (BY_EDGE, hearing("edge_header", EDGE.replace("}", ", subdivision: X-Part}")), [FR], True),
-        # Its secret: there was none, it came, it didn't; and one that was only replaced.
-        (BY_EDGE, hearing("edge_header", NEW_SECRET), [FR], False),
-        (BY_EDGE, hearing("edge_header", NEW_SECRET), [FR, (b"x-edge", b"the new secret of this edge")], True),
-        (BY_EDGE, hearing("edge_header", NEW_SECRET), [FR, (b"x-edge", b"wrong")], True),
+        (BY_EDGE, BY_EDGE, [FRANCE], False),
+        (table_with("api_key"), BY_EDGE, [FRANCE], True),
+        (table_with("api_key"), BY_EDGE, [], False),
+        (BY_EDGE, table_with("api_key"), [FRANCE], False),
+        (table_with("api_key", [EDGE]), BY_EDGE, [FRANCE], True),
+        # An edge of another network is added or removed; the peer becomes an edge; the edge gets another header.
+        (BY_EDGE, table_with("edge_header", [EDGE, ELSEWHERE]), [FRANCE], False),
+        (table_with("edge_header", [EDGE, ELSEWHERE]), BY_EDGE, [FRANCE], False),
+        (table_with("edge_header", [EDGE, ELSEWHERE]), BY_EDGE, [], False),
+        (table_with("edge_header", [EDGE, ELSEWHERE]), table_with("edge_header", [ELSEWHERE]), [FRANCE], False),
+        (table_with("edge_header", [ELSEWHERE]), table_with("edge_header", [EDGE, ELSEWHERE]), [FRANCE], True),
+        (BY_EDGE, table_with("edge_header", [EDGE | {"subdivision": "X-Part"}]), [FRANCE], True),
+        # The edge's secret: absent before; present and right, or wrong, now; and one that was only replaced.
+        (BY_EDGE, table_with("edge_header", [NEW_SECRET]), [FRANCE], False),
+        (BY_EDGE, table_with("edge_header", [NEW_SECRET]), [FRANCE, secret_header(NEW_SECRET)], True),
+        (BY_EDGE, table_with("edge_header", [NEW_SECRET]), [FRANCE, (b"x-edge", b"wrong")], True),
         (
-            hearing("edge_header", OLD_SECRET),
-            hearing("edge_header", NEW_SECRET),
-            [FR, (b"x-edge", b"the old secret of this edge")],
+            table_with("edge_header", [OLD_SECRET]),
+            table_with("edge_header", [NEW_SECRET]),
+            [FRANCE, secret_header(OLD_SECRET)],
             False,
         ),
-        (BY_EDGE, hearing("claim, edge_header", EDGE, CLAIM_SECTION), [FR, CLAIM], True),
-        (BY_EDGE, hearing("claim, edge_header", EDGE, CLAIM_SECTION), [FR], False),
-        (BY_EDGE, hearing("assertion, edge_header", EDGE), [FR, (b"x-gateway-territory", b"DE")], True),
-        (BY_EDGE, hearing("assertion, edge_header", EDGE), [FR], False),
-        (BY_EDGE, hearing("edge_header, geoip", EDGE, ADDRESSES), [FR], True),
-        (hearing("geoip", "", ADDRESSES), hearing("geoip", "", ADDRESSES), [], False),
-        (hearing("geoip", "", ADDRESSES), hearing("geoip", EDGE, ADDRESSES), [], True),
+        (BY_EDGE, table_with("claim edge_header", [EDGE], claim=CLAIM), [FRANCE, CLAIM_HEADER], True),
+        (BY_EDGE, table_with("claim edge_header", [EDGE], claim=CLAIM), [FRANCE], False),
+        (BY_EDGE, table_with("assertion edge_header", [EDGE]), [FRANCE, (b"x-gateway-territory", b"DE")], True),
+        (BY_EDGE, table_with("assertion edge_header", [EDGE]), [FRANCE], False),
+        (BY_EDGE, table_with("edge_header geoip", [EDGE], geoip={"path": "/nowhere.mmdb"}), [FRANCE], True),
+        (BY_ADDRESS, table_with("geoip", geoip={"path": "/nowhere.mmdb"}), [], False),
+        (BY_ADDRESS, table_with("geoip", [EDGE], geoip={"path": "/nowhere.mmdb"}), [], True),
     ],
 )
-def test_a_request_that_brought_what_only_the_new_config_reads_gets_no_further_attempt(
+def test_request_with_a_header_that_only_the_new_config_reads_gets_no_further_attempt(
     before: ConfigVersion, now: ConfigVersion, sent: list[tuple[bytes, bytes]], more: bool
 ) -> None:
-    """Nobody has judged it. A header that only the new config reads is never in the location that is kept."""
+    """The old config did not judge it. A header that only the new config reads is never in the location that is kept."""
     request = RequestHeaders(dict(sent), 100, "127.0.0.1", "")
     if location_inputs(before, None) == location_inputs(now, None):
         assert {*location_key(before, None, request)} == {*location_key(now, None, request)}
@@ -573,27 +554,24 @@ def test_a_request_that_brought_what_only_the_new_config_reads_gets_no_further_a
         assert location_inputs(before, None) == location_inputs(now, None)
 
 
-RENAMED = EDGE.replace("CF-IPCountry", "X-Country")
-
-
 @pytest.mark.parametrize(
     ("before", "now", "same"),
     [
-        ("", "", True),
-        (EDGE, EDGE, True),
-        (EDGE, "", False),
-        ("", EDGE, False),
-        (f"{EDGE}, {ELSEWHERE}", EDGE, False),
-        (f"{EDGE}, {ELSEWHERE}", f"{ELSEWHERE}, {EDGE}", True),
-        (f"{EDGE}, {ELSEWHERE}", ELSEWHERE, False),
-        (ELSEWHERE, "", False),
-        (f"{EDGE}, {ELSEWHERE}", f"{RENAMED}, {ELSEWHERE}", False),
-        (EDGE, NEW_SECRET, False),
-        (f"{OLD_SECRET}, {ELSEWHERE}", NEW_SECRET, False),
-        (OLD_SECRET, NEW_SECRET, True),
+        ([], [], True),
+        ([EDGE], [EDGE], True),
+        ([EDGE], [], False),
+        ([], [EDGE], False),
+        ([EDGE, ELSEWHERE], [EDGE], False),
+        ([EDGE, ELSEWHERE], [ELSEWHERE, EDGE], True),
+        ([EDGE, ELSEWHERE], [ELSEWHERE], False),
+        ([ELSEWHERE], [], False),
+        ([EDGE, ELSEWHERE], [RENAMED, ELSEWHERE], False),
+        ([EDGE], [NEW_SECRET], False),
+        ([OLD_SECRET, ELSEWHERE], [NEW_SECRET], False),
+        ([OLD_SECRET], [NEW_SECRET], True),
     ],
 )
-def test_a_location_is_kept_only_while_every_edge_is_the_same(before: str, now: str, same: bool) -> None:
-    """A secret that is rotated changes nothing. That another edge came or went may have changed the location."""
-    told_by, asked = hearing("edge_header, api_key", before), hearing("edge_header, api_key", now)
-    assert (location_inputs(told_by, None) == location_inputs(asked, None)) is same
+def test_location_is_kept_only_while_every_edge_is_the_same(before: list[Edge], now: list[Edge], same: bool) -> None:
+    """A rotated secret changes nothing. An edge that was added or removed may have changed the location."""
+    old, new = table_with("edge_header api_key", before), table_with("edge_header api_key", now)
+    assert (location_inputs(old, None) == location_inputs(new, None)) is same
