@@ -19,7 +19,7 @@ from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body, events_of
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
 from tests.kit.waiting import eventually
 
@@ -174,7 +174,7 @@ def test_a_stream_that_outlives_the_grace_time_ends_with_an_error(
 
 
 async def test_a_process_that_drains_is_not_ready() -> None:
-    gateway = Gateway(table_of(WORLD))
+    gateway = Gateway(table_of(BASE))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
         answer = await client.get("/readyz")
         assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
@@ -185,7 +185,7 @@ async def test_a_process_that_drains_is_not_ready() -> None:
 
 
 async def test_the_public_listener_answers_no_operator() -> None:
-    gateway = Gateway(table_of(WORLD))
+    gateway = Gateway(table_of(BASE))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
         for method, where in (("GET", "/metrics"), ("POST", "/reload"), ("GET", "/reload"), ("GET", "/explain")):
             assert (await client.request(method, where)).status_code == 404

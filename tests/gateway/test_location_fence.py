@@ -20,19 +20,14 @@ from gateway.model.location import Location
 from gateway.policy.location.resolution import locator_of, resolve
 from gateway.service.location import LocationService
 from tests.kit.claim_tokens import NOW, jwks, public
-from tests.kit.configs import KEYS, WORLD, table_of
-from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_of
+from tests.kit.configs import BASE, KEYS, SPLIT_COUNTRIES, table_of
+from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_with_location
 from tests.kit.location_reports import caller_of
 from tests.kit.mmdb import mmdb
 
 PEERS = ["10.7.0.1", "10.7.0.2", "192.0.2.10"]
 STRANGERS = ["1.2.3.4", "2.2.3.4", "3.1.3.4", "3.9.3.4", "5.2.3.4", "99.1.1.1", "10.9.9.9", "2a00:1::9"]
-SPLIT = (
-    WORLD[: WORLD.index("location:")]
-    .replace("blocked: [CU,", "blocked: [UA-43, CU,")
-    .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
-    .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
-)
+SPLIT = BASE.merge(SPLIT_COUNTRIES)
 
 
 class Place:
@@ -48,8 +43,8 @@ class Place:
         self.counts: Counter[str] = Counter()
 
     def table(self, case: Case) -> ConfigVersion:
-        text = config_of(case.config, str(self.database), str(self.keys), SPLIT)
-        return table_of(text, {**KEYS, "EDGE_SECRET": EDGE_SECRET})
+        config = config_with_location(SPLIT, case.config, str(self.database), str(self.keys))
+        return table_of(config, {**KEYS, "EDGE_SECRET": EDGE_SECRET})
 
     def locate(self, table: ConfigVersion, case: Case, headers: tuple[Header, ...]) -> Location:
         lower = [(name.lower(), value.strip(b" \t")) for name, value in headers]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.model.status import Changes, Reload, Status, WorkerStatus
-from tests.kit.configs import KEYS, WORLD, table_of
+from tests.kit.configs import BASE, KEYS, table_of
 
 AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW = AT.timestamp()
 
 
-TABLE = table_of(WORLD, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
+TABLE = table_of(BASE, {name: value for name, value in KEYS.items() if name != "OPENAI_US_API_KEY"})
 
 
 LOADED = Reload("start", True, TABLE.version, AT, 0.1)

@@ -20,8 +20,6 @@ from gateway.config.yaml_document import parse_yaml
 from gateway.model.config_version import ConfigVersion
 from providers.registry import load_registry
 
-__all__ = ["BASE", "KEYS", "WORLD", "Config", "table_of"]
-
 
 @dataclass(frozen=True)
 class Config:
@@ -130,6 +128,13 @@ for _name, _digit in (("APP", "a"), ("BACKEND", "b"), ("SHOP", "c")):
 
 BASE = Config.parse(WORLD)
 """The same world, to be changed as data."""
+
+SPLIT_COUNTRIES = """
+blocked: [UA-43, CU, IR, KP, SY]
+regions: {ca: {territories: [US-CA], boundary: [US]}}
+assistants: {assistant: {routes: {ca: [chatgpt-us]}}}
+"""
+"""A patch for `BASE`: California is a region of its own, and a part of Ukraine is blocked."""
 
 
 def table_of(config: str | Config, environ: dict[str, str] | None = None) -> ConfigVersion:

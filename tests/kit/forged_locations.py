@@ -6,7 +6,6 @@ what the page for operators asks of one: it writes each of its headers always, o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,7 @@ import jwt
 from hypothesis import strategies as st
 
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
-
-__all__ = ["EDGE_SECRET", "LIES", "Case", "cases", "config_of"]
+from tests.kit.configs import Config
 
 EDGE_SECRET = "the edge's secret"
 _SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
@@ -220,11 +218,11 @@ def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, s
     return tuple(headers)
 
 
-def config_of(location: dict[str, Any], database: str, keys: str, world: str) -> str:
-    """The world with that location; the claims and the database are set up where they are asked for."""
+def config_with_location(config: Config, location: dict[str, Any], database: str, keys: str) -> Config:
+    """Set this location in a config, with the claims and the address database that its signals need."""
     location = dict(location)
     if "claim" in location["signals"]:
         location["claim"] = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": keys}
     if "geoip" in location["signals"]:
         location["geoip"] = {"path": database, "max_age": "30d"}
-    return f"{world}\nlocation: {json.dumps(location)}\n"
+    return config.replace(location=location)

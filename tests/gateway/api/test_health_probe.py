@@ -17,7 +17,7 @@ from gateway.api.admin_control import Guard
 from gateway.api.raw_responses import Probe, ProbesFirst, json_response
 from gateway.assembly.application import Gateway
 from tests.kit.admin_calls import ADMIN, PUBLIC, Told, answer_of
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 HEADERS: tuple[dict[str, str], ...] = (
@@ -32,7 +32,7 @@ HEADERS: tuple[dict[str, str], ...] = (
 def app_of(listener: str, *, is_draining: bool = False) -> Any:
     if listener == "admin":
         return build_admin(Told(), Guard())
-    gateway = Gateway(table_of(WORLD))
+    gateway = Gateway(table_of(BASE))
     gateway.is_draining = is_draining
     return gateway
 
@@ -107,10 +107,10 @@ from gateway.api.admin_control import Guard
 from gateway.app import Gateway
 from tests.kit.admin_calls import Told
 from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 async def main():
-    public, admin = Gateway(table_of(WORLD)), build_admin(Told(), Guard())
+    public, admin = Gateway(table_of(BASE)), build_admin(Told(), Guard())
     for app, paths in ((public, PUBLIC), (admin, ADMIN)):
         for path in paths:
             await answer_of(app, "GET", path, {})

@@ -12,9 +12,9 @@ from gateway.api.response_headers import pairs_of, response_lines
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from providers.failures import Failure, FailureKind
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.cli.provider_pages import deployments_text, models_page, models_text
 from providers.adapter import KnowsModels, KnowsOffers
 from providers.registry import load_registry
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 ADAPTERS = load_registry().adapters
 
@@ -25,7 +25,7 @@ def test_every_model_price_and_last_day_has_a_row() -> None:
 
 
 def test_a_deployment_has_its_own_row() -> None:
-    table = table_of(WORLD)
+    table = table_of(BASE)
     head, *rows = deployments_text(table.deployments.values()).splitlines()
     assert head.split()[:4] == ["deployment", "provider", "model", "prompt"]
     [qwen] = [row for row in rows if row.startswith("qwen-cn ")]

@@ -12,9 +12,9 @@ from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Price, Rates
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
-CANDIDATES = table_of(WORLD).deployments
+CANDIDATES = table_of(BASE).deployments
 
 
 def costing(name: str, currency: str, input_micros: int) -> Deployment:

@@ -30,14 +30,14 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 QUOTED = "[from the request]"
 
 
 @pytest.fixture(scope="module")
 def deployment() -> Deployment:
-    return table_of(WORLD).deployments["chatgpt-us"]
+    return table_of(BASE).deployments["chatgpt-us"]
 
 
 def said(detail: str, code: str | None = None, param: str | None = None) -> Failure:

@@ -15,17 +15,15 @@ from gateway.policy.routing import decide
 from gateway.service.disclosure import disclose
 from gateway.service.explain import NO_NEEDS, PlainRequest, explain
 from providers.matching.requirements import Requirements
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported
 
-PLAIN = "default: [gemini, qwen-intl]"
 ILL = Unavailable("breaker open: failing", 5.0, by_breaker=True)
 US = reported(EdgeReport(("JP",)))
 
 
 def routed(route: str) -> ConfigVersion:
-    assert PLAIN in WORLD
-    return table_of(WORLD.replace(PLAIN, f"default: {route}"))
+    return table_of(BASE.merge(f"assistants: {{assistant: {{routes: {{default: {route}}}}}}}"))
 
 
 CANARY = routed("[{gemini: 90, chatgpt-us: 10}, chatgpt-us]")
@@ -159,7 +157,7 @@ def test_explain_says_whose_side_it_is_and_disclosure_names_them_all() -> None:
     unknown = explain(PlainRequest(CANARY, None, US, assistant, 0.0))
     assert unknown["weighted"]["side"] is None  # type: ignore[index]
     assert [step["deployment"] for step in unknown["outcome"]["plan"]] == ["gemini", "chatgpt-us"]  # type: ignore[index]
-    plain = table_of(WORLD)
+    plain = table_of(BASE)
     assert "weighted" not in explain(PlainRequest(plain, None, US, plain.assistants["assistant"], 0.0))
     data = disclose(PlainRequest(PAIR, None, US, PAIR.assistants["assistant"], 0.0))["data"]
     assert [item["deployment"] for item in data] == ["gemini", "chatgpt-us"]  # type: ignore[attr-defined]

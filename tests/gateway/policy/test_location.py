@@ -23,11 +23,14 @@ from gateway.model.location import (
 from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of
 from tests.kit.location_reports import reported, with_rules
 
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 CLIENTS = {client.name: client for client in TABLE.clients.values()}
+
+
+NO_DEFAULT_REGION = "{regions: {default: null}, assistants: {assistant: {routes: {default: null}}}}"
 
 
 def seen(edge: str | None = None, asserted: tuple[str, ...] = ()) -> Reports:
@@ -117,7 +120,7 @@ def test_a_blocked_territory_in_any_signal_wins(client: str | None) -> None:
 
 
 def test_a_country_with_a_blocked_part_needs_to_say_which_part() -> None:
-    table = table_of(WORLD.replace("blocked: [CU,", "blocked: [UA-43, CU,"))
+    table = table_of(BASE.merge("blocked: [UA-43, CU, IR, KP, SY]"))
     assert resolve(table, None, seen("UA")).problem is LocationProblem.BLOCKED
     assert resolve(table, None, seen("UA-43")).problem is LocationProblem.BLOCKED
     assert region_of(table, None, seen("UA-30")) == "default"
@@ -133,28 +136,32 @@ def test_a_conflict_takes_the_strictest_region_if_there_is_one() -> None:
     assert resolve(refusing, backend, seen("JP", ("CN",))).problem is LocationProblem.CONFLICT
 
 
-APPROVED = ("  eu: {", "  hk: {territories: [HK], boundary: [CN, HK], approvals: required}\n  eu: {")
-PASSED_THROUGH = ("boundary: [CN]}", "boundary: [CN], transit: [DE]}\n  hk: {territories: [HK], boundary: [CN, HK]}")
-CELL = "cell: {territory: DE, serves: [SERVED, eu, default]}\n"
-
-
 @pytest.mark.parametrize(
-    ("change", "cell", "region"),
+    ("patch", "region"),
     [
-        (APPROVED, "", None),
-        ((APPROVED[0], APPROVED[1].replace("approvals: required", "approvals: none")), "", "cn"),
-        ((APPROVED[0], APPROVED[1].replace("[CN, HK], approvals: required", "[CN]")), "", "cn"),
-        ((APPROVED[0], APPROVED[1].replace("[CN, HK]", "[CN]")), "", "hk"),
-        (PASSED_THROUGH, CELL.replace("SERVED", "cn"), None),
-        ((PASSED_THROUGH[0], PASSED_THROUGH[1].replace("HK]}", "HK], transit: [DE]}")), CELL.replace("SERVED", "cn, hk"), "cn"),
-        ((PASSED_THROUGH[0], PASSED_THROUGH[1].replace("CN, HK]", "CN, DE]")), CELL.replace("SERVED", "cn, hk"), "cn"),
+        ("regions: {hk: {territories: [HK], boundary: [CN, HK], approvals: required}}", None),
+        ("regions: {hk: {territories: [HK], boundary: [CN, HK], approvals: none}}", "cn"),
+        ("regions: {hk: {territories: [HK], boundary: [CN]}}", "cn"),
+        ("regions: {hk: {territories: [HK], boundary: [CN], approvals: required}}", "hk"),
+        (
+            "{cell: {territory: DE, serves: [cn, eu, default]},"
+            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, HK]}}}",
+            None,
+        ),
+        (
+            "{cell: {territory: DE, serves: [cn, hk, eu, default]},"
+            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, HK], transit: [DE]}}}",
+            "cn",
+        ),
+        (
+            "{cell: {territory: DE, serves: [cn, hk, eu, default]},"
+            " regions: {cn: {transit: [DE]}, hk: {territories: [HK], boundary: [CN, DE]}}}",
+            "cn",
+        ),
     ],
-)  # fmt: skip
-def test_the_strictest_region_does_nothing_that_another_forbids(
-    change: tuple[str, str], cell: str, region: str | None
-) -> None:
-    table = table_of(WORLD.replace(*change) + cell)
-    location = resolve(table, CLIENTS["backend"], seen("HK", ("CN",)))
+)
+def test_strictest_region_does_nothing_that_another_region_forbids(patch: str, region: str | None) -> None:
+    location = resolve(table_of(BASE.merge(patch)), CLIENTS["backend"], seen("HK", ("CN",)))
     assert (location.region.name if location.region else None) == region
     assert (location.problem is LocationProblem.CONFLICT) == (region is None)
 
@@ -172,11 +179,7 @@ def test_an_unknown_place_can_be_given_a_region() -> None:
 
 
 def test_a_territory_of_no_region_is_refused() -> None:
-    table = table_of(
-        WORLD.replace('  default: {territories: ["*"], boundary: ["*"]}\n', "").replace(
-            "      default: [gemini, qwen-intl]\n", ""
-        )
-    )
+    table = table_of(BASE.merge(NO_DEFAULT_REGION))
     assert resolve(table, None, seen("JP")).problem is LocationProblem.BLOCKED
 
 
@@ -405,21 +408,19 @@ def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
 
 
 def test_a_place_of_no_region_beside_one_of_a_region_is_a_conflict() -> None:
-    table = table_of(
-        WORLD.replace('  default: {territories: ["*"], boundary: ["*"]}\n', "").replace(
-            "      default: [gemini, qwen-intl]\n", ""
-        )
-    )
+    table = table_of(BASE.merge(NO_DEFAULT_REGION))
     for edge, asserted in (("JP", "DE"), ("DE", "JP")):
         location = resolve(table, CLIENTS["backend"], seen(edge, (asserted,)))
         assert (location.problem, location.why) == (LocationProblem.CONFLICT, "conflict")
     assert resolve(table, CLIENTS["backend"], seen("JP", ("BR",))).problem is LocationProblem.BLOCKED
 
 
-NOBODY_NAMES_CN = table_of(
-    WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", "  hk: {territories: [HK], boundary: [CN]}\n")
-    .replace("      cn: [qwen-cn]", "      hk: [qwen-cn]")
-    .replace(", region: cn", ", region: hk")
+UNNAMED_CN = table_of(
+    BASE.merge(
+        "regions: {cn: null, hk: {territories: [HK], boundary: [CN]}}",
+        "assistants: {assistant: {routes: {cn: null, hk: [qwen-cn]}}}",
+        "clients: {shop-cn: {region: hk}}",
+    )
 )
 
 
@@ -440,12 +441,12 @@ NOBODY_NAMES_CN = table_of(
 def test_whose_prompts_must_stay_at_home_by_one_signal_is_not_taken_abroad_by_another(
     edge: str, asserted: str, found: tuple[str, str | None, str]
 ) -> None:
-    location = resolve(NOBODY_NAMES_CN, CLIENTS["backend"], seen(edge, (asserted,)))
+    location = resolve(UNNAMED_CN, CLIENTS["backend"], seen(edge, (asserted,)))
     assert (location.region.name if location.region else location.problem, location.territory, location.why) == found
 
 
 def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
-    table = with_rules(NOBODY_NAMES_CN, conflict="refuse")
+    table = with_rules(UNNAMED_CN, conflict="refuse")
     location = resolve(table, CLIENTS["backend"], seen("CN", ("JP",)))
     assert location.problem is LocationProblem.CONFLICT
     refusal = refuse_location(table, location)
@@ -453,31 +454,24 @@ def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
     assert refusal.message.endswith("contradict: assertion says JP, edge_header says CN")
 
 
-def test_a_cell_elsewhere_is_passed_through_only_if_who_must_stay_at_home_accepts_it() -> None:
-    through = WORLD.replace(
-        "  cn: {territories: [CN], boundary: [CN]}", "  cn: {territories: [HK], boundary: [CN], transit: [DE]}"
-    )
-    table = table_of(through + "cell: {territory: DE, serves: [cn, default]}\n")
+def test_cell_abroad_counts_only_where_every_region_of_a_conflict_accepts_its_transit() -> None:
+    transit = "regions: {cn: {territories: [HK], transit: [DE]}}"
+    table = table_of(BASE.merge(transit, "cell: {territory: DE, serves: [cn, default]}"))
     assert region_of(table, CLIENTS["backend"], seen("JP", ("HK",))) == "cn"
     assert region_of(table, CLIENTS["backend"], seen("CN", ("HK",))) is None
 
 
 @pytest.mark.parametrize(("boundary", "region"), [("RU", "part"), ("DE", None)])
-def test_an_unknown_part_of_a_country_that_prompts_must_not_leave_leaves_it_nowhere(
+def test_unknown_part_of_a_country_that_prompts_must_not_leave_keeps_the_region_inside(
     boundary: str, region: str | None
 ) -> None:
-    part = f"  part: {{territories: [RU-MOW], boundary: [{boundary}]}}\n  eu: {{"
-    table = table_of(WORLD.replace("  eu: {", part, 1))
+    table = table_of(BASE.merge(f"regions: {{part: {{territories: [RU-MOW], boundary: [{boundary}]}}}}"))
     assert region_of(table, None, seen("RU")) == region
 
 
 # --- parts of countries ---------------------------------------------------------------------------
 
-SPLIT = table_of(
-    WORLD.replace("blocked: [CU,", "blocked: [UA-43, CU,")
-    .replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr")
-    .replace("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")
-)
+SPLIT = table_of(BASE.merge(SPLIT_COUNTRIES))
 ACCEPTING = with_rules(SPLIT, country_only=frozenset({"UA", "US"}))
 
 
@@ -518,7 +512,7 @@ def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
 
 
 # California's prompts stay in California, so that its region is the stricter one.
-STRICT = table_of(WORLD.replace("  us: {terr", "  ca: {territories: [US-CA], boundary: [US-CA]}\n  us: {terr"))
+STRICT = table_of(BASE.merge("regions: {ca: {territories: [US-CA], boundary: [US-CA]}}"))
 
 
 def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
@@ -595,13 +589,14 @@ def test_a_part_that_another_signal_names_is_where_a_bound_key_s_caller_is(
 
 
 @pytest.mark.parametrize("boundary", ["CN", "CN, JP"])
-def test_a_bound_keys_caller_is_in_its_country_also_where_a_part_of_that_has_a_region(boundary: str) -> None:
-    """Of an unknown territory nobody judges whom a vendor serves, nor whether its prompts must stay at home."""
-    part = f"  part: {{territories: [CN-BJ], boundary: [{boundary}]}}\n"
+def test_caller_bound_to_a_region_is_in_its_country_where_a_part_of_it_has_a_region(boundary: str) -> None:
+    """For an unknown territory, the gateway checks neither whom a vendor serves nor whether prompts must stay at home."""
     table = table_of(
-        WORLD.replace("  cn: {territories: [CN], boundary: [CN]}\n", part)
-        .replace("cn: [q", "part: [q")
-        .replace("region: cn", "region: default")
+        BASE.merge(
+            f"regions: {{cn: null, part: {{territories: [CN-BJ], boundary: [{boundary}]}}}}",
+            "assistants: {assistant: {routes: {cn: null, part: [qwen-cn]}}}",
+            "clients: {shop-cn: {region: default}}",
+        )
     )
     for said, region, territory in (("CN", "default", "CN"), ("CN-SH", "default", "CN-SH"), ("CN-BJ", "default", None)):
         client = next(client for client in table.clients.values() if client.name == "shop-cn")

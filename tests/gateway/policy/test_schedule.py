@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import NO_TALLY, VARIANT_BOUNDS_S, Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
 from gateway.policy.canary_schedule import ALPHA, advance, begin, share_at, waits_for, with_shares
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 STAGES = (Stage(0.05, 600), Stage(0.25, 1800), Stage(1.0, None))
 SCHEDULE = Schedule("b", STAGES, StopRule(0.02, 0.5, 100), "id")
@@ -215,13 +215,21 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=20, deadline=N
 
 # --- the shares in the table ----------------------------------------------------------------------
 
-SCHEDULED = WORLD.replace(
-    "default: [gemini, qwen-intl]",
-    "default: [{gemini: 60, qwen-intl: 30, chatgpt-us: 10}, chatgpt-us]\n"
-    '    schedules: {default: {candidate: chatgpt-us, steps: "5% for 10m, 100%"}}',
-)
-SECOND = """
-  second: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}"""
+SCHEDULE_OF_DEFAULT = """
+assistants:
+  assistant:
+    routes: {default: [{gemini: 60, qwen-intl: 30, chatgpt-us: 10}, chatgpt-us]}
+    schedules: {default: {candidate: chatgpt-us, steps: "5% for 10m, 100%"}}
+"""
+SCHEDULE_OF_US = """
+assistants:
+  assistant:
+    routes: {us: [{chatgpt-us: 90, second: 10}]}
+    schedules: {us: {candidate: second, steps: "5% for 10m, 100%"}}
+deployments:
+  second: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
+"""
+SCHEDULED = BASE.merge(SCHEDULE_OF_DEFAULT)
 
 
 @given(st.floats(0, 1, allow_nan=False))
@@ -247,18 +255,16 @@ def test_the_version_tells_the_shares() -> None:
     assert with_shares(table, {}) is table
 
 
-def test_others_that_are_written_with_0_share_alike() -> None:
-    table = table_of(SCHEDULED.replace("gemini: 60, qwen-intl: 30", "gemini: 0, qwen-intl: 0"))
+def test_other_members_with_weight_0_get_equal_shares() -> None:
+    route = "[{gemini: 0, qwen-intl: 0, chatgpt-us: 10}, chatgpt-us]"
+    table = table_of(SCHEDULED.merge(f"assistants: {{assistant: {{routes: {{default: {route}}}}}}}"))
     first = with_shares(table, {("assistant", "default"): 0.5}).assistants["assistant"].routes["default"][0]
     assert isinstance(first, WeightedSet)
     assert first.weights == {"gemini": 25, "qwen-intl": 25, "chatgpt-us": 50}
 
 
-def test_a_schedule_whose_share_is_not_told_keeps_what_is_written() -> None:
-    more = SCHEDULED.replace("us: [chatgpt-us]", "us: [{chatgpt-us: 90, second: 10}]")
-    more = more.replace("schedules: {", 'schedules: {us: {candidate: second, steps: "5% for 10m, 100%"}, ')
-    more = more.replace("\n  gemini:", SECOND + "\n  gemini:")
-    table = table_of(more)
+def test_schedule_without_a_share_keeps_the_written_weights() -> None:
+    table = table_of(SCHEDULED.merge(SCHEDULE_OF_US))
     staged = with_shares(table, {("assistant", "default"): 0.5}).assistants["assistant"]
     assert staged.routes["us"] == table.assistants["assistant"].routes["us"]
     assert staged.routes["default"] != table.assistants["assistant"].routes["default"]

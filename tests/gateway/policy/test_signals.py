@@ -22,11 +22,11 @@ from gateway.policy.location.resolution import locator_of, registry
 from gateway.policy.location.signals import Given, Reading, Signal, read_territory
 from gateway.service.location import locate
 from providers.auth import Secret
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import caller_of
 
 NAMES: tuple[SignalName, ...] = get_args(SignalName)
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 PEER = "10.1.2.3"
 CLAIM = ClaimRules("i", "a", frozenset({"HS256"}), SharedKey(Secret("s" * 32)))
 EDGES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.model.config_version import MOST_ENTRIES, remember
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 
 
 def test_what_is_remembered_is_made_once() -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
-TABLE = table_of(
-    WORLD.replace("    routes:", "    routes: &routes", 1).replace(
-        "regions:", "  assistants: {routes: *routes}\nregions:", 1
-    )
-)
+ROUTES = BASE.data["assistants"]["assistant"]["routes"]
+TABLE = table_of(BASE.merge({"assistants": {"assistants": {"routes": ROUTES}}}))
 CLIENTS = {client.name: client for client in TABLE.clients.values()}
 
 

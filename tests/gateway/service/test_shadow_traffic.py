@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,19 +47,14 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import Failure, FailureKind
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported
 
 
-def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **changes: str) -> ConfigVersion:
-    text = WORLD.replace(
-        "default: [gemini, qwen-intl]",
-        f"default: [gemini]\n    shadow: {{default: {{deployment: {deployment}, share: {share}}}}}",
-    )
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(f"{old}: {{provider", f"{old}: {{{new}, provider")
-    return table_of(text)
+def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **deployments: Mapping[str, Any]) -> ConfigVersion:
+    shadow = {"deployment": deployment, "share": share}
+    assistant = {"routes": {"default": ["gemini"]}, "shadow": {"default": shadow}}
+    return table_of(BASE.merge({"assistants": {"assistant": assistant}, "deployments": deployments}))
 
 
 ANSWER = {
@@ -237,7 +233,7 @@ async def test_where_there_is_nothing_to_compare_nobody_is_asked(told: dict[str,
 
 
 async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> None:
-    scene = Scene(reloaded=shadowed(**{"chatgpt-us": "enabled: false"}))
+    scene = Scene(reloaded=shadowed(**{"chatgpt-us": {"enabled": False}}))
     await scene.offer()
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
 
@@ -254,7 +250,7 @@ async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked()
     ("table", "request_"),
     [
         (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
-        (shadowed(**{"chatgpt-us": "enabled: false"}), QUESTION),
+        (shadowed(**{"chatgpt-us": {"enabled": False}}), QUESTION),
         (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
     ],
 )
@@ -293,7 +289,7 @@ async def test_what_is_large_is_left_out() -> None:
 
 
 async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_none() -> None:
-    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: {limit: 1, queue: 5}"}))
+    scene = Scene(shadowed(**{"chatgpt-us": {"concurrency": {"limit": 1, "queue": 5}}}))
     limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
     taken: list[int] = []
     provide = scene._provide
@@ -314,7 +310,7 @@ async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_n
 
 
 async def test_one_that_is_given_up_before_it_began_holds_no_place() -> None:
-    scene = Scene(shadowed(**{"chatgpt-us": "concurrency: 1"}))
+    scene = Scene(shadowed(**{"chatgpt-us": {"concurrency": 1}}))
     limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
     offering = asyncio.create_task(scene.offer())
     await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from gateway.state.database import open_database, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
 from gateway.state.shadows import ShadowStore, recorded
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
 
@@ -145,7 +145,7 @@ def read_schedules(directory: Path) -> None:
 def read_receipts(directory: Path) -> None:
     prepare(directory)
     damaged_behind_its_first_page(directory / "receipts.db")
-    store = Receipts(directory, lambda: table_of(WORLD))
+    store = Receipts(directory, lambda: table_of(BASE))
     try:
         store.find("req_1", None)
     finally:

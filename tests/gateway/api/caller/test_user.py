@@ -10,10 +10,10 @@ from gateway.api.caller.request_headers import headers_of
 from gateway.model.config_version import Client
 from gateway.model.location import ClaimReport
 from gateway.policy.caller import explain_user, user_of
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import caller_of
 
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 APP = next(client for client in TABLE.clients.values() if client.name == "app")
 BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
 
