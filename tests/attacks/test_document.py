@@ -13,8 +13,8 @@ import pytest
 
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 pytestmark = pytest.mark.slow
 # A place, a policy and a provider may refuse what is well written; a millisecond is too short for an answer (504), and a
@@ -29,10 +29,12 @@ _LIMIT_S = 400
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     dialects = load_simulators().dialects
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
-    with SimulatorThread(servers) as thread:
-        origins = {name: thread[name].origin for name in SITES}
-        with running_gateway(world_config(tmp_path_factory.mktemp("world"), origins, PATIENT), KEYS) as process:
-            yield process
+    folder = tmp_path_factory.mktemp("config")
+    with (
+        SimulatorThread(servers) as thread,
+        running_gateway(config_for(thread, PATIENT).write(folder), KEYS) as process,
+    ):
+        yield process
 
 
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="make install-sdks installs it")

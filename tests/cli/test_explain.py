@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import ROOT, Command
-from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway
 
 DEMO = ROOT / "config" / "demo.yaml"
 EXAMPLE = ROOT / "config" / "gateway.yaml"
@@ -21,7 +21,7 @@ KEYS = {"KEY_CN": "sk-1", "KEY_EU": "sk-2", "KEY_US": "sk-3", "KEY_GEMINI": "sk-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
-    return world_config(tmp_path_factory.mktemp("config"), origins)
+    return config_of_four_regions(origins).write(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
-from tests.kit.gateway_process import APP_KEY, world_config
+from tests.kit.gateway_process import APP_KEY, config_of_four_regions
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 DEMO = ROOT / "config" / "demo.yaml"
@@ -236,7 +236,7 @@ def test_sigterm_lets_a_running_stream_come_to_its_end(
     provider = SimulatorServer(load_simulators().dialects["openai"], "eu", slow)
     with SimulatorThread({"eu": provider}):
         origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
-        config = world_config(tmp_path, origins | {"eu": provider.origin})
+        config = config_of_four_regions(origins | {"eu": provider.origin}).write(tmp_path)
         serving = start("serve", "--config", config, "--port", "0")
         url = serving.wait_for(LISTENS)[1]
         body = {"model": "assistant", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -13,7 +14,8 @@ import pytest
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.configs import Config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
 
 SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
 KEYS = {
@@ -25,7 +27,12 @@ KEYS = {
 }
 PATIENT = "resilience: {first_token: 15s, idle: 15s, total: 25s, commit: 20s, breaker: off, retry_budget: off}"
 """A machine that stands still for seconds makes nobody silent. Who is silent on purpose is for an IMPATIENT one."""
-IMPATIENT = PATIENT.replace("first_token: 15s, idle: 15s", "first_token: 1500ms, idle: 1s")
+IMPATIENT = "resilience: {first_token: 1500ms, idle: 1s, total: 25s, commit: 20s, breaker: off, retry_budget: off}"
+
+
+def config_for(providers: SimulatorThread, *patches: str | Mapping[str, Any]) -> Config:
+    """Return the config of four regions in front of these providers, with merge patches."""
+    return config_of_four_regions({name: providers[name].origin for name in SITES}, *patches)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +51,7 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 
 @contextmanager
 def _gateway(providers: SimulatorThread, folder: Path, resilience: str = PATIENT) -> Iterator[GatewayProcess]:
-    origins = {name: providers[name].origin for name in SITES}
-    with running_gateway(world_config(folder, origins, resilience), KEYS) as process:
+    with running_gateway(config_for(providers, resilience).write(folder), KEYS) as process:
         yield process
 
 

@@ -11,22 +11,19 @@ import httpx
 import pytest
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.conftest import KEYS, PATIENT, config_for
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 BODY = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 VALID = "valid_from: 2020-01-01, valid_until: 2999-12-31, document: 'https://www.example.cn/1'"
 OVER = "valid_until: 2020-01-01"
 
 
-def write(folder: Path, providers: SimulatorThread, validity: str) -> Path:
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT)
+def write_config(folder: Path, providers: SimulatorThread, validity: str) -> Path:
+    """Write a config whose region `cn` requires approvals, with a record of this validity."""
     record = f"{{region: cn, authority: CAC, kind: registration, number: N-1, model_name: 通义千问, {validity}}}"
-    text = path.read_text("utf-8")
-    text = text.replace("boundary: [CN]}", "boundary: [CN], approvals: required}")
-    text = text.replace("stores: CN, processes: CN,", f"stores: CN, processes: CN, approvals: [{record}],")
-    path.write_text(text, "utf-8")
-    return path
+    approvals = f"{{regions: {{cn: {{approvals: required}}}}, deployments: {{qwen-cn: {{approvals: [{record}]}}}}}}"
+    return config_for(providers, PATIENT, approvals).write(folder)
 
 
 @contextmanager
@@ -41,7 +38,7 @@ def asking(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
 
 @pytest.mark.slow
 def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, tmp_path: Path) -> None:
-    with asking(write(tmp_path, providers, VALID)) as (client, process):
+    with asking(write_config(tmp_path, providers, VALID)) as (client, process):
         answer = client.post("/v1/chat/completions", json=BODY)
         assert answer.status_code == 200, answer.text
         told = client.get("/v1/disclosure", params={"assistant": "gpt-4o"})
@@ -83,7 +80,7 @@ def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, 
 
 def test_one_that_is_over_is_refused_and_never_asked(providers: SimulatorThread, tmp_path: Path) -> None:
     said = "its approval for region 'cn' ended on 2020-01-01"
-    with asking(write(tmp_path, providers, OVER)) as (client, process):
+    with asking(write_config(tmp_path, providers, OVER)) as (client, process):
         before = providers["cn"].received
         for path, answer in (
             ("chat", client.post("/v1/chat/completions", json=BODY)),
@@ -106,7 +103,7 @@ def test_one_that_is_over_is_refused_and_never_asked(providers: SimulatorThread,
 
 @pytest.mark.slow
 def test_disclosure_follows_the_rules_of_every_other_question(providers: SimulatorThread, tmp_path: Path) -> None:
-    with asking(write(tmp_path, providers, VALID)) as (client, _):
+    with asking(write_config(tmp_path, providers, VALID)) as (client, _):
         for change, query, status, code in (
             ({"authorization": "Bearer wrong"}, {}, 401, "invalid_api_key"),
             ({"cf-ipcountry": "CU"}, {}, 451, "region_blocked"),

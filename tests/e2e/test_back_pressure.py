@@ -17,7 +17,7 @@ import pytest
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import body
-from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import GatewayProcess, config_of_four_regions, running_gateway
 from tests.kit.raw_requests import sent, wire
 from tests.kit.waiting import eventually
 
@@ -88,7 +88,7 @@ def flooded(
 ) -> Iterator[tuple[GatewayProcess, Flood]]:
     flood = Flood(words)
     origins = {name: flood.origin if name == "us" else providers[name].origin for name in SITES}
-    with running_gateway(world_config(folder, origins, limits), KEYS) as gateway:
+    with running_gateway(config_of_four_regions(origins, limits).write(folder), KEYS) as gateway:
         yield gateway, flood
     flood.close()
 
@@ -108,7 +108,7 @@ def resident_bytes(gateway: GatewayProcess) -> int:
 def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
     providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
 ) -> None:
-    with flooded(providers, tmp_path, "", words) as (gateway, flood), ExitStack() as clients:
+    with flooded(providers, tmp_path, "{}", words) as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         before = resident_bytes(gateway)
         for _ in range(READERS):
@@ -128,7 +128,7 @@ def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
 def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    with flooded(providers, tmp_path, "") as (gateway, flood), ExitStack() as clients:
+    with flooded(providers, tmp_path, "{}") as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         slow = clients.enter_context(sent(gateway, asked))
         eventually(lambda: len(flood.taken) == 1 and flood.taken[0] > 0)

@@ -16,7 +16,7 @@ from providers.testkit.scenario import HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
 from tests.kit.raw_requests import sent, wire
 from tests.kit.waiting import eventually
 
@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[bool, Scenario, Callable[[socket.socket], None]]] = {
 def patient(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """A gateway that would wait for a long time by itself."""
     origins = {name: providers[name].origin for name in SITES}
-    with running_gateway(world_config(tmp_path_factory.mktemp("config"), origins), KEYS) as process:
+    with running_gateway(config_of_four_regions(origins).write(tmp_path_factory.mktemp("config")), KEYS) as process:
         yield process
 
 
@@ -124,7 +124,7 @@ def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full
 ) -> None:
     spring = Spring()
     origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
-    with running_gateway(world_config(tmp_path, origins), KEYS) as gateway:
+    with running_gateway(config_of_four_regions(origins).write(tmp_path), KEYS) as gateway:
         asked = wire(body(stream=True), place="US")
         with sent(gateway, asked, resets=WAYS[way]):
             assert spring.is_full.wait(30)
@@ -142,7 +142,7 @@ def test_a_client_that_stays_and_reads_nothing_is_cut_off_when_its_time_is_over(
     spring = Spring()
     origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
-    with running_gateway(world_config(tmp_path, origins, limits), KEYS) as gateway:
+    with running_gateway(config_of_four_regions(origins, limits).write(tmp_path), KEYS) as gateway:
         with sent(gateway, wire(body(stream=True), place="US")) as connection:
             line = gateway.wait_for("request")
             assert (line["outcome"], line["status"]) == ("cancelled", 200)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -18,33 +18,32 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from providers.testkit.scenario import Scenario, Stall
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.configs import KEYS as TABLE_KEYS
-from tests.kit.configs import WORLD, table_of
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 DE = {"cf-ipcountry": "DE"}
 OLD, NEW = "gk-old", "gk-new"
 
 
-def hashed(*keys: str) -> str:
-    return ", ".join(f'"sha256:{hashlib.sha256(key.encode()).hexdigest()}"' for key in keys)
-
-
 @contextmanager
-def gateway_with(providers: SimulatorThread, folder: Path, *clients: str, more: str = "") -> Iterator[GatewayProcess]:
+def gateway_with(
+    providers: SimulatorThread, folder: Path, clients: Mapping[str, Any] = MappingProxyType({}), more: str = "{}"
+) -> Iterator[GatewayProcess]:
     """A gateway with these clients besides the usual ones."""
     for name in SITES:
         providers[name].scenario = Scenario()
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, more)
-    text = path.read_text("utf-8")
-    path.write_text(
-        text.replace("\nlocation:", "\n" + "".join(f"  {line}\n" for line in clients) + "location:"), "utf-8"
-    )
+    path = config_for(providers, {"clients": clients}, more).write(folder)
     with running_gateway(path, KEYS) as gateway:
         yield gateway
+
+
+def limited(**limits: int) -> dict[str, Any]:
+    """Return the section of a client with the key `gk-limited` and these limits."""
+    return {"limited": {"keys": [key_hash("gk-limited")], "limits": limits}}
 
 
 @contextmanager
@@ -66,8 +65,7 @@ def well(providers: SimulatorThread) -> None:
 def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_back(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 5}}}}"
-    with gateway_with(providers, tmp_path, limited) as gateway, calling(gateway, "gk-limited", **DE) as client:
+    with gateway_with(providers, tmp_path, limited(rpm=5)) as gateway, calling(gateway, "gk-limited", **DE) as client:
         received = providers["eu"].received
         began = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
@@ -94,9 +92,8 @@ def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_b
 
 
 def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThread, tmp_path: Path) -> None:
-    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{rpm: 60}}}}"
     with (
-        gateway_with(providers, tmp_path, limited) as gateway,
+        gateway_with(providers, tmp_path, limited(rpm=60)) as gateway,
         openai.OpenAI(
             base_url=f"{gateway.url}/v1",
             api_key="gk-limited",
@@ -124,8 +121,10 @@ def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThre
 
 
 def test_open_streams_are_counted_and_given_back(providers: SimulatorThread, tmp_path: Path) -> None:
-    limited = f"limited: {{keys: [{hashed('gk-limited')}], limits: {{concurrent: 2}}}}"
-    with gateway_with(providers, tmp_path, limited) as gateway, calling(gateway, "gk-limited", **DE) as client:
+    with (
+        gateway_with(providers, tmp_path, limited(concurrent=2)) as gateway,
+        calling(gateway, "gk-limited", **DE) as client,
+    ):
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
         with client.stream("POST", CHAT, json=body(stream=True)) as first:
             pieces = [first.iter_bytes()]
@@ -148,17 +147,14 @@ def test_open_streams_are_counted_and_given_back(providers: SimulatorThread, tmp
 @pytest.fixture(scope="module")
 def shops(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("config")
-    path = world_config(folder, {name: providers[name].origin for name in SITES})
-    text = path.read_text("utf-8").replace(
-        "\nregions:", "\n  other:\n    routes: {eu: [chatgpt-eu], cn: [qwen-cn]}\nregions:", 1
-    )
-    clients = (
-        f"  shop-cn: {{keys: [{hashed('gk-cn')}], region: cn}}\n"
-        f"  narrow: {{keys: [{hashed('gk-narrow', 'gk-narrow-2')}], assistants: [other]}}\n"
-        f"  both: {{keys: [{hashed('gk-both')}], assistants: [other], region: us}}\n"
-        f"  odd: {{keys: [{hashed('gk-schön', 'gk-密')}]}}\n"
-    )
-    path.write_text(text.replace("\nlocation:", f"\n{clients}location:"), "utf-8")
+    clients = {
+        "shop-cn": {"keys": [key_hash("gk-cn")], "region": "cn"},
+        "narrow": {"keys": [key_hash("gk-narrow"), key_hash("gk-narrow-2")], "assistants": ["other"]},
+        "both": {"keys": [key_hash("gk-both")], "assistants": ["other"], "region": "us"},
+        "odd": {"keys": [key_hash("gk-schön"), key_hash("gk-密")]},
+    }
+    other = "assistants: {other: {routes: {eu: [chatgpt-eu], cn: [qwen-cn]}}}"
+    path = config_for(providers, other, {"clients": clients}).write(folder)
     with running_gateway(path, KEYS) as gateway:
         yield gateway
 
@@ -236,9 +232,8 @@ async def test_a_key_is_changed_without_a_moment_when_none_works() -> None:
         return httpx.Response(200, json=WHOLE)
 
     def table(*keys: str) -> Any:
-        shop = f'keys: ["sha256:{"c" * 64}"]'
-        assert shop in WORLD
-        return table_of(WORLD.replace(shop, f"keys: [{hashed(*keys)}]").replace("region: cn", "region: us"), TABLE_KEYS)
+        shop = {"keys": [key_hash(key) for key in keys], "region": "us"}
+        return table_of(BASE.merge({"clients": {"shop-cn": shop}}), TABLE_KEYS)
 
     gateway: Any = Gateway(table(OLD), HttpxTransport(httpx.MockTransport(answer)))
     seen = []

@@ -16,42 +16,40 @@ import pytest
 
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
-from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.configs import Config
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
 
 CHAT = "/v1/chat/completions"
 SECRETS = {"CONSENT_SECRET": "a" * 40, "IDENTITY_SECRET": "b" * 40}
-RULES = {
-    # The first of its route.
-    "chatgpt-us": "consent: {mode: per_request, recipient: OpenAI}",
-    # Another is behind it.
-    "chatgpt-eu": "consent: {mode: standing, on_missing: skip, recipient: OpenAI in Germany}, identity: hash, "
-    "passthrough: [prompt_cache_key]",
-    "chatgpt-eu-2": "identity: pass",
-    "gemini": "consent: {mode: standing, recipient: Google}",
-}
+RULES = """
+deployments:
+  # The first of its route.
+  chatgpt-us: {consent: {mode: per_request, recipient: OpenAI}}
+  # Another deployment follows it in its route.
+  chatgpt-eu:
+    {consent: {mode: standing, on_missing: skip, recipient: OpenAI in Germany}, identity: hash, passthrough: [prompt_cache_key]}
+  chatgpt-eu-2: {identity: pass}
+  gemini: {consent: {mode: standing, recipient: Google}}
+assistants: {other-way: {routes: {eu: [chatgpt-eu-2, chatgpt-eu]}}}
+clients: {backend: {may_assert: [territory, consent]}}
+location: {signals: [claim, assertion, edge_header]}
+secrets: {consent: "${CONSENT_SECRET}", identity: "${IDENTITY_SECRET}"}
+"""
 
 
-def write(folder: Path, providers: SimulatorThread, secrets: str = "secrets: {consent: '${CONSENT_SECRET}', ") -> Path:
+def config_with_consents(folder: Path, providers: SimulatorThread) -> Config:
+    """Return a config in which three deployments need a consent, which a backend or a claim may state."""
     (folder / "keys.json").write_bytes(jwks(public("k1")))
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT)
-    text = path.read_text("utf-8")
-    for name, rule in RULES.items():
-        text = text.replace(f"  {name}:\n    {{", f"  {name}:\n    {{{rule}, ")
-    text = text.replace("assistants:\n", "assistants:\n  other-way: {routes: {eu: [chatgpt-eu-2, chatgpt-eu]}}\n")
-    text = text.replace("may_assert: [territory]", "may_assert: [territory, consent]")
     claim = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")}
-    text = text.replace("signals: [", "signals: [claim, ").replace(
-        "location:\n", f"location:\n  claim: {json.dumps(claim)}\n"
-    )
-    path.write_text(f"{text}\n{secrets}identity: '${{IDENTITY_SECRET}}'}}\n", "utf-8")
-    return path
+    return config_for(providers, PATIENT, RULES, {"location": {"claim": claim}})
 
 
 @pytest.fixture(scope="module")
 def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with running_gateway(write(tmp_path_factory.mktemp("consent"), providers), KEYS | SECRETS) as process:
+    folder = tmp_path_factory.mktemp("consent")
+    with running_gateway(config_with_consents(folder, providers).write(folder), KEYS | SECRETS) as process:
         yield process
 
 
@@ -204,7 +202,7 @@ def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> No
 
 @pytest.mark.slow
 def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: Path) -> None:
-    config = write(tmp_path, providers, "secrets: {")
+    config = config_with_consents(tmp_path, providers).merge("secrets: {consent: null}").write(tmp_path)
     with running_gateway(config, {**KEYS, **SECRETS, "GATEWAY_WORKERS": "2"}) as server:
         with client_of(server) as client:
             sent = asked_for(client, "US")["token"]
@@ -215,12 +213,11 @@ def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: P
 
 @pytest.mark.slow
 def test_a_reload_that_asks_for_consent_holds_for_what_comes_after(providers: SimulatorThread, tmp_path: Path) -> None:
-    path = write(tmp_path, providers)
-    asking = path.read_text("utf-8")
-    path.write_text(asking.replace(f"{RULES['chatgpt-us']}, ", ""), "utf-8")
+    asking = config_with_consents(tmp_path, providers)
+    path = asking.merge("deployments: {chatgpt-us: {consent: null}}").write(tmp_path)
     with running_gateway(path, KEYS | SECRETS) as server, client_of(server) as client:
         assert ask(client, "US")["x-gateway-deployment"] == "chatgpt-us"
-        path.write_text(asking, "utf-8")
+        asking.write(tmp_path)
         server.wait_for("config_activated")
         asked_for(client, "US")
 

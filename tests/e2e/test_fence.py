@@ -13,10 +13,10 @@ import pytest
 
 from providers.testkit.scenario import Redirect, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.connection_trap import Trap
-from tests.kit.gateway_process import APP_KEY, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, running_gateway
 
 
 @pytest.fixture
@@ -55,14 +55,13 @@ def test_the_environment_chooses_neither_proxy_nor_peer(providers: SimulatorThre
     environ |= {"FORWARDED_ALLOW_IPS": "*", "NO_PROXY": "", "no_proxy": ""}
     for site in SITES:
         providers[site].scenario = Scenario()
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
-    config.write_text(config.read_text().replace("from: [127.0.0.0/8]", "from: [10.9.9.9/32]"))
+    config = config_for(providers, "location: {edges: [{from: [10.9.9.9/32], country: CF-IPCountry}]}").write(tmp_path)
     with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
         spoofed = {"x-forwarded-for": "10.9.9.9", "forwarded": "for=10.9.9.9", "cf-ipcountry": "CN"}
         response = client.post(CHAT, json=body(), headers=spoofed)
         assert (response.status_code, response.json()["error"]["code"]) == (451, "region_unknown")
         config.write_text(config.read_text())
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    config = config_for(providers).write(tmp_path)
     with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
         response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
         assert response.headers["x-gateway-deployment"] == "qwen-cn"
@@ -70,10 +69,7 @@ def test_the_environment_chooses_neither_proxy_nor_peer(providers: SimulatorThre
 
 
 def test_a_gateway_without_keys_serves_its_own_machine_only(providers: SimulatorThread, tmp_path: Path) -> None:
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
-    text = config.read_text()
-    start, end = text.index("clients:"), text.index("location:")
-    config.write_text(text[:start] + text[end:].replace("edges:", "unknown: eu\n  edges:"))
+    config = config_for(providers, "location: {unknown: eu}").without("clients").write(tmp_path)
     with running_gateway(config, KEYS) as gateway, httpx.Client(base_url=gateway.url, trust_env=False) as client:
         assert client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "chatgpt-eu"
         for header in ("x-forwarded-for", "forwarded", "cf-ipcountry", "x-real-ip", "cf-connecting-ip"):

@@ -45,9 +45,10 @@ from providers.testkit.scenario import (
 )
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.kit.configs import Config
 from tests.kit.connection_trap import Trap
-from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
 from tests.kit.socket_recording import Recording
 
 CHAT = "/v1/chat/completions"
@@ -199,7 +200,7 @@ class Chaos:
         self.admin_url = ""
         self._providers, self._config, self._trap = providers, config, trap
         self._chance = random.Random(seed)  # the weather keeps no secret
-        self._text = config.read_text("utf-8")
+        self._safe = Config.parse(config.read_text("utf-8"))
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._blow), threading.Thread(target=self._reload_always)]
 
@@ -229,25 +230,23 @@ class Chaos:
     def _reload_always(self) -> None:
         with httpx.Client(base_url=self.admin_url, trust_env=False, timeout=LIMIT_S) as admin:
             while not self._stopping.wait(0.3):
-                self._config.write_text(self._text_of(self.reloads), "utf-8")
+                self._config_of(self.reloads).write(self._config.parent)
                 admin.post("/reload")
                 self.reloads += 1
 
-    def _text_of(self, turn: int) -> str:
+    def _config_of(self, turn: int) -> Config:
         """Another order of steps, a kill switch, a narrower boundary: never one that would let more out."""
-        text = self._text.replace("total: 3s", f"total: {3000 + turn}ms")
+        config = self._safe.merge({"resilience": {"total": f"{3000 + turn}ms"}})
         if self._chance.random() < 0.5:
-            text = text.replace("[chatgpt-eu, chatgpt-eu-2]", "[chatgpt-eu-2, chatgpt-eu]")
+            config = config.merge("assistants: {assistant: {routes: {eu: [chatgpt-eu-2, chatgpt-eu]}}}")
         if self._chance.random() < 0.3:
-            text = text.replace("  chatgpt-eu:\n    {", "  chatgpt-eu:\n    {enabled: false, ")
+            config = config.merge("deployments: {chatgpt-eu: {enabled: false}}")
         if self._chance.random() < 0.3:
-            text = text.replace(
-                "cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN, MO], boundary: [CN]}"
-            )
+            config = config.merge("regions: {cn: {territories: [CN, MO]}}")
         if self._chance.random() < 0.2:
             # One that could let a prompt out, and is not taken.
-            text = text.replace("cn: [qwen-cn]", "cn: [qwen-cn, gemini]")
-        return text
+            config = config.merge("assistants: {assistant: {routes: {cn: [qwen-cn, gemini]}}}")
+        return config
 
 
 @pytest.fixture
@@ -267,14 +266,12 @@ def trap() -> Iterator[Trap]:
     thread.join()
 
 
-def _world(folder: Path, providers: SimulatorThread) -> Path:
-    path = world_config(folder, {name: providers[name].origin for name in SITES}, _RESILIENCE)
-    text = path.read_text("utf-8")
-    text = text.replace("  chatgpt-us:\n    {", "  chatgpt-us:\n    {consent: {mode: per_request, recipient: OpenAI}, ")
-    # Fallbacks that a person of the default region hasn't agreed to either, and one that it needs not.
-    text = text.replace("default: [gemini, qwen-intl]", "default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]")
-    path.write_text(text + "secrets: {consent: '${CONSENT_SECRET}'}\n", "utf-8")
-    return path
+def _write_config(folder: Path, providers: SimulatorThread) -> Path:
+    consent = "deployments: {chatgpt-us: {consent: {mode: per_request, recipient: OpenAI}}}"
+    # Fallbacks that a caller of the default region has not agreed to either, and one that needs no consent.
+    route = "assistants: {assistant: {routes: {default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]}}}"
+    secret = "secrets: {consent: '${CONSENT_SECRET}'}"
+    return config_for(providers, _RESILIENCE, consent, route, secret).write(folder)
 
 
 @pytest.mark.usefixtures("remembering")
@@ -287,7 +284,7 @@ def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
     environ |= {"NO_PROXY": "", "no_proxy": ""}
     with SimulatorThread(servers) as providers:
-        config = _world(tmp_path, providers)
+        config = _write_config(tmp_path, providers)
         chaos = Chaos(providers, config, trap.url, seed=number)
         with running_gateway(config, environ) as gateway:
             storm, chaos.admin_url = Storm(gateway.url), gateway.admin_url

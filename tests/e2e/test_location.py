@@ -5,7 +5,6 @@ The peer is an address of this machine: 127.0.0.2 is an edge that overwrites its
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -22,10 +21,11 @@ from hypothesis import strategies as st
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES
-from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
-from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.kit.claim_tokens import jwks, public, token
+from tests.kit.configs import key_hash
+from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_with_location
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.mmdb import country, mmdb
 
 CHAT = "/v1/chat/completions"
@@ -59,17 +59,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]:
     for site in SITES:
         providers[site].scenario = Scenario()
-    shop = hashlib.sha256(b"gk-shop").hexdigest()
-    config = world_config(folder, {name: providers[name].origin for name in SITES})
-    text = config.read_text("utf-8")
-    text = text[: text.index("location:")].replace("blocked: [CU,", "blocked: [UA-43, CU,")
-    location = {
-        **LOCATION,
-        "claim": {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")},
-        "geoip": {"path": str(folder / "world.mmdb"), "max_age": "30d"},
-    }
-    config.write_text(f'{text}  shop-cn: {{keys: ["sha256:{shop}"], region: cn}}\nlocation: {json.dumps(location)}\n')
-    with running_gateway(config, {**KEYS, "EDGE_SECRET": EDGE_SECRET}) as process:
+    shop = {"keys": [key_hash("gk-shop")], "region": "cn"}
+    config = config_for(providers, {"clients": {"shop-cn": shop}, "blocked": ["UA-43", "CU", "IR", "KP", "SY"]})
+    path = config_with_location(config, LOCATION, str(folder / "world.mmdb"), str(folder / "keys.json")).write(folder)
+    with running_gateway(path, {**KEYS, "EDGE_SECRET": EDGE_SECRET}) as process:
         yield process
 
 

@@ -17,9 +17,8 @@ import pytest
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import world_config
 from tests.kit.worker_processes import HEADERS
 
 pytestmark = pytest.mark.slow  # starts many processes
@@ -48,7 +47,7 @@ def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], 
 def test_a_log_reader_that_hangs_holds_up_nobody(providers: SimulatorThread, tmp_path: Path, workers: int) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    config = config_for(providers).write(tmp_path)
     with unread(config, workers) as (process, listening), httpx.Client(trust_env=False, timeout=LIMIT_S) as client:
         url, admin = listening["url"], listening["admin"]
         answers = [client.post(f"{url}{CHAT}", json=body(), headers=HEADERS).status_code for _ in range(REQUESTS)]

@@ -7,21 +7,16 @@ from pathlib import Path
 import httpx
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import APP_KEY, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, running_gateway
 
 WORDS = "what a neighbour\nmust not read"
 
 
 def test_the_log_has_the_prompts_of_the_region_that_wants_it(providers: SimulatorThread, tmp_path: Path) -> None:
-    path = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
-    text = path.read_text("utf-8").replace(
-        "assistants:", "cell: {territory: DE, serves: [eu, default]}\nassistants:", 1
-    )
-    eu = 'eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]'
-    assert eu in text
-    path.write_text(text.replace(eu, f"{eu}, log_prompts: true"), "utf-8")
+    logging = "{cell: {territory: DE, serves: [eu, default]}, regions: {eu: {log_prompts: true}}}"
+    path = config_for(providers, PATIENT, logging).write(tmp_path)
     with (
         running_gateway(path, KEYS) as gateway,
         httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {APP_KEY}"}, trust_env=False) as client,

@@ -14,10 +14,10 @@ import pytest
 from gateway.signing import new_key
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import Command, as_a_process, in_this_process
-from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 
 GERMANY = {"cf-ipcountry": "DE"}
@@ -52,7 +52,7 @@ def signing(
     key.write_bytes(pem)
     key.chmod(0o600)
     (tmp_path / "receipts.pub").write_text(f"{public.text}\n")
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
+    config = config_for(providers, PATIENT).write(tmp_path)
     environ = {
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),
         "GATEWAY_RECEIPT_KEY": str(key),
@@ -139,7 +139,7 @@ def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.
 
 @pytest.mark.slow
 def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
-    config = world_config(tmp_path, {name: providers[name].origin for name in SITES}, PATIENT)
+    config = config_for(providers, PATIENT).write(tmp_path)
     environ = {
         **KEYS,
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),

@@ -12,10 +12,10 @@ import pytest
 from gateway.changes.pickling import pack, unpack
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import table_of
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.otlp_collector import Collector, attributes_of, collecting
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -38,7 +38,7 @@ exporters:
   german: {{endpoint: "{german.url}", stores: DE, processes: DE, regions: [eu, default], headers: {{authorization: "${{OTLP}}"}}}}
   american: {{endpoint: "{american.url}", stores: US, processes: US, regions: [us]}}
 """
-    return world_config(folder, {name: providers[name].origin for name in SITES}, PATIENT + exporters)
+    return config_for(providers, PATIENT, exporters).write(folder)
 
 
 async def ask(gateway: GatewayProcess, country: str, stream: bool = False, **headers: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -20,9 +19,10 @@ import pytest
 
 from providers.testkit.scenario import Scenario, Stall
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES
+from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.chat_http import CHAT, body, events_of
-from tests.kit.gateway_process import GatewayProcess, running_gateway, world_config
+from tests.kit.configs import Config, key_hash
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 from tests.kit.worker_processes import HEADERS, paused, state_of
 
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.slow  # starts many processes
 
 ROOT = Path(__file__).parents[2]
 LIMITED = {**HEADERS, "authorization": "Bearer gk-limited"}
-LIMITED_HASH = f"sha256:{hashlib.sha256(b'gk-limited').hexdigest()}"
 LONG = Scenario(text="one two three four five six seven eight nine ten eleven twelve", between_events_s=0.1)
 LIMIT_S = 30
 GRACE_S = 30
@@ -41,7 +40,7 @@ SERVE_LIMIT_S = 240
 def config(providers: SimulatorThread, tmp_path: Path) -> Path:
     for name in SITES:
         providers[name].scenario = Scenario()
-    return world_config(tmp_path, {name: providers[name].origin for name in SITES})
+    return config_for(providers).write(tmp_path)
 
 
 @contextmanager
@@ -265,14 +264,9 @@ def test_a_demo_is_one_process() -> None:
 
 
 def limited(config: Path, limits: str) -> Path:
-    """The same config with limits for the app."""
-    text = config.read_text("utf-8")
-    changed = text.replace(
-        "  backend: {keys", f'  limited: {{keys: ["{LIMITED_HASH}"], limits: {limits}}}\n  backend: {{keys'
-    )
-    assert changed != text
-    config.write_text(changed, "utf-8")
-    return config
+    """Add a client with these limits to a config file."""
+    client = {"keys": [key_hash("gk-limited")], "limits": Config.parse(limits).data}
+    return Config.parse(config.read_text("utf-8")).merge({"clients": {"limited": client}}).write(config.parent)
 
 
 def test_a_limit_is_that_of_all_workers_together(config: Path) -> None:

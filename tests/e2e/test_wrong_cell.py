@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway, world_config
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 HOME = "https://cn.assistant.example"
-CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}\n"
+CELL = f"cell: {{territory: DE, serves: [eu, default], homes: {{cn: '{HOME}'}}}}"
 PROMPT = b"what must not be read here "
 MEGABYTE = 1024 * 1024
 LIMIT_S = 90
@@ -26,8 +26,7 @@ HEAD = (
 
 @pytest.fixture(scope="module")
 def cell(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    path = world_config(tmp_path_factory.mktemp("cell"), {name: providers[name].origin for name in SITES}, PATIENT)
-    path.write_text(path.read_text("utf-8").replace("assistants:\n", f"{CELL}assistants:\n", 1), "utf-8")
+    path = config_for(providers, PATIENT, CELL).write(tmp_path_factory.mktemp("cell"))
     with running_gateway(path, KEYS) as process:
         yield process
 

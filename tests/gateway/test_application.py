@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import json
 import subprocess
@@ -21,22 +20,21 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.telemetry import log, trace_export
 from gateway.telemetry.metric_snapshots import unpack
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, key_hash, table_of
 
 CHAT = "/v1/chat/completions"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
-TABLE = """
+CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {routes: {eu: [house], us: [house]}}}
 regions: {eu: {territories: [DE], boundary: [DE]}, us: {territories: [US], boundary: ["*"]}}
 deployments:
   house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
-clients: {app: {keys: ["sha256:HASH"]}}
 location: {signals: [edge_header], edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]}
-"""
+""")
 KEY = "gk-app"
-TABLE = TABLE.replace("HASH", hashlib.sha256(KEY.encode()).hexdigest())
+CONFIG = CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}})
 
 
 def answer(request: httpx.Request) -> httpx.Response:
@@ -56,10 +54,10 @@ def log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()
 
 
-class World:
+class RunningGateway:
     """A gateway, its client, everything that it sent, and its log."""
 
-    def __init__(self, more: str = "") -> None:
+    def __init__(self, patch: str) -> None:
         self.sent: list[httpx.Request] = []
         self.stream = io.StringIO()
         log.configure("json", "info", self.stream)
@@ -68,7 +66,7 @@ class World:
             self.sent.append(request)
             return answer(request)
 
-        table = table_of(TABLE + more, {"KEY": "sk-secret"})
+        table = table_of(CONFIG.merge(patch), {"KEY": "sk-secret"})
         self.gateway = Gateway(table, HttpxTransport(httpx.MockTransport(handle)))
         transport: Any = httpx.ASGITransport(self.gateway, client=("127.0.0.1", 1))
         self.client = httpx.AsyncClient(
@@ -106,15 +104,15 @@ class World:
 
 
 @asynccontextmanager
-async def world(more: str = "") -> AsyncIterator[World]:
-    made = World(more)
+async def running_gateway(patch: str = "{}") -> AsyncIterator[RunningGateway]:
+    made = RunningGateway(patch)
     async with made.client:
         yield made
     await made.end()
 
 
 async def test_an_answer_is_logged_and_counted() -> None:
-    async with world() as one:
+    async with running_gateway() as one:
         assert (await one.ask()).status_code == 200
         (line,) = one.lines()
         assert (line["outcome"], line["region"], line["client"], line["prompt_tokens"]) == ("ok", "eu", "app", 3)
@@ -129,7 +127,7 @@ async def test_an_answer_is_logged_and_counted() -> None:
 
 
 async def test_a_request_that_runs_is_in_flight() -> None:
-    async with world() as one:
+    async with running_gateway() as one:
         seen: list[Any] = []
         real = answer
 
@@ -144,7 +142,7 @@ async def test_a_request_that_runs_is_in_flight() -> None:
 
 
 async def test_a_callers_trace_is_in_the_log_and_goes_no_further() -> None:
-    async with world() as one:
+    async with running_gateway() as one:
         await one.ask(traceparent=PARENT, tracestate="a=1")
         assert one.lines()[0]["trace_id"] == TRACE
         (request,) = one.sent
@@ -154,7 +152,7 @@ async def test_a_callers_trace_is_in_the_log_and_goes_no_further() -> None:
 
 async def test_a_hostile_client_makes_no_series() -> None:
     """Whatever a client can write freely, in headers and body: after the first few requests nothing new is counted."""
-    async with world() as one:
+    async with running_gateway() as one:
 
         async def attack(number: int) -> None:
             word = f"x{number}"
@@ -187,7 +185,7 @@ exporters:
 
 
 async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote() -> None:
-    async with world(EXPORTER) as one:
+    async with running_gateway(EXPORTER) as one:
         await one.ask(x_request_id="mail@example.org")
         await one.ask(country="KP")
         began = [line["trace_id"] for line in one.lines()]
@@ -205,7 +203,7 @@ async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote()
 @pytest.mark.parametrize("way", ["down", "slow", "garbage"])
 async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace_export, "_CLOSE_S", 0.05)
-    async with world() as well, world(EXPORTER) as ill:
+    async with running_gateway() as well, running_gateway(EXPORTER) as ill:
 
         async def trouble(request: httpx.Request) -> httpx.Response:
             if request.url.host != "otel.example":

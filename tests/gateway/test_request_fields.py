@@ -23,13 +23,13 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.capability_matching import with_sayable_choice, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.openai_json import decode_request
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
 
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
 # One column a territory, so that each is the only deployment that may answer.
 PLACES = dict(zip(COLUMNS, ("US", "GB", "JP", "CN", "HK", "DE"), strict=True))
-CONFIG = """
+CONFIG = Config.parse("""
 version: 1
 assistants:
   assistant: {routes: {us: [gpt-6], gb: [gpt-4o], jp: [gemini], cn: [qwen], hk: [qwen-thinks], de: [house]}}
@@ -50,11 +50,18 @@ deployments:
 location:
   signals: [edge_header]
   edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
-"""
-TABLE = table_of(CONFIG, {})
-STRIPPING = table_of(CONFIG.replace("identity: pass, ", ""), {})
-STRICT = table_of(CONFIG.replace("identity: pass", "unsupported: refuse"), {})
-REFUSING = table_of(CONFIG.replace("provider:", "unsupported: refuse, provider:"), {})
+""")
+
+
+def table_with(deployment: dict[str, Any]) -> ConfigVersion:
+    """Compile the config with these keys changed in every deployment."""
+    return table_of(CONFIG.merge({"deployments": dict.fromkeys(CONFIG.data["deployments"], deployment)}), {})
+
+
+TABLE = table_with({})
+STRIPPING = table_with({"identity": None})
+STRICT = table_with({"identity": None, "unsupported": "refuse"})
+REFUSING = table_with({"unsupported": "refuse"})
 
 
 @dataclass(frozen=True)

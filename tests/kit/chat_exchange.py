@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,16 +21,16 @@ from gateway.model.record import Record
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, key_hash, table_of
 
-TABLE = """
+CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {routes: {default: [house]}}}
 regions: {default: {territories: ["*"], boundary: ["*"]}}
 deployments:
   house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
 location: {unknown: default}
-"""
+""")
 
 
 WHOLE = {
@@ -84,10 +83,10 @@ class Exchange:
     log: list[Record] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     on_send: Callable[[Any], None] = lambda _: None
-    table: str = TABLE
+    config: Config = CONFIG
 
     def __post_init__(self) -> None:
-        table = table_of(self.table, {"KEY": "sk-secret"})
+        table = table_of(self.config, {"KEY": "sk-secret"})
         transport = HttpxTransport(httpx.MockTransport(self.handler))
         locations = LocationService(ServiceClient(transport), lambda _: None)
         service = ChatService(lambda: table, PlanExecutor(transport, Health()), locations, ClientLimits())
@@ -178,8 +177,8 @@ KEY = "gk-app"
 
 
 def table_with(limits: str) -> ConfigVersion:
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    return table_of(f"{TABLE}clients: {{app: {{keys: ['sha256:{digest}'], limits: {limits}}}}}", {"KEY": "sk-secret"})
+    client = {"keys": [key_hash(KEY)], "limits": Config.parse(limits).data}
+    return table_of(CONFIG.merge({"clients": {"app": client}}), {"KEY": "sk-secret"})
 
 
 class Asked(Exchange):

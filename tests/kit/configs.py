@@ -8,9 +8,11 @@ Start from a configuration, change it as data, and compile it or write its text:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -55,6 +57,12 @@ class Config:
         missing = [name for name in sections if name not in self.data]
         assert not missing, f"no such section: {missing}"
         return Config({name: value for name, value in self.data.items() if name not in sections})
+
+    def write(self, folder: Path, name: str = "gateway.yaml") -> Path:
+        """Write the configuration to a file of a folder, and return its path."""
+        path = folder / name
+        path.write_text(self.text, "utf-8")
+        return path
 
     @property
     def text(self) -> str:
@@ -135,6 +143,11 @@ regions: {ca: {territories: [US-CA], boundary: [US]}}
 assistants: {assistant: {routes: {ca: [chatgpt-us]}}}
 """
 """A patch for `BASE`: California is a region of its own, and a part of Ukraine is blocked."""
+
+
+def key_hash(key: str) -> str:
+    """Return the hash of a client's key, as `clients.*.keys` holds it."""
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def table_of(config: str | Config, environ: dict[str, str] | None = None) -> ConfigVersion:

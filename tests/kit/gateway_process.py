@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["APP_KEY", "BACKEND_KEY", "GatewayProcess", "running_gateway", "world_config"]
+from tests.kit.configs import Config, key_hash
 
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
@@ -81,15 +81,7 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
         process.stderr.close()
 
 
-def _hash(key: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def world_config(folder: Path, origins: Mapping[str, str], resilience: str = "") -> Path:
-    """A config like a real one, whose deployments are at these origins: cn, eu, us, gemini, intl."""
-    text = f"""
+_FOUR_REGIONS = Config.parse("""
 version: 1
 assistants:
   assistant:
@@ -100,34 +92,48 @@ assistants:
       us: [chatgpt-us]
       default: [gemini, qwen-intl]
 regions:
-  cn: {{territories: [CN], boundary: [CN]}}
-  eu: {{territories: ["@EEA", CH], boundary: ["@EEA", CH]}}
-  us: {{territories: [US], boundary: [US]}}
-  default: {{territories: ["*"], boundary: ["*"]}}
+  cn: {territories: [CN], boundary: [CN]}
+  eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
+  us: {territories: [US], boundary: [US]}
+  default: {territories: ["*"], boundary: ["*"]}
 blocked: [CU, IR, KP, SY]
 deployments:
   qwen-cn:
-    {{provider: dashscope, model: qwen3-max, endpoint: "{origins["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+    {provider: dashscope, model: qwen3-max, stores: CN, processes: CN, api_key: "${KEY_CN}"}
   chatgpt-eu:
-    {{provider: openai, model: gpt-6-luna, endpoint: "{origins["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+    {provider: openai, model: gpt-6-luna, stores: DE, processes: DE, api_key: "${KEY_EU}"}
   chatgpt-eu-2:
-    {{provider: openai, model: gpt-5.4-mini, endpoint: "{origins["eu2"]}/v1", stores: FR, processes: FR, api_key: "${{KEY_EU}}"}}
+    {provider: openai, model: gpt-5.4-mini, stores: FR, processes: FR, api_key: "${KEY_EU}"}
   chatgpt-us:
-    {{provider: openai, model: gpt-4o, endpoint: "{origins["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+    {provider: openai, model: gpt-4o, stores: US, processes: US, api_key: "${KEY_US}"}
   gemini:
-    {{provider: gemini, model: gemini-3.8-flash, endpoint: "{origins["gemini"]}/v1beta", stores: any, processes: any,
-      available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
+    {provider: gemini, model: gemini-3.8-flash, stores: any, processes: any, available: [JP, GB, IN], api_key: "${KEY_GEMINI}"}
   qwen-intl:
-    {{provider: dashscope, model: qwen3.7-plus, endpoint: "{origins["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"],
-      available: [HK, MO], api_key: "${{KEY_INTL}}"}}
-clients:
-  app: {{keys: ["sha256:{_hash(APP_KEY)}"]}}
-  backend: {{keys: ["sha256:{_hash(BACKEND_KEY)}"], may_assert: [territory]}}
+    {provider: dashscope, model: qwen3.7-plus, stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${KEY_INTL}"}
 location:
   signals: [assertion, edge_header]
-  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]
-{resilience}
-"""
-    path = folder / "gateway.yaml"
-    path.write_text(text, "utf-8")
-    return path
+  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
+""")
+
+
+def config_of_four_regions(origins: Mapping[str, str], *patches: str | Mapping[str, Any]) -> Config:
+    """Return a config like one of production, with merge patches.
+
+    Args:
+        origins: where the deployments are, by site: cn, eu, eu2, us, gemini, intl.
+        patches: what differs, each as data or as YAML.
+    """
+    endpoints = {
+        "qwen-cn": f"{origins['cn']}/api/v1",
+        "chatgpt-eu": f"{origins['eu']}/v1",
+        "chatgpt-eu-2": f"{origins['eu2']}/v1",
+        "chatgpt-us": f"{origins['us']}/v1",
+        "gemini": f"{origins['gemini']}/v1beta",
+        "qwen-intl": f"{origins['intl']}/api/v1",
+    }
+    clients = {
+        "app": {"keys": [key_hash(APP_KEY)]},
+        "backend": {"keys": [key_hash(BACKEND_KEY)], "may_assert": ["territory"]},
+    }
+    deployments = {name: {"endpoint": endpoint} for name, endpoint in endpoints.items()}
+    return _FOUR_REGIONS.merge({"deployments": deployments, "clients": clients}, *patches)

@@ -6,7 +6,6 @@ A test can let a client leave at any single turn of the loop, and count what is 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
@@ -32,7 +31,7 @@ from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.failures import Failure, FailureKind, ProviderFailed
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, key_hash, table_of
 
 __all__ = ["TEXT", "Act", "Client", "House", "TurningLoop", "table_for"]
 
@@ -128,21 +127,32 @@ def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
     return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
 
 
-def table_for(names: str, assistant: str = "", deployment: str = "", more: str = "") -> ConfigVersion:
-    """A route of these deployments, each named by one letter, with a client whose requests are counted."""
-    facts = 'provider: openai-compatible, model: m, stores: any, processes: any, api_key: "${K}"'
-    lines = [f'  {name}: {{endpoint: "https://{name}.example/v1", {facts}, {deployment}}}' for name in names]
-    digest = hashlib.sha256(_KEY.encode()).hexdigest()
-    text = f"""
+def table_for(names: str, assistant: str = "{}", deployment: str = "{}") -> ConfigVersion:
+    """Compile a route of these deployments, each named by one letter, with a client whose requests are counted.
+
+    Args:
+        names: the letters of the deployments, in the order of the route.
+        assistant: further keys of the assistant, as YAML.
+        deployment: further keys of every deployment, as YAML.
+    """
+    facts = {"provider": "openai-compatible", "model": "m", "stores": "any", "processes": "any", "api_key": "${K}"}
+    facts |= Config.parse(deployment).data
+    deployments = {name: {"endpoint": f"https://{name}.example/v1", **facts} for name in names}
+    routes = {"routes": {"default": [*names]}, **Config.parse(assistant).data}
+    client = {"keys": [key_hash(_KEY)], "limits": {"rpm": 600, "concurrent": 50}}
+    config = _CONFIG.merge(
+        {"assistants": {"assistant": routes}, "deployments": deployments, "clients": {"app": client}}
+    )
+    return table_of(config, {"K": "sk-secret"})
+
+
+_CONFIG = Config.parse("""
 version: 1
-assistants: {{assistant: {{{assistant}routes: {{default: [{", ".join(names)}]}}}}}}
-regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
-clients: {{app: {{keys: ["sha256:{digest}"], limits: {{rpm: 600, concurrent: 50}}}}}}
-location: {{unknown: default}}
-resilience: {{first_token: 5s, commit: 20s, total: 60s, idle: 3s, keep_alive: 1s, breaker: {{failures: 2, open: 1s}}{more}}}
-deployments:
-"""
-    return table_of(text + "\n".join(lines), {"K": "sk-secret"})
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+location: {unknown: default}
+resilience:
+  {first_token: 5s, commit: 20s, total: 60s, idle: 3s, keep_alive: 1s, breaker: {failures: 2, open: 1s}}
+""")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gateway.api.body import StreamLimit
 from gateway.api.connection import NOT_TAKEN, ClientConnection
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from providers.chat import StreamEvent
-from tests.kit.chat_exchange import TABLE, WHOLE, Endless, Exchange, Hanging, answering, chunk, streaming, until, whole
+from tests.kit.chat_exchange import CONFIG, WHOLE, Endless, Exchange, Hanging, answering, chunk, streaming, until, whole
 from tests.kit.configs import table_of
 
 # --- answers --------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_bef
 
 async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
     exchange = Exchange(whole)
-    table = table_of(TABLE.replace("api_key:", "enabled: false, api_key:"), {"KEY": "sk-secret"})
+    table = table_of(CONFIG.merge("deployments: {house: {enabled: false}}"), {"KEY": "sk-secret"})
     exchange.endpoint.service.current = lambda: table
     await exchange.run()
     assert exchange.error == (503, "no_healthy_deployment")
@@ -206,23 +206,26 @@ async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "asked"),
-    [("", 2), (f"clients: {{app: {{keys: ['sha256:{'a' * 64}']}}}}\n", 1)],
+    ("patch", "asked"),
+    [("{}", 2), (f"clients: {{app: {{keys: ['sha256:{'a' * 64}']}}}}", 1)],
     ids=["another time limit", "keys"],
 )
-async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for_one(more: str, asked: int) -> None:
-    spare = '  spare: {provider: openai-compatible, model: m, endpoint: "https://spare.example", stores: any, processes: any}\n'
-    two = TABLE.replace("[house]", "[house, spare]").replace("location:", f"{spare}location:")
-    two += "resilience: {attempts: {per_deployment: 1}, idle: IDLE}\n"
+async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for_one(patch: str, asked: int) -> None:
+    spare = "{provider: openai-compatible, model: m, endpoint: 'https://spare.example', stores: any, processes: any}"
+    two = CONFIG.merge(
+        f"deployments: {{spare: {spare}}}",
+        "assistants: {assistant: {routes: {default: [house, spare]}}}",
+        "resilience: {attempts: {per_deployment: 1}, idle: 30s}",
+    )
     hosts: list[str] = []
 
     async def provide(request: httpx.Request) -> httpx.Response:
         hosts.append(request.url.host)
-        table = table_of(two.replace("IDLE", "31s") + more, {"KEY": "sk-secret"})
+        table = table_of(two.merge("resilience: {idle: 31s}", patch), {"KEY": "sk-secret"})
         exchange.endpoint.service.current = lambda: table
         return httpx.Response(500) if request.url.host == "house.example" else await whole(request)
 
-    exchange = Exchange(provide, table=two.replace("IDLE", "30s"))
+    exchange = Exchange(provide, config=two)
     await exchange.run()
     assert hosts == ["house.example", "spare.example"][:asked]
     assert exchange.record.outcome == ("ok" if asked == 2 else "failed")
@@ -233,8 +236,8 @@ async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden
     async def refuse(_: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"error": {"message": "m-secret takes no such thing", "param": "top_p"}})
 
-    table = TABLE.replace("assistant: {routes", "assistant: {reveal_model: false, routes") if is_hidden else TABLE
-    exchange = Exchange(refuse, table=table)
+    patch = "assistants: {assistant: {reveal_model: false}}" if is_hidden else "{}"
+    exchange = Exchange(refuse, config=CONFIG.merge(patch))
     await exchange.run()
     told = b"".join(message.get("body", b"") for message in exchange.sent)
     assert b'"code":"invalid_request"' in told
@@ -399,8 +402,8 @@ async def test_a_place_is_counted_as_the_client_counts(told: str | None, profile
     async def refuse(_: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"error": {"message": f"Invalid '{told}'.", "param": told}})
 
-    table = TABLE.replace('boundary: ["*"]', 'boundary: ["*"], profile: {locale: en-US}') if profile else TABLE
-    exchange = Exchange(refuse, table=table)
+    patch = "regions: {default: {profile: {locale: en-US}}}" if profile else "{}"
+    exchange = Exchange(refuse, config=CONFIG.merge(patch))
     await exchange.run()
     assert exchange.error == (400, "invalid_request")
     error = json.loads(exchange.content)["error"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 
 from gateway.api.connection import ClientConnection
 from tests.kit.chat_exchange import (
+    CONFIG,
     KEY,
-    TABLE,
     Asked,
     Endless,
     Handler,
@@ -25,7 +24,7 @@ from tests.kit.chat_exchange import (
     until,
     whole,
 )
-from tests.kit.configs import table_of
+from tests.kit.configs import key_hash, table_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -61,9 +60,7 @@ async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> Non
 
 
 async def test_a_client_without_limits_is_told_of_none() -> None:
-    table = table_of(
-        f"{TABLE}clients: {{app: {{keys: ['sha256:{hashlib.sha256(KEY.encode()).hexdigest()}']}}}}", {"KEY": "sk"}
-    )
+    table = table_of(CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}}), {"KEY": "sk"})
     exchange = Asked(whole, table)
     await exchange.run()
     assert exchange.left == [None, None, None]

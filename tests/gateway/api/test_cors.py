@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import Any
@@ -12,18 +11,17 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from tests.kit.chat_exchange import TABLE as PLAIN
-from tests.kit.chat_exchange import WHOLE
+from tests.kit.chat_exchange import CONFIG, WHOLE
+from tests.kit.configs import Config, key_hash
 from tests.kit.configs import table_of as compiled
 from tests.kit.doc_pages import ROOT, table_of
 
 KEY = "gk-app"
 CHAT = "/v1/chat/completions"
 ORIGIN = "https://app.example"
-CLIENTS = f"clients: {{app: {{keys: ['sha256:{hashlib.sha256(KEY.encode()).hexdigest()}'], limits: {{rpm: 1}}}}}}\n"
-LISTED = f"{PLAIN}{CLIENTS}cors: {{origins: ['{ORIGIN}', 'http://localhost:5173', 'capacitor://localhost']}}\n"
-ANY = f"{PLAIN}{CLIENTS}cors: {{origins: ['*']}}\n"
-OFF = f"{PLAIN}{CLIENTS}"
+OFF = CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)], "limits": {"rpm": 1}}}})
+LISTED = OFF.merge({"cors": {"origins": [ORIGIN, "http://localhost:5173", "capacitor://localhost"]}})
+ANY = OFF.merge({"cors": {"origins": ["*"]}})
 # What the official client for JavaScript sends from a browser (up to version 6, its user-agent too, where the browser is
 # Firefox or Safari), with a call of ours.
 ASKED = (
@@ -35,11 +33,11 @@ HELLO = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}
 EVERYWHERE = [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/v1/explain"), ("GET", "/docs"), ("GET", "/nothing")]
 
 
-def client_of(text: str) -> httpx.AsyncClient:
+def client_of(config: Config) -> httpx.AsyncClient:
     async def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=WHOLE)
 
-    app: Any = Gateway(compiled(text, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(answer)))
+    app: Any = Gateway(compiled(config, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(answer)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 

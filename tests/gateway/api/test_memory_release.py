@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from providers.chat import UserMessage
 from providers.wire import WireRequest
-from tests.kit.chat_exchange import TABLE, Asked, Handler, Hanging, table_with, until, whole
+from tests.kit.chat_exchange import CONFIG, Asked, Handler, Hanging, table_with, until, whole
 from tests.kit.configs import table_of
 from tests.kit.scripted_server import GOOD, Peer, scripted
 
@@ -44,12 +44,12 @@ def is_held(text: str) -> bool:
     return any(type(held) is UserMessage and held.content == text for held in gc.get_objects())
 
 
-def with_two(settings: str) -> ConfigVersion:
-    """A table with a second deployment, and further settings of its assistant."""
-    text = TABLE.replace("{routes: {default: [house]}}", f"{{{settings}routes: {{default: [house, other]}}}}")
-    house = next(line for line in text.splitlines() if line.startswith("  house:"))
-    other = house.replace("house", "other")
-    return table_of(text.replace(house, f"{house}\n{other}") + "clients: {}\n", {"KEY": "sk-secret"})
+def with_two(assistant: str) -> ConfigVersion:
+    """A table with a second deployment, and further keys of its assistant."""
+    deployments = {"other": CONFIG.data["deployments"]["house"] | {"endpoint": "https://other.example/v1"}}
+    route = "assistants: {assistant: {routes: {default: [house, other]}}}"
+    config = CONFIG.merge(f"assistants: {{assistant: {assistant}}}", route, {"deployments": deployments, "clients": {}})
+    return table_of(config, {"KEY": "sk-secret"})
 
 
 async def unwilling(_: httpx.Request) -> httpx.Response:
@@ -95,7 +95,7 @@ async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collecto
     async def first_fails(asked: httpx.Request) -> httpx.Response:
         return await (unwilling(asked) if asked.url.host == "house.example" else hanging(asked))
 
-    asked = Asked(first_fails, with_two(""), body=body_of(text, stream=stream), line=line)
+    asked = Asked(first_fails, with_two("{}"), body=body_of(text, stream=stream), line=line)
     running = asyncio.create_task(asked.run())
     await hanging.asked.wait()
     line.lose()
@@ -114,7 +114,7 @@ async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_who_lost_against_another_leaves_nothing_to_the_collector(leaves: bool, stream: bool) -> None:
     hanging, line, text = Hanging(), ClientConnection(), f"of a loser, {leaves}, {stream}"
-    hedging = with_two("hedge: {after: 1ms}, ")
+    hedging = with_two("{hedge: {after: 1ms}}")
     asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
     running = asyncio.create_task(asked.run())
     if leaves:

@@ -13,8 +13,8 @@ import pytest
 from gateway.model.config_version import ConfigVersion
 from tests.kit.virtual_time import TEXT, Act, Client, House, TurningLoop, table_for
 
-PLACES = "concurrency: {limit: 1, queue: 3, wait: 4s}"
-HEDGE = "hedge: {after: 10ms}, "
+PLACES = "{concurrency: {limit: 1, queue: 3, wait: 4s}}"
+HEDGE = "{hedge: {after: 10ms}}"
 WELL, FAILS, BREAKS = Act(), Act(503), Act(words=3, end="break")
 
 
@@ -46,7 +46,7 @@ def scenes() -> dict[str, Callable[[], Scene]]:
             "j",
         ),
         "continued": lambda: Scene(
-            table_for("abc", "resume: true, ", PLACES), {"a": [BREAKS], "b": [FAILS], "c": [WELL]}, "s"
+            table_for("abc", "{resume: true}", PLACES), {"a": [BREAKS], "b": [FAILS], "c": [WELL]}, "s"
         ),
         "folded": lambda: Scene(
             table_for("abc", deployment=PLACES),

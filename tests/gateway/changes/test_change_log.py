@@ -22,18 +22,18 @@ from gateway.operator_errors import StateError
 from gateway.state.audit import TrailHead, verify_trail
 from gateway.state.history import History, Pointer, open_history
 from providers.registry import load_registry
-from tests.kit.configs import BASE, KEYS, WORLD
+from tests.kit.configs import BASE, KEYS, Config
 
-OFF = BASE.merge("deployments: {gemini: {enabled: false}}").text
+OFF = BASE.merge("deployments: {gemini: {enabled: false}}")
 NOTHING = CompiledState(NO_CONFIG_VERSION, None)
 
 
-def state_of(text: str) -> CompiledState:
-    compiled = compile_config(parse_document(text.encode(), "gateway.yaml", KEYS), registry=load_registry())
+def state_of(config: Config) -> CompiledState:
+    compiled = compile_config(parse_document(config.text.encode(), "gateway.yaml", KEYS), registry=load_registry())
     return CompiledState(compiled.table, compiled.written)
 
 
-FIRST, SECOND = state_of(WORLD), state_of(OFF)
+FIRST, SECOND = state_of(BASE), state_of(OFF)
 
 
 def switch(log: ChangeLog, old: CompiledState, new: CompiledState) -> None:

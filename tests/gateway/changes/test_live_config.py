@@ -29,7 +29,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.server.uvicorn_server import settle
 from providers.registry import load_registry
-from tests.kit.configs import BASE, KEYS, WORLD
+from tests.kit.configs import BASE, KEYS
 from tests.kit.scripted_server import until
 
 MENDED = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
@@ -40,7 +40,7 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "gateway.yaml"
-        self.path.write_text(WORLD, "utf-8")
+        self.path.write_text(BASE.text, "utf-8")
         self.compiled: list[str] = []
         self.before_outcome = lambda: None
         self._looks: asyncio.Queue[None] = asyncio.Queue()
@@ -116,7 +116,7 @@ async def test_what_is_compiled_must_be_what_had_come_to_rest(files: Files) -> N
     files.path.write_text(MENDED, "utf-8")
     files.before_outcome = lambda: None
     await files.look()
-    half = WORLD[: WORLD.index("clients:")]
+    half = BASE.without("clients", "location").text
     original = files.compile
 
     async def late(order: CompileJob) -> Outcome:
@@ -282,7 +282,7 @@ async def test_an_edit_that_was_not_taken_and_is_taken_back_is_told_of_no_more(f
     await files.look(4)
     assert files.live.failed is not None
     files.live._compile = good
-    files.path.write_text(WORLD, "utf-8")
+    files.path.write_text(BASE.text, "utf-8")
     await files.look(2)
     assert (files.live.failed, files.live.loaded.cause) == (None, "file")
     await files.look(10)
@@ -411,7 +411,7 @@ async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeyp
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     path = tmp_path / "gateway.yaml"
-    path.write_text(WORLD, "utf-8")
+    path.write_text(BASE.text, "utf-8")
     apart, here = await Compiler().compile(CompileJob(str(path))), compile_here(CompileJob(str(path)), os.environ)
     assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
     assert apart.table is not None

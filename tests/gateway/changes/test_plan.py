@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import in_short, plan_data, plan_markdown, plan_text
-from gateway.config.yaml_document import parse_yaml
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, Config, table_of
 
 NOW_S = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
-APPROVED = "approvals: [{region: cn, authority: CAC, kind: registration, number: '7', model_name: Qwen"
-OLD = WORLD
+Patch = str | Mapping[str, Any]
 
 
-def changed(*pairs: tuple[str, str], text: str = OLD) -> str:
-    for before, after in pairs:
-        assert before in text, before
-        text = text.replace(before, after)
-    return text
-
-
-def planned(new: str, old: str = OLD) -> ChangePlan:
-    values = [parse_yaml(text.encode(), "test.yaml").values for text in (old, new)]
+def planned(new: Config, old: Config = BASE) -> ChangePlan:
     before, after = table_of(old), table_of(new)
-    plan = plan_of(before, after, tuple(changed_keys(values[0], values[1])))
+    plan = plan_of(before, after, tuple(changed_keys(old.data, new.data)))
     return replace(plan, checks=checks_of(before, after, (), NOW_S))
 
 
-def told(plan: ChangePlan) -> list[str]:
-    """Every change in a line, without the keys."""
+def lines_of(plan: ChangePlan) -> list[str]:
+    """Return a line for each change, without the keys."""
     lines = []
     for item in (*plan.regions, *plan.deployments):
         lines += [f"{item.kind} {item.name}"] if not item.changes else []
@@ -48,35 +40,48 @@ def told(plan: ChangePlan) -> list[str]:
     return [*lines, *plan.sections]
 
 
-CASES = {
+def routes(patch: str) -> str:
+    """Return a patch of the assistant's routes."""
+    return f"assistants: {{assistant: {{routes: {patch}}}}}"
+
+
+OWN = "deployments: {own: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:1/v1', stores: DE, processes: DE, api_key: '${KEY}'}}"
+OTHER_MODEL = "deployments: {chatgpt-us: {model: gpt-4o}}"
+OTHER_ACCOUNT = "deployments: {chatgpt-us: {api_key: '${OPENAI_EU_API_KEY}'}}"
+SWITCHED_OFF = "deployments: {chatgpt-us: {enabled: false}}"
+WIDER = "regions: {cn: {boundary: [CN, HK]}}"
+APPROVALS_REQUIRED = "regions: {cn: {approvals: required}}"
+APPROVED = "deployments: {qwen-cn: {approvals: [{region: cn, authority: CAC, kind: registration, number: '7', model_name: Qwen}]}}"
+CALIFORNIA = "regions: {ca: {territories: [US-CA], boundary: [US]}}"
+
+CASES: dict[str, tuple[list[Patch], list[str]]] = {
     "nothing": ([], []),
-    "a deployment added to a route": ([("eu: [chatgpt-eu]", "eu: [chatgpt-eu, own]"), ("deployments:\n", "deployments:\n  own: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:1/v1', stores: DE, processes: DE, api_key: '${KEY}'}\n")], ["added own", "changed assistant/eu +own"]),
-    "a deployment taken out": ([("[gemini, qwen-intl]", "[gemini]")], ["changed assistant/default -qwen-intl"]),
-    "another order": ([("[gemini, qwen-intl]", "[qwen-intl, gemini]")], ["changed assistant/default reordered"]),
-    "one in the place of another, and another order": ([("us: [chatgpt-us]", "us: [chatgpt-us]"), ("[gemini, qwen-intl]", "[chatgpt-us, qwen-intl, gemini]")], ["changed assistant/default +chatgpt-us reordered"]),
-    "another model": ([("chatgpt-us: {provider: openai, model: gpt-6-luna", "chatgpt-us: {provider: openai, model: gpt-4o")], ["chatgpt-us: model: gpt-6-luna -> gpt-4o", "chatgpt-us: capabilities: …", "changed assistant/us because chatgpt-us"]),
-    "a kill switch": ([('api_key: "${OPENAI_US_API_KEY}"', 'api_key: "${OPENAI_US_API_KEY}", enabled: false')], ["chatgpt-us: enabled: yes -> no", "changed assistant/us because chatgpt-us"]),
-    "another account": ([("${OPENAI_US_API_KEY}", "${OPENAI_EU_API_KEY}")], []),
-    "a wider boundary": ([("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN, HK]}")], ["cn: boundary: CN -> CN, HK WIDER", "changed assistant/cn because region cn"]),
-    "people who come": ([('blocked: [CU, IR', 'blocked: [IR')], ["default: people: none -> CU", "changed assistant/default because region default", "blocked"]),
-    "labels": ([("eu: {territories", "eu: {labels: [eu-art50], territories")], ["eu: speech: none -> labels eu-art50, profile none", "changed assistant/eu because region eu"]),
-    "approvals": ([("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN], approvals: required}"), ("endpoint: cn-beijing", f"endpoint: cn-beijing, {APPROVED}}}]")], ["cn: approvals required: no -> yes", "qwen-cn: approvals: none -> cn: CAC registration 7", "changed assistant/cn because region cn, qwen-cn"]),
-    "an approval's end": ([], []),
-    "people go to another region": ([("  us: {terr", "  ca: {territories: [US-CA], boundary: [US]}\n  us: {terr"), ("      us: [chatgpt-us]", "      us: [chatgpt-us]\n      ca: [chatgpt-us]")], ["added ca", "us: people: US-CA -> none", "added assistant/ca +chatgpt-us because region ca", "changed assistant/us because region us"]),
-    "blocked people": ([("blocked: [CU", "blocked: [US-NY, CU")], ["us: people: US-NY -> none", "changed assistant/us because region us", "blocked"]),
-    "a route that goes": ([("      us: [chatgpt-us]\n", "")], ["removed assistant/us -chatgpt-us"]),
-    "who may call": ([("app: {keys", "other: {keys")], ["clients"]),
-    "an alias": ([("aliases: [gpt-4o]", "aliases: [gpt-5]")], ["aliases"]),
-    "times": ([("location:", "resilience: {idle: 5s}\nlocation:")], ["resilience"]),
-    "only how it is written": ([("cn: [qwen-cn]", "cn:   [ 'qwen-cn' ]  # the same")], []),
+    "a deployment added to a route": ([routes("{eu: [chatgpt-eu, own]}"), OWN], ["added own", "changed assistant/eu +own"]),
+    "a deployment taken out": ([routes("{default: [gemini]}")], ["changed assistant/default -qwen-intl"]),
+    "another order": ([routes("{default: [qwen-intl, gemini]}")], ["changed assistant/default reordered"]),
+    "a deployment added, and another order": ([routes("{default: [chatgpt-us, qwen-intl, gemini]}")], ["changed assistant/default +chatgpt-us reordered"]),
+    "another model": ([OTHER_MODEL], ["chatgpt-us: model: gpt-6-luna -> gpt-4o", "chatgpt-us: capabilities: …", "changed assistant/us because chatgpt-us"]),
+    "a kill switch": ([SWITCHED_OFF], ["chatgpt-us: enabled: yes -> no", "changed assistant/us because chatgpt-us"]),
+    "another account": ([OTHER_ACCOUNT], []),
+    "a wider boundary": ([WIDER], ["cn: boundary: CN -> CN, HK WIDER", "changed assistant/cn because region cn"]),
+    "people who come": (["blocked: [IR, KP, SY]"], ["default: people: none -> CU", "changed assistant/default because region default", "blocked"]),
+    "labels": (["regions: {eu: {labels: [eu-art50]}}"], ["eu: speech: none -> labels eu-art50, profile none", "changed assistant/eu because region eu"]),
+    "approvals": ([APPROVALS_REQUIRED, APPROVED], ["cn: approvals required: no -> yes", "qwen-cn: approvals: none -> cn: CAC registration 7", "changed assistant/cn because region cn, qwen-cn"]),
+    "people go to another region": ([CALIFORNIA, routes("{ca: [chatgpt-us]}")], ["added ca", "us: people: US-CA -> none", "added assistant/ca +chatgpt-us because region ca", "changed assistant/us because region us"]),
+    "blocked people": (["blocked: [US-NY, CU, IR, KP, SY]"], ["us: people: US-NY -> none", "changed assistant/us because region us", "blocked"]),
+    "a route that goes": ([routes("{us: null}")], ["removed assistant/us -chatgpt-us"]),
+    "who may call": ([f"clients: {{app: null, other: {{keys: ['sha256:{'a' * 64}'], assistants: [assistant]}}}}"], ["clients"]),
+    "an alias": (["assistants: {assistant: {aliases: [gpt-5]}}"], ["aliases"]),
+    "times": (["resilience: {idle: 5s}"], ["resilience"]),
+    "only the order of sections": (["{location: null, blocked: null}", {name: BASE.data[name] for name in ("location", "blocked")}], []),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_changes_is_told_and_nothing_else(name: str) -> None:
-    pairs, expected = CASES[name]
-    plan = planned(changed(*pairs))
-    found = told(plan)
+def test_plan_has_a_line_for_each_change_and_no_other(name: str) -> None:
+    patches, expected = CASES[name]
+    plan = planned(BASE.merge(*patches))
+    found = lines_of(plan)
     assert len(found) == len(expected), found
     for line, wanted in zip(sorted(found), sorted(expected), strict=True):
         assert line.startswith(wanted.removesuffix("…")), found
@@ -85,13 +90,17 @@ def test_what_changes_is_told_and_nothing_else(name: str) -> None:
         assert all(route.region in text for route in plan.routes)
 
 
-def test_a_shadow_counts_among_those_who_get_prompts() -> None:
-    shadow = "aliases: [gpt-4o]\n    shadow: {default: {deployment: chatgpt-us, share: 10%}}"
-    old = changed(("aliases: [gpt-4o]", shadow))
-    plan = planned(
-        old.replace("chatgpt-us: {provider: openai, model: gpt-6-luna", "chatgpt-us: {provider: openai, model: gpt-4o"),
-        old,
-    )
+def test_plan_has_no_line_for_another_way_of_writing() -> None:
+    old = BASE.text
+    new = f"# a comment\n{old.replace(': ', ':   ')}"
+    assert new != old
+    assert lines_of(planned(Config.parse(new), Config.parse(old))) == []
+
+
+def test_shadow_counts_among_the_routes_that_send_prompts() -> None:
+    shadow = "{shadow: {default: {deployment: chatgpt-us, share: 10%}}}"
+    old = BASE.merge(f"assistants: {{assistant: {shadow}}}")
+    plan = planned(old.merge(OTHER_MODEL), old)
     (item,) = plan.deployments
     assert item.asked_by == ("assistant/us", "assistant/default")
     assert [(route.region, route.because) for route in plan.routes] == [
@@ -101,15 +110,15 @@ def test_a_shadow_counts_among_those_who_get_prompts() -> None:
 
 
 def test_only_a_wider_boundary_is_called_wider() -> None:
-    wide = changed(("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN, HK]}"))
-    (item,) = planned(OLD, wide).regions
+    wide = BASE.merge(WIDER)
+    (item,) = planned(BASE, wide).regions
     assert [(it.what, it.before, it.after, it.widens) for it in item.changes] == [("boundary", "CN, HK", "CN", False)]
     assert "WIDER" in plan_text(planned(wide))
-    assert "WIDER" not in plan_text(planned(OLD, wide))
+    assert "WIDER" not in plan_text(planned(BASE, wide))
 
 
 def test_a_change_that_no_table_shows_is_told_by_its_key() -> None:
-    plan = planned(changed(("${OPENAI_US_API_KEY}", "${OPENAI_EU_API_KEY}")))
+    plan = planned(BASE.merge(OTHER_ACCOUNT))
     assert plan.keys == ("deployments.chatgpt-us.api_key",)
     assert not plan.is_empty
     assert "deployments.chatgpt-us.api_key" in plan_text(plan)
@@ -117,16 +126,16 @@ def test_a_change_that_no_table_shows_is_told_by_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "check", "finding"),
+    ("patch", "check", "finding"),
     [
-        ([("      us: [chatgpt-us]\n", "")], "answered", "assistant/us: nobody answers these people any more"),
-        ([("${OPENAI_US_API_KEY}\"", "${OPENAI_US_API_KEY}\", enabled: false")], "answered", "chatgpt-us: disabled"),
-        ([("${OPENAI_US_API_KEY}", "${NOT_SET}")], "answered", "NOT_SET is not set"),
-        ([("cn: {territories: [CN], boundary: [CN]}", "cn: {territories: [CN], boundary: [CN], approvals: required}")], "approved", "assistant/cn: qwen-cn: it has no approval"),
+        (routes("{us: null}"), "answered", "assistant/us: nobody answers these people any more"),
+        (SWITCHED_OFF, "answered", "chatgpt-us: disabled"),
+        ("deployments: {chatgpt-us: {api_key: '${NOT_SET}'}}", "answered", "NOT_SET is not set"),
+        (APPROVALS_REQUIRED, "approved", "assistant/cn: qwen-cn: it has no approval"),
     ],
-)  # fmt: skip
-def test_who_was_answered_must_be_answered_still(pairs: list[tuple[str, str]], check: str, finding: str) -> None:
-    plan = planned(changed(*pairs))
+)
+def test_change_that_leaves_callers_without_an_answer_fails_a_check(patch: str, check: str, finding: str) -> None:
+    plan = planned(BASE.merge(patch))
     failed = {it.name: " ".join(it.findings) for it in plan.checks if not it.ok}
     assert finding in failed[check]
     assert not plan.ok
@@ -134,20 +143,20 @@ def test_who_was_answered_must_be_answered_still(pairs: list[tuple[str, str]], c
     assert "❌" in plan_markdown(plan)
 
 
-def test_who_was_answered_by_nobody_before_fails_no_check() -> None:
-    off = changed(('${OPENAI_US_API_KEY}"', '${OPENAI_US_API_KEY}", enabled: false'))
-    assert planned(changed(("blocked: [CU", "blocked: [SD, CU"), text=off), off).ok
+def test_callers_without_an_answer_before_fail_no_check() -> None:
+    off = BASE.merge(SWITCHED_OFF)
+    assert planned(off.merge("blocked: [SD, CU, IR, KP, SY]"), off).ok
 
 
 def test_the_first_table_adds_it_all() -> None:
-    plan = plan_of(NO_CONFIG_VERSION, table_of(OLD))
+    plan = plan_of(NO_CONFIG_VERSION, table_of(BASE))
     assert {item.kind for item in (*plan.regions, *plan.deployments)} == {"added"}
     assert {route.kind for route in plan.routes} == {"added"}
     assert plan_text(plan).startswith("plan nothing -> ")
 
 
 def test_shares_are_of_what_was_counted() -> None:
-    plan = planned(changed(("[gemini, qwen-intl]", "[qwen-intl, gemini]")))
+    plan = planned(BASE.merge(routes("{default: [qwen-intl, gemini]}")))
     assert plan.share is None
     counted = with_traffic(plan, {("assistant", "default"): 25.0, ("assistant", "eu"): 70.0, ("", ""): 5.0})
     assert counted.share == pytest.approx(0.25)
@@ -157,12 +166,12 @@ def test_shares_are_of_what_was_counted() -> None:
 
 
 def test_a_kill_switch_is_known_as_one() -> None:
-    plan = planned(changed(('${OPENAI_US_API_KEY}"', '${OPENAI_US_API_KEY}", enabled: false')))
+    plan = planned(BASE.merge(SWITCHED_OFF))
     assert plan.switched_off == ("chatgpt-us",)
 
 
 def test_no_secret_is_in_a_plan() -> None:
-    one, other = (table_of(OLD, {"OPENAI_US_API_KEY": key}) for key in ("sk-before-1", "sk-after-2"))
+    one, other = (table_of(BASE, {"OPENAI_US_API_KEY": key}) for key in ("sk-before-1", "sk-after-2"))
     plan = plan_of(one, other)
     assert plan.is_empty
     shown = (

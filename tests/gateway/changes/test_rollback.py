@@ -20,10 +20,10 @@ from gateway.changes.pickling import unpack
 from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.operator_errors import StateError
 from gateway.signing import Signer, new_key, sign_plan
-from tests.kit.configs import BASE, KEYS, WORLD
+from tests.kit.configs import BASE, KEYS
 from tests.kit.scripted_server import until
 
-FIRST = WORLD + "# the first\n"
+FIRST = BASE.text + "# the first\n"
 SECOND = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
 THIRD = BASE.merge("blocked: [VA, CU, IR, KP, SY]").text
 

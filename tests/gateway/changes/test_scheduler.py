@@ -17,7 +17,7 @@ from gateway.operator_errors import StateError
 from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.request_records import attempt, failed_attempt
 
 STEPS = "5% for 10s, 25% for 10s, 100%"
@@ -25,14 +25,16 @@ PLACE = ("assistant", "default")
 
 
 def scheduled(
-    steps: str = STEPS, route: str = "{gemini: 90, chatgpt-us: 10}, qwen-intl", model: str = ""
+    steps: str = STEPS, route: str = "{gemini: 90, chatgpt-us: 10}, qwen-intl", model: str = "gpt-6-luna"
 ) -> ConfigVersion:
-    text = WORLD.replace(
-        "default: [gemini, qwen-intl]",
-        f"default: [{route}]\n"
-        f'    schedules: {{default: {{candidate: chatgpt-us, steps: "{steps}", stop_on: {{min_requests: 50}}}}}}',
+    schedule = {"candidate": "chatgpt-us", "steps": steps, "stop_on": {"min_requests": 50}}
+    return table_of(
+        BASE.merge(
+            f"assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}",
+            {"assistants": {"assistant": {"schedules": {"default": schedule}}}},
+            {"deployments": {"chatgpt-us": {"model": model}}},
+        )
     )
-    return table_of(text.replace("chatgpt-us: {provider: openai, model: gpt-6-luna", model) if model else text)
 
 
 _STORES: list[ScheduleStore] = []
@@ -165,7 +167,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     "other",
     [
         scheduled("5% for 20s, 100%"),
-        scheduled(model="chatgpt-us: {provider: openai, model: gpt-5.4-mini"),
+        scheduled(model="gpt-5.4-mini"),
     ],
 )
 async def test_another_schedule_or_another_candidate_begins_anew(tmp_path: Path, other: ConfigVersion) -> None:
@@ -190,7 +192,7 @@ async def test_a_change_elsewhere_leaves_it_alone(tmp_path: Path) -> None:
 async def test_a_schedule_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await passed(cell)
-    cell.change(table_of(WORLD))
+    cell.change(table_of(BASE))
     assert cell.scheduler.status() == ()
     await cell.look()
     assert opened(tmp_path).load() == {}
@@ -209,7 +211,7 @@ async def test_without_a_state_directory_the_written_shares_hold_and_it_says_so(
     scheduler, table = Scheduler(), scheduled()
     with structlog.testing.capture_logs() as logs:
         assert scheduler.stage(table) is table
-        assert scheduler.stage(table_of(WORLD)).version
+        assert scheduler.stage(table_of(BASE)).version
     assert [line["event"] for line in logs] == ["schedules_off"]
     assert "GATEWAY_STATE_DIR" in scheduler.off
     assert scheduler.status() == ()

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.changes.compile_job import CompileJob, compile_here
 from gateway.config.source_text import MAX_BYTES, read_files
-from tests.kit.configs import KEYS, WORLD
+from tests.kit.configs import BASE, KEYS
 
 
 def _large(path: Path) -> None:
@@ -28,7 +28,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind: str) -> None:
     catalogue, config = tmp_path / "models.yaml", tmp_path / "gateway.yaml"
-    config.write_text(WORLD + "\ncatalogue: {models: models.yaml}\n", "utf-8")
+    config.write_text(BASE.merge("catalogue: {models: models.yaml}").text, "utf-8")
     KINDS[kind](catalogue)
     outcome = compile_here(CompileJob(str(config)), KEYS)
     assert any("models.yaml" in str(problem) for problem in outcome.problems if problem.severity == "error")
@@ -37,7 +37,7 @@ def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind:
 
 def test_a_name_that_no_file_can_have_is_told_at_its_place(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
-    config.write_text(WORLD + '\ncatalogue: {models: "a\\0b"}\n', "utf-8")
+    config.write_text(BASE.merge({"catalogue": {"models": "a\0b"}}).text, "utf-8")
     outcome = compile_here(CompileJob(str(config)), KEYS)
     errors = [problem for problem in outcome.problems if problem.severity == "error"]
     assert [(it.path, "no file can have that name" in it.message) for it in errors] == [(("catalogue", "models"), True)]

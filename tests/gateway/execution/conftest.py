@@ -21,10 +21,10 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import requirements_of
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
 
-TABLE = """
+CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {routes: {default: [first, second]}}}
 regions: {default: {territories: ["*"], boundary: ["*"]}}
@@ -32,7 +32,9 @@ deployments:
   first: {provider: openai-compatible, model: m1, endpoint: "https://first.example/v1", stores: any, processes: any, api_key: "${FIRST}"}
   second: {provider: openai-compatible, model: m2, endpoint: "https://second.example/v1", stores: any, processes: any, api_key: "${SECOND}"}
 resilience: {first_token: 60s}
-"""
+""")
+ONLY_FIRST = "assistants: {assistant: {routes: {default: [first]}}}"
+TWO_KEYS = {"deployments": {"first": {"api_key": ["${FIRST}", "${SECOND}"]}}}
 FIRST = "https://first.example/v1/chat/completions"
 SECOND = "https://second.example/v1/chat/completions"
 
@@ -89,5 +91,5 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    table = table_of(TABLE, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
+    table = table_of(CONFIG, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
     return Bench(respx.Router(assert_all_called=False), table)

@@ -18,7 +18,7 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import Attempts, BreakerRule
 from gateway.model.record import Record
 from providers.failures import FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.kit.configs import table_of
 from tests.kit.runner_answers import SSE, chunk, error
 
@@ -198,7 +198,7 @@ async def test_impatience_of_the_client_is_no_silence_of_the_provider(
 
 async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
     await fill(bench)
-    bench.health.prune(table_of(TABLE, {"FIRST": "another", "SECOND": "x"}))
+    bench.health.prune(table_of(CONFIG, {"FIRST": "another", "SECOND": "x"}))
     assert breaker(bench).state is BreakerState.OPEN
     moved = replace(bench.table.deployments["first"], origin="https://other.example")
     fresh = bench.health.breaker(moved, BreakerRule())
@@ -254,8 +254,9 @@ async def test_on_the_last_step_a_spent_budget_ends_with_the_failure(bench: Benc
 
 
 async def test_another_key_is_no_retry() -> None:
-    text = TABLE.replace('api_key: "${FIRST}"', 'api_key: ["${FIRST}", "${SECOND}"]')
-    bench = Bench(respx.Router(assert_all_called=False), table_of(text, {"FIRST": "k1", "SECOND": "k2"}))
+    bench = Bench(
+        respx.Router(assert_all_called=False), table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
+    )
     bench.table = replace(bench.table, resilience=replace(bench.table.resilience, retry_budget=0.0))
     for _ in range(FLOOR):
         assert bench.executor.budget.take(0.0, bench.time)

@@ -15,18 +15,16 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
 from tests.kit.configs import table_of
 from tests.kit.runner_answers import SSE, chunk, error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 
-def bound(bench: Bench, first: str, second: str = "") -> ConcurrencyLimiter:
-    text = TABLE.replace("model: m1,", f"model: m1, concurrency: {first},")
-    if second:
-        text = text.replace("model: m2,", f"model: m2, concurrency: {second},")
-    bench.table = table_of(text, ENVIRON)
+def bound(bench: Bench, first: str, second: str = "null") -> ConcurrencyLimiter:
+    deployments = f"{{first: {{concurrency: {first}}}, second: {{concurrency: {second}}}}}"
+    bench.table = table_of(CONFIG.merge(f"deployments: {deployments}"), ENVIRON)
     return bench.executor.limiters.limiter(bench.table.deployments["first"])
 
 
@@ -149,8 +147,7 @@ FEW = "{limit: 1, queue: 5, wait: 20s}"
 async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit(bench: Bench) -> None:
     """Else one 429 of two seconds would be the end of all that wait for a place."""
     limiter = bound(bench, FEW)
-    text = TABLE.replace("[first, second]", "[first]").replace("model: m1,", f"model: m1, concurrency: {FEW},")
-    bench.table = table_of(text, ENVIRON)
+    bench.table = table_of(CONFIG.merge(ONLY_FIRST, f"deployments: {{first: {{concurrency: {FEW}}}}}"), ENVIRON)
     held = limiter.try_acquire()
     assert held is not None
     bench.router.post(FIRST).respond(json=answer_json())
@@ -271,8 +268,8 @@ async def test_a_deployment_without_a_bound_has_no_limiter(bench: Bench) -> None
 
 async def test_a_request_that_is_shed_at_its_second_step_reports_the_failure_of_its_first(bench: Bench) -> None:
     """A refused key says more than a full queue."""
-    text = TABLE.replace("model: m2,", "model: m2, concurrency: {limit: 1, queue: 0},")
-    bench.table = table_of(text, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
+    config = CONFIG.merge("deployments: {second: {concurrency: {limit: 1, queue: 0}}}")
+    bench.table = table_of(config, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
     bench.router.post(FIRST).mock(return_value=error(401))
     assert bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire() is not None
     with pytest.raises(PlanExhausted) as raised:

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
-from tests.gateway.execution.conftest import TABLE
-from tests.kit.configs import table_of
+from tests.gateway.execution.conftest import CONFIG
+from tests.kit.configs import Config, table_of
 
 RULE = Concurrency(limit=2, queue=3, wait_s=5.0)
 
@@ -292,14 +292,16 @@ def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, seats: i
         assert max(each) - min(each) <= 1
 
 
-def bounded(text: str) -> str:
-    return TABLE.replace("model: m1,", f"model: m1, concurrency: {text},")
+def bounded(concurrency: str) -> Config:
+    return CONFIG.merge(f"deployments: {{first: {{concurrency: {concurrency}}}}}")
 
 
 def test_a_reload_keeps_what_runs_and_forgets_what_is_gone() -> None:
     environ = {"FIRST": "a", "SECOND": "b"}
     load = ConcurrencyLimiters()
-    bound, wider, unbound = (table_of(text, environ) for text in (bounded("1"), bounded("{limit: 3, queue: 0}"), TABLE))
+    bound, wider, unbound = (
+        table_of(config, environ) for config in (bounded("1"), bounded("{limit: 3, queue: 0}"), CONFIG)
+    )
     limiter = load.limiter(bound.deployments["first"])
     slot = limiter.try_acquire()
     assert slot is not None

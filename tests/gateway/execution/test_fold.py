@@ -15,7 +15,7 @@ from gateway.execution.upstream_client import whole_of, whole_of_body
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
 from tests.kit.configs import table_of
 from tests.kit.live_streams import WHOLE, chunk, live
 from tests.kit.runner_answers import SSE, text_of
@@ -44,7 +44,7 @@ async def test_a_whole_answer_is_one_however_late_it_is() -> None:
 
 MANY = 4_000
 UNFOLDED = table_of(
-    TABLE.replace('"${FIRST}"', '"${FIRST}", fold: false').replace('"${SECOND}"', '"${SECOND}", fold: false'),
+    CONFIG.merge("deployments: {first: {fold: false}, second: {fold: false}}"),
     {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
 )
 

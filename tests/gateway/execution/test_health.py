@@ -18,7 +18,7 @@ from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
@@ -35,13 +35,13 @@ class Clock:
 
 
 def deployment(*keys: Secret, name: str = "first") -> Deployment:
-    table = table_of(TABLE, {"FIRST": "k1", "SECOND": "k2"})
+    table = table_of(CONFIG, {"FIRST": "k1", "SECOND": "k2"})
     return replace(table.deployments["first"], name=name, credentials=keys)
 
 
 def table(*deployments: Deployment) -> ConfigVersion:
     """A table that has these."""
-    return replace(table_of(TABLE, {"FIRST": "k1", "SECOND": "k2"}), deployments={it.name: it for it in deployments})
+    return replace(table_of(CONFIG, {"FIRST": "k1", "SECOND": "k2"}), deployments={it.name: it for it in deployments})
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_nothing_is_left_of_many_reloads(health: Health, clock: Clock, reloads: 
 
 def two_keys() -> Bench:
     keys = {"FIRST": "k1", "SECOND": "k2"}
-    table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), keys)
+    table = table_of(CONFIG.merge(TWO_KEYS), keys)
     return Bench(respx.Router(assert_all_called=False), table)
 
 

@@ -21,12 +21,12 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
 from tests.kit.configs import Config, table_of
 from tests.kit.runner_answers import SSE, chunk, error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = Config.parse(TABLE).merge("assistants: {assistant: {hedge: {after: 10ms}}}")
+HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 BOUNDED = HEDGED.merge("deployments: {first: {concurrency: 5}, second: {concurrency: 5}}")
 
 
@@ -431,7 +431,7 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     # What was lost took five seconds at least: it counts as that.
     assert bench.health.latency._histogram(deployment, False).quantile_s(0.99) is None
     assert sum(bench.health.latency._histogram(deployment, False)._counts[-60:]) == 1
-    bench.executor.prune(table_of(TABLE, ENVIRON))
+    bench.executor.prune(table_of(CONFIG, ENVIRON))
     bench.executor.prune(replace(bench.table, deployments={}))
     assert bench.health.latency.hedge_after_s(hedge, deployment, stream=False) is None
 
@@ -448,7 +448,7 @@ async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.
 
 async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
     """Nobody knows whether a provider that failed has done it: it is asked once more only if nothing was sent."""
-    bench.table = table_of(TABLE, ENVIRON)
+    bench.table = table_of(CONFIG, ENVIRON)
     plan = bench.plan
     bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]
     bench.router.post(FIRST).mock(return_value=error(503))

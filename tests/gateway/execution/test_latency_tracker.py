@@ -12,7 +12,7 @@ from gateway.execution.latency import SLOW_ANSWER_REMEMBERED_S, LatencyTracker
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record
 from providers.failures import FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
 from tests.kit.configs import table_of
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
@@ -20,7 +20,7 @@ ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 @pytest.fixture
 def deployments() -> dict[str, Deployment]:
-    return dict(table_of(TABLE, ENVIRON).deployments)
+    return dict(table_of(CONFIG, ENVIRON).deployments)
 
 
 def test_who_has_answered_nobody_lately_is_not_known_to_be_quick(deployments: dict[str, Deployment]) -> None:
@@ -95,7 +95,7 @@ async def test_beside_a_stream_that_has_just_begun_one_json_is_folded(bench: Ben
 async def test_a_lost_request_counts_for_the_breaker_only_if_nobody_else_is_answered(
     bench: Bench, others_are_answered: bool
 ) -> None:
-    bench.table = table_of(TABLE.replace("60s}", "50ms, breaker: {failures: 1}}"), ENVIRON)
+    bench.table = table_of(CONFIG.merge("resilience: {first_token: 50ms, breaker: {failures: 1}}"), ENVIRON)
     told = httpx.Response(200, json=answer_json())
 
     async def first(request: httpx.Request) -> httpx.Response:

@@ -13,7 +13,7 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.kit.configs import table_of
 from tests.kit.runner_answers import SSE, chunk, error, text_of
 
@@ -239,7 +239,7 @@ async def test_a_retry_of_the_last_step_waits_for_the_longest_time_that_anybody_
     bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
 ) -> None:
     """Else of many requests that one limit met in a moment, only those that it met last would be answered."""
-    bench.table = table_of(TABLE.replace("[first, second]", "[first]"), {"FIRST": "a-first-secret", "SECOND": "other"})
+    bench.table = table_of(CONFIG.merge(ONLY_FIRST), {"FIRST": "a-first-secret", "SECOND": "other"})
     deployment = bench.table.deployments["first"]
 
     async def sleep(seconds: float) -> None:
@@ -269,9 +269,12 @@ async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_b
 
 async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench: Bench) -> None:
     """The first says that the prompt is too long for 8,000 tokens; what the second says sets no other bound."""
-    third = TABLE.splitlines()[-2].replace("second", "third")
-    text = TABLE.replace("resilience:", f"{third}\nresilience:").replace("[first, second]", "[first, second, third]")
-    bench.table = table_of(text, {"FIRST": "a-first-secret", "SECOND": "a-second-secret"})
+    third = CONFIG.data["deployments"]["second"] | {"model": "m3", "endpoint": "https://third.example/v1"}
+    route = "assistants: {assistant: {routes: {default: [first, second, third]}}}"
+    bench.table = table_of(
+        CONFIG.merge(route, {"deployments": {"third": third}}),
+        {"FIRST": "a-first-secret", "SECOND": "a-second-secret"},
+    )
     plan_of = bench.plan
 
     def plan(request: ChatRequest) -> Plan:
@@ -340,7 +343,7 @@ async def test_only_of_a_stream_that_is_put_together_no_more_is_read_than_of_a_w
     bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr("gateway.execution.upstream_client.MAX_BODY_BYTES", 200)
-    bench.table = table_of(TABLE.replace("model: m1,", "model: m1, fold: true,"), {"FIRST": "k1", "SECOND": "k2"})
+    bench.table = table_of(CONFIG.merge("deployments: {first: {fold: true}}"), {"FIRST": "k1", "SECOND": "k2"})
     content = chunk("hi") + chunk("there") + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(content=content, headers=SSE)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
@@ -411,7 +414,7 @@ async def test_a_kill_switch_stops_a_retry(bench: Bench) -> None:
     assert bench.tried == ["first", "second"]
 
 
-FOUR_KEYS = TABLE.replace('"${FIRST}"', '["${A}", "${B}", "${C}", "${D}"]')
+FOUR_KEYS = CONFIG.merge({"deployments": {"first": {"api_key": ["${A}", "${B}", "${C}", "${D}"]}}})
 
 
 @pytest.mark.parametrize("status", [401, 402, 429])
@@ -424,8 +427,7 @@ async def test_many_keys_use_up_no_attempts_of_the_next_step(bench: Bench, statu
 
 
 async def test_where_nobody_comes_next_every_key_is_tried(bench: Bench) -> None:
-    text = FOUR_KEYS.replace("[first, second]", "[first]")
-    bench.table = table_of(text, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+    bench.table = table_of(FOUR_KEYS.merge(ONLY_FIRST), {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
     bench.router.post(FIRST).mock(side_effect=[error(401)] * 3 + [httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"
     assert bench.tried == ["first"] * 4
@@ -440,7 +442,7 @@ async def test_no_key_stands_in_what_is_remembered(bench: Bench) -> None:
 
 
 async def test_several_keys_are_used_in_turn(bench: Bench) -> None:
-    bench.table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), {"FIRST": "k1", "SECOND": "k2"})
+    bench.table = table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
     route = bench.router.post(FIRST).respond(json=answer_json())
     for _ in range(4):
         await bench.ask()
@@ -448,7 +450,7 @@ async def test_several_keys_are_used_in_turn(bench: Bench) -> None:
 
 
 async def test_a_refused_key_gives_way_to_the_next_one_at_once(bench: Bench) -> None:
-    bench.table = table_of(TABLE.replace('"${FIRST}"', '["${FIRST}", "${SECOND}"]'), {"FIRST": "k1", "SECOND": "k2"})
+    bench.table = table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
 
     def judge(request: httpx.Request) -> httpx.Response:
         return (

@@ -46,7 +46,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import expand
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench
 from tests.kit.configs import table_of
 
 SSE = {"content-type": "text/event-stream"}
@@ -235,10 +235,8 @@ async def test_what_a_hedge_has_shown_of_a_step_counts(
 
 
 async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
-    text_of_table = TABLE.replace(
-        "second: {provider: openai-compatible, model: m2", "second: {provider: openai, model: gpt-4o"
-    )
-    bench.table = table_of(text_of_table, {"FIRST": "sk-first", "SECOND": "sk-second"})
+    config = CONFIG.merge("deployments: {second: {provider: openai, model: gpt-4o}}")
+    bench.table = table_of(config, {"FIRST": "sk-first", "SECOND": "sk-second"})
     request = ChatRequest("assistant", (UserMessage("x" * 4 * 128_000),), stream=True)
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))

@@ -12,12 +12,12 @@ from gateway.execution.retry import FLOOR
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import FIRST, SECOND, TABLE, Bench, answer_json
-from tests.kit.configs import table_of
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.kit.configs import Config, table_of
 from tests.kit.runner_answers import error, until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = TABLE.replace("{routes: ", "{hedge: {after: 10ms}, routes: ")
+HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 OFF = "disabled by the current config"
 
 
@@ -38,8 +38,8 @@ class Late:
         return self.answer
 
 
-def ask(bench: Bench, text: str = TABLE) -> asyncio.Task[Answer]:
-    bench.table = table_of(text, ENVIRON)
+def ask(bench: Bench, config: Config = CONFIG) -> asyncio.Task[Answer]:
+    bench.table = table_of(config, ENVIRON)
     bench.record = Record("req", 0.0, "t", client="app")
     return asyncio.ensure_future(bench.ask())
 
@@ -101,12 +101,12 @@ async def test_who_was_benched_meanwhile_is_not_asked_in_its_place(bench: Bench)
 
 
 async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Bench) -> None:
-    text = TABLE.replace('"${FIRST}"}', '"${FIRST}", concurrency: 1}')
+    config = CONFIG.merge("deployments: {first: {concurrency: 1}}")
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     for _ in range(2):
         first.stands.clear()
         second.stands.set()
-        answer = ask(bench, text)
+        answer = ask(bench, config)
         bench.forbidden.clear()
         await until(lambda: first.connecting > 0)
         bench.forbidden["first"] = OFF
@@ -161,9 +161,9 @@ async def test_where_both_are_forbidden_nobody_was_asked(bench: Bench) -> None:
 
 
 async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Bench) -> None:
-    text = HEDGED.replace("10ms", "60s")
+    config = HEDGED.merge("assistants: {assistant: {hedge: {after: 60s}}}")
     first, second = Late(bench, FIRST), Late(bench, SECOND)
-    answer = ask(bench, text)
+    answer = ask(bench, config)
     await until(lambda: first.connecting == 1)
     bench.forbidden["first"] = OFF
     first.stands.set()

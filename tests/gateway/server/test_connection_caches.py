@@ -4,7 +4,6 @@ as it would be on one of its own, by the table that is active when it is judged.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -21,87 +20,71 @@ from uvicorn.server import ServerState
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.server import request_head
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import _RUNNING
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.example_counts import examples
 from tests.kit.memory_transport import Wire
 
 LIMIT_S = 60.0
-APP, OTHER = (f'keys: ["sha256:{hashlib.sha256(key).hexdigest()}"]' for key in (b"app-key", b"other-key"))
-CONFIG = f"""
+APP_KEY, NO_KEY = key_hash("app-key"), f"sha256:{'0' * 64}"
+CONFIG = Config.parse("""
 version: 1
-cell: {{territory: DE}}
+cell: {territory: DE}
 assistants:
-  assistant: {{aliases: [gpt-4o], routes: {{eu: [here], us: [there], default: [there, here]}}}}
-  other: {{routes: {{eu: [here], us: [there]}}}}
+  assistant: {aliases: [gpt-4o], routes: {eu: [here], us: [there], default: [there, here]}}
+  other: {routes: {eu: [here], us: [there]}}
 regions:
-  eu: {{territories: [DE, FR], boundary: [DE, FR]}}
-  us: {{territories: [US], boundary: [US], transit: [DE]}}
-  default: {{territories: ["*"], boundary: ["*"]}}
-clients:
-  app: {{{APP}, may_assert: [territory, user]}}
-  other: {{{OTHER}, region: us}}
+  eu: {territories: [DE, FR], boundary: [DE, FR]}
+  us: {territories: [US], boundary: [US], transit: [DE]}
+  default: {territories: ["*"], boundary: ["*"]}
 location:
   signals: [api_key, assertion, edge_header]
-  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry, secret: {{header: X-Edge, value: edge-secret}}}}]
+  edges: [{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: edge-secret}}]
 deployments:
-  here: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE, api_key: "k1"}}
-  there: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: US, processes: US, api_key: "k2"}}
-"""
-# What an operator changes, as pairs of what stood there and what stands there now.
-CHANGES: dict[str, list[tuple[str, str]]] = {
-    "as it was": [],
-    "the key is revoked": [(APP, f'keys: ["sha256:{"0" * 64}"]')],
-    "the key is another client's": [
-        (APP, f'keys: ["sha256:{"0" * 64}"]'),
-        ("clients:", f"clients:\n  new: {{{APP}, region: us}}"),
-    ],
-    "the key is bound": [(APP, f"{APP}, region: us")],
-    "the client may ask for less": [(APP, f"{APP}, assistants: [other]")],
-    "the client may assert nothing": [(", may_assert: [territory, user]", "")],
-    "limits": [(APP, f"{APP}, limits: {{rpm: 3, concurrent: 2}}")],
-    "no keys": [(f"clients:\n  app: {{{APP}, may_assert: [territory, user]}}\n  other: {{{OTHER}, region: us}}\n", "")],
-    "the place is another region's": [
-        ("[DE, FR], boundary", "[FR], boundary"),
-        ("territories: [US]", "territories: [US, DE]"),
-    ],
-    "the place is blocked": [
-        ("regions:", "blocked_by: https://law.example/why\nblocked: [DE, CU]\nregions:"),
-        ("[DE, FR], boundary", "[FR], boundary"),
-    ],
-    "unknown places are served": [("location:", "location:\n  unknown: default")],
-    "another edge header": [("CF-IPCountry", "X-Country")],
-    "another edge secret": [("value: edge-secret", "value: another-secret")],
-    "another edge": [("127.0.0.0/8", "10.0.0.0/8")],
-    "prompts are logged": [("boundary: [DE, FR]", "boundary: [DE, FR], log_prompts: true")],
-    "no alias": [("aliases: [gpt-4o], ", "")],
-    "the model is hidden": [("aliases: [gpt-4o], ", "reveal_model: false, ")],
-    "labels": [("boundary: [DE, FR]", "boundary: [DE, FR], labels: [eu-art50]")],
-    "claims are believed": [
-        ("location:", "location:\n  claim: {issuer: i, audience: a, algorithms: [ES256], jwks: /no/keys}")
-    ],
-    "pages may call": [("regions:", "cors: {origins: ['https://page.example']}\nregions:")],
+  here: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE, api_key: "k1"}
+  there: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: US, processes: US, api_key: "k2"}
+""").merge(
+    {
+        "clients": {
+            "app": {"keys": [APP_KEY], "may_assert": ["territory", "user"]},
+            "other": {"keys": [key_hash("other-key")], "region": "us"},
+        }
+    }
+)
+EDGE = CONFIG.data["location"]["edges"][0]
+# What an operator changes.
+CHANGES: dict[str, str | dict[str, Any]] = {
+    "as it was": {},
+    "the key is revoked": {"clients": {"app": {"keys": [NO_KEY]}}},
+    "the key is another client's": {"clients": {"app": {"keys": [NO_KEY]}, "new": {"keys": [APP_KEY], "region": "us"}}},
+    "the key is bound": "clients: {app: {region: us}}",
+    "the client may ask for less": "clients: {app: {assistants: [other]}}",
+    "the client may assert nothing": "clients: {app: {may_assert: null}}",
+    "limits": "clients: {app: {limits: {rpm: 3, concurrent: 2}}}",
+    "no keys": "clients: null",
+    "the place is another region's": "regions: {eu: {territories: [FR]}, us: {territories: [US, DE]}}",
+    "the place is blocked": "{blocked_by: 'https://law.example/why', blocked: [DE, CU], regions: {eu: {territories: [FR]}}}",
+    "unknown places are served": "location: {unknown: default}",
+    "another edge header": {"location": {"edges": [EDGE | {"country": "X-Country"}]}},
+    "another edge secret": {
+        "location": {"edges": [EDGE | {"secret": {"header": "X-Edge", "value": "another-secret"}}]}
+    },
+    "another edge": {"location": {"edges": [EDGE | {"from": ["10.0.0.0/8"]}]}},
+    "prompts are logged": "regions: {eu: {log_prompts: true}}",
+    "no alias": "assistants: {assistant: {aliases: null}}",
+    "the model is hidden": "assistants: {assistant: {aliases: null, reveal_model: false}}",
+    "labels": "regions: {eu: {labels: [eu-art50]}}",
+    "claims are believed": "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: /no/keys}}",
+    "pages may call": "cors: {origins: ['https://page.example']}",
 }
 
 
-def _tables() -> list[ConfigVersion]:
-    made = []
-    for pairs in CHANGES.values():
-        text = CONFIG
-        for old, new in pairs:
-            assert old in text
-            text = text.replace(old, new)
-        made.append(table_of(text, {}))
-    return made
-
-
-TABLES = _tables()
+TABLES = [table_of(CONFIG.merge(patch), {}) for patch in CHANGES.values()]
 # What is judged when the head has come, by the table of then.
 AT_THE_HEAD = {[*CHANGES].index(name) for name in ("limits", "pages may call")}
 

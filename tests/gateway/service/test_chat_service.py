@@ -25,17 +25,16 @@ from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, H
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import caller_of
 
-CONFIG = """
+CONFIG = Config.parse("""
 version: 1
 assistants: {assistant: {reveal_model: false, routes: {default: [house]}}}
 regions: {default: {territories: [DE], boundary: ["*"]}}
 deployments:
   house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
-location: {unknown: UNKNOWN}
-"""
+""")
 LIMITED = Client("app", limits=ClientLimitRule(concurrent=1))
 ANSWER = {
     "id": "a1",
@@ -45,8 +44,9 @@ ANSWER = {
 }
 
 
-def config(unknown: str = "default") -> ConfigVersion:
-    return table_of(CONFIG.replace("UNKNOWN", unknown), {"KEY": "sk-secret"})
+def config_with(unknown: str = "default") -> ConfigVersion:
+    """Compile the config with this region for callers whose location is unknown."""
+    return table_of(CONFIG.replace(location={"unknown": unknown}), {"KEY": "sk-secret"})
 
 
 class Scripted:
@@ -118,7 +118,7 @@ class Service(ChatService):
 
 
 async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> None:
-    service = Service(config())
+    service = Service(config_with())
     inbound = await service.ask()
     assert service.raised is None
     assert inbound.calls == ["caller", "start", "body", "decode", "begin", "respond"]
@@ -126,7 +126,7 @@ async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> N
 
 
 async def test_a_refused_location_leaves_the_body_unread() -> None:
-    service = Service(config("refuse"))
+    service = Service(config_with("refuse"))
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
     assert inbound.calls == ["caller"]
@@ -134,7 +134,7 @@ async def test_a_refused_location_leaves_the_body_unread() -> None:
 
 
 async def test_a_version_that_becomes_active_while_the_body_is_read_decides_everything() -> None:
-    service = Service(config(), config("refuse"))
+    service = Service(config_with(), config_with("refuse"))
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
     assert inbound.calls == ["caller", "start", "body", "caller"]
@@ -142,19 +142,19 @@ async def test_a_version_that_becomes_active_while_the_body_is_read_decides_ever
 
 
 async def test_the_body_is_released_before_the_answer_is_sent() -> None:
-    inbound = await Service(config()).ask()
+    inbound = await Service(config_with()).ask()
     assert inbound.held_bytes == [0]
 
 
 async def test_a_body_that_a_resumed_answer_may_need_is_held_until_the_end() -> None:
-    active = config()
+    active = config_with()
     assistants = {name: replace(each, resume=True) for name, each in active.assistants.items()}
     inbound = await Service(replace(active, assistants=assistants)).ask()
     assert inbound.held_bytes == [10]
 
 
 async def test_an_unknown_assistant_is_found_out_after_the_request_has_begun() -> None:
-    service = Service(config())
+    service = Service(config_with())
     inbound = await service.ask(model="other")
     assert isinstance(service.raised, AssistantNotFound)
     assert inbound.calls == ["caller", "start", "body", "decode", "begin"]
@@ -162,7 +162,7 @@ async def test_an_unknown_assistant_is_found_out_after_the_request_has_begun() -
 
 @pytest.mark.parametrize("include_usage", [False, True])
 async def test_the_style_of_an_answer_follows_the_request_and_its_assistant(include_usage: bool) -> None:
-    inbound = await Service(config()).ask(include_usage=include_usage)
+    inbound = await Service(config_with()).ask(include_usage=include_usage)
     [style] = inbound.styles
     assert (style.include_usage, style.choices, style.shown_model) == (include_usage, 1, "assistant")
     assert not inbound.error_style.quotes_provider, "a hidden model is not named by its provider's words either"

@@ -26,12 +26,12 @@ from gateway.state import receipts
 from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
-from tests.kit.configs import BASE, WORLD, table_of
+from tests.kit.configs import BASE, Config, table_of
 from tests.kit.location_reports import reported
 from tests.kit.waiting import eventually
 
 AT_S = 1_795_000_000.0
-TABLE = table_of(WORLD)
+TABLE = table_of(BASE)
 SHOP = next(client for client in TABLE.clients.values() if client.name == "shop-cn")
 CN = resolve(TABLE, SHOP, reported())
 FAILED = Failure(FailureKind.UNAVAILABLE, "the provider is down", status=503, detail="a secret word of theirs")
@@ -124,26 +124,29 @@ def test_a_stream_that_its_client_left_was_abandoned(stream: bool, last: str) ->
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", last]
 
 
-BEHIND_ANOTHER = WORLD.replace("eu: [chatgpt-eu]", "eu: [other, chatgpt-eu]").replace(
-    "deployments:", "deployments:\n  other: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], %s}"
-)
+def routed_first(deployment: str) -> Config:
+    """Return the base config with another deployment before `chatgpt-eu`, with these keys."""
+    other = f"{{provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], {deployment}}}"
+    return BASE.merge(
+        f"deployments: {{other: {other}}}", "assistants: {assistant: {routes: {eu: [other, chatgpt-eu]}}}"
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "territory", "needs", "passed_over"),
+    ("config", "territory", "needs", "passed_over"),
     [
-        (BEHIND_ANOTHER % 'enabled: false, api_key: "k"', "DE", NO_NEEDS, {"other": "disabled in the config"}),
+        (routed_first('enabled: false, api_key: "k"'), "DE", NO_NEEDS, {"other": "disabled in the config"}),
         # Not the name of the variable: a receipt is its client's.
-        (BEHIND_ANOTHER % 'api_key: "${NOWHERE_SET}"', "DE", NO_NEEDS, {"other": "no credential"}),
-        (WORLD, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
+        (routed_first('api_key: "${NOWHERE_SET}"'), "DE", NO_NEEDS, {"other": "no credential"}),
+        (BASE, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
         # A refusal has its reasons too.
-        (WORLD, "CN", Requirements(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
+        (BASE, "CN", Requirements(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
     ],
 )
-def test_who_was_kept_out_of_the_plan_is_in_it_with_the_reason(
-    text: str, territory: str, needs: Requirements, passed_over: dict[str, str]
+def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
+    config: Config, territory: str, needs: Requirements, passed_over: dict[str, str]
 ) -> None:
-    table = table_of(text)
+    table = table_of(config)
     location = resolve(table, None, reports_from(territory))
     decision = decide(table, table.assistants["assistant"], location, needs, {}, AT_S)
     assert told(record_of(location=location, decision=decision))["passed_over"] == passed_over

@@ -21,7 +21,7 @@ from gateway.policy.caller import timeout_s
 from gateway.policy.location import SignalLocator
 from gateway.policy.location.resolution import address_of
 from providers.failures import InvalidRequest
-from tests.kit.configs import BASE, KEYS, WORLD, Config, table_of
+from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import heard, reported
 
 KEY = "gk-app-key"
@@ -301,8 +301,8 @@ def test_without_clients_this_machine_is_called_by_its_address(host: str) -> Non
 
 
 def test_an_edge_of_the_config_is_a_proxy_too() -> None:
-    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
-    table = table_of(text.replace("CF-IPCountry", "X-My-Country"))
+    edge = "{from: [127.0.0.0/8], country: X-My-Country}"
+    table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     assert refusal_of(table, visit(("x-my-country", "DE"))) == (403, "permission_denied")
 
 
@@ -359,7 +359,7 @@ def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool
 
 
 def test_where_no_edge_is_trusted_no_header_is() -> None:
-    table: Any = table_of(WORLD.replace("  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]", ""))
+    table: Any = table_of(BASE.merge("location: {edges: null}"))
     assert heard(table, visit(("cf-ipcountry", "DE"))) == reported()
 
 
@@ -436,7 +436,7 @@ def test_several_claims_are_rejected_and_one_is_verified() -> None:
 
 
 def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:
-    text = WORLD[: WORLD.index("clients:")] + WORLD[WORLD.index("location:") :]
-    table = table_of(text.replace("CF-IPCountry}", "C, subdivision: Part, client_ip: Real}"))
+    edge = "{from: [127.0.0.0/8], country: C, subdivision: Part, client_ip: Real}"
+    table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     for name in ("c", "part", "real"):
         assert refusal_of(table, visit((name, "x"))) == (403, "permission_denied")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import pytest
@@ -14,26 +13,36 @@ from gateway.model.consent import NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.policy.caller import consent_said
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.location_reports import caller_of
 
 
 def digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+    return key_hash(key).removeprefix("sha256:")
 
 
-CONFIG = (
-    WORLD.replace("a" * 64, digest("app"))
-    .replace("b" * 64, digest("backend"))
-    .replace("may_assert: [territory]", "may_assert: [territory, consent]")
-    .replace("signals: [api_key", "signals: [claim, api_key")
-    .replace("endpoint: us,", "endpoint: us, consent: {mode: standing},")
-    + "  claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}\n"
+CONFIG = BASE.merge(
+    {
+        "clients": {
+            "app": {"keys": [key_hash("app")]},
+            "backend": {"keys": [key_hash("backend")], "may_assert": ["territory", "consent"]},
+        },
+        "deployments": {"chatgpt-us": {"consent": {"mode": "standing"}}},
+        "location": {
+            "signals": ["claim", "api_key", "assertion", "edge_header"],
+            "claim": {
+                "issuer": "i",
+                "audience": "a",
+                "algorithms": ["HS256"],
+                "secret": "a-secret-of-thirty-two-characters",
+            },
+        },
+    }
 )
 TABLE = table_of(CONFIG)
 
 
-def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentStatement:
+def statement_of(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentStatement:
     pairs = [(b"authorization", f"Bearer {key}".encode())]
     pairs += [(b"x-gateway-consent", value.encode("latin-1")) for value in values]
     visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
@@ -41,24 +50,24 @@ def said(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentSta
 
 
 def test_nothing_is_read_where_nobody_asks() -> None:
-    plain = table_of(WORLD)
+    plain = table_of(BASE)
     visitor = RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
     assert consent_said(plain, caller_of(plain, None, visitor), None) is NO_STATEMENT
 
 
 def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> None:
     assert (
-        said("backend", "granted")
-        == said("backend", " granted \t")
+        statement_of("backend", "granted")
+        == statement_of("backend", " granted \t")
         == ConsentStatement(digest("backend"), asserted=True)
     )
-    refused = said("app", "granted")
+    refused = statement_of("app", "granted")
     assert (refused.asserted, refused.token) == (False, None)
     assert refused.note == "`granted` is ignored: this key may not assert consent"
 
 
 def test_who_needs_no_key_speaks_for_nobody() -> None:
-    keyless = table_of(CONFIG[: CONFIG.index("clients:")] + CONFIG[CONFIG.index("location:") :])
+    keyless = table_of(CONFIG.without("clients"))
     heard = consent_said(
         keyless, read_caller(keyless, RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", "")), None
     )
@@ -68,43 +77,47 @@ def test_who_needs_no_key_speaks_for_nobody() -> None:
 
 @pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])
 def test_everything_else_is_taken_for_a_token(value: str) -> None:
-    assert said("backend", value) == said("backend", f"{value} ") == ConsentStatement(digest("backend"), token=value)
+    assert (
+        statement_of("backend", value)
+        == statement_of("backend", f"{value} ")
+        == ConsentStatement(digest("backend"), token=value)
+    )
 
 
 @pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])
 def test_two_are_for_nobody_to_choose_from(values: tuple[str, ...]) -> None:
-    found = said("backend", *values)
+    found = statement_of("backend", *values)
     assert (found.asserted, found.token, found.note) == (False, None, "`x-gateway-consent` was sent more than once")
 
 
 def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
     consents = frozenset({"openai"})
-    assert said("app", claim=ClaimReport("US", consents=consents)).standing == consents
-    assert said("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
-    unread = table_of(CONFIG.replace("signals: [claim, ", "signals: ["))
+    assert statement_of("app", claim=ClaimReport("US", consents=consents)).standing == consents
+    assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
+    unread = table_of(CONFIG.merge("location: {signals: [api_key, assertion, edge_header]}"))
     visitor = RequestHeaders({b"authorization": b"Bearer app"}, 0, "10.0.0.1", "")
     claim = ClaimReport("US", consents=consents)
     assert consent_said(unread, read_caller(unread, visitor), claim).standing == frozenset()
 
 
 def test_keys_are_told_apart_and_not_shown() -> None:
-    assert said("app").caller != said("backend").caller
-    assert "app" not in said("app").caller
+    assert statement_of("app").caller != statement_of("backend").caller
+    assert "app" not in statement_of("app").caller
 
 
 def test_people_with_one_key_are_told_apart_where_they_are_named_and_not_shown() -> None:
     anna, ben = ClaimReport("US", subject="anna"), ClaimReport("US", subject="ben")
-    callers = {said("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))} | {
-        said("backend", claim=anna).caller
+    callers = {statement_of("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))} | {
+        statement_of("backend", claim=anna).caller
     }
     assert len(callers) == 4
-    assert said("app", claim=anna) == said("app", claim=replace(anna, territory="DE"))
+    assert statement_of("app", claim=anna) == statement_of("app", claim=replace(anna, territory="DE"))
     assert not any("anna" in caller for caller in callers)
-    assert said("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, subject="anna")) == said("app")
+    assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, subject="anna")) == statement_of("app")
 
 
 def test_a_backend_that_may_names_the_person_of_a_token() -> None:
-    table = table_of(CONFIG.replace("may_assert: [territory, consent]", "may_assert: [user]"))
+    table = table_of(CONFIG.merge("clients: {backend: {may_assert: [user]}}"))
     asked = [
         consent_said(table, read_caller(table, visitor), None).caller
         for key in ("backend", "app")
@@ -119,7 +132,7 @@ def test_a_backend_that_may_names_the_person_of_a_token() -> None:
         ]
     ]
     assert asked[0] != asked[1]
-    assert asked[2] == asked[3] == said("app").caller
+    assert asked[2] == asked[3] == statement_of("app").caller
 
 
 def test_the_error_has_all_that_an_app_needs() -> None:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter
 from gateway.api.caller.request_headers import headers_of
 from gateway.api.errors import ApiError
 from gateway.model.caller import RequestHeaders
-from gateway.model.config_version import ConfigVersion
-from tests.kit.configs import WORLD, table_of
+from tests.kit.configs import BASE, key_hash, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"
 
 
-def table() -> ConfigVersion:
-    hashed = {old: hashlib.sha256(key.encode()).hexdigest() for old, key in (("a" * 64, RIGHT), ("b" * 64, OTHER))}
-    text = WORLD
-    for old, new in hashed.items():
-        text = text.replace(old, new)
-    return table_of(text)
-
-
-TABLE = table()
+TABLE = table_of(BASE.merge({"clients": {"app": {"keys": [key_hash(RIGHT)]}, "backend": {"keys": [key_hash(OTHER)]}}}))
 
 
 def visit(key: str | None, peer: str = "198.51.100.7") -> RequestHeaders:
