@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.architecture.known_exceptions import shrinking
 
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py") if "fixtures" not in path.relative_to(TESTS).parts)
@@ -12,6 +16,11 @@ PROGRAMS = {"chaos", "fuzz", "mutation", "soak", "typing"}
 # The tables that the architecture tests hold the packages against; one of them is also a command.
 TABLES = {"known_exceptions.py", "source_tree.py"}
 IMPORT = re.compile(r"\btests(?:\.\w+)+")
+# A key with a colon, or the beginning of a list or a mapping, as YAML writes them.
+YAML = re.compile(r"(?<![\w\"])(?!https?:)[\w*-]+:(\s|$)|^\s*[\[{](?!\")")
+SECTION = re.compile(r"^\s*[\w-]+:$", re.MULTILINE)
+# These tests write configurations.
+WITH_CONFIGS = {"attacks", "chaos", "cli", "e2e", "faults", "gateway", "kit", "node", "soak"}
 
 
 def of_program(path: Path) -> bool:
@@ -53,7 +62,51 @@ def test_the_kit_imports_nothing_of_a_folder_of_tests() -> None:
 
 
 def test_each_helper_module_has_a_user() -> None:
-    texts = {path: path.read_text("utf-8") for path in MODULES}
+    words = {path: set(re.findall(r"\w+", path.read_text("utf-8"))) for path in MODULES}
     for path in (TESTS / "kit").glob("*.py"):
-        users = [user for user, text in texts.items() if user != path and re.search(rf"\b{path.stem}\b", text)]
-        assert users, path.name
+        assert any(path.stem in found for user, found in words.items() if user != path), path.name
+
+
+def text_edits_of_configs(tree: ast.AST) -> Iterator[ast.expr]:
+    """Find `str.replace` and `str.index` with words of YAML, and whole configurations as f-strings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            words = [it.value for argument in node.args for it in ast.walk(argument) if isinstance(it, ast.Constant)]
+            texts = [word for word in words if isinstance(word, str)]
+            is_replace = node.func.attr == "replace"
+            if (
+                (is_replace and len(node.args) > 1 and any(map(YAML.search, texts)))
+                or (is_replace and any(isinstance(argument, ast.Starred) for argument in node.args))
+                or (node.func.attr == "index" and any(map(SECTION.search, texts)))
+            ):
+                yield node
+        elif isinstance(node, ast.JoinedStr):
+            text = "".join(it.value for it in node.values if isinstance(it, ast.Constant))
+            if "version: 1\n" in text and re.search("^deployments:", text, re.MULTILINE):
+                yield node
+
+
+@shrinking
+def test_tests_change_configs_as_data() -> Iterator[str]:
+    """With `tests.kit.configs.Config`. A test of a file's text uses `tests.kit.config_cases.edited`."""
+    for path in MODULES:
+        if path.relative_to(TESTS).parts[0] in WITH_CONFIGS:
+            text = path.read_text("utf-8")
+            # Parsing takes long, and most modules have none of these.
+            if not any(word in text for word in (".replace(", ".index(", "version: 1")):
+                continue
+            for node in text_edits_of_configs(ast.parse(text)):
+                yield f"{path.relative_to(TESTS)}: {ast.unparse(node)}"
+
+
+def test_text_edits_of_configs_are_found() -> None:
+    for source in (
+        "text.replace('blocked: [CU', 'blocked: [DE, CU')",
+        "text.replace(old, '[a, b]')",
+        "text.replace(*change)",
+        "text[: text.index('clients:')]",
+        """f'version: 1\\nassistants: {a}\\ndeployments: {b}'""",
+    ):
+        assert len(list(text_edits_of_configs(ast.parse(source)))) == 1, source
+    for source in ("replace(config, 'a: b', 1)", "name.replace('_', '-')", "config.replace(location={'a': 1})"):
+        assert list(text_edits_of_configs(ast.parse(source))) == [], source

@@ -20,6 +20,7 @@ import pytest
 from providers.testkit import simulator
 from providers.testkit.simulator import Simulators, load_simulators
 from tests.cli.conftest import ROOT, Command, Running
+from tests.kit.config_cases import edited
 
 Start = Callable[..., Running]
 COLUMNS = ["from", "region", "why", "deployment", "provider", "answer", "ms"]
@@ -113,7 +114,7 @@ def test_a_real_deployment_has_no_place_in_a_demo(gateway: Command) -> None:
 @pytest.mark.slow
 def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "config" / "demo.yaml").read_text("utf-8")
-    Path("mine.yaml").write_text(text.replace("cn: [qwen-cn]", "cn: [mine]").replace("  qwen-cn:", "  mine:"), "utf-8")
+    Path("mine.yaml").write_text(edited(text, ("cn: [qwen-cn]", "cn: [mine]"), ("  qwen-cn:", "  mine:")), "utf-8")
     monkeypatch.setenv("GATEWAY_CONFIG", "mine.yaml")
     running = start("demo", "--port", "0")
     running.wait_for("Ctrl-C")
@@ -152,11 +153,11 @@ def test_a_demo_has_a_history_and_can_be_rolled_back(
     before = who_answers_japan()
     assert before[0] == "gemini"
     text = config.read_text("utf-8")
-    config.write_text(text.replace("[gemini, qwen-intl]", "[chatgpt-us, gemini]"), "utf-8")
+    config.write_text(edited(text, ("[gemini, qwen-intl]", "[chatgpt-us, gemini]")), "utf-8")
     assert httpx.post(f"{admin}/reload").json()["result"] == "activated"
     after = who_answers_japan()
     assert after[0] == "chatgpt-us"
-    config.write_text(text.replace("eu: [chatgpt-eu]", "eu: [chatgpt-us]"), "utf-8")
+    config.write_text(edited(text, ("eu: [chatgpt-eu]", "eu: [chatgpt-us]")), "utf-8")
     assert httpx.post(f"{admin}/reload").status_code == 422
     assert who_answers_japan() == after
 

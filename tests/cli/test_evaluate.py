@@ -14,6 +14,7 @@ import pytest
 
 from gateway.cli import main
 from tests.cli.conftest import Command, Outcome
+from tests.kit.config_cases import edited
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "evaluations" / "rehearsal-gateway.yaml"
@@ -262,7 +263,7 @@ def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, f
 def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
     suite = folder / "suite.yaml"
     try:
-        suite.write_text(SUITE.replace("performance: 50%", "performance: 100%"), "utf-8")
+        suite.write_text(edited(SUITE, ("performance: 50%", "performance: 100%")), "utf-8")
         shown = gateway(*arguments(folder))
         assert shown.status == 1
         assert "Nobody is recommended." in shown.out

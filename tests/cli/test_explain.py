@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import ROOT, Command
+from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway
 
 DEMO = ROOT / "config" / "demo.yaml"
@@ -97,14 +98,13 @@ def test_text_tells_a_refusal(gateway: Command, place: str | None, wanted: list[
 
 
 def test_an_assumed_region_is_called_that(gateway: Command) -> None:
-    text = DEMO.read_text("utf-8").replace("unknown: refuse", "unknown: us")
-    Path("demo.yaml").write_text(text, "utf-8")
+    Config.parse(DEMO.read_text("utf-8")).merge("location: {unknown: us}").write(Path(), "demo.yaml")
     assert "region       us, assumed, as nothing tells the place" in gateway("explain", "--config", "demo.yaml").out
 
 
 def test_a_bound_key_decides(gateway: Command) -> None:
-    text = EXAMPLE.read_text("utf-8") + f"\nclients: {{eu-app: {{keys: ['sha256:{'0' * 64}'], region: eu}}}}\n"
-    Path("gateway.yaml").write_text(text, "utf-8")
+    client = {"keys": [f"sha256:{'0' * 64}"], "region": "eu"}
+    Config.parse(EXAMPLE.read_text("utf-8")).merge({"clients": {"eu-app": client}}).write(Path())
     arguments = ("explain", "--config", "gateway.yaml", "--client", "eu-app", "--no-secrets")
     shown = gateway(*arguments)
     assert "  * api_key: 'eu-app', in region eu" in shown.out
@@ -129,8 +129,8 @@ def test_a_wrong_name_is_told_the_right_one(gateway: Command, arguments: list[st
 
 
 def test_one_of_several_assistants_must_be_named(gateway: Command) -> None:
-    text = DEMO.read_text("utf-8").replace("assistants:\n", "assistants:\n  other: {routes: {us: [chatgpt-us]}}\n")
-    Path("demo.yaml").write_text(text, "utf-8")
+    other = "assistants: {other: {routes: {us: [chatgpt-us]}}}"
+    Config.parse(DEMO.read_text("utf-8")).merge(other).write(Path(), "demo.yaml")
     shown = gateway("explain", "--config", "demo.yaml")
     assert (shown.status, shown.err) == (2, "gateway: say which --assistant: assistant, other\n")
     assert "1. chatgpt-us" in gateway("explain", "--config", "demo.yaml", "--assistant", "other", "--from", "US").out
@@ -140,8 +140,7 @@ def test_a_place_that_no_request_can_bring_is_said_so(gateway: Command) -> None:
     shown = gateway("explain", "--config", EXAMPLE, "--from", "DE", "--no-secrets")
     assert "in region eu" in shown.out
     assert shown.err == "gateway: this config trusts no edge (`location.edges`), so no request can bring --from\n"
-    text = EXAMPLE.read_text("utf-8").replace("signals: [api_key, assertion, edge_header]", "signals: [api_key]")
-    Path("gateway.yaml").write_text(text, "utf-8")
+    Config.parse(EXAMPLE.read_text("utf-8")).merge("location: {signals: [api_key]}").write(Path())
     shown = gateway("explain", "--config", "gateway.yaml", "--from", "DE")
     assert "region_unknown" in shown.out
     assert "--from has no effect" in shown.err

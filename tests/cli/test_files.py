@@ -10,6 +10,7 @@ import httpx
 
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
+from tests.kit.configs import Config
 from tests.kit.gateway_process import running_gateway
 
 WRITTEN = ("gateway.yaml", "gateway.schema.json", "env.example")
@@ -102,19 +103,18 @@ def test_a_new_key_opens_the_door(gateway: Command, tmp_path: Path) -> None:
     assert digest == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     assert len(key) >= 40
     assert gateway("key", "new").out != shown.out
-    config = tmp_path / "gateway.yaml"
-    config.write_text(
-        f"""
+    config = Config.parse("""
 version: 1
-cell: {{territory: DE}}
-assistants: {{assistant: {{routes: {{de: [house]}}}}}}
-regions: {{de: {{territories: [DE], boundary: [DE]}}}}
+cell: {territory: DE}
+assistants: {assistant: {routes: {de: [house]}}}
+regions: {de: {territories: [DE], boundary: [DE]}}
 deployments:
-  house: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}}
-clients: {{me: {{keys: ["{digest}"], region: de}}}}
-"""
-    )
-    with running_gateway(config) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+  house: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}
+""").merge({"clients": {"me": {"keys": [digest], "region": "de"}}})
+    with (
+        running_gateway(config.write(tmp_path)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
         answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
         assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401

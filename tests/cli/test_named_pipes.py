@@ -18,6 +18,7 @@ from gateway.signing import Signer, new_key
 from gateway.state.audit import BEGINNING, Audit
 from gateway.state.history import open_history
 from tests.cli.conftest import ROOT, Command
+from tests.kit.configs import Config
 
 DEMO = ROOT / "config" / "gateway.yaml"
 LIMIT_S = 120
@@ -85,8 +86,7 @@ GIVEN = [
 def test_no_command_waits_for_a_pipe_that_nobody_writes_to(
     gateway: Command, pipe: Path, key: str, state: Path, words: tuple[str | Path, ...]
 ) -> None:
-    text = DEMO.read_text("utf-8")
-    Path("two.yaml").write_text(text.replace("assistants:", "receipts: {keep: 2h}\nassistants:", 1), "utf-8")
+    Config.parse(DEMO.read_text("utf-8")).merge("receipts: {keep: 2h}").write(Path(), "two.yaml")
     Path("receipt").write_text("a.b.c")
     shown = gateway(*words)
     assert shown.status in (1, 2)

@@ -9,21 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.kit.configs import Config
 
-CONFIG = """version: 1
+CONFIG = Config.parse("""
+version: 1
 assistants: {assistant: {routes: {de: [house]}}}
 regions: {de: {territories: [DE], boundary: [DE]}}
 deployments:
   house: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}
   spare: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: DE, processes: DE}
 location: {unknown: de}
-"""
+""")
+TWO_STEPS = CONFIG.merge("assistants: {assistant: {routes: {de: [spare, house]}}}")
 
 
 @pytest.fixture(autouse=True)
 def files() -> None:
-    for name, text in (("gateway.yaml", CONFIG), ("new.yaml", CONFIG.replace("[house]", "[spare, house]"))):
-        Path(name).write_text(text, "utf-8")
+    CONFIG.write(Path())
+    TWO_STEPS.write(Path(), "new.yaml")
 
 
 def test_a_plan_compares_with_the_config(gateway: Command) -> None:
@@ -39,7 +42,7 @@ def test_a_plan_compares_with_the_config(gateway: Command) -> None:
 
 
 def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
-    Path("new.yaml").write_text(CONFIG.replace("[house]", "[house, nobody]"), "utf-8")
+    CONFIG.merge("assistants: {assistant: {routes: {de: [house, nobody]}}}").write(Path(), "new.yaml")
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--json")
     (check,) = json.loads(shown.out)["checks"]
     assert (shown.status, check["ok"]) == (1, False)
@@ -51,7 +54,7 @@ def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
 
 
 def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Command) -> None:
-    Path("new.yaml").write_text(CONFIG.replace("endpoint:", "api_key: '${NOT_SET}', endpoint:", 1), "utf-8")
+    CONFIG.merge("deployments: {house: {api_key: '${NOT_SET}'}}").write(Path(), "new.yaml")
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml")
     assert "NOT_SET is not set" in shown.out
     assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--no-secrets").status == 0
@@ -90,10 +93,8 @@ def test_what_cannot_be_done_is_said(gateway: Command, words: tuple[str, ...], t
 def test_a_diff_shows_what_changes_or_the_lines(gateway: Command) -> None:
     shown = gateway("diff", "gateway.yaml", "new.yaml")
     assert (shown.status, "steps: house -> spare then house" in shown.out) == (0, True)
-    assert (
-        "+assistants: {assistant: {routes: {de: [spare, house]}}}\n"
-        in gateway("diff", "gateway.yaml", "new.yaml", "--text").out
-    )
+    changed_line = next(line for line in TWO_STEPS.text.splitlines() if line.startswith("assistants:"))
+    assert f"+{changed_line}\n" in gateway("diff", "gateway.yaml", "new.yaml", "--text").out
 
 
 def test_a_diff_has_no_checks_and_a_name_no_line_of_its_own(gateway: Command) -> None:

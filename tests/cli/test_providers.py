@@ -17,17 +17,22 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from scripts.generate import MODELS_PAGE, PROVIDERS_PAGE
 from tests.cli.conftest import ROOT, Command
+from tests.kit.configs import Config
 
 KEY = "sk-very-secret"
-CONFIG = """
+CONFIG = Config.parse("""
 version: 1
-assistants: {{assistant: {{routes: {{us: [real, keyless]}}}}}}
-regions: {{us: {{territories: [US], boundary: [US]}}}}
+assistants: {assistant: {routes: {us: [real, keyless]}}}
+regions: {us: {territories: [US], boundary: [US]}}
 deployments:
-  real: {{provider: openai, model: gpt-4o, endpoint: "{url}/v1", stores: US, processes: US, api_key: "${{REAL_KEY}}"}}
-  keyless: {{provider: openai, model: gpt-4o, endpoint: us, api_key: "${{UNSET_KEY}}"}}
-  outside: {{provider: gemini, model: gemini-3.8-flash, api_key: "${{REAL_KEY}}"}}
-"""
+  real: {provider: openai, model: gpt-4o, stores: US, processes: US, api_key: "${REAL_KEY}"}
+  keyless: {provider: openai, model: gpt-4o, endpoint: us, api_key: "${UNSET_KEY}"}
+  outside: {provider: gemini, model: gemini-3.8-flash, api_key: "${REAL_KEY}"}
+""")
+
+
+def config_with_endpoint(origin: str) -> Config:
+    return CONFIG.merge({"deployments": {"real": {"endpoint": f"{origin}/v1"}}})
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def config(provider: SimulatorThread, tmp_path: Path, monkeypatch: pytest.Monkey
     provider["real"].scenario = Scenario()
     monkeypatch.setenv("REAL_KEY", KEY)
     path = tmp_path / "gateway.yaml"
-    path.write_text(CONFIG.format(url=provider["real"].origin), "utf-8")
+    path.write_text(config_with_endpoint(provider["real"].origin).text, "utf-8")
     return path
 
 
@@ -253,8 +258,7 @@ def test_models_with_their_prices_and_last_days(gateway: Command, tmp_path: Path
 
     own = "{price: {input: 7, output: 8, currency: CHF, as_of: 2026-11-01}}"
     (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{openai: {{gpt-4o: {own}}}}}", "utf-8")
-    text = CONFIG.format(url="http://127.0.0.1:1").replace("version: 1", "version: 1\ncatalogue: {models: models.yaml}")
-    (tmp_path / "gateway.yaml").write_text(text, "utf-8")
+    config_with_endpoint("http://127.0.0.1:1").merge("catalogue: {models: models.yaml}").write(tmp_path)
     rows = gateway("providers", "models", "openai", "--config", tmp_path / "gateway.yaml").out.splitlines()
     assert [row.split()[0] for row in rows] == ["deployment", "real", "keyless"]
     assert all("CHF 7.00  7.00" in row for row in rows[1:])

@@ -18,8 +18,9 @@ from gateway.config.loading import load_document, parse_document
 from gateway.state.lock import Lock
 from providers.registry import load_registry
 from tests.cli.conftest import Command
+from tests.kit.configs import Config
 
-CONFIG = """
+CONFIG = Config.parse("""
 version: 1
 cell: {territory: DE}
 assistants: {assistant: {routes: {de: [house]}}}
@@ -27,13 +28,12 @@ regions: {de: {territories: [DE], boundary: [DE], approvals: required}}
 deployments:
   house:
     provider: openai-compatible
-    model: MODEL
     endpoint: "http://127.0.0.1:1/v1"
     stores: DE
     processes: DE
     api_key: "${HOUSE_KEY}"
     approvals: [{region: de, authority: BSI, kind: registration, number: "1", model_name: m, valid_until: 2026-11-01}]
-"""
+""")
 TOLD = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-01")
 
 
@@ -43,7 +43,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     log, versions = ChangeLog(Path("state")), list[str]()
     state = CompiledState(NO_CONFIG_VERSION, None)
     for model in ("one", "two"):
-        Path("gateway.yaml").write_text(CONFIG.replace("MODEL", model))
+        CONFIG.merge({"deployments": {"house": {"model": model}}}).write(Path())
         document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
         compiled = compile_config(document, registry=load_registry())
         new = CompiledState(compiled.table, compiled.written)
@@ -127,7 +127,8 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     path, versions = folder / "gateway.yaml", list[str]()
     log, state = ChangeLog(folder / "state"), CompiledState(NO_CONFIG_VERSION, None)
     for model in ("one", "two"):
-        path.write_text(CONFIG.replace("MODEL", model) + "catalogue: {models: models.yaml}\n")
+        catalogue = {"catalogue": {"models": "models.yaml"}}
+        CONFIG.merge(catalogue, {"deployments": {"house": {"model": model}}}).write(folder)
         compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
         new = CompiledState(compiled.table, compiled.written)
         log.switched(review_change(state, new, 0.0, lambda: None), new, "file", "")

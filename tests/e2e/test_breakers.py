@@ -16,6 +16,7 @@ from gateway.execution.retry import FLOOR, WINDOW_S
 from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -29,18 +30,17 @@ def providers() -> Iterator[SimulatorThread]:
         yield thread
 
 
-def resilient(providers: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> str:
-    text = config(providers, route, number)
-    assert "resilience: {" in text
-    return text.replace("resilience: {", f"resilience: {{{keys}, ")
+def resilient(providers: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> Config:
+    """Return a config with these keys of the section `resilience`."""
+    return config(providers, route, number, f"resilience: {{{keys}}}")
 
 
 @contextmanager
-def started(folder: Path, text: str, providers: SimulatorThread) -> Iterator[Operator]:
+def started(folder: Path, config: Config, providers: SimulatorThread) -> Iterator[Operator]:
     for name in NAMES:
         providers[name].scenario = WELL
     path = folder / "gateway.yaml"
-    path.write_text(text, "utf-8")
+    path.write_text(config.text, "utf-8")
     with operated(path) as operator:
         yield operator
 

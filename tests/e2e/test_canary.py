@@ -17,6 +17,7 @@ import pytest
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -30,12 +31,10 @@ def providers() -> Iterator[SimulatorThread]:
         yield thread
 
 
-def canary(providers: SimulatorThread, steps: str, number: int = 0) -> str:
-    text = config(providers, ROUTE, number)
-    route = f"routes: {{default: [{ROUTE}]}}"
-    assert route in text
-    stop = "stop_on: {min_requests: 20, latency_p95: off}"
-    return text.replace(route, f'{route}, schedules: {{default: {{candidate: b, steps: "{steps}", {stop}}}}}')
+def canary(providers: SimulatorThread, steps: str, number: int = 0) -> Config:
+    """Return a config with a schedule of the canary `b`."""
+    schedule = {"candidate": "b", "steps": steps, "stop_on": {"min_requests": 20, "latency_p95": "off"}}
+    return config(providers, ROUTE, number, {"assistants": {"assistant": {"schedules": {"default": schedule}}}})
 
 
 class Crowd:
@@ -94,7 +93,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
     tmp_path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
-    path.write_text(canary(providers, "5% for 1h, 25% for 1h, 100%"), "utf-8")
+    path.write_text(canary(providers, "5% for 1h, 25% for 1h, 100%").text, "utf-8")
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator, crowd_at(operator) as crowd:
         assert schedule(operator)["share"] == 0.05
         first = operator.version()
@@ -145,7 +144,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
 @pytest.mark.slow
 def test_without_a_state_directory_nothing_is_raised_and_it_says_so(tmp_path: Path, providers: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text(canary(providers, "5% for 1s, 100%"), "utf-8")
+    path.write_text(canary(providers, "5% for 1s, 100%").text, "utf-8")
     with operated(path) as operator:
         assert "GATEWAY_STATE_DIR" in operator.ready()["schedules"]["off"]
         assert operator.ready()["schedules"]["routes"] == []
@@ -155,7 +154,7 @@ def test_without_a_state_directory_nothing_is_raised_and_it_says_so(tmp_path: Pa
 
 def test_a_person_has_the_same_side_as_explain_says(tmp_path: Path, providers: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "{a: 1, b: 1}"), "utf-8")
+    path.write_text(config(providers, "{a: 1, b: 1}").text, "utf-8")
     with operated(path) as operator:
         sides = set()
         for number in range(12):

@@ -33,7 +33,7 @@ def catalogue(input_price: int) -> str:
 def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     (tmp_path / "models.yaml").write_text(catalogue(1), "utf-8")
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, more="catalogue: {models: models.yaml}"), "utf-8")
+    path.write_text(config(providers, "a", 0, "catalogue: {models: models.yaml}").text, "utf-8")
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers, with_key
 from tests.kit.switching_gateway import gateway, state_of, switched, trail
 from tests.kit.waiting import eventually
 
@@ -30,7 +30,7 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     for name in NAMES:
         providers[name].scenario = Scenario()
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers), "utf-8")
+    path.write_text(config(providers).text, "utf-8")
     return path
 
 
@@ -111,7 +111,7 @@ def test_after_a_rollback_the_next_edit_wins(operator: Operator, providers: Simu
 def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     secret = path.parent / "secret"
     secret.write_text("sk-old", "utf-8")
-    first = switched(operator, config(providers, "a", 1, key=f"${{file:{secret}}}"))
+    first = switched(operator, config(providers, "a", 1, with_key(f"${{file:{secret}}}")))
     switched(operator, config(providers, "b", 2))
     operator.admin.post("/rollback", json={"version": first})
     operator.gateway.wait_for("config_activated", cause="rollback")
@@ -142,7 +142,7 @@ def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(
     first = operator.version()
     second = switched(operator, config(providers, "b", 1))
     with sqlite3.connect(state_of(path) / "history.db") as database:
-        broken = config(providers, "nobody", more="region: {}").encode()
+        broken = config(providers, "nobody", 0, "region: {}").text.encode()
         database.execute("UPDATE version SET text = ? WHERE version = ?", (broken, first))
     database.close()
     done = gateway(path, "rollback", first)
@@ -209,7 +209,7 @@ def test_what_cannot_be_written_down_is_not_done(operator: Operator, providers: 
 
 
 def test_a_secret_in_the_file_is_not_kept(operator: Operator, providers: SimulatorThread, path: Path) -> None:
-    version = switched(operator, config(providers, "a", 1, key="sk-in-clear"))
+    version = switched(operator, config(providers, "a", 1, with_key("sk-in-clear")))
     switched(operator, config(providers, "b", 2))
     answer = operator.admin.post("/rollback", json={"version": version})
     assert "a secret is written in it (deployments.a.api_key" in answer.json()["findings"][0]["message"]
@@ -223,14 +223,14 @@ def test_a_plan_tells_the_share_of_traffic_and_ends_as_ci_wants(
     for _ in range(4):
         operator.answered_by()
     new = path.with_name("new.yaml")
-    new.write_text(config(providers, "b", 1), "utf-8")
+    new.write_text(config(providers, "b", 1).text, "utf-8")
     done = gateway(path, "plan", str(new), "--json", "--exit-code", "--admin", operator.gateway.admin_url)
     assert done.returncode == 3, done.stderr
     plan = json.loads(done.stdout)
     assert plan["traffic"] == {"requests": 4.0, "share": 1.0}
     assert plan["before"] == operator.version()
     assert gateway(path, "plan", str(path), "--exit-code").returncode == 0
-    new.write_text(config(providers, "nobody"), "utf-8")
+    new.write_text(config(providers, "nobody").text, "utf-8")
     done = gateway(path, "plan", str(new))
     assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
     unreachable = gateway(path, "plan", str(path), "--admin", "http://127.0.0.1:9")

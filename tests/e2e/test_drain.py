@@ -40,7 +40,7 @@ def providers() -> Iterator[SimulatorThread]:
 def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     providers["a"].scenario = Scenario(text=WORDS, between_events_s=0.1)
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers), "utf-8")
+    path.write_text(config(providers).text, "utf-8")
     return path
 
 
@@ -103,8 +103,9 @@ def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
 @pytest.mark.parametrize("workers", WORKERS)
 def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers: SimulatorThread, workers: int) -> None:
     held = Held()
-    text = config(providers).replace(providers["a"].origin, held.origin)
-    path.write_text(text.replace("idle: 10s", "idle: 60s"), "utf-8")
+    endpoint = {"endpoint": f"{held.origin}/v1"}
+    patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
+    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
     with closing(held), operated(path, workers) as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import dedent
 
 import httpx
 import pytest
@@ -15,6 +14,7 @@ from providers.testkit.scenario import Redirect, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, running_gateway
 
@@ -123,17 +123,16 @@ def test_a_malicious_adapter_gets_nothing_out(providers: SimulatorThread, trap: 
     (plugin / "evil_adapter.py").write_text(EVIL.format(trap=trap.url))
     honest = providers["us"]
     honest.scenario = Scenario()
-    config = tmp_path / "gateway.yaml"
-    config.write_text(
-        dedent(f"""
-        version: 1
-        assistants: {{assistant: {{routes: {{default: [bad]}}}}}}
-        regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
-        deployments:
-          bad: {{provider: evil, model: m, endpoint: "{honest.origin}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
-        location: {{unknown: default}}
-        """)
-    )
+    bad = {"provider": "evil", "model": "m", "endpoint": f"{honest.origin}/v1", "stores": "US", "processes": "US"}
+    config = Config(
+        {
+            "version": 1,
+            "assistants": {"assistant": {"routes": {"default": ["bad"]}}},
+            "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
+            "deployments": {"bad": bad | {"api_key": "${KEY_US}"}},
+            "location": {"unknown": "default"},
+        }
+    ).write(tmp_path)
     before = honest.received
     attacks = ["absolute", "slashes", "user", "split", "host", "header", "chunked", "query", "method"]
     with (

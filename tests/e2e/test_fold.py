@@ -16,39 +16,44 @@ from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpErro
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 TEXT = "one two three four five six seven eight nine ten eleven twelve"
-FAST = "{first_token: 500ms, idle: 500ms, commit: 1200ms, total: 20s, breaker: off, retry_budget: off}"
-PLACE = "stores: DE, processes: DE, api_key: '${KEY}'"
-
-
-def config(providers: SimulatorThread, resilience: str = FAST) -> str:
-    first, second = (f"endpoint: '{providers[name].origin}/v1', {PLACE}" for name in ("first", "second"))
-    return f"""
+FAST = "resilience: {first_token: 500ms, idle: 500ms, commit: 1200ms, total: 20s, breaker: off, retry_budget: off}"
+FOLDING = Config.parse("""
 version: 1
 assistants:
-  plain: {{routes: {{default: [plain, next]}}}}
-  thinker: {{routes: {{default: [thinker, next]}}}}
-  queue: {{routes: {{default: [queue, next]}}}}
-  quick: {{routes: {{default: [quick, next]}}}}
-  slow: {{routes: {{default: [slow, next]}}}}
-  unfolded: {{routes: {{default: [unfolded, next]}}}}
-  alone: {{routes: {{default: [plain]}}}}
-  alone-folded: {{routes: {{default: [folded]}}}}
-regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+  plain: {routes: {default: [plain, next]}}
+  thinker: {routes: {default: [thinker, next]}}
+  queue: {routes: {default: [queue, next]}}
+  quick: {routes: {default: [quick, next]}}
+  slow: {routes: {default: [slow, next]}}
+  unfolded: {routes: {default: [unfolded, next]}}
+  alone: {routes: {default: [plain]}}
+  alone-folded: {routes: {default: [folded]}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
 deployments:
-  plain: {{provider: openai, model: gpt-4o, {first}}}
-  thinker: {{provider: openai, model: o3, {first}}}
-  queue: {{provider: openai, model: gpt-4o, first_token: 5s, {first}}}
-  quick: {{provider: openai, model: gpt-4o, {first}}}
-  slow: {{provider: openai, model: gpt-4o, {first}}}
-  unfolded: {{provider: openai, model: gpt-4o, fold: false, {first}}}
-  folded: {{provider: openai, model: gpt-4o, fold: true, {first}}}
-  next: {{provider: openai, model: gpt-4o, {second}}}
-location: {{unknown: default}}
-{f"resilience: {resilience}" if resilience else ""}
-"""
+  plain: {model: gpt-4o}
+  thinker: {model: o3}
+  queue: {model: gpt-4o, first_token: 5s}
+  quick: {model: gpt-4o}
+  slow: {model: gpt-4o}
+  unfolded: {model: gpt-4o, fold: false}
+  folded: {model: gpt-4o, fold: true}
+  next: {model: gpt-4o}
+location: {unknown: default}
+""")
+
+
+def config(providers: SimulatorThread, patch: str = FAST) -> Config:
+    """Return a config whose deployments are all at the first provider, except `next`."""
+    facts = {"provider": "openai", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    deployments = {
+        name: {**facts, "endpoint": f"{providers['first'].origin}/v1"} for name in FOLDING.data["deployments"]
+    }
+    deployments["next"]["endpoint"] = f"{providers['second'].origin}/v1"
+    return FOLDING.merge({"deployments": deployments}, patch)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def providers() -> Iterator[SimulatorThread]:
 @pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(config(providers), "utf-8")
+    path.write_text(config(providers).text, "utf-8")
     with running_gateway(path, {"KEY": "sk-secret"}) as process:
         yield process
 
@@ -255,7 +260,7 @@ def test_with_the_defaults_it_takes_less_than_fifteen_seconds(
     providers: SimulatorThread, tmp_path: Path, stream: bool
 ) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, ""), "utf-8")
+    path.write_text(config(providers, "{}").text, "utf-8")
     providers["second"].scenario = Scenario(text=TEXT)
     with running_gateway(path, {"KEY": "sk-secret"}) as process:
         for fault in (Silent(), Stall(after_events=0)):

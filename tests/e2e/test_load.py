@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config, key_hash
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -34,20 +34,21 @@ def providers() -> Iterator[SimulatorThread]:
         yield thread
 
 
-def clients(*names: str) -> str:
-    keys = {name: hashlib.sha256(f"gk-{name}".encode()).hexdigest() for name in names}
-    return "clients:\n" + "\n".join(f"  {name}: {{keys: ['sha256:{key}']}}" for name, key in keys.items())
+TWO_CLIENTS = {"clients": {name: {"keys": [key_hash(f"gk-{name}")]} for name in ("greedy", "polite")}}
 
 
-def bounded(providers: SimulatorThread, concurrency: str, route: str = "a", **more: str) -> str:
-    return config(providers, route, a=f", concurrency: {concurrency}", more=clients("greedy", "polite"), **more)
+def bounded(providers: SimulatorThread, concurrency: str, route: str = "a") -> Config:
+    """Return a config with this concurrency limit of the deployment `a`."""
+    return config(providers, route, 0, TWO_CLIENTS, f"deployments: {{a: {{concurrency: {concurrency}}}}}")
 
 
 @contextmanager
-def started(path: Path, text: str, providers: SimulatorThread, workers: int = 1, **environ: str) -> Iterator[Operator]:
+def started(
+    path: Path, config: Config, providers: SimulatorThread, workers: int = 1, **environ: str
+) -> Iterator[Operator]:
     for name in NAMES:
         providers[name].scenario = WELL
-    path.write_text(text, "utf-8")
+    path.write_text(config.text, "utf-8")
     with operated(path, workers, **environ) as operator:
         operator.client.headers["authorization"] = "Bearer gk-polite"
         yield operator
@@ -57,7 +58,7 @@ def started(path: Path, text: str, providers: SimulatorThread, workers: int = 1,
 def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One gateway for most of the tests: each gives it a config of its own."""
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    with started(path, config(providers, more=clients("greedy", "polite")), providers) as operator:
+    with started(path, config(providers, "a", 0, TWO_CLIENTS), providers) as operator:
         yield operator
 
 
@@ -89,12 +90,13 @@ class Counted:
         )
 
 
-def use(operator: Operator, providers: SimulatorThread, text: str) -> Counted:
+def use(operator: Operator, providers: SimulatorThread, config: Config) -> Counted:
     """The shared gateway goes by this config; every provider is well."""
     for name in NAMES:
         providers[name].scenario = WELL
     # A table of its own: what one test taught is not what the next one begins with.
-    operator.replace(text.replace("model: m,", f"model: m{next(_numbers)},"))
+    model = {"model": f"m{next(_numbers)}"}
+    operator.replace(config.merge({"deployments": dict.fromkeys(NAMES, model)}))
     assert operator.admin.post("/reload").json()["result"] == "activated"
     return Counted(operator)
 
@@ -253,10 +255,9 @@ def test_a_stream_holds_its_place_until_its_last_word(shared: Operator, provider
 
 
 def test_a_reload_that_lifts_the_bound_lets_in_who_waits(shared: Operator, providers: SimulatorThread) -> None:
-    text = bounded(providers, "{limit: 1, queue: 50, wait: 25s}")
-    # Who holds the only place goes on doing so: nothing but the reload can let the others in.
-    patient = text.replace("idle: 10s", "idle: 10s, first_token: 60s, commit: 90s")
-    assert patient != text
+    limited = bounded(providers, "{limit: 1, queue: 50, wait: 25s}")
+    # The request that holds the only slot keeps it: only the reload can let the others in.
+    patient = limited.merge("resilience: {first_token: 60s, commit: 90s}")
     operator, metric = shared, use(shared, providers, patient)
     providers["a"].scenario = Scenario(script=(Silent(),))
     version = operator.version()
@@ -268,7 +269,7 @@ def test_a_reload_that_lifts_the_bound_lets_in_who_waits(shared: Operator, provi
             await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_in_use", deployment="a") == 1)
             asking = asyncio.create_task(crowd.burst(19))
             await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued", deployment="a") == 19)
-            unbounded = operator.path.read_text("utf-8").replace(", concurrency: {limit: 1, queue: 50, wait: 25s}", "")
+            unbounded = Config.parse(operator.path.read_text("utf-8")).merge("deployments: {a: {concurrency: null}}")
             operator.replace(unbounded)
             await asyncio.to_thread(operator.wait_for_another, version)
             told = await asking
@@ -315,8 +316,8 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
 
 @pytest.mark.slow
 def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, providers: SimulatorThread) -> None:
-    text = config(providers, more=clients("greedy", "polite"))
-    with started(tmp_path / "gateway.yaml", text, providers, GATEWAY_MAX_REQUESTS="3") as operator:
+    with_clients = config(providers, "a", 0, TWO_CLIENTS)
+    with started(tmp_path / "gateway.yaml", with_clients, providers, GATEWAY_MAX_REQUESTS="3") as operator:
         providers["a"].scenario = Scenario(latency_s=0.8)
         crowd = Crowd(operator.gateway.url)
         told = asyncio.run(crowd.burst(30))
@@ -329,9 +330,9 @@ def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, p
         assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def hedging(providers: SimulatorThread, after: str = "100ms") -> str:
-    text = config(providers, "a, b", more=clients("greedy", "polite"))
-    return text.replace("{assistant: {routes", f"{{assistant: {{hedge: {{after: {after}}}, routes")
+def hedging(providers: SimulatorThread, after: str = "100ms") -> Config:
+    """Return a config whose assistant sends a hedge after this time."""
+    return config(providers, "a, b", 0, TWO_CLIENTS, f"assistants: {{assistant: {{hedge: {{after: {after}}}}}}}")
 
 
 @pytest.mark.parametrize("stream", [False, True])

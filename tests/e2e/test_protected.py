@@ -13,6 +13,7 @@ import pytest
 from gateway.signing import new_key
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
+from tests.kit.configs import Config
 from tests.kit.gateway_command import in_this_process
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.switching_gateway import environ_of, gateway, state_of, switched, trail
@@ -40,11 +41,9 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
 
 def protected(path: Path, providers: SimulatorThread, route: str = "a", number: int = 0, keys: str = "admin") -> str:
     """The usual config, with its only region protected."""
-    text = config(providers, route, number)
-    assert 'default: {territories: ["*"], ' in text
     public = (path.parent / f"{keys}.pub").read_text()
-    text = text.replace('default: {territories: ["*"], ', 'default: {protected: true, territories: ["*"], ')
-    return f'{text}admin_keys: ["{public}"]\n'
+    patch = {"regions": {"default": {"protected": True}}, "admin_keys": [public]}
+    return config(providers, route, number, patch).text
 
 
 def done_here(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -114,9 +113,11 @@ def test_protection_itself_is_protected(
 ) -> None:
     before = operator.version()
     text = {
-        "unprotected": protected(path, providers).replace("protected: true, ", ""),
+        "unprotected": Config.parse(protected(path, providers)).merge("regions: {default: {protected: null}}").text,
         "another admin": protected(path, providers, keys="stranger"),
-        "an edit of the account": protected(path, providers).replace("${KEY}", "${OTHER}", 1),
+        "an edit of the account": Config.parse(protected(path, providers))
+        .merge("deployments: {a: {api_key: '${OTHER}'}}")
+        .text,
     }[change]
     operator.replace(text)
     assert "a protected region would change" in refused(operator)

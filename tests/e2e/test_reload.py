@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +24,9 @@ from gateway.changes.live_config import POLL_S
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
-from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, two_providers
+from tests.kit.config_cases import position_of
+from tests.kit.configs import Config, key_hash
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, two_providers, with_key
 from tests.kit.waiting import eventually
 
 EFFECT_S = 2.0
@@ -42,7 +44,7 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     for name in NAMES:
         providers[name].scenario = Scenario()
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers), "utf-8")
+    path.write_text(config(providers).text, "utf-8")
     return path
 
 
@@ -141,8 +143,8 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operat
     for number in range(0, 20, 2):
         version = operator.version()
         # Each half is a config that compiles by itself: only that it keeps changing tells that it is not the whole.
-        half = config(providers, "a", number + 2).splitlines(keepends=True) + ["# more to come\n"] * 3
-        whole = config(providers, "b", number + 1) + "".join(f"# {line}\n" for line in range(40))
+        half = config(providers, "a", number + 2).text.splitlines(keepends=True) + ["# more to come\n"] * 12
+        whole = config(providers, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
         paused_s, wrote_at = 0.0, time.monotonic()
         with operator.path.open("w", encoding="utf-8") as file:
             for line in half:
@@ -171,7 +173,8 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operat
 
 def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
-    operator.replace(config(providers, "a, nobody", 1, more="region: {}"))
+    text = config(providers, "a, nobody", 1, "region: {}").text
+    operator.replace(text)
     told = operator.gateway.wait_for("config_rejected")
     assert told["level"] == "error"
     assert (told["cause"], told["table"], told["errors"]) == ("file", version, 2)
@@ -181,7 +184,10 @@ def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: 
     assert state["status"] == "ready"
     failed = state["last_failed_reload"]
     errors = [it for it in failed["findings"] if it["severity"] == "error"]
-    assert [(it["line"], it["column"]) for it in errors] == [(3, 48), (10, 1)]
+    assert [(it["line"], it["column"]) for it in errors] == [
+        position_of(text, '"nobody"'),
+        position_of(text, "region: {}"),
+    ]
     assert errors[1]["hint"] == "did you mean 'regions'?"
     operator.replace(config(providers, "b", 1))
     operator.wait_for_another(version)
@@ -218,7 +224,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: Sim
     """As a ConfigMap is mounted: the file is a link through `..data`, and that one is replaced."""
     for number, name in enumerate(NAMES):
         (tmp_path / f"..{number}").mkdir()
-        (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(providers, name), "utf-8")
+        (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(providers, name).text, "utf-8")
     (tmp_path / "..data").symlink_to("..0")
     path = tmp_path / "gateway.yaml"
     path.symlink_to("..data/gateway.yaml")
@@ -235,7 +241,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: Sim
 def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("sk-old", "utf-8")
-    path.write_text(config(providers, key=f"${{file:{secret}}}"), "utf-8")
+    path.write_text(config(providers, "a", 0, with_key(f"${{file:{secret}}}")).text, "utf-8")
     with operated(path) as operator:
         assert operator.answered_by() == "a"
         version = operator.version()
@@ -259,7 +265,7 @@ def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: Simula
 @pytest.mark.slow
 def test_a_reload_is_told_in_short(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
-    operator.replace(config(providers, "b, a", 7, a=", enabled: false"))
+    operator.replace(config(providers, "b, a", 7, "deployments: {a: {enabled: false}}"))
     operator.gateway.process.send_signal(signal.SIGHUP)
     told = operator.gateway.wait_for("config_activated")
     assert (told["cause"], told["previous"], told["changed"]) == ("sighup", version, ["a"])
@@ -290,10 +296,9 @@ def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, pro
 @pytest.mark.slow
 def test_what_only_a_restart_may_bring_is_refused(operator: Operator, providers: SimulatorThread) -> None:
     simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
-    operator.replace(
-        f"version: 1\ndemo: true\nassistants: {{assistant: {{routes: {{default: [a]}}}}}}\n"
-        f"regions: {{default: {{territories: ['*'], boundary: ['*']}}}}\ndeployments: {{a: {simulated}}}\n"
-    )
+    demo = {"version": 1, "demo": True, "regions": config(providers).data["regions"]}
+    assistants = "assistants: {assistant: {routes: {default: [a]}}}"
+    operator.replace(Config(demo).merge(assistants, f"deployments: {{a: {simulated}}}"))
     refused = operator.admin.post("/reload")
     assert refused.status_code == 422
     assert "`demo: true` takes any key" in refused.json()["findings"][-1]["message"]
@@ -327,46 +332,51 @@ class Hanging:
         self._listener.close()
 
 
-def moving(providers: SimulatorThread, hanging: Hanging) -> str:
-    """A config whose first step hangs, and whose next one is `b`."""
-    facts = "stores: DE, processes: DE, api_key: k"
-    hashed = hashlib.sha256(CLIENT_KEY.encode()).hexdigest()
-    return f"""
+MOVING = Config.parse("""
 version: 1
-assistants: {{assistant: {{routes: {{de: [a, b], fr: [c]}}}}}}
+assistants: {assistant: {routes: {de: [a, b], fr: [c]}}}
 regions:
-  de: {{territories: [DE], boundary: [DE]}}
-  fr: {{territories: [FR], boundary: [DE, FR]}}
+  de: {territories: [DE], boundary: [DE]}
+  fr: {territories: [FR], boundary: [DE, FR]}
 blocked: [KP]
 deployments:
-  a: {{provider: openai-compatible, model: m, endpoint: "{hanging.origin}/v1", {facts}}}
-  b: {{provider: openai-compatible, model: m, endpoint: "{providers["b"].origin}/v1", {facts}}}
-  c: {{provider: openai-compatible, model: m, endpoint: "{providers["a"].origin}/v1", {facts}}}
-location: {{signals: [edge_header], edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]}}
-clients: {{app: {{keys: ["sha256:{hashed}"]}}}}
-resilience: {{attempts: {{per_deployment: 1}}, first_token: 50s, breaker: off}}
-"""
+  a: {provider: openai-compatible, model: m, stores: DE, processes: DE, api_key: k}
+  b: {provider: openai-compatible, model: m, stores: DE, processes: DE, api_key: k}
+  c: {provider: openai-compatible, model: m, stores: DE, processes: DE, api_key: k}
+location: {signals: [edge_header], edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]}
+resilience: {attempts: {per_deployment: 1}, first_token: 50s, breaker: off}
+""").merge({"clients": {"app": {"keys": [key_hash(CLIENT_KEY)]}}})
 
 
-CHANGES = {
-    "nothing that matters": ("blocked: [KP]", "blocked: [KP]\ncors: {origins: ['https://app.example']}", None),
-    "another place is blocked": ("blocked: [KP]", "blocked: [KP, SY]", "other rules for where a caller is"),
-    "disabled": ("processes: DE, api_key: k}\n  c", "processes: DE, api_key: k, enabled: false}\n  c", "disabled"),
-    "not in the route": ("de: [a, b]", "de: [a]", "doesn't route there"),
-    "outside the boundary": ("boundary: [DE]}\n  fr", "boundary: [FR]}\n  fr", "doesn't route there"),
-    "another model": ('model: m, endpoint: "B', 'model: n, endpoint: "B', "doesn't permit"),
-    "the vendor does not serve the place": ("api_key: k}\n  c", "api_key: k, available: [FR]}\n  c", "doesn't serve"),
+def moving(providers: SimulatorThread, hanging: Hanging) -> Config:
+    """A config whose first step hangs, and whose next one is `b`."""
+    origins = {"a": hanging.origin, "b": providers["b"].origin, "c": providers["a"].origin}
+    return MOVING.merge({"deployments": {name: {"endpoint": f"{origin}/v1"} for name, origin in origins.items()}})
+
+
+CHANGES: dict[str, tuple[str, str | None]] = {
+    "nothing that matters": ("cors: {origins: ['https://app.example']}", None),
+    "another place is blocked": ("blocked: [KP, SY]", "other rules for where a caller is"),
+    "disabled": ("deployments: {b: {enabled: false}}", "disabled"),
+    "not in the route": ("assistants: {assistant: {routes: {de: [a]}}}", "doesn't route there"),
+    "outside the boundary": (
+        "{regions: {de: {boundary: [FR]}}, assistants: {assistant: {routes: {de: null}}}}",
+        "doesn't route there",
+    ),
+    "another model": ("deployments: {b: {model: n}}", "doesn't permit"),
+    "the vendor does not serve the place": ("deployments: {b: {available: [FR]}}", "doesn't serve"),
     "the caller is in another region": (
-        "de: {territories: [DE], boundary: [DE]}\n  fr: {territories: [FR]",
-        "de: {territories: [AT], boundary: [DE]}\n  fr: {territories: [FR, DE]",
+        "regions: {de: {territories: [AT]}, fr: {territories: [FR, DE]}}",
         "other rules for where a caller is",
     ),
     "the caller's place is blocked": (
-        "{territories: [DE], boundary: [DE]}\n  fr: {territories: [FR], boundary: [DE, FR]}\nblocked: [KP]",
-        "{territories: [AT], boundary: [DE]}\n  fr: {territories: [FR], boundary: [DE, FR]}\nblocked: [KP, DE]",
+        "{regions: {de: {territories: [AT]}}, blocked: [KP, DE]}",
         "other rules for where a caller is",
     ),
-    "the client is gone": ("app: {keys", "renamed: {keys", "doesn't let this client ask"),
+    "the client is gone": (
+        f"clients: {{app: null, renamed: {{keys: ['{key_hash(CLIENT_KEY)}']}}}}",
+        "doesn't let this client ask",
+    ),
 }
 
 
@@ -374,7 +384,7 @@ CHANGES = {
 def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, Hanging]]:
     hanging = Hanging()
     path = tmp_path_factory.mktemp("moved") / "gateway.yaml"
-    path.write_text(moving(providers, hanging), "utf-8")
+    path.write_text(moving(providers, hanging).text, "utf-8")
     with operated(path) as operator:
         yield operator, hanging
     hanging.close()
@@ -386,10 +396,8 @@ def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, change: str, stream: bool
 ) -> None:
     operator, hanging = moved
-    here, there, reason = CHANGES[change]
+    patch, reason = CHANGES[change]
     before = moving(providers, hanging)
-    here, there = (text.replace('"B', f'"{providers["b"].origin}') for text in (here, there))
-    assert here in before
     operator.replace(before)
     assert operator.admin.post("/reload").json()["result"] == "activated"
     asked = providers["b"].received
@@ -398,10 +406,7 @@ def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
         with hanging.asked_by(
             lambda: thread.submit(operator.client.post, CHAT, json=body(stream=stream), headers=headers)
         ) as pending:
-            after = before.replace(here, there)
-            if change == "outside the boundary":
-                after = after.replace("de: [a, b]", "de: []").replace("de: [], ", "")
-            operator.replace(after)
+            operator.replace(before.merge(patch))
             done = operator.admin.post("/reload").json()
             assert done["result"] == "activated", done
         answer = pending.result(LIMIT_S)
@@ -415,17 +420,16 @@ def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
     assert providers["b"].received == asked
 
 
-EDGE = "{from: [127.0.0.0/8], country: CF-IPCountry}"
-HEARING = f"location: {{signals: [edge_header], edges: [{EDGE}]}}"
+EDGE = {"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}
+ELSEWHERE = EDGE | {"from": ["10.0.0.0/8"]}
+BY_EDGE = {"signals": ["edge_header"], "edges": [EDGE]}
+CLAIM = {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "a secret of thirty-two characters"}
 # What a request brings, where the first config has it in Germany, and what another config then makes of it.
-BROUGHT = {
-    "an edge": ("location: {unknown: de}", HEARING, {"cf-ipcountry": "FR"}),
+BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
+    "an edge": ({"unknown": "de"}, BY_EDGE, {"cf-ipcountry": "FR"}),
     "a claim": (
-        HEARING,
-        HEARING.replace(
-            "signals: [",
-            "claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a secret of thirty-two characters'}, signals: [claim, ",
-        ),
+        BY_EDGE,
+        BY_EDGE | {"signals": ["claim", "edge_header"], "claim": CLAIM},
         {"cf-ipcountry": "DE", "x-gateway-claim": "a.b.c"},
     ),
 }
@@ -437,18 +441,17 @@ def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
 ) -> None:
     """By the first config nobody has asked what it says; a request that came now would be somewhere else, or refused."""
     operator, hanging = moved
-    here, there, said = BROUGHT[brought]
-    before = moving(providers, hanging).replace(HEARING, here)
-    assert here in before
+    location, new_location, sent = BROUGHT[brought]
+    before = moving(providers, hanging).replace(location=location)
     operator.replace(before)
     assert operator.admin.post("/reload").json()["result"] in ("activated", "unchanged")
     asked = providers["b"].received
-    headers = {"authorization": f"Bearer {CLIENT_KEY}", **said}
+    headers = {"authorization": f"Bearer {CLIENT_KEY}", **sent}
     with ThreadPoolExecutor(1) as thread:
         with hanging.asked_by(
             lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
         ) as answer:
-            operator.replace(before.replace(here, there))
+            operator.replace(before.replace(location=new_location))
             done = operator.admin.post("/reload").json()
             assert done["result"] == "activated", done
         assert answer.result(LIMIT_S).status_code == 502
@@ -474,28 +477,24 @@ def full() -> Iterator[socket.socket]:
 def test_what_is_forbidden_while_it_connects_is_sent_nothing(
     path: Path, providers: SimulatorThread, full: socket.socket, change: str
 ) -> None:
-    facts = "stores: DE, processes: DE, api_key: k"
-    text = f"""
-version: 1
-assistants: {{assistant: {{routes: {{de: [a, b]}}}}}}
-regions: {{de: {{territories: [DE], boundary: [DE]}}}}
-blocked: [KP]
-deployments:
-  a: {{provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:{full.getsockname()[1]}/v1", {facts}}}
-  b: {{provider: openai-compatible, model: m, endpoint: "{providers["b"].origin}/v1", {facts}}}
-location: {{unknown: de}}
-resilience: {{attempts: {{per_deployment: 1}}, connect: 50s, first_token: 50s}}
-"""
-    edits = {
-        "disabled": ("api_key: k}", "api_key: k, enabled: false}"),
-        "nothing that matters": ("connect: 50s", "connect: 49s"),
+    endpoints = {"a": f"http://127.0.0.1:{full.getsockname()[1]}/v1", "b": f"{providers['b'].origin}/v1"}
+    connecting = MOVING.without("clients").merge(
+        "assistants: {assistant: {routes: {fr: null}}}",
+        "{regions: {fr: null}, deployments: {c: null}}",
+        {"deployments": {name: {"endpoint": endpoint} for name, endpoint in endpoints.items()}},
+    )
+    resilience = {"attempts": {"per_deployment": 1}, "connect": "50s", "first_token": "50s"}
+    connecting = connecting.replace(location={"unknown": "de"}, resilience=resilience)
+    patches = {
+        "disabled": "deployments: {a: {enabled: false}}",
+        "nothing that matters": "resilience: {connect: 49s}",
     }
-    path.write_text(text, "utf-8")
+    path.write_text(connecting.text, "utf-8")
     with operated(path) as operator, ThreadPoolExecutor(1) as thread:
         version = operator.version()
         pending = thread.submit(operator.client.post, CHAT, json=body())
         eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
-        operator.replace(text.replace(*edits[change], 1))
+        operator.replace(connecting.merge(patches[change]))
         assert operator.admin.post("/reload").json()["result"] == "activated"
         full.accept()[0].close()
         connection, _ = full.accept()
@@ -516,20 +515,20 @@ resilience: {{attempts: {{per_deployment: 1}}, connect: 50s, first_token: 50s}}
         assert pending.result(LIMIT_S).status_code == 200
 
 
-@pytest.mark.parametrize("left", [EDGE, pytest.param(EDGE.replace("127.", "10."), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("left", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
 def test_a_request_gets_no_further_attempt_where_an_edge_has_been_removed(
-    moved: tuple[Operator, Hanging], providers: SimulatorThread, left: str
+    moved: tuple[Operator, Hanging], providers: SimulatorThread, left: dict[str, Any]
 ) -> None:
     operator, hanging = moved
-    text = moving(providers, hanging)
-    operator.replace(text.replace(EDGE, f"{EDGE}, {EDGE.replace('127.', '10.')}"))
+    before = moving(providers, hanging)
+    operator.replace(before.merge({"location": {"edges": [EDGE, ELSEWHERE]}}))
     assert operator.admin.post("/reload").json()["result"] == "activated"
     headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
     with ThreadPoolExecutor(1) as thread:
         with hanging.asked_by(
             lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
         ) as pending:
-            operator.replace(text.replace(EDGE, left))
+            operator.replace(before.merge({"location": {"edges": [left]}}))
             assert operator.admin.post("/reload").json()["result"] == "activated"
         answer = pending.result(LIMIT_S)
     assert answer.status_code == 502
@@ -540,11 +539,11 @@ def test_a_request_gets_no_further_attempt_where_an_edge_has_been_removed(
 @pytest.mark.slow
 def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
     hanging = Hanging()
-    text = config(providers).replace(providers["a"].origin, hanging.origin)
-    path.write_text(text, "utf-8")
+    hung = config(providers, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
+    path.write_text(hung.text, "utf-8")
     with operated(path) as operator, ThreadPoolExecutor(1) as thread:
         with hanging.asked_by(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
-            operator.replace(text.replace("api_key: '${KEY}'}", "api_key: '${KEY}', enabled: false}", 1))
+            operator.replace(hung.merge("deployments: {a: {enabled: false}}"))
             assert operator.admin.post("/reload").json()["result"] == "activated"
         assert pending.result(LIMIT_S).status_code == 502
         line = operator.gateway.wait_for("request")

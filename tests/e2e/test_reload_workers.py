@@ -29,7 +29,7 @@ def providers() -> Iterator[SimulatorThread]:
 @pytest.fixture
 def operator(tmp_path: Path, providers: SimulatorThread) -> Iterator[Operator]:
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers), "utf-8")
+    path.write_text(config(providers).text, "utf-8")
     with operated(path, 2) as operator:
         yield operator
 

@@ -21,6 +21,7 @@ from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpErro
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import Config
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 TEXT = (
@@ -51,38 +52,36 @@ BASE = {"gemini": "/v1beta", "dashscope": "/api/v1", "bedrock": ""}
 FAST = "{first_token: 3s, idle: 1500ms, total: 20s, commit: 15s, breaker: off, retry_budget: off, keep_alive: 200ms}"
 
 
-def deployment(name: str, provider: str, model: str, origin: str, more: str = "") -> str:
-    extra = ", capabilities: [prefill]" if provider == "vllm" else ""
-    return (
-        f"  {name}: {{provider: {provider}, model: '{model}', endpoint: '{origin}{BASE.get(provider, '/v1')}', "
-        f"stores: DE, processes: DE, api_key: '${{KEY}}'{extra}{more}}}"
-    )
+def deployment(provider: str, model: str, origin: str) -> dict[str, Any]:
+    facts = {"provider": provider, "model": model, "endpoint": f"{origin}{BASE.get(provider, '/v1')}"}
+    facts |= {"stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    return facts | {"capabilities": ["prefill"]} if provider == "vllm" else facts
 
 
-def config(origins: dict[str, str], third: str = "", more: str = "") -> str:
-    lines = [deployment(f"broken-{name}", name, model, origins[f"broken-{name}"]) for name, model in BROKEN.items()]
+def config(origins: dict[str, str]) -> Config:
+    """Return a config with an assistant for each pair of a provider that breaks off and one that resumes its answer."""
     nexts = {f"prefilled-{name}": (name, model) for name, model in PREFILLED.items()}
     nexts |= {f"asked-{name}": (name, model) for name, model in ASKED.items()}
-    lines += [deployment(name, *what, origins[name.partition("-")[2]], more) for name, what in nexts.items()]
-    routes = [
-        f"  {broken}-{name}: {{resume: true, routes: {{default: [broken-{broken}, {name}{third}]}}}}"
+    deployments = {
+        f"broken-{name}": deployment(name, model, origins[f"broken-{name}"]) for name, model in BROKEN.items()
+    }
+    deployments |= {name: deployment(*what, origins[name.partition("-")[2]]) for name, what in nexts.items()}
+    assistants: dict[str, Any] = {
+        f"{broken}-{name}": {"resume": True, "routes": {"default": [f"broken-{broken}", name]}}
         for broken in BROKEN
         for name in nexts
-    ]
-    routes.append("  never: {routes: {default: [broken-openai, asked-openai]}}")
-    routes.append("  alone: {resume: true, routes: {default: [broken-openai]}}")
-    return "\n".join(
-        [
-            "version: 1",
-            "assistants:",
-            *routes,
-            'regions: {default: {territories: ["*"], boundary: ["*"]}}',
-            "deployments:",
-            *lines,
-            "location: {unknown: default}",
-            f"resilience: {FAST}",
-        ]
-    )
+    }
+    assistants["never"] = {"routes": {"default": ["broken-openai", "asked-openai"]}}
+    assistants["alone"] = {"resume": True, "routes": {"default": ["broken-openai"]}}
+    return Config(
+        {
+            "version": 1,
+            "assistants": assistants,
+            "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
+            "deployments": deployments,
+            "location": {"unknown": "default"},
+        }
+    ).merge(f"resilience: {FAST}")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def serving(path: Path, transport: str = "lean") -> Iterator[GatewayProcess]:
 @pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(config(origins_of(providers)), "utf-8")
+    path.write_text(config(origins_of(providers)).text, "utf-8")
     with serving(path) as process:
         yield process
 
@@ -361,7 +360,7 @@ def test_the_log_and_the_metrics_tell(
 def test_by_httpx_too(providers: SimulatorThread, tmp_path: Path) -> None:
     well(providers)
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(origins_of(providers)), "utf-8")
+    path.write_text(config(origins_of(providers)).text, "utf-8")
     with serving(path, "httpx") as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
         for fault in FAULTS:
             breaks(providers, "openai", fault)
@@ -391,6 +390,15 @@ def held_provider() -> Iterator[tuple[str, threading.Event]]:
         thread.join(10)
 
 
+PATCHES: dict[str, str | dict[str, Any]] = {
+    "switched off": "deployments: {asked-openai: {enabled: false}}",
+    "taken out of the route": {
+        "assistants": {name: {"routes": {"default": ["broken-openai"]}} for name in ("never", "openai-asked-openai")}
+    },
+    "none": "resilience: {idle: 31s}",
+}
+
+
 @pytest.mark.parametrize(
     "change",
     ["switched off", *(pytest.param(change, marks=pytest.mark.slow) for change in ("taken out of the route", "none"))],
@@ -400,21 +408,17 @@ def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, 
     well(providers)
     path = tmp_path / "gateway.yaml"
     with held_provider() as (origin, break_off):
-        text = config({**origins_of(providers), "broken-openai": origin}).replace("idle: 1500ms", "idle: 30s")
-        path.write_text(text, "utf-8")
+        before = config({**origins_of(providers), "broken-openai": origin}).merge("resilience: {idle: 30s}")
+        path.write_text(before.text, "utf-8")
         with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
-            before = providers["openai"].received
+            received = providers["openai"].received
             with client.stream("POST", CHAT, json={**body(stream=True), "model": "openai-asked-openai"}) as response:
                 pieces = response.iter_text()
                 got = next(pieces)
-                if change == "taken out of the route":
-                    text = text.replace("[broken-openai, asked-openai]", "[broken-openai]")
-                elif change == "switched off":
-                    text = text.replace("\n  asked-openai: {", "\n  asked-openai: {enabled: false, ")
-                path.write_text(text + "# a new version\n", "utf-8")
+                path.write_text(before.merge(PATCHES[change]).text, "utf-8")
                 process.wait_for("config_activated")
                 break_off.set()
                 got += "".join(pieces)
             line = process.wait_for("request")
-    assert (providers["openai"].received == before) == ("stream_interrupted" in got) == (change != "none")
+    assert (providers["openai"].received == received) == ("stream_interrupted" in got) == (change != "none")
     assert ("asked-openai" in line.get("skipped", {})) == (change != "none")

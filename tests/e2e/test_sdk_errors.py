@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from providers.testkit.scenario import Cut, HttpError, Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS
+from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_process import APP_KEY, running_gateway
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
@@ -141,9 +141,7 @@ location: {unknown: all}
 
 
 def test_another_cell_is_named(tmp_path: Path) -> None:
-    config = tmp_path / "gateway.yaml"
-    config.write_text(
-        """
+    config = Config.parse("""
 version: 1
 cell: {territory: DE, serves: [eu], homes: {cn: "https://cn.assistant.example"}}
 assistants: {assistant: {routes: {eu: [m], cn: [q]}}}
@@ -151,12 +149,9 @@ regions: {eu: {territories: [DE], boundary: [DE]}, cn: {territories: [CN], bound
 deployments:
   m: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:9/v1", stores: DE, processes: DE}
   q: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: "${KEY_CN}"}
-clients: {app: {keys: ["sha256:HASH"]}}
 location: {signals: [edge_header], edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]}
-""".replace("HASH", sha256(b"gk-cell").hexdigest()),
-        "utf-8",
-    )
-    with running_gateway(config, KEYS) as gateway, _sdk(gateway.url, "gk-cell") as sdk:
+""").merge({"clients": {"app": {"keys": [key_hash("gk-cell")]}}})
+    with running_gateway(config.write(tmp_path), KEYS) as gateway, _sdk(gateway.url, "gk-cell") as sdk:
         for call in (lambda: ask(sdk, "CN"), lambda: sdk.models.list(extra_headers={"cf-ipcountry": "CN"})):
             with pytest.raises(openai.APIStatusError) as raised:
                 call()

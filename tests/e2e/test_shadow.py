@@ -14,6 +14,7 @@ from gateway.service.shadow_traffic import MAX_RUNNING
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import Config
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -27,11 +28,10 @@ def providers() -> Iterator[SimulatorThread]:
         yield thread
 
 
-def shadowed(providers: SimulatorThread, keys: str = "", **more: str) -> str:
-    text = config(providers, "a", **more)
-    assert "routes: {default: [a]}" in text
-    shadow = f"shadow: {{default: {{deployment: b, share: 100%{keys}}}}}"
-    return text.replace("routes: {default: [a]}", f"routes: {{default: [a]}}, {shadow}")
+def shadowed(providers: SimulatorThread, *patches: str) -> Config:
+    """Return a config in which the deployment `b` gets shadow traffic, with merge patches."""
+    shadow = "assistants: {assistant: {shadow: {default: {deployment: b, share: 100%}}}}"
+    return config(providers, "a", 0, shadow, *patches)
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +41,9 @@ def well(providers: SimulatorThread) -> None:
 
 
 @contextmanager
-def started(folder: Path, text: str, workers: int = 1) -> Iterator[Operator]:
+def started(folder: Path, config: Config, workers: int = 1) -> Iterator[Operator]:
     path = folder / "gateway.yaml"
-    path.write_text(text, "utf-8")
+    path.write_text(config.text, "utf-8")
     with operated(path, workers, GATEWAY_STATE_DIR=str(folder / "state")) as operator:
         yield operator
 
@@ -149,8 +149,8 @@ def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:
     providers["a"].scenario = Scenario(text="What the client was told: äöü, 7.")
-    text = shadowed(providers, ", keep_text: true", more=CELL)
-    with started(tmp_path, text) as operator:
+    keep_text = "assistants: {assistant: {shadow: {default: {keep_text: true}}}}"
+    with started(tmp_path, shadowed(providers, keep_text, CELL)) as operator:
         answer = ask(operator, stream=stream)
         eventually(lambda: len(rows(tmp_path, "texts")) == 1)
         [kept] = rows(tmp_path, "texts")

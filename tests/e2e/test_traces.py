@@ -29,16 +29,14 @@ async def collectors() -> AsyncIterator[tuple[Collector, Collector]]:
         yield german, american
 
 
-def config_of(providers: SimulatorThread, folder: Path, collectors: tuple[Collector, Collector]) -> Path:
+def write_config(providers: SimulatorThread, folder: Path, collectors: tuple[Collector, Collector]) -> Path:
     for name in SITES:
         providers[name].scenario = Scenario()
     german, american = collectors
-    exporters = f"""
-exporters:
-  german: {{endpoint: "{german.url}", stores: DE, processes: DE, regions: [eu, default], headers: {{authorization: "${{OTLP}}"}}}}
-  american: {{endpoint: "{american.url}", stores: US, processes: US, regions: [us]}}
-"""
-    return config_for(providers, PATIENT, exporters).write(folder)
+    inside = {"endpoint": german.url, "stores": "DE", "processes": "DE", "regions": ["eu", "default"]}
+    american_only = {"endpoint": american.url, "stores": "US", "processes": "US", "regions": ["us"]}
+    exporters = {"german": inside | {"headers": {"authorization": "${OTLP}"}}, "american": american_only}
+    return config_for(providers, PATIENT, {"exporters": exporters}).write(folder)
 
 
 async def ask(gateway: GatewayProcess, country: str, stream: bool = False, **headers: str) -> int:
@@ -51,7 +49,7 @@ async def test_each_collector_is_told_of_its_own_regions(
     providers: SimulatorThread, tmp_path: Path, collectors: tuple[Collector, Collector]
 ) -> None:
     german, american = collectors
-    with running_gateway(config_of(providers, tmp_path, collectors), {**KEYS, "OTLP": "collector-key"}) as gateway:
+    with running_gateway(write_config(providers, tmp_path, collectors), {**KEYS, "OTLP": "collector-key"}) as gateway:
         assert await ask(gateway, "DE", stream=True, traceparent=f"00-{TRACE}-{SPAN}-01") == 200
         assert await ask(gateway, "DE", traceparent=f"00-{TRACE}-{SPAN}-00") == 200
         assert await ask(gateway, "US") == 200
@@ -78,7 +76,7 @@ async def test_a_silent_collector_doesnt_keep_the_gateway_from_ending(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     async with collecting(None) as german, collecting(500) as american:
-        config = config_of(providers, tmp_path, (german, american))
+        config = write_config(providers, tmp_path, (german, american))
         with running_gateway(config, {**KEYS, "OTLP": "k"}) as gateway:
             assert await ask(gateway, "DE") == 200
             assert await ask(gateway, "US") == 200

@@ -17,8 +17,6 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected, Problem
 from providers.registry import Registry, load_registry
 
-__all__ = ["ENVIRON", "SOUND", "compiled", "marked", "more", "problems_of", "rejected", "sections"]
-
 MARK = "▸"
 ENVIRON = {"CN_KEY": "sk-cn", "US_KEY": "sk-us", "EU_KEY": "sk-eu", "G_KEY": "sk-g", "EDGE": "edge-word"}
 
@@ -53,6 +51,17 @@ SOUND = {
 def sections(**changes: str) -> str:
     """The sound config with some sections replaced or added, in the order of `SOUND`; "" leaves one out."""
     return "\n".join(dedent(text).rstrip() for text in (SOUND | changes).values() if text) + "\n"
+
+
+def edited(text: str, *edits: tuple[str, str]) -> str:
+    """Edit a text as a person does: each edit is the old words, which must occur, and the new ones.
+
+    Only for tests of a file's text, such as the positions of problems; otherwise change `tests.kit.configs.Config`.
+    """
+    for old, new in edits:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
 
 
 def more(section: str, line: str, indent: int = 2) -> str:
@@ -90,11 +99,16 @@ def problems_of(text: str, environ: Mapping[str, str] = ENVIRON) -> tuple[Proble
         return rejection.problems
 
 
+def position_of(text: str, words: str) -> tuple[int, int]:
+    """Return the line and column at which the words first occur."""
+    before = text[: text.index(words)]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
 def marked(text: str) -> tuple[str, list[tuple[int, int]]]:
     """The text without its marks, and the line and column of each."""
     places = []
     while MARK in text:
-        before = text[: text.index(MARK)]
-        places.append((before.count("\n") + 1, len(before) - before.rfind("\n")))
+        places.append(position_of(text, MARK))
         text = text.replace(MARK, "", 1)
     return text, places

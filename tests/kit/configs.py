@@ -1,9 +1,9 @@
-"""Configurations for tests: a builder, the small world that most tests use, and its compiled form.
+"""Configurations for tests: a builder, the config that most tests use, and its compiled form.
 
-Start from a configuration, change it as data, and compile it or write its text:
+Start from a configuration, change it as data, and compile it or write it to a file:
 
     table_of(BASE.merge("deployments: {chatgpt-eu: {enabled: false}}"))
-    path.write_text(BASE.without("clients").replace(location={"unknown": "eu"}).text, "utf-8")
+    BASE.without("clients").replace(location={"unknown": "eu"}).write(tmp_path)
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ KEYS = {
     "EDGE_SECRET": "edge-secret",
 }
 
-WORLD = """
+BASE = Config.parse("""
 version: 1
 assistants:
   assistant:
@@ -124,18 +124,22 @@ deployments:
   chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}
   gemini: {provider: gemini, model: gemini-3.8-flash, api_key: "${GEMINI_API_KEY}"}
 clients:
-  app: {keys: ["sha256:APP"], assistants: [assistant]}
-  backend: {keys: ["sha256:BACKEND"], may_assert: [territory]}
-  shop-cn: {keys: ["sha256:SHOP"], region: cn}
+  app: {assistants: [assistant]}
+  backend: {may_assert: [territory]}
+  shop-cn: {region: cn}
 location:
   signals: [api_key, assertion, edge_header]
   edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
-"""
-for _name, _digit in (("APP", "a"), ("BACKEND", "b"), ("SHOP", "c")):
-    WORLD = WORLD.replace(f"sha256:{_name}", f"sha256:{_digit * 64}")
-
-BASE = Config.parse(WORLD)
-"""The same world, to be changed as data."""
+""").merge(
+    {
+        "clients": {
+            "app": {"keys": [f"sha256:{'a' * 64}"]},
+            "backend": {"keys": [f"sha256:{'b' * 64}"]},
+            "shop-cn": {"keys": [f"sha256:{'c' * 64}"]},
+        }
+    }
+)
+"""A config with four regions and the real sites of vendors, which most tests change."""
 
 SPLIT_COUNTRIES = """
 blocked: [UA-43, CU, IR, KP, SY]

@@ -12,36 +12,47 @@ from gateway.model.config_version import ConfigVersion
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, table_of
 
 ROOT = Path(__file__).parents[2]
 ITEMS = ROOT / "config" / "evaluations" / "items"
 BANK = ROOT / "config" / "evaluations" / "banks" / "cn.yaml"
 
 
-def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None, more: str = "") -> str:
+def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None) -> Config:
     """A config with a deployment for each origin, inside the boundary of `cn` unless `stores` says otherwise."""
-    lines = [
-        "version: 1",
-        f"assistants: {{assistant: {{routes: {{cn: [{next(iter(origins))}]}}}}}}",
-        "regions:",
-        "  cn: {territories: [CN], boundary: [CN], approvals: required}",
-        "  us: {territories: [US], boundary: [US]}",
-        "deployments:",
-    ]
-    for name, origin in origins.items():
-        place = (stores or {}).get(name, "CN")
-        lines.append(
-            f"  {name}: {{provider: openai-compatible, model: m-{name}, endpoint: '{origin}/v1', stores: {place}, "
-            f"processes: {place}, available: ['*'], api_key: \"${{KEY}}\", capabilities: [tools], approvals: "
-            "[{region: cn, authority: CAC, kind: registration, number: N-1, model_name: M}]}"
-        )
-    return "\n".join(lines) + "\n" + more
+    approval = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "M"}
+    places = {name: (stores or {}).get(name, "CN") for name in origins}
+    deployments = {
+        name: {
+            "provider": "openai-compatible",
+            "model": f"m-{name}",
+            "endpoint": f"{origin}/v1",
+            "stores": places[name],
+            "processes": places[name],
+            "available": ["*"],
+            "api_key": "${KEY}",
+            "capabilities": ["tools"],
+            "approvals": [approval],
+        }
+        for name, origin in origins.items()
+    }
+    return Config(
+        {
+            "version": 1,
+            "assistants": {"assistant": {"routes": {"cn": [next(iter(origins))]}}},
+            "regions": {
+                "cn": {"territories": ["CN"], "boundary": ["CN"], "approvals": "required"},
+                "us": {"territories": ["US"], "boundary": ["US"]},
+            },
+            "deployments": deployments,
+        }
+    )
 
 
-def table_for(origins: Mapping[str, str], **named: object) -> ConfigVersion:
+def table_for(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None) -> ConfigVersion:
     """The compiled config of `config_of`."""
-    return table_of(config_of(origins, **named), {"KEY": "sk-test"})  # type: ignore[arg-type]
+    return table_of(config_of(origins, stores=stores), {"KEY": "sk-test"})
 
 
 @contextmanager

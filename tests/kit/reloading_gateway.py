@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import httpx
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.waiting import eventually
 
@@ -41,24 +42,37 @@ def two_providers() -> Iterator[SimulatorThread]:
         yield thread
 
 
-def config(providers: SimulatorThread, route: str = "a", number: int = 0, **more: str) -> str:
-    """A config whose every caller is answered by this route; `number` makes a version of its own."""
-    options = {"a": "", "b": "", "boundary": '["*"]', "more": "", "key": "${KEY}", **more}
-    deployments = "\n".join(
-        f"  {name}: {{provider: openai-compatible, model: m, endpoint: '{providers[name].origin}/v1', stores: DE, "
-        f"processes: DE, api_key: '{options['key']}'{options[name]}}}"
-        for name in NAMES
-    )
-    return f"""
+_TWO_DEPLOYMENTS = Config.parse("""
 version: 1
-assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}
-regions: {{default: {{territories: ["*"], boundary: {options["boundary"]}}}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
 deployments:
-{deployments}
-location: {{unknown: default}}
-resilience: {{idle: 10s, total: {600 + number}s}}
-{options["more"]}
-"""
+  a: {provider: openai-compatible, model: m, stores: DE, processes: DE, api_key: "${KEY}"}
+  b: {provider: openai-compatible, model: m, stores: DE, processes: DE, api_key: "${KEY}"}
+location: {unknown: default}
+resilience: {idle: 10s}
+""")
+
+
+def config(providers: SimulatorThread, route: str = "a", number: int = 0, *patches: str | Mapping[str, Any]) -> Config:
+    """Return a config whose every caller is answered by one route.
+
+    Args:
+        providers: the simulators of the deployments.
+        route: the steps of the route, as YAML without the brackets.
+        number: makes a version of its own.
+        patches: what differs besides, each as data or as YAML.
+    """
+    endpoints = {name: {"endpoint": f"{providers[name].origin}/v1"} for name in NAMES}
+    return _TWO_DEPLOYMENTS.merge(
+        f"assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}",
+        {"deployments": endpoints, "resilience": {"total": f"{600 + number}s"}},
+        *patches,
+    )
+
+
+def with_key(key: str) -> Mapping[str, Any]:
+    """Return a patch that sets the key of both deployments."""
+    return {"deployments": {name: {"api_key": key} for name in NAMES}}
 
 
 class Operator:
@@ -70,8 +84,9 @@ class Operator:
         self.admin = httpx.Client(base_url=gateway.admin_url, trust_env=False, timeout=LIMIT_S)
         self.client = httpx.Client(base_url=gateway.url, trust_env=False, timeout=LIMIT_S)
 
-    def replace(self, text: str) -> None:
+    def replace(self, config: Config | str) -> None:
         """As an editor does that writes a new file and renames it."""
+        text = config.text if isinstance(config, Config) else config
         new = self.path.with_suffix(".new")
         new.write_text(text, "utf-8")
         os.replace(new, self.path)

@@ -75,14 +75,15 @@ class Place:
 
     def write(self, origin: str, *, keep_text: bool = True, judge_in: str = "CN", approved: bool = True) -> None:
         origins = {"one": "http://127.0.0.1:9001", "new": "http://127.0.0.1:9001", "judge": origin}
-        text = config_of(origins, stores={"judge": judge_in}, more="cell: {territory: CN, serves: [cn]}\n")
-        kept = "true" if keep_text else "false"
-        shadow = f"shadow: {{cn: {{deployment: new, share: 10%, keep_text: {kept}}}}}"
-        text = text.replace("routes: {cn: [one]}", f"routes: {{cn: [one]}}, {shadow}")
+        shadow = {"deployment": "new", "share": "10%", "keep_text": keep_text}
+        config = config_of(origins, stores={"judge": judge_in}).merge(
+            "cell: {territory: CN, serves: [cn]}", {"assistants": {"assistant": {"shadow": {"cn": shadow}}}}
+        )
         if not approved:
-            before, judge, after = text.partition("  judge:")
-            text = before + judge + after.replace("number: N-1", "number: N-1, valid_until: 2020-01-01", 1)
-        self.config.write_text(text)
+            (approval,) = config.data["deployments"]["judge"]["approvals"]
+            ended = approval | {"valid_until": "2020-01-01"}
+            config = config.merge({"deployments": {"judge": {"approvals": [ended]}}})
+        self.config.write_text(config.text)
 
     def run(self, *arguments: str) -> int:
         asked = ["evaluate", "--config", str(self.config), "--region", "cn", "--shadow", str(self.folder / "state")]

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.kit.configs import Config
 from tests.kit.gateway_command import as_a_process
 from tests.kit.reloading_gateway import Operator
 
@@ -28,9 +29,9 @@ def trail(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (state_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
 
 
-def switched(operator: Operator, text: str) -> str:
+def switched(operator: Operator, config: Config | str) -> str:
     """The version that this config has become."""
     before = operator.version()
-    operator.replace(text)
+    operator.replace(config)
     operator.wait_for_another(before)
     return operator.version()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import httpx
@@ -12,40 +11,40 @@ from gateway.api.public_routes import hint_for
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from tests.kit.chat_exchange import WHOLE
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, key_hash, table_of
 
 KEYS = {name: f"gk-{name}" for name in ("app", "backend", "shop")}
 
 
-def hashed(name: str) -> str:
-    return f"sha256:{hashlib.sha256(KEYS[name].encode()).hexdigest()}"
-
-
-TEXT = f"""
+CONFIG = Config.parse("""
 version: 1
 blocked: [CU]
 blocked_by: https://assistant.example/where
 assistants:
-  assistant: {{aliases: [gpt-4o], routes: {{eu: [{{a: 1, b: 1}}], default: [{{a: 1, b: 1}}]}}}}
-  house-only: {{routes: {{eu: [a]}}}}
-  quiet: {{routes: {{default: [keyless, a]}}}}
+  assistant: {aliases: [gpt-4o], routes: {eu: [{a: 1, b: 1}], default: [{a: 1, b: 1}]}}
+  house-only: {routes: {eu: [a]}}
+  quiet: {routes: {default: [keyless, a]}}
 regions:
-  eu: {{territories: ["@EEA"], boundary: ["@EEA"]}}
-  default: {{territories: ["*"], boundary: ["*"]}}
+  eu: {territories: ["@EEA"], boundary: ["@EEA"]}
+  default: {territories: ["*"], boundary: ["*"]}
 deployments:
-  a: {{provider: openai-compatible, model: m, endpoint: "https://a.inside.example/v1", stores: DE, processes: DE, api_key: "${{KEY}}"}}
-  b: {{provider: openai-compatible, model: m, endpoint: "https://b.inside.example/v1", stores: DE, processes: DE, api_key: "${{KEY}}"}}
-  keyless: {{provider: openai, model: gpt-4o, endpoint: us, api_key: "${{NOT_SET_ANYWHERE}}"}}
-clients:
-  app: {{keys: ["{hashed("app")}"]}}
-  backend: {{keys: ["{hashed("backend")}"], may_assert: [user]}}
-  shop: {{keys: ["{hashed("shop")}"], may_assert: [territory]}}
+  a: {provider: openai-compatible, model: m, endpoint: "https://a.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
+  b: {provider: openai-compatible, model: m, endpoint: "https://b.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
+  keyless: {provider: openai, model: gpt-4o, endpoint: us, api_key: "${NOT_SET_ANYWHERE}"}
 location:
   signals: [claim, assertion, edge_header]
-  edges: [{{from: [127.0.0.0/8], country: CF-IPCountry}}]
-  claim: {{issuer: i, audience: a, algorithms: [HS256], secret: "a-secret-of-thirty-two-characters"}}
-"""
-TABLE = table_of(TEXT, {"KEY": "sk"})
+  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
+  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "a-secret-of-thirty-two-characters"}
+""").merge(
+    {
+        "clients": {
+            "app": {"keys": [key_hash(KEYS["app"])]},
+            "backend": {"keys": [key_hash(KEYS["backend"])], "may_assert": ["user"]},
+            "shop": {"keys": [key_hash(KEYS["shop"])], "may_assert": ["territory"]},
+        }
+    }
+)
+TABLE = table_of(CONFIG, {"KEY": "sk"})
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 PEOPLE = [f"person-{number}" for number in range(12)]

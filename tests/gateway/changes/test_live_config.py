@@ -29,7 +29,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.server.uvicorn_server import settle
 from providers.registry import load_registry
-from tests.kit.configs import BASE, KEYS
+from tests.kit.configs import BASE, KEYS, Config
 from tests.kit.scripted_server import until
 
 MENDED = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
@@ -458,16 +458,16 @@ async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 def large(number: int, mark: str = "") -> str:
-    deployments = "\n".join(
-        f"  d{index}: {{provider: openai-compatible, model: m{index}{mark}, stores: DE, processes: DE, "
-        f"endpoint: 'https://h{index}.example/v1', api_key: k}}"
+    """Return the text of a config with this number of assistants and deployments."""
+    facts = {"provider": "openai-compatible", "stores": "DE", "processes": "DE", "api_key": "k"}
+    deployments = {
+        f"d{index}": facts | {"model": f"m{index}{mark}", "endpoint": f"https://h{index}.example/v1"}
         for index in range(number)
-    )
-    routes = "\n".join(f"  a{index}: {{routes: {{de: [d{index}]}}}}" for index in range(number))
-    return (
-        f"version: 1\nassistants:\n{routes}\nregions: {{de: {{territories: [DE], boundary: [DE]}}}}\n"
-        f"deployments:\n{deployments}\nlocation: {{unknown: de}}\n"
-    )
+    }
+    assistants = {f"a{index}": {"routes": {"de": [f"d{index}"]}} for index in range(number)}
+    regions = {"de": {"territories": ["DE"], "boundary": ["DE"]}}
+    sections = {"version": 1, "assistants": assistants, "regions": regions, "deployments": deployments}
+    return Config({**sections, "location": {"unknown": "de"}}).text
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gateway.config.loading import parse_document
 from gateway.config.problems import Problem, dotted
 from gateway.model.approval import days_at
 from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON, SOUND, compiled, rejected, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, rejected, sections
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
 RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "通义千问"}
@@ -20,9 +20,9 @@ RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": 
 
 def config(*records: dict[str, str], required: bool = True) -> str:
     text = "[" + ", ".join("{" + ", ".join(f"{key}: {value}" for key, value in item.items()) + "}" for item in records)
-    deployments = SOUND["deployments"].replace("cn-beijing,", f"cn-beijing, approvals: {text}],")
-    regions = SOUND["regions"].replace(
-        "boundary: [CN]", "boundary: [CN], approvals: required" if required else "boundary: [CN]"
+    deployments = edited(SOUND["deployments"], ("cn-beijing,", f"cn-beijing, approvals: {text}],"))
+    regions = edited(
+        SOUND["regions"], ("boundary: [CN]", "boundary: [CN], approvals: required" if required else "boundary: [CN]")
     )
     return sections(deployments=deployments, regions=regions)
 
@@ -99,10 +99,10 @@ def test_a_record_without_its_number_or_name_is_none(key: str) -> None:
 
 
 def test_a_region_asks_for_none_or_requires_them() -> None:
-    text = config(RECORD).replace("approvals: required", "approvals: maybe")
+    text = edited(config(RECORD), ("approvals: required", "approvals: maybe"))
     assert any(line.startswith("regions.cn.approvals: ") for line in told(rejected(text)))
     assert (
-        not compiled(config(RECORD).replace("approvals: required", "approvals: none"))
+        not compiled(edited(config(RECORD), ("approvals: required", "approvals: none")))
         .table.regions["cn"]
         .approvals_required
     )

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.config_version import Region
 from providers.territories import NOWHERE, Places
-from tests.kit.config_cases import compiled, problems_of, sections
+from tests.kit.config_cases import compiled, edited, problems_of, sections
 
 REGIONS = """\
 regions:
@@ -14,7 +14,7 @@ regions:
   eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
   us: {territories: [US], boundary: [US], approvals: none, transit: [DE]}
 """
-PLAIN = REGIONS.replace(", transit: [DE]", "").replace(", approvals: required", "")
+PLAIN = edited(REGIONS, (", transit: [DE]", ""), (", approvals: required", ""))
 
 
 def regions(cell: str, text: str = REGIONS) -> dict[str, Region]:
@@ -47,13 +47,13 @@ def test_receipts_are_kept_where_the_cell_stands_inside(
 
 
 def test_a_region_that_is_unsound_is_no_reason_to_complain_of_its_routes() -> None:
-    text = REGIONS.replace("boundary: [CN]", "boundary: [Chinaa]")
+    text = edited(REGIONS, ("boundary: [CN]", "boundary: [Chinaa]"))
     errors = [str(problem) for problem in problems_of(sections(regions=text)) if problem.severity == "error"]
     assert len(errors) == 1, errors
 
 
 def test_a_cell_that_is_unsound_is_no_reason_to_complain_of_regions() -> None:
-    accepting = PLAIN.replace("boundary: [US]", "boundary: [US], transit: [DE], log_prompts: true")
+    accepting = edited(PLAIN, ("boundary: [US]", "boundary: [US], transit: [DE], log_prompts: true"))
     for cell, place in (("cell: {territory: Germany}", ("cell", "territory")), ("cell: 5", ("cell",))):
         for text in (PLAIN, accepting):
             assert [problem.path for problem in problems_of(sections(cell=cell, regions=text))] == [place]
@@ -83,7 +83,7 @@ def test_a_home_is_for_a_region_that_is_served_elsewhere(cell: str, told: list[s
     ],
 )
 def test_a_transit_that_accepts_nothing_is_told(cell: str, transit: str, said: str) -> None:
-    text = sections(cell=cell, regions=PLAIN.replace("boundary: [US]", f"boundary: [US], transit: [{transit}]"))
+    text = sections(cell=cell, regions=edited(PLAIN, ("boundary: [US]", f"boundary: [US], transit: [{transit}]")))
     assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [said]
 
 

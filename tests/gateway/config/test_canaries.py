@@ -9,7 +9,7 @@ import pytest
 from gateway.config.problems import dotted
 from gateway.model.route import Shadow
 from gateway.model.schedule import Schedule, Stage, StopRule
-from tests.kit.config_cases import SOUND, compiled, more, problems_of, sections
+from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, sections
 
 X = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
 
@@ -56,7 +56,7 @@ def test_a_schedule_is_another_where_its_text_or_its_candidate_is() -> None:
     first = scheduled(steps).identity
     assert re.fullmatch("[0-9a-f]{16}", first)
     assert scheduled(steps, routes="us: [{chatgpt-us: 50, x: 50}]").identity == first
-    other = more("deployments", X.replace("gpt-6-sol", "gpt-6-luna"))
+    other = more("deployments", edited(X, ("gpt-6-sol", "gpt-6-luna")))
     changed = [scheduled(steps, deployments=other), scheduled("steps: '5% for 11m, 100%'")]
     changed.append(scheduled(f"{steps}, stop_on: {{min_requests: 30}}"))
     assert len({first, *(each.identity for each in changed)}) == 4
@@ -98,11 +98,11 @@ RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, 
     ],
 )
 def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, required: bool, is_told: bool) -> None:
-    regions = SOUND["regions"].replace(
-        "boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}"
+    regions = edited(
+        SOUND["regions"], ("boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}")
     )
     deployments = more(
-        "deployments", X.replace("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,")
+        "deployments", edited(X, ("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,"))
     )
     text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
     said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': never asked here"
@@ -111,7 +111,7 @@ def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, requir
 
 @pytest.mark.parametrize(("consent", "is_told"), [("", False), ("consent: {mode: standing},", True)])
 def test_a_shadow_that_asks_for_consent_is_told_of_as_it_is_never_asked(consent: str, is_told: bool) -> None:
-    deployments = more("deployments", X.replace("endpoint: us,", f"endpoint: us, {consent}"))
+    deployments = more("deployments", edited(X, ("endpoint: us,", f"endpoint: us, {consent}")))
     text = written("shadow: {us: {deployment: x}}", deployments=deployments)
     said = "assistants.a.shadow.us.deployment: 'x' asks for consent, which nobody gives to a shadow: never asked here"
     assert (said in told(text)) is is_told

@@ -22,7 +22,7 @@ from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Rates
 from providers.registry import load_registry
 from tests.kit.catalogue_files import CONFIG, load
-from tests.kit.config_cases import ENVIRON
+from tests.kit.config_cases import ENVIRON, edited
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pyt
 )
 def test_the_section_itself(home: Path, section: str, message: str) -> None:
     (home / "models.yaml").write_text("version: 1\nmodels: {}", "utf-8")
-    text = CONFIG.replace("catalogue: {models: %s}", f"catalogue: {section}")
+    text = edited(CONFIG, ("catalogue: {models: %s}", f"catalogue: {section}"))
     (home / "gateway.yaml").write_text(text, "utf-8")
     with pytest.raises(ConfigRejected) as caught:
         compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())

@@ -6,11 +6,11 @@ import pytest
 
 from gateway.config.problems import dotted
 from gateway.model.config_version import ClientLimitRule
-from tests.kit.config_cases import SOUND, compiled, problems_of, sections
+from tests.kit.config_cases import SOUND, compiled, edited, problems_of, sections
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
-REGIONS_WITH_A_MISTAKE = SOUND["regions"].replace("boundary: [CN]", "boundary: [Chinaa]")
-ROUTES_WITH_A_MISTAKE = SOUND["assistants"].replace("cn: [qwen-cn]", "cn: 5")
+REGIONS_WITH_A_MISTAKE = edited(SOUND["regions"], ("boundary: [CN]", "boundary: [Chinaa]"))
+ROUTES_WITH_A_MISTAKE = edited(SOUND["assistants"], ("cn: [qwen-cn]", "cn: 5"))
 
 
 def told(**changes: str) -> list[str]:
@@ -31,7 +31,7 @@ def told(**changes: str) -> list[str]:
             "region: cn",
             {
                 "regions": REGIONS_WITH_A_MISTAKE,
-                "assistants": SOUND["assistants"].replace("              cn: [qwen-cn]\n", ""),
+                "assistants": edited(SOUND["assistants"], ("              cn: [qwen-cn]\n", "")),
             },
             ["regions.cn.boundary[0]", "deployments.qwen-cn"],
         ),

@@ -12,7 +12,7 @@ from gateway.model.deployment import Deployment
 from providers.auth import apply
 from providers.territories import ANYWHERE, parse_places
 from providers.wire import WireRequest
-from tests.kit.config_cases import compiled, more, rejected, sections
+from tests.kit.config_cases import compiled, edited, more, rejected, sections
 from tests.kit.google_account import ACCOUNT
 
 EU = parse_places(["@EU"])
@@ -101,7 +101,7 @@ def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
     """A service account's key as Google gives it out: JSON over several lines."""
     file = tmp_path / "key.json"
     file.write_text(json.dumps(ACCOUNT, indent=2) + "\n")
-    x = deployment(f"{NEW}, endpoint: eu, project: p".replace("${KEY}", f"${{file:{file}}}"))
+    x = deployment(edited(f"{NEW}, endpoint: eu, project: p", ("${KEY}", f"${{file:{file}}}")))
     (secret,) = x.credentials
     assert json.loads(secret.reveal()) == ACCOUNT
     wire = apply(x.adapter.auth, WireRequest("POST", "/x", (), b""), x.origin, secret, 1_795_000_000.0)

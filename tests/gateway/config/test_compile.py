@@ -21,7 +21,7 @@ from providers.registry import Registry, load_registry
 from providers.sites import Availability, Residency, Site
 from providers.territories import ANYWHERE, NOWHERE, Places, parse_places
 from providers.vendors.openai.adapter import OpenAIAdapter
-from tests.kit.config_cases import SOUND, compiled, more, problems_of, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, rejected, sections
 
 
 def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:
@@ -123,7 +123,7 @@ class TestEndpoints:
     def test_deployments_may_share_an_origin(self) -> None:
         table = compiled(
             sections(
-                deployments=f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{OWN.replace('model: m', 'model: n')}}}",
+                deployments=f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{edited(OWN, ('model: m', 'model: n'))}}}",
                 assistants="assistants: {a: {routes: {eu: [qwen-cn, y]}}}",
             )
         ).table
@@ -469,7 +469,7 @@ class TestDemo:
     TEXT = sections(
         version="version: 1\ndemo: true",
         cell="",
-        regions=SOUND["regions"].replace(", transit: [DE]", ""),
+        regions=edited(SOUND["regions"], (", transit: [DE]", "")),
         deployments="""\
             deployments:
               qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: simulator, simulates: cn-beijing}
@@ -507,7 +507,7 @@ class TestDemo:
         assert table.location.rules.edges == (Edge((ip_network("0.0.0.0/0"), ip_network("::/0")), "cf-ipcountry"),)
 
     def test_the_demo_may_be_forced(self) -> None:
-        assert demo(self.TEXT.replace("demo: true", "demo: false"), demo=True).demo
+        assert demo(edited(self.TEXT, ("demo: true", "demo: false")), demo=True).demo
 
     def test_everything_must_be_simulated(self) -> None:
         text = f"{self.TEXT}  real: {{provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${{K}}'}}\n"
@@ -556,7 +556,7 @@ class TestDemo:
         ]
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
-        text = self.TEXT.replace("simulates: us}", "simulates: us, api_key: '${REAL}'}")
+        text = edited(self.TEXT, ("simulates: us}", "simulates: us, api_key: '${REAL}'}"))
         assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated:simulated"),)
         [warning] = compiled(text, {}).warnings
         assert (dotted(warning.path), warning.message) == (
@@ -568,8 +568,7 @@ class TestDemo:
 WARNINGS = {
     "no cell": (sections(cell=""), ["", "regions.us.transit"]),
     "transit without need": (
-        sections(cell="cell: {territory: US}", regions=SOUND["regions"].replace("boundary: [US], transit: [DE]", "boundary: [US], transit: [US, FR]")
-                 .replace("boundary: [CN]", "boundary: [CN], transit: [US]").replace('boundary: ["@EEA", CH]', "boundary: ['@EEA', CH], transit: [US]")),
+        sections(cell="cell: {territory: US}", regions=edited(SOUND["regions"], ("boundary: [US], transit: [DE]", "boundary: [US], transit: [US, FR]"), ("boundary: [CN]", "boundary: [CN], transit: [US]"), ('boundary: ["@EEA", CH]', "boundary: ['@EEA', CH], transit: [US]"))),
         ["regions.us.transit", "regions.us.transit"],
     ),
     "a home for a region that is served": (
@@ -584,7 +583,7 @@ WARNINGS = {
         ["regions.gb", "deployments.x"],
     ),
     "nobody of a route can be asked": (
-        sections(deployments=SOUND["deployments"].replace("endpoint: us,", "endpoint: us, enabled: false,")),
+        sections(deployments=edited(SOUND["deployments"], ("endpoint: us,", "endpoint: us, enabled: false,"))),
         ["assistants.assistant.routes.us"],
     ),
     "a step that serves nobody of its region": (
@@ -643,10 +642,10 @@ WARNINGS = {
         ["resilience.first_token", "resilience.commit"],
     ),
     "the whole URL of a call": (
-        sections(
+        edited(sections(
             deployments=more("deployments", "x: {provider: openai-compatible, model: m, stores: US, processes: US, "
                              "endpoint: 'https://llm.example/v1/chat/completions'}")
-        ).replace("us: [chatgpt-us]", "us: [chatgpt-us, x]"),
+        ), ("us: [chatgpt-us]", "us: [chatgpt-us, x]")),
         ["deployments.x.endpoint"],
     ),
     "attempts that can't be reached": (
@@ -665,7 +664,7 @@ def test_what_an_operator_should_know_is_a_warning(name: str) -> None:
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/chat/completions/v1", "/messages-api", "/v1/completions2"])
 def test_a_path_that_only_resembles_a_call_is_no_warning(path: str) -> None:
     line = f"x: {{provider: openai-compatible, model: m, stores: US, processes: US, endpoint: 'https://llm.example{path}'}}"
-    text = sections(deployments=more("deployments", line)).replace("us: [chatgpt-us]", "us: [chatgpt-us, x]")
+    text = edited(sections(deployments=more("deployments", line)), ("us: [chatgpt-us]", "us: [chatgpt-us, x]"))
     assert compiled(text).warnings == ()
 
 
@@ -678,7 +677,7 @@ def test_what_is_wrong_now_never_blocks() -> None:
 def test_prompts_are_logged_by_the_cell_that_serves_their_region() -> None:
     """One file for all cells, each with its own `cell`."""
     logged = "{territories: [CN], boundary: [CN], log_prompts: true}"
-    regions = SOUND["regions"].replace("{territories: [CN], boundary: [CN]}", logged)
+    regions = edited(SOUND["regions"], ("{territories: [CN], boundary: [CN]}", logged))
     for territory, serves, expected in (("DE", "[eu, us]", False), ("CN", "[cn]", True)):
         table = compiled(sections(regions=regions, cell=f"cell: {{territory: {territory}, serves: {serves}}}")).table
         assert table.regions["cn"].log_prompts is expected

@@ -8,7 +8,7 @@ from gateway.model.config_version import Secrets
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
-from tests.kit.config_cases import compiled, more, rejected, sections
+from tests.kit.config_cases import compiled, edited, more, rejected, sections
 
 LONG = "0123456789abcdef0123456789abcdef"
 BOTH = "secrets: {consent: '${CONSENT}', identity: '${IDENTITY}'}"
@@ -71,7 +71,7 @@ def test_mistakes(written: str, place: str) -> None:
 
 
 def test_an_unsound_rule_takes_its_deployment_out() -> None:
-    routed = text("consent: {mode: never}").replace("us: [chatgpt-us]", "us: [x]")
+    routed = edited(text("consent: {mode: never}"), ("us: [chatgpt-us]", "us: [x]"))
     found = rejected(routed, environ=ENVIRON)
     assert [item.path for item in found if item.severity == "error"] == [("deployments", "x", "consent", "mode")]
 

@@ -11,7 +11,7 @@ from gateway.config.loading import Document, load_document, parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.secret_references import read_literal, resolve
 from providers.auth import Secret
-from tests.kit.config_cases import compiled, more, problems_of, sections
+from tests.kit.config_cases import compiled, edited, more, problems_of, sections
 
 HUSH = "hush-hush-0123456789"
 
@@ -132,7 +132,7 @@ class TestReferences:
 def more_key(key: str) -> str:
     """The sound config with one deployment more, in its route, that has this key."""
     line = f"x: {{provider: openai, model: gpt-6-luna, endpoint: us, api_key: {key}}}"
-    return sections(deployments=more("deployments", line)).replace("us: [chatgpt-us]", "us: [chatgpt-us, x]")
+    return edited(sections(deployments=more("deployments", line)), ("us: [chatgpt-us]", "us: [chatgpt-us, x]"))
 
 
 LEAKS = {

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.deployment import Deployment
 from providers.territories import ANYWHERE, parse_places
-from tests.kit.config_cases import SOUND, compiled, more, rejected, sections
+from tests.kit.config_cases import SOUND, compiled, edited, more, rejected, sections
 
 US = parse_places(["US"])
 
@@ -43,6 +43,6 @@ def test_a_route_to_the_site_without_a_promise_does_not_compile_for_a_boundary()
     line = 'x: {provider: anthropic, model: claude-opus-5-5, endpoint: global, api_key: "${US_KEY}"}'
     text = sections(
         deployments=more("deployments", line),
-        assistants=SOUND["assistants"].replace("us: [chatgpt-us]", "us: [x]"),
+        assistants=edited(SOUND["assistants"], ("us: [chatgpt-us]", "us: [x]")),
     )
     assert any("outside the boundary of region 'us'" in problem.message for problem in rejected(text))

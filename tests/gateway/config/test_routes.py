@@ -8,7 +8,7 @@ from gateway.config.problems import dotted
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import days_at
 from gateway.model.route import WeightedSet
-from tests.kit.config_cases import ENVIRON, SOUND, compiled, more, problems_of, sections
+from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, more, problems_of, sections
 
 DAYS = days_at(1_800_000_000.0)
 
@@ -27,8 +27,7 @@ def told(text: str, environ: dict[str, str] | None = None) -> list[str]:
 
 
 def changed(old: str, new: str) -> str:
-    assert old in SOUND["deployments"]
-    return SOUND["deployments"].replace(old, new)
+    return edited(SOUND["deployments"], (old, new))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_of_a_route_with_a_mistake_only_that_is_told(route: str, error: str) -> 
 
 def test_who_can_be_asked_has_no_reason_not_to_be() -> None:
     table = compiled(
-        sections(regions=SOUND["regions"].replace("boundary: [US]", "boundary: [US], approvals: required"))
+        sections(regions=edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required")))
     ).table
     deployment = table.deployments["chatgpt-us"]
     assert ineligible_now(deployment, table.regions["us"], None) == ""
@@ -79,7 +78,7 @@ def test_who_can_be_asked_has_no_reason_not_to_be() -> None:
     assert ineligible_now(deployment, None, DAYS) == ""
     assert ineligible_now(deployment, table.regions["us"], DAYS) != ""
     approved = "endpoint: us, approvals: [{region: us, authority: A, kind: registration, number: N, model_name: M}],"
-    regions = SOUND["regions"].replace("boundary: [US]", "boundary: [US], approvals: required")
+    regions = edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required"))
     table = compiled(sections(regions=regions, deployments=changed("endpoint: us,", approved))).table
     assert ineligible_now(table.deployments["chatgpt-us"], table.regions["us"], DAYS) == ""
 
@@ -92,7 +91,7 @@ def test_a_weighted_step_has_its_members_with_their_weights() -> None:
 
 
 def test_a_deployment_that_serves_a_part_of_its_region_is_no_mistake() -> None:
-    regions = SOUND["regions"].replace("territories: [US]", "territories: [US, HK]")
+    regions = edited(SOUND["regions"], ("territories: [US]", "territories: [US, HK]"))
     assert told(routed("{us: [chatgpt-us]}", regions=regions)) == []
 
 

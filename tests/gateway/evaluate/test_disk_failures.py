@@ -25,7 +25,7 @@ class Evaluation:
     def __init__(self, folder: Path, candidate: SimulatorThread) -> None:
         self.folder, self.candidate, self.asked = folder, candidate, 0
         suite_in(folder, SUITE, items=ITEMS)
-        (folder / "gateway.yaml").write_text(config_of({"one": candidate["one"].origin}))
+        (folder / "gateway.yaml").write_text(config_of({"one": candidate["one"].origin}).text)
 
     def __call__(self, *more: str) -> int:
         before = self.candidate["one"].received

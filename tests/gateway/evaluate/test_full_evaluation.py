@@ -20,6 +20,7 @@ from gateway.evaluate.suite import load_suite
 from gateway.evaluate.suite_schema import SimulatedSection
 from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
 from providers.testkit.scenario import Scenario
+from tests.kit.config_cases import edited
 from tests.kit.evaluation_candidates import ROOT, config_of, servers, suite_in
 
 pytestmark = pytest.mark.slow
@@ -41,9 +42,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(EVALUATIONS, folder / "evaluations")
     suite = folder / "evaluations" / "rehearsal.yaml"
     text = suite.read_text("utf-8")
-    counts = "accept: 200, refuse: 100, answer: 100"
-    assert counts in text
-    suite.write_text(text.replace(counts, "accept: 1000, refuse: 300, answer: 300"), "utf-8")
+    counts = ("accept: 200, refuse: 100, answer: 100", "accept: 1000, refuse: 300, answer: 300")
+    suite.write_text(edited(text, counts), "utf-8")
     config = str(EVALUATIONS / "rehearsal-gateway.yaml")
     evaluate("--config", config, "--suite", str(suite), "--candidates", ",".join(NAMES), "--out", str(folder / "out"))
     return folder / "out"
@@ -175,7 +175,7 @@ def test_a_thousand_items_and_five_candidates_take_less_than_two_minutes_and_lit
     lessons = {prompt: Lesson(reply, Reply("?"), 0.9) for prompt, reply in right.items()}
     names = [f"c{number}" for number in range(5)]
     with servers({name: Scenario(aptitude=AnswerQuality(lessons, seed)) for seed, name in enumerate(names)}) as thread:
-        (tmp_path / "gateway.yaml").write_text(config_of({name: thread[name].origin for name in names}))
+        (tmp_path / "gateway.yaml").write_text(config_of({name: thread[name].origin for name in names}).text)
         arguments = ["--config", str(tmp_path / "gateway.yaml"), "--suite", str(tmp_path / "suite.yaml")]
         began_at = time.monotonic()
         evaluate(*arguments, "--candidates", ",".join(names), "--out", str(tmp_path / "out"), KEY="sk")

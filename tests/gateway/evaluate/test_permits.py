@@ -137,8 +137,11 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
 async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
     """One attempt is one, also for an assistant that hedges: with another key it would be two."""
     with servers({"home": Scenario(first_token_s=0.2)}) as thread:
-        text = config_of({"home": thread["home"].origin}).replace("{cn: [home]}", "{cn: [home]}, hedge: {after: 10ms}")
-        table = table_of(text.replace('"${KEY}"', '["${KEY}", "${OTHER}"]'), {"KEY": "sk-one", "OTHER": "sk-two"})
+        config = config_of({"home": thread["home"].origin}).merge(
+            "assistants: {assistant: {hedge: {after: 10ms}}}",
+            {"deployments": {"home": {"api_key": ["${KEY}", "${OTHER}"]}}},
+        )
+        table = table_of(config, {"KEY": "sk-one", "OTHER": "sk-two"})
         assert table.assistants["assistant"].hedge is not None
         asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:

@@ -35,7 +35,7 @@ def prompts(thread: SimulatorThread) -> Counter[tuple[str, str]]:
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     with servers({name: Scenario(latency_s=0.005, text="x") for name in NAMES}) as thread:
         config, out = tmp_path / "gateway.yaml", tmp_path / "out"
-        config.write_text(config_of({name: thread[name].origin for name in NAMES}))
+        config.write_text(config_of({name: thread[name].origin for name in NAMES}).text)
         text = f"limits: {{concurrent: {CONCURRENT}}}\nperformance: {{sets: [{{name: a, file: many.yaml}}]}}"
         suite = suite_in(tmp_path, text, items=ITEMS)
         command = [sys.executable, "-m", "gateway.cli", "evaluate", "--config", str(config), "--region", "cn"]

@@ -30,7 +30,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.matching.requirements import Requirements, requirements_of
-from tests.kit.configs import table_of
+from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
 
 NOTHING: frozenset[str] = frozenset()
@@ -43,24 +43,28 @@ REFUSE_STANDING = "{mode: standing, recipient: OpenAI}"
 SKIP_STANDING = "{mode: standing, on_missing: skip, recipient: Skipped}"
 
 
-def table(*rules: str, more: str = "") -> ConfigVersion:
-    """A route of d0, d1, … in that order, each with its rule; "" asks for nothing."""
-    deployments = "\n".join(
-        f"  d{index}: {{provider: openai-compatible, model: m{index}, endpoint: 'https://d{index}.example/v1', stores: DE,"
-        f" processes: DE{f', consent: {rule}' if rule else ''}{more}}}"
+def table(*rules: str, more: str = "{}") -> ConfigVersion:
+    """Compile a route of d0, d1, … in that order, each with its rule; "" asks for nothing.
+
+    Args:
+        rules: the section `consent` of each deployment, as YAML.
+        more: further keys of every deployment, as YAML.
+    """
+    facts = {"provider": "openai-compatible", "stores": "DE", "processes": "DE", **Config.parse(more).data}
+    deployments = {
+        f"d{index}": facts
+        | {"model": f"m{index}", "endpoint": f"https://d{index}.example/v1"}
+        | ({"consent": Config.parse(rule).data} if rule else {})
         for index, rule in enumerate(rules)
-    )
-    return table_of(
-        f"""
-version: 1
-assistants: {{assistant: {{routes: {{de: [{", ".join(f"d{index}" for index in range(len(rules)))}]}}}}}}
-regions: {{de: {{territories: [DE], boundary: [DE]}}}}
-deployments:
-{deployments}
-location: {{signals: [edge_header]}}
-""",
-        {},
-    )
+    }
+    sections = {
+        "version": 1,
+        "assistants": {"assistant": {"routes": {"de": [*deployments]}}},
+        "regions": {"de": {"territories": ["DE"], "boundary": ["DE"]}},
+        "deployments": deployments,
+        "location": {"signals": ["edge_header"]},
+    }
+    return table_of(Config(sections), {})
 
 
 def decided(
@@ -147,7 +151,7 @@ def test_nobody_is_bothered_for_one_that_could_not_answer() -> None:
     health = {"d0": Unavailable("benched", 5.0)}
     assert outcome(decided(table(REFUSE_EACH, ""), health=health)) == ["d1"]
     assert outcome(decided(table(REFUSE_EACH), health=health)) == "no_healthy_deployment -"
-    assert outcome(decided(table(REFUSE_EACH, "", more=", enabled: false"))) == "no_healthy_deployment -"
+    assert outcome(decided(table(REFUSE_EACH, "", more="{enabled: false}"))) == "no_healthy_deployment -"
 
 
 def test_what_is_remembered_of_one_person_is_not_told_to_another() -> None:
@@ -320,7 +324,7 @@ def test_what_the_person_is_asked() -> None:
     assert "secret" not in asked.token
 
 
-def would_send(request: ChatRequest, more: str = "") -> tuple[str, ...]:
+def would_send(request: ChatRequest, more: str = "{}") -> tuple[str, ...]:
     asking = table(REFUSE_EACH, more=more)
     return consenting(request).ask(asking.deployments["d0"], asking.regions["de"]).would_send
 
@@ -333,8 +337,8 @@ def test_what_would_be_sent_is_named() -> None:
     assert would_send(spoken) == ("messages", "audio")
     said = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
     assert would_send(said) == ("messages",)
-    assert would_send(said, ", identity: pass") == ("messages", "user")
-    assert would_send(said, ", passthrough: [documents, metadata]") == ("messages", "documents", "metadata")
+    assert would_send(said, "{identity: pass}") == ("messages", "user")
+    assert would_send(said, "{passthrough: [documents, metadata]}") == ("messages", "documents", "metadata")
 
 
 @pytest.mark.parametrize(

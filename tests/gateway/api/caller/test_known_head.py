@@ -22,12 +22,13 @@ from gateway.assembly.application import Gateway
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.server import request_head
+from tests.kit.configs import Config
 from tests.kit.location_reports import caller_of
 
 ANSWER = provider_answers("JSON")
 BODY = chat_body("assistant", stream=False)
-CONFIG = production_config(PORTS)
-TABLE = bench_table(CONFIG)
+CONFIG = Config.parse(production_config(PORTS))
+TABLE = bench_table(CONFIG.text)
 
 
 def request(body: bytes = BODY, **headers: str) -> bytes:
@@ -68,15 +69,16 @@ async def test_a_table_that_does_not_know_the_key_refuses_a_head_that_was_let_in
     talk = Conversation()
     for _ in range(4):
         assert (await talk.ask(request()))[0] == 200
-    other_key = f"client-9: {{keys: ['sha256:{'0' * 64}']}}\n  #"
-    talk.gateway.activate(bench_table(CONFIG.replace("client-9:", other_key)))
+    other_key = {"clients": {"client-9": {"keys": [f"sha256:{'0' * 64}"]}}}
+    talk.gateway.activate(bench_table(CONFIG.merge(other_key).text))
     assert (await talk.ask(request()))[0] == 401
     talk.gateway.activate(TABLE)
     assert (await talk.ask(request()))[0] == 200
 
 
 async def test_each_request_of_a_known_head_counts_against_its_clients_limit() -> None:
-    talk = Conversation(bench_table(re.sub(r'(sha256:\w+"\])', r"\1, limits: {rpm: 5}", CONFIG)))
+    limits = {"limits": {"rpm": 5}}
+    talk = Conversation(bench_table(CONFIG.merge({"clients": dict.fromkeys(CONFIG.data["clients"], limits)}).text))
     assert [(await talk.ask(request()))[0] for _ in range(7)] == [200] * 5 + [429] * 2
 
 
