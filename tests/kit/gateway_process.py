@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kit.configs import Config, key_hash
+from tests.kit.configs import BASE, Config, key_hash
 
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
@@ -81,39 +81,26 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
         process.stderr.close()
 
 
-_FOUR_REGIONS = Config.parse("""
-version: 1
-assistants:
-  assistant:
-    aliases: [gpt-4o]
-    routes:
-      cn: [qwen-cn]
-      eu: [chatgpt-eu, chatgpt-eu-2]
-      us: [chatgpt-us]
-      default: [gemini, qwen-intl]
-regions:
-  cn: {territories: [CN], boundary: [CN]}
-  eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
-  us: {territories: [US], boundary: [US]}
-  default: {territories: ["*"], boundary: ["*"]}
-blocked: [CU, IR, KP, SY]
-deployments:
-  qwen-cn:
-    {provider: dashscope, model: qwen3-max, stores: CN, processes: CN, api_key: "${KEY_CN}"}
-  chatgpt-eu:
-    {provider: openai, model: gpt-6-luna, stores: DE, processes: DE, api_key: "${KEY_EU}"}
-  chatgpt-eu-2:
-    {provider: openai, model: gpt-5.4-mini, stores: FR, processes: FR, api_key: "${KEY_EU}"}
-  chatgpt-us:
-    {provider: openai, model: gpt-4o, stores: US, processes: US, api_key: "${KEY_US}"}
-  gemini:
-    {provider: gemini, model: gemini-3.8-flash, stores: any, processes: any, available: [JP, GB, IN], api_key: "${KEY_GEMINI}"}
-  qwen-intl:
-    {provider: dashscope, model: qwen3.7-plus, stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${KEY_INTL}"}
-location:
-  signals: [assertion, edge_header]
-  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
+_DEPLOYMENTS = Config.parse("""
+qwen-cn:
+  {provider: dashscope, model: qwen3-max, stores: CN, processes: CN, api_key: "${KEY_CN}"}
+chatgpt-eu:
+  {provider: openai, model: gpt-6-luna, stores: DE, processes: DE, api_key: "${KEY_EU}"}
+chatgpt-eu-2:
+  {provider: openai, model: gpt-5.4-mini, stores: FR, processes: FR, api_key: "${KEY_EU}"}
+chatgpt-us:
+  {provider: openai, model: gpt-4o, stores: US, processes: US, api_key: "${KEY_US}"}
+gemini:
+  {provider: gemini, model: gemini-3.8-flash, stores: any, processes: any, available: [JP, GB, IN], api_key: "${KEY_GEMINI}"}
+qwen-intl:
+  {provider: dashscope, model: qwen3.7-plus, stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${KEY_INTL}"}
 """)
+_FOUR_REGIONS = (
+    BASE.without("clients")
+    .replace(deployments=_DEPLOYMENTS.data)
+    .merge("assistants: {assistant: {routes: {eu: [chatgpt-eu, chatgpt-eu-2]}}}")
+    .merge("location: {signals: [assertion, edge_header]}")
+)
 
 
 def config_of_four_regions(origins: Mapping[str, str], *patches: str | Mapping[str, Any]) -> Config:

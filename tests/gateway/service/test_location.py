@@ -32,7 +32,7 @@ GOOD = ClaimReport("DE")
 NOBODY = AddressReport(note="nobody")
 
 
-class World:
+class LocationSetup:
     """An issuer, clocks that are set by hand, and the signals between them."""
 
     def __init__(self) -> None:
@@ -72,10 +72,10 @@ class World:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    yield world
-    await world.signals.aclose()
+async def setup() -> AsyncIterator[LocationSetup]:
+    setup = LocationSetup()
+    yield setup
+    await setup.signals.aclose()
 
 
 async def settle(condition: Callable[[], bool]) -> None:
@@ -87,26 +87,26 @@ async def settle(condition: Callable[[], bool]) -> None:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-async def test_the_keys_are_fetched_once_under_the_permit_and_carry_nothing_of_a_request(world: World) -> None:
+async def test_the_keys_are_fetched_once_under_the_permit_and_carry_nothing_of_a_request(setup: LocationSetup) -> None:
     tokens = [token(sub=str(number)) for number in range(5)]
-    assert await asyncio.gather(*(world.claim(text) for text in tokens)) == [GOOD] * 5
-    (request,) = world.asked
+    assert await asyncio.gather(*(setup.claim(text) for text in tokens)) == [GOOD] * 5
+    (request,) = setup.asked
     assert (request.method, str(request.url)) == ("GET", "https://issuer.example/.well-known/jwks.json")
     assert request.content == b""
     assert set(request.headers) == {"host", "user-agent", "accept", "accept-encoding"}
 
 
-async def test_without_a_claim_nothing_is_fetched(world: World) -> None:
-    assert await world.claim() is None
-    assert world.asked == []
+async def test_without_a_claim_nothing_is_fetched(setup: LocationSetup) -> None:
+    assert await setup.claim() is None
+    assert setup.asked == []
 
 
-async def test_two_claims_are_none_to_choose_from(world: World) -> None:
-    assert await world.claim(token(), token()) == ClaimReport(problem=ClaimProblem.REPEATED)
+async def test_two_claims_are_none_to_choose_from(setup: LocationSetup) -> None:
+    assert await setup.claim(token(), token()) == ClaimReport(problem=ClaimProblem.REPEATED)
 
 
 async def test_an_identical_claim_is_checked_once_and_never_beyond_its_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    setup: LocationSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gateway.service import claim_issuer
 
@@ -115,41 +115,41 @@ async def test_an_identical_claim_is_checked_once_and_never_beyond_its_time(
     monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
     good = token()
     for _ in range(3):
-        assert await world.claim(good) == GOOD
+        assert await setup.claim(good) == GOOD
     assert len(checked) == 1
     for _ in range(3):
-        assert (await world.claim(good[:-4] + "AAAA")) == ClaimReport(problem=ClaimProblem.SIGNATURE)
+        assert (await setup.claim(good[:-4] + "AAAA")) == ClaimReport(problem=ClaimProblem.SIGNATURE)
     assert len(checked) == 4
-    world.pass_time(599)
-    assert await world.claim(good) == GOOD
-    world.pass_time(1)
-    assert await world.claim(good) == ClaimReport(problem=ClaimProblem.EXPIRED)
+    setup.pass_time(599)
+    assert await setup.claim(good) == GOOD
+    setup.pass_time(1)
+    assert await setup.claim(good) == ClaimReport(problem=ClaimProblem.EXPIRED)
 
 
-async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(world: World) -> None:
-    assert await world.claim(token("k1")) == GOOD
-    world.serve("k1", "k2")
-    world.pass_time(10)
-    assert await world.claim(token("k2")) == GOOD
-    assert len(world.asked) == 2
-    world.serve("k2")
-    assert await world.claim(token("k1")) == GOOD
-    world.pass_time(300)
-    assert await world.claim(token("k1")) == GOOD  # of the set in hand, while the next one is fetched
-    await settle(lambda: len(world.asked) == 3)
-    await settle(lambda: world.signals._issuer is not None and world.signals._issuer.keys.kept._loading is None)
-    assert await world.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
+async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(setup: LocationSetup) -> None:
+    assert await setup.claim(token("k1")) == GOOD
+    setup.serve("k1", "k2")
+    setup.pass_time(10)
+    assert await setup.claim(token("k2")) == GOOD
+    assert len(setup.asked) == 2
+    setup.serve("k2")
+    assert await setup.claim(token("k1")) == GOOD
+    setup.pass_time(300)
+    assert await setup.claim(token("k1")) == GOOD  # of the set in hand, while the next one is fetched
+    await settle(lambda: len(setup.asked) == 3)
+    await settle(lambda: setup.signals._issuer is not None and setup.signals._issuer.keys.kept._loading is None)
+    assert await setup.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
 
 
-async def test_a_claim_of_a_new_key_is_judged_like_any_other(world: World) -> None:
-    assert await world.claim(token("k1")) == GOOD
-    world.serve("k1", "k2")
-    world.pass_time(10)
-    assert await world.claim(token("k2", exp=NOW - DAY_S)) == ClaimReport(problem=ClaimProblem.EXPIRED)
+async def test_a_claim_of_a_new_key_is_judged_like_any_other(setup: LocationSetup) -> None:
+    assert await setup.claim(token("k1")) == GOOD
+    setup.serve("k1", "k2")
+    setup.pass_time(10)
+    assert await setup.claim(token("k2", exp=NOW - DAY_S)) == ClaimReport(problem=ClaimProblem.EXPIRED)
 
 
 async def test_of_the_claims_that_were_believed_the_last_ones_are_remembered(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    setup: LocationSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gateway.service import claim_issuer
 
@@ -159,18 +159,18 @@ async def test_of_the_claims_that_were_believed_the_last_ones_are_remembered(
     monkeypatch.setattr(claim_issuer, "_BELIEVED", 2)
     one, two, three = (token(sub=name) for name in ("one", "two", "three"))
     for asked in (one, two, one, three, one, three, two):
-        assert await world.claim(asked) == GOOD
+        assert await setup.claim(asked) == GOOD
     assert checked == [one, two, three, two]
 
 
-async def test_unknown_keys_never_make_us_hammer_the_issuer(world: World) -> None:
-    assert await world.claim(token("k1")) == GOOD
+async def test_unknown_keys_never_make_us_hammer_the_issuer(setup: LocationSetup) -> None:
+    assert await setup.claim(token("k1")) == GOOD
     for second in range(100):
-        world.pass_time(1)
+        setup.pass_time(1)
         forged = jwt.encode(claims(), private("thief"), "ES256", headers={"kid": f"forged-{second}"})
-        found = await asyncio.gather(*(world.claim(forged) for _ in range(5)))
+        found = await asyncio.gather(*(setup.claim(forged) for _ in range(5)))
         assert {report.problem for report in found if report} == {ClaimProblem.KEY}
-    assert len(world.asked) <= 11
+    assert len(setup.asked) <= 11
 
 
 BAD_ANSWERS = {
@@ -188,146 +188,148 @@ def broken_off() -> httpx.Response:
 
 @pytest.mark.parametrize("answer", [*BAD_ANSWERS.values(), broken_off], ids=[*BAD_ANSWERS, "no connection"])
 async def test_without_keys_a_claim_is_unchecked_and_with_old_ones_it_is_checked(
-    world: World, answer: Callable[[], httpx.Response]
+    setup: LocationSetup, answer: Callable[[], httpx.Response]
 ) -> None:
     unchecked = ClaimReport(problem=ClaimProblem.UNCHECKED)
-    good_answer, world.answer = world.answer, answer
-    assert await world.claim(token(exp=NOW + 10 * DAY_S)) == unchecked
-    assert await world.claim(token(exp=NOW + 10 * DAY_S)) == unchecked
-    assert len(world.asked) == 1
-    world.answer = good_answer
-    world.pass_time(10)
+    good_answer, setup.answer = setup.answer, answer
+    assert await setup.claim(token(exp=NOW + 10 * DAY_S)) == unchecked
+    assert await setup.claim(token(exp=NOW + 10 * DAY_S)) == unchecked
+    assert len(setup.asked) == 1
+    setup.answer = good_answer
+    setup.pass_time(10)
     long = token(exp=NOW + 10 * DAY_S)
-    assert await world.claim(long) == GOOD
-    world.answer = answer
+    assert await setup.claim(long) == GOOD
+    setup.answer = answer
     for _ in range(23):
-        world.pass_time(3600)
-        assert await world.claim(long) == GOOD
-        await settle(lambda: world.signals._issuer is not None and world.signals._issuer.keys.kept._loading is None)
-    assert await world.claim(token("k2")) == unchecked
-    world.pass_time(3600)
-    assert await world.claim(long) == unchecked
-    assert {request.url.host for request in world.asked} == {"issuer.example"}
-    assert len(world.noted) == 3
-    assert "can be read again" in world.noted[1]
+        setup.pass_time(3600)
+        assert await setup.claim(long) == GOOD
+        await settle(lambda: setup.signals._issuer is not None and setup.signals._issuer.keys.kept._loading is None)
+    assert await setup.claim(token("k2")) == unchecked
+    setup.pass_time(3600)
+    assert await setup.claim(long) == unchecked
+    assert {request.url.host for request in setup.asked} == {"issuer.example"}
+    assert len(setup.noted) == 3
+    assert "can be read again" in setup.noted[1]
 
 
-async def test_keys_of_a_file_are_read_again_when_it_is_replaced(world: World, tmp_path: Path) -> None:
+async def test_keys_of_a_file_are_read_again_when_it_is_replaced(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(jwks(public("k1")))
     rules = replace(RULES, keys=KeyFile(str(path)))
-    assert await world.claim(token("k1"), rules=rules) == GOOD
-    assert await world.claim(token("k2"), rules=rules) == ClaimReport(problem=ClaimProblem.KEY)
+    assert await setup.claim(token("k1"), rules=rules) == GOOD
+    assert await setup.claim(token("k2"), rules=rules) == ClaimReport(problem=ClaimProblem.KEY)
     path.write_bytes(jwks(public("k2")))
-    world.pass_time(1)
-    assert await world.claim(token("k2"), rules=rules) == GOOD
+    setup.pass_time(1)
+    assert await setup.claim(token("k2"), rules=rules) == GOOD
     path.unlink()
-    world.pass_time(1)
-    assert await world.claim(token("k2"), rules=rules) == GOOD
-    await settle(lambda: bool(world.noted))
-    assert world.noted == ["the key set of location.claim can't be read (No such file or directory)"]
-    assert world.asked == []
+    setup.pass_time(1)
+    assert await setup.claim(token("k2"), rules=rules) == GOOD
+    await settle(lambda: bool(setup.noted))
+    assert setup.noted == ["the key set of location.claim can't be read (No such file or directory)"]
+    assert setup.asked == []
 
 
-async def test_a_shared_secret_needs_no_fetching(world: World) -> None:
+async def test_a_shared_secret_needs_no_fetching(setup: LocationSetup) -> None:
     secret = "a shared secret of at least 32 characters"
     rules = replace(RULES, algorithms=frozenset({"HS256"}), keys=SharedKey(Secret(secret)))
-    assert await world.claim(jwt.encode(claims(), secret, "HS256"), rules=rules) == GOOD
-    assert await world.claim(token(), rules=rules) == ClaimReport(problem=ClaimProblem.ALGORITHM)
-    assert world.asked == []
+    assert await setup.claim(jwt.encode(claims(), secret, "HS256"), rules=rules) == GOOD
+    assert await setup.claim(token(), rules=rules) == ClaimReport(problem=ClaimProblem.ALGORITHM)
+    assert setup.asked == []
 
 
-async def test_another_table_has_another_issuer(world: World) -> None:
-    assert await world.claim(token()) == GOOD
+async def test_another_table_has_another_issuer(setup: LocationSetup) -> None:
+    assert await setup.claim(token()) == GOOD
     other = replace(RULES, issuer="https://other.example")
-    assert await world.claim(token(), rules=other) == ClaimReport(problem=ClaimProblem.ISSUER)
-    assert await world.claim(token(iss="https://other.example"), rules=other) == GOOD
+    assert await setup.claim(token(), rules=other) == ClaimReport(problem=ClaimProblem.ISSUER)
+    assert await setup.claim(token(iss="https://other.example"), rules=other) == GOOD
 
 
-async def test_an_edit_of_what_is_asked_of_claims_keeps_the_issuers_keys(world: World) -> None:
-    assert await world.claim(token()) == GOOD
-    world.answer = broken_off
+async def test_an_edit_of_what_is_asked_of_claims_keeps_the_issuers_keys(setup: LocationSetup) -> None:
+    assert await setup.claim(token()) == GOOD
+    setup.answer = broken_off
     other = replace(RULES, preferences="wishes")
-    world.signals.prepare(LocationRules(claim=other))
-    assert await world.claim(token(), rules=other) == GOOD
-    assert await world.claim(token()) == GOOD, "a request that began before the edit"
+    setup.signals.prepare(LocationRules(claim=other))
+    assert await setup.claim(token(), rules=other) == GOOD
+    assert await setup.claim(token()) == GOOD, "a request that began before the edit"
     elsewhere = replace(RULES, keys=replace(URL, path="/others.json"))
-    assert await world.claim(token(), rules=elsewhere) == ClaimReport(problem=ClaimProblem.UNCHECKED)
-    assert [request.url.path for request in world.asked] == [URL.path, "/others.json"]
+    assert await setup.claim(token(), rules=elsewhere) == ClaimReport(problem=ClaimProblem.UNCHECKED)
+    assert [request.url.path for request in setup.asked] == [URL.path, "/others.json"]
 
 
-async def test_what_is_needed_is_loaded_before_the_first_request(world: World) -> None:
-    world.signals.prepare(LocationRules())
-    assert world.asked == []
-    world.signals.prepare(LocationRules(claim=RULES))
-    await settle(lambda: len(world.asked) == 1)
+async def test_what_is_needed_is_loaded_before_the_first_request(setup: LocationSetup) -> None:
+    setup.signals.prepare(LocationRules())
+    assert setup.asked == []
+    setup.signals.prepare(LocationRules(claim=RULES))
+    await settle(lambda: len(setup.asked) == 1)
 
 
 # --- addresses ------------------------------------------------------------------------------------
 
 
-async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(world: World, tmp_path: Path) -> None:
+async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW - DAY_S)))
     rules = GeoIpRules(str(path), 30 * DAY_S)
-    assert await world.address(rules, "1.2.3.4") == AddressReport("DE")
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
     new = tmp_path / "new.mmdb"
     new.write_bytes(mmdb({"1.0.0.0/8": country("FR", "IDF")}, built_at=int(NOW)))
     os.replace(new, path)
-    assert await world.address(rules, "1.2.3.4") == AddressReport("DE")
-    world.pass_time(1)
-    await world.address(rules, "1.2.3.4")
-    await settle(lambda: world.signals._database is not None and world.signals._database.kept._loading is None)
-    assert await world.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
+    setup.pass_time(1)
+    await setup.address(rules, "1.2.3.4")
+    await settle(lambda: setup.signals._database is not None and setup.signals._database.kept._loading is None)
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
     path.write_bytes(b"broken")
-    world.pass_time(1)
-    assert await world.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
-    await settle(lambda: bool(world.noted))
-    assert world.noted == ["the database of location.geoip is no MaxMind database, or a broken one"]
-    assert await world.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
+    setup.pass_time(1)
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
+    await settle(lambda: bool(setup.noted))
+    assert setup.noted == ["the database of location.geoip is no MaxMind database, or a broken one"]
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
 
 
-async def test_a_database_that_is_too_old_says_nothing_and_it_is_noted_once(world: World, tmp_path: Path) -> None:
+async def test_a_database_that_is_too_old_says_nothing_and_it_is_noted_once(
+    setup: LocationSetup, tmp_path: Path
+) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW)))
     rules = GeoIpRules(str(path), 30 * DAY_S)
-    world.pass_time(30 * DAY_S)
-    assert await world.address(rules, "1.2.3.4") == AddressReport("DE")
-    world.pass_time(1)
+    setup.pass_time(30 * DAY_S)
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
+    setup.pass_time(1)
     for _ in range(3):
-        report = await world.address(rules, "1.2.3.4")
+        report = await setup.address(rules, "1.2.3.4")
         assert (report.country, report.doubtful) == ("", False)
         assert "older than `max_age`" in report.note
-    assert world.noted == ["the database of location.geoip is 30 days old by its own date, and isn't asked any more"]
+    assert setup.noted == ["the database of location.geoip is 30 days old by its own date, and isn't asked any more"]
 
 
-async def test_a_database_from_the_future_says_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_database_from_the_future_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW + 2 * DAY_S)))
-    assert (await world.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
-    assert world.noted == [
+    assert (await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
+    assert setup.noted == [
         "the database of location.geoip has a date of its own 2 days ahead of the clock, and isn't asked any more"
     ]
 
 
-async def test_an_edit_of_the_age_keeps_the_database(world: World, tmp_path: Path) -> None:
+async def test_an_edit_of_the_age_keeps_the_database(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW - 2 * DAY_S)))
-    assert await world.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4") == AddressReport("DE")
+    assert await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4") == AddressReport("DE")
     path.unlink()
-    assert await world.address(GeoIpRules(str(path), 20 * DAY_S), "1.2.3.4") == AddressReport("DE")
-    assert (await world.address(GeoIpRules(str(path), DAY_S), "1.2.3.4")).country == ""
-    assert (await world.address(GeoIpRules(str(tmp_path / "other"), 30 * DAY_S), "1.2.3.4")).country == ""
+    assert await setup.address(GeoIpRules(str(path), 20 * DAY_S), "1.2.3.4") == AddressReport("DE")
+    assert (await setup.address(GeoIpRules(str(path), DAY_S), "1.2.3.4")).country == ""
+    assert (await setup.address(GeoIpRules(str(tmp_path / "other"), 30 * DAY_S), "1.2.3.4")).country == ""
 
 
-async def test_a_database_that_isnt_there_says_nothing(world: World, tmp_path: Path) -> None:
-    report = await world.address(GeoIpRules(str(tmp_path / "nothing"), DAY_S), "1.2.3.4")
+async def test_a_database_that_isnt_there_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
+    report = await setup.address(GeoIpRules(str(tmp_path / "nothing"), DAY_S), "1.2.3.4")
     assert report == AddressReport(note="silent: the database can't be read")
-    assert world.noted == ["the database of location.geoip can't be read (No such file or directory)"]
+    assert setup.noted == ["the database of location.geoip can't be read (No such file or directory)"]
 
 
-async def test_an_address_that_nobody_told_is_not_looked_up(world: World) -> None:
+async def test_an_address_that_nobody_told_is_not_looked_up(setup: LocationSetup) -> None:
     rules = LocationRules(geoip=GeoIpRules("/nothing", DAY_S))
     heard = reports_of({"geoip": NOBODY})
-    assert (await world.signals.answer(rules, heard)).get("geoip") == NOBODY
-    assert world.noted == []
+    assert (await setup.signals.answer(rules, heard)).get("geoip") == NOBODY
+    assert setup.noted == []
