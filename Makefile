@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without bytecode each of them compiles the house anew.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help docs run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -62,6 +62,9 @@ format: install-dev ## rewrite the code as ruff wants it
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: install-dev ## build the documentation site into site/ (ARGS=serve shows it while you write)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+
 types: install-dev ## mypy, strict, on both packages
 	@$(BIN)/mypy gateway providers $(wildcard tests/typing)
 
@@ -78,7 +81,7 @@ wheel: install-dev ## build the sdist, and from it the wheel, into dist/
 	@$(BIN)/python -m build --no-isolation
 
 clean: ## remove .venv, caches and builds
-	@rm -rf .venv dist build htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@rm -rf .venv dist build site htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find gateway providers tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 install:

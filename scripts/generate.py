@@ -20,11 +20,11 @@ from scripts.licences import licences_page
 ROOT = Path(__file__).parents[1]
 CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
 CATALOGUE_SCHEMA = ROOT / "config/catalogue.schema.json"
-CONFIG_PAGE = ROOT / "docs/config.md"
-PROVIDERS_PAGE = ROOT / "docs/providers.md"
-MODELS_PAGE = ROOT / "docs/models.md"
-FAULTS_PAGE = ROOT / "docs/faults.md"
-LICENCES_PAGE = ROOT / "docs/licences.md"
+CONFIG_PAGE = ROOT / "docs/reference/config.md"
+PROVIDERS_PAGE = ROOT / "docs/reference/providers.md"
+MODELS_PAGE = ROOT / "docs/reference/models.md"
+FAULTS_PAGE = ROOT / "docs/reference/faults.md"
+LICENCES_PAGE = ROOT / "docs/reference/licences.md"
 
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",

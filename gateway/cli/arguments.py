@@ -185,7 +185,7 @@ GATEWAY_CONFIG, GATEWAY_HOST, GATEWAY_PORT and GATEWAY_WORKERS in the
 environment are read where an option isn't given; so are GATEWAY_ADMIN_HOST,
 GATEWAY_ADMIN_PORT, GATEWAY_ADMIN_TOKEN, GATEWAY_MAX_REQUESTS,
 GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_STATE_DIR,
-GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/running.md)."""
+GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operate/running.md)."""
 
 
 _LONGEST_S = 3600
@@ -399,7 +399,8 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
     add_config(check)
     check.set_defaults(run=provider_commands.check)
     text = (
-        "Write an adapter, its simulator, its test and its page from a template; docs/adapters.md takes it from there."
+        "Write an adapter, its simulator, its test and its page from a template. "
+        "docs/extend/adapters.md describes the next steps."
     )
     new = subcommands.add_parser("new", help="begin an adapter of your own", description=text)
     new.add_argument("name", metavar="NAME", help="the provider's name in configs, such as acme")

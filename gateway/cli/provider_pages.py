@@ -14,7 +14,7 @@ _PROVIDERS_HEAD = """\
 # Every provider
 
 Made from the adapters' own declarations by `gateway providers list --markdown`; a test holds it to them.
-[deployments.md](deployments.md#deployments) says how a deployment names a provider and a site.
+[deployments.md](../operate/deployments.md#deployments) says how a deployment names a provider and a site.
 """
 
 
@@ -23,7 +23,7 @@ _FEATURES_HEAD = """\
 
 The most that its wire format can say and we speak; text is a matter of course. A model may do less. A request that
 needs what a deployment lacks goes to another one, and `gateway explain` says why.
-[contract.md](contract.md#the-words-for-what-can-be-asked) says what each word means.
+[contract.md](../extend/contract.md#the-words-for-what-can-be-asked) says what each word means.
 """
 
 
@@ -159,7 +159,7 @@ _HEAD = """\
 # Models
 
 Made from the adapters' own declarations by `gateway providers models --markdown`; a test holds it to them. What isn't
-here isn't known: [catalogue.md](catalogue.md) says how you add it, or say it otherwise.
+here isn't known: [models-and-prices.md](../operate/models-and-prices.md) says how you add it, or say it otherwise.
 """
 
 

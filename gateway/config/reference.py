@@ -11,8 +11,9 @@ from gateway.config.schema.file import schema_json
 _HEAD = """\
 # Every key of the config
 
-Made from the JSON Schema by `gateway schema --markdown`. [operators.md](operators.md) says how the keys play together.
-`NAME` stands for a name of your choice, `[]` for each item of a list. A key without a default must be written.
+`gateway schema --markdown` generates this page from the JSON Schema. For a first configuration, read
+[Your own gateway](../operate/first-config.md). `NAME` stands for a name of your choice, `[]` for each item of a list.
+A key without a default is required.
 """
 _TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
 _Schema = dict[str, Any]

@@ -10,7 +10,8 @@ from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.failures import FailureKind
 from tests.kit.doc_pages import ROOT, blocks_of, table_of
 
-METRICS = ROOT / "docs" / "metrics.md"
+METRICS = ROOT / "docs" / "operate" / "metrics.md"
+TRACES = ROOT / "docs" / "operate" / "traces.md"
 OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_error"}
 
 
@@ -64,7 +65,7 @@ def test_the_outcomes_are_told() -> None:
 
 def test_the_attributes_of_spans_are_those_of_the_code() -> None:
     source = (ROOT / "gateway" / "telemetry" / "otlp.py").read_text("utf-8")
-    traces = METRICS.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
+    traces = TRACES.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
     told = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
     assert told
     assert {name for name in told if f'"{name}"' not in source} == set()
@@ -74,7 +75,7 @@ def test_the_attributes_of_spans_are_those_of_the_code() -> None:
 def test_the_bounds_of_traces_are_those_of_the_code() -> None:
     from gateway.telemetry import trace_export
 
-    traces = METRICS.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
+    traces = TRACES.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
     assert f"every {trace_export._GATHER_S:g} s or {trace_export._MOST_IN_BATCH} requests" in traces
     assert f"within {trace_export._CLOSE_S:g} s" in traces
     assert f"at most {trace_export._MOST_QUEUED:,} requests wait" in traces

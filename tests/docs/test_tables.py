@@ -31,15 +31,14 @@ from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.stream_assembler import Assembler
 from providers.sites import Site
-from tests.kit.doc_pages import ROOT, table_of
+from tests.kit.doc_pages import ROOT, docs_table, table_of
 
-CLIENTS = ROOT / "docs" / "clients.md"
-LOCATION = ROOT / "docs" / "location.md"
-OPERATORS = ROOT / "docs" / "operators.md"
-RUNNING = ROOT / "docs" / "running.md"
-FAILURES = ROOT / "docs" / "failures.md"
-CONTRACT = ROOT / "docs" / "contract.md"
-ROWS = ROOT / "docs" / "rows.md"
+LOCATION = ROOT / "docs" / "operate" / "location.md"
+OPERATORS = ROOT / "docs" / "operate" / "first-config.md"
+RUNNING = ROOT / "docs" / "operate" / "running.md"
+FAILURES = ROOT / "docs" / "operate" / "failures.md"
+CONTRACT = ROOT / "docs" / "extend" / "contract.md"
+ROWS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
     r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
@@ -57,8 +56,8 @@ def first_words(rows: Iterable[list[str]]) -> list[str]:
 
 
 def test_the_headers_are_those_of_the_api() -> None:
-    asked = first_words(table_of(CLIENTS, "| request header"))
-    answered = first_words(table_of(CLIENTS, "| response header"))
+    asked = first_words(docs_table("| request header"))
+    answered = first_words(docs_table("| response header"))
     named: set[str] = set()
     gateway = ROOT / "gateway"
     for path in [*(gateway / "api").rglob("*.py"), *(gateway / "policy").rglob("*.py")]:
@@ -80,14 +79,14 @@ def test_the_signals_are_those_of_the_registry_with_the_headers_that_they_always
 
 
 def test_the_errors_are_those_of_the_api() -> None:
-    told = {words(row[1])[0]: row[0] for row in table_of(CLIENTS, "| status | code")}
+    told = {words(row[1])[0]: row[0] for row in docs_table("| status | code")}
     in_stream = "stream_interrupted"
     assert told.pop(in_stream) == "in a stream"
     assert told == {code: str(status) for code, status in STATUS.items() if code != in_stream}
 
 
 def test_the_fields_are_those_that_the_sdk_sends() -> None:
-    told = first_words(table_of(CLIENTS, "| field | what becomes"))
+    told = first_words(docs_table("| field | what becomes"))
     assert sorted(told) == sorted(get_type_hints(CompletionCreateParamsStreaming))
 
 
@@ -129,10 +128,10 @@ def test_every_section_and_every_refused_word_is_told() -> None:
 
 
 def test_the_signals_and_reasons_are_those_of_routing() -> None:
-    assert first_words(table_of(ROOT / "docs" / "checking.md", "| reason | what it means")) == [
+    assert first_words(table_of(ROOT / "docs" / "operate" / "check-and-explain.md", "| reason | what it means")) == [
         str(reason) for reason in SkipReason
     ]
-    signals = first_words(table_of(ROOT / "docs" / "location.md", "| signal | where"))
+    signals = first_words(table_of(ROOT / "docs" / "operate" / "location.md", "| signal | where"))
     assert signals == list(GatewaySection.model_fields["location"].default.signals)
 
 

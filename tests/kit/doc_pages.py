@@ -26,6 +26,7 @@ __all__ = [
     "ROOT",
     "Block",
     "blocks_of",
+    "docs_table",
     "earlier_files_of",
     "name_of",
     "needy_blocks_of",
@@ -104,6 +105,13 @@ def pattern_of(text: str) -> re.Pattern[str]:
         else:
             lines.append(".*?".join(map(re.escape, line.split("…"))) + r"$\n?")
     return re.compile("^" + "".join(lines), re.MULTILINE)
+
+
+def docs_table(header: str) -> list[list[str]]:
+    """Return the rows of the one table in docs/ whose first line begins with `header`, on whichever page it stands."""
+    pages = [page for page in PAGES if f"\n{header}" in page.read_text("utf-8")]
+    assert len(pages) == 1, f"{header!r} heads a table on {[name_of(page) for page in pages]}"
+    return table_of(pages[0], header)
 
 
 def table_of(page: Path, header: str) -> list[list[str]]:

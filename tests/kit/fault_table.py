@@ -1,6 +1,6 @@
 """The table of faults: what the provider does, and what the client, the server and the operator must see.
 
-docs/faults.md is generated from these rows, and the tests compare a running gateway with them.
+docs/reference/faults.md is generated from these rows, and the tests compare a running gateway with them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from gateway.execution.httpx_transport import HttpxTransport
 from tests.kit.chat_exchange import CONFIG, WHOLE
 from tests.kit.configs import Config, key_hash
 from tests.kit.configs import table_of as compiled
-from tests.kit.doc_pages import ROOT, table_of
+from tests.kit.doc_pages import docs_table
 
 KEY = "gk-app"
 CHAT = "/v1/chat/completions"
@@ -138,7 +138,7 @@ async def test_pages_that_are_listed_read_answers_and_errors(origin: str) -> Non
 async def test_every_header_that_the_page_for_clients_tells_of_may_be_read() -> None:
     async with client_of(LISTED) as client:
         response = await client.get("/healthz", headers={"origin": ORIGIN})
-    told = [row[0] for row in table_of(ROOT / "docs" / "clients.md", "| response header")]
+    told = [row[0] for row in docs_table("| response header")]
     names = {name for cell in told for name in re.findall(r"`([^`]+)`", cell)}
     assert names <= set(response.headers["access-control-expose-headers"].split(", "))
 

@@ -155,7 +155,7 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
         "- Currency: Chinese Yuan (CNY).\n"
         "- Whom to call: police 110, ambulance 120, fire brigade 119, in a crisis or with thoughts of suicide 12356."
     )
-    shown = (ROOT / "docs" / "profiles.md").read_text("utf-8")
+    shown = (ROOT / "docs" / "operate" / "profiles.md").read_text("utf-8")
     quoted = [line.removeprefix(">").strip() for line in shown.splitlines() if line.startswith(">")]
     assert [line for line in quoted if line] == str(block.message.content).replace("(zh-CN)", "(zh-Hans-CN)").split(
         "\n"

@@ -117,7 +117,7 @@ def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path
 
 def test_the_page_has_every_column(tmp_path: Path) -> None:
     opened(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
-    page = (Path(__file__).parents[3] / "docs" / "canary.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "operate" / "shadow.md").read_text("utf-8")
     for table in ("answers", "texts", "extras", "besides"):
         for (name,) in rows(tmp_path, f"SELECT name FROM pragma_table_info('{table}')"):  # noqa: S608  # constants
             assert f"`{name}`" in page
