@@ -13,7 +13,11 @@ from tests.kit.doc_pages import ROOT, blocks_of
 
 @pytest.mark.slow
 def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
-    blocks = [block for name in ("adapters", "rows") for block in blocks_of(ROOT / "docs" / f"{name}.md")]
+    blocks = [
+        block
+        for name in ("adapters", "compatible-vendors")
+        for block in blocks_of(ROOT / "docs" / "extend" / f"{name}.md")
+    ]
     files = [block for block in blocks if block.language == "python" and block.title]
     names = [str(block.title) for block in files]
     assert names == ["parrot.py", "parrot_simulator.py", "coconut.py"]
