@@ -1,0 +1,125 @@
+"""Find phrases that plain technical English avoids: in pages, docstrings, comments, messages and names of tests.
+
+The list is the project's own rule of language (CONTRIBUTING.md, "Language"). A pattern stands here only if almost every match is
+wrong; what a pattern cannot know is left to review.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kit.doc_pages import blocks_of
+
+__all__ = ["Phrase", "phrases_of"]
+
+PATTERNS: dict[str, re.Pattern[str]] = {
+    '"is not a Y", not "is no Y"': re.compile(
+        r"(?<!there )(?<!There )\b(?:is|are|was|were) (?:no(?! (?:longer|more|less|later|earlier|fewer)\b)|none)\b"
+    ),
+    "name the subject": re.compile(r"\b(?:[Nn]obody|[Ss]omebody|[Ww]hoever|[Ww]homever)\b"),
+    '"log", "return", "report", "send" or "state"': re.compile(
+        r"\b(?:[Tt]ells?|[Tt]old|[Tt]elling|[Hh]ears?|[Hh]eard|[Ss]ays?|[Ss]aid|[Ss]aying)\b"
+    ),
+    '"fix"': re.compile(r"\b[Mm]end(?:s|ed|ing)?\b"),
+    '"estimate", "compute" or "count"': re.compile(r"\b[Rr]eckon(?:s|ed|ing)?\b"),
+    '"healthy" or "unavailable"': re.compile(
+        r"\b(?:[Uu]nwell|(?:is|are) well)\b(?! (?:formed|known|within|below|above))"
+    ),
+    '"next to", "with" or "as well as"': re.compile(r"\b[Bb]esides?\b"),
+    '"after"; only a server is behind a proxy': re.compile(
+        r"\b[Bb]ehind\b(?! (?:(?:a|an|the|your|its|our|another|one|several|such) )?(?:[\w-]+ ){0,2}"
+        r"(?:proxy|proxies|balancer|CDN|NAT|firewall|gateway|edge|nginx|Envoy|HAProxy|Cloudflare|VPN)\b)"
+    ),
+    "a sentence does not begin with a clause": re.compile(
+        r"(?:^|(?<=[.:] ))(?:What(?!ever)|Who|Whom|Whose|Whichever|Whatever)\b(?![^.\n]*\?)"
+    ),
+}
+_OPENING = re.compile(r"^(?:What|Who|Whom|Whose|Whichever|Whatever)\b(?![^.\n]*\?)")
+_WHETHER = re.compile(r"^Whether\b")
+_CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|\"[^\"\n]*\"")
+_NAME = re.compile(
+    r"(?:^|_)(?:nobody|somebody|whoever|tells?|told|hears?|heard|says?|said|mends?|mended|reckon\w*|unwell|beside|behind)(?:_|$)"
+)
+_WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,}){3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """One match: where it is, what it matches, and what to write instead."""
+
+    path: Path
+    line: int
+    text: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text!r}: {self.rule}"
+
+
+def phrases_of(path: Path) -> Iterator[Phrase]:
+    """Yield the phrases of a Markdown page or a Python module."""
+    if path.suffix == ".md":
+        yield from _in_page(path)
+    else:
+        yield from _in_module(path)
+
+
+def _in_page(path: Path) -> Iterator[Phrase]:
+    lines = path.read_text("utf-8").splitlines()
+    for block in blocks_of(path):
+        end = block.line + len(block.text.splitlines()) + 1
+        lines[block.line - 1 : end] = [""] * len(lines[block.line - 1 : end])
+    for number, line in enumerate(lines, 1):
+        yield from _matches(path, number, line.lstrip("#>-*| "))
+
+
+def _in_module(path: Path) -> Iterator[Phrase]:
+    source = path.read_text("utf-8")
+    tree = ast.parse(source)
+    docstrings: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _of_definition(path, node, docstrings)
+    for node in ast.walk(tree):
+        # A text of at least four words in a row is for people; in tests it is mostly data.
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            if "tests" not in path.parts and _WORDS.search(node.value):
+                yield from _matches(path, node.lineno, node.value)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield from _matches(path, token.start[0], token.string.lstrip("#: "))
+
+
+def _of_definition(
+    path: Path, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, docstrings: set[int]
+) -> Iterator[Phrase]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+        if found := _NAME.search(node.name):
+            yield Phrase(path, node.lineno, node.name, f"a plain name for {found[0].strip('_')!r}")
+    text = ast.get_docstring(node)
+    if text is None:
+        return
+    expression = node.body[0]
+    assert isinstance(expression, ast.Expr)
+    docstrings.add(id(expression.value))
+    first = expression.lineno
+    is_predicate = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+        isinstance(node.returns, ast.Name) and node.returns.id == "bool"
+    )
+    if _WHETHER.search(text) and not is_predicate:
+        yield Phrase(path, first, text.splitlines()[0], "only the docstring of a predicate begins with Whether")
+    for offset, line in enumerate(text.splitlines()):
+        yield from _matches(path, first + offset, line)
+
+
+def _matches(path: Path, number: int, line: str) -> Iterator[Phrase]:
+    plain = _CODE.sub("`", line)
+    for rule, pattern in PATTERNS.items():
+        for found in pattern.finditer(plain):
+            yield Phrase(path, number, plain[max(0, found.start() - 20) : found.end() + 20], rule)
