@@ -46,6 +46,13 @@ _CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|\"[^\"\n]*\"")
 _NAME = re.compile(
     r"(?:^|_)(?:nobody|somebody|whoever|tells?|told|hears?|heard|says?|said|mends?|mended|reckon\w*|unwell|beside|behind)(?:_|$)"
 )
+# A file without any of these words has no match, and most files have none: they are not parsed.
+_ANY = re.compile(
+    r"\b(?:(?:is|are|was|were) (?:no|none)|(?:is|are) well|unwell|nobody|somebody|whoever|whomever|tells?|told|telling|hears?|heard"
+    r"|says?|said|saying|mend(?:s|ed|ing)?|reckon\w*|besides?|behind|what|who|whom|whose|whichever|whatever|whether)\b"
+    r"|def test_\w*(?:nobody|somebody|whoever|tell|told|hear|say|said|mend|reckon|unwell|beside|behind)",
+    re.IGNORECASE,
+)
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,}){3}")
 
 
@@ -81,6 +88,8 @@ def _in_page(path: Path) -> Iterator[Phrase]:
 
 def _in_module(path: Path) -> Iterator[Phrase]:
     source = path.read_text("utf-8")
+    if not _ANY.search(source):
+        return
     tree = ast.parse(source)
     docstrings: set[int] = set()
     for node in ast.walk(tree):
@@ -88,9 +97,9 @@ def _in_module(path: Path) -> Iterator[Phrase]:
             yield from _of_definition(path, node, docstrings)
     for node in ast.walk(tree):
         # A text of at least four words in a row is for people; in tests it is mostly data.
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            if "tests" not in path.parts and _WORDS.search(node.value):
-                yield from _matches(path, node.lineno, node.value)
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if is_text and "tests" not in path.parts and _WORDS.search(node.value):
+            yield from _matches(path, node.lineno, node.value)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield from _matches(path, token.start[0], token.string.lstrip("#: "))
@@ -100,7 +109,8 @@ def _of_definition(
     path: Path, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, docstrings: set[int]
 ) -> Iterator[Phrase]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-        if found := _NAME.search(node.name):
+        found = _NAME.search(node.name)
+        if found is not None:
             yield Phrase(path, node.lineno, node.name, f"a plain name for {found[0].strip('_')!r}")
     text = ast.get_docstring(node)
     if text is None:
