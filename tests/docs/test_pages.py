@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,10 +21,12 @@ from tests.docs.conftest import Workspace
 from tests.kit.doc_pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
-_KNOWN = {"sh", "python", "text", "yaml", "toml", "json", "mermaid"}
+_KNOWN = {"sh", "python", "text", "yaml", "toml", "json"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
 # Their commands start processes and use curl: seconds each, and half a minute for some.
 _WITH_COMMANDS = {page for page in _WITH_BLOCKS if any(block.language == "sh" for block in blocks_of(page))}
+_PICTURES = sorted((ROOT / "docs" / "images").glob("*.svg"))
+_SVG = "{http://www.w3.org/2000/svg}"
 _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.title is None]
 
 
@@ -124,10 +127,12 @@ def _merged(base: Mapping[str, object], part: Mapping[str, object]) -> dict[str,
     return merged
 
 
-def test_the_pictures_name_what_exists() -> None:
-    pictures = [block for page in PAGES for block in blocks_of(page) if block.language == "mermaid"]
-    assert pictures
-    for picture in pictures:
-        assert picture.text.startswith("flowchart "), f"{picture}: no kind of picture that is known"
-        for path in re.findall(r"(?:gateway|providers)/[\w./]+", picture.text):
-            assert (ROOT / path).exists(), f"{picture}: there is no {path}"
+@pytest.mark.parametrize("picture", _PICTURES, ids=name_of)
+def test_picture_is_shown_and_names_only_existing_paths(picture: Path) -> None:
+    root = ElementTree.parse(picture).getroot()  # noqa: S314  (a file of ours)
+    texts = [element.text or "" for element in root.iter(f"{_SVG}text")]
+    assert root.tag == f"{_SVG}svg"
+    assert texts
+    paths = re.findall(r"(?:gateway|providers)/[\w./]*", " ".join(texts))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert any(f"images/{picture.name})" in page.read_text("utf-8") for page in PAGES), "no page shows this picture"

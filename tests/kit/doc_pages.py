@@ -9,7 +9,7 @@
 - `yaml`: a part of a config, compiled inside `config/gateway.yaml`, whose same keys it replaces.
 - anything with `title="NAME"`: a file of that name, which a later block uses. A page may go on with those of another,
   and says so: `<!-- goes on in the directory of PAGE -->`.
-- `toml`, `json`: must parse. `mermaid`: every path in it must exist.
+- `toml`, `json`: must parse.
 """
 
 from __future__ import annotations
