@@ -70,7 +70,7 @@ class MetricDefinition:
 METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "gateway_requests_total": MetricDefinition(
         "counter",
-        "Chat requests that have ended, however they ended.",
+        "Finished chat requests, by outcome.",
         ("region", "assistant", "outcome", "status", "code"),
     ),
     "gateway_request_duration_seconds": MetricDefinition(
@@ -87,146 +87,147 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     ),
     "gateway_overhead_seconds": MetricDefinition(
         "histogram",
-        "The gateway's own time before an answer began, of requests that took one attempt.",
+        "The gateway's own time before an answer began, for requests with one attempt.",
         ("deployment", "stream"),
         OVERHEAD_BOUNDS_S,
     ),
     "gateway_attempts_total": MetricDefinition(
         "counter",
-        "Calls to a deployment that began to answer (ok), failed (the kind of failure), or lost to another (lost).",
+        "Attempts at a deployment: answered (ok), the kind of failure, or cancelled because another was faster (lost).",
         ("region", "deployment", "provider", "outcome"),
     ),
     "gateway_attempt_duration_seconds": MetricDefinition(
         "histogram",
-        "A provider's time until it began to answer, failed or lost; a whole JSON answer.",
+        "A provider's time until its answer began, failed or was cancelled; for JSON, the whole answer.",
         ("deployment", "provider", "outcome"),
         REQUEST_BOUNDS_S,
     ),
     "gateway_retries_total": MetricDefinition(
-        "counter", "Attempts on the deployment that had just failed.", ("region", "deployment")
+        "counter", "Attempts on the same deployment after a failure.", ("region", "deployment")
     ),
     "gateway_failovers_total": MetricDefinition(
         "counter",
-        "Attempts on another deployment than the one that had just failed, which is the one named.",
+        "Attempts on another deployment after a failure; the label names the deployment that failed.",
         ("region", "deployment"),
     ),
     "gateway_resumed_total": MetricDefinition(
         "counter",
-        "Streams that broke off and that another deployment went on with: whose, by whom, and how the request ended.",
+        "Streams of a deployment that broke off and that another one (by) continued, by the outcome of the request.",
         ("region", "deployment", "by", "outcome"),
     ),
     "gateway_retries_refused_total": MetricDefinition(
-        "counter", "Retries on a deployment that were not made, because the budget was spent.", ("region", "deployment")
+        "counter", "Retries and hedges that were not made because the retry budget was spent.", ("region", "deployment")
     ),
     "gateway_breaker_state": MetricDefinition(
         "gauge",
-        "In how many workers a deployment's breaker is in a state (closed, open, half_open).",
+        "The number of workers in which a deployment's breaker is in a state (closed, open, half_open).",
         ("deployment", "state"),
     ),
     "gateway_breaker_transitions_total": MetricDefinition(
-        "counter", "Changes of a deployment's breaker: to which state.", ("deployment", "to")
+        "counter", "State changes of a deployment's breaker, by the new state.", ("deployment", "to")
     ),
     "gateway_side_requests_total": MetricDefinition(
         "counter",
-        "Requests of people who have this member of the weighted step that a route begins with: whether it answered "
-        "them whole (ok) or not (failed), for whatever reason.",
+        "Requests assigned to a member of a route's weighted first step: fully answered by it (ok), or not (failed).",
         ("assistant", "region", "deployment", "outcome"),
     ),
     "gateway_side_answer_seconds": MetricDefinition(
         "histogram",
-        "The time of those until their member began to answer, or another did beside it, retries included; a whole "
-        "JSON answer.",
+        "The time of these requests until an answer began, including retries and hedges; for JSON, the whole answer.",
         ("assistant", "region", "deployment"),
         VARIANT_BOUNDS_S,
     ),
     "gateway_schedule_share_percent": MetricDefinition(
-        "gauge", "The share of people that a schedule gives its candidate.", ("assistant", "region", "deployment")
+        "gauge", "The share of users that a schedule gives its candidate.", ("assistant", "region", "deployment")
     ),
     "gateway_schedule_rolled_back": MetricDefinition(
         "gauge",
-        "1 where a schedule has taken its candidate back, because it was worse than the other side.",
+        "1 if a schedule has taken its candidate back because it was worse than the other members.",
         ("assistant", "region", "deployment"),
     ),
     "gateway_shadow_requests_total": MetricDefinition(
         "counter",
-        "Requests that were to go to a shadow too: ok, the kind of failure, or why it was not asked (busy, too_large, "
-        "passed_over); internal_error is ours.",
+        "Requests selected for a shadow: ok, the kind of failure, or busy, too_large, passed_over or internal_error.",
         ("assistant", "region", "deployment", "outcome"),
     ),
     "gateway_shadow_answer_seconds": MetricDefinition(
         "histogram",
-        "The time until a shadow that answered began to; a whole JSON answer.",
+        "A shadow's time until its answer began; for JSON, the whole answer.",
         ("assistant", "region", "deployment"),
         REQUEST_BOUNDS_S,
     ),
     "gateway_concurrency_limit": MetricDefinition(
-        "gauge", "How many calls of a deployment may run at once, where that is bounded.", ("deployment",)
+        "gauge", "The limit of concurrent calls of a deployment, if it has one.", ("deployment",)
     ),
     "gateway_concurrency_in_use": MetricDefinition(
-        "gauge", "How many of them run, open streams among them.", ("deployment",)
+        "gauge", "Running calls of a deployment with a limit, including open streams.", ("deployment",)
     ),
-    "gateway_concurrency_queued": MetricDefinition("gauge", "How many requests wait for one to end.", ("deployment",)),
+    "gateway_concurrency_queued": MetricDefinition(
+        "gauge", "Requests that wait for a free slot of a deployment.", ("deployment",)
+    ),
     "gateway_shed_total": MetricDefinition(
         "counter",
-        "Requests that got no place at a deployment (queue_full, wait_over, no_time), whoever answered them then.",
+        "Requests that got no slot at a deployment, by reason (queue_full, wait_over, no_time).",
         ("region", "deployment", "reason"),
     ),
     "gateway_hedges_total": MetricDefinition(
         "counter",
-        "Second attempts beside a slow one, by whom they asked: won, lost, or failed (before another answered).",
+        "Second attempts of hedging, by the deployment they were sent to: won, lost, or failed.",
         ("region", "deployment", "outcome"),
     ),
     "gateway_tokens_total": MetricDefinition(
         "counter",
-        "Tokens as providers counted them; cached and cache_write are parts of prompt, reasoning of completion.",
+        "Tokens as counted by providers; cached and cache_write are parts of prompt, reasoning of completion.",
         ("region", "assistant", "deployment", "provider", "type"),
     ),
     "gateway_cost_micros_total": MetricDefinition(
         "counter",
-        "What those tokens cost, in millionths of the currency's unit, where a price is known; see catalogue.md.",
+        "The cost of these tokens in millionths of the currency unit, if a price is known.",
         ("region", "assistant", "deployment", "provider", "currency"),
     ),
     "gateway_answers_without_usage_total": MetricDefinition(
-        "counter", "Answers, whole or begun, for which no count of tokens came.", ("deployment", "provider")
+        "counter",
+        "Complete or partial answers for which the provider sent no token counts.",
+        ("deployment", "provider"),
     ),
     "gateway_traces_total": MetricDefinition(
         "counter",
         "Traces of requests: exported, or dropped (queue_full, failed, discarded).",
         ("exporter", "outcome"),
     ),
-    "gateway_requests_in_flight": MetricDefinition("gauge", "Chat requests that have begun and not ended."),
-    "gateway_open_streams": MetricDefinition("gauge", "Those of them that are streams."),
-    "gateway_tasks": MetricDefinition(
-        "gauge", "Tasks of the event loops: what grows without requests in flight is a leak."
-    ),
+    "gateway_requests_in_flight": MetricDefinition("gauge", "Running chat requests."),
+    "gateway_open_streams": MetricDefinition("gauge", "Running chat requests that are streams."),
+    "gateway_tasks": MetricDefinition("gauge", "Tasks of the event loops; growth without running requests is a leak."),
     "gateway_config_reloads_total": MetricDefinition(
         "counter",
-        "Tries to change the config: by what (file, sighup, admin, rollback), and the result (activated, rejected).",
+        "Configuration changes, by cause (file, sighup, admin, rollback) and result (activated, rejected).",
         ("cause", "result"),
     ),
     "gateway_config_last_reload_successful": MetricDefinition(
-        "gauge", "0 while the last try to load the config was rejected."
+        "gauge", "0 if the last reload of the configuration was rejected."
     ),
     "gateway_config_loaded_timestamp_seconds": MetricDefinition(
-        "gauge", "When the active config was loaded (Unix time)."
+        "gauge", "When the active configuration was loaded (Unix time)."
     ),
-    "gateway_config_file_active": MetricDefinition("gauge", "0 while a rollback holds, in place of the config file."),
-    "gateway_config_info": MetricDefinition("gauge", "1, for the version of the active config.", ("table",)),
-    "gateway_workers": MetricDefinition("gauge", "Processes that serve, and answer the supervisor."),
-    "gateway_worker_restarts_total": MetricDefinition("counter", "Workers that ended though nobody told them to."),
+    "gateway_config_file_active": MetricDefinition(
+        "gauge", "0 while a rollback is active in place of the configuration file."
+    ),
+    "gateway_config_info": MetricDefinition("gauge", "1, for the version of the active configuration.", ("table",)),
+    "gateway_workers": MetricDefinition("gauge", "Worker processes that respond to the supervisor."),
+    "gateway_worker_restarts_total": MetricDefinition("counter", "Workers that ended unexpectedly."),
     "gateway_benched_deployments": MetricDefinition(
-        "gauge", "In how many workers a deployment is benched.", ("deployment",)
+        "gauge", "The number of workers in which a deployment is in cooldown.", ("deployment",)
     ),
     "gateway_approval_days_left": MetricDefinition(
         "gauge",
-        "Days until the last day of a deployment's approval for a region; below 0 where it is over.",
+        "Days until the last day of a deployment's approval for a region; negative after it.",
         ("deployment", "region"),
     ),
-    "gateway_receipts_lost_total": MetricDefinition("counter", "Receipts of requests that could not be kept."),
+    "gateway_receipts_lost_total": MetricDefinition("counter", "Receipts that could not be stored."),
     "gateway_model_days_left": MetricDefinition(
         "gauge",
-        "Days until a deployment's model is retired by its vendor; 0 or below where it is. Only where a day is known.",
+        "Days until the vendor retires a deployment's model, if the date is known; 0 or negative if it is retired.",
         ("deployment", "model"),
     ),
-    "gateway_log_lines_dropped_total": MetricDefinition("counter", "Lines of the log that could not be written."),
+    "gateway_log_lines_dropped_total": MetricDefinition("counter", "Log lines that could not be written."),
 }

@@ -11,12 +11,13 @@ from providers.failures import FailureKind
 from tests.kit.doc_pages import ROOT, blocks_of, table_of
 
 METRICS = ROOT / "docs" / "operate" / "metrics.md"
+REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
 TRACES = ROOT / "docs" / "operate" / "traces.md"
 OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_error"}
 
 
 def queries() -> list[str]:
-    asked = [row[1].strip("`").replace("\\|", "|") for row in split_rows("| what you want to know | PromQL")]
+    asked = [row[1].strip("`").replace("\\|", "|") for row in split_rows("| question | PromQL")]
     alerts = next(block for block in blocks_of(METRICS) if block.title == "alerts.yml")
     assert alerts.text.count("expr:") == 5
     return [*asked, *re.split(r"- alert:", alerts.text)[1:]]
@@ -35,7 +36,7 @@ def split_rows(header: str) -> list[list[str]]:
 
 
 def test_the_table_is_the_list_of_the_code() -> None:
-    rows = table_of(METRICS, "| metric | kind | labels")
+    rows = table_of(REFERENCE, "| metric | kind | labels")
     told = {name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}
     assert told == {name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()}
 
@@ -59,7 +60,7 @@ def test_a_query_asks_for_metrics_labels_and_values_that_exist(query: str) -> No
 
 
 def test_the_outcomes_are_told() -> None:
-    text = METRICS.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
+    text = REFERENCE.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES
 
 
@@ -69,13 +70,13 @@ def test_the_attributes_of_spans_are_those_of_the_code() -> None:
     told = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
     assert told
     assert {name for name in told if f'"{name}"' not in source} == set()
-    assert set(re.findall(r"\"(gateway\.\w+)\"", source)) - told == {"gateway.stream"}
+    assert set(re.findall(r"\"(gateway\.\w+)\"", source)) - told == set()
 
 
 def test_the_bounds_of_traces_are_those_of_the_code() -> None:
     from gateway.telemetry import trace_export
 
-    traces = TRACES.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
+    traces = TRACES.read_text("utf-8").split("## Delivery")[1].split("\n## ")[0]
     assert f"every {trace_export._GATHER_S:g} s or {trace_export._MOST_IN_BATCH} requests" in traces
     assert f"within {trace_export._CLOSE_S:g} s" in traces
     assert f"at most {trace_export._MOST_QUEUED:,} requests wait" in traces

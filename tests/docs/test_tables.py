@@ -37,6 +37,7 @@ LOCATION = ROOT / "docs" / "operate" / "location.md"
 OPERATORS = ROOT / "docs" / "operate" / "first-config.md"
 RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
+BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
 ROWS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
@@ -100,7 +101,7 @@ def test_the_settings_are_those_of_the_process() -> None:
 
 
 def test_the_bounds_are_those_of_the_schema() -> None:
-    rows = first_words(table_of(FAILURES, "| key | bounds"))
+    rows = first_words(table_of(FAILURES, "| key | limits"))
     defaults = default_as_written(Resilience())
     assert rows == list(defaults)
     text = FAILURES.read_text("utf-8")
@@ -110,8 +111,11 @@ def test_the_bounds_are_those_of_the_schema() -> None:
     assert f"  breaker: {{{breaker}}}\n" in text
     for name in set(rows) - {"attempts", "breaker"}:
         assert f"  {name}: {defaults[name]}\n" in text
-    assert f"requests of the last {WINDOW_S:g} s, and {FLOOR} besides" in text
+    text = BREAKERS.read_text("utf-8")
+    assert f"requests of the last {WINDOW_S:g} s, plus {FLOOR}." in text
+    assert f"{defaults['retry_budget']} (`retry_budget`)" in text
     assert f"up to {MOST_GROWTH} times `open`" in text
+    assert f"breaker: {{{breaker}}}" in " ".join(text.split())
 
 
 def test_the_examples_are_those_that_init_knows() -> None:
@@ -136,7 +140,7 @@ def test_the_signals_and_reasons_are_those_of_routing() -> None:
 
 
 def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
-    rows = table_of(FAILURES, "| what happened | kind")
+    rows = table_of(FAILURES, "| failure | kind")
     assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
     for _, kind, again, onward, benched, counts, client in rows:
         rule = RULES[FailureKind(words(kind)[0])]
@@ -150,7 +154,7 @@ def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
 
 def _benched(rule: FailureRule) -> str:
     fixed = f"{rule.cooldown_s:g} s" if rule.cooldown_s is not None else ""
-    named = "the time that it names" if rule.cooldown_named_time else ""
+    named = "the named time" if rule.cooldown_named_time else ""
     return ", or ".join(filter(None, (fixed, named)))
 
 
