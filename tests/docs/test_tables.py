@@ -38,6 +38,7 @@ OPERATORS = ROOT / "docs" / "operate" / "first-config.md"
 RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
+TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
 ROWS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
@@ -188,3 +189,18 @@ def test_the_tables_of_a_row_are_those_that_are_read() -> None:
     assert sorted(named) == sorted(
         {name for name in tables if hasattr(dialect, name)} - {"Capabilities"} | {"CompatibleDialect"}
     )
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    texts: list[str] = []
+    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "providers").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    known = "\n".join(texts)
+    lines = TROUBLESHOOTING.read_text("utf-8").splitlines()
+    symptoms = [line.split("|")[1] for line in lines if line.startswith("| ") and line.count("|") == 4]
+    named = [word for cell in symptoms for word in words(cell)]
+    assert len(named) > 50
+    for name in named:
+        assert all(part in known for part in name.split("…")), name
