@@ -59,7 +59,7 @@ def test_a_query_asks_for_metrics_labels_and_values_that_exist(query: str) -> No
         assert set(values.split("|")) <= OUTCOMES | set(FailureKind)
 
 
-def test_the_outcomes_are_told() -> None:
+def test_reference_lists_the_outcomes_of_a_request() -> None:
     text = REFERENCE.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES
 
