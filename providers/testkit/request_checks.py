@@ -1,11 +1,11 @@
-"""Checks that several strict simulators share: known fields and the order of roles."""
+"""What several simulators read in the same way: required fields, texts, and the order of roles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from providers.failures import InvalidRequest
-from providers.openai_json.fields import mapping
+from providers.json_values import as_list, as_map, read_str
 
 
 def out_of_turn(roles: Sequence[str]) -> int | None:
@@ -21,9 +21,22 @@ def out_of_turn(roles: Sequence[str]) -> int | None:
     return None
 
 
-def known(source: object, place: str, names: Sequence[str]) -> Mapping[str, object]:
-    """The value as an object that has no other members than these."""
-    found = mapping(source, place)
-    if unknown := next((name for name in found if name not in names), None):
-        raise InvalidRequest(f"{place}.{unknown[:60]}: Extra inputs are not permitted", place)
-    return found
+def required_text(source: Mapping[str, object], name: str) -> str:
+    """Return the string at `name`. Raises InvalidRequest if it is missing or empty."""
+    if not (text := read_str(source, name)):
+        raise InvalidRequest(f"{name}: Field required", name)
+    return text
+
+
+def required_objects(source: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """Return the objects of the array at `name`. Raises InvalidRequest if there are none."""
+    if not (entries := as_list(source.get(name))):
+        raise InvalidRequest(f"{name}: at least one entry is required", name)
+    return [as_map(entry) for entry in entries]
+
+
+def texts_of(content: object) -> list[str]:
+    """Return the texts of a content: a string is one, and so is each object with a member `text`."""
+    if isinstance(content, str):
+        return [content]
+    return [text for entry in as_list(content) if (text := read_str(as_map(entry), "text")) is not None]

@@ -13,9 +13,9 @@ import pytest
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
+from tests.kit.vendor_checks import checked_simulators
 
 SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
 KEYS = {
@@ -37,7 +37,7 @@ def config_for(providers: SimulatorThread, *patches: str | Mapping[str, Any]) ->
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialects = load_simulators().dialects
+    dialects = checked_simulators()
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     with SimulatorThread(servers) as thread:
         yield thread

@@ -1,4 +1,4 @@
-"""The simulated Anthropic: as strict as the vendor, and the other end of the adapter's loop."""
+"""The simulated Anthropic with its vendor's checks, and the other end of the adapter's loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.vendors.anthropic.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
+from tests.kit.vendor_checks import CheckedSimulator
 
+CHECKED = CheckedSimulator(SIMULATOR)
 NEWEST, HAIKU, OLD = "claude-opus-5-5", "claude-haiku-5-5", "claude-sonnet-4-5"
 WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 USER = {"role": "user", "content": "Hi"}
@@ -42,7 +44,7 @@ def read(
 ) -> ChatRequest:
     whole = {"model": NEWEST, "max_tokens": 100, "messages": [USER], **body}
     sent = {"x-api-key": "k", "anthropic-version": "2026-10-21"} if headers is None else headers
-    return SIMULATOR.read_request(IncomingRequest(method, path, "", sent, json.dumps(whole).encode()))
+    return CHECKED.read_request(IncomingRequest(method, path, "", sent, json.dumps(whole).encode()))
 
 
 def refused(**more: Any) -> WireResponse:
@@ -85,7 +87,6 @@ def test_the_door() -> None:
         },
         {"messages": [USER, {**CALLED, "content": [{**CALLED["content"][0], "id": "a.b"}]}, RESULT], "tools": [F]},
         {"messages": [USER, {**CALLED, "content": [{**CALLED["content"][0], "input": "{}"}]}, RESULT], "tools": [F]},
-        {"seed": 1},
         {"temperature": 1},
         {"top_k": 5},
         {"stop_sequences": ["\n"]},
@@ -114,6 +115,12 @@ def test_what_the_vendor_refuses(body: dict[str, Any]) -> None:
     assert json.loads(response.body)["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.slow
+def test_a_field_that_the_clients_types_lack_is_refused() -> None:
+    pytest.importorskip("anthropic")
+    assert refused(seed=1).status == 400
+
+
 ASKED: dict[str, Any] = {"role": "user", "content": "The weather in Oslo and in Bergen?"}
 
 
@@ -125,7 +132,7 @@ def client_request(*messages: dict[str, Any], stream: bool = False) -> ChatReque
 def step(*messages: dict[str, Any], model: str, stream: bool = False) -> dict[str, Any]:
     """One turn through a client that keeps only OpenAI's fields: its answer, as OpenAI's JSON."""
     wire = ADAPTER.build_request(client_request(*messages, stream=stream), target(model))
-    request = SIMULATOR.read_request(incoming(wire))
+    request = CHECKED.read_request(incoming(wire))
     said = respond(request, "Oslo")
     if stream:
         parser = ADAPTER.stream_parser(target(model))

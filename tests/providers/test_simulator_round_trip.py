@@ -24,9 +24,10 @@ from providers.conformance.subject import Subject, subjects_of
 from providers.reading.folding import fold
 from providers.reading.response_reader import AnswerReader
 from providers.registry import load_registry
-from providers.testkit import Scenario, SimulatorServer, load_simulators
+from providers.testkit import Scenario, SimulatorServer
 from providers.testkit.scenario import HttpError
 from providers.wire import WireResponse
+from tests.kit.vendor_checks import checked_simulators
 
 CITY = {
     "type": "object",
@@ -35,12 +36,9 @@ CITY = {
     "additionalProperties": False,
 }
 WEATHER = Tool("get_weather", "The weather in a city.", CITY)
+DIALECTS = checked_simulators()
 SUBJECTS = {
-    name: [
-        one
-        for one in subjects_of(adapter, load_simulators().dialects[name])
-        if {"tools", "json_schema"} <= one.features
-    ]
+    name: [one for one in subjects_of(adapter, DIALECTS[name]) if {"tools", "json_schema"} <= one.features]
     for name, adapter in load_registry().adapters.items()
 }
 # The ablest model of an adapter, which comes first; the same journey with its other models is for `make ci`.

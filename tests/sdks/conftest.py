@@ -11,7 +11,7 @@ import pytest
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
+from tests.kit.vendor_checks import checked_simulators
 
 
 class Simulated:
@@ -22,7 +22,7 @@ class Simulated:
 
     def __getitem__(self, provider: str) -> SimulatorServer:
         if provider not in self._threads:
-            server = SimulatorServer(load_simulators().dialects[provider], provider)
+            server = SimulatorServer(checked_simulators()[provider], provider)
             self._threads[provider] = SimulatorThread({"it": server})
             self._threads[provider].__enter__()
         return self._threads[provider]["it"]

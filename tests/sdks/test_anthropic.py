@@ -9,6 +9,7 @@ import pytest
 
 from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
 from providers.vendors.anthropic.simulator import SIMULATOR
+from tests.kit.vendor_checks import CheckedSimulator
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ WEATHER: Any = {
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"anthropic": SimulatorServer(SIMULATOR, "Claude at global")}) as thread:
+    with SimulatorThread({"anthropic": SimulatorServer(CheckedSimulator(SIMULATOR), "Claude at global")}) as thread:
         yield thread["anthropic"]
 
 

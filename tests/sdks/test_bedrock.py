@@ -9,6 +9,7 @@ import pytest
 
 from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
 from providers.vendors.bedrock.simulator import SIMULATOR
+from tests.kit.vendor_checks import CheckedSimulator
 
 botocore = pytest.importorskip("botocore.session")
 from botocore.config import Config  # noqa: E402
@@ -28,7 +29,7 @@ HELLO: Any = {"role": "user", "content": [{"text": "Hello!"}]}
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"bedrock": SimulatorServer(SIMULATOR, "Claude at eu-central-1")}) as thread:
+    with SimulatorThread({"bedrock": SimulatorServer(CheckedSimulator(SIMULATOR), "Claude at eu-central-1")}) as thread:
         yield thread["bedrock"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
 from providers.vendors.gemini.simulator import VERTEX
+from tests.kit.vendor_checks import CheckedSimulator
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -19,7 +20,7 @@ MODEL = "gemini-3.5-flash"
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"vertex": SimulatorServer(VERTEX, "Gemini at eu")}) as thread:
+    with SimulatorThread({"vertex": SimulatorServer(CheckedSimulator(VERTEX), "Gemini at eu")}) as thread:
         yield thread["vertex"]
 
 

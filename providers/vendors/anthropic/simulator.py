@@ -1,7 +1,8 @@
-"""Anthropic's Messages API from the provider's side: as strict with requests as the vendor is.
+"""Anthropic's Messages API from the provider's side.
 
-Source of shapes and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20. Requests
-are read in `simulator_request`; this module checks path and key, and writes answers and errors.
+This module checks path, key and version, and writes answers and errors. `simulator_request` reads requests leniently.
+
+Source of shapes and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -9,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from providers.catalogue import FactsFile
-from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
-from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.json_values import JsonError, dumps, loads
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.anthropic.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
-_FACTS = FactsFile("providers.vendors.anthropic", "anthropic")
 _VERSIONS = ("2023-06-01", "2026-10-21")
 _REQUEST_ID = "req_simulated"
 _HEADERS = {"content-type": "application/json", "request-id": _REQUEST_ID}
@@ -53,9 +51,7 @@ class AnthropicSimulator:
         if version not in _VERSIONS:
             raise _refused(400, "invalid_request_error", "anthropic-version: header is required")
         try:
-            body = loads(incoming.body)
-            facts = model_facts(load_models(_FACTS), read_str(as_map(body), "model") or "")
-            return read_body(body, facts, version)
+            return read_body(loads(incoming.body))
         except JsonError:
             raise _refused(400, "invalid_request_error", "The request body is not valid JSON") from None
         except InvalidRequest as error:

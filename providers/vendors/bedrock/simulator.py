@@ -1,8 +1,10 @@
-"""Bedrock's Converse from the provider's side: as strict with requests as the vendor is, or a little more.
+"""Bedrock's Converse from the provider's side.
+
+This module checks path and key, and writes answers, the binary stream and errors. `simulator_request` reads requests
+leniently.
 
 Source of shapes and refusals: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com; read
-2026-11-20. Requests are read in `simulator_request`; this module checks path and key, and writes answers,
-the binary stream and errors.
+2026-11-20.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from providers.catalogue import FactsFile
-from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads
@@ -24,7 +24,6 @@ from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
 from providers.vendors.bedrock.simulator_request import read_body
 from providers.wire import WireResponse
 
-_FACTS = FactsFile("providers.vendors.bedrock", "bedrock")
 _PATH = re.compile(r"(/[^?#]*)?/(?P<model>[^/?#]+)/(?P<method>converse|converse-stream)")
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/[a-z0-9-]+/bedrock/aws4_request, "
@@ -68,10 +67,9 @@ class BedrockSimulator:
         signed = _SIGNED.fullmatch(said) and incoming.headers.get("x-amz-date")
         if not signed and not (said.lower().startswith("bearer ") and said[7:].strip()):
             raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
-        model = unquote(path["model"])
         try:
-            facts = model_facts(load_models(_FACTS), model)
-            return read_body(loads(incoming.body), model, facts, stream=path["method"] == "converse-stream")
+            body = loads(incoming.body)
+            return read_body(body, unquote(path["model"]), stream=path["method"] == "converse-stream")
         except JsonError:
             raise _refused(400, "SerializationException", "The request body is no JSON") from None
         except InvalidRequest as error:

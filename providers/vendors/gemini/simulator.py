@@ -1,7 +1,8 @@
-"""Gemini from the provider's side, by the Developer API and by Vertex AI: as strict with requests as the vendor is.
+"""Gemini from the provider's side, by the Developer API and by Vertex AI.
 
-Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20. Requests are
-read in `simulator_request`; this module checks path and key, and writes answers and errors.
+This module checks path and key, and writes answers and errors. `simulator_request` reads requests leniently.
+
+Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
 from providers.catalogue import FactsFile
-from providers.catalogue.models import ModelFacts, load_models, model_facts
+from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_list, read_str
@@ -78,9 +79,8 @@ class GeminiSimulator:
         stream = path["method"] == "streamGenerateContent"
         if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
             raise _refused(400, "INVALID_ARGUMENT", "only streams of server-sent events (alt=sse) are simulated")
-        model = unquote(path["model"])
         try:
-            return read_body(loads(incoming.body), model, _facts(model), stream=stream)
+            return read_body(loads(incoming.body), unquote(path["model"]), stream=stream)
         except JsonError:
             raise _refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
         except InvalidRequest as error:
@@ -122,10 +122,6 @@ class GeminiSimulator:
         if kind is FailureKind.CONTENT_FILTER:
             return _event({"candidates": [{"finishReason": "SAFETY", "index": 0}]})
         return _event(as_map(loads(self.write_error(kind, _EVENT_STATUS.get(kind, 503)).body)))
-
-
-def _facts(model: str) -> ModelFacts:
-    return model_facts(load_models(_FACTS), model)
 
 
 def _refused(status: int, word: str, message: str) -> RequestRejected:
@@ -227,7 +223,7 @@ def _piece(choice: Choice, part: dict[str, object]) -> dict[str, object]:
 
 def _calls(calls: Sequence[ToolCall], model: str) -> list[dict[str, object]]:
     """The function calls: from 3 on with ids, and with a signature on the first."""
-    ids = "call_ids" in _facts(model).flags
+    ids = "call_ids" in model_facts(load_models(_FACTS), model).flags
     parts: list[dict[str, object]] = []
     for position, call in enumerate(calls):
         function = {**({"id": call.id} if ids else {}), "name": call.name, "args": arguments_of(call)}

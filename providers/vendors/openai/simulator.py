@@ -1,7 +1,8 @@
-"""OpenAI's two APIs from the provider's side: as strict with requests as the vendor is.
+"""OpenAI's two APIs from the provider's side.
 
-Chat completions are here; `responses_simulator` reads the requests of the Responses API, and
-`responses_simulator_answer` writes its answers.
+This module checks path and key, and has the answers of chat completions, whose requests the gateway's own reader
+reads. `responses_simulator` reads the requests of the Responses API, and `responses_simulator_answer` writes its
+answers. Unknown fields are ignored, and a model refuses no parameter.
 
 Source of shapes and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
 2026-11-20.
@@ -20,9 +21,8 @@ from providers.json_values import JsonError, as_map, dumps, loads
 from providers.openai_json import decode_request, encode_usage
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulator import IncomingRequest, RequestRejected
-from providers.vendors.openai.responses_simulator import Objected, read_body
+from providers.vendors.openai.responses_simulator import read_body
 from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
-from providers.vendors.openai.simulator_checks import ErrorObject, objection_to
 from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
@@ -52,28 +52,21 @@ class OpenAISimulator:
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith((_CHAT, _RESPONSES)):
-            raise _refused(404, ErrorObject(f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url"))
+            raise _refused(404, f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url")
         if incoming.method != "POST":
-            raise _refused(405, ErrorObject(f"Not allowed to {incoming.method} on {incoming.path}"))
+            raise _refused(405, f"Not allowed to {incoming.method} on {incoming.path}")
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _refused(401, ErrorObject("You didn't provide an API key.", "invalid_api_key"))
+            raise _refused(401, "You didn't provide an API key.", "invalid_api_key")
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _refused(400, ErrorObject("The content type must be 'application/json'."))
+            raise _refused(400, "The content type must be 'application/json'.")
         try:
             body = loads(incoming.body)
+            return read_body(as_map(body)) if incoming.path.endswith(_RESPONSES) else decode_request(body)
         except JsonError:
-            raise _refused(400, ErrorObject("We could not parse the JSON body of your request.")) from None
-        try:
-            if incoming.path.endswith(_RESPONSES):
-                return read_body(as_map(body))
-            if objection := objection_to(as_map(body)):
-                raise Objected(objection)
-            return decode_request(body)
-        except Objected as error:
-            raise _refused(400, error.objection) from None
+            raise _refused(400, "We could not parse the JSON body of your request.") from None
         except (InvalidRequest, UnsupportedFeature) as error:
-            raise _refused(400, ErrorObject(str(error), None, error.param)) from None
+            raise _refused(400, str(error), param=error.param) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -117,16 +110,9 @@ class OpenAISimulator:
         return _event(_error(kind))
 
 
-def _refused(status: int, objection: ErrorObject) -> RequestRejected:
-    body = {
-        "error": {
-            "message": objection.message,
-            "type": "invalid_request_error",
-            "param": objection.param,
-            "code": objection.code,
-        }
-    }
-    return RequestRejected(objection.message, _response(status, body, "req_simulated_refused"))
+def _refused(status: int, message: str, code: str | None = None, param: str | None = None) -> RequestRejected:
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return RequestRejected(message, _response(status, {"error": error}, "req_simulated_refused"))
 
 
 def _response(status: int, body: Mapping[str, object], request_id: str) -> WireResponse:

@@ -1,0 +1,97 @@
+"""Check requests as strictly as the vendors do: by their own schemas, and by the rules that no schema expresses.
+
+The simulators of these vendors read leniently. `request_errors` checks one request; `CheckedSimulator` refuses what it
+finds, in tests whose requests come through a simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from providers.catalogue import FactsFile
+from providers.catalogue.models import ModelFacts, load_models, model_facts
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import FailureKind
+from providers.json_values import as_map, dumps, loads, read_str
+from providers.testkit.simulator import IncomingRequest, RequestRejected, Simulator, load_simulators, stream_type_of
+from providers.wire import WireResponse
+from tests.kit.anthropic_rules import messages_errors
+from tests.kit.bedrock_rules import converse_errors
+from tests.kit.gemini_rules import generate_errors
+from tests.kit.openai_rules import chat_errors, responses_errors
+from tests.kit.vendor_schemas import as_gemini_reads, has_schema, schema_errors
+
+CHECKED_VENDORS = ("openai", "openai-compatible", "anthropic", "gemini", "vertex", "bedrock")
+_ANY_REASON = b"Simulated failure: invalid_request."
+
+
+def request_errors(vendor: str, incoming: IncomingRequest) -> list[str]:
+    """Return what the vendor would refuse in a request. `vendor` is the name of a simulator."""
+    body = loads(incoming.body)
+    found = schema_errors(vendor, incoming, body) if has_schema(vendor) else []
+    return [*found, *rule_errors(vendor, incoming)]
+
+
+def rule_errors(vendor: str, incoming: IncomingRequest) -> Iterator[str]:
+    """Yield what the vendor would refuse by the rules that no schema expresses."""
+    body = as_map(loads(incoming.body))
+    if vendor == "anthropic":
+        facts = _facts(vendor, read_str(body, "model") or "")
+        yield from messages_errors(body, facts, incoming.headers.get("anthropic-version", ""))
+    elif vendor == "bedrock":
+        yield from converse_errors(body, _facts(vendor, unquote(incoming.path.split("/")[-2])))
+    elif vendor in ("gemini", "vertex"):
+        model = unquote(incoming.path.rpartition("/")[2].rpartition(":")[0])
+        yield from generate_errors(as_map(as_gemini_reads(body)), model, _facts("gemini", model))
+    elif incoming.path.endswith("/responses"):
+        yield from responses_errors(body)
+    else:
+        yield from chat_errors(body)
+
+
+def _facts(vendor: str, model: str) -> ModelFacts:
+    return model_facts(load_models(FactsFile(f"providers.vendors.{vendor}", vendor)), model)
+
+
+def checked_simulators() -> dict[str, Simulator]:
+    """Return every installed simulator, those that read leniently with their vendor's checks."""
+    known = load_simulators().dialects
+    return {name: CheckedSimulator(one) if name in CHECKED_VENDORS else one for name, one in known.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSimulator:
+    """A simulator that refuses what its vendor would refuse, with the vendor's error for a wrong request."""
+
+    inner: Simulator
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def stream_type(self) -> str:
+        return stream_type_of(self.inner)
+
+    def read_request(self, incoming: IncomingRequest) -> ChatRequest:
+        request = self.inner.read_request(incoming)
+        if errors := request_errors(self.name, incoming):
+            reason = "; ".join(errors[:5])
+            response = self.inner.write_error(FailureKind.INVALID_REQUEST, 400)
+            body = response.body.replace(_ANY_REASON, dumps(reason)[1:-1])
+            raise RequestRejected(reason, replace(response, body=body))
+        return request
+
+    def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        return self.inner.write_answer(completion, request)
+
+    def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
+        return self.inner.write_stream(completion, request)
+
+    def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
+        return self.inner.write_error(kind, status, retry_after_s)
+
+    def write_error_event(self, kind: FailureKind) -> bytes:
+        return self.inner.write_error_event(kind)
