@@ -66,9 +66,10 @@ class Simulator(Protocol):
         ...
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """The canonical request; raises RequestRejected for a wrong path, no key, an unknown field, a wrong shape.
+        """Return the canonical request. `model` is the provider's model as the body or the path names it.
 
-        `model` is the provider's model as it was named in the body or the path.
+        Raises RequestRejected for a wrong path, a missing key, and a body without what an answer needs. A simulator
+        also refuses unknown fields and wrong shapes, unless tests check requests against a schema of the vendor.
         """
         ...
 

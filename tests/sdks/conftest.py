@@ -1,6 +1,7 @@
 """Official clients of the vendors against our simulated vendors: what they send is taken, what they get is understood.
 
-They are an extra (`make install-sdks`); a client that isn't installed leaves its tests uncollected.
+The simulators that read leniently refuse here what their vendors refuse (`tests.kit.vendor_checks`). The clients are an
+extra (`make install-sdks`); a client that isn't installed leaves its tests uncollected.
 """
 
 from __future__ import annotations
