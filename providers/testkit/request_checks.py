@@ -1,4 +1,4 @@
-"""What several simulators read in the same way: required fields, texts, and the order of roles."""
+"""Read the parts of a request that several simulators share: required fields, texts, and the order of roles."""
 
 from __future__ import annotations
 

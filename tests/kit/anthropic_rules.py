@@ -1,4 +1,4 @@
-"""What Anthropic refuses though the types of its client allow it: the order of turns, and what a model lacks.
+"""Rules of Anthropic that the types of its client do not express: the order of turns, and what a model lacks.
 
 Source: platform.claude.com on tool use, thinking and prefill, and public captures of 400 bodies; read 2026-11-20.
 """
@@ -29,7 +29,7 @@ _Block = Mapping[str, object]
 
 
 def messages_errors(body: Mapping[str, object], facts: ModelFacts, version: str) -> Iterator[str]:
-    """Yield what the Messages API refuses."""
+    """Yield an error for each rule of the Messages API that the request breaks."""
     yield from _model_errors(body, facts, version)
     yield from _tool_errors(body, facts)
     yield from _thinking_errors(body, facts)

@@ -1,4 +1,4 @@
-"""What Bedrock refuses though botocore's model of the service allows it: the order of turns, and what a model lacks.
+"""Rules of Bedrock that botocore's model of it does not express: the order of turns, and what a model lacks.
 
 Source: docs.aws.amazon.com on Converse and public captures of 400 bodies; read 2026-11-20.
 """
@@ -23,7 +23,7 @@ _USER_BLOCKS = {"text", "image", "document", "toolResult"}
 
 
 def converse_errors(body: Mapping[str, object], facts: ModelFacts) -> Iterator[str]:
-    """Yield what Converse refuses."""
+    """Yield an error for each rule of Converse that the request breaks."""
     config = read_map(body, "inferenceConfig")
     for name, field in (("temperature", "temperature"), ("top_p", "topP")):
         if config.get(field) is not None and name in facts.without:

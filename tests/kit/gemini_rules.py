@@ -1,4 +1,4 @@
-"""What Gemini refuses though the types of its client allow it: the order of turns, and what a model lacks.
+"""Rules of Gemini that the types of its client do not express: the order of turns, and what a model lacks.
 
 Source: public captures of 400 bodies about turns, calls, results and thought signatures; read 2026-11-20.
 """
@@ -44,7 +44,7 @@ _Part = Mapping[str, object]
 
 
 def generate_errors(body: Mapping[str, object], model: str, facts: ModelFacts) -> Iterator[str]:
-    """Yield what generateContent refuses."""
+    """Yield an error for each rule of generateContent that the request breaks."""
     config = read_map(body, "generationConfig")
     yield from _config_errors(config, facts)
     yield from _thinking_errors(read_map(config, "thinkingConfig"), facts)

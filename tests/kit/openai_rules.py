@@ -1,4 +1,4 @@
-"""What OpenAI refuses though the types of its client allow it: a model's own parameters, and the order of items.
+"""Rules of OpenAI that the types of its client do not express: a model's own parameters, and the order of items.
 
 Source: captured 400 bodies of 2025 and 2026, read 2026-11-20.
 """
@@ -39,7 +39,7 @@ _MOST_ID_CHARACTERS = 64
 
 
 def chat_errors(body: Mapping[str, object]) -> Iterator[str]:
-    """Yield what chat completions refuse."""
+    """Yield an error for each rule of chat completions that the request breaks."""
     if not body.get("tools"):
         for name in ("tool_choice", "parallel_tool_calls"):
             if body.get(name) is not None:
@@ -76,7 +76,7 @@ def _model_errors(body: Mapping[str, object]) -> Iterator[str]:
 
 
 def responses_errors(body: Mapping[str, object]) -> Iterator[str]:
-    """Yield what the Responses API refuses."""
+    """Yield an error for each rule of the Responses API that the request breaks."""
     model, effort = str(body.get("model")), read_map(body, "reasoning").get("effort")
     tuning = {name: body.get(name) for name in ("model", "temperature", "top_p")}
     yield from _model_errors({**tuning, "reasoning_effort": effort})

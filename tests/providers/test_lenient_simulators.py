@@ -1,4 +1,4 @@
-"""The simulators that read leniently: what they ignore, what they still refuse, and that no request breaks them."""
+"""The simulators that read leniently ignore unknown fields, refuse what they cannot answer, and survive any request."""
 
 from __future__ import annotations
 

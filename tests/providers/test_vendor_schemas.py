@@ -1,4 +1,4 @@
-"""What the adapters of OpenAI, Anthropic, Gemini and Bedrock send fits the vendors' own schemas, and their rules.
+"""The requests of the adapters of OpenAI, Anthropic, Gemini and Bedrock fit their vendors' schemas and rules.
 
 The schemas of OpenAI and Bedrock are development tools. Those of Anthropic and Gemini come with `make install-sdks`;
 without them the fast suite checks the rules alone, and `make ci` checks both.
