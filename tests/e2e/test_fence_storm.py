@@ -44,12 +44,12 @@ from providers.testkit.scenario import (
     Truncated,
 )
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import KEYS, SITES, config_for
 from tests.kit.configs import Config
 from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
 from tests.kit.socket_recording import Recording
+from tests.kit.vendor_checks import checked_simulators
 
 CHAT = "/v1/chat/completions"
 MARK = re.compile(rb"mark-[0-9]+-[a-z0-9]+")
@@ -278,7 +278,7 @@ def _write_config(folder: Path, providers: SimulatorThread) -> Path:
 @pytest.mark.parametrize("number", [150, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
     recording = Recording(tmp_path)
-    dialects = load_simulators().dialects
+    dialects = checked_simulators()
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     environ = {**KEYS, **recording.environ, "CONSENT_SECRET": "c" * 40, "GATEWAY_WORKERS": "2"}
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)

@@ -18,10 +18,10 @@ from providers.chat import AssistantMessage, ChatCompletion, Choice
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, ErrorEvent, HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.sdk_examples import WEATHER
+from tests.kit.vendor_checks import checked_simulators
 
 SITES = {
     "qwen": "dashscope",
@@ -129,7 +129,7 @@ def config(folder: Path, providers: SimulatorThread) -> Path:
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialects = load_simulators().dialects
+    dialects = checked_simulators()
     with SimulatorThread(
         {name: SimulatorServer(dialects[one], f"site {name}") for name, one in SITES.items()}
     ) as thread:

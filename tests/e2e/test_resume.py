@@ -19,10 +19,10 @@ import pytest
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, ErrorEvent, Fault, Garbage, HttpError, Reset, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import Config
 from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.vendor_checks import checked_simulators
 
 TEXT = (
     "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
@@ -86,7 +86,7 @@ def config(origins: dict[str, str]) -> Config:
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialects = load_simulators().dialects
+    dialects = checked_simulators()
     servers = {f"broken-{name}": SimulatorServer(dialects[name], f"site {name}") for name in BROKEN}
     servers |= {name: SimulatorServer(dialects[name], f"site {name}") for name in {*PREFILLED, *ASKED}}
     with SimulatorThread(servers) as thread:
