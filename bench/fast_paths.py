@@ -1,0 +1,291 @@
+"""What each fast path saves: a request with the path, and with the general path in its place.
+
+    python -m bench.fast_paths [--rounds N] [--path NAME]
+    python -m bench.fast_paths --check    switch each path off once and ask each of its cases, without measuring
+
+A fast path recognises the usual form of its input, or gives up. So each of them can be switched off by letting it give
+up. Both ways take turns within one process, and the least CPU time of many short rounds counts. The table of results,
+with the lines of code and the property test of each path, is in `bench/PROFILE.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from bench.inprocess import InProcess, bench_table, provider_answers, request_bytes
+from bench.report import table_of
+from gateway.api.dialects.openai_chat import ChunkEncoder
+from gateway.api.response_headers import _who_answered
+from gateway.execution.answer_stream import LiveStream
+from gateway.execution.deadline import Deadline
+from gateway.execution.upstream_request import _credential, _request_head
+from gateway.model.config_version import ConfigVersion
+from gateway.server.request_cycle import RequestCycle
+from gateway.server.request_head import RepeatedHead
+from gateway.server.uvicorn_server import run
+from gateway.service import location
+from gateway.telemetry.log import configure
+from gateway.telemetry.request_log import JsonLines
+from providers.openai_json.stream_relay import PaddedTemplate, RelayingParser, Template
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.sse import SseParser
+
+JSON = "JSON"
+FOLDED = "JSON, folded from 64 events one by one"
+BURST = "stream of 64 events at once"
+TRANSLATED = "stream of 64 events at once, translated"
+PACED = "stream of 64 events one by one"
+PADDED_BURST = "stream of 64 padded events at once"
+PADDED_PACED = "stream of 64 padded events one by one"
+_WARM_UPS, _SAMPLES = 80, 30
+Switch = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """A fast path.
+
+    Attributes:
+        cases: The cases that take it.
+        off: Entered while the general path is measured.
+        beside: Entered all the time: it switches off another path, without which this one is not taken.
+        requests: How many make one sample.
+    """
+
+    name: str
+    cases: tuple[str, ...]
+    off: Switch
+    beside: Switch = nullcontext
+    requests: int = 3
+
+
+def _none(*_: object) -> None:
+    return None
+
+
+def _false(*_: object) -> bool:
+    return False
+
+
+def _no_text(*_: object) -> bytes:
+    return b""
+
+
+def _together(*switches: Switch) -> Switch:
+    @contextmanager
+    def all_of_them() -> Iterator[None]:
+        with ExitStack() as stack:
+            for switch in switches:
+                stack.enter_context(switch())
+            yield
+
+    return all_of_them
+
+
+def _method(owner: Any, name: str, replacement: object) -> Switch:
+    return lambda: patch.object(owner, name, replacement)
+
+
+def _function(target: str, replacement: object) -> Switch:
+    return lambda: patch(target, replacement)
+
+
+def _locate_anew(config: ConfigVersion, caller: Any) -> Any:
+    return location._located(config, caller.client, location.locator_of(config).hear(caller.location_key))
+
+
+def _watch_alone(deadline: Deadline, at: float, _: float) -> None:
+    deadline.look_at = at
+    deadline.watch_itself()
+
+
+def _feed_generally(parser: RelayingParser, data: bytes) -> Any:
+    return parser._ordinary.feed(data)
+
+
+def _close_generally(parser: RelayingParser) -> Any:
+    return parser._ordinary.close()
+
+
+def _nothing_split(_: object, __: bytes, start: int) -> tuple[list[bytes], int]:
+    return [], start
+
+
+def _no_values(_: object, data: bytes) -> tuple[list[bytes], bytes]:
+    return [], data
+
+
+def _one_by_one(encoder: ChunkEncoder, events: Any) -> bytes:
+    return b"".join(map(encoder._encode, events))
+
+
+_init_events = EventStreamParser.__init__
+
+
+def _without_runs(parser: EventStreamParser, *arguments: Any, **options: Any) -> None:
+    _init_events(parser, *arguments, **{**options, "read_run": None})
+
+
+_NO_HEAD = _method(RepeatedHead, "match", _none)
+_NO_CALLER = _together(
+    _function("gateway.api.chat.known_caller", _none), _function("gateway.api.chat.remember_caller", _none)
+)
+_NO_LOCATION = _function("gateway.service.chat_service.locate", _locate_anew)
+_NO_TAP = _method(LiveStream, "pass_texts_to", _none)
+_NO_RUNS = _method(EventStreamParser, "__init__", _without_runs)
+_EVERY_CASE = (JSON, BURST)
+PATHS = (
+    FastPath("repeated request head, with the caller cache", _EVERY_CASE, _NO_HEAD),
+    FastPath("caller cache", _EVERY_CASE, _NO_CALLER),
+    FastPath("location cache", _EVERY_CASE, _NO_LOCATION),
+    FastPath("location cache, without the caller cache", _EVERY_CASE, _NO_LOCATION, _NO_CALLER),
+    FastPath("body at hand", _EVERY_CASE, _method(RequestCycle, "whole_body", _none)),
+    FastPath("`plain_request`", _EVERY_CASE, _function("gateway.api.body.plain_request", _none)),
+    FastPath("`plain_completion`", (JSON,), _function("providers.openai_json.read_answer.plain_completion", _none)),
+    FastPath("`RequestCycle.respond`", (JSON,), _method(RequestCycle, "respond", _false)),
+    FastPath("`RequestCycle.respond_stream`", (BURST, TRANSLATED), _method(RequestCycle, "respond_stream", _false)),
+    FastPath("`whole_events` of a burst", (BURST, TRANSLATED), _method(LiveStream, "whole_events", lambda _: ())),
+    FastPath(
+        "`RequestCycle.begin`, `write`, `finish`",
+        (PACED,),
+        _together(
+            _method(RequestCycle, "begin", _false),
+            _method(RequestCycle, "write", _false),
+            _method(RequestCycle, "finish", _false),
+        ),
+    ),
+    FastPath("`RequestCycle.begin`", (PACED,), _method(RequestCycle, "begin", _false)),
+    FastPath("`RequestCycle.finish`", (PACED,), _method(RequestCycle, "finish", _false)),
+    FastPath("text tap", (PACED, PADDED_PACED), _NO_TAP),
+    FastPath("`RequestCycle.write`, without the tap", (PACED,), _method(RequestCycle, "write", _false), _NO_TAP),
+    FastPath(
+        "learned templates (`RelayingParser`)",
+        (BURST, PADDED_BURST, PACED, FOLDED),
+        _together(
+            _method(RelayingParser, "feed", _feed_generally),
+            _method(RelayingParser, "close", _close_generally),
+            _method(RelayingParser, "text_reader", _none),
+        ),
+    ),
+    FastPath(
+        "`Template.split`, one by one instead",
+        (BURST, PADDED_BURST),
+        _together(_method(Template, "split", _nothing_split), _method(PaddedTemplate, "split", _nothing_split)),
+    ),
+    FastPath("runs of Gemini's chunks", (TRANSLATED,), _NO_RUNS),
+    FastPath(
+        "Gemini's usual layout", (TRANSLATED,), _function("providers.vendors.gemini.answer.usual_texts", lambda *_: ())
+    ),
+    FastPath(
+        "`_only_text`, without the runs",
+        (TRANSLATED,),
+        _function("providers.vendors.gemini.answer._only_text", _none),
+        _NO_RUNS,
+    ),
+    FastPath("events told apart in C (`SseParser._values`)", (TRANSLATED,), _method(SseParser, "_values", _no_values)),
+    FastPath(
+        "texts encoded together, without the runs",
+        (TRANSLATED,),
+        _method(ChunkEncoder, "encode", _one_by_one),
+        _NO_RUNS,
+    ),
+    FastPath("`JsonLines`", _EVERY_CASE, _method(JsonLines, "_plain", _none), requests=128),
+    FastPath("`Sweep`", _EVERY_CASE, _method(Deadline, "_watch", _watch_alone)),
+    FastPath(
+        "headers of an answer, remembered",
+        _EVERY_CASE,
+        _function("gateway.api.response_headers._who_answered", _who_answered.__wrapped__),
+    ),
+    FastPath(
+        "head and credential of a provider's request, remembered",
+        _EVERY_CASE,
+        _together(
+            _function("gateway.execution.upstream_request._request_head", _request_head.__wrapped__),
+            _function("gateway.execution.upstream_request._credential", _credential.__wrapped__),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What a request of one case costs with a path and without it."""
+
+    path: str
+    case: str
+    with_it: float
+    without_it: float
+
+    @property
+    def share(self) -> float:
+        """The saving as a share of what the general path costs."""
+        return 1 - self.with_it / self.without_it
+
+
+async def savings(path: FastPath, case: str, rounds: int) -> Saving:
+    """What the path saves. The least of many samples counts, because other work on the machine only adds to them."""
+    gateway = InProcess(bench_table())
+    costs: tuple[list[float], list[float]] = [], []
+    with path.beside():
+        await gateway.ask_checked(case)
+        for _ in range(rounds):
+            costs[0].append(await _least_us(gateway, case, path.requests))
+            with path.off():
+                costs[1].append(await _least_us(gateway, case, path.requests))
+    return Saving(path.name, case, min(costs[0]), min(costs[1]))
+
+
+async def _least_us(gateway: InProcess, case: str, count: int) -> float:
+    """CPU µs of one request, once the interpreter has adapted its code to the patched classes."""
+    request, answer = request_bytes(case), provider_answers(case)
+    samples: list[int] = []
+    for _ in range(_WARM_UPS):
+        await gateway.ask(request, answer)
+    for _ in range(_SAMPLES):
+        began_ns = time.process_time_ns()
+        for _ in range(count):
+            await gateway.ask(request, answer)
+        samples.append(time.process_time_ns() - began_ns)
+    return min(samples) / 1000 / count
+
+
+async def _check() -> None:
+    """Raise if a path can no longer be switched off, or its case is not answered then."""
+    gateway = InProcess(bench_table())
+    for path in PATHS:
+        for case in path.cases:
+            with path.beside(), path.off():
+                await gateway.ask_checked(case)
+
+
+def main() -> None:
+    """Print the saving of each path."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="of both ways (10)")
+    parser.add_argument("--path", default="", metavar="NAME", help="only paths whose name contains this")
+    parser.add_argument("--check", action="store_true", help="only try the cases of each path without it")
+    options = parser.parse_args()
+
+    async def measure() -> None:
+        rows: list[list[str]] = []
+        for path in PATHS:
+            for case in path.cases if options.path in path.name else ():
+                one = await savings(path, case, options.rounds)
+                saved = f"{one.without_it - one.with_it:+.1f}"
+                rows.append([one.path, one.case, f"{one.with_it:.1f}", saved, f"{one.share:.1%}"])
+        print(table_of(["fast path", "case", "CPU µs", "saves", ""], rows))
+
+    with open(os.devnull, "w", encoding="utf-8") as sink:
+        configure("json", "info", sink)
+        run(_check() if options.check else measure())
+
+
+if __name__ == "__main__":
+    main()
