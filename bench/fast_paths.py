@@ -152,17 +152,6 @@ PATHS = (
     FastPath("`RequestCycle.respond`", (JSON,), _method(RequestCycle, "respond", _false)),
     FastPath("`RequestCycle.respond_stream`", (BURST, TRANSLATED), _method(RequestCycle, "respond_stream", _false)),
     FastPath("`whole_events` of a burst", (BURST, TRANSLATED), _method(LiveStream, "whole_events", lambda _: ())),
-    FastPath(
-        "`RequestCycle.begin`, `write`, `finish`",
-        (PACED,),
-        _together(
-            _method(RequestCycle, "begin", _false),
-            _method(RequestCycle, "write", _false),
-            _method(RequestCycle, "finish", _false),
-        ),
-    ),
-    FastPath("`RequestCycle.begin`", (PACED,), _method(RequestCycle, "begin", _false)),
-    FastPath("`RequestCycle.finish`", (PACED,), _method(RequestCycle, "finish", _false)),
     FastPath("text tap", (PACED, PADDED_PACED), _NO_TAP),
     FastPath("`RequestCycle.write`, without the tap", (PACED,), _method(RequestCycle, "write", _false), _NO_TAP),
     FastPath(

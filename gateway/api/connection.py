@@ -47,16 +47,8 @@ class Cycle(Protocol):
         """Write a complete stream with status 200."""
         ...
 
-    def begin(self, lines: list[bytes]) -> bool:
-        """Begin a stream with status 200. Its head leaves with the first bytes of the body."""
-        ...
-
     def write(self, data: bytes) -> bool:
-        """Write more of the response's body."""
-        ...
-
-    def finish(self) -> bool:
-        """Complete the response's body."""
+        """Write more of the body of a response that `send` has started. Its head leaves with the first bytes."""
         ...
 
 

@@ -134,11 +134,7 @@ class Responder:
         encoder = encoder_for(style, record)
         keep_alive: KeepAlive | None = None
         try:
-            lines = [*_STREAM_LINES, *response_lines(record)]
-            if self._direct is not None and self._direct.begin(lines):
-                self._head_sent = True
-            else:
-                await self._start(200, pairs_of(lines))
+            await self._start(200, pairs_of([*_STREAM_LINES, *response_lines(record)]))
             async for events in stream:
                 data = encoder.encode(events)
                 if encoder.finished or encoder.failed is not None:
@@ -160,8 +156,7 @@ class Responder:
         if encoder.failed is not None:
             record.outcome, record.code = "interrupted", "stream_interrupted"
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
-        if cycle is None or not cycle.finish():
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _tap_texts(self, stream: AnswerStream, encoder: ChunkEncoder, keep_alive: KeepAlive) -> None:
         """Write a text that arrives by itself directly, while the stream's next events are waited for."""

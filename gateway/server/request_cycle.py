@@ -1,7 +1,7 @@
 """One request on its connection: its body as it arrives, and its response as it is written.
 
 It replaces uvicorn's cycle, of which the gateway needs only a part. ASGI's `send` is the general way to respond. The
-methods of `Cycle` (in `api/line`) write the same bytes in fewer steps where nothing has to wait.
+methods of `Cycle` (in `api/connection`) write the same bytes in fewer steps where nothing has to wait.
 """
 
 from __future__ import annotations
@@ -237,31 +237,17 @@ class RequestCycle:
         self._complete()
         return True
 
-    def begin(self, lines: list[bytes]) -> bool:
-        """See `Cycle`."""
-        if self.state is not RUNNING:
-            return False
-        self._prepare_head(200, lines, None)
-        return True
-
     def write(self, data: bytes) -> bool:
         """See `Cycle`."""
         if self._flow.write_paused:
             return False
         write_chunk = self._write_chunk
-        if write_chunk is None or not data:
-            return self._continue(data, more_body=True)
-        write_chunk(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
-
-    def finish(self) -> bool:
-        """See `Cycle`."""
-        return not self._flow.write_paused and self._continue(b"", more_body=False)
-
-    def _continue(self, data: bytes, more_body: bool) -> bool:
+        if write_chunk is not None and data:
+            write_chunk(b"%x\r\n%b\r\n" % (len(data), data))
+            return True
         if self.state is not RESPONDING:
             return False
-        self._write(data, more_body)
+        self._write(data, more_body=True)
         return True
 
     # The bytes of a response.

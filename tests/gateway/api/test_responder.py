@@ -41,15 +41,9 @@ class Client:
             self.received += data
         return not self.is_slow
 
-    def begin(self, lines: list[bytes]) -> bool:
-        return True
-
     def respond(self, lines: list[bytes], body: bytes) -> bool:
         self.received += body
         self.is_direct = True
-        return True
-
-    def finish(self) -> bool:
         return True
 
     async def send(self, message: dict[str, Any]) -> None:

@@ -75,9 +75,13 @@ CONNECTIONS = st.fixed_dictionaries(
 )
 
 
+async def start(connection: Connection, lines: list[bytes]) -> None:
+    await connection.cycle.send({"type": "http.response.start", "status": 200, "headers": pairs_of(lines)})
+
+
 async def generally(connection: Connection, lines: list[bytes], *pieces: bytes) -> None:
     send = connection.cycle.send
-    await send({"type": "http.response.start", "status": 200, "headers": pairs_of(lines)})
+    await start(connection, lines)
     for piece in pieces[:-1]:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": pieces[-1], "more_body": False})
@@ -100,11 +104,12 @@ async def test_a_stream_at_once_is_the_one_that_is_sent(
 ) -> None:
     short, general = Connection(**kind), Connection(**kind)
     cycle = short.cycle
-    assert [cycle.begin(lines), *map(cycle.write, pieces), cycle.finish()] == [True] * (len(pieces) + 2)
+    await start(short, lines)
+    assert [*map(cycle.write, pieces)] == [True] * len(pieces)
+    await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
     await generally(general, lines, *pieces, b"")
     assert short.told == general.told
     assert not cycle.write(b"more")
-    assert not cycle.finish()
 
 
 @given(kind=CONNECTIONS, lines=LINES, data=st.binary(min_size=1, max_size=20))
@@ -129,9 +134,9 @@ def test_what_a_client_may_take_slowly_is_not_sent_at_once(beyond: int, respond:
 @pytest.mark.parametrize("line", [b"x: a\r\nx-evil: b", b"x: a\rb", b"x: a\nb", b"x: a\0b", b"x: a\r\n"])
 async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> None:
     connection = Connection()
-    for way in (lambda lines: connection.cycle.respond(lines, b"x"), connection.cycle.begin):
+    for respond in (connection.cycle.respond, connection.cycle.respond_stream):
         with pytest.raises(RuntimeError, match="line break"):
-            way([b"x-a: b", line])
+            respond([b"x-a: b", line], b"x")
     with pytest.raises(RuntimeError, match="line break"):
         await generally(connection, [b"x-a: b", line], b"x")
     assert connection.told == (b"", False, 0)
@@ -142,10 +147,9 @@ async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> Non
 async def test_who_does_not_read_gets_nothing_without_a_wait() -> None:
     connection = Connection()
     cycle = connection.cycle
-    assert cycle.begin([])
+    await start(connection, [])
     connection.flow.pause_writing()
     assert not cycle.write(b"x")
-    assert not cycle.finish()
     waiting = asyncio.ensure_future(cycle.send({"type": "http.response.body", "body": b"x", "more_body": True}))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -158,7 +162,7 @@ async def test_who_does_not_read_gets_nothing_without_a_wait() -> None:
 async def test_who_has_left_gets_nothing() -> None:
     connection = Connection()
     connection.cycle.lose()
-    assert not connection.cycle.begin([])
+    assert not connection.cycle.write(b"x")
     assert not connection.cycle.respond([], b"x")
     assert not connection.cycle.respond_stream([], b"x")
     await generally(connection, [], b"x")
