@@ -25,6 +25,7 @@ from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.api.response_headers import _who_answered
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.transport import UpstreamResponse, _PoolResponse
 from gateway.execution.upstream_request import _credential, _request_head
 from gateway.model.config_version import ConfigVersion
 from gateway.server.request_cycle import RequestCycle
@@ -149,6 +150,9 @@ PATHS = (
     FastPath("body at hand", _EVERY_CASE, _method(RequestCycle, "whole_body", _none)),
     FastPath("`plain_request`", _EVERY_CASE, _function("gateway.api.body.plain_request", _none)),
     FastPath("`plain_completion`", (JSON,), _function("providers.openai_json.read_answer.plain_completion", _none)),
+    FastPath(
+        "`read_whole` of a pooled response", (JSON,), _method(_PoolResponse, "read_whole", UpstreamResponse.read_whole)
+    ),
     FastPath("`RequestCycle.respond`", (JSON,), _method(RequestCycle, "respond", _false)),
     FastPath("`RequestCycle.respond_stream`", (BURST, TRANSLATED), _method(RequestCycle, "respond_stream", _false)),
     FastPath("`whole_events` of a burst", (BURST, TRANSLATED), _method(LiveStream, "whole_events", lambda _: ())),

@@ -205,13 +205,14 @@ async def test_a_short_limit_within_a_swept_one_has_a_timer_at_once() -> None:
 
 
 class StillLoop:
-    """A loop whose time stands, and its timers."""
+    """A loop whose time stands unless it is set, and its timers."""
 
     def __init__(self) -> None:
+        self.now = 100.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
     def time(self) -> float:
-        return 100.0
+        return self.now
 
     def call_later(self, after_s: float, look: Callable[..., None], *given: object) -> None:
         self.timers.append((after_s, partial(look, *given)))
@@ -239,6 +240,25 @@ def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
         # What isn't near is looked at again before it is.
         assert (sorted(told), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
         sweep.forget(deadlines[2])  # type: ignore[arg-type]
+
+
+@given(due=st.lists(st.floats(0.5, 30.0), min_size=1, max_size=8), every_s=st.sampled_from([0.25, 0.5, 1.0]))
+def test_a_swept_deadline_has_its_own_timer_before_it_is_due(due: list[float], every_s: float) -> None:
+    sweep, loop = Sweep(every_s), StillLoop()
+    told: list[float] = []
+    for look_at in (loop.time() + after_s for after_s in due):
+        # As `Deadline._watch` does: a deadline that is near is not swept.
+        if look_at > loop.time() + sweep.soon_s:
+            sweep.watch(Swept(look_at, told), loop)  # type: ignore[arg-type]
+        else:
+            told.append(look_at)
+    while loop.timers:
+        ((after_s, look),) = loop.timers
+        loop.timers.clear()
+        loop.now += after_s
+        look()
+        assert all(look_at in told for look_at in (100.0 + after_s for after_s in due) if look_at <= loop.now + every_s)
+    assert sorted(told) == sorted(100.0 + after_s for after_s in due)
 
 
 async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer() -> None:

@@ -170,6 +170,19 @@ async def test_who_has_left_gets_nothing() -> None:
     assert connection.told == (b"", False, 0)
 
 
+@given(pieces=st.lists(st.binary(max_size=20), max_size=5))
+async def test_a_body_at_hand_is_the_one_that_is_received(pieces: list[bytes]) -> None:
+    short, general = Connection().cycle, Connection().cycle
+    for cycle in (short, general):
+        for piece in pieces:
+            cycle.add_body(piece)
+        cycle.end_body()
+    received = await general.receive()
+    assert short.whole_body() == received["body"] == b"".join(pieces)
+    assert not received["more_body"]
+    assert short.body_state is general.body_state
+
+
 async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
     connection = Connection()
     cycle = connection.cycle
