@@ -57,10 +57,10 @@ class Responder:
         cycle: The request on that connection.
     """
 
-    _head_sent = False
-    _is_stream = False
+    __slots__ = ("_direct", "_head_sent", "_is_stream", "_receive", "_record", "_send", "connection", "cycle")
 
     def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
+        self._head_sent = self._is_stream = False
         self._receive = receive
         self._send = send
         self._record = record
