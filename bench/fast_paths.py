@@ -33,7 +33,6 @@ from gateway.server.request_head import RepeatedHead
 from gateway.server.uvicorn_server import run
 from gateway.service import location
 from gateway.telemetry.log import configure
-from gateway.telemetry.request_log import JsonLines
 from providers.openai_json.stream_relay import PaddedTemplate, RelayingParser, Template
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.sse import SseParser
@@ -45,7 +44,7 @@ TRANSLATED = "stream of 64 events at once, translated"
 PACED = "stream of 64 events one by one"
 PADDED_BURST = "stream of 64 padded events at once"
 PADDED_PACED = "stream of 64 padded events one by one"
-_WARM_UPS, _SAMPLES = 80, 30
+_WARM_UPS, _SAMPLES, _REQUESTS = 80, 30, 3
 Switch = Callable[[], AbstractContextManager[object]]
 
 
@@ -57,14 +56,12 @@ class FastPath:
         cases: The cases that take it.
         off: Entered while the general path is measured.
         beside: Entered all the time: it switches off another path, without which this one is not taken.
-        requests: How many make one sample.
     """
 
     name: str
     cases: tuple[str, ...]
     off: Switch
     beside: Switch = nullcontext
-    requests: int = 3
 
 
 def _none(*_: object) -> None:
@@ -189,7 +186,6 @@ PATHS = (
         _method(ChunkEncoder, "encode", _one_by_one),
         _NO_RUNS,
     ),
-    FastPath("`JsonLines`", _EVERY_CASE, _method(JsonLines, "_plain", _none), requests=128),
     FastPath("`Sweep`", _EVERY_CASE, _method(Deadline, "_watch", _watch_alone)),
     FastPath(
         "headers of an answer, remembered",
@@ -229,13 +225,13 @@ async def savings(path: FastPath, case: str, rounds: int) -> Saving:
     with path.beside():
         await gateway.ask_checked(case)
         for _ in range(rounds):
-            costs[0].append(await _least_us(gateway, case, path.requests))
+            costs[0].append(await _least_us(gateway, case))
             with path.off():
-                costs[1].append(await _least_us(gateway, case, path.requests))
+                costs[1].append(await _least_us(gateway, case))
     return Saving(path.name, case, min(costs[0]), min(costs[1]))
 
 
-async def _least_us(gateway: InProcess, case: str, count: int) -> float:
+async def _least_us(gateway: InProcess, case: str) -> float:
     """CPU µs of one request, once the interpreter has adapted its code to the patched classes."""
     request, answer = request_bytes(case), provider_answers(case)
     samples: list[int] = []
@@ -243,10 +239,10 @@ async def _least_us(gateway: InProcess, case: str, count: int) -> float:
         await gateway.ask(request, answer)
     for _ in range(_SAMPLES):
         began_ns = time.process_time_ns()
-        for _ in range(count):
+        for _ in range(_REQUESTS):
             await gateway.ask(request, answer)
         samples.append(time.process_time_ns() - began_ns)
-    return min(samples) / 1000 / count
+    return min(samples) / 1000 / _REQUESTS
 
 
 async def _check() -> None:

@@ -1,4 +1,4 @@
-"""The log line of a finished request: the general writer and its fast path."""
+"""The log line of a finished request."""
 
 from __future__ import annotations
 
@@ -11,27 +11,18 @@ import orjson
 
 from gateway.model.record import AttemptRecord, Record
 from gateway.telemetry.batching import Ended
-from providers.matching.requirements import PARAMETERS
 
 GRAVE = frozenset({"internal_error", "failed", "interrupted"})
 """The outcomes that are a warning."""
 
 
-_FIRST_SETTING = "outcome"
-
-
 _DIGITS = [f"{number:03d}" for number in range(1000)]
-
-
-# What is remembered is bounded: callers can vary their territory, and reloads the names.
-_MOST_REMEMBERED = 1024
 
 
 class JsonLines:
     """Makes lines, each without its end."""
 
     def __init__(self) -> None:
-        self._settings: dict[tuple[object, ...], orjson.Fragment] = {}
         # The last second of which there was a line, and how its timestamps begin.
         self._second, self._begun = -1, ""
 
@@ -44,75 +35,8 @@ class JsonLines:
                 self._second, self._begun = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
             micros = floor((at - second) * 1e6)
             timestamp = f"{self._begun}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
-            lines.append(self._plain(record, timestamp) or _json_of(_head(record, timestamp) | fields_of(record)))
+            lines.append(_json_of(_head(record, timestamp) | fields_of(record)))
         return lines
-
-    def _plain(self, record: Record, timestamp: str) -> bytes | None:
-        """The line of an answer by one attempt to which nothing happened, None for any other request."""
-        attempts, location, usage = record.attempts, record.location, record.usage
-        first_s, total_s = record.first_s, record.total_s
-        if record.outcome != "ok" or location is None or usage is None or first_s is None or total_s is None:
-            return None
-        if len(attempts) != 1:
-            return None
-        attempt = attempts[0]
-        if attempt.failure is not None or attempt.lost:
-            return None
-        if record.code is not None or record.resumed is not None or record.queued_s or record.skipped:
-            return None
-        if record.shadow is not None:
-            return None
-        if not record.dropped <= PARAMETERS:
-            return None  # names of fields that the client has made up
-        # All that `_settings` reads: nothing that a client is free to write.
-        known = (
-            record.client,
-            record.assistant,
-            record.deployment,
-            record.provider,
-            record.model,
-            record.places,
-            record.status,
-            record.stream,
-            record.table,
-            record.consent,
-            record.dropped,
-            record.labels,
-            record.profile,
-            location.region and location.region.name,
-            location.territory,
-            location.why,
-        )
-        settings = self._settings.get(known) or self._remember(known, record)
-        fields: dict[str, object] = {
-            "timestamp": timestamp,
-            "level": "info",
-            "event": "request",
-            "request_id": record.request_id,
-            "first_ms": floor(first_s * 1e4 + 0.5) / 10,
-            "total_ms": floor(total_s * 1e4 + 0.5) / 10,
-            "provider_ms": floor(attempt.duration_s * 1e4 + 0.5) / 10,
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        }
-        if usage.cache_write_tokens:
-            fields["cache_write_tokens"] = usage.cache_write_tokens
-        if record.trace is not None:
-            fields["trace_id"] = record.trace.trace_id
-        if record.cost_micros is not None and record.price is not None:
-            fields["cost_micros"], fields["currency"] = record.cost_micros, record.price.currency
-        # The value of one member that is made of several: the first one's value, and the others whole.
-        fields[_FIRST_SETTING] = settings
-        return orjson.dumps(fields)
-
-    def _remember(self, known: tuple[object, ...], record: Record) -> orjson.Fragment:
-        if len(self._settings) >= _MOST_REMEMBERED:
-            self._settings.clear()
-        begin, end = len(f'{{"{_FIRST_SETTING}":'), -1
-        settings = self._settings[known] = orjson.Fragment(_json_of(_settings(record))[begin:end])
-        return settings
 
 
 def _json_of(fields: dict[str, object]) -> bytes:
@@ -162,7 +86,7 @@ def _settings(record: Record) -> dict[str, object]:
     """What of it is the same for many requests, because the config says it."""
     location = record.location
     fields: dict[str, object] = {
-        _FIRST_SETTING: record.outcome,
+        "outcome": record.outcome,
         "status": record.status,
         "client": record.client,
         "assistant": record.assistant,
