@@ -7,12 +7,15 @@ profile for CI keeps what it sets, and so does that of `tests.mutation`.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import time
 from collections.abc import Generator
 from functools import cache
 
 import httpx._transports.default as httpx_default
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
 
 # Each client of httpx reads the certificates of all authorities, 40 ms; the tests make thousands, for plain HTTP.
@@ -35,3 +38,27 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+_HANGS_S = 900
+"""A test that hangs is ended with the traceback of each thread. An earlier one could crash the interpreter of a busy
+test, because the threads are read while they run."""
+_REARM_S = 60
+_ARMED_AT_S: pytest.StashKey[float] = pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Restart the watchdog once a minute.
+
+    The option `faulthandler_timeout` restarts it for each test, which starts a thread and waits for the end of the one
+    before: several milliseconds on a busy machine, seventeen thousand times.
+    """
+    now_s = time.monotonic()
+    if now_s - item.config.stash.get(_ARMED_AT_S, -_REARM_S) >= _REARM_S:
+        item.config.stash[_ARMED_AT_S] = now_s
+        faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+
+
+def pytest_sessionfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
