@@ -16,6 +16,7 @@ import structlog
 
 from gateway.cli import main
 from gateway.telemetry import log
+from tests.kit.gateway_template import TEMPLATE, ForkedProcess
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 90
@@ -63,9 +64,8 @@ def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
 class Running:
     """A command that goes on until it is stopped; its two outputs are read all the time."""
 
-    def __init__(self, *arguments: str | Path) -> None:
-        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def __init__(self, process: subprocess.Popen[str] | ForkedProcess) -> None:
+        self.process = process
         self.out, self.err = "", ""
         self._news = threading.Condition()
         self._open = 2
@@ -111,15 +111,36 @@ class Running:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Running]]:
-    """Start a command as a process of its own; it is ended after the test in any case."""
+def start(start_interpreter: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
+    """Start a command as a process of its own, where the system has it in a fork that need not import the gateway."""
+    if sys.platform != "linux":
+        yield start_interpreter
+        return
     running: list[Running] = []
 
     def begin(*arguments: str | Path) -> Running:
-        running.append(Running(*arguments))
+        running.append(Running(TEMPLATE.start([*map(str, arguments)], os.environ, captures_stdout=True)))
         return running[-1]
 
     yield begin
+    _end(running)
+
+
+@pytest.fixture
+def start_interpreter() -> Iterator[Callable[..., Running]]:
+    """Start a command in an interpreter of its own; it is ended after the test in any case."""
+    running: list[Running] = []
+
+    def begin(*arguments: str | Path) -> Running:
+        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
+        running.append(Running(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)))
+        return running[-1]
+
+    yield begin
+    _end(running)
+
+
+def _end(running: list[Running]) -> None:
     for one in running:
         if one.process.poll() is None:
             one.process.kill()

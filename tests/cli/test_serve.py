@@ -153,8 +153,8 @@ def test_an_option_wins_over_its_setting(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
-def test_serve_tells_what_check_would_warn_of(start: Start) -> None:
-    serving = start("serve", "--config", EXAMPLE, "--port", "0")
+def test_serve_tells_what_check_would_warn_of(start_interpreter: Start) -> None:
+    serving = start_interpreter("serve", "--config", EXAMPLE, "--port", "0")
     serving.wait_for(LISTENS)
     ended = serving.end(signal.SIGTERM)
     assert (ended.status, ended.out) == (0, "")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
@@ -14,6 +15,7 @@ import structlog
 
 from gateway.cli import main
 from gateway.telemetry import log
+from tests.kit.gateway_template import TEMPLATE
 
 __all__ = ["Command", "as_a_process", "in_this_process"]
 
@@ -23,9 +25,20 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 def as_a_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """As a person has it."""
-    command = [sys.executable, "-m", "gateway.cli", *words]
     given = {**os.environ, **(environ or {})}
-    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=_LIMIT_S)
+    if sys.platform != "linux":
+        command = [sys.executable, "-m", "gateway.cli", *words]
+        return subprocess.run(command, env=given, capture_output=True, text=True, timeout=_LIMIT_S)
+    process = TEMPLATE.start(words, given, captures_stdout=True)
+    assert process.stdout is not None
+    with process.stdout, process.stderr, ThreadPoolExecutor() as reading:
+        out, err = reading.submit(process.stdout.read), reading.submit(process.stderr.read)
+        try:
+            status = process.wait(_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(words, status, out.result(), err.result())
 
 
 def in_this_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.configs import BASE, Config, key_hash
+from tests.kit.gateway_template import TEMPLATE, ForkedProcess
 
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
@@ -25,7 +26,7 @@ _START_LIMIT_S = 90
 class GatewayProcess:
     """A running `gateway` command; its log lines arrive as they are written. keep_lines: whether they are kept."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str] | ForkedProcess) -> None:
         self.process = process
         self.keep_lines = True
         self.lines: list[dict[str, Any] | str] = []
@@ -65,9 +66,7 @@ class GatewayProcess:
 @contextmanager
 def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
     """`gateway serve` on a free port; `url` is where it listens."""
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
-    environment = {**os.environ, "GATEWAY_LOG_FORMAT": "json", **(environ or {})}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = _start(["serve", "--config", str(config), "--port", "0"], environ or {})
     try:
         gateway = GatewayProcess(process)
         listening = gateway.wait_for("listening")
@@ -79,6 +78,15 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
             process.wait(timeout=_START_LIMIT_S)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProcess:
+    """Fork the template, unless the interpreter of this gateway has settings of its own."""
+    environment = {**os.environ, "GATEWAY_LOG_FORMAT": "json", **environ}
+    if sys.platform == "linux" and not any(name.startswith("PYTHON") for name in environ):
+        return TEMPLATE.start(arguments, environment)
+    command = [sys.executable, "-m", "gateway.cli", *arguments]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 _DEPLOYMENTS = Config.parse("""
