@@ -11,12 +11,32 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from providers.conformance.selection import Selection
 
 _PACKAGE = "providers.conformance."
 _MODULES = ("answers", "errors", "garbage", "purity", "requests", "streams", "wire")
 
 pytest.register_assert_rewrite(*(f"{_PACKAGE}test_{name}" for name in _MODULES), f"{_PACKAGE}checks")
+
+
+class Hooks:
+    """The hook of the kit, for a conftest next to the module that imports its cases."""
+
+    @pytest.hookspec(firstresult=True)
+    def pytest_conformance_values(
+        self, config: pytest.Config, case: str, values: Sequence[object], selection: Selection
+    ) -> Sequence[object] | None:
+        """Return those of the values that a case runs over, each as it is or in a `pytest.param` with marks.
+
+        None leaves the choice to the next conftest, and by default a case runs over all values.
+        """
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hook of the kit."""
+    pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,7 +79,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     selection = _selection(metafunc.config)
     for name, values in selection.parameters(frozenset(metafunc.fixturenames)).items():
-        metafunc.parametrize(name, values, ids=[str(value) for value in values])
+        chosen = metafunc.definition.ihook.pytest_conformance_values(
+            config=metafunc.config, case=metafunc.function.__name__, values=values, selection=selection
+        )
+        metafunc.parametrize(name, values if chosen is None else chosen, ids=str)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

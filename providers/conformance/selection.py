@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -22,14 +23,14 @@ __all__ = ["Selection", "select"]
 _WIRE_ARGUMENTS = {"wire_request": "request.json", "wire_answer": "response.json", "wire_stream": "stream.txt"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """families: every model family of every adapter. wire: the folder of recorded fixtures, None without one."""
 
     families: tuple[Subject, ...]
     wire: Path | None
 
-    @property
+    @cached_property
     def subjects(self) -> tuple[Subject, ...]:
         """The ablest model of each adapter and path of its API: answers look the same for every model there."""
         ablest: dict[tuple[str, str], Subject] = {}
@@ -49,14 +50,23 @@ class Selection:
         if "family" in wanted:
             known["family"] = self.families
         if "asking" in wanted:
-            known["asking"] = [case for family in self.families for case in request_cases(family)]
+            known["asking"] = self._request_cases
         if "answering" in wanted:
-            known["answering"] = [case for subject in self.subjects for case in answer_cases(subject)]
+            known["answering"] = self._answer_cases
         for name, kind in _WIRE_ARGUMENTS.items():
             if name in wanted:
-                known[name] = [case for case in self._wire_cases() if case.path(kind).exists()]
+                known[name] = [case for case in self._wire_cases if case.path(kind).exists()]
         return known
 
+    @cached_property
+    def _request_cases(self) -> Sequence[object]:
+        return [case for family in self.families for case in request_cases(family)]
+
+    @cached_property
+    def _answer_cases(self) -> Sequence[object]:
+        return [case for subject in self.subjects for case in answer_cases(subject)]
+
+    @cached_property
     def _wire_cases(self) -> Sequence[WireCase]:
         if self.wire is None:
             return ()

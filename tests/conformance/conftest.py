@@ -7,10 +7,13 @@ waits and is run over another model than an adapter's ablest waits for `make kit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from providers.compatible.adapter import CompatibleAdapter
 from providers.conformance.recordings import WireCase
+from providers.conformance.selection import Selection
 from providers.conformance.subject import Subject
 from providers.registry import load_registry
 
@@ -59,29 +62,38 @@ _EVERY_CUT_FOR = {"openai", "anthropic"}
 _LONG_RECORDING = "[openai-responses_tools]"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+# Cases that the command line leaves out are not made: there are twenty-nine thousand of them. With any other expression
+# all are made, and pytest selects among them.
+_NOT_MADE = {"not slow": pytest.mark.slow, "slow and not every_model": pytest.mark.every_model}
+
+
+def pytest_conformance_values(
+    config: pytest.Config, case: str, values: Sequence[object], selection: Selection
+) -> Sequence[object]:
     ablest: dict[str, Subject] = {}
-    for item in items:
-        for value in _values_of(item):
-            if _waits(item.name, value, ablest):
-                item.add_marker(pytest.mark.slow)
-                if isinstance(value, Subject) and value.model != ablest[value.adapter.name].model:
-                    item.add_marker(pytest.mark.every_model)
+    for subject in selection.subjects:
+        ablest.setdefault(subject.adapter.name, subject)
+    not_made = _NOT_MADE.get(config.option.markexpr)
+    marked = [pytest.param(value, marks=_marks_of(f"{case}[{value}]", value, ablest)) for value in values]
+    made = [value for value in marked if not_made not in value.marks]
+    # Without any value pytest reports a skipped test. One that the command line leaves out is deselected instead.
+    return made or marked[:1]
 
 
-def _values_of(item: pytest.Item) -> list[Subject | WireCase]:
-    """What a case of the kit is run over; nothing for a test that is none of the kit's."""
-    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-        return []
-    values = (getattr(value, "subject", value) for value in item.callspec.params.values())
-    return [value for value in values if isinstance(value, Subject | WireCase)]
+def _marks_of(name: str, value: object, ablest: dict[str, Subject]) -> tuple[pytest.MarkDecorator, ...]:
+    subject = getattr(value, "subject", value)
+    assert isinstance(subject, Subject | WireCase)
+    if not _waits(name, subject, ablest):
+        return ()
+    one_of_many = isinstance(subject, Subject) and subject.model != ablest[subject.adapter.name].model
+    return (pytest.mark.slow, pytest.mark.every_model) if one_of_many else (pytest.mark.slow,)
 
 
 def _waits(name: str, value: Subject | WireCase, ablest: dict[str, Subject]) -> bool:
     adapter = value.adapter.name
     if isinstance(value, WireCase):
         return name.startswith(_EVERY_CUT) and (adapter not in _EVERY_CUT_FOR or name.endswith(_LONG_RECORDING))
-    first = ablest.setdefault(adapter, value)
+    first = ablest[adapter]
     if name.startswith(_LONG):
         return adapter not in _LONG_FOR
     if adapter in _LIKE_ANOTHER:
