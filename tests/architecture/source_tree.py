@@ -56,6 +56,11 @@ def modules() -> Mapping[str, Module]:
     return {name: _read(name, path, paths) for name, path in paths.items()}
 
 
+def module_at(path: Path) -> Module:
+    """The module in this file."""
+    return modules()[_name_of(path)]
+
+
 def _name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 

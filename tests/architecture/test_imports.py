@@ -7,6 +7,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from tests.architecture.source_tree import module_at
+
 ROOT = Path(__file__).parents[2]
 OURS = ("gateway", "providers")
 MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("providers/**/*.py")])
@@ -90,9 +92,8 @@ def text_of(path: Path) -> str:
     return path.read_text("utf-8")
 
 
-@cache
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(ast.parse(text_of(path))))
+    return module_at(path).nodes
 
 
 def name_of(path: Path) -> str:
@@ -226,4 +227,4 @@ def test_no_module_names_the_providers_in_code() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    assert [name_of(path) for path in MODULES if not ast.get_docstring(ast.parse(text_of(path)))] == []
+    assert [name_of(path) for path in MODULES if not ast.get_docstring(module_at(path).tree)] == []

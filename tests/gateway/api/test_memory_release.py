@@ -28,8 +28,13 @@ LARGE = "word " * 20_000
 
 @pytest.fixture(autouse=True)
 def uncollected() -> Iterator[None]:
-    """What only the collector finds may stay for minutes, since it is asked to look rarely."""
+    """What only the collector finds may stay for minutes, since it is asked to look rarely.
+
+    Objects that exist before the test are frozen: each search for garbage, and each list of all objects, would go
+    through several million of them, and the tests look for objects of their own requests only.
+    """
     gc.collect()
+    gc.freeze()
     gc.disable()
     yield
     gc.enable()
