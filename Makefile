@@ -16,7 +16,7 @@ run: install ## start the demo on 127.0.0.1: no key, no network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
 test: lint types ## lint, types and the fast tests
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(EXAMPLES)
+	@$(BIN)/pytest -n 3 --dist loadfile -m "not slow" $(EXAMPLES)
 
 # What is set here holds for `test` too: no property is shown its examples twice. pytest is last, so that the last line of
 # the output has its counts.

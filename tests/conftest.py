@@ -1,6 +1,6 @@
 """Settings of every test: no deadlines, which a busy machine would miss, and the number of examples of a property.
 
-`make test` draws few examples of each property, which are others each time. `make ci` draws half as many more, with
+`make test` draws few examples of each property, which are others each time. `make ci` draws more than twice as many, with
 `--hypothesis-profile=wide`, and `make prove` fifty times as many, with `--hypothesis-profile=prove`. Hypothesis's own
 profile for CI keeps what it sets, and so does that of `tests.mutation`.
 """
@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
 
 _PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("fast", _PATIENT, max_examples=40)
+settings.register_profile("fast", _PATIENT, max_examples=25)
 settings.register_profile("wide", _PATIENT, max_examples=60)
 settings.register_profile("prove", _PATIENT, max_examples=2000)
 if settings.get_current_profile_name() in ("default", "ci"):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench"
 SCRIPTS = sorted(f"bench.{path.stem}" for path in BENCH.glob("*.py"))
 
@@ -24,12 +26,14 @@ def test_every_script_can_be_imported() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_every_variant_and_every_stop_of_the_layers_runs() -> None:
     """A variant patches the gateway by the names of its parts, which an import does not check."""
     done = subprocess.run([sys.executable, "-m", "bench.layers", "--check"], cwd=BENCH.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_modules_of_a_request_are_counted() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.modules"], cwd=BENCH.parent, capture_output=True, text=True)
     found = re.findall(r"(\d+) modules \((\d+) of gateway, (\d+) of providers\)", done.stdout)

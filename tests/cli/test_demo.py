@@ -131,7 +131,8 @@ def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypa
     assert "in demo mode every deployment is a simulator" in second
 
 
-@pytest.mark.parametrize("command", ["demo", pytest.param("serve", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["demo", "serve"])
 def test_a_demo_has_a_history_and_can_be_rolled_back(
     start: Start, gateway: Command, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

@@ -166,7 +166,7 @@ def test_it_holds_over_a_start_without_the_file(
     begun[0].switch_log.close()
 
 
-@pytest.mark.parametrize("is_rolled_back", [True, False])
+@pytest.mark.parametrize("is_rolled_back", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_rolled_back: bool
 ) -> None:

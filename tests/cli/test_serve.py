@@ -36,7 +36,7 @@ def busy_port() -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "command",
-    [("serve", "--config", EXAMPLE), ("serve", "--config", DEMO), ("demo",)],
+    [("serve", "--config", EXAMPLE), pytest.param(("serve", "--config", DEMO), marks=pytest.mark.slow), ("demo",)],
     ids=["serve", "serve-demo", "demo"],
 )
 def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tuple[str, ...]) -> None:
@@ -172,13 +172,24 @@ def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
 @pytest.mark.parametrize(
     ("command", "where", "name"),
     [
-        (["serve", "--config", str(EXAMPLE)], "gateway.changes.compile_process:Child", "prepare"),
-        (["serve", "--config", str(EXAMPLE)], "subprocess:Popen", "communicate"),
-        (["serve", "--config", str(EXAMPLE), "--port", "0"], "gateway.server.start", "raise_file_limit"),
-        (["demo"], "gateway.server.start", "serve_demo"),
-        (["simulate"], "gateway.server.start", "serve_demo"),
+        pytest.param(
+            ["serve", "--config", str(EXAMPLE)],
+            "gateway.changes.compile_process:Child",
+            "prepare",
+            id="begun",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["serve", "--config", str(EXAMPLE)], "subprocess:Popen", "communicate", id="compiling"),
+        pytest.param(
+            ["serve", "--config", str(EXAMPLE), "--port", "0"],
+            "gateway.server.start",
+            "raise_file_limit",
+            id="bound",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["demo"], "gateway.server.start", "serve_demo", id="demo"),
+        pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.slow),
     ],
-    ids=["begun", "compiling", "bound", "demo", "simulate"],
 )
 def test_sigterm_ends_it_while_it_starts(command: list[str], where: str, name: str) -> None:
     # The first process of a container has no default action: nothing but a handler of ours ends it there.
@@ -195,7 +206,14 @@ raise SystemExit(main({command!r}))
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
 
 
-@pytest.mark.parametrize("command", [["serve", "--config", str(EXAMPLE)], ["demo"], ["simulate"]], ids=lambda it: it[0])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["serve", "--config", str(EXAMPLE)], id="serve"),
+        pytest.param(["demo"], id="demo", marks=pytest.mark.slow),
+        pytest.param(["simulate"], id="simulate", marks=pytest.mark.slow),
+    ],
+)
 def test_sigterm_ends_it_while_it_loads(command: list[str]) -> None:
     """On a busy machine that takes most of the time to the start."""
     program = f"""
@@ -225,7 +243,7 @@ def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
     assert {json.loads(line)["event"] for line in ended.err.splitlines()} == {"config", "listening"}
 
 
-@pytest.mark.parametrize("transport", ["lean", "httpx"])
+@pytest.mark.parametrize("transport", ["lean", pytest.param("httpx", marks=pytest.mark.slow)])
 def test_sigterm_lets_a_running_stream_come_to_its_end(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:

@@ -274,8 +274,9 @@ def _write_config(folder: Path, providers: SimulatorThread) -> Path:
     return config_for(providers, _RESILIENCE, consent, route, secret).write(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("remembering")
-@pytest.mark.parametrize("number", [150, pytest.param(6_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [150, 6_000])
 def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
     recording = Recording(tmp_path)
     dialects = checked_simulators()

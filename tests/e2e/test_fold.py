@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[http
     with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
         # Of one that has just failed nothing is known; one that has just answered is alive, and asked for one JSON.
         providers["first"].scenario = Scenario(faults=((HttpError(500), 1.0),))
-        for model in ("plain", "thinker", "queue", "alone-folded"):
-            ask(client, model)
+        with ThreadPoolExecutor() as asking:
+            list(asking.map(partial(ask, client), ("plain", "thinker", "queue", "alone-folded")))
         providers["first"].scenario = Scenario(text=TEXT)
         yield client
 

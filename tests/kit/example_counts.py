@@ -6,9 +6,9 @@ from hypothesis import settings
 
 __all__ = ["examples"]
 
-_FIFTHS = {"fast": 2, "wide": 4, "prove": 100}
+_TWENTIETHS = {"fast": 5, "wide": 16, "prove": 400}
 
 
 def examples(number: int) -> int:
     """Return this number scaled by the profile of the run, as `tests/conftest.py` scales the default."""
-    return number * _FIFTHS.get(settings.get_current_profile_name(), 5) // 5
+    return number * _TWENTIETHS.get(settings.get_current_profile_name(), 20) // 20

@@ -293,10 +293,14 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(scope="module", params=list(LOOPS.values()), ids=list(LOOPS))
+# Production uses uvloop. `make ci` runs everything on asyncio's own loop too.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(asyncio.new_event_loop, id="asyncio", marks=pytest.mark.slow),
+        pytest.param(uvloop.new_event_loop, id="uvloop"),
+    ],
+)
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
     found: Callable[[], asyncio.AbstractEventLoop] = request.param
     return found

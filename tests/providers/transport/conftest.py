@@ -1,12 +1,24 @@
-"""Every test of the transport runs on asyncio's own loop and on uvloop, which production uses."""
+"""Run every test of the transport on uvloop, which production uses, and in `make ci` on asyncio's own loop too."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import pytest
 import uvloop
+
+_HERE = Path(__file__).parent
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    parametrized = [item for item in items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    for item in parametrized:
+        loops = [value for value in item.callspec.params.values() if value is asyncio.new_event_loop]
+        if loops and _HERE in item.path.parents:
+            item.add_marker(pytest.mark.slow)
