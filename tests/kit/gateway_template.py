@@ -4,6 +4,10 @@ Importing them takes most of the CPU time of a start. Each gateway is still a pr
 arguments, environment, working directory and output; only the imports are shared. `GatewayTemplate` is the side of the
 tests. Run as a module, this file is the template process: for each gateway it forks a watcher, which forks the gateway,
 reports its process id and waits for its exit status, because a process can wait for its own children only.
+
+A gateway compiles its config in a child, by the interpreter that `sys.executable` names. In a forked gateway that is a
+small script, which asks the template for a fork that runs the compile job on the same standard input and output. For any
+other module, such as a worker, the script becomes the ordinary interpreter.
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["TEMPLATE", "ForkedProcess"]
 
@@ -31,7 +37,23 @@ _MODULES = (
     "gateway.assembly.application",
     "gateway.server.single",
     "gateway.server.supervisor",
+    "gateway.config.compile",
+    "gateway.config.loading",
 )
+_COMPILE_JOB = ["-P", "-m", "gateway.changes.compile_job"]
+_INTERPRETER = """#!{python} -IS
+import os, sys
+if sys.argv[1:] != {compile_job!r}:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+import json, socket
+template = socket.socket(socket.AF_UNIX)
+template.connect({address!r})
+socket.send_fds(template, [b"."], [0, 1, 2])
+template.sendall(json.dumps({{"environ": dict(os.environ), "directory": os.getcwd()}}).encode() + b"\\n")
+os.close(0)
+os.close(1)
+sys.exit(int(template.recv(64) or b"1"))
+"""
 
 
 class ForkedProcess:
@@ -107,12 +129,13 @@ class GatewayTemplate:
         if self._control is None:
             ours, theirs = socket.socketpair()
             with theirs:
-                command = [sys.executable, "-m", "tests.kit.gateway_template", str(theirs.fileno())]
+                folder = tempfile.mkdtemp()
+                command = [sys.executable, "-m", "tests.kit.gateway_template", str(theirs.fileno()), folder]
                 process = subprocess.Popen(
                     command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
                 )
             self._control = ours
-            atexit.register(_end, process, ours)
+            atexit.register(_end, process, ours, folder)
         return self._control
 
 
@@ -124,9 +147,10 @@ def _pipe() -> tuple[TextIO, int]:
     return os.fdopen(read_end, encoding="utf-8"), write_end
 
 
-def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
+def _end(process: subprocess.Popen[bytes], control: socket.socket, folder: str) -> None:
     control.close()
     process.wait()
+    shutil.rmtree(folder)
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -140,58 +164,97 @@ def _read_line(connection: socket.socket) -> bytes:
     return read
 
 
-def _serve_template(control: socket.socket) -> None:
-    """Fork a watcher for each message. In a gateway, raise SystemExit with its status instead of returning."""
+def _serve_template(control: socket.socket, folder: Path) -> None:
+    """Fork a watcher for each message. In a forked process, raise SystemExit with its status instead of returning."""
     import importlib
+
+    from providers.registry import load_registry
 
     for name in _MODULES:
         importlib.import_module(name)
+    load_registry()
+    compile_jobs = socket.socket(socket.AF_UNIX)
+    compile_jobs.bind(str(folder / "socket"))
+    compile_jobs.listen(100)
+    interpreter = folder / "python"
+    interpreter.write_text(
+        _INTERPRETER.format(python=sys.executable, compile_job=_COMPILE_JOB, address=str(folder / "socket"))
+    )
+    interpreter.chmod(0o700)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
-        if not message:
-            return
-        stdout, stderr, connection = descriptors
-        if os.fork() == 0:
-            control.close()
-            _watch(stdout, stderr, socket.socket(fileno=connection))
+        ready = select.select([control, compile_jobs], [], [])[0]
+        if control in ready:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+            if not message:
+                return
+            connection = socket.socket(fileno=descriptors.pop())
+            if os.fork() == 0:
+                control.close()
+                compile_jobs.close()
+                _watch_gateway(descriptors, connection, interpreter)
+        else:
+            connection, descriptors = compile_jobs.accept()[0], []
+            if os.fork() == 0:
+                control.close()
+                compile_jobs.close()
+                _watch_compile_job(connection)
+        connection.close()
         for descriptor in descriptors:
             os.close(descriptor)
         _reap_watchers()
 
 
-def _watch(stdout: int, stderr: int, connection: socket.socket) -> None:
+def _watch_gateway(descriptors: Sequence[int], connection: socket.socket, interpreter: Path) -> None:
     order = json.loads(_read_line(connection))
     pid = os.fork()
     if pid == 0:
         connection.close()
-        _become_gateway(order, stdout, stderr)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.close(stdout)
-    os.close(stderr)
+        _take_over(order, {1: descriptors[0], 2: descriptors[1]})
+        sys.argv = ["gateway", *order["arguments"]]
+        sys.executable = str(interpreter)
+        from gateway.cli import main
+
+        raise SystemExit(main(order["arguments"]))
     connection.sendall(b"%d\n" % pid)
-    _, status = os.waitpid(pid, 0)
-    try:
-        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-    finally:
-        os._exit(0)
+    _report_end(pid, descriptors, connection)
 
 
-def _become_gateway(order: dict[str, object], stdout: int, stderr: int) -> None:
-    from gateway.cli import main
+def _watch_compile_job(connection: socket.socket) -> None:
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+    order = json.loads(_read_line(connection))
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _take_over(order, dict(enumerate(descriptors)))
+        from gateway.changes.compile_job import main
 
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.close(stdout)
-    os.close(stderr)
-    # As an interpreter opens them that is started with these descriptors.
+        main()
+        raise SystemExit(0)
+    _report_end(pid, descriptors, connection)
+
+
+def _take_over(order: dict[str, Any], descriptors: dict[int, int]) -> None:
+    """Make this fork what an interpreter is that is started with this environment and these standard streams."""
+    for number, descriptor in descriptors.items():
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115  # they stay open
     sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(order["environ"])
     os.chdir(order["directory"])
     random.seed()
-    sys.argv = ["gateway", *order["arguments"]]
-    raise SystemExit(main(order["arguments"]))
+
+
+def _report_end(pid: int, descriptors: Sequence[int], connection: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _, status = os.waitpid(pid, 0)
+    try:
+        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+    finally:
+        os._exit(0)
 
 
 def _reap_watchers() -> None:
@@ -204,6 +267,6 @@ def _reap_watchers() -> None:
 
 if __name__ == "__main__":
     try:
-        _serve_template(socket.socket(fileno=int(sys.argv[1])))
+        _serve_template(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
     except KeyboardInterrupt:
         sys.exit(130)
