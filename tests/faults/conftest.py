@@ -25,7 +25,7 @@ ALWAYS = {"failover_after": "200ms", "breaker": "off", "retry_budget": "off"}
 PATIENT = {"first_token": "20s", "idle": "20s", "commit": "25s", "total": "28s", "connect": "20s", **ALWAYS}
 # Where nothing but the time ends it. The first word may take as long as there is.
 IMPATIENT = {"first_token": "1500ms", "idle": "400ms", "commit": "1500ms", "total": "1800ms", "connect": "1s", **ALWAYS}
-_SILENT = "400ms"
+_SILENT = "800ms"
 
 
 @dataclass(frozen=True, slots=True)
