@@ -1,7 +1,7 @@
 """What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
 
 What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`, and the answer
-that the client got in `besides`. docs/operate/canary.md has every column.
+that the client got in `besides`. docs/operate/shadow.md has every column.
 
 Both are bounded by their number: the oldest go first. Who reads them changes nothing, also while the gateway writes.
 """
