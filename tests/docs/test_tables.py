@@ -34,7 +34,8 @@ from providers.sites import Site
 from tests.kit.doc_pages import ROOT, docs_table, table_of
 
 LOCATION = ROOT / "docs" / "operate" / "location.md"
-OPERATORS = ROOT / "docs" / "operate" / "first-config.md"
+CONFIG_FILE = ROOT / "docs" / "operate" / "config-file.md"
+FIRST_CONFIG = ROOT / "docs" / "operate" / "first-config.md"
 RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
@@ -74,7 +75,7 @@ def test_the_headers_are_those_of_the_api() -> None:
 
 
 def test_the_signals_are_those_of_the_registry_with_the_headers_that_they_always_read() -> None:
-    rows = {words(row[0])[0]: words(" ".join(row[1:])) for row in table_of(LOCATION, "| signal | where it comes from")}
+    rows = {words(row[0])[0]: words(" ".join(row[1:])) for row in table_of(LOCATION, "| signal | source")}
     assert list(rows) == [*get_args(SignalName)]
     for name, told in rows.items():
         assert {word for word in told if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
@@ -120,23 +121,23 @@ def test_the_bounds_are_those_of_the_schema() -> None:
 
 
 def test_the_examples_are_those_that_init_knows() -> None:
-    assert sorted(first_words(table_of(OPERATORS, "| example | for whom"))) == example_names()
+    assert sorted(first_words(table_of(FIRST_CONFIG, "| example | set-up"))) == example_names()
 
 
 def test_every_section_and_every_refused_word_is_told() -> None:
-    assert set(first_words(table_of(OPERATORS, "| section | what"))) == set(GatewaySection.model_fields) - {
+    assert set(first_words(table_of(CONFIG_FILE, "| section | contents"))) == set(GatewaySection.model_fields) - {
         "version",
         "demo",
     }
-    refused = OPERATORS.read_text("utf-8").split("### What this version refuses")[1].split("\n## ")[0]
+    refused = CONFIG_FILE.read_text("utf-8").split("## Keys that this version refuses")[1].split("\n## ")[0]
     assert set(words(refused)) == validation.UNSUPPORTED_KEYS
 
 
 def test_the_signals_and_reasons_are_those_of_routing() -> None:
-    assert first_words(table_of(ROOT / "docs" / "operate" / "check-and-explain.md", "| reason | what it means")) == [
+    assert first_words(table_of(ROOT / "docs" / "operate" / "check-and-explain.md", "| reason | meaning")) == [
         str(reason) for reason in SkipReason
     ]
-    signals = first_words(table_of(ROOT / "docs" / "operate" / "location.md", "| signal | where"))
+    signals = first_words(table_of(LOCATION, "| signal | source"))
     assert signals == list(GatewaySection.model_fields["location"].default.signals)
 
 
