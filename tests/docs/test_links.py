@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of
+from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of, table_of
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -66,3 +66,13 @@ def test_a_decision_is_headed_by_its_number() -> None:
     for page in decisions:
         number = int(page.name.partition("-")[0])
         assert page.read_text("utf-8").startswith(f"# {number}. "), name_of(page)
+
+
+def test_index_of_decisions_lists_every_number_once_with_the_title_of_its_record() -> None:
+    folder = ROOT / "docs" / "decisions"
+    rows = table_of(folder / "index.md", "| number | decision | status")
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
+    listed = {
+        f"# {number}. {decision[1:].partition('](')[0]}" for number, decision, status in rows if status == "accepted"
+    }
+    assert listed == {page.read_text("utf-8").partition("\n")[0] for page in folder.glob("[0-9]*.md")}
