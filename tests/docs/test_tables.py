@@ -25,6 +25,7 @@ from gateway.model.record import AttemptRecord
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
+from gateway.state.receipts import receipt_of
 from providers.adapter import Adapter
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
@@ -91,6 +92,13 @@ def test_the_errors_are_those_of_the_api() -> None:
 def test_the_fields_are_those_that_the_sdk_sends() -> None:
     told = first_words(docs_table("| field | what becomes"))
     assert sorted(told) == sorted(get_type_hints(CompletionCreateParamsStreaming))
+
+
+def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
+    tree = ast.parse(inspect.getsource(receipt_of))
+    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    keys = [ast.literal_eval(key) for value in returned if isinstance(value, ast.Dict) for key in value.keys if key]
+    assert first_words(docs_table("| receipt field | meaning")) == keys
 
 
 def test_the_settings_are_those_of_the_process() -> None:
