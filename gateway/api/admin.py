@@ -1,6 +1,6 @@
-"""The admin listener: what an operator asks and orders, never a client. It answers no chat, and shows no secret.
+"""The application of the admin listener, for operators. It answers no chat request and never shows a secret.
 
-What is asked for ever, such as metrics, is answered here; everything else by the framework, once it is wanted.
+Health checks and metrics are answered here. FastAPI answers the rest, and is imported with the first such request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.api.raw_responses import (
 
 
 def build_admin(control: Control, guard: Guard) -> Application:
-    """The application."""
+    """Return the ASGI application of the admin listener."""
     probes = _probes(control, guard)
 
     def rest() -> Application:

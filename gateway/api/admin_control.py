@@ -1,4 +1,4 @@
-"""What the admin listener asks of the gateway, who may call it, and the report of readiness."""
+"""The operations of the admin listener, its access check, and the documents that it returns."""
 
 from __future__ import annotations
 
@@ -16,57 +16,68 @@ from gateway.policy.routing import off
 
 
 class Control(Protocol):
-    """One process, or the supervisor of several."""
+    """The operations of a gateway: of one process, or of the supervisor of several."""
 
     async def status(self) -> Status:
-        """How it all is at this moment."""
+        """Return the present status."""
         ...
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """Everything that is counted: the body and its content type, by an Accept header."""
+        """Return all metrics: the body and its content type, which the Accept header chooses."""
         ...
 
     async def reload(self, who: str) -> Reload:
-        """Load the config now, and what came of it."""
+        """Load the config now and return the result."""
         ...
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """Make a version of the history active, and what came of it."""
+        """Make a version of the history active and return the result."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Who may ask. token: what a request must bring; None where only this machine can reach the listener.
+    """The access check of the admin listener.
 
-    hosts: the names by which a request without a token may call it.
+    Attributes:
+        token: The token that a request must have; None if only this machine can reach the listener.
+        hosts: The host names under which a request without a token may call the listener.
     """
 
     token: str | None = field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
     def check(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise ApiError for who may not, by the headers of an ASGI scope; of one that came twice the first counts."""
+        """Raise ApiError if a request with these headers of an ASGI scope is not allowed.
+
+        The first value of a repeated header counts.
+        """
         headers: dict[str, str] = {}
         for key, value in pairs:
             headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            raise ApiError("permission_denied", "a web page may not call this listener")
+            message = "web pages may not call the admin listener: call it with a program such as curl"
+            raise ApiError("permission_denied", message)
         kind = headers.get("content-type")
         if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
-            raise ApiError("unsupported_media_type", "send no body, or `content-type: application/json`")
+            message = "the content type is not supported: send `content-type: application/json`, or no body"
+            raise ApiError("unsupported_media_type", message)
         if self.token is None:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self.hosts:
-                raise ApiError("permission_denied", "call this listener by its address, such as http://127.0.0.1")
+                message = (
+                    "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
+                )
+                raise ApiError("permission_denied", message)
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
-        shown, token = given.strip(" \t"), self.token.encode("utf-8")
-        is_ours = any(hmac.compare_digest(shown.encode(charset), token) for charset in ("latin-1", "utf-8"))
-        if scheme.lower() != "bearer" or not is_ours:
-            raise ApiError("invalid_api_key", "send the admin token: `authorization: Bearer TOKEN`")
+        # Programs send header values in UTF-8, browsers in Latin-1.
+        given, token = given.strip(" \t"), self.token.encode("utf-8")
+        is_valid = any(hmac.compare_digest(given.encode(charset), token) for charset in ("latin-1", "utf-8"))
+        if scheme.lower() != "bearer" or not is_valid:
+            message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
+            raise ApiError("invalid_api_key", message)
 
 
 _FINDING = tuple(field.name for field in fields(Finding))
@@ -76,14 +87,14 @@ _CHANGES = tuple(field.name for field in fields(Changes))
 
 
 def readiness_word(status: Status) -> str:
-    """`ready`, `not ready` or `draining`."""
+    """Return `ready`, `not ready` or `draining`."""
     if status.is_draining:
         return "draining"
     return "ready" if any(worker.answers for worker in status.workers) else "not ready"
 
 
 def readiness(status: Status) -> dict[str, object]:
-    """The whole document."""
+    """Return the whole document of `/readyz`."""
     table = status.table
     off_now = {name: reason for name, item in table.deployments.items() if (reason := off(item)) is not None}
     return {
@@ -109,7 +120,7 @@ def readiness(status: Status) -> dict[str, object]:
 
 
 def _approvals(status: Status) -> list[dict[str, object]]:
-    """Each that has an end, the nearest first; warned_days: the bound that it has come under."""
+    """Return the approvals that expire, the next one first. `warned_days` is the threshold that was reached."""
     return [
         {
             "deployment": term.deployment,
@@ -123,7 +134,7 @@ def _approvals(status: Status) -> list[dict[str, object]]:
 
 
 def _retirements(status: Status) -> list[dict[str, object]]:
-    """Each model of which a day is known, the nearest first; warned_days: the bound that it has come under."""
+    """Return the models with a known retirement day, the next one first. `warned_days`: the threshold reached."""
     return [
         {
             "deployment": one.deployment,
@@ -136,19 +147,19 @@ def _retirements(status: Status) -> list[dict[str, object]]:
     ]
 
 
-def _schedule(told: ScheduleStatus) -> dict[str, object]:
-    """Where it is; the counts are those of its present stage."""
-    schedule, progress = told.schedule, told.progress
+def _schedule(status: ScheduleStatus) -> dict[str, object]:
+    """Return the progress of a schedule. The counts are those of its present stage."""
+    schedule, progress = status.schedule, status.progress
     return {
-        "assistant": told.assistant,
-        "region": told.region,
+        "assistant": status.assistant,
+        "region": status.region,
         "candidate": schedule.candidate,
         "phase": progress.phase,
         "reason": progress.reason or None,
-        "waits_for": told.waits_for or None,
+        "waits_for": status.waits_for or None,
         "stage": progress.stage + 1,
         "stages": [{"share": stage.share, "for_s": stage.for_s} for stage in schedule.stages],
-        "share": told.share,
+        "share": status.share,
         "elapsed_s": round(progress.elapsed_s, 1),
         "sides": {"candidate": _side(progress.candidate), "baseline": _side(progress.baseline)},
     }
@@ -159,7 +170,7 @@ def _side(tally: Tally) -> dict[str, object]:
 
 
 def reload_report(done: Reload) -> dict[str, object]:
-    """What came of one load of a config."""
+    """Return the result of one load of a config."""
     return {
         "result": done.result,
         "table": done.table,
@@ -167,7 +178,7 @@ def reload_report(done: Reload) -> dict[str, object]:
         "who": done.who,
         "at": done.at.isoformat(timespec="milliseconds"),
         "duration_ms": round(done.duration_s * 1000, 1),
-        # Made on the loop: `asdict` copies deeply, which for a thousand warnings is seven milliseconds instead of one.
+        # This runs on the event loop. For a thousand warnings, `asdict` takes seven milliseconds, and this takes one.
         "findings": [{name: getattr(finding, name) for name in _FINDING} for finding in done.findings],
         "changes": {name: list(values) for name in _CHANGES if (values := getattr(done.changes, name))},
         "workers_behind": list(done.behind),
@@ -176,22 +187,23 @@ def reload_report(done: Reload) -> dict[str, object]:
 
 
 def _worker(worker: WorkerStatus) -> dict[str, object]:
-    told = {name: getattr(worker, name) for name in ("seat", "pid", "table", "running", "answers")}
-    return {**told, "draining": worker.is_draining, "benched": _names(worker, False), "breakers": _names(worker, True)}
+    fields = {name: getattr(worker, name) for name in ("seat", "pid", "table", "running", "answers")}
+    unavailable = {"benched": _names(worker, False), "breakers": _names(worker, True)}
+    return {**fields, "draining": worker.is_draining, **unavailable}
 
 
 def _names(worker: WorkerStatus, by_breaker: bool) -> list[str]:
-    return sorted(name for name, unwell in worker.unwell.items() if unwell.by_breaker is by_breaker)
+    return sorted(name for name, unavailable in worker.unwell.items() if unavailable.by_breaker is by_breaker)
 
 
 def unavailable_by_deployment(
     workers: tuple[WorkerStatus, ...], *, by_breaker: bool
 ) -> dict[str, list[dict[str, object]]]:
-    """By deployment, what each worker that has benched it, or whose breaker of it is open, says."""
-    found: dict[str, list[dict[str, object]]] = {}
+    """Return, by deployment, the workers in which its cooldown runs, or in which its breaker is open, with reasons."""
+    entries: dict[str, list[dict[str, object]]] = {}
     for worker in workers:
-        for name, unwell in worker.unwell.items():
-            told = {"worker": worker.seat, "reason": unwell.reason, "for_s": round(unwell.for_s, 1)}
-            if unwell.by_breaker is by_breaker:
-                found.setdefault(name, []).append(told)
-    return found
+        for name, unavailable in worker.unwell.items():
+            entry = {"worker": worker.seat, "reason": unavailable.reason, "for_s": round(unavailable.for_s, 1)}
+            if unavailable.by_breaker is by_breaker:
+                entries.setdefault(name, []).append(entry)
+    return entries

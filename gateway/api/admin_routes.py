@@ -1,4 +1,4 @@
-"""The rest of the admin listener, as FastAPI: what an operator orders, and asks now and then."""
+"""The FastAPI routes of the admin listener: reload, rollback and explain."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain, reports_from
 from providers.territories import TerritoryError
 
-_LONGEST_NAME = 120
-_MOST_BODY_BYTES = 64 * 1024
+_MAX_NAME_CHARACTERS = 120
+_MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
-_ROLLBACK_TAKES = {"version": 64, "signature": 16_384}
-"""How many characters each may have."""
+_ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
+"""The fields of a rollback, and how many characters each may have."""
 
 
 def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Probe]) -> FastAPI:
-    """The FastAPI application; the probes stand in it as they are."""
+    """Return the FastAPI application, which includes the probes."""
 
-    async def guarding(request: Request) -> None:
+    async def check_access(request: Request) -> None:
         guard.check(request.scope["headers"])
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
-    add_errors(app, lambda _: "there are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
+    add_errors(app, lambda _: "the paths are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
-    guarded = APIRouter(dependencies=[Depends(guarding)])
+    guarded = APIRouter(dependencies=[Depends(check_access)])
 
     @guarded.post("/reload")
     async def reload(request: Request) -> JSONResponse:
@@ -49,13 +49,13 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
     @guarded.post("/rollback")
     async def rollback(request: Request) -> JSONResponse:
-        version, signature = _version_and_signature(await _object_in(request))
+        version, signature = _version_and_signature(await _read_object(request))
         done = await control.rollback(version, _operator(request), signature)
-        told = {"file_active": (await control.status()).file_is_active, "missing": done.missing}
-        return JSONResponse({**reload_report(done), **told}, _status_of(done))
+        extra = {"file_active": (await control.status()).file_is_active, "missing": done.missing}
+        return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
     @guarded.get("/explain")
-    async def explain_there(
+    async def explain_request(
         assistant: Annotated[str | None, Query()] = None,
         territory: Annotated[str | None, Query()] = None,
         client: Annotated[str | None, Query()] = None,
@@ -68,15 +68,17 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
 
 def _status_of(done: Reload) -> int:
-    """A config that is not taken is its author's to mend; what was in the way of one is not."""
+    """Return the HTTP status: 422 for a config that its author must fix, 503 if another attempt can succeed."""
     if done.activated:
         return 200
     return 503 if done.retriable else 422
 
 
-async def _object_in(request: Request) -> dict[str, object]:
-    """The object in the body, which may be missing; read here, and not by the framework: that would read all of it,
-    however much and however slowly, before anybody has asked who sends it."""
+async def _read_object(request: Request) -> dict[str, object]:
+    """Return the JSON object in the body; an empty one if there is no body.
+
+    FastAPI would read a body of any size, at any speed, before the access check.
+    """
     data = b""
     try:
         async with asyncio.timeout(_BODY_TIME_S):
@@ -84,83 +86,86 @@ async def _object_in(request: Request) -> dict[str, object]:
             while not is_whole:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise ApiError("invalid_request", "the client left before its body was whole")
+                    raise ApiError("invalid_request", "the connection was closed before the body was complete")
                 data += message.get("body", b"")
                 is_whole = not message.get("more_body", False)
-                if len(data) > _MOST_BODY_BYTES:
-                    raise ApiError("request_too_large", f"the body is larger than {_MOST_BODY_BYTES // 1024} KB")
+                if len(data) > _MAX_BODY_BYTES:
+                    raise ApiError("request_too_large", f"the body is larger than {_MAX_BODY_BYTES // 1024} KB")
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {_BODY_TIME_S:g} seconds") from None
-    found = parse_json(data) if data else {}
-    if found is None:
+    value = parse_json(data) if data else {}
+    if value is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ApiError("invalid_request", "the body must be a JSON object, or empty")
-    return found
+    return value
 
 
 def _version_and_signature(given: Mapping[str, object]) -> tuple[str | None, str | None]:
-    """What a rollback is told. An unknown word is refused: with a slip of the pen in `version`, it would go back to
-    another one than was meant."""
-    told: dict[str, str | None] = dict.fromkeys(_ROLLBACK_TAKES)
+    """Return the fields of a rollback request.
+
+    An unknown field is refused: a typing error in `version` would otherwise activate another version than was meant.
+    """
+    fields: dict[str, str | None] = dict.fromkeys(_ROLLBACK_FIELDS)
     for name, value in given.items():
-        most = _ROLLBACK_TAKES.get(name)
-        if most is None:
-            raise ApiError("invalid_request", "a rollback takes `version` and `signature`, and nothing else")
+        max_characters = _ROLLBACK_FIELDS.get(name)
+        if max_characters is None:
+            raise ApiError("invalid_request", "unknown field: a rollback has only `version` and `signature`")
         if value is not None and not isinstance(value, str):
-            raise ApiError("invalid_request", "it must be a string", name)
-        if len(value or "") > most:
-            raise ApiError("invalid_request", f"it must have at most {most} characters", name)
-        told[name] = value
-    return told["version"], told["signature"]
+            raise ApiError("invalid_request", f"`{name}` must be a string", name)
+        if len(value or "") > max_characters:
+            raise ApiError("invalid_request", f"`{name}` must have at most {max_characters} characters", name)
+        fields[name] = value
+    return fields["version"], fields["signature"]
 
 
 def _operator(request: Request) -> str:
-    """Who says that they ask. It is written down as a claim: the token, or this machine, is what lets them."""
+    """Return the name that the caller gives itself, for the audit trail. It is not verified and gives no access."""
     name = request.headers.get(OPERATOR_HEADER, "")
     with suppress(UnicodeDecodeError):
-        # Names are in UTF-8; a framework that reads headers as Latin-1 has every byte of them.
+        # Names are in UTF-8, and the framework reads headers as Latin-1, which keeps every byte.
         name = name.encode("latin-1").decode()
-    if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise ApiError("invalid_request", f"`{OPERATOR_HEADER}` must be at most {_LONGEST_NAME} printable characters")
+    if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
+        message = f"`{OPERATOR_HEADER}` must be at most {_MAX_NAME_CHARACTERS} printable characters"
+        raise ApiError("invalid_request", message)
     return name
 
 
 def _explain(
     status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
 ) -> dict[str, object]:
-    table = status.table
-    caller = _client(table, client)
-    found = _assistant(table, caller, assistant)
-    # What no worker asks is asked by nobody; what some don't, by the others.
-    everywhere = _everywhere(status.workers)
-    explained = explain(PlainRequest(table, caller, _reports(territory), found, status.at_s, everywhere, user))
-    unwell = {
+    config = status.table
+    caller = _client(config, client)
+    named = _assistant(config, caller, assistant)
+    # A deployment that only some workers skip is still used by the others.
+    everywhere = _unavailable_everywhere(status.workers)
+    explained = explain(PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user))
+    unavailable = {
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
-    return {**explained, "client": client, **unwell}
+    return {**explained, "client": client, **unavailable}
 
 
-def _client(table: ConfigVersion, name: str | None) -> Client | None:
+def _client(config: ConfigVersion, name: str | None) -> Client | None:
     if name is None:
         return None
-    found = next((client for client in table.clients.values() if client.name == name), None)
-    if found is None:
-        known = ", ".join(sorted({client.name for client in table.clients.values()})) or "none"
-        raise ApiError("invalid_request", f"there is no client of that name; there are: {known}", "client")
-    return found
+    match = next((client for client in config.clients.values() if client.name == name), None)
+    if match is None:
+        known = ", ".join(sorted({client.name for client in config.clients.values()})) or "none"
+        raise ApiError("invalid_request", f"there is no client with this name; the clients are: {known}", "client")
+    return match
 
 
-def _assistant(table: ConfigVersion, caller: Client | None, name: str | None) -> Assistant:
-    """See named_assistant; who asks here has no key, and no list of models."""
+def _assistant(config: ConfigVersion, caller: Client | None, name: str | None) -> Assistant:
+    """Return the assistant as `named_assistant` does. The error lists the names: operators have no `GET /v1/models`."""
     try:
-        return named_assistant(table, caller, name)
+        return named_assistant(config, caller, name)
     except AssistantNotFound as error:
-        known = ", ".join(sorted({one.name for one in assistants_of(table, caller).values()}))
-        hint = error.question or f"there are: {known or 'none'}"
-        whose = f" that the client {caller.name!r} may ask" if caller is not None else ""
-        raise ApiError("model_not_found", f"there is no assistant of that name{whose}; {hint}", "assistant") from None
+        known = ", ".join(sorted({one.name for one in assistants_of(config, caller).values()}))
+        hint = error.question or f"the assistants are: {known or 'none'}"
+        scope = f" for the client {caller.name!r}" if caller is not None else ""
+        raise ApiError("model_not_found", f"there is no assistant with this name{scope}; {hint}", "assistant") from None
 
 
 def _reports(territory: str | None) -> Reports:
@@ -170,8 +175,9 @@ def _reports(territory: str | None) -> Reports:
         raise ApiError("invalid_request", str(error), "territory") from None
 
 
-def _everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
-    told = [worker.unwell for worker in workers if worker.answers]
-    if not told:
+def _unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
+    """Return the deployments that are unavailable in every worker that answers."""
+    maps = [worker.unwell for worker in workers if worker.answers]
+    if not maps:
         return {}
-    return {name: unwell for name, unwell in told[0].items() if all(name in other for other in told)}
+    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}

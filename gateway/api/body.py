@@ -1,7 +1,7 @@
-"""Read a request's body within bounds of size and time, and parse its JSON within bounds of depth and of values.
+"""Read the body of a request within limits of size and time, and parse its JSON within limits of depth and of values.
 
-A body in which an object has one name twice is refused: one reader takes the first value, another the last (RFC 8259,
-section 4), so that what a proxy has checked would not be what the gateway asks.
+A body with a duplicate name in an object is refused: some parsers take the first value and others the last (RFC 8259,
+section 4), so a proxy could check another value than the gateway uses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LITTLE_BYTES = 64 * 1024
 _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
 _JSON = b"application/json"
-# orjson has a bound of its own for nesting, far above ours, and reports what exceeds it as invalid JSON in these words.
-_OF_NESTING = frozenset({"depth limit exceeded", "failed to allocate memory"})
+# orjson has its own limit of nesting, far above ours. It reports a body that exceeds it as invalid JSON in these words.
+_NESTING_ERRORS = frozenset({"depth limit exceeded", "failed to allocate memory"})
 _FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
 _MAX_BYTES_TO_NAME = 1024 * 1024
 _PLAIN_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -57,11 +57,12 @@ class BodyLimits:
     def take(self, count: int) -> None:
         """Count further bytes; raises ApiError (overloaded) beyond the bound."""
         if self._held_bytes + count > self._most_bytes:
-            raise ApiError("overloaded", "this gateway holds as many requests as it can", retry_after_s=1)
+            message = "the gateway's memory for request bodies is full: repeat the request later"
+            raise ApiError("overloaded", message, retry_after_s=1)
         self._held_bytes += count
 
     def give_back(self, count: int) -> None:
-        """Uncount bytes that are not held any more."""
+        """Stop counting bytes that are no longer held."""
         self._held_bytes -= count
 
 
@@ -77,7 +78,7 @@ class BodyLease:
     __slots__ = ("_body", "_held_bytes", "_limits", "size_bytes")
 
     def __init__(self, body: bytes, limits: BodyLimits) -> None:
-        """`limits` has counted the body already."""
+        """Take a body that `limits` has counted already."""
         self._body = body
         self._limits = limits
         self.size_bytes = self._held_bytes = len(body)
@@ -111,11 +112,12 @@ class StreamLimit:
     def take(self) -> None:
         """Count one more; raises ApiError (overloaded) beyond the bound."""
         if self.open >= self._most:
-            raise ApiError("overloaded", "this gateway has as many streams open as it can", retry_after_s=1)
+            message = "the gateway has reached its limit of open streams: repeat the request later"
+            raise ApiError("overloaded", message, retry_after_s=1)
         self.open += 1
 
     def give_back(self) -> None:
-        """Uncount a stream that has ended."""
+        """Stop counting a stream that has ended."""
         self.open -= 1
 
 
@@ -127,7 +129,8 @@ def check_content_headers(visitor: RequestHeaders) -> None:
     if b"content-encoding" in headers and any(
         value.strip().lower() != b"identity" for value in visitor.values(b"content-encoding")
     ):
-        raise ApiError("unsupported_media_type", "send the body as it is, without a `content-encoding`")
+        message = "compressed bodies are not supported: send the body without `content-encoding`"
+        raise ApiError("unsupported_media_type", message)
     # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
     if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
@@ -137,15 +140,14 @@ def check_content_headers(visitor: RequestHeaders) -> None:
 def _check_kind(visitor: RequestHeaders) -> None:
     kinds = visitor.values(b"content-type")
     if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON:
-        told = ", ".join(visitor.all(b"content-type"))[:60]
-        raise ApiError(
-            "unsupported_media_type", "send `content-type: application/json`" + (f", not {told!r}" if told else "")
-        )
+        given = ", ".join(visitor.all(b"content-type"))[:60]
+        problem = f"the content type {given!r} is not supported" if given else "the content type is missing"
+        raise ApiError("unsupported_media_type", f"{problem}: send `content-type: application/json`")
 
 
 def _too_large() -> ApiError:
     limit = f"{MAX_BODY_BYTES // 2**20} MB ({MAX_BODY_BYTES} bytes)"
-    return ApiError("request_too_large", f"the body is larger than {limit}: send less, or smaller images")
+    return ApiError("request_too_large", f"the body is larger than {limit}: send fewer messages or smaller images")
 
 
 async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) -> bytes:
@@ -172,7 +174,7 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
                 held = size
                 pieces.append(piece)
                 if not message.get("more_body", False):
-                    held = 0  # from now on the caller gives them back
+                    held = 0  # from now on the caller is responsible for them
                     return b"".join(pieces) if len(pieces) > 1 else piece
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {limit_s:.3g} seconds") from None
@@ -181,12 +183,12 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
 
 
 def announces_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a body follows these headers, whose names are in lower case. (The parser has refused two lengths.)"""
+    """Return whether a body follows these headers (lower-case names). The parser has refused two lengths."""
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def is_little(unread: RequestHeaders) -> bool:
-    """Whether there is no body, or one so small that skipping it costs less than a new connection.
+    """Return whether there is no body, or one so small that skipping it costs less than a new connection.
 
     A body that waits for `100 Continue` may never come (RFC 9110, section 10.1.1), and chunks may go on for ever.
     """
@@ -199,8 +201,10 @@ def is_little(unread: RequestHeaders) -> bool:
 
 
 async def drain(receive: Receive) -> None:
-    """Read what the client still sends, within bounds. Closing on unread bytes would send a reset that can destroy the
-    answer on its way."""
+    """Read the rest of what the client sends, within limits.
+
+    To close a connection with unread bytes would send a reset, which can destroy an answer on its way.
+    """
     size = 0
     try:
         async with asyncio.timeout(_DRAIN_TIME_S):
@@ -225,8 +229,12 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 def parse_json(body: bytes) -> object:
-    """Parse a body; raises ApiError with the line and column of a mistake, for nesting that is too deep, or for a name
-    that an object has twice."""
+    """Return the parsed body.
+
+    Raises:
+        ApiError: The body is not valid JSON (with the line and column of the mistake), is nested too deeply, or has a
+            duplicate name in an object.
+    """
     value = _parsed(body)
     _check_depth(body, value)
     check_names(body, value)
@@ -238,14 +246,14 @@ def _parsed(body: bytes) -> object:
         limit = f"{MAX_BESIDE_TEXTS_BYTES // 2**20} MB"
         raise ApiError(
             "request_too_large",
-            f"the body holds more than {limit} beside its texts: send fewer messages, tools or fields, and no spaces",
+            f"the body has more than {limit} outside its strings: send fewer messages, tools or fields, and no spaces",
         )
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if not body:
             raise ApiError("invalid_request", "the body is empty; send a JSON object") from None
-        if error.msg in _OF_NESTING:
+        if error.msg in _NESTING_ERRORS:
             raise _too_deep() from None
         raise ApiError("invalid_request", _no_utf8(body) or _no_json(error)) from None
     return value
@@ -270,7 +278,8 @@ def _no_utf8(body: bytes) -> str | None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        return f"the body is not valid UTF-8: byte {error.start + 1} (0x{body[error.start]:02x}) begins no character"
+        place = f"byte {error.start + 1} (0x{body[error.start]:02x})"
+        return f"the body is not valid UTF-8: no character starts at {place}"
     return None
 
 
@@ -290,70 +299,70 @@ def _is_too_deep(value: object) -> bool:
 
 
 def check_names(body: bytes, value: object) -> None:
-    """Raise ApiError (invalid_request) if the body has a name that its parsed value lacks, because it is there twice.
+    """Raise ApiError (invalid_request) if an object of the body has a duplicate name, which its parsed value lacks.
 
-    A colon follows each name. The body and its value have the same number of colons inside texts, so all colons are
-    counted without telling the two kinds apart. What the official SDKs write equals what orjson writes and needs no
-    count.
+    A colon follows each name. The body and its value have the same number of colons inside strings, so all colons are
+    counted without a distinction between the two kinds. A body from the official SDKs equals the output of orjson and
+    needs no count.
     """
     again = orjson.dumps(value)
     if again != body and _count_colons(body) != again.count(b":"):
-        place = _path_of_repeated_name(body) if len(body) <= _MAX_BYTES_TO_NAME else None
-        told = "an object in the body has the same name twice" if place is None else f"`{place}` is there twice"
-        raise ApiError("invalid_request", f"{told}: give it once", param=place)
+        path = _path_of_repeated_name(body) if len(body) <= _MAX_BYTES_TO_NAME else None
+        problem = "an object in the body has a duplicate name" if path is None else f"duplicate name `{path}`"
+        raise ApiError("invalid_request", f"{problem}: send each name once", param=path)
 
 
 def _count_colons(body: bytes) -> int:
-    """Count the colons of this JSON, with those that a text has as `\\u003a`, as orjson never writes them."""
+    """Count the colons of this JSON, including those in the form `\\u003a`, which orjson never writes."""
     count = body.count(b":")
     if b"u003a" in body or b"u003A" in body:
-        # Remove backslashes in pairs, as they are read: one that is left escapes what follows it.
+        # Remove backslashes in pairs, as a parser reads them: a remaining one escapes the character after it.
         escapes = body.replace(rb"\\", b"")
         count += escapes.count(rb"\u003a") + escapes.count(rb"\u003A")
     return count
 
 
 class _RepeatedName(dict[str, Any]):
-    """A parsed object in which `name` stands twice."""
+    """A parsed object with the duplicate name `name`."""
 
     name = ""
 
 
 def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    twice, seen = _RepeatedName(found), set[str]()
+    unique = dict(pairs)
+    if len(unique) == len(pairs):
+        return unique
+    value, seen = _RepeatedName(unique), set[str]()
     for name, _ in pairs:
         if name in seen:
-            twice.name = name
+            value.name = name
             break
         seen.add(name)
-    return twice
+    return value
 
 
 def _path_of_repeated_name(body: bytes) -> str | None:
-    """Return the path of a name that stands twice, in the form of `param`; None if a name in it is not plain."""
+    """Return the path of a duplicate name, in the form of `param`; None if a name in the path is not plain."""
     try:
-        left: list[tuple[str | None, object]] = [("", json.loads(body, object_pairs_hook=_read_pairs))]
+        remaining: list[tuple[str | None, object]] = [("", json.loads(body, object_pairs_hook=_read_pairs))]
     except RecursionError:
-        # The value that was replaced by the second one counted against no bound.
+        # A value that was replaced by a later one with the same name is not limited in depth.
         return None
-    while left:
-        place, value = left.pop()
+    while remaining:
+        path, value = remaining.pop()
         if isinstance(value, _RepeatedName):
-            return _join_path(place, value.name)
+            return _join_path(path, value.name)
         if isinstance(value, dict):
-            left += [(_join_path(place, name), item) for name, item in value.items()]
+            remaining += [(_join_path(path, name), item) for name, item in value.items()]
         elif isinstance(value, list):
-            left += [(None if place is None else f"{place}[{index}]", item) for index, item in enumerate(value)]
+            remaining += [(None if path is None else f"{path}[{index}]", item) for index, item in enumerate(value)]
     return None
 
 
-def _join_path(place: str | None, name: str) -> str | None:
-    if place is None or not _PLAIN_NAME.fullmatch(name):
+def _join_path(path: str | None, name: str) -> str | None:
+    if path is None or not _PLAIN_NAME.fullmatch(name):
         return None
-    return f"{place}.{name}" if place else name
+    return f"{path}.{name}" if path else name
 
 
 class CloseUnread:

@@ -1,7 +1,7 @@
 """`POST /v1/chat/completions`: one plain ASGI callable, from the socket to the socket.
 
-`ChatEndpoint` makes an `Inbound` for each request, hands it to `ChatService.handle`, and shows the client whatever that
-raises.
+`ChatEndpoint` makes an `Inbound` for each request, passes it to `ChatService.handle`, and sends the errors that this
+raises to the client.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class ChatEndpoint:
     def __init__(
         self, service: ChatService, observe: Callable[[Record], None], most_requests: int = MOST_REQUESTS
     ) -> None:
-        """Make it for one event loop.
+        """Create the endpoint for one event loop.
 
         Args:
             service: Answers the requests.
-            observe: Gets the record of each request when it has ended, however it ended.
+            observe: Gets the record of each request that has ended, in whatever way.
             most_requests: With more in flight, a request is refused unread.
         """
         self.service = service
@@ -161,7 +161,7 @@ class InboundChat:
         self._watcher: asyncio.Task[None] | None = None
         self._running: asyncio.Task[Any] | None = None
 
-    # Its order is that of Inbound.
+    # The methods of Inbound, in the order in which they are called.
 
     def caller(self, config: ConfigVersion) -> Caller:
         """See Inbound. The caller of a head that came before on this connection is known already."""
@@ -186,7 +186,8 @@ class InboundChat:
         context = self._context = read_context(config, headers)
         record.request_id = context.request_id
         if endpoint.in_flight > endpoint.most_requests:
-            raise ApiError("overloaded", "this gateway answers as many requests as it can", retry_after_s=1)
+            message = "the gateway has reached its limit of concurrent requests: repeat the request later"
+            raise ApiError("overloaded", message, retry_after_s=1)
         record.trace = context.trace
 
     def start(self, bounds: Resilience) -> None:
@@ -238,7 +239,7 @@ class InboundChat:
             return self._responder.respond_whole(answer.completion, style, self.deadline, self._limit_s)
         return self._responder.respond_stream(answer.stream, style, self.deadline) if answer.stream else None
 
-    # What the endpoint calls.
+    # Called by the endpoint.
 
     async def fail(self, error: Exception) -> None:
         """Report an error to the client."""

@@ -1,4 +1,4 @@
-"""What the HTTP server offers an endpoint beyond ASGI: connection loss, the body at hand, and direct writes.
+"""The HTTP server's interface for endpoints beyond ASGI: connection loss, the complete body, and direct writes.
 
 Our server puts these values into the `extensions` of an ASGI scope. Under another server they are absent, and the
 endpoint uses ASGI alone.
@@ -14,7 +14,7 @@ CONNECTION = "gateway.connection"
 """Key in a scope's `extensions` for the `ClientConnection`."""
 HEAD = "gateway.head"
 """Key in a scope's `extensions` for the `SameHead`, if the server knows the head of this request already."""
-NOT_TAKEN = "the client did not take its answer in time"
+NOT_TAKEN = "the client did not read its answer in time"
 """The reason why a connection was ended although its client is still there."""
 
 
@@ -56,7 +56,7 @@ class SameHead:
     """The head that one request after another on a connection has. Only the digits of `content-length` differ.
 
     Attributes:
-        made: What the endpoint remembers about this head. It must not depend on those digits.
+        made: The endpoint's result for this head, which it reuses. It must not depend on those digits.
     """
 
     __slots__ = ("made",)
@@ -69,7 +69,7 @@ class ClientConnection:
     """A client's connection. It reports its loss at once, without a task that waits for it.
 
     Attributes:
-        cut: Ends the connection at once; drops whatever the client has not taken.
+        cut: Ends the connection at once; drops everything that the client has not read.
         cycle: The request that runs now. A request finds itself here until its response is complete.
         why_lost: The reason of the loss, if the client did not leave by itself.
     """

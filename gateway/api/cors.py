@@ -1,7 +1,8 @@
-"""Pages in a browser: which of them may call, asked before the key, and read every answer, errors too.
+"""CORS: allow web pages of the configured origins to call the gateway and to read every response, also errors.
 
-The browser enforces it (the Fetch standard, section 3.3, "CORS protocol"); a caller that is no browser is judged by its
-key alone. No credentials that a browser keeps by itself, such as cookies, are ever allowed.
+The origin is checked before the key. The browser enforces the result (the Fetch standard, section 3.3, "CORS
+protocol"); only the key counts for other clients. Credentials that a browser stores by itself, such as cookies, are
+never allowed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _METHODS = b"GET, POST"
-# What our own API takes, what OpenAI's clients send, and what a trace needs. SDKs say who they are in `user-agent`, and
-# Firefox and Safari, unlike Chrome, ask whether they may.
+# The headers of our own API, of OpenAI's clients and of traces. SDKs set `user-agent`, and Firefox and Safari, unlike
+# Chrome, ask in the preflight whether they may.
 _MAY_SEND = re.compile(
     rb"authorization|content-type|accept|user-agent|x-api-key|x-request-id|traceparent|tracestate|idempotency-key"
     rb"|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
@@ -31,16 +32,18 @@ _MAY_READ = (
     b"x-gateway-dropped, x-gateway-labels, server-timing, retry-after, x-should-retry, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, location, link, allow"
 )
-_MAX_ASKED_BYTES = 4096
-_KEEP_S = b"600"
+_MAX_REQUESTED_BYTES = 4096
+_PREFLIGHT_MAX_AGE_S = b"600"
 
 
-async def crossing(cors: Cors, scope: Any, receive: Receive, send: Send) -> Send | None:
-    """How to answer this request: a `send` that adds what a browser must know. None for a preflight, which is answered
-    already, without a key: a browser sends none with it."""
+async def apply_cors(cors: Cors, scope: Any, receive: Receive, send: Send) -> Send | None:
+    """Return a `send` that adds the CORS headers to the response.
+
+    Return None for a preflight, which is answered here. It needs no key, because browsers send none with it.
+    """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     origin = headers.get(b"origin")
-    allowed = _allowance(cors, origin)
+    allowed = _allow_origin(cors, origin)
     if scope["method"] == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
         await _answer_preflight(headers, allowed, send)
         return None
@@ -58,8 +61,11 @@ async def crossing(cors: Cors, scope: Any, receive: Receive, send: Send) -> Send
     return sending
 
 
-def _allowance(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]:
-    """Empty for an origin that may not call; a sandboxed page and a local file say `null`, and never may by name."""
+def _allow_origin(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]:
+    """Return the header that allows this origin; nothing if it may not call.
+
+    Sandboxed pages and local files send the origin `null`, which cannot be listed.
+    """
     if origin is None:
         return []
     if cors.any_origin:
@@ -71,19 +77,20 @@ def _allowance(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]:
 async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[bytes, bytes]], send: Send) -> None:
     vary = (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
     if not allowed:
-        refusal = ApiError("permission_denied", "pages of this origin may not call: it is not in `cors.origins`")
+        message = "web pages of this origin may not call the gateway: add the origin to `cors.origins` in the config"
+        refusal = ApiError("permission_denied", message)
         body = orjson.dumps(encode_error(refusal))
         kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send_bytes(send, refusal.status, [*kind, vary], body)
         return
-    asked = headers.get(b"access-control-request-headers", b"")[:_MAX_ASKED_BYTES].lower()
-    names = {name.strip() for name in asked.split(b",")}
+    requested = headers.get(b"access-control-request-headers", b"")[:_MAX_REQUESTED_BYTES].lower()
+    names = {name.strip() for name in requested.split(b",")}
     pairs = [
         *allowed,
         (b"access-control-allow-methods", _METHODS),
-        (b"access-control-max-age", _KEEP_S),
+        (b"access-control-max-age", _PREFLIGHT_MAX_AGE_S),
         vary,
     ]
-    if taken := sorted(name for name in names if _MAY_SEND.fullmatch(name)):
-        pairs.append((b"access-control-allow-headers", b", ".join(taken)))
+    if accepted := sorted(name for name in names if _MAY_SEND.fullmatch(name)):
+        pairs.append((b"access-control-allow-headers", b", ".join(accepted)))
     await send_bytes(send, 204, pairs, b"")

@@ -1,8 +1,7 @@
-"""Every error that a client can get: the outward codes, their status and type, in one table.
+"""All errors that a client can get: their codes, HTTP statuses and types.
 
-ApiError          what is shown to a client; carries the code
-└── made from     InvalidRequest and UnsupportedFeature (400), Refused (routing), AssistantNotFound, PlanExhausted,
-                  LimitReached
+`from_domain` turns the errors of the inner layers (InvalidRequest, UnsupportedFeature, Refused, AssistantNotFound,
+PlanExhausted, LimitReached) into an `ApiError`, which has a code. `encode_error` writes it in OpenAI's envelope.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.DEADLINE: "deadline_exceeded",
     FailureKind.OVERLOADED: "overloaded",
 }
-# Who reads `error.attempts` shall find it, also where nobody was asked.
+# A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
 _DEFAULT_RETRY_S = 1.0
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
@@ -83,7 +82,14 @@ _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
 @dataclass(slots=True)
 class ApiError(Exception):
-    """What a client is told. `retry_after_s` and `headers` go beside the body; `extra` into the error object."""
+    """An error as the client gets it.
+
+    Attributes:
+        param: The field of the request that caused the error.
+        retry_after_s: Sent as the header `retry-after`.
+        headers: Further response headers.
+        extra: Further fields of the error object.
+    """
 
     code: str
     message: str
@@ -102,7 +108,7 @@ class ApiError(Exception):
 
 
 def encode_error(error: ApiError) -> dict[str, object]:
-    """OpenAI's envelope."""
+    """Return the error in OpenAI's envelope."""
     status = error.status
     kind = _TYPE_BY_STATUS.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
     body: dict[str, object] = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
@@ -112,9 +118,12 @@ def encode_error(error: ApiError) -> dict[str, object]:
 
 
 def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:
-    """The outward form of what the inner layers raise on purpose; anything else is our own fault.
+    """Return the error for the client. An error that no layer raises on purpose becomes `internal_error`.
 
-    quoting: whether the provider's words on a wrong request may be shown: they mostly name the model.
+    Args:
+        error: The error that was raised.
+        attempts: The attempts of the request.
+        quoting: The provider's message about an invalid request may be shown. It mostly names the model.
     """
     match error:
         case ApiError():
@@ -131,13 +140,15 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case PlanExhausted():
             return _from_exhausted(error, attempts, quoting=quoting)
-    return ApiError("internal_error", "something went wrong inside the gateway; the request id finds it in the log")
+    message = "the gateway has an internal error: give its operator the `x-request-id`, which is in the log"
+    return ApiError("internal_error", message)
 
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:
-    name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
-    hint = error.question or "GET /v1/models lists those that there are"
-    return ApiError("model_not_found", f"there is no assistant {name!r} for this key; {hint}", error.param)
+    name = error.name if len(error.name) <= 80 else f"{error.name[:80]}…"
+    hint = error.question or "GET /v1/models lists the available assistants"
+    message = f"the assistant {name!r} does not exist or is not available to this key; {hint}"
+    return ApiError("model_not_found", message, error.param)
 
 
 def _from_refusal(error: Refused) -> ApiError:
@@ -153,41 +164,41 @@ def _from_refusal(error: Refused) -> ApiError:
     return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
 
 
-def _encode_consent(asked: ConsentRequest) -> dict[str, object]:
-    """What a client needs to ask the person, and to bring the yes."""
+def _encode_consent(consent: ConsentRequest) -> dict[str, object]:
+    """Return what a client needs to ask its user for consent, and to send the consent with the next request."""
     return {
-        "recipient": asked.recipient,
-        "place": {"stores": asked.stores, "processes": asked.processes},
-        "would_send": list(asked.would_send),
-        "token": asked.token,
-        "expires_at": asked.expires_at,
-        **({"note": asked.note} if asked.note else {}),
+        "recipient": consent.recipient,
+        "place": {"stores": consent.stores, "processes": consent.processes},
+        "would_send": list(consent.would_send),
+        "token": consent.token,
+        "expires_at": consent.expires_at,
+        **({"note": consent.note} if consent.note else {}),
     }
 
 
 def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quoting: bool) -> ApiError:
     failure = error.failure
-    # Steps that a reload or a breaker has taken out while the request was under way: nobody has failed it.
-    nobody = failure.kind is FailureKind.UNAVAILABLE and not attempts
-    code = "no_healthy_deployment" if nobody else _OUTWARD[failure.kind]
+    # A reload or a breaker can remove all steps while the request runs. Then no provider was asked.
+    is_unasked = failure.kind is FailureKind.UNAVAILABLE and not attempts
+    code = "no_healthy_deployment" if is_unasked else _OUTWARD[failure.kind]
     message = failure.message
     if failure.kind is FailureKind.INVALID_REQUEST and failure.detail and quoting:
-        # The provider's words on a wrong request speak of the client's own input, and tell it what to mend.
+        # The provider describes the mistake in the client's own input.
         message = f"{message}: {failure.detail[:500]}"
-    # Nobody asks a key that is benched: who comes back before finds what it has found now.
-    benched_s = RULES[failure.kind].cooldown_s
-    retry_after_s = (failure.retry_after_s or benched_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
-    # What has no place now may have one soon: SDKs shall ask again.
+    # A key in its cooldown is not used, so an earlier retry would get the same error.
+    cooldown_s = RULES[failure.kind].cooldown_s
+    retry_after_s = (failure.retry_after_s or cooldown_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
+    # SDKs should retry an overloaded assistant: it may have a free slot soon.
     headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}
     extra: dict[str, object] = {}
     if STATUS[code] >= 429:
-        extra["attempts"] = [_attempt(attempt) for attempt in attempts]
-    # Where in the request a mistake is: of any other failure the provider's words stay inside.
+        extra["attempts"] = [_encode_attempt(attempt) for attempt in attempts]
+    # The field is shown only if the request is wrong. In other failures it comes from the provider's own message.
     param = failure.param if STATUS[code] == 400 else None
     return ApiError(code, message, param, retry_after_s, headers, extra)
 
 
-def _attempt(attempt: AttemptRecord) -> dict[str, object]:
+def _encode_attempt(attempt: AttemptRecord) -> dict[str, object]:
     failure = attempt.failure
     return {
         "deployment": attempt.deployment,
@@ -198,10 +209,13 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
 
 
 def blocking_link(error: ApiError, page: str | None) -> dict[str, str]:
-    """The header that names who refuses by law or policy (RFC 7725, section 4), where the operator has said it."""
+    """Return the `link` header to the page of the authority that blocks the request (RFC 7725, section 4).
+
+    Empty for other errors, and if the operator has configured no page.
+    """
     return {"link": f'<{page}>; rel="blocked-by"'} if error.status == 451 and page is not None else {}
 
 
 def whole_seconds(retry_after_s: float) -> str:
-    """A `retry-after` value: whole seconds, rounded up, at least one (RFC 9110, section 10.2.3)."""
+    """Return a value for `retry-after`: whole seconds, rounded up, at least one (RFC 9110, section 10.2.3)."""
     return str(max(1, math.ceil(retry_after_s)))

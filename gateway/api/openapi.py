@@ -1,7 +1,4 @@
-"""The endpoints as they stand in the OpenAPI document: their shapes, and examples that work as they are.
-
-The page at `/docs` is made of this.
-"""
+"""The endpoints in the OpenAPI document, from which the page `/docs` is made: schemas, and examples that work."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from gateway.model.approval import ApprovalKind
 from gateway.model.region_text import Show
 
 EXAMPLES: dict[str, Any] = json.loads(resources.files(__package__).joinpath("openapi_examples.json").read_text("utf-8"))
-"""Requests and answers that a test sends to a real gateway, and a message for each error code."""
+"""Requests and answers that a test compares with a running gateway, and a message for each error code."""
 
 _STREAM = "".join(f"{event}\n\n" for event in EXAMPLES["stream"])
 _MODEL_ENTRY = EXAMPLES["model_entry"]
@@ -27,43 +24,49 @@ _ERROR = {
             "type": "object",
             "required": ["message", "type", "param", "code"],
             "properties": {
-                "message": {"type": "string", "description": "What is wrong, where, and how to mend it."},
-                "type": {"type": "string", "description": "One of OpenAI's."},
-                "param": {"type": ["string", "null"], "description": "The place in the request, if there is one."},
-                "code": {"type": "string", "description": "Decide by this.", "enum": sorted(STATUS)},
-                "consent": {"type": "object", "description": "With `consent_required`: what to ask the person."},
-                "home": {"type": "string", "description": "With `wrong_cell`: the URL of the one that serves you."},
+                "message": {
+                    "type": "string",
+                    "description": "The problem, its place, and how to fix it.",
+                },
+                "type": {"type": "string", "description": "One of OpenAI's error types."},
+                "param": {"type": ["string", "null"], "description": "The field of the request, if one is wrong."},
+                "code": {"type": "string", "description": "Make decisions by this code.", "enum": sorted(STATUS)},
+                "consent": {
+                    "type": "object",
+                    "description": "With `consent_required`: the consent that is needed.",
+                },
+                "home": {"type": "string", "description": "With `wrong_cell`: the URL of the cell for this region."},
                 "attempts": {
                     "type": "array",
                     "items": {"type": "object"},
-                    "description": "With 502, 503 and 504, and a provider's 429: who was asked, and what came of it.",
+                    "description": "With 502, 503 and 504, and a provider's 429: the attempts and their results.",
                 },
             },
         }
     },
 }
 _WHEN = {
-    400: "The request is wrong, or nobody can do what it asks.",
-    401: "No key, or an unknown one.",
-    403: "This caller may not ask, or the person must be asked first: `error.consent` says what.",
-    404: "No such assistant for this key.",
-    405: "Not with this method.",
+    400: "The request is invalid, or no deployment supports it.",
+    401: "The key is missing or unknown.",
+    403: "The caller is not allowed, or the user's consent is missing: see `error.consent`.",
+    404: "The assistant does not exist for this key.",
+    405: "The path does not have this method.",
     408: "The request did not arrive in time.",
-    413: "More than 32 MB.",
-    415: "Not JSON, or compressed.",
-    421: "Another installation serves this region; `location` names it.",
-    429: "Too much at once; `retry-after` says when to come back.",
-    431: "More than 64 KB of headers.",
-    451: "Law or policy: a blocked or unknown place, or nobody who may answer there.",
-    500: "A fault of the gateway's own.",
-    502: "The providers failed; `error.attempts` lists what was tried.",
-    503: "Nobody can be asked right now; `retry-after` says when to come back.",
-    504: "Nobody answered in time.",
+    413: "The body is larger than 32 MB.",
+    415: "The body is not JSON, or is compressed.",
+    421: "Another installation serves this region; its URL is in `location`.",
+    429: "A rate limit is reached; `retry-after` has the time to wait.",
+    431: "The headers are larger than 64 KB.",
+    451: "Law or policy: the location is blocked or unknown, or no deployment may answer there.",
+    500: "An internal error of the gateway.",
+    502: "The providers failed; `error.attempts` lists the attempts.",
+    503: "No deployment is available now; `retry-after` has the time to wait.",
+    504: "No provider answered in time.",
 }
 
 
 def _failures(*statuses: int) -> dict[str, dict[str, Any]]:
-    """The error responses, each with an example of each of its codes."""
+    """Return the error responses of these statuses, each with an example of every code."""
     return {str(status): _failure(status) for status in statuses}
 
 
@@ -76,30 +79,30 @@ def _failure(status: int) -> dict[str, Any]:
     return {"description": _WHEN[status], "content": {"application/json": {"schema": _ERROR, "examples": examples}}}
 
 
-DEMO_PLACE = {
+DEMO_LOCATION = {
     "name": "cf-ipcountry",
     "in": "header",
     "required": False,
-    "description": "In the demo: where you are, as an edge would say it. DE, US, CN, JP, HK, CU, …",
+    "description": "In the demo: your territory, as an edge would send it, such as DE, US, CN, JP, HK or CU.",
     "schema": {"type": "string", "default": "DE"},
 }
-"""What makes the examples work on the page of a demo, which takes anybody for its edge."""
+"""The header that locates the caller in a demo, where every client is trusted as the edge."""
 
 _MILLISECONDS = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 _HEADERS = {
-    "x-gateway-territory": "The person's territory, such as DE: from a backend whose key may assert it.",
-    "x-gateway-user": "Who the person is to you, in any word that stays: from a backend whose key may assert it.",
-    "x-gateway-claim": "A signed token about the person, where the operator has named an issuer.",
-    "x-gateway-consent": "The token of a `consent_required`, once the person has agreed; or `granted`, from a backend.",
-    "x-gateway-timeout-ms": "Shortens the time that this request may take.",
-    "x-request-id": "Comes back, and stands in the log.",
-    "traceparent": "Your trace (W3C): the gateway's spans go on with it. No provider sees it.",
+    "x-gateway-territory": "The user's territory, such as DE. For backends whose key may assert it.",
+    "x-gateway-user": "A stable identifier of the user. For backends whose key may assert it.",
+    "x-gateway-claim": "A signed token about the user, if the operator has configured an issuer.",
+    "x-gateway-consent": "The token of a `consent_required`, after the user has agreed; or `granted`, from a backend.",
+    "x-gateway-timeout-ms": "Shortens the deadline of this request.",
+    "x-request-id": "Returned in the response and written to the log.",
+    "traceparent": "Your trace (W3C), which the gateway's spans continue. It is not sent to providers.",
 }
 
 
-def _header(name: str, told: str) -> dict[str, Any]:
+def _header(name: str, description: str) -> dict[str, Any]:
     schema = _MILLISECONDS if name.endswith("-ms") else {"type": "string"}
-    return {"name": name, "in": "header", "required": False, "description": told, "schema": schema}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
 
 
 _TEXT = {"type": "string"}
@@ -129,7 +132,7 @@ _REQUEST: dict[str, Any] = {
         },
         "stream": {"type": "boolean", "default": False},
         "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-        "max_completion_tokens": {**_WHOLE, "minimum": 1, "description": "Reasoning included; also `max_tokens`."},
+        "max_completion_tokens": {**_WHOLE, "minimum": 1, "description": "Includes reasoning. `max_tokens` works too."},
         "temperature": {**_NUMBER, "minimum": 0, "maximum": 2},
         "top_p": {**_NUMBER, "minimum": 0, "maximum": 1},
         "presence_penalty": {**_NUMBER, "minimum": -2, "maximum": 2},
@@ -162,12 +165,12 @@ CHAT_OPERATION: dict[str, Any] = {
     "tags": ["chat"],
     "summary": "Ask an assistant",
     "description": (
-        "OpenAI's chat completions. `model` is the name of an assistant; who answers depends on where the caller is, "
-        "and is told in the `x-gateway-*` response headers. A parameter that the provider doesn't have is left out and "
-        "named in `x-gateway-dropped`."
+        "OpenAI's chat completions. `model` is the name of an assistant. The caller's location decides which "
+        "deployment answers; the `x-gateway-*` response headers name it. Parameters that the provider does not support "
+        "are left out and listed in `x-gateway-dropped`."
     ),
     "operationId": "chat_completions",
-    "parameters": [_header(name, told) for name, told in _HEADERS.items()],
+    "parameters": [_header(name, description) for name, description in _HEADERS.items()],
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": _REQUEST, "examples": EXAMPLES["requests"]}},
@@ -177,7 +180,7 @@ CHAT_OPERATION: dict[str, Any] = {
             "description": "The answer, whole or as a stream of events.",
             "content": {
                 "application/json": {"schema": {"type": "object"}, "examples": EXAMPLES["answers"]},
-                # Without a schema: of 3.1, tools disagree whether one is of the stream or of each event.
+                # No schema: for OpenAPI 3.1, tools disagree whether it describes the stream or each event.
                 "text/event-stream": {
                     "examples": {
                         "stream": {
@@ -214,7 +217,7 @@ HEALTH_OPERATIONS: dict[str, Any] = {
             "operationId": "readyz_readyz_get",
             "responses": {
                 "200": {"description": "Successful Response", "content": {"application/json": {"schema": {}}}},
-                "503": {"description": "It is about to end."},
+                "503": {"description": "The process is draining."},
             },
         }
     },
@@ -223,9 +226,9 @@ HEALTH_OPERATIONS: dict[str, Any] = {
 
 def _found(value: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     content = {"schema": schema or {"type": "object"}, "example": value}
-    found = {"description": "Found.", "content": {"application/json": content}}
+    success = {"description": "Found.", "content": {"application/json": content}}
     failures = _failures(401, 403, 404, 421, 429, 451)
-    return {"200": found, **failures}
+    return {"200": success, **failures}
 
 
 _MODELS = _found({"object": "list", "data": [_MODEL_ENTRY, {**_MODEL_ENTRY, "id": "gpt-4o"}]})
@@ -241,36 +244,37 @@ def _list_of(item: dict[str, Any]) -> dict[str, Any]:
 
 
 _APPROVAL = _object(
-    authority={**_TEXT, "description": "Who gave it."},
+    authority={**_TEXT, "description": "The authority that gave the approval."},
     kind={"type": "string", "enum": sorted(get_args(ApprovalKind))},
-    number={**_TEXT, "description": "As the authority writes it."},
-    model_name={**_TEXT, "description": "The public name that it stands for."},
-    document={**_NULLABLE, "description": "An https URL where it can be read."},
+    number={**_TEXT, "description": "The number, as the authority writes it."},
+    model_name={**_TEXT, "description": "The public name of the approved model."},
+    document={**_NULLABLE, "description": "An https URL of the document."},
 )
 _DISCLOSED = _object(
     deployment={**_TEXT, "description": "As in `x-gateway-deployment`."},
-    model={**_NULLABLE, "description": "As `model` in an answer; null where the operator hides it."},
-    model_name={**_NULLABLE, "description": "The public name; null where no approval is on record."},
+    model={**_NULLABLE, "description": "As `model` in an answer; null if the operator hides it."},
+    model_name={**_NULLABLE, "description": "The public name; null without an approval."},
     approvals=_list_of(_APPROVAL),
-    consent={"type": ["object", "null"], "description": "What the person must have agreed to first, if anything."},
+    consent={"type": ["object", "null"], "description": "The consent that the user must give first, if any."},
 )
 _LABEL = _object(
     name=_TEXT,
-    text={**_TEXT, "description": "The words, in the language that fits `accept-language`."},
-    show={"type": "string", "enum": sorted(get_args(Show)), "description": "On which answers they stand in the text."},
+    text={**_TEXT, "description": "The text, in the language that fits `accept-language`."},
+    show={"type": "string", "enum": sorted(get_args(Show)), "description": "The answers that contain the text."},
 )
 _DISCLOSURE_SCHEMA = _object(
     object={"type": "string", "enum": ["disclosure"]},
     assistant=_TEXT,
     region=_TEXT,
-    labels={**_list_of(_LABEL), "description": "What is said on answers here."},
-    data={**_list_of(_DISCLOSED), "description": "Who may answer a plain request now, in order."},
+    labels={**_list_of(_LABEL), "description": "The labels of answers in this region."},
+    data={**_list_of(_DISCLOSED), "description": "The deployments that may answer a plain request now, in order."},
 )
 _DISCLOSURE = {**_found(EXAMPLES["disclosure"], _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
-_EXPLAINED = {key: told for key, told in _found(_MODEL_ENTRY).items() if key != "200"} | _failures(400, 429, 503)
+_EXPLAINED = {status: response for status, response in _found(_MODEL_ENTRY).items() if status != "200"}
+_EXPLAINED |= _failures(400, 429, 503)
 _RECEIPT_SCHEMA = _object(
-    receipt={"type": "object", "description": "What became of the request, without a word of it."},
-    jws={**_NULLABLE, "description": "The receipt, signed (a compact JWS, EdDSA); null where the gateway has no key."},
+    receipt={"type": "object", "description": "The routing of the request, without its content."},
+    jws={**_NULLABLE, "description": "The signed receipt (a compact JWS, EdDSA); null if the gateway has no key."},
     key={**_NULLABLE, "description": "The public key that verifies it."},
 )
 _RECEIPT = {"200": _found(EXAMPLES["receipt"], _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404, 429)}
@@ -281,4 +285,4 @@ RESPONSES = {
     "/v1/disclosure": _DISCLOSURE,
     "/v1/receipts/{id}": _RECEIPT,
 }
-"""By path. FastAPI would leave every null out of these examples, and our errors have a `param` that may be null."""
+"""The responses by path. FastAPI would remove each null from these examples, but `param` of an error may be null."""

@@ -1,7 +1,7 @@
 """Responses without a web framework: JSON, errors and probes, and an application that is built on first use.
 
-Probes and metrics are asked for all the time. They need no framework, so a process that serves nothing else does
-without its memory.
+Probes and metrics are requested all the time. They need no framework, so a process that serves nothing else saves its
+memory.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def error_response(scope: Any, error: Exception, blocked_by: str | None = None) 
 
     Args:
         scope: The ASGI scope of the request.
-        error: What was raised.
+        error: The error that was raised.
         blocked_by: The page of the authority that refuses by law or policy, for a status 451.
     """
     shown = from_domain(error, [])
-    request_id = scope.get("state", {}).get("told", {}).get("x-request-id") or request_id_of(headers_of(scope))
+    known: Mapping[str, str] = scope.get("state", {}).get("response_headers", {})
+    request_id = known.get("x-request-id") or request_id_of(headers_of(scope))
     headers = {"x-request-id": request_id, **shown.headers, **blocking_link(shown, blocked_by)}
     if shown.retry_after_s is not None:
         headers["retry-after"] = whole_seconds(shown.retry_after_s)
@@ -80,7 +81,12 @@ class Probe:
     """One endpoint without a framework, as an ASGI application."""
 
     def __init__(self, respond: Callable[[Any], Awaitable[RawResponse]], *, takes_head: bool = True) -> None:
-        """`respond` returns the response for a scope, or raises ApiError. `takes_head`: HEAD is allowed too."""
+        """Create a probe.
+
+        Args:
+            respond: Returns the response for a scope, or raises ApiError.
+            takes_head: HEAD is allowed too.
+        """
         self._respond = respond
         self._methods = ("GET", "HEAD") if takes_head else ("GET",)
 
@@ -125,7 +131,7 @@ def health_probes(is_draining: Callable[[], bool]) -> dict[str, Probe]:
     async def ready(_: object) -> RawResponse:
         return _DRAINING if is_draining() else _READY
 
-    # `/health` is where operators of other gateways look.
+    # Operators of other gateways expect `/health`.
     return {"/healthz": Probe(alive), "/health": Probe(alive), "/readyz": Probe(ready)}
 
 
@@ -137,7 +143,7 @@ class LazyApplication:
     """
 
     def __init__(self, build: Callable[[], Application]) -> None:
-        """`build` imports and makes the application. It runs in a thread, so that the loop goes on meanwhile."""
+        """Create it with `build`, which imports and makes the application in a thread, so that the loop goes on."""
         self._build = build
         self._application: Application | None = None
         self._building: asyncio.Task[Application] | None = None

@@ -36,11 +36,11 @@ Send = Callable[[Any], Any]
 COMMENT = b": keep-alive\n\n"
 _NO_EXTENSIONS: Mapping[str, Any] = {}
 _AT_ONCE_BYTES = 64 * 1024
-"""The server takes so much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger answer is
-sent by itself, and waits."""
+"""The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
+answer is sent separately, and waits."""
 _LAST_EVENT_S = 1.0
-"""What a client gets beyond the request's time to take the last of its answer, such as the error that ends it."""
-_STOPPED = "this gateway was stopped before the answer was complete"
+"""The time beyond the request's deadline in which a client can read the end of its answer, such as an error."""
+_STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
 _JSON_LINE = b"content-type: application/json"
 _STREAM_LINES = (
     b"content-type: text/event-stream; charset=utf-8",
@@ -77,13 +77,13 @@ class Responder:
         """Encode a whole answer, and write it at once if the client takes it without a wait.
 
         Args:
-            completion: The answer. It is not held by what is returned.
+            completion: The answer. The returned awaitable does not hold it.
             style: How it is shown.
-            deadline: The time of the request.
+            deadline: The deadline of the request.
             limit_s: How long the client may take, from now on.
 
         Returns:
-            What writes the answer, or None if it is written.
+            An awaitable that writes the answer, or None if it is written.
         """
         record = self._record
         record.status = 200
@@ -102,10 +102,10 @@ class Responder:
         Args:
             stream: The answer.
             style: How it is shown.
-            deadline: The time of the request, which the client may use up.
+            deadline: The deadline of the request, until which the client may read.
 
         Returns:
-            What writes the stream, or None if it is written.
+            An awaitable that writes the stream, or None if it is written.
         """
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
@@ -127,7 +127,7 @@ class Responder:
             await self._cut_off()
 
     async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
-        """Write events as they come. The client's pace becomes the provider's pace."""
+        """Write events as they arrive. A slow client slows down the provider."""
         record, cycle = self._record, self.cycle
         record.status = 200
         self._is_stream = True
@@ -159,7 +159,7 @@ class Responder:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _tap_texts(self, stream: AnswerStream, encoder: ChunkEncoder, keep_alive: KeepAlive) -> None:
-        """Write a text that arrives by itself directly, while the stream's next events are waited for."""
+        """Write a text that arrives alone directly, while the task waits for the next events of the stream."""
         cycle, tap = self.cycle, stream.text_tap()
         if cycle is None or tap is None:
             return
@@ -174,7 +174,7 @@ class Responder:
         tap.pass_texts_to(take_text)
 
     async def _cut_off(self) -> None:
-        """Cut the connection of a client that is there and takes nothing. Its time is over, and it cannot be told."""
+        """Cut the connection of a client that has read nothing until its time is over. It would not read an error."""
         self._record.outcome, self._record.detail = "cancelled", NOT_TAKEN
         if self.connection is not None:
             self.connection.cut()
@@ -191,7 +191,7 @@ class Responder:
         """Report an error: as a response, or inside a stream that has begun.
 
         Args:
-            error: What was raised.
+            error: The error that was raised.
             style: How it is shown.
             can_continue: The connection can serve another request, because the body is read, or short enough to skip.
         """
@@ -210,7 +210,7 @@ class Responder:
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
         body = orjson.dumps(encode_error(shown))
-        # A client at the wrong cell has nothing more to send here: no further byte of its prompt is to come.
+        # A client at the wrong cell must not send the rest of its prompt here.
         if can_continue and shown.status != STATUS["wrong_cell"]:
             await self._write_response(shown.status, body, headers)
         else:
@@ -226,7 +226,7 @@ class Responder:
             record.detail = shown.message
 
     async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
-        """Write a response after which the connection goes on. The end of a large one waits for the client."""
+        """Write a response after which the connection stays open. The end of a large one waits for the client."""
         await self._start(status, self._json_headers(body, more))
         if len(body) > _AT_ONCE_BYTES:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
@@ -253,7 +253,7 @@ class Responder:
 
 
 class KeepAlive:
-    """Comments into the silence of one stream. It checks twice within `silence_s` whether anything was sent.
+    """Sends comments while one stream is silent. It checks twice within `silence_s` whether anything was sent.
 
     The writer sets `is_silent` to False when it sends something, and calls `stop` before it sends the last of it.
     """
@@ -261,7 +261,7 @@ class KeepAlive:
     __slots__ = ("_comment", "_half_s", "_loop", "_send", "_timer", "is_silent")
 
     def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]]) -> None:
-        """With a `silence_s` of 0 no comment is sent."""
+        """Start the timer. With a `silence_s` of 0 no comment is sent."""
         self.is_silent = False
         self._half_s = silence_s / 2
         self._send = send
@@ -269,14 +269,14 @@ class KeepAlive:
         self._timer: asyncio.TimerHandle | None = None
         if silence_s:
             self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(self._half_s, self._look)
+            self._timer = self._loop.call_later(self._half_s, self._check)
 
-    def _look(self) -> None:
-        # One comment that waits for a slow reader is enough: what is before it keeps that connection busy.
+    def _check(self) -> None:
+        # One comment that waits for a slow reader is enough: the bytes before it keep that connection busy.
         if self.is_silent and (self._comment is None or self._comment.done()):
             self._comment = self._loop.create_task(self._send_comment())
         self.is_silent = True
-        self._timer = self._loop.call_later(self._half_s, self._look)
+        self._timer = self._loop.call_later(self._half_s, self._check)
 
     async def _send_comment(self) -> None:
         await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
@@ -292,10 +292,10 @@ class KeepAlive:
 
 
 def _is_failure(shown: ApiError, error: Exception) -> bool:
-    """Whether the error is a failure that an operator should see.
+    """Return whether the error is a failure that an operator should see.
 
-    A wrong request is not, wherever it was found to be wrong. If no deployment was asked because all are unavailable,
-    that is the outage that earlier failures have caused. A limit of a client is not a failure either.
+    An invalid request is not a failure, and neither is a limit of a client. If no deployment was asked because all are
+    unavailable, the error belongs to the outage that earlier failures have caused.
     """
     is_own_limit = error is shown or isinstance(error, LimitReached)
     return shown.status >= 500 or (shown.code == "rate_limited" and not is_own_limit)
@@ -304,5 +304,5 @@ def _is_failure(shown: ApiError, error: Exception) -> bool:
 def _origin_of(error: Exception) -> str:
     """Return the type of an internal error and where it was raised. Its message may quote the request."""
     frames = extract_tb(error.__traceback__)
-    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
-    return f"{type(error).__name__}{place}"
+    origin = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{origin}"

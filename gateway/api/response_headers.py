@@ -1,4 +1,4 @@
-"""The headers of every answer of ours: who answered, from which region, by which table."""
+"""The response headers of the gateway: the deployment that answered, the region, the config version and the times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.model.record import Allowance, Record
 
 
 def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
-    """OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", read in November 2026)."""
+    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
     return [
         (b"x-ratelimit-limit-requests", b"%d" % allowance.limit),
         (b"x-ratelimit-remaining-requests", b"%d" % allowance.remaining),
@@ -21,7 +21,7 @@ def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it, which is as Go does: 0s, 12ms, 8.64s, 1m0s."""
+    """Return a duration in OpenAI's form, which is that of Go: 0s, 12ms, 8.64s, 1m0s."""
     milliseconds = math.ceil(seconds * 1000)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -34,12 +34,12 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-    """Header lines as ASGI wants them."""
+    """Return header lines as the pairs that ASGI needs."""
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
 def response_lines(record: Record) -> list[bytes]:
-    """What is known of the request so far: each header as it is written, without its end."""
+    """Return the headers that are known so far, each as it is written, without its line end."""
     location = record.location
     why = region = None
     if location is not None:
@@ -59,7 +59,7 @@ def response_lines(record: Record) -> list[bytes]:
         lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
     took_s = record.first_s
     if took_s is None and record.attempts:
-        took_s = time.monotonic() - record.started_at  # nobody has answered: the time until that was known
+        took_s = time.monotonic() - record.started_at  # no deployment answered: the time until that was known
     if took_s is not None:
         provider_s, own_s = 0.0, took_s
         for attempt in record.attempts:
@@ -69,7 +69,7 @@ def response_lines(record: Record) -> list[bytes]:
             b"server-timing: provider;dur=%.1f, gateway;dur=%.1f"
             % (provider_s * 1000, own_s * 1000 if own_s > 0 else 0.0)
         )
-        # What OpenAI calls the same, for those who look there: the whole of it.
+        # OpenAI's name for the whole time.
         lines.append(b"openai-processing-ms: %d" % (took_s * 1000))
     return lines
 
@@ -78,7 +78,7 @@ def response_lines(record: Record) -> list[bytes]:
 def _who_answered(
     table: str, why: str | None, region: str | None, deployment: str | None, attempts: int
 ) -> tuple[bytes, ...]:
-    """The part that is the same for most requests of one place."""
+    """Return the lines that are the same for most requests from one territory."""
     known = {
         "x-gateway-table": table,
         "x-gateway-why": why,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import CHAT_PATH, ChatEndpoint
-from gateway.api.cors import crossing
+from gateway.api.cors import apply_cors
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.receipts import Keeping, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
@@ -266,7 +266,7 @@ class Gateway:
         return self._answer(scope, receive, send)
 
     async def _cross(self, cors: Cors, scope: Any, receive: _Receive, send: _Send) -> None:
-        sending = await crossing(cors, scope, receive, send)
+        sending = await apply_cors(cors, scope, receive, send)
         if sending is not None:
             await self._answer(scope, receive, sending)
 

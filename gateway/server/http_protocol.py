@@ -54,7 +54,7 @@ MAX_DISCARDED_BYTES = 32 * 1024 * 1024
 """As much as a body may have: what is discarded may be the rest of one. None of it is kept."""
 _MAX_QUEUED = 32
 _MAX_READ_AHEAD = 4
-_INVALID = "this is no valid HTTP/1.1 request"
+_INVALID = "the request is not valid HTTP/1.1"
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -381,7 +381,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
 
 
 def _head_too_large() -> ApiError:
-    return ApiError("headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes")
+    return ApiError(
+        "headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes: send fewer or shorter ones"
+    )
 
 
 def _error_response(error: ApiError) -> bytes:

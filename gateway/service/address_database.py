@@ -1,4 +1,4 @@
-"""One database of addresses, opened again when its file changes, and not asked once it is too old."""
+"""A GeoIP database: look up addresses, reopen the file when it changes, and stop using it when it is too old."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ _DAY_S = 86_400.0
 
 
 class AddressDatabase:
-    """The database that one config names. note: takes a line for the log. before: the one of the config before this,
-    whose file is not read again if it is the same."""
+    """The database that a config names."""
 
     def __init__(
         self,
@@ -27,6 +26,14 @@ class AddressDatabase:
         ticks: Callable[[], float],
         before: AddressDatabase | None = None,
     ) -> None:
+        """Create it without loading the file.
+
+        Args:
+            rules: The file and its maximum age.
+            note: Writes a line to the log.
+            ticks: Monotonic seconds.
+            before: The database of the previous config. Its file is not read again if the path is the same.
+        """
         self.rules = rules
         self.kept: RefreshingCache[GeoIpFile]
         if before is not None and before.rules.path == rules.path:
@@ -36,19 +43,22 @@ class AddressDatabase:
                 "the database of location.geoip", partial(_load, rules.path), _PACE, note, ticks
             )
         self._note = note
-        self._told_of: GeoIpFile | None = None
+        self._logged_file: GeoIpFile | None = None
 
     async def look_up(self, address: IPv4Address | IPv6Address, now: float) -> AddressReport:
-        """What the database says of an address, unless it is too old to be asked."""
+        """Return the database's report about an address; an empty one with a note if it is too old or unreadable."""
         file = self.kept.now() or await self.kept.wait()
         if file is None:
-            return AddressReport(note="silent: the database can't be read")
+            return AddressReport(note="silent: the database cannot be read")
         if -_DAY_S <= now - file.built_at <= self.rules.max_age_s:
             return file.lookup(address)
-        if self._told_of is not file:
-            self._told_of = file
-            self._note(f"the database of location.geoip {_told_age(now - file.built_at)}, and isn't asked any more")
-        return AddressReport(note="silent: the database is older than `max_age`, or its date lies ahead")
+        if self._logged_file is not file:
+            self._logged_file = file
+            age = _describe_age(now - file.built_at)
+            self._note(
+                f"the database of location.geoip {age}, and is no longer used: replace the file with a newer one"
+            )
+        return AddressReport(note="silent: the database is older than `max_age`, or its date is in the future")
 
 
 async def _load(path: str, held: GeoIpFile | None) -> GeoIpFile:
@@ -58,8 +68,8 @@ async def _load(path: str, held: GeoIpFile | None) -> GeoIpFile:
         raise LoadFailed(str(error)) from None
 
 
-def _told_age(age_s: float) -> str:
+def _describe_age(age_s: float) -> str:
     days = abs(age_s) / _DAY_S
     if age_s < 0:
-        return f"has a date of its own {days:.0f} days ahead of the clock"
-    return f"is {days:.0f} days old by its own date"
+        return f"has a date {days:.0f} days in the future"
+    return f"is {days:.0f} days old, by the date in the file"

@@ -1,7 +1,7 @@
-"""One chat request from its headers to its answer. `ChatService.handle` is the only place where that order is written.
+"""Answer chat requests. `ChatService.handle` defines the order of all steps, from the headers to the answer.
 
-The order is the order of trust: client and location are judged by headers alone, before any byte of the body is read.
-Each API dialect implements `Inbound`, which reads the request and writes the answer in its own form.
+Client and location are checked by the headers alone, before any byte of the body is read. Each API dialect implements
+`Inbound`, which reads the request and writes the answer in its own form.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from providers.chat import ChatRequest, change_request
 from providers.failures import Failure
 from providers.matching.requirements import requirements_of
 
-# The form in which OpenAI names a message. Providers that use another form, such as Anthropic, have the system message
-# apart from the others.
+# The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
+# separately.
 _MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
 
 
@@ -96,7 +96,7 @@ class HeldBody(Protocol):
         ...
 
     def release(self) -> None:
-        """Uncount the body before the end of the block, because nothing holds the request any more."""
+        """Stop counting the body before the end of the block, because nothing holds the request any more."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -108,8 +108,8 @@ class Inbound(Protocol):
     """One request of a client, in the form of one API. `ChatService.handle` calls the methods in this order.
 
     Attributes:
-        record: What becomes known of the request.
-        deadline: Its time, from `start` on.
+        record: The record of the request, which is completed step by step.
+        deadline: The deadline of the request, set by `start`.
         error_style: How an error is to be shown; `ChatService` replaces it when it knows more.
     """
 
@@ -126,7 +126,7 @@ class Inbound(Protocol):
         ...
 
     def start(self, bounds: Resilience) -> None:
-        """Check what the headers announce of the body, and start the time of the request. Raises the API's error."""
+        """Check the headers that describe the body, and start the deadline. Raises the error of the API."""
         ...
 
     async def body(self) -> HeldBody:
@@ -134,33 +134,34 @@ class Inbound(Protocol):
         ...
 
     def decode(self, body: HeldBody) -> ChatRequest:
-        """Decode the body. The body itself is not held afterwards."""
+        """Decode the body. The bytes are released."""
         ...
 
     def begin(self, request: ChatRequest) -> None:
-        """Count a stream against the limit of streams. From now on the client's leaving cancels the request."""
+        """Count a stream against the limit of streams. From now on a disconnect of the client cancels the request."""
         ...
 
     def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
         """Encode the answer, and write it at once if the client takes it without a wait; then return None.
 
-        Otherwise return what writes the rest. It does not hold a whole answer: the client may take minutes.
+        Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
+        take minutes.
         """
         ...
 
 
 class RoutingInput(msgspec.Struct, frozen=True):
-    """All that the answer to one request depends on.
+    """All inputs of the routing of one request.
 
     Attributes:
         config: The version that decides.
-        client: The client that asks; None if the config asks for no keys.
-        location: Where it asks from.
-        assistant: What it asks.
+        client: The authenticated client; None if the config has no keys.
+        location: The caller's location.
+        assistant: The requested assistant.
         request: The request as it was sent.
-        voice: The region's labels, profile and refusals in the caller's language; None if the region has none.
-        user: The end user that the headers name, to whom a canary variant sticks.
-        said: What the headers say of consent.
+        locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
+        user: The end user that the headers name, who keeps the same canary variant.
+        said: The consent that the headers state.
     """
 
     config: ConfigVersion
@@ -168,18 +169,18 @@ class RoutingInput(msgspec.Struct, frozen=True):
     location: Location
     assistant: Assistant
     request: ChatRequest
-    voice: Locale | None = None
+    locale: Locale | None = None
     user: str | None = None
     said: ConsentStatement = NO_STATEMENT
 
 
 @dataclass(slots=True)
 class PromptUses:
-    """What happens to prompts besides being answered, where an operator turns it on.
+    """Further uses of prompts, which an operator can turn on.
 
     Attributes:
-        shadows: Sends a share of them to a shadow deployment.
-        log: Logs the text of a request in a region that wants it.
+        shadows: Sends a share of the prompts to a shadow deployment.
+        log: Logs the text of a request in regions with `log_prompts`.
     """
 
     shadows: ShadowTraffic | None = None
@@ -199,16 +200,16 @@ class ChatService:
         consent_key: bytes | None = None,
         uses: PromptUses | None = None,
     ) -> None:
-        """Make it for one event loop.
+        """Create the service for one event loop.
 
         Args:
             current: Returns the active config version.
-            executor: Carries out plans.
+            executor: Executes plans.
             locations: Locates callers.
             limits: Admits requests under the limits of clients.
             clock: Unix time.
             consent_key: Signs consent tokens if the config has no key for them.
-            uses: What else happens to prompts.
+            uses: Further uses of prompts.
         """
         self._consent_key = consent_key or secrets.token_bytes(32)
         self.current = current
@@ -221,14 +222,14 @@ class ChatService:
         self._log_prompt = uses.log
 
     async def handle(self, inbound: Inbound) -> None:
-        """Answer one request. What it raises is shown to the client by the endpoint."""
+        """Answer one request. The endpoint sends the errors that this raises to the client."""
         config, record = self.current(), inbound.record
         record.table = config.version
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
         admission = self._admit(caller.client, record)
         try:
-            # Awaited only where it must be: most configs need no lookup, and each call of a request counts.
+            # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             located = (
                 await self.locations.locate(config, caller) if config.location.needs_lookup else locate(config, caller)
             )
@@ -238,7 +239,7 @@ class ChatService:
             with await inbound.body() as body:
                 while (active := self.current()) is not config:
                     config = active
-                    caller, located = await self._judge_again(config, inbound)
+                    caller, located = await self._check_again(config, inbound)
                     region = located.location.region
                 request = inbound.decode(body)
                 record.stream = request.stream
@@ -270,7 +271,7 @@ class ChatService:
                 admission.give_back()
 
     async def answer(self, routing: RoutingInput, deadline: Deadline, record: Record) -> Answer:
-        """Decide, and carry out the plan until its answer has begun. Raises Refused or PlanExhausted."""
+        """Decide, and execute the plan until an answer has begun. Raises Refused or PlanExhausted."""
         config, location, assistant = routing.config, routing.location, routing.assistant
         record.assistant = assistant.name
         request = _with_region_text(routing, record)
@@ -314,11 +315,11 @@ class ChatService:
         record.client = client.name
         return self._limits.take(client, client.limits, record) if client.limits is not None else None
 
-    async def _judge_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:
-        """Judge client and location by a version that became active while the body was read.
+    async def _check_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:
+        """Check client and location by a version that became active while the body was read.
 
-        Nothing is decided yet, so the new version decides everything, and the record shows nothing of the old one. The
-        request has been counted against its client's limits by the old one.
+        Nothing is decided yet, so the new version decides everything, and the record shows nothing of the old one. Only
+        the limits of the client were counted by the old version.
         """
         record = inbound.record
         record.table, record.client, record.location = config.version, None, None
@@ -335,22 +336,22 @@ class ChatService:
         self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
     ) -> RoutingInput:
         """Collect what the answer depends on. Raises AssistantNotFound, or the API's error for a wrong header."""
-        location, voice, refusals = located.location, None, None
+        location, locale, refusals = located.location, None, None
         if location.region is not None and location.region.speech is not None:
-            voice = choose_locale(location.region.speech, caller.accept_language, location.preferences)
-            refusals = voice.refusals
+            locale = choose_locale(location.region.speech, caller.accept_language, location.preferences)
+            refusals = locale.refusals
             inbound.error_style = ErrorStyle(config.blocked_by, refusals)
-        said = consent_said(config, caller, located.claim) if config.recipients else NO_STATEMENT
+        consent = consent_said(config, caller, located.claim) if config.recipients else NO_STATEMENT
         user = user_of(caller, located.claim)
         assistant = find_assistant(config, caller.client, request.model)
         if not assistant.reveal_model:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
-        return RoutingInput(config, caller.client, location, assistant, request, voice, user, said)
+        return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent)
 
     def _why_not(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
-        """Return why a step of this plan may not be taken any more, or None if it may. Asked before each attempt."""
+        """Return why a step of this plan is no longer allowed, or None if it is. Called before each attempt."""
         now = self.current()
-        # What a version has allowed it still allows, unless an approval can end meanwhile.
+        # The same version still allows the same steps, unless an approval can end meanwhile.
         if now is running.config and not plan.region.approvals_required:
             return None
         return why_not_now(running, step, now, self.clock())
@@ -360,14 +361,14 @@ class ChatService:
 
 
 def _error_style(config: ConfigVersion) -> ErrorStyle:
-    """Return how errors are shown until more is known than the config version."""
+    """Return the error style that applies while only the config version is known."""
     return ErrorStyle(config.blocked_by) if config.blocked_by is not None else _PLAIN_ERRORS
 
 
 def _answer_style(routing: RoutingInput, record: Record) -> AnswerStyle:
-    """Decide how the answer is shown, and note its labels."""
+    """Return how the answer is shown, and record its labels."""
     request, assistant = routing.request, routing.assistant
-    labelling = labelling_of(routing.voice, request) if routing.voice is not None else None
+    labelling = labelling_of(routing.locale, request) if routing.locale is not None else None
     if labelling is not None:
         record.labels = labelling.names
     shown_model = None if assistant.reveal_model else assistant.name
@@ -378,21 +379,21 @@ def _answer_style(routing: RoutingInput, record: Record) -> AnswerStyle:
 def _with_region_text(routing: RoutingInput, record: Record) -> ChatRequest:
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
 
-    The name of the message's version is noted in the record.
+    The name of the message's version is recorded.
     """
-    request, voice, region = routing.request, routing.voice, routing.location.region
-    if voice is None or region is None:
+    request, locale, region = routing.request, routing.locale, routing.location.region
+    if locale is None or region is None:
         return request
     if region.speech is not None:
         messages = without_labels(request.messages, region.speech)
         if messages is not request.messages:
             request = change_request(request, messages=messages)
-    profile, location = voice.profile, routing.location
+    profile, location = locale.profile, routing.location
     if profile is None:
         return request
     block = remember(
         routing.config,
-        ("profile", region.name, voice.locale, location.territory, location.preferences),
+        ("profile", region.name, locale.locale, location.territory, location.preferences),
         lambda: compose(profile, location.territory, location.preferences),
     )
     record.profile = block.name
@@ -405,13 +406,15 @@ def _without_profile_message(failure: Failure) -> Failure:
     return replace(failure, param=param, detail=_MESSAGE.sub(_index_before, failure.detail))
 
 
-def _index_before(found: re.Match[str]) -> str:
-    return f"messages[{int(found[1]) - 1}]" if found[1] else "messages"
+def _index_before(match: re.Match[str]) -> str:
+    return f"messages[{int(match[1]) - 1}]" if match[1] else "messages"
 
 
 def _refused(refusal: Refusal, routing: RoutingInput, consenting: Consenting | None) -> Refused:
     region = routing.location.region
     if refusal.asks is None or consenting is None or region is None:
         return Refused(refusal)
-    asked = consenting.ask(refusal.asks, region)
-    return Refused(replace(refusal, message=f"{refusal.message} ({asked.note})") if asked.note else refusal, asked)
+    consent = consenting.ask(refusal.asks, region)
+    if consent.note:
+        refusal = replace(refusal, message=f"{refusal.message} ({consent.note})")
+    return Refused(refusal, consent)

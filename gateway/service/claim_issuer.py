@@ -1,4 +1,4 @@
-"""One issuer of claims: its keys, kept fresh, and the claims that were found good, which need not be checked again."""
+"""Verify the claims of one issuer: load and refresh its keys, and remember the claims that were valid."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _MAX_KEY_SET_BYTES = 256 * 1024
 _FETCH_S = 5.0
 _URL_PACE = RefreshInterval(refresh_s=300.0, pause_s=10.0, keep_s=86_400.0, stale_s=600.0)
 _FILE_PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=86_400.0, stale_s=2.0)
-_BELIEVED = 4096
+_MAX_VERIFIED = 4096
 _ACCEPT = (("accept", "application/jwk-set+json, application/json"),)
 
 
 class IssuerKeys:
-    """The keys at one source, whatever the rules are that claims are checked by. note: takes a line for the log."""
+    """The keys from one source. They do not depend on the rules by which claims are checked."""
 
     def __init__(
         self, source: KeySource, services: ServiceClient, note: Callable[[str], None], ticks: Callable[[], float]
     ) -> None:
+        """Create them without loading. `note` writes a line to the log; `ticks` returns monotonic seconds."""
         self.source = source
         self._services = services
         self._read: tuple[bytes, KeySet] | None = None
@@ -59,29 +60,29 @@ class IssuerKeys:
         try:
             reply = await self._services.call(source.permit, wire, limit_s=_FETCH_S, most_bytes=_MAX_KEY_SET_BYTES)
         except ServiceFailed as failure:
-            raise LoadFailed(f"can't be fetched: {failure}") from None
+            raise LoadFailed(f"cannot be fetched: {failure}") from None
         if reply.status != 200:
-            raise LoadFailed(f"can't be fetched: the answer has status {reply.status}, not 200")
+            raise LoadFailed(f"cannot be fetched: the response has status {reply.status}, not 200")
         return reply.body
 
 
 class Issuer:
-    """Checks claims by the rules of one config, and keys from the source that it names."""
+    """Checks claims by the rules of one config, with the keys from its source."""
 
     def __init__(self, rules: ClaimRules, keys: IssuerKeys) -> None:
         self.rules = rules
         self.keys = keys
-        self._believed: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
 
     async def check(self, token: str, clock: Callable[[], float]) -> ClaimReport:
-        """What the claim says, or why it isn't believed."""
+        """Return the content of the claim, or the problem because of which it is rejected."""
         keys = self.keys.kept.now() or await self.keys.kept.wait()
         if keys is None:
             return ClaimReport(problem=ClaimProblem.UNCHECKED)
         digest = hashlib.sha256(token.encode("latin-1")).digest()
-        known = self._believed.get(digest)
+        known = self._verified.get(digest)
         if known is not None and known[0] is keys and clock() < known[1].until:
-            self._believed.move_to_end(digest)
+            self._verified.move_to_end(digest)
             return known[1].report
         try:
             verified = verify(self.rules, keys, token, clock())
@@ -89,26 +90,26 @@ class Issuer:
             if refused.problem is not ClaimProblem.KEY:
                 return ClaimReport(problem=refused.problem)
             return await self._check_with_newer(token, keys, digest, clock)
-        return self._believe(digest, keys, verified)
+        return self._remember(digest, keys, verified)
 
     async def _check_with_newer(
         self, token: str, keys: KeySet, digest: bytes, clock: Callable[[], float]
     ) -> ClaimReport:
-        """Signed by a key that isn't known: perhaps the issuer has a new one."""
+        """Check a claim that is signed by an unknown key. The issuer may have a new key, so load its keys."""
         newer = await self.keys.kept.newer(keys)
         if newer is None:
             return ClaimReport(problem=ClaimProblem.UNCHECKED)
         if newer is keys:
             return ClaimReport(problem=ClaimProblem.KEY)
         try:
-            return self._believe(digest, newer, verify(self.rules, newer, token, clock()))
+            return self._remember(digest, newer, verify(self.rules, newer, token, clock()))
         except ClaimRefused as refused:
             return ClaimReport(problem=refused.problem)
 
-    def _believe(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
-        self._believed[digest] = (keys, verified)
-        if len(self._believed) > _BELIEVED:
-            self._believed.popitem(last=False)
+    def _remember(self, digest: bytes, keys: KeySet, verified: Verified) -> ClaimReport:
+        self._verified[digest] = (keys, verified)
+        if len(self._verified) > _MAX_VERIFIED:
+            self._verified.popitem(last=False)
         return verified.report
 
 
@@ -117,7 +118,7 @@ def _read_file(path: str) -> bytes:
         with open_file(path) as file:
             data = file.read(_MAX_KEY_SET_BYTES + 1)
     except OSError as error:
-        raise LoadFailed(f"can't be read ({error.strerror})") from None
+        raise LoadFailed(f"cannot be read ({error.strerror})") from None
     if len(data) > _MAX_KEY_SET_BYTES:
         raise LoadFailed(f"is larger than {_MAX_KEY_SET_BYTES} bytes")
     return data

@@ -1,5 +1,8 @@
-"""What an app must show its user: the deployments that may answer, with the public names and numbers of their valid
-approvals, and the text of the region's labels."""
+"""The disclosure that an app must show to its user.
+
+It lists the deployments that may answer, the public names and numbers of their valid approvals, and the text of the
+region's labels.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from gateway.service.explain import NO_NEEDS, PlainRequest, consent_of
 def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[str, object]:
     """Return each deployment that may answer a request now, in order; raises Refused if none may.
 
-    A deployment that needs the user's consent is among them: an app must show it before it asks.
+    Deployments that need the user's consent are included: an app must show them before it asks for consent.
     """
     assistant, now_s = request.assistant, request.now_s
     location = resolve(request.config, request.client, request.reports)
@@ -40,8 +43,8 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
 def _labels(region: Region | None, accept_language: str | None) -> list[dict[str, object]]:
     if region is None or region.speech is None:
         return []
-    voice = choose_locale(region.speech, accept_language, NO_PREFERENCES)
-    return [{"name": label.name, "text": label.text, "show": label.show} for label in voice.labels]
+    locale = choose_locale(region.speech, accept_language, NO_PREFERENCES)
+    return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
 
 
 def _may_answer(verdict: Step | tuple[SkipReason, str]) -> bool:
@@ -50,12 +53,12 @@ def _may_answer(verdict: Step | tuple[SkipReason, str]) -> bool:
 
 def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal: bool) -> dict[str, object]:
     name = region.name if region is not None else ""
-    counting = [approval for approval in deployment.approvals if approval.region == name and approval.counts_on(days)]
+    valid = [approval for approval in deployment.approvals if approval.region == name and approval.counts_on(days)]
     return {
         "deployment": deployment.name,
         "model": deployment.model if reveal else None,
-        "model_name": counting[0].model_name if counting else None,
-        "approvals": [_approval(approval) for approval in counting],
+        "model_name": valid[0].model_name if valid else None,
+        "approvals": [_approval(approval) for approval in valid],
         "consent": consent_of(deployment),
     }
 

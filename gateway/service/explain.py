@@ -1,4 +1,4 @@
-"""Why a request is answered as it is: the values of the decision itself, as plain data for JSON and for people."""
+"""Explain how a request is routed and why: the values of the decision, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from providers.matching.requirements import Requirements
 from providers.territories import parse_territory, territory_data, territory_name
 
 _WIDTH = 100
-_STAYS = "this person stays on that side for as long as its deployment can be asked, also when its share grows"
-_NOBODY = "whose turn it is depends on who asks: name a user; the plan shown is that of the largest share"
+_STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
+_UNNAMED = "the variant depends on the user: name one; the plan shown is that of the largest share"
 NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A request without anything special in its body, which is explained instead of being answered.
+    """A request with nothing special in its body, which is explained instead of being answered.
 
     Attributes:
         config: The version that decides.
         client: The client that would ask; None if the config asks for no keys.
-        reports: What the location signals report.
-        assistant: What it would ask.
+        reports: The reports of the location signals.
+        assistant: The requested assistant.
         now_s: Unix time.
-        health: The deployments that may not be asked now. A terminal knows of none.
-        user: The user that the request would name. The subject of a signed claim goes before it.
-        said: What it would say of consent. A token is for one request, so only standing consents count here.
+        health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
+        user: The user that the request would name. The subject of a signed claim takes precedence.
+        said: The consent that the request would state. Only standing consents count, since a token is for one request.
     """
 
     config: ConfigVersion
@@ -51,29 +51,29 @@ class PlainRequest:
 
 
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
-    """Return what would become of a request, decided by the functions that traffic uses.
+    """Return how a request would be routed, decided by the same functions as for real requests.
 
     Args:
-        request: What would be asked.
-        reveal_model: Name models.
-        to_operator: Say where servers of the operator's own stand, and how the gateway gets its keys.
+        request: The request to explain.
+        reveal_model: Include the names of models.
+        to_operator: Include the addresses of the operator's own servers, and how the gateway gets their keys.
     """
-    table, assistant = request.config, request.assistant
-    location = resolve(table, request.client, request.reports)
-    name, agreed = _person(request.reports, request.user), standing_consents(table, request.said)
-    decision = decide(table, assistant, location, NO_NEEDS, request.health, request.now_s, agreed)
+    config, assistant = request.config, request.assistant
+    location = resolve(config, request.client, request.reports)
+    name, consents = _user_name(request.reports, request.user), standing_consents(config, request.said)
+    decision = decide(config, assistant, location, NO_NEEDS, request.health, request.now_s, consents)
     decision = assign_variant(decision, _key_of(name))
     return {
-        "table": table.version,
+        "table": config.version,
         "assistant": assistant.name,
         "location": _location(location),
         "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
-        "considered": [_considered(table, item, to_operator=to_operator) for item in decision.considered],
+        "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
         **({"weighted": _weighted(decision, name is not None)} if decision.lanes else {}),
     }
 
 
-def _person(reports: Reports, user: str | None) -> str | None:
+def _user_name(reports: Reports, user: str | None) -> str | None:
     claim = claim_of(reports)
     subject = claim.subject if claim is not None else None
     return subject or user or None
@@ -84,12 +84,12 @@ def _key_of(name: str | None) -> Callable[[], bytes] | None:
 
 
 def _weighted(decision: Decision, named: bool) -> dict[str, object]:
-    """The side of this person, as far as it is known who asks."""
+    """Return the shares of a weighted step, and the variant of this user if the user is known."""
     side = decision.outcome.side if isinstance(decision.outcome, Plan) else None
     return {
         "shares": {name: round(share, 6) for name, share in decision.shares.items()},
         "side": side,
-        "note": _STAYS if named else _NOBODY,
+        "note": _STICKY if named else _UNNAMED,
     }
 
 
@@ -133,19 +133,19 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
 
 
 def _has_public_site(deployment: Deployment) -> bool:
-    """Whether its site is a name of the catalogue, and not the address of a server that only the operator knows."""
+    """Return whether the site is a name of the catalogue, not the address of an operator's own server."""
     return deployment.site != deployment.origin
 
 
 def consent_of(deployment: Deployment) -> dict[str, object] | None:
-    """What the deployment asks of the person, if anything."""
+    """Return the consent that the deployment needs from the user; None if it needs none."""
     rule = deployment.consent
     if rule is None:
         return None
     return {"mode": rule.mode, "on_missing": rule.on_missing, "recipient": rule.recipient}
 
 
-def _considered(table: ConfigVersion, item: Considered, *, to_operator: bool) -> dict[str, object]:
+def _considered(config: ConfigVersion, item: Considered, *, to_operator: bool) -> dict[str, object]:
     detail = item.detail if to_operator or item.reason is None else client_detail(item.reason, item.detail)
     return {
         "deployment": item.deployment,
@@ -154,16 +154,16 @@ def _considered(table: ConfigVersion, item: Considered, *, to_operator: bool) ->
         "reason": item.reason,
         "detail": detail,
         **({"share": round(item.share, 6)} if item.share is not None else {}),
-        "consent": consent_of(table.deployments[item.deployment]),
+        "consent": consent_of(config.deployments[item.deployment]),
     }
 
 
 def explain_text(request: PlainRequest) -> str:
-    """Return the same for a terminal: the location and its evidence, the plan, and the deployments passed over."""
-    table, assistant = request.config, request.assistant
-    location = resolve(table, request.client, request.reports)
-    name = _person(request.reports, request.user)
-    decision = decide(table, assistant, location, NO_NEEDS, {}, request.now_s)
+    """Return the same as text: the location and its evidence, the plan, and the skipped deployments."""
+    config, assistant = request.config, request.assistant
+    location = resolve(config, request.client, request.reports)
+    name = _user_name(request.reports, request.user)
+    decision = decide(config, assistant, location, NO_NEEDS, {}, request.now_s)
     decision = assign_variant(decision, _key_of(name))
     lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
     for item in location.evidence:
@@ -171,26 +171,26 @@ def explain_text(request: PlainRequest) -> str:
     lines += ["", *_outcome_text(decision.outcome)]
     if decision.lanes:
         shares = ", ".join(f"{each} {share * 100:.3g}%" for each, share in decision.shares.items())
-        lines += ["", *_wrapped("weighted     ", shares), *_wrapped("             ", _STAYS if name else _NOBODY)]
+        lines += ["", *_wrapped("weighted     ", shares), *_wrapped("             ", _STICKY if name else _UNNAMED)]
     if passed_over := [other for other in decision.considered if other.reason is not None]:
         lines += ["", "passed over"]
         for other in passed_over:
             lines += _wrapped("  - ", f"{other.deployment} ({other.reason}): {other.detail}")
-    return "\n".join([*lines, "", f"table        {table.version}"])
+    return "\n".join([*lines, "", f"table        {config.version}"])
 
 
 def _region_text(location: Location) -> str:
     if location.region is None:
         return f"none: {location.problem}"
-    how = "assumed, as nothing tells the place" if location.assumed else f"decided by {location.why}"
+    how = "assumed, because no signal names the location" if location.assumed else f"decided by {location.why}"
     return f"{location.region.name}, {how}"
 
 
 def _evidence_text(item: Evidence) -> str:
-    place = f" is {territory_name(item.territory)}" if item.territory else ""
+    territory = f" is {territory_name(item.territory)}" if item.territory else ""
     region = f", in region {item.region}" if item.region else ", in no region" if item.territory else ""
     note = f"; {item.note}" if item.note else ""
-    return f"{item.signal}: {item.said!r}{place}{region}{note}"
+    return f"{item.signal}: {item.said!r}{territory}{region}{note}"
 
 
 def _outcome_text(outcome: Plan | Refusal) -> list[str]:
@@ -205,12 +205,12 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
         if step.consent is not None:
-            lines += _wrapped("     ", f"by the person's consent: {step.consent}")
+            lines += _wrapped("     ", f"by the user's consent: {step.consent}")
     return lines
 
 
 def _wrapped(start: str, text: str) -> list[str]:
-    """The text after its start, further lines below it."""
+    """Return the text as lines after `start`; further lines are indented as far."""
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 

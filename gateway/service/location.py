@@ -1,4 +1,4 @@
-"""Locate a caller: verify its claim and look up its address where a signal needs that, and remember the result.
+"""Locate a caller: verify its claim and look up its address if a signal needs that, and remember the result.
 
 The rules are in `gateway.policy.location`. Claims and addresses need keys and a database, which are loaded here.
 """
@@ -39,10 +39,10 @@ _MOST_REMEMBERED_BYTES = 2048
 
 
 class Located(msgspec.Struct, frozen=True):
-    """The location of a caller, and the refusal where no region answers there, whatever is asked.
+    """The location of a caller, and the refusal if no request from there may be answered.
 
     Attributes:
-        reports: What each signal reported.
+        reports: The report of each signal.
         claim: The verified or rejected claim, or None if there is none.
     """
 
@@ -52,14 +52,14 @@ class Located(msgspec.Struct, frozen=True):
     claim: ClaimReport | None = None
 
     def check(self) -> Location:
-        """Return the location; raises Refused where no region answers."""
+        """Return the location; raises Refused if no request from there may be answered."""
         if self.refusal is not None:
             raise Refused(self.refusal)
         return self.location
 
 
 def locate(config: ConfigVersion, caller: Caller) -> Located:
-    """Locate a caller where no signal needs a lookup. The result is computed from the caller's location key alone."""
+    """Locate a caller if no signal needs a lookup. The result is computed from the caller's location key alone."""
     key = caller.location_key
     known: Located | None = config.memo.get(key)
     if known is not None:
@@ -77,12 +77,12 @@ def _located(config: ConfigVersion, client: Client | None, reports: Reports) -> 
 class LocationService:
     """Locates callers. It keeps the claim issuer and the address database of the active config version.
 
-    They belong to one event loop. They are made again when a version has other rules for them; what they have loaded
-    is kept as long as the versions name the same source. Their libraries are imported only where a config needs them,
-    which makes each worker smaller.
+    They belong to one event loop. They are made again when a version has other rules for them; loaded data is kept as
+    long as the versions name the same source. Their libraries are imported only if a config needs them, which makes
+    each worker smaller.
 
     Args:
-        note: Takes a line for the log.
+        note: Writes a line to the log.
         clock: Unix time in seconds.
         ticks: Monotonic seconds, for the age of what was loaded.
     """
@@ -109,30 +109,30 @@ class LocationService:
             self._database_of(rules.geoip).kept.now()
 
     async def locate(self, config: ConfigVersion, caller: Caller) -> Located:
-        """Locate a caller. Whether it is refused is for the caller of this method to check."""
+        """Locate a caller. The caller of this method checks for a refusal."""
         if not config.location.needs_lookup:
             return locate(config, caller)
         key, locator = caller.location_key, locator_of(config)
         reports = await self.answer(locator.rules, locator.hear(key))
         if locator.stated_bytes(key) > _MOST_REMEMBERED_BYTES:
-            found = _located(config, caller.client, reports)
+            located = _located(config, caller.client, reports)
         else:
             by_report = ("looked up", key[1], reports)
-            found = remember(config, by_report, lambda: _located(config, caller.client, reports))
+            located = remember(config, by_report, lambda: _located(config, caller.client, reports))
         claim = claim_of(reports)
         if claim is None:
-            return found
-        # What is remembered belongs to no user: the subject and the preferences are those of this claim.
-        location = found.location
+            return located
+        # Several users share the remembered location: take the subject and the preferences from this claim.
+        location = located.location
         if claim.preferences is not None:
             location = replace(location, preferences=claim.preferences)
-        return Located(reports, location, found.refusal, claim)
+        return Located(reports, location, located.refusal, claim)
 
     async def answer(self, rules: LocationRules, reports: Reports) -> Reports:
         """Return the reports with the questions in them answered: claims verified, addresses looked up.
 
         Raises:
-            TypeError: There is a question that no lookup answers.
+            TypeError: A question has a kind for which there is no lookup.
         """
         for name, report in reports.by_signal:
             match report:
@@ -141,7 +141,7 @@ class LocationService:
                 case AddressQuestion():
                     reports = reports.with_report(name, await self._look_up(rules, report))
                 case Question():
-                    raise TypeError(f"nothing looks up what the signal {name} asks: {report!r}")
+                    raise TypeError(f"there is no lookup for the question of the signal {name}: {report!r}")
         return reports
 
     async def aclose(self) -> None:

@@ -1,12 +1,12 @@
 """Shadow traffic: send a share of the answered requests to one further deployment, whose answers no client sees.
 
-A shadow request starts when the client has its answer. It takes no part in any other request and does not affect later
-decisions: one attempt, no retry, and neither breakers nor cooldowns learn of it. It is judged like a step of a route
-and goes out under a permit of the same making. Everything that identifies the user is removed. If the deployment has a
-concurrency limit, the shadow takes a slot only if one is free.
+A shadow request starts when the client has its answer. It affects no other request and no later decision: it makes one
+attempt without a retry, and its result changes neither breakers nor cooldowns. It passes the checks of a step of a
+route and needs the same permit. Everything that identifies the user is removed. If the deployment has a concurrency
+limit, the shadow takes a slot only if one is free.
 
-Where the region keeps texts, the client's answer is captured on its way, to compare the two. An answer that is not
-plain text, not whole, or too long is not kept: half an answer cannot be compared.
+If the shadow keeps texts, the client's answer is captured while it is sent, to compare the two. An answer that is not
+plain text, not complete, or too long is not kept, because it cannot be compared.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ _IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
 
 
 def transcript(request: ChatRequest) -> str:
-    """Return the messages as text, one `role: …` each, without images and calls. Of a long text only the end is kept.
+    """Return the messages as text, one `role: …` each, without images and calls. A long text is cut at its start.
 
-    Two features keep prompts if an operator turns them on: shadow traffic and the prompt log.
+    It is used by the two features that store prompts if an operator turns them on: shadow traffic and the prompt log.
     """
     return "\n".join(map(_line, request.messages))[-MAX_CHARACTERS:]
 
@@ -189,13 +189,13 @@ class ShadowTurn:
         return replace(answer, stream=self.capture.stream)
 
     def client_answer(self) -> str | None:
-        """Return what the client got, if it is kept and can be compared. A resumed answer is the text of two models."""
+        """Return the client's answer if it was captured and can be compared. A resumed answer is from two models."""
         return self.capture.text() if self.capture is not None and self.record.resumed is None else None
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowSink:
-    """Where the results of shadow requests go.
+    """Stores and counts the results of shadow requests.
 
     Attributes:
         keep: Keeps a record. It may take its time.
@@ -249,17 +249,17 @@ class ShadowTraffic:
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
         if shadow.keep_text and location.territory is not None and region.kept_at_home(location.territory) is not None:
-            # A kept text is read again later by a judge, when it is not known any more whose text must stay where.
+            # A judge reads kept texts later, when the boundary of their users is no longer known.
             shadow = replace(shadow, keep_text=False)
         capture = AnswerCapture(answer) if shadow.keep_text else None
         labels = assistant.name, region.name, shadow.deployment.name
         return ShadowTurn(shadow, labels, config, location, record, capture)
 
     def offer(self, turn: ShadowTurn, request: ChatRequest, body_bytes: int) -> None:
-        """Ask the shadow, unless something is against it. Call this when the client has its answer.
+        """Send the shadow request, unless a check prevents it. Call this when the client has its answer.
 
         Args:
-            turn: What `begin` returned.
+            turn: The result of `begin`.
             request: The request as the deployment got it.
             body_bytes: The length of its body.
         """
@@ -276,8 +276,8 @@ class ShadowTraffic:
 
     def _ask(self, turn: ShadowTurn, request: ChatRequest) -> None:
         labels, needs, config = turn.labels, requirements_of(request), turn.config
-        unwell = self._health.snapshot(config)
-        step = judge_alone(config, turn.location, turn.shadow.deployment, needs, unwell, self._clock())
+        unavailable = self._health.snapshot(config)
+        step = judge_alone(config, turn.location, turn.shadow.deployment, needs, unavailable, self._clock())
         if not isinstance(step, Step) or needs.moving:
             # A request with effects at a provider must not be sent twice.
             self._sink.count((*labels, "passed_over"))
@@ -383,7 +383,7 @@ class ShadowTraffic:
 
 
 def _attempt_at(deployment: Deployment) -> AttemptRecord:
-    """Note the attempt before it is made: the request's record must show where its prompt went."""
+    """Return the record of an attempt before it is made: the request's record must show where its prompt went."""
     return AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
 
 
@@ -407,10 +407,10 @@ async def _whole(answer: Answer) -> ChatCompletion:
 def _calls(calls: Iterable[ToolCall]) -> tuple[tuple[str, str], ...]:
     """Return name and arguments of each call, until all together are longer than a text may be."""
     kept: list[tuple[str, str]] = []
-    left = MAX_CHARACTERS
+    remaining = MAX_CHARACTERS
     for call in calls:
-        left -= len(call.name) + len(call.arguments)
-        if left < 0:
+        remaining -= len(call.name) + len(call.arguments)
+        if remaining < 0:
             break
         kept.append((call.name, call.arguments))
     return tuple(kept)

@@ -57,13 +57,13 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
     "1e999": (b'{"temperature": 1e999}', None, ("number is infinity", "line 1, column 17")),
     "400 digits": (b'{"seed": ' + b"9" * 400 + b"}", None, ("number is infinity", "line 1, column 10")),
     "30 digits": (b'{"model": "assistant", "messages": [], "seed": ' + b"9" * 30 + b"}", "seed", ("between",)),
-    "a name twice": (chat()[:-1] + b', "model": "gpt-4o"}', "model", ("`model` is there twice: give it once",)),
+    "a name twice": (chat()[:-1] + b', "model": "gpt-4o"}', "model", ("duplicate name `model`: send each name once",)),
     "a name twice, far inside": (
         chat(tools=[])[:-3] + b'[{"function": {"parameters": {"type": "a", "type": "a"}}}]}',
         "tools[0].function.parameters.type",
-        ("is there twice",),
+        ("duplicate name `",),
     ),
-    "a name of any words twice": (chat()[:-1] + b', "a b": 1, "a\\u0020b": 2}', None, ("has the same name twice",)),
+    "a name of any words twice": (chat()[:-1] + b', "a b": 1, "a\\u0020b": 2}', None, ("has a duplicate name",)),
     "an array": (b"[]", None, ("must be a JSON object, not an array",)),
     "a string": (b'"hello"', None, ("must be a JSON object, not a string",)),
     "null": (b"null", None, ("must be a JSON object, not null",)),
@@ -150,14 +150,14 @@ def test_what_is_at_the_edge_is_taken(client: httpx.Client, content: bytes) -> N
     [
         ("asistant", "did you mean 'assistant'?"),
         ("gpt-4", "did you mean 'gpt-4o'?"),
-        ("claude", "GET /v1/models lists those that there are"),
+        ("claude", "GET /v1/models lists the available assistants"),
     ],
 )
 def test_an_unknown_model_has_the_nearest_names(client: httpx.Client, name: str, hint: str) -> None:
     response = client.post(CHAT, content=chat(model=name), headers=HEADERS)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
-    assert error["message"] == f"there is no assistant {name!r} for this key; {hint}"
+    assert error["message"] == f"the assistant {name!r} does not exist or is not available to this key; {hint}"
 
 
 # --- too large ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Authenticate a request by its API key, and limit failed attempts by the address from which they come.
 
 A valid key is accepted even while wrong ones are limited: a client that sends wrong keys through an edge, or from a
-shared address, must not lock out the others there. The length of a key is what keeps it from being guessed.
+shared address, must not lock out the others there. Keys are too long to be guessed.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ _FORWARDING = re.compile(
 def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | None:
     """Return the client to which the key belongs, or None where the config asks for no keys; raises ApiError."""
     if headers.header_bytes > _MAX_HEADER_BYTES:
-        raise ApiError("headers_too_large", f"the headers are larger than {_MAX_HEADER_BYTES} bytes")
+        message = f"the headers are larger than {_MAX_HEADER_BYTES} bytes: send fewer or shorter ones"
+        raise ApiError("headers_too_large", message)
     if headers.query and any(
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
     ):
-        raise _no_key("keys are not taken from the query, where they end up in logs: use `authorization: Bearer KEY`")
+        raise _no_key("API keys in the URL are refused, because URLs are logged: send `authorization: Bearer KEY`")
     if config.demo:
         return None
     if not config.clients:
-        _only_from_here(config, headers)
+        _require_this_machine(config, headers)
         return None
     key = _key_of(headers)
     client = config.clients.get(_hash(key))
     if client is None and not key.isascii():
-        # The bytes of a header are UTF-8 where a program writes them, and Latin-1 where a browser does.
+        # Programs send header values in UTF-8, browsers in Latin-1.
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
-        raise _no_key("this key is not known here: send one that this gateway's operator gave you, not a provider's")
+        raise _no_key("the API key is unknown: send a key from the operator of this gateway, not a provider's key")
     return client
 
 
@@ -72,7 +73,7 @@ def _hash(key: bytes) -> str:
 def _key_of(headers: RequestHeaders) -> bytes:
     given = headers.headers.get(b"authorization", b"")
     if given.startswith(b"Bearer ") and not headers.repeated and b"x-api-key" not in headers.headers:
-        # One key, as every client library sends it.
+        # The fast path: one key, as every client library sends it.
         key = given[7:]
         if key and key.isascii() and key == key.strip():
             return key
@@ -84,46 +85,50 @@ def _sought_key(headers: RequestHeaders) -> str:
     for value in headers.all(b"authorization"):
         scheme, _, key = value.partition(" ")
         if scheme.lower() != "bearer" or not (key := key.lstrip(" \t")):
-            raise _no_key("`authorization` must be `Bearer KEY`")
+            raise _no_key("the `authorization` header is malformed: send `authorization: Bearer KEY`")
         keys.add(key)
     if not keys:
-        raise _no_key("no key was sent: use `authorization: Bearer KEY`")
+        raise _no_key("the API key is missing: send `authorization: Bearer KEY`")
     if len(keys) > 1:
-        raise _no_key("two different keys were sent; send one")
+        raise _no_key("two different API keys were sent: send one")
     return keys.pop()
 
 
 def _no_key(message: str) -> ApiError:
-    """Make a 401, which names the accepted scheme (RFC 9110, section 15.5.2)."""
+    """Return an error 401, which names the accepted scheme (RFC 9110, section 15.5.2)."""
     return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
-def _only_from_here(config: ConfigVersion, headers: RequestHeaders) -> None:
-    """Refuse what does not come from this machine itself: without client keys the gateway serves only that."""
+def _require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None:
+    """Raise ApiError for a request from another machine: without client keys the gateway serves its own only."""
     address = parse_peer(headers.peer)
     if address is None or not address.is_loopback:
-        raise ApiError("permission_denied", "this gateway has no client keys, so it serves its own machine only")
-    # A web page in a browser on this machine also comes from here, by its own name for this address (CWE-350).
+        message = (
+            "this gateway has no client keys, so it serves its own machine only: add `clients` to the config to serve "
+            "other machines"
+        )
+        raise ApiError("permission_denied", message)
+    # A web page in a browser on this machine can reach the gateway under the page's own host name (CWE-350).
     host = headers.one(b"host")
     if host is not None and not _NO_PAGES_NAME.fullmatch(host.lower()):
         raise ApiError(
             "permission_denied",
-            "this gateway has no client keys, so it serves its own machine only: call it by its address, such as "
-            "http://127.0.0.1, or add `clients` to the config",
+            "this gateway has no client keys, so it serves its own machine only, and this request has a host name of "
+            "the network: call the gateway at an address such as http://127.0.0.1, or add `clients` to the config",
         )
     edges = {header for edge in config.location.rules.edges for header in edge.headers}
     names = (name.decode("latin-1") for name in headers.headers)
-    brought = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
-    if brought:
+    proxy_headers = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
+    if proxy_headers:
         raise ApiError(
             "permission_denied",
             "this gateway has no client keys, so it serves its own machine only, and this request came through a "
-            f"proxy (it has {', '.join(brought)[:200]}): add `clients` to the config",
+            f"proxy (it has {', '.join(proxy_headers)[:200]}): add `clients` to the config",
         )
 
 
 MOST_FAILED_KEYS = 60
-"""The number of wrong keys from one address in a minute that can be mistakes. More are guesses."""
+"""Wrong keys that one address may send in a minute. More are guesses, not mistakes."""
 _WINDOW_S = 60.0
 _MOST_ADDRESSES = 10_000
 # A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
@@ -131,9 +136,10 @@ _IPV6_PREFIX = 64
 
 
 class FailedKeyLimiter:
-    """Counts the wrong keys of the last minute in this process. clock: monotonic seconds."""
+    """Counts the wrong keys of the last minute in this process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a limiter without counts. `clock` returns monotonic seconds."""
         self._clock = clock
         self._wrong: dict[str, tuple[float, int]] = {}
 
@@ -142,7 +148,7 @@ class FailedKeyLimiter:
         try:
             return authenticate(config, headers)
         except ApiError as error:
-            if error.code == "invalid_api_key" and _brings_a_key(headers):
+            if error.code == "invalid_api_key" and _has_key(headers):
                 self._count(_address_of(config, headers))
             raise
 
@@ -150,25 +156,23 @@ class FailedKeyLimiter:
         """Count one wrong key; raises ApiError beyond the bound."""
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
-        left_s = since + _WINDOW_S - now
-        if left_s <= 0:
+        remaining_s = since + _WINDOW_S - now
+        if remaining_s <= 0:
             since, count = now, 0
         elif count >= MOST_FAILED_KEYS:
-            message = (
-                f"too many wrong keys came from this address: send one that is right, or wait {math.ceil(left_s)} s"
-            )
-            raise ApiError("rate_limited", message, retry_after_s=left_s) from None
+            message = f"too many wrong keys came from this address: wait {math.ceil(remaining_s)} s or send a valid key"
+            raise ApiError("rate_limited", message, retry_after_s=remaining_s) from None
         if address not in self._wrong and len(self._wrong) >= _MOST_ADDRESSES:
             self._forget(now)
         self._wrong[address] = since, count + 1
 
     def _forget(self, now: float) -> None:
-        kept = {address: held for address, held in self._wrong.items() if now - held[0] < _WINDOW_S}
-        # So many addresses in a minute say nothing about any of them: drop the oldest.
-        self._wrong = dict(list(kept.items())[-_MOST_ADDRESSES // 2 :])
+        current = {address: entry for address, entry in self._wrong.items() if now - entry[0] < _WINDOW_S}
+        # The limiter must not grow: with this many addresses in a minute, drop the oldest.
+        self._wrong = dict(list(current.items())[-_MOST_ADDRESSES // 2 :])
 
 
-def _brings_a_key(headers: RequestHeaders) -> bool:
+def _has_key(headers: RequestHeaders) -> bool:
     return b"authorization" in headers.headers or b"x-api-key" in headers.headers
 
 

@@ -1,8 +1,8 @@
 """Read all headers of a request once, into a `Caller` and a `RequestContext`, and remember the caller of a connection.
 
 The same bytes mean the same under the same config version. So for a request whose head the connection has seen before,
-the key is not hashed again and the location is not computed again. What belongs to the single request is never
-remembered: its id, its trace and its timeout. The memory ends with the connection, and a reload begins it anew.
+the key is not hashed again and the location is not computed again. The id, the trace and the timeout belong to the
+single request and are never remembered. The memory ends with the connection, and a reload clears it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gateway.model.caller import NONE_REPEATED, Caller, RequestContext, RequestH
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.location.resolution import location_key
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Unique over processes and time. It is drawn once, because asking the system for random bytes costs more than the rest
-# of an id.
+_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Unique over processes and time. It is drawn once, because random bytes from the system cost more than the rest of an
+# id.
 _PROCESS = f"req_{os.urandom(8).hex()}"
 _NUMBERS = itertools.count(1)
 # One caller is remembered for each connection: a client must not choose how much memory that takes.
@@ -38,7 +38,7 @@ _SAMPLED = 1
 
 
 class KnownCaller(msgspec.Struct, frozen=True):
-    """What a config version made of a head: remembered for the next request of the connection with the same head.
+    """A caller as a config version read it from a head, for the next request of the connection with the same head.
 
     Its location is one that gets answers, and its body is announced as JSON. The headers have the content length of the
     first such request.
@@ -50,7 +50,7 @@ class KnownCaller(msgspec.Struct, frozen=True):
 
 
 def known_caller(head: SameHead | None, config: ConfigVersion) -> KnownCaller | None:
-    """Return what this config version has made of this head before, or None."""
+    """Return the remembered caller of this head, if this config version has read it; else None."""
     known: KnownCaller | None = head.made if head is not None else None
     return known if known is not None and known.config is config else None
 
@@ -66,7 +66,7 @@ def remember_caller(head: SameHead | None, known: KnownCaller) -> None:
 
 
 def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedKeyLimiter | None = None) -> Caller:
-    """Authenticate a request and read everything that its headers say of the caller.
+    """Authenticate a request and read everything about the caller from its headers.
 
     Args:
         limiter: Counts failed keys; None for a request that it has counted already.
@@ -75,7 +75,7 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         ApiError: There is no valid key, or too many failed ones came from this address.
     """
     client = authenticate(config, headers) if limiter is None else limiter.authenticate(config, headers)
-    # Most requests have none of these headers, and a look-up costs less than a call.
+    # Most requests have none of these headers, and a lookup costs less than a call.
     names = headers.headers
     return Caller(
         client,
@@ -89,7 +89,10 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
 
 
 def read_context(config: ConfigVersion, headers: RequestHeaders) -> RequestContext:
-    """Read what belongs to this single request. A new id and trace are drawn where the client sent none."""
+    """Return the id, the trace and the timeout of this single request.
+
+    A new id and trace are made if the client sent none.
+    """
     names = headers.headers
     trace = trace_of(headers) if b"traceparent" in names else None
     if trace is None and config.exporters:
@@ -116,14 +119,14 @@ def _repeated(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes
     values: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
-    return {name: tuple(held) for name, held in values.items() if len(held) > 1}
+    return {name: tuple(several) for name, several in values.items() if len(several) > 1}
 
 
 def request_id_of(headers: RequestHeaders) -> str:
-    """Return the client's `x-request-id` if it is well-formed, else a new id."""
+    """Return the client's `x-request-id` if it is valid, else a new id."""
     if b"x-request-id" in headers.headers:
         given = headers.one(b"x-request-id")
-        if given and _SANE_ID.fullmatch(given):
+        if given and _VALID_ID.fullmatch(given):
             return given
     return _PROCESS + str(next(_NUMBERS))
 
@@ -143,7 +146,7 @@ def trace_of(headers: RequestHeaders) -> TraceContext | None:
 
 
 def begin_trace() -> TraceContext:
-    """Return a trace that begins here. Its id has to be unique, and may be guessed."""
+    """Return a trace that begins here. Its id must be unique, but need not be hard to guess."""
     return TraceContext(f"{random.getrandbits(128) or 1:032x}")
 
 
@@ -154,5 +157,5 @@ def _state_of(headers: RequestHeaders) -> str:
         return ""
     members = [member for part in text.split(",") if (member := part.strip(" \t"))]
     keys = {member.partition("=")[0] for member in members}
-    sound = len(keys) == len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
-    return ",".join(members) if sound else ""
+    is_valid = len(keys) == len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    return ",".join(members) if is_valid else ""

@@ -84,7 +84,7 @@ class ChunkEncoder:
         """Make it for one stream.
 
         Args:
-            style: What is shown of the answer.
+            style: The parts of the answer that are shown, and their form.
             fallback_id: The id of an answer to which its provider gave none.
             record: The record of the request, which knows whether its answer was resumed.
         """

@@ -136,9 +136,9 @@ async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
     [
         ({"client": "nobody"}, "app, backend, shop-cn"),
         ({"territory": "Atlantis"}, "ATLANTIS"),
-        ({"assistant": "x"}, "there is no assistant of that name; there are: assistant"),
-        ({"assistant": "asistant"}, "there is no assistant of that name; did you mean 'assistant'?"),
-        ({"assistant": "x", "client": "app"}, "that the client 'app' may ask; there are: assistant"),
+        ({"assistant": "x"}, "there is no assistant with this name; the assistants are: assistant"),
+        ({"assistant": "asistant"}, "there is no assistant with this name; did you mean 'assistant'?"),
+        ({"assistant": "x", "client": "app"}, "with this name for the client 'app'; the assistants are: assistant"),
     ],
 )
 async def test_explain_says_what_it_does_not_know(told: Told, query: dict[str, str], told_of: str) -> None:

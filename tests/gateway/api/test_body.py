@@ -311,7 +311,7 @@ def test_a_body_that_would_become_too_many_values_is_refused_before_they_are_mad
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module.orjson, "loads", None)
-    with pytest.raises(ApiError, match="more than 1 MB beside its texts") as raised:
+    with pytest.raises(ApiError, match="more than 1 MB outside its strings") as raised:
         parse_json(b"[%b0]" % (b"[]," * (MAX_BESIDE_TEXTS_BYTES // 3)))
     assert (raised.value.status, raised.value.code) == (413, "request_too_large")
 

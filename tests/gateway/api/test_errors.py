@@ -151,9 +151,21 @@ def test_another_cell_is_named_twice() -> None:
 @pytest.mark.parametrize(
     ("name", "nearest", "words"),
     [
-        ("asistant", ("assistant",), "there is no assistant 'asistant' for this key; did you mean 'assistant'?"),
-        ("gpt", ("a", "b"), "there is no assistant 'gpt' for this key; did you mean 'a' or 'b'?"),
-        ("x", (), "there is no assistant 'x' for this key; GET /v1/models lists those that there are"),
+        (
+            "asistant",
+            ("assistant",),
+            "the assistant 'asistant' does not exist or is not available to this key; did you mean 'assistant'?",
+        ),
+        (
+            "gpt",
+            ("a", "b"),
+            "the assistant 'gpt' does not exist or is not available to this key; did you mean 'a' or 'b'?",
+        ),
+        (
+            "x",
+            (),
+            "the assistant 'x' does not exist or is not available to this key; GET /v1/models lists the available assistants",
+        ),
     ],
 )
 def test_an_unknown_assistant(name: str, nearest: tuple[str, ...], words: str) -> None:

@@ -129,13 +129,13 @@ async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPa
     exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=3600).run())
     await until(lambda: b'"a"' in exchange.content)
-    made[0]._look()
+    made[0]._check()
     go_on.set()
     await until(lambda: b'"b"' in exchange.content)
-    made[0]._look()
+    made[0]._check()
     await asyncio.sleep(0)
     assert exchange.comments == 0
-    made[0]._look()
+    made[0]._check()
     await until(lambda: exchange.comments == 1)
     end.set()
     await running
@@ -157,7 +157,7 @@ async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() 
         assert timer is not None
         assert 1700 < timer.when() - loop.time() <= 1800
         timer.cancel()
-        keep_alive._look()
+        keep_alive._check()
     await until(lambda: bool(sent))
     keep_alive.stop()
     assert [event["body"] for event in sent] == [COMMENT]

@@ -156,7 +156,7 @@ async def test_of_the_claims_that_were_believed_the_last_ones_are_remembered(
     checked: list[str] = []
     really = claim_issuer.verify
     monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
-    monkeypatch.setattr(claim_issuer, "_BELIEVED", 2)
+    monkeypatch.setattr(claim_issuer, "_MAX_VERIFIED", 2)
     one, two, three = (token(sub=name) for name in ("one", "two", "three"))
     for asked in (one, two, one, three, one, three, two):
         assert await setup.claim(asked) == GOOD
@@ -225,7 +225,7 @@ async def test_keys_of_a_file_are_read_again_when_it_is_replaced(setup: Location
     setup.pass_time(1)
     assert await setup.claim(token("k2"), rules=rules) == GOOD
     await settle(lambda: bool(setup.noted))
-    assert setup.noted == ["the key set of location.claim can't be read (No such file or directory)"]
+    assert setup.noted == ["the key set of location.claim cannot be read (No such file or directory)"]
     assert setup.asked == []
 
 
@@ -300,7 +300,10 @@ async def test_a_database_that_is_too_old_says_nothing_and_it_is_noted_once(
         report = await setup.address(rules, "1.2.3.4")
         assert (report.country, report.doubtful) == ("", False)
         assert "older than `max_age`" in report.note
-    assert setup.noted == ["the database of location.geoip is 30 days old by its own date, and isn't asked any more"]
+    assert setup.noted == [
+        "the database of location.geoip is 30 days old, by the date in the file, and is no longer used: "
+        "replace the file with a newer one"
+    ]
 
 
 async def test_a_database_from_the_future_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
@@ -308,7 +311,8 @@ async def test_a_database_from_the_future_says_nothing(setup: LocationSetup, tmp
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW + 2 * DAY_S)))
     assert (await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
     assert setup.noted == [
-        "the database of location.geoip has a date of its own 2 days ahead of the clock, and isn't asked any more"
+        "the database of location.geoip has a date 2 days in the future, and is no longer used: "
+        "replace the file with a newer one"
     ]
 
 
@@ -324,7 +328,7 @@ async def test_an_edit_of_the_age_keeps_the_database(setup: LocationSetup, tmp_p
 
 async def test_a_database_that_isnt_there_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
     report = await setup.address(GeoIpRules(str(tmp_path / "nothing"), DAY_S), "1.2.3.4")
-    assert report == AddressReport(note="silent: the database can't be read")
+    assert report == AddressReport(note="silent: the database cannot be read")
     assert setup.noted == ["the database of location.geoip can't be read (No such file or directory)"]
 
 
