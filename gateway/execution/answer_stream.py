@@ -1,4 +1,4 @@
-"""A provider's stream after its first real event: bounded silence, bounded time, and always one terminal event.
+"""Read a provider's stream after its first real event, with limits of silence and time, to exactly one terminal event.
 
 A failure before the first real event is an ordinary failure, which is retried or failed over. After it bytes have gone
 to the client, so every ending is an event: `Finished` for a whole answer, `Failed` for anything else.
@@ -30,13 +30,13 @@ from providers.reading.event_stream import has_shortcuts
 from providers.transport import Tap
 
 TakeText = Callable[[bytes], bool]
-"""Writes the inside of a JSON string, more text of choice 0, to the client. Returns False if it cannot; then nothing
-has changed, and the text comes as an event."""
+"""Writes more text of choice 0, as the inside of a JSON string, to the client. Returns False if it cannot; then nothing
+has changed, and the text becomes an event."""
 
 _TAIL_S = 0.1
 _TERMINAL = (Finished, Failed)
 _REAL = frozenset({TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed})
-_STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream fell silent", "stalled")
+_STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream stalled", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")
 
@@ -76,12 +76,12 @@ class AnswerStream(Protocol):
         """
         ...
 
-    def tell(self, told: Callable[[Failure | None], None]) -> None:
-        """Call `told` when the outcome is known, as `LiveStream.tell` does."""
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
+        """Call `callback` when the outcome is known, as `LiveStream.on_outcome` does."""
         ...
 
-    def hold(self, let_go: Callable[[], None]) -> None:
-        """Call `let_go` when the provider's connection is released, as `LiveStream.hold` does."""
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the provider's connection is released, as `LiveStream.on_release` does."""
         ...
 
     async def close(self) -> None:
@@ -101,7 +101,7 @@ class LiveStream:
         redact: Callable[[Failure], Failure],
         choices: int = 1,
     ) -> None:
-        """`choices`: how many were asked for. After the finish of one of several, another may still be generated."""
+        """Create the stream. `choices`: how many were requested; after the finish of one, others may still follow."""
         self._reply = reply
         self._parser = parser
         self._shortcuts = parser if has_shortcuts(parser) else None
@@ -110,15 +110,15 @@ class LiveStream:
         self._redact = redact
         self._is_single = choices == 1
         self._limit: TimeLimit | None = None
-        self._heard_at = 0.0
+        self._received_at = 0.0
         # Reads in a row that brought no more of an answer whose only choice has ended, with the read of the finish.
         self._idle_reads = 0
         self._tap: Tap | None = None
         self._first: tuple[StreamEvent, ...] = ()
         self._last: tuple[StreamEvent, ...] | None = None
         self._ended = self._has_tail = self._closed = False
-        self._told: Callable[[Failure | None], None] | None = None
-        self._let_go: Callable[[], None] | None = None
+        self._on_outcome: Callable[[Failure | None], None] | None = None
+        self._on_release: Callable[[], None] | None = None
 
     def text_tap(self) -> TextTap | None:
         """Return this stream, which is its own fast path."""
@@ -135,7 +135,7 @@ class LiveStream:
             text = read_text(data)
             if text is None or not take_text(text):
                 return False
-            self._heard_at = clock()
+            self._received_at = clock()
             return True
 
         self._tap = tap
@@ -145,30 +145,30 @@ class LiveStream:
         return self._first if self._closed else ()
 
     def _is_complete(self) -> bool:
-        """Whether only the end of the answer is missing, as far as the parser can say."""
+        """Return whether the parser knows that only the end of the answer is missing."""
         return self._shortcuts is not None and self._shortcuts.is_complete()
 
-    def hold(self, let_go: Callable[[], None]) -> None:
-        """Call `let_go` when the provider's connection is released, however the stream ends."""
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the provider's connection is released, however the stream ends."""
         if self._closed:
-            let_go()
+            callback()
         else:
-            self._let_go = let_go
+            self._on_release = callback
 
-    def tell(self, told: Callable[[Failure | None], None]) -> None:
-        """Call `told` once the answer is whole (None) or the provider has broken it off; otherwise never."""
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
+        """Call `callback` once the answer is complete (None) or the provider has broken it off; otherwise never."""
         if self._ended:
-            told(None)
+            callback(None)
         else:
-            self._told = told
+            self._on_outcome = callback
 
     def _left_s(self) -> float:
         """Return how long the current read may still take."""
-        return min(self._heard_at + self._idle_s, self._deadline.total_at) - self._deadline.clock()
+        return min(self._received_at + self._idle_s, self._deadline.total_at) - self._deadline.clock()
 
-    def _tell(self, failure: Failure | None) -> None:
-        if self._told is not None:
-            self._told(failure)
+    def _report(self, failure: Failure | None) -> None:
+        if self._on_outcome is not None:
+            self._on_outcome(failure)
 
     async def begin(self) -> None:
         """Wait for the first real event; raises ProviderFailed if the stream fails before it."""
@@ -183,7 +183,7 @@ class LiveStream:
             if Heartbeat in kinds:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
             self._first += events
-            # A finish is held back until the end mark. It is a real event all the same, so do not wait for the mark.
+            # The parser holds a finish back until the end mark. It is a real event, so do not wait for the mark.
             if not _REAL.isdisjoint(kinds) or self._is_complete():
                 break
         # Look at all events together: a burst may bring the whole answer.
@@ -205,7 +205,7 @@ class LiveStream:
         return events
 
     def _ends_well(self) -> bool:
-        """Whether an answer of which nothing more comes is whole, like one that a content filter ended."""
+        """Return whether the answer is complete although no more bytes come, as after a content filter."""
         self._last = self._parser.close()
         if not self._last or not isinstance(self._last[-1], Finished):
             return False
@@ -237,8 +237,8 @@ class LiveStream:
                 now = deadline.clock()
                 left_s = deadline.total_at - now
                 if self._idle_reads < 2:  # after the finish, one limit covers all that is missing
-                    self._heard_at = now
-                idle_s = self._idle_s - (now - self._heard_at)
+                    self._received_at = now
+                idle_s = self._idle_s - (now - self._received_at)
                 if idle_s <= 0:
                     return self._cut(_STALLED)
                 limit.seconds = idle_s if idle_s < left_s else left_s
@@ -246,14 +246,14 @@ class LiveStream:
                     with limit:
                         chunk = await self._reply.read(self._tap)
                 except TimeoutError:
-                    return self._cut(_STALLED if self._heard_at + self._idle_s < deadline.total_at else _OVER_TIME)
+                    return self._cut(_STALLED if self._received_at + self._idle_s < deadline.total_at else _OVER_TIME)
                 except ProviderFailed as error:
                     return self._cut(error.failure)
                 events = self._take(chunk)
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
                 elif self._is_single and self._is_complete():
-                    # Only the end mark, and the usage, are missing: no comment puts that off.
+                    # Only the end mark and the usage are missing. Comments must not extend the wait for them.
                     self._idle_reads += 1
                 if events:
                     return self._shown(events) if self._ended else events
@@ -282,21 +282,21 @@ class LiveStream:
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events as a client may see them: a late content filter is an end, not a break."""
         if not isinstance(events[-1], Failed):
-            self._tell(None)
+            self._report(None)
             return events
         failure = events[-1].failure
         if failure.kind is FailureKind.CONTENT_FILTER:
             return (*events[:-1], ChoiceFinish("content_filter"), Finished())
-        self._tell(failure)
+        self._report(failure)
         return (*events[:-1], Failed(self._redact(failure), events[-1].usage))
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:
-        """Return the last events when no more bytes come. The answer may be whole all the same."""
+        """Return the last events when no more bytes come. The answer may still be complete."""
         events = self._finish()
         if not isinstance(events[-1], Failed):
-            self._tell(None)
+            self._report(None)
         elif failure is not _OVER_TIME:
-            self._tell(failure)
+            self._report(failure)
         return tuple(
             Failed(self._redact(failure), event.usage) if isinstance(event, Failed) else event for event in events
         )
@@ -309,9 +309,9 @@ class LiveStream:
         # These two refer to this stream: leave no reference cycle.
         self._tap = self._limit = None
         self._first = ()
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            let_go()
+        callback, self._on_release = self._on_release, None
+        if callback is not None:
+            callback()
         await self._reply.close()
         # Set last: a close that is cancelled is repeated.
         self._closed = True

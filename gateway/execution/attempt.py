@@ -91,12 +91,12 @@ class Attempt(msgspec.Struct, eq=False):
             if stream is None:
                 breaker.succeeded(self.ticket, self.ended_at)
             else:
-                stream.tell(breaker.outcome(breaker.begun(self.ticket), self.clock))
+                stream.on_outcome(breaker.outcome(breaker.begun(self.ticket), self.clock))
         if slot is not None:
             if stream is None:
                 slot.release()
             else:
-                stream.hold(slot.release)
+                stream.on_release(slot.release)
 
     def failed(self, failure: Failure, *, counts: bool) -> None:
         """The provider failed. `counts`: the failure counts for the breaker."""
@@ -161,7 +161,7 @@ def choose_options(
     """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent.
 
     Args:
-        left_s: What is left of the deadline now.
+        left_s: The remaining time until the deadline.
     """
     deployment = step.deployment
     if not request.stream:

@@ -19,9 +19,9 @@ from gateway.model.deployment import Concurrency, Deployment
 
 ShedReason = Literal["queue_full", "wait_over", "no_time"]
 _WORDS: Mapping[ShedReason, str] = {
-    "queue_full": "no more may wait",
-    "wait_over": "none ended in the time that one may wait",
-    "no_time": "the request's time would be over first",
+    "queue_full": "the queue is full",
+    "wait_over": "none ended within the waiting time",
+    "no_time": "the request's deadline is earlier than the next free slot",
 }
 _LEAST_RETRY_S, _MOST_RETRY_S = 1.0, 60.0
 _HELD_WEIGHT = 0.1
@@ -77,7 +77,7 @@ class ConcurrencyLimiter:
     __slots__ = ("_clock", "_held_s", "_queue", "_rule", "in_use")
 
     def __init__(self, rule: Concurrency | None, clock: Clock) -> None:
-        """`rule` is this process's share; None is no limit."""
+        """Create a limiter without taken slots. `rule` is this process's share; None for no limit."""
         self.in_use = 0
         self._clock = clock
         self._held_s = 0.0

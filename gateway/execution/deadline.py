@@ -177,7 +177,7 @@ class Deadline:
         """Expire the innermost limit whose time is over, and look again.
 
         If the loop was blocked, the limit around it may be over too. It expires after the effects of the inner one: the
-        client is told that the stream's time is over, and only then the request ends.
+        client gets the error of the stream first, and then the request ends.
         """
         self._timer = None
         self.look_at = _NEVER
@@ -226,7 +226,7 @@ class TimeLimit:
             deadline._watch(at, now)
 
     def goes_on(self) -> bool:
-        """Return whether the block may take longer, as `left_s` says."""
+        """Return whether `left_s` gives the block more time."""
         left_s = 0.0 if self.left_s is None else self.left_s()
         if left_s <= RESOLUTION_S:
             return False

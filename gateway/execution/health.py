@@ -1,9 +1,9 @@
-"""Which deployments, and which of their keys, are not used for some time.
+"""Track the deployments, and their keys, that are unavailable for some time.
 
-There are two reasons. A failure that says so (a refused key, a spent quota, a rate limit with a time) starts a
-**cooldown** of the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys
-cool down. The **breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in
-this process only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
+There are two reasons. Some failures (a refused key, a spent quota, a rate limit with a time) start a **cooldown** of
+the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. The
+**breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in this process
+only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Health:
 
     def _changed(self, key: _DeploymentKey, breaker: Breaker) -> None:
         if self._breakers.get(key) is not breaker:
-            return  # of an earlier config version
+            return  # the breaker belongs to an earlier config version
         if breaker.state is BreakerState.CLOSED:
             self._not_closed.pop(key, None)
         else:
@@ -124,12 +124,12 @@ class Health:
         """Return the deployments of this config version that cannot be used now, by name; mostly empty."""
         if not self._cooldowns and not self._not_closed:
             return {}
-        found: dict[str, Unavailable] = {}
+        unavailable: dict[str, Unavailable] = {}
         for name in {key[0] for key in self._cooldowns} | {key[0] for key in self._not_closed}:
             deployment = config.deployments.get(name)
             if deployment is not None and (why := self.unavailable(deployment, config.resilience.breaker)) is not None:
-                found[name] = why
-        return found
+                unavailable[name] = why
+        return unavailable
 
     def unavailable(self, deployment: Deployment, rule: BreakerRule | None = None) -> Unavailable | None:
         """Return why the deployment cannot be used now, None if it can: the longer of its cooldown and its breaker."""
@@ -137,7 +137,7 @@ class Health:
         blocked = self._blocked(deployment) if rule is not None else None
         if cooling is None or blocked is None:
             return cooling or blocked
-        return max(cooling, blocked, key=lambda found: found.for_s)
+        return max(cooling, blocked, key=lambda reason: reason.for_s)
 
     def _blocked(self, deployment: Deployment) -> Unavailable | None:
         breaker = self._not_closed.get(deployment.asked_at)

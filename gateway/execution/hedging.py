@@ -29,15 +29,14 @@ async def run_hedged(
     """Run `first` and, if it has not ended after `after_s`, a second attempt. Return the attempt that decides.
 
     That is the first attempt that is final. If none is final, it is the second; or, if both were on the same
-    deployment, the one that was silent: the deployment is then not tried again, whatever it said to the other attempt.
+    deployment, the one that was silent: the deployment is then not tried again, whatever the other attempt returned.
 
-    However this ends, also by a cancellation, no attempt is left running, and only the deciding attempt's answer is
-    left open.
+    At the end, also after a cancellation, no attempt runs, and only the answer of the deciding attempt is open.
 
     Args:
         start_second: Begins the second attempt; returns None if none may be made.
-        run: Carries out an attempt, in a task of its own.
-        is_final: Whether no other attempt's result is wanted any more.
+        run: Carries out an attempt in its own task.
+        is_final: Returns whether an attempt ends the race.
     """
     attempts = [first]
 
@@ -68,36 +67,37 @@ async def race(
     """Return the first result that is final; if none is, the last result.
 
     Args:
-        second: Asked for another run after `after_s`, if the first still runs. It may return None.
+        second: Called after `after_s` if the first still runs. It returns another run, or None.
     """
     results: list[_T] = []
 
     async def run(it: _Run[_T]) -> None:
         results.append(await it())
 
-    left = runs = {asyncio.create_task(run(first))}
+    pending = runs = {asyncio.create_task(run(first))}
     try:
-        done, left = await asyncio.wait(runs, timeout=after_s)
+        done, pending = await asyncio.wait(runs, timeout=after_s)
         if not done and (other := second()) is not None:
-            runs = left = {*left, asyncio.create_task(run(other))}
+            runs = pending = {*pending, asyncio.create_task(run(other))}
         while True:
             for task in done:
                 task.result()
             for result in results:
                 if is_final(result):
                     return result
-            if not left:
+            if not pending:
                 return results[-1]
-            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in runs:
             task.cancel()
 
 
 async def _close_others(attempts: list[Attempt], decisive: Attempt | None) -> None:
-    """Close streams that began in the same moment as the deciding one, or as the client left.
+    """Close streams that began in the same moment as the deciding one, or when the client left.
 
-    The client may leave while a connection is being closed. Then the deciding answer is closed too: nothing reads it.
+    The client may leave while a connection is being closed. Then the deciding answer is closed too, because it has no
+    reader.
     """
     async with AsyncExitStack() as wanted, AsyncExitStack() as others:
         for attempt in attempts:

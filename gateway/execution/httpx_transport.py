@@ -52,7 +52,7 @@ class _NamesFirst(httpx.AsyncBaseTransport):
                 port = url.port or (443 if url.scheme == "https" else 80)
                 await self._names.addresses(url.raw_host.decode("ascii"), port)
         except TimeoutError as error:
-            raise httpx.ConnectTimeout("the name was not answered in time", request=request) from error
+            raise httpx.ConnectTimeout("the host name was not resolved in time", request=request) from error
         except (OSError, ValueError) as error:
             raise httpx.ConnectError(str(error), request=request) from error
         until = limit.when()
@@ -87,7 +87,7 @@ class HttpxTransport:
             allow(_origin(sent.url), sent.extensions.get(EXTENSION))
             response = await self._inner.handle_async_request(sent)
         except (NotAllowed, httpx.LocalProtocolError) as error:
-            raise FenceBreach("a request that may not be sent was stopped") from error
+            raise FenceBreach("the request was stopped, because its permit does not allow its origin") from error
         except ConnectFailed as error:
             raise ProviderFailed(no_more_room(f"ConnectFailed: {error}")) from error
         except (httpx.HTTPError, OSError) as error:
@@ -102,7 +102,7 @@ class HttpxTransport:
 def _before_first_byte(recheck: Recheck) -> Callable[[str, object], Awaitable[None]]:
     """Return a trace callback for httpcore that calls `recheck` before the request is written.
 
-    What it raises is passed on.
+    Exceptions of `recheck` are passed on.
     """
 
     async def trace(step: str, _: object) -> None:
@@ -159,5 +159,5 @@ def _no_answer(error: Exception) -> Failure:
 
 def _broken_off(error: Exception) -> Failure:
     if isinstance(error, httpx.DecodingError):
-        return Failure(FailureKind.MALFORMED, "the provider's answer can't be decompressed", type(error).__name__)
+        return Failure(FailureKind.MALFORMED, "the provider's answer cannot be decompressed", type(error).__name__)
     return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)

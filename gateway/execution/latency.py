@@ -5,7 +5,7 @@ Two decisions use it:
 - **When to hedge**: `LatencyTracker.hedge_after_s` reads a quantile from a histogram of recent latencies.
 - **Whether silence is suspicious**: a request for one JSON answer is normally sent as a stream and folded, because only
   a stream shows that a provider is still working. Folding costs the CPU of a stream. A deployment that is answering
-  other requests quickly does not need it: `LatencyTracker.answers_quickly` says so.
+  other requests quickly does not need it (`LatencyTracker.answers_quickly`).
 
 Times are monotonic seconds.
 """
@@ -114,7 +114,7 @@ class LatencyTracker:
         """Return whether it answered within the last `timeout_s`, and every recent whole answer took less than half of
         it.
 
-        At least one recent whole answer is needed: how soon a stream begins says nothing about when it ends.
+        At least one recent whole answer is needed: the time to the first event of a stream does not predict its end.
         """
         answers = self._answers.get(deployment.asked_at)
         if answers is None or answers.last_at + timeout_s <= now:

@@ -10,7 +10,7 @@ with waits and a stop condition that come from the failure. The states:
                 may be tried
     ADMITTING   wait for a slot of its deployment               ATTEMPTING; SELECTING if the request was shed from the
                                                                 queue, or a rule changed while it waited
-    ATTEMPTING  one attempt, or two with a hedge                ANSWERED; after a failure as `retry.next_action` says:
+    ATTEMPTING  one attempt, or two with a hedge                ANSWERED; after a failure `retry.next_action` decides:
                                                                 WAITING (retry), SELECTING (fail over), EXHAUSTED
     WAITING     tenacity sleeps                                 SELECTING, at the same position
     ANSWERED    the answer is complete, or its stream began     end
@@ -24,8 +24,8 @@ The states of an `Attempt` (see `attempt`):
     WITHDRAWN   revalidation refused it before a byte was sent: a skipped step, no attempt
     ABANDONED   cancelled: the client left, or the other attempt of a hedge answered
 
-Before an attempt these are asked, in this order, and the first refusal counts. The ones that give something away come
-last, so that a step that is refused has cost nothing:
+Before an attempt these checks run in this order, and the first refusal counts. The checks that take something come
+last, so that a refused step costs nothing:
 
     1  version       may the step still be taken under the active config version?         `_find_step`
     2  context size  is the context larger than one that was too small?                    `_why_unfit`
@@ -75,7 +75,7 @@ from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
 
 _NO_REQUEST = ChatRequest("", ())
-_NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment could be asked")
+_NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment is available: all steps of the plan were skipped")
 
 
 class AttemptFailed(Exception):
@@ -91,12 +91,12 @@ class PlanExhausted(Exception):
 
 
 class ExecutionContext(msgspec.Struct):
-    """What one execution is bound by, and where it is recorded.
+    """The limits of one execution, its checks, and its record.
 
     Attributes:
         record: Gets every attempt and every skipped step.
-        still_allowed: Asked before each attempt, and again when its connection stands.
-        request_for: What each step is asked, if that differs from the request.
+        still_allowed: Called before each attempt, and again when its connection is established.
+        request_for: Returns the request for a step, if it differs from the client's request.
     """
 
     bounds: Resilience
@@ -107,7 +107,7 @@ class ExecutionContext(msgspec.Struct):
 
 
 class PlanExecutor:
-    """What all executions of one process share. Sleep and chance are parameters, so that no test waits."""
+    """The state that all executions of one process share. Sleep and chance are parameters, so that no test waits."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class PlanExecution(msgspec.Struct):
         try:
             return await self._run_with_retries()
         finally:
-            # tenacity leaves reference cycles behind: they must not hold a large request until the collector runs.
+            # tenacity leaves reference cycles. They must not hold a large request until the garbage collector runs.
             self.request, self.context.request_for = _NO_REQUEST, None
 
     async def _run_with_retries(self) -> Answer:
@@ -271,7 +271,7 @@ class PlanExecution(msgspec.Struct):
         """Return the first step from the position on that may be tried; None at the end of the plan.
 
         Args:
-            is_new: The plan was made just now, by what is known of the deployments' health.
+            is_new: The plan was made just now, with the present health of the deployments.
         """
         context, record = self.context, self.context.record
         while self.position < len(self.plan.steps):
@@ -292,17 +292,17 @@ class PlanExecution(msgspec.Struct):
         if self.context_tokens_over is not None:
             size = deployment.capabilities.context_tokens
             if size is not None and size <= self.context_tokens_over:
-                return "its context is not larger"
-        unwell = self.executor.health.unavailable(deployment)
-        return unwell.reason if unwell else None
+                return "its context is not larger than the one that was too small"
+        unavailable = self.executor.health.unavailable(deployment)
+        return unavailable.reason if unavailable else None
 
     def _is_still_limited(self) -> bool:
         """Return whether to wait again for the last step: by now its rate limit is known to last longer."""
-        left = self.plan.steps[self.position :]
-        unwell = self.executor.health.unavailable(left[0].deployment) if len(left) == 1 else None
-        if unwell is None or not unwell.is_rate_limit:
+        remaining = self.plan.steps[self.position :]
+        unavailable = self.executor.health.unavailable(remaining[0].deployment) if len(remaining) == 1 else None
+        if unavailable is None or not unavailable.is_rate_limit:
             return False
-        self.wait_s = unwell.for_s
+        self.wait_s = unavailable.for_s
         return self.wait_s < self._left_s()
 
     def _next_position(self) -> None:
@@ -317,17 +317,17 @@ class PlanExecution(msgspec.Struct):
     async def _admit(self, step: Step) -> tuple[Step | None, Slot | None]:
         """Return this step and a slot of its deployment, or those of the next step that has one."""
         deadline, record = self.context.deadline, self.context.record
-        wanted: Step | None = step
-        while wanted is not None and wanted.deployment.concurrency is not None:
-            limiter = self.executor.limiters.limiter(wanted.deployment)
+        candidate: Step | None = step
+        while candidate is not None and candidate.deployment.concurrency is not None:
+            limiter = self.executor.limiters.limiter(candidate.deployment)
             if (slot := limiter.try_acquire()) is not None:
-                return wanted, slot
+                return candidate, slot
             queued_at = deadline.clock()
             try:
                 slot = await limiter.acquire(record.client or "", self._left_s())
             except Shed as shed:
-                self._record_shed(wanted, shed)
-                wanted = self._find_step()
+                self._record_shed(candidate, shed)
+                candidate = self._find_step()
                 continue
             finally:
                 record.queued_s += deadline.clock() - queued_at
@@ -335,19 +335,19 @@ class PlanExecution(msgspec.Struct):
             if self._is_still_limited():
                 slot.release()
                 raise AttemptFailed
-            waited_for, wanted = wanted, self._find_step()
-            if wanted is waited_for:
-                return wanted, slot
+            waited_for, candidate = candidate, self._find_step()
+            if candidate is waited_for:
+                return candidate, slot
             slot.release()
-        return wanted, None
+        return candidate, None
 
     def _record_shed(self, step: Step, shed: Shed) -> None:
         record = self.context.record
         self._skip(step, str(shed))
         record.shed += ((step.deployment.name, shed.reason),)
         if self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED:
-            # The failure of an attempt says more than a full queue.
-            message = "more is asked of this assistant than can be done now"
+            # The failure of an attempt is more informative than a full queue.
+            message = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
             self.failure = Failure(FailureKind.OVERLOADED, message, retry_after_s=shed.retry_after_s)
         self._next_position()
 
@@ -432,7 +432,7 @@ class PlanExecution(msgspec.Struct):
         return had_time(attempt.options, attempt.step, self.context.bounds, is_last_step=is_last_step)
 
     def _apply_penalty(self, deployment: Deployment, secret: Secret | None, failure: Failure) -> None:
-        """Let the key cool down if the failure says so, and remember a context that was too small."""
+        """Start the cooldown that follows from the failure, and remember a context that was too small."""
         size = deployment.capabilities.context_tokens
         if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
             self.context_tokens_over = max(size, self.context_tokens_over or 0)
@@ -477,7 +477,7 @@ class PlanExecution(msgspec.Struct):
         return decisive
 
     async def _carry_out_in_task(self, attempt: Attempt) -> Attempt:
-        """Carry it out in a task of its own, which needs a timer of its own."""
+        """Run the attempt in its own task, with its own timer."""
         # The config may have changed since the attempt was begun, before this task first ran.
         reason = self.context.still_allowed(attempt.step)
         if reason is not None:
@@ -495,10 +495,10 @@ class PlanExecution(msgspec.Struct):
         executor, context = self.executor, self.context
         if len(context.record.attempts) + 1 >= context.bounds.attempts.total:
             return None
-        found = self._hedge_step() or self._hedge_key(first)
-        if found is None:
+        choice = self._hedge_step() or self._hedge_key(first)
+        if choice is None:
             return None
-        position, secret = found
+        position, secret = choice
         step = self.plan.steps[position]
         left_s = self._left_s()
         slot = None
@@ -604,7 +604,7 @@ class PlanExecution(msgspec.Struct):
 
 
 def _is_final(attempt: Attempt) -> bool:
-    """Return whether the result of another attempt is not wanted any more."""
+    """Return whether this attempt ends the race, so that the other one is cancelled."""
     if attempt.failure is not None:
         return RULES[attempt.failure.kind].is_final
     return attempt.state is not AttemptState.WITHDRAWN

@@ -47,12 +47,12 @@ from providers.reading.folding import text_of_run
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer that are kept. No model could continue a longer one."""
-_NOT_CONTINUED = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model didn't go on from there")
+_NOT_CONTINUED = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model could not continue it")
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """How a request goes on if its answer breaks off: with the steps of the plan after the one that answered."""
+    """Continues a request whose answer breaks off, with the steps of the plan after the one that answered."""
 
     executor: PlanExecutor
     plan: Plan
@@ -75,7 +75,7 @@ class Resumption:
             except PlanExhausted as error:
                 last = next((step for step in steps if step.deployment.name == attempts[-1].deployment), None)
                 if error.failure.kind is FailureKind.INVALID_REQUEST and last and prefills and is_prefilled(last, sent):
-                    # It refuses a prefill, whatever its capabilities say: ask it in words.
+                    # It refuses a prefill despite its capabilities: ask it in words.
                     steps, prefills = steps[steps.index(last) :], False
                     continue
                 return None
@@ -175,19 +175,19 @@ class ResumingStream:
         tap = self._stream.text_tap()
         return tap.whole_events() if tap is not None else ()
 
-    def tell(self, told: Callable[[Failure | None], None]) -> None:
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
         """See LiveStream."""
-        self._stream.tell(told)
+        self._stream.on_outcome(callback)
 
-    def hold(self, let_go: Callable[[], None]) -> None:
+    def on_release(self, callback: Callable[[], None]) -> None:
         """See LiveStream."""
-        self._stream.hold(let_go)
+        self._stream.on_release(callback)
 
     def __aiter__(self) -> ResumingStream:
         return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
-        """The next batch."""
+        """Return the next batch."""
         if self._next is not None:
             return await self._next.batch()
         if self._broken is not None:
@@ -234,7 +234,7 @@ class ResumingStream:
         return await self._next.batch()
 
     async def close(self) -> None:
-        """Give the providers' connections back."""
+        """Release the providers' connections."""
         await self._stream.close()
         if self._next is not None:
             await self._next.close()
@@ -247,8 +247,8 @@ class ContinuationStream:
     It has no second opening, no reasoning after the first text, no repeated text, and the usage of both parts.
 
     Attributes:
-        sent: What the client has of the first part.
-        broken: How the first part ended.
+        sent: The first part, as the client has it.
+        broken: The failure that ended the first part.
         trimmer: Removes the repeated overlap. None if the first part has no text.
         added: About how many tokens its prompt is longer than the first one.
     """
@@ -307,5 +307,5 @@ class ContinuationStream:
         return (*shown, ChoiceFinish("stop"), Finished()) if trimmer.stopped else shown
 
     async def close(self) -> None:
-        """Give the provider's connection back."""
+        """Release the provider's connection."""
         await self.stream.close()

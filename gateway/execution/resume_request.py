@@ -111,7 +111,7 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
     """Return the usage of both parts together, and whether some of it is an estimate.
 
     Args:
-        broken: What the first provider had counted when it broke off.
+        broken: The first provider's usage, up to the failure; None if it reported none.
         added: By how many tokens the second prompt was longer.
     """
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)

@@ -1,6 +1,6 @@
 """Decide what to do after a failed attempt: retry, fail over or stop. Pure; depends on the failure kind.
 
-The table `RULES` is the whole policy, except for what a provider itself says about retrying (`x-should-retry`,
+The table `RULES` is the whole policy, except for a provider's own instructions about retries (`x-should-retry`,
 `retry-after`). No code reads an error's text.
 
 `RetryBudget` limits how many retries a process makes: if every request fails, a retry of each doubles the traffic of a
@@ -21,7 +21,7 @@ MOST_COOLDOWN_S = 3600.0
 """The longest cooldown, whatever time a provider names: after it, one request finds out whether it still fails."""
 WINDOW_S = 10.0
 FLOOR = 10
-"""This many retries in the window are allowed whatever the share: with little traffic, a share of it is nothing."""
+"""This many retries in the window are always allowed, because a share of little traffic is nothing."""
 
 _BASE_S = 0.5
 _CAP_S = 8.0
@@ -32,7 +32,7 @@ _REQUESTS, _RETRIES = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class FailureRule:
-    """What follows from one kind of failure.
+    """The rule for one kind of failure.
 
     Attributes:
         retry_here: It may be retried on the same deployment.
@@ -91,7 +91,7 @@ class Retry:
     """Try the same deployment again after `wait_s`.
 
     Attributes:
-        otherwise: What to do if the breaker or the retry budget refuses. None for another key of the deployment, which
+        otherwise: The action if the breaker or the retry budget refuses. None for another key of the deployment, which
             is not counted as a retry.
     """
 
@@ -104,13 +104,13 @@ NextAction = Retry | FailOver | Stop
 
 @dataclass(frozen=True, slots=True)
 class FailureFacts:
-    """What `next_action` needs to know about a request besides the failure.
+    """The input of `next_action`, in addition to the failure.
 
     Attributes:
         tried_here: Attempts on this deployment, including this one.
         per_deployment: The most attempts on one deployment.
         has_other_key: An unused key of the deployment is left, and may be tried.
-        left_s: What is left of the deadline.
+        left_s: The remaining time until the deadline.
         jitter: A random number from 0 to 1.
     """
 
@@ -152,14 +152,14 @@ def why_spent(deployment: str, attempts: Iterable[AttemptRecord], per_deployment
     failures = [failure for failure in failures if RULES[failure.kind].cooldown_s is None]
     is_final = any(not RULES[failure.kind].retry_here or failure.should_retry is False for failure in failures)
     is_spent = is_final or len(failures) >= per_deployment
-    return "it has failed this request already" if is_spent else None
+    return "it has already failed for this request" if is_spent else None
 
 
 def _may_pass(kind: FailureKind) -> bool:
-    """Return whether to believe a provider that says that the same request can succeed.
+    """Return whether to follow a provider's instruction that the same request can succeed.
 
-    Believed even if its status calls the request wrong. Not believed if it refused the content, or the key or the
-    account is the cause.
+    It is followed even if the status marks the request as invalid. It is not followed if the provider refused the
+    content, or if the key or the account is the cause.
     """
     return RULES[kind].retry_here or kind is FailureKind.INVALID_REQUEST
 
@@ -177,7 +177,7 @@ class RetryBudget:
         self._window.count(_REQUESTS, now)
 
     def take(self, share: float | None, now: float) -> bool:
-        """Return whether a retry may be made, and count it. A `share` of None is no limit."""
+        """Return whether a retry may be made, and count it. There is no limit if `share` is None."""
         self._window.turn(now)
         requests, retries = self._window.totals
         if share is not None and retries >= FLOOR + share * requests:

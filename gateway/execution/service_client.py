@@ -1,4 +1,4 @@
-"""Call a service that the config names, under its service permit: bounded time, bounded answer, no redirect."""
+"""Call a service that the config names, with its service permit and limits of time and size. Follows no redirect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ServiceResponse:
 
 
 class ServiceFailed(Exception):
-    """There is no whole answer: unreachable, too slow, too large or broken off. The message says only which."""
+    """There is no complete answer: the service is unreachable, too slow, or its answer is too large or broken off."""
 
 
 class ServiceClient:
@@ -42,7 +42,7 @@ class ServiceClient:
             FenceBreach: The request may not be sent.
         """
         if not isinstance(permit, ServicePermit):
-            raise FenceBreach("a service is asked under a service permit, and no other")
+            raise FenceBreach("a call of a service needs a service permit")
         request = upstream_request(permit, wire, limit_s)
         try:
             async with asyncio.timeout(limit_s):
@@ -64,5 +64,5 @@ async def _read(response: UpstreamResponse, most_bytes: int) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > most_bytes:
-            raise ServiceFailed(f"an answer of more than {most_bytes} bytes")
+            raise ServiceFailed(f"the answer is larger than {most_bytes} bytes")
     return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""The `Transport` protocol, the connection pool behind it, and its response. Nothing is sent without a permit.
+"""The `Transport` protocol, and its default implementation with a connection pool. Nothing is sent without a permit.
 
 Errors of the libraries are translated to `Failure` here, so no other module knows the libraries.
 """
@@ -71,7 +71,7 @@ class Body(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give the connection back, or drop it."""
+        """Return the connection to the pool, or drop it."""
         ...
 
 
@@ -105,7 +105,7 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give the connection back, or drop it if the body was not read to its end."""
+        """Return the connection to the pool, or drop it if the body was not read to its end."""
 
     @property
     def head(self) -> WireResponse:
@@ -114,13 +114,13 @@ class UpstreamResponse(ABC):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the status says that no answer follows."""
+        """Whether the status is an error or a redirect, so that no answer follows."""
         return not 200 <= self.status < 300
 
     async def read_refusal(self, limit: TimeLimit) -> WireResponse:
         """Return a refusal with as much of its body as arrives within the limit.
 
-        The status has said what matters, so a body that hangs, breaks off or never ends changes nothing.
+        The status decides, so a body that hangs, breaks off or never ends changes nothing.
         """
         body = b""
         with suppress(TimeoutError, ProviderFailed), limit:
@@ -145,12 +145,12 @@ class UpstreamResponse(ABC):
 def allow(origin: str, permit: object) -> None:
     """The pool's rule: raise NotAllowed unless the permit is for exactly this origin."""
     if not isinstance(permit, _PERMITS) or permit.origin != origin:
-        raise NotAllowed("a request without a permit for its origin was stopped")
+        raise NotAllowed("the request was stopped, because it has no permit for its origin")
 
 
 def no_more_room(detail: str) -> Failure:
     """Return the failure for a machine that cannot open more connections. The provider is not to blame."""
-    message = "this gateway has as many connections open as its system lets it"
+    message = "the gateway cannot open more connections: its operator should raise the system's limit of open files"
     return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
 
 
@@ -289,4 +289,4 @@ def _failure(error: TransportError) -> Failure:
         case TooLarge():
             return replace(TOO_LARGE, detail=detail)
         case _:
-            return Failure(FailureKind.MALFORMED, "the provider's answer is no valid HTTP", detail)
+            return Failure(FailureKind.MALFORMED, "the provider's answer is not valid HTTP", detail)

@@ -46,8 +46,8 @@ _REFUSAL_S = 2.0
 """Time for the body of a refusal, whose status has arrived."""
 _PSEUDONYM_DIGITS = 32
 _REMEDIES = {
-    STREAM_OPTIONS: "`stream_options: false` on the deployment leaves it out",
-    "stream": "`fold: false` on the deployment asks for one JSON",
+    STREAM_OPTIONS: "set `stream_options: false` on the deployment to leave it out",
+    "stream": "set `fold: false` on the deployment to request one JSON answer",
 }
 
 
@@ -64,10 +64,10 @@ class Answer(Value, frozen=True):
 
 
 class AttemptOptions(msgspec.Struct):
-    """What an attempt asks, and how long each part of it may take.
+    """The request of an attempt, and the limits of its parts.
 
     Attributes:
-        request: What the deployment is asked.
+        request: The request for the deployment.
         limit_s: Seconds until the answer begins; for one JSON answer, until it is complete.
         connect_s: Limit for DNS, TCP and TLS together.
         idle_s: The longest silence within a stream.
@@ -89,7 +89,7 @@ class AttemptOptions(msgspec.Struct):
 
     @classmethod
     def within(cls, limit_s: float, request: ChatRequest, bounds: Resilience) -> AttemptOptions:
-        """The request as it is, with `limit_s` until the answer begins."""
+        """Return options for the unchanged request, with `limit_s` until the answer begins."""
         return cls(request, limit_s, bounds.connect_s, bounds.idle_s)
 
 
@@ -168,7 +168,7 @@ class UpstreamClient:
 
 
 def _write(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
-    """Return what this deployment is asked, and the same in its provider's wire format."""
+    """Return the request for this deployment, and the same in its provider's wire format."""
     deployment = step.deployment
     try:
         sent = without_parameters(request, step.dropped) if step.dropped else request
@@ -213,7 +213,7 @@ def _unsupported(error: UnsupportedFeature) -> Failure:
 async def _read_refusal(
     deployment: Deployment, response: UpstreamResponse, options: AttemptOptions, timer: Deadline
 ) -> Failure:
-    """Classify an error status, with what its body says if that arrives soon."""
+    """Classify an error by its status, and by its body if that arrives soon."""
     is_whole = options.request.folded or not options.request.stream
     limit_s = min(_REFUSAL_S, options.idle_s, timer.left_s(committed=is_whole))
     try:
@@ -223,7 +223,7 @@ async def _read_refusal(
         return error.failure
     finally:
         await response.close()
-    raise AssertionError("a status that is no success was read as an answer")
+    raise AssertionError("a response with an error status was read as an answer")
 
 
 def _blame_operator(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
@@ -234,8 +234,8 @@ def _blame_operator(failure: Failure, deployment: Deployment, sent: ChatRequest)
     if name is None:
         return failure
     kind = FailureKind.FIELD_REFUSED
-    remedy = _REMEDIES.get(name, "it is this provider's in the catalogue, or a site's")
-    detail = f"no client sends `{name}`; {remedy}: {failure.detail}"
+    remedy = _REMEDIES.get(name, "it comes from the catalogue's entry of this provider or site")
+    detail = f"the gateway adds the field `{name}`; {remedy}: {failure.detail}"
     return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)
 
 

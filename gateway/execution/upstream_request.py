@@ -1,7 +1,7 @@
 """One request to one permitted origin, checked before it is sent.
 
-What an adapter wrote is not trusted. The host comes from the permit alone; the path must be one that cannot be read as
-a host; headers that frame or route a request are refused. A redirect is an answer like any other: it is not followed.
+The output of an adapter is not trusted. The host comes only from the permit; the path must not be readable as a host;
+headers that frame or route a request are refused. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class UpstreamRequest(msgspec.Struct):
 
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
-        recheck: Called again if a connection had to be made, which may take seconds. What it raises is passed on.
+        recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
     """
 
     permit: AnyPermit
@@ -121,7 +121,7 @@ def _request_head(
     # `/` alone names no segment; some vendors' APIs have no other path.
     if path != "/" and not _PATH.fullmatch(path):
         raise FenceBreach(
-            "an adapter's path must be segments of visible ASCII behind one slash each: no host, query or dot segment"
+            "an adapter's path must be segments of visible ASCII, each after one slash: no host, query or dot segment"
         )
     target = f"{path}?{urlencode(query)}" if query else path
     headers = (*headers, *_OWN_HEADERS)
@@ -135,7 +135,7 @@ def _credential(headers: tuple[tuple[str, str], ...]) -> Credential:
 
 def _checked_lines(headers: Headers) -> str:
     if not all(_HEADER_NAME.fullmatch(name) and name.lower() not in _FORBIDDEN_HEADERS for name, _ in headers):
-        raise FenceBreach("an adapter's header is no valid name, or one that frames or routes the request")
+        raise FenceBreach("an adapter's header has an invalid name, or it frames or routes the request")
     if not _HEADER_VALUES.fullmatch("".join([value for _, value in headers])):
-        raise FenceBreach("an adapter's header has a value that is no single line of text")
+        raise FenceBreach("an adapter's header has a value that is not a single line of text")
     return "".join([f"{name}: {value}\r\n" for name, value in headers])

@@ -26,9 +26,9 @@ from `RUNNING`, when the whole response is written at once. It is `LOST` when it
 **Request bodies** (`BodyState`, one per request): how much of the body has arrived and whether the application has
 received the end of it. The end is delivered once; after it, the application waits for the client to disconnect.
 
-What is not a state: `keep_alive` of a request says whether the connection closes after its response. It may become
-false at any time (shutdown, `connection: close` from either side, invalid input), and no event depends on it.
-`expects_continue` says that a `100 Continue` is owed to the client before its body is read.
+Two flags are not states. `keep_alive` of a request decides whether the connection stays open after its response. It may
+become false at any time (shutdown, `connection: close` from either side, invalid input), and no event depends on it.
+`expects_continue` means that the client waits for a `100 Continue` before it sends the body.
 
 The tables below are checked at each transition. A transition that they do not contain is a defect of the server and
 raises `RuntimeError`. The members are integers because dictionaries look those up quickly.
@@ -41,7 +41,7 @@ from typing import TypeVar
 
 
 class InputState(IntEnum):
-    """What the next bytes from the client are."""
+    """The meaning of the next bytes from the client."""
 
     IDLE = auto()
     """The beginning of a head; nothing of it has arrived."""

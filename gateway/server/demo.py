@@ -41,7 +41,7 @@ _ANSWER_WIDTH = 34
 
 
 class RehearsalError(ValueError):
-    """A fault can't be simulated. The message says which one and why."""
+    """A fault cannot be simulated. The message names the fault and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +53,27 @@ class SimulatedPace:
     seed: int = 0
 
 
-def simulated_sites(table: ConfigVersion) -> set[tuple[str, str]]:
+def simulated_sites(config: ConfigVersion) -> set[tuple[str, str]]:
     """Return the provider and site of every simulated deployment."""
-    return {(item.provider, item.simulates) for item in table.deployments.values() if item.simulates is not None}
+    return {(item.provider, item.simulates) for item in config.deployments.values() if item.simulates is not None}
 
 
 def rehearse(
-    table: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
+    config: ConfigVersion, everywhere: Sequence[str], at: Sequence[tuple[str, str]], pace: SimulatedPace
 ) -> Mapping[tuple[str, str], Scenario]:
     """Return the scenario of each simulated site; raises RehearsalError.
 
     Args:
+        config: The config, whose simulated deployments name the sites.
         everywhere: Faults of all sites, such as `429:0.2`.
         at: The name of a deployment, and a fault of its site. All deployments at that site share it. Such a site has
             only its own faults.
         pace: The speed of the sites.
     """
     shared = tuple(_fault(text) for text in everywhere)
-    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(table), ())
+    own: dict[tuple[str, str], tuple[tuple[Fault, float], ...]] = dict.fromkeys(simulated_sites(config), ())
     for name, text in at:
-        own[_site_of(table, name)] += (_fault(text),)
+        own[_site_of(config, name)] += (_fault(text),)
     return {site: _scenario(site, faults or shared, pace) for site, faults in own.items()}
 
 
@@ -83,10 +84,10 @@ def _fault(text: str) -> tuple[Fault, float]:
         raise RehearsalError(str(error)) from None
 
 
-def _site_of(table: ConfigVersion, name: str) -> tuple[str, str]:
-    deployment = table.deployments.get(name)
+def _site_of(config: ConfigVersion, name: str) -> tuple[str, str]:
+    deployment = config.deployments.get(name)
     if deployment is None or deployment.simulates is None:
-        known = ", ".join(sorted(name for name, item in table.deployments.items() if item.simulates is not None))
+        known = ", ".join(sorted(name for name, item in config.deployments.items() if item.simulates is not None))
         raise RehearsalError(f"there is no simulated deployment {name[:80]!r}; there are: {known}")
     return deployment.provider, deployment.simulates
 
@@ -105,20 +106,20 @@ def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pa
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What a demo simulates, and what it prints before it serves.
+    """The content of a demo: its simulated providers, and the text that it prints at the start.
 
     Attributes:
         scenarios: The scenario of each simulated site, by provider and site.
         live_with: Returns the config, once the ports of the simulators are known.
-        is_rehearsal: Print the injected faults in place of the answers to three requests: every request may fail.
-        say: Prints a text.
+        is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
+        print_text: Prints a text.
         on_shown: Called when everything has been printed.
     """
 
     scenarios: Mapping[tuple[str, str], Scenario]
     live_with: Callable[[Sites], LiveConfig]
     is_rehearsal: bool
-    say: Callable[[str], None]
+    print_text: Callable[[str], None]
     on_shown: Callable[[], None]
 
 
@@ -130,8 +131,8 @@ async def run_demo(
     keeping: Keeping | None,
     scheduler: Scheduler,
 ) -> None:
-    """Serve simulated providers until the process is interrupted. keeping: where receipts are kept."""
-    scenarios, say = demo.scenarios, demo.say
+    """Serve the gateway with simulated providers until the process is stopped. `keeping` is the store of receipts."""
+    scenarios, print_text = demo.scenarios, demo.print_text
     dialects = load_simulators().dialects
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
@@ -143,9 +144,14 @@ async def run_demo(
 
         async def show() -> None:
             url, assistant = url_of(listener), next(iter(live.table.assistants))
-            say(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
-            say(_faults(scenarios) if demo.is_rehearsal else await _answers(url, assistant))
-            _invite(url, url_of(admin[0]), assistant, settings.config, say)
+            print_text(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+            if demo.is_rehearsal:
+                print_text(_faults(scenarios))
+            elif (answers := await _answers(url, assistant, lambda: gateway.is_draining)) is not None:
+                print_text(answers)
+            else:
+                return
+            _print_help(url, url_of(admin[0]), assistant, settings.config, print_text)
             # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
             demo.on_shown()
@@ -154,35 +160,42 @@ async def run_demo(
         await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
 
 
-async def _answers(url: str, assistant: str) -> str:
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
-        rows = [await _ask(client, assistant, *place) for place in _PLACES]
+async def _answers(url: str, assistant: str, is_stopping: Callable[[], bool]) -> str | None:
+    """Send the example requests and return their answers as a table; None if the gateway is stopped meanwhile."""
+    try:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+            rows = [await _ask(client, assistant, *place) for place in _PLACES]
+    except httpx.TransportError:
+        # A gateway that is being stopped accepts no further connection.
+        if is_stopping():
+            return None
+        raise
     return _text_table([_COLUMNS, *(row.cells() for row in rows)])
 
 
 def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     rows = [
-        (provider, site, f"{share:.0%}" if fault else "", repr(fault) if fault else "well")
+        (provider, site, f"{share:.0%}" if fault else "", repr(fault) if fault else "none")
         for (provider, site), scenario in sorted(scenarios.items())
         for fault, share in scenario.faults or ((None, 1.0),)
     ]
     return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
-def _invite(url: str, admin_url: str, assistant: str, config: Path, say: Callable[[str], None]) -> None:
-    say("\nAsk it yourself. The header is what an edge would say about where you are: DE, US, JP, HK, CU, ...\n")
-    say(
+def _print_help(url: str, admin_url: str, assistant: str, config: Path, print_text: Callable[[str], None]) -> None:
+    print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU:\n")
+    print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
         "    -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
-    say(f"Why it answers so:  curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
+    print_text(f"Explain a decision: curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
     here = Path.cwd()
     shown = config.relative_to(here) if config.is_relative_to(here) else config
-    say(f"Who answers whom:   {shown}, watched for changes")
-    say(f"API documentation:  {url}/docs")
-    say(f"For operators:      curl {admin_url}/readyz")
-    say("Stop:               Ctrl-C")
+    print_text(f"Configuration:      {shown}, watched for changes")
+    print_text(f"API documentation:  {url}/docs")
+    print_text(f"For operators:      curl {admin_url}/readyz")
+    print_text("Stop:               Ctrl-C")
 
 
 @dataclass(frozen=True, slots=True)

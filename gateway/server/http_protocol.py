@@ -145,7 +145,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self._limit_overhead()
 
     def _begin_repeated(self, data: bytes) -> bool:
-        """Begin a request with the head of the last one, if `data` is one, or the beginning of one; whether it is.
+        """Begin a request if `data` starts with the same head as the last request; return whether it does.
 
         The parser is between two messages before and after it, so it need not see this one.
         """
@@ -275,7 +275,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
 
     def _enqueue(self, cycle: RequestCycle, scope: dict[str, Any]) -> None:
         if len(self._queue) >= _MAX_QUEUED:
-            raise ValueError("too many requests wait for the answer to the one before")
+            raise ValueError("too many pipelined requests wait on this connection")
         self._queue.append((cycle, scope))
         self.watch_for_leaving()
         if len(self._queue) >= _MAX_READ_AHEAD:
@@ -297,8 +297,8 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             if self._queue:
                 self._begin_next()
                 return
-        # A connection that is closing waits for the client to take the answer, which it may never do: its time is
-        # limited like that of an idle one.
+        # A connection that is closing waits for the client to read the answer, which it may never do. So its time is
+        # limited like that of an idle connection.
         self.start_idling()
 
     def _begin_next(self) -> None:
@@ -362,7 +362,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._refuse(ApiError("request_timeout", f"the headers did not arrive within {HEAD_TIME_S:g} seconds"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Send an error, unless the client would take it for another request's answer, and close the connection."""
+        """Send an error, unless the client would take it as the answer to another request, and close the connection."""
         self._stop_head_timer()
         self._repeated_head.forget()
         self._close_input()

@@ -87,7 +87,7 @@ class RequestCycle:
         # The connection stays open after the response.
         self.keep_alive = keep_alive
         self.state = state
-        # What has arrived of the body and was not received by the application.
+        # The part of the body that has arrived and was not received by the application.
         self.body: bytes | bytearray = b""
         self.body_state = ARRIVING
         # The client waits for `100 Continue` before it sends the body.
@@ -195,7 +195,7 @@ class RequestCycle:
         if self.state is LOST:
             return
         if self.state is COMPLETE:
-            raise RuntimeError("a response that is complete was added to")
+            raise RuntimeError("the application sent more after a complete response")
         if self.state is RUNNING:
             self._start(message["status"], message["headers"])
         else:
@@ -223,7 +223,7 @@ class RequestCycle:
         return self._respond_at_once(lines, _CHUNKED_LINE, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
 
     def _respond_at_once(self, lines: list[bytes], framing: bytes, prefix: bytes, body: bytes, suffix: bytes) -> bool:
-        """Write a whole response with one call, if nothing has to wait; whether it did.
+        """Write a whole response with one call, if nothing has to wait; return whether it did.
 
         A client may take its time for a large body, and a connection is not idle during that. So the request must not
         be complete before its client has taken most of it, which only `send` waits for.
@@ -313,7 +313,7 @@ def _header_block(lines: Sequence[bytes]) -> bytes:
     """Return header lines as they are written; raise RuntimeError if one contains a line break."""
     text = b"".join(lines)
     if _CR in text or _LF in text or _NUL in text:
-        raise RuntimeError("a response header with a line break was stopped")
+        raise RuntimeError("a response header contains a line break")
     return b"\r\n".join([*lines, b""])
 
 

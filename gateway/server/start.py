@@ -217,7 +217,7 @@ def serve_demo(
             scenarios,
             live_with,
             is_rehearsal=pace is not None,
-            say=lambda text: print(text, flush=True),
+            print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )
         run(run_demo(demo, listener, (admin_listener, guard), settings, _keeping(settings), scheduler))
@@ -266,7 +266,7 @@ def _admin(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.
             f"the admin listener on {host} is open to others: set GATEWAY_ADMIN_TOKEN, which its callers must send, "
             "or bind it to 127.0.0.1 (GATEWAY_ADMIN_HOST)"
         )
-    # Who takes whatever port is free for clients, as tests do, doesn't want a fixed one here either.
+    # With any free port for clients, as in tests, the admin listener must not use a fixed port either.
     port = 0 if settings.port == 0 and not chosen else settings.admin_port
     names = _THIS_MACHINE | {f"[{host}]" if ":" in host else host.lower()}
     if or_a_free_port and not chosen:

@@ -308,7 +308,7 @@ class _Supervisor:
                 case Activated() | Report():
                     self._pool.receive(worker, message)
                 case _:
-                    raise ValueError(f"a worker doesn't say {type(message).__name__}")
+                    raise ValueError(f"unexpected message from a worker: {type(message).__name__}")
         status = await _end_of(worker.process)
         worker.channel.close()
         self._quotas.leave(worker.seat - 1)
@@ -339,7 +339,7 @@ class _Supervisor:
             return
         logger().error(
             "workers_failed",
-            detail=f"no worker could start, {self._failed_starts} times in a row; each said why on standard error, "
+            detail=f"no worker could start, {self._failed_starts} times in a row: read their errors on standard error, "
             "above; `gateway serve` without --workers shows whether one process can serve",
         )
         self._exit_status = _FAILED

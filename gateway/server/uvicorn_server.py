@@ -30,7 +30,7 @@ _DATE_S = 1.0
 
 
 class BindError(OSError):
-    """The address can't be bound. The message says how to fix it."""
+    """The address cannot be bound. The message contains the fix."""
 
 
 def bind(host: str, port: int, option: str = "port") -> socket.socket:
@@ -43,8 +43,8 @@ def bind(host: str, port: int, option: str = "port") -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a name with an empty or a very long label
-        reason = error.strerror if isinstance(error, OSError) else "it can't be a name"
-        raise BindError(f"the host {host!r} is no address of this machine: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "the name is malformed"
+        raise BindError(f"the host {host!r} is not an address of this machine: {reason}") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,13 +59,13 @@ def bind(host: str, port: int, option: str = "port") -> socket.socket:
 
 def _bind_message(host: str, port: int, option: str, error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return f"port {port} is reserved for root; take another one with --{option}"
+        return f"port {port} is reserved for root; choose another one with --{option}"
     if error.errno != errno.EADDRINUSE:
-        return f"{host} can't be bound ({error.strerror}); give an address of this machine"
+        return f"{host} cannot be bound ({error.strerror}); use an address of this machine"
     example = "make run PORT=9000" if option == "port" else "GATEWAY_ADMIN_PORT=9001; 0 for a free one"
     return (
-        f"port {port} on {host} is taken by another program ({error.strerror}); "
-        f"stop that one, or take another port with --{option} ({example})"
+        f"port {port} on {host} is used by another program ({error.strerror}); "
+        f"stop it, or choose another port with --{option} ({example})"
     )
 
 

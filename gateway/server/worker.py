@@ -88,8 +88,8 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
             case StopWorker():
                 server.stop()
             case Serve() | Ready() | Activated() | Report():
-                raise ValueError(f"a worker is told no {type(message).__name__}")
-    logger().warning("supervisor_gone", pid=os.getpid(), detail="this worker finishes what is running, and ends")
+                raise ValueError(f"unexpected message from the supervisor: {type(message).__name__}")
+    logger().warning("supervisor_gone", pid=os.getpid(), detail="this worker finishes its running requests and exits")
 
 
 def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:

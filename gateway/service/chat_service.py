@@ -161,7 +161,7 @@ class RoutingInput(msgspec.Struct, frozen=True):
         request: The request as it was sent.
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name, who keeps the same canary variant.
-        said: The consent that the headers state.
+        consent: The consent that the headers state.
     """
 
     config: ConfigVersion
@@ -171,7 +171,7 @@ class RoutingInput(msgspec.Struct, frozen=True):
     request: ChatRequest
     locale: Locale | None = None
     user: str | None = None
-    said: ConsentStatement = NO_STATEMENT
+    consent: ConsentStatement = NO_STATEMENT
 
 
 @dataclass(slots=True)
@@ -278,7 +278,7 @@ class ChatService:
         needs = requirements_of(request)
         consenting, consents, now_s = None, NO_CONSENT, self.clock()
         if config.recipients and location.region is not None:
-            consenting = Consenting(routing.said, routing.request, needs, self._consent_key_of(config), now_s)
+            consenting = Consenting(routing.consent, routing.request, needs, self._consent_key_of(config), now_s)
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
         decision = decide(config, assistant, location, needs, health, now_s, consents)

@@ -37,7 +37,7 @@ class PlainRequest:
         now_s: Unix time.
         health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
         user: The user that the request would name. The subject of a signed claim takes precedence.
-        said: The consent that the request would state. Only standing consents count, since a token is for one request.
+        consent: The consent that the request would state. Only standing consents count: a token is for one request.
     """
 
     config: ConfigVersion
@@ -47,7 +47,7 @@ class PlainRequest:
     now_s: float
     health: Mapping[str, Unavailable] = field(default_factory=dict)
     user: str | None = None
-    said: ConsentStatement = NO_STATEMENT
+    consent: ConsentStatement = NO_STATEMENT
 
 
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
@@ -60,7 +60,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     """
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
-    name, consents = _user_name(request.reports, request.user), standing_consents(config, request.said)
+    name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
     decision = decide(config, assistant, location, NO_NEEDS, request.health, request.now_s, consents)
     decision = assign_variant(decision, _key_of(name))
     return {

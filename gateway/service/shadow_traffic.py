@@ -138,15 +138,15 @@ class AnswerCapture:
         """Return None: a text that took the fast path would be missing here."""
         return None
 
-    def tell(self, told: Callable[[Failure | None], None]) -> None:
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
         """See AnswerStream."""
         if self._stream is not None:
-            self._stream.tell(told)
+            self._stream.on_outcome(callback)
 
-    def hold(self, let_go: Callable[[], None]) -> None:
+    def on_release(self, callback: Callable[[], None]) -> None:
         """See AnswerStream."""
         if self._stream is not None:
-            self._stream.hold(let_go)
+            self._stream.on_release(callback)
 
     async def close(self) -> None:
         """See AnswerStream."""

@@ -93,6 +93,13 @@ def test_it_ends_quietly(demo: Running, number: int) -> None:
     assert ended.out.rstrip().endswith("Ctrl-C")
 
 
+def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(start: Start) -> None:
+    running = start("demo", "--port", "0")
+    running.wait_for("The gateway listens on")
+    ended = running.end(signal.SIGTERM)
+    assert (ended.status, ended.err) == (0, "")
+
+
 def test_requests_are_logged_below(demo: Running) -> None:
     url = demo.wait_for(r"listens on (\S+)\.")[1]
     subprocess.run(
@@ -119,7 +126,7 @@ def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypa
     running = start("demo", "--port", "0")
     running.wait_for("Ctrl-C")
     assert re.search(r"^China +cn +edge_header +mine ", running.out, re.MULTILINE)
-    assert "Who answers whom:   mine.yaml, watched for changes\n" in running.out
+    assert "Configuration:      mine.yaml, watched for changes\n" in running.out
 
     # One that is no demo isn't served as one, and neither is another in its place.
     real = ROOT / "config" / "gateway.yaml"

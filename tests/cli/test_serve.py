@@ -43,8 +43,8 @@ def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tupl
     shown = gateway(*command, "--port", busy_port)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
-        f"gateway: port {busy_port} on 127.0.0.1 is taken by another program (Address already in use); "
-        "stop that one, or take another port with --port (make run PORT=9000)"
+        f"gateway: port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
+        "stop it, or choose another port with --port (make run PORT=9000)"
     )
     assert "Traceback" not in shown.err
 
@@ -53,8 +53,8 @@ def test_a_busy_admin_port_is_one_line(gateway: Command, busy_port: int) -> None
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0", "--admin-port", busy_port)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
-        f"gateway: port {busy_port} on 127.0.0.1 is taken by another program (Address already in use); "
-        "stop that one, or take another port with --admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"
+        f"gateway: port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
+        "stop it, or choose another port with --admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"
     )
 
 
@@ -84,10 +84,10 @@ def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
     [
         (
             "203.0.113.7",
-            "203.0.113.7 can't be bound (Cannot assign requested address); give an address of this machine",
+            "203.0.113.7 cannot be bound (Cannot assign requested address); use an address of this machine",
         ),
-        ("nobody.invalid", "the host 'nobody.invalid' is no address of this machine"),
-        ("a..b", "the host 'a..b' is no address of this machine: it can't be a name"),
+        ("nobody.invalid", "the host 'nobody.invalid' is not an address of this machine"),
+        ("a..b", "the host 'a..b' is not an address of this machine: the name is malformed"),
     ],
 )
 def test_a_host_that_is_not_ours_is_one_line(gateway: Command, host: str, told: str) -> None:

@@ -234,7 +234,7 @@ def test_what_keeps_one_process_from_serving_keeps_several(config: Path, tmp_pat
         wrong = serve(broken, "--workers", "2", "--port", str(port))
     assert (wrong.returncode, busy.returncode) == (1, 2)
     assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in wrong.stderr
-    assert f"gateway: port {port} on 127.0.0.1 is taken by another program" in busy.stderr
+    assert f"gateway: port {port} on 127.0.0.1 is used by another program" in busy.stderr
     assert "worker" not in wrong.stderr + busy.stderr
 
 

@@ -443,7 +443,7 @@ class Fence(RuleBasedStateMachine):
         self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentStatement
     ) -> None:
         assistant = find_assistant(self.table, client, request.model)
-        routing = RoutingInput(self.table, client, location, assistant, request, said=said)
+        routing = RoutingInput(self.table, client, location, assistant, request, consent=said)
         work = self.service.answer(routing, deadline, record)
         self.loop.run_until_complete(work)
 

@@ -412,8 +412,8 @@ async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(e
     await stream.begin()
     assert (pieces.reads, pieces.closed) == (1, 1)
     told: list[object] = []
-    stream.tell(told.append)
-    stream.hold(lambda: told.append("free"))
+    stream.on_outcome(told.append)
+    stream.on_release(lambda: told.append("free"))
     assert told == [None, "free"]
     events = [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
     assert list(expand(stream.whole_events())) == events
@@ -429,7 +429,7 @@ async def test_of_an_answer_that_lacks_its_end_what_came_is_shown_and_the_lack_t
     pieces.is_read = is_read
     told: list[Failure | None] = []
     await stream.begin()
-    stream.tell(told.append)
+    stream.on_outcome(told.append)
     assert stream.whole_events() == ()
     events = [event async for batch in stream for event in expand(batch)]
     assert events[1:3] == [TextDelta("a"), TextDelta("b")]

@@ -74,7 +74,7 @@ async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hea
         assert (await asking).step.deployment.name == "second"
         assert [attempt.deployment for attempt in record.attempts] == ["second"]
         assert [(it.deployment, it.reason) for it in record.skipped] == [
-            ("first", "overloaded: 1 calls are running, and no more may wait")
+            ("first", "overloaded: 1 calls are running, and the queue is full")
         ]
         assert record.shed == (("first", "queue_full"),)
     assert second.call_count == 10

@@ -289,7 +289,7 @@ async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.CONTEXT_LENGTH
     assert bench.tried == ["first", "second"]
-    assert [it.reason for it in bench.record.skipped] == ["its context is not larger"]
+    assert [it.reason for it in bench.record.skipped] == ["its context is not larger than the one that was too small"]
 
 
 def _with_context(step: Step, tokens: int | None) -> Step:

@@ -230,7 +230,7 @@ async def test_what_a_hedge_has_shown_of_a_step_counts(
     ]
     assert isinstance((await events_of(answer))[-1], Failed)
     assert second.call_count == calls
-    reasons = [] if calls else [("second", "it has failed this request already")]
+    reasons = [] if calls else [("second", "it has already failed for this request")]
     assert [(one.deployment, one.reason) for one in bench.record.skipped] == reasons
 
 

@@ -88,10 +88,10 @@ class Passing:
     def text_tap(self) -> TextTap:
         raise AssertionError("a text that takes the fast path is not captured")
 
-    def tell(self, told: Any) -> None:
+    def on_outcome(self, callback: Any) -> None:
         raise AssertionError("nobody asks")
 
-    def hold(self, let_go: Any) -> None:
+    def on_release(self, callback: Any) -> None:
         raise AssertionError("nobody asks")
 
     async def close(self) -> None:
