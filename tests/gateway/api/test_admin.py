@@ -1,4 +1,4 @@
-"""The admin listener: what it tells, whom it refuses, and that it shows no secret."""
+"""The admin listener: its documents, its refusals, and that it shows no secret."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_readiness_in_detail(told: Told) -> None:
     assert state["workers"]["running"][0]["pid"] == 4711
 
 
-async def test_what_is_not_well_is_told(told: Told) -> None:
+async def test_unavailable_deployments_are_reported(told: Told) -> None:
     one, other = told.now.workers
     workers = (replace(one, unwell={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
@@ -77,7 +77,7 @@ async def test_what_is_not_well_is_told(told: Told) -> None:
     [({"is_draining": True}, "draining"), ({"workers": ()}, "not ready")],
     ids=["draining", "nobody serves"],
 )
-async def test_when_it_is_not_ready_the_status_says_so(told: Told, change: dict[str, Any], word: str) -> None:
+async def test_status_is_503_while_it_is_not_ready(told: Told, change: dict[str, Any], word: str) -> None:
     told.now = replace(told.now, **change)
     answer = await client(told).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, word)
@@ -141,7 +141,7 @@ async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
         ({"assistant": "x", "client": "app"}, "with this name for the client 'app'; the assistants are: assistant"),
     ],
 )
-async def test_explain_says_what_it_does_not_know(told: Told, query: dict[str, str], told_of: str) -> None:
+async def test_explain_reports_unknown_names(told: Told, query: dict[str, str], told_of: str) -> None:
     answer = await client(told).get("/explain", params=query)
     assert answer.status_code in (400, 404)
     assert told_of in answer.json()["error"]["message"]
@@ -197,7 +197,7 @@ async def test_by_its_own_names_it_can_be_called(told: Told, host: str) -> None:
 @pytest.mark.parametrize(
     "given", [None, "Bearer", "Bearer ", f"Basic {TOKEN}", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer ümlaut"]
 )
-async def test_without_its_token_nobody_gets_in(told: Told, method: str, path: str, given: str | None) -> None:
+async def test_requests_without_the_token_are_refused(told: Told, method: str, path: str, given: str | None) -> None:
     headers = {} if given is None else {"authorization": given.encode("latin-1")}
     answer = await client(told, Guard(TOKEN), "gateway.internal").request(method, path, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
@@ -238,7 +238,7 @@ async def test_no_secret_is_in_any_answer(told: Told) -> None:
 
 
 @pytest.mark.parametrize("missing", [True, False])
-async def test_a_rollback_to_what_is_not_there_is_told_from_one_that_cannot_be(told: Told, missing: bool) -> None:
+async def test_rollback_to_a_missing_version_differs_from_an_impossible_one(told: Told, missing: bool) -> None:
     told.reloaded = replace(LOADED, activated=False, missing=missing)
     answer = await client(told).post("/rollback", json={"version": "abcd1234"})
     assert (answer.status_code, answer.json()["result"], answer.json()["missing"]) == (422, "rejected", missing)

@@ -1,4 +1,4 @@
-"""A request's body: how large, how slow, how deep it may be, and what a client hears if it is more."""
+"""The limits of a request's body (size, time, depth), and the errors of a body that exceeds them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_one_coding_among_several_headers_is_enough() -> None:
         ({"transfer_encoding": "chunked"}, False),
     ],
 )
-def test_what_nobody_will_read_is_read_over_where_it_is_little(headers: dict[str, str], is_so: bool) -> None:
+def test_small_unread_body_is_skipped(headers: dict[str, str], is_so: bool) -> None:
     assert is_little(visitor(**headers)) is is_so
 
 
@@ -237,7 +237,7 @@ async def test_the_rest_is_read_off_to_its_end() -> None:
     assert left == [part(b"next request")]
 
 
-async def test_nobody_waits_for_a_rest_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wait_for_the_rest_of_an_unread_body_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_DRAIN_TIME_S", 0.01)
     await drain(receiver(part(b"a")))
 
@@ -284,7 +284,7 @@ def test_json_is_parsed(value: object) -> None:
         (b'{"a": "\\ud800"}', "not valid JSON"),
         (b"{} {}", "not valid JSON"),
         (b"[" * 100_000, "nested deeper than 64 levels"),
-        # Brackets inside a text are no nesting.
+        # Brackets inside a text are not nesting.
         (b'{"a": "' + b"[{" * 100 + b'\n"}', "(line 1, column 208)"),
         (b'{"a": "' + b"[" * 100 + b'\\"", "b": nan}', "(line 1, column 118)"),
         (b'{"' + b"[" * 100 + b'": 1, "b"', "not valid JSON"),

@@ -57,7 +57,7 @@ async def test_an_answer_without_an_id_has_the_requests() -> None:
     assert json.loads(exchange.content)["id"] == "chatcmpl-mine"
 
 
-async def test_nobody_watches_the_line_of_a_request_that_has_ended() -> None:
+async def test_connection_is_not_watched_after_the_request() -> None:
     exchange = Exchange(whole, line=ClientConnection())
     await exchange.run()
     assert exchange.line is not None
@@ -90,7 +90,7 @@ async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_
 
 
 @pytest.mark.parametrize("length", ["1", "65536"])
-async def test_a_little_body_that_nobody_reads_costs_nobody_the_connection(length: str) -> None:
+async def test_small_unread_body_keeps_the_connection(length: str) -> None:
     exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4", "content-length": length})
     await exchange.run()
     assert exchange.error == (403, "permission_denied")
@@ -196,7 +196,7 @@ async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_bef
     assert [(len(record.attempts), record.outcome) for record in first.log] == [(1, "failed"), (0, "failed")]
 
 
-async def test_when_nobody_can_be_asked_the_request_has_failed() -> None:
+async def test_request_without_an_available_deployment_has_failed() -> None:
     exchange = Exchange(whole)
     table = table_of(CONFIG.merge("deployments: {house: {enabled: false}}"), {"KEY": "sk-secret"})
     exchange.endpoint.service.current = lambda: table
@@ -246,7 +246,7 @@ async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden
     assert "m-secret" in (exchange.log[0].detail or ""), "the operator may know"
 
 
-async def test_a_fault_of_ours_says_nothing_of_itself() -> None:
+async def test_internal_error_shows_no_detail() -> None:
     async def broken(_: httpx.Request) -> httpx.Response:
         raise RuntimeError("sk-secret in /etc/passwd")
 
@@ -271,7 +271,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_is_logged_so() -> Non
     assert (record.outcome, record.code, record.status) == ("interrupted", "stream_interrupted", 200)
 
 
-async def test_a_fault_of_ours_in_a_stream_is_told_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = ChunkEncoder.encode
 
     def failing(encoder: ChunkEncoder, events: tuple[StreamEvent, ...]) -> bytes:
@@ -342,7 +342,7 @@ async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line:
     assert exchange.record.outcome == "cancelled"
 
 
-async def test_a_client_that_is_cut_off_for_what_it_does_not_take_is_told_from_one_that_leaves() -> None:
+async def test_record_distinguishes_a_client_that_reads_nothing_from_one_that_leaves() -> None:
     line = ClientConnection()
     exchange = Exchange(Endless(), streaming(), line=line)
     running = asyncio.create_task(exchange.run())
@@ -353,7 +353,7 @@ async def test_a_client_that_is_cut_off_for_what_it_does_not_take_is_told_from_o
     assert (exchange.record.outcome, exchange.record.detail) == ("cancelled", NOT_TAKEN)
 
 
-async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
+async def test_request_of_a_client_that_has_left_is_cancelled_at_once() -> None:
     hanging, line = Hanging(), ClientConnection()
     line.lose()
     exchange = Exchange(hanging, line=line)
@@ -362,7 +362,7 @@ async def test_a_client_that_has_left_already_waits_for_nobody() -> None:
     assert exchange.record.outcome == "cancelled"
 
 
-async def test_a_server_that_stops_cancels_and_who_waits_is_told_so() -> None:
+async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:
     hanging = Hanging()
     exchange = Exchange(hanging, line=ClientConnection())
     running = asyncio.create_task(exchange.run())
@@ -377,7 +377,7 @@ async def test_a_server_that_stops_cancels_and_who_waits_is_told_so() -> None:
     assert (exchange.record.outcome, exchange.record.status) == ("failed", 503)
 
 
-async def test_no_task_is_left_behind() -> None:
+async def test_no_task_remains() -> None:
     before = asyncio.all_tasks()
     exchange = Exchange(whole)
     await exchange.run()

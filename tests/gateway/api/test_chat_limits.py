@@ -1,4 +1,4 @@
-"""Limits at the chat endpoint: refused before the body is read, told in every answer, and given back however it ends."""
+"""Limits at the chat endpoint: checked before the body is read, sent in every response, released at every end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.kit.configs import key_hash, table_of
 DONE = b"data: [DONE]\n\n"
 
 
-async def test_every_answer_tells_what_is_left() -> None:
+async def test_every_response_has_the_remaining_requests() -> None:
     table = table_with("{rpm: 60}")
     first = Asked(whole, table)
     await first.run()
@@ -59,7 +59,7 @@ async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> Non
     assert (second.log[-1].client, second.log[-1].code, second.log[-1].outcome) == ("app", "rate_limited", "refused")
 
 
-async def test_a_client_without_limits_is_told_of_none() -> None:
+async def test_client_without_limits_gets_no_limit_headers() -> None:
     table = table_of(CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}}), {"KEY": "sk"})
     exchange = Asked(whole, table)
     await exchange.run()

@@ -1,11 +1,11 @@
-"""The line to a client: who watches is told once, and who has stopped watching is not."""
+"""The client's connection: watchers are called once when it is lost, and not after `forget`."""
 
 from __future__ import annotations
 
 from gateway.api.connection import ClientConnection
 
 
-def test_all_who_watch_are_told_once() -> None:
+def test_all_watchers_are_called_once() -> None:
     line, told = ClientConnection(), []
     line.watch(lambda: told.append("a"))
     line.watch(lambda: told.append("b"))
@@ -15,7 +15,7 @@ def test_all_who_watch_are_told_once() -> None:
     assert (line.lost, told) == (True, ["a", "b"])
 
 
-def test_who_comes_too_late_is_told_at_once() -> None:
+def test_watcher_of_a_lost_connection_is_called_at_once() -> None:
     line, told = ClientConnection(), []
     line.lose()
     line.watch(lambda: told.append("late"))
@@ -32,7 +32,7 @@ class Watcher:
         self.told += 1
 
 
-def test_who_has_stopped_watching_is_not_told() -> None:
+def test_forgotten_watcher_is_not_called() -> None:
     line, first, second = ClientConnection(), Watcher(), Watcher()
     line.watch(first.leave)
     line.watch(second.leave)
@@ -43,7 +43,7 @@ def test_who_has_stopped_watching_is_not_told() -> None:
     line.forget(second.leave)
 
 
-def test_to_watch_while_being_told_is_to_be_told() -> None:
+def test_watcher_added_by_a_callback_is_called() -> None:
     line, told = ClientConnection(), []
     line.watch(lambda: line.watch(lambda: told.append("inner")))
     line.lose()

@@ -1,4 +1,4 @@
-"""Web pages in a browser: who may call, what a preflight is told, and what they may read, errors too."""
+"""CORS: allowed origins, preflights, and the responses that a page may read, also errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ORIGIN = "https://app.example"
 OFF = CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)], "limits": {"rpm": 1}}}})
 LISTED = OFF.merge({"cors": {"origins": [ORIGIN, "http://localhost:5173", "capacitor://localhost"]}})
 ANY = OFF.merge({"cors": {"origins": ["*"]}})
-# What the official client for JavaScript sends from a browser (up to version 6, its user-agent too, where the browser is
-# Firefox or Safari), with a call of ours.
+# Headers of the official JavaScript client in a browser (up to version 6; Firefox and Safari also ask for
+# user-agent), and headers of our own API.
 ASKED = (
     "authorization,content-type,user-agent,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
     "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout,openai-organization,"
@@ -114,7 +114,7 @@ async def test_no_other_page_may_call_or_read(origin: str) -> None:
 
 @pytest.mark.parametrize("origin", [ORIGIN, "http://localhost:5173", "capacitor://localhost"])
 async def test_pages_that_are_listed_read_answers_and_errors(origin: str) -> None:
-    """401, 200, 429, 404, 405, 400: a browser shows none of them to a page that isn't told that it may read."""
+    """401, 200, 429, 404, 405, 400: a browser hides them from the page without the CORS headers."""
     async with client_of(LISTED) as client:
         client.headers["origin"] = origin
         nobody = await client.post(CHAT, json=HELLO)
@@ -135,7 +135,7 @@ async def test_pages_that_are_listed_read_answers_and_errors(origin: str) -> Non
         assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_every_header_that_the_page_for_clients_tells_of_may_be_read() -> None:
+async def test_every_documented_response_header_may_be_read() -> None:
     async with client_of(LISTED) as client:
         response = await client.get("/healthz", headers={"origin": ORIGIN})
     told = [row[0] for row in docs_table("| response header")]
@@ -153,7 +153,7 @@ async def test_any_page_only_where_it_is_written_so(origin: str) -> None:
     assert "vary" not in answered.headers
 
 
-async def test_without_an_origin_nothing_is_told_but_that_it_matters() -> None:
+async def test_response_without_an_origin_has_only_the_vary_header() -> None:
     async with client_of(LISTED) as client:
         answered = await client.get("/healthz")
         options = await client.options(CHAT)

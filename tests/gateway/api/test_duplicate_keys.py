@@ -76,7 +76,7 @@ def test_a_body_with_a_name_twice_is_refused(
 
 
 @pytest.mark.parametrize("place", ["model", "messages[0].content", "tools[1].function.name"])
-def test_its_place_is_told(place: str) -> None:
+def test_its_path_is_reported(place: str) -> None:
     bodies = {
         "model": b'{"model": "a", "messages": [{"role": "user", "content": "hi"}], "model": "b"}',
         "messages[0].content": b'{"model": "a", "messages": [{"role": "user", "content": "hi", "content": "ho"}]}',

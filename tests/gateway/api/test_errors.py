@@ -70,7 +70,7 @@ def test_each_kind_of_failure_has_its_outcome(kind: FailureKind) -> None:
     assert (shown.status, shown.code) == OUTCOMES[kind]
     retryable = ("rate_limited", "no_healthy_deployment", "overloaded")
     assert (shown.retry_after_s is not None) == (shown.code in retryable)
-    # What has no place now may have one soon, and no provider has refused it.
+    # An overloaded deployment may soon have a slot, and no provider has refused the request.
     assert shown.headers == ({} if kind is FailureKind.OVERLOADED else {"x-should-retry": "false"})
 
 
@@ -87,7 +87,7 @@ def test_the_attempts_are_listed_without_a_secret_or_the_providers_words() -> No
     assert shown.message == "busy"
 
 
-def test_what_is_the_clients_to_mend_lists_no_attempts() -> None:
+def test_error_that_the_client_can_fix_lists_no_attempts() -> None:
     for kind in (FailureKind.INVALID_REQUEST, FailureKind.CONTENT_FILTER, FailureKind.CONTEXT_LENGTH):
         assert from_domain(PlanExhausted(Failure(kind, "words")), ATTEMPTS).extra == {}
 
@@ -187,7 +187,7 @@ def test_a_wrong_body_names_its_place() -> None:
     assert (shown.status, shown.code, shown.param) == (400, "invalid_request", "temperature")
 
 
-def test_what_nobody_meant_to_raise_says_nothing_of_itself() -> None:
+def test_unexpected_error_shows_no_detail() -> None:
     shown = from_domain(RuntimeError("sk-secret at /etc/passwd"), ATTEMPTS)
     assert (shown.status, shown.code) == (500, "internal_error")
     assert "secret" not in str(shown)

@@ -1,4 +1,4 @@
-"""FastAPI can trace by itself, to wherever the environment says: here only the config's exporters are told anything."""
+"""FastAPI's own telemetry, which environment variables configure, is off: only the config's exporters get data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listening(trace.TracerProvider):
 
 
 @pytest.mark.parametrize("name", ["public", "admin"])
-async def test_the_framework_tells_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_framework_exports_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listening = Listening()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", listening)
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")

@@ -1,4 +1,4 @@
-"""What is asked for ever: the same answer by the short way and through the framework, for every method and spelling."""
+"""Probes: the same response directly and through the framework, for every method and spelling of the path."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_every_spelling_of_a_path_gets_one_answer(
     app = app_of(listener, is_draining=is_draining)
     for path, method, headers in product(paths, METHODS, HEADERS):
         plain = await answer_of(app, method, path, headers)
-        # Whoever mounts the application elsewhere, and a path with an encoded line feed, are the framework's to answer.
+        # The framework answers under a root path, and for a path with an encoded line feed.
         assert await answer_of(app, method, f"/below{path}", headers, "/below") == plain
         assert await answer_of(app, method, f"{path}\n", headers) == plain
 
@@ -61,7 +61,7 @@ async def test_a_method_that_a_probe_does_not_have_is_answered_with_the_one_that
         assert json.loads(body)["error"]["code"] == "method_not_allowed"
 
 
-async def test_who_drains_says_so() -> None:
+async def test_draining_process_is_not_ready() -> None:
     assert (await answer_of(app_of("public"), "GET", "/readyz", {}))[::2] == (200, b'{"status":"ready"}')
     draining = await answer_of(app_of("public", is_draining=True), "HEAD", "/readyz", {})
     assert draining[::2] == (503, b'{"status":"draining"}')
@@ -80,7 +80,7 @@ async def test_only_the_exact_path_takes_the_short_way() -> None:
         assert (await answer_of(app, "GET", path, {}, root_path))[0] == 404
 
 
-async def test_a_fault_of_ours_is_told_to_the_client_and_to_the_server() -> None:
+async def test_internal_error_is_sent_to_the_client_and_raised_to_the_server() -> None:
     async def broken(_: object) -> Any:
         raise ZeroDivisionError
 

@@ -1,4 +1,4 @@
-"""Comments in a silent stream: when one is due, where none may stand, and that nothing is left behind."""
+"""Comments in a silent stream: when they are sent, where they must not be, and that no task remains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Script(httpx.AsyncByteStream):
-    """A provider's stream: bytes, and waits for what the test says."""
+    """A provider's stream: bytes, and waits that the test controls."""
 
     def __init__(self, *steps: bytes | Callable[[], Awaitable[object]]) -> None:
         self.steps = steps
@@ -76,7 +76,7 @@ async def test_a_silent_stream_gets_comments_between_its_events() -> None:
     assert all(COMMENT in (body, b"") or COMMENT not in body for body in bodies)
 
 
-async def test_nothing_is_said_before_the_commit() -> None:
+async def test_no_comment_before_the_first_event() -> None:
     go_on = asyncio.Event()
     exchange = Patient(Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=0.002).run())
@@ -88,8 +88,8 @@ async def test_nothing_is_said_before_the_commit() -> None:
 
 
 @pytest.mark.parametrize("ending", [(chunk(finish="stop"), DONE), (b'data: {"error": {"message": "x"}}\n\n',)])
-async def test_nothing_is_said_behind_the_end(ending: tuple[bytes, ...]) -> None:
-    """The gateway still reads on behind `[DONE]`; and a slow reader may keep an error waiting."""
+async def test_no_comment_after_the_end(ending: tuple[bytes, ...]) -> None:
+    """The gateway still reads after `[DONE]`, and a slow reader may delay an error."""
     forever = asyncio.Event()
     exchange = Patient(Script(chunk("a"), *ending, forever.wait), streaming())
     await exchange.of(keep_alive_s=0.002).run()
@@ -116,7 +116,7 @@ async def test_a_busy_stream_and_one_without_it_get_none(keep_alive_s: float) ->
 
 
 async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test looks in place of the timer: behind the first event, behind the second, and once more."""
+    """The test checks in place of the timer: after the first event, after the second, and once more."""
     made: list[KeepAlive] = []
 
     class Watched(KeepAlive):
@@ -142,7 +142,7 @@ async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPa
     assert exchange.content.endswith(DONE)
 
 
-async def test_the_first_comment_comes_before_the_silence_is_longer_than_told() -> None:
+async def test_first_comment_comes_before_the_configured_silence() -> None:
     """With events up to a moment before the first look, the second one finds silence; the test looks in place of the timer."""
     sent: list[Any] = []
     loop = asyncio.get_running_loop()

@@ -102,7 +102,7 @@ def test_the_words_come_first_and_the_integrity_value_last() -> None:
     assert ended == [{**begun[0], "AIGC": {**begun[0]["AIGC"], "ReservedCode1": value_of(text_in(chunks))}}]
 
 
-def test_a_run_stays_raw_behind_the_words() -> None:
+def test_run_of_texts_stays_encoded_after_the_label() -> None:
     plain, labelled = ChunkEncoder(AnswerStyle(), "x"), encoder_for(LABELLED, RECORD)
     for encoder in (plain, labelled):
         encoder.encode((OPENED, TextDelta("a")))
@@ -192,7 +192,7 @@ def test_an_answer_that_breaks_off_has_the_words_and_no_value() -> None:
     assert chunks[-1]["error"]["code"] == "stream_interrupted"
 
 
-def test_the_word_of_an_unknown_finish_stands_beside_the_marks() -> None:
+def test_unknown_finish_reason_is_sent_with_the_marks() -> None:
     chunks = encoded(OPENED, TextDelta("Hi"), ChoiceFinish("other", raw="eos"), Finished())
     assert chunks[2]["x_gateway"].keys() == {"finish_reason", "labels"}
     whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
@@ -202,7 +202,7 @@ def test_the_word_of_an_unknown_finish_stands_beside_the_marks() -> None:
     assert "x_gateway" not in encode_answer(wordless, AnswerStyle(), "r")
 
 
-def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:
+def test_notice_is_shown_once_in_a_conversation_and_marked_each_time() -> None:
     later = ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("And?")), stream=True)
     first, second = (encoded(OPENED, TextDelta("x"), *STOP, request=one, labels=(EU,)) for one in (ASK, later))
     assert (text_in(first), text_in(second)) == (f"{EU.text}\n\nx", "x")
@@ -210,7 +210,7 @@ def test_a_notice_is_said_once_in_a_conversation_and_marked_each_time() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=10), max_size=5))
-def test_json_and_stream_say_the_same(pieces: list[str]) -> None:
+def test_json_and_stream_have_the_same_labels(pieces: list[str]) -> None:
     text = "".join(pieces)
     whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
     body: Any = encode_answer(whole, LABELLED, "req_1")

@@ -1,4 +1,4 @@
-"""An application that is built when it is first asked: once, beside the loop, and again after a failure."""
+"""An application that is built at its first request: once, in a thread, and again after a failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def receive() -> Any:
 
 
 class Asked:
-    """What was sent to one who asked."""
+    """Return the response to one request."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []

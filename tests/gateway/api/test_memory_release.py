@@ -1,4 +1,4 @@
-"""A request is held for no longer than somebody may need it: it may be large, and much may come behind it."""
+"""A request is released as soon as it is no longer needed, because it may be large."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LARGE = "word " * 20_000
 
 @pytest.fixture(autouse=True)
 def uncollected() -> Iterator[None]:
-    """What only the collector finds may stay for minutes, since it is asked to look rarely.
+    """Garbage in reference cycles may stay for minutes, because the collector runs rarely.
 
     Objects that exist before the test are frozen: each search for garbage, and each list of all objects, would go
     through several million of them, and the tests look for objects of their own requests only.

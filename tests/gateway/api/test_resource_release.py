@@ -1,4 +1,4 @@
-"""Whatever a request holds is given back, at whichever turn of the loop it is given up."""
+"""A request releases all that it holds, at whichever turn of the loop it is cancelled."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def scenes() -> dict[str, Callable[[], Scene]]:
 
 
 def play(scene: Scene, turn: int | None, how: str, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, dict[str, object]]:
-    """Ask, and give the first request up at that turn: whether it came to that, and what was left behind."""
+    """Cancel the first request at that turn of the loop; return whether that was possible, and the remaining resources."""
     loop, wrong = TurningLoop(), []
     loop.set_exception_handler(lambda _, context: wrong.append(context))
 

@@ -29,7 +29,7 @@ from providers.chat import (
 
 
 class Client:
-    """What a client gets; `is_slow`, nothing can be written without a wait."""
+    """The output to a client. With `is_slow`, nothing can be written without a wait."""
 
     def __init__(self) -> None:
         self.is_slow = False
@@ -131,7 +131,7 @@ def test_what_is_sent_at_once_is_what_the_server_takes_at_once() -> None:
 
 @pytest.mark.parametrize("is_wrapped", [False, True])
 async def test_only_an_unwrapped_send_is_bypassed(is_wrapped: bool) -> None:
-    """What wraps `send`, as CORS does, must see the head of the answer."""
+    """A wrapper of `send`, such as CORS, must see the head of the answer."""
     client, connection = Client(), ClientConnection()
     connection.cycle = cast(Cycle, client)
 

@@ -28,7 +28,7 @@ def test_of_a_request_that_nothing_is_known_of_there_is_an_id() -> None:
     assert headers_of(Record("req-1", 0.0, "t-1")) == {"x-request-id": "req-1", "x-gateway-table": "t-1"}
 
 
-def test_all_that_is_known_is_told() -> None:
+def test_all_known_values_are_sent() -> None:
     record = Record("req-1", 0.0, "t-1")
     record.location = Location(TABLE.regions["eu"], "DE", "edge_header", ())
     record.deployment = "chatgpt-eu"
@@ -76,7 +76,7 @@ def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
         assert not set(value) & set(b"\r\n\0")
 
 
-def test_where_everyone_has_failed_the_time_that_it_took_is_told_too() -> None:
+def test_time_is_sent_after_all_deployments_failed_too() -> None:
     failed = AttemptRecord("a", "p", "m", 0.2, FAILED)
     record = Record("req-1", time.monotonic() - 0.3, "t-1", attempts=[failed])
     provider, own = (float(part.partition("dur=")[2]) for part in headers_of(record)["server-timing"].split(", "))

@@ -1,4 +1,4 @@
-"""What lies beside the chat endpoint, as a client finds it: HEAD, health, who is asked for by name, who says who asks."""
+"""The other public endpoints: HEAD, health, models, explain and the hints of a 404."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_what_can_be_got_can_be_looked_at(path: str) -> None:
     assert looked.headers["content-type"] == got.headers["content-type"]
 
 
-async def test_a_head_of_the_chat_endpoint_says_how_it_is_asked() -> None:
+async def test_head_of_the_chat_endpoint_names_its_method() -> None:
     looked = await ask("HEAD", CHAT)
     assert (looked.status_code, looked.headers["allow"]) == (405, "POST")
 
@@ -107,14 +107,14 @@ async def test_a_head_of_the_chat_endpoint_says_how_it_is_asked() -> None:
         ("/v1/messagesx", "the paths are POST /v1/chat/completions, GET /v1/models"),
     ],
 )
-async def test_who_is_lost_is_told_the_way(path: str, words: str) -> None:
+async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
     assert words in hint_for(path)
     found = await ask("POST", f"http://gateway{path}")
     assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
     assert words in error_of(found)["message"]
 
 
-async def test_a_slash_behind_the_models_is_no_assistant_without_a_name() -> None:
+async def test_slash_after_models_is_not_an_assistant() -> None:
     found = await ask("GET", "/v1/models/")
     assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
     assert "did you mean GET /v1/models?" in error_of(found)["message"]
@@ -127,7 +127,7 @@ async def test_a_key_that_does_not_do_is_answered_with_the_scheme_that_does() ->
         assert "not a provider's" in error_of(refused)["message"]
 
 
-async def test_a_name_that_is_not_offered_here_is_not_said_to_be_unknown() -> None:
+async def test_assistant_without_a_route_here_is_not_unknown() -> None:
     here = await ask("GET", "/v1/models/house-only")
     assert here.status_code == 200
     elsewhere = await ask("GET", "/v1/models/house-only", cf_ipcountry="US")
@@ -138,7 +138,7 @@ async def test_a_name_that_is_not_offered_here_is_not_said_to_be_unknown() -> No
     assert error_of(await ask("GET", "/v1/explain?assistant=asistant"))["param"] == "assistant"
 
 
-async def test_every_answer_about_the_caller_says_where_it_is_taken_to_be() -> None:
+async def test_every_response_about_the_caller_has_its_location() -> None:
     for path in ("/v1/models", "/v1/models/assistant", "/v1/explain?assistant=assistant"):
         headers = (await ask("GET", path)).headers
         assert (headers["x-gateway-region"], headers["x-gateway-why"]) == ("eu", "edge_header")
@@ -160,7 +160,7 @@ async def test_so_does_every_refusal(path: str, territory: str, why: str, status
 
 
 @pytest.mark.parametrize("path", ["/v1/explain", "/v1/disclosure"])
-async def test_a_blocked_place_hears_that_before_any_name_is_looked_up(path: str) -> None:
+async def test_blocked_location_is_refused_before_names_are_looked_up(path: str) -> None:
     """As a request from there does; elsewhere the name is what is wrong."""
     asked = await ask("POST", CHAT, cf_ipcountry="CU", body={**HELLO, "model": "nobody"})
     told = await ask("GET", f"{path}?assistant=nobody", cf_ipcountry="CU")
@@ -184,7 +184,7 @@ async def test_an_assistant_is_as_old_at_every_worker(monkeypatch: pytest.Monkey
         assert (await client.get("/v1/models", headers=headers)).json() == first
 
 
-async def test_a_client_is_not_told_where_servers_inside_stand_nor_whence_keys_come() -> None:
+async def test_client_gets_no_addresses_of_internal_servers_and_no_key_sources() -> None:
     told = (await ask("GET", "/v1/explain?assistant=quiet", cf_ipcountry="US")).text
     assert '"site":null' in told
     assert '"detail":"no credential"' in told
@@ -210,7 +210,7 @@ async def deployment_for(key: str, **said: Any) -> str:
     return answer.headers["x-gateway-deployment"]
 
 
-async def test_a_backend_that_may_says_who_asks_and_others_do_not() -> None:
+async def test_only_a_permitted_backend_may_name_the_user() -> None:
     by_user = {name: await deployment_for("app", user=name) for name in PEOPLE}
     assert set(by_user.values()) == {"a", "b"}
     for name, deployment in by_user.items():
@@ -221,7 +221,7 @@ async def test_a_backend_that_may_says_who_asks_and_others_do_not() -> None:
         assert await deployment_for(key, x_gateway_user=first, user=other) == by_user[other]
 
 
-async def test_two_people_at_once_are_refused_and_one_said_twice_is_one() -> None:
+async def test_two_different_users_are_refused_and_a_repeated_one_is_accepted() -> None:
     twice = [("authorization", f"Bearer {KEYS['backend']}"), ("x-gateway-user", "anna"), ("x-gateway-user", "bert")]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
         refused = await client.post(CHAT, headers=[*twice, ("cf-ipcountry", "DE")], json=HELLO)

@@ -1,4 +1,4 @@
-"""What has come as a whole goes out as a whole: in one write, with its head and its end."""
+"""An answer that arrived as a whole is sent in one write, with its head and its end."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> 
 
 
 async def test_of_a_large_answer_nothing_but_its_bytes_is_held_while_its_client_takes_them() -> None:
-    """As a text with an emoji it would take four times as much beside them, and with its head in front once as much."""
+    """As a text with an emoji it would take four times the memory, and joined to its head once more."""
     door = InProcess(TABLE)
     protocol, is_full, pieces = door._protocol, asyncio.Event(), list[bytes]()
     write = protocol.transport.write

@@ -1,4 +1,4 @@
-"""What a streaming client reads: OpenAI's events in their canonical order, whatever the provider's were."""
+"""The stream of a client: OpenAI's events in their canonical order, whatever the order of the provider."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def read(data: bytes, *, include_usage: bool) -> tuple[dict[int, Read], Any]:
     cuts=st.lists(st.integers(0, 30)),
 )
 @unhurried
-def test_a_client_reads_what_was_said(completion: ChatCompletion, include_usage: bool, cuts: list[int]) -> None:
+def test_client_reads_the_text(completion: ChatCompletion, include_usage: bool, cuts: list[int]) -> None:
     events = list(unfold(completion))
     encoder = ChunkEncoder(AnswerStyle(include_usage=include_usage), "fallback")
     ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
@@ -184,7 +184,7 @@ def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> 
     assert {} not in [delta for _, delta in seen[: -len(ends)]]
 
 
-def test_a_choice_that_nobody_asked_for_introduces_no_others() -> None:
+def test_unrequested_choice_introduces_no_others() -> None:
     encoder = ChunkEncoder(AnswerStyle(), "fallback")
     assert len(events_in(encoder.encode((OPENED, TextDelta("far", 10**9))))) == 1
     encoder = ChunkEncoder(AnswerStyle(choices=2), "fallback")
@@ -211,7 +211,7 @@ def test_an_answer_without_an_id_has_ours() -> None:
 SETUP = replace(OPENED, service_tier="default", system_fingerprint="fp_1")
 
 
-def test_by_which_setup_it_was_said_is_told_of_whom_it_was_said_by() -> None:
+def test_setup_of_the_model_that_resumed_is_not_that_of_the_first() -> None:
     record = Record("r", 0.0, "t")
     encoder = ChunkEncoder(AnswerStyle(include_usage=True), "fallback", record)
     first = events_in(encoder.encode((SETUP, TextDelta("a"))) + encoder.encode((TextRun((b"b", b"c")),)))
@@ -224,7 +224,7 @@ def test_by_which_setup_it_was_said_is_told_of_whom_it_was_said_by() -> None:
     assert b"fp_1" not in encoder.lone_text(b"f")
 
 
-def test_who_does_not_tell_its_model_tells_no_setup_either() -> None:
+def test_hidden_model_hides_its_setup_too() -> None:
     data = ChunkEncoder(AnswerStyle(include_usage=False, shown_model="assistant"), "fallback").encode(
         (SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished())
     )
@@ -243,7 +243,7 @@ def test_an_empty_answer_is_an_empty_text() -> None:
     assert delta_of(finish) == {"role": "assistant", "content": ""}
 
 
-def test_a_finish_that_we_do_not_know_is_told_raw() -> None:
+def test_unknown_finish_reason_is_sent_raw() -> None:
     (known,) = encoded(OPENED, ChoiceFinish("other"))
     (raw,) = encoded(OPENED, ChoiceFinish("other", raw="sensitive"))
     assert known["choices"][0]["finish_reason"] == raw["choices"][0]["finish_reason"] == "length"
@@ -295,7 +295,7 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
     assert (encoder.failed, encoder.finished, encoder.usage) == (failed, False, None)
 
 
-def test_what_was_counted_before_a_failure_is_told_to_the_record_alone() -> None:
+def test_usage_before_a_failure_is_only_recorded() -> None:
     encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
     failure = Failure(FailureKind.INTERRUPTED, "it broke off")
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), Failed(failure, USAGE))))

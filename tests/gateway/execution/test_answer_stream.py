@@ -1,4 +1,4 @@
-"""A stream behind its first real event: however it goes on, it ends once, in time, and lets its connection go."""
+"""A stream after its first real event: it ends exactly once, in time, and releases its connection."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_failure_before_the_first_event_is_an_ordinary_one(
     [(chunk("a") + error("content_filter"),), (chunk("a"), error("content_filter"))],
     ids=["one piece", "two pieces"],
 )
-async def test_a_filter_behind_text_is_an_end_however_the_bytes_came(script: tuple[object, ...]) -> None:
+async def test_content_filter_after_text_is_an_end_for_any_chunking(script: tuple[object, ...]) -> None:
     stream, _ = live(*script)
     *_, text, finish, last = await all_of(stream)
     assert text == TextDelta("a")
@@ -122,7 +122,7 @@ async def test_what_was_filtered_before_a_word_of_it_and_breaks_is_no_failure_th
     assert (finish, last) == (ChoiceFinish("content_filter"), Finished())
 
 
-async def test_words_that_arrive_with_an_error_behind_them_were_shown_to_nobody() -> None:
+async def test_text_that_arrives_together_with_an_error_is_not_shown() -> None:
     stream, _ = live(chunk() + chunk("a") + chunk("b") + error("rate_limit_exceeded"))
     with pytest.raises(ProviderFailed) as raised:
         await stream.begin()
@@ -200,7 +200,7 @@ async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(TimeLimit, "__enter__", noted)
     stream, _ = live(WHOLE[0], *[b": alive\n\n"] * 6, *WHOLE[1:], idle_s=5)
     assert ending(await all_of(stream)) is None
-    # Each read has the whole time that a stream may be silent; what stands behind the end has less.
+    # Each read has the whole idle time; the bytes after the end have less.
     assert limits_s[:-1] == [5] * 9
     assert limits_s[-1] < 1
 
@@ -358,12 +358,12 @@ async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alon
     pieces = Ticking(*WHOLE[:-1], *[life] * 100)
     stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
     assert ending(await all_of(stream)) is None
-    # The words and the finish, and behind it as long as a stream may be silent.
+    # The text and the finish, and then one idle time.
     assert pieces.reads == len(WHOLE) - 1 + 5
     assert pieces.closed >= 1
 
 
-async def test_the_usage_behind_comments_behind_the_finish_is_counted() -> None:
+async def test_usage_after_the_finish_and_comments_is_counted() -> None:
     usage = b'data: {"id":"s","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
     pieces = Ticking(*WHOLE[:-1], *[b": alive\n\n"] * 3, usage, *[b": alive\n\n"] * 100)
     stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
@@ -387,10 +387,10 @@ async def test_a_choice_that_follows_another_may_be_thought_about(between: int) 
     assert sum(isinstance(event, ChoiceFinish) for event in events) == 2
 
 
-# --- what stands behind a whole answer ------------------------------------------------------------
+# --- bytes after a complete answer --------------------------------------------------------------
 
 
-async def test_what_comes_behind_a_whole_answer_is_read_off_and_not_shown() -> None:
+async def test_bytes_after_a_complete_answer_are_read_and_not_shown() -> None:
     stream, pieces = live(*WHOLE, b": bye\n\n", chunk("more"))
     events = await all_of(stream)
     assert ending(events) is None
@@ -398,7 +398,7 @@ async def test_what_comes_behind_a_whole_answer_is_read_off_and_not_shown() -> N
     assert pieces.script == []
 
 
-async def test_where_nothing_is_left_behind_a_whole_answer_nothing_is_read() -> None:
+async def test_nothing_is_read_after_a_complete_answer_that_ends_its_body() -> None:
     stream, pieces = live(b"".join(WHOLE))
     pieces.is_read = True
     assert ending(await all_of(stream)) is None
@@ -417,14 +417,14 @@ async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(e
     assert told == [None, "free"]
     events = [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
     assert list(expand(stream.whole_events())) == events
-    # Who reads it all the same reads the same.
+    # A reader that iterates over it gets the same events.
     assert [event async for batch in stream for event in expand(batch)] == events
     await stream.close()
     assert (pieces.reads, pieces.closed, told) == (1, 1, [None, "free"])
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-async def test_of_an_answer_that_lacks_its_end_what_came_is_shown_and_the_lack_told(is_read: bool) -> None:
+async def test_answer_without_an_end_is_shown_and_its_failure_reported(is_read: bool) -> None:
     stream, pieces = live(chunk("a") + chunk("b"))
     pieces.is_read = is_read
     told: list[Failure | None] = []
@@ -439,9 +439,7 @@ async def test_of_an_answer_that_lacks_its_end_what_came_is_shown_and_the_lack_t
 
 
 @pytest.mark.parametrize("behind", [HANGS, BROKEN], ids=["silence", "a break"])
-async def test_behind_a_whole_answer_nothing_is_waited_for_long(
-    monkeypatch: pytest.MonkeyPatch, behind: object
-) -> None:
+async def test_wait_after_a_complete_answer_is_short(monkeypatch: pytest.MonkeyPatch, behind: object) -> None:
     monkeypatch.setattr(module, "_TAIL_S", SHORT_S)
     stream, pieces = live(*WHOLE, behind)
     assert ending(await all_of(stream)) is None
@@ -458,7 +456,7 @@ async def test_a_failed_stream_is_not_read_on() -> None:
 
 
 class Forgetful:
-    """A parser that never says that it is over."""
+    """A parser that never emits a terminal event."""
 
     def __init__(self, *last: Event) -> None:
         self.last = last
@@ -530,7 +528,7 @@ async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_come
         await way.aclose()
 
 
-async def test_a_reply_tells_when_all_of_it_is_read() -> None:
+async def test_reply_knows_when_all_of_it_is_read() -> None:
     goes_on = asyncio.Event()
 
     async def script(peer: Peer) -> None:

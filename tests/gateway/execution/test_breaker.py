@@ -87,12 +87,12 @@ def test_one_probe_at_a_time_and_its_whole_answer_closes() -> None:
     assert made.admit(11) is not None
 
 
-def test_a_probe_that_tells_nothing_frees_its_place() -> None:
+def test_probe_without_a_result_admits_the_next_probe() -> None:
     made, _ = opened()
     ticket = probe(made, 10)
     made.released(ticket)
     second = probe(made, 10)
-    made.released(ticket)  # told twice: the place is another's by now
+    made.released(ticket)  # released twice: another probe runs by now
     assert made.admit(10) is None
     made.succeeded(second, 10)
     assert made.state is BreakerState.CLOSED

@@ -74,7 +74,7 @@ async def test_after_failures_in_a_row_it_is_skipped_without_being_asked(bench: 
     [error(429), error(401), error(404), error(402), error(400), error(400, "content_filter")],
     ids=lambda answer: str(answer.status_code),
 )
-async def test_what_says_nothing_of_the_provider_never_opens(bench: Bench, answer: httpx.Response) -> None:
+async def test_failures_that_do_not_show_the_providers_state_never_open(bench: Bench, answer: httpx.Response) -> None:
     bench.router.post(FIRST).mock(return_value=answer)
     for _ in range(30):
         again(bench)
@@ -89,7 +89,7 @@ async def test_what_says_nothing_of_the_provider_never_opens(bench: Bench, answe
     [error(500), httpx.ConnectError("x"), httpx.Response(200, text="<html>"), httpx.Response(200, text="")],
     ids=["500", "connect", "html", "empty"],
 )
-async def test_what_says_that_it_is_down_opens(bench: Bench, answer: httpx.Response | Exception) -> None:
+async def test_failures_that_show_an_outage_open(bench: Bench, answer: httpx.Response | Exception) -> None:
     route = bench.router.post(FIRST)
     route.mock(side_effect=[answer] * 5) if isinstance(answer, Exception) else route.mock(return_value=answer)
     for _ in range(5):
@@ -211,7 +211,7 @@ async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
     assert bench.health.breaker(bench.table.deployments["first"], None) is None
 
 
-async def test_its_states_and_changes_are_told(bench: Bench) -> None:
+async def test_states_and_changes_are_reported(bench: Bench) -> None:
     told: list[tuple[str, str]] = []
     bench.health._on_breaker_change = lambda name, changed, _: told.append((name, str(changed.state)))
     await fill(bench)

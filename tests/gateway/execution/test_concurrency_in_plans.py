@@ -65,7 +65,7 @@ async def test_one_waits_and_is_asked_when_the_other_is_done(bench: Bench) -> No
     assert (limiter.in_use, limiter.queued, record.queued_s) == (0, 0, 2.0)
 
 
-async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hears_of_it(bench: Bench) -> None:
+async def test_full_queue_fails_over_and_does_not_count_for_the_breaker(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}")
     held = limiter.try_acquire()
     second = bench.router.post(SECOND).respond(json=answer_json(model="m2"))
@@ -86,7 +86,7 @@ async def test_where_the_queue_is_full_the_next_step_is_asked_and_no_breaker_hea
     held.release()
 
 
-async def test_where_no_step_has_a_place_the_client_is_told_when_to_come_back(bench: Bench) -> None:
+async def test_no_free_slot_in_any_step_gives_the_client_a_retry_after(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}", "{limit: 1, queue: 0}")
     limiter.try_acquire()
     bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire()
@@ -107,7 +107,7 @@ async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
 
 
 async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None:
-    """A place that was waited for is no leave: the tables, the health and the breaker are asked again."""
+    """After the wait for a slot, the config, the health and the breaker are checked again."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
     held = limiter.try_acquire()
     assert held is not None
@@ -162,7 +162,7 @@ async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit
 
 
 @pytest.mark.parametrize(("stream", "limit_s"), [(False, 600.0), (True, 55.0)])
-async def test_who_got_a_place_when_the_time_was_over_asks_nobody_and_gives_it_back(
+async def test_slot_acquired_after_the_deadline_is_released_without_an_attempt(
     bench: Bench, stream: bool, limit_s: float
 ) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}")
@@ -267,7 +267,7 @@ async def test_a_deployment_without_a_bound_has_no_limiter(bench: Bench) -> None
 
 
 async def test_a_request_that_is_shed_at_its_second_step_reports_the_failure_of_its_first(bench: Bench) -> None:
-    """A refused key says more than a full queue."""
+    """A refused key is more informative than a full queue."""
     config = CONFIG.merge("deployments: {second: {concurrency: {limit: 1, queue: 0}}}")
     bench.table = table_of(config, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
     bench.router.post(FIRST).mock(return_value=error(401))

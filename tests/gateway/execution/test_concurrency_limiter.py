@@ -1,4 +1,4 @@
-"""Places and who waits for them: none is lost, none is given twice, whoever leaves, runs out of time or is cancelled."""
+"""Slots and waiting requests: no slot is lost or given twice, also after a cancellation or a timeout."""
 
 from __future__ import annotations
 

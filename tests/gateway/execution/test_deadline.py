@@ -1,4 +1,4 @@
-"""Time limits: they end what takes too long, and only that, and nothing of them is left behind."""
+"""Time limits: they end blocks that take too long, and only those, and they leave no timer."""
 
 from __future__ import annotations
 
@@ -168,13 +168,13 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     with pytest.raises(TimeoutError), deadline.limit(4 * SOON_S):
         await for_ever()
     assert loop.time() - began >= 4 * SOON_S - 0.002
-    # What is left of it fires with no limit to look at, and isn't set again.
+    # The remaining timer fires without a limit, and is not set again.
     with deadline.limit(SOON_S):
         pass
     while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(0.001)
     assert cancelling() == 0
-    # The next limit is none the less one.
+    # The next limit works all the same.
     within = deadline.limit(SOON_S)
     async with asyncio.timeout(LONG_S):
         with pytest.raises(TimeoutError):
@@ -237,7 +237,7 @@ def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
         assert after_s == 1.0
         loop.timers.clear()
         look()
-        # What isn't near is looked at again before it is.
+        # A deadline that is not near is checked again before it is.
         assert (sorted(told), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
         sweep.forget(deadlines[2])  # type: ignore[arg-type]
 
@@ -271,7 +271,7 @@ async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer(
     assert not sweep._watched
     while sweep._loop is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(SOON_S)
-    # One that nobody closed goes by itself, once its time has come.
+    # A deadline that was not closed is removed when its time is over.
     with Deadline.start(LONG_S, LONG_S, sweep=sweep).limit(5 * SOON_S):
         pass
     while sweep._loop is not None:  # noqa: ASYNC110
@@ -290,7 +290,7 @@ def test_a_sweep_works_in_one_loop_after_another() -> None:
         asyncio.run(once())
 
 
-async def test_a_block_with_signs_of_life_goes_on_for_as_long_as_it_is_said_to() -> None:
+async def test_block_with_progress_is_extended_by_left_s() -> None:
     measure = limit(SOON_S)
     left = [2 * SOON_S, SOON_S, 0.0]
     measure.left_s = lambda: left.pop(0)
@@ -380,8 +380,8 @@ async def test_two_limits_that_end_at_once_are_one_timeout_of_the_outer() -> Non
     await asyncio.sleep(0)
 
 
-async def test_of_two_limits_that_are_over_the_inner_one_is_told_first() -> None:
-    """As where the loop was held up until both were: what the inner block says at its end still gets out."""
+async def test_inner_limit_expires_before_the_outer_one() -> None:
+    """The loop was blocked until both were over. The inner block can still send its last event."""
     deadline = Deadline.start(LONG_S, LONG_S)
     with deadline.limit(0), pytest.raises(TimeoutError), deadline.limit(0):
         await for_ever()

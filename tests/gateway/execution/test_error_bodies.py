@@ -1,4 +1,4 @@
-"""How long the body of a refusal is waited for: its status has said what matters."""
+"""The wait for the body of an error response is short, because the status decides."""
 
 from __future__ import annotations
 

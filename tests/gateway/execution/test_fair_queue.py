@@ -1,4 +1,4 @@
-"""The fair queue against a plain model of it: nobody is lost, nobody is passed over, nobody fills it for everybody."""
+"""The fair queue compared with a plain model: no entry is lost or passed over, and no client fills the queue."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Queueing(RuleBasedStateMachine):
 
     @rule(caller=CALLERS)
     def foresee(self, caller: str) -> None:
-        """What `ahead_of` says is how many are served before one that comes now, if nobody else comes or leaves."""
+        """`ahead_of` counts the entries that are served before a new one, if no other entry is added or removed."""
         if len(self.inside) >= self.queue.most:
             return
         ahead, number = self.queue.ahead_of(caller), 10**6
@@ -107,7 +107,7 @@ class Queueing(RuleBasedStateMachine):
 
     @invariant()
     def nobody_starves(self) -> None:
-        """While one waits, no other caller is served more often than it has entries before it, and once besides."""
+        """While an entry waits, no other client is served more often than the client has earlier entries, plus one."""
         for caller, number in self.inside:
             before = sum(held == caller and each < number for held, each in self.inside)
             own = self.passed[number].count(caller)

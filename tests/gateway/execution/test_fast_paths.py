@@ -71,7 +71,7 @@ class Pieces:
 async def short_way(
     adapter: Adapter, pieces: list[bytes], breaks: bool, knows_end: bool
 ) -> tuple[list[Any], Failure | None]:
-    """What the client reads, and the failure, if there was one."""
+    """Return the events that the client reads, and the failure if there was one."""
     parser = AnswerReader(adapter, HEAD, TARGET)
     body = cast(UpstreamResponse, Pieces([*pieces], breaks, knows_end))
     stream = LiveStream(body, parser, Deadline.start(60, 60), 60, lambda failure: failure)
@@ -330,7 +330,7 @@ def test_a_client_reads_the_same_by_every_way(dialect: str, data: st.DataObject)
     for cut, knows_end in itertools.product(("whole", "events", data.draw(cuts)), (False, True)):
         shown, failure = asyncio.run(short_way(adapter, pieces_of(blocks, cut), breaks, knows_end))
         if breaks and not shown:
-            # What breaks off before anything was shown is asked for again, though an end may have been told.
+            # An answer that breaks off before anything was shown is retried, although an end may have been reported.
             continue
         assert (failure is None) == (reason is None) == (shown[-1:] == ["[DONE]"])
         assert breaks or failure == reason

@@ -1,4 +1,4 @@
-"""Headers that an operator has fixed: sent with every attempt, beside the key, and shown to nobody."""
+"""Fixed headers of an operator: sent with every attempt, together with the key, and never shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bench() -> Bench:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_each_attempt_has_them_beside_the_key_and_nobody_else_has(bench: Bench, stream: bool) -> None:
+async def test_each_attempt_sends_them_with_the_key_to_its_deployment_only(bench: Bench, stream: bool) -> None:
     bench.router.post(URL).respond(500)
     with pytest.raises(PlanExhausted):
         await bench.ask(stream=stream)

@@ -122,8 +122,8 @@ class Watched:
 
 
 async def test_events_are_put_together_as_they_come_and_none_is_kept() -> None:
-    """RefreshingCache to the end of the answer, a million of them would take as much memory as fifty bodies, and then seconds in
-    which nobody else has a turn."""
+    """A million events, kept to the end of the answer, would take the memory of fifty bodies, and then block the loop
+    for seconds."""
     stream = Watched(20)
     completion = await whole_of(cast("LiveStream", stream), Deadline(100.0, 110.0, 101.0, lambda: 101.0))
     assert completion.choices[0].message.reasoning == "".join(f"{number} " for number in range(20))

@@ -86,7 +86,7 @@ def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) ->
     assert health._cooldowns == {}
 
 
-def test_what_is_said_of_a_deployment_is_said_of_the_key_that_comes_back_first(health: Health) -> None:
+def test_reason_of_a_deployment_is_that_of_the_key_that_recovers_first(health: Health) -> None:
     two = deployment(*KEYS[:2])
     health.cool_down(two, KEYS[0], 60, REFUSED)
     health.cool_down(two, KEYS[1], 20, LIMITED)
@@ -125,7 +125,7 @@ def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_benches_that_hold_the_longer_counts_whichever_came_first(health: Health, order: int) -> None:
-    """They are of calls side by side: who was asked before the refusal, and is told later to wait, knows no better."""
+    """Concurrent calls: a rate limit that arrives after the refusal belongs to an earlier call and must not shorten it."""
     one = deployment(KEYS[0])
     for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
         health.cool_down(one, KEYS[0], for_s, failure)
@@ -170,7 +170,7 @@ def test_no_key_is_shown(health: Health) -> None:
         st.tuples(st.sampled_from(["bench", "wait"]), st.integers(0, 2), st.integers(1, 50)), min_size=1, max_size=30
     )
 )
-def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple[str, int, int]]) -> None:
+def test_deployment_is_unavailable_exactly_while_no_key_is_usable(steps: list[tuple[str, int, int]]) -> None:
     clock = Clock()
     health, three = Health(clock), deployment(*KEYS)
     until = dict.fromkeys(KEYS, 0.0)
@@ -191,7 +191,7 @@ def test_a_deployment_is_unwell_exactly_while_no_key_is_usable(steps: list[tuple
 # --- what a reload leaves of them ------------------------------------------------------------------
 
 
-def test_a_deployment_is_unwell_only_by_the_keys_of_the_table_that_asks(health: Health) -> None:
+def test_deployment_is_judged_by_the_keys_of_the_asking_config(health: Health) -> None:
     old = deployment(KEYS[0])
     health.cool_down(old, KEYS[0], 300, REFUSED)
     for mended in (deployment(KEYS[1]), deployment(*KEYS[:2])):
@@ -279,7 +279,7 @@ async def test_a_limited_key_gives_way_to_the_next_at_once() -> None:
     assert bench.health.snapshot(bench.table) == {}
 
 
-async def test_if_every_key_of_every_step_is_refused_it_is_told() -> None:
+async def test_refusal_of_every_key_of_every_step_is_reported() -> None:
     bench = two_keys()
     bench.router.post(FIRST).mock(side_effect=refusing("k1", "k2"))
     bench.router.post(SECOND).mock(side_effect=refusing("k2"))

@@ -1,4 +1,4 @@
-"""A second attempt beside a slow one: who wins, what becomes of the loser, and when none is made."""
+"""Hedging: the winner, the effects on the loser, and the cases without a second attempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BOUNDED = HEDGED.merge("deployments: {first: {concurrency: 5}, second: {concurre
 
 
 class Provider:
-    """Answers when it is told to, and knows what became of each of its calls."""
+    """A provider that answers on demand and records the end of each call."""
 
     def __init__(self, bench: Bench, url: str, *, stream: bool = False) -> None:
         self.asked = self.cancelled = self.closed = 0
@@ -55,7 +55,7 @@ class Provider:
 
 
 class Pieces(httpx.AsyncByteStream):
-    """A stream that tells its provider when it is closed."""
+    """A stream that records when it is closed."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
@@ -172,7 +172,7 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 
-async def test_one_that_is_silent_with_one_key_is_not_asked_again_for_what_another_key_said(bench: Bench) -> None:
+async def test_deployment_that_was_silent_with_one_key_is_not_retried_after_an_error_with_another(bench: Bench) -> None:
     config = HEDGED.merge(
         'deployments: {first: {api_key: ["${FIRST}", "${OTHER}"], fold: true, first_token: 50ms}}',
         "resilience: {attempts: {per_deployment: 3}}",
@@ -214,8 +214,8 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
     assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
 
 
-async def test_who_fails_beside_an_answer_is_benched_all_the_same(bench: Bench) -> None:
-    """Else a fallback whose key is refused is asked beside each slow answer, and nobody hears of it."""
+async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(bench: Bench) -> None:
+    """Otherwise a fallback with a refused key is called for each slow answer, unnoticed."""
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -239,7 +239,7 @@ async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
 
 
 async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Bench) -> None:
-    """It has heard the prompt: without it, receipts and figures would know fewer calls than the providers."""
+    """It was sent the prompt. Without it, receipts and metrics would count fewer calls than the providers."""
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -256,7 +256,7 @@ async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Benc
 async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have answered, though nobody takes the winner's answer any more."""
+    """They have answered, although the client no longer reads the winner's answer."""
     first, second = providers_of(bench, stream=True)
     closing = asyncio.Event()
 
@@ -312,7 +312,7 @@ async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> 
     assert set(bench.executor.limiters.rows(lambda limiter: limiter.in_use).values()) == {0}
 
 
-async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Bench) -> None:
+async def test_loser_releases_its_slot_and_does_not_count_for_its_breaker(bench: Bench) -> None:
     config = HEDGED.merge("deployments: {first: {concurrency: 5}}")
     first, second = providers_of(bench, config)
     for _ in range(12):
@@ -328,7 +328,7 @@ async def test_the_loser_frees_its_place_and_tells_its_breaker_nothing(bench: Be
     assert bench.executor.limiters.limiter(bench.table.deployments["first"]).in_use == 0
 
 
-async def test_beside_a_hedge_impatience_of_the_client_is_no_silence_of_the_first(bench: Bench) -> None:
+async def test_short_client_timeout_during_a_hedge_is_not_silence_of_the_first(bench: Bench) -> None:
     config = HEDGED.merge(
         "deployments: {first: {first_token: 1s}}", "resilience: {first_token: 10ms, breaker: {failures: 1}}"
     )
@@ -358,7 +358,7 @@ async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "why", ["forbidden", "benched", "breaker", "full", "effects", "attempts", "one step"], ids=lambda why: why
 )
-async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why: str) -> None:
+async def test_deployment_that_is_not_allowed_is_not_hedged_to(bench: Bench, why: str) -> None:
     config = HEDGED.merge("deployments: {second: {concurrency: {limit: 1, queue: 5}}}")
     if why == "one step":
         config = config.merge("assistants: {assistant: {routes: {default: [first]}}}")
@@ -373,7 +373,7 @@ async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why
         assert breaker is not None
         for _ in range(5):
             breaker.failed(breaker.ticket, bench.time, "down")
-        bench.time += 30  # its probe is due: a hedge is none
+        bench.time += 30  # its probe is due, and a hedge is not a probe
     if why == "full":
         bench.executor.limiters.limiter(deployment).try_acquire()
     if why == "effects":
@@ -383,7 +383,7 @@ async def test_who_may_not_be_asked_is_not_asked_beside_either(bench: Bench, why
     await until(lambda: first.asked)
     if why == "forbidden":
         bench.forbidden["second"] = "its approval has ended"
-    await asyncio.sleep(0.05)  # nothing is to happen, which no condition tells
+    await asyncio.sleep(0.05)  # nothing should happen, so there is no condition to wait for
     assert second.asked == 0
     first.answer()
     assert (await asking).step.deployment.name == "first"
@@ -406,7 +406,7 @@ async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
 
 
 async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -> None:
-    """p95: nobody is hedged until twenty answers are known; then who takes longer than nearly all of them is."""
+    """p95: no hedge until twenty answers are known; then requests that take longer than 95 % of them."""
     first, second = providers_of(bench, HEDGED.merge("assistants: {assistant: {hedge: {after: p95}}}"))
     deployment = bench.table.deployments["first"]
     hedge = bench.table.assistants["assistant"].hedge
@@ -428,7 +428,7 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     bench.time += 5
     second.answer()
     await asking
-    # What was lost took five seconds at least: it counts as that.
+    # The loser took at least five seconds, and counts as that.
     assert bench.health.latency._histogram(deployment, False).quantile_s(0.99) is None
     assert sum(bench.health.latency._histogram(deployment, False)._counts[-60:]) == 1
     bench.executor.prune(table_of(CONFIG, ENVIRON))
@@ -447,7 +447,7 @@ async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.
 
 
 async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
-    """Nobody knows whether a provider that failed has done it: it is asked once more only if nothing was sent."""
+    """A failed provider may have performed the effect, so it is retried only if nothing was sent."""
     bench.table = table_of(CONFIG, ENVIRON)
     plan = bench.plan
     bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]

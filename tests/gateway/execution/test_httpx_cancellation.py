@@ -1,4 +1,4 @@
-"""httpx in place of our pool: a request that is given up leaves no connection behind, whenever that is."""
+"""httpx in place of our pool: a request that is cancelled at any time leaves no open connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""httpx in place of our pool: a name whose servers are silent keeps nobody else waiting there either."""
+"""httpx in place of our pool: a name with silent DNS servers does not delay other requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     system.speaks.set()
 
 
-async def test_silent_names_keep_nobody_else_waiting(system: System) -> None:
+async def test_silent_dns_servers_delay_no_other_name(system: System) -> None:
     way = plain_httpx()
     asking = [
         asyncio.ensure_future(opened(way, f"http://{number}.silent.test")) for number in range(_MORE_THAN_ANY_POOL_HAS)

@@ -23,7 +23,7 @@ def deployments() -> dict[str, Deployment]:
     return dict(table_of(CONFIG, ENVIRON).deployments)
 
 
-def test_who_has_answered_nobody_lately_is_not_known_to_be_quick(deployments: dict[str, Deployment]) -> None:
+def test_deployment_without_recent_answers_is_not_quick(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
     assert not latency.answers_quickly(first, 10, now=0)
     latency.record_answer(first, now=100, whole_answer_s=1)
@@ -77,7 +77,7 @@ def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployme
     assert latency.answers_quickly(deployments["second"], 10, now=101)
 
 
-async def test_beside_a_stream_that_has_just_begun_one_json_is_folded(bench: Bench) -> None:
+async def test_stream_that_has_just_begun_does_not_make_a_deployment_quick(bench: Bench) -> None:
     asked_for: list[bool] = []
 
     async def first(request: httpx.Request) -> httpx.Response:
@@ -92,7 +92,7 @@ async def test_beside_a_stream_that_has_just_begun_one_json_is_folded(bench: Ben
 
 
 @pytest.mark.parametrize("others_are_answered", [True, False])
-async def test_a_lost_request_counts_for_the_breaker_only_if_nobody_else_is_answered(
+async def test_silent_request_counts_for_the_breaker_only_without_other_answers(
     bench: Bench, others_are_answered: bool
 ) -> None:
     bench.table = table_of(CONFIG.merge("resilience: {first_token: 50ms, breaker: {failures: 1}}"), ENVIRON)

@@ -1,4 +1,4 @@
-"""The seam between two models' texts: nothing is said twice, nothing is lost, whatever the pieces are."""
+"""The joint between the texts of two models: no repetition and no loss, for any chunking."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_who_goes_on_exactly_loses_nothing(at: int, ends: list[int], asked: bool
 
 
 @given(at=st.integers(0, len(STORY)), ends=splits, asked=st.booleans())
-def test_who_begins_again_is_not_heard_twice(at: int, ends: list[int], asked: bool) -> None:
+def test_text_that_starts_again_is_not_repeated(at: int, ends: list[int], asked: bool) -> None:
     sent = STORY[:at]
     assume(asked or len(sent) > 12)
     assert sent + fed(OverlapTrimmer(sent, asked=asked), cut(STORY, ends)) == STORY

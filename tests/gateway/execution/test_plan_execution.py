@@ -106,7 +106,7 @@ async def test_a_wrong_or_refused_request_is_asked_nowhere_else(
 
 @pytest.mark.parametrize(("param", "remedy"), [("stream_options", "stream_options: false"), ("stream", "fold: false")])
 async def test_a_field_that_no_client_sent_is_not_its_mistake(bench: Bench, param: str, remedy: str) -> None:
-    """One JSON is asked as a stream here, which is the gateway's own doing. Nobody is benched: others ask otherwise."""
+    """The gateway itself requests a stream for one JSON answer. No cooldown starts: other requests differ."""
     refusal = httpx.Response(400, json={"error": {"message": "who said that?", "param": param}})
     bench.router.post(FIRST).mock(return_value=refusal)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
@@ -127,21 +127,21 @@ async def test_a_field_that_a_client_sent_is_its_mistake_on_the_last_step_and_be
     assert (raised.value.failure.kind, raised.value.failure.param) == (FailureKind.INVALID_REQUEST, "stream")
 
 
-async def test_a_provider_that_says_not_to_retry_is_left_for_the_next_at_once(bench: Bench) -> None:
+async def test_should_retry_false_fails_over_at_once(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(503, x_should_retry="false"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
     assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
 
 
-async def test_a_provider_that_says_to_retry_is_asked_again_though_it_calls_the_request_wrong(bench: Bench) -> None:
+async def test_should_retry_true_is_followed_although_the_status_is_invalid_request(bench: Bench) -> None:
     answers = [error(400, x_should_retry="true"), httpx.Response(200, json=answer_json())]
     bench.router.post(FIRST).mock(side_effect=answers)
     assert (await bench.ask()).step.deployment.name == "first"
     assert (bench.tried, bench.waits) == (["first", "first"], [0.5])
 
 
-async def test_what_a_provider_says_of_retrying_breaks_no_bound(bench: Bench) -> None:
+async def test_should_retry_does_not_exceed_the_limits_of_attempts(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(400, x_should_retry="true"))
     second = bench.router.post(SECOND).respond(json=answer_json())
     with pytest.raises(PlanExhausted):
@@ -196,7 +196,7 @@ async def test_a_wait_beyond_the_deadline_is_not_waited(bench: Bench) -> None:
     assert bench.waits == [0.0]
 
 
-async def test_nobody_is_asked_in_the_moment_by_which_a_timer_is_early(bench: Bench) -> None:
+async def test_no_attempt_starts_with_less_time_than_the_timer_resolution(bench: Bench) -> None:
     bench.router.post(FIRST).respond(json=answer_json())
     bench.deadline = Deadline(0.0, 100.0005, 100.0005, lambda: 100.0)
     with pytest.raises(PlanExhausted) as raised:
@@ -213,7 +213,7 @@ async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:
 
 
 async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Bench) -> None:
-    """Another request has been told by then that the key is refused, or to come back in a minute."""
+    """Meanwhile another request has learned that the key is refused, or limited for a minute."""
     deployment = bench.table.deployments["first"]
 
     def fail(_: httpx.Request) -> httpx.Response:
@@ -235,7 +235,7 @@ async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Benc
         (0.5, FailureKind.CREDENTIALS, 1, [2.0]),
     ],
 )
-async def test_a_retry_of_the_last_step_waits_for_the_longest_time_that_anybody_was_told(
+async def test_retry_of_the_last_step_waits_for_the_longest_known_rate_limit(
     bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
 ) -> None:
     """Else of many requests that one limit met in a moment, only those that it met last would be answered."""
@@ -268,7 +268,7 @@ async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_b
 
 
 async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench: Bench) -> None:
-    """The first says that the prompt is too long for 8,000 tokens; what the second says sets no other bound."""
+    """The first reports that the prompt exceeds 8,000 tokens; the second step's failure sets no other limit."""
     third = CONFIG.data["deployments"]["second"] | {"model": "m3", "endpoint": "https://third.example/v1"}
     route = "assistants: {assistant: {routes: {default: [first, second, third]}}}"
     bench.table = table_of(
@@ -323,7 +323,7 @@ async def test_what_is_no_answer_is_retried_and_failed_over(bench: Bench, respon
 
 
 @pytest.mark.parametrize(("param", "told"), [("messages[3].content", "messages[3].content"), (None, "n")])
-async def test_what_no_step_can_say_is_told_with_its_place(
+async def test_unsupported_feature_is_reported_with_its_param(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, param: str | None, told: str
 ) -> None:
     def refuse(*_: object) -> None:
@@ -426,7 +426,7 @@ async def test_many_keys_use_up_no_attempts_of_the_next_step(bench: Bench, statu
     assert bench.tried == ["first", "first", "first", "second"]
 
 
-async def test_where_nobody_comes_next_every_key_is_tried(bench: Bench) -> None:
+async def test_every_key_of_the_last_step_is_tried(bench: Bench) -> None:
     bench.table = table_of(FOUR_KEYS.merge(ONLY_FIRST), {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
     bench.router.post(FIRST).mock(side_effect=[error(401)] * 3 + [httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"

@@ -21,7 +21,7 @@ def named(user: str, **extra: object) -> ChatRequest:
 
 
 @given(names, names)
-def test_one_person_is_told_from_another_and_found_again(one: str, other: str) -> None:
+def test_pseudonym_is_stable_and_differs_between_users(one: str, other: str) -> None:
     first = pseudonymous(named(one), "openai", KEY).user
     assert first == pseudonymous(named(one), "openai", KEY).user
     assert (first == pseudonymous(named(other), "openai", KEY).user) == (one == other)
@@ -38,7 +38,7 @@ def test_two_providers_or_keys_have_nothing_in_common(user: str) -> None:
     assert len(told) == 4
 
 
-def test_every_field_that_says_who_asks_gets_one_and_no_other_field() -> None:
+def test_exactly_the_identity_fields_get_a_pseudonym() -> None:
     said = named("anna", safety_identifier="anna", prompt_cache_key="anna-1", verbosity="low", metadata={"a": "anna"})
     sent = pseudonymous(said, "openai", KEY)
     assert sent.user == sent.extra["safety_identifier"]
@@ -56,5 +56,5 @@ def test_what_is_let_through_by_name_is_sent_as_it_is() -> None:
     assert pseudonymous(said, "openai", KEY, frozenset({"user"})).user == "anna"
 
 
-def test_what_was_not_said_is_not_made_up() -> None:
+def test_missing_identity_fields_are_not_added() -> None:
     assert pseudonymous(REQUEST, "openai", KEY) == REQUEST

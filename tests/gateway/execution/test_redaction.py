@@ -1,4 +1,4 @@
-"""What a provider says of a failure goes into the log: without our keys, and without what people have said."""
+"""Provider errors are logged without our keys and without the content of the request."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ BESIDE_THE_TEXT = ChatRequest(
         "4711-0815",
     ],
 )
-def test_what_stands_beside_the_text_of_a_message_is_left_out_too(deployment: Deployment, quoted: str) -> None:
+def test_further_fields_of_a_message_are_removed_too(deployment: Deployment, quoted: str) -> None:
     assert redacted(said(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
 
 
@@ -230,7 +230,7 @@ WITH_TOOLS = ChatRequest(
         "Bad Mergentheim",
     ],
 )
-def test_what_tools_schemas_and_other_fields_say_in_words_is_left_out(deployment: Deployment, quoted: str) -> None:
+def test_prose_in_tools_schemas_and_other_fields_is_removed(deployment: Deployment, quoted: str) -> None:
     assert redacted(said(f"can't use '{quoted}'"), deployment, WITH_TOOLS).detail == f"can't use '{QUOTED}'"
 
 
@@ -286,7 +286,7 @@ def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deploym
     assert failure.message == f"`n` and Hi can't be said: UserMessage(content='{QUOTED}', name=None) to [redacted]"
 
 
-def test_what_says_nothing_stays_what_it_is(deployment: Deployment) -> None:
+def test_harmless_text_is_unchanged(deployment: Deployment) -> None:
     for failure in (said(""), said("too long", "context_length_exceeded", "messages")):
         assert redacted(failure, deployment, REQUEST) is failure
 
@@ -318,7 +318,7 @@ def test_what_is_quoted_in_json_within_a_text_is_left_out(deployment: Deployment
 
 
 @given(told=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
-def test_what_quotes_nothing_is_told_as_it_was(deployment: Deployment, told: str) -> None:
+def test_text_without_quotes_is_unchanged(deployment: Deployment, told: str) -> None:
     assert redacted(said(told), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == told
 
 
@@ -332,7 +332,7 @@ def test_no_long_part_of_the_request_remains(before: str, text: str, after: str,
             assert part not in kept
 
 
-def test_beside_a_long_request_a_message_of_an_adapter_holds_no_key_either(deployment: Deployment) -> None:
+def test_adapter_message_for_a_long_request_contains_no_key(deployment: Deployment) -> None:
     """It goes to the client, too."""
     key = "sk-a-key-of-the-account-1234"
     keyed = replace(deployment, credentials=(Secret(key),))
@@ -342,7 +342,7 @@ def test_beside_a_long_request_a_message_of_an_adapter_holds_no_key_either(deplo
 
 
 class Unread(dict[str, object]):
-    """A schema that nobody is to walk through."""
+    """A schema that must not be searched."""
 
     def items(self) -> Iterator[tuple[str, object]]:  # type: ignore[override]
         raise AssertionError

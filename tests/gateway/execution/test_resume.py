@@ -173,7 +173,7 @@ async def test_what_went_past_the_reader_was_sent_too() -> None:
     assert noting.sent == SentAnswer("two", "")
 
 
-async def test_both_breakers_are_told(bench: Bench) -> None:
+async def test_both_breakers_get_their_result(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
     table = bench.table
@@ -275,7 +275,7 @@ async def test_a_filter_in_the_midst_is_an_end(bench: Bench, code: str) -> None:
     assert not second.called
 
 
-async def test_what_nobody_else_would_answer_is_not_asked_of_the_next(bench: Bench) -> None:
+async def test_failure_that_no_other_step_can_answer_is_not_resumed(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error="invalid_request_error"))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     events = await events_of(await begun(bench))
@@ -284,7 +284,7 @@ async def test_what_nobody_else_would_answer_is_not_asked_of_the_next(bench: Ben
     assert not second.called
 
 
-async def test_a_stop_across_the_seam_is_the_end_whatever_else_is_said(bench: Bench) -> None:
+async def test_stop_sequence_across_the_joint_ends_the_answer(bench: Bench) -> None:
     request = replace(HELLO, stop=("three four",))
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two three")))
     bench.router.post(SECOND).mock(
@@ -305,7 +305,7 @@ async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
     assert asked(second)["messages"] == [{"role": "user", "content": "hello"}]
 
 
-async def test_behind_text_there_are_no_more_thoughts(bench: Bench) -> None:
+async def test_reasoning_after_text_is_dropped(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see"), text("one two")))
     second = bench.router.post(SECOND).mock(
         side_effect=lambda _: sse(thought("they want me to go on"), text("one two three"), finish="stop")

@@ -54,6 +54,6 @@ def test_retries_never_exceed_the_share_and_the_floor(events: list[tuple[float, 
             asked.append(now)
         elif budget.take(share, now):
             retried.append(now)
-            # What the window has not let go for certain, against all that it may still hold.
+            # The samples that the window certainly holds, compared with all that it may hold.
             lately = sum(1 for at in retried if now - at < WINDOW_S * 0.8999)
             assert lately <= FLOOR + 1 + share * sum(1 for at in asked if now - at < WINDOW_S * 1.0001)

@@ -87,17 +87,15 @@ async def test_what_is_no_answer_fails_and_leaves_no_connection(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: %s\r\n\r\n",
     ],
 )
-async def test_what_is_told_of_a_broken_answer_repeats_nothing_of_it(
-    answer: bytes, made: Callable[[], Transport]
-) -> None:
-    """A server may repeat the key that it was sent, and what is told goes into the log."""
+async def test_error_about_a_broken_answer_quotes_nothing_of_it(answer: bytes, made: Callable[[], Transport]) -> None:
+    """A server may repeat the key that it was sent, and the error is logged."""
     async with scripted(say(answer % b"Bearer key-0123456789")) as server:
         with pytest.raises(ServiceFailed) as raised:
             await called(server.origin, made=made)
     assert "0123456789" not in str(raised.value)
 
 
-async def test_nobody_listens() -> None:
+async def test_closed_port_is_a_failure() -> None:
     async with scripted() as server:
         origin = server.origin
     with pytest.raises(ServiceFailed):
@@ -112,7 +110,7 @@ async def test_nobody_listens() -> None:
         WireRequest("POST", "/v1", (("host", "elsewhere.example"),), b""),
     ],
 )
-async def test_nothing_but_the_permit_says_where_it_goes(wire: WireRequest) -> None:
+async def test_only_the_permit_decides_the_destination(wire: WireRequest) -> None:
     async with scripted() as server:
         with pytest.raises(FenceBreach):
             await called(server.origin, wire)

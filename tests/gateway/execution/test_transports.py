@@ -179,7 +179,7 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
 
 
 class Door:
-    """A way to a server that is entered at once, and leads on only when it is told to: its handshake takes long."""
+    """A relay that accepts at once and forwards only on demand, like a slow handshake."""
 
     def __init__(self, to: Scripted) -> None:
         self.to = to
@@ -307,7 +307,7 @@ async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
 
 
 @WAYS
-async def test_nobody_who_listens_is_a_failure_to_connect(way: Callable[[], Transport]) -> None:
+async def test_closed_port_is_a_failure_to_connect(way: Callable[[], Transport]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert await failure_of(way(), f"http://127.0.0.1:{bound.getsockname()[1]}") is FailureKind.CONNECT
@@ -369,7 +369,7 @@ async def test_the_first_events_come_before_the_rest_is_there(way: Callable[[], 
         await transport.aclose()
 
 
-async def test_members_one_behind_another_are_one_body() -> None:
+async def test_consecutive_gzip_members_are_one_body() -> None:
     async with scripted(say(gzipped(gzip.compress(b"one ") + gzip.compress(b"two")))) as server:
         way = lean()
         assert await whole(way, server.origin) == (200, b"one two")
@@ -394,7 +394,7 @@ async def test_a_compressed_body_that_breaks_off_was_interrupted() -> None:
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, br", b"gzip\r\ncontent-encoding: gzip"])
-async def test_an_encoding_that_nobody_asked_for_is_refused_and_its_connection_dropped(encoding: bytes) -> None:
+async def test_unrequested_encoding_is_refused_and_its_connection_dropped(encoding: bytes) -> None:
     head = OK + b"content-encoding: %b\r\ncontent-length: 9\r\n\r\n" % encoding
     async with scripted(hold(head + b"x"), say(GOOD)) as server:
         way = lean()
@@ -404,7 +404,7 @@ async def test_an_encoding_that_nobody_asked_for_is_refused_and_its_connection_d
         await way.aclose()
 
 
-async def test_an_empty_body_may_say_that_it_is_compressed() -> None:
+async def test_empty_body_with_a_content_encoding_is_accepted() -> None:
     async with scripted(say(gzipped(b"")), say(b"HTTP/1.1 204 N\r\ncontent-encoding: gzip\r\n\r\n")) as server:
         way = lean()
         assert await whole(way, server.origin) == (200, b"")
@@ -432,7 +432,7 @@ LARGE = {
 
 @pytest.mark.parametrize(("answer", "size"), LARGE.values(), ids=LARGE)
 async def test_others_have_their_turn_while_much_is_read(answer: bytes, size: int) -> None:
-    """What is handed out at once is parsed at once, and each of its bytes may be a line."""
+    """A piece is parsed at once, and each of its bytes may be a line."""
     read, pieces, rounds = 0, 0, 0
 
     async def count() -> None:
@@ -548,7 +548,7 @@ async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
 
 
 @pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
-async def test_an_answer_that_nobody_asked_for_is_nobodys(way: Callable[[], Transport]) -> None:
+async def test_unrequested_response_is_dropped(way: Callable[[], Transport]) -> None:
     """Two at once, and each request from then on would get the answer to the one before."""
 
     def twice(number: int) -> Script:

@@ -1,4 +1,4 @@
-"""A deployment that is forbidden while its connection is being made: no byte is sent to it, and it is no attempt."""
+"""A deployment that is forbidden while its connection is made: no byte is sent, and no attempt is recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OFF = "disabled by the current config"
 
 
 class Late:
-    """A provider whose connection stands when it is told to; what it then gets, it answers."""
+    """A provider whose connection is established on demand; it answers the requests that it gets."""
 
     def __init__(self, bench: Bench, url: str, answer: httpx.Response | None = None) -> None:
         self.connecting = self.received = 0
@@ -72,7 +72,7 @@ async def test_what_is_allowed_still_is_asked(bench: Bench) -> None:
     assert (first.connecting, first.received, bench.record.skipped) == (1, 1, [])
 
 
-async def test_where_none_is_left_nobody_was_asked(bench: Bench) -> None:
+async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench) -> None:
     first = Late(bench, FIRST)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
@@ -117,7 +117,7 @@ async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Ben
 
 
 @pytest.mark.parametrize("withdrawn", ["first", "second"])
-async def test_of_two_beside_each_other_the_one_that_is_still_allowed_answers(bench: Bench, withdrawn: str) -> None:
+async def test_hedge_is_answered_by_the_attempt_that_is_still_allowed(bench: Bench, withdrawn: str) -> None:
     calls = {"first": Late(bench, FIRST), "second": Late(bench, SECOND)}
     answer = ask(bench, HEDGED)
     await until(lambda: calls["second"].connecting == 1)
@@ -147,7 +147,7 @@ async def test_where_the_other_one_fails_that_is_why_there_is_no_answer(bench: B
     assert calls[withdrawn].received == 0
 
 
-async def test_where_both_are_forbidden_nobody_was_asked(bench: Bench) -> None:
+async def test_hedge_with_two_forbidden_attempts_sends_nothing(bench: Bench) -> None:
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     answer = ask(bench, HEDGED)
     await until(lambda: second.connecting == 1)
@@ -177,7 +177,7 @@ async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Be
 
 
 class Turned(dict[str, str]):
-    """What a config forbids that comes to say so just behind the first look at it."""
+    """A config that forbids the step directly after the first check."""
 
     looks = 0
 
@@ -187,7 +187,7 @@ class Turned(dict[str, str]):
 
 
 async def test_between_the_look_and_the_tasks_first_turn_there_is_another_look(bench: Bench) -> None:
-    """On a connection that is kept nobody asks once more."""
+    """A kept connection needs no second check."""
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     bench.forbidden = Turned()
     second.stands.set()

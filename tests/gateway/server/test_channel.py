@@ -93,7 +93,7 @@ def test_what_signs_requests_is_loaded_before_the_first_of_them(monkeypatch: pyt
     assert "botocore.auth" in sys.modules
 
 
-def test_an_adapter_that_cannot_travel_is_told(table: ConfigVersion) -> None:
+def test_adapter_that_cannot_be_pickled_is_reported(table: ConfigVersion) -> None:
     class Local:
         """Of a class that no other process can find."""
 

@@ -1,5 +1,5 @@
-"""What a connection and a table remember changes nothing: a request on a connection that has carried others is answered
-as it would be on one of its own, by the table that is active when it is judged."""
+"""The caches of a connection and a config version change nothing: a request on a used connection gets
+the same answer as on a new one, by the config version that is active when it is checked."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ deployments:
     }
 )
 EDGE = CONFIG.data["location"]["edges"][0]
-# What an operator changes.
+# Changes by an operator.
 CHANGES: dict[str, str | dict[str, Any]] = {
     "as it was": {},
     "the key is revoked": {"clients": {"app": {"keys": [NO_KEY]}}},
@@ -85,7 +85,7 @@ CHANGES: dict[str, str | dict[str, Any]] = {
 
 
 TABLES = [table_of(CONFIG.merge(patch), {}) for patch in CHANGES.values()]
-# What is judged when the head has come, by the table of then.
+# Checks that run when the head has arrived, under the config of that moment.
 AT_THE_HEAD = {[*CHANGES].index(name) for name in ("limits", "pages may call")}
 
 
@@ -214,7 +214,7 @@ _ELSEWHERE = [b"/healthz", b"/v1/models", b"/v1/explain?assistant=assistant"]
 
 @st.composite
 def unusual_heads(draw: st.DrawFn) -> Message:
-    """The usual one, but for a part or two, often of those that tell who asks and from where; at times to elsewhere."""
+    """The usual head with one or two changes, often in headers of identity or location, sometimes with another path."""
     parts = USUAL.copy()
     for _ in range(draw(st.sampled_from([1, 1, 2]))):
         at = draw(st.sampled_from([*range(len(PARTS)), *_TELLING, *_TELLING]))
@@ -261,7 +261,7 @@ def conversations(draw: st.DrawFn) -> list[Step]:
 
 
 class Answers(Wire):
-    """What comes is read as HTTP."""
+    """Read the received bytes as HTTP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +297,7 @@ class Answers(Wire):
 
 
 class Provider:
-    """Answers with what it has heard; says no more than a word while it hangs."""
+    """Answers with the received request; while it hangs, it sends only one word."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str, bytes]] = []
@@ -346,7 +346,7 @@ def told(status: int, pairs: list[tuple[bytes, bytes]], body: bytes) -> tuple[ob
 
 @dataclass
 class Outcome:
-    """What became of one step. early: it was answered before the table was switched."""
+    """The result of one step. `early`: it was answered before the config was switched."""
 
     answers: list[tuple[object, ...]] = field(default_factory=list)
     known: list[object] = field(default_factory=list)
@@ -452,7 +452,7 @@ class Side:
         return outcome
 
     async def _is_quiet(self) -> None:
-        """All that was asked has been told of; a request may be cut off before the chat counts it."""
+        """All requests are recorded; a request may be cut off before the chat endpoint counts it."""
         await until(lambda: not (self.state.tasks or self.chat.in_flight))
 
     def assert_nothing_is_held(self) -> None:
@@ -468,7 +468,7 @@ async def turns() -> None:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110  # of what nobody tells
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0)
 
 
@@ -487,7 +487,7 @@ async def test_what_is_remembered_changes_no_answer(steps: list[Step]) -> None:
     for step, outcome in zip(steps, found, strict=True):
         expected = await apart.take(step, outcome.early)
         if len(outcome.answers) < len(expected.answers):
-            # What is no HTTP ends the connection, and the answers to those before it with it.
+            # Bytes that are not HTTP end the connection, and with it the answers to earlier requests.
             assert len(step.messages) > 1
             assert outcome.is_closed
             assert expected.answers[-1][0] == 400
@@ -495,7 +495,7 @@ async def test_what_is_remembered_changes_no_answer(steps: list[Step]) -> None:
         else:
             assert outcome.answers == expected.answers
             assert outcome.known == expected.known
-            # A body that has been read by then is no reason to end the connection.
+            # A body that has been read by then does not end the connection.
             assert outcome.is_closed == expected.is_closed or (step.during and not outcome.is_closed)
     for side in (together, apart):
         side.leave()

@@ -128,7 +128,7 @@ class Scenario:
         self.requests = 0
         self.bodies: dict[int, bytes] = {}
         self.whole: set[int] = set()
-        # What the client has begun to send and not completed.
+        # The message that the client has begun and not completed.
         self.rest = b""
         self.has_erred = False
         self.is_lost = False
@@ -236,7 +236,7 @@ class Scenario:
         for _ in range(8):
             await asyncio.sleep(0)
 
-    # What always holds.
+    # The invariants.
 
     def check(self) -> None:
         numbers = [handler.number for handler in self.handlers]

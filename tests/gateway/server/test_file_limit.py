@@ -1,4 +1,4 @@
-"""A process takes as many open files as it may, and says where that is little."""
+"""A process raises its limit of open files, and logs a warning if the limit stays low."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_limit_is_raised_and_never_lowered(
     assert [line["limit"] for line in lines] == ([told] if told is not None else [])
 
 
-def test_a_system_that_allows_less_than_it_says_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_that_allows_less_than_its_limit_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int, limit: tuple[int, int]) -> None:
         raise ValueError
 

@@ -39,7 +39,7 @@ FLOOD_BYTES = 64 * 1024 * 1024
 
 @dataclass
 class Heard:
-    """One request as an application hears it."""
+    """One request as an application receives it."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ class Heard:
 
 
 class App:
-    """Remembers what it hears; what it answers is in the path."""
+    """Records its requests; the path contains the answer."""
 
     def __init__(self) -> None:
         self.heard: list[Heard] = []
@@ -262,7 +262,7 @@ class Conversation:
         return part
 
     def response(self, *, has_body: bool = True) -> Response:
-        """The next response; what is framed wrongly fails here or in the one behind it."""
+        """Return the next response. A framing error fails here or at the response after it."""
         head, *lines = self.until(b"\r\n\r\n").split(b"\r\n")
         assert head.startswith(b"HTTP/1.1 "), head
         headers = {name.decode().lower(): value.decode() for name, value in (line.split(b": ", 1) for line in lines)}
@@ -383,14 +383,14 @@ def test_what_comes_in_trailers_is_no_header(client: Conversation, app: App) -> 
     assert [name for name, _ in app.heard[1].headers] == [b"host"]
 
 
-def test_a_client_that_asks_first_is_told_to_go_on(client: Conversation, app: App) -> None:
+def test_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
     client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
     assert app.heard[0].body == b"hello"
 
 
-def test_an_old_client_is_told_nothing_before_its_answer(client: Conversation, app: App) -> None:
+def test_http10_client_gets_no_100_continue(client: Conversation, app: App) -> None:
     """RFC 9110, section 10.1.1: it knows no interim answer, and would take that for the answer."""
     client.send(b"POST /echo HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     eventually(lambda: len(app.heard) == 1)
@@ -398,7 +398,7 @@ def test_an_old_client_is_told_nothing_before_its_answer(client: Conversation, a
     assert app.heard[0].body == b"hello"
 
 
-def test_a_client_that_asks_first_and_is_refused_is_not_told_to_go_on(client: Conversation) -> None:
+def test_refused_expect_continue_gets_no_100_continue(client: Conversation) -> None:
     client.send(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -510,7 +510,7 @@ def test_a_target_is_a_path_or_refused(client: Conversation, app: App, target: b
         assert (answer.status, app.heard[0].path) == (200, path)
 
 
-# --- what is no HTTP ------------------------------------------------------------------------------
+# --- not HTTP -------------------------------------------------------------------------------------
 
 ECHO = b"POST /echo HTTP/1.1\r\nhost: x\r\n"
 SMUGGLED = b"POST /evil HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
@@ -573,7 +573,7 @@ def test_a_body_that_is_framed_wrongly_ends_the_connection(client: Conversation,
         assert heard.lost.wait(LIMIT_S)
 
 
-def test_a_transfer_encoding_that_is_none_gets_no_answer_from_behind(client: Conversation, app: App) -> None:
+def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: Conversation, app: App) -> None:
     answer = client.send(ECHO + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
@@ -588,7 +588,7 @@ def test_an_answer_before_a_body_that_is_framed_wrongly_is_the_only_one(client: 
     assert client.send(chunks).rest() == b""
 
 
-def test_a_wrong_body_behind_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
+def test_malformed_body_after_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"more of it")
     eventually(lambda: len(app.heard) == 1)
     app.go_on.set()
@@ -616,7 +616,7 @@ def test_a_refusal_is_not_taken_for_the_answer_to_another(client: Conversation, 
     assert [heard.path for heard in app.heard] == ["/wait"]
 
 
-def test_a_request_that_came_whole_is_answered_whatever_stands_behind_it(client: Conversation, app: App) -> None:
+def test_complete_request_is_answered_whatever_bytes_follow(client: Conversation, app: App) -> None:
     """A length that was counted in characters is too short for the bytes."""
     body = '{"a": "你好"}'
     request = ECHO + b"content-length: %d\r\n\r\n" % len(body)
@@ -628,7 +628,7 @@ def test_a_request_that_came_whole_is_answered_whatever_stands_behind_it(client:
     assert app.heard[-1].body == body.encode()[: len(body)]
 
 
-def test_a_request_that_came_whole_is_answered_however_much_stands_behind_it(client: Conversation, app: App) -> None:
+def test_complete_request_is_answered_however_many_bytes_follow(client: Conversation, app: App) -> None:
     body = ("你" * 100_000).encode()
     client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
     eventually(lambda: len(app.heard) == 1)
@@ -638,7 +638,7 @@ def test_a_request_that_came_whole_is_answered_however_much_stands_behind_it(cli
     assert client.rest() == b""
 
 
-def test_garbage_without_end_behind_a_running_request_ends_the_connection(
+def test_endless_garbage_after_a_running_request_ends_the_connection(
     client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 100_000)
@@ -649,7 +649,7 @@ def test_garbage_without_end_behind_a_running_request_ends_the_connection(
     assert app.heard[0].lost.wait(LIMIT_S)
 
 
-def test_behind_an_answer_garbage_gets_its_refusal(client: Conversation) -> None:
+def test_garbage_after_an_answer_is_refused(client: Conversation) -> None:
     assert client.send(get()).response().status == 200
     assert client.send(b"garbage\r\n\r\n").response().error == (400, "invalid_request")
     assert client.rest() == b""
@@ -669,7 +669,7 @@ CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(SMUGGLED), SMUGGLED)
     ids=["counted", "chunks", "trailers"],
 )
 @pytest.mark.parametrize("cut", [None, 0, 1, 20, -1])
-def test_a_body_behind_an_upgrade_is_that_requests_body(
+def test_body_after_an_upgrade_belongs_to_that_request(
     client: Conversation, app: App, framing: bytes, body: bytes, cut: int | None
 ) -> None:
     """Java's client offers HTTP/2 with each request over plain HTTP, also with one that has a body."""
@@ -698,7 +698,7 @@ def test_a_body_behind_an_upgrade_is_that_requests_body(
         (b"content-length: 5\r\ncontent-length: 6", SMUGGLED),
     ],
 )
-def test_a_body_behind_an_upgrade_that_is_framed_wrongly_is_none(
+def test_malformed_body_after_an_upgrade_is_not_a_body(
     client: Conversation, app: App, framing: bytes, body: bytes
 ) -> None:
     assert client.send(ECHO + UPGRADE + framing + b"\r\n\r\n" + body).response().error == (400, "invalid_request")
@@ -707,9 +707,7 @@ def test_a_body_behind_an_upgrade_that_is_framed_wrongly_is_none(
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_what_stands_behind_a_body_behind_an_upgrade_is_neither_body_nor_request(
-    client: Conversation, app: App, later: bool
-) -> None:
+def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: Conversation, app: App, later: bool) -> None:
     start = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE + b"\r\nhello"
     if later:
         client.send(start)
@@ -725,7 +723,7 @@ def test_what_stands_behind_a_body_behind_an_upgrade_is_neither_body_nor_request
     assert [(heard.path, heard.body.removeprefix(b"hello")) for heard in app.heard] == [("/wait", b"")]
 
 
-def test_a_client_that_offers_an_upgrade_and_asks_first_is_told_to_go_on(client: Conversation, app: App) -> None:
+def test_upgrade_with_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
     client.send(ECHO + UPGRADE + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
@@ -760,7 +758,7 @@ def test_a_head_without_end_is_refused(client: Conversation, app: App, start: by
     assert app.heard == []
 
 
-def test_a_target_that_is_too_long_is_told_so_also_where_it_comes_whole(client: Conversation, app: App) -> None:
+def test_too_long_target_is_refused_also_in_one_piece(client: Conversation, app: App) -> None:
     answer = client.send(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n").response()
     assert answer.error == (431, "headers_too_large")
     assert app.heard == []
@@ -782,7 +780,7 @@ def test_what_of_a_body_is_no_body_is_bounded(client: Conversation, app: App, st
     assert app.heard[0].lost.wait(LIMIT_S)
 
 
-def test_a_head_without_end_behind_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
+def test_endless_head_after_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
     client.send(get(b"/wait"), b"GET / HTTP/1.1\r\nx: ", *[b"a" * 4096] * 80)
     assert client.rest() == b""
     assert app.heard[0].lost.wait(LIMIT_S)
@@ -805,7 +803,7 @@ def test_a_head_of_60_kb_is_taken(client: Conversation, app: App) -> None:
         assert client.send(request[:50_000], request[50_000:] + b"\r\n\r\n").response().status == 200
 
 
-def test_few_requests_wait_behind_one(client: Conversation, app: App) -> None:
+def test_too_many_pipelined_requests_end_the_connection(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 20_000)
     assert client.rest() == b""
     assert [heard.path for heard in app.heard] == ["/wait"]
@@ -820,7 +818,7 @@ def test_those_that_may_wait_are_answered_where_more_come(client: Conversation, 
     assert client.rest() == b""
 
 
-def test_some_requests_may_wait_behind_one(client: Conversation, app: App) -> None:
+def test_pipelined_requests_up_to_the_limit_are_queued(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 30)
     eventually(lambda: len(app.heard) == 1)
     app.go_on.set()
@@ -860,7 +858,7 @@ def test_the_second_head_has_a_time_of_its_own(
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
     with Conversation(server[1].port) as slow:
         assert slow.send(get()).response().status == 200
-        # Between requests nobody hurries a client.
+        # There is no head timeout between requests.
         time.sleep(0.1)
         assert slow.send(get()).response().status == 200
         assert slow.send(b"GET / HT").response().error == (408, "request_timeout")
@@ -887,7 +885,7 @@ def test_a_body_has_more_time_than_a_head(server: tuple[App, Door], app: App, mo
     assert app.heard[0].body == b"hello"
 
 
-def test_the_rest_of_a_body_that_nobody_read_is_no_slow_head(
+def test_rest_of_an_unread_body_is_not_a_slow_head(
     client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
@@ -903,7 +901,7 @@ def test_the_rest_of_a_body_that_nobody_read_is_no_slow_head(
     assert client.response().status == 200
 
 
-def test_a_connection_whose_last_body_nobody_read_is_closed_when_its_time_is_over(
+def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
     server: tuple[App, Door], app: App
 ) -> None:
     with Conversation(server[1].port) as client:
@@ -919,7 +917,7 @@ def test_a_connection_whose_last_body_nobody_read_is_closed_when_its_time_is_ove
 
 @pytest.mark.parametrize("how", ["close", "half", "reset"])
 @pytest.mark.parametrize("path", [b"/wait", b"/begun"])
-def test_the_line_tells_of_a_client_that_leaves(client: Conversation, app: App, path: bytes, how: str) -> None:
+def test_connection_reports_a_client_that_leaves(client: Conversation, app: App, path: bytes, how: str) -> None:
     """A half-closed connection counts as left: a client that has gone looks no different."""
     client.send(get(path))
     eventually(lambda: len(app.heard) == 1)
@@ -969,7 +967,7 @@ def _is_put_off_by_requests(client: Conversation, for_s: float) -> bool:
 
 
 @pytest.mark.parametrize("line", [b"", b"connection: close\r\n"])
-def test_an_answer_that_nobody_reads_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
+def test_unread_answer_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
     with Conversation(server[1].port) as client:
         client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
         eventually(lambda: len(app.heard) == 1)
@@ -1044,10 +1042,10 @@ def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, a
     assert app.heard[1].lost.wait(LIMIT_S)
 
 
-def test_it_also_tells_of_a_client_whose_next_request_waits(
+def test_connection_reports_a_client_that_leaves_with_a_queued_request(
     server: tuple[App, Door], client: Conversation, app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what the running one still says goes nowhere, without a word in the log."""
+    """The output of the running request is dropped without a log line."""
     client.send(get(b"/wait") + get())
     eventually(lambda: len(app.heard) == 1)
     with caplog.at_level(logging.ERROR):
@@ -1061,10 +1059,10 @@ def test_it_also_tells_of_a_client_whose_next_request_waits(
 
 @pytest.mark.parametrize("how", ["closes", "resets"])
 @pytest.mark.parametrize("look_s", [0.001, 1000])
-def test_it_tells_of_a_client_with_so_many_requests_waiting_that_it_is_not_read(
+def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
     server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
 ) -> None:
-    """Soon, and before the next of them begins: its provider would be asked for nobody."""
+    """Soon, and before the next request begins: its provider must not be called for a client that has left."""
     monkeypatch.setattr("gateway.server.idle_timeout._CHECK_INTERVAL_S", look_s)
     with Conversation(server[1].port) as client:
         client.send(get(b"/wait"))
@@ -1128,7 +1126,7 @@ def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Convers
     assert app.heard[0].lost.wait(LIMIT_S)
 
 
-# --- the gateway behind it ------------------------------------------------------------------------
+# --- the gateway as application ------------------------------------------------------------------------
 
 TABLE = """
 version: 1
@@ -1164,7 +1162,7 @@ def chat(prompt: str, *lines: bytes) -> bytes:
     return post(CHAT, body, b"content-type: application/json", *lines)
 
 
-def test_the_provider_hears_at_most_what_the_gateway_understood(
+def test_provider_gets_at_most_the_parsed_request(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     inner = chat("smuggled")
@@ -1193,7 +1191,7 @@ def test_the_provider_hears_at_most_what_the_gateway_understood(
         assert provider.prompts == ["one", "two", "three"]
 
 
-def test_a_trailer_says_nothing_about_the_caller(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_trailers_do_not_change_the_caller(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Without client keys a forwarding header is refused; in a trailer it is not even seen."""
     body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
     head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

@@ -1,4 +1,4 @@
-"""What is freed of large bodies is the system's again, and not kept for the next ones."""
+"""Freed memory of large bodies is returned to the system, not kept for later bodies."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_a_python_without_libffi_serves_as_well() -> None:
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_what_the_operator_has_said_stays(name: str) -> None:
+def test_operators_settings_stay(name: str) -> None:
     assert not give_back_large_blocks({name: "1"})

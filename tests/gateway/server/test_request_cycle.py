@@ -23,7 +23,7 @@ DATES = st.sampled_from([[], [(b"date", b"Sat, 21 Nov 2026 00:00:00 GMT")], [(b"
 
 
 class Wire(asyncio.Transport):
-    """What is written, and whether it was closed."""
+    """A transport that records the written bytes, and whether it was closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> Non
     with pytest.raises(RuntimeError, match="line break"):
         await generally(connection, [b"x-a: b", line], b"x")
     assert connection.told == (b"", False, 0)
-    # Nothing has been said yet, so that the client can be told of the fault.
+    # Nothing has been sent yet, so the client gets an error response.
     assert connection.cycle.respond([b"x-a: b"], b"x")
 
 
@@ -216,7 +216,7 @@ async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
     ]
 
 
-async def test_a_body_that_nobody_takes_holds_the_rest_back() -> None:
+async def test_unread_body_pauses_reading() -> None:
     paused: list[bool] = []
     connection = Connection()
     connection.transport.pause_reading = lambda: paused.append(True)  # type: ignore[method-assign]

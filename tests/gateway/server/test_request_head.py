@@ -33,14 +33,14 @@ SCOPE = {"method": "POST", "extensions": {"line": LINE}}
 
 
 def told(scope: dict[str, Any]) -> dict[str, Any]:
-    """What a scope tells, but for the mark of a head that is known again, which it has to have."""
+    """Return a scope without the mark of a recognised head, which it must have."""
     extensions = dict(scope["extensions"])
     assert isinstance(extensions.pop(HEAD), SameHead)
     return {**scope, "extensions": extensions}
 
 
 def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, bytes]] = HEADERS) -> RepeatedHead:
-    """What remembers a head with this line of its length."""
+    """Return a memory of a head with this content-length line."""
     head = RepeatedHead()
     head.remember(START + line + END + b"hello", headers, SCOPE)
     return head
@@ -155,7 +155,7 @@ def test_a_long_head_is_not_kept() -> None:
         (b"/" + b"x" * 300 + b"?a=b", "/" + "x" * 300, b"/" + b"x" * 300, b"a=b"),
     ],
 )
-def test_what_a_target_says(url: bytes, path: str, raw_path: bytes, query: bytes) -> None:
+def test_target_is_split_into_path_and_query(url: bytes, path: str, raw_path: bytes, query: bytes) -> None:
     scope = request_scope({"root_path": "", "type": "http"}, "1.1", "GET", url)
     assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, raw_path, query)
     assert (scope["type"], scope["http_version"], scope["method"]) == ("http", "1.1", "GET")
@@ -165,7 +165,7 @@ def test_what_a_target_says(url: bytes, path: str, raw_path: bytes, query: bytes
 
 
 class Writing(Wire):
-    """What is written, until it is closed."""
+    """A transport that records the written bytes until it is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Writing(Wire):
 
 
 class App:
-    """Remembers what it hears. What says `early` is answered before its body is read."""
+    """Records its requests. A request with `early` is answered before its body is read."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -201,7 +201,7 @@ async def turns() -> None:
 
 
 async def said(pieces: list[bytes]) -> tuple[Any, ...]:
-    """What a connection makes of these pieces: what the application heard, what was answered, and how it stands."""
+    """Return the requests of the application, the responses, and the state of a connection after these pieces."""
     app, wire = App(), Writing()
     door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
     door.connection_made(wire)

@@ -1,4 +1,4 @@
-"""What the supervisor decides, over workers that a test plays; real ones are in tests/e2e/test_workers.py."""
+"""The decisions of the supervisor, with simulated workers; real workers are in tests/e2e/test_workers.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KILL = signal.SIGKILL
 
 
 class Played:
-    """A worker: its process, and its end of the channel. It heeds no signal; a test says how it ends."""
+    """A worker: its process, and its end of the channel. It ignores signals; the test ends it."""
 
     pid = 1
 
@@ -206,7 +206,7 @@ async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_d
     assert (house.left, house.listening, [worker.seat for worker in house.it._pool]) == ([1], [2], [1, 2])
 
 
-async def test_whoever_starts_around_a_change_comes_to_serve_what_it_changed_to(build: Build) -> None:
+async def test_worker_that_starts_during_a_change_serves_the_new_version(build: Build) -> None:
     house = build(1)
     played = await house.next()
     # How many turns of the loop its channel takes is Python's matter.
@@ -296,7 +296,7 @@ async def test_it_gives_up_when_no_worker_ever_starts(build: Build, has_room: bo
     assert house.starts == 10 + has_room
 
 
-async def test_starts_that_fail_beside_one_that_serves_end_nothing(build: Build) -> None:
+async def test_failed_starts_end_nothing_while_another_worker_serves(build: Build) -> None:
     house = build(2)
     failing = await house.next()
     serving = await house.next()

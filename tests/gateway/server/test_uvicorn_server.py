@@ -58,9 +58,7 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
 
 
 @pytest.mark.parametrize("told_by", ["a signal", "its process"])
-def test_a_server_with_nothing_to_do_sleeps_until_it_is_told_to_exit(
-    monkeypatch: pytest.MonkeyPatch, told_by: str
-) -> None:
+def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch, told_by: str) -> None:
     monkeypatch.setattr("gateway.server.uvicorn_server._DATE_S", 1000.0)
     looks: list[int] = []
 

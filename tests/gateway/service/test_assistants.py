@@ -1,4 +1,4 @@
-"""Which assistant a client means, and which names it is told where there is none such."""
+"""Find a client's assistant, and suggest names for an unknown one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TABLE = table_of(BASE.merge({"assistants": {"assistants": {"routes": ROUTES}}}))
 CLIENTS = {client.name: client for client in TABLE.clients.values()}
 
 
-def test_a_client_finds_and_is_told_of_its_own_assistants_alone() -> None:
+def test_client_finds_and_gets_suggestions_of_its_own_assistants_only() -> None:
     everything = {"assistant", "gpt-4o", "assistants"}
     for client, known in [
         (None, everything),
@@ -43,6 +43,6 @@ def test_a_client_finds_and_is_told_of_its_own_assistants_alone() -> None:
         ("x" * 100_000, ()),
     ],
 )
-def test_the_nearest_names_are_told_whatever_their_case(name: str, nearest: tuple[str, ...]) -> None:
+def test_nearest_names_are_suggested_whatever_their_case(name: str, nearest: tuple[str, ...]) -> None:
     error = not_found(name, ["gpt-4o", "assistant", "Siri"])
     assert (error.nearest, error.param) == (nearest, "model")

@@ -287,9 +287,7 @@ async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: L
     assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
 
 
-async def test_a_database_that_is_too_old_says_nothing_and_it_is_noted_once(
-    setup: LocationSetup, tmp_path: Path
-) -> None:
+async def test_database_that_is_too_old_is_not_used_and_logged_once(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW)))
     rules = GeoIpRules(str(path), 30 * DAY_S)
@@ -306,7 +304,7 @@ async def test_a_database_that_is_too_old_says_nothing_and_it_is_noted_once(
     ]
 
 
-async def test_a_database_from_the_future_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
+async def test_database_from_the_future_is_not_used(setup: LocationSetup, tmp_path: Path) -> None:
     path = tmp_path / "world.mmdb"
     path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW + 2 * DAY_S)))
     assert (await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
@@ -326,13 +324,13 @@ async def test_an_edit_of_the_age_keeps_the_database(setup: LocationSetup, tmp_p
     assert (await setup.address(GeoIpRules(str(tmp_path / "other"), 30 * DAY_S), "1.2.3.4")).country == ""
 
 
-async def test_a_database_that_isnt_there_says_nothing(setup: LocationSetup, tmp_path: Path) -> None:
+async def test_missing_database_reports_no_country(setup: LocationSetup, tmp_path: Path) -> None:
     report = await setup.address(GeoIpRules(str(tmp_path / "nothing"), DAY_S), "1.2.3.4")
     assert report == AddressReport(note="silent: the database cannot be read")
     assert setup.noted == ["the database of location.geoip can't be read (No such file or directory)"]
 
 
-async def test_an_address_that_nobody_told_is_not_looked_up(setup: LocationSetup) -> None:
+async def test_missing_address_is_not_looked_up(setup: LocationSetup) -> None:
     rules = LocationRules(geoip=GeoIpRules("/nothing", DAY_S))
     heard = reports_of({"geoip": NOBODY})
     assert (await setup.signals.answer(rules, heard)).get("geoip") == NOBODY

@@ -60,7 +60,7 @@ async def test_what_has_grown_old_is_used_while_it_is_loaded_anew(source: Source
     assert source.loads == 2
 
 
-async def test_what_nobody_has_used_for_long_is_loaded_before_it_is_used(source: Source) -> None:
+async def test_value_that_was_unused_for_long_is_loaded_before_use(source: Source) -> None:
     first = await source.kept.wait()
     source.at += 199
     assert source.kept.now() is first
@@ -70,7 +70,7 @@ async def test_what_nobody_has_used_for_long_is_loaded_before_it_is_used(source:
     assert await source.kept.wait() == "load 3 after load 2 after load 1 after None"
 
 
-async def test_nobody_waits_again_for_a_load_that_has_failed(source: Source) -> None:
+async def test_uses_do_not_wait_again_after_a_failed_load(source: Source) -> None:
     first = await source.kept.wait()
     source.at += 200
     source.trouble = "is gone"
@@ -120,7 +120,7 @@ async def test_who_misses_something_gets_another_load_but_not_too_often(source: 
     assert source.loads == 2
 
 
-async def test_who_misses_something_is_told_when_it_cant_be_loaded(source: Source) -> None:
+async def test_newer_returns_none_if_the_load_fails(source: Source) -> None:
     first = await source.kept.wait()
     assert first is not None
     source.at += 10

@@ -1,4 +1,4 @@
-"""Who is asked too, and who is not: by the share, the law, the health, and what asking twice would do."""
+"""Shadow traffic: sent or not sent by share, boundary, health and effects of the request."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class Passing:
         raise AssertionError("a text that takes the fast path is not captured")
 
     def on_outcome(self, callback: Any) -> None:
-        raise AssertionError("nobody asks")
+        raise AssertionError("not called")
 
     def on_release(self, callback: Any) -> None:
-        raise AssertionError("nobody asks")
+        raise AssertionError("not called")
 
     async def close(self) -> None:
         self.closed = True
@@ -200,8 +200,8 @@ async def test_an_answered_request_is_asked_and_kept() -> None:
     assert [request.url.host for request in scene.asked] == ["us.api.openai.com"]
 
 
-async def test_the_record_of_a_request_says_who_else_gets_it() -> None:
-    """By the time that its line and its receipt are written: those tell where its prompt went."""
+async def test_record_of_a_request_names_the_shadow_deployment() -> None:
+    """It must be there when log line and receipt are written, because these show where the prompt went."""
     shadow = (await Scene().offer()).shadow
     assert shadow is not None
     assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
@@ -226,7 +226,7 @@ async def test_the_share_is_drawn_for_each_request(drawn: float, asked: int) -> 
         {"table": shadowed("qwen-intl")},
     ],
 )
-async def test_where_there_is_nothing_to_compare_nobody_is_asked(told: dict[str, Any]) -> None:
+async def test_no_shadow_without_an_answer_to_compare(told: dict[str, Any]) -> None:
     scene = Scene()
     await scene.offer(**told)
     assert (scene.asked, scene.counts) == ([], [])
@@ -271,7 +271,7 @@ async def test_what_moves_data_is_asked_once_also_where_it_may_be() -> None:
     assert scene.counts == ["passed_over", "ok"]
 
 
-async def test_who_is_benched_is_left_alone_and_a_failure_benches_nobody() -> None:
+async def test_shadow_respects_cooldowns_and_starts_none() -> None:
     scene = Scene(answer=httpx.Response(401, json={"error": {"message": "sk-us-secret is wrong"}}))
     await scene.offer()
     assert (scene.counts, scene.kept[0].outcome) == (["credentials"], "credentials")
@@ -364,7 +364,7 @@ CALL = ToolCall("c", "look_up", "{}")
         (Passing(ENDED), None),
     ],
 )
-async def test_what_the_client_was_told_is_kept_beside_where_it_is_whole_and_plain(
+async def test_complete_plain_client_answer_is_kept_with_the_shadow_record(
     told: Passing | ChatCompletion, kept: str | None
 ) -> None:
     scene = Scene(keeping(shadowed()))
@@ -373,7 +373,7 @@ async def test_what_the_client_was_told_is_kept_beside_where_it_is_whole_and_pla
     assert scene.kept[0].beside_answer == kept
 
 
-async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_word() -> None:
+async def test_client_answer_is_not_kept_without_the_operators_setting() -> None:
     scene = Scene()
     await scene.offer(told=whole("It is 7."))
     assert scene.kept[0].beside_answer is None
@@ -386,7 +386,7 @@ async def test_what_the_client_was_told_is_kept_nowhere_without_the_operators_wo
 
 @pytest.mark.parametrize(("territory", "is_kept"), [("CN", False), ("CN-BJ", False), ("RU", False), ("JP", True)])
 def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept: bool) -> None:
-    """It would be read again by a judge, who is no more told whose it is."""
+    """A judge would read it later without its user's boundary."""
     scene = Scene(keeping(shadowed()))
     location = resolve(scene.table, None, reported(EdgeReport((territory,))))
     location = replace(location, region=scene.table.regions["default"])
@@ -402,13 +402,13 @@ async def test_an_answer_of_two_models_is_nobodys() -> None:
     assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)
 
 
-async def test_what_can_not_be_heard_harms_nobody() -> None:
+async def test_unreadable_client_answer_is_counted_as_internal_error() -> None:
     scene = Scene(keeping(shadowed()))
     await scene.offer(told=Passing((TextRun((b"\\u00",)),), ENDED))
     assert (scene.kept, scene.counts) == ([], ["internal_error"])
 
 
-def test_nothing_says_who_asked() -> None:
+def test_shadow_request_contains_no_identity() -> None:
     named = {"safety_identifier": "anna", "metadata": {"who": "anna"}, "prompt_cache_key": "anna", "verbosity": "low"}
     messages = (SystemMessage("Be kind."), UserMessage("Hello", "anna"), AssistantMessage("Hi"), UserMessage("Well"))
     bare = anonymous(ChatRequest("assistant", messages, user="anna", temperature=0.5, extra=named))
@@ -418,7 +418,7 @@ def test_nothing_says_who_asked() -> None:
 
 
 def test_a_captured_stream_has_no_text_tap() -> None:
-    """Each of its events must pass the capture; a tap would let texts pass beside it."""
+    """Each event must pass the capture; a tap would bypass it."""
     capture = AnswerCapture(begun(Passing(ENDED)))
     assert capture.stream is not None
     assert capture.stream.text_tap() is None

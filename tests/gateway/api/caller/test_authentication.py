@@ -69,7 +69,7 @@ def refusal_of(table: ConfigVersion, visitor: RequestHeaders) -> tuple[int, str]
 # --- headers --------------------------------------------------------------------------------------
 
 
-def test_a_visitor_is_what_the_headers_say() -> None:
+def test_headers_of_keeps_repeated_values_peer_and_query() -> None:
     visitor = visit(("a", "1"), ("b", b"\xe9"), ("a", "2"), query="x=y")
     assert visitor.all(b"a") == ("1", "2")
     assert (visitor.one(b"a"), visitor.one(b"b"), visitor.one(b"c")) == ("1", "é", None)
@@ -80,7 +80,7 @@ def test_a_visitor_is_what_the_headers_say() -> None:
 
 @pytest.mark.parametrize("value", ["1500 ", "1500\t", " 1500", " \t1500\t "])
 def test_the_space_around_a_value_is_no_part_of_it(value: str) -> None:
-    """RFC 9110, section 5.5. The parser of uvicorn leaves what stands behind."""
+    """RFC 9110, section 5.5. uvicorn's parser keeps the space at the end."""
     visitor = visit(("x-gateway-timeout-ms", value), ("x-request-id", value))
     assert visitor.all(b"x-request-id") == ("1500",)
     assert (timeout_of(visitor), request_id_of(visitor)) == (1.5, "1500")
@@ -111,7 +111,7 @@ def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
     assert timeout_of(visit(("x-gateway-timeout-ms", value))) == seconds
 
 
-def test_two_time_limits_are_for_nobody_to_choose_from() -> None:
+def test_two_timeouts_are_refused() -> None:
     name = "x-gateway-timeout-ms"
     assert timeout_of(visit((name, "1500"), (name, "1500"))) == 1.5
     with pytest.raises(InvalidRequest, match="more than once"):
@@ -185,7 +185,7 @@ def test_anything_else_is_refused(pairs: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("query", [f"key={KEY}", f"a=b&API_KEY={KEY}", f"access_token={KEY}", "key=", "%6bey=x"])
-def test_a_key_in_the_query_is_refused_even_beside_a_good_one(query: str) -> None:
+def test_key_in_the_query_is_refused_even_with_a_valid_key_in_a_header(query: str) -> None:
     assert refusal_of(TABLE, visit(("authorization", f"Bearer {KEY}"), query=query)) == (401, "invalid_api_key")
     assert refusal_of(WITHOUT_CLIENTS, visit(query=query)) == (401, "invalid_api_key")
 
@@ -221,7 +221,7 @@ def test_without_clients_ones_own_machine_is_served(peer: str) -> None:
 @pytest.mark.parametrize(
     "peer", ["10.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "x", "", None]
 )
-def test_without_clients_nobody_else_is(peer: str | None) -> None:
+def test_without_clients_other_machines_are_refused(peer: str | None) -> None:
     assert refusal_of(WITHOUT_CLIENTS, visit(peer=peer)) == (403, "permission_denied")
 
 
@@ -257,7 +257,7 @@ def test_without_clients_nobody_else_is(peer: str | None) -> None:
         "x-geo-country",
     ],
 )
-def test_without_clients_nobody_comes_through_a_proxy(name: str) -> None:
+def test_without_clients_proxied_requests_are_refused(name: str) -> None:
     assert refusal_of(WITHOUT_CLIENTS, visit((name, "x"))) == (403, "permission_denied")
     with pytest.raises(ApiError, match=name):
         authenticate(WITHOUT_CLIENTS, visit((name, "x")))
@@ -326,7 +326,7 @@ def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
     assert heard(TABLE, visit(peer=peer)) == reported()
 
 
-def test_an_edge_that_says_nothing_says_nothing() -> None:
+def test_edge_without_its_header_reports_no_location() -> None:
     assert heard(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == reported()
 
 
@@ -379,7 +379,7 @@ def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_he
         assert heard(table, visit((name, "DE"), peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
 
 
-def test_an_edge_tells_the_part_under_its_own_header() -> None:
+def test_edge_reports_the_subdivision_in_its_own_header() -> None:
     told = heard(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
     assert told == reported(EdgeReport(("US",), ("CA",)))
     assert heard(FULL, visit(("cf-region-code", "CA"))) == reported()
@@ -391,7 +391,7 @@ def address(visitor: RequestHeaders) -> str:
     return found.note if isinstance(found, AddressReport) else str(found)
 
 
-def test_the_address_is_the_peers_or_what_its_edge_tells() -> None:
+def test_address_is_the_peers_or_the_one_that_its_edge_reports() -> None:
     spoofed = ("x-forwarded-for", "1.1.1.1")
     assert address(visit(spoofed, peer="203.0.113.9")) == "203.0.113.9"
     assert address(visit(spoofed, peer="::ffff:203.0.113.9")) == "203.0.113.9"
@@ -407,7 +407,7 @@ def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
     assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
 
 
-def test_an_edge_that_doesnt_show_its_secret_tells_no_address() -> None:
+def test_edge_without_its_secret_reports_no_address() -> None:
     assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't prove that it is the edge"
     assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
 
@@ -421,7 +421,7 @@ def test_a_wrong_or_second_secret_is_a_doubt_of_the_address_too(secrets: list[st
     assert found.doubtful
 
 
-def test_an_edge_without_its_secret_is_somebody_of_its_network_and_one_with_a_wrong_one_is_a_doubt() -> None:
+def test_edge_without_its_secret_is_a_stranger_and_a_wrong_secret_is_unproven() -> None:
     assert heard(FULL, visit(peer="192.0.2.7")) == reported()
     assert heard(FULL, visit(("c", "DE"), peer="192.0.2.7")) == reported(None, EdgeNote.STRANGER_WITHIN)
     assert heard(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == reported(None, EdgeNote.UNPROVEN)

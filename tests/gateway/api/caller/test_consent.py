@@ -1,4 +1,4 @@
-"""What a request's headers say of consent, and to whom that is believed."""
+"""Consent in the headers of a request, and the callers that may state it."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def statement_of(key: str, *values: str, claim: ClaimReport | None = None) -> Co
     return consent_said(TABLE, read_caller(TABLE, visitor), claim)
 
 
-def test_nothing_is_read_where_nobody_asks() -> None:
+def test_nothing_is_read_if_no_deployment_needs_consent() -> None:
     plain = table_of(BASE)
     visitor = RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
     assert consent_said(plain, caller_of(plain, None, visitor), None) is NO_STATEMENT
 
 
-def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> None:
+def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
     assert (
         statement_of("backend", "granted")
         == statement_of("backend", " granted \t")
@@ -66,7 +66,7 @@ def test_a_backend_may_speak_for_the_person_only_where_the_config_says_so() -> N
     assert refused.note == "`granted` is ignored: this key may not assert consent"
 
 
-def test_who_needs_no_key_speaks_for_nobody() -> None:
+def test_caller_without_a_key_cannot_state_consent() -> None:
     keyless = table_of(CONFIG.without("clients"))
     heard = consent_said(
         keyless, read_caller(keyless, RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", "")), None
@@ -85,7 +85,7 @@ def test_everything_else_is_taken_for_a_token(value: str) -> None:
 
 
 @pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])
-def test_two_are_for_nobody_to_choose_from(values: tuple[str, ...]) -> None:
+def test_two_consent_headers_are_refused(values: tuple[str, ...]) -> None:
     found = statement_of("backend", *values)
     assert (found.asserted, found.token, found.note) == (False, None, "`x-gateway-consent` was sent more than once")
 
@@ -100,12 +100,12 @@ def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
     assert consent_said(unread, read_caller(unread, visitor), claim).standing == frozenset()
 
 
-def test_keys_are_told_apart_and_not_shown() -> None:
+def test_keys_are_distinguished_and_not_shown() -> None:
     assert statement_of("app").caller != statement_of("backend").caller
     assert "app" not in statement_of("app").caller
 
 
-def test_people_with_one_key_are_told_apart_where_they_are_named_and_not_shown() -> None:
+def test_named_users_with_one_key_are_distinguished_and_not_shown() -> None:
     anna, ben = ClaimReport("US", subject="anna"), ClaimReport("US", subject="ben")
     callers = {statement_of("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))} | {
         statement_of("backend", claim=anna).caller

@@ -1,4 +1,4 @@
-"""Who tries keys: how many, from where, and that nobody else suffers for it."""
+"""The limit of wrong keys per address, which does not affect other clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Door:
         return None
 
 
-def test_who_tries_one_key_after_another_is_told_to_wait() -> None:
+def test_too_many_wrong_keys_are_rate_limited() -> None:
     door = Door()
     assert {door.code(f"gk-{number}") for number in range(MOST_FAILED_KEYS)} == {"invalid_api_key"}
     assert door.code("gk-next") == "rate_limited"
@@ -44,7 +44,7 @@ def test_who_tries_one_key_after_another_is_told_to_wait() -> None:
     assert door.code("gk-next") == "invalid_api_key"
 
 
-def test_nobody_is_locked_out_by_a_neighbour() -> None:
+def test_valid_key_is_accepted_from_a_limited_address() -> None:
     """Nor anybody whom this process hasn't seen yet: it may have started in the midst of an attack."""
     door = Door()
     for number in range(2 * MOST_FAILED_KEYS):
@@ -66,7 +66,7 @@ def test_the_addresses_of_one_ipv6_network_are_one_place() -> None:
     assert door.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
 
 
-def test_behind_an_edge_that_tells_no_address_the_place_is_the_edge() -> None:
+def test_edge_without_client_address_is_limited_itself() -> None:
     door = Door()
     for number in range(MOST_FAILED_KEYS):
         door.code(f"gk-{number}", "127.0.0.1")

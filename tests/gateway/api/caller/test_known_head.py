@@ -1,4 +1,4 @@
-"""What a head was judged to be holds for the same head by the same table, and for nothing else."""
+"""A remembered caller applies to the same head under the same config version, and to nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_head_that_comes_again_is_judged_once() -> None:
         for number in range(6):
             status, _ = await talk.ask(request(BODY[:-1] + b" " * number + b"}"))
             assert status == 200
-    # The first is nobody's second, the second is learned, and the third is the first that is known.
+    # The first request has no earlier one, the second is remembered, and the third is the first to be recognised.
     assert asked.call_count == 3
 
 

@@ -1,4 +1,4 @@
-"""Who the person behind a request is: a claim's subject before a backend's word, and neither where nobody is named."""
+"""The user of a request: a claim's subject, else the backend's header, else none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
     [
         ("anna", BACKEND, "anna"),
         ("anna", None, "anna"),
-        # A subject that says nothing takes the word from nobody.
+        # An empty subject does not replace the header.
         ("", BACKEND, "bert"),
         (None, BACKEND, "bert"),
         (None, APP, None),
