@@ -278,8 +278,8 @@ def _no_utf8(body: bytes) -> str | None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} (0x{body[error.start]:02x})"
-        return f"the body is not valid UTF-8: no character starts at {place}"
+        byte = f"byte {error.start + 1} (0x{body[error.start]:02x})"
+        return f"the body is not valid UTF-8: {byte} does not start a character"
     return None
 
 

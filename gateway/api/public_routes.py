@@ -285,7 +285,7 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     def respond(request: Request, error: Exception) -> Response:
         answer = error_response(request.scope, error, blocked_by())
         # Requests to the admin listener have no location, and so none of these headers.
-        headers = {**getattr(request.state, "response_headers", {}), **answer.headers}
+        headers = {**request.scope.get("state", {}).get("response_headers", {}), **answer.headers}
         return Response(answer.body, answer.status, headers, answer.kind)
 
     async def on_domain(request: Request, error: Exception) -> Response:

@@ -99,7 +99,10 @@ def test_text_tells_a_refusal(gateway: Command, place: str | None, wanted: list[
 
 def test_an_assumed_region_is_called_that(gateway: Command) -> None:
     Config.parse(DEMO.read_text("utf-8")).merge("location: {unknown: us}").write(Path(), "demo.yaml")
-    assert "region       us, assumed, because no signal names the location" in gateway("explain", "--config", "demo.yaml").out
+    assert (
+        "region       us, assumed, because no signal names the location"
+        in gateway("explain", "--config", "demo.yaml").out
+    )
 
 
 def test_a_bound_key_decides(gateway: Command) -> None:
