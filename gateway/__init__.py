@@ -1,3 +1,3 @@
-"""A region-aware AI-assistant gateway: one chat endpoint, answered by region, inside the region's boundary."""
+"""A region-aware gateway for AI assistants: one chat endpoint, answered inside the boundary of the caller's region."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""`python -m gateway`: the command, where its script is not on the path."""
+"""Run the command line interface as `python -m gateway`."""
 
 from gateway.cli import main
 
-if __name__ == "__main__":  # a child process that is spawned imports it under another name
+if __name__ == "__main__":  # a spawned child process imports this module under another name
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""The public face of the application: what a program that embeds the gateway imports."""
+"""The public interface for programs that embed the gateway."""
 
 from gateway.assembly.application import Gateway, transport_named
 

@@ -1,4 +1,4 @@
-"""Opens a file to read, and nothing else: what stands at a path that somebody gave could keep us waiting for ever."""
+"""Open regular files for reading. Other paths, such as a named pipe, could block the process for ever."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Whether something stands at that path, be it such that we may read it or not."""
+    """Return whether something exists at the path, even if this process may not read it."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -23,24 +23,27 @@ def is_there(path: str | os.PathLike[str]) -> bool:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file to read; raises OSError for anything else."""
+    """Open a regular file for reading. Raises OSError for anything else."""
     return open(path, "rb", opener=_regular)
 
 
 def _regular(path: str, flags: int) -> int:
-    """A named pipe would keep us for as long as nobody writes to it."""
+    """Open without blocking: opening a named pipe would wait until another process writes to it."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a directory, open says so itself
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` itself raises a clear error for a directory
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no regular file")
+    raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def read_given(path: str | os.PathLike[str], most_bytes: int) -> bytes:
-    """What stands in a file that somebody names on the command line, or the first of too much; raises OSError.
+    """Return the first `most_bytes` of a file that a user names on the command line.
 
-    It may be a pipe, as of `<(command)`, and is waited for as long as somebody has it open to write.
+    The file may be a pipe, as of `<(command)`. A pipe is read until its writers close it.
+
+    Raises:
+        OSError: The file cannot be read, or no process writes to the pipe.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -51,7 +54,7 @@ def read_given(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     finally:
         os.close(descriptor)
     if is_pipe and not data:
-        raise OSError(errno.EINVAL, "nobody writes to this pipe")
+        raise OSError(errno.EINVAL, "no process writes to this pipe")
     return data
 
 
@@ -64,8 +67,10 @@ def _next_piece(descriptor: int, most_bytes: int) -> bytes:
 
 
 def stands_at(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
-    """Whether what was opened is what is found there: a file that was moved or removed takes what is written as
-    willingly. Raises OSError where that can't be told."""
+    """Return whether the path still leads to the opened file. Raises OSError if the path cannot be checked.
+
+    Writes to a file that was moved or removed do not fail, so a writer has to compare.
+    """
     try:
         return os.path.samestat(os.stat(path), opened)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,6 @@
-"""A database of addresses (MaxMind DB file format 2.0), held in memory whole.
+"""Look up the country of an IP address in a MaxMind DB file (format 2.0), which is read into memory.
 
-A file that is replaced or cut while it is in use can't harm a process that has read it.
+Because the whole file is in memory, a process is not affected if the file is replaced or truncated later.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ from gateway.model.location import AddressReport
 
 _MAX_BYTES = 1024 * 1024 * 1024
 _REMEMBERED = 16_384
-# What a reader raises on a file whose parts point astray; a whole file raises none of them.
+# Exceptions that the reader raises if offsets in the file are wrong. An intact file raises none of them.
 _BROKEN = (maxminddb.InvalidDatabaseError, ValueError, TypeError, LookupError, RecursionError, OverflowError)
-# Members of `traits` that say that somebody hides behind the address (MaxMind, "GeoIP2 and GeoLite2 Web Services").
+# Members of `traits` that mark an address as an anonymizer's (MaxMind, "GeoIP2 and GeoLite2 Web Services").
 _HIDING = ("is_anonymous", "is_anonymous_proxy", "is_anonymous_vpn", "is_public_proxy", "is_tor_exit_node")
 
 
 class GeoIpError(Exception):
-    """The file is no database of addresses; the message says why."""
+    """The file is not a usable database of addresses. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeoIpFile:
-    """One reading of the file. identity: what the file system says of it; built_at: its own date, Unix time."""
+    """The content of one version of the file.
+
+    Attributes:
+        identity: Device, inode, size and modification time of the file.
+        built_at: The build time that the file states, as Unix time.
+    """
 
     identity: tuple[int, ...]
     built_at: float
@@ -37,7 +42,7 @@ class GeoIpFile:
     _remembered: dict[IPv4Address | IPv6Address, AddressReport] = field(default_factory=dict, repr=False)
 
     def lookup(self, address: IPv4Address | IPv6Address) -> AddressReport:
-        """The country of a public address, and the part of it if the file has it."""
+        """Return the country of a public address, and its subdivision if the file has one."""
         known = self._remembered.get(address)
         if known is None:
             if len(self._remembered) >= _REMEMBERED:
@@ -58,11 +63,15 @@ class GeoIpFile:
 
 
 def read_geoip(path: str, held: GeoIpFile | None = None) -> GeoIpFile:
-    """The database in a file, the same again if the file hasn't changed; raises GeoIpError. Blocks while it reads."""
+    """Return the database in a file, or `held` if the file has not changed. Blocks while it reads.
+
+    Raises:
+        GeoIpError: The file cannot be read, or is not a database of addresses.
+    """
     try:
         with open_file(path) as file:
-            found = os.fstat(file.fileno())
-            identity = _identity(found)
+            status = os.fstat(file.fileno())
+            identity = _identity(status)
             if held is not None and held.identity == identity:
                 return held
             data = file.read(_MAX_BYTES + 1)
@@ -75,8 +84,8 @@ def read_geoip(path: str, held: GeoIpFile | None = None) -> GeoIpFile:
     return _open(data, identity)
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(data: bytes, identity: tuple[int, ...]) -> GeoIpFile:
@@ -84,14 +93,14 @@ def _open(data: bytes, identity: tuple[int, ...]) -> GeoIpFile:
         reader = maxminddb.open_database(io.BytesIO(data), maxminddb.MODE_FD)
         built_at = float(reader.metadata().build_epoch)
     except _BROKEN:
-        raise GeoIpError("is no MaxMind database, or a broken one") from None
+        raise GeoIpError("is not a MaxMind database, or is damaged") from None
     return GeoIpFile(identity, built_at, reader)
 
 
 def _report(record: object) -> AddressReport:
-    """The country where the address is, not where its network is registered (MaxMind, "GeoIP2 Country database")."""
+    """Return the country of the address itself, not of its network's registration (MaxMind, "GeoIP2 Country")."""
     if not isinstance(record, dict):
-        return AddressReport(note="silent: the database doesn't know the address")
+        return AddressReport(note="silent: the database does not have the address")
     traits = record.get("traits")
     if isinstance(traits, dict) and any(traits.get(name) is True for name in _HIDING):
         return AddressReport(note="hidden: Tor, or an anonymous proxy; no territory", hidden=True)
@@ -99,10 +108,10 @@ def _report(record: object) -> AddressReport:
     parts = record.get("subdivisions")
     part = _code(parts[0]) if isinstance(parts, list) and parts else ""
     if not country:
-        return AddressReport(note="silent: the database doesn't know the country")
+        return AddressReport(note="silent: the database has no country for the address")
     return AddressReport(country, part)
 
 
-def _code(place: object) -> str:
-    code = place.get("iso_code") if isinstance(place, dict) else None
+def _code(entry: object) -> str:
+    code = entry.get("iso_code") if isinstance(entry, dict) else None
     return code if isinstance(code, str) else ""

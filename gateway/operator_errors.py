@@ -1,4 +1,4 @@
-"""Errors for the operator of a gateway: messages for a terminal, with an exit status."""
+"""Errors for operators: messages for a terminal, with an exit status."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gateway.files import is_there
 
 
 class CommandError(Exception):
-    """The command can't be run like that; the person at the terminal is told how to mend it."""
+    """A command that cannot run as it was given. The message gives the fix."""
 
     status = 2
 
     @property
     def shown(self) -> str:
-        """What is printed."""
+        """Return the text to print."""
         return f"gateway: {self}"
 
 
 class RejectedConfig(CommandError):
-    """The config is wrong; every problem is told at its place in the file."""
+    """The configuration is invalid. The message lists every problem with its position in the file."""
 
     status = 1
 
@@ -29,19 +29,19 @@ class RejectedConfig(CommandError):
 
 
 def expect_file(path: Path) -> None:
-    """Raises CommandError where there is no such config."""
+    """Raise CommandError if there is no configuration at the path."""
     if not is_there(path):
         raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
 
 
 class StateError(Exception):
-    """The state directory, or a file in it, can't be used; the message says which and why."""
+    """The state directory, or a file in it, cannot be used. The message names it and gives the reason."""
 
 
 class NotKept(StateError):
-    """What was asked for isn't among what is kept; nothing is wrong with the rest."""
+    """The requested item is not stored. Everything else in the state directory is usable."""
 
 
 def moved(path: Path) -> StateError:
-    """Why nothing may be written any more to a file that doesn't stand at its path."""
+    """Return the error for a file that was moved or removed while it was open for writing."""
     return StateError(f"{path} was moved or removed while it was in use: start the gateway again")

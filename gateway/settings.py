@@ -1,6 +1,6 @@
-"""The process's own settings, `GATEWAY_*` in the environment: where it listens and what it logs.
+"""The settings of one process: `GATEWAY_*` in the environment, for listeners, logs and directories.
 
-What may differ between two cells of one company is here; what is policy is in the config file.
+Settings may differ between cells of one company. Policy is in the config file.
 """
 
 from __future__ import annotations
@@ -16,32 +16,40 @@ _SECRET = ("admin_token",)
 
 
 class SettingsError(ValueError):
-    """Settings that can't be used; the message has a line for each."""
+    """Settings that cannot be used. The message has one line for each."""
 
 
 class Settings(BaseSettings):
-    """Read once at start."""
+    """The settings, read once at start."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_ignore_empty=True, extra="ignore")
 
     config: Path = Field(Path("config/gateway.yaml"), description="The config file.")
     host: str = Field("127.0.0.1", description="The address that the public listener binds.")
-    port: int = Field(8080, ge=0, le=65535, description="Its port; 0 takes a free one.")
+    port: int = Field(8080, ge=0, le=65535, description="The port of the public listener; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="The address of the admin listener.")
-    admin_port: int = Field(8081, ge=0, le=65535, description="Its port; 0 takes a free one.")
-    admin_token: SecretStr | None = Field(None, min_length=16, description="What a request to it must bring.")
-    workers: int = Field(1, ge=1, le=256, description="Processes that serve; more than one have a supervisor.")
-    log_format: Literal["auto", "json", "text"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged at least.")
-    transport: Literal["lean", "httpx"] = Field("lean", description="Our own pool, or httpx's in its place.")
+    admin_port: int = Field(8081, ge=0, le=65535, description="The port of the admin listener; 0 takes a free one.")
+    admin_token: SecretStr | None = Field(
+        None, min_length=16, description="The token that requests to the admin listener must send."
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="The number of serving processes; more than one run under a supervisor."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: text on a terminal, JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level to log.")
+    transport: Literal["lean", "httpx"] = Field(
+        "lean", description="The HTTP client for providers: the gateway's own connection pool, or httpx."
+    )
     state_dir: Path | None = Field(
-        None, description="A directory for what outlives a request; what needs one is off without it."
+        None, description="A directory for history, audit trail, receipts and schedules; they are off without it."
     )
     receipt_key: Path | None = Field(
         None, description="A file with the Ed25519 private key that signs receipts; unsigned without it."
     )
     max_requests: int = Field(
-        10_000, ge=1, description="Chat requests that one worker has at once; one more gets 503 `overloaded`."
+        10_000, ge=1, description="Chat requests that one worker serves at once; further ones get 503 `overloaded`."
     )
     grace_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Seconds that running requests get to finish after SIGTERM."
@@ -49,7 +57,11 @@ class Settings(BaseSettings):
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
-    """The settings of the environment, with those of the command line before them; raises SettingsError."""
+    """Return the settings of the environment. Those of the command line (`given`) take precedence.
+
+    Raises:
+        SettingsError: A setting cannot be used.
+    """
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -58,8 +70,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
             name = str(problem["loc"][0])
             source = f"--{name.replace('_', '-')}" if name in given else f"GATEWAY_{name.upper()}"
             shown = "" if name in _SECRET else f" is {problem['input']!r}"
-            told = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+            message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
             if problem["type"] == "too_short":  # pydantic counts a secret's characters as "items"
-                told = "it must have at least {min_length} characters, not {actual_length}".format(**problem["ctx"])
-            lines.append(f"{source}{shown}: {told}")
+                message = "it must have at least {min_length} characters, not {actual_length}".format(**problem["ctx"])
+            lines.append(f"{source}{shown}: {message}")
         raise SettingsError("\n".join(lines)) from None

@@ -33,29 +33,29 @@ _MOST_BYTES = 64 * 1024
 
 
 class KeyUnusable(ValueError):
-    """A key that can't be read or is none; the message says which and why, and holds no part of it."""
+    """A key that cannot be used. The message gives the reason and contains no part of the key."""
 
 
 class BadSignature(ValueError):
-    """What was signed is not what is shown, or nobody who counts signed it; the message says which."""
+    """The signature does not match the content, or is not from an accepted key. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key as people pass it on: `ed25519:BASE64`."""
+    """A public key in its text form, `ed25519:BASE64`."""
 
     text: str
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """The key that is written so; raises KeyUnusable."""
+        """Return the key with this text. Raises KeyUnusable if the text is malformed."""
         if _PUBLIC.fullmatch(text) is None:
             raise KeyUnusable("a public key is written ed25519: and 44 characters of base64, on one line")
         return cls(text)
 
     @property
     def id(self) -> str:
-        """A short name for it, by which a signature says whose it is."""
+        """A short name of the key. A signature names its key by it."""
         return hashlib.sha256(self._raw).hexdigest()[:16]
 
     @property
@@ -63,7 +63,7 @@ class PublicKey:
         return base64.b64decode(self.text.removeprefix(_PREFIX))
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether it is the signature of these bytes."""
+        """Return whether this key made the signature of these bytes."""
         try:
             Ed25519PublicKey.from_public_bytes(self._raw).verify(signature, data)
         except (InvalidSignature, ValueError):
@@ -72,7 +72,7 @@ class PublicKey:
 
 
 class Signer:
-    """A private key; its repr shows the public one's name only."""
+    """A private key. Its `repr` shows only the id of the public key."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -84,56 +84,58 @@ class Signer:
 
     @classmethod
     def read(cls, path: Path) -> Signer:
-        """The key in a PEM file that nobody else may read; raises KeyUnusable."""
+        """Return the key of a PEM file that only its owner may read. Raises KeyUnusable."""
         try:
             data = read_given(path, _MOST_BYTES)
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError as error:
-            raise KeyUnusable(f"{path} can't be read ({error.strerror})") from None
+            raise KeyUnusable(f"{path} cannot be read ({error.strerror})") from None
         if mode & 0o077:
-            raise KeyUnusable(f"{path} may be read by others: chmod 600 {path}")
+            raise KeyUnusable(f"{path} is readable by other users: run `chmod 600 {path}`")
         try:
             key = load_pem_private_key(data, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise KeyUnusable(f"{path} holds no private key in PEM without a passphrase") from None
+            raise KeyUnusable(f"{path} does not contain a private key in PEM without a passphrase") from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyUnusable(f"{path} holds a key of another kind than Ed25519")
+            raise KeyUnusable(
+                f"{path} contains a key that is not Ed25519: create one with `gateway key new --ed25519 PATH`"
+            )
         return cls(key)
 
     def sign(self, kind: str, payload: Mapping[str, object]) -> str:
-        """The payload as a compact JWS of that type."""
+        """Return the payload as a compact JWS of this type."""
         head = {"alg": "EdDSA", "kid": self.public.id, "typ": kind}
         signed = f"{_encode(_canonical(head))}.{_encode(_canonical(payload))}"
         return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
 
 
 def new_key() -> tuple[bytes, PublicKey]:
-    """A new private key in PEM, and its public key."""
+    """Return a new private key in PEM, and its public key."""
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return pem, Signer(key).public
 
 
 def verify(jws: str, kind: str, keys: Iterable[PublicKey]) -> tuple[dict[str, object], PublicKey]:
-    """What a JWS of that type says, and which of the keys signed it; raises BadSignature."""
+    """Return the payload of a JWS of this type, and the key that signed it. Raises BadSignature."""
     parts = jws.strip().split(".")
     if len(parts) != 3 or len(jws) > _MOST_BYTES:
-        raise BadSignature("it is no compact JWS: three parts, with dots between them")
+        raise BadSignature("it is not a compact JWS: three parts, with dots between them")
     try:
         head, payload = (json.loads(_decode(part)) for part in parts[:2])
         signature = _decode(parts[2])
     except (ValueError, RecursionError):
-        raise BadSignature("its parts are no base64url of JSON") from None
+        raise BadSignature("its parts are not base64url of JSON") from None
     if not isinstance(head, dict) or not isinstance(payload, dict):
-        raise BadSignature("its parts are no JSON objects")
-    # The algorithm is ours, never the document's: with a choice, a forger would take the weakest.
+        raise BadSignature("its parts are not JSON objects")
+    # The algorithm is fixed. If the document could choose it, a forger would choose the weakest.
     if head.get("alg") != "EdDSA" or head.get("typ") != kind or "crit" in head:
-        raise BadSignature(f"it is signed as something else than {kind}")
+        raise BadSignature(f"its type is not {kind}, or its algorithm is not EdDSA")
     signed = f"{parts[0]}.{parts[1]}".encode()
     for key in keys:
         if key.verifies(signature, signed):
             return payload, key
-    raise BadSignature("the signature is of none of the keys that count")
+    raise BadSignature("no accepted key made this signature")
 
 
 def _canonical(value: Mapping[str, object]) -> bytes:
@@ -154,15 +156,15 @@ PLAN_KIND = "gateway-plan"
 
 
 def sign_plan(signer: Signer, before: str, after: str) -> str:
-    """The signature that lets the second config take the place of the first; both by their content hashes."""
+    """Return the signature that permits one step: the config `before` is replaced by `after` (content hashes)."""
     return signer.sign(PLAN_KIND, {"before": before, "after": after})
 
 
 def signer_of(jws: str, admin_keys: Iterable[str], before: str, after: str) -> str:
-    """Which of the admins' keys signed this very step, by its id; raises BadSignature."""
+    """Return the id of the admin key that signed exactly this step. Raises BadSignature."""
     payload, key = verify(jws, PLAN_KIND, _usable(admin_keys))
     if (payload.get("before"), payload.get("after")) != (before, after):
-        raise BadSignature("it signs another step, from another config or to another one")
+        raise BadSignature("it signs a change from another config or to another one")
     return key.id
 
 

@@ -1,1 +1,1 @@
-"""Wiring: a config version becomes an application."""
+"""Builds the application of a process from a config version."""

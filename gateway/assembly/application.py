@@ -51,30 +51,36 @@ _MOST_BYTES = 64 * 1024
 
 
 class Telemetry:
-    """What becomes of a record at the end of its request.
+    """Sends the record of each finished request to logs, metrics, traces and receipts.
 
-    observe: give it each record once; it neither raises nor waits. take: keeps the receipt; None where none is kept.
-    metrics: what this process has counted; the gauges are entered by whoever knows them.
+    Attributes:
+        observe: Takes each record once. It neither raises nor waits.
+        metrics: The metrics of this process. Their gauges are registered by the objects that they describe.
+
+    Args:
+        current: Returns the active config version.
+        transport: The transport to collectors.
+        take: Stores the receipt of a record. None if receipts are not stored.
     """
 
     def __init__(
         self, current: Callable[[], ConfigVersion], transport: Transport, take: Callable[[Record], None] | None = None
     ) -> None:
-        gathering = Batcher(self._tell)
+        batcher = Batcher(self._flush_batch)
         self.metrics = Metrics()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
-        self.flush = self.metrics.settle = gathering.flush
+        self.flush = self.metrics.settle = batcher.flush
         self._services = ServiceClient(transport)
         self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
 
-        def keep(record: Record) -> None:
-            gathering.add(record)
+        def observe(record: Record) -> None:
+            batcher.add(record)
             if take is not None:
                 take(record)
 
-        self.observe: Callable[[Record], None] = gathering.add if take is None else keep
+        self.observe: Callable[[Record], None] = batcher.add if take is None else observe
 
-    def _tell(self, ended: Sequence[Ended]) -> None:
+    def _flush_batch(self, ended: Sequence[Ended]) -> None:
         for record, _ in ended:
             self.metrics.observe(record)
         log_requests(ended)
@@ -91,7 +97,7 @@ class Telemetry:
         return Delivery(reply.status, retry_after_s=retry_after_s(reply.headers, time.time()))
 
     async def aclose(self) -> None:
-        """Write and send what is waiting, for a moment. The transport is closed by whoever made it."""
+        """Flush waiting records, for a limited time. The caller closes the transport."""
         self.flush()
         await self._tracer.aclose()
 
@@ -105,7 +111,11 @@ def _resource() -> dict[str, str]:
 
 
 class ShadowWiring:
-    """shadows: those of this process; None without a state directory."""
+    """The shadow traffic of this process, with its store and metrics.
+
+    Attributes:
+        shadows: None without a state directory.
+    """
 
     def __init__(
         self,
@@ -134,13 +144,13 @@ class ShadowWiring:
             await asyncio.to_thread(store.keep, record)
         except StateError as error:
             if not self._is_lost:
-                logger().error("shadow_not_kept", detail=f"{error}; the metrics go on")
+                logger().error("shadow_not_kept", detail=f"{error}; metrics are still counted")
             self._is_lost = True
         else:
             self._is_lost = False
 
     async def aclose(self) -> None:
-        """Give up what runs, and let go of the file."""
+        """Cancel running shadow requests, and close the store."""
         if self.shadows is not None and self._store is not None:
             await self.shadows.aclose()
             self._store.close()
@@ -160,7 +170,12 @@ _OF_LIMITERS: Mapping[str, Callable[[ConcurrencyLimiter], float]] = {
 
 
 def transport_named(name: str) -> Transport:
-    """`lean`: our own pool. `httpx`: httpx's transport, verified TLS, no proxy from the environment, no redirects."""
+    """Return a transport by its name.
+
+    Args:
+        name: `lean` for the gateway's own connection pool. `httpx` for httpx's transport with verified TLS, without a
+            proxy from the environment and without redirects.
+    """
     if name == "lean":
         return PoolTransport()
     from gateway.execution.httpx_transport import plain_httpx
@@ -173,12 +188,24 @@ def _warn_of_location(detail: str) -> None:
 
 
 class Gateway:
-    """The ASGI application: the chat endpoint by the shortest way, health by a short one, everything else through
-    FastAPI, which is imported when it is first asked.
+    """The ASGI application.
 
-    `table` is the active one. `metrics` are those of this process. is_draining: it finishes what is running, and says
-    so to who asks whether it is ready. state_dir: where what comes of shadow traffic is kept; None is none of it.
-    consent_key: what workers share where the table has no key for consent tokens.
+    Chat requests take the shortest path, health probes a short one. Everything else goes through FastAPI, which is
+    imported at the first such request.
+
+    Attributes:
+        table: The active config version.
+        metrics: The metrics of this process.
+        is_draining: Whether it only finishes running requests. The readiness probe then fails.
+
+    Args:
+        table: The first config version.
+        transport: The HTTP client for providers.
+        ledger: The store of clients' quotas.
+        state_dir: The directory for shadow results. None sends no shadow traffic.
+        keeping: Where receipts are stored. None stores none.
+        consent_key: The key for consent tokens that workers share if the config has none.
+        most_requests: The most chat requests at once.
     """
 
     def __init__(
@@ -197,24 +224,26 @@ class Gateway:
         self._transport = transport
         self._receipts = open_receipt_service(keeping, lambda: self.table) if keeping is not None else None
         take = self._receipts.take if self._receipts is not None else None
-        self._observing = Telemetry(lambda: self.table, transport, take)
-        self._health = Health(on_breaker_change=self._tell_of_breaker)
+        self._telemetry = Telemetry(lambda: self.table, transport, take)
+        self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
         ledger = ledger or QuotaStore()
         limiters = ConcurrencyLimiters(ledger.seat, ledger.seats)
         self._executor = PlanExecutor(transport, self._health, limiters)
-        self.metrics = self._observing.metrics
-        self._shadowing = ShadowWiring(lambda: self.table, transport, self._health, limiters, self.metrics, state_dir)
+        self.metrics = self._telemetry.metrics
+        self._shadow_wiring = ShadowWiring(
+            lambda: self.table, transport, self._health, limiters, self.metrics, state_dir
+        )
         service = ChatService(
             lambda: self.table,
             self._executor,
             self._locations,
             ClientLimits(ledger),
             consent_key=consent_key,
-            uses=PromptUses(self._shadowing.shadows, log_prompt),
+            uses=PromptUses(self._shadow_wiring.shadows, log_prompt),
         )
-        self._chat = ChatEndpoint(service, self._observing.observe, most_requests)
-        # A function, as calls go: an object is called by way of its type.
+        self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
+        # Bind the method once: calling an object looks `__call__` up in its type each time.
         self._ask = self._chat.__call__
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
@@ -234,12 +263,12 @@ class Gateway:
         self._rest = ProbesFirst(probes, LazyApplication(rest))
 
     def activate(self, table: ConfigVersion) -> None:
-        """Switch all new requests to this table; running ones keep theirs."""
+        """Use this config version for new requests. Running requests keep theirs."""
         self.table = table
         self._executor.prune(table)
         self._locations.prepare(table.location.rules)
 
-    def _tell_of_breaker(self, deployment: str, breaker: Breaker, for_s: float) -> None:
+    def _on_breaker_change(self, deployment: str, breaker: Breaker, for_s: float) -> None:
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
         match breaker.state:
             case BreakerState.OPEN:
@@ -248,19 +277,19 @@ class Gateway:
                 logger().warning("breaker_closed", deployment=deployment)
 
     def drain(self) -> None:
-        """The process is about to end."""
+        """Let running requests finish, and report that the process is not ready."""
         self.is_draining = True
 
     def flush(self) -> None:
-        """Log and count at once what has ended and been gathered."""
-        self._observing.flush()
+        """Write logs and metrics of finished requests now."""
+        self._telemetry.flush()
 
     def unwell(self) -> Mapping[str, Unavailable]:
-        """The deployments that aren't asked here: benched, or their breaker is open."""
+        """Return the deployments that are not used here: in a cooldown, or with an open breaker."""
         return self._health.snapshot(self.table)
 
     def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
-        """ASGI 3. What answers is handed on as it is: another coroutine around it would be one more for each turn."""
+        """Handle one ASGI 3 connection. Returns the inner coroutine, because each wrapper would cost time per step."""
         if self.table.cors is not None and scope["type"] == "http":
             return self._cross(self.table.cors, scope, receive, send)
         return self._answer(scope, receive, send)
@@ -277,7 +306,7 @@ class Gateway:
             if scope["path"] == CHAT_PATH and scope["method"] == "POST":
                 return self._ask(scope, receive, send)
             if scope["method"] == "HEAD":
-                # What GET would say without its body (RFC 9110, section 9.3.2), which the server leaves out.
+                # HEAD is answered like GET (RFC 9110, section 9.3.2). The server omits the body.
                 scope = {**scope, "method": "GET"}
         return self._rest(scope, receive, send)
 
@@ -288,8 +317,8 @@ class Gateway:
                 self._locations.prepare(self.table.location.rules)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await self._shadowing.aclose()
-                await self._observing.aclose()
+                await self._shadow_wiring.aclose()
+                await self._telemetry.aclose()
                 if self._receipts is not None:
                     await self._receipts.aclose()
                 await self._locations.aclose()

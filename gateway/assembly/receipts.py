@@ -21,30 +21,30 @@ KIND = "gateway-receipt"
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Where receipts are kept, and who signs them; nobody, if there is no key."""
+    """Where receipts are stored, and the key that signs them. Without a key they are unsigned."""
 
     directory: Path
     signer: Signer | None = None
 
 
 def keeping_in(state_dir: str | None, receipt_key: str | None) -> Keeping | None:
-    """What these settings ask for; None without a state directory. Raises KeyUnusable."""
+    """Return the receipt storage of these settings, or None without a state directory. Raises KeyUnusable."""
     if state_dir is None:
         return None
     if receipt_key is None:
         return Keeping(Path(state_dir))
-    from gateway.signing import Signer  # not imported by those who sign nothing
+    from gateway.signing import Signer  # loads a large library that is not needed without a key
 
     return Keeping(Path(state_dir), Signer.read(Path(receipt_key)))
 
 
 def open_receipt_service(keeping: Keeping, current: Callable[[], ConfigVersion]) -> ReceiptService:
-    """The desk of this process; raises StateError."""
+    """Return the receipt service of this process. Raises StateError."""
     return ReceiptService(keeping, current)
 
 
 class ReceiptService:
-    """Takes records, and gives receipts."""
+    """Stores a receipt for each record, and returns receipts on request."""
 
     def __init__(self, keeping: Keeping, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
@@ -54,11 +54,11 @@ class ReceiptService:
         self.take: Callable[[Record], None] = self._receipts.take
 
     def lost(self) -> int:
-        """How many could not be kept."""
+        """Return the number of receipts that could not be stored."""
         return self._receipts.lost
 
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """See ReceiptDesk; raises StateError."""
+        """Return a receipt with its signature, or None. Raises StateError."""
         receipt = await asyncio.to_thread(self._receipts.find, request_id, client)
         if receipt is None:
             return None
@@ -68,7 +68,7 @@ class ReceiptService:
         return {"receipt": receipt, "jws": jws, "key": self._signer.public.text}
 
     async def aclose(self) -> None:
-        """Write what is waiting."""
+        """Write the receipts that are waiting."""
         await asyncio.to_thread(self._receipts.close)
 
 

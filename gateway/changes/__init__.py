@@ -1,3 +1,3 @@
-"""Changes of the configuration: watch, validate, plan, activate, roll back, and record who changed what."""
+"""Changes of the configuration: watch, validate, plan, activate, roll back, and record the sender of each change."""
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog, PinnedRollback
 
 
-# An adapter is code: where it is another object, its deployment's facts still tell whether anything changed.
+# Adapters are code and are not compared. The other fields of a deployment show whether it changed.
 _compared = attrgetter(*(field.name for field in fields(Deployment) if field.name != "adapter"))
 
 
-# What follows from other keys, or is told by name.
+# Fields that follow from other keys, and fields whose changes are listed by name.
 _NO_SECTIONS = {
     "version",
     "assistants",
@@ -44,13 +44,13 @@ _SECTIONS = tuple(field.name for field in fields(ConfigVersion) if field.name no
 
 
 def changes_between(old: ConfigVersion, new: ConfigVersion) -> Changes:
-    """What is added, removed and changed from the old table to the new one."""
+    """Return the differences between two config versions."""
     before, after = old.deployments, new.deployments
-    kept = [name for name in after if name in before]
+    common = [name for name in after if name in before]
     return Changes(
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        changed=tuple(name for name in kept if not _is_same(before[name], after[name])),
+        changed=tuple(name for name in common if not _is_same(before[name], after[name])),
         routes=tuple(_routes(old, new)),
         sections=tuple(_sections(old, new)),
     )
@@ -67,7 +67,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion) -> list[str]:
 
 
 def _steps(table: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
-    """Each route's steps, its schedule and its shadow, by `assistant/region`."""
+    """Return each route's steps, its schedule and its shadow, by `assistant/region`."""
     return {
         f"{assistant.name}/{region}": (
             *map(step_text, route),
@@ -86,22 +86,28 @@ def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None
 
 
 def _sections(old: ConfigVersion, new: ConfigVersion) -> list[str]:
-    """The other keys of the file that hold something else."""
+    """Return the other keys of the file whose values differ."""
     changed = [name for name in _SECTIONS if getattr(old, name) != getattr(new, name)]
     aliases = [{name: item.name for name, item in table.assistants.items()} for table in (old, new)]
     return changed if aliases[0] == aliases[1] else [*changed, "aliases"]
 
 
 def finding_of(problem: Problem) -> Finding:
-    """The same for who asks."""
-    place = (problem.file, problem.line, problem.column, dotted(problem.path))
-    return Finding(problem.severity, *place, problem.message, problem.hint)
+    """Return the problem as it is shown to operators."""
+    position = (problem.file, problem.line, problem.column, dotted(problem.path))
+    return Finding(problem.severity, *position, problem.message, problem.hint)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """Who wants a change, and how. signature: on the plan, where it doesn't stand beside the config. is_again: nobody
-    has asked anew, and it is tried once more because what was in the way may be gone."""
+    """A request to change the active config.
+
+    Attributes:
+        cause: Why it is made.
+        who: The name that its sender gave.
+        signature: The signature on the plan, if it is not in the file next to the config.
+        is_again: Whether this is a repetition without a new request, because an obstacle may be gone.
+    """
 
     cause: Cause
     who: str = ""
@@ -111,8 +117,13 @@ class ChangeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What came of a compile, ready to be taken; state: None where it can't be. is_unsigned: it lacks a signature.
-    is_judged: whether the config decided that, and not what we could do just then."""
+    """The result of a compile, checked and ready to be activated.
+
+    Attributes:
+        state: The state to activate. None if it must not become active.
+        is_unsigned: Whether it lacks a signature.
+        is_judged: Whether the config is the cause of the result, and not a failure of the gateway.
+    """
 
     problems: tuple[Problem, ...]
     findings: tuple[Finding, ...]
@@ -124,8 +135,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class VersionActivator:
-    """The rules of one gateway. why_not: why its process can't serve a table; None where it can. switch_log: None where
-    no switch is kept."""
+    """Applies the rules for activation of one gateway.
+
+    Attributes:
+        why_not: Returns why this process cannot serve a version, or None if it can.
+        switch_log: None if changes are not recorded.
+    """
 
     order: CompileJob
     why_not: Callable[[ConfigVersion], str | None]
@@ -134,7 +149,7 @@ class VersionActivator:
     def prepare(
         self, wish: ChangeRequest, active: CompiledState, aside: PinnedRollback | None, outcome: Outcome
     ) -> Prepared:
-        """What may become active after `active`, written down as about to be."""
+        """Return the state that may follow `active`. The change is recorded before it takes effect."""
         problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
         is_judged = outcome.is_judged
         if outcome.table is not None:
@@ -143,16 +158,16 @@ class VersionActivator:
             reason = self.why_not(state.table)
             if reason is None and self.switch_log is not None:
                 try:
-                    reason = self._keep(self.switch_log, wish, active, aside, state)
+                    reason = self._record(self.switch_log, wish, active, aside, state)
                     is_unsigned = reason is not None
                 except StateError as error:
-                    reason, is_judged = f"it can't be written down, and so it isn't done: {error}", False
+                    reason, is_judged = f"it cannot be recorded, so it was not activated: {error}", False
             if reason is not None:
                 order = aside.instead_of(self.order) if aside is not None else self.order
                 problems, state = (*problems, order.problem(reason)), None
         return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
 
-    def _keep(
+    def _record(
         self,
         switch_log: ChangeLog,
         wish: ChangeRequest,
@@ -160,19 +175,19 @@ class VersionActivator:
         aside: PinnedRollback | None,
         state: CompiledState,
     ) -> str | None:
-        """Write down that this is about to be active; or which signature it lacks. Raises StateError."""
+        """Record the activation. Return which signature is missing, or None. Raises StateError."""
         from gateway.changes.change_log import NotSigned, read_signature, review_change, signature_file
 
-        beside = signature_file(Path(self.order.path))
+        signature_path = signature_file(Path(self.order.path))
         try:
-            judged = review_change(active, state, time.time(), lambda: wish.signature or read_signature(beside))
+            judged = review_change(active, state, time.time(), lambda: wish.signature or read_signature(signature_path))
             switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
         except NotSigned as error:
             return str(error)
         return None
 
     def keep_rejected(self, wish: ChangeRequest, active: str, prepared: Prepared) -> None:
-        """Write down that it was tried in vain; `active`: the version that stays."""
+        """Record a rejected attempt. `active` is the version that stays active."""
         if self.switch_log is None:
             return
         errors = [str(problem) for problem in prepared.problems if problem.severity == "error"]

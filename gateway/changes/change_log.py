@@ -1,9 +1,10 @@
-"""What is kept of the switches of one gateway: the history, the audit trail, and the rule that a protected region's
-change is signed. It blocks, so it is called beside the loop, by one caller at a time.
+"""Record the changes of one gateway in the history and the audit trail, and require signatures for protected regions.
 
-What can't be written down doesn't happen: a switch is noted before it takes effect. Its lines of the trail are written
-between what the history writes and the end of that transaction, so that whatever fails leaves the history as it was;
-where a line is there by then, another takes it back.
+All calls block, so they run outside the event loop, one at a time.
+
+A change that cannot be recorded is not made: it is recorded before it takes effect. The lines of the audit trail are
+written inside the transaction of the history, so a failure leaves the history unchanged. If a line was already written
+by then, a further line revokes it.
 """
 
 from __future__ import annotations
@@ -31,37 +32,46 @@ MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20
 _MOST_NAMED = 200
 _NO_FILE = "missing"
-"""What is put aside where no file can be read; in the history, an empty text says that nothing is."""
-_NOT_CONFIRMED = "history.db doesn't know of this switch: it was never served, or an earlier history.db was put there"
+"""The digest of an unreadable config file that a rollback replaced. An empty text means that no file was replaced."""
+_NOT_CONFIRMED = "history.db does not have this switch: it was never served, or an older history.db was restored"
 _Line = tuple[str, Mapping[str, object]]
-"""An event of the trail, with what is told of it."""
+"""An event of the audit trail with its fields."""
 
 
 class NotSigned(Exception):
-    """A protected region would change, and nobody who counts has signed that; the message says what and how."""
+    """A change of a protected region has no accepted signature. The message names the region and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedRollback:
-    """A rollback: this version is active in place of the config file. file: the digest of what stood there then."""
+    """A rollback that is in effect: this version is active in place of the config file.
+
+    Attributes:
+        file: The digest of the config file at the time of the rollback.
+    """
 
     version: Version
     file: str
 
     @property
     def overrides(self) -> str:
-        """The digest again; empty where the file says the same as the version, so that nothing is put aside."""
+        """The digest of the replaced file. Empty if the file has the same text as the version."""
         is_the_same = self.version.text is not None and digest(self.version.text) == self.file
         return "" if is_the_same else self.file or _NO_FILE
 
     def instead_of(self, order: CompileJob) -> CompileJob:
-        """The order for this version, where the file would be compiled."""
+        """Return the job that compiles this version in place of the file."""
         return replace(order, text=self.version.text, name=f"version {self.version.version}")
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewedChange:
-    """A switch that may be. protected: the protected regions that it changes; signer: the key that lets it."""
+    """A change that is permitted.
+
+    Attributes:
+        protected: The protected regions that it changes, with the changes in words.
+        signer: The id of the key that signed it.
+    """
 
     plan: ChangePlan
     protected: Mapping[str, str]
@@ -71,7 +81,7 @@ class ReviewedChange:
 def review_change(
     old: CompiledState, new: CompiledState, now_s: float, signature: Callable[[], str | None]
 ) -> ReviewedChange:
-    """The plan of a switch; raises NotSigned where it needs a signature that isn't there."""
+    """Return the plan of a change. Raises NotSigned if it needs a signature and has no accepted one."""
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
@@ -80,32 +90,34 @@ def review_change(
     protected = protected_changes(old.table, new.table, plan)
     if not protected or old.written is None or new.written is None:
         return ReviewedChange(plan, protected)
-    told = "; ".join(f"{name}: {why}" for name, why in protected.items())
+    details = "; ".join(f"{name}: {why}" for name, why in protected.items())
     jws = signature()
     if jws is None:
         raise NotSigned(
-            f"a protected region would change ({told}): sign the plan with `gateway plan --sign KEYFILE`, and put the "
-            "signature beside the config"
+            f"a protected region would change ({details}): sign the plan with `gateway plan --sign KEYFILE`, and save "
+            "the signature next to the config"
         )
     from gateway.signing import (
-        BadSignature,  # heavy, and few configs have a protected region
+        BadSignature,  # loads a large library, and few configs have a protected region
         signer_of,
     )
 
     try:
         signer = signer_of(jws, old.table.admin_keys, old.written.content, new.written.content)
     except BadSignature as error:
-        raise NotSigned(f"a protected region would change ({told}), and its signature doesn't count: {error}") from None
+        raise NotSigned(
+            f"a protected region would change ({details}), and its signature is not accepted: {error}"
+        ) from None
     return ReviewedChange(plan, protected, signer)
 
 
 def signature_file(config: Path) -> Path:
-    """Where the signature of a config's change is looked for."""
+    """Return the path of the signature for a change of this config."""
     return config.with_name(f"{config.name}.sig")
 
 
 def read_signature(path: Path) -> str | None:
-    """What stands there, None if nothing does."""
+    """Return the content of the signature file, or None if there is none."""
     try:
         with open_file(path) as file:
             return file.read(MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip() or None
@@ -114,59 +126,62 @@ def read_signature(path: Path) -> str | None:
 
 
 class ChangeLog:
-    """The history and the audit trail of a state directory that is ours; raises StateError."""
+    """The history and the audit trail of a state directory that this process has locked. Methods raise StateError."""
 
     def __init__(
-        self, directory: Path, told: Callable[[TrailHead, str], None] = lambda _, __: None,
+        self, directory: Path, details: Callable[[TrailHead, str], None] = lambda _, __: None,
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.lock = Lock(directory)
         self._clock = clock
-        self._told = told
-        # At the end of the process, the thread of a switch may not have come back yet.
+        self._on_append = details
+        # At the end of the process, the thread of a change may still be running.
         self._one_at_a_time = threading.RLock()
-        with ExitStack() as undone:  # by whatever fails: nothing is held by a log that there isn't
-            undone.callback(self.lock.release)
+        with ExitStack() as cleanup:  # if a step fails, release everything that was opened before it
+            cleanup.callback(self.lock.release)
             self.history: History = open_history(directory)
-            undone.callback(self.history.close)
+            cleanup.callback(self.history.close)
             self._audit = Audit(directory, self.history.audit_head())
-            undone.pop_all()
-        self._owed: list[_Line] = []
-        """What must be told before anything else."""
+            cleanup.pop_all()
+        self._pending: list[_Line] = []
+        """Lines that must be written before any other."""
         if self._audit.mended:
-            self._owed.append(("audit_mended", {"detail": self._audit.mended}))
+            self._pending.append(("audit_mended", {"detail": self._audit.mended}))
         if self._audit.unconfirmed:
-            self._owed.append(("not_confirmed", {"lines": list(self._audit.unconfirmed), "detail": _NOT_CONFIRMED}))
+            self._pending.append(("not_confirmed", {"lines": list(self._audit.unconfirmed), "detail": _NOT_CONFIRMED}))
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the files and release the lock of the directory."""
         with self._one_at_a_time:
             self._audit.close()
             self.history.close()
             self.lock.release()
 
     def note(self, event: str, fields: Mapping[str, object]) -> None:
-        """One line of the audit trail; raises StateError."""
+        """Append one line to the audit trail. Raises StateError."""
         with self._one_at_a_time:
-            self._pay()
+            self._write_pending()
             self._append(event, fields)
             self.history.keep_audit_head(self._audit.head)
 
-    def _pay(self) -> None:
-        while self._owed:
-            self._append(*self._owed[0])
-            del self._owed[0]
+    def _write_pending(self) -> None:
+        while self._pending:
+            self._append(*self._pending[0])
+            del self._pending[0]
 
     def _append(self, event: str, fields: Mapping[str, object]) -> None:
         head = self._audit.append(event, datetime.fromtimestamp(self._clock(), UTC), fields)
-        self._told(head, event)
+        self._on_append(head, event)
 
     @contextmanager
     def _switching(self, lines: Iterable[_Line], active: str) -> Iterator[None]:
-        """Whatever the block writes into the history is kept with these lines of the trail; raises StateError where
-        that fails, and the active table stays."""
+        """Commit what the block writes to the history together with these lines of the audit trail.
+
+        Raises:
+            StateError: The commit failed. The active version does not change.
+        """
         with self._one_at_a_time:
-            self._pay()
+            self._write_pending()
             before = self._audit.head.number
             try:
                 with self.history.at_once():
@@ -179,27 +194,27 @@ class ChangeLog:
                 raise
 
     def _take_back(self, lines: range, active: str, error: BaseException) -> None:
-        """Say of lines that are there already that it was not done; raises StateError where that must wait."""
+        """Revoke lines that were already written. Raises StateError if the revocation has to wait."""
         if not lines:
             return
-        told = str(error) or type(error).__name__
-        self._owed.append(("not_done", {"lines": list(lines), "table": active, "detail": told}))
+        details = str(error) or type(error).__name__
+        self._pending.append(("not_done", {"lines": list(lines), "table": active, "detail": details}))
         try:
-            self._pay()
+            self._write_pending()
         except StateError as failed:
             raise StateError(
-                f"{told}; the audit trail has it in line {lines[0]} though, and can't be written now to say otherwise "
-                f"({failed}): that will be its next line"
+                f"{details}; line {lines[0]} of the audit trail already has the switch, and the correction cannot be "
+                f"written now ({failed}): it will be the next line"
             ) from error
 
-    def switched(self, judged: ReviewedChange, new: CompiledState, cause: str, who: str, overrides: str = "") -> None:
-        """The table of `new` is about to be active; raises StateError where that can't be written down."""
-        plan, written = judged.plan, new.written
+    def switched(self, reviewed: ReviewedChange, new: CompiledState, cause: str, who: str, overrides: str = "") -> None:
+        """Record that `new` is about to become active. Raises StateError."""
+        plan, written = reviewed.plan, new.written
         if written is None:
             return
-        told = {"table": plan.after, "content": written.content, "before": plan.before, "cause": cause, "who": who}
+        details = {"table": plan.after, "content": written.content, "before": plan.before, "cause": cause, "who": who}
         if plan.before == plan.after:
-            with self._switching([("reloaded", told)], plan.before):
+            with self._switching([("reloaded", details)], plan.before):
                 self.history.point(Pointer(plan.after, overrides))
             return
         secrets = secrets_in_clear(written.values)
@@ -209,29 +224,35 @@ class ChangeLog:
             None if secrets else written.text,
             f"a secret is written in it ({', '.join(secrets[:3])})" if secrets else "",
         )
-        with self._switching(_lines_of(judged, told), plan.before):
+        with self._switching(_lines_of(reviewed, details), plan.before):
             at_s, data = self._clock(), plan_data(plan)
             activation = Activation(version.version, plan.before, cause, who, at_s, in_short(plan), data)
             self.history.add(version, activation, overrides)
 
     def rejected(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
-        """A try that changed nothing; raises StateError."""
+        """Record an attempt that changed nothing. Raises StateError."""
         event = "signature_refused" if unsigned else "rejected"
         shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
         self.note(event, {"cause": cause, "who": who, "table": active, **shown})
 
     def wanted(self, word: str | None, active: str, config: Path) -> PinnedRollback:
-        """The version that a rollback from the active one means, whose text is kept; raises NotKept."""
+        """Return the version to roll back to. Raises NotKept if it or its text is not stored.
+
+        Args:
+            word: The version or a prefix of it. None means the one before the active version.
+            active: The active version.
+            config: The config file.
+        """
         name = word if word is not None else self.history.before(active)
         if name is None:
-            raise NotKept("there is no version before this one; `gateway history` lists what there is")
-        found = self.history.find(name)
-        if found.text is None:
-            raise NotKept(f"version {found.version} can't be compiled again: {found.why_not}")
-        return PinnedRollback(found, read_files([str(config)])[str(config)])
+            raise NotKept("there is no earlier version; `gateway history` lists the versions")
+        target = self.history.find(name)
+        if target.text is None:
+            raise NotKept(f"version {target.version} cannot be compiled again: {target.why_not}")
+        return PinnedRollback(target, read_files([str(config)])[str(config)])
 
     def aside(self, config: Path) -> PinnedRollback | None:
-        """The rollback that holds, as the config file is still the one that was put aside; raises StateError."""
+        """Return the rollback that is in effect: the config file has not changed since. Raises StateError."""
         pointer = self.pointer()
         file = read_files([str(config)])[str(config)]
         if pointer is None or not pointer.overrides or (file or _NO_FILE) != pointer.overrides:
@@ -239,17 +260,17 @@ class ChangeLog:
         return PinnedRollback(self.history.find(pointer.version), file)
 
     def pointer(self) -> Pointer | None:
-        """Which version was active last."""
+        """Return which version was active last."""
         return self.history.pointer()
 
 
-def _lines_of(judged: ReviewedChange, told: Mapping[str, object]) -> Iterator[_Line]:
-    """What the trail says of a switch to another table."""
-    plan = judged.plan
-    if judged.signer:
-        yield "signature_accepted", {"table": plan.after, "regions": dict(judged.protected), "key": judged.signer}
+def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterator[_Line]:
+    """Yield the lines of the audit trail for a change to another version."""
+    plan = reviewed.plan
+    if reviewed.signer:
+        yield "signature_accepted", {"table": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer}
     changes = {"changes": in_short(plan), "keys": list(plan.keys[:_MOST_NAMED])}
-    unsigned = {"unsigned_regions": list(judged.protected)} if judged.protected and not judged.signer else {}
-    yield "rolled_back" if told["cause"] == "rollback" else "activated", {**told, **changes, **unsigned}
+    unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
+    yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}
     for name in plan.switched_off:
-        yield "kill_switch", {"deployment": name, "table": plan.after, "cause": told["cause"], "who": told["who"]}
+        yield "kill_switch", {"deployment": name, "table": plan.after, "cause": details["cause"], "who": details["who"]}

@@ -17,7 +17,7 @@ from gateway.model.config_version import ConfigVersion
 
 @dataclass(frozen=True, slots=True)
 class CompiledState:
-    """A table with what it was compiled from, and the warnings of that, without their places."""
+    """A config version with the source that it was compiled from, and its warnings without their positions."""
 
     table: ConfigVersion
     written: Written | None
@@ -25,19 +25,22 @@ class CompiledState:
 
 
 def told_once(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """The warnings without their lines, so that one that has only moved is no news."""
-    found = (f"{dotted(it.path)}: {it.message}" for it in problems if it.severity == "warning")
-    return tuple(dict.fromkeys(found))
+    """Return the distinct warnings without positions, so that a warning that only moved is not reported as new."""
+    warnings = (f"{dotted(it.path)}: {it.message}" for it in problems if it.severity == "warning")
+    return tuple(dict.fromkeys(warnings))
 
 
 @dataclass(frozen=True, slots=True)
 class CompileJob:
-    """What to compile. simulators: the origin of each simulated site, if this is a demo.
+    """A configuration to compile.
 
-    text: in place of what stands in the file, beside which it looks for others all the same, and which is watched all
-    the same. name: what problems call it then.
-    secrets: whether they are looked up; a table without them is fit to compare, not to serve. written: whether the
-    outcome is to have what was compiled, too.
+    Attributes:
+        simulators: The origin of each simulated site, if this is a demo.
+        text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
+            is still watched.
+        name: The name of `text` in problems.
+        secrets: Whether secrets are looked up. A version without them can be compared but not served.
+        written: Whether the outcome includes the source.
     """
 
     path: str
@@ -49,17 +52,20 @@ class CompileJob:
     written: bool = False
 
     def problem(self, reason: str) -> Problem:
-        """Why it can't be active: of the file as a whole, or of what stands in for it."""
+        """Return a problem of the file as a whole, or of the text that replaces it."""
         return Problem(self.name or self.path, 0, 0, (), reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. table: packed, with its secrets; None where the problems have a mistake among them.
+    """The outcome of a compile.
 
-    files: what stood in each file that was read. at_rest: whether none of them changed in the meantime.
-    written: what was compiled, if there is a table and that was asked for. is_judged: whether it was compiled at all,
-    so that the problems are what the files have to be mended for.
+    Attributes:
+        files: The digest of each file that was read.
+        at_rest: Whether none of the files changed during the compile.
+        table: The pickled version with its secrets. None if the problems include an error.
+        written: The source, if there is a version and the job asked for it.
+        is_judged: Whether the compile ran. If it did not, the problems are not mistakes in the files.
     """
 
     problems: tuple[Problem, ...]
@@ -71,7 +77,7 @@ class Outcome:
 
 
 def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
-    """The outcome of a compile in this process."""
+    """Compile in this process and return the outcome."""
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document, read_config
     from gateway.config.source_text import MAX_BYTES, MISSING, digest, read_files
@@ -81,7 +87,7 @@ def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
     try:
         if order.text is None:
             data = read_config(order.path, waits=False)
-            # What is too large has no digest: it must read as the watch reads it, or it would never be at rest.
+            # A file that is too large has no digest. Read it as the watch does, or it would never be at rest.
             files = {order.path: digest(data)} if len(data) <= MAX_BYTES else read_files([order.path])
             document = parse_document(data, order.path, environ, secrets=order.secrets)
             files = document.files
@@ -102,20 +108,23 @@ def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
 
 
 def main() -> None:
-    """One order, one outcome. All that is needed for it is there before the order comes."""
-    # It ends with its one outcome and holds what it makes until then: to look for garbage is a fifteenth of its time.
+    """Read one job from standard input and write its outcome to standard output.
+
+    Everything that the compile needs is imported before the job is read.
+    """
+    # The process ends after one outcome, so memory need not be freed. Garbage collection would take 7 % of the time.
     gc.disable()
-    from gateway.config.compile import compile_config  # noqa: F401  # loaded ahead of the order
-    from gateway.config.loading import load_document  # noqa: F401  # likewise
+    from gateway.config.compile import compile_config  # noqa: F401  # imported before the job arrives
+    from gateway.config.loading import load_document  # noqa: F401  # imported before the job arrives
     from providers.registry import load_registry
 
     load_registry()
-    order: CompileJob = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # our parent wrote it
+    order: CompileJob = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # written by the parent process
     sys.stdout.buffer.write(pickle.dumps(compile_here(order, os.environ), pickle.HIGHEST_PROTOCOL))
 
 
 if __name__ == "__main__":
-    # Under its own name, so that what is pickled here can be found by who reads it.
+    # Import the module under its own name, so that the reader of the pickle finds its classes.
     from gateway.changes.compile_job import main as run_job
 
     run_job()

@@ -1,6 +1,6 @@
-"""The child process that compiles a config (`compiling`): begun before its order, or with it, and always ended.
+"""Start, use and end the child process that compiles a configuration (`gateway.changes.compile_job`).
 
-It imports next to nothing, so that the first thing that a starting gateway does can be to begin one.
+This module imports almost nothing, so that a starting gateway can begin the child process first.
 """
 
 from __future__ import annotations
@@ -20,65 +20,65 @@ _LIMIT_S = 60.0
 
 
 class CompileFailed(Exception):
-    """The child gave no outcome; the message says why."""
+    """The child process returned no outcome. The message gives the reason."""
 
 
 class Child:
-    """One, talked to in a thread, one at a time."""
+    """One child process. Its methods block and are called from one thread at a time."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_wanted = True
 
     def prepare(self) -> None:
-        """Begin ahead of the order, if that can be."""
+        """Start the process before its job is known. A failure is reported by `run`."""
         with suppress(CompileFailed):
             self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Begin, if it hasn't begun: it gets ready, and waits for its order. Raises CompileFailed."""
+        """Start the process if it is not running. It imports its modules and waits for a job. Raises CompileFailed."""
         if self._process is None:
-            self._process = _started()
-        if not self._is_wanted:  # whoever said so may have found no process yet
+            self._process = _start_process()
+        if not self._is_wanted:  # `kill` may have been called before there was a process
             self._process.kill()
         return self._process
 
-    def run(self, order: CompileJob) -> Outcome:
-        """To the child's end; raises CompileFailed."""
+    def run(self, job: CompileJob) -> Outcome:
+        """Send the job and wait for the outcome. Raises CompileFailed."""
         with self.start() as process:
             try:
-                written, _ = process.communicate(pickle.dumps(order), _LIMIT_S)
+                output, _ = process.communicate(pickle.dumps(job), _LIMIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise CompileFailed(f"it took longer than {_LIMIT_S:g} s to compile") from None
             except BaseException:
-                process.kill()  # or who was told to end would wait for what nobody needs any more
+                process.kill()  # otherwise the end of this process would wait for an outcome that is not needed
                 raise
         if process.returncode != 0:
             raise CompileFailed(f"the process that compiles it ended with status {process.returncode}")
-        outcome: Outcome = pickle.loads(written)  # noqa: S301  # our own child wrote it, to a pipe without a name
+        outcome: Outcome = pickle.loads(output)  # noqa: S301  # output by our child process to an unnamed pipe
         return outcome
 
     def kill(self) -> None:
-        """End it, now or as soon as it begins; `run` sees it end."""
+        """Kill the process, now or as soon as it starts. `run` then raises."""
         self._is_wanted = False
         if self._process is not None:
             self._process.kill()
 
     def discard(self) -> None:
-        """End it, if it runs, and see it end."""
+        """Kill the process if it runs, and wait for its end."""
         if self._process is not None:
             with self._process as process:
                 process.kill()
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # our own program, no word of it from outside
+        return subprocess.Popen(  # a fixed command without any input
             [sys.executable, "-P", "-m", "gateway.changes.compile_job"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A traceback could hold what is in the config; the exit status has to do.
+            # A traceback could quote the config, so only the exit status is reported.
             stderr=subprocess.DEVNULL,
             env=our_environment(),
         )
@@ -87,5 +87,5 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 def our_environment() -> dict[str, str]:
-    """A child imports from where its parent does, and never from the directory that it happens to be in."""
+    """Return an environment in which a child imports from its parent's paths, and never from the current directory."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -1,8 +1,7 @@
-"""Compiles a config in a process of its own, so that the one that serves never waits for it.
+"""Compile a configuration in a child process, so that serving is not delayed.
 
-In a thread, a compile would take the interpreter's lock from running requests over and over, and leave its garbage to
-their collector. The child (`compiling`) reads an order from its standard input and writes what came of it to its
-standard output.
+A compile in a thread would compete with requests for the interpreter lock and leave garbage for their collector. The
+child (`gateway.changes.compile_job`) reads a job from its standard input and writes the outcome to its standard output.
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ from gateway.changes.compile_process import Child
 
 
 class Compiler:
-    """Compiles again and again, each time in a child of its own, which may have been started before it is needed: most
-    of the time that a compile takes goes into that."""
+    """Compiles configurations, each in a new child process.
+
+    A child can be started before it is needed: starting takes most of the time of a compile.
+    """
 
     def __init__(self) -> None:
         self._waiting: Child | None = None
 
     async def compile(self, order: CompileJob) -> Outcome:
-        """The outcome of a compile in a child process; raises CompileFailed."""
+        """Compile in a child process and return the outcome. Raises CompileFailed."""
         child, self._waiting = self._waiting or Child(), None
-        # In a thread: the loop itself would wait until the child has come up as far as to its own program.
+        # Run in a thread: starting a process would block the event loop.
         run = asyncio.get_running_loop().run_in_executor(None, child.run, order)
         try:
-            # Where nobody waits any more the thread still runs, if it hadn't begun too: it sees the child end.
+            # If the caller is cancelled, the thread still runs and waits for the end of the child.
             return await asyncio.shield(run)
         except asyncio.CancelledError:
             child.kill()
@@ -35,7 +36,7 @@ class Compiler:
             raise
 
     async def prepare(self, *, is_wanted: bool) -> None:
-        """Have a child waiting, or none."""
+        """Start a child in advance, or end the one that was started."""
         if not is_wanted:
             child, self._waiting = self._waiting, None
             if child is not None:
@@ -46,9 +47,11 @@ class Compiler:
 
 
 class Compiling:
-    """A compile that goes on in a child while its parent, which isn't serving yet, gets ready.
+    """A compile that runs in a child process while its parent, which does not serve yet, gets ready.
 
-    child: one that has been begun already.
+    Args:
+        order: The job.
+        child: A child process that is already started, if there is one.
     """
 
     def __init__(self, order: CompileJob, child: Child | None = None) -> None:
@@ -57,7 +60,7 @@ class Compiling:
         self._outcome = self._thread.submit(self._child.run, order)
 
     def outcome(self) -> Outcome:
-        """What came of it, waited for; raises CompileFailed."""
+        """Wait for the outcome and return it. Raises CompileFailed."""
         try:
             return self._outcome.result()
         finally:

@@ -35,18 +35,18 @@ _SHOWN = 20
 
 _NOT_THE_FILE = {
     "file_active": False,
-    "detail": "the config file is not what is active, since a rollback; the next edit of it wins",
+    "detail": "the config file is not active since a rollback; its next edit will be activated",
 }
 
 
 def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
-    """The lines of one try to change the config; `previous`: the version that was active before it."""
+    """Log one attempt to change the config. `previous` is the version that was active before it."""
     log = logger().bind(cause=done.cause, table=done.table, duration_ms=round(done.duration_s * 1000, 1))
     log = log.bind(who=done.who) if done.who else log
     if not done.activated:
         errors = [str(problem) for problem in problems if problem.severity == "error"]
-        told = {"errors": len(errors), "findings": errors[:_SHOWN]}
-        log.error("config_rejected", detail=_tried_again(done), **told)
+        reported = {"errors": len(errors), "findings": errors[:_SHOWN]}
+        log.error("config_rejected", detail=_rejection_detail(done), **reported)
         return
     for problem in problems[:_SHOWN]:
         logger().warning("config", detail=str(problem))
@@ -60,18 +60,18 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
     )
 
 
-def _tried_again(done: Reload) -> str:
-    stays = "the table before it stays active"
+def _rejection_detail(done: Reload) -> str:
+    stays = "the previous version stays active"
     if not done.retriable:
         return stays
-    # Of a rollback, and of a reload that is answered, who asked decides.
+    # After a rollback, or a reload through the admin listener, its sender decides whether to repeat it.
     if done.cause in ("file", "sighup"):
-        return f"{stays}; nothing is wrong with the config, and it is tried again until it can be done"
-    return f"{stays}; nothing is wrong with the config, and it may be asked for again"
+        return f"{stays}; the config is not the cause, and the reload is repeated until it succeeds"
+    return f"{stays}; the config is not the cause, so the request may be repeated"
 
 
 def _in_short(changes: Changes) -> dict[str, list[str]]:
-    """What changed, by name; of many, the first ones."""
+    """Return the changes by name. Only the first ones of many are listed."""
     named = {
         "added": changes.added,
         "removed": changes.removed,
@@ -86,8 +86,8 @@ def _in_short(changes: Changes) -> dict[str, list[str]]:
     }
 
 
-LOOK_S = 600.0
-"""How long after its last day begins to end something is told of as over, at the most."""
+REMINDER_INTERVAL_S = 600.0
+"""The interval of checks for approvals and retirements whose date comes near."""
 
 
 _URGENT_DAYS = 7
@@ -99,31 +99,31 @@ async def remind(
     clock: Callable[[], float] = time.time,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Look at the date from time to time, without end; when it has changed, log what must be renewed or replaced."""
-    told = days_at(clock())
+    """Check the date at intervals, without end. When it changes, log approvals and models that end soon."""
+    reported = days_at(clock())
     while True:
-        await wait(LOOK_S)
+        await wait(REMINDER_INTERVAL_S)
         days = days_at(clock())
-        if days.last == told.last:
+        if days.last == reported.last:
             continue
-        told, table = days, current()
+        reported, table = days, current()
         for term in terms_of(table.approvals, days):
             if term.warned_days is not None:
                 log = logger().error if term.days_left <= _URGENT_DAYS else logger().warning
-                told_of = {"deployment": term.deployment, "region": term.region, "days_left": term.days_left}
-                log("approval_ending" if term.days_left >= 0 else "approval_ended", **told_of, detail=str(term))
-        for farewell in retirement_notices_of(table.deployments.values(), days):
-            if farewell.warned_days is not None:
-                log = logger().error if farewell.days_left <= _URGENT_DAYS else logger().warning
-                about = {"deployment": farewell.deployment, "model": farewell.model, "days_left": farewell.days_left}
-                log("model_retired" if farewell.is_over else "model_retiring", **about, detail=str(farewell))
+                details = {"deployment": term.deployment, "region": term.region, "days_left": term.days_left}
+                log("approval_ending" if term.days_left >= 0 else "approval_ended", **details, detail=str(term))
+        for notice in retirement_notices_of(table.deployments.values(), days):
+            if notice.warned_days is not None:
+                log = logger().error if notice.days_left <= _URGENT_DAYS else logger().warning
+                details = {"deployment": notice.deployment, "model": notice.model, "days_left": notice.days_left}
+                log("model_retired" if notice.is_over else "model_retiring", **details, detail=str(notice))
 
 
 POLL_S = 0.25
 
 
 Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
-"""Makes a table, given packed and as it is, the active one; the value is the workers that haven't confirmed it."""
+"""Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""
 
 
 class LiveConfig:
@@ -158,28 +158,28 @@ class LiveConfig:
         self._order = order
         self._state = CompiledState(initial.table, initial.outcome.written, told_once(warnings))
         self._switch_log = switch_log
-        self._taking = VersionActivator(order, why_not, switch_log)
+        self._activator = VersionActivator(order, why_not, switch_log)
         self._aside = initial.aside
         self._watch = Watch({**initial.outcome.files, **self._read_signature()})
         self._compiler = Compiler()
         self._compile = compile_order or self._compiler.compile
         self._is_our_compiler = compile_order is None
         self._wait = wait
-        self._activate: Activate = _nowhere
-        self._told = ""
-        """What went wrong in the watch last, while it is in the way."""
+        self._activate: Activate = _activate_nothing
+        self._last_error = ""
+        """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
-        self._wanted = asyncio.Event()
+        self._requested = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, activate: Activate) -> None:
-        """Begin to watch; needs a running loop."""
+        """Start to watch the files. Needs a running event loop."""
         self._activate = activate
-        work = (self.watch(), self._obey(), remind(lambda: self.table))
+        work = (self.watch(), self._handle_requests(), remind(lambda: self.table))
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def stop(self) -> None:
-        """Watch no longer. A reload that is under way is given up."""
+        """Stop to watch. A reload that is running is cancelled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,38 +187,38 @@ class LiveConfig:
 
     @property
     def keeps_history(self) -> bool:
-        """Whether what is switched is kept, and can be rolled back."""
+        """Whether changes are recorded and can be rolled back."""
         return self._switch_log is not None
 
     @property
     def file_is_active(self) -> bool:
-        """Whether the config file is what is served; not so after a rollback, until the file changes."""
+        """Whether the config file is active. False after a rollback, until the file changes."""
         return self._aside is None
 
     def request(self) -> None:
-        """Reload as soon as may be, as SIGHUP asks for."""
-        self._wanted.set()
+        """Reload as soon as possible, as SIGHUP requests."""
+        self._requested.set()
 
-    async def _obey(self) -> None:
+    async def _handle_requests(self) -> None:
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            await self._safely(self.reload("sighup"), owed=True)
+            await self._requested.wait()
+            self._requested.clear()
+            await self._run_guarded(self.reload("sighup"), owed=True)
 
     async def watch(self) -> None:
-        """Look at the files again and again, and reload when they have changed and come to rest."""
+        """Check the files repeatedly, and reload when they have changed and are no longer being written."""
         while True:
             await self._wait(POLL_S)
-            await self._safely(self._look())
+            await self._run_guarded(self._check_files())
 
-    async def _look(self) -> None:
+    async def _check_files(self) -> None:
         reading = await asyncio.to_thread(read_files, self._watch.paths)
         if not self._watch.settled(reading):
             is_news = self._watch.is_news(reading)
             if not is_news:
-                self._told = ""
-            # While a file that has changed comes to rest, who is to compile it gets ready: unless it is being compiled,
-            # or we lack something, which a process that waits would lack the more.
+                self._last_error = ""
+            # While a changed file settles, start the compiling process in advance. Do not if a compile is running, or
+            # if resources are short: a waiting process would use more of them.
             is_wanted = is_news and not self._watch.is_waiting and not self._one_at_a_time.locked()
             await self._compiler.prepare(is_wanted=self._is_our_compiler and is_wanted)
             return
@@ -228,32 +228,34 @@ class LiveConfig:
             started_at = time.monotonic()
             aside = self._still_aside(reading)
             outcome = await self._outcome(aside)
-            # What was compiled may already be something else than what had come to rest; a later look will tell.
+            # The files may have changed again before the compile. Then a later check reloads.
             if outcome.at_rest and agree(reading, outcome.files):
                 cause: Cause = "sighup" if self._watch.is_owed else "file"
-                wish = ChangeRequest(cause, is_again=self._watch.is_trying_again)
-                await self._apply(wish, aside, outcome, started_at)
+                request = ChangeRequest(cause, is_again=self._watch.is_trying_again)
+                await self._apply(request, aside, outcome, started_at)
 
-    async def _safely(self, work: Awaitable[object], *, owed: bool = False) -> None:
+    async def _run_guarded(self, work: Awaitable[object], *, owed: bool = False) -> None:
         try:
             await work
-        except Exception as error:  # the top of a background task: the next change must be noticed all the same
+        except Exception as error:  # the loop of a background task must go on, so that later changes are noticed
             detail = f"{type(error).__name__}: {error}"
-            if detail != self._told:
+            if detail != self._last_error:
                 logger().error("config_watch_failed", detail=detail)
-            self._told = detail
+            self._last_error = detail
             self._watch.not_acted_on(owed=owed)
 
     async def reload(self, cause: Cause, who: str = "") -> Reload:
-        """Compile what is there now, and make it active if it can be. After a rollback, the file counts again once it
-        has changed; until then it is what was rolled back to that is compiled again."""
+        """Compile the current config, and activate it if it is valid.
+
+        After a rollback, the version of the rollback is compiled until the config file changes.
+        """
         async with self._one_at_a_time:
             started_at = time.monotonic()
             aside = self._still_aside(await asyncio.to_thread(read_files, [self._order.path]))
             return await self._apply(ChangeRequest(cause, who), aside, await self._outcome(aside), started_at)
 
     async def restage(self) -> tuple[int, ...]:
-        """Give the active config the shares that its schedules are at by now; the workers that haven't confirmed it."""
+        """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
         async with self._one_at_a_time:
             table = self._stage(self._state.table)
             if table.version == self.table.version:
@@ -263,66 +265,66 @@ class LiveConfig:
             return await self._activate(packed, table)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
-        """Make a version of the history active, the one before this if none is named, by today's environment."""
-        # Two who ask at the same moment want to leave the same version: the second is not to undo the first.
-        wish, unwanted = ChangeRequest("rollback", who, signature), self._state.table.version
+        """Activate a version of the history with today's environment. None means the version before the active one."""
+        # Two requests at the same moment mean the same active version: the second must not undo the first.
+        request, leaving = ChangeRequest("rollback", who, signature), self._state.table.version
         file = (await asyncio.to_thread(read_files, [self._order.path]))[self._order.path]
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
-                aside = replace(await asyncio.to_thread(self._find_version, version, unwanted), file=file)
+                aside = replace(await asyncio.to_thread(self._find_version, version, leaving), file=file)
             except StateError as error:
-                # It is nowhere, or can't be looked up, and so no file is to be mended.
+                # The version is not stored, or the history cannot be read. No file is the cause.
                 missing = isinstance(error, NotKept)
                 outcome = Outcome((Problem("", 0, 0, (), str(error)),), self._watch.known, is_judged=missing)
-                return replace(await self._apply(wish, self._aside, outcome, started_at), missing=missing)
-            return await self._apply(wish, aside, await self._outcome(aside), started_at)
+                return replace(await self._apply(request, self._aside, outcome, started_at), missing=missing)
+            return await self._apply(request, aside, await self._outcome(aside), started_at)
 
-    def _find_version(self, version: str | None, unwanted: str) -> PinnedRollback:
+    def _find_version(self, version: str | None, leaving: str) -> PinnedRollback:
         if self._switch_log is None:
-            raise NotKept("there is no history to go back in: set GATEWAY_STATE_DIR")
-        return self._switch_log.wanted(version, unwanted, Path(self._order.path))
+            raise NotKept("there is no history to roll back to: set GATEWAY_STATE_DIR")
+        return self._switch_log.wanted(version, leaving, Path(self._order.path))
 
     def _still_aside(self, reading: Reading) -> PinnedRollback | None:
-        """The rollback, if it holds for files that read so."""
+        """Return the rollback if it is still in effect for these files."""
         aside = self._aside
         return aside if aside is not None and reading.get(self._order.path) == aside.file else None
 
     async def _apply(
-        self, wish: ChangeRequest, aside: PinnedRollback | None, outcome: Outcome, started_at: float
+        self, request: ChangeRequest, aside: PinnedRollback | None, outcome: Outcome, started_at: float
     ) -> Reload:
-        # Before it is judged by: one that comes from now on is news.
+        # Read before the checks: a signature that arrives during them is a new change.
         signature = self._read_signature()
-        # Whatever takes long for a thousand deployments is done beside the loop; so is what waits for a disk.
-        prepared = await asyncio.to_thread(self._taking.prepare, wish, self._state, aside, outcome)
+        # Run in a thread: it takes long for a thousand deployments, and it waits for a disk.
+        prepared = await asyncio.to_thread(self._activator.prepare, request, self._state, aside, outcome)
         retriable = not prepared.is_judged
         done = Reload(
-            wish.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=wish.who,
+            request.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
             retriable=retriable,
         )  # fmt: skip
-        # One trouble is told once, however often it is found to last.
-        is_told = wish.is_again and self.failed is not None and self.failed.findings == done.findings
+        # A failure that persists is logged once.
+        is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.table is not None and prepared.state is not None:
             self._state, self._aside = prepared.state, aside if aside is not None and aside.overrides else None
             table = self.table = self._stage(prepared.state.table)
             packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
             behind = await self._activate(packed, table)
             done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
-        elif not is_told:
-            await asyncio.to_thread(self._taking.keep_rejected, wish, self.table.version, prepared)
+        elif not is_reported:
+            await asyncio.to_thread(self._activator.keep_rejected, request, self.table.version, prepared)
         if done.activated or done.cause != "rollback":
-            # What a version that is not taken names is not what is served, nor what the next edit makes of the file.
+            # The files of a version that was rejected are neither those of the active one nor those of the next edit.
             if retriable:
-                # Who sends a signal isn't answered, and so can't know that it is to be sent again.
-                self._watch.not_acted_on(owed=wish.cause == "sighup")
+                # The sender of a signal gets no answer, so the gateway repeats the reload.
+                self._watch.not_acted_on(owed=request.cause == "sighup")
             else:
                 self._watch.acted_on({**outcome.files, **signature})
         done = replace(done, duration_s=time.monotonic() - started_at)
-        self._note(done, prepared.problems, is_told=is_told and not done.activated)
+        self._note(done, prepared.problems, is_reported=is_reported and not done.activated)
         return done
 
     def _read_signature(self) -> dict[str, str]:
-        """What stands beside the config, where that can matter: a signature that comes late is a change too."""
+        """Return the digest of the signature file if there is a protected region: a late signature is a change too."""
         if self._switch_log is None or not any(region.protected for region in self.table.regions.values()):
             return {}
         from gateway.changes.change_log import signature_file
@@ -336,20 +338,20 @@ class LiveConfig:
         except CompileFailed as error:
             files = await asyncio.to_thread(read_files, self._watch.paths)
             outcome = Outcome((order.problem(str(error)),), files, is_judged=False)
-        # What the file says is put aside as it was when this was asked; an edit since then is news.
+        # Record the file as it was at the request. A later edit is a new change.
         put_aside = {self._order.path: aside.file} if aside is not None else {}
         return replace(outcome, files={**outcome.files, **put_aside})
 
-    def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_told: bool) -> None:
+    def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_reported: bool) -> None:
         self.reloads[done.cause, done.result] += 1
-        if not is_told:
+        if not is_reported:
             log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
         if done.activated:
             self.loaded, self.failed = done, None
         elif done.cause != "rollback":
-            # That a version can't be gone back to says nothing of the config file: nothing there is to be mended.
+            # A failed rollback is not a problem of the config file.
             self.failed = done
 
 
-async def _nowhere(_: bytes, __: ConfigVersion) -> tuple[int, ...]:
+async def _activate_nothing(_: bytes, __: ConfigVersion) -> tuple[int, ...]:
     return ()

@@ -1,4 +1,4 @@
-"""A table as bytes, for another process of ours: pickled, with its secrets."""
+"""Pickle a config version, with its secrets, for another process of the same gateway."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from providers.auth import secret_problem
 
 
 class TableNotPortable(ValueError):
-    """The table can't be handed to another process."""
+    """The config version cannot be sent to another process."""
 
 
 def pack(table: ConfigVersion) -> bytes:
-    """The table for another process; raises TableNotPortable."""
+    """Return the pickled config version. Raises TableNotPortable."""
     try:
         return pickle.dumps(table, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise TableNotPortable(
-            f"this config can't be handed to another process, because an adapter in it can't be pickled ({error}): "
-            "make that adapter an object of a class at the top of its module"
+            f"this config cannot be sent to another process, because an adapter in it cannot be pickled ({error}): "
+            "make the adapter an object of a class at the top level of its module"
         ) from None
 
 
 def unpack(packed: bytes) -> ConfigVersion:
-    """What `pack` was given, with what signs its requests loaded.
+    """Return the config version, and load the code that signs its requests.
 
-    Loaded at the first request, it would keep all others waiting for a sixth of a second, and lie in memory behind the
-    pieces of whatever large bodies are there by then, which could not be given back.
+    Loading this code at the first request would delay all others by a sixth of a second. It would also lie in memory
+    after large request bodies, so that their memory could not be returned to the system.
     """
-    table: ConfigVersion = pickle.loads(packed)  # noqa: S301  # only our own parent or child process writes it
+    table: ConfigVersion = pickle.loads(packed)  # noqa: S301  # written by our own parent or child process
     for deployment in table.deployments.values():
         for secret in deployment.credentials:
             secret_problem(deployment.adapter.auth, secret)

@@ -20,12 +20,12 @@ Kind = Literal["added", "removed", "changed"]
 
 
 Traffic = Mapping[tuple[str, str], float]
-"""How many requests there were lately, by assistant and region."""
+"""The number of recent requests, by assistant and region."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is otherwise, in words. widens: prompts may go where they might not go before."""
+    """One difference, in words. `widens`: prompts may go to places where they could not go before."""
 
     what: str
     before: str
@@ -35,7 +35,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """A region or a deployment that changes, and what about it; `asked_by` are the routes that have the deployment."""
+    """A region or a deployment that changes. `asked_by` lists the routes that use the deployment."""
 
     name: str
     kind: Kind
@@ -45,10 +45,12 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """What changes for the people of one region who ask for one assistant.
+    """The change for users of one assistant in one region.
 
-    before, after: the steps in order. because: the region or deployments whose own change reaches this route.
-    share: of the requests that were counted lately; None where nobody has counted.
+    Attributes:
+        before: The steps in order. The same holds for `after`.
+        because: The region or the deployments whose own change affects this route.
+        share: The share of recent requests. None if requests were not counted.
     """
 
     assistant: str
@@ -61,24 +63,24 @@ class RouteChange:
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Steps that are new."""
+        """The new steps."""
         return tuple(step for step in self.after if step not in self.before)
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """Steps that are gone."""
+        """The removed steps."""
         return tuple(step for step in self.before if step not in self.after)
 
     @property
     def reordered(self) -> bool:
-        """Whether what stays stands in another order."""
+        """Whether the remaining steps have another order."""
         kept = [step for step in self.before if step in self.after]
         return kept != [step for step in self.after if step in self.before]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must hold before a switch; findings: why it doesn't, or what is to be known."""
+    """A condition for a change. `findings` has the reasons why it fails, or notes if it passes."""
 
     name: str
     ok: bool
@@ -87,11 +89,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
-    """What a switch would do. `before` and `after` are versions, `before` empty where there is none, and `after` where
-    the new config doesn't compile.
+    """The effects of a change.
 
-    sections: other keys of the config that hold something else. keys: every key whose value differs, as it is written.
-    requests: how many were counted for the shares; None where nobody has.
+    Attributes:
+        before: The active version. Empty if there is none.
+        after: The new version. Empty if the new config does not compile.
+        sections: Other keys of the config whose values differ.
+        keys: Every key whose value differs, as it is written.
+        requests: The number of requests from which shares are computed. None if requests were not counted.
     """
 
     before: str
@@ -106,23 +111,23 @@ class ChangePlan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changes."""
+        """Whether there are no changes."""
         return not (self.regions or self.routes or self.deployments or self.sections or self.keys)
 
     @property
     def ok(self) -> bool:
-        """Whether no check fails."""
+        """Whether all checks pass."""
         return all(check.ok for check in self.checks)
 
     @property
     def share(self) -> float | None:
-        """The share of the counted requests that it touches."""
+        """The share of the counted requests that the change affects."""
         shares = [route.share for route in self.routes]
         return sum(share for share in shares if share is not None) if self.requests is not None else None
 
     @property
     def switched_off(self) -> tuple[str, ...]:
-        """The deployments whose kill switch it throws."""
+        """The deployments that the change disables."""
         return tuple(
             item.name
             for item in self.deployments
@@ -131,7 +136,7 @@ class ChangePlan:
 
 
 def with_traffic(plan: ChangePlan, traffic: Traffic) -> ChangePlan:
-    """The plan with the share of these requests that each of its routes had."""
+    """Return the plan with the share of these requests for each of its routes."""
     total = sum(traffic.values())
     if total <= 0:
         return plan
@@ -143,7 +148,7 @@ def with_traffic(plan: ChangePlan, traffic: Traffic) -> ChangePlan:
 
 
 def shown(value: object) -> str:
-    """A value of a table in words; of what has no words of its own, only its parts."""
+    """Return a value of a config version in words. A dataclass without words of its own is listed by its fields."""
     match value:
         case None | () | "":
             return "none"
@@ -169,12 +174,12 @@ def shown(value: object) -> str:
 
 
 NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
-"""What is before the first table."""
+"""The state before the first config version."""
 
 
-# An adapter is code, and the target is made of other fields; whether a key is set is no matter of the config.
+# Not compared: adapters are code, targets are made of other fields, and credentials are not part of the config.
 _NOT_COMPARED = {
-    # A price and a retirement come with the model, and decide nobody's answer.
+    # Prices and retirements come with the model and do not affect answers.
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
@@ -185,14 +190,14 @@ _NOT_COMPARED = {
 }
 
 
-# What is told by name, or follows from what is.
+# Fields whose changes are listed by name, and fields that follow from them.
 _NO_SECTIONS = frozenset(
     "version assistants deployments regions region_by_territory default_region blocked memo".split()
 )
 
 
 def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) -> ChangePlan:
-    """The plan of a switch from the old table to the new one; `keys`: see `changed_keys`."""
+    """Return the plan of a change from the old version to the new one. `changed_keys` returns the `keys`."""
     regions = tuple(_regions(old, new))
     deployments = tuple(
         replace(item, asked_by=_asked_by(item.name, old, new)) for item in _items(old.deployments, new.deployments)
@@ -211,20 +216,20 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) 
 
 
 def asked_in(table: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
-    """The deployments of each assistant's route in the region, by the assistant's name."""
+    """Return the deployments of each assistant's route in the region, by the name of the assistant."""
     routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
     return {name: deployments_of(route) for name, route in routes.items()}
 
 
 def prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
-    """Who gets the prompts of the assistant's people in the region: its route's deployments, and a shadow's."""
+    """Return the deployments that get the prompts of the assistant's users in the region, including a shadow."""
     asked = deployments_of(assistant.routes.get(region, ()))
     shadow = assistant.shadows.get(region)
     return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
 
 
 def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
-    """Every key under which two documents hold something else, as a person would write it."""
+    """Yield every key whose values differ between two documents, as a config writes it."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             below = f"{path}.{key}" if path else str(key)
@@ -260,16 +265,21 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         if each.name in left_out or _essence(before) == _essence(after):
             continue
         widens = each.name in ("boundary", "residency") and not _within(after, before)
-        was, becomes = shown(before), shown(after)
-        yield Change(each.name.replace("_", " "), was, becomes if was != becomes else f"{becomes}, otherwise", widens)
+        before_text, after_text = shown(before), shown(after)
+        yield Change(
+            each.name.replace("_", " "),
+            before_text,
+            after_text if before_text != after_text else f"{after_text} (different)",
+            widens,
+        )
 
 
 def _essence(value: object) -> object:
-    """What counts of a value. What a region says by itself has in it what others say, to know it in a history."""
+    """Return the part of a value to compare. A region's texts contain those of other regions, which do not count."""
     if not isinstance(value, RegionText):
         return value
-    said = {name: it for name, it in value.voices.items() if it.labels or it.profile is not None or it.refusals}
-    return (value.voice, said) if said else None
+    with_text = {name: it for name, it in value.voices.items() if it.labels or it.profile is not None or it.refusals}
+    return (value.voice, with_text) if with_text else None
 
 
 def _within(value: object, bound: object) -> bool:
@@ -282,13 +292,13 @@ def _within(value: object, bound: object) -> bool:
 
 
 def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+    routes: dict[str, None] = {}
     for table in (old, new):
         for name, assistant in _own(table).items():
             for region in assistant.routes:
                 if any(asked.name == deployment for asked in prompted(assistant, region)):
-                    found[f"{name}/{region}"] = None
-    return tuple(found)
+                    routes[f"{name}/{region}"] = None
+    return tuple(routes)
 
 
 def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: set[str]) -> Iterator[RouteChange]:
@@ -297,17 +307,17 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
         olds = before[name].routes if name in before else {}
         news = after[name].routes if name in after else {}
         for region in dict.fromkeys([*olds, *news]):
-            was, becomes = _steps(before.get(name), region), _steps(after.get(name), region)
+            old_steps, new_steps = _steps(before.get(name), region), _steps(after.get(name), region)
             asked = prompted(after[name], region) if name in after else ()
             reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
             because = (f"region {region}",) * (region in moved) + reached
-            if was != becomes or because:
+            if old_steps != new_steps or because:
                 kind: Kind = "added" if region not in olds else "removed" if region not in news else "changed"
-                yield RouteChange(name, region, kind, was, becomes, because)
+                yield RouteChange(name, region, kind, old_steps, new_steps, because)
 
 
 def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
-    """A route's steps in words, and what else decides who is asked."""
+    """Return the steps of a route in words, with its schedule and its shadow."""
     if assistant is None:
         return ()
     words = [step_text(step) for step in assistant.routes.get(region, ())]
@@ -320,7 +330,7 @@ def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
 
 
 def _regions(old: ConfigVersion, new: ConfigVersion) -> Iterator[PlanItem]:
-    """Those that change, also only by the parts that other regions, or `blocked`, take from them or give to them."""
+    """Yield the regions that change, also if only other regions or `blocked` take territories from them or add some."""
     items = {item.name: item for item in _items(old.regions, new.regions)}
     for name in dict.fromkeys([*old.regions, *new.regions]):
         item = items.get(name)
@@ -332,7 +342,7 @@ def _regions(old: ConfigVersion, new: ConfigVersion) -> Iterator[PlanItem]:
 
 
 def _people(region: str, old: ConfigVersion, new: ConfigVersion) -> Change | None:
-    """Whose people it answers otherwise, though its own territories are the same."""
+    """Return the change of a region's users, if its own territories are the same."""
     if old.regions[region].territories != new.regions[region].territories:
         return None
     parts = {

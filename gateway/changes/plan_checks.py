@@ -12,37 +12,39 @@ from gateway.policy.routing import off
 
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
-    """Each region that is protected in the old table and is changed by the plan between the two, and by what."""
+    """Return each protected region of the old version that the plan changes, with the changes in words."""
     found: dict[str, str] = {}
     for name, region in old.regions.items():
-        if region.protected and (why := _why(old, new, region, plan)):
-            found[name] = why
+        if region.protected and (changes := _changes_in(old, new, region, plan)):
+            found[name] = changes
     return found
 
 
-def _why(old: ConfigVersion, new: ConfigVersion, region: Region, plan: ChangePlan) -> str:
+def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: ChangePlan) -> str:
     reasons: list[str] = []
     if set(old.admin_keys) != set(new.admin_keys):
         reasons.append("admin_keys")
-    if _stands(old) != _stands(new):
+    if _territory_of(old) != _territory_of(new):
         reasons.append("where the gateway stands")
     for item in plan.regions:
         if item.name == region.name:
             reasons += [change.what for change in item.changes] or [item.kind]
-    reasons += [f"the region of client {name}" for name in _rebound(old, new, region.name)]
+    reasons += [f"the region of client {name}" for name in _moved_clients(old, new, region.name)]
     routes = [route for route in plan.routes if route.region == region.name]
     reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
     assistants = (*old.assistants.values(), *new.assistants.values())
     asked = {deployment.name for assistant in assistants for deployment in prompted(assistant, region.name)}
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
-    if _heard(old, region.name) != _heard(new, region.name):
+    if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
     return ", ".join(dict.fromkeys(reasons))
 
 
-def _rebound(old: ConfigVersion, new: ConfigVersion, region: str) -> list[str]:
-    """The clients whose people the region loses or gets, as a key's region is final. Who has gone is no matter: nobody
-    answers them; nor who is new."""
+def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[str]:
+    """Return the clients whose keys move into or out of the region.
+
+    Clients that are new or removed do not count: a removed client is not answered any more.
+    """
     named = {client.name: client for client in new.clients.values()}
     found: set[str] = set()
     for key, before in old.clients.items():
@@ -52,13 +54,13 @@ def _rebound(old: ConfigVersion, new: ConfigVersion, region: str) -> list[str]:
     return sorted(found)
 
 
-def _stands(table: ConfigVersion) -> str | None:
-    """The gateway is a place for each region that it serves."""
+def _territory_of(table: ConfigVersion) -> str | None:
+    """Return the territory of the gateway. It is a place of processing for each region that it serves."""
     return table.cell.territory if table.cell is not None else None
 
 
 def _rewritten(names: Collection[str], plan: ChangePlan) -> set[str]:
-    """Those of the deployments that the plan changes, if only by the key of an account."""
+    """Return those of the deployments that the plan changes, even if only a key of an account changes."""
     changed = {item.name for item in plan.deployments}
     return {name for name in names if name in changed or _is_among(f"deployments.{name}", plan.keys)}
 
@@ -67,8 +69,8 @@ def _is_among(path: str, keys: Collection[str]) -> bool:
     return any(key == path or key.startswith(f"{path}.") for key in keys)
 
 
-def _heard(table: ConfigVersion, region: str) -> list[tuple[object, ...]]:
-    """Who is told of the region's requests, and where that is."""
+def _exporters_of(table: ConfigVersion, region: str) -> list[tuple[object, ...]]:
+    """Return the exporters of the region's requests, with their addresses and residencies."""
     known = table.regions.get(region)
     return [
         (exporter.name, exporter.permit.origin, exporter.path, exporter.residency)
@@ -78,14 +80,18 @@ def _heard(table: ConfigVersion, region: str) -> list[tuple[object, ...]]:
 
 
 def compiles(errors: Sequence[str]) -> Check:
-    """That the new config has no mistake; findings: the mistakes."""
+    """Return the check that the new config has no errors. Its findings are the errors."""
     return Check("compiles", not errors, tuple(errors))
 
 
 def checks_of(old: ConfigVersion, new: ConfigVersion, warnings: Sequence[str], now_s: float) -> tuple[Check, ...]:
-    """The checks of a switch between two tables that compile. now_s: Unix time, for what ends.
+    """Return the checks of a change between two versions that compile.
 
-    warnings: those of the new config that the old one has not.
+    Args:
+        old: The active version.
+        new: The new version.
+        warnings: The warnings of the new config that the old one does not have.
+        now_s: Unix time, for approvals that end.
     """
     unanswered, unapproved = tuple(_unanswered(old, new, now_s)), tuple(_unapproved(old, new, now_s))
     return (
@@ -96,7 +102,7 @@ def checks_of(old: ConfigVersion, new: ConfigVersion, warnings: Sequence[str], n
 
 
 def why_not_asked(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> str | None:
-    """Why a step of the region's routes is passed over now, whatever is asked; None if it can be asked."""
+    """Return why a step of the region's routes would be skipped now for every request, or None."""
     if not is_inside(table, region, deployment):
         return "outside the boundary"
     if deployment.unmet:
@@ -109,7 +115,7 @@ def why_not_asked(table: ConfigVersion, region: Region, deployment: Deployment, 
 
 
 def _unanswered(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterator[str]:
-    """Each route by which somebody was answered, and nobody is any more."""
+    """Yield each route that could answer before the change and cannot after it."""
     for name in old.regions:
         region = new.regions.get(name)
         routes = asked_in(new, name) if region is not None else {}
@@ -117,16 +123,16 @@ def _unanswered(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterato
             if all(why_not_asked(old, old.regions[name], step, now_s) for step in steps):
                 continue
             if region is None or assistant not in routes:
-                yield f"{assistant}/{name}: nobody answers these people any more (region_blocked)"
+                yield f"{assistant}/{name}: no deployment answers these users any more (region_blocked)"
                 continue
             reasons = {step.name: why_not_asked(new, region, step, now_s) for step in routes[assistant]}
             if all(reasons.values()):
-                told = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
-                yield f"{assistant}/{name}: nobody can be asked ({told})"
+                details = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
+                yield f"{assistant}/{name}: no deployment is available ({details})"
 
 
 def _unapproved(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterator[str]:
-    """Each step that is new where approvals are required, or was approved, and is not approved now."""
+    """Yield each step without a valid approval that is new, or was approved before, where approvals are required."""
     for name, region in new.regions.items():
         known = old.regions.get(name)
         before = asked_in(old, name) if known is not None else {}

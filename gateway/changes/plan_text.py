@@ -1,4 +1,4 @@
-"""A plan as text for a terminal, as Markdown for a pull request, as plain data for JSON. Pure."""
+"""Render a plan as text for a terminal, as Markdown for a pull request, or as data for JSON. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNKNOWN = "unknown"
 
 
 def plan_data(plan: ChangePlan) -> dict[str, object]:
-    """The plan as JSON shows it, and the history keeps it."""
+    """Return the plan as data, for JSON output and for the history."""
     return {
         "before": plan.before or None,
         "after": plan.after or None,
@@ -36,9 +36,9 @@ def _item_data(item: PlanItem) -> dict[str, object]:
 
 
 def _route_data(route: RouteChange) -> dict[str, object]:
-    told = {"assistant": route.assistant, "region": route.region, "kind": route.kind}
+    route_fields = {"assistant": route.assistant, "region": route.region, "kind": route.kind}
     steps = {name: list(getattr(route, name)) for name in ("before", "after", "added", "removed", "because")}
-    return {**told, **steps, "reordered": route.reordered, "share": _rounded(route.share)}
+    return {**route_fields, **steps, "reordered": route.reordered, "share": _rounded(route.share)}
 
 
 def _rounded(share: float | None) -> float | None:
@@ -46,7 +46,7 @@ def _rounded(share: float | None) -> float | None:
 
 
 def in_short(plan: ChangePlan) -> str:
-    """The plan in a line."""
+    """Return the plan as one line."""
     if plan.is_empty:
         return "nothing"
     parts = [
@@ -63,7 +63,7 @@ def in_short(plan: ChangePlan) -> str:
 
 
 def plan_text(plan: ChangePlan) -> str:
-    """The plan for a terminal."""
+    """Return the plan as text for a terminal."""
     lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}", *_traffic(plan)]
     if plan.is_empty:
         lines += ["", _if_empty(plan)]
@@ -94,12 +94,12 @@ def plan_text(plan: ChangePlan) -> str:
 
 
 def _if_empty(plan: ChangePlan) -> str:
-    return "nothing changes" if plan.after else "what it would change isn't known: it doesn't compile"
+    return "nothing changes" if plan.after else "the changes are unknown, because the config does not compile"
 
 
 def _traffic(plan: ChangePlan) -> Iterator[str]:
     if plan.share is not None and plan.requests is not None:
-        yield f"touches {plan.share:.1%} of {plan.requests:.0f} requests that the running gateway has counted"
+        yield f"affects {plan.share:.1%} of {plan.requests:.0f} requests that the running gateway has counted"
 
 
 def _share(route: RouteChange) -> str:
@@ -108,13 +108,13 @@ def _share(route: RouteChange) -> str:
 
 def _titled(item: PlanItem) -> str:
     if item.asked_by:
-        return f"{item.name} (asked by {', '.join(item.asked_by)})"
+        return f"{item.name} (used by {', '.join(item.asked_by)})"
     return item.name
 
 
 def _route_lines(route: RouteChange) -> Iterator[str]:
     if route.kind == "removed":
-        yield f"was {' then '.join(route.before)}; its people are refused from now on (region_blocked)"
+        yield f"was {' then '.join(route.before)}; its users are refused from now on (region_blocked)"
         return
     if route.before != route.after:
         yield f"steps: {' then '.join(route.before) or 'none'} -> {' then '.join(route.after)}"
@@ -123,7 +123,7 @@ def _route_lines(route: RouteChange) -> Iterator[str]:
         if parts and route.kind == "changed":
             yield ", ".join(parts)
     if route.because:
-        yield f"changed itself: {', '.join(route.because)}"
+        yield f"changed by: {', '.join(route.because)}"
 
 
 def _change(change: Change) -> str:
@@ -143,7 +143,7 @@ def _wrapped(start: str, text: str) -> list[str]:
 
 
 def plan_markdown(plan: ChangePlan) -> str:
-    """The plan as a comment of a pull request."""
+    """Return the plan as Markdown for a comment of a pull request."""
     failed = [check.name for check in plan.checks if not check.ok]
     verdict = f"**fails: {', '.join(failed)}**" if failed else "all checks pass"
     lines = [f"### Plan `{plan.before or 'nothing'}` → `{plan.after or _UNKNOWN}`: {verdict}", ""]
@@ -175,7 +175,7 @@ def plan_markdown(plan: ChangePlan) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that can't end a cell, or begin markup: names come from whoever wrote the config."""
+    """Return text that cannot end a cell or begin markup. Names come from the config, so they are not trusted."""
     for mark in "\\`*_<>[]|":
         text = text.replace(mark, f"\\{mark}")
     return text.replace("\n", " ")

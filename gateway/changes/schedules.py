@@ -1,8 +1,8 @@
-"""Carries out the schedules of the live config: looks at what both sides have done, and moves the shares.
+"""Run the schedules of the active config: compare the variants at intervals, and change the weights.
 
-The rules are pure, in `policy.schedule`; how counts are read and a table becomes active are parameters, so that one
-process and the supervisor of several do the same. What is known is kept in the state directory; without one, nothing
-runs.
+The rules are pure functions in `gateway.policy.canary_schedule`. The sources of counts and the activation are
+parameters, so that a single process and a supervisor use the same code. Progress is stored in the state directory;
+without one, no schedule runs.
 """
 
 from __future__ import annotations
@@ -20,30 +20,36 @@ from gateway.policy.canary_schedule import advance, begin, share_at, waits_for, 
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
 
-LOOK_S = 2.0
-# A process that was stopped, or a machine that slept, has served nobody meanwhile.
-_LONGEST_S = 5 * LOOK_S
-_OFF = "GATEWAY_STATE_DIR is not set: the shares are those that the config writes"
-_Place = tuple[str, str]
+CHECK_INTERVAL_S = 2.0
+# A process that was stopped, or a machine that slept, served no requests in the meantime.
+_LONGEST_S = 5 * CHECK_INTERVAL_S
+_OFF = "schedules need GATEWAY_STATE_DIR: the weights of the config are used"
+_RouteKey = tuple[str, str]
 _Restage = Callable[[], Awaitable[tuple[int, ...]]]
 
 
 class Store(Protocol):
-    """Where the progress is kept; either method may raise StateError."""
+    """Stores the progress of schedules. Both methods may raise StateError."""
 
-    def load(self) -> dict[_Place, tuple[str, ScheduleProgress]]:
-        """What was saved last."""
+    def load(self) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
+        """Return the progress that was saved last."""
         ...
 
-    def save(self, kept: Mapping[_Place, tuple[str, ScheduleProgress]]) -> None:
-        """Keep exactly this."""
+    def save(self, progress: Mapping[_RouteKey, tuple[str, ScheduleProgress]]) -> None:
+        """Replace the saved progress by this one."""
         ...
 
 
 class Scheduler:
-    """The schedules of the table that is live, and how far each is. off: why none runs, empty where they do.
+    """The schedules of the active version, and their progress.
 
-    clock: monotonic seconds.
+    Attributes:
+        off: Why no schedule runs. Empty if schedules run.
+
+    Args:
+        store: Where progress is stored. None if there is no state directory.
+        clock: Returns monotonic seconds.
+        wait: Sleeps between two checks.
     """
 
     def __init__(
@@ -56,11 +62,11 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._wait = wait
-        self._kept = store.load() if store is not None else {}
-        self._running: dict[_Place, Schedule] = {}
-        self._baselines: dict[_Place, tuple[str, ...]] = {}
+        self._progress = store.load() if store is not None else {}
+        self._running: dict[_RouteKey, Schedule] = {}
+        self._baselines: dict[_RouteKey, tuple[str, ...]] = {}
         self._seen: dict[tuple[str, str, str], Tally] | None = None
-        self._fresh: set[_Place] = set()
+        self._fresh: set[_RouteKey] = set()
         self._looked_at = clock()
         self._has_news = False
         self._is_lost = False
@@ -70,51 +76,55 @@ class Scheduler:
     # --- the shares -------------------------------------------------------------------------------
 
     def stage(self, table: ConfigVersion) -> ConfigVersion:
-        """The table with the shares that its schedules are at: the known ones go on, others begin or are forgotten."""
-        found = _schedules_of(table)
+        """Return the version with the weights of its schedules. Known schedules go on; new ones begin."""
+        schedules = _schedules_of(table)
         if self._store is None:
-            if found:
+            if schedules:
                 logger().warning("schedules_off", detail=_OFF)
             if any(assistant.shadows for assistant in table.assistants.values()):
-                logger().warning("shadows_off", detail="GATEWAY_STATE_DIR is not set: no shadow is asked")
+                logger().warning("shadows_off", detail="shadows need GATEWAY_STATE_DIR: no request is sent to one")
             return table
-        before, self._kept = self._kept, {}
-        for place, schedule in found.items():
-            known = before.get(place)
+        before, self._progress = self._progress, {}
+        for key, schedule in schedules.items():
+            known = before.get(key)
             if known is None or known[0] != schedule.identity:
                 known = schedule.identity, begin(schedule)
-                self._fresh.add(place)
-            self._kept[place] = known
-        self._has_news = self._has_news or self._kept != before
-        self._running = found
+                self._fresh.add(key)
+            self._progress[key] = known
+        self._has_news = self._has_news or self._progress != before
+        self._running = schedules
         self._baselines = {
-            place: tuple(member for member in _first_set(table, place) if member != schedule.candidate)
-            for place, schedule in found.items()
+            key: tuple(member for member in _first_set(table, key) if member != schedule.candidate)
+            for key, schedule in schedules.items()
         }
-        return with_shares(table, {place: self._share(place) for place in found})
+        return with_shares(table, {key: self._share(key) for key in schedules})
 
-    def _share(self, place: _Place) -> float:
-        return share_at(self._running[place], self._kept[place][1])
+    def _share(self, key: _RouteKey) -> float:
+        return share_at(self._running[key], self._progress[key][1])
 
     def status(self) -> tuple[ScheduleStatus, ...]:
-        """Where each of them is."""
+        """Return the progress of each schedule."""
         return tuple(
             ScheduleStatus(
-                *place, schedule, self._kept[place][1], self._share(place), waits_for(schedule, self._kept[place][1])
+                *key, schedule, self._progress[key][1], self._share(key), waits_for(schedule, self._progress[key][1])
             )
-            for place, schedule in self._running.items()
+            for key, schedule in self._running.items()
         )
 
     # --- the looks --------------------------------------------------------------------------------
 
     def start(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
-        """Begin to look; needs a running loop. counts: the metrics of all processes. restage: has `stage` called, and
-        says which workers haven't confirmed it."""
+        """Start to check at intervals. Needs a running event loop.
+
+        Args:
+            counts: Returns the metrics of all processes.
+            restage: Calls `stage`, and returns the workers that have not confirmed the new weights.
+        """
         if self._store is not None:
             self._task = asyncio.create_task(self._watch(counts, restage))
 
     async def stop(self) -> None:
-        """Look no longer, and keep what is known."""
+        """Stop the checks, and save the progress."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -123,51 +133,51 @@ class Scheduler:
 
     async def _watch(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         while True:
-            await self._wait(LOOK_S)
+            await self._wait(CHECK_INTERVAL_S)
             try:
-                await self.look(counts, restage)
-            except Exception as error:  # the top of a background task: the next look must be taken all the same
+                await self.check(counts, restage)
+            except Exception as error:  # the loop of a background task must go on
                 logger().error("schedules_failed", detail=f"{type(error).__name__}: {error}")
 
-    async def look(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
-        """Judge once by what has come since the last look, and have the shares moved where they should be others."""
-        if any(progress.phase is Phase.RUNNING for _, progress in self._kept.values()):
+    async def check(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
+        """Evaluate the requests since the last check, and change the weights if a stage begins or ends."""
+        if any(progress.phase is Phase.RUNNING for _, progress in self._progress.values()):
             snapshots = await counts()
             if self._judge(await asyncio.to_thread(tallies, snapshots)):
-                behind = await restage()
-                if behind:
-                    logger().warning("schedules_behind", workers_behind=list(behind))
+                unconfirmed = await restage()
+                if unconfirmed:
+                    logger().warning("schedules_behind", workers_behind=list(unconfirmed))
         else:
-            # Nobody counts: who begins later begins at that moment.
+            # No schedule runs, so nothing is counted. A schedule that begins later counts from then on.
             self._seen, self._looked_at = None, self._clock()
         await self._save()
 
     def _judge(self, now: dict[tuple[str, str, str], Tally]) -> bool:
-        """Whether a share has changed."""
+        """Advance each schedule. Return whether a weight has changed."""
         before, self._seen = self._seen, now
         at_s = self._clock()
         by_s, self._looked_at = min(at_s - self._looked_at, _LONGEST_S), at_s
         fresh, self._fresh = self._fresh, set()
         if before is None:
-            # Of what the processes have counted before we looked, nobody knows at which share it was.
+            # It is unknown at which weights the earlier requests were counted.
             return False
         moved = False
-        for place, schedule in self._running.items():
-            identity, progress = self._kept[place]
-            if place in fresh or progress.phase is not Phase.RUNNING:
+        for key, schedule in self._running.items():
+            identity, progress = self._progress[key]
+            if key in fresh or progress.phase is not Phase.RUNNING:
                 continue
-            came = {
-                name: now.get((*place, name), NO_TALLY).since(before.get((*place, name), NO_TALLY))
-                for name in (schedule.candidate, *self._baselines[place])
+            counted = {
+                name: now.get((*key, name), NO_TALLY).since(before.get((*key, name), NO_TALLY))
+                for name in (schedule.candidate, *self._baselines[key])
             }
-            candidate = came.pop(schedule.candidate)
-            further = advance(schedule, progress, by_s, candidate, sum(came.values(), NO_TALLY))
-            if further != progress:
+            candidate = counted.pop(schedule.candidate)
+            advanced = advance(schedule, progress, by_s, candidate, sum(counted.values(), NO_TALLY))
+            if advanced != progress:
                 self._has_news = True
-            self._kept[place] = identity, further
-            if (further.phase, further.stage) != (progress.phase, progress.stage):
+            self._progress[key] = identity, advanced
+            if (advanced.phase, advanced.stage) != (progress.phase, progress.stage):
                 moved = True
-                _tell(place, schedule, further)
+                _log_stage(key, schedule, advanced)
         return moved
 
     async def _save(self) -> None:
@@ -175,33 +185,34 @@ class Scheduler:
             return
         self._has_news = False
         try:
-            await asyncio.to_thread(self._store.save, dict(self._kept))
+            await asyncio.to_thread(self._store.save, dict(self._progress))
         except StateError as error:
             self._has_news = True
             if not self._is_lost:
-                logger().error("schedules_not_kept", detail=f"{error}; a restart would begin where it was kept last")
+                detail = f"{error}; after a restart, schedules continue from the last saved progress"
+                logger().error("schedules_not_kept", detail=detail)
             self._is_lost = True
         else:
             self._is_lost = False
 
 
-def _schedules_of(table: ConfigVersion) -> dict[_Place, Schedule]:
+def _schedules_of(table: ConfigVersion) -> dict[_RouteKey, Schedule]:
     return {
         (assistant.name, region): schedule
         for name, assistant in table.assistants.items()
-        if name == assistant.name  # and no alias
+        if name == assistant.name  # an alias names the same assistant
         for region, schedule in assistant.schedules.items()
     }
 
 
-def _first_set(table: ConfigVersion, place: _Place) -> tuple[str, ...]:
-    assistant, region = place
+def _first_set(table: ConfigVersion, key: _RouteKey) -> tuple[str, ...]:
+    assistant, region = key
     first = table.assistants[assistant].routes[region][0]
     return tuple(getattr(first, "weights", ()))
 
 
-def _tell(place: _Place, schedule: Schedule, progress: ScheduleProgress) -> None:
-    assistant, region = place
+def _log_stage(key: _RouteKey, schedule: Schedule, progress: ScheduleProgress) -> None:
+    assistant, region = key
     log = logger().bind(assistant=assistant, region=region, candidate=schedule.candidate)
     share = f"{share_at(schedule, progress):.0%}"
     match progress.phase:

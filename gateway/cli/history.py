@@ -266,20 +266,20 @@ def _switched_at_rest(
     """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
     from gateway.changes.change_log import NotSigned
     from gateway.changes.compile_job import CompiledState, told_once
-    from gateway.changes.initial_config import compiled_apart, judge_from
+    from gateway.changes.initial_config import compile_in_child, review_from
     from gateway.changes.pickling import unpack
     from gateway.config.check_report import render_problems
 
     pointer = switch_log.pointer()
     if pointer is None:
-        raise CommandError(f"{settings.state_dir} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+        raise CommandError(f"{settings.state_dir} has no history: no gateway has run with it as GATEWAY_STATE_DIR")
     aside = switch_log.wanted(version, pointer.version, config)
     if not aside.file and "config" not in settings.model_fields_set:
         raise CommandError(
             f"{config} isn't there: name the file that the next gateway is to be started with (--config)"
         )
     name = f"version {aside.version.version}"
-    outcome = compiled_apart(aside.version.text or b"", name, config, secrets=True)
+    outcome = compile_in_child(aside.version.text or b"", name, config, secrets=True)
     if outcome.problems:
         # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
         print(render_problems(outcome.problems), file=sys.stderr)
@@ -288,7 +288,7 @@ def _switched_at_rest(
     new = CompiledState(unpack(outcome.table), outcome.written, told_once(outcome.problems))
     before = switch_log.history.find_exactly(pointer.version)
     try:
-        judged = judge_from(before, new, config, signature)
+        judged = review_from(before, new, config, signature)
     except NotSigned as error:
         switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
         print(f"gateway: {error}", file=sys.stderr)

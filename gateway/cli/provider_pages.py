@@ -194,7 +194,7 @@ _RETIREMENTS = ("provider", "model", "retires on", "instead", "as of", "source")
 _RETIREMENTS_HEAD = """\
 ## When each is retired
 
-From its day on the vendor need not answer any more. *Instead* is what the vendor recommends.
+From its day on the vendor may stop serving it. *Instead* is what the vendor recommends.
 """
 
 

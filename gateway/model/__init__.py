@@ -1,1 +1,1 @@
-"""Frozen values that pass between the layers; they know nothing of HTTP, YAML or the clock."""
+"""Frozen values that the layers share. They do not depend on HTTP, YAML or the clock."""

@@ -1,7 +1,7 @@
-"""Approvals: what an authority lets a deployment do in a region, and on which days. Dates in, values out; no clock.
+"""Approvals: what an authority permits a deployment to do in a region, and on which days. Pure: dates in, values out.
 
-It is never one date everywhere: a day begins at UTC+14 and ends at UTC-12. A record counts at a moment only if every
-date that it is somewhere on Earth at that moment is covered, so that no clock can say that it is over.
+At any moment there are two or three dates on Earth: a day begins at UTC+14 and ends at UTC-12. An approval is valid at
+a moment only if it covers all of these dates, so the result does not depend on a time zone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.model.units import DOCUMENT_URL, Day, Line
 
 ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
 APPROVAL_WARNING_DAYS = (7, 30, 60)
-"""How long before its end an approval is told of: from the last of them on, and each time more."""
+"""The days before its end at which an approval is reported: from the last of them on, and again at each shorter one."""
 
 _DAY_S = 86_400
 _EARLIEST_S = 14 * 3600
@@ -26,14 +26,14 @@ _ALWAYS, _NEVER_ENDS = date.min.toordinal(), date.max.toordinal()
 
 
 class Days(NamedTuple):
-    """The dates that it is somewhere on Earth at one moment, the first and the last, as ordinals."""
+    """The first and the last date on Earth at one moment, as ordinals."""
 
     first: int
     last: int
 
 
 def days_at(now_s: float) -> Days:
-    """The dates at a moment (Unix time)."""
+    """Return the dates on Earth at a moment (Unix time)."""
     return Days(
         int((now_s + _LATEST_S) // _DAY_S) + _UNIX_DAY,
         int((now_s + _EARLIEST_S) // _DAY_S) + _UNIX_DAY,
@@ -42,40 +42,44 @@ def days_at(now_s: float) -> Days:
 
 @dataclass(frozen=True, slots=True)
 class Approval(PlainSection):
-    """A record that an authority lets the deployment serve a region."""
+    """A record that an authority permits the deployment to serve a region."""
 
-    region: str = field(metadata=key("The region that it is for."))
-    authority: Line = field(metadata=key("Who gave it, such as CAC (the Cyberspace Administration of China)."))
-    kind: ApprovalKind = field(metadata=key("What it is: the filing of an algorithm or a model, or a registration."))
-    number: Line = field(metadata=key("Its number, as the authority writes it."))
-    model_name: Line = field(metadata=key("The name by which the model is public, which apps must show."))
-    valid_from: Day | None = field(
-        default=None, metadata=key("Its first day, such as 2026-03-01; no beginning if left out.")
+    region: str = field(metadata=key("The region that the approval is for."))
+    authority: Line = field(
+        metadata=key("The authority that gave it, such as CAC (the Cyberspace Administration of China).")
     )
-    valid_until: Day | None = field(default=None, metadata=key("Its last day, such as 2027-03-01; no end if left out."))
+    kind: ApprovalKind = field(metadata=key("The filing of an algorithm, the filing of a model, or a registration."))
+    number: Line = field(metadata=key("Its number, as the authority writes it."))
+    model_name: Line = field(metadata=key("The model's public name in the approval, which apps must show."))
+    valid_from: Day | None = field(
+        default=None, metadata=key("The first day on which it is valid, such as 2026-03-01; no beginning if left out.")
+    )
+    valid_until: Day | None = field(
+        default=None, metadata=key("The last day on which it is valid, such as 2027-03-01; no end if left out.")
+    )
     document: str | None = field(
         default=None,
-        metadata=key("An https URL where it can be read.", pattern=DOCUMENT_URL, max_length=2048),
+        metadata=key("An https URL of the document.", pattern=DOCUMENT_URL, max_length=2048),
     )
 
     @property
     def first_day(self) -> int:
-        """Its first day as an ordinal."""
+        """The first valid day as an ordinal."""
         return self.valid_from.toordinal() if self.valid_from is not None else _ALWAYS
 
     @property
     def last_day(self) -> int:
-        """Its last day as an ordinal."""
+        """The last valid day as an ordinal."""
         return self.valid_until.toordinal() if self.valid_until is not None else _NEVER_ENDS
 
     def counts_on(self, days: Days) -> bool:
-        """Whether it covers one of the days at least."""
+        """Return whether it covers at least one of the days."""
         return self.first_day <= days.last and self.last_day >= days.first
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """How long a deployment is approved for a region: `last_day`, that many days from now, below 0 where it is over."""
+    """The end of a deployment's approval for a region. `days_left` is below 0 if the approval has ended."""
 
     deployment: str
     region: str
@@ -84,7 +88,7 @@ class Term:
 
     @property
     def warned_days(self) -> int | None:
-        """The bound of `WARNED_DAYS` that it has come under; None if it is far from its end."""
+        """The smallest bound of `APPROVAL_WARNING_DAYS` that has been reached, or None if the end is far away."""
         return next((bound for bound in APPROVAL_WARNING_DAYS if self.days_left <= bound), None)
 
     def __str__(self) -> str:
@@ -96,7 +100,7 @@ class Term:
 
 
 def why_unapproved(approvals: Iterable[Approval], region: str, days: Days) -> str | None:
-    """None if some approval for the region covers each of the days, else what is the matter."""
+    """Return None if approvals for the region cover each of the days, else the reason in words."""
     own = [approval for approval in approvals if approval.region == region]
     if not own:
         return f"it has no approval for region {region!r}"
@@ -112,7 +116,10 @@ def why_unapproved(approvals: Iterable[Approval], region: str, days: Days) -> st
 
 
 def terms_of(approvals: Mapping[str, Iterable[Approval]], days: Days) -> tuple[Term, ...]:
-    """How long each deployment is approved for each region; none where it has no end, or has not begun."""
+    """Return the end of each deployment's approval for each region.
+
+    An approval that has no end, or that has not begun, has no entry.
+    """
     terms: list[Term] = []
     for deployment, records in approvals.items():
         for region in dict.fromkeys(approval.region for approval in records):
@@ -125,7 +132,7 @@ def terms_of(approvals: Mapping[str, Iterable[Approval]], days: Days) -> tuple[T
 
 
 def _reach(own: list[Approval], days: Days) -> int:
-    """The last day that is covered without a gap from the first of the days on; the day before it, if there is none."""
+    """Return the last day of the unbroken cover from `days.first` on, or the day before if there is none."""
     reach = days.first - 1
     while True:
         further = [
@@ -137,5 +144,5 @@ def _reach(own: list[Approval], days: Days) -> int:
 
 
 def _ended(own: list[Approval], reach: int) -> int | None:
-    """The last day of those that are over where the cover breaks off."""
+    """Return the last day of the approvals that ended by the day `reach`, or None if there are none."""
     return max((approval.last_day for approval in own if approval.last_day <= reach), default=None)

@@ -1,4 +1,4 @@
-"""Who sends a request: its headers, and what they say of the caller."""
+"""The sender of a request: its headers, and the caller that they describe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TraceContext:
     Attributes:
         parent_id: The caller's span; empty where the trace begins here.
         sampled: Whether the caller records the trace; None where it begins here.
-        state: The caller's `tracestate`, if it is well-formed and short; else empty.
+        state: The caller's `tracestate`, if it is valid and short; else empty.
     """
 
     trace_id: str
@@ -70,15 +70,14 @@ class RequestHeaders:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who sends a request and what its headers say, read once by one config version.
+    """The sender of a request as its headers describe it, read once by one config version.
 
-    It holds nothing of the single request, so that it may be remembered for the next request of a connection that has
-    the same headers. Another config version makes another caller. The values of user and consent are raw: they are
-    judged by `gateway.policy.caller` where they count, so that a blocked location is refused first.
-
+    It contains nothing of the single request, so it can be reused for the next request of a connection that has the
+    same headers. Another config version makes another caller. The values of user and consent are raw:
+    `gateway.policy.caller` validates them where they are used, so that a blocked location is refused first.
     Attributes:
-        client: None where the config asks for no key.
-        key_digest: The digest of the key; empty where no deployment asks for consent, or the config for no key.
+        client: None if the config requires no key.
+        key_digest: The digest of the key. Empty if no deployment asks for consent, or if the config requires no key.
         location_key: The peer and the headers that the signals of the config version read.
         header_bytes: The size of all headers.
         user: Every value of `x-gateway-user`.
@@ -95,12 +94,12 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """What belongs to a single request, and is never remembered for another one.
+    """Data that belongs to a single request and is never reused for another one.
 
     Attributes:
         request_id: The client's own id, or a new one.
         trace: The client's trace, or one that begins here where traces are exported.
-        timeout: Every value of `x-gateway-timeout-ms`; raw, judged by `gateway.policy.caller.timeout_s`.
+        timeout: Every value of `x-gateway-timeout-ms`, raw. `gateway.policy.caller.timeout_s` validates them.
     """
 
     request_id: str

@@ -24,11 +24,13 @@ from providers.territories import NOWHERE, Places, parent, territory_data
 class Exporter:
     """One collector of traces.
 
-    residency: where what it is told is stored and processed, wherever the collector itself stands.
-    regions: the names of those whose requests it is told of. hears_of_unplaced: whether it is told of requests of no
-    region too (an unknown key, an unknown place), because it lies inside every boundary.
-    ratio: the share of new traces that it gets; a trace that a caller began follows the caller's flag.
-    missing: where an unset header should have come from; nothing is exported without it.
+    Attributes:
+        residency: Where the exported data is stored and processed, wherever the collector itself is.
+        regions: The names of the regions whose requests are exported to it.
+        hears_of_unplaced: Whether requests without a region (unknown key or location) are exported to it too. This is
+            allowed only if it lies inside every boundary.
+        ratio: The share of new traces that it gets. A trace that a caller began follows the caller's flag.
+        missing: The sources of headers that are not set. Nothing is exported while one is missing.
     """
 
     name: str
@@ -42,9 +44,11 @@ class Exporter:
     missing: tuple[str, ...] = ()
 
     def may_hear_of(self, region: Region | None, territory: str | None = None) -> bool:
-        """Whether a request of this region, from this territory where it is known, may be told of: by this config, and
-        by the region's own boundary too, which may be that of an earlier config. What must stay at home isn't told of
-        elsewhere."""
+        """Return whether a request of this region and territory may be exported here.
+
+        The config must list the region, and the region's own boundary, which may be that of an earlier config, must
+        include the collector. A request that must stay in its territory is not exported outside it.
+        """
         if region is None:
             return self.hears_of_unplaced
         return region.name in self.regions and self.residency.within(region.bounds_of(territory))
@@ -54,13 +58,14 @@ class Exporter:
 class Region:
     """An operator's set of territories under one policy.
 
-    boundary: where prompts of this region may be stored and processed.
-    transit: the cell's own territory, where it lies outside the boundary and is accepted.
-    approvals_required: only a deployment that is approved for this region right now may answer.
-    speech: what the region says by itself; None where it says nothing.
-    protected: it changes only with the signature of an admin.
-    keeps_receipts: whether this cell stands where its receipts may be stored.
-    log_prompts: whether the text of its requests is written to the log.
+    Attributes:
+        boundary: Where prompts of this region may be stored and processed.
+        transit: The cell's own territory, if it lies outside the boundary and is accepted.
+        approvals_required: Only a deployment with a valid approval for this region may answer.
+        speech: The texts of the region (labels, profile, refusals), or None.
+        protected: A change of the region needs the signature of an admin.
+        keeps_receipts: Whether this cell stands where the region's receipts may be stored.
+        log_prompts: Whether the text of its requests is written to the log.
     """
 
     name: str
@@ -75,25 +80,26 @@ class Region:
 
     @property
     def is_default(self) -> bool:
-        """Whether it takes every territory that no other region names."""
+        """Whether the region includes every territory that no other region lists."""
         return self.territories.included is None
 
     def kept_at_home(self, territory: str) -> Places | None:
-        """Where prompts from this territory must stay, though the region's boundary is wider: a region that names
-        nobody has not decided that they may leave. None where that is no question."""
+        """Return where prompts from this territory must stay although the region's boundary is wider, or None.
+
+        A default region lists no territories, so its operator has not decided that these prompts may leave.
+        """
         country = parent(territory) or territory
         return Places(frozenset({country})) if self.is_default and country in territory_data().stays else None
 
     def bounds_of(self, territory: str | None) -> Places:
-        """Where what comes from this territory may go, None if it isn't known."""
+        """Return where data from this territory may go. Without a territory, it is the region's boundary."""
         kept = self.kept_at_home(territory) if territory is not None else None
         return self.boundary if kept is None else kept
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeRule:
-    """When a second attempt is made beside the first one: after `after_s`; where that is None, after the time in which
-    this share of a deployment's answers begin."""
+    """When to send a second attempt: after `after_s`, or if it is None, after this quantile of the latencies."""
 
     share: float = 0.95
     after_s: float | None = None
@@ -101,13 +107,15 @@ class HedgeRule:
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """What a client asks for in `model`; `routes` has the ordered steps of each region by the region's name.
+    """The product that a client names in `model`, with one route for each region.
 
-    reveal_model: whether clients are told which model answers.
-    resume: whether an answer that breaks off in mid-stream is continued by the next step.
-    schedules: by region, how the share of a candidate in the route's first step is raised. shadows: by region, who is
-    asked too.
-    hedge: None makes no second attempt beside a slow one.
+    Attributes:
+        routes: The ordered steps, by the name of the region.
+        reveal_model: Whether clients are shown which model answers.
+        resume: Whether the next step continues an answer that breaks off in mid-stream.
+        schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
+        shadows: The deployment that gets copies of requests, by region.
+        hedge: When to send a second attempt if the first is slow. None sends none.
     """
 
     name: str
@@ -122,28 +130,31 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimitRule(PlainSection):
-    """How much a client may ask, of all workers together."""
+    """The limits of a client, over all workers together."""
 
     rpm: int | None = field(
         default=None,
         metadata=key(
-            "Chat requests a minute: they come back evenly, and up to a minute's worth is saved up.",
+            "Chat requests a minute. They are refilled evenly, and at most a minute's worth is saved up.",
             ge=1,
             le=1_000_000,
         ),
     )
     concurrent: int | None = field(
         default=None,
-        metadata=key("Chat requests that run at the same time, open streams among them.", ge=1, le=1_000_000),
+        metadata=key("Chat requests that run at the same time, including open streams.", ge=1, le=1_000_000),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who may call. `assistants` None means all; `region` binds every request of its keys to one region.
+    """A calling application with its keys, permissions and limits.
 
-    key_hash: the hex SHA-256 of the one of its keys that was shown. It makes no other client: limits and what is
-    remembered of a place count for all of its keys.
+    Attributes:
+        assistants: The assistants that it may use. None means all.
+        region: The region of every request with its keys, or None.
+        key_hash: The hex SHA-256 of the key that was sent. It is not part of the client's identity: limits and
+            remembered locations hold for all keys of a client.
     """
 
     name: str
@@ -154,13 +165,13 @@ class Client:
     key_hash: str = field(default="", compare=False, repr=False)
 
     def may_ask(self, assistant: str) -> bool:
-        """Whether this client may ask for the assistant."""
+        """Return whether this client may use the assistant."""
         return self.assistants is None or assistant in self.assistants
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts(PlainSection):
-    """How often a request may be tried."""
+    """Limits on the attempts of one request."""
 
     per_deployment: int = field(default=2, metadata=key("Attempts on one deployment.", ge=1, le=10))
     total: int = field(default=4, metadata=key("Attempts of one request over all deployments.", ge=1, le=50))
@@ -168,20 +179,22 @@ class Attempts(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule(PlainSection):
-    """When a deployment that keeps failing is left alone for a while."""
+    """When the breaker of a failing deployment opens, and for how long."""
 
     failures: int = field(default=5, metadata=key("Failures in a row that open it.", ge=1, le=1000))
     rate: Share = field(
         default=0.5, metadata=key("The share of failed calls in the window that opens it.", default="50%")
     )
     window_s: Seconds = field(
-        default=30.0, metadata=key("How far back calls count for the rate.", name="window", default="30s")
+        default=30.0, metadata=key("The length of the window of calls for the rate.", name="window", default="30s")
     )
-    samples: int = field(default=20, metadata=key("The calls that the window must have for a rate.", ge=1, le=100_000))
+    samples: int = field(
+        default=20, metadata=key("The fewest calls in the window for which the rate is used.", ge=1, le=100_000)
+    )
     open_s: Seconds = field(
         default=10.0,
         metadata=key(
-            "For how long it is open at first; twice as long each time a probe fails, up to 16 times.",
+            "How long it is open at first. The time doubles after each failed probe, up to 16 times as long.",
             name="open",
             default="10s",
         ),
@@ -190,25 +203,34 @@ class BreakerRule(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Resilience(PlainSection):
-    """Bounds of one request's journey."""
+    """Time limits and retry rules of one request."""
 
-    attempts: Attempts = field(default=Attempts(), metadata=key("How often a request may be tried."))
-    connect_s: Seconds = field(default=5.0, metadata=key("To open a connection.", name="connect", default="5s"))
+    attempts: Attempts = field(default=Attempts(), metadata=key("Limits on the attempts of one request."))
+    connect_s: Seconds = field(
+        default=5.0, metadata=key("The time limit to open a connection.", name="connect", default="5s")
+    )
     first_token_s: Seconds = field(
         default=10.0,
         metadata=key(
-            "To the first real event of an attempt, where a next step exists.", name="first_token", default="10s"
+            "The time limit to the first real event of an attempt, if the route has a next step.",
+            name="first_token",
+            default="10s",
         ),
     )
     commit_s: Seconds = field(
-        default=55.0, metadata=key("To the first real event, over all attempts.", name="commit", default="55s")
+        default=55.0,
+        metadata=key("The time limit to the first real event, over all attempts.", name="commit", default="55s"),
     )
-    idle_s: Seconds = field(default=30.0, metadata=key("Between two events of a stream.", name="idle", default="30s"))
-    total_s: Seconds = field(default=600.0, metadata=key("The whole request.", name="total", default="600s"))
+    idle_s: Seconds = field(
+        default=30.0, metadata=key("The longest silence between two events of a stream.", name="idle", default="30s")
+    )
+    total_s: Seconds = field(
+        default=600.0, metadata=key("The time limit of the whole request.", name="total", default="600s")
+    )
     failover_after_s: SecondsOrZero = field(
         default=2.0,
         metadata=key(
-            "The longest wait that a provider may ask for before the next step is taken instead.",
+            "The longest wait that a provider may ask for. For a longer one, the next step is tried at once.",
             name="failover_after",
             default="2s",
         ),
@@ -216,21 +238,21 @@ class Resilience(PlainSection):
     keep_alive_s: SecondsOrZero = field(
         default=15.0,
         metadata=key(
-            "The longest silence of a stream that has begun, before the client gets a comment line, so that nothing "
-            "between the two closes the connection. 0s sends none.",
+            "The longest silence of a stream that has begun. After it the client gets a comment line, so that proxies "
+            "on the way do not close the connection. 0s sends none.",
             name="keep_alive",
             default="15s",
         ),
     )
     breaker: Annotated[BreakerRule | None, OrOff()] = field(
         default=BreakerRule(),
-        metadata=key("When a deployment that keeps failing is left alone for a while; `off` for never."),
+        metadata=key("When the breaker of a failing deployment opens; `off` for never."),
     )
     retry_budget: ShareOrOff = field(
         default=0.2,
         metadata=key(
-            "The share of recent requests that may be retried on the deployment that failed, and ten in ten seconds "
-            "besides; `off` for no limit. Going to the next step is always allowed.",
+            "The share of recent requests that may be retried on the deployment that failed, in addition to ten "
+            "retries in ten seconds; `off` for no limit. Failover to the next step is always allowed.",
             default="20%",
         ),
     )
@@ -238,7 +260,7 @@ class Resilience(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """This installation: where it stands, which regions it serves (None: all), and the URLs of other regions' cells."""
+    """One installation of the gateway: its territory, the regions it serves (None: all), and URLs of other cells."""
 
     territory: str
     serves: frozenset[str] | None = None
@@ -247,8 +269,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The gateway's own keys: `consent` signs tokens (None: one that ends with the process), `identity` makes
-    pseudonyms."""
+    """The gateway's own keys: `consent` for consent tokens (None: a key of the process), `identity` for pseudonyms."""
 
     consent: Secret | None = None
     identity: Secret | None = None
@@ -256,17 +277,17 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptRules(PlainSection):
-    """The receipts of requests, which are kept where there is a GATEWAY_STATE_DIR."""
+    """The rules for receipts of requests, which are stored if GATEWAY_STATE_DIR is set."""
 
     keep_s: AgeSeconds = field(
         default=30 * 86_400.0,
-        metadata=key("For how long each is kept, in hours or days.", name="keep", default="30d"),
+        metadata=key("How long each receipt is kept, in hours or days.", name="keep", default="30d"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Which pages in a browser may call: their origins as a browser writes them, or any."""
+    """The web origins whose pages may call the API from a browser, or any origin."""
 
     origins: frozenset[str] = frozenset()
     any_origin: bool = False
@@ -274,16 +295,19 @@ class Cors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfigVersion:
-    """The compiled config.
+    """The immutable compiled configuration.
 
-    version: the first 12 hex digits of the SHA-256 of the document: what `x-gateway-table` shows.
-    assistants: by name and by alias. clients: by the hex SHA-256 of each key.
-    region_by_territory: every territory that a region names; others are in `default_region`, or in none.
-    demo: simulated providers only, any peer is an edge, any key or none.
-    admin_keys: the public keys that may sign a change of a protected region. receipts_keep_s: for how long.
-    blocked_by: the page of who refuses by law or policy, if the operator names one.
-    recipients: whom some deployment asks the person's consent for; empty if none does.
-    memo: results of pure functions of this table, which `policy.memo` keeps and bounds; no part of its value.
+    Attributes:
+        version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-table` shows it.
+        assistants: By name and by alias.
+        clients: By the hex SHA-256 of each key.
+        region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
+        demo: Only simulated providers; every peer is a trusted edge, and no key is required.
+        admin_keys: The public keys that may sign a change of a protected region.
+        receipts_keep_s: How long receipts are kept.
+        blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
+        recipients: The recipients for which some deployment needs the user's consent.
+        memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
     """
 
     version: str
@@ -313,11 +337,11 @@ class ConfigVersion:
 
     @property
     def approvals(self) -> Mapping[str, tuple[Approval, ...]]:
-        """The approvals of each deployment by its name."""
+        """The approvals of each deployment, by its name."""
         return {name: deployment.approvals for name, deployment in self.deployments.items()}
 
     def region_of(self, territory: str) -> Region | None:
-        """The region that a territory is in: its own entry, its country's, the default's, or none."""
+        """Return the region of a territory: its own entry, its country's entry, the default region, or None."""
         region = self.region_by_territory.get(territory)
         if region is None and (country := parent(territory)):
             region = self.region_by_territory.get(country)
@@ -333,9 +357,9 @@ _T = TypeVar("_T")
 _UNKNOWN: Any = object()
 
 
-def remember(table: ConfigVersion, key: Hashable, make: Callable[[], _T]) -> _T:
-    """What `make` gives, called once for each key of this table. Keys begin with a word that names the function."""
-    memo = table.memo
+def remember(config: ConfigVersion, key: Hashable, make: Callable[[], _T]) -> _T:
+    """Return the cached result of `make`, which is called once for each key. Keys begin with the function's name."""
+    memo = config.memo
     known: _T = memo.get(key, _UNKNOWN)
     if known is not _UNKNOWN:
         return known

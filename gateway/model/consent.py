@@ -1,4 +1,4 @@
-"""Consent: what a deployment asks of the person before it gets a prompt, and what one request has shown of it."""
+"""Consent: what a deployment requires of the user before it gets a prompt, and what a request has shown of it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Literal
 
 
 class ConsentKind(StrEnum):
-    """What a consent rests on."""
+    """The basis of a consent."""
 
-    CLAIM = "standing:claim"  # a signed claim about the person names the recipient
-    ASSERTION = "standing:assertion"  # a backend that may speak for the person says so
-    TOKEN = "token"  # noqa: S105  # the person has said yes to this very request
+    CLAIM = "standing:claim"  # a signed claim about the user names the recipient
+    ASSERTION = "standing:assertion"  # a backend that may assert consent states it
+    TOKEN = "token"  # noqa: S105  # the user has agreed to this one request
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentRule:
-    """What a deployment asks for. recipient: whom the person says yes to, by the name that the person is shown.
+    """The consent that a deployment requires.
 
-    per_request: a yes to this very request; standing: that, or one that was given once for all. on_missing: `refuse`
-    the request where this step would be the first, or `skip` to the next one.
+    Attributes:
+        recipient: The recipient to which the user agrees, by the name that the user is shown.
+        mode: `per_request` needs a consent to this one request. `standing` also accepts one that was given in general.
+        on_missing: `refuse` the request if this step would be the first, or `skip` to the next step.
     """
 
     recipient: str
@@ -30,11 +32,14 @@ class ConsentRule:
 
 @dataclass(frozen=True, slots=True)
 class ConsentStatement:
-    """What a request says of consent, as far as its headers tell.
+    """The consent that the headers of a request state.
 
-    caller: what tells one client key from another, and one person where one is named. standing: the recipients that a
-    believed claim names. asserted: whether a backend that may say so says that the person agrees. token: what came to
-    be checked. note: why something that was sent is not believed, or will not be.
+    Attributes:
+        caller: Identifies the client key, and the user if one is named.
+        standing: The recipients that a verified claim names.
+        asserted: Whether a backend that may assert consent states that the user agrees.
+        token: The consent token that has to be verified.
+        note: Why a consent that was sent is not accepted.
     """
 
     caller: str = ""
@@ -46,14 +51,18 @@ class ConsentStatement:
 
 @dataclass(frozen=True, slots=True)
 class Consents:
-    """What of it holds under one table. confirmed: the deployments, by name, that the request's token is good for."""
+    """The consents of a request that are valid under one config version.
+
+    Attributes:
+        confirmed: The names of the deployments for which the request's token is valid.
+    """
 
     standing: frozenset[str] = frozenset()
     asserted: bool = False
     confirmed: frozenset[str] = frozenset()
 
     def given(self, deployment: str, rule: ConsentRule) -> ConsentKind | None:
-        """What lets this deployment get the prompt; None if nothing does."""
+        """Return the basis on which this deployment may get the prompt, or None if there is none."""
         if deployment in self.confirmed:
             return ConsentKind.TOKEN
         if rule.mode == "per_request":
@@ -69,9 +78,11 @@ NO_STATEMENT = ConsentStatement()
 
 @dataclass(frozen=True, slots=True)
 class ConsentRequest:
-    """What a person is to be asked: to whom, where, and what would be sent; and the token that brings the yes back.
+    """The question to the user: recipient, places and fields that would be sent, with the token that confirms it.
 
-    expires_at: Unix time. note: why what was sent this time is no consent, if anything was.
+    Attributes:
+        expires_at: Unix time.
+        note: Why the consent that was sent with this request is not valid, if one was sent.
     """
 
     recipient: str

@@ -1,4 +1,4 @@
-"""What routing decided for one request: a plan or a refusal, and the reason for each deployment passed over."""
+"""The result of routing one request: a plan or a refusal, and the reason for each deployment that was skipped."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ from gateway.model.permit import Permit
 class SkipReason(StrEnum):
     """Why a deployment of the route is not in the plan."""
 
-    BOUNDARY = "boundary"  # it would store or process outside the region's boundary
-    AVAILABILITY = "availability"  # the vendor doesn't serve the caller's territory
-    REQUIREMENT = "requirement"  # the site requires something that nobody attested
-    APPROVAL = "approval"  # the region requires one, and it has none that is valid now
-    EXCEPTED = "excepted"  # the site's promise of residency leaves out what is asked
-    CAPABILITY = "capability"  # it can't do what is asked
-    MOVES_DATA = "moves_data"  # a field of the request would move or keep data
-    PARAMETER = "parameter"  # it can't express a parameter, and is set to refuse rather than drop
+    """Why a deployment of the route is not in the plan."""
+
+    BOUNDARY = "boundary"  # it would store or process data outside the region's boundary
+    AVAILABILITY = "availability"  # the vendor does not serve the caller's territory
+    REQUIREMENT = "requirement"  # the site has a requirement that the operator has not attested
+    APPROVAL = "approval"  # the region requires an approval, and the deployment has no valid one
+    EXCEPTED = "excepted"  # the site's promise of residency excludes a feature of the request
+    CAPABILITY = "capability"  # it lacks a feature of the request
+    MOVES_DATA = "moves_data"  # a field of the request would move or store data
+    PARAMETER = "parameter"  # it does not support a parameter, and is configured to refuse instead of dropping it
     DISABLED = "disabled"
-    CREDENTIAL = "credential"  # none is set
-    HEALTH = "health"  # benched, or its breaker is open
+    CREDENTIAL = "credential"  # no credential is set
+    HEALTH = "health"  # it is in a cooldown, or its breaker is open
     WEIGHT = "weight"  # its weight is 0
-    CONSENT = "consent"  # the person has not agreed that it gets this
+    CONSENT = "consent"  # the user has not agreed that it gets this request
 
 
 def client_detail(reason: SkipReason, detail: str) -> str:
-    """Why a deployment is passed over, in words for a client, who isn't told how the gateway comes by its keys."""
+    """Return the reason in words for a client. The source of the gateway's credentials is not shown to clients."""
     return "no credential" if reason is SkipReason.CREDENTIAL else detail
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """A deployment that is not to be asked for `for_s` seconds: why, and whether only its rate limit is the matter.
+    """A deployment that is not used for `for_s` seconds.
 
-    by_breaker: because it keeps failing, and not because a provider refuses our keys.
+    Attributes:
+        is_rate_limit: Whether a rate limit is the only reason.
+        by_breaker: The reason is that it keeps failing, not that a provider refuses the credentials.
     """
 
     reason: str
@@ -49,7 +53,7 @@ class Unavailable:
 
 
 class RefusalCode(StrEnum):
-    """Why nobody answers, in the words of the API's error codes."""
+    """Why a request is not answered, as an error code of the API."""
 
     PERMISSION_DENIED = "permission_denied"
     CONSENT_REQUIRED = "consent_required"
@@ -66,9 +70,10 @@ class RefusalCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a plan: whom to ask, the permit for it, and the parameters that are dropped on the way.
+    """One step of a plan: the deployment, its permit, and the parameters that are dropped for it.
 
-    consent: what lets it get the prompt, where it asks for consent.
+    Attributes:
+        consent: The basis of the user's consent, if the deployment requires one.
     """
 
     deployment: Deployment
@@ -79,9 +84,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One deployment of the route: fit for the plan (reason None), or passed over, and why in words.
+    """One deployment of the route: in the plan (reason None), or skipped, with the reason in words.
 
-    share: of the people (0 to 1), where it is in a weighted step: another may be this one's.
+    Attributes:
+        share: The share of users (0 to 1), if it is a member of a weighted step.
     """
 
     deployment: str
@@ -93,10 +99,12 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered steps, never empty, that the region's policy allows for this request.
+    """The ordered steps that the region's policy allows for this request. There is at least one.
 
-    side: the person's own member of the weighted set that the route begins with, whether it can be asked now or not.
-    has_effects: a provider keeps or does something for it besides answering, so that it must not be asked twice.
+    Attributes:
+        side: The user's own member of the weighted set that begins the route, even if it is unavailable.
+        has_effects: A provider stores or does something for the request in addition to answering, so it must not be
+            sent twice.
     """
 
     assistant: Assistant
@@ -108,10 +116,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nobody may, or can, answer; `message` is for the client.
+    """The reason why no deployment may answer, or none can. `message` is for the client.
 
-    home: the URL of the cell that serves the region. retry_after_s: when asking again may help. asks: the deployment
-    that would be asked, had the person agreed. param: the one place of the request that is the matter, if there is one.
+    Attributes:
+        home: The URL of the cell that serves the region.
+        retry_after_s: When another request may succeed.
+        asks: The deployment that would be used if the user had agreed.
+        param: The one field of the request that is the cause, if there is exactly one.
     """
 
     code: RefusalCode
@@ -123,7 +134,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """A request is refused by a rule. `consent`: what to ask the user for, if a consent is missing."""
+    """Routing refused the request. `consent` describes the consent that is missing, if that is the reason."""
 
     def __init__(self, refusal: Refusal, consent: ConsentRequest | None = None) -> None:
         super().__init__(refusal.message)
@@ -133,10 +144,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A step of a route that has a weighted one, as it stands for one kind of request, whoever asks.
+    """One step of a route that has a weighted step, judged for one kind of request, independent of the user.
 
-    weights: by the names of its deployments, as the table has them. able: those that can be asked. unwell: those that
-    only their health keeps from it. is_set: whether it is a weighted set.
+    Attributes:
+        weights: By the name of the deployment, as configured.
+        able: The deployments that can be used.
+        unwell: The deployments that are skipped only because they are unavailable.
+        is_set: Whether the step is a weighted set.
     """
 
     weights: Mapping[str, float]
@@ -147,9 +161,10 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome, and what became of each deployment of the route: its step of the plan, or why it is passed over.
+    """The outcome, and the verdict on each deployment of the route: its step of the plan, or why it is skipped.
 
-    lanes: the route's steps where one is weighted; then a judged step is one that the person may have, or may not.
+    Attributes:
+        lanes: The steps of the route, if one is weighted. Then a verdict with a step means that some users may get it.
     """
 
     outcome: Plan | Refusal
@@ -158,7 +173,7 @@ class Decision:
 
     @property
     def considered(self) -> tuple[Considered, ...]:
-        """Every deployment of the route, in order, in words."""
+        """Every deployment of the route, in order, with its reason in words."""
         shares = self.shares
         return tuple(
             Considered(deployment.name, deployment.provider, share=shares.get(deployment.name))
@@ -169,7 +184,7 @@ class Decision:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """Which share of the people each deployment of a weighted set has, while all of the set can be asked."""
+        """The share of users of each member of a weighted set, while all members are available."""
         shares: dict[str, float] = {}
         for lane in self.lanes:
             if lane.is_set:

@@ -1,4 +1,4 @@
-"""A deployment: one model of one provider at one site, its concurrency limit and the end of its model's life."""
+"""A deployment: one model of one provider at one site, with its concurrency limit and the retirement of its model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from providers.territories import Places
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """How many calls of a deployment may run at once, over all workers, and how many requests wait for a place.
+    """The concurrency limit of a deployment over all workers.
 
-    limit: at most. queue, wait_s: so many may wait, and each so long.
+    Attributes:
+        limit: The most calls at the same time.
+        queue: The most requests that wait for a slot.
+        wait_s: The longest wait of one request.
     """
 
     limit: int
@@ -32,24 +35,28 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One model of one provider at one site: what an attempt is sent to.
+    """One model of one provider at one site: the target of an attempt.
 
-    site: the catalogue's name of the site, or the origin of an operator's own URL.
-    capabilities: what the wire format, the model and the operator agree that it can do.
-    available: the territories whose people it may answer; everywhere for a URL that the catalogue doesn't know.
-    excepts: features and parameters that the site's promise of residency leaves out.
-    unmet: what the site requires and nobody attested, in words; empty if all is met.
-    credentials: keys, used in turn; `needs_credential` says whether it works without one.
-    headers: what is sent with each call beside the credential, as secret as that.
-    missing_credentials: where the unset ones should have come from (`DASHSCOPE_API_KEY`).
-    fold: whether a request for one JSON is asked as a stream; None: where a next step exists. first_token_s: None is
-        what holds for all, and the model's own patience.
-    places: where it stores and where it processes, in words. asked_at: its name, origin and model: what is known of how
-        it fares holds for the three together, over any number of tables.
-    consent: what it asks of the person first, if anything. identity: what becomes of fields that say who asks.
-    pseudonym_key: what makes a pseudonym of them, where they are to be hashed.
-    price, retirement: what the model's tokens cost there, and when the vendor retires it; None where nobody knows.
-    concurrency: None is no bound.
+    Attributes:
+        site: The catalogue's name of the site, or the origin of an operator's own URL.
+        capabilities: The abilities that the wire format, the model and the operator's config all support.
+        available: The territories whose users it may answer. Everywhere for a URL that is not in the catalogue.
+        excepts: Features and parameters that the site's promise of residency excludes.
+        unmet: Requirements of the site that the operator has not attested, in words.
+        credentials: The keys, which are used in turn. `needs_credential` states whether it works without one.
+        headers: Further headers of each call. They are as secret as the credential.
+        missing_credentials: The sources of credentials that are not set (`DASHSCOPE_API_KEY`).
+        fold: Whether a request for one JSON answer is sent as a stream. None: only if the route has a next step.
+        first_token_s: The time limit to the first event. None uses the general limit and the one of the model.
+        places: Where it stores and where it processes data, in words.
+        asked_at: Its name, origin and model. Health and latencies belong to these three, over any number of config
+            versions.
+        consent: The consent that it requires of the user, if any.
+        identity: The treatment of fields that identify the user.
+        pseudonym_key: The key for pseudonyms, if these fields are hashed.
+        price: The price of the model's tokens at the site, or None if it is unknown.
+        retirement: When the vendor retires the model, or None if it is unknown.
+        concurrency: None if there is no limit.
     """
 
     name: str
@@ -90,22 +97,22 @@ class Deployment:
 
     @property
     def retires_on(self) -> date | None:
-        """From this day on the vendor doesn't answer for its model; None where no day is known."""
+        """The day from which on the vendor need not serve the model, or None if it is unknown."""
         return self.retirement.on if self.retirement is not None else None
 
     @property
     def has_credential(self) -> bool:
-        """Whether it can be called at all."""
+        """Whether it can be called at all: it has a credential or needs none."""
         return bool(self.credentials) or not self.needs_credential
 
 
 RETIREMENT_WARNING_DAYS = (7, 30, 90)
-"""How long before its day a retirement is told of: from the last of them on, and each time more."""
+"""The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetirementNotice:
-    """A deployment whose model is retired on a day: that many days from now, 0 or less where it is over."""
+    """The retirement of a deployment's model. `days_left` is 0 or less if the day has come."""
 
     deployment: str
     model: str
@@ -115,32 +122,32 @@ class RetirementNotice:
 
     @property
     def warned_days(self) -> int | None:
-        """The bound of `WARNED_DAYS` that it has come under; None if it is far from its day."""
+        """The smallest bound of `RETIREMENT_WARNING_DAYS` that has been reached, or None if the day is far away."""
         return next((bound for bound in RETIREMENT_WARNING_DAYS if self.days_left <= bound), None)
 
     @property
     def is_over(self) -> bool:
-        """Whether the day has come, somewhere on Earth."""
+        """Whether the day has come anywhere on Earth."""
         return self.days_left <= 0
 
     def __str__(self) -> str:
         if self.is_over:
-            return f"its model {self.model!r} is RETIRED since {self.retires_on}: the vendor need not answer any more"
+            return f"its model {self.model!r} is RETIRED since {self.retires_on}: the vendor may stop serving it"
         days = "day" if self.days_left == 1 else "days"
         return f"its model {self.model!r} will be retired on {self.retires_on}, in {self.days_left} {days}"
 
 
 def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tuple[RetirementNotice, ...]:
-    """How long each deployment's model is still there, of those of which a day is known; the nearest first."""
+    """Return a notice for each deployment whose model has a known day of retirement, the nearest first."""
     known = ((one, one.retirement) for one in deployments if one.retirement is not None)
-    farewells = [
+    notices = [
         RetirementNotice(one.name, one.model, end.on, end.on.toordinal() - days.last, end.instead) for one, end in known
     ]
-    return tuple(sorted(farewells, key=lambda one: one.days_left))
+    return tuple(sorted(notices, key=lambda one: one.days_left))
 
 
 def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
-    """How the request fits it, by its provider's format, its model, and what its operator lets through."""
+    """Return how well the request fits the deployment: its wire format, its model, and what the operator allows."""
     target = deployment.target
     return match_capabilities(
         needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves
@@ -148,6 +155,6 @@ def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
 
 
 def has_effects_at(deployment: Deployment, needs: Requirements) -> bool:
-    """Whether a deployment that the request fits keeps or does something for it besides answering."""
+    """Return whether a deployment that the request fits stores or does something in addition to answering."""
     target = deployment.target
     return has_effects_there(needs, deployment.capabilities, target.passthrough, deployment.allowed_moves)

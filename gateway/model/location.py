@@ -1,4 +1,4 @@
-"""Where a caller is, how that is known, and what each signal reported."""
+"""The location of a caller, the evidence for it, and the report of each signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Address = IPv4Address | IPv6Address
 
 
 class LocationProblem(StrEnum):
-    """Why no region answers at a location."""
+    """Why a location has no region."""
 
     UNKNOWN = "unknown"
     CONFLICT = "conflict"
@@ -25,7 +25,7 @@ class LocationProblem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one signal said, cleaned for display, and what followed from it.
+    """The value of one signal, cleaned for display, and its effect.
 
     Attributes:
         region: The name of the region that the signal points to, or None.
@@ -50,7 +50,7 @@ class Location:
         territory: None where it is unknown, which is possible inside a known region.
         why: The name of the winning signal, or `unknown`.
         assumed: Whether the region was taken because no signal gave one.
-        preferences: How the user wants to be addressed. This is no evidence of a location.
+        preferences: How the user wants to be addressed. This is not evidence of a location.
     """
 
     region: Region | None
@@ -82,28 +82,28 @@ class ClaimProblem(StrEnum):
 CLAIM_PROBLEMS = {
     ClaimProblem.REPEATED: "it was sent more than once",
     ClaimProblem.TOO_LARGE: "it is too long",
-    ClaimProblem.MALFORMED: "it is no signed token, or a member of it has the wrong type",
-    ClaimProblem.ALGORITHM: "it is signed by an algorithm that isn't accepted",
-    ClaimProblem.KEY: "it is signed by no key of the issuer",
+    ClaimProblem.MALFORMED: "it is not a signed token, or a member of it has the wrong type",
+    ClaimProblem.ALGORITHM: "it is signed by an algorithm that is not accepted",
+    ClaimProblem.KEY: "it is not signed by a key of the issuer",
     ClaimProblem.SIGNATURE: "its signature is wrong",
     ClaimProblem.ISSUER: "it comes from another issuer",
-    ClaimProblem.AUDIENCE: "it is meant for somebody else",
+    ClaimProblem.AUDIENCE: "its audience is not this gateway",
     ClaimProblem.EXPIRED: "it has expired",
     ClaimProblem.NOT_YET: "it is not valid yet",
-    ClaimProblem.UNCHECKED: "the issuer's keys can't be read right now",
+    ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
 }
 """Why a claim is rejected, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimReport:
-    """What the claim of a request says, or why it is rejected.
+    """The content of a request's claim, or why it is rejected.
 
     Attributes:
         territory: None if the claim names none.
-        subject: The user whom the claim is about. It says nothing of a location, so it does not take part in
-            comparisons, and nothing that is remembered of a location belongs to one user.
-        preferences: The user's preferences, as far as they are well-formed.
+        subject: The user whom the claim is about. It is not evidence of a location, so it does not take part in
+            comparisons, and a remembered location never belongs to one user.
+        preferences: The user's preferences, as far as they are valid.
         consents: The recipients to which the user has agreed.
     """
 
@@ -116,12 +116,12 @@ class ClaimReport:
 
 @dataclass(frozen=True, slots=True)
 class AddressReport:
-    """What is known of the client's address: its country, and the part of it if the database has one.
+    """The result of looking up the client's address: its country, and the subdivision if the database has one.
 
     Attributes:
         note: Why there is no country.
         hidden: The address hides the client (Tor, or an anonymous proxy).
-        doubtful: There should be one address, and there is none or there are several.
+        doubtful: There should be exactly one address, and there is none or there are several.
     """
 
     country: str = ""
@@ -135,7 +135,7 @@ class EdgeNote(StrEnum):
     """Why the headers of an edge are not used."""
 
     NONE = ""
-    STRANGER = "ignored: the peer is no trusted edge"
+    STRANGER = "ignored: the peer is not a trusted edge"
     STRANGER_WITHIN = "ignored: the edge's secret is missing"
     UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
 
@@ -178,7 +178,7 @@ class AddressQuestion(Question):
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """What the signals reported of one request, in the order of their names. Use `reports_of` to make one.
+    """The reports of all signals on one request, in the order of their names. Use `reports_of` to make one.
 
     A signal that reported nothing has no entry. With the client and the config version, the reports decide the
     location.

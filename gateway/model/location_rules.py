@@ -64,12 +64,10 @@ class ClaimRules:
 class GeoIpRules(PlainSection):
     """A database of addresses, a MaxMind DB file (.mmdb)."""
 
-    path: str = field(metadata=key("The whole path of the file; it is opened again when it is replaced."))
+    path: str = field(metadata=key("The absolute path of the file. It is opened again after it is replaced."))
     max_age_s: AgeSeconds = field(
         default=30 * 86_400.0,
-        metadata=key(
-            "From this age on, by the file's own date, it isn't asked any more.", name="max_age", default="30d"
-        ),
+        metadata=key("The file is not used any more from this age on, by its own date.", name="max_age", default="30d"),
     )
 
 
@@ -109,7 +107,7 @@ class LocationRules:
 
     Attributes:
         signals: The signals that are listed and set up, the strongest first.
-        conflict: What to do where signals give different regions.
+        conflict: The reaction if signals give different regions.
         unknown: `refuse`, or the name of the region that is used where no signal gives one.
         hops: The networks of proxies that may stand in a list of addresses.
         country_only: Countries that are accepted without their part, although a part has a rule of its own.

@@ -1,19 +1,22 @@
-"""Leave to open a connection to one origin, with a prompt or without."""
+"""Permits: the permission to open a connection to one origin, with a prompt (`Permit`) or without (`ServicePermit`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 EXTENSION = "gateway.permit"
-"""Where a permit travels: this key of an httpx request's `extensions`."""
+"""The key of a permit in the `extensions` of an httpx request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """A prompt permit: what a region allows, bound to deployment, site, model and origin.
+    """The permission to send a prompt, bound to one region, deployment, site, model and origin.
 
-    Made by `gateway.policy.fence` alone (the architecture test holds this), and checked by the one place that opens
-    connections. waives: of an evaluation permit, the lack of an approval that it waives, in words; never of traffic's.
+    Only `gateway.policy.fence` creates permits (the architecture test checks this), and the one module that opens
+    connections checks them.
+
+    Attributes:
+        waives: For an evaluation only: the missing approval that the permit waives, in words. None for traffic.
     """
 
     origin: str
@@ -27,11 +30,11 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class ServicePermit:
-    """A service permit: leave to ask a service that the config names, such as a collector or an issuer of tokens.
+    """The permission to call a service that the config names, such as a collector or an issuer of tokens.
 
-    It carries no byte of a request. Made by `gateway.config.service_permits.read_service` alone, from the config alone
-    (the architecture test holds this); used by `gateway.execution.service_client` alone, so that no prompt can travel
-    under it.
+    A call under it contains no byte of a request. Only `gateway.config.service_permits.read_service` creates it, from
+    the config alone (the architecture test checks this), and only `gateway.execution.service_client` uses it, so that
+    no prompt can be sent under it.
     """
 
     origin: str

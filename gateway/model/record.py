@@ -18,10 +18,13 @@ from providers.value import Value
 class AttemptRecord(Value, frozen=True):
     """An attempt that has ended, or that has become the answer (`failure` None).
 
-    duration_s: until the answer began (a stream's first real event, a whole JSON answer) or until it failed.
-    started_at is monotonic. places: where the deployment stores and processes, in words.
-    is_hedge: it was made beside a slow one. lost: another one answered first, and this one was cancelled; duration_s is
-        until then.
+    Attributes:
+        duration_s: The time until the answer began (the first real event of a stream, or a whole JSON answer), until
+            the attempt failed, or until it was cancelled (`lost`).
+        started_at: Monotonic seconds.
+        places: Where the deployment stores and processes data, in words.
+        is_hedge: The attempt was a hedge for a slow one.
+        lost: Another attempt answered first, and this one was cancelled.
     """
 
     deployment: str
@@ -36,7 +39,7 @@ class AttemptRecord(Value, frozen=True):
 
     @property
     def outcome(self) -> str:
-        """`ok`, `lost`, or the kind of failure."""
+        """`ok`, `lost`, or the failure kind."""
         if self.failure is not None:
             return self.failure.kind
         return "lost" if self.lost else "ok"
@@ -44,7 +47,7 @@ class AttemptRecord(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A step of the plan that was not asked, and why."""
+    """A step of the plan that was not tried, and why."""
 
     deployment: str
     reason: str
@@ -52,7 +55,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a client may still ask: of `limit` requests a minute so many are left, and all are back after `full_s`."""
+    """A client's request limit: `remaining` of `limit` requests a minute are left. It is full again after `full_s`."""
 
     limit: int
     remaining: int
@@ -61,7 +64,11 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Whose answer broke off and who went on with it. usage_is_estimated: no provider counted all that was spent."""
+    """The deployments of an answer that broke off (`broken`) and was continued (`by`).
+
+    Attributes:
+        usage_is_estimated: The providers did not count all tokens that were used.
+    """
 
     broken: str
     by: str
@@ -70,23 +77,28 @@ class Resumed:
 
 @dataclass(slots=True)
 class Record:
-    """One request. No prompt, no answer, no key ever stands in it. Times are seconds.
+    """Everything that is known of one request. It never contains a prompt, an answer or a key. Times are seconds.
 
-    outcome: `ok`, `refused` (ours, or the client's fault, whoever found it out), `failed` (the providers', or nobody
-    could be asked), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`. code: the outward
-    error code, None for an answer.
-    started_at is monotonic. upload_s: of the time to the answer, what the wait for the client's body took.
-    decision: what routing made of it, with why each deployment that it passed over was not in the plan.
-    consent: what the first deployment that asks for the person's consent was sent the prompt by.
-    queued_s: of the same, what the wait for places at deployments took. shed: the deployments that had none, and why.
-    retries_refused: the deployments that the budget kept from being retried.
-    side: the member of the route's first step that this person has, where that is a weighted one.
-    labels: what was said on the answer. profile: the version of the region's profile that the assistant was told.
-    resumed: set where an answer broke off and another deployment went on with it, which is then the one that is named.
-    shadow: the attempt at the route's shadow that is begun once this request is over: another one who hears the prompt.
-    abandoned: the attempts that were under way when the client left. places: where the deployment that answers stores
-    and processes, in words.
-    price: of the deployment that answered. cost_micros: in millionths of its currency's unit; None if not known.
+    Attributes:
+        started_at: Monotonic seconds.
+        outcome: `ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment
+            was available), `interrupted` (in mid-stream), `cancelled` (the client disconnected) or `internal_error`.
+        code: The error code of the API. None for an answer.
+        upload_s: The part of the time to the answer in which the gateway waited for the client's body.
+        queued_s: The part of it in which the request waited for concurrency slots of deployments.
+        shed: The deployments that had no free slot, and why.
+        retries_refused: The deployments that were not retried because the retry budget was spent.
+        decision: The result of routing, with the reason for each skipped deployment.
+        consent: The basis on which the first deployment that requires consent was sent the prompt.
+        side: The user's member of the first step, if that step is weighted.
+        labels: The labels on the answer.
+        profile: The version of the region's profile that was added to the prompt.
+        resumed: Set if an answer broke off and another deployment continued it. `deployment` is then the latter.
+        shadow: The attempt on the route's shadow, which begins after this request ends.
+        abandoned: The attempts that were running when the client disconnected.
+        places: Where the deployment that answers stores and processes data, in words.
+        price: The price of the deployment that answered.
+        cost_micros: The cost in millionths of the price's currency unit. None if unknown.
     """
 
     request_id: str
@@ -129,18 +141,20 @@ class Record:
 
     @property
     def sent(self) -> list[AttemptRecord]:
-        """The attempts whose prompt was sent, or begun to be: what has no form in a deployment's words is nothing to be
-        sent."""
+        """The attempts whose prompt was sent, completely or in part.
+
+        A request that the adapter cannot express in the provider's wire format is never sent.
+        """
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
 
     def note_consent(self, steps: Iterable[Step]) -> None:
-        """Take down what let one of these be sent the prompt; a consent that nobody needed in the end is none."""
-        asked = {attempt.deployment for attempt in (*self.sent, *self.abandoned)}
-        resting = (step.consent for step in steps if step.consent is not None and step.deployment.name in asked)
-        self.consent = next(resting, None)
+        """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""
+        sent_to = {attempt.deployment for attempt in (*self.sent, *self.abandoned)}
+        used = (step.consent for step in steps if step.consent is not None and step.deployment.name in sent_to)
+        self.consent = next(used, None)
 
     def count(self, usage: Usage | None) -> None:
-        """Take down what the provider counted, and what that costs where a price is known."""
+        """Record the usage that the provider counted, and its cost if a price is known."""
         self.usage = usage
         if usage is not None and self.price is not None:
             self.cost_micros = cost_of(usage, self.price)

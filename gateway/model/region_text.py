@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Show = Literal["always", "first_turn", "never"]
-"""On which answers a label's words stand before the text. The mark in the header and the body is on all of them."""
+"""The answers on which a label's text is placed before the answer. Its mark in header and body is on all of them."""
 SEPARATOR = "\n\n"
-"""What stands between a label's words and what follows them."""
+"""The separator between a label's text and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One label in the words of one locale.
+    """One label in one locale.
 
-    producer: what names the provider of the service in the `AIGC` object; None for a label without such an object.
+    Attributes:
+        producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
     """
 
     name: str
@@ -25,17 +26,17 @@ class Label:
     producer: str | None = None
 
     def is_due(self, *, first_turn: bool) -> bool:
-        """Whether the user has to see the words now, in the text or elsewhere."""
+        """Return whether the user has to see the text with this answer, in the answer itself or elsewhere."""
         return first_turn or self.show != "first_turn"
 
     def prefix(self, *, first_turn: bool) -> str:
-        """What it puts before a text."""
+        """Return the text that the label puts before an answer, or an empty one."""
         return self.text + SEPARATOR if self.show != "never" and self.is_due(first_turn=first_turn) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What a caller wishes, as a verified claim has it: words that are looked up in lists, never shown to a model."""
+    """A user's preferences from a verified claim. They select lines from lists and are never shown to a model."""
 
     language: str | None = None
     units: str | None = None
@@ -48,10 +49,13 @@ NO_PREFERENCES = Preferences()
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How an assistant speaks in one locale: lines of a system message by what they are about, in order.
+    """The system message of a region in one locale.
 
-    helplines: the line with the numbers to call, by territory; common: the one where the territory isn't known.
-    choices: the line for each value that a caller may prefer, by what it is about.
+    Attributes:
+        lines: The lines in order, each with its topic.
+        helplines: The line with emergency numbers, by territory.
+        common: The line with emergency numbers if the territory is unknown.
+        choices: By topic, the line for each value that a user may prefer.
     """
 
     locale: str
@@ -63,10 +67,12 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Locale:
-    """A region's speech in one locale.
+    """The texts of a region in one locale.
 
-    first, later: what stands before the text of a conversation's first answer, and before that of any other; empty if
-    nothing does. refusals: what a client is told, by error code.
+    Attributes:
+        first: The text before the first answer of a conversation. Empty if there is none.
+        later: The text before every other answer. Empty if there is none.
+        refusals: The message for the client, by error code.
     """
 
     locale: str
@@ -83,12 +89,15 @@ class Locale:
 
 @dataclass(frozen=True, slots=True)
 class RegionText:
-    """Everything that a region says by itself.
+    """All texts of a region.
 
-    voice: what is spoken where nobody asks for another. voices: by locale. tags: the locale for a language tag, in
-    lower case, empty where none fits. known: what any label of the table puts before a text, now or formerly, the
-    longest first.
-    first, later: what this region's own do, before a conversation's first answer and before any other.
+    Attributes:
+        voice: The default locale.
+        voices: All locales, by name.
+        tags: The name of the locale for a language tag in lower case. Empty if none fits.
+        known: All texts that a label of any region puts before an answer, or did formerly, the longest first.
+        first: The region's own texts before the first answer of a conversation.
+        later: The region's own texts before any other answer.
     """
 
     voice: Locale

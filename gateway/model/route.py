@@ -1,4 +1,4 @@
-"""A route: steps in order, each one deployment or a weighted set, of which every person has one."""
+"""A route: ordered steps, each of them one deployment or a weighted set that divides users between its members."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightedSet:
-    """A weighted step (a canary): each member with its weight. A member of weight 0 is nobody's."""
+    """A weighted step (a canary): members with weights. A member with weight 0 gets no users."""
 
     members: tuple[tuple[Deployment, float], ...]
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """The weights by name."""
+        """The weights by the name of the deployment."""
         return {deployment.name: weight for deployment, weight in self.members}
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """Which share (0 to 1) of the people each member has, by its name, while all can be asked."""
+        """The share of users (0 to 1) of each member by its name, while all members are available."""
         total = sum(weight for _, weight in self.members)
         return {deployment.name: weight / total for deployment, weight in self.members}
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Who gets a share (0 to 1) of a route's requests too, when they have been answered; nobody sees what it says.
+    """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
 
-    keep_text: whether prompt and answer are kept with the outcome, and the answer that the client got.
+    Its answers go to no client.
+
+    Attributes:
+        keep_text: Whether the prompt, its answer and the client's answer are stored with the outcome.
     """
 
     deployment: Deployment
@@ -45,17 +48,17 @@ Route: TypeAlias = "tuple[RouteStep, ...]"
 
 
 def deployments_of(route: Route) -> tuple[Deployment, ...]:
-    """Every deployment that a route names, once, in order."""
-    found: dict[str, Deployment] = {}
+    """Return every deployment of a route once, in order."""
+    by_name: dict[str, Deployment] = {}
     for step in route:
         members = [member for member, _ in step.members] if isinstance(step, WeightedSet) else [step]
         for deployment in members:
-            found.setdefault(deployment.name, deployment)
-    return tuple(found.values())
+            by_name.setdefault(deployment.name, deployment)
+    return tuple(by_name.values())
 
 
 def step_text(step: RouteStep) -> str:
-    """A step as a config has it: a name, or several with their weights."""
+    """Return a step as it is written in a config: a name, or several names with weights."""
     if isinstance(step, WeightedSet):
         return f"{{{', '.join(f'{name}: {weight:g}' for name, weight in step.weights.items())}}}"
     return step.name

@@ -1,4 +1,4 @@
-"""A schedule raises a candidate's share of a weighted step in stages, and takes it back if the candidate is worse."""
+"""Schedules: raise the weight of a candidate in stages, and set it back if the candidate is worse."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.model.section import PlainSection, key
 from gateway.model.units import RiseOrOff, ShareOrOff
 
 VARIANT_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
-"""Bounds of the times by which two sides are compared, from 20 ms to 328 s: each 19 % above the one before."""
+"""Upper bounds of the latency histogram of a variant, from 20 ms to 328 s. Each is 19 % above the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The candidate's share (0 to 1) for a time; None is the end of the schedule."""
+    """The candidate's share (0 to 1) and its duration. A duration of None is the end of the schedule."""
 
     share: float
     for_s: float | None
@@ -23,25 +23,41 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StopRule(PlainSection):
-    """When a schedule takes its candidate back."""
+    """When a schedule sets its candidate back."""
 
     error_rate: ShareOrOff = field(
         default=0.02,
-        metadata=key("More of its requests fail than this, and than on the other side, beyond chance.", default="2%"),
+        metadata=key(
+            "The candidate's error rate that is too high, if it is also above that of the other variant, with "
+            "statistical significance.",
+            default="2%",
+        ),
     )
     latency_p95: RiseOrOff = field(
         default=0.5,
-        metadata=key("Its 95th percentile is by more than this above the other side's, beyond chance.", default="+50%"),
+        metadata=key(
+            "The rise of the candidate's 95th percentile of latency over the other variant's that is too high, with "
+            "statistical significance.",
+            default="+50%",
+        ),
     )
     min_requests: int = field(
         default=200,
-        metadata=key("How many each side must have had before it is judged, or raised.", ge=10, le=1_000_000),
+        metadata=key(
+            "The requests that each variant needs before the two are compared and the weight is raised.",
+            ge=10,
+            le=1_000_000,
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The stages of one route's candidate. identity: changes with the text, and with what the candidate is."""
+    """The stages for the candidate of one route.
+
+    Attributes:
+        identity: Identifies the text of the schedule and the candidate's definition. Progress belongs to it.
+    """
 
     candidate: str
     stages: tuple[Stage, ...]
@@ -51,8 +67,11 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The requests of one side: how many it answered, how many it didn't, and how many began to be answered in each
-    class of time (see SIDE_BOUNDS_S, and one more for what is longer)."""
+    """Counts of one variant's requests: answered, failed, and the latencies of those that began to be answered.
+
+    Attributes:
+        times: The histogram of latencies over `VARIANT_BOUNDS_S`, with one more bucket for longer ones.
+    """
 
     ok: int = 0
     failed: int = 0
@@ -60,12 +79,12 @@ class Tally:
 
     @property
     def requests(self) -> int:
-        """All of them."""
+        """The number of requests."""
         return self.ok + self.failed
 
     @property
     def error_rate(self) -> float:
-        """The share that wasn't answered, 0 of none."""
+        """The share of requests that failed. 0 if there are no requests."""
         return self.failed / self.requests if self.requests else 0.0
 
     def __add__(self, other: Tally) -> Tally:
@@ -73,21 +92,21 @@ class Tally:
         return Tally(self.ok + other.ok, self.failed + other.failed, times)
 
     def since(self, before: Tally) -> Tally:
-        """What has come since then. Counts never fall; where they seem to, nothing has come."""
+        """Return the difference to earlier counts. Counts that seem to fall (after a restart) count as no change."""
         times = tuple(max(now - then, 0) for now, then in zip(self.times, before.times, strict=True))
         return Tally(max(self.ok - before.ok, 0), max(self.failed - before.failed, 0), times)
 
     def percentile_s(self, share: float) -> float | None:
-        """The time within which this share of the answers began, at most; None of no answer."""
-        wanted, seen = share * sum(self.times), 0
+        """Return an upper bound of this percentile (0 to 1) of latency, or None without answers."""
+        rank, seen = share * sum(self.times), 0
         for bound_s, count in zip(VARIANT_BOUNDS_S, self.times, strict=False):
             seen += count
-            if count and seen >= wanted:
+            if count and seen >= rank:
                 return bound_s
         return VARIANT_BOUNDS_S[-1] if any(self.times) else None
 
     def slower_than(self, limit_s: float) -> int:
-        """How many answers took longer for sure: those of the classes that lie above the limit."""
+        """Return the number of answers that certainly took longer: those in buckets above the limit."""
         return sum(self.times[bisect_left(VARIANT_BOUNDS_S, limit_s) + 1 :])
 
 
@@ -95,7 +114,7 @@ NO_TALLY = Tally()
 
 
 class Phase(StrEnum):
-    """How far a schedule is."""
+    """The phase of a schedule."""
 
     RUNNING = "running"
     DONE = "done"
@@ -104,10 +123,12 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleProgress:
-    """Where a schedule is. elapsed_s, candidate, baseline, looks: of the present stage.
+    """The progress of a schedule. `elapsed_s`, `candidate`, `baseline` and `looks` belong to the present stage.
 
-    looks: how often the two sides were compared. seen: the candidate's requests at the last of them. reason: why it was
-    rolled back.
+    Attributes:
+        looks: The number of comparisons of the two variants.
+        seen: The candidate's requests at the last comparison.
+        reason: Why the candidate was set back.
     """
 
     phase: Phase = Phase.RUNNING
@@ -122,7 +143,11 @@ class ScheduleProgress:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """A schedule as an operator is told of it. waits_for: what keeps it from the next stage beyond its time."""
+    """A schedule as it is shown to operators.
+
+    Attributes:
+        waits_for: Why the next stage has not begun although its time has come.
+    """
 
     assistant: str
     region: str

@@ -1,4 +1,4 @@
-"""What came of a request that was sent to a shadow too."""
+"""The outcome of a request that was also sent to a shadow."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from providers.chat import Usage
 
 @dataclass(frozen=True, slots=True)
 class ShadowRecord:
-    """One request that a shadow was asked, and the answer that its client got, beside it. Times are seconds.
+    """One request to a shadow, with the client's own answer for comparison. Times are seconds.
 
-    at_s: Unix time. outcome: `ok`, or the kind of failure. first_s: until the answer began; a whole JSON answer.
-    prompt, answer, refusal (the provider's own words for one) and calls (of tools: their names and arguments): only
-    where the config keeps text. beside_answer: likewise, where the client's own answer is a whole one of plain text.
+    Attributes:
+        at_s: Unix time.
+        outcome: `ok`, or the failure kind.
+        first_s: The time until the answer began, or until a whole JSON answer arrived.
+        beside: The deployment that answered the client. The other `beside_*` fields belong to its answer.
+        prompt: Stored only if the config keeps text. The same holds for `answer`, `refusal` and `calls`.
+        refusal: The provider's own text for a refusal.
+        calls: The names and arguments of tool calls.
+        beside_answer: The client's answer, if the config keeps text and the answer is complete plain text.
     """
 
     at_s: float

@@ -1,4 +1,4 @@
-"""What an operator is told of a running gateway: its table, the tries to change it, its processes. No secret in it."""
+"""The state of a running gateway for operators: config version, reloads and workers. It contains no secrets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
 
 OPERATOR_HEADER = "x-gateway-operator"
-"""What a request to the admin listener says of who makes it: a claim."""
+"""The header of an admin request that names its sender. The name is not verified."""
 
 Cause = Literal["start", "file", "sighup", "admin", "rollback"]
-"""Why a config was loaded: the process began, a file changed, the signal, the admin listener, a rollback."""
+"""Why a config was loaded: process start, a changed file, the signal, the admin listener, or a rollback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One mistake or warning of a config. line and column count from 1; 0 where the file as a whole is meant."""
+    """One mistake or warning of a config. `line` and `column` count from 1; 0 means the file as a whole."""
 
     severity: str
     file: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one table has otherwise than the one before. Routes are `assistant/region`, sections the config's keys."""
+    """The differences between two config versions. Routes are `assistant/region`; sections are the config's keys."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -44,12 +44,15 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """One try to make the config the active one.
+    """One attempt to activate a config.
 
-    table: the version that is active after it. findings: the mistakes that rejected it, and the warnings.
-    behind: the workers that have not confirmed the new table yet. who: what the one who ordered it said of itself.
-    missing: whether the version to go back to isn't there. retriable: whether something of ours was in the way, and not
-    the config, so that it may work when it is asked for again.
+    Attributes:
+        table: The version that is active after it.
+        findings: The mistakes that rejected it, and the warnings.
+        behind: The workers that have not confirmed the new version yet.
+        who: The name that the sender of the request gave. It is not verified.
+        missing: Whether the version to roll back to is not in the history.
+        retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
     """
 
     cause: Cause
@@ -66,13 +69,18 @@ class Reload:
 
     @property
     def result(self) -> str:
-        """The same in a word."""
+        """The result as one word."""
         return "activated" if self.activated else "rejected"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One serving process as it told last. unwell: the deployments that it doesn't ask. answers: it told just now."""
+    """One worker as it reported last.
+
+    Attributes:
+        unwell: The deployments that it does not use at the moment.
+        answers: Whether it answered the latest request for its state.
+    """
 
     seat: int
     pid: int
@@ -85,10 +93,16 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole gateway. loaded: how the active table came to be. failed: the last try since, if it was rejected.
+    """The state of the whole gateway.
 
-    keeps_history: whether there is a state directory. file_is_active: False after a rollback, until the file changes.
-    reloads: how often, by cause and result. at_s: when it was all so (Unix time). schedules_off: why no schedule runs.
+    Attributes:
+        loaded: The reload that activated the present version.
+        failed: The latest reload after that, if it was rejected.
+        reloads: The number of reloads by cause and result.
+        keeps_history: Whether there is a state directory.
+        file_is_active: Whether the active version came from the file. False after a rollback, until the file changes.
+        schedules_off: Why no schedule runs. Empty if schedules run.
+        at_s: The time of this state (Unix time).
     """
 
     table: ConfigVersion

@@ -1,1 +1,1 @@
-"""What outlives a request, in GATEWAY_STATE_DIR. Each part has a database of its own; without a directory it is off."""
+"""The persistent state in GATEWAY_STATE_DIR. Each part has its own database, and is off without a directory."""

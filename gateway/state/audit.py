@@ -1,8 +1,8 @@
-"""The audit trail: one line of JSON for each thing that an operator or the gateway did, chained by hashes.
+"""The audit trail: one JSON line for each action of an operator or of the gateway, chained by hashes.
 
-Each line has the hash of the one before it, and its own over that and its content: a line that is changed, taken out or
-put elsewhere breaks the chain from there on. That the end was cut off is seen by the head: the number and hash of the
-last line, which `heads` keeps elsewhere, and which every line's event in the log has too.
+Each line contains the hash of the line before it, and its own hash over that and its content. A line that is changed,
+removed or moved breaks the chain from there on. A truncated end is detected by the head, which is the number and the
+hash of the last line: the history stores it, and the log has it with each line's event.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _OF_A_SWITCH = _SWITCHES | {"kill_switch"}
 
 @dataclass(frozen=True, slots=True)
 class TrailHead:
-    """The last line: its number (from 1) and its hash."""
+    """The last line of the trail: its number (from 1) and its hash."""
 
     number: int
     hash: str
 
 
 BEGINNING = TrailHead(0, "0" * 64)
-"""What the first line is chained to."""
+"""The head of an empty trail. The first line is chained to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first line that is not as it was written (from 1), and what is wrong there."""
+    """The first invalid line (numbered from 1), and the reason."""
 
     line: int
     reason: str
@@ -49,7 +49,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class TrailVerdict:
-    """What reading the whole trail showed. unconfirmed: see `unconfirmed`."""
+    """The result of verifying the whole trail. For `unconfirmed`, see the function of that name."""
 
     lines: int
     head: TrailHead
@@ -58,10 +58,10 @@ class TrailVerdict:
 
 
 def unconfirmed(after: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
-    """The numbers of the lines at the end that tell of a switch, among those `after` the head that is known.
+    """Return the numbers of the last lines that describe a switch, among those `after` the known head.
 
-    A switch is confirmed with that head, after its lines: one that a full disk or the end of the process came between
-    was never served, though its lines are there.
+    A switch is confirmed by storing the head, after its lines. If a full disk or the end of the process prevented that,
+    the new version was never served although its lines exist.
     """
     numbers: list[int] = []
     for line in reversed(after):
@@ -76,27 +76,34 @@ def unconfirmed(after: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
 
 
 def _after(lines: Sequence[bytes], known: TrailHead) -> list[Mapping[str, object]]:
-    """The lines behind the one that is known, as far as they can be read."""
-    found: list[Mapping[str, object]] = []
+    """Return the lines after the known one, as far as they can be read."""
+    lines_after: list[Mapping[str, object]] = []
     for data in reversed(lines):
         head, line = _head_of(data), _read(data + b"\n")
         if head is None or line is None or head.number <= known.number:
             break
-        found.append(line)
-    return found[::-1]
+        lines_after.append(line)
+    return lines_after[::-1]
 
 
 def path_of(directory: Path) -> Path:
-    """Where the trail of a state directory is."""
+    """Return the path of the trail in a state directory."""
     return directory / _FILE
 
 
 class Audit:
-    """The writer; there is one at a time for a directory, which holds its lock, and that of the trail itself: somebody
-    may take the other file for a stale one, and two writers would break the chain.
+    """Appends lines to the trail. There is one writer for a directory at a time.
 
-    known: the head that was kept elsewhere. mended: what had to be done to the end of the file before going on, in
-    words; empty if nothing. unconfirmed: the lines of a switch that was never finished.
+    It holds a lock on the trail itself in addition to the directory's lock file, which an operator may delete as stale.
+    Two writers would break the chain.
+
+    Attributes:
+        head: The last line.
+        mended: The repair of the file's end that was necessary at the start, in words. Empty if there was none.
+        unconfirmed: The lines of a switch that was never completed.
+
+    Args:
+        known: The head that the history has.
     """
 
     def __init__(self, directory: Path, known: TrailHead) -> None:
@@ -119,25 +126,28 @@ class Audit:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
 
     def _find_head(self, known: TrailHead) -> None:
-        """Where to go on. A line that was never finished, as a loss of power leaves one, was never told of: it goes. An
-        end that is missing stays missing: what follows is chained to the head that is known, so that it shows."""
+        """Find the head to continue from.
+
+        An incomplete last line, as a power failure leaves one, was never acted on and is removed. Missing lines at the
+        end are not hidden: the next line is chained to the known head, so that the gap shows.
+        """
         size = os.fstat(self._descriptor).st_size
         data = os.pread(self._descriptor, _MOST_LINE_BYTES, max(0, size - _MOST_LINE_BYTES))
         whole, _, torn = data.rpartition(b"\n")
         if torn:
             os.ftruncate(self._descriptor, size - len(torn))
-            self.mended = f"{len(torn)} bytes of a line that was never finished were removed"
+            self.mended = f"removed {len(torn)} bytes of an incomplete last line"
         last = _head_of(whole.rpartition(b"\n")[2]) if whole else BEGINNING
         if last is None or last.number < known.number:
-            told = f"its last line is {last.number}" if last is not None else "its last line can't be read"
-            self.mended = f"line {known.number} is known to have been written, and {told}: `gateway audit verify`"
+            details = f"its last line is {last.number}" if last is not None else "its last line can't be read"
+            self.mended = f"line {known.number} should exist, but {details}: run `gateway audit verify`"
             return
         self.head = last
-        if known != BEGINNING:  # a history that is new knows of nothing
+        if known != BEGINNING:  # a new history knows no head
             self.unconfirmed = unconfirmed(_after(whole.split(b"\n"), known))
 
     def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> TrailHead:
-        """Write one line, and wait until it is on the disk; the new head. Raises StateError."""
+        """Write one line, wait until it is on the disk, and return the new head. Raises StateError."""
         number, previous = self.head.number + 1, self.head.hash
         content = {**fields, "number": number, "at": at.isoformat(timespec="milliseconds"), "event": event}
         line = {**content, "previous": previous}
@@ -154,7 +164,7 @@ class Audit:
         return self.head
 
     def _write(self, data: bytes) -> None:
-        """All of it or nothing. Where not even a part can be taken away again, the next line begins with that."""
+        """Write all of the data or nothing. If a partial line cannot be removed, the next write removes it first."""
         if self._torn_at is not None:
             os.ftruncate(self._descriptor, self._torn_at)
         self._torn_at = os.fstat(self._descriptor).st_size
@@ -169,17 +179,25 @@ class Audit:
         self._torn_at = None
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file."""
         os.close(self._descriptor)
 
 
 def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
-    """Read the whole trail. heads: what is known of it, by who knows: a head, or the hash alone; raises StateError."""
-    wanted = {
+    """Verify the whole trail.
+
+    Args:
+        directory: The state directory.
+        heads: The known heads by the name of their source. A head may be only a hash.
+
+    Raises:
+        StateError: The trail cannot be read.
+    """
+    hashes = {
         who: head.hash if isinstance(head, TrailHead) else head for who, head in heads.items() if head != BEGINNING
     }
     confirmed = max((head.number for head in heads.values() if isinstance(head, TrailHead)), default=0)
-    last, missing = BEGINNING, dict(wanted)
+    last, missing = BEGINNING, dict(hashes)
     after: list[Mapping[str, object]] = []
     count = 0
     try:
@@ -197,9 +215,9 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
     except OSError as error:
         raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
     for who, known in missing.items():
-        told = heads[who]
-        which = f"line {told.number}" if isinstance(told, TrailHead) else "a line"
-        reason = f"the trail ends here, and {who} knows of {which} with the hash {known}: the end is missing"
+        details = heads[who]
+        which = f"line {details.number}" if isinstance(details, TrailHead) else "a line"
+        reason = f"the trail ends here, but {who} has {which} with the hash {known}: the end is missing"
         return TrailVerdict(count, last, Fault(count + 1, reason))
     return TrailVerdict(count, last, unconfirmed=unconfirmed(after))
 
@@ -211,18 +229,18 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _check(data: bytes, number: int, last: TrailHead) -> str | None:
-    """Why this line is not the next one of the chain; None if it is."""
+    """Return why this line is not the next one of the chain, or None if it is."""
     line = _read(data)
     if line is None:
-        return "is no line of the trail" if data.endswith(b"\n") else "was never finished"
+        return "is not a line of the trail" if data.endswith(b"\n") else "is incomplete"
     if line.get("hash") != _hash({name: value for name, value in line.items() if name != "hash"}):
-        return "was changed: its hash is of something else"
+        return "was changed: its hash does not match"
     if data != _encode(line):
-        return "was changed: it is not written as the gateway writes it"
+        return "was changed: its format is not the gateway's"
     if line.get("number") != number:
-        return f"has the number {line.get('number')}: a line was taken out, put in or moved"
+        return f"has the number {line.get('number')}: a line was removed, inserted or moved"
     if line.get("previous") != last.hash:
-        return "doesn't follow the line before it"
+        return "does not follow the line before it"
     return None
 
 
@@ -243,11 +261,11 @@ def _head_of(data: bytes) -> TrailHead | None:
 
 
 def _encode(line: Mapping[str, object]) -> bytes:
-    """A line as it is written. A name that stands in it twice is read once: the hash alone wouldn't show the other."""
+    """Return the line as it is written. A repeated key is read only once, so the hash alone would not show it."""
     return json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _hash(line: Mapping[str, object]) -> str:
-    """Over the canonical JSON of a line without its hash; the hash of the line before is a part of it."""
+    """Return the hash of a line without its own hash. The hash of the previous line is part of it."""
     canonical = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Open a database of the state directory: SQLite, readable by its owner alone, shared by all processes of this cell.
+"""Open databases of the state directory: SQLite files that only their owner can read, shared by all processes.
 
-Write-ahead logging lets the workers read while one of them writes. What a statement waits for is bounded.
+Write-ahead logging lets workers read while one of them writes. Each statement waits for a limited time.
 """
 
 from __future__ import annotations
@@ -19,18 +19,27 @@ from gateway.operator_errors import StateError, moved
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
-_MEMORY = "/dev/shm"  # noqa: S108  # a directory of our own is made in it
+_MEMORY = "/dev/shm"  # noqa: S108  # a private directory is created in it
 _OF_DAMAGE = ("malformed", "not a database", "Could not decode")
 
 
 def open_database(
     directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False
 ) -> sqlite3.Connection:
-    """The database `name`.db of the directory, which is made if it isn't there; raises StateError.
+    """Open the database `name`.db of the directory, and create it if it does not exist.
 
-    layout: `CREATE TABLE IF NOT EXISTS` statements. version: of that layout; a file of a later one is refused, so that
-    a rollback of the gateway doesn't misread it. durable: what is committed outlives a loss of power too, not only the
-    end of the process. Any thread may use the connection, one at a time.
+    Any thread may use the connection, one at a time.
+
+    Args:
+        directory: The state directory.
+        name: The name of the file without its suffix.
+        layout: `CREATE TABLE IF NOT EXISTS` statements.
+        version: The version of the layout. A file with a later version is refused, so that an older gateway does not
+            misread it.
+        durable: Whether a commit survives a power failure, and not only the end of the process.
+
+    Raises:
+        StateError: The database cannot be used.
     """
     path = directory / f"{name}.db"
     try:
@@ -50,16 +59,19 @@ def open_database(
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: int) -> None:
-    """Write ahead, by this layout. Where several begin a file at once, SQLite gives up on some of these statements
-    whatever its timeout; each may be made again."""
+    """Turn on write-ahead logging and create the layout.
+
+    If several processes create a file at once, SQLite rejects some of these statements in spite of its timeout. They
+    are repeated.
+    """
     until = time.monotonic() + _BUSY_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            found = _layout_of(connection, path, version)
+            layout_version = _layout_of(connection, path, version)
             connection.executescript(layout)
-            if found != version:
+            if layout_version != version:
                 connection.execute(f"PRAGMA user_version = {version}")
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until:
@@ -70,8 +82,10 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
 
 
 class InPlace:
-    """The file that stood here when it was opened: SQLite goes on writing to one that was moved or removed since, which
-    nobody who starts later finds."""
+    """A file that must stay at its path.
+
+    SQLite continues to write to a file that was moved or removed, and a later process would not find that data.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,7 +95,7 @@ class InPlace:
             raise StateError(f"{path} can't be used: {error.strerror}") from error
 
     def expect(self) -> None:
-        """Raises StateError where it stands there no more."""
+        """Raise StateError if the opened file is not at its path any more."""
         try:
             is_in_place = stands_at(self._path, self._opened)
         except OSError as error:
@@ -91,7 +105,7 @@ class InPlace:
 
 
 def explained(error: Exception) -> str:
-    """What SQLite or the system says, and how to mend it where the file itself is damaged."""
+    """Return the error in words. If the file is damaged, add how to fix it."""
     is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -99,17 +113,19 @@ def explained(error: Exception) -> str:
 
 
 def damaged(what: str) -> str:
-    """What is wrong with a file whose content can't be what we wrote, and how to mend it."""
-    return f"{what}; move it away with the -wal and -shm beside it, or restore it: a new one is begun at the next start"
+    """Return the text for a file whose content the gateway cannot have written, with how to fix it."""
+    return f"{what}; move it away together with its -wal and -shm, or restore it: the next start creates a new one"
 
 
 def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
-    """The database `name`.db, which must be there, for who may not write to it, or can't: an auditor, or on a disk that
-    is full, or for reading alone. Raises StateError."""
+    """Open the existing database `name`.db for reading only. Raises StateError.
+
+    It also works without permission to write, on a full disk, and on a read-only file system.
+    """
     path = directory / f"{name}.db"
     try:
         open_file(path).close()
-        # SQLite keeps files of its own beside it. It may not be able to make them, and is not to leave any behind.
+        # SQLite creates files next to the database. It may lack the permission, and it should not leave any there.
         if Path(f"{path}-shm").exists():
             with suppress(sqlite3.OperationalError):
                 return _for_reading(path, path, version)
@@ -122,14 +138,14 @@ def _copy(path: Path, version: int) -> sqlite3.Connection:
     try:
         return _copied_in(None, path, version)
     except OSError:
-        # A container whose file system is read-only, or full, still has its memory to write to.
+        # A container with a read-only or full file system can still write to its shared memory.
         if not os.access(_MEMORY, os.W_OK):
             raise
         return _copied_in(_MEMORY, path, version)
 
 
-def _copied_in(place: str | None, path: Path, version: int) -> sqlite3.Connection:
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+def _copied_in(parent: str | None, path: Path, version: int) -> sqlite3.Connection:
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         for end in ("", "-wal"):
             if Path(f"{path}{end}").exists():
                 shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))
@@ -150,21 +166,23 @@ def _for_reading(path: Path, known_as: Path, version: int) -> sqlite3.Connection
 
 
 def _layout_of(connection: sqlite3.Connection, path: Path, version: int) -> int:
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if found > version:
-        raise StateError(f"{path} was written by a later version of the gateway (layout {found}, not {version})")
-    return found
+    layout_version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if layout_version > version:
+        raise StateError(
+            f"{path} was written by a later version of the gateway (layout {layout_version}, not {version})"
+        )
+    return layout_version
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, also where it is the end of it that fails; raises sqlite3.Error."""
+    """Commit all statements of the block or none, also if the commit itself fails. Raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # On a full disk SQLite has gone back by itself.
+        # On a full disk SQLite has already rolled back.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

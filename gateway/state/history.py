@@ -1,6 +1,6 @@
-"""Every table that was ever active: the text it was compiled from, when, by whom, and the plan that led to it.
+"""The history of config versions: the text of each, its activations, and their plans.
 
-A text has its references (`${NAME}`) as they were written, and no secret. It is what a rollback compiles again.
+A text contains references (`${NAME}`) as they were written, and no secrets. A rollback compiles it again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gateway.state.database import InPlace, damaged, explained, open_database, o
 _T = TypeVar("_T")
 _NAME = "history"
 _MOST_ROWS = 2**63 - 1
-"""The largest number that SQLite knows."""
+"""The largest integer of SQLite."""
 _LAST_S = 253_402_300_800.0
-"""Year 10,000, which no date is written for."""
+"""The year 10,000, after which no date can be written."""
 _VERSION = (str, str, (bytes, NoneType), str)
 _ACTIVATION = (str, str, str, str, float, str)
 _LAYOUT = """
@@ -46,9 +46,12 @@ CREATE TABLE IF NOT EXISTS audit_head (
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A config that was active once. content: the whole SHA-256 that `version` is the beginning of.
+    """A config version that was active once.
 
-    text: as it was read; None where it is not kept, and `why_not` says why.
+    Attributes:
+        content: The complete SHA-256. `version` is the beginning of it.
+        text: The text as it was read. None if it is not stored.
+        why_not: Why the text is not stored.
     """
 
     version: str
@@ -59,7 +62,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One switch. at_s: Unix time. summary: its plan in a line; plan: as JSON."""
+    """One activation. `at_s` is Unix time, `summary` the plan in one line, and `plan` the plan as JSON."""
 
     version: str
     previous: str
@@ -72,26 +75,31 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which version is active. overrides: the digest of the config file that it was put in the place of by a rollback;
-    empty where the file is what is active."""
+    """The active version.
+
+    Attributes:
+        overrides: The digest of the config file that a rollback replaced. Empty if the file is active.
+    """
 
     version: str
     overrides: str = ""
 
 
 def open_history(directory: Path, *, make: bool = True) -> History:
-    """The history of a state directory; raises StateError. Without `make`, it is to be read alone, and one that isn't
-    there is an error too."""
+    """Open the history of a state directory. Raises StateError.
+
+    Without `make`, it is opened for reading only, and must exist.
+    """
     if make:
-        # The audit trail is held to what is committed here.
+        # Durable, because the head of the audit trail is stored here.
         return History(open_database(directory, _NAME, _LAYOUT, durable=True), _path_of(directory))
     if not has_history(directory):
-        raise StateError(f"{directory} has no history: nothing was ever served with it as GATEWAY_STATE_DIR")
+        raise StateError(f"{directory} has no history: no gateway has run with it as GATEWAY_STATE_DIR")
     return History(open_to_read(directory, _NAME))
 
 
 def has_history(directory: Path) -> bool:
-    """Whether there is one to be read, be it a good one or not."""
+    """Return whether there is a history, readable or not."""
     return is_there(_path_of(directory))
 
 
@@ -100,26 +108,31 @@ def _path_of(directory: Path) -> Path:
 
 
 class History:
-    """See the module. Any thread may call, one at a time. written_at: the file, unless it is to be read alone."""
+    """The stored versions and activations. Any thread may call, one at a time.
+
+    Args:
+        connection: The open database.
+        written_at: The path of the file. None if it is open for reading only.
+    """
 
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
         self._file = InPlace(written_at) if written_at is not None else None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def pointer(self) -> Pointer | None:
-        """Which version is active; None where none ever was."""
+        """Return the active version, or None if there never was one."""
         row = self._one("SELECT version, overrides FROM pointer")
         return _made(Pointer, row, str, str) if row is not None else None
 
     def add(self, version: Version, activation: Activation, overrides: str = "") -> None:
-        """Record that this version becomes active; raises StateError. overrides: see `Pointer`."""
+        """Record that this version becomes active. For `overrides`, see `Pointer`. Raises StateError."""
         known = self.find_exactly(version.version)
         if known is not None and known.content != version.content:
-            raise StateError(f"two configs have the version {version.version}: change anything in the new one")
+            raise StateError(f"two configs have the same version {version.version}: change anything in the new one")
         plan = json.dumps(activation.plan, separators=(",", ":"), ensure_ascii=False)
         with self.at_once():
             self._run(
@@ -143,7 +156,7 @@ class History:
             self._point(Pointer(version.version, overrides))
 
     def point(self, pointer: Pointer) -> None:
-        """Move the pointer alone; raises StateError."""
+        """Set the pointer without an activation. Raises StateError."""
         with self.at_once():
             self._point(pointer)
 
@@ -151,28 +164,28 @@ class History:
         self._run("INSERT OR REPLACE INTO pointer VALUES (1, ?, ?)", (pointer.version, pointer.overrides))
 
     def find(self, word: str) -> Version:
-        """The version that this is, or is the beginning of (four digits or more); raises NotKept.
+        """Return the version with this name, or with this prefix of four or more characters. Raises NotKept.
 
-        What stands after a plus names a state of the same config, such as the share that a candidate has come to.
+        A suffix after a plus names a state of the same config, such as the weight of a candidate. It is ignored.
         """
         word = word.partition("+")[0]
         rows = self._all("SELECT version FROM version WHERE substr(version, 1, ?) = ?", (len(word), word))
         if len(word) < 4 or len(rows) != 1:
             shown = word[:16] if word[:16].isalnum() else "that"
-            reason = f"{len(rows)} begin so" if rows else "there is none called so"
+            reason = f"{len(rows)} versions begin with it" if rows else "no version has this name"
             if len(word) < 4:
-                reason = "write four characters of it, or more"
-            raise NotKept(f"{shown!r} is no version of the history: {reason} (`gateway history` lists them)")
+                reason = "write at least four characters"
+            raise NotKept(f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)")
         found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
         return _made(Version, found, *_VERSION)
 
     def find_exactly(self, version: str) -> Version | None:
-        """The version of this whole name."""
+        """Return the version with exactly this name, or None."""
         row = self._one("SELECT version, content, text, why_not FROM version WHERE version = ?", (version,))
         return _made(Version, row, *_VERSION) if row is not None else None
 
     def before(self, version: str) -> str | None:
-        """The one that the version took the place of when it was made active last; None if there was none."""
+        """Return the version that this one replaced at its latest activation, or None."""
         row = self._one(
             "SELECT previous FROM activation WHERE version = ? AND previous NOT IN ('', version) "
             "ORDER BY number DESC LIMIT 1",
@@ -181,7 +194,7 @@ class History:
         return _made(str, row, str) if row is not None else None
 
     def activations(self, limit: int = 50) -> list[Activation]:
-        """The newest first, without their plans."""
+        """Return the latest activations, the newest first, without their plans."""
         rows = self._all(
             "SELECT version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
             (min(limit, _MOST_ROWS),),
@@ -189,7 +202,7 @@ class History:
         return [_activation(row) for row in rows]
 
     def last_activation(self, version: str) -> Activation | None:
-        """How the version became active last, with the plan of it."""
+        """Return the latest activation of the version with its plan, or None."""
         row = self._one(
             "SELECT version, previous, cause, who, at_s, summary, plan FROM activation WHERE version = ? "
             "ORDER BY number DESC LIMIT 1",
@@ -202,21 +215,21 @@ class History:
         except (ValueError, RecursionError):
             plan = None
         if not isinstance(plan, dict):
-            raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is no plan')}")
+            raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is not valid')}")
         return replace(_activation(row[:6]), plan=plan)
 
     def audit_head(self) -> TrailHead:
-        """The last line of the audit trail that is known to have been written."""
+        """Return the last line of the audit trail that was confirmed."""
         row = self._one("SELECT number, hash FROM audit_head")
         return _made(TrailHead, row, int, str) if row is not None else BEGINNING
 
     def keep_audit_head(self, head: TrailHead) -> None:
-        """Know it from now on; raises StateError."""
+        """Store the head of the audit trail. Raises StateError."""
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is written in this block is kept together, when it ends, or not at all; raises StateError."""
+        """Commit everything that the block writes together, or nothing. Raises StateError."""
         if self._connection.in_transaction:
             yield
             return
@@ -240,19 +253,19 @@ class History:
     def _all(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:  # a damaged page may be come upon after the first row
+        except sqlite3.Error as error:  # a damaged page may appear after the first row
             raise StateError(f"history.db can't be used: {explained(error)}") from error
 
 
 def _activation(row: tuple[Any, ...]) -> Activation:
     found = _made(Activation, row, *_ACTIVATION)
     if not 0 <= found.at_s < _LAST_S:
-        raise StateError(f"history.db can't be used: {damaged('the time of a switch is none')}")
+        raise StateError(f"history.db can't be used: {damaged('the time of an activation is not valid')}")
     return found
 
 
 def _made(kind: Callable[..., _T], row: tuple[Any, ...], *types: type | tuple[type, ...]) -> _T:
-    """What this row says; raises StateError where it holds what we never write: SQLite takes anything."""
+    """Return the object of a row. Raises StateError if a type is wrong, because SQLite accepts any value."""
     if not all(map(isinstance, row, types)):
-        raise StateError(f"history.db can't be used: {damaged('a row of it is not as it was written')}")
+        raise StateError(f"history.db can't be used: {damaged('a row has a value of the wrong type')}")
     return kind(*row)

@@ -1,4 +1,4 @@
-"""One gateway at a time writes to a state directory; whoever comes second is told where the first one answers."""
+"""Lock a state directory for one gateway, and show a second one the process that holds the lock."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _MOST_BYTES = 4096
 
 
 class InUse(StateError):
-    """Another process has the directory, which has told this of itself."""
+    """Another gateway uses the directory. `told` is what it wrote into the lock file."""
 
-    def __init__(self, directory: Path, told: Mapping[str, object]) -> None:
-        super().__init__(f"{directory} is used by another gateway (process {told.get('pid', 'unknown')})")
+    def __init__(self, directory: Path, details: Mapping[str, object]) -> None:
+        super().__init__(f"{directory} is used by another gateway (process {details.get('pid', 'unknown')})")
 
 
 class Lock:
-    """The directory is this process's own, until it is released or the process ends, however that ends.
+    """Locks the directory for this process, until `release` or the end of the process.
 
-    config: the file that the last gateway here served, as an absolute path; "" where that isn't known.
+    Attributes:
+        config: The absolute path of the config that the previous gateway served. Empty if unknown.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -38,9 +39,9 @@ class Lock:
                 f"{error.filename or path} can't be used: {error.strerror}; name another state directory"
             ) from error
         if not take(self._descriptor):
-            told = _read(self._descriptor)
+            details = _read(self._descriptor)
             os.close(self._descriptor)
-            raise InUse(directory, told)
+            raise InUse(directory, details)
         self._path = path
         self.config = str(_read(self._descriptor).get("config") or "")
         try:
@@ -49,10 +50,10 @@ class Lock:
             self.release()
             raise
 
-    def tell(self, told: Mapping[str, object]) -> None:
-        """Say this to who finds the directory taken, or left; raises StateError."""
-        kept = {"config": self.config} if self.config else {}
-        data = json.dumps({"pid": os.getpid(), **kept, **told}).encode()
+    def tell(self, details: Mapping[str, object]) -> None:
+        """Write this information for processes that find the directory locked. Raises StateError."""
+        known = {"config": self.config} if self.config else {}
+        data = json.dumps({"pid": os.getpid(), **known, **details}).encode()
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, data, 0)
@@ -60,14 +61,14 @@ class Lock:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
 
     def release(self) -> None:
-        """It may be another's."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 def holder_of(directory: Path) -> Mapping[str, object] | None:
-    """What the gateway says that runs with this directory; None where none does."""
+    """Return the information of the gateway that runs with this directory, or None if none runs."""
     try:
-        # To read alone: who asks may not be allowed more, or the disk not.
+        # Open for reading only: the caller may have no permission to write, or the disk may be read-only.
         descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
@@ -80,10 +81,10 @@ def holder_of(directory: Path) -> Mapping[str, object] | None:
 
 
 def take(descriptor: int) -> bool:
-    """Have the file to ourselves until it is closed, if nobody else has it."""
+    """Lock the file until it is closed. Return False if another process has locked it."""
     try:
         import fcntl
-    except ImportError:  # a system without it has one process, and its operator sees to it that there is one
+    except ImportError:  # on systems without flock, the operator must run only one process
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,7 +95,7 @@ def take(descriptor: int) -> bool:
 
 def _read(descriptor: int) -> Mapping[str, object]:
     try:
-        told = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+        details = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return details if isinstance(details, dict) else {}

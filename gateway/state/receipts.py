@@ -1,4 +1,4 @@
-"""Build receipts from records, keep them in SQLite, and find them again."""
+"""Build receipts from records, store them in SQLite, and find them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ _ABANDONED = "abandoned"
 
 
 def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str, object] | None:
-    """The receipt of a finished request (`ended_at_s`: Unix time), as JSON shows it; None where none may be kept: of a
-    request of no known region, of a region whose boundary this cell does not lie in, and of people whose prompts must
-    stay in a territory where it is not.
+    """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
-    cell: the territory where the gateway stands, if the config says.
+    There is no receipt if the region is unknown, if this cell lies outside the region's boundary, or if prompts from
+    the caller's territory must stay there and the cell lies elsewhere.
+
+    Args:
+        record: The finished request.
+        ended_at_s: The end of the request (Unix time).
+        cell: The territory of the gateway, if the config states it.
     """
     location = record.location
     region = location.region if location is not None else None
-    if location is None or region is None or not region.keeps_receipts or _is_taken_away(location, cell):
+    if location is None or region is None or not region.keeps_receipts or _leaves_territory(location, cell):
         return None
     stores, processes = record.places or (None, None)
     return {
@@ -68,8 +72,8 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
     }
 
 
-def _is_taken_away(location: Location, cell: str | None) -> bool:
-    """Whether to keep it here would take it out of a territory that what comes from there must not leave."""
+def _leaves_territory(location: Location, cell: str | None) -> bool:
+    """Return whether storing the receipt here would take it out of a territory that its data must not leave."""
     if location.region is None or location.territory is None or cell is None:
         return False
     kept = location.region.kept_at_home(location.territory)
@@ -77,22 +81,24 @@ def _is_taken_away(location: Location, cell: str | None) -> bool:
 
 
 def _passed_over(record: Record) -> dict[str, str]:
-    """Who was not asked, and why: those that routing kept out of the plan, those in whose words the request has no
-    form, so that there was nothing to be sent, and steps of the plan that were skipped."""
+    """Return the deployments that were not sent the prompt, with the reasons.
+
+    These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped steps.
+    """
     judged = record.decision.judged if record.decision is not None else ()
     kept_out = {
         deployment.name: client_detail(*verdict) for deployment, verdict in judged if not isinstance(verdict, Step)
     }
-    unsaid = {
+    unsupported = {
         attempt.deployment: f"can't do {attempt.failure.code}"
         for attempt in record.attempts
         if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
     }
-    return kept_out | unsaid | {skipped.deployment: skipped.reason for skipped in record.skipped}
+    return kept_out | unsupported | {skipped.deployment: skipped.reason for skipped in record.skipped}
 
 
 def _tried(record: Record) -> list[dict[str, object]]:
-    """Every deployment that was sent the prompt, or that it was begun to be sent to, in order."""
+    """Return every deployment that was sent the prompt, completely or in part, in order."""
     hidden = _hides_model(record)
     tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in record.sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
@@ -100,8 +106,8 @@ def _tried(record: Record) -> list[dict[str, object]]:
 
 
 def _shadow(record: Record) -> dict[str, object] | None:
-    """Who was sent the prompt too, once the request was answered; what came of it is known only later."""
-    return _asked(record.shadow, hidden=_hides_model(record)) if record.shadow is not None else None
+    """Return the shadow that is sent the prompt after the request. Its outcome is not known yet."""
+    return _recipient(record.shadow, hidden=_hides_model(record)) if record.shadow is not None else None
 
 
 def _hides_model(record: Record) -> bool:
@@ -110,20 +116,20 @@ def _hides_model(record: Record) -> bool:
 
 
 def _outcome(attempt: AttemptRecord, record: Record) -> str:
-    """An attempt is over when its answer begins; that it broke off, or was left, is known of the request alone."""
+    """Return the outcome of an attempt. That an answer broke off or was abandoned is known only from the record."""
     if attempt.outcome != "ok":
         return attempt.outcome
     if record.outcome == "interrupted":
         return FailureKind.INTERRUPTED
-    # One JSON had come whole before anything of it was sent.
+    # A JSON answer had arrived completely before any of it was sent to the client.
     return _ABANDONED if record.outcome == "cancelled" and record.stream else "ok"
 
 
 def _attempt(attempt: AttemptRecord, outcome: str, *, hidden: bool) -> dict[str, object]:
-    return {**_asked(attempt, hidden=hidden), "outcome": str(outcome)}
+    return {**_recipient(attempt, hidden=hidden), "outcome": str(outcome)}
 
 
-def _asked(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:
+def _recipient(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:
     stores, processes = attempt.places or (None, None)
     return {
         "deployment": attempt.deployment,
@@ -161,18 +167,22 @@ _SWEEP_S = 600.0
 _SWEPT_AT_ONCE = 5_000
 
 
-_NOBODY = ""
+_NO_CLIENT = ""
 
 
 def prepare(directory: Path) -> None:
-    """Make the database, before several processes want it; raises StateError."""
+    """Create the database before several processes open it. Raises StateError."""
     open_database(directory, _NAME, _LAYOUT).close()
 
 
 class Receipts:
-    """One process's hand on the receipts of the state directory; raises StateError.
+    """Stores and finds receipts of one process. Methods raise StateError.
 
-    current: the table that is active.
+    Args:
+        directory: The state directory.
+        current: Returns the active config version.
+        failed: Called with a message if receipts are lost.
+        clock: Returns Unix time.
     """
 
     def __init__(
@@ -182,7 +192,7 @@ class Receipts:
         failed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # Two counts, as two threads count: the one that takes, and the one that writes.
+        # Two counters, because two threads count: `take` and the writer.
         self._too_many = 0
         self._unwritten = 0
         self._current = current
@@ -196,46 +206,46 @@ class Receipts:
         self._swept_at = -math.inf
         self._is_failing = False
         self._is_closed = False
-        self._told_of = 0
+        self._reported = 0
         self._is_too_slow = False
         self._thread = threading.Thread(target=self._work, name="receipts", daemon=True)
         self._thread.start()
 
     @property
     def lost(self) -> int:
-        """How many were not kept, because they came too fast or after the end, or the disk failed."""
-        # What comes after the last look at the queue is counted by what is still in it: `take` waits for no lock.
+        """The number of receipts that were not stored: they came too fast or after the end, or the disk failed."""
+        # `take` does not lock, so receipts that arrive after the writer's last turn are counted in the queue.
         return self._too_many + self._unwritten + (len(self._waiting) if self._is_closed else 0)
 
     def take(self, record: Record) -> None:
-        """Keep the receipt of this finished request, soon. Neither raises nor waits."""
+        """Queue the receipt of this finished request. Neither raises nor waits."""
         if len(self._waiting) >= _MOST_WAITING:
             self._too_many += 1
             return
         self._waiting.append((record, self._clock()))
 
     def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """The last receipt of that id that is this client's; blocks. Raises StateError."""
+        """Return the client's latest receipt with this id, or None. Blocks. Raises StateError."""
         with self._reading:
             try:
                 row = self._reader.execute(
                     "SELECT content FROM receipt WHERE id = ? AND client = ? ORDER BY number DESC LIMIT 1",
-                    (request_id, client or _NOBODY),
+                    (request_id, client or _NO_CLIENT),
                 ).fetchone()
             except sqlite3.Error as error:
                 raise StateError(f"receipts.db can't be read: {explained(error)}") from error
         if row is None:
             return None
         try:
-            found = json.loads(row[0])
+            receipt = json.loads(row[0])
         except (ValueError, TypeError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise StateError(f"receipts.db can't be read: {damaged('what it holds is no receipt')}")
-        return found
+            receipt = None
+        if not isinstance(receipt, dict):
+            raise StateError(f"receipts.db can't be read: {damaged('a row is not a receipt')}")
+        return receipt
 
     def close(self) -> None:
-        """Write what is waiting, and let go of the files; blocks."""
+        """Write the queued receipts and close the files. Blocks."""
         self._ended.set()
         self._thread.join()
         self._is_closed = True
@@ -246,30 +256,30 @@ class Receipts:
     def _work(self) -> None:
         while not self._ended.wait(_WRITE_S):
             self._write()
-            self._tell_of_too_many()
+            self._report_too_many()
             self._sweep()
         self._write()
-        self._tell_of_too_many()
+        self._report_too_many()
 
     def _write(self) -> None:
         while self._waiting:
             taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
             try:
                 self._insert(taken)
-            except Exception as error:  # the border of the thread: if it ended here, all that comes would be lost
+            except Exception as error:  # the thread must not end, or all later receipts would be lost
                 self._unwritten += len(taken)
                 if not self._is_failing:
                     why = explained(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
-                    self._failed(f"receipts.db can't be written, and receipts are lost until that is mended: {why}")
+                    self._failed(f"receipts.db can't be written, and receipts are lost until this is fixed: {why}")
                 self._is_failing = True
             else:
                 self._is_failing = False
 
-    def _tell_of_too_many(self) -> None:
-        """Once, until all that comes is kept again."""
-        more, self._told_of = self._too_many - self._told_of, self._too_many
+    def _report_too_many(self) -> None:
+        """Report once that receipts are lost, until none is lost any more."""
+        more, self._reported = self._too_many - self._reported, self._too_many
         if more and not self._is_too_slow:
-            self._failed("receipts come faster than they can be written, and some are lost")
+            self._failed("receipts arrive faster than they can be written, and some are lost")
         self._is_too_slow = more > 0
 
     def _insert(self, taken: list[tuple[Record, float]]) -> None:
@@ -280,7 +290,7 @@ class Receipts:
                 self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
 
     def _sweep(self) -> None:
-        """Drop what is older than the config says, a part at a time."""
+        """Delete receipts that are older than the config allows, a limited number at a time."""
         if time.monotonic() - self._swept_at < _SWEEP_S:
             return
         oldest_s = self._clock() - self._current().receipts_keep_s
@@ -301,9 +311,9 @@ def _row(record: Record, at_s: float, cell: str | None) -> tuple[str, str, float
     if receipt is None:
         return None
     content = json.dumps(receipt, separators=(",", ":"), ensure_ascii=False)
-    return record.request_id, record.client or _NOBODY, at_s, content
+    return record.request_id, record.client or _NO_CLIENT, at_s, content
 
 
 def _kind_of(error: Exception) -> str:
-    """What it is, without words that may be a request's."""
+    """Return the kind of an error, without its text, which may quote a request."""
     return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__

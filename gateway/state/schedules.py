@@ -1,4 +1,4 @@
-"""How far each schedule is, kept over a restart: `canary.db`, a row for each route."""
+"""Store the progress of schedules over restarts: `canary.db`, one row for each route."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ CREATE TABLE IF NOT EXISTS schedules (
 """
 
 StoredProgress = dict[tuple[str, str], tuple[str, ScheduleProgress]]
-"""By assistant and region: the identity of the schedule, and how far it is."""
+"""By assistant and region: the identity of the schedule, and its progress."""
 
 
 class ScheduleStore:
-    """The file."""
+    """The database of schedules."""
 
     def __init__(self, directory: Path) -> None:
         self._database = open_database(directory, "canary", _LAYOUT)
         self._one_at_a_time = threading.Lock()
 
     def load(self) -> StoredProgress:
-        """What is kept; a row that can't be read is as if it weren't there."""
+        """Return the stored progress. Rows that cannot be read are ignored."""
         try:
             rows = self._database.execute("SELECT assistant, region, identity, progress FROM schedules").fetchall()
         except sqlite3.Error as error:
             raise StateError(f"canary.db can't be read: {explained(error)}") from error
-        kept: StoredProgress = {}
+        stored: StoredProgress = {}
         for assistant, region, identity, text in rows:
             progress = _decode(text)
             if progress is not None:
-                kept[assistant, region] = identity, progress
-        return kept
+                stored[assistant, region] = identity, progress
+        return stored
 
-    def save(self, kept: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
-        """Keep exactly this, and on any trouble what was kept before; raises StateError."""
-        rows = [(*place, identity, json.dumps(asdict(progress))) for place, (identity, progress) in kept.items()]
+    def save(self, stored: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
+        """Replace the stored progress. If that fails, the previous progress stays. Raises StateError."""
+        rows = [(*place, identity, json.dumps(asdict(progress))) for place, (identity, progress) in stored.items()]
         with self._one_at_a_time:
             try:
                 self._replace(rows)
@@ -62,7 +62,7 @@ class ScheduleStore:
             self._database.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", rows)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
 

@@ -1,9 +1,9 @@
-"""What came of shadow traffic: `shadow.db`, a row for each request, and apart from it the texts, where they are kept.
+"""Store the results of shadow traffic: `shadow.db`, one row for each request, and texts in a separate table.
 
-What an answer has beside its text (a refusal in the provider's words, calls of tools) is in `extras`, and the answer
-that the client got in `besides`. docs/operate/shadow.md has every column.
+The other parts of a shadow's answer (a provider's text for a refusal, tool calls) are in the table `extras`, and the
+client's own answer is in `besides`. docs/operate/shadow.md describes every column.
 
-Both are bounded by their number: the oldest go first. Who reads them changes nothing, also while the gateway writes.
+The number of rows is limited: the oldest are deleted first. Readers change nothing, even while the gateway writes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  
 
 
 class ShadowStore:
-    """The file, opened when there is something to keep. Several processes and threads may write to it."""
+    """The database of shadow results, opened at the first result. Several processes and threads may write to it."""
 
     def __init__(self, directory: Path, *, most_rows: int = MOST_ROWS, most_texts: int = MOST_TEXTS) -> None:
         self._directory = directory
@@ -70,7 +70,7 @@ class ShadowStore:
         self._one_at_a_time = threading.Lock()
 
     def keep(self, record: ShadowRecord) -> None:
-        """Add it; raises StateError."""
+        """Store a result. Raises StateError."""
         with self._one_at_a_time:
             try:
                 if self._database is None:
@@ -80,11 +80,11 @@ class ShadowStore:
                 raise StateError(f"shadow.db can't be written: {explained(error)}") from error
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
-        said = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
-        where = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
+        result = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
+        request = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
         beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
         with transaction(database):
-            row = (*where, *said, it.answer_characters, it.tool_calls, *beside)
+            row = (*request, *result, it.answer_characters, it.tool_calls, *beside)
             number = database.execute(_ADD, row).lastrowid or 0
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:
@@ -100,7 +100,7 @@ class ShadowStore:
                     database.execute(f"DELETE FROM {table} WHERE id < (SELECT min(id) FROM texts)")  # noqa: S608  # constants
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._one_at_a_time:
             if self._database is not None:
                 self._database.close()
@@ -112,17 +112,17 @@ def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
 
 
 def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
-    """What was kept of one route's shadow, the oldest first, each with its number; raises StateError."""
+    """Yield the stored results of one route's shadow with their numbers, the oldest first. Raises StateError."""
     try:
         with closing(open_to_read(directory, "shadow")) as database:
             database.row_factory = sqlite3.Row
-            # A file that the gateway has not written to since it was upgraded has no such table.
+            # A file without writes since an upgrade does not have this table.
             besides = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
             for row in database.execute(_READ.format(besides=besides), (assistant, region)):
                 yield row["id"], _record(row)
     except (ValueError, TypeError, KeyError) as error:
         raise StateError(
-            f"{directory / 'shadow.db'} can't be read: {damaged('calls of tools in it are none')}"
+            f"{directory / 'shadow.db'} can't be read: {damaged('its tool calls are not valid')}"
         ) from error
     except sqlite3.Error as error:
         raise StateError(f"{directory / 'shadow.db'} can't be read: {explained(error)}") from error

@@ -1,1 +1,1 @@
-"""What is told of a finished request: never a prompt, never a key."""
+"""Logs, metrics and traces for finished requests. They never contain prompts or keys."""

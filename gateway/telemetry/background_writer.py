@@ -1,4 +1,4 @@
-"""Write whole lines to a pipe from a thread, with a bounded queue."""
+"""Write whole lines to a stream from a thread, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import threading
 from collections.abc import Iterator
 from typing import TextIO
 
-# A system that promises nothing (Windows) has one process.
+# Systems without this constant (Windows) run one process, so their writes do not mix.
 _PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
 
 
 def whole_lines(descriptor: int) -> TextIO:
-    """A stream to an open file descriptor. What can't be written is lost, because nobody reads it any more; its
-    `dropped_lines` says how much that was."""
+    """Return a stream to an open file descriptor that writes only whole lines.
+
+    Lines that cannot be written, because there is no reader, are counted in its `dropped_lines`.
+    """
     return _Text(_WholeLines(descriptor))
 
 
 def pieces(lines: bytes, limit_bytes: int = _PIPE_BUF) -> Iterator[bytes]:
-    """Whole lines, as many at a time as fit the limit; a line that is longer comes alone."""
+    """Yield whole lines, as many at a time as fit the limit. A longer line is yielded alone."""
     start = 0
     while start < len(lines):
         end = lines.rfind(b"\n", start, start + limit_bytes) + 1 or lines.find(b"\n", start) + 1
@@ -38,12 +40,12 @@ class _Text(io.TextIOWrapper):
 
     @property
     def dropped_lines(self) -> int:
-        """Lines that could not be written."""
+        """The number of lines that could not be written."""
         return self._whole.dropped_lines
 
 
 class _WholeLines(io.BufferedIOBase):
-    """Keeps what has no line's end yet."""
+    """Buffers the beginning of a line until its end arrives."""
 
     name = "whole lines"
 
@@ -74,10 +76,10 @@ def _write(descriptor: int, data: bytes) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
-            # Whoever has it open too, such as the program that started us, decides whether a write waits by itself.
-            room = select.poll()
-            room.register(descriptor, select.POLLOUT)
-            room.poll()
+            # The descriptor is non-blocking if another process that shares it, such as the parent, made it so.
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
 
 
 _MOST_CHARACTERS = 8 * 1024 * 1024
@@ -89,30 +91,31 @@ _LAST_WAIT_S = 1.0
 _MUCH, _REST_S = 16 * 1024, 0.05
 
 
-_outlets: dict[int, BackgroundWriter] = {}
+_writers: dict[int, BackgroundWriter] = {}
 
 
 def flush_all() -> None:
-    """Wait a moment for what has been written so far, such as before another way to the same reader is taken."""
-    for outlet in _outlets.values():
-        outlet.finish(_LAST_WAIT_S)
+    """Wait a moment until all queued lines are written, for example before writing to the same target directly."""
+    for writer in _writers.values():
+        writer.finish(_LAST_WAIT_S)
 
 
 def background_writer_to(descriptor: int) -> BackgroundWriter:
-    """The one outlet of this process to an open file descriptor, which stays open."""
-    outlet = _outlets.get(descriptor)
-    if outlet is None:
-        outlet = _outlets[descriptor] = BackgroundWriter(whole_lines(descriptor))
-    return outlet
+    """Return this process's one writer to an open file descriptor, which stays open."""
+    writer = _writers.get(descriptor)
+    if writer is None:
+        writer = _writers[descriptor] = BackgroundWriter(whole_lines(descriptor))
+    return writer
 
 
 atexit.register(flush_all)
 
 
 class BackgroundWriter(io.TextIOBase):
-    """Takes whole lines, from any thread, for a stream that may block.
+    """Takes whole lines from any thread and writes them to a stream that may block.
 
-    dropped_lines: how many found no room, or could not be written.
+    Attributes:
+        dropped_lines: The number of lines that did not fit the queue or could not be written.
     """
 
     def __init__(self, stream: TextIO, most_characters: int = _MOST_CHARACTERS) -> None:
@@ -128,15 +131,15 @@ class BackgroundWriter(io.TextIOBase):
 
     @property
     def dropped_lines(self) -> int:
-        """See the class."""
+        """The number of lines that were dropped."""
         return self._dropped + getattr(self._stream, "dropped_lines", 0)
 
     def isatty(self) -> bool:
-        """Whether a person may be reading."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def write(self, text: str) -> int:
-        """Take it, or drop it; never waits."""
+        """Queue the text, or drop it if the queue is full. Never waits."""
         with self._changed:
             if self._characters + len(text) > self._most:
                 self._dropped += text.count("\n")
@@ -144,35 +147,35 @@ class BackgroundWriter(io.TextIOBase):
             self._characters += len(text)
             self._texts.append(text)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._pass_on, name="log", daemon=True)
+                self._thread = threading.Thread(target=self._write_queued, name="log", daemon=True)
                 self._thread.start()
             if self._is_idle:
                 self._changed.notify_all()
         return len(text)
 
     def finish(self, limit_s: float) -> None:
-        """Wait until all has been passed on, but no longer than this."""
+        """Wait until all queued text is written, at most for this time."""
         with self._changed:
             self._awaited += 1
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._characters, limit_s)
             self._awaited -= 1
 
-    def _pass_on(self) -> None:
-        passed_on = 0
+    def _write_queued(self) -> None:
+        written = 0
         while True:
             with self._changed:
-                self._characters -= passed_on
+                self._characters -= written
                 if self._awaited:
                     self._changed.notify_all()
-                if passed_on >= _MUCH:
+                if written >= _MUCH:
                     self._changed.wait_for(lambda: self._awaited, _REST_S)
                 self._is_idle = True
                 self._changed.wait_for(lambda: self._texts)
                 self._is_idle = False
                 texts, self._texts = self._texts, []
             text = "".join(texts)
-            passed_on = len(text)
+            written = len(text)
             try:
                 self._stream.write(text)
             except (OSError, ValueError):

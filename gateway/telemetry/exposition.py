@@ -1,6 +1,6 @@
-"""Metrics of the whole gateway in Prometheus' text format.
+"""Render the metrics of the whole gateway in Prometheus' text format.
 
-`prometheus_client` is imported inside the functions: a process whose metrics nobody reads does not load it.
+`prometheus_client` is imported inside the functions, so that a process whose metrics are not read does not load it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _OPENMETRICS = "application/openmetrics-text"
 
 
 def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
-    """The body and its content type: OpenMetrics where the Accept header names it, else Prometheus' text format."""
+    """Return the body and its content type: OpenMetrics if the Accept header names it, else Prometheus' text format."""
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
     from prometheus_client.openmetrics import exposition as openmetrics
 
-    collector = cast("Collector", _Snapshot(snapshot))  # the library calls `collect` alone
+    collector = cast("Collector", _Snapshot(snapshot))  # the library calls only `collect`
     if any(part.partition(";")[0].strip().lower() == _OPENMETRICS for part in accept.split(",")):
         body: bytes = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]  # the library's
         return body, openmetrics.CONTENT_TYPE_LATEST
@@ -37,29 +37,30 @@ def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
 
 
 def read_requests(text: str) -> dict[tuple[str, str], float]:
-    """What the text of a gateway's metrics says of requests: how many for each assistant in each region.
+    """Return the number of requests by assistant and region, from the text of a gateway's metrics.
 
-    Raises ValueError for a text that is none of metrics.
+    Raises:
+        ValueError: The text does not contain metrics.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    found: dict[tuple[str, str], float] = {}
+    requests: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "gateway_requests_total":
-                place = sample.labels.get("assistant", ""), sample.labels.get("region", "")
-                found[place] = found.get(place, 0.0) + sample.value
-    return found
+                key = sample.labels.get("assistant", ""), sample.labels.get("region", "")
+                requests[key] = requests.get(key, 0.0) + sample.value
+    return requests
 
 
 class _Snapshot:
-    """A snapshot as prometheus_client reads it."""
+    """A snapshot in the form that prometheus_client reads."""
 
     def __init__(self, snapshot: bytes) -> None:
         self._series = unpack(snapshot)
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, also one that has no series yet: its name and help can be looked up from the start."""
+        """Yield every metric, including those without a series, so that names and help texts are visible at once."""
         for name, family in METRIC_DEFINITIONS.items():
             metric = _metric(name, family)
             for labels, value in sorted(self._series.get(name, {}).items()):
@@ -97,15 +98,15 @@ def _add(
 
 
 def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:
-    """The metrics of all processes and of the gateway itself: the body and its content type, by an Accept header."""
+    """Return the metrics of all processes and of the gateway itself, with their content type for this Accept header."""
     return render(merge([*snapshots, pack(_gateway_series(status))]), accept)
 
 
 def _gateway_series(status: Status) -> Series:
     days = days_at(status.at_s)
     terms = terms_of(status.table.approvals, days)
-    farewells = retirement_notices_of(status.table.deployments.values(), days)
-    benched = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
+    retirements = retirement_notices_of(status.table.deployments.values(), days)
+    cooldowns = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
     return {
         "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
         "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
@@ -114,7 +115,7 @@ def _gateway_series(status: Status) -> Series:
         "gateway_config_info": {(status.table.version,): [1]},
         "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
         "gateway_worker_restarts_total": {(): [status.worker_restarts]},
-        "gateway_benched_deployments": {(name,): [count] for name, count in benched.items()},
+        "gateway_benched_deployments": {(name,): [count] for name, count in cooldowns.items()},
         "gateway_schedule_share_percent": {
             (it.assistant, it.region, it.schedule.candidate): [round(100 * it.share)] for it in status.schedules
         },
@@ -123,5 +124,5 @@ def _gateway_series(status: Status) -> Series:
             for it in status.schedules
         },
         "gateway_approval_days_left": {(term.deployment, term.region): [term.days_left] for term in terms},
-        "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in farewells},
+        "gateway_model_days_left": {(one.deployment, one.model): [one.days_left] for one in retirements},
     }

@@ -1,4 +1,4 @@
-"""Structured logging: configuration, warnings of libraries, and the log line that holds a prompt."""
+"""Configure structured logging, and log warnings of libraries, finished requests and prompts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import structlog
 from gateway.model.record import Record
 from gateway.telemetry.background_writer import background_writer_to
 from gateway.telemetry.batching import Ended
-from gateway.telemetry.request_log import GRAVE, JsonLines, LineWriter, fields_of
+from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWriter, fields_of
 
 LogFormat = Literal["auto", "json", "text"]
 
 
-# What somebody at a terminal looks for, in that order, before everything else.
+# The fields that a person at a terminal needs first, in this order.
 _READ_FIRST = (
     "status",
     "outcome",
@@ -43,12 +43,12 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def _is_colourful(out: TextIO) -> bool:
-    """Whether colours are wanted: in a terminal that has them, unless its person says otherwise (no-color.org)."""
+    """Return whether to use colours: on a terminal that supports them, unless NO_COLOR is set (no-color.org)."""
     return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """Set up the process's logging; `auto` means text on a terminal and JSON anywhere else."""
+    """Configure the logging of this process. `auto` is text on a terminal and JSON elsewhere."""
     out = stream or _standard_error()
     readable = form == "text" or (form == "auto" and out.isatty())
     renderer: structlog.types.Processor = (
@@ -61,18 +61,18 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
             structlog.processors.format_exc_info,
-            _head_first,
+            _order_fields,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        # One write a line: another thread's can't get into the middle of it.
+        # One write for each line, so that lines of several threads do not mix.
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     if not any(isinstance(handler, _FromLibraries) for handler in root.handlers):
         root.addHandler(_FromLibraries(logging.WARNING))
-    warnings.showwarning = _tell_of_warning
+    warnings.showwarning = _log_warning
     global _out, _write_requests, _lines
     _out = out
     _lines = None if readable else LineWriter(out)
@@ -80,7 +80,7 @@ def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | No
 
 
 def _standard_error() -> TextIO:
-    """The process's own, by a way that holds up nobody; where another has taken its place, as in tests, that one."""
+    """Return the process's standard error through a background writer, or its replacement, for example in tests."""
     try:
         is_own = sys.stderr.fileno() == _STANDARD_ERROR
     except (OSError, ValueError):
@@ -90,15 +90,15 @@ def _standard_error() -> TextIO:
 
 
 class _FromLibraries(logging.Handler):
-    """What a library has to say (uvicorn, asyncio) is a line like every other: a reader of JSON stumbles over none."""
+    """Logs records of libraries (uvicorn, asyncio) as structured lines, so that all lines of the log are JSON."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler."""
+        """Log one record of a library."""
         log = logger().error if record.levelno >= logging.ERROR else logger().warning
         log("library", logger=record.name, detail=record.getMessage(), exc_info=record.exc_info)
 
 
-def _tell_of_warning(
+def _log_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -106,7 +106,7 @@ def _tell_of_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """What Python would print as it is. Not its words: a library's or an adapter's may be those of a request."""
+    """Log the position of a warning, but not its text, which may quote a request."""
     logger().warning("library", logger="warnings", detail=f"{category.__name__} at {PurePath(filename).name}:{lineno}")
 
 
@@ -115,12 +115,12 @@ def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
 
 
 def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended]], None]:
-    """The way of the hot path: no processors, and no more than one write for all of them."""
+    """Return the fast writer of request lines: no processors, and one write for a whole batch."""
     json_lines = JsonLines()
 
     def write(ended: Sequence[Ended]) -> None:
         if level > _LEVELS["info"]:
-            ended = [one for one in ended if one[0].outcome in GRAVE] if level <= _LEVELS["warning"] else ()
+            ended = [one for one in ended if one[0].outcome in WARNING_OUTCOMES] if level <= _LEVELS["warning"] else ()
         if ended:
             lines.write(json_lines.of(ended))
 
@@ -133,7 +133,7 @@ def _log_requests_readably(ended: Sequence[Ended]) -> None:
         fields = fields_of(record)
         known = {name: value for name, value in fields.items() if value is not None and value is not False}
         first = {name: known[name] for name in _READ_FIRST if name in known}
-        (log.warning if record.outcome in GRAVE else log.info)("request", **{**first, **known})
+        (log.warning if record.outcome in WARNING_OUTCOMES else log.info)("request", **{**first, **known})
 
 
 _write_requests: Callable[[Sequence[Ended]], None] = _log_requests_readably
@@ -146,29 +146,29 @@ _out: TextIO | None = None
 
 
 def dropped_lines() -> int:
-    """How many lines could not be written, because nobody reads them any more."""
+    """Return the number of lines that could not be written because the log had no reader."""
     return _lines.dropped if _lines is not None else getattr(_out, "dropped_lines", 0)
 
 
-def _head_first(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """When, how grave and what: where a reader's eye begins."""
+def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put time, level and event first."""
     head = [name for name in ("timestamp", "level", "event") if name in event]
     return {**{name: event[name] for name in head}, **event}
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:
-    """The process's logger."""
+    """Return the logger of this process."""
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return log
 
 
 def log_requests(ended: Sequence[Ended]) -> None:
-    """The one line of each finished request."""
+    """Write one line for each finished request."""
     _write_requests(ended)
 
 
 def log_prompt(record: Record, text: str) -> None:
-    """A line of its own; the request's line, which has the same id, tells what became of it."""
+    """Write the prompt on a line of its own. The request's line has the same id and the outcome."""
     region = record.location.region if record.location is not None else None
     logger().info(
         "prompt", request_id=record.request_id, region=region.name if region is not None else None, prompt=text

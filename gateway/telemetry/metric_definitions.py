@@ -1,4 +1,4 @@
-"""Every metric that there is: its name, its kind, its labels and what it counts. The one list of them."""
+"""The definitions of all metrics: name, type, labels and help text."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ OVERHEAD_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 
 @dataclass(frozen=True, slots=True)
 class MetricDefinition:
-    """One metric. bounds_s: a histogram's, without infinity.
+    """One metric.
 
-    labels: in the order in which a series gives their values. An empty value means: not known, or doesn't apply.
+    Attributes:
+        labels: In the order in which a series has their values. An empty value means unknown or not applicable.
+        bounds_s: The bucket bounds of a histogram, without infinity.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -63,7 +65,7 @@ class MetricDefinition:
 
     @property
     def width(self) -> int:
-        """How many numbers a series of it has: one, or a histogram's buckets and its sum (in microseconds)."""
+        """The number of values in a series: one, or a histogram's buckets and its sum (in microseconds)."""
         return len(self.bounds_s) + 2 if self.bounds_s else 1
 
 

@@ -10,16 +10,16 @@ from gateway.model.schedule import NO_TALLY, Tally
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 
 Series = dict[str, dict[tuple[str, ...], list[int]]]
-"""By the family's name and the values of its labels: one number, or a histogram's buckets and its sum."""
+"""By the name of the metric and the values of its labels: one number, or a histogram's buckets and its sum."""
 
 
 def pack(series: Mapping[str, Mapping[tuple[str, ...], list[int]]]) -> bytes:
-    """The bytes of a snapshot."""
+    """Return the snapshot as bytes."""
     return orjson.dumps({name: [[labels, value] for labels, value in rows.items()] for name, rows in series.items()})
 
 
 def unpack(snapshot: bytes) -> Series:
-    """What was packed. Series of a family that isn't known here, or of another shape, are left out."""
+    """Return the series of a snapshot. Unknown metrics and series of another shape are ignored."""
     series: Series = {}
     for name, rows in orjson.loads(snapshot).items():
         family = METRIC_DEFINITIONS.get(name)
@@ -30,7 +30,7 @@ def unpack(snapshot: bytes) -> Series:
 
 
 def merge(snapshots: Iterable[bytes]) -> bytes:
-    """The sum of several processes' snapshots; of none, an empty one."""
+    """Return the sum of several processes' snapshots. Without any, it is an empty snapshot."""
     total: Series = {}
     for snapshot in snapshots:
         for name, rows in unpack(snapshot).items():
@@ -42,7 +42,7 @@ def merge(snapshots: Iterable[bytes]) -> bytes:
 
 
 def without_gauges(snapshot: bytes) -> bytes:
-    """What stays of a process that has ended: what it counted, and nothing that it had open."""
+    """Return the snapshot of an ended process without its gauges, which describe only running processes."""
     return pack({name: rows for name, rows in unpack(snapshot).items() if METRIC_DEFINITIONS[name].kind != "gauge"})
 
 
@@ -53,14 +53,14 @@ REQUESTS, ANSWER_TIMES = "gateway_side_requests_total", "gateway_side_answer_sec
 
 
 def tallies(snapshots: Iterable[bytes]) -> dict[tuple[str, str, str], Tally]:
-    """The tally of each assistant, region and deployment, from the start of the processes on."""
+    """Return the tally of each assistant, region and deployment since the start of the processes."""
     series = unpack(merge(snapshots))
-    found: dict[tuple[str, str, str], Tally] = {}
+    by_member: dict[tuple[str, str, str], Tally] = {}
     for (assistant, region, deployment, outcome), [count] in series.get(REQUESTS, {}).items():
-        place = assistant, region, deployment
+        key = assistant, region, deployment
         counted = Tally(ok=count) if outcome == "ok" else Tally(failed=count)
-        found[place] = found.get(place, NO_TALLY) + counted
+        by_member[key] = by_member.get(key, NO_TALLY) + counted
     for (assistant, region, deployment), value in series.get(ANSWER_TIMES, {}).items():
-        place = assistant, region, deployment
-        found[place] = found.get(place, NO_TALLY) + Tally(times=tuple(value[:-1]))
-    return found
+        key = assistant, region, deployment
+        by_member[key] = by_member.get(key, NO_TALLY) + Tally(times=tuple(value[:-1]))
+    return by_member

@@ -1,7 +1,7 @@
-"""Counts finished requests in this process. What a client can choose freely is never a label.
+"""Count finished requests in this process. Values that a client can choose freely are never labels.
 
-The hot path is `observe`: one look-up for an answer at the first attempt, and additions. Everything else (which number
-belongs to which metric, which time to which bucket) is worked out when somebody asks, or there is much of it.
+The fast path is `observe`: for an answer at the first attempt it does one look-up and some additions. The rest (which
+number belongs to which metric, which time to which bucket) is computed for a snapshot, or when enough has accumulated.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ _REQUEST, _FIRST_TOKEN, _OVERHEAD = (
 
 
 class _Times:
-    """A histogram in microseconds. held: how many are in each bucket, and at the end the sum. new: what isn't in its
-    bucket yet; many are put there faster than one by one."""
+    """A histogram in microseconds.
+
+    Attributes:
+        held: The count of each bucket, and the sum at the end.
+        new: Times that are not sorted into buckets yet. Sorting many at once is faster.
+    """
 
     __slots__ = ("_bounds", "held", "new")
 
@@ -45,7 +49,7 @@ class _Times:
         self.new: list[int] = []
 
     def settle(self) -> None:
-        """Count what is new."""
+        """Sort the new times into buckets."""
         held, new = self.held, self.new
         if new:
             new.sort()
@@ -57,7 +61,7 @@ class _Times:
 
 
 class _Row:
-    """What was counted of one combination of labels. attempt: the only one, where it was the answer."""
+    """The counts of one combination of labels. `attempt` holds requests whose only attempt was the answer."""
 
     __slots__ = (
         "answers_without_usage",
@@ -81,7 +85,7 @@ class _Row:
         self.answers_without_usage = 0
 
     def settle(self) -> None:
-        """Count what is new."""
+        """Add the new times and usages to the counts."""
         for times in (self.duration, self.attempt, self.first_token, self.overhead):
             times.settle()
         prompt, completion, cached, written, reasoning = self.tokens
@@ -97,10 +101,12 @@ class _Row:
 
 
 class Metrics:
-    """The metrics of one process, from its start on: what a reload takes out of the config keeps its counts.
+    """The metrics of one process since its start. A reload does not remove counts of old names.
 
-    live: what is true at the moment, by the name of its family; read for each snapshot. live_rows: the same by labels.
-    settle: called before each snapshot, to count what has been gathered and not counted yet.
+    Attributes:
+        live: Functions that return present values, by the name of the metric. They are read for each snapshot.
+        live_rows: The same with labels.
+        settle: Called before each snapshot, to process records that are still collected.
     """
 
     def __init__(self) -> None:
@@ -113,7 +119,7 @@ class Metrics:
         self._counts: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def observe(self, record: Record) -> None:
-        """Count one request that has ended."""
+        """Count one finished request."""
         location = record.location
         region = location.region.name if location is not None and location.region is not None else ""
         deployment, provider = record.deployment, record.provider
@@ -165,19 +171,21 @@ class Metrics:
             self.count("gateway_shed_total", (region, shed, reason))
 
     def _count_side(self, region: str, record: Record, side: str) -> None:
-        """Whether the person's own member of a weighted step has answered; one that could not be asked has not, nor one
-        that a hedge was quicker than. That is the only sign of a candidate that is silent: the hedge ends its silence.
+        """Count whether the user's own member of a weighted step answered.
+
+        A member that was unavailable has failed, and so has one that lost against a hedge: a hedge ends the wait for a
+        candidate that does not answer, so nothing else would show it.
         """
         own = [attempt for attempt in record.attempts if attempt.deployment == side]
         is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
-        place = record.assistant or "", region, side
-        self.count(REQUESTS, (*place, "ok" if is_ok else "failed"))
+        key = record.assistant or "", region, side
+        self.count(REQUESTS, (*key, "ok" if is_ok else "failed"))
         if not own or own[-1].failure is not None:
             return
-        self.time(ANSWER_TIMES, place, own[-1].started_at + own[-1].duration_s - own[0].started_at)
+        self.time(ANSWER_TIMES, key, own[-1].started_at + own[-1].duration_s - own[0].started_at)
 
     def _count_answer(self, region: str, row: _Row, record: Record, first_s: float) -> None:
-        """What is known only of a request that was answered."""
+        """Count the values that only answered requests have."""
         if record.stream:
             row.first_token.new.append(floor(first_s * 1e6))
         if len(record.attempts) == 1:
@@ -198,21 +206,21 @@ class Metrics:
             if hedge.is_hedge:
                 outcome = "failed" if hedge.failure is not None else "lost" if hedge.lost else "won"
                 self.count("gateway_hedges_total", (region, hedge.deployment, outcome))
-                # The first two ran beside each other: neither followed from the other.
+                # The first two attempts ran at the same time, so the second was not a retry or a failover.
                 attempts = attempts[1:]
         for before, after in pairwise(attempts):
             name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
             self.count(name, (region, before.deployment))
 
     def count(self, name: str, labels: tuple[str, ...], by: int = 1) -> None:
-        """Count what isn't a request: the family's name, and the values of its labels, which no client chooses."""
+        """Add to a counter that is not about finished requests. The labels must not be chosen by clients."""
         key = (name, labels)
         if key not in self._counts and len(self._counts) >= _MOST_ROWS:
             key = (name, (_OTHER,) * len(labels))
         self._counts[key] = self._counts.get(key, 0) + by
 
     def time(self, name: str, labels: tuple[str, ...], seconds: float) -> None:
-        """Add a time to a histogram that isn't of all requests: as `count`."""
+        """Add a time to a histogram that is not about finished requests. The labels must not be chosen by clients."""
         bounds_s, key = METRIC_DEFINITIONS[name].bounds_s, (name, labels)
         if key not in self._times and len(self._times) >= _MOST_ROWS:
             key = (name, (_OTHER,) * len(labels))
@@ -221,7 +229,7 @@ class Metrics:
         held[-1] += int(seconds * 1e6)
 
     def _add_row(self, key: _Key) -> _Row:
-        """A new combination. The config bounds how many there are; years of reloads with ever new names don't."""
+        """Add a combination of labels. The number is limited, because reloads with new names add combinations."""
         if len(self._rows) >= _MOST_ROWS:
             key = (_OTHER, _OTHER, _OTHER, _OTHER, *key[4:])
         return self._rows.setdefault(key, _Row())
@@ -232,7 +240,7 @@ class Metrics:
         return self._attempts.setdefault(key, _Times(_REQUEST))
 
     def snapshot(self) -> bytes:
-        """Everything counted so far, and what is true at the moment. See `snapshots`."""
+        """Return everything counted so far with the present values. See `metric_snapshots`."""
         self.settle()
         series: Series = {name: {} for name in METRIC_DEFINITIONS}
         for key, row in self._rows.items():

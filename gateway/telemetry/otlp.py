@@ -1,8 +1,8 @@
-"""Finished requests -> OTLP: a server span for each, and below it a client span for each attempt.
+"""Encode finished requests as OTLP traces: a server span for each request, with a client span for each attempt.
 
-Attributes are those of OpenTelemetry's semantic conventions (HTTP 1.41, generative AI, read 2026-11-20), and ours under
-`gateway.`. Only what the config or the gateway itself says gets in: no prompt, no answer, no address, no name of a
-person, no text of a provider's, and no header but what makes the span a part of the caller's trace (`traceparent`,
+The attributes are those of OpenTelemetry's semantic conventions (HTTP 1.41, generative AI, read 2026-11-20), and the
+gateway's own under `gateway.`. All values come from the config or the gateway: no prompt, answer, address, name of a
+person or text of a provider, and no header except those that link the span to the caller's trace (`traceparent`,
 `tracestate`).
 """
 
@@ -21,14 +21,14 @@ from gateway.model.record import AttemptRecord, Record
 
 _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
-# HTTP's conventions: for a server, what the client did wrong is no error.
+# By the HTTP conventions, a client's mistake is not an error of the server span.
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
 _Value = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A request that has ended, its trace, and when (unix nanoseconds)."""
+    """A finished request with its trace and its end (Unix time in nanoseconds)."""
 
     record: Record
     trace: TraceContext
@@ -36,7 +36,7 @@ class Ended:
 
 
 def encode(requests: Iterable[Ended], resource: Mapping[str, str]) -> bytes:
-    """The body of one export. Several bodies, put together, are one too: that is how protobuf joins lists."""
+    """Return the body of one export. Concatenated bodies are valid too, because protobuf then joins their lists."""
     spans = [span for ended in requests for span in _spans(ended)]
     scope = ScopeSpans(spans=spans)
     scope.scope.name = _SCOPE
@@ -106,7 +106,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
 
 def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | None]:
     failure = attempt.failure
-    told: dict[str, _Value | None] = {
+    attributes: dict[str, _Value | None] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": attempt.provider,
         "gen_ai.request.model": attempt.model,
@@ -114,22 +114,22 @@ def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | No
         "gateway.deployment": attempt.deployment,
     }
     if failure is not None:
-        return told | {"error.type": str(failure.kind), "http.response.status_code": failure.status}
+        return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status}
     if attempt.lost:
-        return told | {"gateway.lost": True}
+        return attributes | {"gateway.lost": True}
     if record.outcome == "interrupted":
-        told["error.type"] = "interrupted"
+        attributes["error.type"] = "interrupted"
     if record.stream:
-        told["gen_ai.response.time_to_first_chunk"] = attempt.duration_s
+        attributes["gen_ai.response.time_to_first_chunk"] = attempt.duration_s
     if (usage := record.usage) is not None:
-        told |= {
+        attributes |= {
             "gen_ai.usage.input_tokens": usage.prompt_tokens,
             "gen_ai.usage.output_tokens": usage.completion_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
             "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
         }
-    return told
+    return attributes
 
 
 def _attributes(values: Mapping[str, _Value | None]) -> list[KeyValue]:
@@ -149,7 +149,7 @@ def _value(value: _Value) -> AnyValue:
 
 
 def _new_id() -> bytes:
-    return (random.getrandbits(64) or 1).to_bytes(8, "big")  # unlike others, not hard to guess
+    return (random.getrandbits(64) or 1).to_bytes(8, "big")  # span ids need not be unpredictable
 
 
 def _ns(seconds: float) -> int:

@@ -12,22 +12,22 @@ import orjson
 from gateway.model.record import AttemptRecord, Record
 from gateway.telemetry.batching import Ended
 
-GRAVE = frozenset({"internal_error", "failed", "interrupted"})
-"""The outcomes that are a warning."""
+WARNING_OUTCOMES = frozenset({"internal_error", "failed", "interrupted"})
+"""The outcomes that are logged as warnings."""
 
 
 _DIGITS = [f"{number:03d}" for number in range(1000)]
 
 
 class JsonLines:
-    """Makes lines, each without its end."""
+    """Renders log lines without line ends."""
 
     def __init__(self) -> None:
-        # The last second of which there was a line, and how its timestamps begin.
+        # The second of the last line, and the beginning of its timestamp.
         self._second, self._begun = -1, ""
 
     def of(self, ended: Sequence[Ended]) -> list[bytes]:
-        """The lines of these requests, in their order."""
+        """Return the lines of these requests in order."""
         lines = []
         for record, at in ended:
             second = floor(at)
@@ -44,11 +44,15 @@ def _json_of(fields: dict[str, object]) -> bytes:
 
 
 def _head(record: Record, timestamp: str) -> dict[str, object]:
-    return {"timestamp": timestamp, "level": "warning" if record.outcome in GRAVE else "info", "event": "request"}
+    return {
+        "timestamp": timestamp,
+        "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
+        "event": "request",
+    }
 
 
 def fields_of(record: Record) -> dict[str, object]:
-    """What is told of any request."""
+    """Return the fields of any request."""
     fields: dict[str, object] = {
         "request_id": record.request_id,
         "first_ms": _milliseconds(record.first_s),
@@ -83,7 +87,7 @@ def fields_of(record: Record) -> dict[str, object]:
 
 
 def _settings(record: Record) -> dict[str, object]:
-    """What of it is the same for many requests, because the config says it."""
+    """Return the fields that come from the config and are the same for many requests."""
     location = record.location
     fields: dict[str, object] = {
         "outcome": record.outcome,
@@ -120,7 +124,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
     if attempt.lost:
         fields["lost"] = True
     if failure is not None:
-        told = {
+        details = {
             "model": attempt.model,
             "kind": str(failure.kind),
             "status": failure.status,
@@ -128,17 +132,17 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
             "detail": failure.detail,
             "provider_request_id": failure.request_id,
         }
-        fields |= {name: value for name, value in told.items() if value}
+        fields |= {name: value for name, value in details.items() if value}
     return fields
 
 
 def _milliseconds(seconds: float | None) -> float | None:
-    """To the nearest tenth."""
+    """Return milliseconds, rounded to a tenth."""
     return None if seconds is None else floor(seconds * 1e4 + 0.5) / 10
 
 
 class LineWriter:
-    """Writes to one stream, whoever reads it."""
+    """Writes lines to a stream that may have lost its reader."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -146,14 +150,14 @@ class LineWriter:
 
     @property
     def dropped(self) -> int:
-        """How many lines could not be written, by this or by the stream itself."""
+        """The number of lines that could not be written, by this writer or by the stream."""
         return self._dropped + getattr(self._stream, "dropped_lines", 0)
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write these lines, which come without their ends."""
+        """Write these lines, which have no line ends."""
         try:
             self._stream.write((b"\n".join(lines) + b"\n").decode())
             self._stream.flush()
         except (OSError, ValueError):
-            # Nobody reads the log any more; requests must not suffer for that.
+            # The log has no reader any more. Requests must not fail for that.
             self._dropped += len(lines)

@@ -1,6 +1,6 @@
-"""Sends traces to collectors in the background: batched, bounded, and never in the way of a request.
+"""Send traces to collectors in the background, in batches, with bounded queues, without delaying requests.
 
-What can't be sent is dropped and counted: a collector that is down, slow or wrong costs traces, and nothing else.
+Traces that cannot be sent are dropped and counted. A collector that is down or slow has no other effect.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 _FAMILY = "gateway_traces_total"
 _MOST_QUEUED, _MOST_IN_BATCH = 2048, 256
-# As many are encoded at a time as the event loop may well wait for.
+# The number of requests that are encoded at a time without delaying the event loop noticeably.
 _ENCODED_AT_ONCE = 16
 _GATHER_S, _CLOSE_S = 5.0, 2.0
 _TRIES = 3
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
-# OTLP 1.9, "Failures" and "OTLP/HTTP Throttling": these may be sent again, every other refusal is final.
+# OTLP 1.9, "Failures" and "OTLP/HTTP Throttling": only these responses permit another try.
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one call: the collector's status, or None and why there was no answer."""
+    """The result of one export: the collector's status, or None and the reason why there was no response."""
 
     status: int | None
     detail: str = ""
@@ -45,11 +45,11 @@ class Delivery:
 
 
 Post = Callable[[Exporter, bytes], Awaitable[Delivery]]
-"""Sends a body to an exporter, in bounded time; doesn't raise for what a collector does."""
+"""Sends a body to an exporter in bounded time. Does not raise for errors of the collector."""
 
 
 class Tracer:
-    """Hands the requests that have ended to the exporters of the current table that may hear of it."""
+    """Passes finished requests to the exporters of the active config that may get them."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Tracer:
         )
 
     def observe(self, ended: Sequence[Ended]) -> None:
-        """Queue what is to be told of these requests. Takes microseconds, and waits for nothing."""
+        """Queue these requests for export. Takes microseconds and does not wait."""
         exporters = self._current()
         if exporters is not self._known:
             self._follow(exporters)
@@ -81,22 +81,24 @@ class Tracer:
                     sender.offer(record, record.trace, at)
 
     def _follow(self, exporters: tuple[Exporter, ...]) -> None:
-        """Take over a new table's exporters. One that is as it was goes on; what another still had is dropped: the
-        config that allowed to send it is not in force any more."""
-        kept = {sender.exporter: sender for sender in self._senders if sender.exporter in exporters}
+        """Use the exporters of a new config. Unchanged exporters continue.
+
+        The queue of a removed or changed exporter is dropped, because the config that allowed the export has ended.
+        """
+        unchanged = {sender.exporter: sender for sender in self._senders if sender.exporter in exporters}
         for sender in self._senders:
-            if sender.exporter not in kept:
+            if sender.exporter not in unchanged:
                 sender.discard()
-        self._senders = tuple(kept.get(one) or self._make(one) for one in exporters if not one.missing)
+        self._senders = tuple(unchanged.get(one) or self._make(one) for one in exporters if not one.missing)
         self._known = exporters
 
     async def aclose(self) -> None:
-        """Send what is queued, for a moment; then drop the rest."""
+        """Send queued traces for a limited time, and drop the rest."""
         await asyncio.gather(*(sender.aclose() for sender in self._senders))
 
 
 class _Sender:
-    """One exporter's queue, and the task that empties it."""
+    """The queue of one exporter, and the task that empties it."""
 
     def __init__(
         self,
@@ -121,18 +123,20 @@ class _Sender:
         self._closing = False
         self._failing = False
         self._task: asyncio.Task[None] | None = None
-        # Here and not at the top: without an exporter nobody needs the library of the extra.
+        # Not imported at the top: without an exporter, the library of the extra is not needed.
         from gateway.telemetry import otlp
 
         self._otlp = otlp
 
     def offer(self, record: Record, trace: TraceContext, at: float) -> None:
-        """Queue it, if this exporter may hear of it and its sample has it."""
-        exporter, place = self.exporter, record.location
-        may_hear = (
-            exporter.may_hear_of(place.region, place.territory) if place is not None else exporter.hears_of_unplaced
+        """Queue the request if this exporter may get it and it is in the sample."""
+        exporter, location = self.exporter, record.location
+        may_export = (
+            exporter.may_hear_of(location.region, location.territory)
+            if location is not None
+            else exporter.hears_of_unplaced
         )
-        if not may_hear or not _is_sampled(trace, exporter.ratio):
+        if not may_export or not _is_sampled(trace, exporter.ratio):
             return
         if self._closing or len(self._queue) >= _MOST_QUEUED:
             self._count("discarded" if self._closing else "queue_full", 1)
@@ -144,21 +148,21 @@ class _Sender:
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        """Until the queue is empty; the next request starts another."""
+        """Send until the queue is empty. The next request starts another task."""
         while self._queue:
             if not self._closing:
                 await self._gather()
             self._sending = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_IN_BATCH))]
             try:
                 outcome = await self._deliver(self._sending)
-            except Exception as error:  # the top of a background task: a bug of ours must not end all tracing
+            except Exception as error:  # the loop of a background task: a bug must not end all tracing
                 self._note(Delivery(None, f"{type(error).__name__}: {error}"))
                 outcome = "failed"
             sent, self._sending = self._sending, []
             self._count(outcome, len(sent))
 
     async def _gather(self) -> None:
-        """Wait for more to come, to send it together."""
+        """Wait for more requests, to send them together."""
         self._enough.clear()
         if len(self._queue) < _MOST_IN_BATCH:
             try:
@@ -174,26 +178,26 @@ class _Sender:
             await asyncio.sleep(0)
         body = b"".join(pieces)
         wait_s = _FIRST_WAIT_S
-        for left in reversed(range(_TRIES)):
+        for tries_left in reversed(range(_TRIES)):
             if not self._is_in_force():
                 return "discarded"
             delivery = await self._post(self.exporter, body)
             self._note(delivery)
             if delivery.status is not None and 200 <= delivery.status < 300:
                 return "exported"
-            if not left or self._closing or (delivery.status is not None and delivery.status not in _AGAIN):
+            if not tries_left or self._closing or (delivery.status is not None and delivery.status not in _AGAIN):
                 break
-            named_s = delivery.retry_after_s
-            drawn = wait_s * random.random()  # noqa: S311  # a wait is no secret
-            await self._sleep(min(named_s, _LONGEST_WAIT_S) if named_s is not None else drawn)
+            requested_s = delivery.retry_after_s
+            random_s = wait_s * random.random()  # noqa: S311  # a delay need not be unpredictable
+            await self._sleep(min(requested_s, _LONGEST_WAIT_S) if requested_s is not None else random_s)
             wait_s *= 2
         return "failed"
 
     def _note(self, delivery: Delivery) -> None:
-        """Tell the log when it begins to fail, and when it works again; not each time."""
+        """Log when the export begins to fail, and when it works again, but not each time."""
         failing = delivery.status is None or not 200 <= delivery.status < 300
         before, self._failing = self._failing, failing
-        # A log that nobody reads any more must not end tracing.
+        # A log without a reader must not end tracing.
         with suppress(OSError, ValueError):
             if failing and not before:
                 detail = delivery.detail or f"the collector answered {delivery.status}"
@@ -205,7 +209,7 @@ class _Sender:
         self._metrics.count(_FAMILY, (self.exporter.name, outcome), requests)
 
     def discard(self) -> None:
-        """Drop everything, and send nothing more."""
+        """Drop everything that is queued, and stop."""
         if self._task is not None:
             self._task.cancel()
         if dropped := len(self._queue) + len(self._sending):
@@ -214,7 +218,7 @@ class _Sender:
         self._sending = []
 
     async def aclose(self) -> None:
-        """Send what is queued, without retries and not for long; drop the rest."""
+        """Send queued traces once, for a limited time, and drop the rest."""
         self._closing = True
         self._enough.set()
         if self._task is None:
@@ -225,7 +229,7 @@ class _Sender:
 
 
 def _is_sampled(trace: TraceContext, ratio: float) -> bool:
-    """The caller's own decision where it has made one, else by the trace's id: the same in every process."""
+    """Return the caller's decision if it made one. Otherwise decide by the trace id, the same way in every process."""
     if trace.sampled is not None:
         return trace.sampled
     return int(trace.trace_id[-14:], 16) < ratio * (1 << 56)

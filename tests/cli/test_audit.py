@@ -37,12 +37,12 @@ def test_an_end_that_was_cut_off_is_known_to_the_history_and_to_a_log(gateway: C
     trail = STATE / "audit.jsonl"
     trail.write_bytes(b"".join(trail.read_bytes().splitlines(keepends=True)[:2]))
     shown = gateway("audit", "verify", "--state", STATE)
-    assert (shown.status, "history.db knows of line 3" in shown.out) == (1, True)
+    assert (shown.status, "history.db has line 3" in shown.out) == (1, True)
     (STATE / "history.db").write_bytes(b"no database" * 1000)
     shown = gateway("audit", "verify", "--state", STATE)
     assert (shown.status, "history.db can't be read" in shown.err) == (2, True)
     shown = gateway("audit", "verify", "--state", STATE, "--head", head.hash)
-    assert (shown.status, "--head knows of a line" in shown.out) == (1, True)
+    assert (shown.status, "--head has a line" in shown.out) == (1, True)
     assert "held to --head alone" in shown.err
 
 

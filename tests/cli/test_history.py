@@ -50,7 +50,7 @@ def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
         (("-n", "0"), "'0' is no whole number from 1 on"),
         (("-n", "-3"), "'-3' is no whole number from 1 on"),
         (("-n", "ten"), "'ten' is no whole number from 1 on"),
-        (("bbbb",), "'bbbb' is no version of the history"),
+        (("bbbb",), "'bbbb' is not a version of the history"),
     ],
 )
 def test_what_cannot_be_shown_is_said(gateway: Command, words: tuple[str, ...], told: str) -> None:
@@ -65,7 +65,7 @@ def test_a_text_that_somebody_has_edited_into_words_is_a_damaged_file(gateway: C
     database.close()
     shown = gateway(*words, "--state", STATE)
     assert (shown.status, shown.out) == (2, "")
-    assert shown.err.startswith("gateway: history.db can't be used: a row of it is not as it was written; move it away")
+    assert shown.err.startswith("gateway: history.db can't be used: a row has a value of the wrong type; move it away")
 
 
 @pytest.mark.parametrize("words", [("history",), ("rollback",), ("plan", "gateway.yaml"), ("serve",)])
@@ -79,4 +79,4 @@ def test_a_damaged_pointer_is_one_too(
         database.execute("UPDATE pointer SET version = x'00'")
     database.close()
     shown = gateway(*words)
-    assert (shown.status, "history.db can't be used: a row of it is not as it was written" in shown.err) == (2, True)
+    assert (shown.status, "history.db can't be used: a row has a value of the wrong type" in shown.err) == (2, True)

@@ -91,7 +91,7 @@ def test_no_command_waits_for_a_pipe_that_nobody_writes_to(
     shown = gateway(*words)
     assert shown.status in (1, 2)
     assert "pipe" in shown.err + shown.out
-    assert "nobody writes to this pipe" in shown.err + shown.out or "it is no regular file" in shown.err
+    assert "no process writes to this pipe" in shown.err + shown.out or "it is not a regular file" in shown.err
 
 
 @pytest.mark.parametrize("name", ["audit.jsonl", "history.db"])

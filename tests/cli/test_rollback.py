@@ -76,7 +76,7 @@ def test_it_is_told_of_a_version_that_a_running_gateway_takes(
 
 
 def test_what_is_in_no_file_is_told_without_one(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "there is no version before this one; `gateway history` lists what there is"
+    told = "there is no earlier version; `gateway history` lists the versions"
     refused = {"severity": "error", "path": "", "file": "", "message": told}
     monkeypatch.setattr(
         AdminClient, "post", lambda *_: (422, {"result": "rejected", "table": "abcd", "findings": [refused]})
@@ -89,7 +89,7 @@ def test_what_is_in_no_file_is_told_without_one(gateway: Command, monkeypatch: p
 def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str], digits: int) -> None:
     """None at all too, as of a variable that a script forgot to set: it doesn't mean the version before."""
     shown = gateway("rollback", served[0][:digits])
-    assert (shown.status, "write four characters of it, or more" in shown.err) == (2, True)
+    assert (shown.status, "write at least four characters" in shown.err) == (2, True)
 
 
 def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
@@ -98,12 +98,12 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
     at_rest = gateway("rollback", "ffff")
     lock = Lock(Path("state"))
     lock.tell({"admin": "http://127.0.0.1:1"})
-    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is no version"}
+    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused]}))
     running = gateway("rollback", "ffff")
     lock.release()
     assert running == at_rest
-    assert (running.status, "'ffff' is no version of the history" in running.err) == (2, True)
+    assert (running.status, "'ffff' is not a version of the history" in running.err) == (2, True)
 
 
 @pytest.mark.parametrize(("missing", "status"), [(True, 2), (False, 1)])
@@ -111,13 +111,13 @@ def test_a_gateway_elsewhere_says_whether_there_is_such_a_version(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, missing: bool, status: int
 ) -> None:
     """Its history may be on another machine, where this command can't look."""
-    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is no version"}
+    refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
     monkeypatch.delenv("GATEWAY_STATE_DIR")
     monkeypatch.setattr(
         AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused], "missing": missing})
     )
     shown = gateway("rollback", "ffff", "--admin", "http://127.0.0.1:1")
-    assert (shown.status, "'ffff' is no version" in shown.err) == (status, True)
+    assert (shown.status, "'ffff' is not a version" in shown.err) == (status, True)
 
 
 def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

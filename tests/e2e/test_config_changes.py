@@ -127,7 +127,7 @@ def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> Non
     for version in ("ffff00001111", "x", "'; DROP TABLE version"):
         answer = operator.admin.post("/rollback", json={"version": version})
         assert answer.status_code == 422
-        assert "is no version of the history" in answer.json()["findings"][0]["message"]
+        assert "is not a version of the history" in answer.json()["findings"][0]["message"]
         assert operator.version() == before
     assert operator.ready()["last_failed_reload"] is None, "there is nothing to mend in the config"
     assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
@@ -204,7 +204,7 @@ def test_what_cannot_be_written_down_is_not_done(operator: Operator, providers: 
     database.close()
     operator.replace(config(providers, "b", 1))
     told = operator.gateway.wait_for("config_rejected")
-    assert "it can't be written down, and so it isn't done" in told["findings"][0]
+    assert "it cannot be recorded, so it was not activated" in told["findings"][0]
     assert operator.version() == before
 
 

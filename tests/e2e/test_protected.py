@@ -88,7 +88,7 @@ def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
     # A stranger's signature, and one of another step, are none.
     for key, since in (("stranger", second), ("admin", first)):
         beside.write_text(sign(path, text, since, key).read_text())
-        assert "its signature doesn't count" in refused(operator)
+        assert "its signature is not accepted" in refused(operator)
     beside.write_text(sign(path, text, second).read_text())
     operator.wait_for_another(second)
     assert operator.answered_by() == "b"

@@ -213,7 +213,7 @@ def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers:
     operator.path.unlink()
     os.mkfifo(operator.path)
     answer = operator.admin.post("/reload")
-    assert (answer.status_code, "it is no regular file" in answer.text) == (422, True)
+    assert (answer.status_code, "it is not a regular file" in answer.text) == (422, True)
     operator.replace(config(providers, "b"))
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.changes.live_config import LOOK_S, remind
+from gateway.changes.live_config import REMINDER_INTERVAL_S, remind
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.telemetry.log import configure
@@ -51,7 +51,7 @@ async def test_it_is_told_once_a_day_and_louder_near_the_end(lines: io.StringIO)
     assert levels[7] == levels[0] == ("approval_ending", "error")
     assert levels[-1] == ("approval_ended", "error")
     assert told[-1]["detail"] == "its approval for region 'cn' ended on 2026-11-20"
-    assert LOOK_S <= 600
+    assert REMINDER_INTERVAL_S <= 600
 
 
 async def test_a_model_that_is_retired_is_told_of_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_what_cannot_be_taken_back_yet_is_the_next_line(
 ) -> None:
     break_commit(log, tmp_path)
     full = FullAfter(monkeypatch, 2)
-    with pytest.raises(StateError, match=r"has it in line 3 though, .* that will be its next line"):
+    with pytest.raises(StateError, match=r"line 3 of the audit trail already .* it will be the next line"):
         switch(log, FIRST, SECOND)
     with pytest.raises(StateError, match="No space left"):
         log.note("rejected", {})

@@ -235,7 +235,7 @@ async def test_what_keeps_an_edit_from_being_compiled_is_told_once(
     assert files.live.reloads["file", "rejected"] > 3
     rejected = [line for line in log if line["event"] == "config_rejected"]
     assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", told[0]]
-    assert rejected[0]["detail"].endswith("it is tried again until it can be done")
+    assert rejected[0]["detail"].endswith("the reload is repeated until it succeeds")
     files.live.request()
     while len(rejected) == 2:
         await asyncio.sleep(0)
@@ -578,7 +578,7 @@ def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: 
     else:
         path.mkdir()
     outcome = compile_here(CompileJob(str(path)), KEYS)
-    told = {"too large": "larger than 4 MiB", "pipe": "it is no regular file", "directory": "Is a directory"}
+    told = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
     assert told[what] in str(outcome.problems[0])
     # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

@@ -128,7 +128,7 @@ def test_a_change_that_no_table_shows_is_told_by_its_key() -> None:
 @pytest.mark.parametrize(
     ("patch", "check", "finding"),
     [
-        (routes("{us: null}"), "answered", "assistant/us: nobody answers these people any more"),
+        (routes("{us: null}"), "answered", "assistant/us: no deployment answers these users any more"),
         (SWITCHED_OFF, "answered", "chatgpt-us: disabled"),
         ("deployments: {chatgpt-us: {api_key: '${NOT_SET}'}}", "answered", "NOT_SET is not set"),
         (APPROVALS_REQUIRED, "approved", "assistant/cn: qwen-cn: it has no approval"),
@@ -160,7 +160,7 @@ def test_shares_are_of_what_was_counted() -> None:
     assert plan.share is None
     counted = with_traffic(plan, {("assistant", "default"): 25.0, ("assistant", "eu"): 70.0, ("", ""): 5.0})
     assert counted.share == pytest.approx(0.25)
-    assert "touches 25.0% of 100 requests" in plan_text(counted)
+    assert "affects 25.0% of 100 requests" in plan_text(counted)
     assert plan_data(counted)["traffic"] == {"requests": 100.0, "share": 0.25}
     assert with_traffic(plan, {}).requests is None
 

@@ -65,7 +65,7 @@ class Gateway:
 
     async def look(self, times: int = 2) -> None:
         for _ in range(times):
-            await self.live._look()
+            await self.live._check_files()
 
     async def take(self, text: str) -> str:
         self.write(text)
@@ -99,7 +99,7 @@ async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gate
     """Whose mistake it isn't: to mend it there would be in vain."""
     nowhere = await gateway.live.rollback(None)
     assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [
-        ("", "there is no version before this one")
+        ("", "there is no earlier version")
     ]
     first = gateway.live.table.version
     await gateway.take(SECOND)

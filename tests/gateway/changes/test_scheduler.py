@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gateway.changes.schedules import LOOK_S, Scheduler
+from gateway.changes.schedules import CHECK_INTERVAL_S, Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.model.schedule import Phase, ScheduleProgress, Tally
@@ -79,7 +79,7 @@ class Cell:
             record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, side=side)
             self.metrics.observe(record)
 
-    async def look(self, after_s: float = LOOK_S, times: int = 1) -> None:
+    async def look(self, after_s: float = CHECK_INTERVAL_S, times: int = 1) -> None:
         async def counts() -> list[bytes]:
             return [self.metrics.snapshot()]
 
@@ -89,7 +89,7 @@ class Cell:
 
         for _ in range(times):
             self.now_s += after_s
-            await self.scheduler.look(counts, restage)
+            await self.scheduler.check(counts, restage)
 
     @property
     def share(self) -> float:
@@ -204,7 +204,7 @@ async def test_a_time_in_which_nothing_ran_does_not_count(tmp_path: Path) -> Non
     cell = Cell(tmp_path)
     await cell.look()
     await cell.look(after_s=86_400)
-    assert cell.progress.elapsed_s == 5 * LOOK_S
+    assert cell.progress.elapsed_s == 5 * CHECK_INTERVAL_S
 
 
 async def test_without_a_state_directory_the_written_shares_hold_and_it_says_so() -> None:

@@ -135,8 +135,8 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
     assert warned("2027-02-19") == []
     assert warned("2027-02-18") == [f"{start}will be retired on 2027-02-18, in 90 days{ending}"]
     assert warned("2026-11-21") == [f"{start}will be retired on 2026-11-21, in 1 day{ending}"]
-    assert warned("2026-11-20") == [f"{start}is RETIRED since 2026-11-20: the vendor need not answer any more{ending}"]
-    assert warned("2020-01-01") == [f"{start}is RETIRED since 2020-01-01: the vendor need not answer any more{ending}"]
+    assert warned("2026-11-20") == [f"{start}is RETIRED since 2026-11-20: the vendor may stop serving it{ending}"]
+    assert warned("2020-01-01") == [f"{start}is RETIRED since 2020-01-01: the vendor may stop serving it{ending}"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pyt
         ("{models: [models.yaml, ./models.yaml]}", "catalogue.models[1]: is named twice"),
         ("{models: 3}", "catalogue.models: must be a string, or a list of strings"),
         ("{model: models.yaml}", "catalogue.model: unknown key 'model'; did you mean 'models'?"),
-        ("{models: /dev/zero}", "the file /dev/zero can't be read (it is no regular file)"),
+        ("{models: /dev/zero}", "the file /dev/zero can't be read (it is not a regular file)"),
         ("{models: /}", "catalogue.models: the file / can't be read (Is a directory)"),
     ],
 )
@@ -282,7 +282,7 @@ def test_the_section_itself(home: Path, section: str, message: str) -> None:
 def test_a_pipe_that_nobody_writes_to_keeps_nobody(home: Path) -> None:
     os.mkfifo(home / "models.yaml")
     (home / "gateway.yaml").write_text(CONFIG % "models.yaml", "utf-8")
-    with pytest.raises(ConfigRejected, match="it is no regular file"):
+    with pytest.raises(ConfigRejected, match="it is not a regular file"):
         compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
 
 

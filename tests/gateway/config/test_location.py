@@ -179,7 +179,7 @@ def test_files_are_looked_at_while_a_config_is_loaded(tmp_path: Path) -> None:
     for data, problem in ((b"{}", "is no key set: it has no list `keys`"), (b"x", "is no JSON, or too large")):
         keys.write_bytes(data)
         assert found(tmp_path, location) == [
-            "location.geoip.path: the file is no MaxMind database, or a broken one",
+            "location.geoip.path: the file is not a MaxMind database, or is damaged",
             f"location.claim.jwks: the file {problem}",
         ]
     assert found(tmp_path, location, secrets=False) == []

@@ -539,7 +539,7 @@ PROBLEMS = {
     "unchecked claim": (
         reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
         RefusalCode.NO_HEALTHY_DEPLOYMENT,
-        "`x-gateway-claim` is not believed: the issuer's keys can't be read right now",
+        "`x-gateway-claim` is not believed: the issuer's keys cannot be read at the moment",
     ),
 }
 

@@ -283,7 +283,7 @@ async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: L
     setup.pass_time(1)
     assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
     await settle(lambda: bool(setup.noted))
-    assert setup.noted == ["the database of location.geoip is no MaxMind database, or a broken one"]
+    assert setup.noted == ["the database of location.geoip is not a MaxMind database, or is damaged"]
     assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
 
 

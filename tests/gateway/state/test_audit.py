@@ -57,14 +57,14 @@ def rehashed(lines: Lines) -> Lines:
 
 TAMPERED: dict[str, tuple[Callable[[Lines], Lines], int, str]] = {
     "changed": (changed, 3, "was changed"),
-    "changed, with a new hash": (rehashed, 4, "doesn't follow the line before it"),
+    "changed, with a new hash": (rehashed, 4, "does not follow the line before it"),
     "taken out": (lambda lines: lines[:2] + lines[3:], 3, "has the number 4"),
     "the first taken out": (lambda lines: lines[1:], 1, "has the number 2"),
     "two exchanged": (lambda lines: [*lines[:2], lines[3], lines[2], lines[4]], 3, "has the number 4"),
     "one twice": (lambda lines: [*lines[:3], *lines[2:]], 4, "has the number 3"),
     "the end cut off": (lambda lines: lines[:3], 4, "the end is missing"),
     "all of it": (lambda _: [], 1, "the end is missing"),
-    "the last line torn": (lambda lines: [*lines[:4], lines[4][:20]], 5, "was never finished"),
+    "the last line torn": (lambda lines: [*lines[:4], lines[4][:20]], 5, "is incomplete"),
     "something else put in": (lambda lines: [*lines[:2], b"{}\n", *lines[2:]], 3, "was changed"),
     "a name put in twice": (
         lambda lines: [*lines[:2], lines[2].replace(b"{", b'{"who":"eve",', 1), *lines[3:]],
@@ -72,7 +72,7 @@ TAMPERED: dict[str, tuple[Callable[[Lines], Lines], int, str]] = {
         "was changed",
     ),
     "spaces put in": (lambda lines: [*lines[:2], lines[2].replace(b":", b": ", 1), *lines[3:]], 3, "was changed"),
-    "no JSON put in": (lambda lines: [*lines[:2], b"\xff\xfe\n", *lines[2:]], 3, "is no line of the trail"),
+    "no JSON put in": (lambda lines: [*lines[:2], b"\xff\xfe\n", *lines[2:]], 3, "is not a line of the trail"),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_line_that_was_never_finished_is_removed_and_that_is_said(tmp_path: Pa
     with (tmp_path / "audit.jsonl").open("ab") as file:
         file.write(b'{"number":3,"at"')
     audit = Audit(tmp_path, head)
-    assert "16 bytes of a line that was never finished" in audit.mended
+    assert "removed 16 bytes of an incomplete last line" in audit.mended
     audit.append("started", AT, {})
     audit.close()
     assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
@@ -128,7 +128,7 @@ def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:3]))
     audit = Audit(tmp_path, head)
-    assert "line 5 is known to have been written, and its last line is 3" in audit.mended
+    assert "line 5 should exist, but its last line is 3" in audit.mended
     audit.append("started", AT, {})
     audit.close()
     fault = verify_trail(tmp_path, {"history.db": audit.head}).fault
@@ -173,7 +173,7 @@ def test_a_last_line_that_cannot_be_read_is_told_of_and_stays(tmp_path: Path) ->
     (tmp_path / "audit.jsonl").write_bytes(lines_of(tmp_path)[0] + b"{}\n")
     audit = Audit(tmp_path, head)
     audit.close()
-    assert "line 2 is known to have been written, and its last line can't be read" in audit.mended
+    assert "line 2 should exist, but its last line can't be read" in audit.mended
     assert lines_of(tmp_path)[1:] == [b"{}\n"]
 
 

@@ -164,7 +164,7 @@ def read_shadows(directory: Path) -> None:
 def test_whoever_comes_upon_the_damage_later_is_told_how_to_mend_it(
     tmp_path: Path, read: Callable[[Path], None]
 ) -> None:
-    with pytest.raises(StateError, match=r"\.db can't be read: .*malformed; move it away with the -wal and -shm"):
+    with pytest.raises(StateError, match=r"\.db can't be read: .*malformed; move it away together with its -wal and -shm"):
         read(tmp_path)
 
 

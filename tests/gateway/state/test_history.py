@@ -49,13 +49,13 @@ def test_a_version_is_found_by_its_beginning_if_that_is_one(history: History) ->
         add(history, version)
     assert history.find("aaaa1") == history.find(f"{ONE.version}+0500") == ONE
     for word in ("aaaa", "aaa", "", "bbbb1", "%%%%%", "aaaa1' OR '1'='1"):
-        with pytest.raises(StateError, match="is no version of the history"):
+        with pytest.raises(StateError, match="is not a version of the history"):
             history.find(word)
 
 
 def test_two_configs_of_one_name_are_refused(history: History) -> None:
     add(history, ONE)
-    with pytest.raises(StateError, match="two configs have the version"):
+    with pytest.raises(StateError, match="two configs have the same version"):
         add(history, Version(ONE.version, ONE.version + "f" * 52, b""))
 
 
@@ -205,4 +205,4 @@ def test_a_column_that_holds_something_else_is_a_damaged_file(
     assert told.keys() >= {wrong, *NEVER.get(column, ())}
     for message in told.values():
         assert message.startswith("history.db can't be used: ")
-        assert "; move it away with the -wal and -shm beside it, or restore it" in message
+        assert "; move it away together with its -wal and -shm, or restore it" in message

@@ -331,7 +331,7 @@ def test_what_comes_too_fast_is_counted_and_never_waits(opened: Open, monkeypatc
     for number in range(5):
         store.take(record_of(f"req_{number}"))
     assert store.lost == 2
-    eventually(lambda: set(failures) == {"receipts come faster than they can be written, and some are lost"})
+    eventually(lambda: set(failures) == {"receipts arrive faster than they can be written, and some are lost"})
 
 
 def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: Open, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: 
     store.take(record_of("req_2"))
     eventually(lambda: store.lost == 2)
     assert [line for line in failures if "can't be written" in line] == [
-        "receipts.db can't be written, and receipts are lost until that is mended: no such table: receipt"
+        "receipts.db can't be written, and receipts are lost until this is fixed: no such table: receipt"
     ]
 
 
