@@ -11,7 +11,7 @@ from typing import BinaryIO
 _PIECE_BYTES = 64 * 1024
 
 
-def is_there(path: str | os.PathLike[str]) -> bool:
+def path_exists(path: str | os.PathLike[str]) -> bool:
     """Return whether something exists at the path, even if this process may not read it."""
     try:
         os.stat(path)
@@ -37,7 +37,7 @@ def _regular(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "it is not a regular file")
 
 
-def read_given(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+def read_file_or_pipe(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Return the first `most_bytes` of a file that a user names on the command line.
 
     The file may be a pipe, as of `<(command)`. A pipe is read until its writers close it.
@@ -66,7 +66,7 @@ def _next_piece(descriptor: int, most_bytes: int) -> bytes:
             select.select([descriptor], [], [])
 
 
-def stands_at(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
+def is_file_at(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
     """Return whether the path still leads to the opened file. Raises OSError if the path cannot be checked.
 
     Writes to a file that was moved or removed do not fail, so a writer has to compare.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.files import is_there
+from gateway.files import path_exists
 
 
 class CommandError(Exception):
@@ -30,7 +30,7 @@ class RejectedConfig(CommandError):
 
 def expect_file(path: Path) -> None:
     """Raise CommandError if there is no configuration at the path."""
-    if not is_there(path):
+    if not path_exists(path):
         raise CommandError(f"there is no config at {path}; `gateway init` writes one, `gateway demo` needs none")
 
 
@@ -38,10 +38,10 @@ class StateError(Exception):
     """The state directory, or a file in it, cannot be used. The message names it and gives the reason."""
 
 
-class NotKept(StateError):
+class NotStored(StateError):
     """The requested item is not stored. Everything else in the state directory is usable."""
 
 
-def moved(path: Path) -> StateError:
+def moved_error(path: Path) -> StateError:
     """Return the error for a file that was moved or removed while it was open for writing."""
     return StateError(f"{path} was moved or removed while it was in use: start the gateway again")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.files import read_given
+from gateway.files import read_file_or_pipe
 
 _PREFIX = "ed25519:"
 
@@ -86,7 +86,7 @@ class Signer:
     def read(cls, path: Path) -> Signer:
         """Return the key of a PEM file that only its owner may read. Raises KeyUnusable."""
         try:
-            data = read_given(path, _MOST_BYTES)
+            data = read_file_or_pipe(path, _MOST_BYTES)
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError as error:
             raise KeyUnusable(f"{path} cannot be read ({error.strerror})") from None

@@ -181,7 +181,7 @@ def reload_report(done: Reload) -> dict[str, object]:
         # This runs on the event loop. For a thousand warnings, `asdict` takes seven milliseconds, and this takes one.
         "findings": [{name: getattr(finding, name) for name in _FINDING} for finding in done.findings],
         "changes": {name: list(values) for name in _CHANGES if (values := getattr(done.changes, name))},
-        "workers_behind": list(done.behind),
+        "workers_behind": list(done.unconfirmed),
         "retriable": done.retriable,
     }
 
@@ -193,7 +193,7 @@ def _worker(worker: WorkerStatus) -> dict[str, object]:
 
 
 def _names(worker: WorkerStatus, by_breaker: bool) -> list[str]:
-    return sorted(name for name, unavailable in worker.unwell.items() if unavailable.by_breaker is by_breaker)
+    return sorted(name for name, unavailable in worker.unavailable.items() if unavailable.by_breaker is by_breaker)
 
 
 def unavailable_by_deployment(
@@ -202,7 +202,7 @@ def unavailable_by_deployment(
     """Return, by deployment, the workers in which its cooldown runs, or in which its breaker is open, with reasons."""
     entries: dict[str, list[dict[str, object]]] = {}
     for worker in workers:
-        for name, unavailable in worker.unwell.items():
+        for name, unavailable in worker.unavailable.items():
             entry = {"worker": worker.seat, "reason": unavailable.reason, "for_s": round(unavailable.for_s, 1)}
             if unavailable.by_breaker is by_breaker:
                 entries.setdefault(name, []).append(entry)

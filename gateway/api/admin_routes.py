@@ -177,7 +177,7 @@ def _reports(territory: str | None) -> Reports:
 
 def _unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
     """Return the deployments that are unavailable in every worker that answers."""
-    maps = [worker.unwell for worker in workers if worker.answers]
+    maps = [worker.unavailable for worker in workers if worker.answers]
     if not maps:
         return {}
     return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}

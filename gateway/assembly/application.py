@@ -15,7 +15,7 @@ from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import CHAT_PATH, ChatEndpoint
 from gateway.api.cors import apply_cors
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
-from gateway.assembly.receipts import Keeping, open_receipt_service
+from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
@@ -214,7 +214,7 @@ class Gateway:
         transport: Transport | None = None,
         ledger: QuotaStore | None = None,
         state_dir: Path | None = None,
-        keeping: Keeping | None = None,
+        keeping: ReceiptSettings | None = None,
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
@@ -284,7 +284,7 @@ class Gateway:
         """Write logs and metrics of finished requests now."""
         self._telemetry.flush()
 
-    def unwell(self) -> Mapping[str, Unavailable]:
+    def unavailable_deployments(self) -> Mapping[str, Unavailable]:
         """Return the deployments that are not used here: in a cooldown, or with an open breaker."""
         return self._health.snapshot(self.table)
 

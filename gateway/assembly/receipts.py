@@ -20,25 +20,25 @@ KIND = "gateway-receipt"
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class ReceiptSettings:
     """Where receipts are stored, and the key that signs them. Without a key they are unsigned."""
 
     directory: Path
     signer: Signer | None = None
 
 
-def keeping_in(state_dir: str | None, receipt_key: str | None) -> Keeping | None:
+def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> ReceiptSettings | None:
     """Return the receipt storage of these settings, or None without a state directory. Raises KeyUnusable."""
     if state_dir is None:
         return None
     if receipt_key is None:
-        return Keeping(Path(state_dir))
+        return ReceiptSettings(Path(state_dir))
     from gateway.signing import Signer  # loads a large library that is not needed without a key
 
-    return Keeping(Path(state_dir), Signer.read(Path(receipt_key)))
+    return ReceiptSettings(Path(state_dir), Signer.read(Path(receipt_key)))
 
 
-def open_receipt_service(keeping: Keeping, current: Callable[[], ConfigVersion]) -> ReceiptService:
+def open_receipt_service(keeping: ReceiptSettings, current: Callable[[], ConfigVersion]) -> ReceiptService:
     """Return the receipt service of this process. Raises StateError."""
     return ReceiptService(keeping, current)
 
@@ -46,7 +46,7 @@ def open_receipt_service(keeping: Keeping, current: Callable[[], ConfigVersion])
 class ReceiptService:
     """Stores a receipt for each record, and returns receipts on request."""
 
-    def __init__(self, keeping: Keeping, current: Callable[[], ConfigVersion]) -> None:
+    def __init__(self, keeping: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
 
         self._receipts = Receipts(keeping.directory, current, _warn)

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, told_once
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.pickling import unpack
 from gateway.config.problems import Problem, dotted
 from gateway.model.config_version import Assistant, ConfigVersion
@@ -139,40 +139,40 @@ class VersionActivator:
 
     Attributes:
         why_not: Returns why this process cannot serve a version, or None if it can.
-        switch_log: None if changes are not recorded.
+        change_log: None if changes are not recorded.
     """
 
     order: CompileJob
     why_not: Callable[[ConfigVersion], str | None]
-    switch_log: ChangeLog | None
+    change_log: ChangeLog | None
 
     def prepare(
-        self, wish: ChangeRequest, active: CompiledState, aside: PinnedRollback | None, outcome: Outcome
+        self, change_request: ChangeRequest, active: CompiledState, pinned: PinnedRollback | None, outcome: Outcome
     ) -> Prepared:
         """Return the state that may follow `active`. The change is recorded before it takes effect."""
         problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
         is_judged = outcome.is_judged
         if outcome.table is not None:
-            state = CompiledState(unpack(outcome.table), outcome.written, told_once(problems))
+            state = CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(problems))
             changes = changes_between(active.table, state.table)
             reason = self.why_not(state.table)
-            if reason is None and self.switch_log is not None:
+            if reason is None and self.change_log is not None:
                 try:
-                    reason = self._record(self.switch_log, wish, active, aside, state)
+                    reason = self._record(self.change_log, change_request, active, pinned, state)
                     is_unsigned = reason is not None
                 except StateError as error:
                     reason, is_judged = f"it cannot be recorded, so it was not activated: {error}", False
             if reason is not None:
-                order = aside.instead_of(self.order) if aside is not None else self.order
+                order = pinned.instead_of(self.order) if pinned is not None else self.order
                 problems, state = (*problems, order.problem(reason)), None
         return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
 
     def _record(
         self,
-        switch_log: ChangeLog,
-        wish: ChangeRequest,
+        change_log: ChangeLog,
+        change_request: ChangeRequest,
         active: CompiledState,
-        aside: PinnedRollback | None,
+        pinned: PinnedRollback | None,
         state: CompiledState,
     ) -> str | None:
         """Record the activation. Return which signature is missing, or None. Raises StateError."""
@@ -180,18 +180,28 @@ class VersionActivator:
 
         signature_path = signature_file(Path(self.order.path))
         try:
-            judged = review_change(active, state, time.time(), lambda: wish.signature or read_signature(signature_path))
-            switch_log.switched(judged, state, wish.cause, wish.who, aside.overrides if aside is not None else "")
+            reviewed = review_change(
+                active, state, time.time(), lambda: change_request.signature or read_signature(signature_path)
+            )
+            change_log.record_switch(
+                reviewed,
+                state,
+                change_request.cause,
+                change_request.who,
+                pinned.overrides if pinned is not None else "",
+            )
         except NotSigned as error:
             return str(error)
         return None
 
-    def keep_rejected(self, wish: ChangeRequest, active: str, prepared: Prepared) -> None:
+    def keep_rejected(self, change_request: ChangeRequest, active: str, prepared: Prepared) -> None:
         """Record a rejected attempt. `active` is the version that stays active."""
-        if self.switch_log is None:
+        if self.change_log is None:
             return
         errors = [str(problem) for problem in prepared.problems if problem.severity == "error"]
         try:
-            self.switch_log.rejected(wish.cause, wish.who, active, errors, unsigned=prepared.is_unsigned)
+            self.change_log.record_rejection(
+                change_request.cause, change_request.who, active, errors, unsigned=prepared.is_unsigned
+            )
         except StateError as error:
             logger().error("audit_failed", detail=str(error))

@@ -23,7 +23,7 @@ from gateway.changes.plan_checks import checks_of, protected_changes
 from gateway.changes.plan_text import in_short, plan_data
 from gateway.config.source_text import digest, read_files, secrets_in_clear
 from gateway.files import open_file
-from gateway.operator_errors import NotKept, StateError
+from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import Audit, TrailHead
 from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
@@ -145,8 +145,8 @@ class ChangeLog:
             cleanup.pop_all()
         self._pending: list[_Line] = []
         """Lines that must be written before any other."""
-        if self._audit.mended:
-            self._pending.append(("audit_mended", {"detail": self._audit.mended}))
+        if self._audit.repair:
+            self._pending.append(("audit_mended", {"detail": self._audit.repair}))
         if self._audit.unconfirmed:
             self._pending.append(("not_confirmed", {"lines": list(self._audit.unconfirmed), "detail": _NOT_CONFIRMED}))
 
@@ -162,7 +162,7 @@ class ChangeLog:
         with self._one_at_a_time:
             self._write_pending()
             self._append(event, fields)
-            self.history.keep_audit_head(self._audit.head)
+            self.history.store_audit_head(self._audit.head)
 
     def _write_pending(self) -> None:
         while self._pending:
@@ -184,11 +184,11 @@ class ChangeLog:
             self._write_pending()
             before = self._audit.head.number
             try:
-                with self.history.at_once():
+                with self.history.transaction():
                     yield
                     for event, fields in lines:
                         self._append(event, fields)
-                    self.history.keep_audit_head(self._audit.head)
+                    self.history.store_audit_head(self._audit.head)
             except BaseException as error:
                 self._take_back(range(before + 1, self._audit.head.number + 1), active, error)
                 raise
@@ -207,7 +207,9 @@ class ChangeLog:
                 f"written now ({failed}): it will be the next line"
             ) from error
 
-    def switched(self, reviewed: ReviewedChange, new: CompiledState, cause: str, who: str, overrides: str = "") -> None:
+    def record_switch(
+        self, reviewed: ReviewedChange, new: CompiledState, cause: str, who: str, overrides: str = ""
+    ) -> None:
         """Record that `new` is about to become active. Raises StateError."""
         plan, written = reviewed.plan, new.written
         if written is None:
@@ -229,14 +231,14 @@ class ChangeLog:
             activation = Activation(version.version, plan.before, cause, who, at_s, in_short(plan), data)
             self.history.add(version, activation, overrides)
 
-    def rejected(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
+    def record_rejection(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
         """Record an attempt that changed nothing. Raises StateError."""
         event = "signature_refused" if unsigned else "rejected"
         shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
         self.note(event, {"cause": cause, "who": who, "table": active, **shown})
 
-    def wanted(self, word: str | None, active: str, config: Path) -> PinnedRollback:
-        """Return the version to roll back to. Raises NotKept if it or its text is not stored.
+    def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
+        """Return the version to roll back to. Raises NotStored if it or its text is not stored.
 
         Args:
             word: The version or a prefix of it. None means the one before the active version.
@@ -245,13 +247,13 @@ class ChangeLog:
         """
         name = word if word is not None else self.history.before(active)
         if name is None:
-            raise NotKept("there is no earlier version; `gateway history` lists the versions")
+            raise NotStored("there is no earlier version; `gateway history` lists the versions")
         target = self.history.find(name)
         if target.text is None:
-            raise NotKept(f"version {target.version} cannot be compiled again: {target.why_not}")
+            raise NotStored(f"version {target.version} cannot be compiled again: {target.why_not}")
         return PinnedRollback(target, read_files([str(config)])[str(config)])
 
-    def aside(self, config: Path) -> PinnedRollback | None:
+    def active_rollback(self, config: Path) -> PinnedRollback | None:
         """Return the rollback that is in effect: the config file has not changed since. Raises StateError."""
         pointer = self.pointer()
         file = read_files([str(config)])[str(config)]

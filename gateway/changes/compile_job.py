@@ -24,7 +24,7 @@ class CompiledState:
     warnings: tuple[str, ...] = ()
 
 
-def told_once(problems: Iterable[Problem]) -> tuple[str, ...]:
+def distinct_warnings(problems: Iterable[Problem]) -> tuple[str, ...]:
     """Return the distinct warnings without positions, so that a warning that only moved is not reported as new."""
     warnings = (f"{dotted(it.path)}: {it.message}" for it in problems if it.severity == "warning")
     return tuple(dict.fromkeys(warnings))

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here, told_once
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here, distinct_warnings
 from gateway.changes.compile_process import Child, CompileFailed
 from gateway.changes.compiler import Compiling
 from gateway.changes.pickling import unpack
-from gateway.files import is_there
+from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError, expect_file
 from gateway.settings import Settings
@@ -34,17 +34,17 @@ class InitialConfig:
 
     Attributes:
         outcome: The outcome of its compile.
-        switch_log: The record of changes; None if there is no state directory.
-        aside: The rollback that is in effect, if there is one.
+        change_log: The record of changes; None if there is no state directory.
+        pinned: The rollback that is in effect, if there is one.
     """
 
     table: ConfigVersion
     outcome: Outcome
-    switch_log: ChangeLog | None = None
-    aside: PinnedRollback | None = None
+    change_log: ChangeLog | None = None
+    pinned: PinnedRollback | None = None
 
 
-class Opening:
+class InitialConfigLoader:
     """Opens the state directory and compiles the config while the rest of the process is being loaded.
 
     Args:
@@ -55,23 +55,23 @@ class Opening:
 
     def __init__(self, settings: Settings, child: Child | None = None, *, demo: bool = False) -> None:
         self._config = settings.config
-        self._switch_log: ChangeLog | None = None
-        self._aside: PinnedRollback | None = None
+        self._change_log: ChangeLog | None = None
+        self._pinned: PinnedRollback | None = None
         order = CompileJob(str(self._config), demo, written=settings.state_dir is not None)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 
             try:
-                self._switch_log = ChangeLog(settings.state_dir, _log_audit_head)
-                self._aside = self._switch_log.aside(self._config)
+                self._change_log = ChangeLog(settings.state_dir, _log_audit_head)
+                self._pinned = self._change_log.active_rollback(self._config)
             except StateError as error:
-                if self._switch_log is not None:
-                    self._switch_log.close()
+                if self._change_log is not None:
+                    self._change_log.close()
                 raise CommandError(str(error)) from None
-            if self._aside is None and not is_there(self._config):
-                self._switch_log.close()
+            if self._pinned is None and not path_exists(self._config):
+                self._change_log.close()
                 expect_file(self._config)
-        self._compiling = Compiling(self._aside.instead_of(order) if self._aside is not None else order, child)
+        self._compiling = Compiling(self._pinned.instead_of(order) if self._pinned is not None else order, child)
 
     def begin(self) -> InitialConfig:
         """Return the version to start with. Raises CommandError if there is none.
@@ -82,50 +82,50 @@ class Opening:
             outcome = self._compiling.outcome()
         except CompileFailed as error:
             raise CommandError(f"{self._config}: {error}") from None
-        initial = _initial_config(outcome, self._config, self._switch_log, self._aside)
+        initial = _initial_config(outcome, self._config, self._change_log, self._pinned)
         return initial if initial.table.demo else _recorded(initial, self._config)
 
 
 def with_simulators(initial: InitialConfig, order: CompileJob) -> InitialConfig:
     """Compile a demo again, now that its simulators have ports. Raises CommandError."""
-    job = initial.aside.instead_of(order) if initial.aside is not None else order
+    job = initial.pinned.instead_of(order) if initial.pinned is not None else order
     config = Path(order.path)
-    return _recorded(_initial_config(compile_here(job, os.environ), config, initial.switch_log, initial.aside), config)
+    return _recorded(_initial_config(compile_here(job, os.environ), config, initial.change_log, initial.pinned), config)
 
 
 def _initial_config(
-    outcome: Outcome, config: Path, switch_log: ChangeLog | None, aside: PinnedRollback | None
+    outcome: Outcome, config: Path, change_log: ChangeLog | None, pinned: PinnedRollback | None
 ) -> InitialConfig:
     """Return the initial version of this outcome. Raises CommandError if the config cannot be used."""
     if outcome.table is not None:
         table = unpack(outcome.table)
-        if aside is not None:
-            outcome = replace(outcome, files={**outcome.files, str(config): aside.file})
-        return InitialConfig(table, outcome, switch_log, aside)
+        if pinned is not None:
+            outcome = replace(outcome, files={**outcome.files, str(config): pinned.file})
+        return InitialConfig(table, outcome, change_log, pinned)
     # Not imported at the top: rendering problems loads the compiler, which a serving process does not need.
     from gateway.config.check_report import rejected_config
 
     rejection = rejected_config(outcome.problems)
-    if aside is None:
+    if pinned is None:
         raise rejection
     raise CommandError(
-        f"a rollback replaced {config} by version {aside.version.version}, which cannot be used any more:\n"
+        f"a rollback replaced {config} by version {pinned.version.version}, which cannot be used any more:\n"
         f"{rejection.shown}\nedit {config} to make it the active config again"
     )
 
 
 def _recorded(initial: InitialConfig, config: Path) -> InitialConfig:
     """Record the start if there is a state directory. Raises CommandError."""
-    switch_log = initial.switch_log
-    if switch_log is None:
+    change_log = initial.change_log
+    if change_log is None:
         return initial
     try:
-        _record_start(initial, switch_log, config)
+        _record_start(initial, change_log, config)
     except (StateError, CommandError) as error:
         # The trail already has the start: without this line it would seem that the version was served.
         with suppress(StateError):
-            switch_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
-        switch_log.close()
+            change_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
+        change_log.close()
         raise CommandError(str(error)) from None
     return initial
 
@@ -137,32 +137,34 @@ def _log_audit_head(head: TrailHead, event: str) -> None:
     logger().info("audit", entry=event, number=head.number, hash=head.hash)
 
 
-def _record_start(initial: InitialConfig, switch_log: ChangeLog, config: Path) -> None:
+def _record_start(initial: InitialConfig, change_log: ChangeLog, config: Path) -> None:
     """Record which version is served from now on. Raises StateError; raises CommandError if a signature is missing."""
     from gateway.changes.change_log import NotSigned, ReviewedChange
     from gateway.changes.plan import ChangePlan
     from gateway.telemetry.log import logger
 
-    pointer, version = switch_log.pointer(), initial.table.version
-    new = CompiledState(initial.table, initial.outcome.written, told_once(initial.outcome.problems))
-    switch_log.note("started", {"table": version, "config": str(config), "pid": os.getpid()})
-    if initial.aside is not None:
+    pointer, version = change_log.pointer(), initial.table.version
+    new = CompiledState(initial.table, initial.outcome.written, distinct_warnings(initial.outcome.problems))
+    change_log.note("started", {"table": version, "config": str(config), "pid": os.getpid()})
+    if initial.pinned is not None:
         detail = f"{config} is not active since a rollback; its next edit will be activated"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)
     if pointer is None or pointer.version != version:
-        before = switch_log.history.find_exactly(pointer.version) if pointer is not None else None
+        before = change_log.history.find_exactly(pointer.version) if pointer is not None else None
         try:
             reviewed = review_from(before, new, config)
         except NotSigned as error:
-            switch_log.rejected("start", "", pointer.version if pointer else "", [str(error)], unsigned=True)
+            change_log.record_rejection("start", "", pointer.version if pointer else "", [str(error)], unsigned=True)
             raise CommandError(str(error)) from None
         if before is None and any(region.protected for region in initial.table.regions.values()):
             detail = "there is no earlier config to compare with, so changes of its protected regions were not checked"
             logger().warning("protected_unchecked", table=version, detail=detail)
-        switch_log.switched(reviewed, new, "start", "", initial.aside.overrides if initial.aside is not None else "")
-    elif initial.aside is None and pointer.overrides:
+        change_log.record_switch(
+            reviewed, new, "start", "", initial.pinned.overrides if initial.pinned is not None else ""
+        )
+    elif initial.pinned is None and pointer.overrides:
         # The file was edited to the text of the version that was rolled back to.
-        switch_log.switched(ReviewedChange(ChangePlan(version, version), {}), new, "start", "")
+        change_log.record_switch(ReviewedChange(ChangePlan(version, version), {}), new, "start", "")
 
 
 def compile_in_child(text: bytes, name: str, config: Path, *, secrets: bool) -> Outcome:
@@ -195,7 +197,7 @@ def review_from(
             return ReviewedChange(
                 ChangePlan(before.version, new.table.version), *_uncompared(before, new, find_signature())
             )
-        states.append(CompiledState(unpack(outcome.table), outcome.written, told_once(outcome.problems)))
+        states.append(CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(outcome.problems)))
     reviewed = review_change(states[0], states[1], time.time(), find_signature)
     # The facts of the catalogue may have changed since, so the old text may now compile to another version.
     return replace(reviewed, plan=replace(reviewed.plan, before=before.version, after=new.table.version))

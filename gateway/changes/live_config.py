@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.changes.activation import ChangeRequest, VersionActivator, finding_of
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, told_once
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
 from gateway.changes.pickling import pack
@@ -22,7 +22,7 @@ from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.status import Cause, Changes, Reload
-from gateway.operator_errors import NotKept, StateError
+from gateway.operator_errors import NotStored, StateError
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
         warnings=len(problems),
         **_in_short(done.changes),
         **({} if file_is_active else _NOT_THE_FILE),
-        **({"workers_behind": list(done.behind)} if done.behind else {}),
+        **({"workers_behind": list(done.unconfirmed)} if done.unconfirmed else {}),
     )
 
 
@@ -148,7 +148,7 @@ class LiveConfig:
         compile_order: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        warnings, switch_log = initial.outcome.problems, initial.switch_log
+        warnings, change_log = initial.outcome.problems, initial.change_log
         self._stage = stage
         self.table = stage(initial.table)
         self.failed: Reload | None = None
@@ -156,10 +156,10 @@ class LiveConfig:
         findings = tuple(map(finding_of, warnings))
         self.loaded = Reload("start", True, self.table.version, datetime.now(UTC), 0.0, findings)
         self._order = order
-        self._state = CompiledState(initial.table, initial.outcome.written, told_once(warnings))
-        self._switch_log = switch_log
-        self._activator = VersionActivator(order, why_not, switch_log)
-        self._aside = initial.aside
+        self._state = CompiledState(initial.table, initial.outcome.written, distinct_warnings(warnings))
+        self._change_log = change_log
+        self._activator = VersionActivator(order, why_not, change_log)
+        self._pinned = initial.pinned
         self._watch = Watch({**initial.outcome.files, **self._read_signature()})
         self._compiler = Compiler()
         self._compile = compile_order or self._compiler.compile
@@ -188,12 +188,12 @@ class LiveConfig:
     @property
     def keeps_history(self) -> bool:
         """Whether changes are recorded and can be rolled back."""
-        return self._switch_log is not None
+        return self._change_log is not None
 
     @property
     def file_is_active(self) -> bool:
         """Whether the config file is active. False after a rollback, until the file changes."""
-        return self._aside is None
+        return self._pinned is None
 
     def request(self) -> None:
         """Reload as soon as possible, as SIGHUP requests."""
@@ -226,13 +226,13 @@ class LiveConfig:
             if not self._watch.is_news(reading):
                 return
             started_at = time.monotonic()
-            aside = self._still_aside(reading)
-            outcome = await self._outcome(aside)
+            pinned = self._still_pinned(reading)
+            outcome = await self._outcome(pinned)
             # The files may have changed again before the compile. Then a later check reloads.
             if outcome.at_rest and agree(reading, outcome.files):
                 cause: Cause = "sighup" if self._watch.is_owed else "file"
                 request = ChangeRequest(cause, is_again=self._watch.is_trying_again)
-                await self._apply(request, aside, outcome, started_at)
+                await self._apply(request, pinned, outcome, started_at)
 
     async def _run_guarded(self, work: Awaitable[object], *, owed: bool = False) -> None:
         try:
@@ -251,8 +251,8 @@ class LiveConfig:
         """
         async with self._one_at_a_time:
             started_at = time.monotonic()
-            aside = self._still_aside(await asyncio.to_thread(read_files, [self._order.path]))
-            return await self._apply(ChangeRequest(cause, who), aside, await self._outcome(aside), started_at)
+            pinned = self._still_pinned(await asyncio.to_thread(read_files, [self._order.path]))
+            return await self._apply(ChangeRequest(cause, who), pinned, await self._outcome(pinned), started_at)
 
     async def restage(self) -> tuple[int, ...]:
         """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
@@ -272,31 +272,31 @@ class LiveConfig:
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
-                aside = replace(await asyncio.to_thread(self._find_version, version, leaving), file=file)
+                pinned = replace(await asyncio.to_thread(self._find_version, version, leaving), file=file)
             except StateError as error:
                 # The version is not stored, or the history cannot be read. No file is the cause.
-                missing = isinstance(error, NotKept)
+                missing = isinstance(error, NotStored)
                 outcome = Outcome((Problem("", 0, 0, (), str(error)),), self._watch.known, is_judged=missing)
-                return replace(await self._apply(request, self._aside, outcome, started_at), missing=missing)
-            return await self._apply(request, aside, await self._outcome(aside), started_at)
+                return replace(await self._apply(request, self._pinned, outcome, started_at), missing=missing)
+            return await self._apply(request, pinned, await self._outcome(pinned), started_at)
 
     def _find_version(self, version: str | None, leaving: str) -> PinnedRollback:
-        if self._switch_log is None:
-            raise NotKept("there is no history to roll back to: set GATEWAY_STATE_DIR")
-        return self._switch_log.wanted(version, leaving, Path(self._order.path))
+        if self._change_log is None:
+            raise NotStored("there is no history to roll back to: set GATEWAY_STATE_DIR")
+        return self._change_log.rollback_target(version, leaving, Path(self._order.path))
 
-    def _still_aside(self, reading: Reading) -> PinnedRollback | None:
+    def _still_pinned(self, reading: Reading) -> PinnedRollback | None:
         """Return the rollback if it is still in effect for these files."""
-        aside = self._aside
-        return aside if aside is not None and reading.get(self._order.path) == aside.file else None
+        pinned = self._pinned
+        return pinned if pinned is not None and reading.get(self._order.path) == pinned.file else None
 
     async def _apply(
-        self, request: ChangeRequest, aside: PinnedRollback | None, outcome: Outcome, started_at: float
+        self, request: ChangeRequest, pinned: PinnedRollback | None, outcome: Outcome, started_at: float
     ) -> Reload:
         # Read before the checks: a signature that arrives during them is a new change.
         signature = self._read_signature()
         # Run in a thread: it takes long for a thousand deployments, and it waits for a disk.
-        prepared = await asyncio.to_thread(self._activator.prepare, request, self._state, aside, outcome)
+        prepared = await asyncio.to_thread(self._activator.prepare, request, self._state, pinned, outcome)
         retriable = not prepared.is_judged
         done = Reload(
             request.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
@@ -305,11 +305,11 @@ class LiveConfig:
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.table is not None and prepared.state is not None:
-            self._state, self._aside = prepared.state, aside if aside is not None and aside.overrides else None
+            self._state, self._pinned = prepared.state, pinned if pinned is not None and pinned.overrides else None
             table = self.table = self._stage(prepared.state.table)
             packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
-            behind = await self._activate(packed, table)
-            done = replace(done, activated=True, table=table.version, changes=prepared.changes, behind=behind)
+            unconfirmed = await self._activate(packed, table)
+            done = replace(done, activated=True, table=table.version, changes=prepared.changes, unconfirmed=unconfirmed)
         elif not is_reported:
             await asyncio.to_thread(self._activator.keep_rejected, request, self.table.version, prepared)
         if done.activated or done.cause != "rollback":
@@ -325,22 +325,22 @@ class LiveConfig:
 
     def _read_signature(self) -> dict[str, str]:
         """Return the digest of the signature file if there is a protected region: a late signature is a change too."""
-        if self._switch_log is None or not any(region.protected for region in self.table.regions.values()):
+        if self._change_log is None or not any(region.protected for region in self.table.regions.values()):
             return {}
         from gateway.changes.change_log import signature_file
 
         return read_files([str(signature_file(Path(self._order.path)))])
 
-    async def _outcome(self, aside: PinnedRollback | None) -> Outcome:
-        order = aside.instead_of(self._order) if aside is not None else self._order
+    async def _outcome(self, pinned: PinnedRollback | None) -> Outcome:
+        order = pinned.instead_of(self._order) if pinned is not None else self._order
         try:
             outcome = await self._compile(order)
         except CompileFailed as error:
             files = await asyncio.to_thread(read_files, self._watch.paths)
             outcome = Outcome((order.problem(str(error)),), files, is_judged=False)
         # Record the file as it was at the request. A later edit is a new change.
-        put_aside = {self._order.path: aside.file} if aside is not None else {}
-        return replace(outcome, files={**outcome.files, **put_aside})
+        replaced = {self._order.path: pinned.file} if pinned is not None else {}
+        return replace(outcome, files={**outcome.files, **replaced})
 
     def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_reported: bool) -> None:
         self.reloads[done.cause, done.result] += 1

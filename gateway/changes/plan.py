@@ -162,8 +162,9 @@ def shown(value: object) -> str:
             until = f" until {value.valid_until}" if value.valid_until else ""
             return f"{value.region}: {value.authority} {value.kind} {value.number}{until}"
         case RegionText():
-            labels = ", ".join(label.name for label in value.voice.labels)
-            return f"labels {labels or 'none'}, profile {', '.join(value.voices) if value.voice.profile else 'none'}"
+            default = value.default_locale
+            labels = ", ".join(label.name for label in default.labels)
+            return f"labels {labels or 'none'}, profile {', '.join(value.locales) if default.profile else 'none'}"
         case frozenset() | set():
             return ", ".join(sorted(map(shown, value))) or "none"
         case tuple() | list():
@@ -215,13 +216,13 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) 
     )
 
 
-def asked_in(table: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
+def deployments_by_assistant(table: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
     """Return the deployments of each assistant's route in the region, by the name of the assistant."""
     routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
     return {name: deployments_of(route) for name, route in routes.items()}
 
 
-def prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
+def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
     """Return the deployments that get the prompts of the assistant's users in the region, including a shadow."""
     asked = deployments_of(assistant.routes.get(region, ()))
     shadow = assistant.shadows.get(region)
@@ -278,8 +279,8 @@ def _essence(value: object) -> object:
     """Return the part of a value to compare. A region's texts contain those of other regions, which do not count."""
     if not isinstance(value, RegionText):
         return value
-    with_text = {name: it for name, it in value.voices.items() if it.labels or it.profile is not None or it.refusals}
-    return (value.voice, with_text) if with_text else None
+    with_text = {name: it for name, it in value.locales.items() if it.labels or it.profile is not None or it.refusals}
+    return (value.default_locale, with_text) if with_text else None
 
 
 def _within(value: object, bound: object) -> bool:
@@ -296,7 +297,7 @@ def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[
     for table in (old, new):
         for name, assistant in _own(table).items():
             for region in assistant.routes:
-                if any(asked.name == deployment for asked in prompted(assistant, region)):
+                if any(asked.name == deployment for asked in deployments_prompted(assistant, region)):
                     routes[f"{name}/{region}"] = None
     return tuple(routes)
 
@@ -308,7 +309,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
         news = after[name].routes if name in after else {}
         for region in dict.fromkeys([*olds, *news]):
             old_steps, new_steps = _steps(before.get(name), region), _steps(after.get(name), region)
-            asked = prompted(after[name], region) if name in after else ()
+            asked = deployments_prompted(after[name], region) if name in after else ()
             reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
             because = (f"region {region}",) * (region in moved) + reached
             if old_steps != new_steps or because:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from gateway.changes.plan import ChangePlan, Check, asked_in, prompted
+from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, deployments_prompted
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.policy.fence import is_inside, lacking_approval
@@ -33,7 +33,7 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     routes = [route for route in plan.routes if route.region == region.name]
     reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
     assistants = (*old.assistants.values(), *new.assistants.values())
-    asked = {deployment.name for assistant in assistants for deployment in prompted(assistant, region.name)}
+    asked = {deployment.name for assistant in assistants for deployment in deployments_prompted(assistant, region.name)}
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
@@ -75,7 +75,7 @@ def _exporters_of(table: ConfigVersion, region: str) -> list[tuple[object, ...]]
     return [
         (exporter.name, exporter.permit.origin, exporter.path, exporter.residency)
         for exporter in table.exporters
-        if exporter.may_hear_of(known)
+        if exporter.may_export(known)
     ]
 
 
@@ -118,8 +118,8 @@ def _unanswered(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterato
     """Yield each route that could answer before the change and cannot after it."""
     for name in old.regions:
         region = new.regions.get(name)
-        routes = asked_in(new, name) if region is not None else {}
-        for assistant, steps in asked_in(old, name).items():
+        routes = deployments_by_assistant(new, name) if region is not None else {}
+        for assistant, steps in deployments_by_assistant(old, name).items():
             if all(why_not_asked(old, old.regions[name], step, now_s) for step in steps):
                 continue
             if region is None or assistant not in routes:
@@ -135,8 +135,8 @@ def _unapproved(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterato
     """Yield each step without a valid approval that is new, or was approved before, where approvals are required."""
     for name, region in new.regions.items():
         known = old.regions.get(name)
-        before = asked_in(old, name) if known is not None else {}
-        for assistant, steps in asked_in(new, name).items():
+        before = deployments_by_assistant(old, name) if known is not None else {}
+        for assistant, steps in deployments_by_assistant(new, name).items():
             for step in steps:
                 lacking = lacking_approval(region, step, now_s)
                 was = [one for one in before.get(assistant, ()) if one.name == step.name]

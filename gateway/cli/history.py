@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.plan import client_of, directory_of, opened, plan_between, state_named
 from gateway.cli.terminal import settings_of
-from gateway.files import read_given
+from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _read_given(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        found = read_given(path, MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
+        found = read_file_or_pipe(path, MOST_SIGNATURE_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
         raise CommandError(f"--signature: {path} can't be read ({error.strerror})") from None
     if not found:
@@ -240,61 +240,61 @@ def _roll_back_at_rest(version: str | None, who: str, signature: str | None, set
     try:
         with opened(settings):
             pass  # what isn't there must not be made by looking for it
-        with closing(ChangeLog(directory)) as switch_log:
-            config = _served_last(settings, switch_log)
-            aside = _switched_at_rest(switch_log, version, who, signature, settings, config)
+        with closing(ChangeLog(directory)) as change_log:
+            config = _served_last(settings, change_log)
+            pinned = _switched_at_rest(change_log, version, who, signature, settings, config)
     except StateError as error:
         raise CommandError(str(error)) from None
-    if aside is None:
+    if pinned is None:
         return _REFUSED
-    print(f"no gateway runs with {directory}; the next one serves {aside.version.version}")
-    _say_file(config, not aside.overrides)
+    print(f"no gateway runs with {directory}; the next one serves {pinned.version.version}")
+    _say_file(config, not pinned.overrides)
     return _OK
 
 
-def _served_last(settings: Settings, switch_log: ChangeLog) -> Path:
+def _served_last(settings: Settings, change_log: ChangeLog) -> Path:
     """The config that is put aside: the last gateway's, where none is named. In the place of another it would count as
     edited, and the next gateway would take it back."""
-    if "config" in settings.model_fields_set or not switch_log.lock.config:
+    if "config" in settings.model_fields_set or not change_log.lock.config:
         return settings.config
-    return Path(switch_log.lock.config)
+    return Path(change_log.lock.config)
 
 
 def _switched_at_rest(
-    switch_log: ChangeLog, version: str | None, who: str, signature: str | None, settings: Settings, config: Path
+    change_log: ChangeLog, version: str | None, who: str, signature: str | None, settings: Settings, config: Path
 ) -> PinnedRollback | None:
     """What the next gateway serves; None where that can't be, which is told. Raises StateError."""
     from gateway.changes.change_log import NotSigned
-    from gateway.changes.compile_job import CompiledState, told_once
+    from gateway.changes.compile_job import CompiledState, distinct_warnings
     from gateway.changes.initial_config import compile_in_child, review_from
     from gateway.changes.pickling import unpack
     from gateway.config.check_report import render_problems
 
-    pointer = switch_log.pointer()
+    pointer = change_log.pointer()
     if pointer is None:
         raise CommandError(f"{settings.state_dir} has no history: no gateway has run with it as GATEWAY_STATE_DIR")
-    aside = switch_log.wanted(version, pointer.version, config)
-    if not aside.file and "config" not in settings.model_fields_set:
+    pinned = change_log.rollback_target(version, pointer.version, config)
+    if not pinned.file and "config" not in settings.model_fields_set:
         raise CommandError(
             f"{config} isn't there: name the file that the next gateway is to be started with (--config)"
         )
-    name = f"version {aside.version.version}"
-    outcome = compile_in_child(aside.version.text or b"", name, config, secrets=True)
+    name = f"version {pinned.version.version}"
+    outcome = compile_in_child(pinned.version.text or b"", name, config, secrets=True)
     if outcome.problems:
         # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
         print(render_problems(outcome.problems), file=sys.stderr)
     if outcome.table is None:
         return None
-    new = CompiledState(unpack(outcome.table), outcome.written, told_once(outcome.problems))
-    before = switch_log.history.find_exactly(pointer.version)
+    new = CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(outcome.problems))
+    before = change_log.history.find_exactly(pointer.version)
     try:
-        judged = review_from(before, new, config, signature)
+        reviewed = review_from(before, new, config, signature)
     except NotSigned as error:
-        switch_log.rejected("rollback", who, pointer.version, [str(error)], unsigned=True)
+        change_log.record_rejection("rollback", who, pointer.version, [str(error)], unsigned=True)
         print(f"gateway: {error}", file=sys.stderr)
         return None
-    switch_log.switched(judged, new, "rollback", who, aside.overrides)
-    return aside
+    change_log.record_switch(reviewed, new, "rollback", who, pinned.overrides)
+    return pinned
 
 
 def _say_file(config: str | Path, is_active: bool) -> None:

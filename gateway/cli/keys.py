@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gateway.files import read_given
+from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 
 
@@ -87,7 +87,7 @@ def _key(word: str) -> str:
     if word.startswith("ed25519:"):
         return word
     try:
-        return read_given(word, _MOST_BYTES).decode("ascii").strip()
+        return read_file_or_pipe(word, _MOST_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'no text')})") from None
 
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
     """The signature in the file, and what is shown beside it, a key too: an answer of `GET /v1/receipts/{id}`, or a
     bare JWS."""
     try:
-        text = read_given(path, _MOST_BYTES).decode("utf-8", "replace").strip()
+        text = read_file_or_pipe(path, _MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         raise CommandError(f"{path} can't be read ({error.strerror})") from None
     if not text.startswith("{"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import settings_of
-from gateway.files import is_there
+from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ def _before(options: argparse.Namespace, settings: Settings) -> CompiledState | 
     try:
         if options.since is not None:
             return state_named(options.since, settings, secrets=secrets)
-        if options.state_dir is not None and not is_there(options.state_dir):
+        if options.state_dir is not None and not path_exists(options.state_dir):
             raise CommandError(
                 f"there is no state directory {options.state_dir}; leave out --state to compare with a config"
             )
         if (known := _active(settings)) is not None:
             return state_named(known, settings, secrets=secrets)
         # One that is named must be there: without it, a slip of the pen would make everything new.
-        is_meant = options.config is not None or is_there(settings.config)
+        is_meant = options.config is not None or path_exists(settings.config)
         return compiled_file(settings.config, secrets=secrets) if is_meant else None
     except ConfigRejected as error:
         told = render_problems(error.problems)
@@ -98,7 +98,7 @@ def state_named(word: str, settings: Settings, *, secrets: bool) -> CompiledStat
     """The config in a file of that name, or the version of the history."""
     from gateway.operator_errors import StateError
 
-    if is_there(word) and not os.path.isdir(word):
+    if path_exists(word) and not os.path.isdir(word):
         return compiled_file(Path(word), secrets=secrets)
     if settings.state_dir is None:
         raise CommandError(f"there is no file {word!r}, and no state directory to look for a version in (--state)")
@@ -121,14 +121,14 @@ def compiled_file(path: Path, *, secrets: bool) -> CompiledState:
 
 
 def _compiled_text(text: bytes, name: str, beside: Path, *, secrets: bool) -> CompiledState:
-    from gateway.changes.compile_job import CompiledState, told_once
+    from gateway.changes.compile_job import CompiledState, distinct_warnings
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document
     from providers.registry import load_registry
 
     document = parse_document(text, name, os.environ, beside=str(beside), secrets=secrets)
     compiled = compile_config(document, registry=load_registry())
-    return CompiledState(compiled.table, compiled.written, told_once(compiled.warnings))
+    return CompiledState(compiled.table, compiled.written, distinct_warnings(compiled.warnings))
 
 
 def plan_between(before: CompiledState | None, after: CompiledState, strict: bool) -> ChangePlan:

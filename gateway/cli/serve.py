@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import settings_of
-from gateway.files import is_there
+from gateway.files import path_exists
 from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def _expect_config(settings: Settings) -> None:
     """Told before anything is begun; a rollback that holds needs no file, and the history knows of that."""
-    if settings.state_dir is not None and not is_there(settings.config):
+    if settings.state_dir is not None and not path_exists(settings.config):
         from gateway.state.history import has_history
 
         if has_history(settings.state_dir):
@@ -52,9 +52,9 @@ def _expect_config(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, child: Child) -> int:
-    from gateway.changes.initial_config import Opening
+    from gateway.changes.initial_config import InitialConfigLoader
 
-    opening = Opening(settings, child)
+    opening = InitialConfigLoader(settings, child)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all
     from gateway.telemetry.log import configure, logger
@@ -117,9 +117,9 @@ def _serve_simulated(
     faults_at: Sequence[tuple[str, str]] = (),
     pace: tuple[float, float, int] | None = None,
 ) -> None:
-    from gateway.changes.initial_config import Opening
+    from gateway.changes.initial_config import InitialConfigLoader
 
-    opening = Opening(settings, demo=True)
+    opening = InitialConfigLoader(settings, demo=True)
     from gateway.server import start
 
     try:

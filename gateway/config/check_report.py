@@ -93,11 +93,11 @@ def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
     if region.protected:
         yield "      protected: changes with an admin's signature"
     if region.speech is not None:
-        voices = region.speech.voices
-        labels = [label.name for label in region.speech.voice.labels]
+        voices = region.speech.locales
+        labels = [label.name for label in region.speech.default_locale.labels]
         if labels:
             yield from _wrapped("      labels: ", ", ".join(labels))
-        if region.speech.voice.profile is not None:
+        if region.speech.default_locale.profile is not None:
             yield from _wrapped("      profile: ", ", ".join(voices))
 
 
@@ -189,11 +189,11 @@ def _served(step: Deployment, region: Region) -> str:
 def _exporter(exporter: Exporter, table: ConfigVersion) -> Iterator[str]:
     yield from _wrapped(f"  {exporter.name}: ", f"traces to {exporter.permit.origin}{exporter.path}")
     yield from _wrapped("      ", _where(exporter.residency))
-    told = [name for name, region in table.regions.items() if exporter.may_hear_of(region)]
-    unplaced = ["requests of no known region"] if exporter.hears_of_unplaced else []
+    told = [name for name, region in table.regions.items() if exporter.may_export(region)]
+    unplaced = ["requests of no known region"] if exporter.includes_unlocated else []
     yield from _wrapped("      is told of: ", ", ".join(told + unplaced) or "nobody")
     silent = [name for name in table.regions if name not in told]
-    unplaced = [] if exporter.hears_of_unplaced else ["requests of no known region"]
+    unplaced = [] if exporter.includes_unlocated else ["requests of no known region"]
     if silent + unplaced:
         yield from _wrapped("      never of: ", ", ".join(silent + unplaced))
     if exporter.ratio < 1:

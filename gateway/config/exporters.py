@@ -65,7 +65,7 @@ def compile_exporters(
                 headers=headers,
                 residency=residency,
                 regions=told,
-                hears_of_unplaced=section.regions is None and len(told) == len(draft.names("regions")),
+                includes_unlocated=section.regions is None and len(told) == len(draft.names("regions")),
                 ratio=float(section.sampling),
                 missing=missing,
             )

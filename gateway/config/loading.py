@@ -15,7 +15,7 @@ from gateway.config.secret_references import Resolution, file_of, references_in,
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, Written, digest, read_files
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
-from gateway.files import open_file, read_given
+from gateway.files import open_file, read_file_or_pipe
 
 _MODELS: KeyPath = ("catalogue", "models")
 
@@ -183,7 +183,7 @@ def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
     """
     try:
         if waits:
-            return read_given(path, MAX_BYTES + 1)
+            return read_file_or_pipe(path, MAX_BYTES + 1)
         with open_file(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -144,9 +144,9 @@ class CandidateClient:
     def as_spoken(self, request: ChatRequest) -> ChatRequest:
         """The request as the region has its assistants asked: with the profile before it, where it has one."""
         speech = self.region.speech
-        if speech is None or speech.voice.profile is None:
+        if speech is None or speech.default_locale.profile is None:
             return request
-        return with_block(request, compose(speech.voice.profile, None, NO_PREFERENCES))
+        return with_block(request, compose(speech.default_locale.profile, None, NO_PREFERENCES))
 
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
         """The step to this candidate, under an evaluation permit, or that of traffic; raises NotPermitted."""

@@ -225,7 +225,7 @@ def _consistency(store: RunStore, name: str, unstreamed: Mapping[str, bool]) -> 
 def labelled(store: RunStore, candidate: str, region: Region) -> Estimate | None:
     """The share of its answers that do; None where the region has no labels, or nothing was answered."""
     speech = region.speech
-    if speech is None or not speech.voice.labels:
+    if speech is None or not speech.default_locale.labels:
         return None
     answers = (row.answer for row in store.rows(candidate, AXIS))
     sound = [_is_sound(answer.text, region) for answer in answers if answer is not None and answer.text]
@@ -234,7 +234,9 @@ def labelled(store: RunStore, candidate: str, region: Region) -> Estimate | None
 
 def _is_sound(text: str, region: Region) -> bool:
     speech = region.speech
-    labelling = labelling_of(speech.voice, ChatRequest("", (UserMessage("?"),))) if speech is not None else None
+    labelling = (
+        labelling_of(speech.default_locale, ChatRequest("", (UserMessage("?"),))) if speech is not None else None
+    )
     if speech is None or labelling is None:
         return False
     plain = ChatCompletion("id", "m", 0, (Choice(AssistantMessage(text), "stop"),))

@@ -18,7 +18,7 @@ from typing import Any
 from gateway.evaluate.candidate_client import Asked, Timing
 from gateway.evaluate.items import RecordedAnswer
 from gateway.operator_errors import StateError
-from gateway.state.database import damaged, explained, open_database
+from gateway.state.database import describe_damage, describe_error, open_database
 from providers.chat import ToolCall, Usage
 
 _LAYOUT = """
@@ -120,7 +120,7 @@ class RunStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} can't be used: {explained(error)}") from error
+            raise StoreError(f"{self._path} can't be used: {describe_error(error)}") from error
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         with self._told():
@@ -141,7 +141,7 @@ class RunStore:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise StoreError(f"{self._path} can't be used: {damaged('it holds what nobody wrote')}") from error
+            raise StoreError(f"{self._path} can't be used: {describe_damage('it holds what nobody wrote')}") from error
 
     def close(self) -> None:
         """Let go of the directory."""

@@ -48,7 +48,7 @@ from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.shadows import recorded
+from gateway.state.shadows import read_shadow_records
 from providers.chat import ChatRequest, Usage, UserMessage
 
 _AXIS = _RUN = "shadow"
@@ -98,7 +98,7 @@ def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
 
 def _read(order: ShadowOrder, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
     try:
-        kept = list(recorded(order.state, assistant.name, order.region))
+        kept = list(read_shadow_records(order.state, assistant.name, order.region))
     except StateError as error:
         raise OptionsError(str(error)) from None
     if not kept:

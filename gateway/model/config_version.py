@@ -27,7 +27,7 @@ class Exporter:
     Attributes:
         residency: Where the exported data is stored and processed, wherever the collector itself is.
         regions: The names of the regions whose requests are exported to it.
-        hears_of_unplaced: Whether requests without a region (unknown key or location) are exported to it too. This is
+        includes_unlocated: Whether requests without a region (unknown key or location) are exported to it too. This is
             allowed only if it lies inside every boundary.
         ratio: The share of new traces that it gets. A trace that a caller began follows the caller's flag.
         missing: The sources of headers that are not set. Nothing is exported while one is missing.
@@ -39,18 +39,18 @@ class Exporter:
     headers: tuple[tuple[str, Secret], ...]
     residency: Residency
     regions: frozenset[str]
-    hears_of_unplaced: bool = False
+    includes_unlocated: bool = False
     ratio: float = 1.0
     missing: tuple[str, ...] = ()
 
-    def may_hear_of(self, region: Region | None, territory: str | None = None) -> bool:
+    def may_export(self, region: Region | None, territory: str | None = None) -> bool:
         """Return whether a request of this region and territory may be exported here.
 
         The config must list the region, and the region's own boundary, which may be that of an earlier config, must
         include the collector. A request that must stay in its territory is not exported outside it.
         """
         if region is None:
-            return self.hears_of_unplaced
+            return self.includes_unlocated
         return region.name in self.regions and self.residency.within(region.bounds_of(territory))
 
 

@@ -149,13 +149,13 @@ class Lane:
     Attributes:
         weights: By the name of the deployment, as configured.
         able: The deployments that can be used.
-        unwell: The deployments that are skipped only because they are unavailable.
+        unavailable: The deployments that are skipped only because of their health.
         is_set: Whether the step is a weighted set.
     """
 
     weights: Mapping[str, float]
     able: Mapping[str, Step]
-    unwell: frozenset[str] = frozenset()
+    unavailable: frozenset[str] = frozenset()
     is_set: bool = False
 
 

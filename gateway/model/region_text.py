@@ -92,22 +92,22 @@ class RegionText:
     """All texts of a region.
 
     Attributes:
-        voice: The default locale.
-        voices: All locales, by name.
+        default_locale: The texts if the user prefers no other locale.
+        locales: The texts of all locales, by name.
         tags: The name of the locale for a language tag in lower case. Empty if none fits.
         known: All texts that a label of any region puts before an answer, or did formerly, the longest first.
         first: The region's own texts before the first answer of a conversation.
         later: The region's own texts before any other answer.
     """
 
-    voice: Locale
-    voices: Mapping[str, Locale]
+    default_locale: Locale
+    locales: Mapping[str, Locale]
     tags: Mapping[str, str] = field(default_factory=dict)
     known: tuple[str, ...] = ()
     first: tuple[str, ...] = field(init=False)
     later: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        voices = self.voices.values()
-        object.__setattr__(self, "first", tuple(dict.fromkeys(one.first for one in voices if one.first)))
-        object.__setattr__(self, "later", tuple(dict.fromkeys(one.later for one in voices if one.later)))
+        locales = self.locales.values()
+        object.__setattr__(self, "first", tuple(dict.fromkeys(one.first for one in locales if one.first)))
+        object.__setattr__(self, "later", tuple(dict.fromkeys(one.later for one in locales if one.later)))

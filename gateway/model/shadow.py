@@ -15,7 +15,8 @@ class ShadowRecord:
         at_s: Unix time.
         outcome: `ok`, or the failure kind.
         first_s: The time until the answer began, or until a whole JSON answer arrived.
-        beside: The deployment that answered the client. The other `beside_*` fields belong to its answer.
+        beside_first_s: The same time for the deployment that answered the client, which `beside` names. The other
+            `beside_*` fields belong to its answer too.
         prompt: Stored only if the config keeps text. The same holds for `answer`, `refusal` and `calls`.
         refusal: The provider's own text for a refusal.
         calls: The names and arguments of tool calls.

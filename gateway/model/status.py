@@ -49,7 +49,7 @@ class Reload:
     Attributes:
         table: The version that is active after it.
         findings: The mistakes that rejected it, and the warnings.
-        behind: The workers that have not confirmed the new version yet.
+        unconfirmed: The workers that have not confirmed the new version yet.
         who: The name that the sender of the request gave. It is not verified.
         missing: Whether the version to roll back to is not in the history.
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
@@ -62,7 +62,7 @@ class Reload:
     duration_s: float
     findings: tuple[Finding, ...] = ()
     changes: Changes = Changes()
-    behind: tuple[int, ...] = ()
+    unconfirmed: tuple[int, ...] = ()
     who: str = ""
     missing: bool = False
     retriable: bool = False
@@ -78,7 +78,7 @@ class WorkerStatus:
     """One worker as it reported last.
 
     Attributes:
-        unwell: The deployments that it does not use at the moment.
+        unavailable: The deployments that it does not use at the moment.
         answers: Whether it answered the latest request for its state.
     """
 
@@ -87,7 +87,7 @@ class WorkerStatus:
     table: str
     running: int
     is_draining: bool
-    unwell: Mapping[str, Unavailable]
+    unavailable: Mapping[str, Unavailable]
     answers: bool = True
 
 

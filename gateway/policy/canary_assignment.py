@@ -116,7 +116,7 @@ def assign_variant(decision: Decision, key_of_user: Callable[[], bytes] | None) 
     first = decision.lanes[0]
     side = None
     if first.is_set and person is not None:
-        side = choose(person, {name: first.weights[name] for name in (*first.able, *first.unwell)})
+        side = choose(person, {name: first.weights[name] for name in (*first.able, *first.unavailable)})
     return replace(decision, outcome=replace(plan, steps=tuple(steps.values()), side=side))
 
 

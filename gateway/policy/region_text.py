@@ -18,15 +18,15 @@ _MOST_CHARACTERS = 512
 
 def choose_locale(speech: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
     """The voice for this caller."""
-    if len(speech.voices) == 1:
-        return speech.voice
+    if len(speech.locales) == 1:
+        return speech.default_locale
     wanted = [preferences.language] if preferences.language else []
     if accept_language:
         wanted += _languages(accept_language)
     for language in wanted:
         if (locale := find_locale(speech.tags, language)) is not None:
-            return speech.voices[locale]
-    return speech.voice
+            return speech.locales[locale]
+    return speech.default_locale
 
 
 def find_locale(tags: Mapping[str, str], language: str) -> str | None:

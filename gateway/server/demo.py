@@ -19,7 +19,7 @@ import httpx
 
 from gateway.api.admin_control import Guard
 from gateway.assembly.application import Gateway
-from gateway.assembly.receipts import Keeping
+from gateway.assembly.receipts import ReceiptSettings
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
@@ -128,7 +128,7 @@ async def run_demo(
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
     settings: Settings,
-    keeping: Keeping | None,
+    keeping: ReceiptSettings | None,
     scheduler: Scheduler,
 ) -> None:
     """Serve the gateway with simulated providers until the process is stopped. `keeping` is the store of receipts."""

@@ -77,7 +77,7 @@ class _Control:
     async def status(self) -> Status:
         """See `gateway.api.admin_control.Control`."""
         gateway, live = self._gateway, self._live
-        told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unwell()
+        told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
         worker = WorkerStatus(_SEAT, os.getpid(), *told)
         return Status(
             live.table,

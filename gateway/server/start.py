@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from gateway.api.admin_control import Guard
-from gateway.assembly.receipts import Keeping, keeping_in
+from gateway.assembly.receipts import ReceiptSettings, read_receipt_settings
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.initial_config import with_simulators
 from gateway.changes.live_config import LiveConfig
@@ -50,16 +50,16 @@ def serve_table(settings: Settings, begun: InitialConfig) -> None:
         detail = _NOT_SERVED
         raise CommandError(str(error)) from None
     finally:
-        if begun.switch_log is not None:
-            _close(begun.switch_log, detail)
+        if begun.change_log is not None:
+            _close(begun.change_log, detail)
 
 
-def _close(switch_log: ChangeLog, detail: Mapping[str, str]) -> None:
+def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
     try:
-        switch_log.note("stopped", {"pid": os.getpid(), **detail})
+        change_log.note("stopped", {"pid": os.getpid(), **detail})
     except StateError as error:
         logger().error("audit_failed", detail=str(error))
-    switch_log.close()
+    change_log.close()
 
 
 def _serve_table(settings: Settings, begun: InitialConfig) -> None:
@@ -75,13 +75,13 @@ def _serve_table(settings: Settings, begun: InitialConfig) -> None:
 def _serve_live(
     settings: Settings,
     begun: InitialConfig,
-    keeping: Keeping | None,
+    keeping: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
 ) -> None:
     table, outcome = begun.table, begun.outcome
     listener, admin_listener, guard = sockets
-    order = CompileJob(str(settings.config), written=begun.switch_log is not None)
+    order = CompileJob(str(settings.config), written=begun.change_log is not None)
     live = _live(order, begun, admin_listener, scheduler, lambda table: _why_not_from_now_on(settings, table))
 
     def listening(**more: int) -> None:
@@ -116,8 +116,8 @@ def _live(
     scheduler: Scheduler,
     why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
 ) -> LiveConfig:
-    if begun.switch_log is not None:
-        begun.switch_log.lock.tell({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
+    if begun.change_log is not None:
+        begun.change_log.lock.write_info({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
     return LiveConfig(order, begun, why_not=why_not, stage=scheduler.stage)
 
 
@@ -164,7 +164,7 @@ def _scheduling(settings: Settings) -> Iterator[Scheduler]:
         yield scheduler
 
 
-def _keeping(settings: Settings) -> Keeping | None:
+def _keeping(settings: Settings) -> ReceiptSettings | None:
     """Return where receipts are kept and the key that signs them; raises CommandError if the key is unusable."""
     if settings.state_dir is None:
         if settings.receipt_key is not None:
@@ -175,7 +175,9 @@ def _keeping(settings: Settings) -> Keeping | None:
 
     try:
         prepare(settings.state_dir)
-        return keeping_in(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
+        return read_receipt_settings(
+            str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None
+        )
     except KeyUnusable as error:
         raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
     except StateError as error:
@@ -207,10 +209,10 @@ def serve_demo(
         scheduler = ending.enter_context(_scheduling(settings))
 
         def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
-            order = CompileJob(str(settings.config), True, origins, written=begun.switch_log is not None)
+            order = CompileJob(str(settings.config), True, origins, written=begun.change_log is not None)
             ready = with_simulators(begun, order)
-            if ready.switch_log is not None:
-                ending.callback(_close, ready.switch_log, {})
+            if ready.change_log is not None:
+                ending.callback(_close, ready.change_log, {})
             return _live(order, ready, admin_listener, scheduler)
 
         demo = Demo(

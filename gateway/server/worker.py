@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from gateway.assembly.application import Gateway, transport_named
-from gateway.assembly.receipts import keeping_in
+from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, StopWorker
 from gateway.server.uvicorn_server import GatewayServer, run, server_config
@@ -47,7 +47,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
         return
     configure(order.log_format, order.log_level)
     state_dir = Path(order.state_dir) if order.state_dir is not None else None
-    keeping, consent_key = keeping_in(order.state_dir, order.receipt_key), bytes.fromhex(order.consent_key)
+    keeping, consent_key = read_receipt_settings(order.state_dir, order.receipt_key), bytes.fromhex(order.consent_key)
     gateway = Gateway(
         unpack(order.table),
         transport_named(order.transport),
@@ -94,7 +94,9 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
 
 def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:
     counted = gateway.metrics.snapshot() if metrics else b""
-    return Report(number, gateway.table.version, server.running, gateway.is_draining, gateway.unwell(), counted)
+    return Report(
+        number, gateway.table.version, server.running, gateway.is_draining, gateway.unavailable_deployments(), counted
+    )
 
 
 if __name__ == "__main__":

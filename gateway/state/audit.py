@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from gateway.files import open_file, stands_at
-from gateway.operator_errors import StateError, moved
+from gateway.files import is_file_at, open_file
+from gateway.operator_errors import StateError, moved_error
 from gateway.state.lock import take
 
 _FILE = "audit.jsonl"
@@ -99,7 +99,7 @@ class Audit:
 
     Attributes:
         head: The last line.
-        mended: The repair of the file's end that was necessary at the start, in words. Empty if there was none.
+        repair: The repair of the file's end that was necessary at the start, in words. Empty if there was none.
         unconfirmed: The lines of a switch that was never completed.
 
     Args:
@@ -108,7 +108,7 @@ class Audit:
 
     def __init__(self, directory: Path, known: TrailHead) -> None:
         self._path = path_of(directory)
-        self.head, self.mended = known, ""
+        self.head, self.repair = known, ""
         self.unconfirmed: tuple[int, ...] = ()
         self._torn_at: int | None = None
         try:
@@ -136,11 +136,11 @@ class Audit:
         whole, _, torn = data.rpartition(b"\n")
         if torn:
             os.ftruncate(self._descriptor, size - len(torn))
-            self.mended = f"removed {len(torn)} bytes of an incomplete last line"
+            self.repair = f"removed {len(torn)} bytes of an incomplete last line"
         last = _head_of(whole.rpartition(b"\n")[2]) if whole else BEGINNING
         if last is None or last.number < known.number:
             details = f"its last line is {last.number}" if last is not None else "its last line can't be read"
-            self.mended = f"line {known.number} should exist, but {details}: run `gateway audit verify`"
+            self.repair = f"line {known.number} should exist, but {details}: run `gateway audit verify`"
             return
         self.head = last
         if known != BEGINNING:  # a new history knows no head
@@ -155,8 +155,8 @@ class Audit:
         ordered = {name: line[name] for name in (*_OWN[:3], *fields, *_OWN[3:])}
         data = _encode(ordered)
         try:
-            if not stands_at(self._path, os.fstat(self._descriptor)):
-                raise moved(self._path)
+            if not is_file_at(self._path, os.fstat(self._descriptor)):
+                raise moved_error(self._path)
             self._write(data)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error

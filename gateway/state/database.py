@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from gateway.files import open_file, stands_at
-from gateway.operator_errors import StateError, moved
+from gateway.files import is_file_at, open_file
+from gateway.operator_errors import StateError, moved_error
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
@@ -54,7 +54,7 @@ def open_database(
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path} can't be used: {explained(error)}") from error
+        raise StateError(f"{path} can't be used: {describe_error(error)}") from error
     return connection
 
 
@@ -97,22 +97,22 @@ class InPlace:
     def expect(self) -> None:
         """Raise StateError if the opened file is not at its path any more."""
         try:
-            is_in_place = stands_at(self._path, self._opened)
+            is_in_place = is_file_at(self._path, self._opened)
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
         if not is_in_place:
-            raise moved(self._path)
+            raise moved_error(self._path)
 
 
-def explained(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the error in words. If the file is damaged, add how to fix it."""
     is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return damaged(str(error)) if is_damaged else str(error)
+    return describe_damage(str(error)) if is_damaged else str(error)
 
 
-def damaged(what: str) -> str:
+def describe_damage(what: str) -> str:
     """Return the text for a file whose content the gateway cannot have written, with how to fix it."""
     return f"{what}; move it away together with its -wal and -shm, or restore it: the next start creates a new one"
 
@@ -131,7 +131,7 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
                 return _for_reading(path, path, version)
         return _copy(path, version)
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path} can't be read: {explained(error)}") from error
+        raise StateError(f"{path} can't be read: {describe_error(error)}") from error
 
 
 def _copy(path: Path, version: int) -> sqlite3.Connection:

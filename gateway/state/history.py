@@ -14,10 +14,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
-from gateway.files import is_there
-from gateway.operator_errors import NotKept, StateError
+from gateway.files import path_exists
+from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.database import InPlace, damaged, explained, open_database, open_to_read, transaction
+from gateway.state.database import InPlace, describe_damage, describe_error, open_database, open_to_read, transaction
 
 _T = TypeVar("_T")
 _NAME = "history"
@@ -100,7 +100,7 @@ def open_history(directory: Path, *, make: bool = True) -> History:
 
 def has_history(directory: Path) -> bool:
     """Return whether there is a history, readable or not."""
-    return is_there(_path_of(directory))
+    return path_exists(_path_of(directory))
 
 
 def _path_of(directory: Path) -> Path:
@@ -134,7 +134,7 @@ class History:
         if known is not None and known.content != version.content:
             raise StateError(f"two configs have the same version {version.version}: change anything in the new one")
         plan = json.dumps(activation.plan, separators=(",", ":"), ensure_ascii=False)
-        with self.at_once():
+        with self.transaction():
             self._run(
                 "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO UPDATE SET text = excluded.text, "
                 "why_not = excluded.why_not",
@@ -157,14 +157,14 @@ class History:
 
     def point(self, pointer: Pointer) -> None:
         """Set the pointer without an activation. Raises StateError."""
-        with self.at_once():
+        with self.transaction():
             self._point(pointer)
 
     def _point(self, pointer: Pointer) -> None:
         self._run("INSERT OR REPLACE INTO pointer VALUES (1, ?, ?)", (pointer.version, pointer.overrides))
 
     def find(self, word: str) -> Version:
-        """Return the version with this name, or with this prefix of four or more characters. Raises NotKept.
+        """Return the version with this name, or with this prefix of four or more characters. Raises NotStored.
 
         A suffix after a plus names a state of the same config, such as the weight of a candidate. It is ignored.
         """
@@ -175,7 +175,9 @@ class History:
             reason = f"{len(rows)} versions begin with it" if rows else "no version has this name"
             if len(word) < 4:
                 reason = "write at least four characters"
-            raise NotKept(f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)")
+            raise NotStored(
+                f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)"
+            )
         found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
         return _made(Version, found, *_VERSION)
 
@@ -215,7 +217,9 @@ class History:
         except (ValueError, RecursionError):
             plan = None
         if not isinstance(plan, dict):
-            raise StateError(f"history.db can't be used: {damaged(f'the plan of version {version} is not valid')}")
+            raise StateError(
+                f"history.db can't be used: {describe_damage(f'the plan of version {version} is not valid')}"
+            )
         return replace(_activation(row[:6]), plan=plan)
 
     def audit_head(self) -> TrailHead:
@@ -223,12 +227,12 @@ class History:
         row = self._one("SELECT number, hash FROM audit_head")
         return _made(TrailHead, row, int, str) if row is not None else BEGINNING
 
-    def keep_audit_head(self, head: TrailHead) -> None:
+    def store_audit_head(self, head: TrailHead) -> None:
         """Store the head of the audit trail. Raises StateError."""
         self._run("INSERT OR REPLACE INTO audit_head VALUES (1, ?, ?)", (head.number, head.hash))
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Commit everything that the block writes together, or nothing. Raises StateError."""
         if self._connection.in_transaction:
             yield
@@ -239,13 +243,13 @@ class History:
             with transaction(self._connection):
                 yield
         except sqlite3.Error as error:
-            raise StateError(f"history.db can't be used: {explained(error)}") from error
+            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> None:
         try:
             self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StateError(f"history.db can't be used: {explained(error)}") from error
+            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
 
     def _one(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
         return next(iter(self._all(statement, values)), None)
@@ -254,18 +258,18 @@ class History:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:  # a damaged page may appear after the first row
-            raise StateError(f"history.db can't be used: {explained(error)}") from error
+            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
 
 
 def _activation(row: tuple[Any, ...]) -> Activation:
     found = _made(Activation, row, *_ACTIVATION)
     if not 0 <= found.at_s < _LAST_S:
-        raise StateError(f"history.db can't be used: {damaged('the time of an activation is not valid')}")
+        raise StateError(f"history.db can't be used: {describe_damage('the time of an activation is not valid')}")
     return found
 
 
 def _made(kind: Callable[..., _T], row: tuple[Any, ...], *types: type | tuple[type, ...]) -> _T:
     """Return the object of a row. Raises StateError if a type is wrong, because SQLite accepts any value."""
     if not all(map(isinstance, row, types)):
-        raise StateError(f"history.db can't be used: {damaged('a row has a value of the wrong type')}")
+        raise StateError(f"history.db can't be used: {describe_damage('a row has a value of the wrong type')}")
     return kind(*row)

@@ -45,12 +45,12 @@ class Lock:
         self._path = path
         self.config = str(_read(self._descriptor).get("config") or "")
         try:
-            self.tell({})
+            self.write_info({})
         except StateError:
             self.release()
             raise
 
-    def tell(self, details: Mapping[str, object]) -> None:
+    def write_info(self, details: Mapping[str, object]) -> None:
         """Write this information for processes that find the directory locked. Raises StateError."""
         known = {"config": self.config} if self.config else {}
         data = json.dumps({"pid": os.getpid(), **known, **details}).encode()

@@ -17,7 +17,7 @@ from gateway.model.decision import Plan, Step, client_detail
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from gateway.operator_errors import StateError
-from gateway.state.database import damaged, explained, open_database, transaction
+from gateway.state.database import describe_damage, describe_error, open_database, transaction
 from providers.failures import FailureKind
 
 _VERSION = 1
@@ -233,7 +233,7 @@ class Receipts:
                     (request_id, client or _NO_CLIENT),
                 ).fetchone()
             except sqlite3.Error as error:
-                raise StateError(f"receipts.db can't be read: {explained(error)}") from error
+                raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
         if row is None:
             return None
         try:
@@ -241,7 +241,7 @@ class Receipts:
         except (ValueError, TypeError, RecursionError):
             receipt = None
         if not isinstance(receipt, dict):
-            raise StateError(f"receipts.db can't be read: {damaged('a row is not a receipt')}")
+            raise StateError(f"receipts.db can't be read: {describe_damage('a row is not a receipt')}")
         return receipt
 
     def close(self) -> None:
@@ -269,7 +269,7 @@ class Receipts:
             except Exception as error:  # the thread must not end, or all later receipts would be lost
                 self._unwritten += len(taken)
                 if not self._is_failing:
-                    why = explained(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
+                    why = describe_error(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
                     self._failed(f"receipts.db can't be written, and receipts are lost until this is fixed: {why}")
                 self._is_failing = True
             else:
@@ -300,7 +300,7 @@ class Receipts:
                 (oldest_s, _SWEPT_AT_ONCE),
             ).rowcount
         except sqlite3.Error as error:
-            self._failed(f"old receipts can't be dropped from receipts.db: {explained(error)}")
+            self._failed(f"old receipts can't be dropped from receipts.db: {describe_error(error)}")
             dropped = 0
         if dropped < _SWEPT_AT_ONCE:
             self._swept_at = time.monotonic()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.model.schedule import Phase, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
-from gateway.state.database import explained, open_database, transaction
+from gateway.state.database import describe_error, open_database, transaction
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS schedules (
@@ -39,7 +39,7 @@ class ScheduleStore:
         try:
             rows = self._database.execute("SELECT assistant, region, identity, progress FROM schedules").fetchall()
         except sqlite3.Error as error:
-            raise StateError(f"canary.db can't be read: {explained(error)}") from error
+            raise StateError(f"canary.db can't be read: {describe_error(error)}") from error
         stored: StoredProgress = {}
         for assistant, region, identity, text in rows:
             progress = _decode(text)
@@ -54,7 +54,7 @@ class ScheduleStore:
             try:
                 self._replace(rows)
             except sqlite3.Error as error:
-                raise StateError(f"canary.db can't be written: {explained(error)}") from error
+                raise StateError(f"canary.db can't be written: {describe_error(error)}") from error
 
     def _replace(self, rows: Sequence[tuple[str, ...]]) -> None:
         with transaction(self._database):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.database import damaged, explained, open_database, open_to_read, transaction
+from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
 from providers.chat import Usage
 
 MOST_ROWS = 100_000
@@ -77,7 +77,7 @@ class ShadowStore:
                     self._database = open_database(self._directory, "shadow", _LAYOUT)
                 self._add(self._database, record)
             except sqlite3.Error as error:
-                raise StateError(f"shadow.db can't be written: {explained(error)}") from error
+                raise StateError(f"shadow.db can't be written: {describe_error(error)}") from error
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
         result = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
@@ -111,7 +111,7 @@ def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
     return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (None, None)
 
 
-def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
+def read_shadow_records(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
     """Yield the stored results of one route's shadow with their numbers, the oldest first. Raises StateError."""
     try:
         with closing(open_to_read(directory, "shadow")) as database:
@@ -122,10 +122,10 @@ def recorded(directory: Path, assistant: str, region: str) -> Iterator[tuple[int
                 yield row["id"], _record(row)
     except (ValueError, TypeError, KeyError) as error:
         raise StateError(
-            f"{directory / 'shadow.db'} can't be read: {damaged('its tool calls are not valid')}"
+            f"{directory / 'shadow.db'} can't be read: {describe_damage('its tool calls are not valid')}"
         ) from error
     except sqlite3.Error as error:
-        raise StateError(f"{directory / 'shadow.db'} can't be read: {explained(error)}") from error
+        raise StateError(f"{directory / 'shadow.db'} can't be read: {describe_error(error)}") from error
 
 
 def _record(row: sqlite3.Row) -> ShadowRecord:

@@ -106,7 +106,9 @@ def _gateway_series(status: Status) -> Series:
     days = days_at(status.at_s)
     terms = terms_of(status.table.approvals, days)
     retirements = retirement_notices_of(status.table.deployments.values(), days)
-    cooldowns = Counter(name for worker in status.workers for name, it in worker.unwell.items() if not it.by_breaker)
+    cooldowns = Counter(
+        name for worker in status.workers for name, it in worker.unavailable.items() if not it.by_breaker
+    )
     return {
         "gateway_config_reloads_total": {labels: [count] for labels, count in status.reloads.items()},
         "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},

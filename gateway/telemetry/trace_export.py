@@ -132,9 +132,9 @@ class _Sender:
         """Queue the request if this exporter may get it and it is in the sample."""
         exporter, location = self.exporter, record.location
         may_export = (
-            exporter.may_hear_of(location.region, location.territory)
+            exporter.may_export(location.region, location.territory)
             if location is not None
-            else exporter.hears_of_unplaced
+            else exporter.includes_unlocated
         )
         if not may_export or not _is_sampled(trace, exporter.ratio):
             return

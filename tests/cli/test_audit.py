@@ -20,7 +20,7 @@ def head() -> TrailHead:
     audit = Audit(STATE, BEGINNING)
     for event in ("started", "activated", "stopped"):
         audit.append(event, datetime(2026, 11, 20, tzinfo=UTC), {"table": "t"})
-    history.keep_audit_head(audit.head)
+    history.store_audit_head(audit.head)
     audit.close()
     history.close()
     return audit.head

@@ -47,7 +47,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
         document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
         compiled = compile_config(document, registry=load_registry())
         new = CompiledState(compiled.table, compiled.written)
-        log.switched(review_change(state, new, 0.0, lambda: None), new, "file", "")
+        log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.table.version)
     log.close()
@@ -97,7 +97,7 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
 ) -> None:
     at_rest = gateway("rollback", "ffff")
     lock = Lock(Path("state"))
-    lock.tell({"admin": "http://127.0.0.1:1"})
+    lock.write_info({"admin": "http://127.0.0.1:1"})
     refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (422, {"result": "rejected", "findings": [refused]}))
     running = gateway("rollback", "ffff")
@@ -131,7 +131,7 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
         CONFIG.merge(catalogue, {"deployments": {"house": {"model": model}}}).write(folder)
         compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
         new = CompiledState(compiled.table, compiled.written)
-        log.switched(review_change(state, new, 0.0, lambda: None), new, "file", "")
+        log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.table.version)
     log.close()
@@ -162,8 +162,8 @@ def test_it_holds_over_a_start_without_the_file(
     monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
     assert gateway("serve", "--port", "0").status == 0
     assert [it.table.version for it in begun] == [served[0]]
-    assert begun[0].switch_log is not None
-    begun[0].switch_log.close()
+    assert begun[0].change_log is not None
+    begun[0].change_log.close()
 
 
 @pytest.mark.parametrize("is_rolled_back", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -180,9 +180,9 @@ def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
     for _ in range(2):
         shown = gateway("serve", "--port", "0")
         assert shown.status == 0, shown.err
-        log = begun[-1].switch_log
+        log = begun[-1].change_log
         assert log is not None
-        pointer, aside = log.pointer(), log.aside(folder / "gateway.yaml")
+        pointer, aside = log.pointer(), log.active_rollback(folder / "gateway.yaml")
         assert pointer is not None
         assert pointer.version == begun[-1].table.version
         assert (aside is not None) is is_rolled_back
@@ -212,7 +212,7 @@ def test_the_config_that_was_served_last_is_put_aside_where_none_is_named(
     nobody_knows = gateway("rollback")
     assert (nobody_knows.status, "config/gateway.yaml isn't there: name the file" in nobody_knows.err) == (2, True)
     lock = Lock(Path("state"))
-    lock.tell({"config": str(Path("gateway.yaml").absolute())})
+    lock.write_info({"config": str(Path("gateway.yaml").absolute())})
     lock.release()
     shown = gateway("rollback")
     assert (shown.status, f"{Path('gateway.yaml').absolute()} is not active any more" in shown.out) == (0, True)
@@ -229,7 +229,7 @@ def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypat
     answer = {"result": "activated", "table": "abcd", "file_active": False}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
     lock = Lock(Path("state"))
-    lock.tell({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})
+    lock.write_info({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})
     shown = gateway("rollback")
     lock.release()
     assert "/etc/house.yaml is not active any more" in shown.out
@@ -239,6 +239,6 @@ def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypat
 def held(config: Path) -> str | None:
     """The version that the next gateway serves in the place of this file."""
     log = ChangeLog(Path("state"))
-    aside = log.aside(config)
+    aside = log.active_rollback(config)
     log.close()
     return aside.version.version if aside is not None else None

@@ -53,7 +53,7 @@ async def test_readiness_in_detail(told: Told) -> None:
 
 async def test_unavailable_deployments_are_reported(told: Told) -> None:
     one, other = told.now.workers
-    workers = (replace(one, unwell={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
+    workers = (replace(one, unavailable={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
     told.now = replace(told.now, workers=workers, failed=failed)
     state = (await client(told).get("/readyz")).json()
@@ -120,9 +120,9 @@ async def test_explain_takes_any_stated_evidence(told: Told, query: dict[str, st
 
 
 async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
-    one, other = (replace(worker, unwell={"gemini": BENCHED}) for worker in told.now.workers)
+    one, other = (replace(worker, unavailable={"gemini": BENCHED}) for worker in told.now.workers)
     params = {"territory": "JP"}
-    told.now = replace(told.now, workers=(one, replace(other, unwell={})))
+    told.now = replace(told.now, workers=(one, replace(other, unavailable={})))
     shown = (await client(told).get("/explain", params=params)).json()
     assert shown["outcome"]["plan"][0]["deployment"] == "gemini"
     assert [it["worker"] for it in shown["benched"]["gemini"]] == [1]

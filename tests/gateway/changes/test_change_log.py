@@ -37,7 +37,7 @@ FIRST, SECOND = state_of(BASE), state_of(OFF)
 
 
 def switch(log: ChangeLog, old: CompiledState, new: CompiledState) -> None:
-    log.switched(review_change(old, new, 0.0, lambda: None), new, "file", "ada")
+    log.record_switch(review_change(old, new, 0.0, lambda: None), new, "file", "ada")
 
 
 def begun(directory: Path) -> ChangeLog:
@@ -155,7 +155,7 @@ def test_what_the_end_of_the_process_came_between_is_said_at_the_next_start(tmp_
     log = begun(tmp_path)
     known = log.history.audit_head()
     switch(log, FIRST, SECOND)
-    log.history.keep_audit_head(known)
+    log.history.store_audit_head(known)
     assert verify_trail(tmp_path, {"history.db": known}).unconfirmed == (3, 4)
     log.close()
     again = ChangeLog(tmp_path)
@@ -171,7 +171,7 @@ def test_a_line_that_is_no_switch_and_a_new_history_put_nothing_in_doubt(tmp_pat
     log.note("started", {})
     known = log.history.audit_head()
     log.note("rejected", {})
-    log.history.keep_audit_head(known)
+    log.history.store_audit_head(known)
     log.close()
     log = ChangeLog(tmp_path)
     log.note("started", {})

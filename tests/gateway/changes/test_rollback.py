@@ -47,7 +47,7 @@ class Gateway:
         assert outcome.table is not None
         table = unpack(outcome.table)
         begun = CompiledState(table, outcome.written)
-        self.log.switched(
+        self.log.record_switch(
             review_change(CompiledState(NO_CONFIG_VERSION, None), begun, 0.0, lambda: None), begun, "start", ""
         )
         self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_order=self.compile)
@@ -98,9 +98,7 @@ async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment
 async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gateway: Gateway) -> None:
     """Whose mistake it isn't: to mend it there would be in vain."""
     nowhere = await gateway.live.rollback(None)
-    assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [
-        ("", "there is no earlier version")
-    ]
+    assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [("", "there is no earlier version")]
     first = gateway.live.table.version
     await gateway.take(SECOND)
 
@@ -180,11 +178,11 @@ async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> Non
     assert (await gateway.live.reload("sighup")).activated, "the rollback holds"
     await gateway.look()
     assert (gateway.live.table.version, gateway.live.file_is_active) == (first, False)
-    aside = gateway.log.aside(gateway.path)
+    aside = gateway.log.active_rollback(gateway.path)
     assert aside is not None, "for the next start too"
     assert (aside.version.version, aside.file) == (first, "")
     gateway.write(THIRD)
-    assert gateway.log.aside(gateway.path) is None
+    assert gateway.log.active_rollback(gateway.path) is None
     await gateway.look()
     assert gateway.live.file_is_active
     assert gateway.live.table.blocked.contains("VA")
@@ -207,13 +205,13 @@ async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken
     )
     assert before is not None
     assert after is not None
-    rejected = gateway.log.rejected
+    rejected = gateway.log.record_rejection
 
     def late(*told: Any, **more: Any) -> None:
         signature_file(gateway.path).write_text(sign_plan(signer, before.content, after.content))
         rejected(*told, **more)
 
-    monkeypatch.setattr(gateway.log, "rejected", late)
+    monkeypatch.setattr(gateway.log, "record_rejection", late)
     gateway.write(changed)
     await gateway.look()
     assert gateway.live.failed is not None

@@ -51,7 +51,7 @@ def test_an_exporter_as_it_is_compiled() -> None:
         ("x-scope", "a"),
     ]
     assert (exporter.regions, exporter.ratio, exporter.missing) == ({"eu"}, 0.25, ())
-    assert not exporter.hears_of_unplaced
+    assert not exporter.includes_unlocated
     assert "edge-word" not in repr(compiled(text).table)
     assert told_of(text) == []
 
@@ -80,11 +80,11 @@ WORLD = "regions: {cn: {territories: [CN], boundary: ['*']}, eu: {territories: [
 def test_inside_every_boundary_it_is_told_of_what_has_no_region_too() -> None:
     text = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     exporter = one(text)
-    assert exporter.hears_of_unplaced
+    assert exporter.includes_unlocated
     assert exporter.regions == {"cn", "eu", "us"}
     assert "never of" not in render_matrix(compiled(text).table)
     named = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}, regions: [cn, eu, us]}}}}")
-    assert not one(named).hears_of_unplaced, "who names regions means those"
+    assert not one(named).includes_unlocated, "who names regions means those"
 
 
 def test_a_region_that_another_cell_serves_needs_no_word() -> None:
@@ -95,7 +95,7 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
         "requests; name those that it may be told of: regions: [eu]"
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
-    assert not one(alone).hears_of_unplaced, "it is not inside every boundary"
+    assert not one(alone).includes_unlocated, "it is not inside every boundary"
     every = told_of(sections(cell="cell: {territory: DE}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}"))
     assert ["outside the boundary of region 'cn'" in told for told in every] == [True, False]
     assert one(alone).regions == {"eu"}
@@ -221,4 +221,4 @@ def test_what_compiles_tells_no_exporter_of_a_region_outside_its_boundary(
     assert (table is not None) == sound
     for exporter, facts in zip(table.exporters if table is not None else (), made, strict=table is not None):
         assert exporter.regions == set(facts.get("regions", boundaries))
-        assert exporter.hears_of_unplaced == ("regions" not in facts)
+        assert exporter.includes_unlocated == ("regions" not in facts)

@@ -65,24 +65,24 @@ def test_every_region_takes_off_what_one_of_them_says() -> None:
     for region in table.regions.values():
         assert region.speech is not None
         assert set(region.speech.known) == wanted
-    assert speech(table, "us").voice.labels == ()
-    assert speech(table, "cn").voice.first == "内容由AI生成\n\n您好\n\n"
+    assert speech(table, "us").default_locale.labels == ()
+    assert speech(table, "cn").default_locale.first == "内容由AI生成\n\n您好\n\n"
 
 
 def test_a_label_is_written_by_name_or_with_options() -> None:
     table = table_of(
         speaking("labels: [cn-gb45438]", "labels: [{name: eu-art50, show: never}, {name: own, text: {en: A, de: B}}]")
     )
-    [label] = speech(table, "cn").voice.labels
+    [label] = speech(table, "cn").default_locale.labels
     assert (label.name, label.show, label.producer) == ("cn-gb45438", "always", "")
     european = speech(table, "eu")
-    assert [(one.name, one.show, one.producer) for one in european.voice.labels] == [
+    assert [(one.name, one.show, one.producer) for one in european.default_locale.labels] == [
         ("eu-art50", "never", None),
         ("own", "always", None),
     ]
-    assert (european.voice.locale, european.voice.first) == ("en", "A\n\n")
-    assert (european.voices["de"].first, european.tags["de"], european.tags["no"]) == ("B\n\n", "de", "nb")
-    assert european.voices["fr"].labels[0].text.startswith("Vous")
+    assert (european.default_locale.locale, european.default_locale.first) == ("en", "A\n\n")
+    assert (european.locales["de"].first, european.tags["de"], european.tags["no"]) == ("B\n\n", "de", "nb")
+    assert european.locales["fr"].labels[0].text.startswith("Vous")
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
         speaking(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en, zh-TW], timezone: Asia/Shanghai}}")
     )
     chinese = speech(table, "cn")
-    assert list(chinese.voices) == ["zh-CN", "en", "zh-TW"]
-    profile = chinese.voice.profile
+    assert list(chinese.locales) == ["zh-CN", "en", "zh-TW"]
+    profile = chinese.default_locale.profile
     assert profile is not None
     block = compose(profile, "CN", NO_PREFERENCES)
     assert block.name.startswith("zh-CN@")
@@ -160,7 +160,7 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     assert [line for line in quoted if line] == str(block.message.content).replace("(zh-CN)", "(zh-Hans-CN)").split(
         "\n"
     )
-    traditional = chinese.voices["zh-TW"]
+    traditional = chinese.locales["zh-TW"]
     assert (traditional.labels[0].text, traditional.refusals["content_filter"][:2]) == ("內容由AI生成", "無法")
     assert traditional.profile is not None
     assert dict(traditional.profile.lines)["currency"] == "Currency: Chinese Yuan (CNY)."
@@ -191,21 +191,23 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     ],
 )
 def test_each_line_of_a_profile(profile: str, about: str, line: str) -> None:
-    voice = speech(table_of(speaking(eu=f"profile: {{{profile}}}")), "eu").voice
+    voice = speech(table_of(speaking(eu=f"profile: {{{profile}}}")), "eu").default_locale
     assert voice.profile is not None
     assert dict(voice.profile.lines).get(about, "").startswith(line)
     assert bool(line) is (about in dict(voice.profile.lines))
 
 
 def test_the_numbers_of_a_region_of_several_territories() -> None:
-    profile = speech(table_of(speaking(eu="profile: {locale: en}")), "eu").voice.profile
+    profile = speech(table_of(speaking(eu="profile: {locale: en}")), "eu").default_locale.profile
     assert profile is not None
     assert profile.common == profile.helplines["NO"] == profile.helplines["CH"] == "Whom to call: in an emergency 112."
     rest = BASE.merge("regions: {default: {profile: {locale: en}}}")
-    everywhere = speech(table_of(rest), "default").voice.profile
+    everywhere = speech(table_of(rest), "default").default_locale.profile
     assert everywhere is not None
     assert (everywhere.common, everywhere.helplines["KR"][-4:]) == ("", "109.")
-    own = speech(table_of(speaking(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu").voice.profile
+    own = speech(
+        table_of(speaking(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu"
+    ).default_locale.profile
     assert own is not None
     assert (own.common, own.helplines) == ("", {})
 
@@ -214,7 +216,7 @@ def test_what_a_region_tells_where_nobody_answers() -> None:
     table = table_of(
         speaking("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
     )
-    assert speech(table, "cn").voice.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
+    assert speech(table, "cn").default_locale.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
 
 
 def test_a_table_with_speech_travels_to_a_worker() -> None:
@@ -223,7 +225,7 @@ def test_a_table_with_speech_travels_to_a_worker() -> None:
     table = table_of(Config.parse(text).merge(f"location: {{{claim}}}"))
     again = unpack(pack(table))
     assert again.regions == table.regions
-    profile = speech(again, "cn").voice.profile
+    profile = speech(again, "cn").default_locale.profile
     assert profile is not None
     assert profile.choices["time_zone"]["Asia/Tokyo"] == "The user's time zone is Asia/Tokyo."
     assert len(pickle.dumps(again.regions)) < 100_000

@@ -34,7 +34,7 @@ def test_every_answer_is_labelled_whole_and_as_a_stream_and_read_back(tmp_path: 
     assert labelled(store, "one", TABLE.regions["cn"]) is None
     # Words that nobody would take off again aren't read back.
     assert region.speech is not None
-    forgotten = replace(region, speech=replace(region.speech, known=(), voices={}))
+    forgotten = replace(region, speech=replace(region.speech, known=(), locales={}))
     lost = labelled(store, "one", forgotten)
     assert lost is not None
     assert lost.value == 0

@@ -257,7 +257,7 @@ ANY_TEXT = st.one_of(TEXTS, st.sampled_from([CN.text, EU.text, "内容由AI", " 
 
 
 def said(text: str, speech: RegionText, *, first: bool) -> str:
-    return (speech.voice.first if first else speech.voice.later) + text if text else text
+    return (speech.default_locale.first if first else speech.default_locale.later) + text if text else text
 
 
 @given(SPEECHES, st.lists(ANY_TEXT.filter(bool), min_size=1, max_size=4))
@@ -266,7 +266,7 @@ def test_what_was_said_comes_off_again(speech: RegionText, texts: list[str]) -> 
     history: list[Message] = []
     bare: list[Message] = []
     for number, text in enumerate(texts):
-        is_labelled = speech.voice.later if number else speech.voice.first
+        is_labelled = speech.default_locale.later if number else speech.default_locale.first
         if not is_labelled and strip(text, (), speech.known) != text:
             text = f"- {text}"
         history += [UserMessage(f"内容由AI生成\n\n{text}"), AssistantMessage(said(text, speech, first=not number))]
@@ -279,7 +279,7 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
     speech: RegionText, text: str, length: int, in_parts: bool
 ) -> None:
     """Cut behind the words, as a stream is: they are one event."""
-    prefix = speech.voice.first
+    prefix = speech.default_locale.first
     cut = (prefix + text)[: len(prefix) + length]
     content = (TextPart(cut), TextPart("more")) if in_parts else cut
     [message] = without_labels((AssistantMessage(content),), speech)

@@ -118,7 +118,7 @@ def test_a_line_that_was_never_finished_is_removed_and_that_is_said(tmp_path: Pa
     with (tmp_path / "audit.jsonl").open("ab") as file:
         file.write(b'{"number":3,"at"')
     audit = Audit(tmp_path, head)
-    assert "removed 16 bytes of an incomplete last line" in audit.mended
+    assert "removed 16 bytes of an incomplete last line" in audit.repair
     audit.append("started", AT, {})
     audit.close()
     assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
@@ -128,7 +128,7 @@ def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:3]))
     audit = Audit(tmp_path, head)
-    assert "line 5 should exist, but its last line is 3" in audit.mended
+    assert "line 5 should exist, but its last line is 3" in audit.repair
     audit.append("started", AT, {})
     audit.close()
     fault = verify_trail(tmp_path, {"history.db": audit.head}).fault
@@ -173,7 +173,7 @@ def test_a_last_line_that_cannot_be_read_is_told_of_and_stays(tmp_path: Path) ->
     (tmp_path / "audit.jsonl").write_bytes(lines_of(tmp_path)[0] + b"{}\n")
     audit = Audit(tmp_path, head)
     audit.close()
-    assert "line 2 should exist, but its last line can't be read" in audit.mended
+    assert "line 2 should exist, but its last line can't be read" in audit.repair
     assert lines_of(tmp_path)[1:] == [b"{}\n"]
 
 
@@ -183,7 +183,7 @@ def test_a_line_that_was_written_just_before_a_crash_counts(tmp_path: Path) -> N
     audit.append("activated", AT, {})
     audit.close()
     again = Audit(tmp_path, known)
-    assert (again.head, again.mended) == (audit.head, "")
+    assert (again.head, again.repair) == (audit.head, "")
     again.close()
 
 

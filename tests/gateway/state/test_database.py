@@ -18,7 +18,7 @@ from gateway.state import database
 from gateway.state.database import open_database, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
-from gateway.state.shadows import ShadowStore, recorded
+from gateway.state.shadows import ShadowStore, read_shadow_records
 from tests.kit.configs import BASE, table_of
 
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
@@ -157,14 +157,16 @@ def read_shadows(directory: Path) -> None:
     store.keep(ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, None, "stop", 10, 1, "old"))
     store.close()
     damaged_behind_its_first_page(directory / "shadow.db")
-    list(recorded(directory, "a", "eu"))
+    list(read_shadow_records(directory, "a", "eu"))
 
 
 @pytest.mark.parametrize("read", [read_schedules, read_receipts, read_shadows])
 def test_whoever_comes_upon_the_damage_later_is_told_how_to_mend_it(
     tmp_path: Path, read: Callable[[Path], None]
 ) -> None:
-    with pytest.raises(StateError, match=r"\.db can't be read: .*malformed; move it away together with its -wal and -shm"):
+    with pytest.raises(
+        StateError, match=r"\.db can't be read: .*malformed; move it away together with its -wal and -shm"
+    ):
         read(tmp_path)
 
 

@@ -69,8 +69,8 @@ def test_a_switch_is_kept_whole_or_not_at_all(history: History, tmp_path: Path) 
 
 
 def test_the_head_of_the_audit_trail_is_known(history: History, tmp_path: Path) -> None:
-    history.keep_audit_head(TrailHead(1, "one"))
-    history.keep_audit_head(TrailHead(2, "two"))
+    history.store_audit_head(TrailHead(1, "one"))
+    history.store_audit_head(TrailHead(2, "two"))
     other = open_history(tmp_path, make=False)
     assert other.audit_head() == TrailHead(2, "two")
     other.close()
@@ -85,14 +85,14 @@ def test_there_is_no_history_where_nothing_was_served(tmp_path: Path) -> None:
 def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None:
     assert holder_of(tmp_path) is None
     lock = Lock(tmp_path)
-    lock.tell({"admin": "http://127.0.0.1:8081"})
+    lock.write_info({"admin": "http://127.0.0.1:8081"})
     with pytest.raises(InUse, match="is used by another gateway"):
         Lock(tmp_path)
     told = holder_of(tmp_path)
     assert told is not None
     assert told["admin"] == "http://127.0.0.1:8081"
     # Less than before, and nothing behind it.
-    lock.tell({"a": 1})
+    lock.write_info({"a": 1})
     assert holder_of(tmp_path) == {"pid": os.getpid(), "a": 1}
     for text in ("", "{", "[]", "1"):
         (tmp_path / "gateway.lock").write_text(text, "utf-8")
@@ -107,7 +107,7 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
 def test_which_file_was_served_last_outlives_who_served_it_and_who_only_looks(tmp_path: Path) -> None:
     lock = Lock(tmp_path)
     assert lock.config == ""
-    lock.tell({"config": "/etc/house.yaml", "admin": "http://127.0.0.1:8081"})
+    lock.write_info({"config": "/etc/house.yaml", "admin": "http://127.0.0.1:8081"})
     lock.release()
     for _ in range(2):
         lock = Lock(tmp_path)
@@ -191,7 +191,7 @@ def test_a_column_that_holds_something_else_is_a_damaged_file(
 ) -> None:
     """SQLite takes whatever is written into a column."""
     history.add(ONE, Activation(ONE.version, TWO.version, "start", "", 1.0, "+all"))
-    history.keep_audit_head(TrailHead(1, "one"))
+    history.store_audit_head(TrailHead(1, "one"))
     told: dict[str, str] = {}
     for value in VALUES:
         with sqlite3.connect(tmp_path / "history.db") as database:

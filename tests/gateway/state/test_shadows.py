@@ -15,7 +15,7 @@ import pytest
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.shadows import ShadowStore, recorded
+from gateway.state.shadows import ShadowStore, read_shadow_records
 from providers.chat import Usage
 
 RECORD = ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, Usage(3, 4), "stop", 10, 1, "old")
@@ -77,7 +77,7 @@ def test_a_refusal_alone_and_a_prompt_without_an_answer_are_kept(tmp_path: Path)
         store.keep(record)
         # It is opened again where there is more to keep.
         store.close()
-    assert [(it.answer, it.refusal) for _, it in recorded(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
+    assert [(it.answer, it.refusal) for _, it in read_shadow_records(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
 
 
 def test_a_record_is_kept_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
@@ -99,7 +99,13 @@ def test_what_the_client_was_told_goes_with_the_texts(tmp_path: Path) -> None:
     for record in (beside, replace(beside, beside_answer=None), beside, RECORD, beside):
         store.keep(record)
     assert rows(tmp_path, "SELECT id, beside_answer FROM besides") == [(3, "told"), (5, "told")]
-    assert [record.beside_answer for _, record in recorded(tmp_path, "a", "eu")] == [None, None, "told", None, "told"]
+    assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [
+        None,
+        None,
+        "told",
+        None,
+        "told",
+    ]
 
 
 def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path) -> None:
@@ -108,11 +114,11 @@ def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path
     store.close()
     with closing(sqlite3.connect(tmp_path / "shadow.db")) as database:
         database.execute("DROP TABLE besides")
-    [(_, record)] = recorded(tmp_path, "a", "eu")
+    [(_, record)] = read_shadow_records(tmp_path, "a", "eu")
     assert (record.answer, record.beside_answer) == ("a", None)
     store = opened(tmp_path)
     store.keep(replace(RECORD, prompt="p", answer="a", beside_answer="told"))
-    assert [record.beside_answer for _, record in recorded(tmp_path, "a", "eu")] == [None, "told"]
+    assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [None, "told"]
 
 
 def test_the_page_has_every_column(tmp_path: Path) -> None:
@@ -156,9 +162,9 @@ def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path)
     told = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
     for record in (plain, told, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
         store.keep(record)
-    assert list(recorded(tmp_path, "a", "eu")) == [(1, plain), (2, told)]
+    assert list(read_shadow_records(tmp_path, "a", "eu")) == [(1, plain), (2, told)]
     with pytest.raises(StateError, match=r"shadow\.db can't be read"):
-        list(recorded(tmp_path / "nowhere", "a", "eu"))
+        list(read_shadow_records(tmp_path / "nowhere", "a", "eu"))
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -168,4 +174,4 @@ def test_calls_that_are_none_are_a_damaged_file(tmp_path: Path) -> None:
         for calls in ("{", "[5]", '[{"name": "look"}]'):
             database.execute("UPDATE extras SET calls = ?", (calls,))
             with pytest.raises(StateError, match=r"shadow\.db can't be read: .* move it away"):
-                list(recorded(tmp_path, "a", "eu"))
+                list(read_shadow_records(tmp_path, "a", "eu"))

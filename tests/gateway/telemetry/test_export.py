@@ -250,7 +250,7 @@ async def test_what_must_stay_at_home_is_told_of_only_there(territory: str | Non
 
 
 async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() -> None:
-    async with bench(exporter(), exporter("inside", hears_of_unplaced=True)) as one:
+    async with bench(exporter(), exporter("inside", includes_unlocated=True)) as one:
         nowhere = traced()
         nowhere.location = None
         one.observe(nowhere)
