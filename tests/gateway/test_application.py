@@ -111,7 +111,7 @@ async def running_gateway(patch: str = "{}") -> AsyncIterator[RunningGateway]:
     await made.end()
 
 
-async def test_an_answer_is_logged_and_counted() -> None:
+async def test_answer_is_logged_and_counted() -> None:
     async with running_gateway() as one:
         assert (await one.ask()).status_code == 200
         (line,) = one.lines()
@@ -126,7 +126,7 @@ async def test_an_answer_is_logged_and_counted() -> None:
         assert series["gateway_log_lines_dropped_total"] == {(): [0]}
 
 
-async def test_a_request_that_runs_is_in_flight() -> None:
+async def test_running_request_is_in_flight() -> None:
     async with running_gateway() as one:
         seen: list[Any] = []
         real = answer
@@ -141,7 +141,7 @@ async def test_a_request_that_runs_is_in_flight() -> None:
         assert one.series["gateway_requests_in_flight"] == {(): [0]}
 
 
-async def test_a_callers_trace_is_in_the_log_and_goes_no_further() -> None:
+async def test_callers_trace_is_logged_and_not_forwarded() -> None:
     async with running_gateway() as one:
         await one.ask(traceparent=PARENT, tracestate="a=1")
         assert one.lines()[0]["trace_id"] == TRACE
@@ -150,7 +150,7 @@ async def test_a_callers_trace_is_in_the_log_and_goes_no_further() -> None:
         assert TRACE not in str(request.headers) + request.content.decode()
 
 
-async def test_a_hostile_client_makes_no_series() -> None:
+async def test_hostile_client_creates_no_series() -> None:
     """Whatever a client can write freely, in headers and body: after the first few requests nothing new is counted."""
     async with running_gateway() as one:
 
@@ -184,7 +184,7 @@ exporters:
 """
 
 
-async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote() -> None:
+async def test_trace_is_sent_at_shutdown_without_text_of_a_user() -> None:
     async with running_gateway(EXPORTER) as one:
         await one.ask(x_request_id="mail@example.org")
         await one.ask(country="KP")
@@ -201,7 +201,7 @@ async def test_a_trace_is_sent_at_the_end_and_says_nothing_that_a_person_wrote()
 
 
 @pytest.mark.parametrize("way", ["down", "slow", "garbage"])
-async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_collector_does_not_affect_a_request(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace_export, "_CLOSE_S", 0.05)
     async with running_gateway() as well, running_gateway(EXPORTER) as ill:
 
@@ -227,7 +227,7 @@ async def test_a_collector_in_trouble_changes_nothing_for_a_request(way: str, mo
         assert sum(count for (count,) in ill.series["gateway_traces_total"].values()) == 300
 
 
-def test_a_worker_without_exporters_needs_neither_library() -> None:
+def test_worker_without_exporters_loads_neither_library() -> None:
     code = "import gateway.app, sys; print([name for name in ('opentelemetry.proto', 'prometheus_client') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.stdout == "[]\n", done.stderr

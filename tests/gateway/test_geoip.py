@@ -38,7 +38,7 @@ def database(folder: Path, data: bytes = GOOD) -> GeoIpFile:
         ("2a00:2:ffff::", AddressReport("CN")),
     ],
 )
-def test_an_address_has_its_country(tmp_path: Path, address: str, report: AddressReport) -> None:
+def test_address_has_its_country(tmp_path: Path, address: str, report: AddressReport) -> None:
     file = database(tmp_path)
     assert file.lookup(ip_address(address)) == report
     assert file.lookup(ip_address(address)) is file.lookup(ip_address(address))
@@ -52,13 +52,13 @@ def test_an_address_has_its_country(tmp_path: Path, address: str, report: Addres
         "2001:db8::1",
     ],
 )
-def test_a_reserved_address_has_no_country_whatever_the_file_says(tmp_path: Path, address: str) -> None:
+def test_reserved_address_has_no_country(tmp_path: Path, address: str) -> None:
     file = database(tmp_path, mmdb({"0.0.0.0/1": country("CN"), "128.0.0.0/1": country("CN"), "::/1": country("CN")}))
     report = file.lookup(ip_address(address))
     assert report == AddressReport(note="silent: a private or reserved address")
 
 
-def test_what_is_not_in_it_is_silent(tmp_path: Path) -> None:
+def test_unknown_address_is_silent(tmp_path: Path) -> None:
     file = database(tmp_path)
     for address in ("99.1.1.1", "8.8.8.8", "12.1.1.1", "2a00:3::1"):
         report = file.lookup(ip_address(address))
@@ -69,19 +69,19 @@ def test_what_is_not_in_it_is_silent(tmp_path: Path) -> None:
     assert only_v4.lookup(ip_address("2a00:1::1")).note == "silent: the database has no IPv6 addresses"
 
 
-def test_somebody_who_hides_has_no_country(tmp_path: Path) -> None:
+def test_anonymizing_address_is_hidden(tmp_path: Path) -> None:
     report = database(tmp_path).lookup(ip_address("7.7.7.7"))
     assert (report.country, report.hidden) == ("", True)
 
 
 @pytest.mark.parametrize("record", [{"country": "DE"}, {"country": {"iso_code": 49}}, {"country": []}, {}, "DE"])
-def test_a_record_of_another_form_is_silent(tmp_path: Path, record: object) -> None:
+def test_record_of_another_form_is_silent(tmp_path: Path, record: object) -> None:
     report = database(tmp_path, mmdb({"1.0.0.0/8": record})).lookup(ip_address("1.1.1.1"))
     assert report.country == ""
     assert report.note.startswith("silent: ")
 
 
-def test_its_own_date_is_told_and_its_file_is_known_again(tmp_path: Path) -> None:
+def test_build_date_is_read_and_an_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     first = database(tmp_path, mmdb(built_at=1_700_000_000))
     path = str(tmp_path / "world.mmdb")
     assert first.built_at == 1_700_000_000
@@ -94,13 +94,13 @@ def test_its_own_date_is_told_and_its_file_is_known_again(tmp_path: Path) -> Non
     assert first.lookup(ip_address("1.1.1.1")) == AddressReport("CN")
 
 
-def test_a_file_that_is_cut_while_it_is_used_harms_nobody(tmp_path: Path) -> None:
+def test_file_truncated_during_use_has_no_effect(tmp_path: Path) -> None:
     file = database(tmp_path)
     os.truncate(tmp_path / "world.mmdb", 10)
     assert file.lookup(ip_address("3.1.0.1")) == AddressReport("US", "CA")
 
 
-def test_what_is_no_database(tmp_path: Path) -> None:
+def test_invalid_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeoIpError, match=r"can't be read \(No such file"):
         read_geoip(str(tmp_path / "nothing"))
     with pytest.raises(GeoIpError, match=r"is not a regular file|Is a directory"):
@@ -115,7 +115,7 @@ def test_what_is_no_database(tmp_path: Path) -> None:
     address=st.ip_addresses(),
 )
 @settings(max_examples=examples(300), deadline=None)
-def test_a_broken_file_never_raises_anything_else(
+def test_damaged_file_raises_no_other_error(
     tmp_path_factory: pytest.TempPathFactory, spots: list[tuple[int, int]], address: object
 ) -> None:
     data = bytearray(GOOD)

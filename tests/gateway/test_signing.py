@@ -36,7 +36,7 @@ def signer_in(path: Path) -> Signer:
     return Signer.read(path)
 
 
-def test_what_is_signed_is_what_is_read(signer: Signer, tmp_path: Path) -> None:
+def test_verified_payload_equals_the_signed_one(signer: Signer, tmp_path: Path) -> None:
     other = signer_in(tmp_path / "other.pem")
     payload, key = verify(signer.sign("receipt", PAYLOAD), "receipt", [other.public, signer.public])
     assert (payload, key) == (PAYLOAD, signer.public)
@@ -44,7 +44,7 @@ def test_what_is_signed_is_what_is_read(signer: Signer, tmp_path: Path) -> None:
     assert jwt.get_unverified_header(signer.sign("receipt", PAYLOAD))["kid"] == signer.public.id
 
 
-def test_any_jose_library_can_check_it(signer: Signer) -> None:
+def test_signature_is_valid_for_another_jose_library(signer: Signer) -> None:
     raw = base64.b64decode(signer.public.text.removeprefix("ed25519:"))
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -52,7 +52,7 @@ def test_any_jose_library_can_check_it(signer: Signer) -> None:
     assert jwt.decode(signer.sign("JWT", PAYLOAD), key, ["EdDSA"]) == PAYLOAD
 
 
-def test_another_key_another_kind_and_no_key_verify_nothing(signer: Signer, tmp_path: Path) -> None:
+def test_wrong_key_wrong_type_and_no_key_are_refused(signer: Signer, tmp_path: Path) -> None:
     jws = signer.sign("receipt", PAYLOAD)
     for kind, keys in (
         ("receipt", [signer_in(tmp_path / "other.pem").public]),
@@ -98,13 +98,13 @@ DEEP = b"[" * 40_000
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_the_document_says_of_itself_decides_nothing(signer: Signer, head: object, payload: object) -> None:
+def test_algorithm_in_the_document_is_not_trusted(signer: Signer, head: object, payload: object) -> None:
     assert verify(signed(signer, HEAD, PAYLOAD), "receipt", [signer.public])[0] == PAYLOAD
     with pytest.raises(BadSignature):
         verify(signed(signer, head, payload), "receipt", [signer.public])
 
 
-def test_nothing_is_added_to_it_or_left_out(signer: Signer) -> None:
+def test_added_or_missing_part_is_refused(signer: Signer) -> None:
     jws = signer.sign("receipt", PAYLOAD)
     assert verify(f" {jws}\n", "receipt", [signer.public])[0] == PAYLOAD
     head, payload, signature = jws.split(".")
@@ -123,7 +123,7 @@ def test_nothing_is_added_to_it_or_left_out(signer: Signer) -> None:
 
 
 @given(place=st.integers(0, 10_000), character=st.sampled_from("ABCabc012-_"))
-def test_no_character_can_be_changed_unseen(
+def test_change_of_any_character_is_detected(
     tmp_path_factory: pytest.TempPathFactory, place: int, character: str
 ) -> None:
     signer = signer_in(tmp_path_factory.mktemp("keys") / "key.pem")
@@ -140,12 +140,12 @@ def test_no_character_can_be_changed_unseen(
 
 
 @given(st.text(max_size=200))
-def test_whatever_is_no_jws_is_refused(text: str) -> None:
+def test_text_that_is_not_a_jws_is_refused(text: str) -> None:
     with pytest.raises(BadSignature):
         verify(text, "receipt", [PublicKey("ed25519:" + "A" * 43 + "=")])
 
 
-def test_a_key_that_others_may_read_is_not_used(tmp_path: Path) -> None:
+def test_key_readable_by_others_is_refused(tmp_path: Path) -> None:
     signer_in(tmp_path / "key.pem")
     (tmp_path / "key.pem").chmod(0o644)
     with pytest.raises(KeyUnusable, match="is readable by other users: run `chmod 600"):
@@ -160,7 +160,7 @@ LOCKED = load_pem_private_key(new_key()[0], None).private_bytes(
 @pytest.mark.parametrize(
     "content", [b"", b"not a key", LOCKED, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
-def test_what_is_no_key_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+def test_file_without_a_private_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -170,7 +170,7 @@ def test_what_is_no_key_is_said_to_be_none(tmp_path: Path, content: bytes) -> No
         Signer.read(tmp_path / "nowhere")
 
 
-def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_private_key_that_is_not_ed25519_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     path.chmod(0o600)
@@ -182,7 +182,7 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     "text",
     ["", "ed25519:", "ed25519:AAAA", "rsa:" + "A" * 44, "ed25519:" + "A" * 44, "ed25519:" + "A" * 43 + "=\n"],
 )
-def test_what_is_no_public_key_is_refused(signer: Signer, text: str) -> None:
+def test_invalid_public_key_is_refused(signer: Signer, text: str) -> None:
     assert PublicKey.parse(signer.public.text) == signer.public
     with pytest.raises(KeyUnusable):
         PublicKey.parse(text)

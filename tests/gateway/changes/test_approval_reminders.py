@@ -32,7 +32,7 @@ def lines() -> Iterator[io.StringIO]:
     configure("json", "info", sys.__stderr__)
 
 
-async def test_it_is_told_once_a_day_and_louder_near_the_end(lines: io.StringIO) -> None:
+async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end(lines: io.StringIO) -> None:
     now = [datetime(2026, 9, 19, tzinfo=UTC).timestamp()]
     end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
 
@@ -54,7 +54,7 @@ async def test_it_is_told_once_a_day_and_louder_near_the_end(lines: io.StringIO)
     assert REMINDER_INTERVAL_S <= 600
 
 
-async def test_a_model_that_is_retired_is_told_of_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
+async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
     (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).table

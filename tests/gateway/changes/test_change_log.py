@@ -93,7 +93,7 @@ class FullAfter:
         return self._write(descriptor, data if self.lines >= 0 else data[:7])
 
 
-def test_a_history_that_cannot_be_written_leaves_no_line(log: ChangeLog, tmp_path: Path) -> None:
+def test_failed_write_to_the_history_leaves_no_audit_line(log: ChangeLog, tmp_path: Path) -> None:
     log.history._run("DROP TABLE activation")
     with pytest.raises(StateError, match="no such table"):
         switch(log, FIRST, SECOND)
@@ -101,7 +101,7 @@ def test_a_history_that_cannot_be_written_leaves_no_line(log: ChangeLog, tmp_pat
     assert log.pointer() == Pointer(FIRST.table.version)
 
 
-def test_what_was_told_and_not_done_is_taken_back(log: ChangeLog, tmp_path: Path) -> None:
+def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path) -> None:
     break_commit(log, tmp_path)
     with pytest.raises(StateError, match="FOREIGN KEY constraint failed"):
         switch(log, FIRST, SECOND)
@@ -118,7 +118,7 @@ def test_what_was_told_and_not_done_is_taken_back(log: ChangeLog, tmp_path: Path
 
 
 @pytest.mark.parametrize("lines", [0, 1])
-def test_a_trail_that_is_full_leaves_the_history_as_it_was(
+def test_full_audit_trail_leaves_the_history_unchanged(
     log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
 ) -> None:
     FullAfter(monkeypatch, lines)
@@ -133,7 +133,7 @@ def test_a_trail_that_is_full_leaves_the_history_as_it_was(
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
 
 
-def test_what_cannot_be_taken_back_yet_is_the_next_line(
+def test_revocation_that_cannot_be_written_yet_is_the_next_line(
     log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_commit(log, tmp_path)
@@ -150,7 +150,7 @@ def test_what_cannot_be_taken_back_yet_is_the_next_line(
     assert events(tmp_path)[-2:] == ["rejected", "stopped"]
 
 
-def test_what_the_end_of_the_process_came_between_is_said_at_the_next_start(tmp_path: Path) -> None:
+def test_switch_interrupted_by_the_end_of_the_process_is_reported_at_the_next_start(tmp_path: Path) -> None:
     """As at a loss of power, or where the disk stayed full to the end."""
     log = begun(tmp_path)
     known = log.history.audit_head()
@@ -166,7 +166,7 @@ def test_what_the_end_of_the_process_came_between_is_said_at_the_next_start(tmp_
     again.close()
 
 
-def test_a_line_that_is_no_switch_and_a_new_history_put_nothing_in_doubt(tmp_path: Path) -> None:
+def test_other_lines_and_a_new_history_make_no_switch_unconfirmed(tmp_path: Path) -> None:
     log = ChangeLog(tmp_path)
     log.note("started", {})
     known = log.history.audit_head()
@@ -185,7 +185,7 @@ def test_a_line_that_is_no_switch_and_a_new_history_put_nothing_in_doubt(tmp_pat
     assert verify_trail(tmp_path, {"history.db": TrailHead(0, "0" * 64)}).unconfirmed == ()
 
 
-def test_a_lock_that_was_taken_for_a_stale_one_lets_no_second_writer_in(log: ChangeLog, tmp_path: Path) -> None:
+def test_deleted_lock_file_does_not_admit_a_second_writer(log: ChangeLog, tmp_path: Path) -> None:
     (tmp_path / "gateway.lock").unlink()
     for _ in range(2):
         with pytest.raises(StateError, match="is written by another gateway"):
@@ -194,7 +194,7 @@ def test_a_lock_that_was_taken_for_a_stale_one_lets_no_second_writer_in(log: Cha
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
 
 
-def test_a_log_that_can_not_be_opened_lets_go_of_the_history(
+def test_change_log_that_cannot_be_opened_closes_the_history(
     log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[History] = []
@@ -212,7 +212,7 @@ def test_a_log_that_can_not_be_opened_lets_go_of_the_history(
         history.pointer()
 
 
-def test_a_trail_that_could_not_be_read_is_not_kept_from_the_next_try(
+def test_failed_read_of_the_trail_does_not_block_the_next_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> bytes:
@@ -226,7 +226,7 @@ def test_a_trail_that_could_not_be_read_is_not_kept_from_the_next_try(
 
 
 @pytest.mark.parametrize("taken", ["removed", "replaced"])
-def test_a_history_that_was_moved_away_takes_no_switch_and_neither_does_the_trail(log: ChangeLog, taken: str) -> None:
+def test_moved_history_or_trail_accepts_no_switch(log: ChangeLog, taken: str) -> None:
     """SQLite would write on to the file that nobody finds any more, and the next start know nothing of the switch."""
     directory = Path(log.lock._path).parent
     kept = directory / "history.db"

@@ -19,7 +19,7 @@ from tests.kit.scripted_server import until
 ORDER = CompileJob(str(example_path("demo.yaml")), demo=True)
 
 
-def test_one_that_was_begun_ahead_takes_the_order() -> None:
+def test_process_started_in_advance_takes_the_job() -> None:
     child = Child()
     child.prepare()
     process = child.start()
@@ -30,7 +30,7 @@ def test_one_that_was_begun_ahead_takes_the_order() -> None:
     assert process.returncode == 0
 
 
-def test_one_without_an_order_is_ended_and_one_that_never_began_needs_no_end() -> None:
+def test_discard_ends_an_idle_process_and_accepts_one_that_never_started() -> None:
     child = Child()
     child.discard()
     child.prepare()
@@ -39,7 +39,7 @@ def test_one_without_an_order_is_ended_and_one_that_never_began_needs_no_end() -
     assert process.returncode is not None
 
 
-def test_where_none_can_be_begun_the_order_tells_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failed_start_of_a_process_is_reported_by_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "none"))
     child = Child()
     child.prepare()
@@ -57,7 +57,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.executable", str(program))
 
 
-def test_one_that_takes_too_long_is_ended(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_exceeds_the_time_limit_is_killed(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.changes.compile_process._LIMIT_S", 0.01)
     child = Child()
     with pytest.raises(CompileFailed, match=r"it took longer than 0\.01 s to compile"):
@@ -65,7 +65,7 @@ def test_one_that_takes_too_long_is_ended(hanging: None, monkeypatch: pytest.Mon
     assert child.start().returncode == -9
 
 
-def test_one_whose_parent_is_told_to_end_is_not_waited_for(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_parent_does_not_wait_for_the_process(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -76,7 +76,7 @@ def test_one_whose_parent_is_told_to_end_is_not_waited_for(hanging: None, monkey
     assert child.start().returncode == -9
 
 
-async def test_one_whose_outcome_nobody_waits_for_any_more_is_ended(hanging: None) -> None:
+async def test_cancelled_compile_kills_its_process(hanging: None) -> None:
     compiler = Compiler()
     await compiler.prepare(is_wanted=True)
     child = compiler._waiting
@@ -90,7 +90,7 @@ async def test_one_whose_outcome_nobody_waits_for_any_more_is_ended(hanging: Non
     await until(lambda: process.returncode == -9)
 
 
-async def test_one_that_nobody_waits_for_before_a_thread_is_free_is_ended_too(hanging: None) -> None:
+async def test_compile_cancelled_before_a_thread_is_free_kills_its_process(hanging: None) -> None:
     loop, gate = asyncio.get_running_loop(), threading.Event()
     with ThreadPoolExecutor(1) as executor:
         loop.set_default_executor(executor)
@@ -110,7 +110,7 @@ async def test_one_that_nobody_waits_for_before_a_thread_is_free_is_ended_too(ha
         await until(lambda: process.returncode == -9)
 
 
-def test_one_that_is_ended_before_it_began_compiles_nothing() -> None:
+def test_process_killed_before_its_start_compiles_nothing() -> None:
     child = Child()
     child.kill()
     with pytest.raises(CompileFailed, match="ended with status -9"):

@@ -94,7 +94,7 @@ def log() -> Iterator[list[structlog.typing.EventDict]]:
         yield lines
 
 
-async def test_an_edit_is_taken_at_the_second_equal_look(files: Files) -> None:
+async def test_edit_is_activated_at_the_second_check_with_equal_content(files: Files) -> None:
     files.live.start(files.activate)
     await files.look(3)
     assert files.compiled == []
@@ -110,7 +110,7 @@ async def test_an_edit_is_taken_at_the_second_equal_look(files: Files) -> None:
     await files.live.stop()
 
 
-async def test_what_is_compiled_must_be_what_had_come_to_rest(files: Files) -> None:
+async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
     """Somebody begins to write between the second look and the compile."""
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
@@ -135,7 +135,7 @@ async def test_what_is_compiled_must_be_what_had_come_to_rest(files: Files) -> N
     await files.live.stop()
 
 
-async def test_what_changes_during_the_compile_waits_for_a_later_look(files: Files) -> None:
+async def test_change_during_the_compile_waits_for_a_later_check(files: Files) -> None:
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     files.before_outcome = lambda: None
@@ -156,7 +156,9 @@ async def test_what_changes_during_the_compile_waits_for_a_later_look(files: Fil
     await files.live.stop()
 
 
-async def test_a_mistake_is_told_once_and_mended(files: Files, log: list[structlog.typing.EventDict]) -> None:
+async def test_mistake_is_logged_once_and_its_fix_is_activated(
+    files: Files, log: list[structlog.typing.EventDict]
+) -> None:
     files.live.start(files.activate)
     before = files.live.table
     files.path.write_text("nonsense: [\n", "utf-8")
@@ -175,7 +177,7 @@ async def test_a_mistake_is_told_once_and_mended(files: Files, log: list[structl
     await files.live.stop()
 
 
-async def test_what_may_not_be_served_is_a_mistake(files: Files) -> None:
+async def test_config_that_may_not_be_served_is_rejected(files: Files) -> None:
     files.live.start(files.activate)
     files.refused = "not on this address"
     files.path.write_text(MENDED, "utf-8")
@@ -186,7 +188,7 @@ async def test_what_may_not_be_served_is_a_mistake(files: Files) -> None:
     await files.live.stop()
 
 
-async def test_a_compiler_that_fails_is_a_mistake(files: Files) -> None:
+async def test_failed_compiler_rejects_the_change(files: Files) -> None:
     async def broken(_: CompileJob) -> Outcome:
         raise CompileFailed("the process that compiles it ended with status -9")
 
@@ -197,7 +199,7 @@ async def test_a_compiler_that_fails_is_a_mistake(files: Files) -> None:
     assert done.table == files.live.table.version
 
 
-async def test_an_edit_that_no_process_could_compile_is_tried_again_and_again_until_one_can(files: Files) -> None:
+async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> None:
     async def broken(_: CompileJob) -> Outcome:
         raise CompileFailed("no process can be started to compile it (Cannot allocate memory)")
 
@@ -218,9 +220,7 @@ async def test_an_edit_that_no_process_could_compile_is_tried_again_and_again_un
     await files.live.stop()
 
 
-async def test_what_keeps_an_edit_from_being_compiled_is_told_once(
-    files: Files, log: list[structlog.typing.EventDict]
-) -> None:
+async def test_persistent_compile_failure_is_logged_once(files: Files, log: list[structlog.typing.EventDict]) -> None:
     told = ["ended with status -9"]
 
     async def broken(_: CompileJob) -> Outcome:
@@ -247,7 +247,7 @@ async def test_what_keeps_an_edit_from_being_compiled_is_told_once(
     await files.live.stop()
 
 
-async def test_a_signal_that_could_not_be_obeyed_is_obeyed_later(files: Files) -> None:
+async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
     """Also where no file has changed: who sent it heard nothing of why, and the alert would ring on."""
 
     async def broken(_: CompileJob) -> Outcome:
@@ -270,7 +270,7 @@ async def test_a_signal_that_could_not_be_obeyed_is_obeyed_later(files: Files) -
     await files.live.stop()
 
 
-async def test_an_edit_that_was_not_taken_and_is_taken_back_is_told_of_no_more(files: Files) -> None:
+async def test_reverted_edit_clears_the_failure(files: Files) -> None:
     """The file is again what is served: its failure would else be shown until the next edit, and its alert ring on."""
 
     async def broken(_: CompileJob) -> Outcome:
@@ -290,7 +290,7 @@ async def test_an_edit_that_was_not_taken_and_is_taken_back_is_told_of_no_more(f
     await files.live.stop()
 
 
-async def test_what_fails_before_a_compile_is_tried_less_and_less_often_and_told_once(
+async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_once(
     files: Files, log: list[structlog.typing.EventDict]
 ) -> None:
     tries, begun = list[None](), asyncio.Event()
@@ -313,7 +313,7 @@ async def test_what_fails_before_a_compile_is_tried_less_and_less_often_and_told
     await files.live.stop()
 
 
-async def test_no_process_waits_for_an_edit_that_is_not_tried_soon(
+async def test_no_process_is_started_in_advance_for_a_distant_retry(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted: list[bool] = []
@@ -335,7 +335,7 @@ async def test_no_process_waits_for_an_edit_that_is_not_tried_soon(
     await files.live.stop()
 
 
-async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
+async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
     files.live.start(files.activate)
 
     async def broken(_: CompileJob) -> Outcome:
@@ -351,7 +351,7 @@ async def test_a_failure_of_ours_does_not_end_the_watch(files: Files, log: list[
     await files.live.stop()
 
 
-async def test_reloads_wait_for_each_other(files: Files) -> None:
+async def test_reloads_run_one_at_a_time(files: Files) -> None:
     files.live.start(files.activate)
     order: list[str] = []
 
@@ -368,7 +368,7 @@ async def test_reloads_wait_for_each_other(files: Files) -> None:
     await files.live.stop()
 
 
-async def test_a_change_that_a_reload_has_taken_is_not_compiled_for_the_watch_as_well(
+async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who edits the file and asks for a reload at once waits for one compile, not for two and a half."""
@@ -407,7 +407,9 @@ async def test_a_change_that_a_reload_has_taken_is_not_compiled_for_the_watch_as
 # --- the child ------------------------------------------------------------------------------------
 
 
-async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_child_process_returns_the_same_outcome_as_a_compile_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     path = tmp_path / "gateway.yaml"
@@ -424,7 +426,7 @@ async def test_the_child_gives_what_a_compile_here_gives(tmp_path: Path, monkeyp
     assert KEYS["GEMINI_API_KEY"] not in repr(apart)
 
 
-async def test_a_child_that_waits_takes_the_next_order_and_only_that(tmp_path: Path) -> None:
+async def test_waiting_child_takes_exactly_one_job(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text("version: 2\n", "utf-8")
     compiler = Compiler()
@@ -445,7 +447,7 @@ async def test_a_child_that_waits_takes_the_next_order_and_only_that(tmp_path: P
     assert (waiting._process.returncode, compiler._waiting) == (-9, None)
 
 
-async def test_a_child_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_child_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(CompileFailed, match="ended with status 1"):
         await Compiler().compile(CompileJob("gateway.yaml"))
@@ -483,7 +485,7 @@ def settled() -> Iterator[None]:
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize(("number", "marks"), [(200, "x"), pytest.param(1000, "xyz", marks=pytest.mark.slow)])
-async def test_a_reload_of_many_deployments_never_keeps_the_loop_for_ten_milliseconds(
+async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_milliseconds(
     tmp_path: Path, number: int, marks: str
 ) -> None:
     path = tmp_path / "gateway.yaml"
@@ -520,7 +522,7 @@ async def test_a_reload_of_many_deployments_never_keeps_the_loop_for_ten_millise
 
 
 @pytest.mark.slow
-async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
+async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
     """Tables are freed once nobody uses them, and memory stays where it is."""
     gateway = Gateway(files.live.table)
     outcomes = []
@@ -569,7 +571,7 @@ async def test_nothing_is_left_of_a_thousand_reloads(files: Files) -> None:
 
 
 @pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
-def test_what_is_no_config_file_is_told_once_and_nothing_waits_for_it(tmp_path: Path, what: str) -> None:
+def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, what: str) -> None:
     path = tmp_path / "gateway.yaml"
     if what == "too large":
         path.write_bytes(b"#" * (MAX_BYTES + 1))

@@ -117,7 +117,7 @@ def test_only_a_wider_boundary_is_called_wider() -> None:
     assert "WIDER" not in plan_text(planned(BASE, wide))
 
 
-def test_a_change_that_no_table_shows_is_told_by_its_key() -> None:
+def test_change_without_another_effect_is_listed_by_its_key() -> None:
     plan = planned(BASE.merge(OTHER_ACCOUNT))
     assert plan.keys == ("deployments.chatgpt-us.api_key",)
     assert not plan.is_empty
@@ -148,14 +148,14 @@ def test_callers_without_an_answer_before_fail_no_check() -> None:
     assert planned(off.merge("blocked: [SD, CU, IR, KP, SY]"), off).ok
 
 
-def test_the_first_table_adds_it_all() -> None:
+def test_first_config_version_adds_everything() -> None:
     plan = plan_of(NO_CONFIG_VERSION, table_of(BASE))
     assert {item.kind for item in (*plan.regions, *plan.deployments)} == {"added"}
     assert {route.kind for route in plan.routes} == {"added"}
     assert plan_text(plan).startswith("plan nothing -> ")
 
 
-def test_shares_are_of_what_was_counted() -> None:
+def test_shares_are_computed_from_counted_requests() -> None:
     plan = planned(BASE.merge(routes("{default: [qwen-intl, gemini]}")))
     assert plan.share is None
     counted = with_traffic(plan, {("assistant", "default"): 25.0, ("assistant", "eu"): 70.0, ("", ""): 5.0})
@@ -165,12 +165,12 @@ def test_shares_are_of_what_was_counted() -> None:
     assert with_traffic(plan, {}).requests is None
 
 
-def test_a_kill_switch_is_known_as_one() -> None:
+def test_disabled_deployment_is_a_kill_switch() -> None:
     plan = planned(BASE.merge(SWITCHED_OFF))
     assert plan.switched_off == ("chatgpt-us",)
 
 
-def test_no_secret_is_in_a_plan() -> None:
+def test_plan_contains_no_secret() -> None:
     one, other = (table_of(BASE, {"OPENAI_US_API_KEY": key}) for key in ("sk-before-1", "sk-after-2"))
     plan = plan_of(one, other)
     assert plan.is_empty
@@ -180,6 +180,6 @@ def test_no_secret_is_in_a_plan() -> None:
     assert "sk-after-2" not in shown
 
 
-def test_markup_in_a_name_is_only_text() -> None:
+def test_markup_in_a_name_is_escaped() -> None:
     plan = ChangePlan("", "x", keys=("deployments.<img src=x>|`a`",))
     assert "\\<img src=x\\>\\|\\`a\\`" in plan_markdown(plan)

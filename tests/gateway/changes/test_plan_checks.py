@@ -63,24 +63,24 @@ def judged(new: Config, before: Config = PROTECTED) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_of_a_protected_region_is_one(name: str) -> None:
+def test_change_of_a_protected_region_is_found(name: str) -> None:
     change, why = CHANGES[name]
     assert why in judged(PROTECTED.merge(change))["cn"].split(", ")
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_change_elsewhere_is_none(name: str) -> None:
+def test_change_elsewhere_is_not_a_protected_change(name: str) -> None:
     assert judged(PROTECTED.merge(ELSEWHERE[name])) == {}
 
 
-def test_a_key_that_goes_to_another_client_takes_its_people_along() -> None:
+def test_key_moved_to_a_client_of_another_region_changes_both_regions() -> None:
     shop = {**PROTECTED.data["clients"]["shop-cn"], "region": "us"}
     assert judged(PROTECTED.merge({"clients": {"shop-cn": None, "shop": shop}}))["cn"] == "the region of client shop-cn"
     renewed = PROTECTED.merge({"clients": {"shop-cn": {"keys": [f"sha256:{'e' * 64}"], "region": "us"}}})
     assert judged(renewed)["cn"] == "the region of client shop-cn"
 
 
-def test_a_region_becomes_protected_without_a_signature() -> None:
+def test_protecting_a_region_needs_no_signature() -> None:
     old, new = table_of(BASE), table_of(PROTECTED)
     assert protected_changes(old, new, plan_of(old, new)) == {}
 
@@ -95,7 +95,7 @@ def test_a_region_becomes_protected_without_a_signature() -> None:
         ("assistants: {assistant: {shadow: {cn: {keep_text: true}}}}", "the route of assistant"),
     ],
 )
-def test_a_shadow_hears_the_prompts_so_it_is_protected_too(change: str | dict[str, Any], why: str) -> None:
+def test_change_of_a_shadow_is_a_protected_change(change: str | dict[str, Any], why: str) -> None:
     assert judged(SHADOWED.merge(change), SHADOWED) == {"cn": why}
 
 
@@ -109,11 +109,11 @@ def test_a_shadow_hears_the_prompts_so_it_is_protected_too(change: str | dict[st
         ("{}", EXPORTER.format("a.example", "default"), {}),
     ],
 )
-def test_who_is_told_of_its_requests(before: str, after: str, why: dict[str, str]) -> None:
+def test_change_of_exporters_is_a_protected_change(before: str, after: str, why: dict[str, str]) -> None:
     assert judged(PROTECTED.merge(after), PROTECTED.merge(before)) == why
 
 
-def test_without_documents_to_compare_the_tables_tell() -> None:
+def test_without_documents_the_compiled_versions_are_compared() -> None:
     old = table_of(PROTECTED)
     new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen-plus}}"))
     assert protected_changes(old, new, plan_of(old, new)) == {"cn": "the deployment qwen-cn"}

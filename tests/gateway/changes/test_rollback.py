@@ -81,7 +81,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     made.log.close()
 
 
-async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment(gateway: Gateway) -> None:
+async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_moment(gateway: Gateway) -> None:
     secret = gateway.path.with_name("secret")
     secret.write_text("sk-one")
     first = await gateway.take(with_key_file(secret))
@@ -95,7 +95,7 @@ async def test_an_edit_is_taken_though_a_rollback_was_refused_in_the_same_moment
     assert gateway.live.table.blocked.contains("VA")
 
 
-async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gateway: Gateway) -> None:
+async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:
     """Whose mistake it isn't: to mend it there would be in vain."""
     nowhere = await gateway.live.rollback(None)
     assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [("", "there is no earlier version")]
@@ -109,7 +109,7 @@ async def test_why_it_is_refused_is_said_of_the_version_and_not_of_the_file(gate
     assert [it.file for it in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
 
 
-async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gateway: Gateway) -> None:
+async def test_active_files_are_watched_after_a_refused_rollback(gateway: Gateway) -> None:
     secret, bad = gateway.path.with_name("secret"), gateway.path.with_name("bad")
     bad.write_text("sk-one")
     first = await gateway.take(with_key_file(bad))
@@ -122,7 +122,7 @@ async def test_what_is_served_is_watched_after_a_rollback_that_was_refused(gatew
     assert (gateway.live.loaded.cause, gateway.live.loaded.activated) == ("file", True)
 
 
-async def test_of_two_who_ask_at_the_same_moment_the_second_does_not_undo_the_first(gateway: Gateway) -> None:
+async def test_second_of_two_simultaneous_rollbacks_does_not_undo_the_first(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
@@ -131,7 +131,7 @@ async def test_of_two_who_ask_at_the_same_moment_the_second_does_not_undo_the_fi
     assert (await gateway.live.rollback(None)).table != first, "who asks later leaves what is active then"
 
 
-async def test_an_edit_while_a_rollback_is_loaded_again_is_taken(gateway: Gateway) -> None:
+async def test_edit_while_a_rollback_is_reloaded_is_activated(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     await gateway.live.rollback(None)
@@ -143,7 +143,7 @@ async def test_an_edit_while_a_rollback_is_loaded_again_is_taken(gateway: Gatewa
     assert gateway.live.file_is_active
 
 
-async def test_an_edit_while_a_rollback_waits_for_its_turn_is_taken(gateway: Gateway) -> None:
+async def test_edit_while_a_rollback_waits_is_activated(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     compiling, free = asyncio.Event(), asyncio.Event()
@@ -169,7 +169,7 @@ async def test_an_edit_while_a_rollback_waits_for_its_turn_is_taken(gateway: Gat
     assert gateway.live.table.blocked.contains("VA")
 
 
-async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> None:
+async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     gateway.path.unlink()
@@ -188,7 +188,7 @@ async def test_a_file_that_is_gone_is_put_aside_as_well(gateway: Gateway) -> Non
     assert gateway.live.table.blocked.contains("VA")
 
 
-async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken(
+async def test_signature_that_arrives_during_a_rejection_is_accepted(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     private, public = new_key()
@@ -219,7 +219,7 @@ async def test_a_signature_that_comes_while_its_absence_is_written_down_is_taken
     assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
 
 
-async def test_an_edit_that_could_not_be_written_down_is_taken_once_it_can(
+async def test_edit_that_could_not_be_recorded_is_activated_later(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk of the state directory was full for a while; the file still says what it said."""
@@ -249,7 +249,7 @@ async def test_an_edit_that_could_not_be_written_down_is_taken_once_it_can(
     assert not gateway.live.failed.retriable
 
 
-async def test_a_rollback_that_could_not_be_written_down_may_be_asked_for_again(
+async def test_rollback_that_could_not_be_recorded_may_be_repeated(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -263,7 +263,7 @@ async def test_a_rollback_that_could_not_be_written_down_may_be_asked_for_again(
     assert (await gateway.live.rollback(None)).activated
 
 
-async def test_a_history_that_cannot_be_read_just_now_lacks_no_version(
+async def test_unreadable_history_does_not_report_the_version_as_missing(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

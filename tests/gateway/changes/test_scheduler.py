@@ -110,7 +110,7 @@ async def passed(cell: Cell) -> None:
     await cell.look(times=5)
 
 
-async def test_the_shares_rise_stage_by_stage_to_the_whole(tmp_path: Path) -> None:
+async def test_shares_rise_in_stages_to_the_whole(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     assert cell.share == 0.05
     with structlog.testing.capture_logs() as logs:
@@ -121,7 +121,7 @@ async def test_the_shares_rise_stage_by_stage_to_the_whole(tmp_path: Path) -> No
     assert [(line["event"], line["share"]) for line in logs] == [("schedule_stage", "25%"), ("schedule_done", "100%")]
 
 
-async def test_a_candidate_that_fails_is_taken_back_and_stays_back(tmp_path: Path) -> None:
+async def test_failing_candidate_is_set_back_and_stays_back(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await cell.look()
     cell.serve(ok=30, failed=30)
@@ -137,7 +137,7 @@ async def test_a_candidate_that_fails_is_taken_back_and_stays_back(tmp_path: Pat
     assert (later.share, later.progress) == (0.0, cell.progress)
 
 
-async def test_a_worker_that_does_not_follow_is_named(tmp_path: Path) -> None:
+async def test_worker_without_confirmation_is_logged(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     cell.behind = (2,)
     with structlog.testing.capture_logs() as logs:
@@ -145,7 +145,7 @@ async def test_a_worker_that_does_not_follow_is_named(tmp_path: Path) -> None:
     assert [(line["event"], line.get("workers_behind")) for line in logs][-1] == ("schedules_behind", [2])
 
 
-async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_schedule_continues_after_a_restart(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await passed(cell)
     cell.serve(ok=40)
@@ -170,7 +170,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         scheduled(model="gpt-5.4-mini"),
     ],
 )
-async def test_another_schedule_or_another_candidate_begins_anew(tmp_path: Path, other: ConfigVersion) -> None:
+async def test_changed_schedule_or_candidate_begins_again(tmp_path: Path, other: ConfigVersion) -> None:
     cell = Cell(tmp_path)
     await passed(cell)
     cell.serve(ok=40)
@@ -181,7 +181,7 @@ async def test_another_schedule_or_another_candidate_begins_anew(tmp_path: Path,
     assert cell.progress.candidate == Tally()
 
 
-async def test_a_change_elsewhere_leaves_it_alone(tmp_path: Path) -> None:
+async def test_change_elsewhere_does_not_affect_a_schedule(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await passed(cell)
     before = cell.progress
@@ -189,7 +189,7 @@ async def test_a_change_elsewhere_leaves_it_alone(tmp_path: Path) -> None:
     assert (cell.share, cell.progress) == (0.25, before)
 
 
-async def test_a_schedule_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+async def test_removed_schedule_is_forgotten(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await passed(cell)
     cell.change(table_of(BASE))
@@ -200,14 +200,14 @@ async def test_a_schedule_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
 
 
-async def test_a_time_in_which_nothing_ran_does_not_count(tmp_path: Path) -> None:
+async def test_time_without_a_running_process_does_not_count(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     await cell.look()
     await cell.look(after_s=86_400)
     assert cell.progress.elapsed_s == 5 * CHECK_INTERVAL_S
 
 
-async def test_without_a_state_directory_the_written_shares_hold_and_it_says_so() -> None:
+async def test_without_a_state_directory_the_configured_weights_are_used_with_a_warning() -> None:
     scheduler, table = Scheduler(), scheduled()
     with structlog.testing.capture_logs() as logs:
         assert scheduler.stage(table) is table
@@ -225,7 +225,7 @@ class FullDisk:
         raise StateError("canary.db can't be written: disk full")
 
 
-async def test_what_can_not_be_kept_is_told_once_and_carried_out_all_the_same(tmp_path: Path) -> None:
+async def test_progress_that_cannot_be_saved_is_logged_once_and_still_applied(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
     cell.change(scheduled())
@@ -235,7 +235,7 @@ async def test_what_can_not_be_kept_is_told_once_and_carried_out_all_the_same(tm
     assert [line["event"] for line in logs].count("schedules_not_kept") == 1
 
 
-def test_a_row_that_can_not_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+def test_unreadable_row_is_ignored(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.save({PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))})
     assert store.load() == {PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}

@@ -26,7 +26,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind: str) -> None:
+def test_unusable_catalogue_has_the_digest_that_the_watch_computes(tmp_path: Path, kind: str) -> None:
     catalogue, config = tmp_path / "models.yaml", tmp_path / "gateway.yaml"
     config.write_text(BASE.merge("catalogue: {models: models.yaml}").text, "utf-8")
     KINDS[kind](catalogue)
@@ -35,7 +35,7 @@ def test_a_catalogue_of_no_use_reads_as_the_watch_reads_it(tmp_path: Path, kind:
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(config), str(catalogue)]))
 
 
-def test_a_name_that_no_file_can_have_is_told_at_its_place(tmp_path: Path) -> None:
+def test_impossible_file_name_is_reported_at_its_key(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(BASE.merge({"catalogue": {"models": "a\0b"}}).text, "utf-8")
     outcome = compile_here(CompileJob(str(config)), KEYS)

@@ -31,7 +31,7 @@ def lines_of(directory: Path) -> Lines:
     return (directory / "audit.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def test_a_trail_that_nobody_touched_is_as_it_was_written(tmp_path: Path) -> None:
+def test_unchanged_trail_is_valid(tmp_path: Path) -> None:
     head = written(tmp_path)
     verdict = verify_trail(tmp_path, {"history.db": head})
     assert (verdict.lines, verdict.head, verdict.fault) == (5, head, None)
@@ -77,7 +77,7 @@ TAMPERED: dict[str, tuple[Callable[[Lines], Lines], int, str]] = {
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_the_first_line_that_is_not_as_it_was_written_is_named(tmp_path: Path, name: str) -> None:
+def test_first_invalid_line_is_reported(tmp_path: Path, name: str) -> None:
     tamper, line, reason = TAMPERED[name]
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(tamper(lines_of(tmp_path))))
@@ -87,7 +87,7 @@ def test_the_first_line_that_is_not_as_it_was_written_is_named(tmp_path: Path, n
 
 
 @given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory, place: int, flip: int) -> None:
+def test_change_of_any_byte_is_detected(tmp_path_factory: pytest.TempPathFactory, place: int, flip: int) -> None:
     directory = tmp_path_factory.mktemp("trail")
     head = written(directory, 3)
     data = bytearray((directory / "audit.jsonl").read_bytes())
@@ -96,7 +96,7 @@ def test_no_byte_can_be_changed_unseen(tmp_path_factory: pytest.TempPathFactory,
     assert verify_trail(directory, {"history.db": head}).fault is not None
 
 
-def test_a_head_that_only_a_log_has_shows_a_cut(tmp_path: Path) -> None:
+def test_head_from_a_log_reveals_a_truncated_trail(tmp_path: Path) -> None:
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:2]))
     assert verify_trail(tmp_path, {}).fault is None
@@ -105,7 +105,7 @@ def test_a_head_that_only_a_log_has_shows_a_cut(tmp_path: Path) -> None:
     assert fault.line == 3
 
 
-def test_an_earlier_head_is_fine_when_the_trail_has_grown(tmp_path: Path) -> None:
+def test_earlier_head_is_valid_after_the_trail_has_grown(tmp_path: Path) -> None:
     earlier = written(tmp_path, 2)
     audit = Audit(tmp_path, earlier)
     audit.append("stopped", AT, {})
@@ -113,7 +113,7 @@ def test_an_earlier_head_is_fine_when_the_trail_has_grown(tmp_path: Path) -> Non
     assert verify_trail(tmp_path, {"--head": earlier.hash}).fault is None
 
 
-def test_a_line_that_was_never_finished_is_removed_and_that_is_said(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_removed_and_reported(tmp_path: Path) -> None:
     head = written(tmp_path, 2)
     with (tmp_path / "audit.jsonl").open("ab") as file:
         file.write(b'{"number":3,"at"')
@@ -124,7 +124,7 @@ def test_a_line_that_was_never_finished_is_removed_and_that_is_said(tmp_path: Pa
     assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
 
 
-def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -> None:
+def test_chain_stays_broken_after_its_end_was_removed(tmp_path: Path) -> None:
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:3]))
     audit = Audit(tmp_path, head)
@@ -150,7 +150,7 @@ def test_after_an_end_was_cut_off_the_chain_never_closes_again(tmp_path: Path) -
         (["activated", "started"], ()),
     ],
 )
-def test_a_switch_behind_the_last_head_that_is_known_was_never_finished(
+def test_switch_after_the_known_head_is_unconfirmed(
     tmp_path: Path, events: list[str], numbers: tuple[int, ...]
 ) -> None:
     known = written(tmp_path, 2)
@@ -168,7 +168,7 @@ def test_a_switch_behind_the_last_head_that_is_known_was_never_finished(
         assert again.unconfirmed == found
 
 
-def test_a_last_line_that_cannot_be_read_is_told_of_and_stays(tmp_path: Path) -> None:
+def test_unreadable_last_line_is_reported_and_stays(tmp_path: Path) -> None:
     head = written(tmp_path, 2)
     (tmp_path / "audit.jsonl").write_bytes(lines_of(tmp_path)[0] + b"{}\n")
     audit = Audit(tmp_path, head)
@@ -177,7 +177,7 @@ def test_a_last_line_that_cannot_be_read_is_told_of_and_stays(tmp_path: Path) ->
     assert lines_of(tmp_path)[1:] == [b"{}\n"]
 
 
-def test_a_line_that_was_written_just_before_a_crash_counts(tmp_path: Path) -> None:
+def test_line_written_just_before_a_crash_counts(tmp_path: Path) -> None:
     known = written(tmp_path, 2)
     audit = Audit(tmp_path, known)
     audit.append("activated", AT, {})
@@ -187,14 +187,14 @@ def test_a_line_that_was_written_just_before_a_crash_counts(tmp_path: Path) -> N
     again.close()
 
 
-def test_a_trail_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_unwritable_trail_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").mkdir()
     with pytest.raises(StateError, match=r"audit\.jsonl can't be used"):
         Audit(tmp_path, BEGINNING)
 
 
 @pytest.mark.parametrize("lost", ["removed", "moved away", "replaced"])
-def test_a_trail_that_is_not_in_its_place_any_more_takes_no_line(tmp_path: Path, lost: str) -> None:
+def test_moved_or_removed_trail_accepts_no_line(tmp_path: Path, lost: str) -> None:
     audit = Audit(tmp_path, BEGINNING)
     audit.append("started", AT, {})
     path = tmp_path / "audit.jsonl"
@@ -209,7 +209,7 @@ def test_a_trail_that_is_not_in_its_place_any_more_takes_no_line(tmp_path: Path,
     audit.close()
 
 
-def test_a_name_that_is_no_text_is_written_and_verified(tmp_path: Path) -> None:
+def test_name_with_invalid_utf8_is_written_and_verified(tmp_path: Path) -> None:
     """As the path of a config whose bytes are no UTF-8 comes from the system."""
     audit = Audit(tmp_path, BEGINNING)
     audit.append("started", AT, {"config": "caf\udce9.yaml"})
@@ -218,9 +218,7 @@ def test_a_name_that_is_no_text_is_written_and_verified(tmp_path: Path) -> None:
     assert (verdict.lines, verdict.fault) == (1, None)
 
 
-def test_a_directory_that_may_not_be_looked_into_is_not_called_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inaccessible_directory_is_not_reported_as_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -233,7 +231,7 @@ def test_a_directory_that_may_not_be_looked_into_is_not_called_moved(
     audit.close()
 
 
-def test_a_part_of_a_line_that_cannot_be_taken_away_goes_before_the_next(
+def test_partial_line_that_could_not_be_removed_is_removed_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a disk that is full, and then for reading alone."""

@@ -24,7 +24,7 @@ from tests.kit.configs import BASE, table_of
 LAYOUT = "CREATE TABLE IF NOT EXISTS line (text TEXT NOT NULL);"
 
 
-def test_what_is_written_is_there_for_the_next_process_and_for_nobody_else(tmp_path: Path) -> None:
+def test_database_persists_and_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     directory = tmp_path / "not" / "yet"
     writer = open_database(directory, "history", LAYOUT)
     reader = open_database(directory, "history", LAYOUT)
@@ -37,7 +37,7 @@ def test_what_is_written_is_there_for_the_next_process_and_for_nobody_else(tmp_p
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory that is a directory")  # noqa: S108
-def test_it_is_read_where_no_temporary_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_can_be_read_without_a_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
         writer.execute("INSERT INTO line VALUES ('first')")
     # As in a container whose file system is read-only.
@@ -49,26 +49,26 @@ def test_it_is_read_where_no_temporary_file_can_be_made(tmp_path: Path, monkeypa
         open_to_read(tmp_path, "history")
 
 
-def test_a_later_layout_is_not_misread(tmp_path: Path) -> None:
+def test_later_layout_is_refused(tmp_path: Path) -> None:
     open_database(tmp_path, "history", LAYOUT, version=2).close()
     with pytest.raises(StateError, match=r"history\.db was written by a later version of the gateway \(layout 2"):
         open_database(tmp_path, "history", LAYOUT)
 
 
-def test_what_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "history.db").write_bytes(b"no database at all, however long it is" * 100)
     with pytest.raises(StateError, match=r"history\.db can't be used: file is not a database; move it away"):
         open_database(tmp_path, "history", LAYOUT)
 
 
-def test_a_directory_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
+def test_file_in_place_of_the_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(StateError, match="can't be used"):
         open_database(tmp_path / "state", "history", LAYOUT)
 
 
 @pytest.mark.parametrize("can_share", [True, False])
-def test_who_only_reads_needs_no_place_to_write(tmp_path: Path, can_share: bool) -> None:
+def test_reading_needs_no_write_permission(tmp_path: Path, can_share: bool) -> None:
     with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
         writer.execute("INSERT INTO line VALUES ('first')")
         if not can_share:
@@ -86,7 +86,7 @@ def test_who_only_reads_needs_no_place_to_write(tmp_path: Path, can_share: bool)
         assert sorted(path.name for path in tmp_path.iterdir()) == found
 
 
-def test_who_only_reads_is_told_what_is_no_database_and_what_is_too_new(tmp_path: Path) -> None:
+def test_reading_reports_an_invalid_file_and_a_later_layout(tmp_path: Path) -> None:
     open_database(tmp_path, "history", LAYOUT, version=2).close()
     (tmp_path / "other.db").write_bytes(b"no database at all, however long it is" * 100)
     for name, told in (("history", "by a later version"), ("other", "not a database"), ("missing", "No such file")):
@@ -94,7 +94,7 @@ def test_who_only_reads_is_told_what_is_no_database_and_what_is_too_new(tmp_path
             open_to_read(tmp_path, name)
 
 
-def test_a_transaction_whose_end_fails_is_gone_and_the_next_one_is_not_in_it() -> None:
+def test_failed_commit_is_rolled_back_before_the_next_transaction() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         database.executescript(
             "PRAGMA foreign_keys = ON; CREATE TABLE one (id INTEGER PRIMARY KEY);"
@@ -109,7 +109,7 @@ def test_a_transaction_whose_end_fails_is_gone_and_the_next_one_is_not_in_it() -
         ]
 
 
-def test_many_may_begin_a_file_at_once(tmp_path: Path) -> None:
+def test_several_processes_can_create_a_database_at_once(tmp_path: Path) -> None:
     """Workers do."""
     for number in range(20):
         directory = tmp_path / str(number)
@@ -161,16 +161,14 @@ def read_shadows(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_schedules, read_receipts, read_shadows])
-def test_whoever_comes_upon_the_damage_later_is_told_how_to_mend_it(
-    tmp_path: Path, read: Callable[[Path], None]
-) -> None:
+def test_damage_found_while_reading_is_reported_with_its_fix(tmp_path: Path, read: Callable[[Path], None]) -> None:
     with pytest.raises(
         StateError, match=r"\.db can't be read: .*malformed; move it away together with its -wal and -shm"
     ):
         read(tmp_path)
 
 
-def test_who_may_not_read_is_told_so_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(tmp_path, "history", LAYOUT).close()
 
     def refuse(path: object) -> None:

@@ -29,7 +29,7 @@ def add(history: History, version: Version, cause: str = "file") -> None:
     history.add(version, Activation(version.version, "", cause, "", 1.0, ""))
 
 
-def test_the_last_switch_is_what_is_active(history: History) -> None:
+def test_last_activation_is_the_active_version(history: History) -> None:
     assert (history.pointer(), history.audit_head()) == (None, BEGINNING)
     history.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all", {"ok": True}))
     history.add(TWO, Activation(TWO.version, ONE.version, "file", "", 2.0, "~some"))
@@ -44,7 +44,7 @@ def test_the_last_switch_is_what_is_active(history: History) -> None:
     assert history.before("nothing") is None
 
 
-def test_a_version_is_found_by_its_beginning_if_that_is_one(history: History) -> None:
+def test_version_is_found_by_a_unique_prefix(history: History) -> None:
     for version in (ONE, TWO):
         add(history, version)
     assert history.find("aaaa1") == history.find(f"{ONE.version}+0500") == ONE
@@ -53,13 +53,13 @@ def test_a_version_is_found_by_its_beginning_if_that_is_one(history: History) ->
             history.find(word)
 
 
-def test_two_configs_of_one_name_are_refused(history: History) -> None:
+def test_two_configs_with_the_same_version_are_refused(history: History) -> None:
     add(history, ONE)
     with pytest.raises(StateError, match="two configs have the same version"):
         add(history, Version(ONE.version, ONE.version + "f" * 52, b""))
 
 
-def test_a_switch_is_kept_whole_or_not_at_all(history: History, tmp_path: Path) -> None:
+def test_activation_is_stored_completely_or_not_at_all(history: History, tmp_path: Path) -> None:
     add(history, ONE, cause="start")
     history._run("DROP TABLE activation")
     with pytest.raises(StateError):
@@ -68,7 +68,7 @@ def test_a_switch_is_kept_whole_or_not_at_all(history: History, tmp_path: Path) 
     assert history.pointer() == Pointer(ONE.version)
 
 
-def test_the_head_of_the_audit_trail_is_known(history: History, tmp_path: Path) -> None:
+def test_head_of_the_audit_trail_is_stored(history: History, tmp_path: Path) -> None:
     history.store_audit_head(TrailHead(1, "one"))
     history.store_audit_head(TrailHead(2, "two"))
     other = open_history(tmp_path, make=False)
@@ -76,13 +76,13 @@ def test_the_head_of_the_audit_trail_is_known(history: History, tmp_path: Path) 
     other.close()
 
 
-def test_there_is_no_history_where_nothing_was_served(tmp_path: Path) -> None:
+def test_unused_directory_has_no_history(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="has no history"):
         open_history(tmp_path, make=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None:
+def test_lock_admits_one_process_and_names_it(tmp_path: Path) -> None:
     assert holder_of(tmp_path) is None
     lock = Lock(tmp_path)
     lock.write_info({"admin": "http://127.0.0.1:8081"})
@@ -104,7 +104,7 @@ def test_a_directory_is_one_processes_own_and_says_whose(tmp_path: Path) -> None
     Lock(tmp_path).release()
 
 
-def test_which_file_was_served_last_outlives_who_served_it_and_who_only_looks(tmp_path: Path) -> None:
+def test_last_served_config_survives_its_gateway_and_readers(tmp_path: Path) -> None:
     lock = Lock(tmp_path)
     assert lock.config == ""
     lock.write_info({"config": "/etc/house.yaml", "admin": "http://127.0.0.1:8081"})
@@ -115,7 +115,7 @@ def test_which_file_was_served_last_outlives_who_served_it_and_who_only_looks(tm
         lock.release()
 
 
-def test_what_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
+def test_created_files_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     directory = tmp_path / "in" / "state"
     lock = Lock(directory)
     lock.release()
@@ -123,7 +123,7 @@ def test_what_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
     assert modes == [0o700, 0o600]
 
 
-def test_what_can_be_no_directory_is_named_with_its_mend(tmp_path: Path) -> None:
+def test_impossible_state_directory_is_reported_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"the state directory \S+/file is a file; name a directory$"):
         Lock(tmp_path / "file")
@@ -131,7 +131,7 @@ def test_what_can_be_no_directory_is_named_with_its_mend(tmp_path: Path) -> None
         Lock(tmp_path / "file" / "below")
 
 
-def test_who_may_only_read_finds_who_has_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holder_of_the_lock_is_found_without_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = Lock(tmp_path)
     opened = os.open
 
@@ -146,7 +146,7 @@ def test_who_may_only_read_finds_who_has_the_directory(tmp_path: Path, monkeypat
     lock.release()
 
 
-def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_and_releases_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -157,7 +157,7 @@ def test_a_disk_that_is_full_keeps_nobody_from_saying_so(tmp_path: Path, monkeyp
     Lock(tmp_path).release()
 
 
-def test_more_than_there_can_be_is_all(history: History) -> None:
+def test_limit_above_the_largest_integer_returns_all_rows(history: History) -> None:
     history.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all"))
     assert [it.version for it in history.activations(10**30)] == [ONE.version]
 
@@ -186,7 +186,7 @@ NEVER = {
 
 
 @pytest.mark.parametrize(("table", "column"), [(table, column) for table in COLUMNS for column in COLUMNS[table]])
-def test_a_column_that_holds_something_else_is_a_damaged_file(
+def test_column_with_a_wrong_type_is_reported_as_damage(
     history: History, tmp_path: Path, table: str, column: str
 ) -> None:
     """SQLite takes whatever is written into a column."""

@@ -57,7 +57,7 @@ def told(record: Record, cell: str | None = "CN") -> dict[str, Any]:
     return receipt
 
 
-def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
+def test_receipt_names_the_deployments_and_their_places() -> None:
     assert told(record_of()) == {
         "version": 1,
         "id": "req_1",
@@ -97,7 +97,7 @@ def test_a_receipt_says_who_was_asked_and_where_that_is() -> None:
     }
 
 
-def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_answer() -> None:
+def test_receipt_lists_a_shadow_separately() -> None:
     receipt = told(record_of(shadow=AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
     assert receipt["shadow"] == {
         "deployment": "ernie-cn",
@@ -109,7 +109,7 @@ def test_a_shadow_that_hears_the_prompt_is_told_apart_from_those_who_were_to_ans
     assert [one["deployment"] for one in receipt["tried"]] == ["qwen-cn"]
 
 
-def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
+def test_receipt_of_a_broken_answer_shows_its_deployment_as_interrupted() -> None:
     record = record_of(outcome="interrupted", code="stream_interrupted", resumed=None)
     record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
     record.attempts.insert(1, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
@@ -117,7 +117,7 @@ def test_an_answer_that_broke_off_was_no_ok_of_who_gave_it() -> None:
 
 
 @pytest.mark.parametrize(("stream", "last"), [(True, "abandoned"), (False, "ok")])
-def test_a_stream_that_its_client_left_was_abandoned(stream: bool, last: str) -> None:
+def test_receipt_of_a_cancelled_stream_shows_its_deployment_as_abandoned(stream: bool, last: str) -> None:
     """One JSON had come whole, so that it is ok of who gave it."""
     record = record_of(outcome="cancelled", stream=stream, resumed=None)
     record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
@@ -154,7 +154,7 @@ def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
     assert told(skipped)["passed_over"] == {**passed_over, "chatgpt-eu": "benched"}
 
 
-def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -> None:
+def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -> None:
     failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
     record = record_of(
         attempts=[AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400
@@ -170,7 +170,7 @@ def test_who_could_not_be_told_the_request_in_its_own_words_was_sent_nothing() -
     assert told(sent)["consent"] == "token"
 
 
-def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> None:
+def test_hidden_model_is_not_in_the_receipt() -> None:
     table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
     left = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
@@ -178,14 +178,14 @@ def test_a_model_that_its_clients_are_not_told_is_not_in_their_receipts() -> Non
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
 
-def test_a_refusal_has_a_receipt_that_names_nobody() -> None:
+def test_receipt_of_a_refusal_names_no_deployment() -> None:
     nobody = dict.fromkeys(("deployment", "provider", "model", "places", "resumed"))
     receipt = told(record_of(status=451, code="no_approved_deployment", outcome="refused", attempts=[], **nobody))
     assert (receipt["status"], receipt["code"], receipt["tried"]) == (451, "no_approved_deployment", [])
     assert {receipt[name] for name in ("answered_by", "stores", "processes", "resumed_after")} == {None}
 
 
-def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
+def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
     first = AttemptRecord("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
     second = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
     record = record_of(
@@ -209,7 +209,7 @@ def test_every_deployment_that_was_sent_the_prompt_is_in_it() -> None:
         ("cell: {territory: US, serves: [eu], homes: {}}", False),
     ],
 )
-def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) -> None:
+def test_receipt_of_a_region_outside_the_cell_is_not_stored(cell: str, keeps: bool) -> None:
     config = BASE.merge(cell) if cell else BASE
     if "DE" in cell:
         config = config.merge("regions: {cn: {transit: [DE]}, us: {transit: [DE]}}")
@@ -234,19 +234,21 @@ def test_what_may_not_be_stored_here_is_not_kept_here(cell: str, keeps: bool) ->
         ("CN", None, True),
     ],
 )
-def test_what_must_stay_at_home_is_not_kept_elsewhere(territory: str | None, cell: str | None, keeps: bool) -> None:
+def test_receipt_that_must_stay_in_its_territory_is_not_stored_elsewhere(
+    territory: str | None, cell: str | None, keeps: bool
+) -> None:
     """Its refusal neither: that says of somebody there that they asked."""
     location = Location(TABLE.regions["default"], territory, "edge_header", ())
     assert (receipt_of(record_of(location=location), AT_S, cell) is not None) is keeps
 
 
 @pytest.mark.parametrize(("territory", "bounds"), [("CN", "CN"), ("RU", "RU"), ("JP", "any"), (None, "any")])
-def test_the_boundary_is_that_of_the_person(territory: str | None, bounds: str) -> None:
+def test_receipt_has_the_boundary_of_the_callers_territory(territory: str | None, bounds: str) -> None:
     location = Location(TABLE.regions["default"], territory, "edge_header", ())
     assert told(record_of(location=location), territory)["boundary"] == bounds
 
 
-def test_of_a_request_of_no_region_there_is_none() -> None:
+def test_request_without_a_region_has_no_receipt() -> None:
     assert receipt_of(record_of(location=Location(None, None, "unknown", ())), AT_S, None) is None
     assert receipt_of(record_of(location=None), AT_S, None) is None
 
@@ -280,7 +282,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         store.close()
 
 
-def test_a_receipt_is_found_by_its_client_alone_and_from_any_process(opened: Open) -> None:
+def test_receipt_is_found_only_by_its_client_and_from_any_process(opened: Open) -> None:
     store, other = opened(), opened()
     store.take(record_of("req_1"))
     eventually(lambda: other.find("req_1", "shop-cn") is not None)
@@ -289,7 +291,7 @@ def test_a_receipt_is_found_by_its_client_alone_and_from_any_process(opened: Ope
     assert other.find("req_2", "shop-cn") is None
 
 
-def test_of_two_requests_of_one_id_each_client_has_its_own_and_the_last(opened: Open) -> None:
+def test_equal_request_ids_give_each_client_its_own_latest_receipt(opened: Open) -> None:
     store = opened()
     for client, status in (("app", 200), ("shop-cn", 200), ("app", 503)):
         store.take(record_of("same", client, status=status))
@@ -297,7 +299,7 @@ def test_of_two_requests_of_one_id_each_client_has_its_own_and_the_last(opened: 
     assert store.find("same", "shop-cn") is not None
 
 
-def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
+def test_queued_receipts_are_written_at_close(tmp_path: Path) -> None:
     store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
     for number in range(1200):
         store.take(record_of(f"req_{number}"))
@@ -307,7 +309,7 @@ def test_what_waits_is_written_at_the_end(tmp_path: Path) -> None:
     database.close()
 
 
-def test_what_comes_after_the_end_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receipt_after_close_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is cut off at the end of the grace time leaves its record when the writer has gone."""
     monkeypatch.setattr(receipts, "_MOST_WAITING", 2)
     store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
@@ -322,7 +324,9 @@ def test_what_comes_after_the_end_is_counted(tmp_path: Path, monkeypatch: pytest
     database.close()
 
 
-def test_what_comes_too_fast_is_counted_and_never_waits(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receipt_beyond_the_queue_is_counted_as_lost_without_waiting(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(receipts, "_MOST_WAITING", 3)
     monkeypatch.setattr(receipts, "_WRITE_S", 0.01)
     monkeypatch.setattr(Receipts, "_write", lambda _: None)
@@ -334,7 +338,7 @@ def test_what_comes_too_fast_is_counted_and_never_waits(opened: Open, monkeypatc
     eventually(lambda: set(failures) == {"receipts arrive faster than they can be written, and some are lost"})
 
 
-def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: Open, tmp_path: Path) -> None:
+def test_failing_disk_is_reported_once_and_lost_receipts_are_counted(opened: Open, tmp_path: Path) -> None:
     failures: list[str] = []
     store = opened(failed=failures.append)
     with sqlite3.connect(tmp_path / "receipts.db") as database:
@@ -349,7 +353,7 @@ def test_a_disk_that_fails_is_told_of_once_and_its_receipts_are_counted(opened: 
     ]
 
 
-def test_what_fails_beside_the_disk_ends_no_thread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[str] = []
 
     def out_of_files(record: Record, at_s: float, cell: str | None) -> dict[str, object] | None:
@@ -366,7 +370,7 @@ def test_what_fails_beside_the_disk_ends_no_thread(opened: Open, monkeypatch: py
     assert [line.rpartition(": ")[2] for line in failures] == [os.strerror(errno.EMFILE)]
 
 
-def test_what_is_no_receipt_is_a_damaged_file(opened: Open, tmp_path: Path) -> None:
+def test_invalid_receipt_is_reported_as_damage(opened: Open, tmp_path: Path) -> None:
     store = opened()
     store.take(record_of("req_1"))
     eventually(lambda: store.find("req_1", "shop-cn") is not None)
@@ -378,9 +382,7 @@ def test_what_is_no_receipt_is_a_damaged_file(opened: Open, tmp_path: Path) -> N
             store.find("req_1", "shop-cn")
 
 
-def test_what_is_older_than_the_config_says_is_dropped_part_by_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_receipts_are_deleted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "_WRITE_S", 0.01)
     monkeypatch.setattr(receipts, "_SWEPT_AT_ONCE", 2)
     clock, table = Clock(), table_of(BASE.merge("receipts: {keep: 12h}"))

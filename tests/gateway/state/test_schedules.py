@@ -35,7 +35,7 @@ def change(folder: Path, statement: str, *values: object) -> None:
         database.execute(statement, values)
 
 
-def test_each_is_kept_and_who_is_left_out_is_forgotten(store: ScheduleStore, tmp_path: Path) -> None:
+def test_saved_schedules_are_kept_and_others_are_deleted(store: ScheduleStore, tmp_path: Path) -> None:
     for kept in (KEPT, {place: KEPT[place] for place in [("b", "eu")]}, {}, KEPT):
         store.save(kept)
         assert store.load() == kept
@@ -43,7 +43,7 @@ def test_each_is_kept_and_who_is_left_out_is_forgotten(store: ScheduleStore, tmp
         assert again.load() == KEPT
 
 
-def test_where_one_cannot_be_written_all_stay_as_they_were(store: ScheduleStore, tmp_path: Path) -> None:
+def test_failed_save_keeps_the_previous_progress(store: ScheduleStore, tmp_path: Path) -> None:
     store.save(KEPT)
     change(
         tmp_path,
@@ -66,7 +66,7 @@ SHORT = asdict(NO_TALLY) | {"times": [0]}
     "text",
     ["{", "[]", "{}", told(phase="later"), told(more=1), told(candidate=SHORT), told(baseline=SHORT), told(baseline=0)],
 )
-def test_one_that_cannot_be_read_is_begun_anew_and_the_others_go_on(
+def test_unreadable_progress_is_ignored_and_the_others_are_loaded(
     store: ScheduleStore, tmp_path: Path, text: str
 ) -> None:
     store.save(KEPT)

@@ -42,7 +42,7 @@ def rows(folder: Path, query: str) -> list[Any]:
         return database.execute(query).fetchall()
 
 
-def test_a_record_is_a_row(tmp_path: Path) -> None:
+def test_record_is_stored_as_a_row(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert not (tmp_path / "shadow.db").exists(), "nothing to keep, no file"
     store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
@@ -51,7 +51,7 @@ def test_a_record_is_a_row(tmp_path: Path) -> None:
     assert rows(tmp_path, "SELECT * FROM texts") == []
 
 
-def test_the_oldest_go_first(tmp_path: Path) -> None:
+def test_oldest_records_are_deleted_first(tmp_path: Path) -> None:
     store = opened(tmp_path, most_rows=5, most_texts=2)
     for number in range(9):
         store.keep(replace(RECORD, request_id=str(number), prompt=f"p{number}", answer="" if number % 2 else "said"))
@@ -59,7 +59,7 @@ def test_the_oldest_go_first(tmp_path: Path) -> None:
     assert rows(tmp_path, "SELECT prompt, answer FROM texts") == [("p7", ""), ("p8", "said")]
 
 
-def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -> None:
+def test_refusal_and_tool_calls_are_deleted_with_their_text(tmp_path: Path) -> None:
     store = opened(tmp_path, most_texts=2)
     said = replace(RECORD, prompt="p", answer="", refusal="no", calls=(("look", '{"at": "é"}'), ("look", "")))
     for record in (said, replace(said, refusal=None), replace(RECORD, prompt="p", answer="only text"), said):
@@ -71,7 +71,7 @@ def test_what_an_answer_has_beside_its_text_goes_with_its_text(tmp_path: Path) -
     assert rows(tmp_path, "SELECT id, refusal FROM extras JOIN texts USING (id)") == [(4, "no")]
 
 
-def test_a_refusal_alone_and_a_prompt_without_an_answer_are_kept(tmp_path: Path) -> None:
+def test_refusal_alone_and_prompt_without_an_answer_are_stored(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for record in (replace(RECORD, prompt="p", answer="", refusal="no"), replace(RECORD, prompt="p", answer=None)):
         store.keep(record)
@@ -80,7 +80,7 @@ def test_a_refusal_alone_and_a_prompt_without_an_answer_are_kept(tmp_path: Path)
     assert [(it.answer, it.refusal) for _, it in read_shadow_records(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
 
 
-def test_a_record_is_kept_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
+def test_record_is_stored_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.keep(RECORD)
     with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
@@ -93,7 +93,7 @@ def test_a_record_is_kept_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
     assert len(rows(tmp_path, "SELECT * FROM answers")) == 2
 
 
-def test_what_the_client_was_told_goes_with_the_texts(tmp_path: Path) -> None:
+def test_answer_of_the_client_is_deleted_with_the_texts(tmp_path: Path) -> None:
     store = opened(tmp_path, most_texts=2)
     beside = replace(RECORD, prompt="p", answer="a", beside_answer="told")
     for record in (beside, replace(beside, beside_answer=None), beside, RECORD, beside):
@@ -108,7 +108,7 @@ def test_what_the_client_was_told_goes_with_the_texts(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path) -> None:
+def test_file_without_answers_of_clients_is_read(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.keep(replace(RECORD, prompt="p", answer="a"))
     store.close()
@@ -121,7 +121,7 @@ def test_a_file_from_before_there_were_answers_of_clients_is_read(tmp_path: Path
     assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [None, "told"]
 
 
-def test_the_page_has_every_column(tmp_path: Path) -> None:
+def test_documentation_has_every_column(tmp_path: Path) -> None:
     opened(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
     page = (Path(__file__).parents[3] / "docs" / "operate" / "shadow.md").read_text("utf-8")
     for table in ("answers", "texts", "extras", "besides"):
@@ -129,20 +129,20 @@ def test_the_page_has_every_column(tmp_path: Path) -> None:
             assert f"`{name}`" in page
 
 
-def test_several_may_write_at_once(tmp_path: Path) -> None:
+def test_several_threads_can_write_at_once(tmp_path: Path) -> None:
     stores = [opened(tmp_path), opened(tmp_path)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: stores[number % 2].keep(RECORD), range(60)))
     assert rows(tmp_path, "SELECT count(*) FROM answers") == [(60,)]
 
 
-def test_a_directory_of_no_use_is_said(tmp_path: Path) -> None:
+def test_unusable_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"shadow\.db"):
         opened(tmp_path / "file").keep(RECORD)
 
 
-def test_no_text_is_in_what_is_shown() -> None:
+def test_repr_contains_no_text() -> None:
     assert "secret" not in repr(
         replace(
             RECORD,
@@ -155,7 +155,7 @@ def test_no_text_is_in_what_is_shown() -> None:
     )
 
 
-def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path) -> None:
+def test_records_can_be_read_while_others_are_written(tmp_path: Path) -> None:
     store = opened(tmp_path)
     plain = replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5))
     said = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
@@ -168,7 +168,7 @@ def test_what_was_kept_can_be_read_as_it_was_while_it_is_written(tmp_path: Path)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_calls_that_are_none_are_a_damaged_file(tmp_path: Path) -> None:
+def test_invalid_tool_calls_are_reported_as_damage(tmp_path: Path) -> None:
     opened(tmp_path).keep(replace(RECORD, prompt="p", answer="", calls=(("look", "{}"),)))
     with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
         for calls in ("{", "[5]", '[{"name": "look"}]'):

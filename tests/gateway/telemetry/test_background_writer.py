@@ -39,7 +39,7 @@ def stuck() -> Iterator[Stuck]:
     stream.may_go_on.set()
 
 
-def test_who_writes_does_not_wait_and_the_order_is_kept(stuck: Stuck) -> None:
+def test_write_does_not_wait_and_keeps_the_order(stuck: Stuck) -> None:
     outlet = BackgroundWriter(stuck)
     outlet.write("one\n")
     assert stuck.is_writing.wait(LIMIT_S)
@@ -52,7 +52,7 @@ def test_who_writes_does_not_wait_and_the_order_is_kept(stuck: Stuck) -> None:
     assert outlet.dropped_lines == 0
 
 
-def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(stuck: Stuck) -> None:
+def test_text_beyond_the_queue_is_dropped_and_counted(stuck: Stuck) -> None:
     outlet = BackgroundWriter(stuck, most_characters=10)
     outlet.write("12345\n")
     outlet.write("7\n8\n9\n")
@@ -66,7 +66,7 @@ def test_what_finds_no_room_is_dropped_and_counted_and_the_rest_goes_on(stuck: S
     assert stuck.getvalue() == "12345\n890\nmore\n"
 
 
-def test_a_reader_that_is_gone_is_counted_and_ends_nothing() -> None:
+def test_missing_reader_is_counted_and_raises_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     outlet = BackgroundWriter(whole_lines(writing))
@@ -100,7 +100,7 @@ class Told(io.StringIO):
 MUCH = "x" * outlet_module._MUCH + "\n"
 
 
-def test_after_much_it_rests_and_who_waits_for_the_end_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finish_ends_the_pause_after_a_large_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 10 * LIMIT_S)
     told = Told()
     outlet = BackgroundWriter(told)
@@ -113,7 +113,7 @@ def test_after_much_it_rests_and_who_waits_for_the_end_wakes_it(monkeypatch: pyt
     assert told.writes == [MUCH, "one\ntwo\n"]
 
 
-def test_a_rest_ends_by_itself_and_little_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_ends_by_itself_and_small_writes_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 0.001)
     told = Told()
     outlet = BackgroundWriter(told)
@@ -132,6 +132,6 @@ for number in range(2000):
 """
 
 
-def test_all_that_was_logged_is_there_at_the_end_of_the_process() -> None:
+def test_queued_lines_are_written_at_the_end_of_the_process() -> None:
     done = run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=LIMIT_S)
     assert [json.loads(line)["number"] for line in done.stderr.splitlines()] == list(range(2000))

@@ -19,7 +19,7 @@ def told_by(made: list[list[Ended]]) -> list[list[str]]:
     return [[ended.request_id for ended, _ in batch] for batch in made]
 
 
-async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_are_processed_together_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "_WAIT_S", 0.001)
     made: list[list[Ended]] = []
     has_been_told = asyncio.Event()
@@ -42,7 +42,7 @@ async def test_they_are_told_of_together_after_a_moment(monkeypatch: pytest.Monk
     assert told_by(made) == [["1", "2"], ["3"]]
 
 
-async def test_many_do_not_wait_and_what_is_left_is_told_once() -> None:
+async def test_full_batch_does_not_wait_and_the_rest_is_processed_once() -> None:
     made: list[list[Ended]] = []
     gathered = Batcher(lambda ended: made.append(list(ended)))
     for number in range(70):
@@ -53,7 +53,7 @@ async def test_many_do_not_wait_and_what_is_left_is_told_once() -> None:
     assert [name for batch in told_by(made) for name in batch] == [str(number) for number in range(70)]
 
 
-def test_without_a_loop_nothing_waits() -> None:
+def test_without_an_event_loop_records_are_processed_at_once() -> None:
     made: list[list[Ended]] = []
     Batcher(lambda ended: made.append(list(ended))).add(record(1))
     assert told_by(made) == [["1"]]

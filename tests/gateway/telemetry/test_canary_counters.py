@@ -42,17 +42,17 @@ def counted(
         ([LOST, attempt("new")], "ok", 1),  # so was its own hedge, with another key
     ],
 )
-def test_a_request_counts_once_on_its_persons_side(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:
+def test_request_counts_once_for_its_users_member(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:
     found = counted(*attempts, outcome=outcome)
     assert list(found) == [("a", "eu", "new")]
     assert (found["a", "eu", "new"].ok, found["a", "eu", "new"].failed) == (ok, 1 - ok)
 
 
-def test_a_request_without_a_side_counts_nowhere() -> None:
+def test_request_without_a_weighted_step_is_not_counted() -> None:
     assert counted(attempt("new"), side=None) == {}
 
 
-def test_the_time_is_that_from_the_first_attempt_on_the_side() -> None:
+def test_time_counts_from_the_first_attempt_on_the_member() -> None:
     [tally] = counted(FAILED, attempt("new", duration_s=0.3, started_at=101.0)).values()
     [place] = [place for place, count in enumerate(tally.times) if count]
     assert VARIANT_BOUNDS_S[place - 1] < 1.3 <= VARIANT_BOUNDS_S[place]
@@ -60,7 +60,7 @@ def test_the_time_is_that_from_the_first_attempt_on_the_side() -> None:
     assert (tally.slower_than(1.0), tally.slower_than(1.3)) == (1, 0)
 
 
-def test_the_time_of_one_that_a_hedge_was_quicker_than_counts_up_to_then() -> None:
+def test_time_of_a_lost_attempt_counts_until_the_hedge_won() -> None:
     [tally] = counted(LOST, attempt("old")).values()
     assert sum(tally.times) == 1
     assert (tally.slower_than(0.1), tally.slower_than(0.3)) == (1, 0)

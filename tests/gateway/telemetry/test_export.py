@@ -97,7 +97,7 @@ async def bench(*exporters: Exporter, **more: object) -> AsyncIterator[Bench]:
     await made.tracer.aclose()
 
 
-async def test_what_comes_together_is_sent_together() -> None:
+async def test_requests_of_one_moment_are_sent_together() -> None:
     async with bench(gather_s=60) as one:
         for _ in range(module._MOST_IN_BATCH):
             one.observe(traced())
@@ -106,7 +106,7 @@ async def test_what_comes_together_is_sent_together() -> None:
         assert len(spans_in(one.bodies[0][1])) == 2 * module._MOST_IN_BATCH
 
 
-async def test_less_than_a_batch_is_sent_after_a_while_and_the_next_too() -> None:
+async def test_partial_batch_is_sent_after_a_while() -> None:
     async with bench(gather_s=0.01) as one:
         one.observe(traced())
         await one.settled("exported", 1)
@@ -114,7 +114,7 @@ async def test_less_than_a_batch_is_sent_after_a_while_and_the_next_too() -> Non
         await one.settled("exported", 2)
 
 
-async def test_without_exporters_or_without_a_trace_nothing_is_kept() -> None:
+async def test_without_exporters_or_trace_nothing_is_queued() -> None:
     async with bench() as one:
         one.observe(answered())
         one.exporters = ()
@@ -122,7 +122,7 @@ async def test_without_exporters_or_without_a_trace_nothing_is_kept() -> None:
         assert one.counts == {}
 
 
-async def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
+async def test_full_queue_drops_and_counts_the_newest_request() -> None:
     async with bench(hold=asyncio.Event(), gather_s=60) as one:
         for _ in range(module._MOST_QUEUED + 7):
             one.observe(traced())
@@ -133,7 +133,7 @@ async def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, None])
-async def test_what_may_work_later_is_tried_again(status: int | None) -> None:
+async def test_temporary_failure_is_retried(status: int | None) -> None:
     async with bench(answers=[Delivery(status, "down"), Delivery(200)]) as one:
         one.observe(traced())
         await one.settled("exported")
@@ -142,7 +142,7 @@ async def test_what_may_work_later_is_tried_again(status: int | None) -> None:
         assert one.bodies[0] == one.bodies[1]
 
 
-async def test_a_collector_that_names_a_time_is_given_it_within_bounds() -> None:
+async def test_retry_after_of_a_collector_is_used_within_bounds() -> None:
     async with bench(answers=[Delivery(429, "", 3.0), Delivery(503, "", 9000.0), Delivery(200)]) as one:
         one.observe(traced())
         await one.settled("exported")
@@ -152,9 +152,7 @@ async def test_a_collector_that_names_a_time_is_given_it_within_bounds() -> None
 @pytest.mark.parametrize(
     ("answer", "calls"), [(Delivery(400), 1), (Delivery(302), 1), (Delivery(503), 3), (Delivery(-1), 1)]
 )
-async def test_what_cant_be_delivered_is_dropped_with_a_count_and_the_next_is_tried(
-    answer: Delivery, calls: int
-) -> None:
+async def test_undeliverable_batch_is_dropped_and_counted_and_the_next_is_sent(answer: Delivery, calls: int) -> None:
     async with bench(answers=[answer] * calls + [Delivery(200)]) as one:
         one.observe(traced())
         await one.settled("failed")
@@ -163,7 +161,7 @@ async def test_what_cant_be_delivered_is_dropped_with_a_count_and_the_next_is_tr
         await one.settled("exported")
 
 
-async def test_a_log_that_nobody_reads_any_more_ends_nothing() -> None:
+async def test_log_without_a_reader_does_not_end_tracing() -> None:
     stream = io.StringIO()
     log.configure("json", "info", stream)
     stream.close()
@@ -172,7 +170,7 @@ async def test_a_log_that_nobody_reads_any_more_ends_nothing() -> None:
         await one.settled("exported")
 
 
-async def test_the_end_sends_what_is_left_without_waiting() -> None:
+async def test_close_sends_the_queue_without_waiting() -> None:
     async with bench(gather_s=60) as one:
         one.observe(traced())
         await one.tracer.aclose()
@@ -181,7 +179,7 @@ async def test_the_end_sends_what_is_left_without_waiting() -> None:
         assert one.counts == {"exported": 1, "discarded": 1}
 
 
-async def test_a_collector_that_hangs_doesnt_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_collector_does_not_delay_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CLOSE_S", 0.01)
     async with bench(hold=asyncio.Event()) as one:
         for _ in range(300):
@@ -206,7 +204,7 @@ async def test_a_collector_that_hangs_doesnt_hold_up_the_end(monkeypatch: pytest
         (False, "0" * 31 + "1", 1.0, False),
     ],
 )
-async def test_the_callers_flag_decides_else_the_share(
+async def test_callers_flag_decides_before_the_ratio(
     sampled: bool | None, trace_id: str, ratio: float, told: bool
 ) -> None:
     async with bench(exporter(ratio=ratio)) as one:
@@ -215,7 +213,7 @@ async def test_the_callers_flag_decides_else_the_share(
         assert one.counts == ({"exported": 1} if told else {})
 
 
-async def test_each_exporter_hears_of_its_regions_alone() -> None:
+async def test_exporter_gets_only_requests_of_its_regions() -> None:
     async with bench(exporter(), exporter("american", "US", "us")) as one:
         one.observe(traced())
         one.observe(traced(location=US))
@@ -240,7 +238,9 @@ async def test_each_exporter_hears_of_its_regions_alone() -> None:
         (None, "US", True),
     ],
 )
-async def test_what_must_stay_at_home_is_told_of_only_there(territory: str | None, place: str, told: bool) -> None:
+async def test_request_that_must_stay_in_its_territory_is_exported_only_there(
+    territory: str | None, place: str, told: bool
+) -> None:
     """A region of `*` has a boundary of `*`, and still takes nobody's prompt out of China."""
     everywhere = Region("default", parse_places(["*"]), parse_places(["*"]))
     async with bench(exporter(place=place, regions="default")) as one:
@@ -249,7 +249,7 @@ async def test_what_must_stay_at_home_is_told_of_only_there(territory: str | Non
         assert bool(one.bodies) == told
 
 
-async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() -> None:
+async def test_request_without_a_region_is_exported_only_inside_every_boundary() -> None:
     async with bench(exporter(), exporter("inside", includes_unlocated=True)) as one:
         nowhere = traced()
         nowhere.location = None
@@ -259,7 +259,7 @@ async def test_a_request_of_no_region_is_told_of_only_inside_every_boundary() ->
         assert {name for name, _ in one.bodies} == {"inside"}
 
 
-async def test_the_boundary_of_the_requests_own_config_counts_too() -> None:
+async def test_boundary_of_the_requests_own_config_counts_too() -> None:
     """The region was narrower when the request began."""
     narrow = Location(Region("eu", parse_places(["FR"]), parse_places(["FR"])), "FR", "edge_header", ())
     async with bench() as one:
@@ -268,7 +268,7 @@ async def test_the_boundary_of_the_requests_own_config_counts_too() -> None:
         assert one.bodies == []
 
 
-async def test_a_reload_keeps_what_is_as_it_was_and_drops_what_another_still_had() -> None:
+async def test_reload_keeps_unchanged_exporters_and_drops_queues_of_others() -> None:
     moved = exporter("moved")
     async with bench(exporter(), moved, gather_s=60) as one:
         one.observe(traced())
@@ -280,7 +280,7 @@ async def test_a_reload_keeps_what_is_as_it_was_and_drops_what_another_still_had
         assert sorted(name for name, _ in one.bodies) == ["moved", "traces"]
 
 
-async def test_after_a_reload_nothing_more_is_sent_also_if_nobody_asks_any_more() -> None:
+async def test_removed_exporter_sends_nothing_even_without_new_requests() -> None:
     async with bench(answers=[Delivery(503)]) as one:
 
         async def reload(_: float) -> None:
@@ -294,7 +294,7 @@ async def test_after_a_reload_nothing_more_is_sent_also_if_nobody_asks_any_more(
         assert len(one.bodies) == 1
 
 
-async def test_a_reload_stops_a_call_that_is_under_way() -> None:
+async def test_reload_cancels_a_running_export() -> None:
     async with bench(hold=asyncio.Event()) as one:
         one.observe(traced())
         await until(lambda: bool(one.bodies))
@@ -307,7 +307,7 @@ async def test_a_reload_stops_a_call_that_is_under_way() -> None:
         assert one.counts == {"discarded": 1}
 
 
-async def test_an_exporter_whose_header_is_unset_sends_nothing() -> None:
+async def test_exporter_with_an_unset_header_sends_nothing() -> None:
     async with bench(exporter(missing=("OTLP_TOKEN",))) as one:
         one.observe(traced())
         await one.tracer.aclose()
@@ -329,7 +329,7 @@ regions = st.builds(
     st.lists(st.none() | regions, max_size=6),
 )
 @settings(max_examples=60, deadline=None)
-async def test_no_span_ever_leaves_its_regions_boundary(
+async def test_span_never_leaves_its_regions_boundary(
     made: list[tuple[list[str], set[str], bool]], locations: list[Location | None]
 ) -> None:
     exporters = tuple(
@@ -352,7 +352,7 @@ async def test_no_span_ever_leaves_its_regions_boundary(
                 assert ((f"e{index}", number) in heard) == may
 
 
-async def test_the_log_tells_once_that_it_fails_and_once_that_it_works() -> None:
+async def test_log_has_one_line_for_a_failure_and_one_for_the_recovery() -> None:
     stream = io.StringIO()
     log.configure("json", "info", stream)
     async with bench(answers=[Delivery(None, "refused")] * 4 + [Delivery(200)]) as one:

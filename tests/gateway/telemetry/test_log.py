@@ -38,7 +38,7 @@ def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:
     return json.loads(text) if text else None
 
 
-def test_an_answer_after_a_failover_in_a_trace() -> None:
+def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
     failed = failed_attempt(FailureKind.UNAVAILABLE, status=503)
     record = answered(failed, attempt("other"), usage=Usage(3, 4, 1, 0), stream=True)
     record.trace = TraceContext("a" * 32)
@@ -84,7 +84,7 @@ def test_an_answer_after_a_failover_in_a_trace() -> None:
     }
 
 
-def test_what_an_answer_cost_is_told_where_a_price_is_known() -> None:
+def test_cost_is_logged_if_a_price_is_known() -> None:
     record = answered()
     record.price = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
     record.count(Usage(100, 10))
@@ -99,7 +99,7 @@ def test_what_an_answer_cost_is_told_where_a_price_is_known() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["ok", "interrupted"])
-def test_what_was_written_to_a_cache_is_told_where_anything_was(outcome: str) -> None:
+def test_tokens_written_to_a_cache_are_logged_if_there_are_any(outcome: str) -> None:
     for written in (0, 7):
         record = answered(usage=Usage(30, 4, cache_write_tokens=written))
         record.outcome = outcome
@@ -109,7 +109,7 @@ def test_what_was_written_to_a_cache_is_told_where_anything_was(outcome: str) ->
         assert ("cache_write_tokens" in line) == bool(written)
 
 
-def test_a_shadow_that_hears_the_prompt_too_is_told() -> None:
+def test_shadow_is_logged() -> None:
     record = answered(usage=Usage(3, 4, 1, 0))
     record.shadow = attempt("candidate")
     line = line_of(record)
@@ -117,7 +117,7 @@ def test_a_shadow_that_hears_the_prompt_too_is_told() -> None:
     assert (line["deployment"], line["shadow"], "attempts" in line) == ("house", "candidate", False)
 
 
-def test_what_is_unknown_is_not_made_up() -> None:
+def test_unknown_values_are_left_out() -> None:
     line = line_of(Record("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown"))
     assert line is not None
     absent = {"trace_id", "prompt_tokens", "cached_tokens", "provider_ms", "attempts"}
@@ -128,7 +128,7 @@ def test_what_is_unknown_is_not_made_up() -> None:
 @pytest.mark.parametrize(
     ("outcome", "level"), [("ok", "info"), ("refused", "info"), ("failed", "warning"), ("interrupted", "warning")]
 )
-def test_how_grave_it_is(outcome: str, level: str) -> None:
+def test_level_follows_from_the_outcome(outcome: str, level: str) -> None:
     record = answered()
     record.outcome = outcome
     line = line_of(record)
@@ -137,12 +137,12 @@ def test_how_grave_it_is(outcome: str, level: str) -> None:
     assert (line_of(record, "warning") is None) == (level == "info")
 
 
-def test_lines_for_people_count_none_as_dropped() -> None:
+def test_readable_lines_count_no_dropped_line() -> None:
     log.configure("text", "info", io.StringIO())
     assert log.dropped_lines() == 0
 
 
-def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_known() -> None:
+def test_readable_line_begins_with_the_outcome_and_omits_unknown_values() -> None:
     stream, record = io.StringIO(), answered(failed_attempt(FailureKind.UNAVAILABLE), attempt("other"))
     record.client = None
     log.configure("text", "info", stream)
@@ -157,7 +157,7 @@ def test_a_line_for_people_begins_with_what_happened_and_leaves_out_what_is_not_
     assert {"request_id", "total_ms", "table"} <= set(names)
 
 
-def test_what_a_library_says_is_a_line_like_every_other() -> None:
+def test_message_of_a_library_is_a_structured_line() -> None:
     stream = io.StringIO()
     log.configure("json", "info", stream)
     log.configure("json", "info", stream)
@@ -173,7 +173,7 @@ def test_what_a_library_says_is_a_line_like_every_other() -> None:
     assert "ValueError: broken" in second["exception"]
 
 
-def test_a_warning_of_pythons_is_a_line_like_every_other_and_tells_no_words() -> None:
+def test_python_warning_is_logged_without_its_text() -> None:
     """A library's may be those of a request: pydantic's warnings quote what they were given."""
     stream = io.StringIO()
     with warnings.catch_warnings():
@@ -263,25 +263,25 @@ def same_as_alone(made: list[Record]) -> None:
 
 @given(st.lists(_plain | records))
 @settings(deadline=None)
-def test_what_is_remembered_of_others_is_told_of_a_request_as_if_it_had_come_alone(made: list[Record]) -> None:
+def test_line_does_not_depend_on_earlier_requests(made: list[Record]) -> None:
     same_as_alone(made)
 
 
 @given(_plain)
 @settings(deadline=None, max_examples=20)
-def test_whatever_is_otherwise_of_the_next_request_is_told(record: Record) -> None:
+def test_each_changed_value_of_the_next_request_is_logged(record: Record) -> None:
     for change in (*_events, *_otherwise):
         same_as_alone([record, replace(record, **change), record])
 
 
-def test_a_dropped_name_that_a_client_made_up_is_logged_whole() -> None:
+def test_dropped_field_name_of_a_client_is_logged_completely() -> None:
     record = answered(usage=Usage(1, 1))
     record.dropped = frozenset({"seed", "x" * 100_000})
     (line,) = JsonLines().of([(record, 0.0)])
     assert orjson.loads(line)["dropped"] == ["seed", "x" * 100_000]
 
 
-def test_the_time_of_a_line_is_that_of_its_requests_end() -> None:
+def test_timestamp_is_the_end_of_the_request() -> None:
     ended = [(answered(), at) for at in (1_795_233_875.25, 1_795_233_875.0625, 1_795_233_876.0)]
     told = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
     assert told == ["2026-11-21T04:04:35.250000Z", "2026-11-21T04:04:35.062500Z", "2026-11-21T04:04:36.000000Z"]
@@ -297,7 +297,7 @@ class _Terminal(io.StringIO):
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": ""}, True), ({"TERM": "dumb"}, False),
      ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
 )  # fmt: skip
-def test_a_terminal_gets_colours_unless_its_person_says_otherwise(
+def test_terminal_gets_colours_unless_disabled(
     environ: dict[str, str], colours: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)

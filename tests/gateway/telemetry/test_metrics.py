@@ -61,7 +61,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 # --- what is counted ------------------------------------------------------------------------------
 
 
-def test_an_answer() -> None:
+def test_answer_is_counted() -> None:
     metrics = counted([answered(usage=Usage(10, 20, 3, 5, 2), stream=True)] * 2)
     eu = {"region": "eu", "assistant": "assistant"}
     assert value(metrics, "gateway_requests_total", **eu, outcome="ok", status="200", code="") == 2
@@ -89,7 +89,7 @@ def priced(usage: Usage | None, currency: str = "USD") -> Record:
     return record
 
 
-def test_costs_are_added_up_by_currency() -> None:
+def test_costs_are_summed_by_currency() -> None:
     usage = Usage(1000, 10, 400)
     unknown = priced(None)
     metrics = counted([priced(usage), priced(usage), priced(usage, "EUR"), unknown, answered(usage=usage)])
@@ -100,11 +100,11 @@ def test_costs_are_added_up_by_currency() -> None:
     assert (unknown.cost_micros, unknown.usage) == (None, None)
 
 
-def test_a_json_answer_shows_no_first_token() -> None:
+def test_json_answer_has_no_first_token_time() -> None:
     assert value(counted([answered()]), "gateway_time_to_first_token_seconds_count") is None
 
 
-def test_a_zero_is_counted_and_what_is_unknown_is_not() -> None:
+def test_zero_is_counted_and_unknown_is_not() -> None:
     zero = counted([answered(usage=Usage(0, 0))])
     assert value(zero, "gateway_tokens_total", type="completion") == 0
     assert value(zero, "gateway_answers_without_usage_total") is None
@@ -113,7 +113,7 @@ def test_a_zero_is_counted_and_what_is_unknown_is_not() -> None:
     assert value(unknown, "gateway_answers_without_usage_total", deployment="house", provider="openai") == 1
 
 
-def test_what_was_never_answered_has_no_usage_to_miss() -> None:
+def test_unanswered_request_is_not_counted_as_missing_usage() -> None:
     refused = Record(
         "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.001
     )
@@ -125,12 +125,12 @@ def test_what_was_never_answered_has_no_usage_to_miss() -> None:
     assert value(metrics, "gateway_attempts_total") is None
 
 
-def test_a_client_that_left_before_the_status_line_has_no_status() -> None:
+def test_request_cancelled_before_the_status_line_has_no_status() -> None:
     left = Record("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
     assert value(counted([left]), "gateway_requests_total", region="eu", outcome="cancelled", status="") == 1
 
 
-def test_retries_and_failovers_are_told_apart() -> None:
+def test_retries_and_failovers_are_counted_separately() -> None:
     first, again = failed_attempt(FailureKind.UNAVAILABLE), failed_attempt(FailureKind.SILENT)
     metrics = counted([answered(first, again, attempt("other"))])
     assert value(metrics, "gateway_retries_total", region="eu", deployment="house") == 1
@@ -141,13 +141,13 @@ def test_retries_and_failovers_are_told_apart() -> None:
     assert value(metrics, "gateway_overhead_seconds_count") is None, "a wait between attempts is no overhead"
 
 
-def test_overhead_leaves_out_the_provider_and_the_clients_own_time() -> None:
+def test_overhead_excludes_provider_and_upload_time() -> None:
     record = answered(attempt(duration_s=0.3))
     record.upload_s = 0.09
     assert value(counted([record]), "gateway_overhead_seconds_sum", deployment="house") == pytest.approx(0.01)
 
 
-def test_what_is_true_now_is_read_for_each_snapshot() -> None:
+def test_live_values_are_read_for_each_snapshot() -> None:
     metrics, streams = Metrics(), [3]
     metrics.live["gateway_open_streams"] = lambda: streams[0]
     assert value(metrics, "gateway_open_streams") == 3
@@ -157,7 +157,7 @@ def test_what_is_true_now_is_read_for_each_snapshot() -> None:
 
 @given(st.lists(records, max_size=5), st.sampled_from([1, 70]))
 @settings(max_examples=30, deadline=None)
-def test_each_attempt_and_each_time_is_counted_once(observed: list[Record], times: int) -> None:
+def test_each_attempt_and_time_is_counted_once(observed: list[Record], times: int) -> None:
     """However an attempt is counted, and whether its bucket has been looked for yet."""
     attempts: Counter[tuple[str, ...]] = Counter()
     buckets: Counter[int] = Counter()
@@ -181,7 +181,7 @@ def test_each_attempt_and_each_time_is_counted_once(observed: list[Record], time
 # --- how many series there can be -----------------------------------------------------------------
 
 
-def test_years_of_new_names_in_the_config_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_series_is_bounded_over_many_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_ROWS", 10)
     metrics = Metrics()
     for number in range(500):
@@ -202,7 +202,7 @@ some = st.lists(records, max_size=4)
 
 @given(some, some, some)
 @settings(max_examples=20, deadline=None)
-def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_all(
+def test_merged_snapshots_equal_those_of_one_process_in_any_order(
     one: list[Record], two: list[Record], three: list[Record]
 ) -> None:
     a, b, c = (counted(part).snapshot() for part in (one, two, three))
@@ -218,7 +218,7 @@ def test_adding_up_is_the_same_in_any_order_and_as_if_one_process_had_seen_it_al
 
 @given(st.lists(records, max_size=5), st.lists(st.integers(0, 2), max_size=5))
 @settings(max_examples=20, deadline=None)
-def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record], ended: list[int]) -> None:
+def test_counter_never_falls_when_a_worker_ends(observed: list[Record], ended: list[int]) -> None:
     """As a supervisor does it: the living, and what the dead have counted."""
     workers, past = [Metrics(), Metrics(), Metrics()], EMPTY
     before: Series = {}
@@ -237,7 +237,7 @@ def test_a_counter_never_goes_down_whichever_worker_ends(observed: list[Record],
         before = now
 
 
-def test_what_a_dead_process_had_open_is_gone() -> None:
+def test_gauges_of_an_ended_process_are_removed() -> None:
     metrics = counted([answered()])
     metrics.live["gateway_open_streams"] = lambda: 5
     kept = unpack(without_gauges(metrics.snapshot()))
@@ -253,7 +253,7 @@ def test_what_a_dead_process_had_open_is_gone() -> None:
         {"gateway_overhead_seconds": [[["house", "true"], [1, 2]]]},
     ],
 )
-def test_what_another_version_counted_otherwise_is_left_out(rows: dict[str, object]) -> None:
+def test_series_of_another_version_are_ignored(rows: dict[str, object]) -> None:
     mine = counted([answered()]).snapshot()
     assert samples(merge([orjson.dumps(rows), mine])) == samples(mine)
 
@@ -263,7 +263,7 @@ def test_what_another_version_counted_otherwise_is_left_out(rows: dict[str, obje
 
 @given(st.lists(records, max_size=5))
 @settings(max_examples=20, deadline=None)
-def test_the_exposition_is_what_the_formats_ask_for(observed: list[Record]) -> None:
+def test_exposition_is_valid_in_both_formats(observed: list[Record]) -> None:
     snapshot = counted(observed).snapshot()
     body, kind = render(snapshot, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
@@ -279,7 +279,7 @@ def test_the_exposition_is_what_the_formats_ask_for(observed: list[Record]) -> N
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", "application/openmetrics-textual", ";;,,q="])
-def test_who_doesnt_ask_for_openmetrics_gets_text(accept: str) -> None:
+def test_exposition_is_plain_text_unless_openmetrics_is_accepted(accept: str) -> None:
     assert render(EMPTY, accept)[1].startswith("text/plain; version=0.0.4")
 
 
@@ -289,7 +289,7 @@ def test_label_values_are_escaped() -> None:
     assert value(counted([record]), "gateway_requests_total", assistant='a"b\\c\nd') == 1
 
 
-def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> None:
+def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     """https://prometheus.io/docs/practices/naming/, read 2026-11-20: prefix, base units, `_total` for what counts."""
     for name, family in METRIC_DEFINITIONS.items():
         assert name.startswith("gateway_")
@@ -340,7 +340,7 @@ def test_every_family_is_named_as_prometheus_advises_and_counts_something() -> N
     assert empty == elsewhere
 
 
-def test_hedges_are_no_failovers_and_the_wait_for_a_place_is_no_work_of_ours() -> None:
+def test_hedges_are_not_failovers_and_queueing_is_not_overhead() -> None:
     hedge = replace(attempt("b"), is_hedge=True)
     won = answered(replace(attempt(), lost=True), hedge)
     lost = answered(replace(hedge, lost=True), attempt())
@@ -360,7 +360,7 @@ def test_hedges_are_no_failovers_and_the_wait_for_a_place_is_no_work_of_ours() -
     assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002
 
 
-def test_a_region_that_a_reload_took_away_keeps_its_counts() -> None:
+def test_removed_region_keeps_its_counts() -> None:
     metrics = counted([answered()])
     later = answered()
     later.location, later.table = US, "t2"

@@ -21,7 +21,7 @@ def spans(record: Record, trace: TraceContext = TRACE) -> list[Span]:
     return spans_in(encode([Ended(record, trace, END_NS)], {"service.name": "assistant-gateway"}))
 
 
-def test_an_answer_after_a_failover() -> None:
+def test_spans_of_an_answer_after_a_failover() -> None:
     failed = failed_attempt(FailureKind.UNAVAILABLE, status=503, started_at=100.1)
     record = answered(failed, attempt("other", 0.2, 100.5), usage=Usage(3, 4, 1, 2), stream=True, total_s=1.0)
     server, first, second = spans(record)
@@ -74,7 +74,7 @@ def test_an_answer_after_a_failover() -> None:
     }
 
 
-def test_a_stream_that_broke_is_an_error_of_both_spans() -> None:
+def test_broken_stream_is_an_error_of_both_spans() -> None:
     record = answered(stream=True)
     record.outcome, record.code = "interrupted", "stream_interrupted"
     server, call = spans(record)
@@ -83,7 +83,7 @@ def test_a_stream_that_broke_is_an_error_of_both_spans() -> None:
     assert attributes_of(call)["error.type"] == "interrupted"
 
 
-def test_a_refusal_is_no_error_of_the_server_and_a_new_trace_has_no_parent() -> None:
+def test_refusal_is_not_a_server_error_and_a_new_trace_has_no_parent() -> None:
     refused = Record(
         "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.1
     )
@@ -96,7 +96,7 @@ def test_a_refusal_is_no_error_of_the_server_and_a_new_trace_has_no_parent() -> 
     assert "gateway.region" not in told
 
 
-def test_what_people_and_providers_say_is_left_out() -> None:
+def test_spans_contain_no_text_of_users_or_providers() -> None:
     record = answered(failed_attempt(FailureKind.CREDENTIALS), attempt("other"))
     record.request_id, record.detail, record.dropped = "mail@example.org", "their words", frozenset({"their field"})
     body = encode([Ended(record, TRACE, END_NS)], {})
@@ -104,7 +104,7 @@ def test_what_people_and_providers_say_is_left_out() -> None:
         assert said not in body
 
 
-def test_two_bodies_together_are_one() -> None:
+def test_concatenated_bodies_are_one_body() -> None:
     one = encode([Ended(answered(), TRACE, END_NS)], {"service.name": "a"})
     assert len(spans_in(one + one)) == 4
     resources = ExportTraceServiceRequest.FromString(one + one).resource_spans

@@ -38,7 +38,7 @@ def test_pieces_are_whole_lines_within_the_limit(lines: list[bytes], limit: int)
         assert len(piece) + following.index(b"\n") + 1 > limit, "the next line had room"
 
 
-def test_a_line_is_written_when_it_is_whole(pipe: tuple[int, int]) -> None:
+def test_line_is_written_when_it_is_complete(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     stream = whole_lines(writing)
     print("你好", end="", file=stream, flush=True)
@@ -49,7 +49,7 @@ def test_a_line_is_written_when_it_is_whole(pipe: tuple[int, int]) -> None:
     os.close(reading)
 
 
-def test_a_file_gets_all_lines_in_one_write_and_a_pipe_no_more_than_it_keeps_together(
+def test_file_gets_one_write_and_pipe_gets_atomic_writes(
     pipe: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -63,7 +63,7 @@ def test_a_file_gets_all_lines_in_one_write_and_a_pipe_no_more_than_it_keeps_tog
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-def test_a_slow_reader_loses_nothing_where_a_write_does_not_wait_by_itself(kind: str) -> None:
+def test_slow_reader_of_a_non_blocking_pipe_loses_nothing(kind: str) -> None:
     """Whether it does is the same for all who have it open: another program may have said so."""
     reading, writing = os.pipe() if kind == "pipe" else [end.detach() for end in socket.socketpair()]
     os.set_blocking(writing, False)
@@ -85,7 +85,7 @@ def test_a_slow_reader_loses_nothing_where_a_write_does_not_wait_by_itself(kind:
     assert read.decode() == "".join(written)
 
 
-def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
+def test_write_works_without_a_reader(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     stream = whole_lines(writing)
     os.close(reading)
@@ -93,7 +93,7 @@ def test_nobody_needs_to_read(pipe: tuple[int, int]) -> None:
     assert not stream.isatty()
 
 
-def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
+def test_lines_without_a_reader_are_counted_and_raise_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     lines = LineWriter(whole_lines(writing))
@@ -105,7 +105,7 @@ def test_what_nobody_reads_is_counted_and_nobody_suffers() -> None:
         os.close(writing)
 
 
-def test_a_stream_that_is_closed_is_counted_too() -> None:
+def test_lines_to_a_closed_stream_are_counted() -> None:
     stream = io.StringIO()
     lines = LineWriter(stream)
     lines.write([b"one"])
