@@ -40,7 +40,7 @@ _COLUMNS = """
   finish_reason TEXT,
   answer_characters INTEGER NOT NULL,
   tool_calls INTEGER NOT NULL,
-  beside TEXT,
+  "beside" TEXT,
   beside_first_s REAL,
   beside_total_s REAL,
   beside_prompt_tokens INTEGER,
@@ -49,11 +49,11 @@ _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS besides (id INTEGER PRIMARY KEY, beside_answer TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS "besides" (id INTEGER PRIMARY KEY, beside_answer TEXT NOT NULL) STRICT;
 """
 _READ = (
     "SELECT answers.*, prompt, answer, refusal, calls, beside_answer FROM answers LEFT JOIN texts USING (id) "
-    "LEFT JOIN extras USING (id) LEFT JOIN {besides} USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
+    "LEFT JOIN extras USING (id) LEFT JOIN {client_answers} USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
 )
 _FIND, _NO_BESIDES = "SELECT 1 FROM sqlite_master WHERE name = 'besides'", "(SELECT 0 AS id, NULL AS beside_answer)"
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
@@ -93,7 +93,7 @@ class ShadowStore:
                     calls = json.dumps([{"name": name, "arguments": text} for name, text in it.calls])
                     database.execute("INSERT INTO extras VALUES (?, ?, ?)", (number, it.refusal, calls))
                 if it.beside_answer is not None:
-                    database.execute("INSERT INTO besides VALUES (?, ?)", (number, it.beside_answer))
+                    database.execute('INSERT INTO "besides" VALUES (?, ?)', (number, it.beside_answer))
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
                 database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
                 for table in ("extras", "besides"):
@@ -117,8 +117,8 @@ def read_shadow_records(directory: Path, assistant: str, region: str) -> Iterato
         with closing(open_to_read(directory, "shadow")) as database:
             database.row_factory = sqlite3.Row
             # A file without writes since an upgrade does not have this table.
-            besides = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
-            for row in database.execute(_READ.format(besides=besides), (assistant, region)):
+            client_answers = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
+            for row in database.execute(_READ.format(client_answers=client_answers), (assistant, region)):
                 yield row["id"], _record(row)
     except (ValueError, TypeError, KeyError) as error:
         raise StateError(

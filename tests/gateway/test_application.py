@@ -1,4 +1,4 @@
-"""The gateway as one application: what a request leaves behind in the log, the metrics and the traces, whatever it is."""
+"""The gateway as one application: the log lines, metrics and traces of requests with each outcome."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIG = CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}})
 
 
 def answer(request: httpx.Request) -> httpx.Response:
-    """What the provider, and the collector, say."""
+    """Answer as the provider, or as the collector."""
     if request.url.host == "otel.example":
         return httpx.Response(200)
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
@@ -55,7 +55,7 @@ def log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class RunningGateway:
-    """A gateway, its client, everything that it sent, and its log."""
+    """A gateway with its client, all requests that it sent, and its log."""
 
     def __init__(self, patch: str) -> None:
         self.sent: list[httpx.Request] = []
@@ -91,7 +91,7 @@ class RunningGateway:
         return unpack(self.gateway.metrics.snapshot())
 
     async def end(self) -> None:
-        """What the server does last."""
+        """Shut down as the server does at its end."""
         messages = iter([{"type": "lifespan.shutdown"}])
 
         async def receive() -> Any:
@@ -117,7 +117,7 @@ async def test_answer_is_logged_and_counted() -> None:
         (line,) = one.lines()
         assert (line["outcome"], line["region"], line["client"], line["prompt_tokens"]) == ("ok", "eu", "app", 3)
         assert 0 <= line["provider_ms"] <= line["first_ms"] <= line["total_ms"]
-        assert "trace_id" not in line, "nobody asked for a trace"
+        assert "trace_id" not in line, "no trace was requested"
         series = one.series
         assert series["gateway_requests_total"] == {("eu", "assistant", "ok", "200", ""): [1]}
         assert series["gateway_tokens_total"]["eu", "assistant", "house", "openai-compatible", "completion"] == [0]
@@ -151,7 +151,7 @@ async def test_callers_trace_is_logged_and_not_forwarded() -> None:
 
 
 async def test_hostile_client_creates_no_series() -> None:
-    """Whatever a client can write freely, in headers and body: after the first few requests nothing new is counted."""
+    """Values that clients choose freely, in headers and body, add no series after the first few requests."""
     async with running_gateway() as one:
 
         async def attack(number: int) -> None:
@@ -189,7 +189,7 @@ async def test_trace_is_sent_at_shutdown_without_text_of_a_user() -> None:
         await one.ask(x_request_id="mail@example.org")
         await one.ask(country="KP")
         began = [line["trace_id"] for line in one.lines()]
-        assert len(set(began)) == 2, "a trace of its own for each"
+        assert len(set(began)) == 2, "each request has its own trace"
         await one.end()
         exported = [request for request in one.sent if request.url.host == "otel.example"]
         assert [request.headers["authorization"] for request in exported] == ["sk-secret"]

@@ -1,4 +1,4 @@
-"""A database of addresses: what it says, what it doesn't, and files that are none."""
+"""The database of addresses: known and unknown addresses, and files that are not databases."""
 
 from __future__ import annotations
 

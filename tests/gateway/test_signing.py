@@ -1,4 +1,4 @@
-"""Ed25519: what is signed is what is verified, by whoever holds the public key, and by nothing else."""
+"""Ed25519 signatures: holders of the public key can verify exactly the content that was signed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def encoded(value: object) -> str:
 
 
 def signed(signer: Signer, head: object, payload: object) -> str:
-    """Whatever that is, with a good signature of the very key."""
+    """Return a JWS of any header and payload with a valid signature of this key."""
     text = f"{encoded(head)}.{encoded(payload)}"
     return f"{text}.{encoded(signer._key.sign(text.encode()))}"
 
@@ -113,7 +113,7 @@ def test_added_or_missing_part_is_refused(signer: Signer) -> None:
         f"{jws}.{signature}",
         f"{head}.{payload}",
         f"{head}.{payload}.",
-        # What base64 itself leaves out.
+        # The base64 decoder itself ignores these characters.
         f"{head}.{payload}.{signature[:9]}!{signature[9:]}",
         f"{jws}==",
         f"{jws}\n.",
@@ -134,7 +134,7 @@ def test_change_of_any_character_is_detected(
         payload, _ = verify(forged, "receipt", [signer.public])
     except BadSignature:
         return
-    # The last character of base64 has bits that mean nothing.
+    # The last character of base64 has bits without meaning.
     assert payload == PAYLOAD
     assert forged == jws or place == len(jws) - 1
 

@@ -1,4 +1,4 @@
-"""The log is reminded of approvals that end: once for each date, by a clock of the test."""
+"""Reminders of approvals and retirements: logged once for each date, with a fake clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lines() -> Iterator[io.StringIO]:
     sink = io.StringIO()
     configure("json", "info", sink)
     yield sink
-    # Not the output of the moment, which pytest closes behind the test.
+    # A stream of the test's own, because pytest closes its captured output after the test.
     configure("json", "info", sys.__stderr__)
 
 

@@ -1,5 +1,5 @@
-"""The trail and the history say the same, whatever fails between them: what can't be written down isn't done, and a line
-of something that wasn't done is taken back."""
+"""The audit trail and the history agree after every failure: a change that cannot be recorded is not made, and an audit
+line of a failed change is revoked."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def events(directory: Path) -> list[str]:
 
 
 def break_commit(log: ChangeLog, directory: Path) -> None:
-    """Every statement of a switch goes well, and its commit doesn't, as where that is what fills the disk."""
+    """Make the commit of a switch fail after all its statements, as on a disk that is full by then."""
     with sqlite3.connect(directory / "history.db") as database:
         database.execute("CREATE TABLE late (version TEXT REFERENCES version DEFERRABLE INITIALLY DEFERRED)")
         database.execute(
@@ -80,7 +80,7 @@ def mend(directory: Path) -> None:
 
 
 class FullAfter:
-    """A trail that takes so many lines more."""
+    """An audit trail with room for a given number of lines."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
         self._write, self.lines = os.write, lines
@@ -127,7 +127,7 @@ def test_full_audit_trail_leaves_the_history_unchanged(
     monkeypatch.undo()
     assert log.pointer() == Pointer(FIRST.table.version)
     log.note("stopped", {})
-    # The kill switch's line found no room behind the one of the switch.
+    # The line of the switch was written, and the line of the kill switch was not.
     taken_back = ["activated", "not_done"] if lines else []
     assert events(tmp_path) == ["started", "activated", *taken_back, "stopped"]
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
@@ -151,7 +151,7 @@ def test_revocation_that_cannot_be_written_yet_is_the_next_line(
 
 
 def test_switch_interrupted_by_the_end_of_the_process_is_reported_at_the_next_start(tmp_path: Path) -> None:
-    """As at a loss of power, or where the disk stayed full to the end."""
+    """The same state remains after a power failure, and after a disk that stayed full."""
     log = begun(tmp_path)
     known = log.history.audit_head()
     switch(log, FIRST, SECOND)
@@ -227,7 +227,7 @@ def test_failed_read_of_the_trail_does_not_block_the_next_attempt(
 
 @pytest.mark.parametrize("taken", ["removed", "replaced"])
 def test_moved_history_or_trail_accepts_no_switch(log: ChangeLog, taken: str) -> None:
-    """SQLite would write on to the file that nobody finds any more, and the next start know nothing of the switch."""
+    """SQLite would continue to write to the moved file, and the next start would not know the switch."""
     directory = Path(log.lock._path).parent
     kept = directory / "history.db"
     kept.rename(directory / "elsewhere")

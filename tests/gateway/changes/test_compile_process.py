@@ -1,4 +1,4 @@
-"""The process that compiles a config: begun before its order, it takes it; without one it is ended."""
+"""The process that compiles a config: started in advance or with its job, and always ended."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_failed_start_of_a_process_is_reported_by_the_job(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A child reads no order, and never ends."""
+    """Make the child process read no job and never end."""
     program = tmp_path / "hanging"
     program.write_text("#!/bin/sh\nexec sleep 1000\n", "utf-8")
     program.chmod(0o700)

@@ -1,4 +1,4 @@
-"""The live config, with a compile and a clock of the test's own; and what a real reload costs the loop."""
+"""The live config with a fake compiler and a fake clock, and the cost of a real reload for the event loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MENDED = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
 
 
 class Files:
-    """A config file, and a gateway's live config on it. Each `look` is one poll."""
+    """A config file with the live config of a gateway. Each `look` is one check of the file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "gateway.yaml"
@@ -111,7 +111,7 @@ async def test_edit_is_activated_at_the_second_check_with_equal_content(files: F
 
 
 async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
-    """Somebody begins to write between the second look and the compile."""
+    """Another process begins to write between the second check and the compile."""
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     files.before_outcome = lambda: None
@@ -213,7 +213,7 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
     assert not (await files.live.reload("admin")).activated
     await files.look(20)
     tries = files.live.reloads["file", "rejected"]
-    assert 3 <= tries <= 5, "less and less often"
+    assert 3 <= tries <= 5, "the interval grows"
     files.live._compile = good
     await files.look(20)
     assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
@@ -240,7 +240,7 @@ async def test_persistent_compile_failure_is_logged_once(files: Files, log: list
     while len(rejected) == 2:
         await asyncio.sleep(0)
         rejected = [line for line in log if line["event"] == "config_rejected"]
-    assert rejected[2]["cause"] == "sighup", "who asks anew is told anew"
+    assert rejected[2]["cause"] == "sighup", "a new request is answered with a new line"
     files.live._compile = good
     await files.look(80)
     assert [line["event"] for line in log].count("config_activated") == 1
@@ -248,7 +248,7 @@ async def test_persistent_compile_failure_is_logged_once(files: Files, log: list
 
 
 async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
-    """Also where no file has changed: who sent it heard nothing of why, and the alert would ring on."""
+    """It is repeated even if no file has changed: the sender of a signal gets no answer, and the alert would stay."""
 
     async def broken(_: CompileJob) -> Outcome:
         raise CompileFailed("ended with status -9")
@@ -257,7 +257,7 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
     files.live.start(files.activate)
     await files.look()
     files.live.request()
-    while files.live.failed is None:  # noqa: ASYNC110  # it tells nobody
+    while files.live.failed is None:  # noqa: ASYNC110  # there is no event to wait for
         await asyncio.sleep(0)
     await files.look(10)
     assert 1 < files.live.reloads["sighup", "rejected"] < 5
@@ -271,7 +271,7 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
 
 
 async def test_reverted_edit_clears_the_failure(files: Files) -> None:
-    """The file is again what is served: its failure would else be shown until the next edit, and its alert ring on."""
+    """The file is again what is served. Otherwise the failure and its alert would stay until the next edit."""
 
     async def broken(_: CompileJob) -> Outcome:
         raise CompileFailed("ended with status -9")
@@ -331,7 +331,7 @@ async def test_no_process_is_started_in_advance_for_a_distant_retry(
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(2 + 2 + 3 + 4)
-    assert wanted == [False, False, False, True], "four are passed over, and one gets ready at the last of them"
+    assert wanted == [False, False, False, True], "four checks do nothing, and the last one starts a process"
     await files.live.stop()
 
 
@@ -371,7 +371,7 @@ async def test_reloads_run_one_at_a_time(files: Files) -> None:
 async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who edits the file and asks for a reload at once waits for one compile, not for two and a half."""
+    """An edit with an immediate reload waits for one compile, not for two and a half."""
     wanted: list[bool] = []
 
     async def prepare(*, is_wanted: bool) -> None:
@@ -393,9 +393,9 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     reloading = asyncio.create_task(files.live.reload("admin"))
     await begun.wait()
     await files.look()
-    assert wanted == [False, False], "no second child gets ready"
+    assert wanted == [False, False], "no second child is started"
     looking = asyncio.create_task(files.look())
-    while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock doesn't tell
+    while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock has no event for its waiters
         await asyncio.sleep(0)
     may_end.set()
     assert (await reloading).activated
@@ -437,7 +437,7 @@ async def test_waiting_child_takes_exactly_one_job(tmp_path: Path) -> None:
     assert waiting._process is not None
     assert (await compiler.compile(CompileJob(str(path)))).problems
     assert (waiting._process.returncode, compiler._waiting) == (0, None)
-    assert (await compiler.compile(CompileJob(str(path)))).problems, "also where none waits"
+    assert (await compiler.compile(CompileJob(str(path)))).problems, "also without a waiting child"
     await compiler.prepare(is_wanted=True)
     waiting = compiler._waiting
     for _ in range(2):
@@ -474,7 +474,7 @@ def large(number: int, mark: str = "") -> str:
 
 @pytest.fixture
 def settled() -> Iterator[None]:
-    """The interpreter as it is while a gateway serves."""
+    """Set up the interpreter as it is while a gateway serves."""
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     settle()
     yield
@@ -504,7 +504,7 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
     longest: list[float] = []
 
     async def tick() -> None:
-        """The loop's own time between two of its turns: what other programs take of the machine doesn't count."""
+        """Return the loop's own CPU time between two of its turns, which excludes other programs."""
         while True:
             before = time.thread_time()
             await asyncio.sleep(0.001)
@@ -523,7 +523,7 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
 
 @pytest.mark.slow
 async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
-    """Tables are freed once nobody uses them, and memory stays where it is."""
+    """Unused config versions are freed, and memory does not grow."""
     gateway = Gateway(files.live.table)
     outcomes = []
     for mark in ("a", "b"):
@@ -543,7 +543,7 @@ async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
 
     def living() -> int:
         gc.collect()
-        # `isinstance` would ask strangers' lazy modules for their class, which loads them: into the memory measured here.
+        # `isinstance` would read the class of other libraries' lazy modules, and so load them into the measured memory.
         return sum(type(found) is Deployment for found in gc.get_objects())
 
     async def reload(times: int) -> None:
@@ -555,9 +555,9 @@ async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
         await reload(50)
         lines.clear()
         tracemalloc.start()
-        # What is counted is what comes with each reload: the first ones, and the first look, bring some once.
+        # Only growth with each reload counts. The first reloads and the first check allocate some memory once.
         await reload(100)
-        # A thread that has done its part may not have let go of the table before yet.
+        # A thread that has finished may still hold the version for a moment.
         await until(lambda: living() <= alone)
         lines.clear()
         memory = tracemalloc.get_traced_memory()[0]
@@ -582,5 +582,5 @@ def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, what
     outcome = compile_here(CompileJob(str(path)), KEYS)
     told = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
     assert told[what] in str(outcome.problems[0])
-    # What it was found to be is what the watch finds, or it would be compiled again and again, and never told.
+    # The digest must be the one that the watch computes, or the file would be compiled repeatedly.
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

@@ -1,4 +1,4 @@
-"""A plan says everything that a switch changes, and nothing that it doesn't."""
+"""A plan lists everything that a switch changes, and nothing else."""
 
 from __future__ import annotations
 

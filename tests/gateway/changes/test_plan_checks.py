@@ -1,4 +1,4 @@
-"""What counts as a change of a protected region, and what doesn't."""
+"""The changes that count as changes of a protected region."""
 
 from __future__ import annotations
 

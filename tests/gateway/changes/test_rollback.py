@@ -1,4 +1,4 @@
-"""Rollbacks of the live config, with a history: what is watched and said after one that was taken, and one that wasn't."""
+"""Rollbacks of the live config, with a history: the active version, the watched files and the log after each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_key_file(path: Path) -> str:
 
 
 class Gateway:
-    """One that serves FIRST, and keeps what is switched. Each `look` is one poll."""
+    """A gateway with a history that serves FIRST. Each `look` is one check of the files."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "gateway.yaml"
@@ -86,7 +86,7 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
     secret.write_text("sk-one")
     first = await gateway.take(with_key_file(secret))
     await gateway.take(SECOND)
-    secret.write_bytes(b"x" * 70_000)  # a mistake: the first one can't be used any more
+    secret.write_bytes(b"x" * 70_000)  # a mistake: FIRST cannot be used any more
     gateway.write(THIRD)
     refused = await gateway.live.rollback(first)
     assert (refused.activated, refused.missing) == (False, False)
@@ -96,7 +96,7 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
 
 
 async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:
-    """Whose mistake it isn't: to mend it there would be in vain."""
+    """An edit of the file would not fix it."""
     nowhere = await gateway.live.rollback(None)
     assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [("", "there is no earlier version")]
     first = gateway.live.table.version
@@ -128,7 +128,9 @@ async def test_second_of_two_simultaneous_rollbacks_does_not_undo_the_first(gate
     both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
     assert [(done.activated, done.table) for done in both] == [(True, first)] * 2
     assert gateway.live.table.version == first
-    assert (await gateway.live.rollback(None)).table != first, "who asks later leaves what is active then"
+    assert (await gateway.live.rollback(None)).table != first, (
+        "the later request rolls back the version that is then active"
+    )
 
 
 async def test_edit_while_a_rollback_is_reloaded_is_activated(gateway: Gateway) -> None:
@@ -136,7 +138,9 @@ async def test_edit_while_a_rollback_is_reloaded_is_activated(gateway: Gateway) 
     await gateway.take(SECOND)
     await gateway.live.rollback(None)
     gateway.before_compile = lambda: gateway.write(THIRD)
-    assert (await gateway.live.reload("sighup")).table == first, "what was rolled back to, as the file was when asked"
+    assert (await gateway.live.reload("sighup")).table == first, (
+        "the version of the rollback, as the file had not changed"
+    )
     gateway.before_compile = lambda: None
     await gateway.look()
     assert gateway.live.table.blocked.contains("VA")
@@ -159,7 +163,7 @@ async def test_edit_while_a_rollback_waits_is_activated(gateway: Gateway) -> Non
     reload = asyncio.create_task(gateway.live.reload("admin"))
     await compiling.wait()
     rollback = asyncio.create_task(gateway.live.rollback(None))
-    await until(lambda: bool(gateway.live._one_at_a_time._waiters))  # it has asked, and has to wait
+    await until(lambda: bool(gateway.live._one_at_a_time._waiters))  # the rollback waits for the lock
     gateway.write(THIRD)
     free.set()
     assert (await reload).activated
@@ -175,11 +179,11 @@ async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
     gateway.path.unlink()
     done = await gateway.live.rollback(None)
     assert (done.activated, done.table, gateway.live.file_is_active) == (True, first, False)
-    assert (await gateway.live.reload("sighup")).activated, "the rollback holds"
+    assert (await gateway.live.reload("sighup")).activated, "the rollback is still in effect"
     await gateway.look()
     assert (gateway.live.table.version, gateway.live.file_is_active) == (first, False)
     aside = gateway.log.active_rollback(gateway.path)
-    assert aside is not None, "for the next start too"
+    assert aside is not None, "in effect for the next start too"
     assert (aside.version.version, aside.file) == (first, "")
     gateway.write(THIRD)
     assert gateway.log.active_rollback(gateway.path) is None
@@ -222,7 +226,7 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
 async def test_edit_that_could_not_be_recorded_is_activated_later(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk of the state directory was full for a while; the file still says what it said."""
+    """The disk of the state directory was full for a while, and the file did not change in the meantime."""
 
     def full(*_: object, **__: object) -> None:
         raise StateError("history.db can't be used: database or disk is full")
@@ -238,13 +242,13 @@ async def test_edit_that_could_not_be_recorded_is_activated_later(
         assert (asked.activated, asked.retriable) == (False, True)
         await gateway.look(12)
         rejected = [line for line in gateway.trail() if line["event"] == "rejected"]
-        assert [line["cause"] for line in rejected] == ["file", "admin"], "what lasts is written down once"
+        assert [line["cause"] for line in rejected] == ["file", "admin"], "a persistent failure is recorded once"
     await gateway.look(12)
     assert (gateway.live.failed, gateway.live.table.blocked.contains("AQ")) == (None, True)
     assert gateway.live.reloads["file", "activated"] == 1
     gateway.write("nonsense: [\n")
     await gateway.look(12)
-    assert gateway.live.reloads["file", "rejected"] < 8, "a mistake isn't tried again"
+    assert gateway.live.reloads["file", "rejected"] < 8, "a mistake is not retried"
     assert gateway.live.failed is not None
     assert not gateway.live.failed.retriable
 

@@ -1,4 +1,4 @@
-"""Schedules over a running gateway's counts, with a clock, a store and a gateway of the test's own."""
+"""Schedules over the counts of a running gateway, with a fake clock, store and gateway."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def opened(folder: Path) -> ScheduleStore:
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
-    """Python 3.13 tells of a database that nobody has closed."""
+    """Close the databases of a test, because Python 3.13 warns of unclosed ones."""
     yield
     while _STORES:
         _STORES.pop().close()
 
 
 class Cell:
-    """A gateway with schedules: its live table, what it counts, and a clock that only the test moves."""
+    """A gateway with schedules: its active version, its counts, and a fake clock."""
 
     def __init__(self, folder: Path, table: ConfigVersion | None = None) -> None:
         self.now_s = 1000.0
@@ -103,7 +103,7 @@ class Cell:
 
 
 async def passed(cell: Cell) -> None:
-    """A stage in which all goes well."""
+    """Let a stage pass without failures."""
     await cell.look()
     cell.serve(ok=60)
     cell.serve(ok=1000, side="gemini")
@@ -156,7 +156,7 @@ async def test_schedule_continues_after_a_restart(tmp_path: Path) -> None:
     assert later.share == 0.25
     assert later.progress == cell.progress
     assert (later.progress.candidate.ok, later.progress.elapsed_s) == (40, 6)
-    # A process begins its counts anew, and nothing of them is taken twice or lost.
+    # A new process counts from zero. No request is counted twice or lost.
     await later.look()
     later.serve(ok=5)
     await later.look(times=2)
@@ -176,7 +176,7 @@ async def test_changed_schedule_or_candidate_begins_again(tmp_path: Path, other:
     cell.serve(ok=40)
     cell.change(other)
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
-    # What was counted before it began is no concern of it.
+    # Requests that were counted before the schedule began do not count.
     await cell.look()
     assert cell.progress.candidate == Tally()
 

@@ -1,4 +1,4 @@
-"""A config whose files can't be used comes to rest all the same: it is compiled once, told once, and looked at no more."""
+"""A config with unusable files is compiled and reported once, and then not again until a file changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit trail: whatever is done to a line of it is found, and so is an end that was cut off."""
+"""The audit trail: every change of a line is detected, and so is a truncated end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def changed(lines: Lines) -> Lines:
 
 
 def rehashed(lines: Lines) -> Lines:
-    """Changed, by somebody who knows how a hash is made."""
+    """Return the lines with a changed one whose hash was computed again."""
     import hashlib
 
     line = json.loads(lines[2])
@@ -161,7 +161,7 @@ def test_switch_after_the_known_head_is_unconfirmed(
     assert verify_trail(tmp_path, {"history.db": known}).unconfirmed == numbers
     for heads in ({"history.db": audit.head}, {"history.db": known, "receipts.db": audit.head}, {}):
         assert verify_trail(tmp_path, heads).unconfirmed == ()
-    # Of a history that is new nothing is known.
+    # A new history has no known head.
     for head, found in [(known, numbers), (audit.head, ()), (BEGINNING, ())]:
         again = Audit(tmp_path, head)
         again.close()
@@ -210,7 +210,7 @@ def test_moved_or_removed_trail_accepts_no_line(tmp_path: Path, lost: str) -> No
 
 
 def test_name_with_invalid_utf8_is_written_and_verified(tmp_path: Path) -> None:
-    """As the path of a config whose bytes are no UTF-8 comes from the system."""
+    """The path of a config with invalid UTF-8 arrives from the system in this form."""
     audit = Audit(tmp_path, BEGINNING)
     audit.append("started", AT, {"config": "caf\udce9.yaml"})
     audit.close()
@@ -234,7 +234,7 @@ def test_inaccessible_directory_is_not_reported_as_moved(tmp_path: Path, monkeyp
 def test_partial_line_that_could_not_be_removed_is_removed_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a disk that is full, and then for reading alone."""
+    """This happens on a full disk that then becomes read-only."""
     write, audit = os.write, Audit(tmp_path, BEGINNING)
     audit.append("started", AT, {})
 

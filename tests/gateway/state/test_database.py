@@ -36,11 +36,11 @@ def test_database_persists_and_is_readable_only_by_its_owner(tmp_path: Path) -> 
     assert stat.S_IMODE((directory / "history.db").stat().st_mode) == 0o600
 
 
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory that is a directory")  # noqa: S108
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no writable shared memory")  # noqa: S108
 def test_database_can_be_read_without_a_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
         writer.execute("INSERT INTO line VALUES ('first')")
-    # As in a container whose file system is read-only.
+    # As in a container with a read-only file system.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with closing(open_to_read(tmp_path, "history")) as reader:
         assert reader.execute("SELECT text FROM line").fetchall() == [("first",)]
@@ -72,13 +72,13 @@ def test_reading_needs_no_write_permission(tmp_path: Path, can_share: bool) -> N
     with closing(open_database(tmp_path, "history", LAYOUT)) as writer:
         writer.execute("INSERT INTO line VALUES ('first')")
         if not can_share:
-            # What a directory that can't be written comes to: SQLite finds no place for its own file.
+            # This is the effect of a read-only directory: SQLite cannot create its own file.
             (tmp_path / "history.db-shm").unlink()
             (tmp_path / "history.db-shm").mkdir()
         found = sorted(path.name for path in tmp_path.iterdir())
         with closing(open_to_read(tmp_path, "history")) as reader:
             assert reader.execute("SELECT text FROM line").fetchall() == [("first",)], (
-                "also what is in the log of writes"
+                "including rows in the write-ahead log"
             )
             if can_share:
                 with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -110,7 +110,7 @@ def test_failed_commit_is_rolled_back_before_the_next_transaction() -> None:
 
 
 def test_several_processes_can_create_a_database_at_once(tmp_path: Path) -> None:
-    """Workers do."""
+    """Workers start at the same time."""
     for number in range(20):
         directory = tmp_path / str(number)
         barrier = threading.Barrier(8)
@@ -124,7 +124,7 @@ def test_several_processes_can_create_a_database_at_once(tmp_path: Path) -> None
 
 
 def damaged_behind_its_first_page(path: Path) -> None:
-    """What opens it finds nothing wrong; what reads rows does."""
+    """Damage a page of rows, so that opening the file succeeds and reading it fails."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""What was active stays known: by whole names and by beginnings, in order, and never as two configs of one name."""
+"""The history finds versions by name and by prefix, in order, and refuses two configs with the same version."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_lock_admits_one_process_and_names_it(tmp_path: Path) -> None:
     told = holder_of(tmp_path)
     assert told is not None
     assert told["admin"] == "http://127.0.0.1:8081"
-    # Less than before, and nothing behind it.
+    # Shorter than before, without a rest of the old content.
     lock.write_info({"a": 1})
     assert holder_of(tmp_path) == {"pid": os.getpid(), "a": 1}
     for text in ("", "{", "[]", "1"):
         (tmp_path / "gateway.lock").write_text(text, "utf-8")
-        assert holder_of(tmp_path) == {}, "somebody has it, whatever is said"
+        assert holder_of(tmp_path) == {}, "the lock is held, whatever the file contains"
         with pytest.raises(InUse, match=r"\(process unknown\)"):
             Lock(tmp_path)
     lock.release()
@@ -189,7 +189,7 @@ NEVER = {
 def test_column_with_a_wrong_type_is_reported_as_damage(
     history: History, tmp_path: Path, table: str, column: str
 ) -> None:
-    """SQLite takes whatever is written into a column."""
+    """SQLite accepts any value in a column."""
     history.add(ONE, Activation(ONE.version, TWO.version, "start", "", 1.0, "+all"))
     history.store_audit_head(TrailHead(1, "one"))
     told: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a receipt says, what it never says, and that it is kept for whose it is, and no longer than it may be."""
+"""The content of receipts, and where and for how long they are stored."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_receipt_of_a_broken_answer_shows_its_deployment_as_interrupted() -> Non
 
 @pytest.mark.parametrize(("stream", "last"), [(True, "abandoned"), (False, "ok")])
 def test_receipt_of_a_cancelled_stream_shows_its_deployment_as_abandoned(stream: bool, last: str) -> None:
-    """One JSON had come whole, so that it is ok of who gave it."""
+    """A JSON answer had arrived completely, so its deployment answered with success."""
     record = record_of(outcome="cancelled", stream=stream, resumed=None)
     record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
     assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", last]
@@ -136,10 +136,10 @@ def routed_first(deployment: str) -> Config:
     ("config", "territory", "needs", "passed_over"),
     [
         (routed_first('enabled: false, api_key: "k"'), "DE", NO_NEEDS, {"other": "disabled in the config"}),
-        # Not the name of the variable: a receipt is its client's.
+        # Without the name of the variable, because clients read receipts.
         (routed_first('api_key: "${NOWHERE_SET}"'), "DE", NO_NEEDS, {"other": "no credential"}),
         (BASE, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
-        # A refusal has its reasons too.
+        # A refusal has reasons too.
         (BASE, "CN", Requirements(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
     ],
 )
@@ -237,7 +237,7 @@ def test_receipt_of_a_region_outside_the_cell_is_not_stored(cell: str, keeps: bo
 def test_receipt_that_must_stay_in_its_territory_is_not_stored_elsewhere(
     territory: str | None, cell: str | None, keeps: bool
 ) -> None:
-    """Its refusal neither: that says of somebody there that they asked."""
+    """This includes receipts of refusals, which show that a person in the territory sent a request."""
     location = Location(TABLE.regions["default"], territory, "edge_header", ())
     assert (receipt_of(record_of(location=location), AT_S, cell) is not None) is keeps
 
@@ -310,7 +310,7 @@ def test_queued_receipts_are_written_at_close(tmp_path: Path) -> None:
 
 
 def test_receipt_after_close_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that is cut off at the end of the grace time leaves its record when the writer has gone."""
+    """A request that is cut off at the end of the grace time ends after the writer."""
     monkeypatch.setattr(receipts, "_MOST_WAITING", 2)
     store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
     store.take(record_of("in time"))

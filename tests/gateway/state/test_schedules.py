@@ -1,4 +1,4 @@
-"""How far each schedule is outlives a restart: each of them, and all of it or what was kept before."""
+"""The progress of schedules survives a restart, and a failed save keeps the previous progress."""
 
 from __future__ import annotations
 

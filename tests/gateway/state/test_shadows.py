@@ -1,4 +1,4 @@
-"""What is kept of shadow traffic, and that it can't grow for ever."""
+"""The stored results of shadow traffic, and their limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def opened(folder: Path, **bounds: int) -> ShadowStore:
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
-    """Python 3.13 tells of a database that nobody has closed."""
+    """Close the databases of a test, because Python 3.13 warns of unclosed ones."""
     yield
     while _STORES:
         _STORES.pop().close()
@@ -44,7 +44,7 @@ def rows(folder: Path, query: str) -> list[Any]:
 
 def test_record_is_stored_as_a_row(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    assert not (tmp_path / "shadow.db").exists(), "nothing to keep, no file"
+    assert not (tmp_path / "shadow.db").exists(), "no record, no file"
     store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
     said = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
     assert rows(tmp_path, "SELECT * FROM answers") == [(1, *said)]
@@ -75,7 +75,7 @@ def test_refusal_alone_and_prompt_without_an_answer_are_stored(tmp_path: Path) -
     store = opened(tmp_path)
     for record in (replace(RECORD, prompt="p", answer="", refusal="no"), replace(RECORD, prompt="p", answer=None)):
         store.keep(record)
-        # It is opened again where there is more to keep.
+        # The store opens the file again for a later record.
         store.close()
     assert [(it.answer, it.refusal) for _, it in read_shadow_records(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
 

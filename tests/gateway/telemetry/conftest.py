@@ -1,4 +1,4 @@
-"""Each test finds a log that somebody reads, and leaves none of its own behind."""
+"""Give each test a log with a reader, and remove the log of the test afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody waits for who reads the log."""
+"""The background writer never waits for the reader of the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMIT_S = 120
 
 
 class Stuck(io.StringIO):
-    """A stream that takes nothing until it is let go."""
+    """A stream that blocks until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_missing_reader_is_counted_and_raises_nothing() -> None:
 
 
 class Told(io.StringIO):
-    """A stream that keeps its writes apart, and tells of each."""
+    """A stream that keeps each write separately and signals it."""
 
     def __init__(self) -> None:
         super().__init__()

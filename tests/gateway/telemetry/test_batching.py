@@ -1,4 +1,4 @@
-"""Finished requests are told of together, soon, and each once."""
+"""Finished requests are processed in batches, soon, and each once."""
 
 from __future__ import annotations
 

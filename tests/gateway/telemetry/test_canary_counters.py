@@ -1,4 +1,4 @@
-"""What is counted of a weighted step: one for each request, on its person's side, answered by it or not."""
+"""The counters of weighted steps: each request counts once for its user's member, as answered by it or not."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def counted(
         ([FAILED, attempt("old")], "ok", 0),
         ([FAILED], "failed", 0),
         ([attempt("old")], "ok", 0),  # its breaker was open
-        ([], "cancelled", 0),  # the client was tired of waiting
+        ([], "cancelled", 0),  # the client disconnected while waiting
         ([attempt("new")], "interrupted", 0),
-        ([attempt("new")], "cancelled", 1),  # it had begun
-        ([LOST, attempt("old")], "ok", 0),  # a hedge was quicker, perhaps than one that never answers
-        ([LOST, attempt("new")], "ok", 1),  # so was its own hedge, with another key
+        ([attempt("new")], "cancelled", 1),  # the answer had begun
+        ([LOST, attempt("old")], "ok", 0),  # a hedge was faster; the lost attempt might never have answered
+        ([LOST, attempt("new")], "ok", 1),  # a hedge on the same deployment was faster
     ],
 )
 def test_request_counts_once_for_its_users_member(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:

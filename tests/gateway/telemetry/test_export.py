@@ -1,4 +1,4 @@
-"""Traces on their way to collectors: batched, bounded, tried again, dropped with a count, and never across a boundary."""
+"""The export of traces: batched, bounded, retried, dropped with a count, and never across a boundary."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def traced(sampled: bool | None = None, trace_id: str = "a" * 32, location: Loca
 
 @dataclass
 class Bench:
-    """A tracer whose collector answers as it is told."""
+    """A tracer with a fake collector."""
 
     exporters: tuple[Exporter, ...] = (exporter(),)
     answers: list[Delivery] = field(default_factory=lambda: [Delivery(200)])
@@ -78,7 +78,7 @@ class Bench:
 
     @property
     def counts(self) -> dict[str, int]:
-        """By outcome, over all exporters."""
+        """Return the counts by outcome, over all exporters."""
         found: dict[str, int] = {}
         for (_, outcome), (count,) in unpack(self.metrics.snapshot()).get("gateway_traces_total", {}).items():
             found[outcome] = found.get(outcome, 0) + count
@@ -190,7 +190,7 @@ async def test_hanging_collector_does_not_delay_close(monkeypatch: pytest.Monkey
         assert one.counts == {"discarded": 300}
 
 
-# --- who is told ----------------------------------------------------------------------------------
+# --- the requests of each exporter -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ async def test_exporter_gets_only_requests_of_its_regions() -> None:
 async def test_request_that_must_stay_in_its_territory_is_exported_only_there(
     territory: str | None, place: str, told: bool
 ) -> None:
-    """A region of `*` has a boundary of `*`, and still takes nobody's prompt out of China."""
+    """A region of `*` has the boundary `*`, and still no prompt leaves China."""
     everywhere = Region("default", parse_places(["*"]), parse_places(["*"]))
     async with bench(exporter(place=place, regions="default")) as one:
         one.observe(traced(location=Location(everywhere, territory, "edge_header", ())))
@@ -260,7 +260,7 @@ async def test_request_without_a_region_is_exported_only_inside_every_boundary()
 
 
 async def test_boundary_of_the_requests_own_config_counts_too() -> None:
-    """The region was narrower when the request began."""
+    """The boundary of the region was narrower when the request began."""
     narrow = Location(Region("eu", parse_places(["FR"]), parse_places(["FR"])), "FR", "edge_header", ())
     async with bench() as one:
         one.observe(traced(location=narrow))

@@ -1,4 +1,4 @@
-"""What a gateway shows of its metrics can be read back, for the share of traffic that a plan touches."""
+"""The metrics text of a gateway can be read back, for the share of traffic in a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one line of a request: what an operator needs, each thing once, and nothing that a person wrote."""
+"""The log line of a request: complete for an operator, without repetition, and without text of a user."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_message_of_a_library_is_a_structured_line() -> None:
 
 
 def test_python_warning_is_logged_without_its_text() -> None:
-    """A library's may be those of a request: pydantic's warnings quote what they were given."""
+    """The text of a warning may quote a request: pydantic's warnings quote their input."""
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -185,7 +185,7 @@ def test_python_warning_is_logged_without_its_text() -> None:
     assert re.fullmatch(r"UserWarning at test_log\.py:\d+", line["detail"])
 
 
-# --- the short way --------------------------------------------------------------------------------
+# --- the fast path --------------------------------------------------------------------------------
 
 _PRICE = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
 _times = st.floats(0, 700)

@@ -1,4 +1,4 @@
-"""What is counted of which request, that counts of processes add up, and that Prometheus can read them."""
+"""The counts of requests, the sum over processes, and the format for Prometheus."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def counted(observed: Iterable[Record]) -> Metrics:
 
 
 def samples(snapshot: bytes) -> Samples:
-    """Every sample of the exposition, as Prometheus reads it."""
+    """Return every sample of the exposition, as Prometheus reads it."""
     body, kind = render(snapshot)
     assert kind.startswith("text/plain; version=0.0.4")
     read: Samples = {}
     for family in parse_text(body.decode()):
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
-            assert key not in read, "a series stands twice"
+            assert key not in read, "a series appears twice"
             read[key] = sample.value
     return read
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """The sum over the series with these labels, None if there is none."""
+    """Return the sum over the series with these labels, or None if there are none."""
     wanted = set(labels.items())
     found = [
         value for (have, pairs), value in samples(metrics.snapshot()).items() if have == name and wanted <= set(pairs)
@@ -138,7 +138,7 @@ def test_retries_and_failovers_are_counted_separately() -> None:
     assert value(metrics, "gateway_attempts_total", deployment="house", outcome="unavailable") == 1
     assert value(metrics, "gateway_attempts_total", deployment="house", outcome="silent") == 1
     assert value(metrics, "gateway_attempts_total", deployment="other", outcome="ok") == 1
-    assert value(metrics, "gateway_overhead_seconds_count") is None, "a wait between attempts is no overhead"
+    assert value(metrics, "gateway_overhead_seconds_count") is None, "a wait between attempts is not overhead"
 
 
 def test_overhead_excludes_provider_and_upload_time() -> None:
@@ -158,7 +158,7 @@ def test_live_values_are_read_for_each_snapshot() -> None:
 @given(st.lists(records, max_size=5), st.sampled_from([1, 70]))
 @settings(max_examples=30, deadline=None)
 def test_each_attempt_and_time_is_counted_once(observed: list[Record], times: int) -> None:
-    """However an attempt is counted, and whether its bucket has been looked for yet."""
+    """This holds for each way of counting an attempt, and before and after its bucket is computed."""
     attempts: Counter[tuple[str, ...]] = Counter()
     buckets: Counter[int] = Counter()
     for record in observed:
@@ -219,7 +219,7 @@ def test_merged_snapshots_equal_those_of_one_process_in_any_order(
 @given(st.lists(records, max_size=5), st.lists(st.integers(0, 2), max_size=5))
 @settings(max_examples=20, deadline=None)
 def test_counter_never_falls_when_a_worker_ends(observed: list[Record], ended: list[int]) -> None:
-    """As a supervisor does it: the living, and what the dead have counted."""
+    """The supervisor adds the snapshots of running workers to the counts of ended ones."""
     workers, past = [Metrics(), Metrics(), Metrics()], EMPTY
     before: Series = {}
     for turn, record in enumerate(observed):
@@ -290,7 +290,7 @@ def test_label_values_are_escaped() -> None:
 
 
 def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
-    """https://prometheus.io/docs/practices/naming/, read 2026-11-20: prefix, base units, `_total` for what counts."""
+    """https://prometheus.io/docs/practices/naming/, read 2026-11-20: prefix, base units, `_total` for counters."""
     for name, family in METRIC_DEFINITIONS.items():
         assert name.startswith("gateway_")
         assert (family.kind == "counter") == name.endswith("_total")
@@ -356,7 +356,7 @@ def test_hedges_are_not_failovers_and_queueing_is_not_overhead() -> None:
         == 1
     )
     assert value(metrics, "gateway_shed_total", deployment="house", reason="queue_full", region="eu") == 1
-    # 0.4 s to the answer, of which the queue took 0.299 and the provider 0.1.
+    # 0.4 s to the answer, of which the queue took 0.299 s and the provider 0.1 s.
     assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002
 
 

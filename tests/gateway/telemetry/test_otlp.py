@@ -1,4 +1,4 @@
-"""What is told of a request in OTLP: the spans, their times, their names, and nothing that a person wrote."""
+"""The OTLP spans of a request: times, names and attributes, without text of a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines reach a shared pipe whole."""
+"""Lines reach a shared pipe complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_pieces_are_whole_lines_within_the_limit(lines: list[bytes], limit: int)
         assert piece.endswith(b"\n")
         assert len(piece) <= limit or piece.count(b"\n") == 1
     for piece, following in pairwise(cut):
-        assert len(piece) + following.index(b"\n") + 1 > limit, "the next line had room"
+        assert len(piece) + following.index(b"\n") + 1 > limit, "the next line would have fitted"
 
 
 def test_line_is_written_when_it_is_complete(pipe: tuple[int, int]) -> None:
@@ -64,7 +64,7 @@ def test_file_gets_one_write_and_pipe_gets_atomic_writes(
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_slow_reader_of_a_non_blocking_pipe_loses_nothing(kind: str) -> None:
-    """Whether it does is the same for all who have it open: another program may have said so."""
+    """All processes that share a descriptor share its blocking mode, so another program may have changed it."""
     reading, writing = os.pipe() if kind == "pipe" else [end.detach() for end in socket.socketpair()]
     os.set_blocking(writing, False)
     written = [f"{number} {'x' * (9000 if number % 10 == 0 else 300)}\n" for number in range(400)]
