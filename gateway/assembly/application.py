@@ -199,36 +199,38 @@ class Gateway:
         is_draining: Whether it only finishes running requests. The readiness probe then fails.
 
     Args:
-        table: The first config version.
+        config: The first config version.
         transport: The HTTP client for providers.
-        ledger: The store of clients' quotas.
+        quota_store: The store of clients' quotas.
         state_dir: The directory for shadow results. None sends no shadow traffic.
-        keeping: Where receipts are stored. None stores none.
+        receipt_settings: Where receipts are stored. None stores none.
         consent_key: The key for consent tokens that workers share if the config has none.
         most_requests: The most chat requests at once.
     """
 
     def __init__(
         self,
-        table: ConfigVersion,
+        config: ConfigVersion,
         transport: Transport | None = None,
-        ledger: QuotaStore | None = None,
+        quota_store: QuotaStore | None = None,
         state_dir: Path | None = None,
-        keeping: ReceiptSettings | None = None,
+        receipt_settings: ReceiptSettings | None = None,
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
-        self.table = table
+        self.table = config
         self.is_draining = False
         transport = transport or PoolTransport()
         self._transport = transport
-        self._receipts = open_receipt_service(keeping, lambda: self.table) if keeping is not None else None
+        self._receipts = (
+            open_receipt_service(receipt_settings, lambda: self.table) if receipt_settings is not None else None
+        )
         take = self._receipts.take if self._receipts is not None else None
         self._telemetry = Telemetry(lambda: self.table, transport, take)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
-        ledger = ledger or QuotaStore()
-        limiters = ConcurrencyLimiters(ledger.seat, ledger.seats)
+        quota_store = quota_store or QuotaStore()
+        limiters = ConcurrencyLimiters(quota_store.seat, quota_store.seats)
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
         self._shadow_wiring = ShadowWiring(
@@ -238,7 +240,7 @@ class Gateway:
             lambda: self.table,
             self._executor,
             self._locations,
-            ClientLimits(ledger),
+            ClientLimits(quota_store),
             consent_key=consent_key,
             uses=PromptUses(self._shadow_wiring.shadows, log_prompt),
         )
@@ -262,11 +264,11 @@ class Gateway:
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
 
-    def activate(self, table: ConfigVersion) -> None:
+    def activate(self, config: ConfigVersion) -> None:
         """Use this config version for new requests. Running requests keep theirs."""
-        self.table = table
-        self._executor.prune(table)
-        self._locations.prepare(table.location.rules)
+        self.table = config
+        self._executor.prune(config)
+        self._locations.prepare(config.location.rules)
 
     def _on_breaker_change(self, deployment: str, breaker: Breaker, for_s: float) -> None:
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))

@@ -38,19 +38,19 @@ def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> Rec
     return ReceiptSettings(Path(state_dir), Signer.read(Path(receipt_key)))
 
 
-def open_receipt_service(keeping: ReceiptSettings, current: Callable[[], ConfigVersion]) -> ReceiptService:
+def open_receipt_service(settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> ReceiptService:
     """Return the receipt service of this process. Raises StateError."""
-    return ReceiptService(keeping, current)
+    return ReceiptService(settings, current)
 
 
 class ReceiptService:
     """Stores a receipt for each record, and returns receipts on request."""
 
-    def __init__(self, keeping: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
+    def __init__(self, settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
 
-        self._receipts = Receipts(keeping.directory, current, _warn)
-        self._signer = keeping.signer
+        self._receipts = Receipts(settings.directory, current, _warn)
+        self._signer = settings.signer
         self.take: Callable[[Record], None] = self._receipts.take
 
     def lost(self) -> int:

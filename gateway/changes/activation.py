@@ -66,7 +66,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion) -> list[str]:
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
-def _steps(table: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
+def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
     """Return each route's steps, its schedule and its shadow, by `assistant/region`."""
     return {
         f"{assistant.name}/{region}": (
@@ -74,7 +74,7 @@ def _steps(table: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
             assistant.schedules.get(region),
             _shadow(assistant, region),
         )
-        for name, assistant in table.assistants.items()
+        for name, assistant in config.assistants.items()
         if name == assistant.name
         for region, route in assistant.routes.items()
     }
@@ -88,7 +88,7 @@ def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None
 def _sections(old: ConfigVersion, new: ConfigVersion) -> list[str]:
     """Return the other keys of the file whose values differ."""
     changed = [name for name in _SECTIONS if getattr(old, name) != getattr(new, name)]
-    aliases = [{name: item.name for name, item in table.assistants.items()} for table in (old, new)]
+    aliases = [{name: item.name for name, item in config.assistants.items()} for config in (old, new)]
     return changed if aliases[0] == aliases[1] else [*changed, "aliases"]
 
 
@@ -152,10 +152,10 @@ class VersionActivator:
         """Return the state that may follow `active`. The change is recorded before it takes effect."""
         problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
         is_judged = outcome.is_judged
-        if outcome.table is not None:
-            state = CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(problems))
-            changes = changes_between(active.table, state.table)
-            reason = self.why_not(state.table)
+        if outcome.packed is not None:
+            state = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(problems))
+            changes = changes_between(active.config, state.config)
+            reason = self.why_not(state.config)
             if reason is None and self.change_log is not None:
                 try:
                     reason = self._record(self.change_log, change_request, active, pinned, state)

@@ -85,9 +85,9 @@ def review_change(
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
-    plan = plan_of(old.table, new.table, tuple(changed_keys(before, after)))
-    plan = replace(plan, checks=checks_of(old.table, new.table, warnings, now_s))
-    protected = protected_changes(old.table, new.table, plan)
+    plan = plan_of(old.config, new.config, tuple(changed_keys(before, after)))
+    plan = replace(plan, checks=checks_of(old.config, new.config, warnings, now_s))
+    protected = protected_changes(old.config, new.config, plan)
     if not protected or old.written is None or new.written is None:
         return ReviewedChange(plan, protected)
     details = "; ".join(f"{name}: {why}" for name, why in protected.items())
@@ -103,7 +103,7 @@ def review_change(
     )
 
     try:
-        signer = signer_of(jws, old.table.admin_keys, old.written.content, new.written.content)
+        signer = signer_of(jws, old.config.admin_keys, old.written.content, new.written.content)
     except BadSignature as error:
         raise NotSigned(
             f"a protected region would change ({details}), and its signature is not accepted: {error}"

@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion
 class CompiledState:
     """A config version with the source that it was compiled from, and its warnings without their positions."""
 
-    table: ConfigVersion
+    config: ConfigVersion
     written: Written | None
     warnings: tuple[str, ...] = ()
 
@@ -63,7 +63,7 @@ class Outcome:
     Attributes:
         files: The digest of each file that was read.
         at_rest: Whether none of the files changed during the compile.
-        table: The pickled version with its secrets. None if the problems include an error.
+        packed: The pickled version with its secrets. None if the problems include an error.
         written: The source, if there is a version and the job asked for it.
         is_judged: Whether the compile ran. If it did not, the problems are not mistakes in the files.
     """
@@ -71,7 +71,7 @@ class Outcome:
     problems: tuple[Problem, ...]
     files: Reading
     at_rest: bool = True
-    table: bytes | None = field(default=None, repr=False)
+    packed: bytes | None = field(default=None, repr=False)
     written: Written | None = None
     is_judged: bool = True
 

@@ -97,8 +97,8 @@ def _initial_config(
     outcome: Outcome, config: Path, change_log: ChangeLog | None, pinned: PinnedRollback | None
 ) -> InitialConfig:
     """Return the initial version of this outcome. Raises CommandError if the config cannot be used."""
-    if outcome.table is not None:
-        table = unpack(outcome.table)
+    if outcome.packed is not None:
+        table = unpack(outcome.packed)
         if pinned is not None:
             outcome = replace(outcome, files={**outcome.files, str(config): pinned.file})
         return InitialConfig(table, outcome, change_log, pinned)
@@ -193,14 +193,14 @@ def review_from(
     states = []
     for version, text in ((before.version, before.text), (new.written.version, new.written.text)):
         outcome = compile_in_child(text, f"version {version}", config, secrets=False) if text is not None else None
-        if outcome is None or outcome.table is None:
+        if outcome is None or outcome.packed is None:
             return ReviewedChange(
-                ChangePlan(before.version, new.table.version), *_uncompared(before, new, find_signature())
+                ChangePlan(before.version, new.config.version), *_uncompared(before, new, find_signature())
             )
-        states.append(CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(outcome.problems)))
+        states.append(CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems)))
     reviewed = review_change(states[0], states[1], time.time(), find_signature)
     # The facts of the catalogue may have changed since, so the old text may now compile to another version.
-    return replace(reviewed, plan=replace(reviewed.plan, before=before.version, after=new.table.version))
+    return replace(reviewed, plan=replace(reviewed.plan, before=before.version, after=new.config.version))
 
 
 def _uncompared(before: Version, new: CompiledState, jws: str | None) -> tuple[Mapping[str, str], str]:

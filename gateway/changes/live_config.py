@@ -106,13 +106,13 @@ async def remind(
         days = days_at(clock())
         if days.last == reported.last:
             continue
-        reported, table = days, current()
-        for term in terms_of(table.approvals, days):
+        reported, config = days, current()
+        for term in terms_of(config.approvals, days):
             if term.warned_days is not None:
                 log = logger().error if term.days_left <= _URGENT_DAYS else logger().warning
                 details = {"deployment": term.deployment, "region": term.region, "days_left": term.days_left}
                 log("approval_ending" if term.days_left >= 0 else "approval_ended", **details, detail=str(term))
-        for notice in retirement_notices_of(table.deployments.values(), days):
+        for notice in retirement_notices_of(config.deployments.values(), days):
             if notice.warned_days is not None:
                 log = logger().error if notice.days_left <= _URGENT_DAYS else logger().warning
                 details = {"deployment": notice.deployment, "model": notice.model, "days_left": notice.days_left}
@@ -144,7 +144,7 @@ class LiveConfig:
         initial: InitialConfig,
         *,
         why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
-        stage: Callable[[ConfigVersion], ConfigVersion] = lambda table: table,
+        stage: Callable[[ConfigVersion], ConfigVersion] = lambda config: config,
         compile_order: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -257,17 +257,17 @@ class LiveConfig:
     async def restage(self) -> tuple[int, ...]:
         """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
         async with self._one_at_a_time:
-            table = self._stage(self._state.table)
-            if table.version == self.table.version:
+            config = self._stage(self._state.config)
+            if config.version == self.table.version:
                 return ()
-            packed = await asyncio.to_thread(pack, table)
-            self.table = table
-            return await self._activate(packed, table)
+            packed = await asyncio.to_thread(pack, config)
+            self.table = config
+            return await self._activate(packed, config)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Activate a version of the history with today's environment. None means the version before the active one."""
         # Two requests at the same moment mean the same active version: the second must not undo the first.
-        request, leaving = ChangeRequest("rollback", who, signature), self._state.table.version
+        request, leaving = ChangeRequest("rollback", who, signature), self._state.config.version
         file = (await asyncio.to_thread(read_files, [self._order.path]))[self._order.path]
         async with self._one_at_a_time:
             started_at = time.monotonic()
@@ -304,12 +304,14 @@ class LiveConfig:
         )  # fmt: skip
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
-        if outcome.table is not None and prepared.state is not None:
+        if outcome.packed is not None and prepared.state is not None:
             self._state, self._pinned = prepared.state, pinned if pinned is not None and pinned.overrides else None
-            table = self.table = self._stage(prepared.state.table)
-            packed = outcome.table if table is prepared.state.table else await asyncio.to_thread(pack, table)
-            unconfirmed = await self._activate(packed, table)
-            done = replace(done, activated=True, table=table.version, changes=prepared.changes, unconfirmed=unconfirmed)
+            config = self.table = self._stage(prepared.state.config)
+            packed = outcome.packed if config is prepared.state.config else await asyncio.to_thread(pack, config)
+            unconfirmed = await self._activate(packed, config)
+            done = replace(
+                done, activated=True, table=config.version, changes=prepared.changes, unconfirmed=unconfirmed
+            )
         elif not is_reported:
             await asyncio.to_thread(self._activator.keep_rejected, request, self.table.version, prepared)
         if done.activated or done.cause != "rollback":

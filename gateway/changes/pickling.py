@@ -12,10 +12,10 @@ class TableNotPortable(ValueError):
     """The config version cannot be sent to another process."""
 
 
-def pack(table: ConfigVersion) -> bytes:
+def pack(config: ConfigVersion) -> bytes:
     """Return the pickled config version. Raises TableNotPortable."""
     try:
-        return pickle.dumps(table, pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise TableNotPortable(
             f"this config cannot be sent to another process, because an adapter in it cannot be pickled ({error}): "
@@ -29,8 +29,8 @@ def unpack(packed: bytes) -> ConfigVersion:
     Loading this code at the first request would delay all others by a sixth of a second. It would also lie in memory
     after large request bodies, so that their memory could not be returned to the system.
     """
-    table: ConfigVersion = pickle.loads(packed)  # noqa: S301  # written by our own parent or child process
-    for deployment in table.deployments.values():
+    config: ConfigVersion = pickle.loads(packed)  # noqa: S301  # written by our own parent or child process
+    for deployment in config.deployments.values():
         for secret in deployment.credentials:
             secret_problem(deployment.adapter.auth, secret)
-    return table
+    return config

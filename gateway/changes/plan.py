@@ -74,8 +74,8 @@ class RouteChange:
     @property
     def reordered(self) -> bool:
         """Whether the remaining steps have another order."""
-        kept = [step for step in self.before if step in self.after]
-        return kept != [step for step in self.after if step in self.before]
+        common = [step for step in self.before if step in self.after]
+        return common != [step for step in self.after if step in self.before]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +216,9 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) 
     )
 
 
-def deployments_by_assistant(table: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
+def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
     """Return the deployments of each assistant's route in the region, by the name of the assistant."""
-    routes = {name: item.routes[region] for name, item in _own(table).items() if region in item.routes}
+    routes = {name: item.routes[region] for name, item in _own(config).items() if region in item.routes}
     return {name: deployments_of(route) for name, route in routes.items()}
 
 
@@ -245,8 +245,8 @@ def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
 _Item = TypeVar("_Item", Region, Deployment)
 
 
-def _own(table: ConfigVersion) -> dict[str, Assistant]:
-    return {name: assistant for name, assistant in table.assistants.items() if name == assistant.name}
+def _own(config: ConfigVersion) -> dict[str, Assistant]:
+    return {name: assistant for name, assistant in config.assistants.items() if name == assistant.name}
 
 
 def _items(old: Mapping[str, _Item], new: Mapping[str, _Item]) -> Iterator[PlanItem]:
@@ -294,8 +294,8 @@ def _within(value: object, bound: object) -> bool:
 
 def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[str, ...]:
     routes: dict[str, None] = {}
-    for table in (old, new):
-        for name, assistant in _own(table).items():
+    for config in (old, new):
+        for name, assistant in _own(config).items():
             for region in assistant.routes:
                 if any(asked.name == deployment for asked in deployments_prompted(assistant, region)):
                     routes[f"{name}/{region}"] = None
@@ -348,8 +348,8 @@ def _people(region: str, old: ConfigVersion, new: ConfigVersion) -> Change | Non
         return None
     parts = {
         code
-        for table in (old, new)
-        for code in (*table.region_by_territory, *(table.blocked.included or ()))
+        for config in (old, new)
+        for code in (*config.region_by_territory, *(config.blocked.included or ()))
         if (_answered_in(code, old) == region) != (_answered_in(code, new) == region)
     }
     if not parts:
@@ -361,10 +361,10 @@ def _people(region: str, old: ConfigVersion, new: ConfigVersion) -> Change | Non
     )
 
 
-def _answered_in(territory: str, table: ConfigVersion) -> str:
-    if table.blocked.contains(territory):
+def _answered_in(territory: str, config: ConfigVersion) -> str:
+    if config.blocked.contains(territory):
         return ""
-    region = table.region_of(territory)
+    region = config.region_of(territory)
     return region.name if region is not None else ""
 
 
@@ -378,5 +378,5 @@ def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
         yield "aliases"
 
 
-def _aliases(table: ConfigVersion) -> dict[str, str]:
-    return {name: item.name for name, item in table.assistants.items() if name != item.name}
+def _aliases(config: ConfigVersion) -> dict[str, str]:
+    return {name: item.name for name, item in config.assistants.items() if name != item.name}

@@ -13,11 +13,11 @@ from gateway.policy.routing import off
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
     """Return each protected region of the old version that the plan changes, with the changes in words."""
-    found: dict[str, str] = {}
+    changes_by_region: dict[str, str] = {}
     for name, region in old.regions.items():
         if region.protected and (changes := _changes_in(old, new, region, plan)):
-            found[name] = changes
-    return found
+            changes_by_region[name] = changes
+    return changes_by_region
 
 
 def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: ChangePlan) -> str:
@@ -46,17 +46,17 @@ def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[
     Clients that are new or removed do not count: a removed client is not answered any more.
     """
     named = {client.name: client for client in new.clients.values()}
-    found: set[str] = set()
+    moved: set[str] = set()
     for key, before in old.clients.items():
         for now in (new.clients.get(key), named.get(before.name)):
             if now is not None and before.region != now.region and region in (before.region, now.region):
-                found.add(before.name)
-    return sorted(found)
+                moved.add(before.name)
+    return sorted(moved)
 
 
-def _territory_of(table: ConfigVersion) -> str | None:
+def _territory_of(config: ConfigVersion) -> str | None:
     """Return the territory of the gateway. It is a place of processing for each region that it serves."""
-    return table.cell.territory if table.cell is not None else None
+    return config.cell.territory if config.cell is not None else None
 
 
 def _rewritten(names: Collection[str], plan: ChangePlan) -> set[str]:
@@ -69,12 +69,12 @@ def _is_among(path: str, keys: Collection[str]) -> bool:
     return any(key == path or key.startswith(f"{path}.") for key in keys)
 
 
-def _exporters_of(table: ConfigVersion, region: str) -> list[tuple[object, ...]]:
+def _exporters_of(config: ConfigVersion, region: str) -> list[tuple[object, ...]]:
     """Return the exporters of the region's requests, with their addresses and residencies."""
-    known = table.regions.get(region)
+    known = config.regions.get(region)
     return [
         (exporter.name, exporter.permit.origin, exporter.path, exporter.residency)
-        for exporter in table.exporters
+        for exporter in config.exporters
         if exporter.may_export(known)
     ]
 
@@ -101,9 +101,9 @@ def checks_of(old: ConfigVersion, new: ConfigVersion, warnings: Sequence[str], n
     )
 
 
-def why_not_asked(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> str | None:
+def why_not_asked(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> str | None:
     """Return why a step of the region's routes would be skipped now for every request, or None."""
-    if not is_inside(table, region, deployment):
+    if not is_inside(config, region, deployment):
         return "outside the boundary"
     if deployment.unmet:
         return f"not attested: {', '.join(deployment.unmet)}"

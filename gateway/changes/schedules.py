@@ -75,15 +75,15 @@ class Scheduler:
 
     # --- the shares -------------------------------------------------------------------------------
 
-    def stage(self, table: ConfigVersion) -> ConfigVersion:
+    def stage(self, config: ConfigVersion) -> ConfigVersion:
         """Return the version with the weights of its schedules. Known schedules go on; new ones begin."""
-        schedules = _schedules_of(table)
+        schedules = _schedules_of(config)
         if self._store is None:
             if schedules:
                 logger().warning("schedules_off", detail=_OFF)
-            if any(assistant.shadows for assistant in table.assistants.values()):
+            if any(assistant.shadows for assistant in config.assistants.values()):
                 logger().warning("shadows_off", detail="shadows need GATEWAY_STATE_DIR: no request is sent to one")
-            return table
+            return config
         before, self._progress = self._progress, {}
         for key, schedule in schedules.items():
             known = before.get(key)
@@ -94,10 +94,10 @@ class Scheduler:
         self._has_news = self._has_news or self._progress != before
         self._running = schedules
         self._baselines = {
-            key: tuple(member for member in _first_set(table, key) if member != schedule.candidate)
+            key: tuple(member for member in _first_set(config, key) if member != schedule.candidate)
             for key, schedule in schedules.items()
         }
-        return with_shares(table, {key: self._share(key) for key in schedules})
+        return with_shares(config, {key: self._share(key) for key in schedules})
 
     def _share(self, key: _RouteKey) -> float:
         return share_at(self._running[key], self._progress[key][1])
@@ -196,18 +196,18 @@ class Scheduler:
             self._is_lost = False
 
 
-def _schedules_of(table: ConfigVersion) -> dict[_RouteKey, Schedule]:
+def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:
     return {
         (assistant.name, region): schedule
-        for name, assistant in table.assistants.items()
+        for name, assistant in config.assistants.items()
         if name == assistant.name  # an alias names the same assistant
         for region, schedule in assistant.schedules.items()
     }
 
 
-def _first_set(table: ConfigVersion, key: _RouteKey) -> tuple[str, ...]:
+def _first_set(config: ConfigVersion, key: _RouteKey) -> tuple[str, ...]:
     assistant, region = key
-    first = table.assistants[assistant].routes[region][0]
+    first = config.assistants[assistant].routes[region][0]
     return tuple(getattr(first, "weights", ()))
 
 

@@ -138,7 +138,7 @@ def diff(options: argparse.Namespace) -> int:
 def _lines_between(old: CompiledState, new: CompiledState) -> Iterable[str]:
     from difflib import unified_diff
 
-    return unified_diff(_lines_of(old), _lines_of(new), old.table.version, new.table.version)
+    return unified_diff(_lines_of(old), _lines_of(new), old.config.version, new.config.version)
 
 
 def _lines_of(state: CompiledState) -> list[str]:
@@ -283,9 +283,9 @@ def _switched_at_rest(
     if outcome.problems:
         # Of a version that is taken they are warnings: a key that is unset by now, an approval that has ended since.
         print(render_problems(outcome.problems), file=sys.stderr)
-    if outcome.table is None:
+    if outcome.packed is None:
         return None
-    new = CompiledState(unpack(outcome.table), outcome.written, distinct_warnings(outcome.problems))
+    new = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems))
     before = change_log.history.find_exactly(pointer.version)
     try:
         reviewed = review_from(before, new, config, signature)

@@ -40,7 +40,7 @@ def plan(options: argparse.Namespace) -> int:
         after = compiled_file(path, secrets=not options.no_secrets)
     except ConfigRejected as error:
         mistakes = [str(problem) for problem in error.problems if problem.severity == "error"]
-        known = before.table.version if before is not None else ""
+        known = before.config.version if before is not None else ""
         _show(options, ChangePlan(known, "", checks=(compiles(mistakes),)))
         return _REFUSED
     made = plan_between(before, after, options.strict)
@@ -136,11 +136,11 @@ def plan_between(before: CompiledState | None, after: CompiledState, strict: boo
     from gateway.changes.plan import NO_CONFIG_VERSION, changed_keys, plan_of
     from gateway.changes.plan_checks import checks_of, compiles
 
-    old = before.table if before is not None else NO_CONFIG_VERSION
-    made = plan_of(old, after.table, tuple(changed_keys(_values(before), _values(after))))
+    old = before.config if before is not None else NO_CONFIG_VERSION
+    made = plan_of(old, after.config, tuple(changed_keys(_values(before), _values(after))))
     known = before.warnings if before is not None else ()
     news = [warning for warning in after.warnings if warning not in known]
-    checks = [compiles(()), *checks_of(old, after.table, news, time.time())]
+    checks = [compiles(()), *checks_of(old, after.config, news, time.time())]
     if strict and after.warnings:
         checks[-1] = replace(checks[-1], ok=False, findings=after.warnings)
     return replace(made, checks=tuple(checks))
@@ -174,7 +174,7 @@ def _signed(
     from gateway.changes.plan import Check
     from gateway.changes.plan_checks import protected_changes
 
-    protected = protected_changes(before.table, after.table, made) if before is not None else {}
+    protected = protected_changes(before.config, after.config, made) if before is not None else {}
     if options.sign is not None:
         _sign(made, before, after, path, options)
     if before is None or not protected:

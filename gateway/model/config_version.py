@@ -93,8 +93,8 @@ class Region:
 
     def bounds_of(self, territory: str | None) -> Places:
         """Return where data from this territory may go. Without a territory, it is the region's boundary."""
-        kept = self.kept_at_home(territory) if territory is not None else None
-        return self.boundary if kept is None else kept
+        home = self.kept_at_home(territory) if territory is not None else None
+        return self.boundary if home is None else home
 
 
 @dataclass(frozen=True, slots=True)

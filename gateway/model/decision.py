@@ -168,7 +168,7 @@ class Decision:
     """
 
     outcome: Plan | Refusal
-    judged: tuple[tuple[Deployment, Step | tuple[SkipReason, str]], ...] = ()
+    verdicts: tuple[tuple[Deployment, Step | tuple[SkipReason, str]], ...] = ()
     lanes: tuple[Lane, ...] = ()
 
     @property
@@ -179,7 +179,7 @@ class Decision:
             Considered(deployment.name, deployment.provider, share=shares.get(deployment.name))
             if isinstance(verdict, Step)
             else Considered(deployment.name, deployment.provider, *verdict, share=shares.get(deployment.name))
-            for deployment, verdict in self.judged
+            for deployment, verdict in self.verdicts
         )
 
     @property

@@ -32,9 +32,9 @@ class PlainSection:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
         # Older versions of pydantic leave these two out for a plain dataclass.
-        found = handler(schema)
-        handler.resolve_ref_schema(found).update(description=cls.__doc__, additionalProperties=False)
-        return found
+        json_schema = handler(schema)
+        handler.resolve_ref_schema(json_schema).update(description=cls.__doc__, additionalProperties=False)
+        return json_schema
 
 
 def key(meaning: str, *, name: str | None = None, default: str | None = None, **rules: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
     decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, agreed)
     # What the version says of this step, even where it would begin with another one, ask the user first, or has another
     # member of a weighted set for this user by now.
-    for item, verdict in decision.judged:
+    for item, verdict in decision.verdicts:
         if isinstance(verdict, Step) and item.name == step.deployment.name:
             return "the current config sends it less of this request" if _sends_more(step, verdict, needs) else None
     told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}

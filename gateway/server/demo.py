@@ -128,10 +128,10 @@ async def run_demo(
     listener: socket.socket,
     admin: tuple[socket.socket, Guard],
     settings: Settings,
-    keeping: ReceiptSettings | None,
+    receipt_settings: ReceiptSettings | None,
     scheduler: Scheduler,
 ) -> None:
-    """Serve the gateway with simulated providers until the process is stopped. `keeping` is the store of receipts."""
+    """Serve the gateway with simulated providers until the process is stopped. `receipt_settings` is the store of receipts."""
     scenarios, print_text = demo.scenarios, demo.print_text
     dialects = load_simulators().dialects
     async with contextlib.AsyncExitStack() as stack:
@@ -156,7 +156,7 @@ async def run_demo(
             gateway.flush()
             demo.on_shown()
 
-        gateway = Gateway(live.table, state_dir=settings.state_dir, keeping=keeping)
+        gateway = Gateway(live.table, state_dir=settings.state_dir, receipt_settings=receipt_settings)
         await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
 
 

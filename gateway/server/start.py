@@ -65,17 +65,17 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
 def _serve_table(settings: Settings, begun: InitialConfig) -> None:
     if (reason := _why_not(settings, begun.table)) is not None:
         raise CommandError(reason)
-    keeping = _keeping(settings)
+    receipt_settings = _keeping(settings)
     sockets = _listeners(settings)
     raise_file_limit()
     with _scheduling(settings) as scheduler:
-        _serve_live(settings, begun, keeping, sockets, scheduler)
+        _serve_live(settings, begun, receipt_settings, sockets, scheduler)
 
 
 def _serve_live(
     settings: Settings,
     begun: InitialConfig,
-    keeping: ReceiptSettings | None,
+    receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
 ) -> None:
@@ -88,8 +88,8 @@ def _serve_live(
         told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
         logger().info("listening", **told, table=live.table.version, **more)
 
-    if settings.workers > 1 and outcome.table is not None:
-        packed = outcome.table if live.table is table else pack(live.table)
+    if settings.workers > 1 and outcome.packed is not None:
+        packed = outcome.packed if live.table is table else pack(live.table)
         _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler)
         return
 
@@ -103,7 +103,7 @@ def _serve_live(
         live.table,
         transport_named(settings.transport),
         state_dir=settings.state_dir,
-        keeping=keeping,
+        receipt_settings=receipt_settings,
         most_requests=settings.max_requests,
     )
     run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started, scheduler))

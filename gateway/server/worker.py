@@ -47,13 +47,16 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
         return
     configure(order.log_format, order.log_level)
     state_dir = Path(order.state_dir) if order.state_dir is not None else None
-    keeping, consent_key = read_receipt_settings(order.state_dir, order.receipt_key), bytes.fromhex(order.consent_key)
+    receipt_settings, consent_key = (
+        read_receipt_settings(order.state_dir, order.receipt_key),
+        bytes.fromhex(order.consent_key),
+    )
     gateway = Gateway(
         unpack(order.table),
         transport_named(order.transport),
         quotas,
         state_dir,
-        keeping,
+        receipt_settings,
         consent_key=consent_key,
         most_requests=order.max_requests,
     )

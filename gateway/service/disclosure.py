@@ -29,7 +29,7 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED:
         raise Refused(outcome)
     region = location.region
-    may_answer = [item for item, verdict in decision.judged if _may_answer(verdict)]
+    may_answer = [item for item, verdict in decision.verdicts if _may_answer(verdict)]
     days = days_at(now_s)
     return {
         "object": "disclosure",

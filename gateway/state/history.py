@@ -178,8 +178,8 @@ class History:
             raise NotStored(
                 f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)"
             )
-        found = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
-        return _made(Version, found, *_VERSION)
+        row = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
+        return _made(Version, row, *_VERSION)
 
     def find_exactly(self, version: str) -> Version | None:
         """Return the version with exactly this name, or None."""
@@ -262,10 +262,10 @@ class History:
 
 
 def _activation(row: tuple[Any, ...]) -> Activation:
-    found = _made(Activation, row, *_ACTIVATION)
-    if not 0 <= found.at_s < _LAST_S:
+    activation = _made(Activation, row, *_ACTIVATION)
+    if not 0 <= activation.at_s < _LAST_S:
         raise StateError(f"history.db can't be used: {describe_damage('the time of an activation is not valid')}")
-    return found
+    return activation
 
 
 def _made(kind: Callable[..., _T], row: tuple[Any, ...], *types: type | tuple[type, ...]) -> _T:

@@ -76,8 +76,8 @@ def _leaves_territory(location: Location, cell: str | None) -> bool:
     """Return whether storing the receipt here would take it out of a territory that its data must not leave."""
     if location.region is None or location.territory is None or cell is None:
         return False
-    kept = location.region.kept_at_home(location.territory)
-    return kept is not None and not kept.contains(cell)
+    home = location.region.kept_at_home(location.territory)
+    return home is not None and not home.contains(cell)
 
 
 def _passed_over(record: Record) -> dict[str, str]:
@@ -85,9 +85,9 @@ def _passed_over(record: Record) -> dict[str, str]:
 
     These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped steps.
     """
-    judged = record.decision.judged if record.decision is not None else ()
+    verdicts = record.decision.verdicts if record.decision is not None else ()
     kept_out = {
-        deployment.name: client_detail(*verdict) for deployment, verdict in judged if not isinstance(verdict, Step)
+        deployment.name: client_detail(*verdict) for deployment, verdict in verdicts if not isinstance(verdict, Step)
     }
     unsupported = {
         attempt.deployment: f"can't do {attempt.failure.code}"

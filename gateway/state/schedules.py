@@ -49,7 +49,7 @@ class ScheduleStore:
 
     def save(self, stored: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
         """Replace the stored progress. If that fails, the previous progress stays. Raises StateError."""
-        rows = [(*place, identity, json.dumps(asdict(progress))) for place, (identity, progress) in stored.items()]
+        rows = [(*key, identity, json.dumps(asdict(progress))) for key, (identity, progress) in stored.items()]
         with self._one_at_a_time:
             try:
                 self._replace(rows)

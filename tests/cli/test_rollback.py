@@ -49,7 +49,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
         new = CompiledState(compiled.table, compiled.written)
         log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
-        versions.append(new.table.version)
+        versions.append(new.config.version)
     log.close()
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
     monkeypatch.setenv("GATEWAY_CONFIG", "gateway.yaml")
@@ -133,7 +133,7 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
         new = CompiledState(compiled.table, compiled.written)
         log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
-        versions.append(new.table.version)
+        versions.append(new.config.version)
     log.close()
     monkeypatch.setenv("GATEWAY_STATE_DIR", str(folder / "state"))
     monkeypatch.setenv("GATEWAY_CONFIG", str(path))

@@ -173,8 +173,8 @@ async def test_hostile_client_creates_no_series() -> None:
         after = {name: set(rows) for name, rows in one.series.items()}
         assert after == before
         assert sum(map(len, after.values())) < 60
-        told = json.dumps([[list(labels) for labels in rows] for rows in after.values()])
-        assert '"x' not in told
+        logged = json.dumps([[list(labels) for labels in rows] for rows in after.values()])
+        assert '"x' not in logged
         assert sum(count for (count,) in one.series["gateway_requests_total"].values()) == 130 * 8
 
 

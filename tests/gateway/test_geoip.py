@@ -119,8 +119,8 @@ def test_damaged_file_raises_no_other_error(
     tmp_path_factory: pytest.TempPathFactory, spots: list[tuple[int, int]], address: object
 ) -> None:
     data = bytearray(GOOD)
-    for place, value in spots:
-        data[place] = value
+    for index, value in spots:
+        data[index] = value
     try:
         file = database(tmp_path_factory.getbasetemp(), bytes(data))
     except GeoIpError:

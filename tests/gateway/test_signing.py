@@ -122,21 +122,21 @@ def test_added_or_missing_part_is_refused(signer: Signer) -> None:
             verify(forged, "receipt", [signer.public])
 
 
-@given(place=st.integers(0, 10_000), character=st.sampled_from("ABCabc012-_"))
+@given(index=st.integers(0, 10_000), character=st.sampled_from("ABCabc012-_"))
 def test_change_of_any_character_is_detected(
-    tmp_path_factory: pytest.TempPathFactory, place: int, character: str
+    tmp_path_factory: pytest.TempPathFactory, index: int, character: str
 ) -> None:
     signer = signer_in(tmp_path_factory.mktemp("keys") / "key.pem")
     jws = signer.sign("receipt", PAYLOAD)
-    place %= len(jws)
-    forged = jws[:place] + character + jws[place + 1 :]
+    index %= len(jws)
+    forged = jws[:index] + character + jws[index + 1 :]
     try:
         payload, _ = verify(forged, "receipt", [signer.public])
     except BadSignature:
         return
     # The last character of base64 has bits without meaning.
     assert payload == PAYLOAD
-    assert forged == jws or place == len(jws) - 1
+    assert forged == jws or index == len(jws) - 1
 
 
 @given(st.text(max_size=200))

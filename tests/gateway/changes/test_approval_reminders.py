@@ -43,14 +43,14 @@ async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end
 
     with pytest.raises(asyncio.CancelledError):
         await remind(lambda: TABLE, clock=lambda: now[0], wait=wait)
-    told = [json.loads(line) for line in lines.getvalue().splitlines()]
-    assert [line["days_left"] for line in told] == list(range(60, -3, -1))
-    assert {(line["deployment"], line["region"]) for line in told} == {("qwen-cn", "cn")}
-    levels = {line["days_left"]: (line["event"], line["level"]) for line in told}
+    logged = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [line["days_left"] for line in logged] == list(range(60, -3, -1))
+    assert {(line["deployment"], line["region"]) for line in logged} == {("qwen-cn", "cn")}
+    levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
     assert levels[60] == levels[8] == ("approval_ending", "warning")
     assert levels[7] == levels[0] == ("approval_ending", "error")
     assert levels[-1] == ("approval_ended", "error")
-    assert told[-1]["detail"] == "its approval for region 'cn' ended on 2026-11-20"
+    assert logged[-1]["detail"] == "its approval for region 'cn' ended on 2026-11-20"
     assert REMINDER_INTERVAL_S <= 600
 
 
@@ -68,12 +68,12 @@ async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_p
 
     with pytest.raises(asyncio.CancelledError):
         await remind(lambda: table, clock=lambda: now[0], wait=wait)
-    told = [json.loads(line) for line in lines.getvalue().splitlines()]
-    told = [line for line in told if line["deployment"] == "qwen-cn"]
-    assert [line["days_left"] for line in told] == list(range(90, -3, -1))
-    assert {line["model"] for line in told} == {"qwen3-max"}
-    levels = {line["days_left"]: (line["event"], line["level"]) for line in told}
+    logged = [json.loads(line) for line in lines.getvalue().splitlines()]
+    logged = [line for line in logged if line["deployment"] == "qwen-cn"]
+    assert [line["days_left"] for line in logged] == list(range(90, -3, -1))
+    assert {line["model"] for line in logged} == {"qwen3-max"}
+    levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
     assert levels[90] == levels[8] == ("model_retiring", "warning")
     assert levels[7] == levels[1] == ("model_retiring", "error")
     assert levels[0] == levels[-2] == ("model_retired", "error")
-    assert told[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")
+    assert logged[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")

@@ -40,7 +40,7 @@ def switch(log: ChangeLog, old: CompiledState, new: CompiledState) -> None:
     log.record_switch(review_change(old, new, 0.0, lambda: None), new, "file", "ada")
 
 
-def begun(directory: Path) -> ChangeLog:
+def open_log(directory: Path) -> ChangeLog:
     opened = ChangeLog(directory)
     opened.note("started", {})
     switch(opened, NOTHING, FIRST)
@@ -49,7 +49,7 @@ def begun(directory: Path) -> ChangeLog:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[ChangeLog]:
-    opened = begun(tmp_path)
+    opened = open_log(tmp_path)
     yield opened
     opened.close()
 
@@ -73,7 +73,7 @@ def break_commit(log: ChangeLog, directory: Path) -> None:
     log.history._run("PRAGMA foreign_keys = ON")
 
 
-def mend(directory: Path) -> None:
+def repair(directory: Path) -> None:
     with sqlite3.connect(directory / "history.db") as database:
         database.execute("DROP TRIGGER breaks")
     database.close()
@@ -98,7 +98,7 @@ def test_failed_write_to_the_history_leaves_no_audit_line(log: ChangeLog, tmp_pa
     with pytest.raises(StateError, match="no such table"):
         switch(log, FIRST, SECOND)
     assert events(tmp_path) == ["started", "activated"]
-    assert log.pointer() == Pointer(FIRST.table.version)
+    assert log.pointer() == Pointer(FIRST.config.version)
 
 
 def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path
         switch(log, FIRST, SECOND)
     assert events(tmp_path) == ["started", "activated", "activated", "kill_switch", "not_done"]
     last = trail(tmp_path)[-1]
-    assert (last["lines"], last["table"]) == ([3, 4], FIRST.table.version)
+    assert (last["lines"], last["table"]) == ([3, 4], FIRST.config.version)
     assert "FOREIGN KEY" in last["detail"]
-    assert log.pointer() == Pointer(FIRST.table.version)
-    assert log.history.find_exactly(SECOND.table.version) is None
-    mend(tmp_path)
+    assert log.pointer() == Pointer(FIRST.config.version)
+    assert log.history.find_exactly(SECOND.config.version) is None
+    repair(tmp_path)
     switch(log, FIRST, SECOND)
-    assert log.pointer() == Pointer(SECOND.table.version)
+    assert log.pointer() == Pointer(SECOND.config.version)
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
 
 
@@ -125,7 +125,7 @@ def test_full_audit_trail_leaves_the_history_unchanged(
     with pytest.raises(StateError, match="No space left"):
         switch(log, FIRST, SECOND)
     monkeypatch.undo()
-    assert log.pointer() == Pointer(FIRST.table.version)
+    assert log.pointer() == Pointer(FIRST.config.version)
     log.note("stopped", {})
     # The line of the switch was written, and the line of the kill switch was not.
     taken_back = ["activated", "not_done"] if lines else []
@@ -152,7 +152,7 @@ def test_revocation_that_cannot_be_written_yet_is_the_next_line(
 
 def test_switch_interrupted_by_the_end_of_the_process_is_reported_at_the_next_start(tmp_path: Path) -> None:
     """The same state remains after a power failure, and after a disk that stayed full."""
-    log = begun(tmp_path)
+    log = open_log(tmp_path)
     known = log.history.audit_head()
     switch(log, FIRST, SECOND)
     log.history.store_audit_head(known)
@@ -222,7 +222,7 @@ def test_failed_read_of_the_trail_does_not_block_the_next_attempt(
         patched.setattr("gateway.state.audit.os.pread", broken)
         with pytest.raises(StateError, match=os.strerror(errno.EIO)):
             ChangeLog(tmp_path)
-    begun(tmp_path).close()
+    open_log(tmp_path).close()
 
 
 @pytest.mark.parametrize("taken", ["removed", "replaced"])

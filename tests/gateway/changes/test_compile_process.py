@@ -24,7 +24,7 @@ def test_process_started_in_advance_takes_the_job() -> None:
     child.prepare()
     process = child.start()
     outcome = Compiling(ORDER, child).outcome()
-    assert outcome.table is not None
+    assert outcome.packed is not None
     assert process.returncode == 0
     child.discard()
     assert process.returncode == 0

@@ -221,20 +221,20 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
 
 
 async def test_persistent_compile_failure_is_logged_once(files: Files, log: list[structlog.typing.EventDict]) -> None:
-    told = ["ended with status -9"]
+    reasons = ["ended with status -9"]
 
     async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed(told[0])
+        raise CompileFailed(reasons[0])
 
     good, files.live._compile = files.live._compile, broken
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(20)
-    told[0] = "it took longer than 60 s to compile"
+    reasons[0] = "it took longer than 60 s to compile"
     await files.look(20)
     assert files.live.reloads["file", "rejected"] > 3
     rejected = [line for line in log if line["event"] == "config_rejected"]
-    assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", told[0]]
+    assert [line["findings"][0].partition(": ")[2] for line in rejected] == ["ended with status -9", reasons[0]]
     assert rejected[0]["detail"].endswith("the reload is repeated until it succeeds")
     files.live.request()
     while len(rejected) == 2:
@@ -293,17 +293,17 @@ async def test_reverted_edit_clears_the_failure(files: Files) -> None:
 async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_once(
     files: Files, log: list[structlog.typing.EventDict]
 ) -> None:
-    tries, begun = list[None](), asyncio.Event()
+    tries, started = list[None](), asyncio.Event()
 
     async def broken(_: CompileJob) -> Outcome:
         tries.append(None)
-        begun.set()
+        started.set()
         raise RuntimeError("can't start new thread")
 
     files.live.start(files.activate)
     good, files.live._compile = files.live._compile, broken
     files.live.request()
-    await begun.wait()
+    await started.wait()
     await files.look(40)
     assert 3 <= len(tries) <= 8
     assert len([line for line in log if line["event"] == "config_watch_failed"]) == 1
@@ -316,13 +316,13 @@ async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_onc
 async def test_no_process_is_started_in_advance_for_a_distant_retry(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted: list[bool] = []
+    requests: list[bool] = []
 
     async def prepare(*, is_wanted: bool) -> None:
-        wanted.append(is_wanted)
+        requests.append(is_wanted)
 
     async def broken(_: CompileJob) -> Outcome:
-        wanted.clear()
+        requests.clear()
         raise CompileFailed("ended with status -9")
 
     monkeypatch.setattr(files.live, "_is_our_compiler", True)
@@ -331,7 +331,7 @@ async def test_no_process_is_started_in_advance_for_a_distant_retry(
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(2 + 2 + 3 + 4)
-    assert wanted == [False, False, False, True], "four checks do nothing, and the last one starts a process"
+    assert requests == [False, False, False, True], "four checks do nothing, and the last one starts a process"
     await files.live.stop()
 
 
@@ -372,17 +372,17 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An edit with an immediate reload waits for one compile, not for two and a half."""
-    wanted: list[bool] = []
+    requests: list[bool] = []
 
     async def prepare(*, is_wanted: bool) -> None:
-        wanted.append(is_wanted)
+        requests.append(is_wanted)
 
     monkeypatch.setattr(files.live, "_is_our_compiler", True)
     monkeypatch.setattr(files.live._compiler, "prepare", prepare)
-    begun, may_end = asyncio.Event(), asyncio.Event()
+    started, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow(order: CompileJob) -> Outcome:
-        begun.set()
+        started.set()
         await may_end.wait()
         return await files.compile(order)
 
@@ -391,9 +391,9 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     await files.look()
     files.path.write_text(MENDED, "utf-8")
     reloading = asyncio.create_task(files.live.reload("admin"))
-    await begun.wait()
+    await started.wait()
     await files.look()
-    assert wanted == [False, False], "no second child is started"
+    assert requests == [False, False], "no second child is started"
     looking = asyncio.create_task(files.look())
     while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock has no event for its waiters
         await asyncio.sleep(0)
@@ -416,12 +416,12 @@ async def test_child_process_returns_the_same_outcome_as_a_compile_in_process(
     path.write_text(BASE.text, "utf-8")
     apart, here = await Compiler().compile(CompileJob(str(path))), compile_here(CompileJob(str(path)), os.environ)
     assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
-    assert apart.table is not None
-    assert here.table is not None
-    assert unpack(apart.table).deployments == unpack(here.table).deployments
+    assert apart.packed is not None
+    assert here.packed is not None
+    assert unpack(apart.packed).deployments == unpack(here.packed).deployments
     path.write_text("version: 2\n", "utf-8")
     refused = await Compiler().compile(CompileJob(str(path)))
-    assert refused.table is None
+    assert refused.packed is None
     assert refused.problems
     assert KEYS["GEMINI_API_KEY"] not in repr(apart)
 
@@ -580,7 +580,7 @@ def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, what
     else:
         path.mkdir()
     outcome = compile_here(CompileJob(str(path)), KEYS)
-    told = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
-    assert told[what] in str(outcome.problems[0])
+    reasons = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
+    assert reasons[what] in str(outcome.problems[0])
     # The digest must be the one that the watch computes, or the file would be compiled repeatedly.
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

@@ -82,10 +82,10 @@ CASES: dict[str, tuple[list[Patch], list[str]]] = {
 def test_plan_has_a_line_for_each_change_and_no_other(name: str) -> None:
     patches, expected = CASES[name]
     plan = planned(BASE.merge(*patches))
-    found = lines_of(plan)
-    assert len(found) == len(expected), found
-    for line, wanted in zip(sorted(found), sorted(expected), strict=True):
-        assert line.startswith(wanted.removesuffix("…")), found
+    lines = lines_of(plan)
+    assert len(lines) == len(expected), lines
+    for line, start in zip(sorted(lines), sorted(expected), strict=True):
+        assert line.startswith(start.removesuffix("…")), lines
     assert plan.is_empty == (plan.before == plan.after), plan.keys
     for text in (plan_text(plan), plan_markdown(plan)):
         assert all(route.region in text for route in plan.routes)

@@ -56,7 +56,7 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def judged(new: Config, before: Config = PROTECTED) -> dict[str, str]:
+def protected_changes_of(new: Config, before: Config = PROTECTED) -> dict[str, str]:
     keys = changed_keys(*(config.data for config in (before, new)))
     old, after = table_of(before), table_of(new)
     return protected_changes(old, after, plan_of(old, after, tuple(keys)))
@@ -65,19 +65,22 @@ def judged(new: Config, before: Config = PROTECTED) -> dict[str, str]:
 @pytest.mark.parametrize("name", CHANGES)
 def test_change_of_a_protected_region_is_found(name: str) -> None:
     change, why = CHANGES[name]
-    assert why in judged(PROTECTED.merge(change))["cn"].split(", ")
+    assert why in protected_changes_of(PROTECTED.merge(change))["cn"].split(", ")
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_change_elsewhere_is_not_a_protected_change(name: str) -> None:
-    assert judged(PROTECTED.merge(ELSEWHERE[name])) == {}
+    assert protected_changes_of(PROTECTED.merge(ELSEWHERE[name])) == {}
 
 
 def test_key_moved_to_a_client_of_another_region_changes_both_regions() -> None:
     shop = {**PROTECTED.data["clients"]["shop-cn"], "region": "us"}
-    assert judged(PROTECTED.merge({"clients": {"shop-cn": None, "shop": shop}}))["cn"] == "the region of client shop-cn"
+    assert (
+        protected_changes_of(PROTECTED.merge({"clients": {"shop-cn": None, "shop": shop}}))["cn"]
+        == "the region of client shop-cn"
+    )
     renewed = PROTECTED.merge({"clients": {"shop-cn": {"keys": [f"sha256:{'e' * 64}"], "region": "us"}}})
-    assert judged(renewed)["cn"] == "the region of client shop-cn"
+    assert protected_changes_of(renewed)["cn"] == "the region of client shop-cn"
 
 
 def test_protecting_a_region_needs_no_signature() -> None:
@@ -96,7 +99,7 @@ def test_protecting_a_region_needs_no_signature() -> None:
     ],
 )
 def test_change_of_a_shadow_is_a_protected_change(change: str | dict[str, Any], why: str) -> None:
-    assert judged(SHADOWED.merge(change), SHADOWED) == {"cn": why}
+    assert protected_changes_of(SHADOWED.merge(change), SHADOWED) == {"cn": why}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_change_of_a_shadow_is_a_protected_change(change: str | dict[str, Any], 
     ],
 )
 def test_change_of_exporters_is_a_protected_change(before: str, after: str, why: dict[str, str]) -> None:
-    assert judged(PROTECTED.merge(after), PROTECTED.merge(before)) == why
+    assert protected_changes_of(PROTECTED.merge(after), PROTECTED.merge(before)) == why
 
 
 def test_without_documents_the_compiled_versions_are_compared() -> None:

@@ -44,11 +44,11 @@ class Gateway:
         self.log = ChangeLog(folder / "state")
         order = CompileJob(str(self.path), written=True)
         outcome = compile_here(order, self.environ)
-        assert outcome.table is not None
-        table = unpack(outcome.table)
-        begun = CompiledState(table, outcome.written)
+        assert outcome.packed is not None
+        table = unpack(outcome.packed)
+        state = CompiledState(table, outcome.written)
         self.log.record_switch(
-            review_change(CompiledState(NO_CONFIG_VERSION, None), begun, 0.0, lambda: None), begun, "start", ""
+            review_change(CompiledState(NO_CONFIG_VERSION, None), state, 0.0, lambda: None), state, "start", ""
         )
         self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_order=self.compile)
 
@@ -211,9 +211,9 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     assert after is not None
     rejected = gateway.log.record_rejection
 
-    def late(*told: Any, **more: Any) -> None:
+    def late(*args: Any, **options: Any) -> None:
         signature_file(gateway.path).write_text(sign_plan(signer, before.content, after.content))
-        rejected(*told, **more)
+        rejected(*args, **options)
 
     monkeypatch.setattr(gateway.log, "record_rejection", late)
     gateway.write(changed)

@@ -58,7 +58,7 @@ class Cell:
 
     def __init__(self, folder: Path, table: ConfigVersion | None = None) -> None:
         self.now_s = 1000.0
-        self.behind: tuple[int, ...] = ()
+        self.unconfirmed: tuple[int, ...] = ()
         self.store = opened(folder)
         self.scheduler = Scheduler(self.store, clock=lambda: self.now_s)
         self.written = table or scheduled()
@@ -85,7 +85,7 @@ class Cell:
 
         async def restage() -> tuple[int, ...]:
             self.table = self.scheduler.stage(self.written)
-            return self.behind
+            return self.unconfirmed
 
         for _ in range(times):
             self.now_s += after_s
@@ -139,7 +139,7 @@ async def test_failing_candidate_is_set_back_and_stays_back(tmp_path: Path) -> N
 
 async def test_worker_without_confirmation_is_logged(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
-    cell.behind = (2,)
+    cell.unconfirmed = (2,)
     with structlog.testing.capture_logs() as logs:
         await passed(cell)
     assert [(line["event"], line.get("workers_behind")) for line in logs][-1] == ("schedules_behind", [2])

@@ -86,12 +86,12 @@ def test_first_invalid_line_is_reported(tmp_path: Path, name: str) -> None:
     assert (fault.line, reason in fault.reason) == (line, True), fault
 
 
-@given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_change_of_any_byte_is_detected(tmp_path_factory: pytest.TempPathFactory, place: int, flip: int) -> None:
+@given(index=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_change_of_any_byte_is_detected(tmp_path_factory: pytest.TempPathFactory, index: int, flip: int) -> None:
     directory = tmp_path_factory.mktemp("trail")
     head = written(directory, 3)
     data = bytearray((directory / "audit.jsonl").read_bytes())
-    data[place % len(data)] ^= flip
+    data[index % len(data)] ^= flip
     (directory / "audit.jsonl").write_bytes(bytes(data))
     assert verify_trail(directory, {"history.db": head}).fault is not None
 

@@ -75,7 +75,7 @@ def test_reading_needs_no_write_permission(tmp_path: Path, can_share: bool) -> N
             # This is the effect of a read-only directory: SQLite cannot create its own file.
             (tmp_path / "history.db-shm").unlink()
             (tmp_path / "history.db-shm").mkdir()
-        found = sorted(path.name for path in tmp_path.iterdir())
+        files = sorted(path.name for path in tmp_path.iterdir())
         with closing(open_to_read(tmp_path, "history")) as reader:
             assert reader.execute("SELECT text FROM line").fetchall() == [("first",)], (
                 "including rows in the write-ahead log"
@@ -83,14 +83,14 @@ def test_reading_needs_no_write_permission(tmp_path: Path, can_share: bool) -> N
             if can_share:
                 with pytest.raises(sqlite3.OperationalError, match="readonly"):
                     reader.execute("DELETE FROM line")
-        assert sorted(path.name for path in tmp_path.iterdir()) == found
+        assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 def test_reading_reports_an_invalid_file_and_a_later_layout(tmp_path: Path) -> None:
     open_database(tmp_path, "history", LAYOUT, version=2).close()
     (tmp_path / "other.db").write_bytes(b"no database at all, however long it is" * 100)
-    for name, told in (("history", "by a later version"), ("other", "not a database"), ("missing", "No such file")):
-        with pytest.raises(StateError, match=told):
+    for name, message in (("history", "by a later version"), ("other", "not a database"), ("missing", "No such file")):
+        with pytest.raises(StateError, match=message):
             open_to_read(tmp_path, name)
 
 

@@ -88,9 +88,9 @@ def test_lock_admits_one_process_and_names_it(tmp_path: Path) -> None:
     lock.write_info({"admin": "http://127.0.0.1:8081"})
     with pytest.raises(InUse, match="is used by another gateway"):
         Lock(tmp_path)
-    told = holder_of(tmp_path)
-    assert told is not None
-    assert told["admin"] == "http://127.0.0.1:8081"
+    info = holder_of(tmp_path)
+    assert info is not None
+    assert info["admin"] == "http://127.0.0.1:8081"
     # Shorter than before, without a rest of the old content.
     lock.write_info({"a": 1})
     assert holder_of(tmp_path) == {"pid": os.getpid(), "a": 1}
@@ -192,7 +192,7 @@ def test_column_with_a_wrong_type_is_reported_as_damage(
     """SQLite accepts any value in a column."""
     history.add(ONE, Activation(ONE.version, TWO.version, "start", "", 1.0, "+all"))
     history.store_audit_head(TrailHead(1, "one"))
-    told: dict[str, str] = {}
+    info: dict[str, str] = {}
     for value in VALUES:
         with sqlite3.connect(tmp_path / "history.db") as database:
             database.execute(f"UPDATE {table} SET {column} = {value}")  # noqa: S608  # of this test
@@ -200,9 +200,9 @@ def test_column_with_a_wrong_type_is_reported_as_damage(
         try:
             READS[table](history)
         except StateError as error:
-            told[value] = str(error)
+            info[value] = str(error)
     wrong = "'words'" if column == "text" else "x'00ff'"
-    assert told.keys() >= {wrong, *NEVER.get(column, ())}
-    for message in told.values():
+    assert info.keys() >= {wrong, *NEVER.get(column, ())}
+    for message in info.values():
         assert message.startswith("history.db can't be used: ")
         assert "; move it away together with its -wal and -shm, or restore it" in message

@@ -51,14 +51,14 @@ def record_of(
     return record
 
 
-def told(record: Record, cell: str | None = "CN") -> dict[str, Any]:
+def receipt_data(record: Record, cell: str | None = "CN") -> dict[str, Any]:
     receipt = receipt_of(record, AT_S, cell)
     assert receipt is not None
     return receipt
 
 
 def test_receipt_names_the_deployments_and_their_places() -> None:
-    assert told(record_of()) == {
+    assert receipt_data(record_of()) == {
         "version": 1,
         "id": "req_1",
         "at": "2026-11-18T11:06:40.000+00:00",
@@ -98,7 +98,9 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
 
 
 def test_receipt_lists_a_shadow_separately() -> None:
-    receipt = told(record_of(shadow=AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN"))))
+    receipt = receipt_data(
+        record_of(shadow=AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.0, places=("CN-11", "CN")))
+    )
     assert receipt["shadow"] == {
         "deployment": "ernie-cn",
         "provider": "qianfan",
@@ -113,7 +115,7 @@ def test_receipt_of_a_broken_answer_shows_its_deployment_as_interrupted() -> Non
     record = record_of(outcome="interrupted", code="stream_interrupted", resumed=None)
     record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
     record.attempts.insert(1, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, None, 0.0, BEIJING, lost=True))
-    assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", "lost", "interrupted"]
+    assert [one["outcome"] for one in receipt_data(record)["tried"]] == ["unavailable", "lost", "interrupted"]
 
 
 @pytest.mark.parametrize(("stream", "last"), [(True, "abandoned"), (False, "ok")])
@@ -121,7 +123,7 @@ def test_receipt_of_a_cancelled_stream_shows_its_deployment_as_abandoned(stream:
     """A JSON answer had arrived completely, so its deployment answered with success."""
     record = record_of(outcome="cancelled", stream=stream, resumed=None)
     record.attempts.insert(0, AttemptRecord("ernie-cn", "qianfan", "ernie-5.1", 0.1, FAILED, 0.0, BEIJING))
-    assert [one["outcome"] for one in told(record)["tried"]] == ["unavailable", last]
+    assert [one["outcome"] for one in receipt_data(record)["tried"]] == ["unavailable", last]
 
 
 def routed_first(deployment: str) -> Config:
@@ -149,9 +151,9 @@ def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
     table = table_of(config)
     location = resolve(table, None, reports_from(territory))
     decision = decide(table, table.assistants["assistant"], location, needs, {}, AT_S)
-    assert told(record_of(location=location, decision=decision))["passed_over"] == passed_over
+    assert receipt_data(record_of(location=location, decision=decision))["passed_over"] == passed_over
     skipped = record_of(location=location, decision=decision, skipped=[Skipped("chatgpt-eu", "benched")])
-    assert told(skipped)["passed_over"] == {**passed_over, "chatgpt-eu": "benched"}
+    assert receipt_data(skipped)["passed_over"] == {**passed_over, "chatgpt-eu": "benched"}
 
 
 def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -> None:
@@ -163,24 +165,26 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
     assert isinstance(plan, Plan)
     steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
     record.note_consent(steps)
-    assert (told(record)["tried"], told(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
-    assert told(record)["consent"] is None
+    assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
+    assert receipt_data(record)["consent"] is None
     sent = record_of()
     sent.note_consent(steps)
-    assert told(sent)["consent"] == "token"
+    assert receipt_data(sent)["consent"] == "token"
 
 
 def test_hidden_model_is_not_in_the_receipt() -> None:
     table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
     left = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
-    tried = told(record_of(decision=decision, abandoned=(left,)))["tried"]
+    tried = receipt_data(record_of(decision=decision, abandoned=(left,)))["tried"]
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
 
 def test_receipt_of_a_refusal_names_no_deployment() -> None:
     nobody = dict.fromkeys(("deployment", "provider", "model", "places", "resumed"))
-    receipt = told(record_of(status=451, code="no_approved_deployment", outcome="refused", attempts=[], **nobody))
+    receipt = receipt_data(
+        record_of(status=451, code="no_approved_deployment", outcome="refused", attempts=[], **nobody)
+    )
     assert (receipt["status"], receipt["code"], receipt["tried"]) == (451, "no_approved_deployment", [])
     assert {receipt[name] for name in ("answered_by", "stores", "processes", "resumed_after")} == {None}
 
@@ -191,7 +195,7 @@ def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
     record = record_of(
         attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
     )
-    receipt = told(record)
+    receipt = receipt_data(record)
     assert [(it["deployment"], it["outcome"]) for it in receipt["tried"]] == [
         ("ernie-cn", "unavailable"),
         ("qwen-cn", "abandoned"),
@@ -245,7 +249,7 @@ def test_receipt_that_must_stay_in_its_territory_is_not_stored_elsewhere(
 @pytest.mark.parametrize(("territory", "bounds"), [("CN", "CN"), ("RU", "RU"), ("JP", "any"), (None, "any")])
 def test_receipt_has_the_boundary_of_the_callers_territory(territory: str | None, bounds: str) -> None:
     location = Location(TABLE.regions["default"], territory, "edge_header", ())
-    assert told(record_of(location=location), territory)["boundary"] == bounds
+    assert receipt_data(record_of(location=location), territory)["boundary"] == bounds
 
 
 def test_request_without_a_region_has_no_receipt() -> None:

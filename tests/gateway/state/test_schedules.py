@@ -36,9 +36,9 @@ def change(folder: Path, statement: str, *values: object) -> None:
 
 
 def test_saved_schedules_are_kept_and_others_are_deleted(store: ScheduleStore, tmp_path: Path) -> None:
-    for kept in (KEPT, {place: KEPT[place] for place in [("b", "eu")]}, {}, KEPT):
-        store.save(kept)
-        assert store.load() == kept
+    for progress in (KEPT, {place: KEPT[place] for place in [("b", "eu")]}, {}, KEPT):
+        store.save(progress)
+        assert store.load() == progress
     with closing(ScheduleStore(tmp_path)) as again:
         assert again.load() == KEPT
 
@@ -55,7 +55,7 @@ def test_failed_save_keeps_the_previous_progress(store: ScheduleStore, tmp_path:
     assert store.load() == KEPT
 
 
-def told(**changed: object) -> str:
+def progress_text(**changed: object) -> str:
     return json.dumps(asdict(PROGRESS) | changed)
 
 
@@ -64,7 +64,16 @@ SHORT = asdict(NO_TALLY) | {"times": [0]}
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", told(phase="later"), told(more=1), told(candidate=SHORT), told(baseline=SHORT), told(baseline=0)],
+    [
+        "{",
+        "[]",
+        "{}",
+        progress_text(phase="later"),
+        progress_text(more=1),
+        progress_text(candidate=SHORT),
+        progress_text(baseline=SHORT),
+        progress_text(baseline=0),
+    ],
 )
 def test_unreadable_progress_is_ignored_and_the_others_are_loaded(
     store: ScheduleStore, tmp_path: Path, text: str

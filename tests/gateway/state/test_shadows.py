@@ -95,8 +95,14 @@ def test_record_is_stored_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
 
 def test_answer_of_the_client_is_deleted_with_the_texts(tmp_path: Path) -> None:
     store = opened(tmp_path, most_texts=2)
-    beside = replace(RECORD, prompt="p", answer="a", beside_answer="told")
-    for record in (beside, replace(beside, beside_answer=None), beside, RECORD, beside):
+    with_client_answer = replace(RECORD, prompt="p", answer="a", beside_answer="told")
+    for record in (
+        with_client_answer,
+        replace(with_client_answer, beside_answer=None),
+        with_client_answer,
+        RECORD,
+        with_client_answer,
+    ):
         store.keep(record)
     assert rows(tmp_path, "SELECT id, beside_answer FROM besides") == [(3, "told"), (5, "told")]
     assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [
@@ -159,10 +165,10 @@ def test_records_can_be_read_while_others_are_written(tmp_path: Path) -> None:
     store = opened(tmp_path)
     plain = replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5))
     said = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
-    told = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
-    for record in (plain, told, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
+    with_text = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
+    for record in (plain, with_text, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
         store.keep(record)
-    assert list(read_shadow_records(tmp_path, "a", "eu")) == [(1, plain), (2, told)]
+    assert list(read_shadow_records(tmp_path, "a", "eu")) == [(1, plain), (2, with_text)]
     with pytest.raises(StateError, match=r"shadow\.db can't be read"):
         list(read_shadow_records(tmp_path / "nowhere", "a", "eu"))
     assert not (tmp_path / "nowhere").exists()

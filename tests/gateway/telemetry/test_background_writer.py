@@ -40,40 +40,40 @@ def stuck() -> Iterator[Stuck]:
 
 
 def test_write_does_not_wait_and_keeps_the_order(stuck: Stuck) -> None:
-    outlet = BackgroundWriter(stuck)
-    outlet.write("one\n")
+    writer = BackgroundWriter(stuck)
+    writer.write("one\n")
     assert stuck.is_writing.wait(LIMIT_S)
-    outlet.write("two\nthree\n")
-    outlet.write("four\n")
+    writer.write("two\nthree\n")
+    writer.write("four\n")
     assert stuck.getvalue() == ""
     stuck.may_go_on.set()
-    outlet.finish(LIMIT_S)
+    writer.finish(LIMIT_S)
     assert stuck.getvalue() == "one\ntwo\nthree\nfour\n"
-    assert outlet.dropped_lines == 0
+    assert writer.dropped_lines == 0
 
 
 def test_text_beyond_the_queue_is_dropped_and_counted(stuck: Stuck) -> None:
-    outlet = BackgroundWriter(stuck, most_characters=10)
-    outlet.write("12345\n")
-    outlet.write("7\n8\n9\n")
-    outlet.write("890\n")
-    assert outlet.dropped_lines == 3
-    outlet.finish(0)
+    writer = BackgroundWriter(stuck, most_characters=10)
+    writer.write("12345\n")
+    writer.write("7\n8\n9\n")
+    writer.write("890\n")
+    assert writer.dropped_lines == 3
+    writer.finish(0)
     stuck.may_go_on.set()
-    outlet.finish(LIMIT_S)
-    outlet.write("more\n")
-    outlet.finish(LIMIT_S)
+    writer.finish(LIMIT_S)
+    writer.write("more\n")
+    writer.finish(LIMIT_S)
     assert stuck.getvalue() == "12345\n890\nmore\n"
 
 
 def test_missing_reader_is_counted_and_raises_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    outlet = BackgroundWriter(whole_lines(writing))
+    writer = BackgroundWriter(whole_lines(writing))
     try:
-        outlet.write("one\ntwo\n")
-        outlet.finish(LIMIT_S)
-        assert outlet.dropped_lines == 2
+        writer.write("one\ntwo\n")
+        writer.finish(LIMIT_S)
+        assert writer.dropped_lines == 2
         closed = BackgroundWriter(io.StringIO())
         closed._stream.close()
         closed.write("three\n")
@@ -83,7 +83,7 @@ def test_missing_reader_is_counted_and_raises_nothing() -> None:
         os.close(writing)
 
 
-class Told(io.StringIO):
+class RecordingStream(io.StringIO):
     """A stream that keeps each write separately and signals it."""
 
     def __init__(self) -> None:
@@ -102,26 +102,26 @@ MUCH = "x" * outlet_module._MUCH + "\n"
 
 def test_finish_ends_the_pause_after_a_large_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 10 * LIMIT_S)
-    told = Told()
-    outlet = BackgroundWriter(told)
-    outlet.write(MUCH)
-    assert told.has_come.acquire(timeout=LIMIT_S)
-    outlet.write("one\n")
-    outlet.write("two\n")
-    assert told.writes == [MUCH]
-    outlet.finish(LIMIT_S)
-    assert told.writes == [MUCH, "one\ntwo\n"]
+    stream = RecordingStream()
+    writer = BackgroundWriter(stream)
+    writer.write(MUCH)
+    assert stream.has_come.acquire(timeout=LIMIT_S)
+    writer.write("one\n")
+    writer.write("two\n")
+    assert stream.writes == [MUCH]
+    writer.finish(LIMIT_S)
+    assert stream.writes == [MUCH, "one\ntwo\n"]
 
 
 def test_pause_ends_by_itself_and_small_writes_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 0.001)
-    told = Told()
-    outlet = BackgroundWriter(told)
+    stream = RecordingStream()
+    writer = BackgroundWriter(stream)
     for text in (MUCH, "one\n", "two\n"):
-        outlet.write(text)
-        assert told.has_come.acquire(timeout=LIMIT_S)
+        writer.write(text)
+        assert stream.has_come.acquire(timeout=LIMIT_S)
         monkeypatch.setattr(outlet_module, "_REST_S", 0.001 if text == MUCH else 10 * LIMIT_S)
-    assert told.writes == [MUCH, "one\n", "two\n"]
+    assert stream.writes == [MUCH, "one\n", "two\n"]
 
 
 _PROGRAM = """

@@ -24,12 +24,12 @@ async def test_records_are_processed_together_after_a_moment(monkeypatch: pytest
     made: list[list[Ended]] = []
     has_been_told = asyncio.Event()
 
-    def tell(ended: list[Ended]) -> None:
+    def process(ended: list[Ended]) -> None:
         made.append(ended)
         has_been_told.set()
 
     times = iter([7.0, 8.0, 9.0])
-    gathered = Batcher(tell, clock=lambda: next(times))  # type: ignore[arg-type]
+    gathered = Batcher(process, clock=lambda: next(times))  # type: ignore[arg-type]
     gathered.add(record(1))
     gathered.add(record(2))
     assert made == []

@@ -43,9 +43,9 @@ def counted(
     ],
 )
 def test_request_counts_once_for_its_users_member(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:
-    found = counted(*attempts, outcome=outcome)
-    assert list(found) == [("a", "eu", "new")]
-    assert (found["a", "eu", "new"].ok, found["a", "eu", "new"].failed) == (ok, 1 - ok)
+    counts = counted(*attempts, outcome=outcome)
+    assert list(counts) == [("a", "eu", "new")]
+    assert (counts["a", "eu", "new"].ok, counts["a", "eu", "new"].failed) == (ok, 1 - ok)
 
 
 def test_request_without_a_weighted_step_is_not_counted() -> None:

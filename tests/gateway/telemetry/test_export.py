@@ -79,10 +79,10 @@ class Bench:
     @property
     def counts(self) -> dict[str, int]:
         """Return the counts by outcome, over all exporters."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for (_, outcome), (count,) in unpack(self.metrics.snapshot()).get("gateway_traces_total", {}).items():
-            found[outcome] = found.get(outcome, 0) + count
-        return found
+            counts[outcome] = counts.get(outcome, 0) + count
+        return counts
 
     async def settled(self, outcome: str, count: int = 1) -> None:
         await until(lambda: self.counts.get(outcome) == count)
@@ -194,7 +194,7 @@ async def test_hanging_collector_does_not_delay_close(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("sampled", "trace_id", "ratio", "told"),
+    ("sampled", "trace_id", "ratio", "is_exported"),
     [
         (None, "0" * 31 + "1", 0.5, True),
         (None, "f" * 32, 0.5, False),
@@ -205,12 +205,12 @@ async def test_hanging_collector_does_not_delay_close(monkeypatch: pytest.Monkey
     ],
 )
 async def test_callers_flag_decides_before_the_ratio(
-    sampled: bool | None, trace_id: str, ratio: float, told: bool
+    sampled: bool | None, trace_id: str, ratio: float, is_exported: bool
 ) -> None:
     async with bench(exporter(ratio=ratio)) as one:
         one.observe(traced(sampled, trace_id))
         await one.tracer.aclose()
-        assert one.counts == ({"exported": 1} if told else {})
+        assert one.counts == ({"exported": 1} if is_exported else {})
 
 
 async def test_exporter_gets_only_requests_of_its_regions() -> None:
@@ -228,7 +228,7 @@ async def test_exporter_gets_only_requests_of_its_regions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("territory", "place", "told"),
+    ("territory", "place", "is_exported"),
     [
         ("CN", "US", False),
         ("CN", "*", False),
@@ -239,14 +239,14 @@ async def test_exporter_gets_only_requests_of_its_regions() -> None:
     ],
 )
 async def test_request_that_must_stay_in_its_territory_is_exported_only_there(
-    territory: str | None, place: str, told: bool
+    territory: str | None, place: str, is_exported: bool
 ) -> None:
     """A region of `*` has the boundary `*`, and still no prompt leaves China."""
     everywhere = Region("default", parse_places(["*"]), parse_places(["*"]))
     async with bench(exporter(place=place, regions="default")) as one:
         one.observe(traced(location=Location(everywhere, territory, "edge_header", ())))
         await one.tracer.aclose()
-        assert bool(one.bodies) == told
+        assert bool(one.bodies) == is_exported
 
 
 async def test_request_without_a_region_is_exported_only_inside_every_boundary() -> None:
@@ -359,7 +359,7 @@ async def test_log_has_one_line_for_a_failure_and_one_for_the_recovery() -> None
         for outcome in ("failed", "exported"):
             one.observe(traced())
             await one.settled(outcome)
-    told = stream.getvalue()
-    assert told.count("export_failed") == 1
-    assert told.count("export_works_again") == 1
-    assert "refused" in told
+    is_exported = stream.getvalue()
+    assert is_exported.count("export_failed") == 1
+    assert is_exported.count("export_works_again") == 1
+    assert "refused" in is_exported

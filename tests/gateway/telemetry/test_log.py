@@ -254,11 +254,11 @@ _otherwise: tuple[dict[str, Any], ...] = (
 
 def same_as_alone(made: list[Record]) -> None:
     for record, line in zip(made, JsonLines().of([(record, 1.5) for record in made]), strict=True):
-        told = orjson.loads(line)
+        logged = orjson.loads(line)
         level = "warning" if record.outcome in ("internal_error", "failed", "interrupted") else "info"
         head = {"timestamp": "1970-01-01T00:00:01.500000Z", "level": level, "event": "request"}
-        assert told == {**head, **orjson.loads(orjson.dumps(fields_of(record), default=str))}
-        assert list(told) == [*head, *fields_of(record)]
+        assert logged == {**head, **orjson.loads(orjson.dumps(fields_of(record), default=str))}
+        assert list(logged) == [*head, *fields_of(record)]
 
 
 @given(st.lists(_plain | records))
@@ -283,8 +283,8 @@ def test_dropped_field_name_of_a_client_is_logged_completely() -> None:
 
 def test_timestamp_is_the_end_of_the_request() -> None:
     ended = [(answered(), at) for at in (1_795_233_875.25, 1_795_233_875.0625, 1_795_233_876.0)]
-    told = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
-    assert told == ["2026-11-21T04:04:35.250000Z", "2026-11-21T04:04:35.062500Z", "2026-11-21T04:04:36.000000Z"]
+    logged = [orjson.loads(line)["timestamp"] for line in JsonLines().of(ended)]
+    assert logged == ["2026-11-21T04:04:35.250000Z", "2026-11-21T04:04:35.062500Z", "2026-11-21T04:04:36.000000Z"]
 
 
 class _Terminal(io.StringIO):

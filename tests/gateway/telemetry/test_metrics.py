@@ -240,9 +240,9 @@ def test_counter_never_falls_when_a_worker_ends(observed: list[Record], ended: l
 def test_gauges_of_an_ended_process_are_removed() -> None:
     metrics = counted([answered()])
     metrics.live["gateway_open_streams"] = lambda: 5
-    kept = unpack(without_gauges(metrics.snapshot()))
-    assert "gateway_open_streams" not in kept
-    assert kept["gateway_requests_total"]
+    series = unpack(without_gauges(metrics.snapshot()))
+    assert "gateway_open_streams" not in series
+    assert series["gateway_requests_total"]
 
 
 @pytest.mark.parametrize(

@@ -90,18 +90,18 @@ def test_refusal_is_not_a_server_error_and_a_new_trace_has_no_parent() -> None:
     (server,) = spans(refused, TraceContext("f" * 32))
     assert server.status.code == Status.STATUS_CODE_UNSET
     assert server.parent_span_id == b""
-    told = attributes_of(server)
-    assert (told["gateway.code"], told["gateway.outcome"]) == ("region_unknown", "refused")
-    assert "error.type" not in told
-    assert "gateway.region" not in told
+    attributes = attributes_of(server)
+    assert (attributes["gateway.code"], attributes["gateway.outcome"]) == ("region_unknown", "refused")
+    assert "error.type" not in attributes
+    assert "gateway.region" not in attributes
 
 
 def test_spans_contain_no_text_of_users_or_providers() -> None:
     record = answered(failed_attempt(FailureKind.CREDENTIALS), attempt("other"))
     record.request_id, record.detail, record.dropped = "mail@example.org", "their words", frozenset({"their field"})
     body = encode([Ended(record, TRACE, END_NS)], {})
-    for said in (b"mail@example.org", b"their words", b"their field", b"the provider's own words", b"told the client"):
-        assert said not in body
+    for text in (b"mail@example.org", b"their words", b"their field", b"the provider's own words", b"told the client"):
+        assert text not in body
 
 
 def test_concatenated_bodies_are_one_body() -> None:
