@@ -129,12 +129,12 @@ class ChangeLog:
     """The history and the audit trail of a state directory that this process has locked. Methods raise StateError."""
 
     def __init__(
-        self, directory: Path, details: Callable[[TrailHead, str], None] = lambda _, __: None,
+        self, directory: Path, on_append: Callable[[TrailHead, str], None] = lambda _, __: None,
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.lock = Lock(directory)
         self._clock = clock
-        self._on_append = details
+        self._on_append = on_append
         # At the end of the process, the thread of a change may still be running.
         self._one_at_a_time = threading.RLock()
         with ExitStack() as cleanup:  # if a step fails, release everything that was opened before it

@@ -81,7 +81,7 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
             return
 
 
-class InPlace:
+class OpenedFile:
     """A file that must stay at its path.
 
     SQLite continues to write to a file that was moved or removed, and a later process would not find that data.
@@ -94,7 +94,7 @@ class InPlace:
         except OSError as error:
             raise StateError(f"{path} can't be used: {error.strerror}") from error
 
-    def expect(self) -> None:
+    def check_path(self) -> None:
         """Raise StateError if the opened file is not at its path any more."""
         try:
             is_in_place = is_file_at(self._path, self._opened)

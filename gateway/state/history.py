@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.database import InPlace, describe_damage, describe_error, open_database, open_to_read, transaction
+from gateway.state.database import OpenedFile, describe_damage, describe_error, open_database, open_to_read, transaction
 
 _T = TypeVar("_T")
 _NAME = "history"
@@ -117,7 +117,7 @@ class History:
 
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
-        self._file = InPlace(written_at) if written_at is not None else None
+        self._file = OpenedFile(written_at) if written_at is not None else None
 
     def close(self) -> None:
         """Close the file."""
@@ -238,7 +238,7 @@ class History:
             yield
             return
         if self._file is not None:
-            self._file.expect()
+            self._file.check_path()
         try:
             with transaction(self._connection):
                 yield
