@@ -194,7 +194,9 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
         StateError: The trail cannot be read.
     """
     hashes = {
-        who: head.hash if isinstance(head, TrailHead) else head for who, head in heads.items() if head != BEGINNING
+        source: head.hash if isinstance(head, TrailHead) else head
+        for source, head in heads.items()
+        if head != BEGINNING
     }
     confirmed = max((head.number for head in heads.values() if isinstance(head, TrailHead)), default=0)
     last, missing = BEGINNING, dict(hashes)
@@ -206,7 +208,7 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
             if fault is not None:
                 return TrailVerdict(count, last, Fault(count, fault))
             last = _head_of(data) or last
-            missing = {who: known for who, known in missing.items() if known != last.hash}
+            missing = {source: known for source, known in missing.items() if known != last.hash}
             if 0 < confirmed < last.number:
                 line = _read(data) or {}
                 after.append({"number": line.get("number"), "event": line.get("event")})
@@ -214,10 +216,10 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
         pass
     except OSError as error:
         raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
-    for who, known in missing.items():
-        details = heads[who]
-        which = f"line {details.number}" if isinstance(details, TrailHead) else "a line"
-        reason = f"the trail ends here, but {who} has {which} with the hash {known}: the end is missing"
+    for source, known in missing.items():
+        head = heads[source]
+        which = f"line {head.number}" if isinstance(head, TrailHead) else "a line"
+        reason = f"the trail ends here, but {source} has {which} with the hash {known}: the end is missing"
         return TrailVerdict(count, last, Fault(count + 1, reason))
     return TrailVerdict(count, last, unconfirmed=unconfirmed(after))
 
