@@ -131,7 +131,7 @@ async def run_demo(
     receipt_settings: ReceiptSettings | None,
     scheduler: Scheduler,
 ) -> None:
-    """Serve the gateway with simulated providers until the process is stopped. `receipt_settings` is the store of receipts."""
+    """Serve the gateway with simulated providers until the process is stopped."""
     scenarios, print_text = demo.scenarios, demo.print_text
     dialects = load_simulators().dialects
     async with contextlib.AsyncExitStack() as stack:
