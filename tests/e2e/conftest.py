@@ -1,4 +1,4 @@
-"""One gateway and its simulated providers for each module of tests."""
+"""Fixtures for the end-to-end tests: one gateway and its simulated providers for each test module."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ KEYS = {
     "KEY_INTL": "sk-intl",
 }
 PATIENT = "resilience: {first_token: 15s, idle: 15s, total: 25s, commit: 20s, breaker: off, retry_budget: off}"
-"""A machine that stands still for seconds makes nobody silent. Who is silent on purpose is for an IMPATIENT one."""
+"""Limits so long that a test machine that stalls for seconds makes no provider look silent. Tests of silent providers
+use IMPATIENT.
+"""
 IMPATIENT = "resilience: {first_token: 1500ms, idle: 1s, total: 25s, commit: 20s, breaker: off, retry_budget: off}"
 
 
 def config_for(providers: SimulatorThread, *patches: str | Mapping[str, Any]) -> Config:
-    """Return the config of four regions in front of these providers, with merge patches."""
+    """Return the config of four regions with these providers, and merge patches on it."""
     return config_of_four_regions({name: providers[name].origin for name in SITES}, *patches)
 
 
@@ -66,34 +68,36 @@ def _client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[htt
 
 @pytest.fixture
 def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
-    """A client of the module's gateway; every provider is well again."""
+    """A client of the module's gateway. Every provider is healthy again."""
     with _client(gateway, providers) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def _hasty(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def _impatient_gateway(
+    providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
     with _gateway(providers, tmp_path_factory.mktemp("config"), IMPATIENT) as process:
         yield process
 
 
 @pytest.fixture
-def impatient(_hasty: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
-    """A client of the module's second gateway, which soon takes a provider for silent."""
-    with _client(_hasty, providers) as client:
+def impatient(_impatient_gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    """A client of the module's second gateway, which soon treats a provider as silent."""
+    with _client(_impatient_gateway, providers) as client:
         yield client
 
 
 @pytest.fixture
 def fresh(providers: SimulatorThread, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A client of a gateway of its own, which remembers no trouble."""
+    """A client of a new gateway, without state from earlier tests."""
     with _gateway(providers, tmp_path) as process, _client(process, providers) as client:
         yield client
 
 
 @pytest.fixture
 def sdk(gateway: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
-    """OpenAI's own client of the module's gateway; every provider is well again."""
+    """The official OpenAI client of the module's gateway. Every provider is healthy again."""
     http_client = openai.DefaultHttpxClient(trust_env=False)
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client) as sdk:
         yield sdk

@@ -1,4 +1,4 @@
-"""Approvals against the real server: over, it is refused; valid, it answers; and what an app must show of it."""
+"""Approvals on the real server: an expired one refuses requests, a valid one allows them, and the disclosure shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_config(folder: Path, providers: SimulatorThread, validity: str) -> Pat
 
 
 @contextmanager
-def asking(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
+def running_client(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
     headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "CN"}
     with (
         running_gateway(path, KEYS) as process,
@@ -37,13 +37,13 @@ def asking(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
 
 
 @pytest.mark.slow
-def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, tmp_path: Path) -> None:
-    with asking(write_config(tmp_path, providers, VALID)) as (client, process):
+def test_valid_approval_answers_and_is_in_the_disclosure(providers: SimulatorThread, tmp_path: Path) -> None:
+    with running_client(write_config(tmp_path, providers, VALID)) as (client, process):
         answer = client.post("/v1/chat/completions", json=BODY)
         assert answer.status_code == 200, answer.text
-        told = client.get("/v1/disclosure", params={"assistant": "gpt-4o"})
-        assert told.status_code == 200
-        assert told.json() == {
+        disclosure = client.get("/v1/disclosure", params={"assistant": "gpt-4o"})
+        assert disclosure.status_code == 200
+        assert disclosure.json() == {
             "object": "disclosure",
             "assistant": "assistant",
             "region": "cn",
@@ -78,9 +78,11 @@ def test_one_that_is_valid_answers_and_is_disclosed(providers: SimulatorThread, 
             assert metric in admin.get("/metrics").text.splitlines()
 
 
-def test_one_that_is_over_is_refused_and_never_asked(providers: SimulatorThread, tmp_path: Path) -> None:
-    said = "its approval for region 'cn' ended on 2020-01-01"
-    with asking(write_config(tmp_path, providers, OVER)) as (client, process):
+def test_expired_approval_refuses_and_the_deployment_gets_no_request(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    reason = "its approval for region 'cn' ended on 2020-01-01"
+    with running_client(write_config(tmp_path, providers, OVER)) as (client, process):
         before = providers["cn"].received
         for path, answer in (
             ("chat", client.post("/v1/chat/completions", json=BODY)),
@@ -90,20 +92,20 @@ def test_one_that_is_over_is_refused_and_never_asked(providers: SimulatorThread,
             assert answer.status_code == 451, path
             error = answer.json()["error"]
             assert (error["code"], error["type"]) == ("no_approved_deployment", "permission_error")
-            assert said in error["message"]
+            assert reason in error["message"]
         assert providers["cn"].received == before
         [considered] = client.get("/v1/explain").json()["considered"]
-        assert (considered["reason"], considered["detail"]) == ("approval", said)
+        assert (considered["reason"], considered["detail"]) == ("approval", reason)
         with httpx.Client(base_url=process.admin_url, trust_env=False) as admin:
             [ready] = admin.get("/readyz").json()["approvals"]
             assert ready["days_left"] < 0
             assert ready["warned_days"] == 7
-    assert any(isinstance(line, dict) and said in line.get("detail", "") for line in process.lines)
+    assert any(isinstance(line, dict) and reason in line.get("detail", "") for line in process.lines)
 
 
 @pytest.mark.slow
-def test_disclosure_follows_the_rules_of_every_other_question(providers: SimulatorThread, tmp_path: Path) -> None:
-    with asking(write_config(tmp_path, providers, VALID)) as (client, _):
+def test_disclosure_is_refused_by_the_same_rules_as_a_request(providers: SimulatorThread, tmp_path: Path) -> None:
+    with running_client(write_config(tmp_path, providers, VALID)) as (client, _):
         for change, query, status, code in (
             ({"authorization": "Bearer wrong"}, {}, 401, "invalid_api_key"),
             ({"cf-ipcountry": "CU"}, {}, 451, "region_blocked"),

@@ -1,4 +1,4 @@
-"""Clients that read slowly or not at all, in front of a provider that says more than anyone takes, on real sockets."""
+"""Clients that read slowly or not at all, while the provider sends faster than they read, on real sockets."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.kit.waiting import eventually
 
 READERS = 12
 _QUIET_S = 0.5
-# What one reader may cost: a read of 256 KB as it came, some of it as events and as it goes out, and what an allocator
-# keeps.
+# Memory that one slow reader may hold: a read of 256 KB as received, a part of it as events and as output, and what the
+# allocator keeps.
 _MOST_A_READER_BYTES = 1024 * 1024
 _WORDS = 20_000
 _LARGE = 2_000_000
 
 
-class Flood:
-    """A provider whose streams never end. It counts what it could get rid of, and feels when nothing flows off."""
+class EndlessProvider:
+    """A provider whose streams never end. It counts the bytes that it could send and detects when sending stops."""
 
     def __init__(self, words: int) -> None:
         self._words = words
@@ -68,9 +68,9 @@ class Flood:
         self.broken += 1
 
     def is_still(self, gateway: GatewayProcess) -> bool:
-        """Whether nothing at all could be sent for a while in which the gateway was at work: it has answered others."""
+        """Return whether nothing could be sent for a while in which the gateway answered other requests."""
         before = list(self.taken)
-        time.sleep(_QUIET_S)  # whether nothing happens is seen by waiting alone
+        time.sleep(_QUIET_S)  # only waiting shows that nothing happens
         for _ in range(5):
             assert httpx.get(f"{gateway.url}/healthz", trust_env=False, timeout=60).status_code == 200
         return before == self.taken
@@ -83,10 +83,10 @@ class Flood:
 
 
 @contextmanager
-def flooded(
+def gateway_with_endless_provider(
     providers: SimulatorThread, folder: Path, limits: str, words: int = _WORDS
-) -> Iterator[tuple[GatewayProcess, Flood]]:
-    flood = Flood(words)
+) -> Iterator[tuple[GatewayProcess, EndlessProvider]]:
+    flood = EndlessProvider(words)
     origins = {name: flood.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins, limits).write(folder), KEYS) as gateway:
         yield gateway, flood
@@ -105,10 +105,10 @@ def resident_bytes(gateway: GatewayProcess) -> int:
 @pytest.mark.parametrize(
     ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 4 * _LARGE + _MOST_A_READER_BYTES)]
 )
-def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
+def test_stalled_readers_hold_little_memory_and_pause_their_provider(
     providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
 ) -> None:
-    with flooded(providers, tmp_path, "{}", words) as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, "{}", words) as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         before = resident_bytes(gateway)
         for _ in range(READERS):
@@ -119,16 +119,16 @@ def test_readers_that_stop_hold_little_memory_and_stop_their_provider(
         assert min(stopped_at) > 0
         assert flood.broken == 0, "the provider is made to wait, and not sent away"
         assert held < READERS * most_a_reader
-        # The longer they wait, the more would have come: it has not.
+        # More would have arrived in this time if the gateway still read.
         assert flood.is_still(gateway)
         assert flood.taken == stopped_at
         assert resident_bytes(gateway) - before < READERS * most_a_reader
 
 
-def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(
+def test_reader_that_continues_gets_the_rest_without_delaying_a_fast_reader(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    with flooded(providers, tmp_path, "{}") as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, "{}") as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         slow = clients.enter_context(sent(gateway, asked))
         eventually(lambda: len(flood.taken) == 1 and flood.taken[0] > 0)
@@ -152,11 +152,11 @@ def test_a_reader_that_goes_on_gets_the_rest_and_a_fast_one_waits_for_none(
 
 
 @pytest.mark.slow
-def test_readers_that_never_go_on_are_cut_off_and_their_provider_is_let_go(
+def test_readers_that_stall_forever_are_cut_off_and_their_provider_is_released(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
-    with flooded(providers, tmp_path, limits) as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, limits) as (gateway, flood), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         for _ in range(READERS):
             clients.enter_context(sent(gateway, asked))

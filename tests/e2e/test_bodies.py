@@ -1,4 +1,4 @@
-"""What is wrong with a body, by real requests: each answer says what, where, and how to mend it."""
+"""Invalid request bodies on the real server: each error names the problem, its field and the fix."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("content", "param", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_body_is_a_clear_answer(
+def test_invalid_body_gets_a_clear_error(
     client: httpx.Client, providers: SimulatorThread, content: bytes, param: str | None, words: tuple[str, ...]
 ) -> None:
     before = providers["eu"].received
@@ -140,7 +140,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT.keys())
-def test_what_is_at_the_edge_is_taken(client: httpx.Client, content: bytes) -> None:
+def test_body_at_a_limit_is_accepted(client: httpx.Client, content: bytes) -> None:
     response = client.post(CHAT, content=content, headers=HEADERS)
     assert response.status_code == 200, response.text
 
@@ -153,7 +153,7 @@ def test_what_is_at_the_edge_is_taken(client: httpx.Client, content: bytes) -> N
         ("claude", "GET /v1/models lists the available assistants"),
     ],
 )
-def test_an_unknown_model_has_the_nearest_names(client: httpx.Client, name: str, hint: str) -> None:
+def test_unknown_model_error_names_the_nearest_assistants(client: httpx.Client, name: str, hint: str) -> None:
     response = client.post(CHAT, content=chat(model=name), headers=HEADERS)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
@@ -182,7 +182,7 @@ def head(**more: str) -> bytes:
 
 
 def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
-    """The status and the error of the next response."""
+    """Return the status and the error of the next response."""
     with connection.makefile("rb") as file:
         status = int(file.readline().split()[1])
         length = 0
@@ -193,7 +193,9 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
         return status, json.loads(file.read(length))["error"]
 
 
-def test_what_is_announced_too_large_is_refused_before_a_byte_of_it(connect: Callable[[], socket.socket]) -> None:
+def test_declared_length_over_the_limit_is_refused_before_the_body_is_read(
+    connect: Callable[[], socket.socket],
+) -> None:
     connection = connect()
     connection.sendall(head(Content_Length=str(MAX_BODY_BYTES + 1)))
     status, error = answer_of(connection)
@@ -201,7 +203,7 @@ def test_what_is_announced_too_large_is_refused_before_a_byte_of_it(connect: Cal
     assert str(MAX_BODY_BYTES) in error["message"]
 
 
-def test_what_only_turns_out_too_large_is_refused_as_well(connect: Callable[[], socket.socket]) -> None:
+def test_chunked_body_over_the_limit_is_refused(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     connection.sendall(head(Transfer_Encoding="chunked"))
     piece = b"%x\r\n%b\r\n" % (2**20, b" " * 2**20)
@@ -211,7 +213,7 @@ def test_what_only_turns_out_too_large_is_refused_as_well(connect: Callable[[], 
     assert (status, error["code"]) == (413, "request_too_large")
 
 
-def test_a_length_that_was_counted_in_characters_is_told_as_json_that_is_cut_off(
+def test_length_counted_in_characters_is_reported_as_truncated_json(
     connect: Callable[[], socket.socket],
 ) -> None:
     text = json.dumps({**HELLO, "messages": [{"role": "user", "content": "你好"}]}, ensure_ascii=False)
@@ -224,7 +226,7 @@ def test_a_length_that_was_counted_in_characters_is_told_as_json_that_is_cut_off
 
 
 @pytest.mark.slow
-def test_bodies_in_flight_are_bounded_together_and_let_go_of(fresh: httpx.Client, providers: SimulatorThread) -> None:
+def test_bodies_in_flight_share_a_limit_and_release_it(fresh: httpx.Client, providers: SimulatorThread) -> None:
     address = urlsplit(str(fresh.base_url))
     almost = head(Content_Length=str(MAX_BODY_BYTES)) + b" " * (MAX_BODY_BYTES - 1)
     with ExitStack() as held:
@@ -234,7 +236,7 @@ def test_bodies_in_flight_are_bounded_together_and_let_go_of(fresh: httpx.Client
         ]
         for connection in opened:
             connection.sendall(almost)
-        # One more than there is room for: which of them is refused is chance.
+        # One request more than the limit allows. Which of them is refused depends on timing.
         answered, _, _ = select.select(opened, [], [], 15)
         status, error = answer_of(answered[0])
         assert (len(answered), status, error["code"]) == (1, 503, "overloaded")

@@ -1,4 +1,4 @@
-"""A provider that is down, on real sockets: left alone, asked again by one probe, and never stormed with retries."""
+"""Breakers on real sockets: a failing provider is skipped, checked again by one probe, and gets no storm of retries."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def breakers(operator: Operator) -> dict[str, Any]:
     return operator.ready()["deployments"]["breakers"]  # type: ignore[no-any-return]
 
 
-def test_a_provider_that_is_down_is_left_alone_probed_and_taken_back(
-    tmp_path: Path, providers: SimulatorThread
-) -> None:
+def test_failing_provider_is_skipped_probed_and_used_again(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 3, open: 300ms}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
         site = providers["a"]
@@ -67,9 +65,9 @@ def test_a_provider_that_is_down_is_left_alone_probed_and_taken_back(
         assert opened["level"] == "warning"
         assert opened["reason"].startswith("3 failures in a row")
         assert site.received == before + 3
-        # On a slow day its time is over before the next request, which then is the probe.
+        # On a slow machine its cooldown ends before the next request, which is then the probe.
         eventually(lambda: ask(operator).headers["x-gateway-attempts"] == "1")
-        # While it is down each probe fails, and it is left alone for longer.
+        # Each probe fails while the provider is down, and the cooldown gets longer.
         reopened = operator_sees_a_failed_probe(operator)
         assert reopened["for_s"] > opened["for_s"]
         site.scenario = WELL
@@ -97,7 +95,7 @@ def operator_sees_a_failed_probe(operator: Operator) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_all_open_is_a_quick_refusal_with_a_time(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
         for name in NAMES:
@@ -118,7 +116,7 @@ def test_all_open_is_a_quick_refusal_with_a_time(tmp_path: Path, providers: Simu
 
 
 @pytest.mark.slow
-def test_streams_that_break_off_open_it_too(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_streams_that_break_off_open_the_breaker(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
         providers["a"].scenario = Scenario(
@@ -132,7 +130,7 @@ def test_streams_that_break_off_open_it_too(tmp_path: Path, providers: Simulator
 
 
 @pytest.mark.slow
-def test_a_reload_keeps_it_open(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_reload_keeps_a_breaker_open(tmp_path: Path, providers: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
     with started(tmp_path, resilient(providers, keys), providers) as operator:
         providers["a"].scenario = DOWN
@@ -154,7 +152,7 @@ def test_a_reload_keeps_it_open(tmp_path: Path, providers: SimulatorThread) -> N
 
 
 @pytest.mark.slow
-def test_a_storm_of_failures_is_not_doubled_by_retries(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_retries_do_not_double_the_requests_of_a_failing_provider(tmp_path: Path, providers: SimulatorThread) -> None:
     requests, share = 200, 0.2
     keys = "breaker: off, retry_budget: 20%"
     with started(tmp_path, resilient(providers, keys, "a"), providers) as operator:

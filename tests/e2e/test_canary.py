@@ -1,4 +1,4 @@
-"""A canary under load, on real sockets: 5 %, 25 %, a candidate that breaks, and back, without a failed request."""
+"""A canary under load on real sockets: 5 %, 25 %, a failing candidate, and rollback, without a failed request."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def canary(providers: SimulatorThread, steps: str, number: int = 0) -> Config:
     return config(providers, ROUTE, number, {"assistants": {"assistant": {"schedules": {"default": schedule}}}})
 
 
-class Crowd:
-    """People who ask again and again, each with a name of its own; every answer is kept."""
+class LoadClients:
+    """Clients that send requests continuously for 300 users. Every answer is kept."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -46,16 +46,16 @@ class Crowd:
         self._going = True
         self.answers: list[tuple[str, int, str, str]] = []
         self._pool = ThreadPoolExecutor(4)
-        self._runs = [self._pool.submit(self._ask_on) for _ in range(4)]
+        self._runs = [self._pool.submit(self._send_requests) for _ in range(4)]
 
-    def _ask_on(self) -> None:
+    def _send_requests(self) -> None:
         with httpx.Client(base_url=self._url, trust_env=False, timeout=LIMIT_S) as client:
             while self._going:
                 user = f"user-{next(self._users) % 300}"
                 answer = client.post(CHAT, json=body(user=user))
                 told = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-table"]
                 self.answers.append((user, answer.status_code, *told))
-                time.sleep(0.002)  # as fast as they can, they would leave the gateway no core
+                time.sleep(0.002)  # without a pause they would take the CPU that the gateway needs
 
     def stop(self) -> None:
         self._going = False
@@ -68,12 +68,12 @@ class Crowd:
 
 
 @contextmanager
-def crowd_at(operator: Operator) -> Iterator[Crowd]:
-    crowd = Crowd(operator.gateway.url)
+def load_clients_at(operator: Operator) -> Iterator[LoadClients]:
+    load_clients = LoadClients(operator.gateway.url)
     try:
-        yield crowd
+        yield load_clients
     finally:
-        crowd.stop()
+        load_clients.stop()
 
 
 def schedule(operator: Operator) -> Any:
@@ -82,46 +82,46 @@ def schedule(operator: Operator) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in NAMES:
         providers[name].scenario = Scenario()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
+def test_failing_candidate_is_rolled_back_without_a_failed_request(
     tmp_path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
     path.write_text(canary(providers, "5% for 1h, 25% for 1h, 100%").text, "utf-8")
-    with operated(path, workers, GATEWAY_STATE_DIR=state) as operator, crowd_at(operator) as crowd:
+    with operated(path, workers, GATEWAY_STATE_DIR=state) as operator, load_clients_at(operator) as load_clients:
         assert schedule(operator)["share"] == 0.05
         first = operator.version()
-        eventually(lambda: len(crowd.answers) > 100, LIMIT_S)
+        eventually(lambda: len(load_clients.answers) > 100, LIMIT_S)
         operator.replace(canary(providers, "5% for 1s, 25% for 1h, 100%"))
         operator.gateway.wait_for("schedule_stage", share="25%")
         eventually(lambda: operator.version() != "", LIMIT_S)
-        risen = len(crowd.answers)
-        eventually(lambda: len(crowd.answers) > risen + 400, LIMIT_S)
-        early = {user for user, _, by, _ in crowd.answers[:risen] if by == "b"}
-        late = {user for user, _, by, _ in crowd.since(risen) if by == "b"}
+        risen = len(load_clients.answers)
+        eventually(lambda: len(load_clients.answers) > risen + 400, LIMIT_S)
+        early = {user for user, _, by, _ in load_clients.answers[:risen] if by == "b"}
+        late = {user for user, _, by, _ in load_clients.since(risen) if by == "b"}
         assert early <= late, "somebody was moved back"
         assert len(early) < len(late)
         providers["b"].scenario = DOWN
         told = operator.gateway.wait_for("schedule_rolled_back", level="error")
         assert (told["share"], told["candidate"]) == ("0%", "b")
         eventually(lambda: operator.version() != "")
-        # Who was being asked at that moment may have reached b.
-        moved = len(crowd.answers)
-        eventually(lambda: len(crowd.answers) > moved + 50, LIMIT_S)
-        asked, before = providers["b"].received, len(crowd.answers)
-        eventually(lambda: len(crowd.answers) > before + 100, LIMIT_S)
-        crowd.stop()
+        # A request that was in progress at that moment may have reached b.
+        moved = len(load_clients.answers)
+        eventually(lambda: len(load_clients.answers) > moved + 50, LIMIT_S)
+        asked, before = providers["b"].received, len(load_clients.answers)
+        eventually(lambda: len(load_clients.answers) > before + 100, LIMIT_S)
+        load_clients.stop()
         assert providers["b"].received == asked
-        assert {by for _, _, by, _ in crowd.since(before)} == {"a"}
-        assert Counter(status for _, status, _, _ in crowd.answers).keys() == {200}, "a request failed"
-        tables = {table for *_, table in crowd.answers}
-        # The second before 25 % is a table of its own, which a slow machine may have answered nobody by.
+        assert {by for _, _, by, _ in load_clients.since(before)} == {"a"}
+        assert Counter(status for _, status, _, _ in load_clients.answers).keys() == {200}, "a request failed"
+        tables = {table for *_, table in load_clients.answers}
+        # The second before 25 % has its own table. On a slow machine no request may have used it.
         assert first in tables
         assert len(tables) in (3, 4), "5 %, 25 %, and 0 % are a table each"
         assert schedule(operator)["phase"] == "rolled_back"
@@ -133,7 +133,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
         assert schedule(operator)["phase"] == "rolled_back"
         assert {operator.answered_by() for _ in range(20)} == {"a"}
-        # The file is the source of truth: another schedule is a new try.
+        # The file is the source of truth: a changed schedule starts again.
         version = operator.version()
         operator.replace(canary(providers, "100%"))
         operator.wait_for_another(version)
@@ -142,7 +142,9 @@ def test_a_candidate_that_breaks_is_taken_back_and_nobody_notices(
 
 
 @pytest.mark.slow
-def test_without_a_state_directory_nothing_is_raised_and_it_says_so(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_schedule_without_a_state_directory_stays_off_and_is_reported(
+    tmp_path: Path, providers: SimulatorThread
+) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(canary(providers, "5% for 1s, 100%").text, "utf-8")
     with operated(path) as operator:
@@ -152,7 +154,7 @@ def test_without_a_state_directory_nothing_is_raised_and_it_says_so(tmp_path: Pa
         assert [line["level"] for line in told] == ["warning"]
 
 
-def test_a_person_has_the_same_side_as_explain_says(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, providers: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(config(providers, "{a: 1, b: 1}").text, "utf-8")
     with operated(path) as operator:

@@ -1,4 +1,4 @@
-"""A catalogue of the operator's own on the real server: costs are told, last days too, and a change takes effect."""
+"""An operator's own catalogue on the real server: costs, last days, and changes of the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
 
 
 def cost(operator: Operator) -> float:
-    """What the metric has counted."""
+    """Return the cost that the metric has counted."""
     start = "gateway_cost_micros_total{"
     rows = [line for line in operator.admin.get("/metrics").text.splitlines() if line.startswith(start)]
     assert all('currency="EUR"' in row and 'deployment="a"' in row for row in rows)
@@ -46,7 +46,7 @@ def cost(operator: Operator) -> float:
 
 
 def ask(operator: Operator, *, stream: bool = False) -> tuple[int, int]:
-    """The tokens of an answer."""
+    """Send a request and return the tokens of its answer."""
     more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     answer = operator.client.post(CHAT, json=body(**more))
     assert answer.status_code == 200, answer.text
@@ -60,7 +60,7 @@ def ask(operator: Operator, *, stream: bool = False) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-def test_costs_and_last_days_are_told_and_follow_the_file(path: Path) -> None:
+def test_costs_and_last_days_follow_the_catalogue_file(path: Path) -> None:
     with operated(path) as operator:
         prompt, completion = ask(operator)
         assert prompt > 0

@@ -1,4 +1,4 @@
-"""A client that goes away takes the provider's call along, soon, whatever that call is doing at the time."""
+"""When a client disconnects, the call to the provider is cancelled soon, in every phase of the call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_re
 from tests.kit.raw_requests import sent, wire
 from tests.kit.waiting import eventually
 
-# It takes some milliseconds; more only where the machine has too much to do.
+# Cancelling takes some milliseconds, and longer only on an overloaded machine.
 SOON_S = 8.0
 WORDS = "one two three four five six seven eight nine ten " * 20
 WAYS = {"closes": False, "resets": True}
@@ -47,21 +47,21 @@ CALLS: dict[str, tuple[bool, Scenario, Callable[[socket.socket], None]]] = {
 
 @pytest.fixture(scope="module")
 def patient(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """A gateway that would wait for a long time by itself."""
+    """A gateway with timeouts so long that only the client's disconnect can end a call."""
     origins = {name: providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path_factory.mktemp("config")), KEYS) as process:
         yield process
 
 
 @pytest.fixture(autouse=True)
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("call", CALLS)
-def test_the_providers_connection_is_closed(
+def test_client_disconnect_closes_the_provider_connection(
     patient: GatewayProcess, providers: SimulatorThread, call: str, way: str
 ) -> None:
     stream, scenario, before = CALLS[call]
@@ -78,8 +78,8 @@ def test_the_providers_connection_is_closed(
     assert site.received == received + 1
 
 
-class Spring:
-    """A provider that says more than anyone takes, to one client; it feels when nothing flows off, and when it breaks."""
+class FullBufferProvider:
+    """A provider that sends more than one client reads. It detects a full buffer and a closed connection."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -91,7 +91,7 @@ class Spring:
     def _flow(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # nobody has asked, and it is over
+        except OSError:  # the test ended before a request came
             return
         with connection:
             connection.recv(65536)
@@ -119,10 +119,10 @@ class Spring:
 
 
 @pytest.mark.parametrize("way", ["closes", pytest.param("resets", marks=pytest.mark.slow)])
-def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full(
+def test_disconnect_of_a_client_that_reads_nothing_is_noticed_with_full_buffers(
     providers: SimulatorThread, tmp_path: Path, way: str
 ) -> None:
-    spring = Spring()
+    spring = FullBufferProvider()
     origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path), KEYS) as gateway:
         asked = wire(body(stream=True), place="US")
@@ -135,11 +135,11 @@ def test_a_client_that_reads_nothing_and_leaves_is_missed_with_every_buffer_full
 
 
 @pytest.mark.slow
-def test_a_client_that_stays_and_reads_nothing_is_cut_off_when_its_time_is_over(
+def test_connected_client_that_reads_nothing_is_cut_off_at_the_deadline(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    """It would keep the provider's connection, and its own, for ever."""
-    spring = Spring()
+    """Without the cut-off it would hold the provider's connection and its own for ever."""
+    spring = FullBufferProvider()
     origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
     with running_gateway(config_of_four_regions(origins, limits).write(tmp_path), KEYS) as gateway:
@@ -157,13 +157,15 @@ def test_a_client_that_stays_and_reads_nothing_is_cut_off_when_its_time_is_over(
     spring.close()
 
 
-def test_a_wait_for_the_next_attempt_ends_too(patient: GatewayProcess, providers: SimulatorThread) -> None:
+def test_client_disconnect_ends_the_wait_before_the_next_attempt(
+    patient: GatewayProcess, providers: SimulatorThread
+) -> None:
     site = providers["cn"]
     site.scenario = Scenario(faults=((HttpError(429, retry_after_s=30), 1.0),))
     words = "asked to wait"
 
     def asked() -> int:
-        # By its words: on a slow machine one that another test has left may still come.
+        # Matched by the prompt: on a slow machine a request of an earlier test may still arrive.
         return sum(words.encode() in request.body for request in site.requests)
 
     with sent(patient, wire(body(messages=[{"role": "user", "content": words}]))):
@@ -172,7 +174,7 @@ def test_a_wait_for_the_next_attempt_ends_too(patient: GatewayProcess, providers
     assert asked() == 1
 
 
-def test_a_body_that_never_comes_whole_asks_nobody(patient: GatewayProcess, providers: SimulatorThread) -> None:
+def test_incomplete_body_reaches_no_provider(patient: GatewayProcess, providers: SimulatorThread) -> None:
     received = providers["cn"].received
     with sent(patient, wire(body(), length=5000)):
         pass
@@ -180,10 +182,10 @@ def test_a_body_that_never_comes_whole_asks_nobody(patient: GatewayProcess, prov
     assert providers["cn"].received == received
 
 
-def test_a_client_that_has_sent_its_next_request_already_is_missed_too(
+def test_disconnect_is_noticed_with_a_pipelined_request_waiting(
     patient: GatewayProcess, providers: SimulatorThread
 ) -> None:
-    """While the first one is answered nobody reads what comes behind it."""
+    """The gateway does not read the next request while it answers the first one."""
     site = providers["cn"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     received, disconnects = site.received, site.disconnects
@@ -193,7 +195,7 @@ def test_a_client_that_has_sent_its_next_request_already_is_missed_too(
     assert site.received == received + 1
 
 
-def test_nothing_is_held_when_many_have_left(patient: GatewayProcess, providers: SimulatorThread) -> None:
+def test_many_disconnects_leave_no_resources_held(patient: GatewayProcess, providers: SimulatorThread) -> None:
     site = providers["cn"]
     site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
     disconnects = site.disconnects

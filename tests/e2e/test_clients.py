@@ -1,4 +1,4 @@
-"""Who may call, how much and where, by real requests to a real process; and a silent stream in the official client."""
+"""Keys, limits and bindings of clients on a real process, and silent streams in the official client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OLD, NEW = "gk-old", "gk-new"
 def gateway_with(
     providers: SimulatorThread, folder: Path, clients: Mapping[str, Any] = MappingProxyType({}), more: str = "{}"
 ) -> Iterator[GatewayProcess]:
-    """A gateway with these clients besides the usual ones."""
+    """Run a gateway with these clients in addition to the usual ones."""
     for name in SITES:
         providers[name].scenario = Scenario()
     path = config_for(providers, {"clients": clients}, more).write(folder)
@@ -54,7 +54,7 @@ def calling(gateway: GatewayProcess, key: str, **headers: str) -> Iterator[httpx
 
 
 @pytest.fixture(autouse=True)
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
 
@@ -62,15 +62,13 @@ def well(providers: SimulatorThread) -> None:
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_back(
-    providers: SimulatorThread, tmp_path: Path
-) -> None:
+def test_requests_over_the_limit_are_refused_with_retry_after(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, limited(rpm=5)) as gateway, calling(gateway, "gk-limited", **DE) as client:
         received = providers["eu"].received
         began = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(lambda _: client.post(CHAT, json=body()), range(15)))
-        # One comes back every twelve seconds.
+        # One permit is refilled every twelve seconds.
         come_back = int((time.monotonic() - began) / 12) + 1
         good = [answer for answer in answers if answer.status_code == 200]
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -91,7 +89,7 @@ def test_a_client_gets_as_many_as_its_limit_says_and_then_is_told_when_to_come_b
         assert not [name for name in unlimited.headers if name.startswith("x-ratelimit")]
 
 
-def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_official_client_waits_for_retry_after_and_succeeds(providers: SimulatorThread, tmp_path: Path) -> None:
     with (
         gateway_with(providers, tmp_path, limited(rpm=60)) as gateway,
         openai.OpenAI(
@@ -110,7 +108,7 @@ def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThre
             )
         assert set(answers) == {"chat.completion"}
         impatient = sdk.with_options(max_retries=0)
-        # One comes back every second, and a slow machine asks for few more: until there is none left.
+        # One permit is refilled every second, and a slow machine sends few requests: continue until none is left.
         with pytest.raises(openai.RateLimitError) as raised, ThreadPoolExecutor(8) as threads:
             list(
                 threads.map(
@@ -120,7 +118,7 @@ def test_the_official_client_waits_as_told_and_succeeds(providers: SimulatorThre
         assert raised.value.code == "rate_limited"
 
 
-def test_open_streams_are_counted_and_given_back(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_open_streams_are_counted_and_released(providers: SimulatorThread, tmp_path: Path) -> None:
     with (
         gateway_with(providers, tmp_path, limited(concurrent=2)) as gateway,
         calling(gateway, "gk-limited", **DE) as client,
@@ -159,9 +157,11 @@ def shops(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
         yield gateway
 
 
-@pytest.mark.parametrize("said", [{}, DE, {"cf-ipcountry": "US", "x-gateway-territory": "DE"}, {"cf-ipcountry": "CN"}])
-def test_a_key_bound_to_a_region_is_there_whatever_else_is_said(shops: GatewayProcess, said: dict[str, str]) -> None:
-    with calling(shops, "gk-cn", **said) as client:
+@pytest.mark.parametrize(
+    "signals", [{}, DE, {"cf-ipcountry": "US", "x-gateway-territory": "DE"}, {"cf-ipcountry": "CN"}]
+)
+def test_key_bound_to_a_region_overrides_all_other_signals(shops: GatewayProcess, signals: dict[str, str]) -> None:
+    with calling(shops, "gk-cn", **signals) as client:
         answer = client.post(CHAT, json=body())
         assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "qwen-cn")
         assert (answer.headers["x-gateway-region"], answer.headers["x-gateway-why"]) == ("cn", "api_key")
@@ -171,14 +171,14 @@ def test_a_key_bound_to_a_region_is_there_whatever_else_is_said(shops: GatewayPr
         assert {item["id"] for item in client.get("/v1/models").json()["data"]} == {"assistant", "gpt-4o", "other"}
 
 
-def test_a_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
+def test_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
     with calling(shops, "gk-cn", **{"cf-ipcountry": "KP"}) as client:
         for answer in (client.post(CHAT, json=body()), client.get("/v1/models")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (451, "region_blocked")
 
 
 @pytest.mark.parametrize("key", ["gk-narrow", "gk-narrow-2"])
-def test_a_key_bound_to_assistants_knows_no_others(shops: GatewayProcess, key: str) -> None:
+def test_key_bound_to_assistants_sees_no_others(shops: GatewayProcess, key: str) -> None:
     with calling(shops, key, **DE) as client:
         assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
         told = set()
@@ -190,13 +190,13 @@ def test_a_key_bound_to_assistants_knows_no_others(shops: GatewayProcess, key: s
             explained = client.get("/v1/explain", params={"assistant": name})
             assert (explained.status_code, explained.json()["error"]["code"]) == (404, "model_not_found")
             assert client.get(f"/v1/models/{name}").status_code == 404
-        # What it may not ask looks like what isn't there.
+        # An assistant that the key may not use looks like one that does not exist.
         assert len(told) == 1
         assert [item["id"] for item in client.get("/v1/models").json()["data"]] == ["other"]
         assert client.get("/v1/explain").json()["assistant"] == "other"
 
 
-def test_a_key_bound_to_both_may_have_nobody_to_ask(shops: GatewayProcess) -> None:
+def test_key_bound_to_region_and_assistant_without_a_route_is_refused(shops: GatewayProcess) -> None:
     """The one assistant has no route in the one region."""
     with calling(shops, "gk-both", **DE) as client:
         assert client.get("/v1/models").json()["data"] == []
@@ -216,17 +216,15 @@ def test_a_key_bound_to_both_may_have_nobody_to_ask(shops: GatewayProcess) -> No
         ("gk-scho\u0308n".encode(), 401),
     ],
 )
-def test_a_key_beyond_ascii_is_its_utf_8_text_however_it_is_sent(
-    shops: GatewayProcess, header: bytes, status: int
-) -> None:
+def test_non_ascii_key_is_matched_by_its_utf_8_bytes(shops: GatewayProcess, header: bytes, status: int) -> None:
     with httpx.Client(base_url=shops.url, trust_env=False) as client:
         for name, value in ((b"authorization", b"Bearer " + header), (b"x-api-key", header)):
             answer = client.post(CHAT, json=body(), headers=[(name, value), (b"cf-ipcountry", b"DE")])
             assert answer.status_code == status
 
 
-async def test_a_key_is_changed_without_a_moment_when_none_works() -> None:
-    """Two hashes for a while, then the new one alone: each step another table in a running gateway."""
+async def test_key_rotation_leaves_no_moment_without_a_valid_key() -> None:
+    """Two hashes for a while, then only the new one. Each step activates another config in a running gateway."""
 
     async def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=WHOLE)
@@ -250,7 +248,7 @@ async def test_a_key_is_changed_without_a_moment_when_none_works() -> None:
 
 
 @pytest.mark.slow
-def test_the_official_client_takes_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_official_client_accepts_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
         providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)
         with calling(gateway, APP_KEY, **DE) as client:
@@ -274,7 +272,7 @@ def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 1s}") as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
         with calling(gateway, APP_KEY, **DE) as client:
-            # A machine that stands still for a second has no time for a comment in it.
+            # A machine that stalls for a second sends no comment in that time.
             for _ in range(5):
                 answer = client.post(CHAT, json=body(stream=True))
                 assert events_of(answer)[-1]["error"]["code"] == "stream_interrupted"

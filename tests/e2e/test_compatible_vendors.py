@@ -1,4 +1,4 @@
-"""Every vendor that is a row, and Hunyuan, through the real gateway: over sockets, by the official OpenAI SDK."""
+"""Every compatible vendor and Hunyuan through the real gateway: over sockets, with the official OpenAI SDK."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def sdk(gateway: GatewayProcess, simulated: SimulatorThread) -> Iterator[openai.
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_text_whole_and_streamed(sdk: openai.OpenAI, simulated: SimulatorThread, vendor: str) -> None:
+def test_text_as_json_and_as_a_stream(sdk: openai.OpenAI, simulated: SimulatorThread, vendor: str) -> None:
     asked: Any = {"model": vendor, "messages": ASK, "max_completion_tokens": 500, "temperature": 2, "user": "u-17"}
     whole = sdk.chat.completions.create(**asked)
     assert vendor in str(whole.choices[0].message.content)
@@ -102,7 +102,7 @@ def test_text_whole_and_streamed(sdk: openai.OpenAI, simulated: SimulatorThread,
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_tools_in_a_loop_with_a_client_that_knows_openai_s_fields_only(sdk: openai.OpenAI, vendor: str) -> None:
+def test_tool_loop_works_with_a_client_that_knows_only_openai_fields(sdk: openai.OpenAI, vendor: str) -> None:
     stream = sdk.chat.completions.create(model=vendor, messages=ASK, tools=[WEATHER], stream=True)
     calls: dict[int, dict[str, str]] = {}
     for chunk in stream:
@@ -111,25 +111,27 @@ def test_tools_in_a_loop_with_a_client_that_knows_openai_s_fields_only(sdk: open
             call["id"] = call["id"] or piece.id or ""
             call["arguments"] += (piece.function.arguments if piece.function else "") or ""
     assert [json.loads(call["arguments"])["city"] for call in calls.values()] == ["Oslo", "Bergen"]
-    said: Any = [
+    calls: Any = [
         {"id": call["id"], "type": "function", "function": {"name": "get_weather", "arguments": call["arguments"]}}
         for call in calls.values()
     ]
     results: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "12 degrees"} for call in calls.values()]
-    history: Any = [*ASK, {"role": "assistant", "content": None, "tool_calls": said}, *results]
+    history: Any = [*ASK, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
     second = sdk.chat.completions.create(model=vendor, messages=history, tools=[WEATHER])
     assert "12 degrees" in str(second.choices[0].message.content)
 
 
 @pytest.mark.parametrize("vendor", sorted(set(VENDORS) - {"hunyuan"}))
-def test_an_effort_brings_thoughts(sdk: openai.OpenAI, vendor: str) -> None:
+def test_reasoning_effort_returns_reasoning(sdk: openai.OpenAI, vendor: str) -> None:
     answer = sdk.chat.completions.create(model=vendor, messages=ASK, reasoning_effort="high")
     assert getattr(answer.choices[0].message, "reasoning_content", None), "the thoughts are lost on the way"
     assert "think" not in str(answer.choices[0].message.content)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_errors(sdk: openai.OpenAI, simulated: SimulatorThread, gateway: GatewayProcess, vendor: str) -> None:
+def test_vendor_errors_become_sdk_errors(
+    sdk: openai.OpenAI, simulated: SimulatorThread, gateway: GatewayProcess, vendor: str
+) -> None:
     simulated[vendor].scenario = Scenario(faults=((HttpError(400, kind=None), 1.0),))
     with pytest.raises(openai.BadRequestError):
         sdk.chat.completions.create(model=vendor, messages=ASK)

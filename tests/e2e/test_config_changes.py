@@ -1,4 +1,6 @@
-"""A mapping that is switched, refused and rolled back under load: no request notices, and all of it is on record."""
+"""Config changes under load: accepted, refused and rolled back without a failed request, and all recorded in the
+history.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def told(path: Path, *words: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
+def test_change_refusal_and_rollback_under_load_fail_no_request(
     path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     with operated(path, workers, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
@@ -78,26 +80,26 @@ def test_a_switch_a_bad_one_and_a_rollback_under_load_fail_no_request(
         assert operator.gateway.stop() == 0
     events = [line["event"] for line in trail(path)]
     assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
-    found = told(path, "history")
-    assert [(it["version"], it["cause"], it["who"]) for it in found["activations"]] == [
+    history = told(path, "history")
+    assert [(it["version"], it["cause"], it["who"]) for it in history["activations"]] == [
         (versions[0], "rollback", WHO),
         (versions[1], "file", ""),
         (versions[0], "start", ""),
     ]
-    assert found["file_active"] is False
+    assert history["file_active"] is False
     assert gateway(path, "audit", "verify").returncode == 0
 
 
-def test_after_a_rollback_the_next_edit_wins(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_edit_after_a_rollback_takes_effect(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     first = operator.version()
     second = switched(operator, config(providers, "b", 1))
     done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
     assert (done["result"], done["table"], done["who"], done["file_active"]) == ("activated", first, "grace", False)
-    # The file has not changed: a reload doesn't bring it back.
+    # The file has not changed, so a reload does not undo the rollback.
     again = operator.admin.post("/reload").json()
     assert (again["result"], again["table"]) == ("activated", first)
     assert operator.ready()["state"]["file_active"] is False
-    # What is rolled forward to is the file itself again.
+    # A roll forward returns to the file itself.
     done = operator.admin.post("/rollback", json={"version": second}).json()
     assert (done["table"], done["file_active"]) == (second, True)
     operator.admin.post("/rollback", json={"version": first})
@@ -108,7 +110,7 @@ def test_after_a_rollback_the_next_edit_wins(operator: Operator, providers: Simu
 
 
 @pytest.mark.slow
-def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_rotated_secret_keeps_a_rollback_active(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     secret = path.parent / "secret"
     secret.write_text("sk-old", "utf-8")
     first = switched(operator, config(providers, "a", 1, with_key(f"${{file:{secret}}}")))
@@ -122,7 +124,7 @@ def test_a_secret_that_is_turned_keeps_a_rollback(operator: Operator, providers:
 
 
 @pytest.mark.slow
-def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> None:
+def test_rollback_to_an_unknown_version_changes_nothing(operator: Operator) -> None:
     before = operator.version()
     for version in ("ffff00001111", "x", "'; DROP TABLE version"):
         answer = operator.admin.post("/rollback", json={"version": version})
@@ -134,7 +136,7 @@ def test_a_rollback_to_what_never_was_changes_nothing(operator: Operator) -> Non
 
 
 @pytest.mark.slow
-def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(
+def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reasons(
     operator: Operator, providers: SimulatorThread, path: Path
 ) -> None:
     import sqlite3
@@ -154,7 +156,7 @@ def test_a_rollback_that_does_not_compile_today_is_refused_with_every_reason(
 
 
 @pytest.mark.slow
-def test_a_rollback_outlives_the_process_until_the_file_changes(path: Path, providers: SimulatorThread) -> None:
+def test_rollback_survives_a_restart_until_the_file_changes(path: Path, providers: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
@@ -169,7 +171,7 @@ def test_a_rollback_outlives_the_process_until_the_file_changes(path: Path, prov
     with operated(path, 1, **environ) as operator:
         assert operator.version() == second
         assert operator.ready()["state"]["file_active"] is True
-    # And with no gateway running, the pointer is moved for the next one.
+    # Without a running gateway, the command sets the version for the next start.
     done = gateway(path, "rollback", "--as", "ada")
     assert (done.returncode, f"the next one serves {first}" in done.stdout) == (0, True)
     with operated(path, 1, **environ) as operator:
@@ -177,14 +179,14 @@ def test_a_rollback_outlives_the_process_until_the_file_changes(path: Path, prov
     assert gateway(path, "audit", "verify").returncode == 0
 
 
-def test_a_directory_has_one_gateway(operator: Operator, path: Path) -> None:
+def test_state_directory_accepts_one_gateway(operator: Operator, path: Path) -> None:
     done = gateway(path, "serve", "--port", "0")
     assert done.returncode == 2
     assert "is used by another gateway" in done.stderr
 
 
 @pytest.mark.slow
-def test_without_a_state_directory_it_is_off_and_says_so(path: Path) -> None:
+def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -> None:
     with operated(path) as operator:
         answer = operator.admin.post("/rollback")
         assert answer.status_code == 422
@@ -195,7 +197,7 @@ def test_without_a_state_directory_it_is_off_and_says_so(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_written_down_is_not_done(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     import sqlite3
 
     before = operator.version()
@@ -208,7 +210,7 @@ def test_what_cannot_be_written_down_is_not_done(operator: Operator, providers: 
     assert operator.version() == before
 
 
-def test_a_secret_in_the_file_is_not_kept(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_secret_in_the_config_is_not_in_the_history(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     version = switched(operator, config(providers, "a", 1, with_key("sk-in-clear")))
     switched(operator, config(providers, "b", 2))
     answer = operator.admin.post("/rollback", json={"version": version})
@@ -217,7 +219,7 @@ def test_a_secret_in_the_file_is_not_kept(operator: Operator, providers: Simulat
 
 
 @pytest.mark.slow
-def test_a_plan_tells_the_share_of_traffic_and_ends_as_ci_wants(
+def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
     operator: Operator, providers: SimulatorThread, path: Path
 ) -> None:
     for _ in range(4):

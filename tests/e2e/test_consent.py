@@ -1,4 +1,6 @@
-"""Consent and identity against the real server: who is asked, who gets the prompt, and what goes along with it."""
+"""Consent and end-user identity on the real server: when consent is required, who gets the prompt, and which data is
+sent.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(autouse=True)
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
 
@@ -72,15 +74,15 @@ HELLO: Any = [{"role": "user", "content": "what nobody else may know"}]
 def ask(
     client: openai.OpenAI, territory: str, messages: Any = HELLO, assistant: str = "assistant", **headers: str
 ) -> Any:
-    """The headers of the answer."""
+    """Send a request and return the headers of the answer."""
     told = {"cf-ipcountry": territory, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return client.chat.completions.with_raw_response.create(
         model=assistant, messages=messages, extra_headers=told
     ).headers
 
 
-def asked_for(client: openai.OpenAI, territory: str, messages: Any = HELLO, **headers: str) -> dict[str, Any]:
-    """What the person is to be asked, as the official SDK shows it."""
+def required_consent(client: openai.OpenAI, territory: str, messages: Any = HELLO, **headers: str) -> dict[str, Any]:
+    """Return the consent that the official SDK reports as required."""
     with pytest.raises(openai.PermissionDeniedError) as caught:
         ask(client, territory, messages, **headers)
     assert caught.value.code == "consent_required"
@@ -93,10 +95,12 @@ def claim(**said: Any) -> str:
     return token(**{"exp": time.time() + 600, **said})
 
 
-def test_a_person_is_asked_and_the_yes_brings_the_answer(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_consent_token_of_the_error_makes_the_request_succeed(
+    server: GatewayProcess, providers: SimulatorThread
+) -> None:
     before = providers["us"].accepted
     with client_of(server) as client:
-        asked = asked_for(client, "US")
+        asked = required_consent(client, "US")
         assert providers["us"].accepted == before
         assert asked["recipient"] == "OpenAI"
         assert asked["place"] == {"stores": "US", "processes": "US"}
@@ -117,41 +121,43 @@ def test_a_person_is_asked_and_the_yes_brings_the_answer(server: GatewayProcess,
         assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
 
 
-def test_a_yes_to_one_question_is_none_to_another(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_consent_for_one_recipient_is_not_valid_for_another(server: GatewayProcess, providers: SimulatorThread) -> None:
     before = providers["us"].received
     with client_of(server) as client, client_of(server, BACKEND_KEY) as other:
-        sent = asked_for(client, "US")["token"]
+        sent = required_consent(client, "US")["token"]
         more = [*HELLO, {"role": "assistant", "content": "And?"}, {"role": "user", "content": "more"}]
         foreign = "the token is for another request, key, person, recipient or place, or from another gateway"
-        assert asked_for(client, "US", more, x_gateway_consent=sent)["note"] == foreign
-        assert asked_for(other, "US", x_gateway_consent=sent)["note"] == foreign
-        assert asked_for(client, "US", x_gateway_consent="yes")["note"] == "what was sent is no consent token"
-        granted = asked_for(client, "US", x_gateway_consent="granted")["note"]
+        assert required_consent(client, "US", more, x_gateway_consent=sent)["note"] == foreign
+        assert required_consent(other, "US", x_gateway_consent=sent)["note"] == foreign
+        assert required_consent(client, "US", x_gateway_consent="yes")["note"] == "what was sent is no consent token"
+        granted = required_consent(client, "US", x_gateway_consent="granted")["note"]
         assert granted == "`granted` is ignored: this key may not assert consent"
-        # It is OpenAI in the US that was agreed to, not Google.
-        assert asked_for(client, "GB", x_gateway_consent=sent)["recipient"] == "Google"
+        # The user agreed to OpenAI in the US, not to Google.
+        assert required_consent(client, "GB", x_gateway_consent=sent)["recipient"] == "Google"
     assert providers["us"].received == before
 
 
-def test_a_standing_consent_comes_in_a_claim_or_from_a_backend(server: GatewayProcess) -> None:
+def test_standing_consent_is_read_from_a_claim_or_a_backend(server: GatewayProcess) -> None:
     with client_of(server) as client, client_of(server, BACKEND_KEY) as backend:
-        asked_for(client, "GB")
-        asked_for(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI"]))
+        required_consent(client, "GB")
+        required_consent(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI"]))
         answer = ask(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI", "Google"]))
         assert answer["x-gateway-deployment"] == "gemini"
         assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:claim"
         answer = ask(backend, "GB", x_gateway_consent="granted")
         assert answer["x-gateway-deployment"] == "gemini"
         assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:assertion"
-        # Who wants a yes to each request isn't content with a standing one.
-        assert asked_for(backend, "US", x_gateway_consent="granted")["note"] == "a standing consent doesn't do here"
-        assert asked_for(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
-        # A token does where a standing consent would.
-        sent = asked_for(client, "GB")["token"]
+        # A deployment that requires consent for each request does not accept a standing consent.
+        assert (
+            required_consent(backend, "US", x_gateway_consent="granted")["note"] == "a standing consent doesn't do here"
+        )
+        assert required_consent(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
+        # A token is accepted where a standing consent would be.
+        sent = required_consent(client, "GB")["token"]
         assert ask(client, "GB", x_gateway_consent=sent)["x-gateway-deployment"] == "gemini"
 
 
-def test_a_step_without_consent_is_no_fallback(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_step_without_consent_is_not_used_as_a_fallback(server: GatewayProcess, providers: SimulatorThread) -> None:
     providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
     before = providers["eu"].accepted
     with client_of(server) as client:
@@ -166,7 +172,7 @@ def test_a_step_without_consent_is_no_fallback(server: GatewayProcess, providers
         assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:claim"
 
 
-def test_a_consent_that_nobody_needed_is_not_what_an_answer_rests_on(
+def test_consent_that_was_not_needed_is_not_reported_with_the_answer(
     server: GatewayProcess, providers: SimulatorThread
 ) -> None:
     agreed = claim(territory="DE", consents=["OpenAI in Germany"])
@@ -182,7 +188,7 @@ def test_a_consent_that_nobody_needed_is_not_what_an_answer_rests_on(
         assert told(client) == ("chatgpt-eu", "standing:claim")
 
 
-def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> None:
+def test_explain_and_disclosure_show_the_required_consent(server: GatewayProcess) -> None:
     def get(path: str, **headers: str) -> Any:
         told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "US", **headers}
         return httpx.get(f"{server.url}{path}?assistant=assistant", headers=told, trust_env=False).json()
@@ -201,25 +207,25 @@ def test_explain_and_disclosure_show_what_is_asked(server: GatewayProcess) -> No
 
 
 @pytest.mark.slow
-def test_workers_take_each_others_tokens(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_workers_accept_tokens_of_each_other(providers: SimulatorThread, tmp_path: Path) -> None:
     config = config_with_consents(tmp_path, providers).merge("secrets: {consent: null}").write(tmp_path)
     with running_gateway(config, {**KEYS, **SECRETS, "GATEWAY_WORKERS": "2"}) as server:
         with client_of(server) as client:
-            sent = asked_for(client, "US")["token"]
+            sent = required_consent(client, "US")["token"]
         for _ in range(12):
             with client_of(server) as client:
                 assert ask(client, "US", x_gateway_consent=sent)["x-gateway-deployment"] == "chatgpt-us"
 
 
 @pytest.mark.slow
-def test_a_reload_that_asks_for_consent_holds_for_what_comes_after(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_consent_rule_of_a_reload_applies_to_later_requests(providers: SimulatorThread, tmp_path: Path) -> None:
     asking = config_with_consents(tmp_path, providers)
     path = asking.merge("deployments: {chatgpt-us: {consent: null}}").write(tmp_path)
     with running_gateway(path, KEYS | SECRETS) as server, client_of(server) as client:
         assert ask(client, "US")["x-gateway-deployment"] == "chatgpt-us"
         asking.write(tmp_path)
         server.wait_for("config_activated")
-        asked_for(client, "US")
+        required_consent(client, "US")
 
 
 # --- identity -------------------------------------------------------------------------------------
@@ -250,7 +256,7 @@ HEADERS = {
     "x-stainless-lang": "anna-lang",
     "x-unknown": "anna-unknown",
 }
-# What a provider's own API needs, and what any HTTP client says.
+# Headers that the provider's API needs, and those that any HTTP client sends.
 OURS = {
     "host",
     "accept",
@@ -266,7 +272,7 @@ OURS = {
 def received(
     server: GatewayProcess, providers: SimulatorThread, site: str, territory: str, **more: Any
 ) -> tuple[Any, Any]:
-    """The request as the provider got it, and the answer."""
+    """Return the request as the provider got it, and the answer."""
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": territory, **HEADERS, **more}
         answer = client.post(CHAT, json={"model": "assistant", "messages": HELLO, **SAID}, headers=told)
@@ -274,7 +280,7 @@ def received(
     return providers[site].requests[-1], answer
 
 
-def test_no_header_of_the_client_reaches_a_provider(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_no_client_header_reaches_a_provider(server: GatewayProcess, providers: SimulatorThread) -> None:
     sites = {"CN": "cn", "DE": "eu2", "GB": "gemini", "HK": "intl"}
     for territory, site in sites.items():
         sent = claim(territory=territory, consents=["Google"], sub="anna-subject")
@@ -287,14 +293,14 @@ def test_no_header_of_the_client_reaches_a_provider(server: GatewayProcess, prov
         assert "a" * 16 not in shown
 
 
-def test_who_asks_is_stripped_and_named(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_end_user_is_removed_and_reported(server: GatewayProcess, providers: SimulatorThread) -> None:
     got, answer = received(server, providers, "cn", "CN")
     assert b"anna" not in got.body
     dropped = set(answer.headers["x-gateway-dropped"].split(", "))
     assert dropped >= set(SAID)
 
 
-def test_an_operator_may_let_it_pass(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_operator_may_forward_the_end_user(server: GatewayProcess, providers: SimulatorThread) -> None:
     got, answer = received(server, providers, "eu2", "DE")
     body = json.loads(got.body)
     assert {name: body.get(name) for name in ("user", "safety_identifier", "prompt_cache_key")} == {
@@ -303,12 +309,12 @@ def test_an_operator_may_let_it_pass(server: GatewayProcess, providers: Simulato
     assert answer.headers["x-gateway-dropped"] == "metadata"
 
 
-def test_or_send_a_pseudonym_that_is_always_the_same(server: GatewayProcess, providers: SimulatorThread) -> None:
+def test_pseudonym_of_an_end_user_is_stable(server: GatewayProcess, providers: SimulatorThread) -> None:
     sent = {"x-gateway-claim": claim(territory="DE", consents=["OpenAI in Germany"])}
     first, answer = received(server, providers, "eu", "DE", **sent)
     again, _ = received(server, providers, "eu", "DE", **sent)
     body = json.loads(first.body)
-    # Named by the operator, who says that no person is in it.
+    # The operator states that this field contains no personal data.
     assert body.pop("prompt_cache_key") == SAID["prompt_cache_key"]
     assert "anna" not in json.dumps(body)
     assert json.loads(again.body)["user"] == body["user"]

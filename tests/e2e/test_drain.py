@@ -1,4 +1,4 @@
-"""SIGTERM: what runs comes to its end, what is idle is let go, and nobody new gets in."""
+"""SIGTERM: running requests finish, idle connections are closed, and new ones are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
 from tests.kit.waiting import eventually
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
-# Less than the grace time: it doesn't wait for that.
+# Less than the grace time, so the process did not wait for it.
 ENDS_S = 25
 WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
@@ -50,7 +50,7 @@ def address(url: str) -> tuple[str, int]:
 
 
 def idle_connection(operator: Operator) -> socket.socket:
-    """A connection that has had its answer and is kept alive."""
+    """Return a connection that has had its answer and is kept alive."""
     connection = socket.create_connection(address(operator.gateway.url), LIMIT_S)
     connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     answer = b""
@@ -68,8 +68,8 @@ def _is_refused(operator: Operator) -> bool:
     return False
 
 
-class Held:
-    """A provider that says the half of its words, and the rest when it is told to."""
+class PausedProvider:
+    """A provider that sends half of its text, and the rest when the test sets `goes_on`."""
 
     def __init__(self) -> None:
         self.goes_on = threading.Event()
@@ -101,8 +101,10 @@ def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers: SimulatorThread, workers: int) -> None:
-    held = Held()
+def test_running_request_finishes_and_idle_connections_close(
+    path: Path, providers: SimulatorThread, workers: int
+) -> None:
+    held = PausedProvider()
     endpoint = {"endpoint": f"{held.origin}/v1"}
     patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
     path.write_text(config(providers, "a", 0, patch).text, "utf-8")
@@ -112,7 +114,7 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers:
             first = next(pieces)
             operator.gateway.process.send_signal(signal.SIGTERM)
             assert idle.recv(1) == b""
-            # Each worker closes the door when it hears of it.
+            # Each worker stops accepting connections when the signal reaches it.
             eventually(lambda: _is_refused(operator), LIMIT_S)
             state = operator.admin.get("/readyz")
             assert (state.status_code, state.json()["status"]) == (503, "draining")
@@ -127,8 +129,8 @@ def test_what_runs_is_finished_and_what_is_idle_is_closed(path: Path, providers:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
-def test_nothing_is_left_open_at_the_end(path: Path, workers: int) -> None:
-    """Python tells of files and sockets that nobody has closed, and from 3.13 on of databases."""
+def test_shutdown_leaves_nothing_open(path: Path, workers: int) -> None:
+    """Python warns about files and sockets that are not closed, and from 3.13 on about databases."""
     told = {"GATEWAY_STATE_DIR": str(path.parent / "state"), "PYTHONWARNINGS": "error::ResourceWarning"}
     with operated(path, workers, **told) as operator:
         operator.client.post(CHAT, json=body()).raise_for_status()
@@ -140,7 +142,9 @@ def test_nothing_is_left_open_at_the_end(path: Path, workers: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
-def test_who_waits_when_the_grace_time_is_over_is_told_so(path: Path, providers: SimulatorThread, workers: int) -> None:
+def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
+    path: Path, providers: SimulatorThread, workers: int
+) -> None:
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
     with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as beside:
         received = providers["a"].received
@@ -156,7 +160,7 @@ def test_who_waits_when_the_grace_time_is_over_is_told_so(path: Path, providers:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_stream_that_outlives_the_grace_time_ends_with_an_error(
+def test_stream_that_outlives_the_grace_time_ends_with_an_error(
     path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     providers["a"].scenario = Scenario(text=" ".join([WORDS] * 50), between_events_s=0.1)
@@ -174,7 +178,7 @@ def test_a_stream_that_outlives_the_grace_time_ends_with_an_error(
         assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))
 
 
-async def test_a_process_that_drains_is_not_ready() -> None:
+async def test_draining_process_is_not_ready() -> None:
     gateway = Gateway(table_of(BASE))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
         answer = await client.get("/readyz")
@@ -185,7 +189,7 @@ async def test_a_process_that_drains_is_not_ready() -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_the_public_listener_answers_no_operator() -> None:
+async def test_public_listener_does_not_serve_admin_paths() -> None:
     gateway = Gateway(table_of(BASE))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://x") as client:
         for method, where in (("GET", "/metrics"), ("POST", "/reload"), ("GET", "/reload"), ("GET", "/explain")):

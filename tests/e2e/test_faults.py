@@ -1,4 +1,4 @@
-"""Real failures on real sockets: what the client sees, and what the provider saw."""
+"""Provider failures on real sockets: what the client gets, and what the provider received."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.kit.waiting import eventually
     ],
     ids=repr,
 )
-def test_a_failure_before_the_answer_is_failed_over(
+def test_failure_before_the_answer_fails_over(
     client: httpx.Client, providers: SimulatorThread, fault: Fault, stream: bool
 ) -> None:
     providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
@@ -66,7 +66,8 @@ def test_a_failure_before_the_answer_is_failed_over(
         (HttpError(401), (502, "provider_error"), (503, "no_healthy_deployment")),
         (HttpError(429, retry_after_s=60), (429, "rate_limited"), (429, "rate_limited")),
         *(
-            # A gateway of its own for each; `tests/gateway/execution/test_plan_execution.py` benches by every kind.
+            # Each case has its own gateway. `tests/gateway/execution/test_plan_execution.py` tests the cooldown for
+            # every kind.
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (HttpError(403), (502, "provider_error"), (503, "no_healthy_deployment")),
@@ -81,7 +82,7 @@ def test_a_failure_before_the_answer_is_failed_over(
     ],
     ids=repr,
 )
-def test_a_deployment_in_trouble_is_benched(
+def test_failing_deployment_gets_a_cooldown(
     fresh: httpx.Client, providers: SimulatorThread, fault: Fault, first: tuple[int, str], later: tuple[int, str]
 ) -> None:
     site = providers["eu"]
@@ -103,10 +104,11 @@ def test_a_deployment_in_trouble_is_benched(
 def asked_until(
     wanted: Callable[[httpx.Response], bool], client: httpx.Client, place: dict[str, str]
 ) -> httpx.Response:
-    """The answer to a stream that was asked for, the first one of these or the last of some.
+    """Return the first streamed answer that meets one of the conditions, or the last of several.
 
-    A busy machine may read a provider's words and the fault behind them at once. Then they are forgotten, nothing has
-    broken off, and it is an ordinary failure. One that stands still takes who answers for silent.
+    A busy machine may read a provider's text and the fault after it at once. The gateway then discards the text, no
+    stream has
+    broken off, and it is an ordinary failure. A machine that stalls makes a healthy provider look silent.
     """
     for _ in range(10):
         response = client.post(CHAT, json=body(stream=True), headers=place)
@@ -115,7 +117,7 @@ def asked_until(
     return response
 
 
-def test_a_silent_provider_is_left_for_the_next(impatient: httpx.Client, providers: SimulatorThread) -> None:
+def test_silent_provider_fails_over(impatient: httpx.Client, providers: SimulatorThread) -> None:
     providers["eu"].scenario = Scenario(faults=((Silent(), 1.0),))
     response = asked_until(lambda answer: answer.status_code == 200, impatient, EU)
     assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
@@ -123,9 +125,7 @@ def test_a_silent_provider_is_left_for_the_next(impatient: httpx.Client, provide
 
 
 @pytest.mark.parametrize("fault", [Truncated(), Cut(), Reset(after_events=1)], ids=repr)
-def test_a_json_answer_that_breaks_off_is_failed_over(
-    client: httpx.Client, providers: SimulatorThread, fault: Fault
-) -> None:
+def test_json_answer_that_breaks_off_fails_over(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
     providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
     response = client.post(CHAT, json=body(), headers=EU)
     assert response.status_code == 200
@@ -144,7 +144,7 @@ def test_a_json_answer_that_breaks_off_is_failed_over(
     ],
     ids=repr,
 )
-def test_a_stream_that_breaks_is_never_passed_off_as_whole(
+def test_broken_stream_is_not_reported_as_complete(
     impatient: httpx.Client, providers: SimulatorThread, territory: str, fault: Fault
 ) -> None:
     text = "one two three four five six seven eight nine ten " * 5
@@ -159,13 +159,13 @@ def test_a_stream_that_breaks_is_never_passed_off_as_whole(
     assert not any(event["choices"][0]["finish_reason"] for event in events[:-1])
 
 
-def test_a_missing_end_mark_is_no_failure(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_missing_end_mark_is_not_a_failure(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["eu"].scenario = Scenario(faults=((NoEndMark(), 1.0),))
     assert events_of(client.post(CHAT, json=body(stream=True), headers=EU))[-1] == "[DONE]"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_content_filter_is_not_shopped_around(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
+def test_content_filter_does_not_fail_over(client: httpx.Client, providers: SimulatorThread, stream: bool) -> None:
     before = providers["eu2"].accepted
     providers["eu"].scenario = Scenario(faults=((HttpError(400, kind=FailureKind.CONTENT_FILTER), 1.0),))
     response = client.post(CHAT, json=body(stream=stream), headers=EU)
@@ -173,7 +173,9 @@ def test_a_content_filter_is_not_shopped_around(client: httpx.Client, providers:
     assert providers["eu2"].accepted == before
 
 
-def test_when_all_fail_the_client_is_told_and_not_to_retry(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_failure_of_all_deployments_tells_the_client_not_to_retry(
+    client: httpx.Client, providers: SimulatorThread
+) -> None:
     for site in ("eu", "eu2"):
         providers[site].scenario = Scenario(faults=((HttpError(500), 1.0),))
     response = client.post(CHAT, json=body(), headers=EU)
@@ -184,7 +186,7 @@ def test_when_all_fail_the_client_is_told_and_not_to_retry(client: httpx.Client,
     assert "secret" not in response.text
 
 
-def test_no_failure_ever_leaves_the_boundary(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_failover_never_leaves_the_boundary(client: httpx.Client, providers: SimulatorThread) -> None:
     outside = {name: providers[name].accepted for name in ("us", "gemini", "intl", "eu", "eu2")}
     providers["cn"].scenario = Scenario(faults=((Reset(), 1.0),))
     response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
@@ -195,7 +197,7 @@ def test_no_failure_ever_leaves_the_boundary(client: httpx.Client, providers: Si
 @pytest.mark.parametrize(
     ("stream", "fault"), [(False, Silent()), (True, Silent()), (True, Stall(after_events=3))], ids=repr
 )
-def test_a_client_that_leaves_cancels_the_upstream_call(
+def test_client_disconnect_cancels_the_upstream_call(
     gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, stream: bool, fault: Fault
 ) -> None:
     site = providers["cn"]
@@ -210,7 +212,7 @@ def test_a_client_that_leaves_cancels_the_upstream_call(
 
 
 def _sent(url: str, payload: dict[str, Any], territory: str) -> socket.socket:
-    """A connection on which a request has been sent and nothing been read."""
+    """Return a connection on which a request has been sent and nothing has been read."""
     host, port = url.removeprefix("http://").split(":")
     content = json.dumps(payload).encode()
     head = (
@@ -222,14 +224,14 @@ def _sent(url: str, payload: dict[str, Any], territory: str) -> socket.socket:
     return connection
 
 
-def test_the_deadline_of_the_client_is_kept(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_deadline_of_the_client_is_kept(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
     response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN", "x-gateway-timeout-ms": "200"})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
 @pytest.mark.parametrize("territory", ["DE", "CN", "JP"])
-def test_a_stream_arrives_as_it_is_written(client: httpx.Client, providers: SimulatorThread, territory: str) -> None:
+def test_stream_arrives_as_it_is_written(client: httpx.Client, providers: SimulatorThread, territory: str) -> None:
     site = {"DE": "eu", "CN": "cn", "JP": "gemini"}[territory]
     providers[site].scenario = Scenario(between_events_s=0.1, text="one two three four five six seven eight")
     arrivals: list[float] = []

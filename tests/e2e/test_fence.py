@@ -1,4 +1,4 @@
-"""Attempts to get one byte out, against the real server: environment, headers, redirects, and a malicious adapter."""
+"""Attempts to send a byte outside the boundary of a real server: environment, headers, redirects, a malicious adapter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def client_of(url: str) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("territory", ["CN", "DE", "JP"])
-def test_a_redirect_takes_nothing_along(
+def test_redirect_is_not_followed(
     client: httpx.Client, providers: SimulatorThread, trap: Trap, territory: str, stream: bool
 ) -> None:
     for site in SITES:
@@ -50,7 +50,7 @@ def test_a_redirect_takes_nothing_along(
     assert trap.requests == []
 
 
-def test_the_environment_chooses_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
+def test_environment_sets_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
     environ = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
     environ |= {"FORWARDED_ALLOW_IPS": "*", "NO_PROXY": "", "no_proxy": ""}
     for site in SITES:
@@ -68,7 +68,7 @@ def test_the_environment_chooses_neither_proxy_nor_peer(providers: SimulatorThre
     assert trap.requests == []
 
 
-def test_a_gateway_without_keys_serves_its_own_machine_only(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_gateway_without_client_keys_serves_only_its_own_machine(providers: SimulatorThread, tmp_path: Path) -> None:
     config = config_for(providers, "location: {unknown: eu}").without("clients").write(tmp_path)
     with running_gateway(config, KEYS) as gateway, httpx.Client(base_url=gateway.url, trust_env=False) as client:
         assert client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "chatgpt-eu"
@@ -114,7 +114,7 @@ ADAPTER = Evil()
 """
 
 
-def test_a_malicious_adapter_gets_nothing_out(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
+def test_malicious_adapter_sends_nothing_out(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
     plugin = tmp_path / "plugin"
     info = plugin / "evil-1.0.dist-info"
     info.mkdir(parents=True)

@@ -1,9 +1,11 @@
-"""The proof of the fence on the network: the whole server in a storm, with every connection written down.
+"""Test the fence on the network: the whole server under load and faults, with every connection recorded.
 
-Each request carries a mark of its own. Providers fail in every way that the simulators know, the config is reloaded over and
-over, clients leave, headers lie. Afterwards nothing was connected to but the sites of the config; no site has seen a mark of
-a region whose boundary it lies outside, nor one of a person who had not agreed to it; no mark of a refused request
-was seen by anybody; and no mark stands in the log.
+Each request carries a unique mark. Providers fail in every way that the simulators know, the config is reloaded
+continuously, clients disconnect, and headers are forged. Afterwards: the gateway connected only to the sites of the
+config; no
+site received a mark of a region whose boundary excludes it, or of a user who had not consented to it; no mark of a
+refused
+request reached any site; and no mark is in the log.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ from tests.kit.vendor_checks import checked_simulators
 
 CHAT = "/v1/chat/completions"
 MARK = re.compile(rb"mark-[0-9]+-[a-z0-9]+")
-# Whose prompts may lie at which site: by the facts that the config states, worked out by hand.
+# The regions whose prompts each site may store, derived by hand from the facts in the config.
 INSIDE = {
     "cn": {"cn", "default"},
     "eu": {"eu", "default"},
@@ -73,8 +75,8 @@ _RESILIENCE = (
 
 
 @dataclass
-class Storm:
-    """What was asked, and what was expected of it."""
+class LoadRecord:
+    """The requests that were sent, and the result that was expected of each."""
 
     url: str
     regions: dict[bytes, str | None] = field(default_factory=dict)
@@ -83,8 +85,8 @@ class Storm:
     answered_by: Counter[str] = field(default_factory=Counter)
     tables: set[str] = field(default_factory=set)
 
-    def has_raged(self) -> bool:
-        """Whether it was a storm: all kinds of things have happened."""
+    def is_varied(self) -> bool:
+        """Return whether the load was varied enough: every kind of result has occurred."""
         seen = self.outcomes.keys()
         answering = {name for name, times in self.answered_by.items() if times}
         return (
@@ -95,10 +97,10 @@ class Storm:
         )
 
     async def ask(self, client: httpx.AsyncClient, number: int, chance: random.Random) -> None:
-        region, headers = _somebody(chance)
+        region, headers = _random_caller(chance)
         mark = f"mark-{number}-{region or 'nowhere'}".encode()
         self.regions[mark] = region
-        body = _question(mark, chance)
+        body = _request_body(mark, chance)
         response = await self._post(client, body, headers, chance)
         if response is None:
             return
@@ -118,7 +120,7 @@ class Storm:
     async def _post(
         self, client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str], chance: random.Random
     ) -> httpx.Response | None:
-        """The answer; None if the client has left before it."""
+        """Send one request and return the answer, or None if the client disconnected first."""
         patience_s = chance.choice([0.02, 0.2, 10, 10, 10, 10])
         try:
             async with asyncio.timeout(patience_s):
@@ -131,14 +133,16 @@ class Storm:
         return None
 
 
-def _somebody(chance: random.Random) -> tuple[str | None, dict[str, str]]:
-    """A caller, and the region whose policy must hold for it; None if nobody may answer."""
+def _random_caller(chance: random.Random) -> tuple[str | None, dict[str, str]]:
+    """Return the region whose policy must hold, and the headers of a caller. The region is None if the request must be
+    refused.
+    """
     place = chance.choice([*REGION, *REGION, *NOWHERE])
     region = REGION.get(place)
     headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": place}
     kind = chance.random()
     if kind < 0.2:
-        # Not theirs to say.
+        # An app key may not assert a territory.
         headers |= {
             "x-gateway-territory": chance.choice([*REGION]),
             "x-forwarded-for": "8.8.8.8",
@@ -147,14 +151,14 @@ def _somebody(chance: random.Random) -> tuple[str | None, dict[str, str]]:
     elif kind < 0.4:
         asserted = chance.choice([*REGION])
         headers |= {"authorization": f"Bearer {BACKEND_KEY}", "x-gateway-territory": asserted}
-        region = _agreed(place, asserted)
+        region = _region_of_both(place, asserted)
     elif kind < 0.5:
         return None, headers | {"authorization": "Bearer gk-nobody"}
     return region, headers
 
 
-def _agreed(place: str, asserted: str) -> str | None:
-    """What two signals come to: the one whose boundary lies inside the other's."""
+def _region_of_both(place: str, asserted: str) -> str | None:
+    """Return the region that follows from two signals: the one whose boundary is inside the other's."""
     if place in ("XX", "T1", ""):
         return REGION[asserted]
     one, other = REGION.get(place), REGION[asserted]
@@ -163,17 +167,17 @@ def _agreed(place: str, asserted: str) -> str | None:
     return other if one == "default" else one if other == "default" else None
 
 
-def _question(mark: bytes, chance: random.Random) -> dict[str, Any]:
-    said = f"{mark.decode()} {TRAPS[0]}/fetch-me"
+def _request_body(mark: bytes, chance: random.Random) -> dict[str, Any]:
+    text = f"{mark.decode()} {TRAPS[0]}/fetch-me"
     body: dict[str, Any] = {
         "model": "assistant",
-        "messages": [{"role": "user", "content": said}],
+        "messages": [{"role": "user", "content": text}],
         "user": mark.decode(),
     }
     if chance.random() < 0.5:
         body["stream"] = True
     if chance.random() < 0.1:
-        body["tools"] = [{"type": "function", "function": {"name": "look", "description": said}}]
+        body["tools"] = [{"type": "function", "function": {"name": "look", "description": text}}]
     if chance.random() < 0.1:
         body |= {"base_url": TRAPS[0], "api_base": TRAPS[0], "endpoint": TRAPS[0], "metadata": {"to": TRAPS[0]}}
     return body
@@ -192,20 +196,20 @@ def _faults(trap: str) -> list[Any]:
     ]
 
 
-class Chaos:
-    """Changes the weather, and the config, until it is stopped. reloads: how many were tried, good ones and bad ones."""
+class FaultSource:
+    """Changes the faults and the config until it is stopped. `reloads` counts the reloads tried, valid and invalid."""
 
     def __init__(self, providers: SimulatorThread, config: Path, trap: str, seed: int) -> None:
         self.reloads = 0
         self.admin_url = ""
         self._providers, self._config, self._trap = providers, config, trap
-        self._chance = random.Random(seed)  # the weather keeps no secret
+        self._chance = random.Random(seed)  # the random faults need no secure source
         self._safe = Config.parse(config.read_text("utf-8"))
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._blow), threading.Thread(target=self._reload_always)]
+        self._threads = [threading.Thread(target=self._send_load), threading.Thread(target=self._reload_always)]
 
     @contextmanager
-    def raging(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         for thread in self._threads:
             thread.start()
         try:
@@ -215,7 +219,7 @@ class Chaos:
             for thread in self._threads:
                 thread.join()
 
-    def _blow(self) -> None:
+    def _send_load(self) -> None:
         faults, turn = _faults(self._trap), 0
         while not self._stopping.wait(0.1):
             site = self._chance.choice([*SITES])
@@ -235,7 +239,9 @@ class Chaos:
                 self.reloads += 1
 
     def _config_of(self, turn: int) -> Config:
-        """Another order of steps, a kill switch, a narrower boundary: never one that would let more out."""
+        """Return a config with another order of steps, a kill switch or a narrower boundary. None of them allows more
+        than the first.
+        """
         config = self._safe.merge({"resilience": {"total": f"{3000 + turn}ms"}})
         if self._chance.random() < 0.5:
             config = config.merge("assistants: {assistant: {routes: {eu: [chatgpt-eu-2, chatgpt-eu]}}}")
@@ -244,13 +250,13 @@ class Chaos:
         if self._chance.random() < 0.3:
             config = config.merge("regions: {cn: {territories: [CN, MO]}}")
         if self._chance.random() < 0.2:
-            # One that could let a prompt out, and is not taken.
+            # This one would let a prompt out, so the gateway must refuse it.
             config = config.merge("assistants: {assistant: {routes: {cn: [qwen-cn, gemini]}}}")
         return config
 
 
 @pytest.fixture
-def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+def recording_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_MOST_REMEMBERED", 1_000_000)
 
 
@@ -268,16 +274,18 @@ def trap() -> Iterator[Trap]:
 
 def _write_config(folder: Path, providers: SimulatorThread) -> Path:
     consent = "deployments: {chatgpt-us: {consent: {mode: per_request, recipient: OpenAI}}}"
-    # Fallbacks that a caller of the default region has not agreed to either, and one that needs no consent.
+    # Fallbacks to which a caller of the default region has not consented either, and one that needs no consent.
     route = "assistants: {assistant: {routes: {default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]}}}"
     secret = "secrets: {consent: '${CONSENT_SECRET}'}"
     return config_for(providers, _RESILIENCE, consent, route, secret).write(folder)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("remembering")
+@pytest.mark.usefixtures("recording_sockets")
 @pytest.mark.parametrize("number", [150, 6_000])
-def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path, number: int) -> None:
+def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
+    trap: Trap, tmp_path: Path, number: int
+) -> None:
     recording = Recording(tmp_path)
     dialects = checked_simulators()
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
@@ -286,46 +294,46 @@ def test_no_connection_leaves_the_boundary_in_a_storm(trap: Trap, tmp_path: Path
     environ |= {"NO_PROXY": "", "no_proxy": ""}
     with SimulatorThread(servers) as providers:
         config = _write_config(tmp_path, providers)
-        chaos = Chaos(providers, config, trap.url, seed=number)
+        fault_source = FaultSource(providers, config, trap.url, seed=number)
         with running_gateway(config, environ) as gateway:
-            storm, chaos.admin_url = Storm(gateway.url), gateway.admin_url
-            with chaos.raging():
-                asyncio.run(_blow(storm, number, chaos, recording))
+            load, fault_source.admin_url = LoadRecord(gateway.url), gateway.admin_url
+            with fault_source.running():
+                asyncio.run(_send_load(load, number, fault_source, recording))
             _settle(gateway)
             lines = "\n".join(map(str, gateway.lines))
         print(
-            f"{len(storm.regions)} requests, {chaos.reloads} reloads, {len(storm.tables)} tables: {dict(storm.outcomes)}"
+            f"{len(load.regions)} requests, {fault_source.reloads} reloads, {len(load.tables)} tables: {dict(load.outcomes)}"
         )
-        print(f"answers: {dict(storm.answered_by)}")
-        _check_what_was_seen(providers, storm)
+        print(f"answers: {dict(load.answered_by)}")
+        _check_what_was_seen(providers, load)
         _check_sockets(providers, recording, trap)
     assert trap.requests == []
     assert "mark-" not in lines
-    assert storm.has_raged()
+    assert load.is_varied()
 
 
-async def _blow(storm: Storm, least: int, chaos: Chaos, recording: Recording) -> None:
+async def _send_load(load: LoadRecord, least: int, fault_source: FaultSource, recording: Recording) -> None:
     def goes_on(one: int) -> bool:
-        # A reload is seen by those who ask behind it, and who waits has an answer: on a slow machine, that may be nobody
-        # of so many.
-        return one < least or chaos.reloads < _LEAST_RELOADS or not storm.has_raged() or recording.processes() < 2
+        # Only later requests show a reload, and queued requests get an answer. On a slow machine none of this number
+        # may be later.
+        return one < least or fault_source.reloads < _LEAST_RELOADS or not load.is_varied() or recording.processes() < 2
 
     numbers = takewhile(goes_on, count())
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
-    async def person(seed: int) -> None:
+    async def client_loop(seed: int) -> None:
         chance = random.Random(seed)
-        async with httpx.AsyncClient(base_url=storm.url, trust_env=False, timeout=30, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=load.url, trust_env=False, timeout=30, limits=limits) as client:
             for one in numbers:
-                await storm.ask(client, one, chance)
+                await load.ask(client, one, chance)
 
     async with asyncio.timeout(LIMIT_S * (1 + least // 1000)), asyncio.TaskGroup() as group:
         for seed in range(16):
-            group.create_task(person(seed))
+            group.create_task(client_loop(seed))
 
 
 def _settle(gateway: GatewayProcess) -> None:
-    """Until nothing runs any more: what a client has left is given up a moment later."""
+    """Wait until no request is running. Requests of disconnected clients end a moment later."""
     with httpx.Client(base_url=gateway.admin_url, trust_env=False) as admin:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -334,18 +342,18 @@ def _settle(gateway: GatewayProcess) -> None:
                     return
 
 
-def _check_what_was_seen(providers: SimulatorThread, storm: Storm) -> None:
+def _check_what_was_seen(providers: SimulatorThread, load: LoadRecord) -> None:
     seen: Counter[str] = Counter()
     for site, regions in INSIDE.items():
         for request in providers[site].requests:
             marks = set(MARK.findall(request.body)) | set(MARK.findall(repr(request.headers).encode()))
             assert len(marks) == 1, request
             [mark] = marks
-            region = storm.regions[mark]
+            region = load.regions[mark]
             assert region in regions, f"{site} has seen {mark!r}"
             if site == "us":
-                assert mark in storm.agreed, f"{site} has seen {mark!r}, whose person has not agreed"
-            # The user's name is the mark too: it stays here.
+                assert mark in load.agreed, f"{site} has seen {mark!r}, whose client_loop has not agreed"
+            # The user's name contains the mark too, and must not be sent.
             assert request.body.count(mark) == 1 + request.body.count(b"look"), request.body
             seen[site] += 1
     print(f"seen by the sites: {dict(seen)}")
@@ -359,7 +367,7 @@ def _check_sockets(providers: SimulatorThread, recording: Recording, trap: Trap)
         assert address[0] == "127.0.0.1", address
         assert address[1] in ports, f"{times} connections to {address}"
     assert recording.names() <= {"127.0.0.1"}
-    # Nothing was connected to that is not written down, and both workers were at it.
+    # Every connection was recorded, and both workers have connected.
     for port, site in ports.items():
         assert addresses[("127.0.0.1", port)] >= providers[site].accepted > 0, site
     assert recording.processes() >= 2

@@ -1,4 +1,4 @@
-"""A JSON request sees silence: what is asked as a stream and put together, how long who is waited for, and what is not."""
+"""JSON requests that the gateway sends as streams: when it folds, how it detects silence, and how long it waits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
     providers["second"].scenario = Scenario(text=TEXT)
     with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
-        # Of one that has just failed nothing is known; one that has just answered is alive, and asked for one JSON.
+        # The gateway does not trust a deployment that has just failed. One that has just answered is asked for a plain
+        # JSON answer.
         providers["first"].scenario = Scenario(faults=((HttpError(500), 1.0),))
         with ThreadPoolExecutor() as asking:
             list(asking.map(partial(ask, client), ("plain", "thinker", "queue", "alone-folded")))
@@ -89,7 +90,9 @@ def ask(client: httpx.Client, model: str, **more: Any) -> httpx.Response:
 
 
 def ask_for_an_answer_by(name: str, client: httpx.Client, model: str, **more: Any) -> httpx.Response:
-    """The first answer by that deployment, or the last of some: a machine that stands still makes anybody silent."""
+    """Return the first answer by that deployment, or the last of several. A machine that stalls makes any provider look
+    silent.
+    """
     for _ in range(5):
         response = ask(client, model, **more)
         if response.headers.get("x-gateway-deployment") == name and response.status_code == 200:
@@ -102,7 +105,7 @@ def asked(providers: SimulatorThread) -> Any:
 
 
 @pytest.mark.parametrize("fault", [Silent(), Stall(after_events=0), Stall(after_events=6)], ids=repr)
-def test_silence_is_left_for_the_next_step(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+def test_silence_fails_over_to_the_next_step(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
     providers["first"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),))
     response = ask_for_an_answer_by("next", client, "plain")
     assert response.headers["x-gateway-deployment"] == "next"
@@ -112,15 +115,17 @@ def test_silence_is_left_for_the_next_step(client: httpx.Client, providers: Simu
 @pytest.mark.parametrize(
     "fault", [Cut(after_events=6), Reset(after_events=6), Garbage(6), ErrorEvent(after_events=6)], ids=repr
 )
-def test_what_breaks_off_is_an_ordinary_failure(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+def test_answer_that_breaks_off_is_an_ordinary_failure(
+    client: httpx.Client, providers: SimulatorThread, fault: Fault
+) -> None:
     providers["first"].scenario = Scenario(text=TEXT, faults=((fault, 1.0),))
     response = ask_for_an_answer_by("next", client, "plain")
     assert response.headers["x-gateway-deployment"] == "next"
     assert response.json()["choices"][0]["message"]["content"] == TEXT
 
 
-def test_who_works_slowly_is_not_cut_off(client: httpx.Client, providers: SimulatorThread) -> None:
-    """Longer than `first_token` and `commit`, but never silent for long."""
+def test_slow_but_active_provider_is_not_cut_off(client: httpx.Client, providers: SimulatorThread) -> None:
+    """The answer takes longer than `first_token` and `commit`, but no pause is long."""
     providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.15)
     response = ask_for_an_answer_by("plain", client, "plain")
     assert response.headers["x-gateway-deployment"] == "plain"
@@ -128,14 +133,14 @@ def test_who_works_slowly_is_not_cut_off(client: httpx.Client, providers: Simula
     assert response.elapsed.total_seconds() > 1.5
 
 
-def test_the_clients_own_time_ends_it(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_client_timeout_ends_the_request(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.15)
     response = client.post(CHAT, json={**body(), "model": "plain"}, headers={"x-gateway-timeout-ms": "700"})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert [attempt["reason"] for attempt in response.json()["error"]["attempts"]] == ["deadline"]
 
 
-def test_the_last_step_has_all_the_time(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_last_step_may_use_all_remaining_time(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
     providers["second"].scenario = Scenario(text=TEXT, latency_s=2.0)
     response = ask(client, "plain")
@@ -143,7 +148,7 @@ def test_the_last_step_has_all_the_time(client: httpx.Client, providers: Simulat
     assert "stream" not in json.loads(providers["second"].requests[-1].body)
 
 
-def test_folded_and_not_folded_say_the_same(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_folded_and_plain_answers_are_equal(client: httpx.Client, providers: SimulatorThread) -> None:
     wanted = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
     answers = []
     for model in ("plain", "unfolded"):
@@ -166,36 +171,38 @@ def test_folded_and_not_folded_say_the_same(client: httpx.Client, providers: Sim
         ("unfolded", {}, False),
     ],
 )
-def test_who_is_asked_for_a_stream(
+def test_deployments_that_fold_are_asked_for_a_stream(
     client: httpx.Client, providers: SimulatorThread, model: str, more: Any, streams: bool
 ) -> None:
     assert ask(client, model, **more).status_code == 200
     assert ("stream" in asked(providers)) == streams
 
 
-def test_who_has_just_answered_is_asked_for_one_json(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_deployment_that_has_just_answered_is_asked_for_plain_json(
+    client: httpx.Client, providers: SimulatorThread
+) -> None:
     assert ask(client, "queue").status_code == 200
     assert "stream" in asked(providers)
     assert ask(client, "queue").status_code == 200
     assert "stream" not in asked(providers)
 
 
-def test_who_has_just_answered_and_falls_silent_is_left(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_deployment_that_answered_and_falls_silent_fails_over(client: httpx.Client, providers: SimulatorThread) -> None:
     assert ask_for_an_answer_by("plain", client, "plain").headers["x-gateway-deployment"] == "plain"
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
     response = ask_for_an_answer_by("next", client, "plain")
     assert response.headers["x-gateway-deployment"] == "next"
     assert response.json()["choices"][0]["message"]["content"] == TEXT
-    # It has failed: from now on its silence must be seen again.
+    # After the failure, the gateway must detect silence again, so it asks for a stream.
     providers["first"].scenario = Scenario(text=TEXT)
     assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
     assert "stream" in asked(providers)
 
 
-def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
+def test_lost_request_is_not_waited_for_while_others_are_answered(
     client: httpx.Client, providers: SimulatorThread
 ) -> None:
-    """One JSON that never gets its answer, while others get theirs at once, for as long as it takes."""
+    """One JSON request never gets its answer, while others get theirs at once, as long as it takes."""
     assert ask(client, "quick").status_code == 200
     assert ask(client, "quick").status_code == 200
     assert "stream" not in asked(providers)
@@ -203,7 +210,7 @@ def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
     before = len(providers["first"].requests)
     with ThreadPoolExecutor(1) as thread:
         lost = thread.submit(ask, client, "quick")
-        # The first that comes is the one that is lost.
+        # The first request to arrive is the one that gets no answer.
         while len(providers["first"].requests) == before and not lost.done():
             time.sleep(0.001)
         while not lost.done():
@@ -213,15 +220,15 @@ def test_a_request_that_is_lost_is_not_waited_for_because_others_are_answered(
     assert lost.result().elapsed.total_seconds() < 10
 
 
-def test_who_took_long_lately_is_asked_for_a_stream(client: httpx.Client, providers: SimulatorThread) -> None:
-    """Its next answer may take as long, and only a stream shows that it is at work."""
+def test_deployment_that_was_slow_is_asked_for_a_stream(client: httpx.Client, providers: SimulatorThread) -> None:
+    """Its next answer may take as long, and only a stream shows that the provider is working."""
     providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.05)
     for _ in range(3):
         assert ask(client, "slow").headers["x-gateway-deployment"] == "slow"
         assert "stream" in asked(providers)
 
 
-def test_a_last_step_that_folds_has_what_is_left_of_commit(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_last_step_that_folds_has_the_rest_of_commit(client: httpx.Client, providers: SimulatorThread) -> None:
     providers["first"].scenario = Scenario(faults=((Silent(), 1.0),))
     response = ask(client, "alone-folded")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -238,9 +245,15 @@ def test_a_last_step_that_folds_has_what_is_left_of_commit(client: httpx.Client,
         ("queue", Scenario(text=TEXT, first_token_s=0.8), "queue"),
         ("queue", Scenario(text=TEXT, latency_s=0.8), "queue"),
     ],
-    ids=["slow", "a thinker thinks", "no head is no thinking", "its own time", "its own time, for the head too"],
+    ids=[
+        "slow",
+        "a reasoning model takes longer",
+        "without headers it does not reason",
+        "configured time",
+        "configured time, for the headers too",
+    ],
 )
-def test_how_long_the_first_word_may_take(
+def test_first_token_may_take_its_configured_time(
     client: httpx.Client, providers: SimulatorThread, model: str, scenario: Scenario, by: str, stream: bool
 ) -> None:
     providers["first"].scenario = scenario
@@ -249,17 +262,15 @@ def test_how_long_the_first_word_may_take(
     assert "twelve" in response.text
 
 
-def test_comments_are_no_first_word(client: httpx.Client, providers: SimulatorThread) -> None:
-    """They keep a stream that has begun alive; who has said nothing yet is silent all the same."""
-    providers["first"].scenario = Scenario(text=TEXT, faults=((Stall(after_events=1), 1.0),))  # the role alone
+def test_comments_do_not_count_as_the_first_token(client: httpx.Client, providers: SimulatorThread) -> None:
+    """Comments keep a started stream alive. A provider that has sent no text yet is still silent."""
+    providers["first"].scenario = Scenario(text=TEXT, faults=((Stall(after_events=1), 1.0),))  # only the role
     assert ask_for_an_answer_by("next", client, "plain", stream=True).headers["x-gateway-deployment"] == "next"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
-def test_with_the_defaults_it_takes_less_than_fifteen_seconds(
-    providers: SimulatorThread, tmp_path: Path, stream: bool
-) -> None:
+def test_defaults_answer_in_less_than_fifteen_seconds(providers: SimulatorThread, tmp_path: Path, stream: bool) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(config(providers, "{}").text, "utf-8")
     providers["second"].scenario = Scenario(text=TEXT)

@@ -1,6 +1,6 @@
 """LangChain and pydantic-ai, unchanged, against the real gateway: chat, streams, tools, structured output, usage.
 
-They are in the extra `sdks`; without them the tests say so and are skipped.
+They are in the extra `sdks`. Without it, these tests are skipped with that reason.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class City(BaseModel):
 
 @pytest.fixture(params=PLACES)
 def territory(request: pytest.FixtureRequest, client: httpx.Client) -> str:
-    """A place; every provider is well."""
+    """Return a territory. Every provider is healthy."""
     place: str = request.param
     return place
 
@@ -49,7 +49,7 @@ def territory(request: pytest.FixtureRequest, client: httpx.Client) -> str:
 async def langchain(gateway: GatewayProcess, territory: str) -> AsyncIterator[Any]:
     from langchain_openai import ChatOpenAI
 
-    # Clients of its own: LangChain's are shared by all models, and outlive the loop of a test.
+    # Own HTTP clients: LangChain shares its clients between all models, and they outlive the loop of a test.
     asynchronous = openai.DefaultAsyncHttpxClient(trust_env=False)
     synchronous = openai.DefaultHttpxClient(trust_env=False)
     yield ChatOpenAI(
@@ -68,11 +68,11 @@ async def langchain(gateway: GatewayProcess, territory: str) -> AsyncIterator[An
 
 
 def get_weather(city: str) -> str:
-    """The weather of a city."""
+    """Return the weather of a city."""
     return f"-3 °C, snow in {city}"
 
 
-def test_langchain_asks_and_streams(langchain: Any) -> None:
+def test_langchain_invokes_and_streams(langchain: Any) -> None:
     answer = langchain.invoke([("system", "Be brief."), ("human", "Hello!")])
     assert answer.text
     assert answer.usage_metadata["total_tokens"] > 0
@@ -85,7 +85,7 @@ def test_langchain_asks_and_streams(langchain: Any) -> None:
     assert whole.usage_metadata["total_tokens"] > 0
 
 
-async def test_langchain_asks_and_streams_asynchronously(langchain: Any) -> None:
+async def test_langchain_invokes_and_streams_asynchronously(langchain: Any) -> None:
     answer = await langchain.ainvoke("Hello!")
     pieces = [piece async for piece in langchain.astream("Hello!")]
     assert "".join(piece.text for piece in pieces) == answer.text
@@ -95,7 +95,7 @@ async def test_langchain_asks_and_streams_asynchronously(langchain: Any) -> None
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_langchain_goes_round_with_a_tool(langchain: Any, streamed: bool) -> None:
+def test_langchain_completes_a_tool_loop(langchain: Any, streamed: bool) -> None:
     from langchain_core.messages import HumanMessage, ToolMessage
     from langchain_core.tools import tool
 
@@ -116,7 +116,7 @@ def test_langchain_goes_round_with_a_tool(langchain: Any, streamed: bool) -> Non
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_langchain_gets_a_shape(langchain: Any, method: str) -> None:
+def test_langchain_gets_structured_output(langchain: Any, method: str) -> None:
     structured = langchain.with_structured_output(City, method=method)
     assert isinstance(structured.invoke("Name a city, as JSON."), City)
 
@@ -139,7 +139,7 @@ async def pydantic_model(gateway: GatewayProcess, territory: str) -> AsyncIterat
         yield OpenAIChatModel("assistant", provider=OpenAIProvider(openai_client=client))
 
 
-async def test_pydantic_ai_asks_and_streams(pydantic_model: Any) -> None:
+async def test_pydantic_ai_runs_and_streams(pydantic_model: Any) -> None:
     from pydantic_ai import Agent
 
     agent = Agent(pydantic_model, instructions="Be brief.")
@@ -151,7 +151,7 @@ async def test_pydantic_ai_asks_and_streams(pydantic_model: Any) -> None:
     assert "".join(pieces) == answer.output
 
 
-async def test_pydantic_ai_goes_round_with_a_tool(pydantic_model: Any) -> None:
+async def test_pydantic_ai_completes_a_tool_loop(pydantic_model: Any) -> None:
     from pydantic_ai import Agent
 
     agent = Agent(pydantic_model, tools=[get_weather])
@@ -160,14 +160,14 @@ async def test_pydantic_ai_goes_round_with_a_tool(pydantic_model: Any) -> None:
         assert "snow" in await stream.get_output()
 
 
-async def test_pydantic_ai_gets_a_shape(pydantic_model: Any) -> None:
+async def test_pydantic_ai_gets_structured_output(pydantic_model: Any) -> None:
     from pydantic_ai import Agent, NativeOutput
 
     agent = Agent(pydantic_model, output_type=NativeOutput(City))
     assert isinstance((await agent.run("Name a city, as JSON.")).output, City)
 
 
-async def test_pydantic_ai_gets_a_shape_by_a_tool(pydantic_model: Any) -> None:
+async def test_pydantic_ai_gets_structured_output_by_a_tool(pydantic_model: Any) -> None:
     from pydantic_ai import Agent
 
     agent = Agent(pydantic_model, output_type=City)
