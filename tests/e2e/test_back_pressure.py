@@ -86,11 +86,11 @@ class EndlessProvider:
 def gateway_with_endless_provider(
     providers: SimulatorThread, folder: Path, limits: str, words: int = _WORDS
 ) -> Iterator[tuple[GatewayProcess, EndlessProvider]]:
-    flood = EndlessProvider(words)
-    origins = {name: flood.origin if name == "us" else providers[name].origin for name in SITES}
+    provider = EndlessProvider(words)
+    origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins, limits).write(folder), KEYS) as gateway:
-        yield gateway, flood
-    flood.close()
+        yield gateway, provider
+    provider.close()
 
 
 def resident_bytes(gateway: GatewayProcess) -> int:
@@ -108,47 +108,47 @@ def resident_bytes(gateway: GatewayProcess) -> int:
 def test_stalled_readers_hold_little_memory_and_pause_their_provider(
     providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
 ) -> None:
-    with gateway_with_endless_provider(providers, tmp_path, "{}", words) as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, "{}", words) as (gateway, provider), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         before = resident_bytes(gateway)
         for _ in range(READERS):
             clients.enter_context(sent(gateway, asked))
-        eventually(lambda: len(flood.taken) == READERS)
-        eventually(lambda: flood.is_still(gateway), 60)
-        stopped_at, held = list(flood.taken), resident_bytes(gateway) - before
+        eventually(lambda: len(provider.taken) == READERS)
+        eventually(lambda: provider.is_still(gateway), 60)
+        stopped_at, held = list(provider.taken), resident_bytes(gateway) - before
         assert min(stopped_at) > 0
-        assert flood.broken == 0, "the provider is made to wait, and not sent away"
+        assert provider.broken == 0, "the provider must wait, not be disconnected"
         assert held < READERS * most_a_reader
         # More would have arrived in this time if the gateway still read.
-        assert flood.is_still(gateway)
-        assert flood.taken == stopped_at
+        assert provider.is_still(gateway)
+        assert provider.taken == stopped_at
         assert resident_bytes(gateway) - before < READERS * most_a_reader
 
 
 def test_reader_that_continues_gets_the_rest_without_delaying_a_fast_reader(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
-    with gateway_with_endless_provider(providers, tmp_path, "{}") as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, "{}") as (gateway, provider), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         slow = clients.enter_context(sent(gateway, asked))
-        eventually(lambda: len(flood.taken) == 1 and flood.taken[0] > 0)
-        eventually(lambda: flood.is_still(gateway), 60)
-        stopped_at = flood.taken[0]
+        eventually(lambda: len(provider.taken) == 1 and provider.taken[0] > 0)
+        eventually(lambda: provider.is_still(gateway), 60)
+        stopped_at = provider.taken[0]
         fast = clients.enter_context(sent(gateway, asked))
         fast.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         read = 0
         while read < 3_000_000:
             read += len(piece := fast.recv(1 << 20))
             assert piece
-        assert flood.taken[0] == stopped_at
+        assert provider.taken[0] == stopped_at
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         got = bytearray()
-        while flood.taken[0] == stopped_at:
+        while provider.taken[0] == stopped_at:
             assert select.select([slow], [], [], 10)[0]
             got += slow.recv(1 << 20)
         events = bytes(got).split(b"data: ")[1:-1]
         assert len(events) > 5
-        assert all(event.count(b"x" * _WORDS) == 1 for event in events), "nothing of it was lost or cut"
+        assert all(event.count(b"x" * _WORDS) == 1 for event in events), "an event was lost or truncated"
 
 
 @pytest.mark.slow
@@ -156,10 +156,10 @@ def test_readers_that_stall_forever_are_cut_off_and_their_provider_is_released(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
-    with gateway_with_endless_provider(providers, tmp_path, limits) as (gateway, flood), ExitStack() as clients:
+    with gateway_with_endless_provider(providers, tmp_path, limits) as (gateway, provider), ExitStack() as clients:
         asked = wire(body(stream=True), place="US")
         for _ in range(READERS):
             clients.enter_context(sent(gateway, asked))
         for _ in range(READERS):
             assert gateway.wait_for("request")["outcome"] == "cancelled"
-        eventually(lambda: flood.broken == READERS)
+        eventually(lambda: provider.broken == READERS)

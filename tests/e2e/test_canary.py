@@ -53,8 +53,8 @@ class LoadClients:
             while self._going:
                 user = f"user-{next(self._users) % 300}"
                 answer = client.post(CHAT, json=body(user=user))
-                told = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-table"]
-                self.answers.append((user, answer.status_code, *told))
+                served_by = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-table"]
+                self.answers.append((user, answer.status_code, *served_by))
                 time.sleep(0.002)  # without a pause they would take the CPU that the gateway needs
 
     def stop(self) -> None:
@@ -63,7 +63,7 @@ class LoadClients:
             run.result(LIMIT_S)
         self._pool.shutdown()
 
-    def since(self, place: int) -> list[tuple[str, int, str, str]]:
+    def answers_since(self, place: int) -> list[tuple[str, int, str, str]]:
         return self.answers[place:]
 
 
@@ -77,8 +77,8 @@ def load_clients_at(operator: Operator) -> Iterator[LoadClients]:
 
 
 def schedule(operator: Operator) -> Any:
-    [told] = operator.ready()["schedules"]["routes"]
-    return told
+    [progress] = operator.ready()["schedules"]["routes"]
+    return progress
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +104,12 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         risen = len(load_clients.answers)
         eventually(lambda: len(load_clients.answers) > risen + 400, LIMIT_S)
         early = {user for user, _, by, _ in load_clients.answers[:risen] if by == "b"}
-        late = {user for user, _, by, _ in load_clients.since(risen) if by == "b"}
-        assert early <= late, "somebody was moved back"
+        late = {user for user, _, by, _ in load_clients.answers_since(risen) if by == "b"}
+        assert early <= late, "a user was moved back"
         assert len(early) < len(late)
         providers["b"].scenario = DOWN
-        told = operator.gateway.wait_for("schedule_rolled_back", level="error")
-        assert (told["share"], told["candidate"]) == ("0%", "b")
+        line = operator.gateway.wait_for("schedule_rolled_back", level="error")
+        assert (line["share"], line["candidate"]) == ("0%", "b")
         eventually(lambda: operator.version() != "")
         # A request that was in progress at that moment may have reached b.
         moved = len(load_clients.answers)
@@ -118,7 +118,7 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         eventually(lambda: len(load_clients.answers) > before + 100, LIMIT_S)
         load_clients.stop()
         assert providers["b"].received == asked
-        assert {by for _, _, by, _ in load_clients.since(before)} == {"a"}
+        assert {by for _, _, by, _ in load_clients.answers_since(before)} == {"a"}
         assert Counter(status for _, status, _, _ in load_clients.answers).keys() == {200}, "a request failed"
         tables = {table for *_, table in load_clients.answers}
         # The second before 25 % has its own table. On a slow machine no request may have used it.
@@ -150,8 +150,8 @@ def test_schedule_without_a_state_directory_stays_off_and_is_reported(
     with operated(path) as operator:
         assert "GATEWAY_STATE_DIR" in operator.ready()["schedules"]["off"]
         assert operator.ready()["schedules"]["routes"] == []
-        told = [line for line in operator.gateway.lines if isinstance(line, dict) and line["event"] == "schedules_off"]
-        assert [line["level"] for line in told] == ["warning"]
+        lines = [line for line in operator.gateway.lines if isinstance(line, dict) and line["event"] == "schedules_off"]
+        assert [line["level"] for line in lines] == ["warning"]
 
 
 def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, providers: SimulatorThread) -> None:
@@ -161,9 +161,9 @@ def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, providers: S
         sides = set()
         for number in range(12):
             user = f"user-{number}"
-            told = operator.client.get("/v1/explain", params={"user": user}).json()
+            line = operator.client.get("/v1/explain", params={"user": user}).json()
             for name in ("user", "safety_identifier"):
                 answer = operator.client.post(CHAT, json=body(**{name: user}))
-                assert answer.headers["x-gateway-deployment"] == told["weighted"]["side"]
-            sides.add(told["weighted"]["side"])
+                assert answer.headers["x-gateway-deployment"] == line["weighted"]["side"]
+            sides.add(line["weighted"]["side"])
         assert sides == {"a", "b"}

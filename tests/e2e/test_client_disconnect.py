@@ -122,16 +122,16 @@ class FullBufferProvider:
 def test_disconnect_of_a_client_that_reads_nothing_is_noticed_with_full_buffers(
     providers: SimulatorThread, tmp_path: Path, way: str
 ) -> None:
-    spring = FullBufferProvider()
-    origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
+    provider = FullBufferProvider()
+    origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path), KEYS) as gateway:
         asked = wire(body(stream=True), place="US")
         with sent(gateway, asked, resets=WAYS[way]):
-            assert spring.is_full.wait(30)
-            assert not spring.is_cut_off.is_set()
-        assert spring.is_cut_off.wait(SOON_S)
+            assert provider.is_full.wait(30)
+            assert not provider.is_cut_off.is_set()
+        assert provider.is_cut_off.wait(SOON_S)
         assert gateway.wait_for("request")["outcome"] == "cancelled"
-    spring.close()
+    provider.close()
 
 
 @pytest.mark.slow
@@ -139,22 +139,22 @@ def test_connected_client_that_reads_nothing_is_cut_off_at_the_deadline(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     """Without the cut-off it would hold the provider's connection and its own for ever."""
-    spring = FullBufferProvider()
-    origins = {name: spring.origin if name == "us" else providers[name].origin for name in SITES}
+    provider = FullBufferProvider()
+    origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
     with running_gateway(config_of_four_regions(origins, limits).write(tmp_path), KEYS) as gateway:
         with sent(gateway, wire(body(stream=True), place="US")) as connection:
             line = gateway.wait_for("request")
             assert (line["outcome"], line["status"]) == ("cancelled", 200)
             assert 3000 <= line["total_ms"] <= 3000 + SOON_S * 1000
-            assert spring.is_cut_off.wait(SOON_S)
+            assert provider.is_cut_off.wait(SOON_S)
             last = b""
             while piece := connection.recv(1 << 20):
                 last = (last + piece)[-64:]
             assert b"xxx" in last
             assert not last.endswith(b"0\r\n\r\n")
         assert not [text for text in gateway.lines if isinstance(text, str)]
-    spring.close()
+    provider.close()
 
 
 def test_client_disconnect_ends_the_wait_before_the_next_attempt(

@@ -181,17 +181,17 @@ def test_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
 def test_key_bound_to_assistants_sees_no_others(shops: GatewayProcess, key: str) -> None:
     with calling(shops, key, **DE) as client:
         assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
-        told = set()
+        messages = set()
         for name in ("assistant", "gpt-4o", "nobody"):
             refused = client.post(CHAT, json={**body(), "model": name})
             error = refused.json()["error"]
             assert (refused.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
-            told.add(error["message"].replace(repr(name), "NAME"))
+            messages.add(error["message"].replace(repr(name), "NAME"))
             explained = client.get("/v1/explain", params={"assistant": name})
             assert (explained.status_code, explained.json()["error"]["code"]) == (404, "model_not_found")
             assert client.get(f"/v1/models/{name}").status_code == 404
         # An assistant that the key may not use looks like one that does not exist.
-        assert len(told) == 1
+        assert len(messages) == 1
         assert [item["id"] for item in client.get("/v1/models").json()["data"]] == ["other"]
         assert client.get("/v1/explain").json()["assistant"] == "other"
 

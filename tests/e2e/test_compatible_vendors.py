@@ -111,12 +111,12 @@ def test_tool_loop_works_with_a_client_that_knows_only_openai_fields(sdk: openai
             call["id"] = call["id"] or piece.id or ""
             call["arguments"] += (piece.function.arguments if piece.function else "") or ""
     assert [json.loads(call["arguments"])["city"] for call in calls.values()] == ["Oslo", "Bergen"]
-    calls: Any = [
+    tool_calls: Any = [
         {"id": call["id"], "type": "function", "function": {"name": "get_weather", "arguments": call["arguments"]}}
         for call in calls.values()
     ]
     results: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "12 degrees"} for call in calls.values()]
-    history: Any = [*ASK, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
+    history: Any = [*ASK, {"role": "assistant", "content": None, "tool_calls": tool_calls}, *results]
     second = sdk.chat.completions.create(model=vendor, messages=history, tools=[WEATHER])
     assert "12 degrees" in str(second.choices[0].message.content)
 
@@ -124,7 +124,7 @@ def test_tool_loop_works_with_a_client_that_knows_only_openai_fields(sdk: openai
 @pytest.mark.parametrize("vendor", sorted(set(VENDORS) - {"hunyuan"}))
 def test_reasoning_effort_returns_reasoning(sdk: openai.OpenAI, vendor: str) -> None:
     answer = sdk.chat.completions.create(model=vendor, messages=ASK, reasoning_effort="high")
-    assert getattr(answer.choices[0].message, "reasoning_content", None), "the thoughts are lost on the way"
+    assert getattr(answer.choices[0].message, "reasoning_content", None), "the answer has no reasoning"
     assert "think" not in str(answer.choices[0].message.content)
 
 

@@ -42,7 +42,7 @@ def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
         yield operator
 
 
-def told(path: Path, *words: str) -> Any:
+def command_output(path: Path, *words: str) -> Any:
     done = gateway(path, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -80,7 +80,7 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
         assert operator.gateway.stop() == 0
     events = [line["event"] for line in trail(path)]
     assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
-    history = told(path, "history")
+    history = command_output(path, "history")
     assert [(it["version"], it["cause"], it["who"]) for it in history["activations"]] == [
         (versions[0], "rollback", WHO),
         (versions[1], "file", ""),
@@ -131,7 +131,7 @@ def test_rollback_to_an_unknown_version_changes_nothing(operator: Operator) -> N
         assert answer.status_code == 422
         assert "is not a version of the history" in answer.json()["findings"][0]["message"]
         assert operator.version() == before
-    assert operator.ready()["last_failed_reload"] is None, "there is nothing to mend in the config"
+    assert operator.ready()["last_failed_reload"] is None, "the config has no error"
     assert "gateway_config_last_reload_successful 1.0" in operator.admin.get("/metrics").text
 
 
@@ -205,8 +205,8 @@ def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers
         database.execute("DROP TABLE activation")
     database.close()
     operator.replace(config(providers, "b", 1))
-    told = operator.gateway.wait_for("config_rejected")
-    assert "it cannot be recorded, so it was not activated" in told["findings"][0]
+    logged = operator.gateway.wait_for("config_rejected")
+    assert "it cannot be recorded, so it was not activated" in logged["findings"][0]
     assert operator.version() == before
 
 

@@ -75,9 +75,9 @@ def ask(
     client: openai.OpenAI, territory: str, messages: Any = HELLO, assistant: str = "assistant", **headers: str
 ) -> Any:
     """Send a request and return the headers of the answer."""
-    told = {"cf-ipcountry": territory, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    sent = {"cf-ipcountry": territory, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return client.chat.completions.with_raw_response.create(
-        model=assistant, messages=messages, extra_headers=told
+        model=assistant, messages=messages, extra_headers=sent
     ).headers
 
 
@@ -177,21 +177,21 @@ def test_consent_that_was_not_needed_is_not_reported_with_the_answer(
 ) -> None:
     agreed = claim(territory="DE", consents=["OpenAI in Germany"])
 
-    def told(client: openai.OpenAI) -> tuple[str, str | None]:
+    def answered_by(client: openai.OpenAI) -> tuple[str, str | None]:
         answer = ask(client, "DE", assistant="other-way", x_gateway_claim=agreed)
         line = server.wait_for("request", request_id=answer["x-request-id"])
         return answer["x-gateway-deployment"], line.get("consent")
 
     with client_of(server) as client:
-        assert told(client) == ("chatgpt-eu-2", None)
+        assert answered_by(client) == ("chatgpt-eu-2", None)
         providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
-        assert told(client) == ("chatgpt-eu", "standing:claim")
+        assert answered_by(client) == ("chatgpt-eu", "standing:claim")
 
 
 def test_explain_and_disclosure_show_the_required_consent(server: GatewayProcess) -> None:
     def get(path: str, **headers: str) -> Any:
-        told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "US", **headers}
-        return httpx.get(f"{server.url}{path}?assistant=assistant", headers=told, trust_env=False).json()
+        sent = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "US", **headers}
+        return httpx.get(f"{server.url}{path}?assistant=assistant", headers=sent, trust_env=False).json()
 
     explained = get("/v1/explain")
     assert explained["outcome"]["refusal"]["code"] == "consent_required"
@@ -274,8 +274,8 @@ def received(
 ) -> tuple[Any, Any]:
     """Return the request as the provider got it, and the answer."""
     with httpx.Client(base_url=server.url, trust_env=False) as client:
-        told = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": territory, **HEADERS, **more}
-        answer = client.post(CHAT, json={"model": "assistant", "messages": HELLO, **SAID}, headers=told)
+        sent = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": territory, **HEADERS, **more}
+        answer = client.post(CHAT, json={"model": "assistant", "messages": HELLO, **SAID}, headers=sent)
     assert answer.status_code == 200, answer.text
     return providers[site].requests[-1], answer
 
@@ -285,8 +285,8 @@ def test_no_client_header_reaches_a_provider(server: GatewayProcess, providers: 
     for territory, site in sites.items():
         sent = claim(territory=territory, consents=["Google"], sub="anna-subject")
         got, _ = received(server, providers, site, territory, **{"x-gateway-claim": sent})
-        told = {name for name in got.headers if name not in OURS and not name.startswith(("x-goog-", "x-dashscope-"))}
-        assert told == set(), site
+        leaked = {name for name in got.headers if name not in OURS and not name.startswith(("x-goog-", "x-dashscope-"))}
+        assert leaked == set(), site
         shown = json.dumps(dict(got.headers)) + got.path + got.query
         assert "anna" not in shown
         assert "198.51.100.7" not in shown

@@ -104,11 +104,11 @@ def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
 def test_running_request_finishes_and_idle_connections_close(
     path: Path, providers: SimulatorThread, workers: int
 ) -> None:
-    held = PausedProvider()
-    endpoint = {"endpoint": f"{held.origin}/v1"}
+    provider = PausedProvider()
+    endpoint = {"endpoint": f"{provider.origin}/v1"}
     patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
     path.write_text(config(providers, "a", 0, patch).text, "utf-8")
-    with closing(held), operated(path, workers) as operator, idle_connection(operator) as idle:
+    with closing(provider), operated(path, workers) as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()
             first = next(pieces)
@@ -119,7 +119,7 @@ def test_running_request_finishes_and_idle_connections_close(
             state = operator.admin.get("/readyz")
             assert (state.status_code, state.json()["status"]) == (503, "draining")
             assert [worker["draining"] for worker in state.json()["workers"]["running"]].count(True) >= 1
-            held.goes_on.set()
+            provider.goes_on.set()
             whole = first + b"".join(pieces)
         events = events_of(httpx.Response(200, content=whole))
         assert events[-1] == "[DONE]"
@@ -131,8 +131,8 @@ def test_running_request_finishes_and_idle_connections_close(
 @pytest.mark.parametrize("workers", WORKERS)
 def test_shutdown_leaves_nothing_open(path: Path, workers: int) -> None:
     """Python warns about files and sockets that are not closed, and from 3.13 on about databases."""
-    told = {"GATEWAY_STATE_DIR": str(path.parent / "state"), "PYTHONWARNINGS": "error::ResourceWarning"}
-    with operated(path, workers, **told) as operator:
+    environment = {"GATEWAY_STATE_DIR": str(path.parent / "state"), "PYTHONWARNINGS": "error::ResourceWarning"}
+    with operated(path, workers, **environment) as operator:
         operator.client.post(CHAT, json=body()).raise_for_status()
         assert operator.gateway.stop() == 0
         with pytest.raises(AssertionError, match="the gateway ended"):
@@ -156,7 +156,7 @@ def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
         assert answer.headers["retry-after"] == "1"
         line = operator.gateway.wait_for("request")
         assert (line["outcome"], line["status"], line["code"]) == ("failed", 503, "overloaded")
-        assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))
+        assert not any("exception" in line for line in operator.gateway.lines if isinstance(line, dict))
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -175,7 +175,7 @@ def test_stream_that_outlives_the_grace_time_ends_with_an_error(
         assert operator.gateway.process.wait(ENDS_S) == 0
         line = operator.gateway.wait_for("request")
         assert (line["outcome"], line["status"], line["code"]) == ("interrupted", 200, "stream_interrupted")
-        assert not any("exception" in told for told in operator.gateway.lines if isinstance(told, dict))
+        assert not any("exception" in line for line in operator.gateway.lines if isinstance(line, dict))
 
 
 async def test_draining_process_is_not_ready() -> None:

@@ -173,7 +173,7 @@ def test_content_filter_does_not_fail_over(client: httpx.Client, providers: Simu
     assert providers["eu2"].accepted == before
 
 
-def test_failure_of_all_deployments_tells_the_client_not_to_retry(
+def test_failure_of_all_deployments_asks_the_client_not_to_retry(
     client: httpx.Client, providers: SimulatorThread
 ) -> None:
     for site in ("eu", "eu2"):

@@ -104,11 +104,11 @@ class LoadRecord:
         response = await self._post(client, body, headers, chance)
         if response is None:
             return
-        told = json.loads(response.content) if response.headers["content-type"] == "application/json" else {}
-        code = told["error"]["code"] if "error" in told else "ok"
+        content = json.loads(response.content) if response.headers["content-type"] == "application/json" else {}
+        code = content["error"]["code"] if "error" in content else "ok"
         if code == "consent_required" and chance.random() < 0.6:
             self.agreed.add(mark)
-            headers = {**headers, "x-gateway-consent": told["error"]["consent"]["token"]}
+            headers = {**headers, "x-gateway-consent": content["error"]["consent"]["token"]}
             response = await self._post(client, body, headers, chance)
             code = "consented" if response is not None and response.status_code == 200 else "not answered"
         self.outcomes[code] += 1

@@ -1,4 +1,4 @@
-"""Several keys of one deployment, on real sockets: it is the key that is benched, and the others go on."""
+"""Several keys of one deployment on real sockets: a failing key gets a cooldown, and the other keys are still used."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ REFUSALS = {
     "limited": (FailureKind.RATE_LIMITED, 429, 60.0),
     "spent": (FailureKind.QUOTA, 429, None),
 }
-# A deployment with two keys of its own for each test, so that one gateway serves them all.
+# Each test has its own deployment with two keys, so that all can share one gateway.
 NAMES = [f"{name}-{form}" for name in REFUSALS for form in ("json", "stream")] + ["both", "soon"]
 
 
 @dataclass(frozen=True, slots=True)
-class Picky(OpenAISimulator):
-    """OpenAI, which fails some keys: key -> kind, status, seconds to wait."""
+class KeyRejectingProvider(OpenAISimulator):
+    """A simulated OpenAI that fails some keys. Maps a key to the error kind, the status and the seconds to wait."""
 
     refused: dict[str, tuple[FailureKind, int, float | None]] = field(default_factory=dict)
 
@@ -37,10 +37,10 @@ class Picky(OpenAISimulator):
         key = incoming.headers["authorization"].removeprefix("Bearer ")
         if key in self.refused:
             raise RequestRejected(key, self.write_error(*self.refused[key]))
-        return super(Picky, self).read_request(incoming)
+        return super(KeyRejectingProvider, self).read_request(incoming)
 
 
-PICKY = Picky()
+PICKY = KeyRejectingProvider()
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +84,14 @@ def client(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def used(provider: SimulatorThread, name: str) -> list[int]:
-    """Which of the deployment's keys came with each request."""
+    """Return which of the deployment's keys came with each request."""
     keys = [one.headers["authorization"].removeprefix("Bearer ") for one in provider["one"].requests]
     return [int(key[-1]) for key in keys if key[:-1] == f"sk-secret-{name}-"]
 
 
 @pytest.mark.parametrize("form", ["json", "stream"])
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_only_the_key_that_failed_is_benched(
+def test_only_the_failing_key_gets_a_cooldown(
     client: httpx.Client, provider: SimulatorThread, refusal: str, form: str
 ) -> None:
     name = f"{refusal}-{form}"
@@ -106,7 +106,7 @@ def test_only_the_key_that_failed_is_benched(
     assert used(provider, name) == [1, 2, 2, 2, 2]
 
 
-def test_the_deployment_is_benched_when_no_key_is_left(client: httpx.Client, provider: SimulatorThread) -> None:
+def test_deployment_gets_a_cooldown_when_all_keys_have_one(client: httpx.Client, provider: SimulatorThread) -> None:
     PICKY.refused["sk-secret-both-1"] = REFUSALS["refused"]
     PICKY.refused["sk-secret-both-2"] = REFUSALS["limited"]
     response = client.post(CHAT, json=body(model="both"))
@@ -118,7 +118,7 @@ def test_the_deployment_is_benched_when_no_key_is_left(client: httpx.Client, pro
     assert used(provider, "both") == [1, 2]
 
 
-def test_a_key_is_asked_again_when_its_time_is_over(client: httpx.Client, provider: SimulatorThread) -> None:
+def test_key_is_used_again_after_its_cooldown(client: httpx.Client, provider: SimulatorThread) -> None:
     PICKY.refused["sk-secret-soon-1"] = (FailureKind.RATE_LIMITED, 429, 1.0)
     assert client.post(CHAT, json=body(model="soon")).status_code == 200
     del PICKY.refused["sk-secret-soon-1"]

@@ -1,4 +1,6 @@
-"""More than a provider takes, on real sockets: shed early, waited for in turn, and nobody is lost. And a hedge."""
+"""More load than a provider accepts, on real sockets: shed early or queued fairly, and no request is lost. Also
+hedging.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_p
 from tests.kit.waiting import eventually
 
 LIMIT_S = 90
-WELL = Scenario()
+HEALTHY = Scenario()
 SLOW = Scenario(latency_s=0.1)
 HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)
 
@@ -47,7 +49,7 @@ def started(
     path: Path, config: Config, providers: SimulatorThread, workers: int = 1, **environ: str
 ) -> Iterator[Operator]:
     for name in NAMES:
-        providers[name].scenario = WELL
+        providers[name].scenario = HEALTHY
     path.write_text(config.text, "utf-8")
     with operated(path, workers, **environ) as operator:
         operator.client.headers["authorization"] = "Bearer gk-polite"
@@ -56,7 +58,7 @@ def started(
 
 @pytest.fixture(scope="module")
 def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """One gateway for most of the tests: each gives it a config of its own."""
+    """One gateway for most of the tests. Each test activates its own config."""
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
     with started(path, config(providers, "a", 0, TWO_CLIENTS), providers) as operator:
         yield operator
@@ -65,8 +67,8 @@ def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
 _numbers = itertools.count(1)
 
 
-class Counted:
-    """What the metrics say since this was made."""
+class MetricChanges:
+    """The metrics of the gateway since this object was created."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -81,7 +83,7 @@ class Counted:
         }
 
     def __call__(self, name: str, **labels: str) -> float:
-        """A gauge as it is, a counter since then."""
+        """Return the value of a gauge, or the increase of a counter."""
         before = self._before if name.endswith("_total") else {}
         return sum(
             value - before.get((each, pairs), 0)
@@ -90,20 +92,20 @@ class Counted:
         )
 
 
-def use(operator: Operator, providers: SimulatorThread, config: Config) -> Counted:
-    """The shared gateway goes by this config; every provider is well."""
+def activate(operator: Operator, providers: SimulatorThread, config: Config) -> MetricChanges:
+    """Activate this config in the shared gateway, and make every provider healthy."""
     for name in NAMES:
-        providers[name].scenario = WELL
-    # A table of its own: what one test taught is not what the next one begins with.
+        providers[name].scenario = HEALTHY
+    # Each test has its own model name, so that it does not start with the latencies that an earlier one measured.
     model = {"model": f"m{next(_numbers)}"}
     operator.replace(config.merge({"deployments": dict.fromkeys(NAMES, model)}))
     assert operator.admin.post("/reload").json()["result"] == "activated"
-    return Counted(operator)
+    return MetricChanges(operator)
 
 
 @dataclass
-class Crowd:
-    """Clients that ask at the same time, each on a connection of its own, and what each of them got after how long."""
+class Burst:
+    """Clients that send requests at the same time, each on its own connection, and each answer with its duration."""
 
     url: str
     answers: list[tuple[float, httpx.Response]] = field(default_factory=list)
@@ -131,66 +133,64 @@ def check_shed(answer: httpx.Response) -> None:
     assert "x-should-retry" not in answer.headers
 
 
-def test_of_a_burst_some_are_answered_the_rest_is_shed_early_and_none_is_lost(
-    shared: Operator, providers: SimulatorThread
-) -> None:
-    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 5, queue: 20, wait: 20s}"))
+def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 5, queue: 20, wait: 20s}"))
     site = providers["a"]
     site.scenario = SLOW
     received, accepted = site.received, site.accepted
-    crowd = Crowd(operator.gateway.url)
+    burst_clients = Burst(operator.gateway.url)
     began = time.monotonic()
-    told = asyncio.run(crowd.burst(200))
+    statuses = asyncio.run(burst_clients.burst(200))
     took_s = time.monotonic() - began
-    assert set(told) == {200, 503}
-    assert told[200] >= 25, "who has a place, and who waits for one, is answered"
-    assert sum(told.values()) == 200
-    for _, answer in crowd.answers:
+    assert set(statuses) == {200, 503}
+    assert statuses[200] >= 25, "requests with a slot or in the queue are answered"
+    assert sum(statuses.values()) == 200
+    for _, answer in burst_clients.answers:
         if answer.status_code == 503:
             check_shed(answer)
         else:
             assert answer.text.endswith(("}", "data: [DONE]\n\n"))
-    assert site.received - received == told[200], "what is shed is never sent"
-    # Five connections carry five calls; where the machine is busy, one is given up before its end has come.
-    assert site.accepted - accepted <= 10, "at no time were there many more than five calls"
-    # Nobody is shed later than those before it have been waited for: quickly, whatever the machine has to do else.
-    assert max(after_s for after_s, answer in crowd.answers if answer.status_code == 503) < took_s
+    assert site.received - received == statuses[200], "shed requests are not sent"
+    # Five connections carry five calls. On a busy machine, one may be given up before its end has arrived.
+    assert site.accepted - accepted <= 10, "many more than five calls ran at once"
+    # A request is not shed later than the wait of those before it, whatever else the machine does.
+    assert max(after_s for after_s, answer in burst_clients.answers if answer.status_code == 503) < took_s
     assert metric("gateway_concurrency_limit", deployment="a") == 5
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert metric("gateway_concurrency_queued", deployment="a") == 0
-    assert metric("gateway_shed_total", deployment="a", reason="queue_full") == told[503]
+    assert metric("gateway_shed_total", deployment="a", reason="queue_full") == statuses[503]
 
 
-def test_what_one_deployment_has_no_place_for_the_next_one_answers(
+def test_request_over_the_limit_of_one_deployment_goes_to_the_next(
     shared: Operator, providers: SimulatorThread
 ) -> None:
-    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 2, queue: 0}", "a, b"))
+    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 2, queue: 0}", "a, b"))
     providers["a"].scenario = SLOW
-    crowd = Crowd(operator.gateway.url)
-    assert asyncio.run(crowd.burst(40)) == {200: 40}
-    by = Counter(answer.headers["x-gateway-deployment"] for _, answer in crowd.answers)
+    burst_clients = Burst(operator.gateway.url)
+    assert asyncio.run(burst_clients.burst(40)) == {200: 40}
+    by = Counter(answer.headers["x-gateway-deployment"] for _, answer in burst_clients.answers)
     assert by["a"] >= 2
     assert by["b"] == metric("gateway_shed_total", deployment="a") > 0
-    assert operator.ready()["deployments"]["breakers"] == {}, "that is no failure of the deployment"
+    assert operator.ready()["deployments"]["breakers"] == {}, "shedding is not a failure of the deployment"
 
 
-def test_a_greedy_client_does_not_keep_another_waiting(shared: Operator, providers: SimulatorThread) -> None:
-    """Forty at once from one, again and again; one after another from the other, who waits for one turn each time."""
+def test_client_with_many_requests_does_not_delay_another_client(shared: Operator, providers: SimulatorThread) -> None:
+    """One client sends forty requests at once, repeatedly. The other sends one at a time, and each waits for one turn."""
 
-    async def ask(crowd: Crowd) -> list[float]:
+    async def ask(burst_clients: Burst) -> list[float]:
         waits: list[float] = []
-        async with crowd.client() as client:
+        async with burst_clients.client() as client:
 
             async def be_greedy() -> None:
                 while True:
-                    await crowd.ask(client, "greedy")
+                    await burst_clients.ask(client, "greedy")
 
             greedy = [asyncio.create_task(be_greedy()) for _ in range(40)]
             try:
-                await asyncio.to_thread(eventually, lambda: len(crowd.answers) >= 60)
+                await asyncio.to_thread(eventually, lambda: len(burst_clients.answers) >= 60)
                 for _ in range(8):
                     began = time.monotonic()
-                    assert (await crowd.ask(client, "polite")).status_code == 200
+                    assert (await burst_clients.ask(client, "polite")).status_code == 200
                     waits.append(time.monotonic() - began)
             finally:
                 for task in greedy:
@@ -198,17 +198,19 @@ def test_a_greedy_client_does_not_keep_another_waiting(shared: Operator, provide
                 await asyncio.gather(*greedy, return_exceptions=True)
         return waits
 
-    use(shared, providers, bounded(providers, "{limit: 2, queue: 30, wait: 20s}"))
+    activate(shared, providers, bounded(providers, "{limit: 2, queue: 30, wait: 20s}"))
     providers["a"].scenario = Scenario(latency_s=0.05)
-    crowd = Crowd(shared.gateway.url)
-    waits = sorted(asyncio.run(ask(crowd)))
-    greedy = sorted(after_s for after_s, answer in crowd.answers if answer.status_code == 200 and after_s not in waits)
-    # In the order of coming it would be behind thirty others, two at a time, like each of them.
+    burst_clients = Burst(shared.gateway.url)
+    waits = sorted(asyncio.run(ask(burst_clients)))
+    greedy = sorted(
+        after_s for after_s, answer in burst_clients.answers if answer.status_code == 200 and after_s not in waits
+    )
+    # In arrival order it would be after thirty other requests, two at a time, like each of them.
     assert waits[len(waits) // 2] < greedy[len(greedy) // 2] / 2
 
 
-def test_a_client_that_leaves_the_queue_is_not_asked_for(shared: Operator, providers: SimulatorThread) -> None:
-    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 1, queue: 5, wait: 20s}"))
+def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 1, queue: 5, wait: 20s}"))
     site = providers["a"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
@@ -222,7 +224,7 @@ def test_a_client_that_leaves_the_queue_is_not_asked_for(shared: Operator, provi
             await until("in_use", 1)
             waiting = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(2)]
             await until("queued", 2)
-            # Those who wait go first: a place that becomes free is for who is still there.
+            # The waiting requests are cancelled first: a free slot goes only to a request that is still queued.
             for task in waiting:
                 task.cancel()
             await until("queued", 0)
@@ -234,12 +236,12 @@ def test_a_client_that_leaves_the_queue_is_not_asked_for(shared: Operator, provi
     eventually(lambda: metric("gateway_concurrency_queued", deployment="a") == 0)
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert site.received == received + 1
-    site.scenario = WELL
+    site.scenario = HEALTHY
     assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def test_a_stream_holds_its_place_until_its_last_word(shared: Operator, providers: SimulatorThread) -> None:
-    operator, metric = shared, use(shared, providers, bounded(providers, "{limit: 1, queue: 0}"))
+def test_stream_holds_its_slot_until_its_last_event(shared: Operator, providers: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 1, queue: 0}"))
     providers["a"].scenario = HOLDS
     with operator.client.stream("POST", CHAT, json=body(stream=True)) as stream:
         lines = stream.iter_lines()
@@ -249,34 +251,34 @@ def test_a_stream_holds_its_place_until_its_last_word(shared: Operator, provider
         )
         assert other.status_code == 503
         check_shed(other)
-    providers["a"].scenario = WELL
+    providers["a"].scenario = HEALTHY
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def test_a_reload_that_lifts_the_bound_lets_in_who_waits(shared: Operator, providers: SimulatorThread) -> None:
+def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, providers: SimulatorThread) -> None:
     limited = bounded(providers, "{limit: 1, queue: 50, wait: 25s}")
     # The request that holds the only slot keeps it: only the reload can let the others in.
     patient = limited.merge("resilience: {first_token: 60s, commit: 90s}")
-    operator, metric = shared, use(shared, providers, patient)
+    operator, metric = shared, activate(shared, providers, patient)
     providers["a"].scenario = Scenario(script=(Silent(),))
     version = operator.version()
 
     async def ask() -> Counter[int]:
-        crowd = Crowd(operator.gateway.url)
-        async with crowd.client() as client:
-            holding = asyncio.create_task(crowd.ask(client, "greedy"))
+        burst_clients = Burst(operator.gateway.url)
+        async with burst_clients.client() as client:
+            holding = asyncio.create_task(burst_clients.ask(client, "greedy"))
             await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_in_use", deployment="a") == 1)
-            asking = asyncio.create_task(crowd.burst(19))
+            asking = asyncio.create_task(burst_clients.burst(19))
             await asyncio.to_thread(eventually, lambda: metric("gateway_concurrency_queued", deployment="a") == 19)
             unbounded = Config.parse(operator.path.read_text("utf-8")).merge("deployments: {a: {concurrency: null}}")
             operator.replace(unbounded)
             await asyncio.to_thread(operator.wait_for_another, version)
-            told = await asking
+            statuses = await asking
             assert not holding.done()
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
-        return told
+        return statuses
 
     assert asyncio.run(ask()) == {200: 19}
 
@@ -286,47 +288,51 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
     with started(
         tmp_path / "gateway.yaml", bounded(providers, "{limit: 5, queue: 0}"), providers, workers=2
     ) as operator:
-        metric = Counted(operator)
+        metric = MetricChanges(operator)
         site = providers["a"]
-        # Who has a place keeps it: as many have come through as there are places.
+        # A request that has a slot keeps it, so at most as many reach the provider as there are slots.
         site.scenario = Scenario(faults=((Silent(), 1.0),))
         received = site.received
-        crowd = Crowd(operator.gateway.url)
+        burst_clients = Burst(operator.gateway.url)
 
-        async def come() -> None:
-            async with crowd.client() as client:
-                asking = [asyncio.create_task(crowd.ask(client, "greedy")) for _ in range(100)]
-                await asyncio.to_thread(eventually, lambda: len(crowd.answers) + site.received - received == 100)
+        async def send_all() -> None:
+            async with burst_clients.client() as client:
+                asking = [asyncio.create_task(burst_clients.ask(client, "greedy")) for _ in range(100)]
+                await asyncio.to_thread(
+                    eventually, lambda: len(burst_clients.answers) + site.received - received == 100
+                )
                 for task in asking:
                     task.cancel()
                 await asyncio.gather(*asking, return_exceptions=True)
 
-        asyncio.run(come())
-        assert {answer.status_code for _, answer in crowd.answers} == {503}
+        asyncio.run(send_all())
+        assert {answer.status_code for _, answer in burst_clients.answers} == {503}
         assert 1 <= site.received - received <= 5
         site.scenario = Scenario(latency_s=0.3)
 
-        def is_told_by_both() -> bool:
-            """A worker has its part once it has asked; on a busy machine, one of them may have taken every connection."""
-            asyncio.run(crowd.burst(10))
+        def reported_by_both() -> bool:
+            """Return whether both workers report. A worker does after its first request; on a busy machine one may take
+            all connections.
+            """
+            asyncio.run(burst_clients.burst(10))
             return metric("gateway_concurrency_limit", deployment="a") == 5
 
-        eventually(is_told_by_both, LIMIT_S)
+        eventually(reported_by_both, LIMIT_S)
 
 
 @pytest.mark.slow
-def test_a_worker_answers_no_more_requests_at_once_than_it_may(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_worker_limits_its_simultaneous_requests(tmp_path: Path, providers: SimulatorThread) -> None:
     with_clients = config(providers, "a", 0, TWO_CLIENTS)
     with started(tmp_path / "gateway.yaml", with_clients, providers, GATEWAY_MAX_REQUESTS="3") as operator:
         providers["a"].scenario = Scenario(latency_s=0.8)
-        crowd = Crowd(operator.gateway.url)
-        told = asyncio.run(crowd.burst(30))
-        assert set(told) == {200, 503}
-        assert told[200] >= 3
-        for _, answer in crowd.answers:
+        burst_clients = Burst(operator.gateway.url)
+        statuses = asyncio.run(burst_clients.burst(30))
+        assert set(statuses) == {200, 503}
+        assert statuses[200] >= 3
+        for _, answer in burst_clients.answers:
             if answer.status_code == 503:
                 check_shed(answer)
-        providers["a"].scenario = WELL
+        providers["a"].scenario = HEALTHY
         assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
@@ -336,10 +342,10 @@ def hedging(providers: SimulatorThread, after: str = "100ms") -> Config:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_hedge_answers_for_who_is_slow_and_closes_its_connection(
+def test_hedge_answers_for_a_slow_deployment_and_closes_its_connection(
     shared: Operator, providers: SimulatorThread, stream: bool
 ) -> None:
-    operator, metric = shared, use(shared, providers, hedging(providers))
+    operator, metric = shared, activate(shared, providers, hedging(providers))
     site = providers["a"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     disconnects = site.disconnects
@@ -361,8 +367,8 @@ def test_a_hedge_answers_for_who_is_slow_and_closes_its_connection(
 
 
 @pytest.mark.slow
-def test_who_usually_answers_soon_is_hedged_when_it_does_not(shared: Operator, providers: SimulatorThread) -> None:
-    use(shared, providers, hedging(providers, "p95"))
+def test_usually_fast_deployment_is_hedged_when_it_is_slow(shared: Operator, providers: SimulatorThread) -> None:
+    activate(shared, providers, hedging(providers, "p95"))
     for _ in range(20):
         assert shared.client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "a"
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))

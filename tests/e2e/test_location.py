@@ -1,6 +1,7 @@
-"""Where a caller is, against the real server: claims, a database of addresses, parts of countries, and every lie about it.
+"""Location of a caller on the real server: claims, a GeoIP database, parts of countries, and forged signals.
 
-The peer is an address of this machine: 127.0.0.2 is an edge that overwrites its headers, 127.0.0.9 is nobody.
+The peer is an address of this machine: 127.0.0.2 is an edge that overwrites its headers, 127.0.0.9 is an untrusted
+client.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]
 
 
 def asked(server: GatewayProcess, headers: Mapping[str, str], peer: str = EDGE) -> httpx.Response:
-    """The answer to a request that comes from that address of this machine."""
+    """Return the answer to a request from this address of this machine."""
     with httpx.Client(transport=httpx.HTTPTransport(local_address=peer), base_url=server.url) as client:
         given = {"authorization": f"Bearer {APP_KEY}", "content-type": "application/json", **headers}
         return client.post(CHAT, content=BODY, headers=given)
 
 
-def told(response: httpx.Response) -> tuple[int, str | None, str | None]:
+def status_and_location(response: httpx.Response) -> tuple[int, str | None, str | None]:
     return response.status_code, response.headers.get("x-gateway-region"), response.headers.get("x-gateway-why")
 
 
@@ -81,10 +82,14 @@ def claim(**said: Any) -> dict[str, str]:
     return {"x-gateway-claim": token(**{"exp": time.time() + 600, **said})}
 
 
-def test_a_signed_claim_decides_from_anywhere(server: GatewayProcess) -> None:
-    assert told(asked(server, claim(territory="CN"), STRANGER)) == (200, "cn", "claim")
-    assert told(asked(server, {**PROOF, "cf-ipcountry": "FR", **claim(territory="DE")})) == (200, "eu", "claim")
-    assert told(asked(server, {**PROOF, "cf-ipcountry": "US", **claim(territory="DE")}))[0] == 451
+def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
+    assert status_and_location(asked(server, claim(territory="CN"), STRANGER)) == (200, "cn", "claim")
+    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "FR", **claim(territory="DE")})) == (
+        200,
+        "eu",
+        "claim",
+    )
+    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "US", **claim(territory="DE")}))[0] == 451
 
 
 @pytest.mark.parametrize(
@@ -96,9 +101,7 @@ def test_a_signed_claim_decides_from_anywhere(server: GatewayProcess) -> None:
         ({"kid": "k9"}, "key"),
     ],
 )
-def test_a_claim_that_is_not_believed_is_refused_and_says_why(
-    server: GatewayProcess, said: dict[str, Any], why: str
-) -> None:
+def test_invalid_claim_is_refused_with_the_reason(server: GatewayProcess, said: dict[str, Any], why: str) -> None:
     sent = claim(**said)
     response = asked(server, {**PROOF, "cf-ipcountry": "DE", **sent})
     error = response.json()["error"]
@@ -117,22 +120,22 @@ def test_two_claims_are_refused(server: GatewayProcess) -> None:
     assert (status, region) == (403, None)
 
 
-def test_an_address_decides_where_nothing_stronger_does(server: GatewayProcess) -> None:
-    assert told(asked(server, {**PROOF, "x-forwarded-for": "9.9.9.9, 2.2.2.2"})) == (200, "eu", "geoip")
-    assert told(asked(server, {**PROOF, "x-forwarded-for": "1.2.3.4"})) == (200, "cn", "geoip")
-    assert told(asked(server, {**PROOF, "x-forwarded-for": "5.2.3.4"})) == (451, None, "geoip")
-    assert told(asked(server, {**PROOF, "x-forwarded-for": "nonsense"})) == (451, None, "unknown")
-    assert told(asked(server, {"x-forwarded-for": "1.2.3.4"}, STRANGER)) == (200, "eu", "unknown")
+def test_address_decides_without_a_stronger_signal(server: GatewayProcess) -> None:
+    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "9.9.9.9, 2.2.2.2"})) == (200, "eu", "geoip")
+    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "1.2.3.4"})) == (200, "cn", "geoip")
+    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "5.2.3.4"})) == (451, None, "geoip")
+    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "nonsense"})) == (451, None, "unknown")
+    assert status_and_location(asked(server, {"x-forwarded-for": "1.2.3.4"}, STRANGER)) == (200, "eu", "unknown")
 
 
-def test_a_part_of_a_country_decides(server: GatewayProcess) -> None:
-    assert told(asked(server, {**PROOF, "cf-ipcountry": "UA"}))[0] == 451
-    assert told(asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "43"}))[0] == 451
+def test_part_of_a_country_decides(server: GatewayProcess) -> None:
+    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "UA"}))[0] == 451
+    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "43"}))[0] == 451
     response = asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "30"})
     assert response.headers["x-gateway-region"] == "default"
 
 
-def test_explain_shows_each_signal_to_the_caller_itself(server: GatewayProcess) -> None:
+def test_explain_shows_each_signal_of_its_own_caller(server: GatewayProcess) -> None:
     sent = {
         **claim(territory="DE"),
         **PROOF,
@@ -156,16 +159,16 @@ def test_explain_shows_each_signal_to_the_caller_itself(server: GatewayProcess) 
     assert (models.status_code, models.json()["error"]["code"]) == (403, "permission_denied")
 
 
-def test_a_database_that_is_replaced_is_used_without_a_restart(server: GatewayProcess, folder: Path) -> None:
+def test_replaced_database_is_used_without_a_restart(server: GatewayProcess, folder: Path) -> None:
     path = folder / "world.mmdb"
     before = path.read_bytes()
     headers = {**PROOF, "x-forwarded-for": "4.4.4.4"}
-    assert told(asked(server, headers))[1] == "default"
+    assert status_and_location(asked(server, headers))[1] == "default"
     for data, region in ((mmdb({"4.0.0.0/8": country("CN")}, built_at=int(time.time())), "cn"), (before, "default")):
         (folder / "new.mmdb").write_bytes(data)
         os.replace(folder / "new.mmdb", path)
         deadline = time.monotonic() + 20
-        while told(asked(server, headers))[1] != region:
+        while status_and_location(asked(server, headers))[1] != region:
             assert time.monotonic() < deadline
 
 
@@ -173,7 +176,7 @@ def test_a_database_that_is_replaced_is_used_without_a_restart(server: GatewayPr
 
 
 def raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key: str) -> tuple[int, str | None]:
-    """Status and region of a request with exactly these bytes; a refused connection counts as a refusal."""
+    """Return status and region of a request with exactly these bytes. A refused connection counts as a refusal."""
     url = httpx.URL(server.url)
     lines = [b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"content-type: application/json", b"connection: close"]
     lines += [b"authorization: Bearer " + key.encode(), b"content-length: %d" % len(BODY)]
@@ -189,7 +192,7 @@ def raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key: str
 
 
 @pytest.mark.parametrize("number", [60, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_no_header_moves_an_untrusted_client(server: GatewayProcess, number: int) -> None:
+def test_no_header_changes_the_location_of_an_untrusted_client(server: GatewayProcess, number: int) -> None:
     counts: Counter[str] = Counter()
 
     @given(cases([EDGE], [STRANGER], location=LOCATION))
@@ -217,6 +220,6 @@ _NAMES = st.sampled_from(["cf-ipcountry", "x-forwarded-for", "x-gateway-claim", 
 
 @given(pairs=st.lists(st.tuples(_NAMES, st.binary(max_size=60)), max_size=5))
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_bytes_in_these_headers_are_our_fault(server: GatewayProcess, pairs: list[tuple[str, bytes]]) -> None:
+def test_no_header_bytes_cause_an_internal_error(server: GatewayProcess, pairs: list[tuple[str, bytes]]) -> None:
     cleaned = tuple((name.encode(), value.translate(None, b"\r\n\0")) for name, value in pairs)
     assert raw(server, EDGE, cleaned, APP_KEY)[0] < 500

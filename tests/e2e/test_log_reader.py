@@ -1,4 +1,4 @@
-"""A log that nobody reads any more, though it is open: every request is answered, and the gateway ends when it is told to."""
+"""A log that is open but not read: every request is answered, and the gateway stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REQUESTS = 60
 
 @contextmanager
 def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A gateway whose log is read as far as to the line that it listens."""
+    """Run a gateway whose log is read only up to the line that reports its address."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", "0"]
     environ = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", "GATEWAY_WORKERS": str(workers)}
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, pipesize=PIPE_BYTES) as process:
@@ -44,7 +44,9 @@ def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_log_reader_that_hangs_holds_up_nobody(providers: SimulatorThread, tmp_path: Path, workers: int) -> None:
+def test_hanging_log_reader_does_not_block_requests_or_shutdown(
+    providers: SimulatorThread, tmp_path: Path, workers: int
+) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
     config = config_for(providers).write(tmp_path)
@@ -52,7 +54,7 @@ def test_a_log_reader_that_hangs_holds_up_nobody(providers: SimulatorThread, tmp
         url, admin = listening["url"], listening["admin"]
         answers = [client.post(f"{url}{CHAT}", json=body(), headers=HEADERS).status_code for _ in range(REQUESTS)]
         assert answers == [200] * REQUESTS
-        # The supervisor, and whoever switches, have lines of their own to write.
+        # The supervisor and config changes write lines of their own.
         for _ in range(2):
             assert client.post(f"{admin}/reload").json()["result"] == "activated"
         assert client.get(f"{admin}/readyz").json()["status"] == "ready"

@@ -1,4 +1,4 @@
-"""Prompts in the log: those of the region that says so, and of no other."""
+"""Prompts are logged for the region that enables it, and for no other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kit.gateway_process import APP_KEY, running_gateway
 WORDS = "what a neighbour\nmust not read"
 
 
-def test_the_log_has_the_prompts_of_the_region_that_wants_it(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_log_has_the_prompts_of_the_region_that_enables_it(providers: SimulatorThread, tmp_path: Path) -> None:
     logging = "{cell: {territory: DE, serves: [eu, default]}, regions: {eu: {log_prompts: true}}}"
     path = config_for(providers, PATIENT, logging).write(tmp_path)
     with (

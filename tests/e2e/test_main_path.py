@@ -1,4 +1,4 @@
-"""The main job on real sockets: from each place, in each wire format, whole and as a stream."""
+"""The main path on real sockets: from each territory, in each wire format, as JSON and as a stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("territory", "region", "deployment", "site", "model"), PLACES)
-def test_a_whole_answer(
+def test_json_answer_from_each_territory(
     client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str
 ) -> None:
     response = client.post(CHAT, json=body(), headers={"cf-ipcountry": territory})
@@ -43,7 +43,9 @@ def test_a_whole_answer(
 
 
 @pytest.mark.parametrize(("territory", "region", "deployment", "site", "model"), PLACES)
-def test_a_stream(client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str) -> None:
+def test_stream_from_each_territory(
+    client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str
+) -> None:
     wanted = body(stream=True, stream_options={"include_usage": True})
     response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": territory})
     assert response.status_code == 200, response.text
@@ -65,7 +67,7 @@ def test_a_stream(client: httpx.Client, territory: str, region: str, deployment:
     assert streamed == whole["choices"][0]["message"]["content"]
 
 
-def test_an_alias_works_and_the_request_id_comes_back(client: httpx.Client) -> None:
+def test_alias_works_and_the_request_id_is_returned(client: httpx.Client) -> None:
     response = client.post(
         CHAT, json={**body(), "model": "gpt-4o"}, headers={"cf-ipcountry": "DE", "x-request-id": "my-id.1"}
     )
@@ -73,7 +75,9 @@ def test_an_alias_works_and_the_request_id_comes_back(client: httpx.Client) -> N
     assert response.headers["x-request-id"] == "my-id.1"
 
 
-def test_a_trusted_backend_asserts_and_an_app_cannot(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_backend_key_may_assert_a_territory_and_an_app_key_may_not(
+    client: httpx.Client, providers: SimulatorThread
+) -> None:
     asserted = {"x-gateway-territory": "CN", "authorization": f"Bearer {BACKEND_KEY}"}
     response = client.post(CHAT, json=body(), headers=asserted)
     assert response.headers["x-gateway-deployment"] == "qwen-cn"
@@ -100,7 +104,7 @@ def test_a_trusted_backend_asserts_and_an_app_cannot(client: httpx.Client, provi
         ({"cf-ipcountry": "DE", "x-big": "a" * 70_000}, 431, "headers_too_large"),
     ],
 )
-def test_what_the_headers_alone_get_refused(
+def test_headers_that_are_refused_before_the_body(
     client: httpx.Client, headers: dict[str, str], status: int, code: str
 ) -> None:
     response = client.post(CHAT, json=body(), headers=headers)
@@ -141,7 +145,9 @@ def test_what_the_headers_alone_get_refused(
         ),
     ],
 )
-def test_a_wrong_body_names_the_place(client: httpx.Client, wrong: dict[str, Any], param: str, words: str) -> None:
+def test_invalid_body_error_names_the_field(
+    client: httpx.Client, wrong: dict[str, Any], param: str, words: str
+) -> None:
     response = client.post(CHAT, json=body(**wrong), headers={"cf-ipcountry": "DE"})
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, "invalid_request", param)
@@ -158,13 +164,13 @@ def test_a_wrong_body_names_the_place(client: httpx.Client, wrong: dict[str, Any
         (b"[" * 100 + b"]" * 100, "deeper"),
     ],
 )
-def test_a_body_that_is_no_json_names_the_position(client: httpx.Client, content: bytes, words: str) -> None:
+def test_invalid_json_error_names_the_position(client: httpx.Client, content: bytes, words: str) -> None:
     response = client.post(CHAT, content=content, headers={"cf-ipcountry": "DE", "content-type": "application/json"})
     assert response.status_code == 400
     assert words in response.json()["error"]["message"]
 
 
-def test_an_unknown_assistant_has_a_nearest_name(client: httpx.Client) -> None:
+def test_unknown_assistant_error_suggests_the_nearest_name(client: httpx.Client) -> None:
     response = client.post(CHAT, json=body(model="asistant"), headers={"cf-ipcountry": "DE"})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
     assert "'assistant'" in response.json()["error"]["message"]
@@ -181,7 +187,7 @@ def test_an_unknown_assistant_has_a_nearest_name(client: httpx.Client) -> None:
         ("GET", "/v1/models?api_key=x", 401, "invalid_api_key"),
     ],
 )
-def test_other_paths_have_the_same_envelope(
+def test_unknown_paths_have_the_same_error_format(
     client: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
     response = client.request(method, path, headers={"cf-ipcountry": "DE"})
@@ -193,13 +199,13 @@ def test_every_spelling_of_the_path_is_one_endpoint(client: httpx.Client) -> Non
     assert response.status_code == 200
 
 
-def test_models_are_what_this_caller_can_ask_where_it_is(client: httpx.Client) -> None:
+def test_models_lists_the_assistants_of_the_callers_region(client: httpx.Client) -> None:
     listed = client.get("/v1/models", headers={"cf-ipcountry": "DE"}).json()
     assert [entry["id"] for entry in listed["data"]] == ["assistant", "gpt-4o"]
     assert client.get("/v1/models/assistant", headers={"cf-ipcountry": "DE"}).json()["object"] == "model"
 
 
-def test_explain_says_what_traffic_does(client: httpx.Client) -> None:
+def test_explain_reports_the_same_decision_as_traffic(client: httpx.Client) -> None:
     response = client.get("/v1/explain", headers={"cf-ipcountry": "HK", "x-request-id": "mine"})
     explained = response.json()
     assert response.headers["x-request-id"] == "mine"
@@ -212,20 +218,20 @@ def test_explain_says_what_traffic_does(client: httpx.Client) -> None:
     assert refused["outcome"]["refusal"]["code"] == "region_blocked"
 
 
-def test_health_and_docs(client: httpx.Client) -> None:
+def test_health_and_docs_are_served(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert next(iter(client.get("/openapi.json").json()["paths"])) == "/v1/chat/completions"
 
 
-def test_the_docs_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_docs_page_loads_nothing_from_other_hosts(client: httpx.Client) -> None:
     page = client.get("/docs").text
     assert "://" not in page
     for asset in re.findall(r'(?:href|src)="([^"]+)"', page):
         assert client.get(asset).status_code == 200, asset
 
 
-def test_one_log_line_a_request_without_prompt_or_key(client: httpx.Client, gateway: GatewayProcess) -> None:
+def test_request_log_is_one_line_without_prompt_or_key(client: httpx.Client, gateway: GatewayProcess) -> None:
     secret = "a prompt that nobody else may read"
     headers = {"cf-ipcountry": "DE", "x-request-id": "logged-1"}
     client.post(CHAT, json={"model": "assistant", "messages": [{"role": "user", "content": secret}]}, headers=headers)

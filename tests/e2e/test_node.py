@@ -1,4 +1,4 @@
-"""The Node clients of `tests/node` against the real gateway: OpenAI's own, and the Vercel AI SDK."""
+"""The Node clients of `tests/node` against the real gateway: the official OpenAI client and the Vercel AI SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def workspace(node: Path) -> Path:
 
 
 def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> str:
-    """The output of node, which must succeed."""
+    """Return the output of node, which must succeed."""
     environment = {"PATH": os.environ["PATH"], "GATEWAY_URL": gateway.url, "GATEWAY_KEY": APP_KEY}
     done = subprocess.run(
         [str(node), *arguments],
@@ -48,21 +48,21 @@ def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> s
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SOURCES.glob("*.test.mjs")))
-def test_a_client_for_node(
+def test_node_client_passes_its_tests(
     node: Path, workspace: Path, gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, name: str
 ) -> None:
     words = "word " * 2000
     providers["cn"].scenario = Scenario(text=words, between_events_s=0.02)
     providers["us"].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
     left = providers["cn"].disconnects
-    told = run(node, workspace, gateway, "--test", "--test-reporter=tap", name)
-    assert re.search(r"^# pass [1-9]", told, re.MULTILINE), told
-    assert re.search(r"^# (fail|skipped|todo) [1-9]", told, re.MULTILINE) is None, told
+    output = run(node, workspace, gateway, "--test", "--test-reporter=tap", name)
+    assert re.search(r"^# pass [1-9]", output, re.MULTILINE), output
+    assert re.search(r"^# (fail|skipped|todo) [1-9]", output, re.MULTILINE) is None, output
     if name.startswith("openai"):
         eventually(lambda: providers["cn"].disconnects >= left + 2)
 
 
-def test_the_lock_names_no_registry() -> None:
+def test_lock_file_names_no_registry() -> None:
     lock = (SOURCES / "package-lock.json").read_text("utf-8")
     assert '"resolved"' not in lock
     assert lock.count('"integrity": "sha512-') > 5

@@ -1,4 +1,4 @@
-"""A server of one's own that refuses the field `stream_options`: streams and folded answers, through the real gateway."""
+"""A self-hosted server that rejects the field `stream_options`: streams and folded answers, through the real gateway."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSAL = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_option
 
 
 class OldServer(OpenAISimulator):
-    """As strict as a schema that forbids what it doesn't know."""
+    """A server with a schema that forbids unknown fields."""
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         if b'"stream_options"' in incoming.body:
@@ -62,12 +62,12 @@ def ask(gateway: GatewayProcess, assistant: str, **more: object) -> httpx.Respon
 
 
 @pytest.mark.parametrize("assistant", ["plain", "row"])
-def test_without_the_key_such_a_server_refuses_every_stream(gateway: GatewayProcess, assistant: str) -> None:
+def test_server_without_the_option_refuses_every_stream(gateway: GatewayProcess, assistant: str) -> None:
     assert ask(gateway, assistant, stream=True).status_code == 400
 
 
 @pytest.mark.parametrize("assistant", ["old-plain", "old-row"])
-def test_with_it_a_stream_is_whole_and_has_no_usage(gateway: GatewayProcess, assistant: str) -> None:
+def test_stream_with_the_option_is_complete_without_usage(gateway: GatewayProcess, assistant: str) -> None:
     answer = ask(gateway, assistant, stream=True, stream_options={"include_usage": True})
     assert answer.status_code == 200
     *chunks, end = (line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: "))
@@ -77,7 +77,7 @@ def test_with_it_a_stream_is_whole_and_has_no_usage(gateway: GatewayProcess, ass
 
 
 @pytest.mark.parametrize("assistant", ["old-plain", "old-row"])
-def test_with_it_a_folded_answer_is_whole(gateway: GatewayProcess, assistant: str) -> None:
+def test_folded_answer_with_the_option_is_complete(gateway: GatewayProcess, assistant: str) -> None:
     answer = ask(gateway, assistant)
     assert answer.status_code == 200
     choice = answer.json()["choices"][0]

@@ -1,4 +1,4 @@
-"""The OpenAPI document: sound in itself, complete in codes, and its examples work as they are."""
+"""The OpenAPI document is valid, lists every error code, and its examples work unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def document(client: httpx.Client) -> Any:
     return client.get("/openapi.json").json()
 
 
-def test_the_document_is_sound(document: Any) -> None:
+def test_document_is_valid(document: Any) -> None:
     assert document["openapi"].startswith("3.1")
     assert "$ref" not in json.dumps(document)
     tags = [tag["name"] for tag in document["tags"]]
@@ -36,7 +36,7 @@ def test_the_document_is_sound(document: Any) -> None:
             assert (operation.get("security") == [{"key": []}]) == path.startswith("/v1/")
             for parameter in operation.get("parameters", ()):
                 Draft202012Validator.check_schema(parameter["schema"])
-                # The country header stands there in the demo alone.
+                # The country header is in the document only in the demo.
                 assert parameter["name"] != "cf-ipcountry"
     assert len(identities) == len(document["paths"])
     assert set(document["components"]["securitySchemes"]) == {"key"}
@@ -51,7 +51,7 @@ def _media(document: Any) -> list[Any]:
     return found
 
 
-def test_every_example_fits_its_schema(document: Any) -> None:
+def test_every_example_matches_its_schema(document: Any) -> None:
     media = _media(document)
     assert len(media) > 20
     for one in media:
@@ -64,20 +64,20 @@ def test_every_example_fits_its_schema(document: Any) -> None:
             assert not list(Draft202012Validator(schema).iter_errors(value)), value
 
 
-def test_each_code_has_an_example_under_its_status(document: Any) -> None:
+def test_each_error_code_has_an_example_under_its_status(document: Any) -> None:
     responses = document["paths"][CHAT]["post"]["responses"]
-    told = {
+    statuses = {
         code: int(status)
         for status, response in responses.items()
         if status != "200"
         for code, example in response["content"]["application/json"]["examples"].items()
         if example["value"]["error"]["code"] == code
     }
-    assert told == {code: status for code, status in STATUS.items() if code not in _ELSEWHERE}
+    assert statuses == {code: status for code, status in STATUS.items() if code not in _ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", EXAMPLES["requests"])
-def test_an_example_request_works(client: httpx.Client, name: str) -> None:
+def test_example_request_works(client: httpx.Client, name: str) -> None:
     wanted = EXAMPLES["requests"][name]["value"]
     response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "US"})
     assert response.status_code == 200, response.text
@@ -90,7 +90,7 @@ def test_an_example_request_works(client: httpx.Client, name: str) -> None:
 
 
 def _shape(value: Any) -> Any:
-    """The names and types in a value, whatever it says."""
+    """Return the names and types in a value, without its content."""
     if isinstance(value, dict):
         return {name: _shape(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -98,7 +98,7 @@ def _shape(value: Any) -> Any:
     return type(value)
 
 
-def test_the_stream_that_is_shown_is_one() -> None:
+def test_example_stream_is_a_valid_stream() -> None:
     lines = [event.removeprefix("data: ") for event in EXAMPLES["stream"]]
     assert lines[-1] == "[DONE]"
     assert json.loads(lines[-2])["usage"]["total_tokens"] == 11

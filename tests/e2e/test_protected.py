@@ -1,4 +1,4 @@
-"""A protected region changes only with the signature of an admin on the very step: at a reload, a rollback and a start."""
+"""A protected region changes only with an admin's signature on that change: at a reload, a rollback and a start."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
 
 
 def protected(path: Path, providers: SimulatorThread, route: str = "a", number: int = 0, keys: str = "admin") -> str:
-    """The usual config, with its only region protected."""
+    """Return the usual config with its only region protected."""
     public = (path.parent / f"{keys}.pub").read_text()
     patch = {"regions": {"default": {"protected": True}}, "admin_keys": [public]}
     return config(providers, route, number, patch).text
@@ -51,7 +51,7 @@ def done_here(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new.yaml") -> Path:
-    """Where the signature of the step to this config is."""
+    """Sign the change to this config and return the path of the signature."""
     new = path.with_name(name)
     new.write_text(text, "utf-8")
     done = done_here(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
@@ -67,25 +67,25 @@ def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
 
 
 def refused(operator: Operator) -> str:
-    """Why the last edit was not taken."""
+    """Return why the last edit was not accepted."""
     findings: list[str] = operator.gateway.wait_for("config_rejected")["findings"]
     assert len(findings) == 1
     return findings[0]
 
 
-def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
+def test_change_of_a_protected_region_needs_a_signature(
     operator: Operator, providers: SimulatorThread, path: Path
 ) -> None:
     first = operator.version()
-    # What doesn't touch it needs nobody's leave.
+    # A change that does not touch the region needs no signature.
     second = switched(operator, protected(path, providers, "a", 1))
     text = protected(path, providers, "b", 2)
     operator.replace(text)
-    told = refused(operator)
-    assert "a protected region would change (default: the route of assistant" in told
+    reasons = refused(operator)
+    assert "a protected region would change (default: the route of assistant" in reasons
     assert operator.version() == second
     beside = path.with_name("gateway.yaml.sig")
-    # A stranger's signature, and one of another step, are none.
+    # Signatures by an unknown key or of another change are not accepted.
     for key, since in (("stranger", second), ("admin", first)):
         beside.write_text(sign(path, text, since, key).read_text())
         assert "its signature is not accepted" in refused(operator)
@@ -95,7 +95,7 @@ def test_a_protected_region_is_refused_without_and_changed_with_a_signature(
     events = [line["event"] for line in trail(path)]
     assert events[-2:] == ["signature_accepted", "activated"]
     assert events.count("signature_refused") == 3
-    # The way back is another step, and needs its own.
+    # The way back is another change and needs its own signature.
     third = operator.version()
     done = done_here(path, "rollback", second)
     assert (done.returncode, "a protected region would change" in done.stderr) == (1, True)
@@ -125,7 +125,7 @@ def test_protection_itself_is_protected(
 
 
 @pytest.mark.slow
-def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> None:
+def test_restart_does_not_bypass_the_protection(path: Path, providers: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
@@ -135,7 +135,7 @@ def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> 
     path.write_text(text, "utf-8")
     done = gateway(path, "serve", "--port", "0")
     assert (done.returncode, "a protected region would change" in done.stderr) == (2, True)
-    # Nor is a version that can't be compared any more: in doubt, all of it counts as changed.
+    # A version that can no longer be compared does not either: in doubt, everything counts as changed.
     with sqlite3.connect(state_of(path) / "history.db") as database:
         database.execute("UPDATE version SET text = CAST(replace(text, 'openai-compatible', 'gone') AS BLOB)")
     database.close()
@@ -150,13 +150,13 @@ def test_a_start_is_no_way_around_it(path: Path, providers: SimulatorThread) -> 
     assert done_here(path, "audit", "verify").returncode == 0
     events = [line["event"] for line in trail(path)]
     assert events.count("signature_refused") == 2
-    # Each start that came to nothing has its end, too.
+    # Each failed start is recorded with its end.
     assert events.count("started") == events.count("stopped") == 4
     assert sum("detail" in line for line in trail(path) if line["event"] == "stopped") == 2
 
 
 @pytest.mark.slow
-def test_a_plan_says_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
+def test_plan_reports_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
     new = path.with_name("new.yaml")
     new.write_text(protected(path, providers, "b"), "utf-8")
     done = done_here(path, "plan", str(new), "--json")

@@ -1,4 +1,4 @@
-"""The receipt of a request, from a real gateway: for its caller, from any worker, signed so that an auditor can tell."""
+"""Receipts from a real gateway: for the caller, from any worker, with a signature that an auditor can verify."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def asker(gateway: GatewayProcess, key: str = APP_KEY) -> httpx.Client:
 
 
 def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any:
-    """The receipt, once it is there: from each of many connections, so from any worker."""
+    """Return the receipt once it exists. Uses many connections, so that any worker may answer."""
 
     def there() -> httpx.Response:
         with asker(gateway, key) as client:
@@ -62,7 +62,7 @@ def signing(
         yield gateway, tmp_path
 
 
-def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
+def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     signing: tuple[GatewayProcess, Path], providers: SimulatorThread
 ) -> None:
     gateway, folder = signing
@@ -71,14 +71,14 @@ def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
         assert answer.status_code == 200
         request_id = answer.headers["x-request-id"]
     found = receipt(gateway, request_id)
-    told = found["receipt"]
-    assert (told["region"], told["territory"], told["evidence"]) == ("eu", "DE", "edge_header")
-    assert (told["answered_by"], told["stores"], told["processes"]) == ("chatgpt-eu", "DE", "DE")
-    assert told["table"] == answer.headers["x-gateway-table"]
-    assert [it["deployment"] for it in told["tried"]] == ["chatgpt-eu"]
+    fields = found["receipt"]
+    assert (fields["region"], fields["territory"], fields["evidence"]) == ("eu", "DE", "edge_header")
+    assert (fields["answered_by"], fields["stores"], fields["processes"]) == ("chatgpt-eu", "DE", "DE")
+    assert fields["table"] == answer.headers["x-gateway-table"]
+    assert [it["deployment"] for it in fields["tried"]] == ["chatgpt-eu"]
     line = gateway.wait_for("request", request_id=request_id)
     assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")
-    # Nobody else's, not even a trusted backend's.
+    # Other clients do not get it, not even a trusted backend.
     with asker(gateway, BACKEND_KEY) as other:
         assert other.get(f"/v1/receipts/{request_id}").json()["error"]["code"] == "not_found"
     with asker(gateway, "gk-wrong") as stranger:
@@ -88,11 +88,11 @@ def test_a_receipt_for_its_caller_that_an_auditor_can_verify(
     path = folder / "receipt.json"
     path.write_text(json.dumps(found))
     done = verified(path, folder / "receipts.pub", as_a_process)
-    assert (done.returncode, json.loads(done.stdout)) == (0, told)
+    assert (done.returncode, json.loads(done.stdout)) == (0, fields)
     path.write_text(found["jws"])
     assert verified(path, found["key"]).returncode == 0
-    # What is shown is not what was signed.
-    path.write_text(json.dumps({**found, "receipt": {**told, "region": "us"}}))
+    # A changed receipt does not match its signature.
+    path.write_text(json.dumps({**found, "receipt": {**fields, "region": "us"}}))
     done = verified(path, folder / "receipts.pub", as_a_process)
     assert (done.returncode, "what it shows is not what was signed" in done.stderr) == (1, True)
     head, payload, signature = found["jws"].split(".")
@@ -106,39 +106,37 @@ def verified(path: Path, key: Path | str, run: Command = in_this_process) -> sub
     return run("receipt", "verify", str(path), "--key", str(key))
 
 
-def test_a_failover_and_a_refusal_have_their_receipts(
-    signing: tuple[GatewayProcess, Path], providers: SimulatorThread
-) -> None:
+def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path], providers: SimulatorThread) -> None:
     gateway, _ = signing
     providers["eu"].scenario = Scenario(faults=((HttpError(503), 1.0),))
     with asker(gateway) as client:
         answer = client.post(CHAT, json=body(), headers=GERMANY)
-        told = receipt(gateway, answer.headers["x-request-id"])["receipt"]
-        assert told["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"
-        tried = [(it["deployment"], it["stores"], it["outcome"]) for it in told["tried"]]
+        fields = receipt(gateway, answer.headers["x-request-id"])["receipt"]
+        assert fields["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"
+        tried = [(it["deployment"], it["stores"], it["outcome"]) for it in fields["tried"]]
         assert tried[0] == ("chatgpt-eu", "DE", "unavailable")
         assert tried[-1] == ("chatgpt-eu-2", "FR", "ok")
         unable = client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN"})
-        told = receipt(gateway, unable.headers["x-request-id"])["receipt"]
-        assert (told["code"], told["tried"]) == ("unsupported_capability", [])
-        assert told["passed_over"] == {"qwen-cn": "can't do n"}
-        # Of a request of no known region nothing is kept: where that may be isn't known.
+        fields = receipt(gateway, unable.headers["x-request-id"])["receipt"]
+        assert (fields["code"], fields["tried"]) == ("unsupported_capability", [])
+        assert fields["passed_over"] == {"qwen-cn": "can't do n"}
+        # No receipt is kept for a request of unknown region, because its storage location could be wrong.
         refused = client.post(CHAT, json=body(), headers={"cf-ipcountry": "XX"})
         assert refused.status_code == 451
-        # A later one is there, so this one would be too.
+        # The receipt of a later request exists, so this one would exist too.
         after = client.post(CHAT, json=body(), headers=GERMANY)
         receipt(gateway, after.headers["x-request-id"])
         assert client.get(f"/v1/receipts/{refused.headers['x-request-id']}").status_code == 404
 
 
-def test_without_a_state_directory_there_is_none_and_that_is_said(client: httpx.Client) -> None:
+def test_receipts_without_a_state_directory_are_off_and_reported(client: httpx.Client) -> None:
     answer = client.get("/v1/receipts/req_1")
     assert answer.status_code == 404
     assert "GATEWAY_STATE_DIR is not set" in answer.json()["error"]["message"]
 
 
 @pytest.mark.slow
-def test_a_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
+def test_key_that_cannot_sign_stops_the_start(providers: SimulatorThread, tmp_path: Path) -> None:
     config = config_for(providers, PATIENT).write(tmp_path)
     environ = {
         **KEYS,

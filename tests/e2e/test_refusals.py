@@ -1,4 +1,4 @@
-"""What is wrong before the body counts: raw requests, and the answer that each gets."""
+"""Requests that are refused before the body is parsed: raw requests, and the answer to each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_S = 90
 
 @dataclass(frozen=True)
 class Answer:
-    """A response, read off the wire."""
+    """A response, as read from the connection."""
 
     status: int
     headers: dict[str, str]
@@ -39,19 +39,19 @@ def request(
     body: bytes = BODY,
     length: int | None = None,
 ) -> bytes:
-    """A request with these headers and no others but a host and a length."""
+    """Return a request with only these headers, a host and a length."""
     lines = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"host: gateway", *headers]
     lines.append(b"content-length: %d" % (len(body) if length is None else length))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def asking(*headers: bytes, path: str = CHAT, method: str = "POST", length: int | None = None) -> bytes:
-    """A good request, but for these."""
+    """Return a valid request except for these parts."""
     return request(method, path, KEY, JSON, PLACE, *headers, length=length)
 
 
 def answer_of(gateway: GatewayProcess, data: bytes) -> Answer:
-    """The answer to these bytes."""
+    """Return the answer to these bytes."""
     host, port = gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
         connection.sendall(data)
@@ -160,7 +160,9 @@ ALLOWED = {"models": "GET", "chat": "POST"}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_gets_its_answer(gateway: GatewayProcess, providers: SimulatorThread, name: str) -> None:
+def test_refused_request_gets_its_status_and_code(
+    gateway: GatewayProcess, providers: SimulatorThread, name: str
+) -> None:
     data, (status, code) = CASES[name]
     before = {site: providers[site].received for site in ("eu", "eu2", "us", "cn")}
     answer = answer_of(gateway, data)
@@ -178,12 +180,12 @@ def test_each_gets_its_answer(gateway: GatewayProcess, providers: SimulatorThrea
 
 
 def test_each_refusal_of_the_application_has_a_request_id(gateway: GatewayProcess) -> None:
-    """What is no HTTP has no request, and so no id."""
+    """Bytes that are not HTTP contain no request, so the answer has no request ID."""
     for name in ("no key", "no content type", "32 MB", "a large header", "two slashes", "GET chat", "POST models"):
         assert answer_of(gateway, CASES[name][0]).headers["x-request-id"], name
 
 
-def test_a_connection_lives_on_where_nothing_of_the_request_is_left_on_it(gateway: GatewayProcess) -> None:
+def test_connection_is_reused_after_a_refusal_without_unread_bytes(gateway: GatewayProcess) -> None:
     host, port = gateway.url.removeprefix("http://").split(":")
     with (
         socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection,

@@ -1,4 +1,4 @@
-"""A config that changes under a running gateway: what takes effect, how fast, and that no request notices."""
+"""Config changes in a running gateway: what takes effect, how soon, and that no request fails."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def operator(path: Path) -> Iterator[Operator]:
         yield operator
 
 
-# --- no request notices ---------------------------------------------------------------------------
+# --- no request fails -------------------------------------------------------------------------------
 
 
 @dataclass
 class Period:
-    """When a table may have been active: from the moment it could be read to that when all had the next one."""
+    """The time in which a config may have been active: from when it was readable until all workers had the next one."""
 
     deployment: str
     began: float
@@ -67,7 +67,7 @@ class Period:
 
 
 def switch_often(operator: Operator, providers: SimulatorThread, times: int, load: Load) -> dict[str, Period]:
-    """Switch the mapping so often, in each way that there is; the period of each table."""
+    """Activate many configs, in each way that exists. Return the period of each table."""
     version = operator.version()
     periods = {version: Period("a", 0.0, float("inf"))}
     load.wait_for_answers_by(version)
@@ -92,7 +92,7 @@ def switch_often(operator: Operator, providers: SimulatorThread, times: int, loa
     ("workers", "times"),
     [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],
 )
-def test_a_mapping_that_is_switched_under_load_fails_no_request(
+def test_config_changes_under_load_fail_no_request(
     path: Path, providers: SimulatorThread, workers: int, times: int
 ) -> None:
     with operated(path, workers) as operator:
@@ -118,7 +118,7 @@ def test_a_mapping_that_is_switched_under_load_fails_no_request(
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_an_edit_takes_effect_within_two_seconds(path: Path, providers: SimulatorThread, workers: int) -> None:
+def test_edit_takes_effect_within_two_seconds(path: Path, providers: SimulatorThread, workers: int) -> None:
     with operated(path, workers) as operator:
         for number in (1, 2, 3):
             version, name = operator.version(), NAMES[number % 2]
@@ -127,22 +127,22 @@ def test_an_edit_takes_effect_within_two_seconds(path: Path, providers: Simulato
             assert operator.answered_by() == name
             if took < EFFECT_S:
                 return
-            # A machine that is busy with other things takes longer to compile: that much more, and no longer.
+            # A busy machine takes longer to compile. The limit grows by that time only.
             assert took < EFFECT_S / 2 + 2 * compile_s(path)
 
 
 def compile_s(path: Path) -> float:
-    """How long a compile by a process of its own takes right now."""
+    """Return how long a compile in its own process takes at present."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "gateway.cli", "check", str(path)], capture_output=True, check=True)
     return time.monotonic() - began
 
 
 @pytest.mark.slow
-def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operator, providers: SimulatorThread) -> None:
+def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, providers: SimulatorThread) -> None:
     for number in range(0, 20, 2):
         version = operator.version()
-        # Each half is a config that compiles by itself: only that it keeps changing tells that it is not the whole.
+        # Each half is a config that compiles. Only the continuing changes show that it is not complete.
         half = config(providers, "a", number + 2).text.splitlines(keepends=True) + ["# more to come\n"] * 12
         whole = config(providers, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
         paused_s, wrote_at = 0.0, time.monotonic()
@@ -150,7 +150,7 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operat
             for line in half:
                 file.write(line)
                 file.flush()
-                time.sleep(0.02)  # the writer's own pace, quicker than the gateway looks
+                time.sleep(0.02)  # the writer is faster than the interval of the file watch
                 now = time.monotonic()
                 paused_s, wrote_at = max(paused_s, now - wrote_at), now
             file.seek(0)
@@ -160,7 +160,7 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operat
         eventually(lambda: operator.version() not in ("", version) and operator.answered_by() == "b", LIMIT_S)  # noqa: B023  # called at once
         operator.gateway.wait_for("config_activated", table=operator.version())
         lines = [line for line in operator.gateway.lines if isinstance(line, dict)]
-        # Where the machine kept the writer waiting for as long as between two looks, its file had come to rest.
+        # If the machine delayed the writer for longer than the interval of the file watch, the file looked complete.
         if paused_s < POLL_S / 2:
             break
         operator.gateway.lines.clear()
@@ -171,14 +171,14 @@ def test_a_file_that_is_written_slowly_is_read_when_it_is_whole(operator: Operat
     assert [line["event"] for line in lines if line["event"].startswith("config_")] == ["config_activated"]
 
 
-def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: SimulatorThread) -> None:
+def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     text = config(providers, "a, nobody", 1, "region: {}").text
     operator.replace(text)
-    told = operator.gateway.wait_for("config_rejected")
-    assert told["level"] == "error"
-    assert (told["cause"], told["table"], told["errors"]) == ("file", version, 2)
-    assert any("unknown deployment 'nobody'" in line for line in told["findings"])
+    logged = operator.gateway.wait_for("config_rejected")
+    assert logged["level"] == "error"
+    assert (logged["cause"], logged["table"], logged["errors"]) == ("file", version, 2)
+    assert any("unknown deployment 'nobody'" in line for line in logged["findings"])
     assert operator.answered_by() == "a"
     state = operator.ready()
     assert state["status"] == "ready"
@@ -196,11 +196,11 @@ def test_a_bad_file_changes_nothing_and_says_why(operator: Operator, providers: 
 
 
 @pytest.mark.slow
-def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: SimulatorThread) -> None:
+def test_deleted_file_changes_nothing(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
-    told = operator.gateway.wait_for("config_rejected")
-    assert "the file can't be read (No such file or directory)" in told["findings"][0]
+    logged = operator.gateway.wait_for("config_rejected")
+    assert "the file can't be read (No such file or directory)" in logged["findings"][0]
     assert operator.answered_by() == "a"
     operator.replace(config(providers, "b"))
     operator.wait_for_another(version)
@@ -208,7 +208,7 @@ def test_a_file_that_is_deleted_changes_nothing(operator: Operator, providers: S
 
 
 @pytest.mark.slow
-def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers: SimulatorThread) -> None:
+def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
     os.mkfifo(operator.path)
@@ -220,8 +220,8 @@ def test_a_pipe_in_its_place_keeps_nobody_waiting(operator: Operator, providers:
 
 
 @pytest.mark.slow
-def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
-    """As a ConfigMap is mounted: the file is a link through `..data`, and that one is replaced."""
+def test_retargeted_symlink_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
+    """As a ConfigMap is mounted: the file is a link through `..data`, and that link is replaced."""
     for number, name in enumerate(NAMES):
         (tmp_path / f"..{number}").mkdir()
         (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(providers, name).text, "utf-8")
@@ -238,7 +238,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path, providers: Sim
 
 
 @pytest.mark.slow
-def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
+def test_changed_secret_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("sk-old", "utf-8")
     path.write_text(config(providers, "a", 0, with_key(f"${{file:{secret}}}")).text, "utf-8")
@@ -246,11 +246,11 @@ def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: Simula
         assert operator.answered_by() == "a"
         version = operator.version()
         secret.write_text("sk-new\n", "utf-8")
-        told = operator.gateway.wait_for("config_activated")
-        assert (told["table"], told["changed"]) == (version, ["a", "b"])
+        logged = operator.gateway.wait_for("config_activated")
+        assert (logged["table"], logged["changed"]) == (version, ["a", "b"])
         assert operator.answered_by() == "a"
         secret.unlink()
-        assert operator.gateway.wait_for("config_activated")["warnings"] > told["warnings"]
+        assert operator.gateway.wait_for("config_activated")["warnings"] > logged["warnings"]
         assert str(secret) in operator.ready()["deployments"]["off"]["a"]
         shown = f"{operator.gateway.lines} {operator.ready()}"
     keys = [request.headers["authorization"] for request in providers["a"].requests[-2:]]
@@ -259,23 +259,23 @@ def test_a_secret_that_changes_in_its_file_is_used(path: Path, providers: Simula
     assert "sk-new" not in shown
 
 
-# --- by order of the operator ---------------------------------------------------------------------
+# --- reload on request ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_reload_is_told_in_short(operator: Operator, providers: SimulatorThread) -> None:
+def test_reload_is_logged_with_a_summary_of_changes(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     operator.replace(config(providers, "b, a", 7, "deployments: {a: {enabled: false}}"))
     operator.gateway.process.send_signal(signal.SIGHUP)
-    told = operator.gateway.wait_for("config_activated")
-    assert (told["cause"], told["previous"], told["changed"]) == ("sighup", version, ["a"])
-    assert (told["routes"], told["sections"]) == (["assistant/default"], ["resilience"])
-    assert told["duration_ms"] > 0
-    assert told["table"] == operator.version() != version
+    logged = operator.gateway.wait_for("config_activated")
+    assert (logged["cause"], logged["previous"], logged["changed"]) == ("sighup", version, ["a"])
+    assert (logged["routes"], logged["sections"]) == (["assistant/default"], ["resilience"])
+    assert logged["duration_ms"] > 0
+    assert logged["table"] == operator.version() != version
 
 
 @pytest.mark.slow
-def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
+def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     same = operator.admin.post("/reload")
     assert (same.status_code, same.json()["result"], same.json()["table"]) == (200, "activated", version)
@@ -294,7 +294,7 @@ def test_the_admin_listener_says_what_became_of_a_reload(operator: Operator, pro
 
 
 @pytest.mark.slow
-def test_what_only_a_restart_may_bring_is_refused(operator: Operator, providers: SimulatorThread) -> None:
+def test_change_that_needs_a_restart_is_refused(operator: Operator, providers: SimulatorThread) -> None:
     simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
     demo = {"version": 1, "demo": True, "regions": config(providers).data["regions"]}
     assistants = "assistants: {assistant: {routes: {default: [a]}}}"
@@ -309,7 +309,7 @@ def test_what_only_a_restart_may_bring_is_refused(operator: Operator, providers:
 
 
 class Hanging:
-    """A provider that takes requests, and fails them when it is told to."""
+    """A provider that accepts requests and fails them when the test requires it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -318,7 +318,7 @@ class Hanging:
 
     @contextmanager
     def asked_by(self, ask: Callable[[], Future[httpx.Response]]) -> Iterator[Future[httpx.Response]]:
-        """While the block runs, this request hangs; at its end the connection breaks."""
+        """While the block runs, this request hangs. At its end the connection breaks."""
         pending = ask()
         connection, _ = self._listener.accept()
         with connection:
@@ -349,7 +349,7 @@ resilience: {attempts: {per_deployment: 1}, first_token: 50s, breaker: off}
 
 
 def moving(providers: SimulatorThread, hanging: Hanging) -> Config:
-    """A config whose first step hangs, and whose next one is `b`."""
+    """Return a config whose first step hangs, and whose next one is `b`."""
     origins = {"a": hanging.origin, "b": providers["b"].origin, "c": providers["a"].origin}
     return MOVING.merge({"deployments": {name: {"endpoint": f"{origin}/v1"} for name, origin in origins.items()}})
 
@@ -392,7 +392,7 @@ def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "stream"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_new_attempt_of_a_running_request_is_allowed_by_the_current_table_too(
+def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, change: str, stream: bool
 ) -> None:
     operator, hanging = moved
@@ -424,7 +424,7 @@ EDGE = {"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}
 ELSEWHERE = EDGE | {"from": ["10.0.0.0/8"]}
 BY_EDGE = {"signals": ["edge_header"], "edges": [EDGE]}
 CLAIM = {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "a secret of thirty-two characters"}
-# What a request brings, where the first config has it in Germany, and what another config then makes of it.
+# Headers that the first config locates in Germany, and the result of the same headers under another config.
 BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "an edge": ({"unknown": "de"}, BY_EDGE, {"cf-ipcountry": "FR"}),
     "a claim": (
@@ -436,10 +436,10 @@ BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("brought", BROUGHT)
-def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
+def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, brought: str
 ) -> None:
-    """By the first config nobody has asked what it says; a request that came now would be somewhere else, or refused."""
+    """The first config did not read the signal. A new request would be located elsewhere or refused."""
     operator, hanging = moved
     location, new_location, sent = BROUGHT[brought]
     before = moving(providers, hanging).replace(location=location)
@@ -463,7 +463,7 @@ def test_a_signal_that_only_the_current_table_hears_counts_for_a_new_attempt(
 
 @pytest.fixture
 def full() -> Iterator[socket.socket]:
-    """A provider's listener that takes no further connection, until the one that waits there is accepted."""
+    """A provider's listener that accepts no further connection until the waiting one is accepted."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -472,9 +472,9 @@ def full() -> Iterator[socket.socket]:
             yield listener
 
 
-@pytest.mark.slow  # the system tries again to connect after one, three, seven seconds
+@pytest.mark.slow  # the system tries to connect again after one, three and seven seconds
 @pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
-def test_what_is_forbidden_while_it_connects_is_sent_nothing(
+def test_request_forbidden_while_connecting_is_not_sent(
     path: Path, providers: SimulatorThread, full: socket.socket, change: str
 ) -> None:
     endpoints = {"a": f"http://127.0.0.1:{full.getsockname()[1]}/v1", "b": f"{providers['b'].origin}/v1"}
@@ -511,12 +511,12 @@ def test_what_is_forbidden_while_it_connects_is_sent_nothing(
             else:
                 connection.settimeout(LIMIT_S)
                 assert connection.recv(5) == b"POST "
-        # Where it was sent, the answer broke off, and the next step was asked.
+        # Where it was sent, the answer broke off, and the next step was used.
         assert pending.result(LIMIT_S).status_code == 200
 
 
 @pytest.mark.parametrize("left", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
-def test_a_request_gets_no_further_attempt_where_an_edge_has_been_removed(
+def test_request_gets_no_further_attempt_after_its_edge_was_removed(
     moved: tuple[Operator, Hanging], providers: SimulatorThread, left: dict[str, Any]
 ) -> None:
     operator, hanging = moved
@@ -537,7 +537,7 @@ def test_a_request_gets_no_further_attempt_where_an_edge_has_been_removed(
 
 
 @pytest.mark.slow
-def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
+def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
     hanging = Hanging()
     hung = config(providers, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
     path.write_text(hung.text, "utf-8")
@@ -554,9 +554,7 @@ def test_a_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, provid
 
 
 @pytest.mark.slow
-def test_a_body_that_comes_in_over_a_reload_is_answered_by_the_new_table(
-    operator: Operator, providers: SimulatorThread
-) -> None:
+def test_request_received_during_a_reload_uses_the_new_config(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     host, port = operator.gateway.url.removeprefix("http://").split(":")
     sent = json.dumps(body()).encode()

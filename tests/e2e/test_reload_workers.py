@@ -1,4 +1,4 @@
-"""A config that changes under several workers: each has it soon, also one that is stuck or just started."""
+"""Config changes with several workers: each worker gets them soon, also one that hangs or has just started."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def pids(operator: Operator) -> list[int]:
 
 
 def answered(operator: Operator) -> int:
-    """How many requests were answered, by all workers together."""
+    """Return how many requests all workers together have answered."""
     text = operator.admin.get("/metrics").text
     found = re.findall(r'^gateway_requests_total\{.*outcome="ok".*\} (\d+)', text, re.MULTILINE)
     return sum(map(int, found))
 
 
-def test_a_worker_that_is_started_later_has_the_newest_table(operator: Operator, providers: SimulatorThread) -> None:
+def test_worker_started_later_has_the_newest_config(operator: Operator, providers: SimulatorThread) -> None:
     operator.replace(config(providers, "b"))
     table = operator.admin.post("/reload").json()["table"]
-    # What is in the file now is nobody's table.
+    # No worker uses the current content of the file.
     operator.replace("broken: [\n")
     operator.gateway.wait_for("config_rejected")
     staying, dying = pids(operator)
@@ -62,7 +62,7 @@ def test_a_worker_that_is_started_later_has_the_newest_table(operator: Operator,
         assert operator.answered_by() == "b"
 
 
-def test_a_worker_that_is_stuck_is_named_and_follows(operator: Operator, providers: SimulatorThread) -> None:
+def test_stuck_worker_is_reported_and_updated_later(operator: Operator, providers: SimulatorThread) -> None:
     stuck = operator.ready()["workers"]["running"][0]
     with paused(stuck["pid"]):
         operator.replace(config(providers, "b"))
@@ -75,7 +75,7 @@ def test_a_worker_that_is_stuck_is_named_and_follows(operator: Operator, provide
     eventually(lambda: operator.version() == done["table"])
 
 
-def test_what_a_worker_counted_stays_when_it_dies(operator: Operator, providers: SimulatorThread) -> None:
+def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: SimulatorThread) -> None:
     for _ in range(5):
         operator.answered_by()
     assert answered(operator) == 5
@@ -94,8 +94,10 @@ def test_what_a_worker_counted_stays_when_it_dies(operator: Operator, providers:
     assert f'gateway_config_info{{table="{operator.version()}"}} 1.0' in text
 
 
-def test_a_hangup_of_all_processes_reloads_once_and_ends_nobody(operator: Operator, providers: SimulatorThread) -> None:
-    # Read before the file changes: who looks at it may be quicker than the signals.
+def test_sighup_to_all_processes_reloads_once_and_ends_no_process(
+    operator: Operator, providers: SimulatorThread
+) -> None:
+    # Read before the file changes: the file watch may be faster than the signals.
     before, version = pids(operator), operator.version()
     operator.replace(config(providers, "b"))
     for pid in before:

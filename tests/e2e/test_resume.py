@@ -1,4 +1,4 @@
-"""An answer that breaks off in mid-stream, on real sockets: the client gets one whole answer, or an error that says so."""
+"""Answers that break off in mid-stream, on real sockets: the client gets one complete answer or a clear error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXT = (
     "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from what they did. "
     "Rain had fallen since noon; it made small rings on the water. 船已经开走了，码头上只剩下几盏灯。"
 )
-# Who breaks off, and who goes on: by the beginning of its own answer, or asked in words.
+# The deployments that break off, and those that continue the answer: by prefill of its beginning, or by an instruction.
 BROKEN = {
     "openai": "gpt-4o",
     "gemini": "gemini-2.5-flash",
@@ -112,14 +112,14 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
         yield process
 
 
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in origins_of(providers):
         providers[name].scenario = Scenario(text=TEXT)
 
 
 @pytest.fixture
 def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
-    well(providers)
+    reset_scenarios(providers)
     with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
         yield client
 
@@ -133,8 +133,12 @@ def ask(client: httpx.Client, model: str, **more: Any) -> list[Any]:
 
 
 def ask_until(wanted: Callable[[list[Any]], bool], client: httpx.Client, model: str, **more: Any) -> list[Any]:
-    """A busy machine may read a provider's words and the error behind them at once. Then they are forgotten, nothing has
-    broken off, and the next answers alone, or there is an ordinary error."""
+    """Return the first answer that meets the condition, or the last of several.
+
+    A busy machine may read a provider's text and the error after it at once. The gateway then discards the text, no
+    stream has
+    broken off, and the next deployment answers alone, or there is an ordinary error.
+    """
     asked = {**body(stream=True, stream_options={"include_usage": True}, **more), "model": model}
     events: list[Any] = []
     for _ in range(10):
@@ -174,7 +178,7 @@ def check_whole(events: list[Any], broken: str, by: str) -> None:
         c["choices"][0]["delta"]["role"] for c in chunks if c["choices"] and "role" in c["choices"][0]["delta"]
     ] == ["assistant"]
     if broken == "openai":
-        # The setup is that of the first alone.
+        # The setup (role, ID) is that of the first answer only.
         assert chunks[0]["system_fingerprint"] == "fp_simulated"
         assert "system_fingerprint" not in chunks[-2]
     finish = chunks[-2]
@@ -185,7 +189,7 @@ def check_whole(events: list[Any], broken: str, by: str) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=repr)
-def test_whatever_breaks_it_off_the_next_goes_on(
+def test_answer_is_resumed_after_every_kind_of_break(
     client: httpx.Client, providers: SimulatorThread, fault: Fault
 ) -> None:
     breaks(providers, "openai", fault)
@@ -194,14 +198,14 @@ def test_whatever_breaks_it_off_the_next_goes_on(
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_from_every_wire(client: httpx.Client, providers: SimulatorThread, broken: str) -> None:
+def test_answer_of_every_wire_format_is_resumed(client: httpx.Client, providers: SimulatorThread, broken: str) -> None:
     breaks(providers, broken, Reset(after_events=9))
     check_whole(ask_until_resumed(client, f"{broken}-prefilled-deepseek"), broken, "prefilled-deepseek")
     check_whole(ask_until_resumed(client, f"{broken}-asked-openai"), broken, "asked-openai")
 
 
 @pytest.mark.parametrize("name", [*(f"prefilled-{one}" for one in PREFILLED), *(f"asked-{one}" for one in ASKED)])
-def test_by_every_wire(client: httpx.Client, providers: SimulatorThread, name: str) -> None:
+def test_every_wire_format_can_resume_an_answer(client: httpx.Client, providers: SimulatorThread, name: str) -> None:
     breaks(providers, "openai", Cut(after_events=12))
     site = providers[name.partition("-")[2]]
     check_whole(ask_until_resumed(client, f"openai-{name}"), "openai", name)
@@ -211,7 +215,7 @@ def test_by_every_wire(client: httpx.Client, providers: SimulatorThread, name: s
 
 
 @pytest.mark.parametrize("after", range(1, 24, 2))
-def test_wherever_it_breaks(client: httpx.Client, providers: SimulatorThread, after: int) -> None:
+def test_answer_is_resumed_at_every_position(client: httpx.Client, providers: SimulatorThread, after: int) -> None:
     breaks(providers, "openai", Reset(after_events=after))
     for name in ("prefilled-anthropic", "asked-dashscope"):
         events = ask(client, f"openai-{name}")
@@ -219,7 +223,7 @@ def test_wherever_it_breaks(client: httpx.Client, providers: SimulatorThread, af
         assert events[-1] == "[DONE]"
 
 
-def test_the_official_client_sees_one_answer(gateway: GatewayProcess, client: httpx.Client, providers: Any) -> None:
+def test_official_client_gets_one_answer(gateway: GatewayProcess, client: httpx.Client, providers: Any) -> None:
     breaks(providers, "openai", Stall(after_events=10))
     http_client = openai.DefaultHttpxClient(trust_env=False)
     sdk = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0, http_client=http_client)
@@ -240,7 +244,9 @@ def test_the_official_client_sees_one_answer(gateway: GatewayProcess, client: ht
     ],
     ids=lambda more: next(iter(more)),
 )
-def test_what_is_no_plain_text_is_not_resumed(client: httpx.Client, providers: SimulatorThread, more: Any) -> None:
+def test_answer_that_is_not_plain_text_is_not_resumed(
+    client: httpx.Client, providers: SimulatorThread, more: Any
+) -> None:
     # With log probabilities the whole text is one event.
     breaks(providers, "openai", Reset(after_events=2 if "logprobs" in more else 9))
     for _ in range(10):
@@ -253,7 +259,7 @@ def test_what_is_no_plain_text_is_not_resumed(client: httpx.Client, providers: S
 
 
 @pytest.mark.parametrize("model", ["never", "alone"])
-def test_without_leave_or_a_next_step_it_is_an_error(
+def test_break_without_permission_or_a_next_step_is_an_error(
     client: httpx.Client, providers: SimulatorThread, model: str
 ) -> None:
     breaks(providers, "openai", Reset(after_events=9))
@@ -262,7 +268,7 @@ def test_without_leave_or_a_next_step_it_is_an_error(
     assert TEXT.startswith(text_of(events[:-1]))
 
 
-def test_a_content_filter_is_an_end_and_no_break(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_content_filter_ends_the_answer_and_is_not_resumed(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", ErrorEvent(FailureKind.CONTENT_FILTER, after_events=9))
     before = providers["openai"].received
     events = ask_until(bool, client, "openai-asked-openai")
@@ -270,7 +276,7 @@ def test_a_content_filter_is_an_end_and_no_break(client: httpx.Client, providers
     assert providers["openai"].received == before
 
 
-def test_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_answer_is_resumed_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
     providers["mistral"].scenario = Scenario(text=TEXT, faults=((Reset(after_events=9), 1.0),))
     events = ask_until(is_cut, client, "openai-prefilled-mistral")
@@ -281,7 +287,9 @@ def test_only_once(client: httpx.Client, providers: SimulatorThread) -> None:
 @pytest.mark.parametrize(
     "fault", [HttpError(500), HttpError(401), Silent(), HttpError(429, retry_after_s=60)], ids=repr
 )
-def test_nobody_can_go_on(client: httpx.Client, providers: SimulatorThread, fault: Fault) -> None:
+def test_break_without_a_deployment_that_can_resume_is_an_error(
+    client: httpx.Client, providers: SimulatorThread, fault: Fault
+) -> None:
     breaks(providers, "openai", Reset(after_events=9))
     providers["zhipu"].scenario = Scenario(faults=((fault, 1.0),))
     events = ask_until(is_cut, client, "openai-asked-zhipu")
@@ -289,14 +297,14 @@ def test_nobody_can_go_on(client: httpx.Client, providers: SimulatorThread, faul
     assert "[DONE]" not in events
 
 
-def test_a_beginning_that_is_refused_is_asked_for_in_words(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_rejected_prefill_is_replaced_by_an_instruction(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
     providers["moonshot"].scenario = Scenario(text=TEXT, script=(HttpError(400),))
     check_whole(ask_until_resumed(client, "openai-prefilled-moonshot"), "openai", "prefilled-moonshot")
     assert "Your answer above broke off" in providers["moonshot"].requests[-1].body.decode()
 
 
-def test_what_was_sent_counts_against_max_tokens(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_text_already_sent_counts_against_max_tokens(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=12))
     ask_until_resumed(client, "openai-asked-openai", max_tokens=100)
     left = json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"]
@@ -305,14 +313,14 @@ def test_what_was_sent_counts_against_max_tokens(client: httpx.Client, providers
     assert json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"] == 1
 
 
-def test_a_stop_across_the_seam_holds(client: httpx.Client, providers: SimulatorThread) -> None:
-    breaks(providers, "openai", Reset(after_events=6))  # behind "The harbour was quiet when"
+def test_stop_sequence_across_the_join_ends_the_answer(client: httpx.Client, providers: SimulatorThread) -> None:
+    breaks(providers, "openai", Reset(after_events=6))  # after "The harbour was quiet when"
     events = ask(client, "openai-prefilled-mistral", stop=["quiet when the last"])
     assert events[-1] == "[DONE]"
     assert text_of(events) == "The harbour was quiet when"
 
 
-def test_usage_is_that_of_both(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_usage_is_the_sum_of_both_answers(client: httpx.Client, providers: SimulatorThread) -> None:
     whole = ask(client, "openai-prefilled-mistral")[-2]["usage"]
     breaks(providers, "openai", Reset(after_events=12))
     counted = ask_until(lambda events: "x_gateway" in events[-2], client, "openai-prefilled-mistral")[-2]
@@ -323,11 +331,11 @@ def test_usage_is_that_of_both(client: httpx.Client, providers: SimulatorThread)
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: SimulatorThread) -> None:
+def test_keep_alive_comments_are_sent_while_resuming(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
     providers["openai"].scenario = Scenario(text=TEXT, latency_s=2.0)
     wanted = {**body(stream=True), "model": "openai-asked-openai"}
-    # A machine that stands still tells nobody anything, and one that is busy reads the words and the break at once.
+    # A machine that stalls sends nothing, and a busy one reads the text and the break at once.
     for _ in range(5):
         times, text = [time.monotonic()], ""
         with client.stream("POST", CHAT, json=wanted) as response:
@@ -342,7 +350,7 @@ def test_the_client_hears_of_it_while_it_waits(client: httpx.Client, providers: 
     assert longest_s < 1.5
 
 
-def test_the_log_and_the_metrics_tell(
+def test_log_and_metrics_report_the_resume(
     gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread
 ) -> None:
     breaks(providers, "anthropic", Reset(after_events=9))
@@ -357,8 +365,8 @@ def test_the_log_and_the_metrics_tell(
 
 
 @pytest.mark.slow
-def test_by_httpx_too(providers: SimulatorThread, tmp_path: Path) -> None:
-    well(providers)
+def test_httpx_transport_resumes_too(providers: SimulatorThread, tmp_path: Path) -> None:
+    reset_scenarios(providers)
     path = tmp_path / "gateway.yaml"
     path.write_text(config(origins_of(providers)).text, "utf-8")
     with serving(path, "httpx") as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:
@@ -368,9 +376,9 @@ def test_by_httpx_too(providers: SimulatorThread, tmp_path: Path) -> None:
 
 
 @contextmanager
-def held_provider() -> Iterator[tuple[str, threading.Event]]:
-    """A provider that says two words and breaks off when it is told to; its origin, and what tells it."""
-    told = threading.Event()
+def paused_provider() -> Iterator[tuple[str, threading.Event]]:
+    """A provider that sends two words and breaks off when the event is set. Yields its origin and the event."""
+    break_off = threading.Event()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     delta = {"index": 0, "delta": {"role": "assistant", "content": "The harbour"}, "finish_reason": None}
     chunk = json.dumps({"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]})
@@ -380,13 +388,13 @@ def held_provider() -> Iterator[tuple[str, threading.Event]]:
         with connection:
             connection.recv(65536)
             connection.sendall(head + f"data: {chunk}\n\n".encode())
-            told.wait(30)
+            break_off.wait(30)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", told
-        told.set()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", break_off
+        break_off.set()
         thread.join(10)
 
 
@@ -403,11 +411,13 @@ PATCHES: dict[str, str | dict[str, Any]] = {
     "change",
     ["switched off", *(pytest.param(change, marks=pytest.mark.slow) for change in ("taken out of the route", "none"))],
 )
-def test_a_reload_in_between_counts(providers: SimulatorThread, tmp_path: Path, change: str) -> None:
-    """The route loses its next step while the answer runs: nobody may go on."""
-    well(providers)
+def test_reload_during_the_answer_applies_to_the_resume(
+    providers: SimulatorThread, tmp_path: Path, change: str
+) -> None:
+    """The route loses its next step while the answer runs, so no deployment may resume it."""
+    reset_scenarios(providers)
     path = tmp_path / "gateway.yaml"
-    with held_provider() as (origin, break_off):
+    with paused_provider() as (origin, break_off):
         before = config({**origins_of(providers), "broken-openai": origin}).merge("resilience: {idle: 30s}")
         path.write_text(before.text, "utf-8")
         with serving(path) as process, httpx.Client(base_url=process.url, trust_env=False, timeout=30) as client:

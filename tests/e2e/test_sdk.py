@@ -24,7 +24,7 @@ def hello(sdk: openai.OpenAI, territory: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_text_and_sampling(sdk: openai.OpenAI, territory: str) -> None:
+def test_text_and_sampling_parameters(sdk: openai.OpenAI, territory: str) -> None:
     answer = hello(sdk, territory, temperature=2.0, top_p=0.0, max_completion_tokens=200, seed=7, stop=["END"])
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].message.content
@@ -33,15 +33,17 @@ def test_text_and_sampling(sdk: openai.OpenAI, territory: str) -> None:
 
 @pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("territory", PLACES)
-def test_instructions_may_stand_last_or_alone(sdk: openai.OpenAI, territory: str, before: int) -> None:
-    said: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}][:before]
-    told = [*said, {"role": "system", "content": "Greet the person."}]
-    answer = sdk.chat.completions.create(model="assistant", messages=told, extra_headers={"cf-ipcountry": territory})
+def test_system_message_may_be_last_or_alone(sdk: openai.OpenAI, territory: str, before: int) -> None:
+    history: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}][:before]
+    messages = [*history, {"role": "system", "content": "Greet the person."}]
+    answer = sdk.chat.completions.create(
+        model="assistant", messages=messages, extra_headers={"cf-ipcountry": territory}
+    )
     assert answer.choices[0].message.content
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_openai_answers_where_the_last_message_is_the_assistants(sdk: openai.OpenAI, stream: bool) -> None:
+def test_openai_answers_a_request_that_ends_with_an_assistant_message(sdk: openai.OpenAI, stream: bool) -> None:
     messages: Any = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Well,"}]
     placed = sdk.with_options(default_headers={"cf-ipcountry": "US"})
     answer = placed.chat.completions.create(model="assistant", messages=messages, stream=stream)
@@ -54,22 +56,22 @@ def test_openai_answers_where_the_last_message_is_the_assistants(sdk: openai.Ope
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_openai_tells_its_tier_and_its_setup(sdk: openai.OpenAI, stream: bool) -> None:
+def test_openai_answer_has_service_tier_and_fingerprint(sdk: openai.OpenAI, stream: bool) -> None:
     placed = sdk.with_options(default_headers={"cf-ipcountry": "US"})
     messages: Any = [{"role": "user", "content": "Hello!"}]
     answer = placed.chat.completions.create(model="assistant", messages=messages, stream=stream)
-    told = {(one.service_tier, one.system_fingerprint) for one in (answer if stream else [answer])}
-    assert told == {("default", "fp_simulated")}
+    messages = {(one.service_tier, one.system_fingerprint) for one in (answer if stream else [answer])}
+    assert messages == {("default", "fp_simulated")}
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_a_length_limit_is_told(sdk: openai.OpenAI, territory: str) -> None:
+def test_length_limit_is_the_finish_reason(sdk: openai.OpenAI, territory: str) -> None:
     answer = hello(sdk, territory, max_tokens=2)
     assert answer.choices[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_a_stream_folds_to_the_whole_answer(sdk: openai.OpenAI, territory: str) -> None:
+def test_stream_accumulates_to_the_json_answer(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "Hello!"}]
     headers = {"cf-ipcountry": territory}
     with sdk.chat.completions.stream(model="assistant", messages=messages, extra_headers=headers) as stream:
@@ -82,7 +84,7 @@ def test_a_stream_folds_to_the_whole_answer(sdk: openai.OpenAI, territory: str) 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("territory", PLACES)
-def test_a_loop_of_tools(sdk: openai.OpenAI, territory: str, stream: bool) -> None:
+def test_tool_loop_completes(sdk: openai.OpenAI, territory: str, stream: bool) -> None:
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]
     headers = {"cf-ipcountry": territory}
     arguments: Any = {"model": "assistant", "messages": messages, "tools": [WEATHER], "extra_headers": headers}
@@ -108,14 +110,14 @@ def test_a_loop_of_tools(sdk: openai.OpenAI, territory: str, stream: bool) -> No
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 @pytest.mark.parametrize("territory", PLACES)
-def test_the_only_tool_can_be_made_to_be_called(sdk: openai.OpenAI, territory: str, choice: Any) -> None:
-    """As frameworks do, to get an answer in a shape: not every provider knows both words for it."""
+def test_only_tool_can_be_forced(sdk: openai.OpenAI, territory: str, choice: Any) -> None:
+    """Frameworks do this to get structured output. Not every provider accepts both forms."""
     answer = hello(sdk, territory, tools=[WEATHER], tool_choice=choice)
     assert [call.function.name for call in answer.choices[0].message.tool_calls] == ["get_weather"]
 
 
 @pytest.mark.parametrize("territory", WITH_IMAGES)
-def test_an_image(sdk: openai.OpenAI, territory: str) -> None:
+def test_image_is_accepted(sdk: openai.OpenAI, territory: str) -> None:
     parts: Any = [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
@@ -126,7 +128,7 @@ def test_an_image(sdk: openai.OpenAI, territory: str) -> None:
     assert "1 image" in (answer.choices[0].message.content or "")
 
 
-def test_an_image_where_nobody_can_see_it(sdk: openai.OpenAI) -> None:
+def test_image_without_a_capable_deployment_is_refused(sdk: openai.OpenAI) -> None:
     parts: Any = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]
     with pytest.raises(openai.BadRequestError) as raised:
         sdk.chat.completions.create(
@@ -142,7 +144,7 @@ class City(BaseModel):
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_a_schema(sdk: openai.OpenAI, territory: str) -> None:
+def test_json_schema_is_followed(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
     answer = sdk.chat.completions.parse(
         model="assistant", messages=messages, response_format=City, extra_headers={"cf-ipcountry": territory}
@@ -151,7 +153,7 @@ def test_a_schema(sdk: openai.OpenAI, territory: str) -> None:
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_a_json_object(sdk: openai.OpenAI, territory: str) -> None:
+def test_json_object_is_returned(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
     answer = sdk.chat.completions.create(
         model="assistant",
@@ -162,7 +164,7 @@ def test_a_json_object(sdk: openai.OpenAI, territory: str) -> None:
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
 
-def test_the_sdk_lists_models(sdk: openai.OpenAI) -> None:
+def test_sdk_lists_models(sdk: openai.OpenAI) -> None:
     sdk_here = sdk.with_options(default_headers={"cf-ipcountry": "DE"})
     assert [model.id for model in sdk_here.models.list()] == ["assistant", "gpt-4o"]
 
@@ -174,7 +176,7 @@ def test_the_sdk_lists_models(sdk: openai.OpenAI) -> None:
         ("CU", "assistant", openai.APIStatusError, "region_blocked"),
     ],
 )
-def test_errors_are_the_sdks_own(
+def test_errors_have_the_classes_of_the_sdk(
     sdk: openai.OpenAI, territory: str, model: str, error: type[openai.APIStatusError], code: str
 ) -> None:
     with pytest.raises(error) as raised:

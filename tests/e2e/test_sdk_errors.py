@@ -1,4 +1,4 @@
-"""What the official OpenAI SDK for Python makes of our errors: its own classes, and no retry where we have tried."""
+"""Errors in the official OpenAI SDK for Python: its own classes, and no retry after the gateway has retried."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
         ("RU", {}, openai.APIStatusError, 451, "no_eligible_deployment", None),
     ],
 )  # fmt: skip
-def test_what_the_client_does_wrong_is_the_sdks_own_error(
+def test_invalid_request_raises_the_sdk_error_of_its_status(
     sdk: openai.OpenAI, territory: str, fields: dict[str, Any], error: type[openai.APIStatusError], status: int, code: str, param: str | None
 ) -> None:  # fmt: skip
     with pytest.raises(error) as raised:
@@ -51,7 +51,7 @@ def test_what_the_client_does_wrong_is_the_sdks_own_error(
     assert shown.type in ("invalid_request_error", "permission_error")
 
 
-def test_an_unknown_key_is_an_authentication_error(sdk: openai.OpenAI) -> None:
+def test_unknown_key_is_an_authentication_error(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.AuthenticationError) as raised:
         ask(sdk.with_options(api_key="wrong"))
     assert (raised.value.code, raised.value.type) == ("invalid_api_key", "authentication_error")
@@ -64,7 +64,7 @@ def _provider_calls(providers: SimulatorThread) -> int:
 
 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_what_we_have_tried_the_sdk_does_not_try_again(
+def test_sdk_does_not_retry_what_the_gateway_has_retried(
     fresh: httpx.Client, providers: SimulatorThread, stream: bool
 ) -> None:
     for site in ("eu", "eu2"):
@@ -79,7 +79,7 @@ def test_what_we_have_tried_the_sdk_does_not_try_again(
     assert len(body["attempts"]) == 4
 
 
-def test_the_providers_limit_is_a_rate_limit_error(fresh: httpx.Client, providers: SimulatorThread) -> None:
+def test_provider_rate_limit_is_a_rate_limit_error(fresh: httpx.Client, providers: SimulatorThread) -> None:
     for site in ("eu", "eu2"):
         providers[site].scenario = Scenario(faults=((HttpError(429, retry_after_s=60), 1.0),))
     with _sdk_of(fresh) as sdk, pytest.raises(openai.RateLimitError) as raised:
@@ -88,7 +88,7 @@ def test_the_providers_limit_is_a_rate_limit_error(fresh: httpx.Client, provider
     assert int(raised.value.response.headers["retry-after"]) >= 1
 
 
-def test_too_slow_a_provider_is_a_gateway_timeout(fresh: httpx.Client, providers: SimulatorThread) -> None:
+def test_slow_provider_is_a_gateway_timeout(fresh: httpx.Client, providers: SimulatorThread) -> None:
     providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
     headers = {"cf-ipcountry": "CN", "x-gateway-timeout-ms": "300"}
     with _sdk_of(fresh) as sdk, pytest.raises(openai.InternalServerError) as raised:
@@ -96,33 +96,31 @@ def test_too_slow_a_provider_is_a_gateway_timeout(fresh: httpx.Client, providers
     assert (raised.value.status_code, raised.value.code) == (504, "deadline_exceeded")
 
 
-def test_the_sdks_own_timeout_cancels_the_call(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+def test_sdk_timeout_cancels_the_upstream_call(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
     providers["cn"].scenario = Scenario(faults=((Silent(), 1.0),))
     with pytest.raises(openai.APITimeoutError):
         ask(sdk, "CN", timeout=0.3)
 
 
 @pytest.mark.parametrize("territory", ["CN", "DE", "JP"])
-def test_an_answer_that_breaks_off_raises_in_the_stream(
-    sdk: openai.OpenAI, providers: SimulatorThread, territory: str
-) -> None:
+def test_interrupted_stream_raises_in_the_sdk(sdk: openai.OpenAI, providers: SimulatorThread, territory: str) -> None:
     site = {"CN": "cn", "DE": "eu", "JP": "gemini"}[territory]
     words = "one two three four five six seven eight nine ten " * 5
     providers[site].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
-    said: list[str] = []
-    # A busy machine may read the words and the end behind them at once: that is an ordinary failure, and says nothing.
+    pieces: list[str] = []
+    # A busy machine may read the text and the end after it at once. That is an ordinary failure and proves nothing.
     for _ in range(10):
         with pytest.raises(openai.APIError) as raised:
-            said.extend(chunk.choices[0].delta.content or "" for chunk in ask(sdk, territory, stream=True))
-        if said:
+            pieces.extend(chunk.choices[0].delta.content or "" for chunk in ask(sdk, territory, stream=True))
+        if pieces:
             break
-    assert "".join(said)
-    assert words.startswith("".join(said))
+    assert "".join(pieces)
+    assert words.startswith("".join(pieces))
     assert raised.value.code == "stream_interrupted"
     assert not isinstance(raised.value, openai.APIStatusError)
 
 
-def test_who_has_no_client_keys_and_stands_behind_a_proxy_is_denied(tmp_path: Path) -> None:
+def test_proxied_request_without_client_keys_is_denied(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(
         """
@@ -140,7 +138,7 @@ location: {unknown: all}
     assert (raised.value.code, raised.value.type) == ("permission_denied", "permission_error")
 
 
-def test_another_cell_is_named(tmp_path: Path) -> None:
+def test_wrong_cell_error_names_the_other_cell(tmp_path: Path) -> None:
     config = Config.parse("""
 version: 1
 cell: {territory: DE, serves: [eu], homes: {cn: "https://cn.assistant.example"}}

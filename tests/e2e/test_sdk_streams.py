@@ -1,4 +1,4 @@
-"""The official OpenAI SDK for Python: its ways to stream, its raw responses, its async client, and leaving early."""
+"""The official OpenAI SDK for Python: streaming helpers, raw responses, the async client, and closing early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asdk(gateway: GatewayProcess, client: httpx.Client) -> openai.AsyncOpenAI:
 
 @pytest.mark.parametrize("wanted", [None, {"include_usage": True}, {"include_usage": False}])
 @pytest.mark.parametrize("territory", PLACES)
-def test_usage_is_the_last_chunk_where_it_was_asked_for(
+def test_requested_usage_is_in_the_last_chunk(
     sdk: openai.OpenAI, territory: str, wanted: dict[str, bool] | None
 ) -> None:
     chunks = list(sdk.chat.completions.create(**options(territory, stream=True, stream_options=wanted)))
@@ -57,7 +57,7 @@ class City(BaseModel):
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_the_events_of_the_helper(sdk: openai.OpenAI, territory: str) -> None:
+def test_stream_helper_yields_its_events(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "Name a city, as JSON."}]
     with sdk.chat.completions.stream(**options(territory, messages=messages, response_format=City)) as stream:
         events = list(stream)
@@ -68,7 +68,7 @@ def test_the_events_of_the_helper(sdk: openai.OpenAI, territory: str) -> None:
     assert events[0].type == "chunk"
 
 
-def test_a_refusal_is_no_text_whole_or_streamed(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+def test_refusal_is_not_text_in_json_or_in_a_stream(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
     refused = Choice(AssistantMessage("", refusal="I can't help with that."), "stop")
     providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, (refused,), Usage(1, 2)))
     asked = options("US", response_format=City)
@@ -80,16 +80,16 @@ def test_a_refusal_is_no_text_whole_or_streamed(sdk: openai.OpenAI, providers: S
     assert (whole.content, whole.parsed) == (streamed.content, streamed.parsed) == (None, None)
 
 
-def test_a_choice_that_speaks_first_gets_no_words_of_another(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
-    said = tuple(Choice(AssistantMessage(f"I am {index}."), "stop", index) for index in (1, 0))
-    providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, said, Usage(1, 2)))
+def test_choices_of_a_stream_are_not_mixed(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+    choices = tuple(Choice(AssistantMessage(f"I am {index}."), "stop", index) for index in (1, 0))
+    providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, choices, Usage(1, 2)))
     with sdk.chat.completions.stream(**options("US", n=2)) as stream:
         final = stream.get_final_completion()
     assert [(choice.index, choice.message.content) for choice in final.choices] == [(0, "I am 0."), (1, "I am 1.")]
 
 
 @pytest.mark.parametrize("territory", PLACES)
-def test_the_arguments_of_calls_arrive_whole(sdk: openai.OpenAI, territory: str) -> None:
+def test_tool_call_arguments_arrive_complete(sdk: openai.OpenAI, territory: str) -> None:
     messages: Any = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]
     strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
     with sdk.chat.completions.stream(**options(territory, messages=messages, tools=[strict])) as stream:
@@ -101,7 +101,7 @@ def test_the_arguments_of_calls_arrive_whole(sdk: openai.OpenAI, territory: str)
     assert all(call.function.parsed_arguments for call in calls)
 
 
-def test_a_raw_response_has_our_headers(sdk: openai.OpenAI) -> None:
+def test_raw_response_has_the_gateway_headers(sdk: openai.OpenAI) -> None:
     raw = sdk.chat.completions.with_raw_response.create(**options("DE"))
     answer = raw.parse()
     assert raw.headers["x-gateway-deployment"] == "chatgpt-eu"
@@ -112,7 +112,7 @@ def test_a_raw_response_has_our_headers(sdk: openai.OpenAI) -> None:
     assert named.headers["x-gateway-dropped"] == "message_name, temperature"
 
 
-def test_a_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
+def test_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.with_streaming_response.create(**options("DE", stream=True)) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in response.iter_lines() if line]
@@ -123,7 +123,7 @@ def test_a_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("territory", PLACES)
-async def test_the_async_client(asdk: openai.AsyncOpenAI, territory: str) -> None:
+async def test_async_client_gets_answers_and_streams(asdk: openai.AsyncOpenAI, territory: str) -> None:
     async with asdk:
         whole, pieces = await asyncio.gather(
             asdk.chat.completions.create(**options(territory)),
@@ -144,7 +144,7 @@ async def _text_of(asdk: openai.AsyncOpenAI, territory: str) -> str:
 
 
 @pytest.mark.parametrize("way", ["close", "context", "break"])
-def test_a_stream_that_is_left_early_ends_the_providers(
+def test_closing_a_stream_early_ends_the_upstream_call(
     sdk: openai.OpenAI, providers: SimulatorThread, way: str
 ) -> None:
     site = providers["cn"]
@@ -161,9 +161,7 @@ def test_a_stream_that_is_left_early_ends_the_providers(
     eventually(lambda: site.disconnects > before)
 
 
-async def test_a_task_that_is_cancelled_ends_the_providers_call(
-    asdk: openai.AsyncOpenAI, providers: SimulatorThread
-) -> None:
+async def test_cancelled_task_ends_the_upstream_call(asdk: openai.AsyncOpenAI, providers: SimulatorThread) -> None:
     site = providers["cn"]
     site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),), text="word " * 50)
     received, before = site.received, site.disconnects
@@ -188,7 +186,7 @@ def test_models_are_listed_and_retrieved_by_every_name(sdk: openai.OpenAI) -> No
 
 
 @pytest.mark.parametrize("name", ["asistant", "vendor/model", "a b", "ü", "..%2F", "a?b=c#d", "x" * 2000, "%"])
-def test_an_id_that_is_none_is_not_found_whatever_is_in_it(sdk: openai.OpenAI, name: str) -> None:
+def test_invalid_model_id_is_not_found(sdk: openai.OpenAI, name: str) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         sdk.models.retrieve(name, extra_headers={"cf-ipcountry": "DE"})
     assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
@@ -197,7 +195,7 @@ def test_an_id_that_is_none_is_not_found_whatever_is_in_it(sdk: openai.OpenAI, n
 
 
 @pytest.mark.parametrize(("territory", "code"), [("CU", "region_blocked"), ("XX", "region_unknown")])
-def test_where_nothing_is_offered_the_list_says_why(sdk: openai.OpenAI, territory: str, code: str) -> None:
+def test_empty_model_list_states_the_reason(sdk: openai.OpenAI, territory: str, code: str) -> None:
     for call in (sdk.models.list, lambda **more: sdk.models.retrieve("assistant", **more)):
         with pytest.raises(openai.APIStatusError) as raised:
             call(extra_headers={"cf-ipcountry": territory})

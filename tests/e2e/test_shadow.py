@@ -1,4 +1,4 @@
-"""Shadow traffic on real sockets: what a candidate is sent, what is kept of it, and that no client notices."""
+"""Shadow traffic on real sockets: what a candidate is sent, what is stored, and that clients are not affected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def shadowed(providers: SimulatorThread, *patches: str) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def well(providers: SimulatorThread) -> None:
+def reset_scenarios(providers: SimulatorThread) -> None:
     for name in NAMES:
         providers[name].scenario = Scenario()
 
@@ -56,20 +56,20 @@ def rows(folder: Path, table: str = "answers") -> list[dict[str, Any]]:
         database.row_factory = sqlite3.Row
         try:
             return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY id")]  # noqa: S608
-        except sqlite3.OperationalError:  # the file is there, and its tables not yet
+        except sqlite3.OperationalError:  # the file exists, but its tables do not yet
             return []
 
 
 def ask(operator: Operator, **more: Any) -> Any:
-    said = body(messages=[{"role": "user", "content": WORDS}], **more)
-    answer = operator.client.post(CHAT, json=said)
+    request = body(messages=[{"role": "user", "content": WORDS}], **more)
+    answer = operator.client.post(CHAT, json=request)
     assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "a"), answer.text
     assert answer.headers["x-gateway-attempts"] == "1"
     return answer
 
 
-def said_in(answer: Any, *, stream: bool) -> str:
-    """What the client reads."""
+def text_of(answer: Any, *, stream: bool) -> str:
+    """Return the text that the client gets."""
     if not stream:
         return answer.json()["choices"][0]["message"]["content"]
     chunks = [chunk["choices"] for chunk in events_of(answer)[:-1]]
@@ -77,7 +77,7 @@ def said_in(answer: Any, *, stream: bool) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
+def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:
     with started(tmp_path, shadowed(providers)) as operator:
@@ -85,7 +85,7 @@ def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
         assert not stream or events_of(answer)[-1] == "[DONE]"
         eventually(lambda: len(rows(tmp_path)) == 1)
         [row] = rows(tmp_path)
-        expected = {"assistant": "assistant", "region": "default", "deployment": "b", "beside": "a", "outcome": "ok"}
+        expected = {"assistant": "assistant", "region": "default", "deployment": "b", "paired": "a", "outcome": "ok"}
         assert expected.items() <= row.items()
         assert row["request_id"] == answer.headers["x-request-id"]
         assert row["table_version"] == answer.headers["x-gateway-table"]
@@ -103,10 +103,10 @@ def test_an_answered_request_goes_to_the_shadow_too_and_its_outcome_is_kept(
         assert (receipt["shadow"]["deployment"], receipt["shadow"]["stores"]) == ("b", "DE")
         labels = 'assistant="assistant",deployment="b",outcome="ok",region="default"'
         assert f"gateway_shadow_requests_total{{{labels}}} 1.0" in metrics
-        assert 'deployment="b",outcome="ok",provider=' not in metrics, "it is no attempt of the request"
+        assert 'deployment="b",outcome="ok",provider=' not in metrics, "a shadow call is not an attempt of the request"
 
 
-def test_what_the_shadow_is_sent_names_nobody(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_shadow_request_has_no_personal_data(tmp_path: Path, providers: SimulatorThread) -> None:
     seen: list[bytes] = []
     with started(tmp_path, shadowed(providers)) as operator:
         ask(operator, user="anna-the-user", safety_identifier="anna-the-user")
@@ -117,20 +117,20 @@ def test_what_the_shadow_is_sent_names_nobody(tmp_path: Path, providers: Simulat
 
 
 @pytest.mark.slow
-def test_a_shadow_that_fails_is_noted_and_asked_again_by_the_next(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_failed_shadow_request_is_recorded_and_the_next_is_sent(tmp_path: Path, providers: SimulatorThread) -> None:
     providers["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
     with started(tmp_path, shadowed(providers)) as operator:
         before = providers["b"].received
         for number in range(1, 9):
             ask(operator)
             eventually(lambda: len(rows(tmp_path)) == number)  # noqa: B023  # called at once
-        assert providers["b"].received - before == 8, "once each: no retry, and no breaker"
+        assert providers["b"].received - before == 8, "one call each: no retry and no breaker"
         assert {row["outcome"] for row in rows(tmp_path)} == {"unavailable"}
         assert operator.ready()["deployments"]["breakers"] == {}
 
 
 @pytest.mark.slow
-def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_slow_shadow_delays_no_client_and_is_dropped_when_busy(tmp_path: Path, providers: SimulatorThread) -> None:
     providers["b"].scenario = Scenario(latency_s=60)
     with started(tmp_path, shadowed(providers)) as operator:
         for _ in range(12):
@@ -145,7 +145,7 @@ def test_a_slow_shadow_delays_nobody_and_is_dropped_when_it_is_busy(tmp_path: Pa
 
 
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
+def test_text_is_stored_when_the_gateway_is_inside_the_boundary(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:
     providers["a"].scenario = Scenario(text="What the client was told: äöü, 7.")
@@ -156,19 +156,19 @@ def test_text_is_kept_where_the_gateway_stands_inside_the_boundary(
         [kept] = rows(tmp_path, "texts")
         assert kept["prompt"] == f"user: {WORDS}"
         assert len(kept["answer"]) == rows(tmp_path)[0]["answer_characters"]
-        [beside] = rows(tmp_path, "besides")
-        assert beside == {"id": kept["id"], "beside_answer": "What the client was told: äöü, 7."}
-        assert beside["beside_answer"] == said_in(answer, stream=stream)
+        [paired] = rows(tmp_path, "besides")
+        assert paired == {"id": kept["id"], "beside_answer": "What the client was told: äöü, 7."}
+        assert paired["beside_answer"] == text_of(answer, stream=stream)
         assert (tmp_path / "state" / "shadow.db").stat().st_mode & 0o77 == 0
     assert not any(WORDS in str(line) for line in operator.gateway.lines)
 
 
 @pytest.mark.slow
-def test_several_workers_keep_in_one_file(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_several_workers_write_to_one_file(tmp_path: Path, providers: SimulatorThread) -> None:
     with started(tmp_path, shadowed(providers), 2) as operator:
         for asked in range(1, 21):
             operator.reconnect()
             ask(operator)
-            # A worker has MAX_RUNNING under way, those that a slow disk keeps waiting among them, and drops the others.
+            # A worker runs up to MAX_RUNNING at once, including those that wait for a slow disk, and drops the others.
             if asked % (MAX_RUNNING // 2) == 0:
                 eventually(lambda: len(rows(tmp_path)) == asked)  # noqa: B023  # called at once

@@ -1,4 +1,6 @@
-"""When bytes of a stream leave, on real sockets: as soon as the provider's do, and the end only behind a whole answer."""
+"""When the events of a stream are sent, on real sockets: as soon as they arrive, and the finish only after a complete
+answer.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ EVENTS = 5
 
 
 def asked(gateway: GatewayProcess, territory: str, **more: Any) -> socket.socket:
-    """A connection on which a stream was asked for."""
+    """Return a connection on which a stream was requested."""
     address = urlsplit(gateway.url)
     connection = socket.create_connection((address.hostname, address.port), timeout=20)
     content = json.dumps(body(stream=True, **more)).encode()
@@ -35,7 +37,7 @@ def asked(gateway: GatewayProcess, territory: str, **more: Any) -> socket.socket
 
 
 @pytest.mark.parametrize("territory", SITES)
-def test_no_event_waits_for_the_next(
+def test_event_is_sent_before_the_next_arrives(
     gateway: GatewayProcess, client: httpx.Client, providers: SimulatorThread, territory: str
 ) -> None:
     site = providers[SITES[territory]]
@@ -43,7 +45,7 @@ def test_no_event_waits_for_the_next(
     left = site.disconnects
     with closing(asked(gateway, territory)) as connection:
         got = b""
-        # The provider has sent these and nothing more, and will not: each of them must be here all the same.
+        # The provider has sent these events and will send no more. Each of them must arrive all the same.
         while b"four" not in got:
             piece = connection.recv(65536)
             assert piece, got
@@ -55,10 +57,10 @@ def test_no_event_waits_for_the_next(
 
 
 @pytest.mark.parametrize("territory", SITES)
-def test_the_finish_waits_for_the_end_of_the_answer(
+def test_finish_is_sent_after_the_end_of_the_answer(
     client: httpx.Client, providers: SimulatorThread, territory: str
 ) -> None:
-    """A finish that nothing ends might be a cut answer's: the last event of it doesn't leave before the end."""
+    """A finish without an end mark may belong to a truncated answer, so its last event is not sent before the end."""
     site = providers[SITES[territory]]
     site.scenario = Scenario(text=WORDS)
     whole = events_of(client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}))
@@ -81,7 +83,7 @@ def test_the_finish_waits_for_the_end_of_the_answer(
 
 @pytest.mark.parametrize("territory", SITES)
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": True}], ids=str)
-def test_usage_is_in_one_last_chunk_where_it_was_asked_for(
+def test_requested_usage_is_in_one_last_chunk(
     client: httpx.Client, territory: str, options: dict[str, bool] | None
 ) -> None:
     wanted = body(stream=True, stream_options=options)
@@ -93,7 +95,7 @@ def test_usage_is_in_one_last_chunk_where_it_was_asked_for(
         assert all("usage" not in chunk and chunk["choices"] for chunk in chunks)
 
 
-def test_no_padding_comes_through(client: httpx.Client) -> None:
+def test_padding_is_not_forwarded(client: httpx.Client) -> None:
     wanted = body(stream=True, stream_options={"include_obfuscation": True})
     response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "DE"})
     assert response.headers["x-gateway-dropped"] == "stream_options.include_obfuscation"

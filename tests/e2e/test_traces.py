@@ -1,4 +1,4 @@
-"""Traces from the real gateway to real collectors: each is told of its own regions, in protobuf that decodes."""
+"""Traces from the real gateway to real collectors: each gets those of its own regions, in protobuf that decodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADERS = {"authorization": f"Bearer {APP_KEY}"}
 
 @pytest.fixture
 async def collectors() -> AsyncIterator[tuple[Collector, Collector]]:
-    """A German one and an American one."""
+    """A German and an American collector."""
     async with collecting() as german, collecting() as american:
         yield german, american
 
@@ -45,7 +45,7 @@ async def ask(gateway: GatewayProcess, country: str, stream: bool = False, **hea
         return (await client.post(CHAT, json=body(stream=stream), headers=named)).status_code
 
 
-async def test_each_collector_is_told_of_its_own_regions(
+async def test_each_collector_gets_only_traces_of_its_regions(
     providers: SimulatorThread, tmp_path: Path, collectors: tuple[Collector, Collector]
 ) -> None:
     german, american = collectors
@@ -72,9 +72,7 @@ async def test_each_collector_is_told_of_its_own_regions(
     assert american.spans[0].trace_id.hex() == logged[2]
 
 
-async def test_a_silent_collector_doesnt_keep_the_gateway_from_ending(
-    providers: SimulatorThread, tmp_path: Path
-) -> None:
+async def test_unresponsive_collector_does_not_delay_shutdown(providers: SimulatorThread, tmp_path: Path) -> None:
     async with collecting(None) as german, collecting(500) as american:
         config = write_config(providers, tmp_path, (german, american))
         with running_gateway(config, {**KEYS, "OTLP": "k"}) as gateway:
@@ -84,7 +82,7 @@ async def test_a_silent_collector_doesnt_keep_the_gateway_from_ending(
         assert len(german.bodies) == len(american.bodies) == 1
 
 
-def test_a_table_with_exporters_can_be_handed_to_a_worker() -> None:
+def test_config_with_exporters_can_be_sent_to_a_worker() -> None:
     text = """
 version: 1
 assistants: {a: {routes: {eu: [house]}}}

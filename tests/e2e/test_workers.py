@@ -1,4 +1,4 @@
-"""`gateway serve --workers N`: real processes on one socket, and what becomes of them."""
+"""`gateway serve --workers N`: several real processes on one socket."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def lines_of(gateway: GatewayProcess, event: str) -> list[dict[str, Any]]:
 
 
 def pids_of(gateway: GatewayProcess) -> dict[int, int]:
-    """The process of each worker's seat, the last one where there were several."""
+    """Return the process ID of each worker slot, the last one if there were several."""
     return {line["worker"]: line["pid"] for line in lines_of(gateway, "worker_ready")}
 
 
 def ask(gateway: GatewayProcess, headers: dict[str, str] = HEADERS) -> httpx.Response:
-    """An answer over a connection of its own."""
+    """Return an answer over a new connection."""
     return httpx.post(f"{gateway.url}{CHAT}", json=body(), headers=headers, trust_env=False, timeout=LIMIT_S)
 
 
 @contextmanager
 def running_stream(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[Iterator[bytes]]:
-    """The pieces of a slow stream, of which the first has arrived; at the end the whole must have."""
+    """Yield the pieces of a slow stream whose first piece has arrived. At the end the stream must be complete."""
     providers["eu"].scenario = LONG
     with (
         httpx.Client(base_url=gateway.url, headers=HEADERS, trust_env=False, timeout=LIMIT_S) as client,
@@ -98,13 +98,13 @@ def test_each_worker_answers(config: Path) -> None:
         assert {line["status"] for line in lines_of(gateway, "worker_exited")} == {0}
 
 
-def test_a_worker_that_dies_takes_nobody_along(config: Path, providers: SimulatorThread) -> None:
+def test_death_of_a_worker_ends_no_other_request(config: Path, providers: SimulatorThread) -> None:
     with two_workers(config) as gateway, ExitStack() as open_stream:
         table = lines_of(gateway, "listening")[0]["table"]
         staying, dying = pids_of(gateway).values()
         with paused(dying):
             open_stream.enter_context(running_stream(gateway, providers))
-        # What is in the file now is nobody's table: the new worker must serve what the others serve.
+        # No worker uses the current file. The new worker must serve the same config as the others.
         config.write_text("broken: true\n", "utf-8")
         os.kill(dying, signal.SIGKILL)
         assert gateway.wait_for("worker_exited", pid=dying)["status"] == -signal.SIGKILL
@@ -118,7 +118,7 @@ def test_a_worker_that_dies_takes_nobody_along(config: Path, providers: Simulato
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_running_stream_comes_to_its_end_before_all_stop(
+def test_running_stream_finishes_before_all_workers_stop(
     config: Path, providers: SimulatorThread, number: signal.Signals
 ) -> None:
     with two_workers(config) as gateway:
@@ -129,7 +129,7 @@ def test_a_running_stream_comes_to_its_end_before_all_stop(
             ask(gateway)
 
 
-def test_a_second_ctrl_c_waits_for_nobody(config: Path, providers: SimulatorThread) -> None:
+def test_second_ctrl_c_stops_at_once(config: Path, providers: SimulatorThread) -> None:
     with two_workers(config) as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
         with httpx.stream(
@@ -137,7 +137,7 @@ def test_a_second_ctrl_c_waits_for_nobody(config: Path, providers: SimulatorThre
         ) as it:
             next(it.iter_bytes())
             gateway.process.send_signal(signal.SIGINT)
-            # The idle worker ends at once; the other one would wait for the stream until the grace time is over.
+            # The idle worker ends at once. The other one would wait for the stream until the grace time ends.
             gateway.wait_for("worker_exited", status=0)
             gateway.process.send_signal(signal.SIGINT)
             assert gateway.process.wait(GRACE_S / 2) == 0
@@ -154,7 +154,7 @@ def test_workers_end_when_their_supervisor_is_gone(config: Path, providers: Simu
             ask(gateway)
 
 
-def test_a_worker_that_does_not_stop_is_killed(config: Path) -> None:
+def test_worker_that_does_not_stop_is_killed(config: Path) -> None:
     with two_workers(config, GATEWAY_GRACE_S="0.1") as gateway:
         stuck = pids_of(gateway)[1]
         with paused(stuck):
@@ -164,7 +164,7 @@ def test_a_worker_that_does_not_stop_is_killed(config: Path) -> None:
 
 
 def dying_at_start(folder: Path, times: int) -> dict[str, str]:
-    """An environment in which so many starts of a worker fail, and nothing else does."""
+    """Return an environment in which this number of worker starts fails."""
     (folder / "sitecustomize.py").write_text(
         f"""
 import os, sys
@@ -181,7 +181,7 @@ if "gateway.server.worker" in sys.orig_argv:
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
-def test_workers_that_are_still_starting_are_not_waited_for(config: Path, tmp_path: Path) -> None:
+def test_stop_does_not_wait_for_workers_that_are_still_starting(config: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         f"""
 import os, signal, sys
@@ -196,13 +196,13 @@ if "gateway.server.worker" in sys.orig_argv:
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         eventually(lambda: len([*tmp_path.glob("started-*")]) == 2)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=LIMIT_S)
+        _, output = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
-    exits = [line for line in map(json.loads, told.splitlines()) if line["event"].startswith("worker_")]
+    exits = [line for line in map(json.loads, output.splitlines()) if line["event"].startswith("worker_")]
     assert [(line["event"], line["status"]) for line in exits] == [("worker_exited", -signal.SIGTERM)] * 2
 
 
-def test_a_worker_that_dies_at_its_start_is_started_again(config: Path, tmp_path: Path) -> None:
+def test_worker_that_dies_at_start_is_started_again(config: Path, tmp_path: Path) -> None:
     with two_workers(config, **dying_at_start(tmp_path, 3)) as gateway:
         assert [line["status"] for line in lines_of(gateway, "worker_exited")] == [7, 7, 7]
         assert set(pids_of(gateway)) == {1, 2}
@@ -210,13 +210,13 @@ def test_a_worker_that_dies_at_its_start_is_started_again(config: Path, tmp_path
 
 
 def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """`gateway serve` to its end, and to that of all who write where it does."""
+    """Run `gateway serve` until it and all processes that share its output have ended."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
     environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SERVE_LIMIT_S)
 
 
-def test_it_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
+def test_supervisor_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
     ended = serve(config, "--workers", "2", "--port", "0", **dying_at_start(tmp_path, 100))
     assert ended.returncode == 1
     lines = [json.loads(line) for line in ended.stderr.splitlines()]
@@ -225,7 +225,7 @@ def test_it_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> N
     assert "listening" not in events
 
 
-def test_what_keeps_one_process_from_serving_keeps_several(config: Path, tmp_path: Path) -> None:
+def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("version: 1\nregion: {}\n", "utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -239,23 +239,23 @@ def test_what_keeps_one_process_from_serving_keeps_several(config: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "environ", "told"),
+    ("options", "environ", "output"),
     [
         (("--workers", "0"), {}, "--workers is 0: input should be greater than or equal to 1"),
         ((), {"GATEWAY_WORKERS": "two"}, "GATEWAY_WORKERS is 'two': input should be a valid integer"),
     ],
     ids=str,
 )
-def test_a_number_of_workers_that_makes_no_sense_is_one_line(
-    config: Path, options: tuple[str, ...], environ: dict[str, str], told: str
+def test_invalid_number_of_workers_is_a_one_line_error(
+    config: Path, options: tuple[str, ...], environ: dict[str, str], output: str
 ) -> None:
     ended = serve(config, *options, **environ)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"gateway: {told}")
+    assert ended.stderr.startswith(f"gateway: {output}")
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_demo_is_one_process() -> None:
+def test_demo_runs_in_one_process() -> None:
     ended = serve(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
     assert ended.returncode == 2
     assert ended.stderr == (
@@ -269,7 +269,7 @@ def limited(config: Path, limits: str) -> Path:
     return Config.parse(config.read_text("utf-8")).merge({"clients": {"limited": client}}).write(config.parent)
 
 
-def test_a_limit_is_that_of_all_workers_together(config: Path) -> None:
+def test_workers_share_a_client_limit(config: Path) -> None:
     with two_workers(limited(config, "{rpm: 5}")) as gateway:
         first, second = pids_of(gateway).values()
         statuses = []
@@ -280,7 +280,7 @@ def test_a_limit_is_that_of_all_workers_together(config: Path) -> None:
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in statuses] == list("43210000")
 
 
-def test_what_a_dead_worker_had_running_counts_no_more_and_what_it_answered_does(
+def test_running_requests_of_a_dead_worker_are_released_and_answered_ones_count(
     config: Path, providers: SimulatorThread
 ) -> None:
     with two_workers(limited(config, "{rpm: 5, concurrent: 2}")) as gateway:
@@ -302,7 +302,7 @@ def test_what_a_dead_worker_had_running_counts_no_more_and_what_it_answered_does
             answers = []
             while not answers or answers[-1].status_code == 200:
                 answers.append(ask(gateway, LIMITED))
-            # One comes back every twelve seconds, in which a slow machine may just have started a worker.
+            # One permit is refilled every twelve seconds. A slow machine may take that long to start a worker.
             come_back = int((time.monotonic() - began) / 12) + 1
     assert answers[-1].status_code == 429
     assert 3 <= len(answers) - 1 <= 2 + come_back

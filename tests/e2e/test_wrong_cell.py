@@ -1,4 +1,4 @@
-"""421 on a real socket: decided from headers alone, told at once and whole, however large the body behind it is."""
+"""Status 421 on a real socket: decided from the headers alone and sent complete at once, however large the body is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def connected(cell: GatewayProcess) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """All that comes, to the orderly end of the connection: a reset would raise."""
+    """Return all bytes up to the orderly end of the connection. A reset would raise."""
     answer = b""
     while piece := connection.recv(65_536):
         answer += piece
@@ -45,7 +45,7 @@ def rest_of(connection: socket.socket) -> bytes:
 
 
 def check(answer: bytes) -> None:
-    """That it is the whole answer and nothing else."""
+    """Check that this is the complete answer and nothing else."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     assert lines[0].startswith(b"http/1.1 421 ")
@@ -74,7 +74,7 @@ def chunked(size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 20 * MEGABYTE], ids=lambda size: f"{size} bytes")
 @pytest.mark.parametrize("upload", [counted, chunked])
-def test_who_sends_all_before_it_reads_gets_it_whole(
+def test_client_that_sends_everything_first_gets_the_complete_answer(
     cell: GatewayProcess, providers: SimulatorThread, upload: object, size: int
 ) -> None:
     before = [providers[name].accepted for name in SITES]
@@ -87,7 +87,7 @@ def test_who_sends_all_before_it_reads_gets_it_whole(
 
 
 @pytest.mark.parametrize("upload", [counted, chunked])
-def test_who_reads_while_it_sends_gets_it_whole_whatever_the_size(cell: GatewayProcess, upload: object) -> None:
+def test_client_that_reads_while_sending_gets_the_complete_answer(cell: GatewayProcess, upload: object) -> None:
     assert callable(upload)
     answers: list[bytes] = []
 
@@ -106,14 +106,14 @@ def test_who_reads_while_it_sends_gets_it_whole_whatever_the_size(cell: GatewayP
             for piece in upload(200 * MEGABYTE):
                 connection.sendall(piece)
         except OSError:
-            # Beyond its bound the gateway reads no more.
+            # The gateway reads no more than its limit.
             pass
         reader.join(LIMIT_S)
     [answer] = answers
     check(answer)
 
 
-def test_it_is_told_before_any_byte_of_the_body(cell: GatewayProcess) -> None:
+def test_answer_is_sent_before_any_byte_of_the_body(cell: GatewayProcess) -> None:
     for more in (b"content-length: 5000000\r\n", b"transfer-encoding: chunked\r\n"):
         with connected(cell) as connection:
             connection.sendall(HEAD + more + b"\r\n")
@@ -123,25 +123,25 @@ def test_it_is_told_before_any_byte_of_the_body(cell: GatewayProcess) -> None:
             assert rest_of(connection) == b""
 
 
-def test_who_asks_whether_to_go_on_is_not_told_to(cell: GatewayProcess) -> None:
+def test_expect_continue_gets_the_refusal(cell: GatewayProcess) -> None:
     with connected(cell) as connection:
         connection.sendall(HEAD + b"content-length: 5000000\r\nexpect: 100-continue\r\n\r\n")
         check(connection.recv(65_536))
 
 
-def test_a_body_that_is_no_chat_makes_no_difference(cell: GatewayProcess) -> None:
+def test_body_that_is_not_a_chat_request_gets_the_same_answer(cell: GatewayProcess) -> None:
     with connected(cell) as connection:
         connection.sendall(HEAD + b"content-length: 9\r\n\r\nno json {")
         check(rest_of(connection))
 
 
-def test_nothing_behind_it_is_answered_on_that_connection(cell: GatewayProcess) -> None:
+def test_pipelined_request_after_it_is_not_answered(cell: GatewayProcess) -> None:
     with connected(cell) as connection:
         connection.sendall(HEAD + b"content-length: 2\r\n\r\n{}" + HEAD + b"content-length: 2\r\n\r\n{}")
         check(rest_of(connection))
 
 
-def test_nobody_is_waited_for_who_sends_nothing(cell: GatewayProcess) -> None:
+def test_client_that_sends_nothing_is_not_waited_for(cell: GatewayProcess) -> None:
     with connected(cell) as connection:
         connection.sendall(HEAD + b"content-length: 5000000\r\n\r\n" + PROMPT)
         check(rest_of(connection))

@@ -1,4 +1,4 @@
-"""The facts file of an adapter of this repository."""
+"""Find the facts file of an adapter of this repository."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from providers.compatible import adapter as rows
 
 
 def facts_of(adapter: Adapter) -> FactsFile:
-    """Return the file that the adapter reads: its own, or that of a vendor that is described by data alone."""
+    """Return the file that the adapter reads: its own, or that of a compatible vendor."""
     return adapter.facts if isinstance(adapter, FactsAdapter) else rows.facts_of(adapter.name)

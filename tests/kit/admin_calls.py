@@ -1,4 +1,4 @@
-"""An admin application with callbacks that record their calls."""
+"""An admin application whose callbacks record their calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 
 
 class Told:
-    """What the listener speaks for, with the answers of the test."""
+    """The callbacks of the admin listener. They record each call and return the answers that the test sets."""
 
     def __init__(self) -> None:
         worker = WorkerStatus(1, 4711, TABLE.version, 3, False, {})

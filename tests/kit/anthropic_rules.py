@@ -1,4 +1,5 @@
-"""Rules of Anthropic that the types of its client do not express: the order of turns, and what a model lacks.
+"""Rules of Anthropic that the types of its client do not express: the order of turns, and the features that a model
+lacks.
 
 Source: platform.claude.com on tool use, thinking and prefill, and public captures of 400 bodies; read 2026-11-20.
 """
@@ -111,7 +112,7 @@ def _thinking_kinds(facts: ModelFacts) -> Iterator[str]:
 
 
 def _schema_errors(schema: _Block, place: str) -> Iterator[str]:
-    """Yield what is beyond the subset of JSON Schema that structured outputs and strict tools take."""
+    """Yield the parts outside the subset of JSON Schema that structured outputs and strict tools accept."""
     if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
         yield f"{place}: 'additionalProperties' must be explicitly set to false"
     for name in sorted(_NOT_IN_STRICT_SCHEMAS & schema.keys()):
@@ -127,7 +128,7 @@ def _schema_errors(schema: _Block, place: str) -> Iterator[str]:
 
 
 def _turns(body: Mapping[str, object]) -> list[tuple[str, list[_Block]]]:
-    """Return the turns as role and blocks. Neighbours of one role are one turn."""
+    """Return the turns as role and blocks. Consecutive messages of one role are one turn."""
     turns: list[tuple[str, list[_Block]]] = []
     for entry in read_list(body, "messages"):
         message = as_map(entry)
@@ -135,7 +136,7 @@ def _turns(body: Mapping[str, object]) -> list[tuple[str, list[_Block]]]:
         whole = [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content)
         if not turns or turns[-1][0] != role:
             turns.append((role, []))
-        # A message without content stands for itself as a block without a kind.
+        # A message without content is represented by itself, as a block without a kind.
         turns[-1][1].extend(as_map(block) for block in whole or [{}])
     return turns
 
@@ -210,7 +211,7 @@ def _block_errors(role: str, blocks: Sequence[_Block], model: str) -> Iterator[s
 
 
 def _is_signature_of(signature: str | None, model: str, thought: str) -> bool:
-    """Return whether this model signed the thought. A signature that no simulator wrote is believed."""
+    """Return whether this model signed the thought. A signature that no simulator wrote is accepted."""
     content = _bytes(signature)
     return bool(content) and (
         not content.startswith(b"simulated thought of ") or signature == signature_of(model, thought)

@@ -1,4 +1,5 @@
-"""Rules of Bedrock that botocore's model of it does not express: the order of turns, and what a model lacks.
+"""Rules of Bedrock that botocore's service model does not express: the order of turns, and the features that a model
+lacks.
 
 Source: docs.aws.amazon.com on Converse and public captures of 400 bodies; read 2026-11-20.
 """

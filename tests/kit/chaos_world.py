@@ -1,7 +1,6 @@
-"""A world in which everything fails at random: providers of several territories, and what each of them was asked.
+"""Simulated providers in several territories that fail at random and record each request.
 
-Each answer is a function of its request's marker alone, so that an answer that is cut, mixed with another's or said
-twice is seen to be one.
+Each answer depends only on the marker of its request, so that a truncated, mixed or repeated answer is detected.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from tests.kit.faulty_provider import Call, Provider, chunk_of
 __all__ = ["KEY", "PLACES", "REGIONS", "Site", "config_of", "site_at", "words_of"]
 
 REGIONS = {"eu": ("DE", "FR"), "us": ("US", "US"), "cn": ("CN", "CN"), "default": ("SG", "JP")}
-"""Each region's sites by their territory: the first step of its route, and the second."""
+"""The sites of each region by territory: the first step of its route, then the second."""
 PLACES = {"eu": ("DE", "FR", "IT"), "us": ("US",), "cn": ("CN",), "default": ("JP", "BR", "IN", "ZA")}
-"""Where its people are."""
+"""The territories of its clients."""
 
 KEY = "gk-chaos"
 _KEY_HASH = f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"
@@ -33,14 +32,19 @@ _WORDS = 12
 
 
 def words_of(marker: str) -> list[str]:
-    """The whole answer to a request, in pieces."""
+    """Return the complete answer to a request, in pieces."""
     draw = random.Random(marker)
     return [f"{marker} ", *(f"{draw.randrange(10**6)} " for _ in range(_WORDS)), "end"]
 
 
 @dataclass(slots=True)
 class Site:
-    """One provider's host. asked: the markers that reached it, and how often; calls: of all of them."""
+    """One provider's host.
+
+    Attributes:
+        asked: how often each marker reached it.
+        calls: all requests that reached it.
+    """
 
     name: str
     region: str
@@ -53,7 +57,7 @@ class Site:
     calls: int = 0
 
     async def behave(self, call: Call) -> None:
-        """Answer, or fail in one of the ways."""
+        """Answer the call, or fail in one of the ways."""
         self.calls += 1
         found = _MARKER.findall(str(call.body["messages"]))
         assert found, "a request without its marker"
@@ -72,14 +76,14 @@ class Site:
 
 
 def site_at(name: str, region: str, territory: str, rates: Mapping[str, float], seed: int) -> Site:
-    """A site, and its server, which is started by entering it."""
+    """Return a site and its server, which starts when it is entered as a context."""
     site = Site(name, region, territory, rates, random.Random(f"{seed} {name}"))
     site.provider = Provider({name: site.behave})
     return site
 
 
 def config_of(sites: list[Site], turn: int) -> str:
-    """The config, as it stands after so many changes: each turns the routes round."""
+    """Return the config after this number of changes. Each change rotates the routes."""
     place: dict[str, Any] = {"provider": "openai-compatible", "model": "m"}
     deployments = {
         site.name: {
@@ -140,7 +144,7 @@ def _midway(act: Any) -> Any:
             await call.send('{"id": "chatcmpl-p", "choices": [')
         else:
             await _begin(call, words[: len(words) // 2])
-            # Now and then what was said is on its way before it breaks.
+            # Sometimes the text sent so far reaches the client before the connection breaks.
             await asyncio.sleep(0.01 if call.number % 2 else 0)
         await act(call)
 

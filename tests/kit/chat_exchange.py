@@ -1,4 +1,4 @@
-"""The chat endpoint as an application, one exchange with it, and scripted providers for it."""
+"""Run the chat endpoint as an application: one exchange with it, and scripted providers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def chunk(text: str = "", finish: str | None = None) -> bytes:
 
 
 class Hanging:
-    """A provider that doesn't answer; knows whether it has been left."""
+    """A provider that does not answer. It records whether its call was cancelled."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -72,7 +72,7 @@ class Hanging:
 
 @dataclass
 class Exchange:
-    """One request to an endpoint in front of one provider."""
+    """One request to an endpoint with one provider."""
 
     handler: Handler
     body: bytes = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -157,7 +157,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Endless(httpx.AsyncByteStream):
-    """A provider's stream that begins and never ends; knows whether it has been closed."""
+    """A provider's stream that starts and never ends. It records whether it was closed."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -182,7 +182,7 @@ def table_with(limits: str) -> ConfigVersion:
 
 
 class Asked(Exchange):
-    """A request with the key, at the endpoint of another one if given."""
+    """A request with the client's key, to the given endpoint or its own."""
 
     def __init__(self, handler: Handler, table: ConfigVersion, at: Exchange | None = None, **more: Any) -> None:
         headers = {"authorization": f"Bearer {KEY}", **more.pop("headers", {})}

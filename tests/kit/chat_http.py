@@ -21,7 +21,7 @@ def events_of(response: httpx.Response) -> list[Any]:
 
 
 def events_in(data: bytes) -> list[Any]:
-    """The events of a stream; every one is one line of JSON."""
+    """Return the events of a stream. Each must be one line of JSON."""
     blocks = data.decode("utf-8").split("\n\n")
     assert blocks.pop() == ""
     found: list[Any] = []

@@ -36,7 +36,7 @@ from providers.chat import (
 __all__ = ["completions", "json_values", "requests", "texts", "unhurried", "words"]
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For every property: a machine that is busy with something else is no failure."""
+"""For every property: a slow machine must not make a property fail."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -104,9 +104,10 @@ _extras = st.dictionaries(_unknown, json_values.filter(lambda value: value is no
 
 @st.composite
 def requests(draw: st.DrawFn, inner: bool = False) -> ChatRequest:
-    """A request as a client can send it, with whatever it may say; `include_usage` goes with `stream`.
+    """Draw a request with any content that a client may send. `include_usage` is drawn only with `stream`.
 
-    inner: also with names of inner fields that nobody reads, which are on no wire.
+    Args:
+        inner: also draw names of inner fields that no adapter reads and no wire format has.
     """
     tools = tuple(draw(st.lists(_tools, max_size=3)))
     fields: dict[str, Any] = {
@@ -171,7 +172,7 @@ def _choices(draw: st.DrawFn, index: int) -> Choice:
 
 @st.composite
 def completions(draw: st.DrawFn) -> ChatCompletion:
-    """A whole canonical answer, also with several choices or none."""
+    """Draw a complete canonical answer, also with several choices or none."""
     indices = sorted(draw(st.sets(st.integers(0, 5), max_size=3)))
     usage = st.none() | st.builds(Usage, *(st.integers(0, 2**31),) * 4)
     choices = tuple(draw(_choices(index)) for index in indices)

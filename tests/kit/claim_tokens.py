@@ -21,7 +21,7 @@ _CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
 
 
 def private(kid: str, algorithm: str = "ES256", bits: int = 2048) -> Any:
-    """The private key of that name; the same each time."""
+    """Return the private key of that name, the same each time."""
     return _private(kid, "RSA" if algorithm[:2] in ("RS", "PS") else algorithm, bits)
 
 
@@ -35,19 +35,19 @@ def _private(kid: str, algorithm: str, bits: int) -> Any:
 
 
 def public(kid: str, algorithm: str = "ES256", bits: int = 2048, **more: Any) -> dict[str, Any]:
-    """Its public half as a JWK."""
+    """Return its public half as a JWK."""
     key = private(kid, algorithm, bits).public_key()
     kind: Any = ECAlgorithm if algorithm in _CURVES else OKPAlgorithm if algorithm == "EdDSA" else RSAAlgorithm
     return {**kind.to_jwk(key, as_dict=True), "kid": kid, **more}
 
 
 def jwks(*keys: Mapping[str, Any]) -> bytes:
-    """A set of them."""
+    """Return a set of public keys."""
     return json.dumps({"keys": list(keys)}).encode()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good token says, with changes; None takes a member out."""
+    """Return the claims of a valid token with changes. None removes a member."""
     said = {"iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 600, "territory": "DE", **changes}
     return {name: value for name, value in said.items() if value is not None}
 
@@ -55,12 +55,12 @@ def claims(**changes: Any) -> dict[str, Any]:
 def token(
     kid: str | None = "k1", algorithm: str = "ES256", *, header: Mapping[str, Any] | None = None, **said: Any
 ) -> str:
-    """A token signed by the private key of that name."""
+    """Return a token signed by the private key of that name."""
     head = {**({"kid": kid} if kid is not None else {}), **(header or {})}
     return jwt.encode(claims(**said), private(kid or "k1", algorithm), algorithm, headers=head)
 
 
 def unsigned(header: Any, payload: Any, signature: bytes = b"x") -> str:
-    """Three parts of anything."""
+    """Return a token of three arbitrary parts."""
     parts = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in (header, payload)]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*parts, signature))

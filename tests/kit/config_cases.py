@@ -49,14 +49,14 @@ SOUND = {
 
 
 def sections(**changes: str) -> str:
-    """The sound config with some sections replaced or added, in the order of `SOUND`; "" leaves one out."""
+    """Return the sound config with some sections replaced or added, in the order of `SOUND`. "" removes a section."""
     return "\n".join(dedent(text).rstrip() for text in (SOUND | changes).values() if text) + "\n"
 
 
 def edited(text: str, *edits: tuple[str, str]) -> str:
-    """Edit a text as a person does: each edit is the old words, which must occur, and the new ones.
+    """Edit a text: each edit is the old words, which must occur, and the new ones.
 
-    Only for tests of a file's text, such as the positions of problems; otherwise change `tests.kit.configs.Config`.
+    Only for tests of a file's text, such as the positions of problems. Otherwise change `tests.kit.configs.Config`.
     """
     for old, new in edits:
         assert old in text, old
@@ -65,7 +65,7 @@ def edited(text: str, *edits: tuple[str, str]) -> str:
 
 
 def more(section: str, line: str, indent: int = 2) -> str:
-    """A section of the sound config with one line more."""
+    """Return a section of the sound config with one more line."""
     return f"{dedent(SOUND[section]).rstrip()}\n{' ' * indent}{line}"
 
 
@@ -78,13 +78,13 @@ def compiled(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
 ) -> Compiled:
-    """What the text compiles to; raises ConfigRejected."""
+    """Compile the text. Raises ConfigRejected."""
     document = parse_document(text.encode(), "gateway.yaml", environ, secrets=secrets)
     return compile_config(document, registry=registry or load_registry(), simulators=simulators, demo=demo)
 
 
 def rejected(text: str, environ: Mapping[str, str] = ENVIRON, *, demo: bool = False) -> tuple[Problem, ...]:
-    """Every problem of a text that must not compile."""
+    """Return every problem of a text that must not compile."""
     with pytest.raises(ConfigRejected) as caught:
         compiled(text, environ, demo=demo)
     assert any(problem.severity == "error" for problem in caught.value.problems)
@@ -92,7 +92,7 @@ def rejected(text: str, environ: Mapping[str, str] = ENVIRON, *, demo: bool = Fa
 
 
 def problems_of(text: str, environ: Mapping[str, str] = ENVIRON) -> tuple[Problem, ...]:
-    """Every problem of a text, whether it compiles or not."""
+    """Return every problem of a text, whether it compiles or not."""
     try:
         return compiled(text, environ).warnings
     except ConfigRejected as rejection:
@@ -106,7 +106,7 @@ def position_of(text: str, words: str) -> tuple[int, int]:
 
 
 def marked(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text without its marks, and the line and column of each."""
+    """Return the text without its marks, and the line and column of each mark."""
     places = []
     while MARK in text:
         places.append(position_of(text, MARK))

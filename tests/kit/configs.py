@@ -25,7 +25,7 @@ from providers.registry import load_registry
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration as data. Every method returns another one and leaves this one as it is.
+    """A configuration as data. Every method returns a new one and leaves this one unchanged.
 
     Attributes:
         data: the sections by name, as YAML or JSON would hold them.
@@ -35,7 +35,7 @@ class Config:
 
     @classmethod
     def parse(cls, text: str) -> Config:
-        """Read YAML with the gateway's own parser; variables such as `${KEY}` stay as written."""
+        """Read YAML with the gateway's own parser. Variables such as `${KEY}` are not replaced."""
         return cls(_mapping(text))
 
     def merge(self, *patches: str | Mapping[str, Any]) -> Config:
@@ -155,7 +155,7 @@ def key_hash(key: str) -> str:
 
 
 def table_of(config: str | Config, environ: dict[str, str] | None = None) -> ConfigVersion:
-    """Compile a configuration, or its YAML; raises ConfigRejected."""
+    """Compile a configuration, or its YAML. Raises ConfigRejected."""
     environ = KEYS if environ is None else environ
     text = config.text if isinstance(config, Config) else config
     document = parse_document(dedent(text).encode(), "test.yaml", environ)

@@ -1,4 +1,4 @@
-"""A listener that records every connection and must see none."""
+"""A listener that records every connection. Tests check that it received none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Trap:
-    """A server where nothing may arrive."""
+    """A server that must receive no connection."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []

@@ -1,14 +1,18 @@
-"""The pages for people, and what is fenced in them. Everything fenced is run or compiled; this is how it is written:
+"""Read the documentation pages and their fenced blocks. Tests run or compile every block, by its language:
 
-- `sh`: run by `sh -eu`, page by page in one directory, with the commands of `stand_in_commands` and a demo on the page's port.
-  `sh exit=1`: it must end like that. `sh serves=on`: its last command serves until the page ends, and the page's ports
-  are that one's from there on.
-- `python`: run, a page's blocks one after another in one process.
-- `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite doesn't; run by `make ci`, each by itself.
-- `text` after one of these: its output, in full lines; `…` stands for anything, alone on a line for any lines.
-- `yaml`: a part of a config, compiled inside `config/gateway.yaml`, whose same keys it replaces.
-- anything with `title="NAME"`: a file of that name, which a later block uses. A page may go on with those of another,
-  and says so: `<!-- goes on in the directory of PAGE -->`.
+- `sh`: run with `sh -eu`, page by page in one directory, with the commands of `stand_in_commands` and a demo on the
+  page's port.
+  `sh exit=1`: must end with this status. `sh serves=on`: its last command serves until the page ends, and the page's
+  ports
+  belong to it from there on.
+- `python`: run, the blocks of a page one after another in one process.
+- `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite does not have. `make ci` runs each block
+  alone.
+- `text` after one of these: its output, in full lines. `…` matches anything; alone on a line it matches any lines.
+- `yaml`: a part of a config, compiled inside `config/gateway.yaml`, where it replaces the same keys.
+- anything with `title="NAME"`: a file of that name, which a later block uses. A page can continue with the files of
+  another
+  page: `<!-- goes on in the directory of PAGE -->`.
 - `toml`, `json`: must parse.
 """
 
@@ -42,7 +46,7 @@ _FENCE = re.compile(r"^(`{3,}|~{3,})(.*)$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block: where it is, its language, what stands behind that, and its text."""
+    """One fenced block: its position, language, attributes and text."""
 
     page: Path
     line: int
@@ -52,7 +56,7 @@ class Block:
 
     @property
     def title(self) -> str | None:
-        """The name of the file that it is."""
+        """Return the name of the file that the block is, if it is one."""
         return self.options.get("title")
 
     def __str__(self) -> str:
@@ -60,12 +64,12 @@ class Block:
 
 
 def name_of(page: Path) -> str:
-    """The page as its reader would call it."""
+    """Return the page's name relative to the repository."""
     return page.relative_to(ROOT).as_posix()
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """The fenced blocks in order."""
+    """Return the fenced blocks in order."""
     lines = iter(enumerate(page.read_text("utf-8").splitlines(), 1))
     for number, line in lines:
         if not (opening := _FENCE.match(line)):
@@ -83,13 +87,13 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 def earlier_files_of(page: Path) -> Iterator[Block]:
-    """The files of the page that this one goes on from."""
+    """Return the files of the page that this one continues."""
     if (found := _GOES_ON.search(page.read_text("utf-8"))) is not None:
         yield from (block for block in blocks_of(page.parent / found[1]) if block.title is not None)
 
 
 def needy_blocks_of(page: Path) -> Iterator[tuple[Block, Block | None]]:
-    """The blocks that need more than the fast suite has, each with the output that stands after it."""
+    """Return the blocks that need packages outside the fast suite, each with the expected output after it."""
     blocks = [*blocks_of(page), None]
     for block, following in pairwise(blocks):
         if block is not None and "needs" in block.options:
@@ -97,7 +101,7 @@ def needy_blocks_of(page: Path) -> Iterator[tuple[Block, Block | None]]:
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
-    """What an output must have: these lines, with `…` for anything."""
+    """Return a pattern for an expected output: these lines, with `…` for anything."""
     lines = []
     for line in text.splitlines():
         if line == "…":
@@ -115,7 +119,7 @@ def docs_table(header: str) -> list[list[str]]:
 
 
 def table_of(page: Path, header: str) -> list[list[str]]:
-    """The rows of the table whose first line begins with `header`, cell by cell, without the head."""
+    """Return the rows of the table whose first line begins with `header`, as cells, without the header."""
     lines = page.read_text("utf-8").splitlines()
     start = next((number for number, line in enumerate(lines) if line.startswith(header)), None)
     assert start is not None, f"{name_of(page)} has no table {header!r}"

@@ -1,4 +1,4 @@
-"""Simulated candidates on this machine, a config that names them, and a suite that asks them little."""
+"""Simulated candidates on this machine, a config that names them, and a small evaluation suite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BANK = ROOT / "config" / "evaluations" / "banks" / "cn.yaml"
 
 
 def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None) -> Config:
-    """A config with a deployment for each origin, inside the boundary of `cn` unless `stores` says otherwise."""
+    """Return a config with a deployment for each origin, inside the boundary of `cn` unless `stores` states otherwise."""
     approval = {"region": "cn", "authority": "CAC", "kind": "registration", "number": "N-1", "model_name": "M"}
     places = {name: (stores or {}).get(name, "CN") for name in origins}
     deployments = {
@@ -51,20 +51,20 @@ def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = 
 
 
 def table_for(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None) -> ConfigVersion:
-    """The compiled config of `config_of`."""
+    """Return the compiled config of `config_of`."""
     return table_of(config_of(origins, stores=stores), {"KEY": "sk-test"})
 
 
 @contextmanager
 def servers(scenarios: Mapping[str, Scenario]) -> Iterator[SimulatorThread]:
-    """A simulated server for each name."""
+    """Run a simulated server for each name."""
     dialect = load_simulators().dialects["openai-compatible"]
     with SimulatorThread({name: SimulatorServer(dialect, name, one) for name, one in scenarios.items()}) as thread:
         yield thread
 
 
 def suite_in(folder: Path, text: str, *, items: int = 0, seed: int | None = None) -> Suite:
-    """The suite of this text; `many.yaml` beside it has so many questions with a number for an answer."""
+    """Return the suite of this text. `many.yaml` next to it has the given number of questions with a numeric answer."""
     section = {"ask": "{a} + {b}?", "number": "a + b", "draw": {"a": [1, 9_000_000], "b": [1, 99]}, "count": items or 1}
     file = {"version": 1, "language": "en", "items": {"sums": [section]}}
     (folder / "many.yaml").write_text(json.dumps(file), "utf-8")

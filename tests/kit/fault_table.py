@@ -19,18 +19,21 @@ __all__ = ["FAULTS", "INTERRUPTED", "WHOLE", "Fault", "Seen"]
 WHOLE = (200, None)
 INTERRUPTED = (200, "stream_interrupted")
 Seen = tuple[int, str | None]
-"""A status, and the code of the error in it: in the body, or in a stream that has begun."""
+"""A status and its error code, in the body or in a stream that has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One row.
+    """One row of the table.
 
-    kind: what the operator's log calls it; None where the primary's answer is taken. calls: how often the primary is
-    asked before the fallback is. moves_on: whether the fallback answers, or the failure is the client's at once.
-    alone: what a client gets for JSON, and for a stream, where there is no fallback. behave: None where it is never
-    reached. detail: words that the log has for it, where another fault of the kind would be taken for this one.
-    ends_in_time: nothing but the gateway's own patience ends it.
+    Attributes:
+        kind: the failure kind in the log; None where the primary's answer is used.
+        calls: how often the primary is called before the fallback.
+        moves_on: whether the fallback answers; otherwise the client gets the failure at once.
+        alone: what a client gets for JSON and for a stream where there is no fallback.
+        behave: what the provider does; None where it is never reached.
+        detail: words in the log that distinguish this fault from another of the same kind.
+        ends_in_time: only the gateway's own timeouts end the attempt.
     """
 
     name: str
@@ -51,7 +54,7 @@ def always(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
 
 
 def once(act: Callable[[Call], Awaitable[None]]) -> Behaviour:
-    """The first call of every two fails: with two attempts a deployment, each client is answered by the second."""
+    """Fail the first of every two calls. With two attempts for each deployment, the second one answers each client."""
 
     async def behave(call: Call) -> None:
         await (act(call) if call.number % 2 == 0 else answer(call))
@@ -68,7 +71,7 @@ async def _reset(call: Call) -> None:
 
 
 def refused_and(status: int, after: Callable[[Call], Awaitable[None]]) -> Behaviour:
-    """A status that is no success, half of its body, and then something else."""
+    """Send a status that is not a success and half of its body, and then do something else."""
 
     async def behave(call: Call) -> None:
         await call.head(status, content_length="500")
@@ -149,7 +152,7 @@ async def _empty_stream(call: Call) -> None:
 
 
 async def _bomb(call: Call) -> None:
-    # 80 MB of blanks in 80 KB; the bound is 64 MB.
+    # 80 MB of blanks in 80 KB; the limit is 64 MB.
     blanks = gzip.compress(b" " * (1 << 20), 9)
     await call.head(content_encoding="gzip", transfer_encoding="chunked")
     for _ in range(80):
@@ -190,7 +193,7 @@ async def _bad_chunk(call: Call) -> None:
 def midway(act: Callable[[Call], Awaitable[None]], words: int = 3) -> Behaviour:
     async def behave(call: Call) -> None:
         await call.begin(words)
-        # Else all of it may arrive in one piece, before anything has been shown to anyone.
+        # Otherwise everything may arrive in one piece, before the client has received any text.
         await call.until_read()
         await act(call)
 
@@ -203,7 +206,7 @@ async def _error_event(call: Call) -> None:
 
 
 async def _words_with_an_error(call: Call) -> None:
-    """One send, in HTTP chunks of its own for each event: what arrives together is read together."""
+    """Send in one write, in one HTTP chunk for each event: events that arrive together are read together."""
     told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), told)]
     await call.head(transfer_encoding="chunked")
@@ -250,7 +253,7 @@ async def _two_marks(call: Call) -> None:
 
 
 async def _byte_by_byte(call: Call) -> None:
-    """Every byte in a piece of its own, and a newline's two halves apart."""
+    """Send every byte in its own piece, also between the two halves of a line break."""
     send = call.writer
     events = [chunk_of({"role": "assistant"}), *(chunk_of({"content": word}) for word in WORDS), chunk_of({}, "stop")]
     await call.head(transfer_encoding="chunked")
@@ -309,7 +312,7 @@ async def _mark_too_soon(call: Call) -> None:
     await call.send("0\r\n\r\n")
 
 
-async def _words_behind_the_mark(call: Call) -> None:
+async def _text_after_the_mark(call: Call) -> None:
     for word in WORDS[3:]:
         await call.event(chunk_of({"content": word}))
     await call.event(chunk_of({}, "stop"))
@@ -319,7 +322,7 @@ async def _words_behind_the_mark(call: Call) -> None:
 
 
 def _compressed(coding: str, pack: Callable[[bytes], bytes]) -> Behaviour:
-    """A whole answer in a coding that nobody asked for."""
+    """Send a complete answer in a content coding that was not requested."""
 
     async def behave(call: Call) -> None:
         choice = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
@@ -344,7 +347,7 @@ INVALID, FILTERED = (400, "invalid_request"), (400, "content_filter")
 LONG = (400, "context_length_exceeded")
 
 FAULTS = (
-    # The provider says that it can't, now or ever.
+    # The provider reports that it cannot answer, now or ever.
     Fault("http-429-with-a-time", "429, `retry-after: 60`", error(429, "requests", None, retry_after="60"),
           K.RATE_LIMITED, 1, (PLAIN_429, PLAIN_429)),
     Fault("http-429-short", "429, `retry-after-ms: 20`, once", once(error(429, "requests", None, retry_after_ms="20")),
@@ -420,7 +423,7 @@ FAULTS = (
           ends_in_time=True),
     Fault("endless-interim", "interim answers (102) without end", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("switching", "101, though nobody asked for another protocol", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    # A 200 that is no answer.
+    # Status 200 without an answer.
     Fault("html", "200 with a web page", _html, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("error-in-200", "200 with an error in it", _error_in_200, K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("truncated-json", "200 with half of a JSON object", _truncated, K.MALFORMED, 2, (PROVIDER, PROVIDER),
@@ -437,7 +440,7 @@ FAULTS = (
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("gzip-bomb", "80 MB in 80 KB of gzip", _bomb, K.TOO_LARGE, 1, (PROVIDER, PROVIDER)),
     Fault("endless-line", "a line without end", _endless_line, K.TOO_LARGE, 1, (PROVIDER, PROVIDER), json=False),
-    # A stream that has begun.
+    # A stream that has started.
     Fault("midway-reset", "a reset after three words", midway(_reset), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
           moves_on=False, json=False),
     Fault("midway-stall", "silence after three words", midway(_silent), K.INTERRUPTED, 1, (LATE, INTERRUPTED),
@@ -458,10 +461,10 @@ FAULTS = (
           moves_on=False, json=False, ends_in_time=True),
     Fault("midway-filter", "its safety system ends the answer after three words", midway(_filtered), None, 1,
           (WHOLE, WHOLE), json=False),
-    # What is odd, and whole all the same.
+    # Unusual but complete answers.
     Fault("no-done", "a whole answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
     Fault("two-dones", "a whole answer with two", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
-    Fault("behind-the-mark", "a whole answer, and words behind its `[DONE]`", midway(_words_behind_the_mark), None, 1,
+    Fault("behind-the-mark", "a whole answer, and words behind its `[DONE]`", midway(_text_after_the_mark), None, 1,
           (WHOLE, WHOLE), json=False),
     Fault("early-hints", "interim answers (100, 103), and then a whole one", _early_hints, None, 1, (WHOLE, WHOLE)),
     Fault("gzip", "a whole answer in gzip, for which nobody asked", _compressed("gzip", gzip.compress), None, 1,

@@ -1,6 +1,6 @@
-"""A provider that misbehaves: a raw TCP server, so that no library corrects what it sends. The path selects the fault.
+"""A provider that misbehaves: a raw TCP server, so that no library corrects its bytes. The path selects the fault.
 
-It shares no code with the simulators, so that a mistake in them is not repeated here.
+It shares no code with the simulators, so that an error in them is not repeated here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ ANSWER = "".join(WORDS)
 
 @dataclass(slots=True)
 class Call:
-    """One request as the provider sees it, and the raw way back. number: counts the calls of its path from 0.
+    """One request as the provider receives it, with raw write access to the connection.
 
-    until_read: until the client at the far end has told that it has read the first words.
+    Attributes:
+        number: counts the calls of its path from 0.
+        until_read: waits until the test client reports that it has read the first text.
     """
 
     number: int
@@ -47,14 +49,14 @@ class Call:
         await self.writer.drain()
 
     async def head(self, status: int = 200, **headers: str) -> None:
-        """A status line and headers; a stream's body is chunked."""
+        """Send a status line and headers. The body of a stream is chunked."""
         kind = "text/event-stream" if self.stream and status == 200 else "application/json"
         told = {"content-type": kind} | {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"HTTP/1.1 {status} Some Words", *(f"{name}: {value}" for name, value in told.items() if value)]
         await self.send("\r\n".join(lines) + "\r\n\r\n")
 
     async def whole(self, status: int, body: bytes | str | Mapping[str, Any], **headers: str) -> None:
-        """A complete answer with its length."""
+        """Send a complete answer with its length."""
         data = json.dumps(body) if isinstance(body, Mapping) else body
         data = data.encode() if isinstance(data, str) else data
         await self.head(status, content_length=str(len(data)), **headers)
@@ -65,7 +67,7 @@ class Call:
         await self.whole(status, told, **headers)
 
     async def chunk(self, data: str) -> None:
-        """One piece of a chunked body."""
+        """Send one piece of a chunked body."""
         await self.send(f"{len(data.encode()):x}\r\n{data}\r\n")
 
     async def event(self, value: Mapping[str, Any] | str) -> None:
@@ -73,7 +75,7 @@ class Call:
         await self.chunk(f"data: {text}\n\n")
 
     async def begin(self, words: int) -> None:
-        """A stream's head, its role, and its first words."""
+        """Send a stream's headers, its role, and its first text."""
         await self.head(transfer_encoding="chunked")
         await self.event(chunk_of({"role": "assistant", "content": ""}))
         for word in WORDS[:words]:
@@ -86,7 +88,7 @@ class Call:
         await self.send("0\r\n\r\n")
 
     def reset(self) -> None:
-        """End the connection with a TCP reset, and nothing in order."""
+        """End the connection with a TCP reset, without an orderly close."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -101,7 +103,7 @@ def chunk_of(delta: Mapping[str, Any], reason: str | None = None) -> dict[str, A
 
 
 async def answer(call: Call, text: str = ANSWER, reason: str = "stop") -> None:
-    """What a healthy provider says."""
+    """Send the answer of a healthy provider."""
     if call.stream:
         await call.begin(len(WORDS))
         await call.end(reason)
@@ -113,7 +115,7 @@ async def answer(call: Call, text: str = ANSWER, reason: str = "stop") -> None:
 
 
 class Provider:
-    """The server, in a thread of its own. `calls` counts the requests of each path, less the API's own."""
+    """The server, in its own thread. `calls` counts the requests of each path, without the prefix of the API."""
 
     def __init__(self, behaviours: Mapping[str, Behaviour], tls: ssl.SSLContext | None = None) -> None:
         self.calls: Counter[str] = Counter()
@@ -136,11 +138,11 @@ class Provider:
         self._thread.join(10)
 
     def has_been_read(self, place: str) -> None:
-        """Tell the call on that path that its first words have reached the client."""
+        """Report to the call on that path that its first text has reached the client."""
         self._loop.call_soon_threadsafe(lambda: self._read[place].set())
 
     def hang_up(self) -> None:
-        """End every connection, as one that has idled for long."""
+        """End every connection, as after a long idle time."""
         self._loop.call_soon_threadsafe(lambda: [writer.close() for writer in self._open])
 
     def _run(self) -> None:

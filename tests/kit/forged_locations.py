@@ -1,7 +1,8 @@
-"""What a client may try in order to be elsewhere: made-up worlds, the ways into them, and headers of every kind.
+"""Attempts of a client to forge its location: generated networks, the paths into them, and headers of every kind.
 
-A case has the request as the edge makes it of an honest client's, and as it makes it of a lying one's. An edge here does
-what the page for operators asks of one: it writes each of its headers always, over the client's or behind them.
+A case has the request as the edge forwards it for an honest client, and as it forwards it for a lying one. The edge
+follows
+the operator's documentation: it always writes each of its headers, replacing or after those of the client.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.kit.configs import Config
 EDGE_SECRET = "the edge's secret"
 _SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
 LIES = 5
-"""How many attempts a case has."""
+"""The number of attempts in a case."""
 Header = tuple[bytes, bytes]
 _COUNTRY = ["CF-IPCountry", "CloudFront-Viewer-Country", "X-Country"]
 _PART = ["cf-region-code", "CloudFront-Viewer-Country-Region"]
@@ -36,7 +37,7 @@ _OTHERS = [
     ),
     *("X-AppEngine-Country", "X-Client-Geo-Country", "Ali-IP-Country", "X-Forwarded-Host", "X-Original-Forwarded-For"),
 ]
-# An address of the made-up world, and what an edge knows of whoever has it.
+# An address of the generated network, and what an edge knows about its client.
 _PEOPLE = [
     ("1.2.3.4", "CN", ""),
     ("2.2.3.4", "DE", "BE"),
@@ -126,7 +127,7 @@ _FITTING = {
 
 @st.composite
 def _lie(draw: st.DrawFn, believed: list[str]) -> Header:
-    """A header: two of three are ones that the config reads, most of them with a value of the right form."""
+    """Draw a header. Two of three are headers that the config reads, mostly with a value of the right form."""
     name = draw(st.sampled_from(believed if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
     value = draw(_FITTING.get(name, _ANYTHING) if draw(st.integers(0, 3)) else _ANYTHING)
     spelt = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))
@@ -143,8 +144,14 @@ def _lies(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
 
 @dataclass(frozen=True)
 class Case:
-    """Attempts of one client. config: how its place is decided; peer: whose connection; client: whose key; lying: what
-    arrives for each attempt."""
+    """The attempts of one client.
+
+    Attributes:
+        config: how its location is decided.
+        peer: the address of the connection.
+        client: the owner of the key.
+        lying: the headers that arrive for each attempt.
+    """
 
     config: dict[str, Any]
     peer: str
@@ -170,7 +177,7 @@ def _edges(draw: st.DrawFn, peers: list[str]) -> list[dict[str, Any]]:
 
 @st.composite
 def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any) -> Case:
-    """A case: `peers` may be edges, `strangers` are the addresses of those who come directly."""
+    """Draw a case. `peers` may be edges; `strangers` are the addresses of clients that connect directly."""
     location = fixed.get("location") or {
         "signals": draw(st.permutations(_SIGNALS))[: draw(st.integers(1, len(_SIGNALS)))],
         "edges": draw(_edges(peers)),
@@ -192,7 +199,7 @@ def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any)
 
 
 def _written(edge: dict[str, Any], address: str, country: str, part: str) -> list[tuple[str, str]]:
-    """What the edge knows, under its headers."""
+    """Return what the edge knows, under its header names."""
     quoted = f'for="[{address}]"' if ":" in address else f"for={address}"
     forms = {"Forwarded": f"{quoted};proto=https", "CloudFront-Viewer-Address": f"{address}:4711"}
     told = [(edge["country"], country)]
@@ -206,7 +213,7 @@ def _written(edge: dict[str, Any], address: str, country: str, part: str) -> lis
 
 
 def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, str]]) -> tuple[Header, ...]:
-    """The client's headers as they leave the edge: it writes its own over them, behind them, or to the end of them."""
+    """Return the client's headers as they leave the edge: replaced, followed by, or extended with the edge's own."""
     headers = list(lies)
     for name, value in written:
         mine = name.lower().encode()

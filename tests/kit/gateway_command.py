@@ -1,4 +1,6 @@
-"""Run the `gateway` command next to a running gateway: as a process, or in this process, which takes a tenth of the time."""
+"""Run the `gateway` command next to a running gateway: as a process, or in this process, which takes a tenth of the
+time.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def as_a_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """As a person has it."""
+    """Run the command as its own process."""
     given = {**os.environ, **(environ or {})}
     if sys.platform != "linux":
         command = [sys.executable, "-m", "gateway.cli", *words]
@@ -42,7 +44,7 @@ def as_a_process(*words: str, environ: Mapping[str, str] | None = None) -> subpr
 
 
 def in_this_process(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """The same, for what doesn't end by a signal and isn't called in a thread."""
+    """Run the command in this process. Not for commands that end by a signal or run in a thread."""
     out, err = io.StringIO(), io.StringIO()
     try:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):

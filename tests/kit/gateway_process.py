@@ -1,4 +1,4 @@
-"""Start the real gateway as a process of its own, on a free port, in front of simulated providers."""
+"""Start the real gateway in its own process, on a free port, with simulated providers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from tests.kit.gateway_template import TEMPLATE, ForkedProcess
 APP_KEY = "gk-app"
 BACKEND_KEY = "gk-backend"
 _START_LIMIT_S = 90
-"""Nobody waits for it: a busy machine takes long for a start, and one that hangs takes for ever."""
+"""Long, because a busy machine needs much time for a start. It only limits a start that hangs."""
 
 
 class GatewayProcess:
-    """A running `gateway` command; its log lines arrive as they are written. keep_lines: whether they are kept."""
+    """A running `gateway` command. Its log lines are read as they are written.
+
+    Args:
+        keep_lines: whether the lines are kept.
+    """
 
     def __init__(self, process: subprocess.Popen[str] | ForkedProcess) -> None:
         self.process = process
@@ -49,7 +53,7 @@ class GatewayProcess:
         self._arrived.put(None)
 
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
-        """The next log line of that event with those fields; fails if the process ends or stays silent."""
+        """Return the next log line of that event with those fields. Fails if the process ends or stays silent."""
         while True:
             line = self._arrived.get(timeout=_START_LIMIT_S)
             assert line is not None, f"the gateway ended: {self.lines}"
@@ -58,14 +62,14 @@ class GatewayProcess:
                 return line
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=_START_LIMIT_S)
 
 
 @contextmanager
 def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
-    """`gateway serve` on a free port; `url` is where it listens."""
+    """Run `gateway serve` on a free port. `url` is its address."""
     process = _start(["serve", "--config", str(config), "--port", "0"], environ or {})
     try:
         gateway = GatewayProcess(process)
@@ -81,7 +85,7 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
 
 
 def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProcess:
-    """Fork the template, unless the interpreter of this gateway has settings of its own."""
+    """Fork the template, unless this gateway needs its own interpreter settings."""
     environment = {**os.environ, "GATEWAY_LOG_FORMAT": "json", **environ}
     if sys.platform == "linux" and not any(name.startswith("PYTHON") for name in environ):
         return TEMPLATE.start(arguments, environment)
@@ -115,8 +119,8 @@ def config_of_four_regions(origins: Mapping[str, str], *patches: str | Mapping[s
     """Return a config like one of production, with merge patches.
 
     Args:
-        origins: where the deployments are, by site: cn, eu, eu2, us, gemini, intl.
-        patches: what differs, each as data or as YAML.
+        origins: the origins of the deployments by site: cn, eu, eu2, us, gemini, intl.
+        patches: changes, each as data or as YAML.
     """
     endpoints = {
         "qwen-cn": f"{origins['cn']}/api/v1",

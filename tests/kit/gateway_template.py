@@ -234,7 +234,7 @@ def _watch_compile_job(connection: socket.socket) -> None:
 
 
 def _take_over(order: dict[str, Any], descriptors: dict[int, int]) -> None:
-    """Make this fork what an interpreter is that is started with this environment and these standard streams."""
+    """Set up this fork like a new interpreter with this environment and these standard streams."""
     for number, descriptor in descriptors.items():
         os.dup2(descriptor, number)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Rules of Gemini that the types of its client do not express: the order of turns, and what a model lacks.
+"""Rules of Gemini that the types of its client do not express: the order of turns, and the features that a model lacks.
 
 Source: public captures of 400 bodies about turns, calls, results and thought signatures; read 2026-11-20.
 """
@@ -181,7 +181,7 @@ def _part_errors(part: _Part, place: str, *, is_model: bool) -> Iterator[str]:
 
 
 def _result_errors(results: Sequence[_Part], calls: Sequence[_Part], place: str, *, has_ids: bool) -> Iterator[str]:
-    """Yield results that do not belong to the calls of the turn before, by id and name or by name alone."""
+    """Yield results that do not match the calls of the previous turn, by id and name or by name alone."""
     members = ("id", "name") if has_ids else ("name",)
     wanted, got = ([tuple(str(one.get(name)) for name in members) for one in some] for some in (calls, results))
     if sorted(wanted) != sorted(got):
@@ -202,7 +202,7 @@ def _call_errors(called: Sequence[_Part], model: str, place: str, *, has_ids: bo
 
 
 def _is_signature_of(signature: str, model: str) -> bool:
-    """Return whether this model signed the call. A signature that no simulator wrote, or the bypass, is believed."""
+    """Return whether this model signed the call. A signature that no simulator wrote, or the bypass, is accepted."""
     if signature == _BYPASS:
         return True
     content = _bytes(signature)

@@ -1,4 +1,6 @@
-"""HTTP responses as bytes: those that every client accepts, those that none may accept, and those that ours alone refuses."""
+"""HTTP responses as bytes: those that every client accepts, those that none may accept, and those that only this client
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _POISON = _OK + b"content-length: 6\r\n\r\npoison"
 
 @dataclass(frozen=True)
 class Wire:
-    """The bytes of a response; `then` is what the server does behind them: `keep`, `close` or `reset`."""
+    """The bytes of a response. `then` is what the server does after them: `keep`, `close` or `reset`."""
 
     data: bytes
     then: str = "keep"
@@ -54,7 +56,7 @@ LEGAL: dict[str, Wire] = {
     "an upgrade that is offered": Wire(_OK + b"Upgrade: h2,h2c\r\nConnection: Upgrade, Keep-Alive\r\n" + _HI),
     "a head of 60 KB": Wire(_OK + b"x: " + b"a" * 60_000 + b"\r\n" + _HI),
 }
-"""What both take, with the same result."""
+"""Responses that both clients accept, with the same result."""
 
 NO_SECOND: dict[str, Wire] = {
     "a byte too many": Wire(_OK + _HI + b"!"),
@@ -67,7 +69,7 @@ NO_SECOND: dict[str, Wire] = {
     "an interim response behind": Wire(_OK + _HI + b"HTTP/1.1 100 Continue\r\n\r\n"),
     "half of one behind": Wire(_OK + _HI + _POISON[:-20]),
 }
-"""A whole answer, and behind it what must not become the answer to the next request."""
+"""A complete answer, followed by bytes that must not become the answer to the next request."""
 
 STRICTER: dict[str, tuple[Wire, str]] = {
     "the same length twice": (Wire(_OK + b"content-length: 2\r\n" + _HI), "llhttp takes one only"),
@@ -107,7 +109,7 @@ STRICTER: dict[str, tuple[Wire, str]] = {
         "RFC 9110, section 15.2: HTTP/1.0 has none, and closes behind each response",
     ),
 }
-"""What httpx takes and we refuse, and why."""
+"""Responses that httpx accepts and this client refuses, with the reason."""
 
 REFUSED: dict[str, Wire] = {
     "two lengths": Wire(_OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi!", "close"),
@@ -171,4 +173,4 @@ REFUSED: dict[str, Wire] = {
     "a trailer without end": Wire(_CHUNKED + b"2\r\nhi\r\n0\r\nx: " + b"a" * 600_000),
     "a chunk's extension without end": Wire(_CHUNKED + b"2;x=" + b"a" * 600_000),
 }
-"""What nobody takes."""
+"""Responses that neither client accepts."""

@@ -1,4 +1,4 @@
-"""The pool behind httpx's transport interface, so that the same client runs over it and over httpx's own transport."""
+"""The connection pool as an httpx transport, so that one client can run over it and over httpx's own transport."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _OURS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connectio
 
 
 class PoolTransport(httpx.AsyncBaseTransport):
-    """Request bodies are read whole before they are sent; `host` is always the URL's."""
+    """An httpx transport over the pool. Request bodies are read completely before they are sent; `host` is always the
+    URL's.
+    """
 
     def __init__(self) -> None:
         self._pool = Pool(lambda *_: None)

@@ -35,7 +35,7 @@ def chunk(text: str = "", finish: str | None = None) -> bytes:
 
 
 class Pieces:
-    """A reply whose body is a script: bytes, an exception, or silence."""
+    """A reply whose body follows a script of bytes, exceptions and silence."""
 
     def __init__(self, *script: object) -> None:
         self.script = list(script)

@@ -1,4 +1,4 @@
-"""What the signals reported of a request, and config versions with other location rules."""
+"""Values that location signals reported for a request, and config versions with other location rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reported(
     claim: ClaimReport | None = None,
     address: AddressReport | None = None,
 ) -> Reports:
-    """Return what the signals reported. edge_note: why an edge's headers are not used."""
+    """Return the values that the signals reported. `edge_note`: why an edge's headers are not used."""
     return reports_of(
         {
             "edge_header": EdgeReport(note=edge_note) if edge_note else edge,
@@ -43,12 +43,12 @@ def with_rules(config: ConfigVersion, **changes: Any) -> ConfigVersion:
 
 
 def heard(config: ConfigVersion, request: RequestHeaders, client: Client | None = None) -> Reports:
-    """Return what the signals of a config version report of these headers."""
+    """Return the values that the signals of a config version report for these headers."""
     return locator_of(config).hear(location_key(config, client, request))
 
 
 def caller_of(config: ConfigVersion, client: Client | None, request: RequestHeaders, key_digest: str = "") -> Caller:
-    """Return the caller of these headers, whose client is known already."""
+    """Return the caller of these headers, whose client is already known."""
     return Caller(
         client,
         key_digest,

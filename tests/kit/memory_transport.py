@@ -8,7 +8,7 @@ __all__ = ["Wire"]
 
 
 class Wire(asyncio.Transport):
-    """Takes everything at once, until it is closed. What becomes of what is written is for whoever derives from it."""
+    """A transport that accepts every write until it is closed. Subclasses decide what happens to the bytes."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})

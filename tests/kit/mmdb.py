@@ -1,4 +1,6 @@
-"""Write small MaxMind DB files (format 2.0), so that no test needs a vendor's: a trie of 24-bit records and its data."""
+"""Write small MaxMind DB files (format 2.0), so that tests need no vendor's database: a trie of 24-bit records and its
+data.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _SEPARATOR = b"\0" * 16
 
 
 def country(code: str, part: str | None = None, **more: Any) -> dict[str, Any]:
-    """A record in the form of the GeoIP2 databases."""
+    """Return a record in the form of the GeoIP2 databases."""
     record: dict[str, Any] = {"country": {"iso_code": code, "names": {"en": code}}, **more}
     return record if part is None else {**record, "subdivisions": [{"iso_code": part}]}
 
@@ -36,11 +38,11 @@ COUNTRIES: Mapping[str, Any] = {
     "2a00:1::/32": country("DE"),
     "2a00:2::/32": country("CN"),
 }
-"""Networks of a made-up world."""
+"""Networks of a made-up internet."""
 
 
 def mmdb(networks: Mapping[str, Any] = COUNTRIES, built_at: int = 1_790_000_000, ip_version: int = 6) -> bytes:
-    """The bytes of a database."""
+    """Return the bytes of a database."""
     root: _Node = [None, None]
     data, offsets = bytearray(), {}
     for name, record in sorted(networks.items(), key=lambda item: ip_network(item[0]).prefixlen):

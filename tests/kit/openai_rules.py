@@ -1,4 +1,4 @@
-"""Rules of OpenAI that the types of its client do not express: a model's own parameters, and the order of items.
+"""Rules of OpenAI that the types of its client do not express: the parameters of each model, and the order of items.
 
 Source: captured 400 bodies of 2025 and 2026, read 2026-11-20.
 """
@@ -14,7 +14,7 @@ from providers.vendors.openai.responses_simulator import sealed
 
 _REASONS = re.compile(r"(gpt-(?P<major>\d+)(\.(?P<minor>\d+))?|o\d)(?![\w.])")
 _TAKES_NO_STOP = re.compile(r"(o3|o4-mini|gpt-5|gpt-5-mini|gpt-5-nano|gpt-5\.2|gpt-6-astra)(?![\w.])")
-# The efforts of a family of models: the first whose pattern the name begins with.
+# The efforts of a family of models. The first pattern that matches the start of the name applies.
 _EFFORTS = (
     (re.compile(r"o\d"), "low medium high"),
     (re.compile(r"gpt-6-astra"), "low medium high xhigh max"),
@@ -132,7 +132,9 @@ def _call_errors(items: Sequence[Mapping[str, object]]) -> Iterator[str]:
 
 
 def _thought_errors(items: Sequence[Mapping[str, object]], model: str) -> Iterator[str]:
-    """Yield thoughts that come back unsealed, sealed by another model, or without what they led to."""
+    """Yield reasoning items that are returned without encrypted content, encrypted for another model, or without the
+    item that followed.
+    """
     for position, item in enumerate(items):
         after = items[position + 1] if position + 1 < len(items) else {}
         if item.get("type") != "reasoning":
@@ -149,7 +151,7 @@ def _thought_errors(items: Sequence[Mapping[str, object]], model: str) -> Iterat
 
 
 def _is_seal_of(seal: str, model: str, thought_id: str) -> bool:
-    """Return whether the simulated model sealed this thought. A content that no simulator wrote is believed."""
+    """Return whether the simulated model encrypted this item. Content that no simulator wrote is accepted."""
     try:
         content = base64.b64decode(seal, altchars=b"-_", validate=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""An OTLP collector on loopback: it decodes what it receives and answers as the test says."""
+"""An OTLP collector on loopback: it decodes what it receives and answers as the test defines."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["Collector", "attributes_of", "collecting", "spans_in"]
 
 
 def spans_in(body: bytes) -> list[Span]:
-    """The spans of one body of OTLP."""
+    """Return the spans of one OTLP body."""
     request = ExportTraceServiceRequest.FromString(body)
     return [span for sent in request.resource_spans for scope in sent.scope_spans for span in scope.spans]
 
 
 def attributes_of(span: Span) -> dict[str, object]:
-    """A span's attributes, each a plain value."""
+    """Return a span's attributes as plain values."""
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
 @dataclass
 class Collector:
-    """What has come, and what is answered: statuses in turn, the last one again and again; None never answers."""
+    """The requests received and the statuses to answer: in turn, the last one repeated. None never answers."""
 
     statuses: list[int | None] = field(default_factory=lambda: [200])
     headers: str = ""
@@ -62,7 +62,7 @@ class Collector:
 
 @asynccontextmanager
 async def collecting(*statuses: int | None, headers: str = "", calls: int = 200) -> AsyncIterator[Collector]:
-    """A collector that listens."""
+    """Run a collector."""
     collector = Collector(list(statuses) or [200], headers)
     async with scripted(*[collector.script] * calls) as server:
         collector.server = server

@@ -10,7 +10,7 @@ def anyone(_: str, __: object) -> None:
 
 
 class Response:
-    """A response whose head has arrived. `close` must be called, however it ends."""
+    """A response whose headers have arrived. `close` must always be called."""
 
     def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
         self._pool = pool
@@ -20,7 +20,7 @@ class Response:
         self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()]
 
     async def read(self) -> bytes:
-        """Return the next bytes of the body as they came; empty at its end. Raise TransportError."""
+        """Return the next bytes of the body as they arrive, empty at its end. Raises TransportError."""
         while (connection := self._connection) is not None:
             if (data := connection.take()) is not None:
                 return data
@@ -28,7 +28,7 @@ class Response:
         return b""
 
     def close(self) -> None:
-        """Give the connection back if the response was read to its end, else drop it."""
+        """Return the connection to the pool if the response was read to its end, otherwise drop it."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.take_back(self._origin, connection)
@@ -55,7 +55,7 @@ async def send(pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 
 
 
 async def ask(pool: Pool, origin: str) -> bytes:
-    """One exchange, read to its end and given back."""
+    """Run one exchange, read it to its end and return the connection."""
     response = await send(pool, origin)
     try:
         body = b""

@@ -40,14 +40,14 @@ deployment = st.fixed_dictionaries(
 
 
 def fits(facts: dict[str, Any], boundary: list[str]) -> bool:
-    """Whether a deployment keeps within a boundary, worked out anew from the written config."""
+    """Return whether a deployment is inside a boundary, computed independently from the written config."""
     residency = Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]]))
     return residency.within(parse_places(boundary))
 
 
 @st.composite
 def steps(draw: st.DrawFn, names: list[str]) -> list[str | dict[str, int]]:
-    """A route to these deployments: plain steps, and perhaps a weighted one before them."""
+    """Draw a route to these deployments: plain steps, optionally after a weighted one."""
     route: list[str | dict[str, int]] = list(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
     weights = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 100), max_size=3))
     if not any(weights.values()):
@@ -57,9 +57,9 @@ def steps(draw: st.DrawFn, names: list[str]) -> list[str | dict[str, int]]:
 
 @st.composite
 def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
-    """A config: some regions with a boundary each, some deployments, and routes between them.
+    """Draw a config: regions with a boundary each, deployments, and routes between them.
 
-    Routes lead anywhere at random, or, in a sound world, only to what fits.
+    Routes lead anywhere at random, or, in a sound config, only to deployments inside the boundary.
     """
     names = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True))
     free = draw(st.permutations(TERRITORIES))

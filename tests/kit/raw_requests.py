@@ -1,4 +1,4 @@
-"""Requests written to a socket byte by byte, for clients that leave early."""
+"""Requests written to a socket byte by byte, for clients that disconnect early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 
 def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
-    """A request, by default for the provider in China, the only one of its region."""
+    """Return a request, by default for the provider in China, the only one of its region."""
     content = json.dumps(payload).encode()
     head = (
         f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {APP_KEY}\r\ncf-ipcountry: {place}\r\n"
@@ -25,10 +25,10 @@ def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN
 
 @contextmanager
 def sent(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
-    """A connection on which this was sent; its end is the client's leaving."""
+    """Yield a connection on which these bytes were sent. At the end of the block the client disconnects."""
     host, port = gateway.url.removeprefix("http://").split(":")
     connection = socket.socket()
-    # A small window, so that a client that doesn't read is felt soon.
+    # A small window, so that the gateway soon detects a client that does not read.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     if resets:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

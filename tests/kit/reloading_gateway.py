@@ -27,7 +27,7 @@ NAMES = ("a", "b")
 LIMIT_S = 90
 
 
-# As fast as they can, the clients would leave the gateway no core.
+# Without a pause, the clients would take all CPU time from the gateway.
 _PACE_S = 0.02
 
 
@@ -36,7 +36,7 @@ _SOME = 10
 
 @contextmanager
 def two_providers() -> Iterator[SimulatorThread]:
-    """Simulated providers with the names of `NAMES`, which both speak OpenAI's dialect."""
+    """Run simulated providers with the names of `NAMES`, both with OpenAI's dialect."""
     dialect = load_simulators().dialects["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
         yield thread
@@ -54,13 +54,13 @@ resilience: {idle: 10s}
 
 
 def config(providers: SimulatorThread, route: str = "a", number: int = 0, *patches: str | Mapping[str, Any]) -> Config:
-    """Return a config whose every caller is answered by one route.
+    """Return a config in which one route answers every caller.
 
     Args:
         providers: the simulators of the deployments.
         route: the steps of the route, as YAML without the brackets.
-        number: makes a version of its own.
-        patches: what differs besides, each as data or as YAML.
+        number: makes the config version unique.
+        patches: further changes, each as data or as YAML.
     """
     endpoints = {name: {"endpoint": f"{providers[name].origin}/v1"} for name in NAMES}
     return _TWO_DEPLOYMENTS.merge(
@@ -76,7 +76,7 @@ def with_key(key: str) -> Mapping[str, Any]:
 
 
 class Operator:
-    """Somebody with an editor, a shell and curl."""
+    """The operator's actions: edit the config, run commands, and read the admin endpoints."""
 
     def __init__(self, gateway: GatewayProcess, path: Path) -> None:
         self.gateway = gateway
@@ -85,7 +85,7 @@ class Operator:
         self.client = httpx.Client(base_url=gateway.url, trust_env=False, timeout=LIMIT_S)
 
     def replace(self, config: Config | str) -> None:
-        """As an editor does that writes a new file and renames it."""
+        """Replace the config as an editor does: write a new file and rename it."""
         text = config.text if isinstance(config, Config) else config
         new = self.path.with_suffix(".new")
         new.write_text(text, "utf-8")
@@ -95,19 +95,19 @@ class Operator:
         return self.admin.get("/readyz").json()
 
     def version(self) -> str:
-        """The table of all workers, once they agree."""
+        """Return the table of all workers, once they agree."""
         state = self.ready()
         versions = {worker["table"] for worker in state["workers"]["running"]} | {state["table"]["version"]}
         return versions.pop() if len(versions) == 1 else ""
 
     def wait_for_another(self, version: str) -> float:
-        """Until every worker has another table; how long it took."""
+        """Wait until every worker has another table, and return how long it took."""
         began = time.monotonic()
         eventually(lambda: self.version() not in ("", version), LIMIT_S)
         return time.monotonic() - began
 
     def reconnect(self) -> None:
-        """Whatever worker the client's connection was to, the next one is anybody's."""
+        """Close the client's connection, so that the next one can reach any worker."""
         self.client.close()
         self.client = httpx.Client(base_url=self.gateway.url, trust_env=False, timeout=LIMIT_S)
 
@@ -131,7 +131,7 @@ def operated(path: Path, workers: int = 1, **environ: str) -> Iterator[Operator]
 
 @dataclass
 class Load:
-    """Clients that ask again and again, whole and as streams, and what they got."""
+    """Clients that send requests continuously, for JSON and streams, and their results."""
 
     url: str
     answers: list[tuple[float, float, str, str]] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Load:
             await asyncio.sleep(_PACE_S)
 
     def wait_for_answers_by(self, table: str) -> None:
-        """Until it has answered some of them, whole and as streams; fails as soon as anybody was failed."""
+        """Wait until the load has JSON answers and streams by this table. Fails as soon as any request failed."""
 
         def answered() -> bool:
             assert self.failures == []

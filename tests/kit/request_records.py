@@ -1,4 +1,4 @@
-"""Records of finished requests, as the gateway makes them."""
+"""Records of finished requests, as the gateway creates them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def failed_attempt(
 def answered(
     *attempts: AttemptRecord, usage: Usage | None = None, stream: bool = False, total_s: float = 1.0
 ) -> Record:
-    """An answer in region eu, by the last of the attempts."""
+    """Return an answer in region eu, by the last of the attempts."""
     attempts = attempts or (attempt(),)
     return Record(
         "req-1",

@@ -1,4 +1,4 @@
-"""Answers of the two simulated providers of a runner."""
+"""Answers of the two simulated providers of a plan execution."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def text_of(completion: ChatCompletion | None) -> object:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # no event tells of what is counted elsewhere
+        while not condition():  # noqa: ASYNC110  # the counters have no event to wait for
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A raw socket server that sends exactly the bytes of a script, cut into the pieces that the test chooses."""
+"""A raw socket server that sends exactly the bytes of a script, divided into the pieces that the test defines."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LIMIT_S = 60.0
 
 
 async def turns(count: int = 3) -> None:
-    """Let the loop turn, so that what was written has been read at the other end."""
+    """Run the event loop for some turns, so that the other end has read what was written."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, and no longer than needed; fails if it never comes true."""
+    """Wait for a condition, no longer than needed. Fails if it never becomes true."""
     async with asyncio.timeout(_LIMIT_S):
         while not condition():  # noqa: ASYNC110  # a socket's other end gives no event to wait for
             await asyncio.sleep(0.001)
 
 
 class Peer:
-    """The server's end of one connection, after the head of a request has come on it."""
+    """The server's end of one connection, after the headers of a request have arrived."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -38,23 +38,23 @@ class Peer:
 
     @property
     def length(self) -> int:
-        """What the request's content-length says."""
+        """Return the request's content-length."""
         lines = self.head.lower().split(b"\r\n")
         return next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
 
     async def body(self) -> bytes:
-        """The request's body."""
+        """Return the request's body."""
         return await self.reader.readexactly(self.length)
 
     async def send(self, *parts: bytes) -> None:
-        """Each part in a write of its own, with time for the other end to read it."""
+        """Send each part in its own write, with time for the other end to read it."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
             await turns()
 
     async def gone(self) -> None:
-        """Wait until the other end has closed or reset; what it still sends is passed over."""
+        """Wait until the other end has closed or reset. Further bytes from it are discarded."""
         while await self.reader.read(65536):
             pass
 
@@ -63,16 +63,16 @@ class Peer:
         self.writer.close()
 
     def reset(self) -> None:
-        """End it at once."""
+        """Reset the connection."""
         self.writer.transport.abort()
 
 
 Script = Callable[[Peer], Awaitable[None]]
-"""What happens to one request, from the moment when its head has come."""
+"""The actions for one request, from the moment when its headers have arrived."""
 
 
 class Scripted:
-    """The scripts that are left, and what has been seen."""
+    """The remaining scripts, and what the server has received."""
 
     def __init__(self, scripts: tuple[Script, ...]) -> None:
         self.scripts = deque(scripts)
@@ -85,7 +85,7 @@ class Scripted:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
@@ -94,7 +94,7 @@ class Scripted:
         self.open += 1
         number = self.connections
         try:
-            # Connections that end between requests, or that the test's client drops, are not worth a word.
+            # Connections that end between requests, or that the test's client drops, are not errors.
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while not writer.is_closing():
                     peer.head = await reader.readuntil(b"\r\n\r\n")
@@ -102,7 +102,7 @@ class Scripted:
                     self.served_by.append(number)
                     await self.scripts.popleft()(peer)
         except asyncio.CancelledError:
-            # The end of the test; asyncio's streams of Python 3.11 would report a cancelled task as an error.
+            # The end of the test. The streams of asyncio in Python 3.11 would report a cancelled task as an error.
             return
         except Exception as error:
             self.errors.append(error)
@@ -127,7 +127,7 @@ def say(*parts: bytes, then: str = "keep") -> Script:
 
 
 def hold(*parts: bytes) -> Script:
-    """Read the request, send the parts, and then nothing until the other end goes."""
+    """Read the request, send the parts, and then nothing until the other end closes."""
 
     async def script(peer: Peer) -> None:
         await peer.body()
@@ -139,7 +139,7 @@ def hold(*parts: bytes) -> Script:
 
 @asynccontextmanager
 async def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """A server on a free loopback port; a script that failed fails the test, and connections end with the block."""
+    """Run a server on a free loopback port. A script that fails fails the test, and connections end with the block."""
     state = Scripted(scripts)
     server = await asyncio.start_server(state.serve, "127.0.0.1", 0, ssl=tls, limit=1 << 20)
     state.origin = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -33,7 +33,7 @@ sys.addaudithook(note)
 
 
 class Recording:
-    """Where it is written down."""
+    """The recorded events, read from a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "hook"
@@ -43,25 +43,25 @@ class Recording:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """What a process must have in its environment to be recorded, and its children with it."""
+        """Return the environment variables with which a process and its children are recorded."""
         before = os.environ.get("PYTHONPATH")
         return {"PYTHONPATH": os.pathsep.join([str(self._folder), *([before] if before else [])])}
 
     def lines(self) -> list[tuple[int, str, tuple[str, ...]]]:
-        """The process, the event and the address of each."""
+        """Return the process, the event and the address of each record."""
         told = map(json.loads, self._path.read_text("utf-8").splitlines())
         return [(pid, event, tuple(address)) for pid, event, address in told]
 
     def addresses(self) -> Counter[tuple[str, ...]]:
-        """How often each address was connected to, or sent to."""
+        """Return how often the processes connected or sent to each address."""
         wanted = ("socket.connect", "socket.sendto", "socket.sendmsg")
         return Counter(address for _, event, address in self.lines() if event in wanted)
 
     def names(self) -> set[str]:
-        """Every name that was looked up."""
+        """Return every name that was looked up."""
         wanted = ("socket.getaddrinfo", "socket.gethostbyname")
         return {address[0] for _, event, address in self.lines() if event in wanted}
 
     def processes(self) -> int:
-        """How many processes have opened a connection."""
+        """Return how many processes have opened a connection."""
         return len({pid for pid, event, _ in self.lines() if event == "socket.connect"})

@@ -1,13 +1,16 @@
-"""The commands that a page's shell blocks call, made fit for a test: nothing serves for ever, installs into the
-development environment, or needs a Docker daemon. Called as `python stand_in_commands.py COMMAND ARGUMENT...`.
+"""Replacements for the commands in the shell blocks of the documentation, safe for a test.
 
-gateway     the real one; `serve` and `demo` take a free port, and are stopped by SIGTERM once they listen, unless the page
-            wants them to serve on
-make        `make -n` in the checkout: the target exists, and its recipe can be read
-pip         `install .` goes into the page's own directory; extras of ours must exist
+Nothing serves for ever, installs into the development environment, or needs a Docker daemon. Called as
+`python stand_in_commands.py COMMAND ARGUMENT...`.
+
+gateway     the real one; `serve` and `demo` use a free port and are stopped by SIGTERM once they listen, unless the
+page
+            needs them to continue
+make        `make -n` in the checkout: the target exists and its recipe can be read
+pip         `install .` installs into the page's own directory; extras of this project must exist
 pytest      only collects
-promtool    `check config`: the file and its rule files have what Prometheus needs to begin with
-docker      runs what the image would run, with the mounted files and the variables, on this machine
+promtool    `check config`: the file and its rule files have the sections that Prometheus requires
+docker      runs the image's command with the mounted files and the variables, on this machine
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ def _with_free_port(arguments: list[str]) -> list[str]:
 
 
 def make(arguments: list[str]) -> int:
-    path = os.environ["PATH"].partition(":")[2]  # without the stand-ins
+    path = os.environ["PATH"].partition(":")[2]  # without the replacement commands
     environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
     return subprocess.call(["make", "-n", "-C", str(ROOT), *arguments], env={**environ, "PATH": path})
 

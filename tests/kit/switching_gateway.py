@@ -1,4 +1,4 @@
-"""A gateway with a state directory, and the commands that switch its config."""
+"""A gateway with a state directory, and the commands that change its config version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def state_of(path: Path) -> Path:
 
 
 def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The command, run by somebody with the gateway's environment."""
+    """Return the command, run with the gateway's environment."""
     return as_a_process(*words, environ={**environ_of(path), **environ})
 
 
@@ -30,7 +30,7 @@ def trail(path: Path) -> list[dict[str, Any]]:
 
 
 def switched(operator: Operator, config: Config | str) -> str:
-    """The version that this config has become."""
+    """Replace the config and return its version."""
     before = operator.version()
     operator.replace(config)
     operator.wait_for_another(before)

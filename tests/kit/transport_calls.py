@@ -1,4 +1,4 @@
-"""One request over a transport of the gateway, and what it received."""
+"""Send one request over a transport of the gateway, and read its response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def opened(way: Transport, origin: str, body: bytes = b"{}") -> UpstreamRe
 
 
 async def whole(way: Transport, origin: str) -> tuple[int, bytes]:
-    """Status and body; the connection is given back or dropped, as in the gateway."""
+    """Return status and body. The connection is returned or dropped, as in the gateway."""
     incoming = await opened(way, origin)
     try:
         body = b""

@@ -1,7 +1,7 @@
 """Check requests as strictly as the vendors do: by their own schemas, and by the rules that no schema expresses.
 
-The simulators of these vendors read leniently. `request_errors` checks one request; `CheckedSimulator` refuses what it
-finds, in tests whose requests come through a simulator.
+The simulators of these vendors read leniently. `request_errors` checks one request. `CheckedSimulator` rejects invalid
+requests in tests that run through a simulator.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _ANY_REASON = b"Simulated failure: invalid_request."
 
 
 def request_errors(vendor: str, incoming: IncomingRequest) -> list[str]:
-    """Return what the vendor would refuse in a request. `vendor` is the name of a simulator."""
+    """Return the errors for which the vendor would refuse a request. `vendor` is the name of a simulator."""
     body = loads(incoming.body)
     found = schema_errors(vendor, incoming, body) if has_schema(vendor) else []
     return [*found, *rule_errors(vendor, incoming)]
 
 
 def rule_errors(vendor: str, incoming: IncomingRequest) -> Iterator[str]:
-    """Yield what the vendor would refuse by the rules that no schema expresses."""
+    """Yield the errors for which the vendor would refuse a request by rules that no schema expresses."""
     body = as_map(loads(incoming.body))
     if vendor == "anthropic":
         facts = _facts(vendor, read_str(body, "model") or "")
@@ -56,14 +56,14 @@ def _facts(vendor: str, model: str) -> ModelFacts:
 
 
 def checked_simulators() -> dict[str, Simulator]:
-    """Return every installed simulator, those that read leniently with their vendor's checks."""
+    """Return every installed simulator. Those that read leniently get their vendor's checks."""
     known = load_simulators().dialects
     return {name: CheckedSimulator(one) if name in CHECKED_VENDORS else one for name, one in known.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedSimulator:
-    """A simulator that refuses what its vendor would refuse, with the vendor's error for a wrong request."""
+    """A simulator that refuses what its vendor would refuse, with the vendor's error for an invalid request."""
 
     inner: Simulator
 

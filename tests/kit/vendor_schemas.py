@@ -1,7 +1,7 @@
 """Check requests against the vendors' own schemas: the types of their Python clients, and botocore's service model.
 
-`schema_errors` lists what a schema refuses, each with its place. `openai` and `botocore` are development tools;
-`anthropic` and `google-genai` come with `make install-sdks`, and `has_schema` says whether they are there.
+`schema_errors` lists the errors of a schema, each with its place. `openai` and `botocore` are development tools;
+`anthropic` and `google-genai` come with `make install-sdks`, and `has_schema` reports whether they are installed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def has_schema(vendor: str) -> bool:
 
 
 def schema_errors(vendor: str, incoming: IncomingRequest, body: object) -> list[str]:
-    """Return what the vendor's schema refuses in the body: `PLACE: reason`, or nothing."""
+    """Return the errors of the vendor's schema in the body as `PLACE: reason`, or nothing."""
     if vendor == "bedrock":
         model = unquote(incoming.path.split("/")[-2])
         return _bedrock_errors({**as_map(body), "modelId": model})
@@ -46,10 +46,10 @@ def schema_errors(vendor: str, incoming: IncomingRequest, body: object) -> list[
 
 
 def _without_exceptions(vendor: str, incoming: IncomingRequest, body: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the body without what its vendor accepts though the types do not.
+    """Return the body without the parts that its vendor accepts although its types do not.
 
-    Anthropic's types are of the newest API version, and sampling parameters belong to the classic one. OpenAI's types
-    want whole numbers as biases, and the API reads `-5.0` as one.
+    Anthropic's types describe the newest API version, and sampling parameters belong to the classic one. OpenAI's types
+    require whole numbers as biases, and the API accepts `-5.0` as one.
     """
     if vendor == "anthropic" and incoming.headers.get("anthropic-version") == "2023-06-01":
         return {name: value for name, value in body.items() if name not in ("temperature", "top_p", "top_k")}
@@ -62,19 +62,19 @@ def _without_exceptions(vendor: str, incoming: IncomingRequest, body: Mapping[st
 def _validation_errors(validate: Callable[[bytes], object], body: object) -> list[str]:
     try:
         with warnings.catch_warnings():
-            # The types of google-genai warn of a word that an enumeration lacks.
+            # The types of google-genai warn about a word that an enumeration lacks.
             warnings.simplefilter("error", UserWarning)
             validate(dumps(body))
     except ValidationError as error:
         found = [f"{_place(one['loc'], body, one['type'])}: {one['msg']}" for one in error.errors(include_url=False)]
         return list(dict.fromkeys(found))
-    except (UserWarning, AttributeError) as error:  # the latter of a word that is not a text
+    except (UserWarning, AttributeError) as error:  # the second for a value that is not a string
         return [f"request: {error}"]
     return []
 
 
 def _place(steps: Sequence[int | str], body: object, kind: str) -> str:
-    """Return the place in the body, such as `messages[0].x`, without the names of types that pydantic adds."""
+    """Return the place in the body, such as `messages[0].x`, without the type names that pydantic adds."""
     place, value = "", body
     for number, step in enumerate(steps):
         is_missing = kind == "missing" and number == len(steps) - 1
@@ -103,7 +103,7 @@ def _typed_dicts(name: str) -> SchemaValidator:
 
 
 def _of_json(schema: Any) -> Any:
-    """Return the schema as JSON is to be read by it.
+    """Return the schema for JSON input.
 
     Iterables become arrays, because pydantic does not check the entries of an iterable. The client's own objects, which
     allow unknown fields, are accepted as objects only.
@@ -126,7 +126,7 @@ def _of_json(schema: Any) -> Any:
 
 @cache
 def _gemini_model() -> type[BaseModel]:
-    """Return the request as google-genai's converters write it, of the client's own types."""
+    """Return a model of the request as google-genai's converters write it, built from the client's own types."""
     from google.genai import types
 
     class GenerateContentRequest(BaseModel):
@@ -188,7 +188,9 @@ def _bedrock_errors(params: Mapping[str, object]) -> list[str]:
 
 
 def _constraint_errors(value: object, shape: Any, place: str) -> Iterator[str]:
-    """Yield the enumerations and patterns that a value breaks: botocore knows them and leaves them to the service."""
+    """Yield the enumerations and patterns that a value breaks. botocore knows them, but leaves the check to the
+    service.
+    """
     if shape.type_name == "structure" and not shape.is_document_type:
         for name, member in as_map(value).items():
             if name in shape.members:

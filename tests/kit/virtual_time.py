@@ -1,6 +1,6 @@
-"""An event loop with virtual time that never waits, and a gateway on it whose providers answer by a script.
+"""An event loop with virtual time that never waits, and a gateway on it whose providers follow a script.
 
-A test can let a client leave at any single turn of the loop, and count what is left behind.
+A test can disconnect a client at any single turn of the loop and count the resources that are not released.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _KEY = "gk-app"
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never waits: what it would wait is added to its time."""
+    """A selector that never waits. It adds the waiting time to its clock instead."""
 
     now = 1000.0
 
@@ -52,7 +52,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class TurningLoop(asyncio.SelectorEventLoop):
-    """acts: what is done at the beginning of which turn."""
+    """An event loop with virtual time. `acts` are callbacks by the turn at whose start they run."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -61,7 +61,7 @@ class TurningLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """The loop's own time."""
+        """Return the loop's virtual time."""
         return self._jumping.now
 
     def _run_once(self) -> None:
@@ -72,8 +72,10 @@ class TurningLoop(asyncio.SelectorEventLoop):
 
 @dataclass(frozen=True)
 class Act:
-    """What a provider does with one call: its head comes after `head_s`, each piece after `piece_s`; of a stream so
-    many words, and its end: `whole`, `break` or `silent`."""
+    """One call to a provider: its headers come after `head_s`, each piece after `piece_s`.
+
+    A stream has this number of words and ends with `whole`, `break` or `silent`.
+    """
 
     status: int = 200
     head_s: float = 0.0
@@ -118,7 +120,7 @@ class _Reply(UpstreamResponse):
         if not self._is_closed:
             self._is_closed = True
             self._house.open -= 1
-        # As the connections of libraries do: a cancellation may meet it.
+        # As connections of libraries do: a cancellation may arrive here.
         await asyncio.sleep(0)
 
 
@@ -157,7 +159,7 @@ resilience:
 
 @dataclass
 class House:
-    """A gateway in front of providers; open: how many replies nobody has closed."""
+    """A gateway with scripted providers. `open` counts the replies that were not closed."""
 
     loop: TurningLoop
     table: ConfigVersion
@@ -178,7 +180,7 @@ class House:
         self.monkeypatch.setattr(chat, "Deadline", type("", (), {"start": partial(Deadline.start, clock=clock)}))
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """See Transport. A script's last act is repeated."""
+        """See Transport. The last act of a script is repeated."""
         script = self.scripts[request.head.origin.removeprefix("https://")[0]]
         act = script.pop(0) if len(script) > 1 else script[0]
         self.open += 1
@@ -193,7 +195,7 @@ class House:
         """See Transport."""
 
     def left_behind(self) -> dict[str, object]:
-        """What should have been given back, and wasn't."""
+        """Return the resources that should have been released and were not."""
         cells, width = self.limits._store._cells, self.limits._store.width
         limiters = [*self.load._limiters.values()]
         held = {
@@ -212,7 +214,7 @@ class House:
 
 
 class Client:
-    """One request, and what its client got of it."""
+    """One request, and what its client received."""
 
     def __init__(self, house: House, *, stream: bool) -> None:
         body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
@@ -223,7 +225,7 @@ class Client:
         self._body = json.dumps(body).encode()
 
     def run(self) -> Coroutine[Any, Any, None]:
-        """Ask, and take all of the answer."""
+        """Send the request and read the complete answer."""
         headers = {"authorization": f"Bearer {_KEY}", "content-type": "application/json"}
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "POST", "headers": pairs, "client": ("127.0.0.1", 1), "query_string": b""}
@@ -239,7 +241,7 @@ class Client:
 
     @property
     def text(self) -> str:
-        """What the answer says, whole or not."""
+        """Return the text of the answer, complete or not."""
         if not self.stream:
             choices = json.loads(self.content).get("choices", [])
             return "".join(choice["message"]["content"] for choice in choices)

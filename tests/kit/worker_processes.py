@@ -16,14 +16,14 @@ HEADERS = {**EU, "authorization": f"Bearer {APP_KEY}"}
 
 
 def state_of(pid: int) -> str:
-    """One letter, as `ps` has it; Z for a process that has ended."""
+    """Return one letter, as `ps` shows it; Z for a process that has ended."""
     shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], stdout=subprocess.PIPE, text=True)
     return shown.stdout.strip()[:1] or "Z"
 
 
 @contextmanager
 def paused(pid: int) -> Iterator[None]:
-    """Only the other worker can answer now."""
+    """Pause a worker, so that only the other one can answer."""
     os.kill(pid, signal.SIGSTOP)
     try:
         eventually(lambda: state_of(pid) == "T")
