@@ -1,7 +1,6 @@
-"""The config that ours is measured with: what a real one has, with the provider stub at every deployment's origin.
-
-Client keys (hashed), an edge that tells the country, regions with boundaries, and a fallback for each route. A second
-and a third number make it grow: more deployments (two an assistant), more keys (one a client).
+"""The production-like config for measuring the gateway, with the provider stub at every deployment's origin.
+It has hashed client keys, an edge that sends the country, regions with boundaries, and a fallback for each route. Two
+numbers make it grow: more deployments (two for each assistant) and more keys (one for each client).
 """
 
 from __future__ import annotations
@@ -46,8 +45,9 @@ deployments:
 
 
 def production_config(ports: Mapping[str, int], deployments: int = 10, keys: int = 10) -> str:
-    """The YAML. `ports` are those of the stub: fast, paced, held. No fewer than two deployments for each of
-    ASSISTANTS are made. `assistant-folded` is asked for streams, whatever its clients ask for."""
+    """Return the config as YAML. `ports` are those of the stub: fast, paced, held. At least two deployments for each of
+    ASSISTANTS are created. `assistant-folded` is asked for streams, whatever its clients request.
+    """
     assistants, listed = [], []
     for name, (provider, model, port) in _assistants(deployments).items():
         assistants.append(f"  {name}: {{routes: {{eu: [{name}-1, {name}-2], default: [{name}-2, {name}-1]}}}}")
@@ -77,7 +77,7 @@ def _deployment(name: str, provider: str, model: str, port: int, more: str) -> s
 
 
 def chat_body(model: str, *, stream: bool) -> bytes:
-    """A short chat as an OpenAI client sends it."""
+    """Return a short chat as an OpenAI client sends it."""
     body: dict[str, object] = {
         "model": model,
         "messages": [
@@ -93,7 +93,7 @@ def chat_body(model: str, *, stream: bool) -> bytes:
 
 
 def client_headers(key: str = CLIENT_KEY) -> dict[str, str]:
-    """What a client library and an edge send along."""
+    """Return the headers that a client library and an edge send."""
     return {
         "accept": "application/json",
         "accept-encoding": "identity",

@@ -1,11 +1,10 @@
-"""What each fast path saves: a request with the path, and with the general path in its place.
-
+"""Measure what each fast path saves: a request with the path, and with the general path in its place.
     python -m bench.fast_paths [--rounds N] [--path NAME]
-    python -m bench.fast_paths --check    switch each path off once and ask each of its cases, without measuring
+    python -m bench.fast_paths --check    switch each path off once and run each of its cases, without measuring
 
-A fast path recognises the usual form of its input, or gives up. So each of them can be switched off by letting it give
-up. Both ways take turns within one process, and the least CPU time of many short rounds counts. The table of results,
-with the lines of code and the property test of each path, is in `bench/PROFILE.md`.
+A fast path handles the usual form of its input, or returns to the general path. So each can be switched off by making
+it return at once. Both ways alternate within one process, and the minimum CPU time of many short rounds counts. The
+table of results, with the lines of code and the property test of each path, is in `bench/PROFILE.md`.
 """
 
 from __future__ import annotations
@@ -51,17 +50,16 @@ Switch = Callable[[], AbstractContextManager[object]]
 @dataclass(frozen=True, slots=True)
 class FastPath:
     """A fast path.
-
     Attributes:
-        cases: The cases that take it.
+        cases: The cases that use it.
         off: Entered while the general path is measured.
-        beside: Entered all the time: it switches off another path, without which this one is not taken.
+        together_with: Entered all the time: it switches off another path, without which this one is not used.
     """
 
     name: str
     cases: tuple[str, ...]
     off: Switch
-    beside: Switch = nullcontext
+    together_with: Switch = nullcontext
 
 
 def _none(*_: object) -> None:
@@ -95,7 +93,7 @@ def _function(target: str, replacement: object) -> Switch:
     return lambda: patch(target, replacement)
 
 
-def _locate_anew(config: ConfigVersion, caller: Any) -> Any:
+def _locate_uncached(config: ConfigVersion, caller: Any) -> Any:
     return location._located(config, caller.client, location.locator_of(config).hear(caller.location_key))
 
 
@@ -135,7 +133,7 @@ _NO_HEAD = _method(RepeatedHead, "match", _none)
 _NO_CALLER = _together(
     _function("gateway.api.chat.known_caller", _none), _function("gateway.api.chat.remember_caller", _none)
 )
-_NO_LOCATION = _function("gateway.service.chat_service.locate", _locate_anew)
+_NO_LOCATION = _function("gateway.service.chat_service.locate", _locate_uncached)
 _NO_TAP = _method(LiveStream, "pass_texts_to", _none)
 _NO_RUNS = _method(EventStreamParser, "__init__", _without_runs)
 _EVERY_CASE = (JSON, BURST)
@@ -179,7 +177,9 @@ PATHS = (
         _function("providers.vendors.gemini.answer._only_text", _none),
         _NO_RUNS,
     ),
-    FastPath("events told apart in C (`SseParser._values`)", (TRANSLATED,), _method(SseParser, "_values", _no_values)),
+    FastPath(
+        "events distinguished in C (`SseParser._values`)", (TRANSLATED,), _method(SseParser, "_values", _no_values)
+    ),
     FastPath(
         "texts encoded together, without the runs",
         (TRANSLATED,),
@@ -205,7 +205,7 @@ PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What a request of one case costs with a path and without it."""
+    """The cost of a request of one case with a path and without it."""
 
     path: str
     case: str
@@ -214,15 +214,18 @@ class Saving:
 
     @property
     def share(self) -> float:
-        """The saving as a share of what the general path costs."""
+        """Return the saving as a share of the cost of the general path."""
         return 1 - self.with_it / self.without_it
 
 
 async def savings(path: FastPath, case: str, rounds: int) -> Saving:
-    """What the path saves. The least of many samples counts, because other work on the machine only adds to them."""
+    """Measure what the path saves. The minimum of many samples counts, because other work on the machine only adds
+    time.
+
+    """
     gateway = InProcess(bench_table())
     costs: tuple[list[float], list[float]] = [], []
-    with path.beside():
+    with path.together_with():
         await gateway.ask_checked(case)
         for _ in range(rounds):
             costs[0].append(await _least_us(gateway, case))
@@ -232,7 +235,7 @@ async def savings(path: FastPath, case: str, rounds: int) -> Saving:
 
 
 async def _least_us(gateway: InProcess, case: str) -> float:
-    """CPU µs of one request, once the interpreter has adapted its code to the patched classes."""
+    """Return the CPU µs of one request, after the interpreter has adapted its code to the patched classes."""
     request, answer = request_bytes(case), provider_answers(case)
     samples: list[int] = []
     for _ in range(_WARM_UPS):
@@ -250,16 +253,16 @@ async def _check() -> None:
     gateway = InProcess(bench_table())
     for path in PATHS:
         for case in path.cases:
-            with path.beside(), path.off():
+            with path.together_with(), path.off():
                 await gateway.ask_checked(case)
 
 
 def main() -> None:
     """Print the saving of each path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="of both ways (10)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds of both ways (default: 10)")
     parser.add_argument("--path", default="", metavar="NAME", help="only paths whose name contains this")
-    parser.add_argument("--check", action="store_true", help="only try the cases of each path without it")
+    parser.add_argument("--check", action="store_true", help="run the cases without each path once, without measuring")
     options = parser.parse_args()
 
     async def measure() -> None:

@@ -1,7 +1,7 @@
-"""The floor of the platform: uvicorn, uvloop and httptools around an application that reads a body and answers at once.
-
-No call to a provider, no decision, no JSON: what a Python gateway on this server can't go below. How slow a machine's
-Python is shows here, so figures from two machines can be compared by their ratio to this one.
+"""The minimum cost of the platform: uvicorn, uvloop and httptools with an application that reads a body and answers at
+once.
+No provider call, no decision, no JSON: a Python gateway on this server cannot cost less. The figure also shows how slow
+a machine's Python is, so results from two machines can be compared by their ratio to it.
 
     uvicorn bench.floor:app
 """
@@ -23,7 +23,7 @@ _BODY = {"type": "http.response.body", "body": _ANSWER}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """One answer for every request, after its body was read."""
+    """Read the body of a request and send a fixed answer."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):

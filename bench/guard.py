@@ -1,10 +1,11 @@
-"""How many function calls a request takes, compared with what it took: a count is the same on a slow and a fast day.
-
+"""Compare the number of function calls of a request with the recorded number, which does not depend on the machine's
+speed.
     python -m bench.guard            compare with guard.json; 1 if a case has grown by more than a tenth
-    python -m bench.guard --update   write guard.json anew, for this version of Python
-    python -m bench.guard --where    how many of them each file makes
+    python -m bench.guard --update   write guard.json again, for this version of Python
+    python -m bench.guard --where    the number of calls that each file makes
 
-Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to ours.
+Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to the answer's
+bytes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ Counts = Mapping[str, int]
 
 
 def count() -> dict[str, Counter[str]]:
-    """The calls of each case by the file that makes them. The least of several times: a timer of the log may fall
-    into one of them."""
+    """Return the calls of each case by the file that makes them. The minimum of several runs counts, because a timer of
+    the log may run in one of them.
+
+    """
     counts: dict[str, Counter[str]] = {}
 
     async def measure() -> None:
@@ -73,19 +76,19 @@ async def _calls_of(gateway: InProcess, case: str) -> Counter[str]:
 
 
 def recorded_for(version: tuple[int, int], recorded: Mapping[str, Counts]) -> Counts | None:
-    """The counts of this version of Python, or of the newest one before it: newer ones call less."""
+    """Return the counts of this Python version, or of the newest older one: newer versions make fewer calls."""
     known = {tuple(map(int, name.split("."))): counts for name, counts in recorded.items()}
     before = [name for name in known if name <= version]
     return known[max(before)] if before else None
 
 
 def judge(counts: Counts, recorded: Counts) -> list[str]:
-    """What is wrong: each case that has grown by more than a tenth, or that nobody recorded."""
-    problems = [f"{case}: nothing is recorded for it" for case in counts if case not in recorded]
+    """Return the problems: each case that has grown by more than a tenth, or that is not recorded."""
+    problems = [f"{case}: no count is recorded" for case in counts if case not in recorded]
     for case, before in recorded.items():
         calls = counts.get(case, 0)
         if calls > before * _MOST_GROWTH:
-            problems.append(f"{case}: {calls} calls, {calls / before - 1:.0%} more than the {before} that are recorded")
+            problems.append(f"{case}: {calls} calls, {calls / before - 1:.0%} more than the recorded {before}")
     return problems
 
 
@@ -97,10 +100,10 @@ def _show_where() -> None:
 
 
 def main() -> int:
-    """Count, show, and compare or write."""
+    """Count, print, and compare or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--update", action="store_true", help="write guard.json anew, for this version of Python")
-    parser.add_argument("--where", action="store_true", help="how many of them each file makes")
+    parser.add_argument("--update", action="store_true", help="write guard.json again, for this version of Python")
+    parser.add_argument("--where", action="store_true", help="print the number of calls that each file makes")
     options = parser.parse_args()
     if options.where:
         _show_where()
@@ -116,11 +119,11 @@ def main() -> int:
         before = (compared or {}).get(case)
         print(f"{case:42} {calls:6} calls" + (f"   {calls / before - 1:+7.1%}" if before else ""))
     if compared is None:
-        print(f"guard: nothing is recorded for Python {version[0]}.{version[1]} or older: run it with --update")
+        print(f"guard: no counts are recorded for Python {version[0]}.{version[1]} or older: run it with --update")
         return 1
     problems = judge(counts, compared)
     for problem in problems:
-        print(f"guard: {problem}. If that is meant, run it with --update and say why in the commit.")
+        print(f"guard: {problem}. If this is intended, run it with --update and give the reason in the commit message.")
     return 1 if problems else 0
 
 

@@ -1,7 +1,6 @@
 """The whole gateway without a socket: a request's bytes go in, the answer's bytes come out, and nothing waits.
-
-Everything of ours is the real thing: the server's protocol, the application on the config of the bench, the pool and
-its connection to the provider. Only the two transports beneath, where a kernel would be, hand bytes over in memory.
+The gateway is complete: the server's protocol, the application with the config of the bench, the pool and its
+connection to the provider. Only the two transports below, in place of the kernel, pass bytes in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["CASES", "PORTS", "InProcess", "bench_table", "provider_answers", "re
 PORTS = {"fast": 1, "paced": 1, "held": 1}
 _ORIGIN = "http://127.0.0.1:1"
 _EVENTS = 64
-# What is asked: the assistant, and whether as a stream. A provider's answer arrives in the pieces given with it.
+# The request of each case: the assistant, and whether as a stream. A provider's answer arrives in the given pieces.
 CASES = {
     "JSON": ("assistant", False),
     "JSON, folded from 64 events one by one": ("assistant-folded", False),
@@ -46,13 +45,13 @@ _PADDING = b"bK7xq0ZtR2mVw9Pc"
 
 
 def bench_table(text: str | None = None) -> ConfigVersion:
-    """The compiled config of the bench, or of this text."""
+    """Return the compiled config of the bench, or of this text."""
     document = parse_document((text or production_config(PORTS)).encode(), "bench.yaml", ENVIRON)
     return compile_config(document, registry=load_registry()).table
 
 
 def request_bytes(case: str) -> bytes:
-    """What a client sends for a case of CASES."""
+    """Return the bytes that a client sends for a case of CASES."""
     model, stream = CASES[case]
     body = chat_body(model, stream=stream)
     lines = [
@@ -65,7 +64,7 @@ def request_bytes(case: str) -> bytes:
 
 
 def provider_answers(case: str) -> list[bytes]:
-    """The pieces in which the provider's answer arrives."""
+    """Return the pieces in which the provider's answer arrives."""
     answers = Answers(_EVENTS, _EVENTS)
     if case == "JSON":
         return [answers.whole["openai"]]
@@ -77,7 +76,10 @@ def provider_answers(case: str) -> list[bytes]:
 
 
 def _padded(pieces: Sequence[bytes]) -> list[bytes]:
-    """The same with a padding of varying length as the last member of each chunk, as OpenAI sends them by default."""
+    """Return the pieces with a padding of varying length as the last member of each chunk, as OpenAI sends them by
+    default.
+
+    """
     lengths = count()
 
     def pad(event: re.Match[bytes]) -> bytes:
@@ -88,7 +90,7 @@ def _padded(pieces: Sequence[bytes]) -> list[bytes]:
 
 
 class _Memory(asyncio.Transport):
-    """Where a socket would be: what is written goes to a function."""
+    """A transport in place of a socket: written bytes are passed to a function."""
 
     def __init__(self, on_write: Callable[[bytes], None]) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 1)})
@@ -120,11 +122,14 @@ class _Memory(asyncio.Transport):
 
 
 class InProcess:
-    """One client's connection to one gateway, which has one connection to a provider. Made inside a running loop."""
+    """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop."""
 
     def __init__(self, table: ConfigVersion, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
-        """`app`, given the gateway's transport to its providers, makes another application than our gateway;
-        `protocol` is another one than our server's."""
+        """Connect a client, a gateway and a provider in memory.
+        Args:
+            app: makes another application than the gateway, given the transport to its providers.
+            protocol: another protocol than that of the gateway's server.
+        """
         self._loop = asyncio.get_running_loop()
         self._answer: Sequence[bytes] = ()
         self._received: list[bytes] = []
@@ -143,7 +148,7 @@ class InProcess:
         self._protocol.connection_made(_Memory(self._take))
 
     def _feed(self, connection: Connection, pieces: Sequence[bytes]) -> None:
-        """Each piece in a turn of the loop of its own, with a turn between for the gateway, as from a slow provider."""
+        """Feed each piece in its own turn of the loop, with a turn between for the gateway, as from a slow provider."""
         if pieces:
             self._loop.call_soon(connection.data_received, pieces[0])
             self._loop.call_soon(self._loop.call_soon, self._feed, connection, pieces[1:])
@@ -155,7 +160,7 @@ class InProcess:
             self._complete.set_result(None)
 
     async def ask(self, request: bytes, answer: Sequence[bytes]) -> bytes:
-        """The gateway's response to a request whose provider answers so."""
+        """Return the gateway's response to a request with this answer of the provider."""
         self._answer = answer
         self._received = []
         self._complete = self._loop.create_future()
@@ -164,7 +169,7 @@ class InProcess:
         return b"".join(self._received)
 
     async def ask_checked(self, case: str) -> None:
-        """Ask once, and raise if it isn't the answer."""
+        """Send one request, and raise if the response is not the expected answer."""
         response = await self.ask(request_bytes(case), provider_answers(case))
         if b" 200 " not in response[:20] or b'"choices"' not in response:
             raise RuntimeError(f"{case}: the gateway answers {response[:600].decode('utf-8', 'replace')}")

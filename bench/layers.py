@@ -1,10 +1,9 @@
-"""What each layer of ours costs: the whole request with one part taken away or put back, and each stop by itself.
-
+"""Measure what each layer costs: the whole request with one part removed or replaced, and each stop by itself.
     python -m bench.layers [--rounds N]
-    python -m bench.layers --check     ask each variant once and make each stop once, without measuring
+    python -m bench.layers --check     run each variant and each stop once, without measuring
 
-No socket, no other process: bytes in, bytes out, and the CPU time of this process. What the kernel and a real
-provider add is `make bench`'s to show; what is compared here is compared within one minute of one machine.
+No socket and no other process: bytes in, bytes out, and the CPU time of this process. The cost of the kernel and of a
+real provider is measured by `make bench`. The variants are compared within one minute on one machine.
 """
 
 from __future__ import annotations
@@ -45,7 +44,10 @@ _SINK = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open as long 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The gateway with something different. `switch` is entered while it is measured; `bare` knows no chat."""
+    """The gateway with one difference. `switch` is entered while it is measured. `bare` variants handle no chat
+    requests.
+
+    """
 
     name: str
     switch: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -56,7 +58,7 @@ class Variant:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """What it can do."""
+        """Return the cases that the variant supports."""
         return tuple(case for case in _REQUESTS if not self.bare or "translated" not in case)
 
 
@@ -67,7 +69,7 @@ async def _answer(send: Any, body: bytes, kind: bytes) -> None:
 
 
 def _echo(_: PoolTransport) -> Any:
-    """Reads a request and answers it: nobody else is asked."""
+    """An application that reads a request and answers it, without a provider."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -78,7 +80,7 @@ def _echo(_: PoolTransport) -> Any:
 
 
 def _relay(transport: PoolTransport) -> Any:
-    """Reads a request, asks the provider, and passes on what it says, unseen."""
+    """An application that reads a request, sends it to the provider, and forwards the answer without reading it."""
     permit = Permit(*(_ORIGIN if name == "origin" else "" for name in Permit.__dataclass_fields__))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -122,34 +124,34 @@ def _timeless() -> Iterator[None]:
         yield
 
 
-def _edgeless_table() -> ConfigVersion:
-    """No edge is asked where a request comes from: every one is the eu region's."""
+def _config_without_edges() -> ConfigVersion:
+    """Return a config without edges: every request is in the region eu."""
     lines = production_config(PORTS).splitlines()
-    kept = [line for line in lines if not line.startswith(("  signals:", "  edges:"))]
-    kept[kept.index("location:")] = "location: {signals: [api_key], unknown: eu}"
-    return bench_table("\n".join(kept))
+    remaining_lines = [line for line in lines if not line.startswith(("  signals:", "  edges:"))]
+    remaining_lines[remaining_lines.index("location:")] = "location: {signals: [api_key], unknown: eu}"
+    return bench_table("\n".join(remaining_lines))
 
 
 VARIANTS = (
     Variant("everything"),
     Variant("without the log line", _quiet),
-    Variant("without asking an edge for the place", table=_edgeless_table),
-    Variant("without time limits around provider's waits", _timeless),
+    Variant("without reading the location from an edge", table=_config_without_edges),
+    Variant("without time limits on waits for the provider", _timeless),
     Variant(
-        "without the watch for the client leaving",
+        "without watching for a client disconnect",
         lambda: patch("gateway.api.connection.ClientConnection.watch", _nothing),
     ),
-    Variant("with uvicorn's own protocol, and so a watching task", protocol=HttpToolsProtocol),
+    Variant("with uvicorn's own protocol and a watching task", protocol=HttpToolsProtocol),
     Variant(
         "with FastAPI's route instead of the dispatch", app=lambda transport: Gateway(bench_table(), transport)._rest
     ),
-    Variant("the server and the pool, relaying bytes unseen", app=_relay, bare=True),
-    Variant("the server alone, echoing", app=_echo, bare=True),
+    Variant("only the server and the pool, relaying bytes", app=_relay, bare=True),
+    Variant("only the server, echoing", app=_echo, bare=True),
 )
 
 
 async def _measure_variants(rounds: int) -> list[list[str]]:
-    """µs of each variant and case: the least of the rounds, in which the variants take turns."""
+    """Return the µs of each variant and case: the minimum of the rounds, in which the variants alternate."""
     gateways = [InProcess(variant.table(), variant.app, variant.protocol) for variant in VARIANTS]
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
@@ -183,7 +185,7 @@ async def _us_each(gateway: InProcess, case: str) -> float:
 
 
 def _measure_stops() -> list[list[str]]:
-    """µs of one call of each stop: the median of batches that fill a moment."""
+    """Return the µs of one call of each stop: the median of batches of about a moment."""
     rows: list[list[str]] = []
     for stop in stops():
         stop.call()
@@ -199,7 +201,7 @@ def _measure_stops() -> list[list[str]]:
 
 
 async def _check() -> None:
-    """Raise if a variant or a stop no longer fits the gateway. A variant names what it takes away by a string."""
+    """Raise if a variant or a stop no longer fits the gateway. A variant names the removed part by a string."""
     for variant in VARIANTS:
         gateway = InProcess(variant.table(), variant.app, variant.protocol)
         with variant.switch():
@@ -215,8 +217,8 @@ async def _check() -> None:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of every variant (7)")
-    parser.add_argument("--check", action="store_true", help="only try each variant and each stop")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of every variant (default: 7)")
+    parser.add_argument("--check", action="store_true", help="run each variant and each stop once, without measuring")
     options = parser.parse_args()
     configure("json", "info", _SINK)
     if options.check:

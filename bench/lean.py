@@ -1,8 +1,9 @@
-"""The least that a gateway in Python can be: a bare callable under uvicorn that parses a chat request, writes its
-provider's model into it, asks over a kept connection within a time limit, and passes the JSON answer on.
+"""A minimal Python gateway: a bare callable under uvicorn that parses a chat request, sets its provider's model, sends
+it over
+a kept connection within a time limit, and passes the JSON answer on.
 
-No key, no region, no decision, no check of an answer, no retry, no log, no streams: what is left is the price of being
-between a client and a provider, in CPU and in added latency. What ours takes beyond this is what ours does.
+No key, region, decision, check of the answer, retry, log or streams. It measures the minimum price of a process between
+client and provider, in CPU and in added latency. The gateway's own cost is the difference to it.
 
     LEAN_UPSTREAM=4711 uvicorn bench.lean:app
 """
@@ -37,22 +38,22 @@ class _Connection(asyncio.Protocol):
         self.data_received = self._parser.feed_data
 
     def connection_made(self, transport: Any) -> None:
-        """Keep it."""
+        """Store the transport."""
         self.transport = transport
 
     def on_body(self, piece: bytes) -> None:
-        """A piece of the answer's body."""
+        """Append a piece of the answer's body."""
         self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        """The answer is whole."""
+        """Return the complete answer."""
         body, self._pieces = b"".join(self._pieces), []
         if not self.answered.done():
             self.answered.set_result((self._parser.get_status_code(), body))
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """One answer of the provider for every request."""
+    """Send one request to the provider for every request and return its answer."""
     if scope["type"] != "http":
         return
     if scope["path"] == "/healthz":

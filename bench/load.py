@@ -21,7 +21,7 @@ _OPENING_AT_ONCE = 64
 
 
 class Load:
-    """All connections and what was counted over them."""
+    """All connections and their counts."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -38,15 +38,15 @@ class Load:
         head = [f"POST {options.target} HTTP/1.1", f"host: 127.0.0.1:{options.port}", f"content-length: {len(body)}"]
         self.request = "\r\n".join([*head, *options.header, "", ""]).encode() + body
 
-    def ask_next(self) -> None:
-        """Open one more connection, if there is one left to open."""
+    def open_next(self) -> None:
+        """Open one more connection, if one is left to open."""
         if self.unopened:
             self.unopened.pop().ask()
         elif self.options.hold and self.held + self.all_errors >= len(self.connections):
             self.settled.set()
 
-    def ask_free(self) -> None:
-        """One request on a connection that is free."""
+    def send_on_free_connection(self) -> None:
+        """Send one request on a free connection."""
         free = next((connection for connection in self.connections if not connection.busy), None)
         if free is not None:
             free.ask()
@@ -54,28 +54,28 @@ class Load:
             self.missed += 1
 
     def note_error(self) -> None:
-        """One request that failed; too many end the run."""
+        """Count one failed request. Too many end the run."""
         self.errors += self.counting
         self.all_errors += 1
         if self.all_errors > _ERRORS_MOST and not self.options.hold:
             print(f"load: more than {_ERRORS_MOST} requests failed", file=sys.stderr, flush=True)
-            os._exit(1)  # thousands of connections are half open, and each would have its say
+            os._exit(1)  # thousands of connections may be half open, and each would report its error
 
     async def tick(self, every_s: float, times: int | None = None) -> None:
-        """Ask evenly."""
+        """Send requests at even intervals."""
         due = time.monotonic()
         while times is None or times > 0:
             due += every_s
             await asyncio.sleep(due - time.monotonic())
             if times is None:
-                self.ask_free()
+                self.send_on_free_connection()
             else:
                 times -= 1
-                self.ask_next()
+                self.open_next()
 
 
 class Connection(asyncio.Protocol):
-    """One connection: asks, reads to the end, judges."""
+    """One connection: sends a request, reads the answer to its end and checks it."""
 
     def __init__(self, load: Load) -> None:
         self.busy = False
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         if load.options.hold and not self._held and self._events >= load.options.min_events:
             self._held = True
             load.held += 1
-            load.ask_next()
+            load.open_next()
 
     def on_body(self, body: bytes) -> None:
         load = self._load
@@ -162,13 +162,13 @@ class Connection(asyncio.Protocol):
         load.note_error()
         if load.options.hold:
             load.held -= self._held
-            load.ask_next()
+            load.open_next()
         elif load.options.rate == 0:
             self.ask()
 
 
 def _cpu_ns(pids: list[int]) -> int:
-    """The CPU time of other processes, by the clock that Linux has for each (clock_getcpuclockid(3))."""
+    """Return the CPU time of other processes, by the clock that Linux has for each (clock_getcpuclockid(3))."""
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
 
 
@@ -192,7 +192,7 @@ async def _measure(load: Load, options: argparse.Namespace) -> dict[str, object]
 
 
 async def main() -> None:
-    """Run as the options say and print one line of JSON."""
+    """Run with the given options and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, kind, default in (
         *(("--target", str, "/"), ("--body", str, None), ("--connections", int, 64), ("--port", int, None)),
@@ -211,7 +211,7 @@ async def main() -> None:
         ticking = asyncio.create_task(load.tick(options.ramp_ms / 1000 / options.connections, options.connections))
     else:
         for _ in range(_OPENING_AT_ONCE if options.hold else options.connections):
-            load.ask_next()
+            load.open_next()
     if options.hold:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(load.settled.wait(), options.seconds)

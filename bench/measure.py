@@ -1,4 +1,4 @@
-"""What one subject costs: scenario after scenario over real sockets, each the median of its rounds."""
+"""Measure the costs of one subject: scenario after scenario over real sockets, each the median of its rounds."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _LATENCY_RATE = 50
 _RELOAD_RATE = 200
 _RELOAD_WINDOW_S = 3.0
 _HOLD_LIMIT_S = 30
-# A gateway may merge the role into the first words and leave out the usage: a few events fewer are a whole stream.
+# A gateway may merge the role into the first text and omit the usage: a stream with a few events fewer is complete.
 _MAY_LACK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How long everything takes. Times in seconds."""
+    """The duration of each measurement, in seconds."""
 
     rounds: int
     round_s: float
@@ -49,7 +49,7 @@ QUICK = Extent(rounds=1, round_s=1.5, warm_up_s=0.5, latency_s=3.0, streams=1000
 
 @dataclass(slots=True)
 class Result:
-    """One subject's figures, by the names that tables and the JSON file use; what it can't do is absent."""
+    """One subject's figures, by the names that tables and the JSON file use. Unsupported ones are absent."""
 
     name: str
     version: str
@@ -72,7 +72,7 @@ class Bench:
     say: Say
 
     def measure(self, subject: Subject) -> Result:
-        """Start it, and everything that it can do."""
+        """Start the subject and measure everything that it supports."""
         result = Result(subject.name, subject.version())
         self.say(f"{subject.name}: {result.version}")
         subject.start(self.folder, self.ports, self.cores).process.stop()  # compiles, and warms the disk's cache
@@ -95,7 +95,7 @@ class Bench:
         return running.start_s
 
     def direct(self) -> Result:
-        """The stub itself, asked without anybody between: what the tools can do."""
+        """Measure the stub itself, without a gateway: the limit of the tools."""
         result = Result("(the stub itself)", self.tools.made_of)
         request = Request("/v1/chat/completions", b'{"model":"m"}')
         stream = Request("/v1/chat/completions", b'{"model":"m","stream":true}')
@@ -107,8 +107,15 @@ class Bench:
         return result
 
     def sample(self, scenario: str, subject: Subject, running: Running) -> float | None:
-        """One round of a scenario: CPU µs of a request, a stream or (`paced`) an event; for `added` the added latency,
-        ms at p50. None for one that the subject doesn't have; raises RuntimeError where an answer was wrong."""
+        """Measure one round of a scenario.
+        Returns:
+            CPU µs of a request, a stream or (`paced`) an event; for `added` the added latency in ms at p50. None if the
+            subject does not
+            support the scenario.
+
+        Raises:
+            RuntimeError: an answer was wrong.
+        """
         request = subject.requests.get("json" if scenario == "added" else scenario)
         if request is None:
             return None
@@ -151,9 +158,7 @@ class Bench:
         figures["paced_us"] = statistics.median(_us_each(item, "events") for item in done)
         for share in ("p50", "p99"):
             figures[f"event_{share}_ms"] = statistics.median(item["delay_us"].get(share, 0) / 1000 for item in done)
-        self.say(
-            f"  paced: {figures['paced_us']:.1f} µs an event, which is {figures['event_p50_ms']:.2f} ms old at p50"
-        )
+        self.say(f"  paced: {figures['paced_us']:.1f} µs per event, delayed by {figures['event_p50_ms']:.2f} ms at p50")
 
     def _events_of(self, scenario: str) -> int:
         return 0 if scenario == "json" else self.burst_events - _MAY_LACK
@@ -176,13 +181,13 @@ class Bench:
         self.say(f"  {name}: {result.figures[f'{name}_p50_ms']:.2f} / {result.figures[f'{name}_p99_ms']:.2f} ms")
 
     def _both_ways(self, request: Request, running: Running) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Few requests a second: asked of the stub directly, and then through the subject."""
+        """Send few requests per second, to the stub directly and then through the subject."""
         straight = Request("/v1/chat/completions", request.body, request.headers)
         timing: dict[str, Any] = {"connections": 8, "rate": _LATENCY_RATE, "seconds": self.extent.latency_s}
         return self._load(self.ports["fast"], straight, **timing), self._load(running.port, request, running, **timing)
 
     def _hold(self, subject: Subject, running: Running, result: Result) -> None:
-        """Many open streams at once: the memory of each, and what a request costs beside them."""
+        """Hold many open streams: measure the memory of each, and the latency of a request at the same time."""
         before_kb = running.process.rss_kb
         with self._held(running, subject.requests["held"]) as answer:
             held = answer["held"]
@@ -206,7 +211,10 @@ class Bench:
             holder.communicate()
 
     def growth(self, python: str) -> dict[str, float]:
-        """CPU µs of a JSON request as one thing grows, the variants taking turns so that drift falls on all alike."""
+        """Return the CPU µs of a JSON request as one quantity grows. The variants alternate, so that drift affects all
+        alike.
+
+        """
         variants = {"8 deployments, 10 keys": Ours(python, name="small")}
         variants["1,000 deployments"] = Ours(python, deployments=1000, name="many-deployments")
         variants["5,000 keys"] = Ours(python, keys=5000, name="many-keys")
@@ -231,8 +239,10 @@ class Bench:
         return figures
 
     def _reloads(self, running: Running, request: Request) -> dict[str, float]:
-        """How long a change of the config takes, and how long the slowest request waits meanwhile. What compiles the
-        change shares the subject's core with it."""
+        """Return how long a config change takes, and the slowest request in that time. The compile shares the subject's
+        core.
+
+        """
         took_s: list[float] = []
         slowest_ms: list[float] = []
         timing = {"connections": 8, "rate": _RELOAD_RATE, "seconds": _RELOAD_WINDOW_S, "warm_up": 0.0}
@@ -250,17 +260,17 @@ class Bench:
     # ---- the load client ----
 
     def _load(self, port: int, request: Request, running: Running | None = None, **options: float) -> dict[str, Any]:
-        """One run of the load client; raises if it can't measure."""
+        """Run the load client once. Raises if it cannot measure."""
         timing = {"seconds": self.extent.round_s, "warm_up": self.extent.warm_up_s}
         pids = running.process.pids if running else ()
         command = self._command(port, request, pids, {**timing, **options})
         with Cores.on(self.cores.others):
             done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  # our own client
         if done.returncode != 0:
-            raise RuntimeError(f"the load client gave up: {done.stderr.strip()}")
+            raise RuntimeError(f"the load client failed: {done.stderr.strip()}")
         counted: dict[str, Any] = json.loads(done.stdout)
         if not counted["requests"] and not counted["events"]:
-            raise RuntimeError("nothing was answered in a whole round")
+            raise RuntimeError("no request was answered in a whole round")
         return counted
 
     def _command(self, port: int, request: Request, pids: Sequence[int], options: Mapping[str, float]) -> list[str]:
@@ -276,7 +286,7 @@ class Bench:
         return command
 
     def check(self, port: int, scenario: str, request: Request) -> None:
-        """One request by another client, so that what is measured is known to be an answer."""
+        """Send one request with another client, to check that the subject really answers."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", request.target, request.body, dict(request.headers))

@@ -1,9 +1,9 @@
-"""Which modules of ours one warm request runs through: how many files a reader opens to follow it.
-
+"""List the modules that run for one warm request: the files to open to follow it.
     python -m bench.modules            the number of modules for each case
     python -m bench.modules --list     their names too, with the functions that ran in each
 
-From the client's bytes to ours, and on to the log line, which is written a moment after the answer.
+The request is followed from the client's bytes to the answer's bytes and to the log line, which is written a moment
+later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOG_WRITTEN_S = 0.2
 
 
 def modules_of(case: str) -> Mapping[str, set[str]]:
-    """The functions that ran in each module of ours while one warm request was answered."""
+    """Return the functions that ran in each module of the packages while one warm request was answered."""
     ran: dict[str, set[str]] = defaultdict(set)
     names = {str(path): _name_of(path) for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")}
 

@@ -1,7 +1,7 @@
-"""The proxy that anybody would write first: FastAPI with a pydantic body, httpx.AsyncClient, tenacity around the call.
-
-No key check, no location, no boundary, no log. Its one departure from the defaults is a pool without a limit, so that
-the measurement isn't one of waiting for a free connection.
+"""A simple proxy as most would write it first: FastAPI with a pydantic body, httpx.AsyncClient, and tenacity for the
+call.
+No key check, no location, no boundary, no log. Its only change of the defaults is a pool without a limit, so that the
+measurement does not include waiting for a free connection.
 
     NAIVE_UPSTREAMS='{"model": "http://127.0.0.1:8000/v1/chat/completions"}' uvicorn bench.naive:app
 """
@@ -33,7 +33,7 @@ class Message(BaseModel):
 
 
 class ChatBody(BaseModel):
-    """What a client sends; unknown fields pass."""
+    """The request of a client. Unknown fields are allowed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -43,12 +43,12 @@ class ChatBody(BaseModel):
 
 
 class UpstreamError(Exception):
-    """The provider answered with an error that another attempt may mend."""
+    """The provider answered with an error that a retry may fix."""
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client for the life of the process."""
+    """Create one client for the life of the process."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=httpx.Timeout(60.0, pool=None), limits=limits, headers=HEADERS) as client:
         app.state.client = client
@@ -60,7 +60,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Alive."""
+    """Report that the process is alive."""
     return {"status": "ok"}
 
 
@@ -71,7 +71,7 @@ async def healthz() -> dict[str, str]:
     reraise=True,
 )
 async def send(url: str, body: dict[str, Any]) -> httpx.Response:
-    """The provider's response, its body unread."""
+    """Return the provider's response with an unread body."""
     client: httpx.AsyncClient = app.state.client
     response = await client.send(client.build_request("POST", url, json=body), stream=True)
     if response.status_code >= 500:
@@ -82,7 +82,7 @@ async def send(url: str, body: dict[str, Any]) -> httpx.Response:
 
 @app.post("/v1/chat/completions")
 async def chat(body: ChatBody) -> Response:
-    """Pass the request on, and the answer back."""
+    """Forward the request and return the answer."""
     url = UPSTREAMS.get(body.model)
     if url is None:
         raise HTTPException(404, f"no model {body.model}")
@@ -94,7 +94,7 @@ async def chat(body: ChatBody) -> Response:
 
 
 async def relay(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it comes."""
+    """Yield the body as it arrives."""
     try:
         async for chunk in response.aiter_bytes():
             yield chunk

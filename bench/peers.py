@@ -1,4 +1,4 @@
-"""What others would put in our place, each started as its makers say."""
+"""Other gateways and proxies to compare with, each started as its documentation recommends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Floor", "Lean", "LiteLLM", "Naive", "Nginx"]
 
 
 def _by_uvicorn(python: str, name: str, folder: Path, cores: Cores, **environ: str) -> Running:
-    """`bench/NAME.py` under uvicorn, which takes uvloop and httptools where it finds them."""
+    """Run `bench/NAME.py` under uvicorn, which uses uvloop and httptools if they are installed."""
     port = free_port()
     command = [python, "-m", "uvicorn", f"bench.{name}:app", "--port", str(port), "--no-access-log"]
     environ = {**environ, **python_environ(folder / "cache"), "PYTHONPATH": str(ROOT)}
@@ -35,11 +35,11 @@ class Naive:
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """It translates nothing."""
+        """Only the OpenAI scenarios, because it translates nothing."""
         return chats({"json": "fast", "burst": "fast", "paced": "paced", "held": "held"})
 
     def version(self) -> str:
-        """Of the libraries that it is made of."""
+        """Return the versions of its libraries."""
         return versions(self.python, "fastapi", "httpx", "tenacity", "uvicorn")
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
@@ -50,18 +50,18 @@ class Naive:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """`bench/floor.py` under uvicorn with uvloop and httptools: it asks no provider."""
+    """`bench/floor.py` under uvicorn with uvloop and httptools. It calls no provider."""
 
     python: str = sys.executable
     name: str = "floor"
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """It streams nothing."""
+        """Only JSON, because it does not stream."""
         return chats({"json": "any"})
 
     def version(self) -> str:
-        """Of the interpreter and the server."""
+        """Return the versions of the interpreter and the server."""
         return versions(self.python, "uvicorn", "uvloop", "httptools")
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
@@ -71,18 +71,18 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Lean:
-    """`bench/lean.py` under uvicorn with uvloop and httptools: between client and provider, and nothing else."""
+    """`bench/lean.py` under uvicorn with uvloop and httptools: forwards requests and does nothing else."""
 
     python: str = sys.executable
     name: str = "lean"
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """It streams nothing."""
+        """Only JSON, because it does not stream."""
         return chats({"json": "any"})
 
     def version(self) -> str:
-        """Of the interpreter and what carries the load."""
+        """Return the versions of the interpreter and the server."""
         return versions(self.python, "uvicorn", "uvloop", "httptools", "orjson")
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
@@ -128,22 +128,22 @@ class Nginx:
     name: str = "nginx"
 
     @classmethod
-    def found(cls) -> Nginx | None:
-        """nginx, if it is installed."""
+    def installed(cls) -> Nginx | None:
+        """Return nginx if it is installed."""
         binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         return cls(binary) if binary else None
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """Passed on as they are."""
+        """The scenarios that need no translation."""
         return {
             scenario: Request(f"/{port}{CHAT}", chat_body("gpt-4o", stream=scenario != "json"))
             for scenario, port in (("json", "fast"), ("burst", "fast"), ("paced", "paced"), ("held", "held"))
         }
 
     def version(self) -> str:
-        """As it says itself."""
-        done = subprocess.run([self.binary, "-v"], capture_output=True, text=True)  # noqa: S603  # found by name
+        """Return the version that nginx prints."""
+        done = subprocess.run([self.binary, "-v"], capture_output=True, text=True)  # noqa: S603  # installed by name
         return done.stderr.strip().removeprefix("nginx version: ")
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
@@ -167,19 +167,19 @@ class LiteLLM:
     name: str = "litellm"
 
     @classmethod
-    def found(cls, python: str) -> LiteLLM | None:
-        """LiteLLM's proxy, if that interpreter has it."""
+    def installed(cls, python: str) -> LiteLLM | None:
+        """Return LiteLLM's proxy if that interpreter has it."""
         code = "import importlib.util as u; print(bool(u.find_spec('litellm') and u.find_spec('orjson')))"
         return cls(python) if ask(python, "-c", code) == "True" else None
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """As ours."""
+        """The same scenarios as the gateway."""
         models = {"json": "fast", "burst": "fast", "gemini": "gemini", "paced": "paced", "held": "held"}
         return chats(models, client_headers("sk-bench"))
 
     def version(self) -> str:
-        """Of the package and the interpreter."""
+        """Return the versions of the package and the interpreter."""
         return versions(self.python, "litellm")
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:

@@ -1,4 +1,4 @@
-"""Processes on their cores: what is measured on one, who measures on the others; memory and descendants from /proc."""
+"""Run processes on their cores: the subject on one, the tools on the others. Read memory and descendants from /proc."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _POLL_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Where the subject runs and where everybody else does; the same where the machine has one core for us."""
+    """The cores of the subject and of all other processes. They are equal if the machine has one core available."""
 
     subject: frozenset[int]
     others: frozenset[int]
 
     @classmethod
-    def shared_out(cls) -> Cores:
-        """The first core for the subject, the rest for the others."""
+    def divided(cls) -> Cores:
+        """Return the first core for the subject, the rest for the others."""
         if not hasattr(os, "sched_getaffinity"):
-            raise SystemExit("bench: this machine doesn't let a process choose its core; the bench needs Linux")
+            raise SystemExit("bench: this system cannot bind a process to a core; run the bench on Linux")
         available = sorted(os.sched_getaffinity(0))
         return cls(frozenset(available[:1]), frozenset(available[1:] or available))
 
@@ -46,7 +46,7 @@ class Cores:
     @staticmethod
     @contextlib.contextmanager
     def on(cores: frozenset[int]) -> Iterator[None]:
-        """What is started within runs on these."""
+        """Run the processes that start in this block on these cores."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cores)
         try:
@@ -81,7 +81,7 @@ class Process:
         self.stop()
 
     def stop(self) -> None:
-        """SIGTERM to the process, and SIGKILL to its group if it stays."""
+        """Send SIGTERM to the process, and SIGKILL to its group if it does not end."""
         if self._popen.poll() is None:
             self._popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -92,7 +92,7 @@ class Process:
 
     @property
     def pids(self) -> list[int]:
-        """The process and all that descend from it."""
+        """Return the process and all its descendants."""
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -106,7 +106,7 @@ class Process:
 
     @property
     def rss_kb(self) -> int:
-        """Resident memory of all of them, in KB."""
+        """Return the resident memory of all of them, in KB."""
         total = 0
         for pid in self.pids:
             with contextlib.suppress(OSError):
@@ -115,7 +115,10 @@ class Process:
         return total
 
     def wait_until_healthy(self, port: int, path: str) -> float:
-        """Seconds from the start of the process until `path` answered 200; stops it and raises if it takes too long."""
+        """Return the seconds from the start until `path` answers 200. Stops the process and raises if it takes too
+        long.
+
+        """
         request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode()
         while time.monotonic() - self.started_at < _START_LIMIT_S:
             if self._popen.poll() is not None:
@@ -126,22 +129,24 @@ class Process:
                     return time.monotonic() - self.started_at
             time.sleep(_POLL_S)
         self.stop()
-        raise RuntimeError(f"it does not serve; its log ends with:\n{self._log.read_text('utf-8', 'replace')[-2000:]}")
+        raise RuntimeError(
+            f"the process does not serve; its log ends with:\n{self._log.read_text('utf-8', 'replace')[-2000:]}"
+        )
 
     def wait_for_line(self, start: str) -> str:
-        """The first line of its output that begins so; stops it and raises if none comes."""
+        """Return the first line of its output with this beginning. Stops the process and raises if none comes."""
         while time.monotonic() - self.started_at < _START_LIMIT_S and self._popen.poll() is None:
             for line in self._log.read_text("utf-8", "replace").splitlines(keepends=True):
                 if line.startswith(start) and line.endswith("\n"):
                     return line
             time.sleep(_POLL_S)
         self.stop()
-        raise RuntimeError(f"it never said {start!r}; its log ends with:\n{self._log.read_text()[-2000:]}")
+        raise RuntimeError(f"the process did not print {start!r}; its log ends with:\n{self._log.read_text()[-2000:]}")
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The command lines of the provider stub and the load client, and what they are made of."""
+    """The command lines of the provider stub and the load client, and how they were built."""
 
     stub: tuple[str, ...]
     load: tuple[str, ...]
@@ -149,7 +154,7 @@ class Tools:
 
 
 def build_tools(folder: Path) -> Tools:
-    """Compile both from C into `folder`; without a C compiler, take the Python ones."""
+    """Compile both from C into `folder`. Without a C compiler, use the Python versions."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         commands = [(sys.executable, str(HERE / f"{name}.py")) for name in ("stub", "load")]
@@ -162,26 +167,26 @@ def build_tools(folder: Path) -> Tools:
 
 
 def free_port() -> int:
-    """A port that nobody had a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
 
 
 def raise_file_limit() -> int:
-    """Raise this process's limit of open files, which all that it starts inherit; the new limit."""
+    """Raise this process's limit of open files, which its children inherit, and return the new limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return 1 << 20 if most == resource.RLIM_INFINITY else most
 
 
 def most_streams(wanted: int, file_limit: int) -> int:
-    """How many streams can be open: each takes two files of a gateway."""
+    """Return how many streams can be open: each needs two files of a gateway."""
     return max(1, min(wanted, (file_limit - 256) // 2))
 
 
 def machine() -> str:
-    """The processor, the cores that we may use, and the kernel."""
+    """Describe the processor, the available cores, and the kernel."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

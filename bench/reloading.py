@@ -1,4 +1,4 @@
-"""A change of our gateway's config while it serves, and how long that takes."""
+"""Change the gateway's config while it serves, and measure how long that takes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ __all__ = ["reload"]
 
 
 def reload(running: Running, idle: str) -> float:
-    """Change one time limit of our config; seconds until the change is active. Raises RuntimeError if it isn't."""
+    """Change one time limit of the config and return the seconds until the change is active. Raises RuntimeError if it
+    fails.
+
+    """
     if running.config is None:
-        raise RuntimeError("only ours is reloaded")
+        raise RuntimeError("only the gateway itself can reload")
     changed = re.sub(r"idle: \w+", f"idle: {idle}", running.config.read_text("utf-8"))
     running.config.write_text(changed, "utf-8")
     began = time.monotonic()
@@ -23,7 +26,7 @@ def reload(running: Running, idle: str) -> float:
     with contextlib.closing(connection):
         connection.request("POST", "/reload")
         response = connection.getresponse()
-        told = response.read()
+        answer = response.read()
     if response.status != 200:
-        raise RuntimeError(f"the reload is answered with {response.status} {told[:600].decode('utf-8', 'replace')}")
+        raise RuntimeError(f"the reload returned {response.status} {answer[:600].decode('utf-8', 'replace')}")
     return time.monotonic() - began

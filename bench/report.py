@@ -1,4 +1,4 @@
-"""The results as tables for people: the goals, every subject, what growth costs, and what was measured on what."""
+"""Format the results as tables: the goals, every subject, the cost of growth, and the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.measure import Result
 __all__ = ["growth_table", "main_table", "table_of"]
 
 Figures = Mapping[str, float]
-# What a gateway of ours should need (one worker, Python 3.11), and what it would be glad of.
+# The targets for the gateway (one worker, Python 3.11), and more ambitious ones.
 GOALS: Figures = {
     "json_us": 100,
     "burst_us": 180,
@@ -51,7 +51,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
 
 
 def main_table(results: Sequence[Result]) -> str:
-    """One row a subject, below the goals. Columns that nobody filled are left out."""
+    """Return one row for each subject, below the goals. Columns without a value are left out."""
     rows = [("goal", GOALS), ("stretch", STRETCH)]
     rows += [
         (result.name + (f" ({result.errors} errors)" if result.errors else ""), result.figures) for result in results
@@ -63,12 +63,12 @@ def main_table(results: Sequence[Result]) -> str:
 
 
 def growth_table(result: Result) -> str:
-    """CPU µs of a JSON request of one subject, as one thing grows."""
+    """Return the CPU µs of a JSON request of one subject as one quantity grows."""
     return table_of(["as it grows", result.name], [[name, f"{value:,.3g}"] for name, value in result.growth.items()])
 
 
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown that is also readable as it is."""
+    """Return a Markdown table that is also readable as plain text."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:

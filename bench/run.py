@@ -1,5 +1,4 @@
-"""`make bench`: what a request costs through our gateway, and through what others would put in its place.
-
+"""`make bench`: measure what a request costs through the gateway and through alternatives.
 python -m bench.run [--quick | --turns N] [--only ours,nginx] [--python PATH] [--litellm-python PATH]
                     [--json FILE] [--write]
 """
@@ -36,24 +35,33 @@ _BEGAN_AT = time.monotonic()
 
 
 def main() -> int:
-    """Measure, print, and write where asked to; 0 if every subject could be measured."""
+    """Measure, print, and write the requested files. Returns 0 if every subject could be measured."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that nothing is left running
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that every process is stopped
     extent = EXTENT if options.turns else QUICK if options.quick else FULL
     file_limit = raise_file_limit()
     streams = most_streams(extent.streams, file_limit)
     if streams < extent.streams:
-        _say(f"the limit of open files is {file_limit}: {streams} open streams instead of {extent.streams}")
+        _log_progress(f"the limit of open files is {file_limit}: {streams} open streams instead of {extent.streams}")
     cores = Cores.shared_out()
     if not cores.are_apart:
-        _say("there is one core: the subject, the stub and the load client share it, and requests/s mean little")
+        _log_progress(
+            "there is one core, which the subject, the stub and the load client share: requests/s are not meaningful"
+        )
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tools = build_tools(Path(folder))
-        _say(f"{machine()}; stub and load client: {tools.made_of}")
+        _log_progress(f"{machine()}; stub and load client: {tools.made_of}")
         with _stub(tools, Path(folder), cores) as ports:
             bench = Bench(
-                tools, ports, cores, Path(folder), replace(extent, streams=streams), options.events, _PACED_EVENTS, _say
+                tools,
+                ports,
+                cores,
+                Path(folder),
+                replace(extent, streams=streams),
+                options.events,
+                _PACED_EVENTS,
+                _log_progress,
             )
             measured = _in_turns(bench, options) if options.turns else _one_by_one(bench, options, failed)
     report = f"{_heading(cores, options)}\n\n{measured.report}"
@@ -63,15 +71,15 @@ def main() -> int:
     if options.write:
         with _RESULTS.open("a", encoding="utf-8") as file:
             file.write(f"\n{report}\n" if _RESULTS.stat().st_size else f"# Results\n\n{report}\n")
-        _say(f"written to {_RESULTS}")
+        _log_progress(f"written to {_RESULTS}")
     for reason in failed:
-        _say(f"NOT MEASURED: {reason}")
+        _log_progress(f"NOT MEASURED: {reason}")
     return 1 if failed else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Who was measured with which figures, for people and for programs."""
+    """The measured subjects with their figures, as tables and as data."""
 
     report: str
     figures: object
@@ -96,13 +104,21 @@ def _in_turns(bench: Bench, options: argparse.Namespace) -> _Measured:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short round of everything: a look, not a result")
-    parser.add_argument("--turns", type=int, default=0, metavar="N", help="short rounds that take turns, N of each")
-    parser.add_argument("--only", default=",".join(_NAMES), metavar="NAMES", help=f"of {', '.join(_NAMES)}")
-    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="an interpreter that has the package")
-    parser.add_argument("--litellm-python", default=None, metavar="PATH", help="one that has litellm[proxy]")
-    parser.add_argument("--events", type=int, default=_STUB_EVENTS, metavar="N", help="events of a burst (64)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, for programs")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of everything: a first impression, not a result"
+    )
+    parser.add_argument("--turns", type=int, default=0, metavar="N", help="N short rounds of each subject, alternating")
+    parser.add_argument(
+        "--only", default=",".join(_NAMES), metavar="NAMES", help=f"measure only these: {', '.join(_NAMES)}"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, metavar="PATH", help="a Python interpreter with the gateway installed"
+    )
+    parser.add_argument(
+        "--litellm-python", default=None, metavar="PATH", help="a Python interpreter with litellm[proxy] installed"
+    )
+    parser.add_argument("--events", type=int, default=_STUB_EVENTS, metavar="N", help="events of a burst (default: 64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--write", action="store_true", help="append the tables to bench/RESULTS.md")
     options = parser.parse_args()
     options.only = options.only.split(",")
@@ -117,7 +133,7 @@ def _measure_all(bench: Bench, options: argparse.Namespace, failed: list[str]) -
     for name in options.only:
         subject = _subject(name, options)
         if subject is None:
-            _say(f"{name}: not installed here, left out")
+            _log_progress(f"{name}: not installed, skipped")
             continue
         try:
             result = bench.measure(subject)
@@ -155,7 +171,7 @@ def _stub(tools: Tools, folder: Path, cores: Cores) -> Iterator[dict[str, int]]:
 
 
 def _help_s(python: str) -> float:
-    """Seconds of `gateway --help`, compiled beforehand as an installed package is."""
+    """Return the seconds of `gateway --help`, compiled beforehand as an installed package is."""
     took: list[float] = []
     with tempfile.TemporaryDirectory() as cache:
         environ = python_environ(Path(cache))
@@ -168,12 +184,12 @@ def _help_s(python: str) -> float:
 
 
 def _heading(cores: Cores, options: argparse.Namespace) -> str:
-    apart = "subject, and stub with load client, on cores of their own" if cores.are_apart else "all on one core"
+    apart = "subject on its own core, stub and load client on others" if cores.are_apart else "all on one core"
     how = f", {options.turns} turns" if options.turns else ", --quick" if options.quick else ""
     return f"## {date.today().isoformat()}{how}\n\n{machine()}; {apart}; {time.monotonic() - _BEGAN_AT:.0f} s."
 
 
-def _say(text: str) -> None:
+def _log_progress(text: str) -> None:
     print(f"{time.monotonic() - _BEGAN_AT:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 

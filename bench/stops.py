@@ -1,4 +1,4 @@
-"""The stops of one request's journey, each as a call that can be repeated: the same values in, the same values out."""
+"""The stages of one request as separate calls that can be repeated with the same values."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ __all__ = ["Stop", "stops"]
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One stop: `call` does its work once."""
+    """One stage: `call` runs it once."""
 
     name: str
     call: Callable[[], object]
 
 
 def stops() -> list[Stop]:
-    """In the order of the journey, the streams' own behind it. Call inside a running loop."""
-    return [*_door(), *_plan_and_send(), *_streams()]
+    """Yield the stages in the order of the request, those of streams last. Call inside a running loop."""
+    return [*_caller_stage(), *_plan_and_send(), *_streams()]
 
 
 def _scope() -> dict[str, object]:
@@ -56,7 +56,7 @@ def _scope() -> dict[str, object]:
     return {"headers": pairs, "client": ("127.0.0.1", 50000), "query_string": b"", "extensions": {}}
 
 
-def _door() -> Iterator[Stop]:
+def _caller_stage() -> Iterator[Stop]:
     table, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
     visitor = headers_of(scope)
     caller = read_caller(table, visitor)
@@ -107,19 +107,19 @@ def _plan_and_send() -> Iterator[Stop]:
 
 
 def _pass_a_time_limit() -> None:
-    # A deadline of its own: it belongs to the task that asks it first.
+    # Its own deadline: a deadline belongs to the task that uses it first.
     with Deadline.start(600, 55).limit(10):
         pass
 
 
 def _first_step(outcome: object) -> Step:
     if not isinstance(outcome, Plan):
-        raise TypeError(f"the config of the bench gives no plan: {outcome}")
+        raise TypeError(f"the config of the bench returns no plan: {outcome}")
     return outcome.steps[0]
 
 
 def _response(case: str) -> WireResponse:
-    """The provider's answer of a case as it looks behind the pool: no framing left."""
+    """Return the provider's answer of a case as the pool delivers it, without framing."""
     head, _, rest = b"".join(provider_answers(case)).partition(b"\r\n\r\n")
     if b"chunked" not in head:
         return WireResponse(200, {"content-type": "application/json"}, rest, 0.0)

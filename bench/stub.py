@@ -1,7 +1,6 @@
 """The provider stub of `stub.c` in Python, for machines without a C compiler: same ports, paths, options and answers.
-
-It costs more than the C one and shares a core with the load client, so that requests per second are its own limit
-sooner; the CPU time of a gateway is measured as well by either.
+It costs more than the C version and shares a core with the load client, so that it limits the requests per second
+earlier. The CPU time of a gateway can be measured equally well with either.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def _gemini_stream(events: int, word: str) -> Frames:
 
 
 class Answers:
-    """Everything that is ever answered, by dialect."""
+    """All answers, by dialect."""
 
     def __init__(self, burst_events: int, paced_events: int) -> None:
         self.whole = {"openai": _openai_answer(), "gemini": _json_answer(_gemini_value(_TEXT, True, 61))}
@@ -102,7 +101,11 @@ class Answers:
 
 
 class StubProtocol(asyncio.Protocol):
-    """One connection. `gap_s` None: streams leave in one write; `endless`: the second frame is sent again for ever."""
+    """One connection.
+    Attributes:
+        gap_s: the time between events; None sends a stream in one write.
+        endless: the second event is repeated for ever.
+    """
 
     def __init__(self, answers: Answers, gap_s: float | None, endless: bool) -> None:
         self._answers = answers

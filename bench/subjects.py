@@ -1,4 +1,4 @@
-"""Who is measured: our gateway, and what it shares with its peers (`bench/peers.py`)."""
+"""The subjects to measure: the gateway, and what it shares with its peers (`bench/peers.py`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the load client sends: JSON by POST."""
+    """The request that the load client sends: JSON by POST."""
 
     target: str
     body: bytes
@@ -31,9 +31,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A subject that serves: its process, its port, and how long it took from the start of the process.
-
-    admin_port, config: of ours.
+    """A running subject: its process, its port, and its start time in seconds.
+    `admin_port` and `config` are set for the gateway only.
     """
 
     process: Process
@@ -44,29 +43,29 @@ class Running:
 
 
 class Subject(Protocol):
-    """One that can be measured. `requests` has those of json, burst, gemini, paced and held that it can do."""
+    """A program that can be measured. `requests` has the supported scenarios of json, burst, gemini, paced and held."""
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """The name in tables."""
         ...
 
     @property
     def requests(self) -> Mapping[str, Request]:
-        """By scenario."""
+        """The request of each scenario."""
         ...
 
     def version(self) -> str:
-        """What exactly it is."""
+        """Describe the exact version."""
         ...
 
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
-        """Start it in front of the stub's ports; `folder` is for its files."""
+        """Start it with the stub's ports as providers. `folder` is for its files."""
         ...
 
 
 def chats(models: Mapping[str, str], headers: Mapping[str, str] | None = None) -> dict[str, Request]:
-    """The requests of these scenarios, each to its model."""
+    """Return the requests of these scenarios, each to its model."""
     return {
         scenario: Request(CHAT, chat_body(model, stream=scenario != "json"), headers or client_headers())
         for scenario, model in models.items()
@@ -74,12 +73,15 @@ def chats(models: Mapping[str, str], headers: Mapping[str, str] | None = None) -
 
 
 def python_environ(cache: Path) -> dict[str, str]:
-    """What an interpreter gets: compiled files in a folder of their own, so that a start isn't the compiler's time."""
+    """Return the environment of an interpreter with its own folder of compiled files, so that a start excludes compile
+    time.
+
+    """
     return {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": ""}
 
 
 def ask(*command: str) -> str:
-    """What it prints, or the last line of what it complains of; nothing where it isn't installed."""
+    """Return its output, or the last line of its error. Empty if it is not installed."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, cwd="/")  # noqa: S603  # our own words
@@ -87,7 +89,7 @@ def ask(*command: str) -> str:
 
 
 def versions(python: str, *packages: str) -> str:
-    """Of the interpreter and its packages."""
+    """Return the versions of the interpreter and its packages."""
     code = (
         "import sys, importlib.metadata as m; "
         f"print('Python %d.%d.%d' % sys.version_info[:3], *(p + ' ' + m.version(p) for p in {packages!r}), sep=', ')"
@@ -97,7 +99,7 @@ def versions(python: str, *packages: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """`gateway serve` with one worker on a production-like config, its JSON log lines going to a file."""
+    """`gateway serve` with one worker on a production-like config. Its JSON log lines go to a file."""
 
     python: str = sys.executable
     deployments: int = 8
@@ -118,7 +120,10 @@ class Ours:
         )
 
     def version(self) -> str:
-        """Of the package, the interpreter and what carries the load; and which revision of the checkout."""
+        """Return the versions of the package, the interpreter and the server libraries, and the revision of the
+        checkout.
+
+        """
         where = ask(self.python, "-c", "import gateway, os; print(os.path.dirname(gateway.__file__))")
         git = ("git", "-C", where, "describe", "--always", "--dirty")
         revision = ask(*git) if (Path(where).parent / ".git").exists() else ""

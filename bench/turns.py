@@ -1,8 +1,7 @@
-"""Short rounds in turns, for a machine whose processor and caches belong to others too.
-
-Such a machine isn't quiet for minutes, but often for a second. Every subject is there all the time and gets a short
-round of each scenario in each turn, so that quiet seconds and others fall on all alike: the least of many rounds is
-what the work costs when it is left alone, and two subjects' leasts can be compared.
+"""Measure in short alternating rounds, for a machine whose processor and caches are shared with others.
+Such a machine is rarely idle for minutes, but often for a second. All subjects run all the time, and each gets a short
+round of each scenario in each turn, so that idle and busy seconds affect all alike. The minimum of many rounds is the
+cost of the work without disturbance, and the minimums of two subjects can be compared.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ SCENARIOS = {
     "paced": "paced event µs",
     "added": "added p50 ms",
 }
-"""What is measured, and its column."""
+"""The scenarios to measure, and their columns."""
 _DIGITS = {"paced": 1, "added": 2}
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def take_turns(bench: Bench, subjects: Sequence[Subject], turns: int) -> Samples:
-    """By subject and scenario, the figure of each turn (units: `SCENARIOS`); raises RuntimeError as `Bench` does."""
+    """Return the figure of each turn by subject and scenario (units: `SCENARIOS`). Raises RuntimeError like `Bench`."""
     samples: dict[str, dict[str, list[float]]] = {subject.name: {} for subject in subjects}
     with contextlib.ExitStack() as stack:
         running: list[tuple[Subject, Running]] = []
@@ -55,7 +54,7 @@ def _latest(samples: Samples) -> list[str]:
 
 
 def turns_table(samples: Samples) -> str:
-    """A row for each subject; in each cell the least, the lower quartile and the median of its turns."""
+    """Return a row for each subject with the minimum, the lower quartile and the median of its turns."""
     return table_of(
         ["least / quarter / half", *SCENARIOS.values()],
         [

@@ -1,4 +1,4 @@
-"""The page of faults, from the table that the fault tests compare a running gateway with."""
+"""Generate the page of faults from the table that the fault tests compare a running gateway with."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from tests.kit.fault_table import FAULTS, INTERRUPTED, WHOLE, Fault, Seen
 _HEAD = """\
 # What happens when a provider fails
 
-Each row is a fault that a provider can have. A test makes it happen on real sockets, in front of a running gateway,
-once with a fallback behind the deployment and once without, for JSON and for a stream, and holds the gateway to what is
-written here. The table itself is written from that test.
+Each row is a fault of a provider. A test causes it on real sockets, with a running gateway, once with a fallback
+after the deployment and once without, for JSON and for a stream, and compares the result with this table. The table
+is generated from that test.
 
-- **asked**: how often the failing deployment is asked before the next step is, with `attempts: {per_deployment: 2}`.
-- **with a fallback**: who answers if the route has a next step that is well.
-- **alone**: what the client gets if it has none. Every error after an attempt carries `x-should-retry: false`, and a
-  429 or 503 carries `retry-after`.
+- **calls**: how often the failing deployment is called before the next step, with `attempts: {per_deployment: 2}`.
+- **with a fallback**: which deployment answers if the next step of the route is healthy.
+- **without**: what the client gets if there is no next step. Every error after an attempt has `x-should-retry:
+  false`, and a 429 or 503 has `retry-after`.
 - **log**: the `kind` of the attempt in the request's log line, and the `outcome` of `gateway_attempts_total`.
 
-See it for yourself, without a key: `gateway simulate --fault-at chatgpt-eu 503 --fault reset:0.1` is the demo with
-providers that fail as you say, and its log. `gateway simulate --help` has the words.
+Try the faults without a key: `gateway simulate --fault-at chatgpt-eu 503 --fault reset:0.1` starts the demo with
+failing providers and prints its log. `gateway simulate --help` lists the faults.
 
 *cut* is a stream that ends with an error event, `stream_interrupted`, and without `[DONE]`.
 
-Words that arrive in one piece with the error behind them are forgotten: nobody has seen them, so that the failure is an
-ordinary one, and the next step can answer. How the piece is cut into chunks and lines makes no difference
-(a piece is 64 KB at most; with `GATEWAY_TRANSPORT=httpx` each chunk is one of its own). If the error arrives a moment
-later, the words are on their way to the client. Which of the two it is depends on the provider and the network, and
-can't be otherwise: to know that no error follows, each first word would have to wait for the next.
+If text arrives in one piece with the error after it, the gateway discards the text. No client has received it, so the
+failure is an ordinary one, and the next step can answer. The division into chunks and lines makes no difference (a
+piece has at most 64 KB; with `GATEWAY_TRANSPORT=httpx` each chunk is its own piece). If the error arrives a moment
+later, the text has already been sent to the client. The result depends on the provider and the network. This cannot
+be avoided: to exclude a later error, every first piece of text would have to wait for the next one.
 
-The `log` of the table is our own pool's. httpx has fewer words: with `GATEWAY_TRANSPORT=httpx`, what is no valid HTTP
-is `connect` there until the head is whole, and `interrupted` behind it; a head that breaks off is `connect`. All of
-them are asked again, failed over and counted alike.
+The column `log` is for the built-in pool. With `GATEWAY_TRANSPORT=httpx`, invalid HTTP is `connect` until the headers
+are complete, and `interrupted` after that; interrupted headers are `connect`. All of them are retried, failed over
+and counted alike.
 
-| what the provider does | asked | with a fallback | alone, JSON | alone, stream | log |
+| what the provider does | calls | with a fallback | without, JSON | without, stream | log |
 |---|---|---|---|---|---|
 """
 
@@ -45,12 +45,14 @@ def faults_page() -> str:
 def _row(fault: Fault) -> str:
     json, stream = fault.alone
     kind = f"`{fault.kind}`" if fault.kind is not None else "no failure"
-    with_fallback = "the primary" if fault.kind is None else "the fallback" if fault.moves_on else "nobody: as alone"
+    with_fallback = (
+        "the primary" if fault.kind is None else "the fallback" if fault.moves_on else "none: same as without"
+    )
     if fault.kind is None and fault.calls > 1:
-        kind, with_fallback = "the first attempt's", "the primary, asked again"
+        kind, with_fallback = "of the first attempt", "the primary, called again"
     cells = (
-        fault.says,
-        str(fault.calls) if fault.behave is not None else "2, in vain",
+        fault.description,
+        str(fault.calls) if fault.behave is not None else "2, without success",
         with_fallback,
         _seen(json) if fault.json else "–",
         _seen(stream) if fault.streams else "–",

@@ -35,7 +35,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     FAULTS_PAGE: faults_page,
     LICENCES_PAGE: licences_page,
 }
-"""What writes the text of each generated file."""
+"""The function that writes the text of each generated file."""
 
 
 def main() -> None:

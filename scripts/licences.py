@@ -1,4 +1,4 @@
-"""The page of licences: the licence of each dependency that a gateway is installed with."""
+"""Generate the page of licences: the licence of each dependency that a gateway is installed with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LOCK = Path(__file__).parents[1] / "requirements.lock"
 _HEAD = """\
 # Licences
 
-What `requirements.lock` installs, and under which licence, by each package's own metadata. The gateway itself is under
-the licence in `LICENSE`. `make audit` asks the advisory database of the Python Package Index about the same list; it
-needs the network.
+The packages in `requirements.lock` and their licences, from each package's own metadata. The licence of the gateway
+itself is in `LICENSE`. `make audit` checks the same list against the advisory database of the Python Package Index
+and needs the network.
 
 | package | licence |
 |---|---|
@@ -28,19 +28,21 @@ _SAME = {
 
 
 def dependencies() -> Iterator[str]:
-    """The names in the lock."""
+    """Return the package names in the lock file."""
     for line in _LOCK.read_text("utf-8").splitlines():
         if found := re.match(r"([A-Za-z0-9._-]+)==", line):
             yield found[1]
 
 
 def licence_of(name: str) -> str:
-    """The licence expression of an installed package (PEP 639), else what its classifiers or its field say."""
-    told = metadata(name)
-    if expression := told.get("License-Expression"):
+    """Return the licence expression of an installed package (PEP 639), or its classifiers or licence field."""
+    fields = metadata(name)
+    if expression := fields.get("License-Expression"):
         return str(expression)
-    names = [item.rpartition(" :: ")[2] for item in told.get_all("Classifier") or [] if item.startswith("License :: ")]
-    names = names or [str(told.get("License") or "unknown")]
+    names = [
+        item.rpartition(" :: ")[2] for item in fields.get_all("Classifier") or [] if item.startswith("License :: ")
+    ]
+    names = names or [str(fields.get("License") or "unknown")]
     return " OR ".join(_SAME.get(item, item) for item in names)
 
 

@@ -1,8 +1,9 @@
 """Settings of every test: no deadlines, which a busy machine would miss, and the number of examples of a property.
 
-`make test` draws few examples of each property, which are others each time. `make ci` draws more than twice as many, with
+`make test` draws few examples of each property, different ones in each run. `make ci` draws more than twice as many,
+with
 `--hypothesis-profile=wide`, and `make prove` fifty times as many, with `--hypothesis-profile=prove`. Hypothesis's own
-profile for CI keeps what it sets, and so does that of `tests.mutation`.
+profile for CI keeps its settings, and so does that of `tests.mutation`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
 
-# Each client of httpx reads the certificates of all authorities, 40 ms; the tests make thousands, for plain HTTP.
+# Each httpx client reads the certificates of all authorities, which takes 40 ms. The tests create thousands, for plain
+# HTTP.
 httpx_default.create_ssl_context = cache(httpx_default.create_ssl_context)
 
 _PATIENT = settings(settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,7 +33,7 @@ if settings.get_current_profile_name() in ("default", "ci"):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is collected stays to the end: no search for garbage has to go through it, now or later."""
+    """Exclude all collected objects from garbage collection, because they live until the end."""
     gc.disable()
     try:
         return (yield)
@@ -41,8 +43,10 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 _HANGS_S = 900
-"""A test that hangs is ended with the traceback of each thread. An earlier one could crash the interpreter of a busy
-test, because the threads are read while they run."""
+"""A test that hangs is ended with the traceback of each thread. A shorter interval could crash the interpreter of a
+busy
+test, because the threads are read while they run.
+"""
 _REARM_S = 60
 _ARMED_AT_S: pytest.StashKey[float] = pytest.StashKey()
 
@@ -51,8 +55,9 @@ _ARMED_AT_S: pytest.StashKey[float] = pytest.StashKey()
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Restart the watchdog once a minute.
 
-    The option `faulthandler_timeout` restarts it for each test, which starts a thread and waits for the end of the one
-    before: several milliseconds on a busy machine, seventeen thousand times.
+    The option `faulthandler_timeout` restarts it for each test, which starts a thread and waits for the end of the
+    previous
+    one: several milliseconds on a busy machine, seventeen thousand times.
     """
     now_s = time.monotonic()
     if now_s - item.config.stash.get(_ARMED_AT_S, -_REARM_S) >= _REARM_S:

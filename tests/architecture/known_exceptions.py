@@ -1,5 +1,4 @@
-"""Lists of what breaks a rule today. A list may only get shorter: a new entry fails, and so does one that is not true.
-
+"""Lists of known violations of the rules. A list may only get shorter: a new entry fails, and so does a fixed one.
     python -m tests.architecture.known_exceptions
 
 rewrites every list from the code, for example after modules were renamed. It refuses to make a list longer.
@@ -16,20 +15,20 @@ _CHECKS: dict[str, Callable[[], Iterable[str]]] = {}
 
 
 def exceptions_of(name: str) -> set[str]:
-    """The entries of one list; a list without a file is empty."""
+    """Return the entries of one list. A list without a file is empty."""
     path = FOLDER / f"{name}.txt"
     return set(path.read_text("utf-8").splitlines()) if path.exists() else set()
 
 
 def assert_only_known(name: str, found: Iterable[str]) -> None:
-    """Fail if something that is not in the list breaks the rule, or if an entry of the list breaks it no longer."""
+    """Fail if something that is not in the list violates the rule, or if an entry no longer violates it."""
     now, listed = set(found), exceptions_of(name)
-    assert now <= listed, "these break the rule:\n" + "\n".join(sorted(now - listed))
+    assert now <= listed, "these violate the rule:\n" + "\n".join(sorted(now - listed))
     assert listed <= now, f"remove these lines from {FOLDER / name}.txt:\n" + "\n".join(sorted(listed - now))
 
 
 def shrinking(check: Callable[[], Iterable[str]]) -> Callable[[], None]:
-    """Make a test of a function that returns what breaks a rule; its list has the name that follows `test_`."""
+    """Turn a function that returns violations into a test. Its list has the name that follows `test_`."""
     name = check.__name__.removeprefix("test_")
     _CHECKS[name] = check
 

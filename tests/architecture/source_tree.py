@@ -25,7 +25,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One imported name. `target` is a module of ours, or the name of a module of somebody else."""
+    """One imported name. `target` is a module of these packages or the name of another library's module."""
 
     target: str
     line: int
@@ -51,13 +51,13 @@ class Module:
 
 @cache
 def modules() -> Mapping[str, Module]:
-    """Every module of both packages by its dotted name."""
+    """Return every module of both packages by its dotted name."""
     paths = {_name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
     return {name: _read(name, path, paths) for name, path in paths.items()}
 
 
 def module_at(path: Path) -> Module:
-    """The module in this file."""
+    """Return the module in this file."""
     return modules()[_name_of(path)]
 
 
@@ -99,7 +99,7 @@ def _kind_under(test: ast.expr, kind: Kind) -> Kind:
 
 
 def _blocks_of(node: ast.stmt) -> Iterator[ast.stmt]:
-    """The statements inside a compound statement other than a function or an `if`."""
+    """Return the statements inside a compound statement other than a function or an `if`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt):
             yield child
@@ -108,7 +108,7 @@ def _blocks_of(node: ast.stmt) -> Iterator[ast.stmt]:
 
 
 def our_imports(kinds: Iterable[Kind] = ("eager", "lazy", "types")) -> Iterator[tuple[Module, Module, int]]:
-    """Each import from one module of ours to another: who imports, what is imported, and the line."""
+    """Yield each import from one module of the packages to another: importer, imported module, line."""
     wanted, known = set(kinds), modules()
     for module in known.values():
         for one in module.imports:
@@ -117,7 +117,7 @@ def our_imports(kinds: Iterable[Kind] = ("eager", "lazy", "types")) -> Iterator[
 
 
 def circles(kinds: Iterable[Kind]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or through others of the group (Tarjan's algorithm)."""
+    """Return groups of modules that import each other, directly or through others (Tarjan's algorithm)."""
     graph: dict[str, set[str]] = {name: set() for name in modules()}
     for module, imported, _ in our_imports(kinds):
         graph[module.name].add(imported.name)
@@ -148,7 +148,7 @@ def circles(kinds: Iterable[Kind]) -> list[list[str]]:
 
 
 def closure_of(*entries: str) -> set[str]:
-    """All that importing these modules imports: modules of ours, and top-level names of libraries that ours import."""
+    """Return everything that importing these modules imports: modules of the packages and top-level names of libraries."""
     known = modules()
     found: set[str] = set()
     waiting = list(entries)
@@ -167,7 +167,7 @@ def closure_of(*entries: str) -> set[str]:
 
 
 def functions() -> Iterator[tuple[Module, str, Function]]:
-    """Every function and method with its qualified name."""
+    """Yield every function and method with its qualified name."""
     for module in modules().values():
         yield from ((module, name, node) for name, node in _functions_in(module.tree, module.name))
 

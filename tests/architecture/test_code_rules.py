@@ -1,4 +1,4 @@
-"""Rules for the code of both packages that neither ruff nor mypy checks. What breaks one today is in `exceptions/`."""
+"""Rules for the code of both packages that neither ruff nor mypy checks. Known violations are in `exceptions/`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.architecture.source_tree import functions, modules, our_imports
 
 MOST_PARAMETERS = 7
 SMALL_LINES = 50
-# On the path of a request, an attribute that is found by its name is a protocol that nobody has declared.
+# On the path of a request, an attribute that is read by its name is an undeclared protocol.
 HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 
 
 @shrinking
 def test_no_function_has_more_than_seven_parameters() -> Iterator[str]:
-    """Parameters that always travel together are a value that has no name yet."""
+    """Parameters that always occur together should be one value."""
     for module, name, node in functions():
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         if arguments and arguments[0].arg in ("self", "cls"):
@@ -28,7 +28,7 @@ def test_no_function_has_more_than_seven_parameters() -> Iterator[str]:
 
 @shrinking
 def test_no_two_classes_share_a_name() -> Iterator[str]:
-    """A name means one thing in both packages; private classes do not count."""
+    """A name has one meaning in both packages. Private classes are not checked."""
     places: dict[str, list[str]] = defaultdict(list)
     for module in modules().values():
         for node in module.tree.body:
@@ -41,7 +41,7 @@ def test_no_two_classes_share_a_name() -> Iterator[str]:
 
 @shrinking
 def test_no_code_is_made_at_run_time() -> Iterator[str]:
-    """No `exec`, no `eval`, and no object that changes its class."""
+    """The code has no `exec` and no `eval`, and no object changes its class."""
     for module in modules().values():
         for node in module.nodes:
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
@@ -58,7 +58,7 @@ def test_no_code_is_made_at_run_time() -> Iterator[str]:
 
 @shrinking
 def test_no_attribute_is_found_by_name_on_the_path_of_a_request() -> Iterator[str]:
-    """No `getattr` in the packages of the path. Declare a protocol, and ask once which one a value has."""
+    """The packages of the path have no `getattr`. Declare a protocol, and check once which one a value has."""
     for module in modules().values():
         if not module.name.startswith(HOT):
             continue

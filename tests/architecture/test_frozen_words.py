@@ -1,8 +1,8 @@
-"""Words that leave the process, and that code takes from the names of classes and fields.
-
+"""Words in outputs of the process that the code takes from the names of classes and fields.
 Some code reflects on dataclasses: a field's name becomes a key of a log line, a word of a plan, a column of a file or a
-part of a signed token. Renaming such a field would change what clients, dashboards and stored files see, and no type
-checker would notice. Each case below writes such an output for fixed input and compares it with a file in `frozen/`.
+part of a signed token. Renaming such a field would change what clients, dashboards and stored files contain, and no
+type checker would report it. Each case below writes such an output for fixed input and compares it with a file in
+`frozen/`.
 
 If a case fails after a rename, keep the old word in the output. Change the file only if the change is intended, and
 write it in the changelog.
@@ -166,7 +166,7 @@ ENVIRON = {"KEY": "sk-secret", "SECRET": "s" * 44}
 
 
 def _tables() -> tuple[ConfigVersion, ConfigVersion]:
-    """Both configs; in the second, a deployment also has facts that only a vendor's catalogue gives."""
+    """Return both configs. In the second, a deployment also has facts that only a vendor's catalogue provides."""
     old, new = table_of(OLD, ENVIRON), table_of(NEW, ENVIRON)
     before = replace(old.deployments["first"], capabilities=Capabilities(frozenset({"tools"}), frozenset()))
     first = replace(
@@ -191,28 +191,28 @@ def _plan() -> ChangePlan:
 
 
 def plan_json() -> object:
-    """`gateway plan --json`, and what the history keeps."""
+    """Return the output of `gateway plan --json`, which the history stores too."""
     return plan_data(_plan())
 
 
 def plan_as_text() -> str:
-    """`gateway plan`, and the plan of a first start in a line."""
+    """Return the output of `gateway plan`, and the plan of a first start in one line."""
     return f"{plan_text(_plan())}\n\n{in_short(_plan())}\n{in_short(plan_of(NO_CONFIG_VERSION, _tables()[0]))}\n"
 
 
 def plan_as_markdown() -> str:
-    """`gateway plan --markdown`."""
+    """Return the output of `gateway plan --markdown`."""
     return f"{plan_markdown(_plan())}\n"
 
 
 def config_changes() -> object:
-    """What the log line `config_activated` says of a change."""
+    """Return the fields of the log line `config_activated` that describe a change."""
     changes = changes_between(*_tables())
     return {word.name: list(getattr(changes, word.name)) for word in fields(changes)}
 
 
 def config_keys() -> object:
-    """Every key of a config file."""
+    """Return every key of a config file."""
     return sorted(set(_keys_of(json.loads(schema_json()))))
 
 
@@ -227,7 +227,7 @@ def _keys_of(schema: object) -> Iterator[str]:
 
 
 def settings() -> object:
-    """The environment variables of a process."""
+    """Return the environment variables of a process."""
     return sorted(f"GATEWAY_{name.upper()}" for name in Settings.model_fields)
 
 
@@ -235,7 +235,7 @@ def settings() -> object:
 
 
 def _plain_record() -> Record:
-    """An answer by one attempt to which nothing happened; the log has a shorter way for it."""
+    """Return the record of a simple answer by one attempt. The log has a fast path for it."""
     region = _tables()[0].regions["de"]
     return Record(
         "req_1",
@@ -266,7 +266,7 @@ def _plain_record() -> Record:
 
 
 def _eventful_record() -> Record:
-    """A request to which everything happened that a record can hold."""
+    """Return the record of a request with every field that a record can hold."""
     failure = Failure(FailureKind.OVERLOADED, "told", "detail", 503, code="busy", request_id="up-1")
     failed = AttemptRecord("second", "openai", "m-2", 0.1, failure, 100.0, ("DE", "DE"))
     return replace(
@@ -291,23 +291,23 @@ def _eventful_record() -> Record:
 
 
 def request_log() -> str:
-    """The log line of a finished request, by the shorter way and by the general one."""
+    """Return the log line of a finished request, by the fast path and by the general one."""
     lines = JsonLines().of([(_plain_record(), NOW_S), (_eventful_record(), NOW_S)])
     return b"\n".join([*lines, b""]).decode()
 
 
 def receipt() -> object:
-    """The receipt of a request, as it is kept, signed and shown."""
+    """Return the receipt of a request, as it is stored, signed and shown."""
     return receipt_of(_eventful_record(), NOW_S, "DE")
 
 
 def metrics() -> object:
-    """Every metric with its kind and its labels."""
+    """Return every metric with its kind and its labels."""
     return {name: [family.kind, *family.labels] for name, family in METRIC_DEFINITIONS.items()}
 
 
 def codes() -> object:
-    """Words that stand for a reason: in errors, log lines, metrics and receipts."""
+    """Return the words for reasons in errors, log lines, metrics and receipts."""
     return {
         "error codes": STATUS,
         "failure": [*FailureKind],
@@ -323,7 +323,7 @@ def codes() -> object:
 
 
 def _request() -> ChatRequest:
-    """A request with every kind of message and part."""
+    """Return a request with every kind of message and part."""
     parts = (
         TextPart("a secret"),
         ImagePart("data:image/png;base64,aa", "low"),
@@ -347,7 +347,7 @@ def _request() -> ChatRequest:
 
 
 def consent_token() -> object:
-    """A token is a MAC over the names of message classes and their fields: it must survive an upgrade of the gateway."""
+    """A token is a MAC over the names of message classes and their fields. It must survive an upgrade of the gateway."""
     table = table_of(NEW, ENVIRON)
     request = _request()
     consenting = Consenting(
@@ -358,7 +358,7 @@ def consent_token() -> object:
 
 
 def prompt_transcript() -> str:
-    """The prompt as a shadow and the log keep it."""
+    """Return the prompt as a shadow and the log store it."""
     return f"{transcript(_request())}\n"
 
 
@@ -366,7 +366,7 @@ def prompt_transcript() -> str:
 
 
 def channel_messages() -> str:
-    """Messages between the supervisor and a worker."""
+    """Return the messages between the supervisor and a worker."""
     messages: list[Message] = [
         Serve(b"TABLE", "lean", 2.5, "json", "info", 500, "c0ffee", "/var/lib", "/key"),
         Activate(1, b"TABLE"),
@@ -390,7 +390,7 @@ def channel_messages() -> str:
 
 
 def readiness_report() -> object:
-    """`GET /readyz` of the admin listener."""
+    """Return `GET /readyz` of the admin listener."""
     table = replace(table_of(NEW, ENVIRON), version="0123456789ab")
     finding = Finding("warning", "gateway.yaml", 3, 5, "regions.de", "is odd", "change it")
     changes = Changes(("added",), ("removed",), ("changed",), ("assistant/de",), ("clients",))
@@ -414,7 +414,7 @@ def readiness_report() -> object:
 
 
 def schedule_progress(folder: Path) -> object:
-    """A row of `canary.db`, which outlives an upgrade of the gateway."""
+    """Return a row of `canary.db`, which outlives an upgrade of the gateway."""
     store = ScheduleStore(folder)
     store.save(
         {("assistant", "de"): ("abcdef", ScheduleProgress(Phase.ROLLED_BACK, 1, 5.0, Tally(3, 1), Tally(7), 2, 4, "w"))}
@@ -425,7 +425,7 @@ def schedule_progress(folder: Path) -> object:
 
 
 def shadow_rows(folder: Path) -> object:
-    """The rows of `shadow.db` for one request with its texts."""
+    """Return the rows of `shadow.db` for one request with its texts."""
     record = ShadowRecord(
         *(1.5, "0123456789ab", "req_1", "assistant", "de", "first", "m-1", True, "ok", 0.25, 0.5),
         usage=Usage(1, 2),
@@ -446,12 +446,12 @@ def shadow_rows(folder: Path) -> object:
     store.keep(record)
     store.close()
     tables = {name: _rows(folder / "shadow.db", name) for name in ("answers", "texts", "extras", "besides")}
-    # `gateway evaluate --shadow` keeps the record itself, with its fields as keys.
+    # `gateway evaluate --shadow` stores the record itself, with its fields as keys.
     return tables | {"fields in run.db": _names(ShadowRecord)}
 
 
 def evaluation_rows(folder: Path) -> object:
-    """The rows of `run.db`: an evaluation is resumed from them, also by a later version."""
+    """Return the rows of `run.db`. An evaluation is resumed from them, also by a later version."""
     store = RunStore(folder, {"suite": "s"})
     answer = RecordedAnswer("hi", (ToolCall("c1", "find", "{}", "sig"),), "no", True, "tool_calls")
     store.add("first", "performance", "i-1", Asked(Timing(1.5, 0.5, 7, 0.1), answer, None, Usage(1, 2)))
@@ -464,7 +464,7 @@ def evaluation_rows(folder: Path) -> object:
 
 
 def evaluation_report() -> object:
-    """The parts of `report.json` whose keys are the fields of a class."""
+    """Return the parts of `report.json` whose keys are the fields of a class."""
     return {
         "compliance": _names(Compliance),
         "comparison": _names(Comparison),
@@ -523,7 +523,7 @@ CASES: dict[str, Callable[..., object]] = {
 
 
 def text_of(case: str, folder: Path) -> str:
-    """What a case writes now, as its file holds it."""
+    """Return the current output of a case in the form of its file."""
     write = CASES[case]
     found = write(folder) if "folder" in write.__annotations__ else write()
     return found if isinstance(found, str) else json.dumps(found, indent=1, ensure_ascii=False) + "\n"

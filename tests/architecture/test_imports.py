@@ -1,4 +1,4 @@
-"""The plan of the house, held by the syntax trees: imports flow downwards, and each library has one home."""
+"""Architecture rules checked on the syntax trees: where each library may be imported, and which modules stay pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 OURS = ("gateway", "providers")
 MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("providers/**/*.py")])
 
-# Third-party libraries, and the only places that may import them.
+# Third-party libraries, and the only modules that may import them.
 HOMES = {
     "fastapi": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
     "fastapi_offline": ("gateway/api/public_routes.py",),
@@ -102,7 +102,10 @@ def name_of(path: Path) -> str:
 
 @cache
 def imports_of(path: Path) -> tuple[tuple[str, int], ...]:
-    """Every module that is imported, wherever it stands; `from gateway import app` is an import of `gateway.assembly.application`."""
+    """Yield every imported module, also inside functions. `from gateway import app` is an import of
+    `gateway.assembly.application`.
+
+    """
     found: list[tuple[str, int]] = []
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
@@ -129,9 +132,9 @@ def hides(node: ast.AST) -> bool:
     return False
 
 
-def test_an_import_can_be_seen() -> None:
-    """What the test above can't follow isn't written: a package as a whole, an import by a computed name."""
-    # The kit loads the adapter that its command line names, and looks at what that has loaded.
+def test_code_has_no_hidden_imports() -> None:
+    """The test above cannot follow an import of a whole package or by a computed name, so the code has none."""
+    # The conformance kit loads the adapter that its command line names, and checks what that import has loaded.
     seen = [path for path in MODULES if not name_of(path).startswith("providers/conformance/")]
     hidden = [f"{name_of(path)}: {ast.unparse(node)}" for path in seen for node in nodes_of(path) if hides(node)]
     assert hidden == []
@@ -141,7 +144,7 @@ def stands_in(here: str, home: str) -> bool:
     return here == home or here.startswith(f"{home}/")
 
 
-def test_a_library_has_one_home_and_no_home_is_empty() -> None:
+def test_each_library_has_one_importing_module_and_none_is_obsolete() -> None:
     unseen = {(library, home) for library, homes in HOMES.items() for home in homes}
     strays = []
     for path in MODULES:
@@ -158,7 +161,7 @@ def test_a_library_has_one_home_and_no_home_is_empty() -> None:
     assert unseen == set()
 
 
-def test_what_is_pure_has_no_clock_no_chance_and_no_io() -> None:
+def test_pure_modules_use_no_clock_randomness_or_io() -> None:
     impure = []
     for path in (path for path in MODULES if stands_in_any(path, PURE)):
         impure += [
@@ -178,7 +181,7 @@ def stands_in_any(path: Path, homes: tuple[str, ...]) -> bool:
 
 
 def makers_of(permit: str) -> list[str]:
-    """Who calls this class, under whatever name it was imported, or copies a permit with another origin."""
+    """Return the modules that call this class, under any imported name, or copy a permit with another origin."""
     found = []
     for path in MODULES:
         aliases = [alias for node in nodes_of(path) if isinstance(node, ast.ImportFrom) for alias in node.names]
@@ -192,13 +195,13 @@ def makers_of(permit: str) -> list[str]:
     return found
 
 
-def test_only_the_fence_makes_permits_for_prompts_and_only_the_compiler_those_for_services() -> None:
+def test_only_the_fence_creates_prompt_permits_and_only_the_compiler_service_permits() -> None:
     assert makers_of("Permit") == ["gateway/policy/fence.py"]
     assert makers_of("ServicePermit") == ["gateway/config/service_permits.py"]
 
 
-def test_only_an_evaluation_asks_for_a_permit_that_waives_an_approval() -> None:
-    """Traffic never does: `decide` takes a candidate from `gateway.evaluate` alone, and nobody else imports that."""
+def test_only_an_evaluation_requests_a_permit_that_waives_an_approval() -> None:
+    """Traffic never does: `decide` takes a candidate from `gateway.evaluate` alone, and no other module imports that."""
     for path in MODULES:
         here = name_of(path)
         asks = [node.lineno for node in nodes_of(path) if isinstance(node, ast.keyword) and node.arg == "evaluating"]
@@ -215,7 +218,7 @@ def test_only_an_evaluation_asks_for_a_permit_that_waives_an_approval() -> None:
 
 
 def test_no_module_names_the_providers_in_code() -> None:
-    """Adding a provider touches its own files: no list, enum or match of names stands anywhere else."""
+    """Adding a provider changes only its own files: no list, enum or match contains the names."""
     elsewhere = [path for path in MODULES if not stands_in_any(path, ("providers/vendors", "providers/compatible"))]
     named = [
         f"{name_of(path)}:{node.lineno} names the provider {node.value!r}"
@@ -226,5 +229,5 @@ def test_no_module_names_the_providers_in_code() -> None:
     assert named == []
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [name_of(path) for path in MODULES if not ast.get_docstring(module_at(path).tree)] == []

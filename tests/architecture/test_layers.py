@@ -1,9 +1,8 @@
-"""The layers of the two packages. Read this file to learn what may import what.
-
+"""The layers of the two packages, and which layer may import which.
 `providers` is a library: it never imports `gateway`. Inside each package there are layers, lowest first. A module may
 import its own layer and any layer on an earlier line. Layers on the same line do not import each other.
 
-What breaks a rule today is listed in `exceptions/`, one file for each test; the lists may only get shorter.
+Known violations are listed in `exceptions/`, one file for each test. The lists may only get shorter.
 """
 
 from __future__ import annotations
@@ -52,13 +51,13 @@ testkit                             simulated providers
 vendors compatible                  one folder for each vendor; vendors that speak OpenAI's dialect
 client conformance contract         a client without the gateway; the conformance kit; the face for plug-ins
 """
-# It imports none of the layers, and none of them imports it, but for those that do I/O.
+# This module imports none of the layers, and only layers with I/O import it.
 TRANSPORT = "transport"
 TRANSPORT_USERS = ("client", "conformance", "testkit")
 
 
 def lines_of(table: str) -> dict[str, int]:
-    """The number of the line that each layer stands on. A layer's name ends where two spaces begin."""
+    """Return the line number of each layer. A layer's name ends where two spaces begin."""
     lines = [line.partition("  ")[0].split() for line in table.strip().splitlines()]
     return {layer: number for number, layers in enumerate(lines) for layer in layers}
 
@@ -68,14 +67,14 @@ LINES = {"gateway": lines_of(GATEWAY), "providers": lines_of(PROVIDERS)}
 
 @cache
 def layer_of(name: str) -> str:
-    """The layer of a module; "" for the package itself, which holds only a docstring and the version."""
+    """Return the layer of a module; "" for the package itself, which has only a docstring and the version."""
     return name.split(".")[1] if "." in name else ""
 
 
 @cache
 def is_alias(module: Module) -> bool:
-    """Whether the module only re-exports what has moved, for one release."""
-    # `providers.adapters` holds nothing but such modules.
+    """Return whether the module only re-exports moved names, for one release."""
+    # `providers.adapters` has only such modules.
     return module.name == "providers.adapters" or any(
         getattr(node, "id", "") == "DeprecationWarning" for node in module.nodes
     )
@@ -91,7 +90,7 @@ def test_every_module_is_in_a_layer() -> None:
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    """Whether a module may import another by the tables above."""
+    """Return whether a module may import another by the tables above."""
     ours, theirs = importer.partition(".")[0], imported.partition(".")[0]
     if ours != theirs:
         return ours == "gateway"
@@ -124,12 +123,12 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("providers.transport.pool", "providers.failures", False),
     ],
 )
-def test_the_tables_are_read_as_they_are_meant(importer: str, imported: str, allowed: bool) -> None:
+def test_tables_are_read_as_intended(importer: str, imported: str, allowed: bool) -> None:
     assert is_allowed(importer, imported) is allowed
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Every import between two modules of ours, of any kind, but those of alias modules."""
+    """Yield every import between two modules of the packages, of any kind, except those of alias modules."""
     for importer, imported, _ in our_imports():
         if not is_alias(importer) and not is_alias(imported):
             yield importer.name, imported.name
@@ -152,7 +151,7 @@ def test_only_plugins_import_the_public_face() -> None:
 
 
 def vendor_of(name: str) -> str | None:
-    """The vendor that a module belongs to; `compatible` is one engine for many, and counts as one here."""
+    """Return the vendor that a module belongs to. `compatible` is one engine for many vendors and counts as one here."""
     layer = layer_of(name)
     if layer == "compatible":
         return "compatible"
@@ -164,16 +163,16 @@ def vendor_of(name: str) -> str | None:
     return parts[-1].lstrip("_").partition("_")[0]
 
 
-# Modules of a vendor that both sides may read: AWS's binary framing, and what the TOML file of a compatible vendor says.
+# Modules of a vendor that both sides may import: AWS's binary framing, and the TOML description of a compatible vendor.
 BOTH_SIDES = (
     "providers.vendors.bedrock.event_stream",
     "providers.compatible.dialect",
-    "providers.compatible.dialect",  # its former place
+    "providers.compatible.dialect",  # its previous location
 )
 
 
 def side_of(name: str) -> str | None:
-    """`simulator` or `adapter`, of a vendor's module. A vendor's `__init__.py` has only a docstring."""
+    """Return `simulator` or `adapter` for a vendor's module. A vendor's `__init__.py` has only a docstring."""
     if vendor_of(name) is None or modules()[name].is_package or name in BOTH_SIDES:
         return None
     return "simulator" if "simulator" in name.removeprefix("providers.") else "adapter"
@@ -181,7 +180,7 @@ def side_of(name: str) -> str | None:
 
 @shrinking
 def test_no_vendor_imports_another() -> Iterator[str]:
-    """What two vendors share is in `formats` or `openai_json`, below both."""
+    """Code that two vendors share is in `formats` or `openai_json`, below both."""
     for here, there in pairs():
         vendors = vendor_of(here), vendor_of(there)
         if None not in vendors and vendors[0] != vendors[1]:
@@ -190,7 +189,7 @@ def test_no_vendor_imports_another() -> Iterator[str]:
 
 @shrinking
 def test_no_simulator_shares_code_with_an_adapter() -> Iterator[str]:
-    """A mistake in code that both sides use would be in both, and no test of the kit would see it."""
+    """An error in code that both sides use would be in both, and no test of the kit would detect it."""
     for here, there in pairs():
         sides = side_of(here), side_of(there)
         if None not in sides and sides[0] != sides[1]:
@@ -202,31 +201,31 @@ def test_no_simulator_shares_code_with_an_adapter() -> Iterator[str]:
 
 @shrinking
 def test_no_circle_between_modules() -> list[str]:
-    """Modules that need each other while they are being imported."""
+    """Return modules that need each other while they are being imported."""
     return [" ".join(group) for group in circles(["eager"])]
 
 
 @shrinking
 def test_no_circle_with_imports_for_types() -> list[str]:
-    """Modules that need each other, where `if TYPE_CHECKING` hides it."""
+    """Return modules that need each other through imports under `if TYPE_CHECKING`."""
     return [" ".join(group) for group in circles(["eager", "types"])]
 
 
 @shrinking
 def test_no_circle_with_imports_in_functions() -> list[str]:
-    """Modules that need each other, where an import inside a function hides it."""
+    """Return modules that need each other through imports inside functions."""
     return [" ".join(group) for group in circles(["eager", "lazy"])]
 
 
 # --- pure layers ----------------------------------------------------------------------------------
 
-# The conformance kit has a rule for an adapter: no I/O, no clock, nothing that requests share. It follows imports inside
-# the adapter's own package. What lies below the vendors is checked here, by the same rule.
+# The conformance kit has a rule for an adapter: no I/O, no clock, nothing that requests share. It follows imports
+# inside the adapter's own package. The same rule is checked here for the layers below the vendors.
 PURE = ("chat", "reading", "matching", "formats", "openai_json")
 
 
 def modules_in(layer: str) -> list[str]:
-    """The modules of a layer of `providers`, wherever they are today."""
+    """Return the modules of a layer of `providers`, wherever they are at present."""
     ours = [name for name in modules() if name.startswith("providers.") and layer_of(name) == layer]
     return [name for name in ours if not is_alias(modules()[name])]
 
@@ -245,7 +244,7 @@ def test_pure_layers_do_no_io() -> Iterator[str]:
 @shrinking
 def test_pure_layers_share_nothing_between_requests() -> Iterator[str]:
     for name in (name for layer in PURE for name in modules_in(layer)):
-        # The line number would make the entry stale with every edit.
+        # A line number would make the entry stale with every edit.
         for sentence in impurities(name):
             module, _, rest = sentence.partition(", line ")
             yield f"{module}: {rest.partition(': ')[2]}"

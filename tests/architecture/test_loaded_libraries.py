@@ -1,7 +1,6 @@
-"""What each process loads before it has anything to do: a heavy library costs start-up time and memory in each of them.
-
-The first test follows the imports in the source, and so names the module that is at fault. The second one starts a
-process and looks at what is loaded, which includes what libraries import themselves.
+"""Libraries that each process loads at start. A heavy library costs start-up time and memory in every process.
+The first test follows the imports in the source, so it names the responsible module. The second one starts a process
+and checks what is loaded, which includes what libraries import themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ENTRIES = {
     "gateway.server.worker": SERVES,
     "gateway.server.supervisor": SERVES,
     "gateway.server.single": SERVES,
-    "gateway.server.start": SERVES | {"pydantic", "pydantic_core", "pydantic_settings"},  # it is given the settings
+    "gateway.server.start": SERVES | {"pydantic", "pydantic_core", "pydantic_settings"},  # receives the settings
     "gateway.changes.compile_job": frozenset(),  # the child that compiles a config; it loads pydantic and yaml when it begins
     "gateway.cli": frozenset(),
 }

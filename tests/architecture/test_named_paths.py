@@ -1,6 +1,6 @@
-"""Text that names a module or a file of this repository names one that exists: an import would fail, a text would not.
-
-`tests/docs/test_prose.py` checks whole paths in pages; here are names in the source, in commands and in code blocks.
+"""Modules and files that are named in texts exist. A wrong import would fail, but a wrong text would not.
+`tests/docs/test_prose.py` checks whole paths in pages. These tests check names in the source, in commands and in code
+blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DOTTED = re.compile(r"(?:gateway|providers)(?:\.[a-z_]\w*)+(?:[.:]\w+)*")
 _IN_STRING = re.compile(r"(?:gateway|providers)(?:\.[a-z_]\w*){2,}(?<!_)")  # `gateway.line` is a key of a scope
 _PATH = re.compile(r"(?<![\w./-])(?:gateway|providers|tests|bench|scripts)/[\w/.-]*\.(?:py|toml)\b")
 _FILE = re.compile(r"`([a-z_]+\.py)`")
-# Dotted names that look like ours and are not modules: files, hosts, loggers, entry points.
+# Dotted names that look like modules of the packages and are not: files, hosts, loggers, entry points.
 _NOT_MODULES = re.compile(
     r".*\.(?:ya?ml|json|db|lock|log|md|example|sock|whl|txt|pem|internal|local|svg)(?:\W.*)?|providers\.(?:adapters|simulators)"
 )
@@ -37,7 +37,7 @@ def test_modules_and_tests_of_the_mutation_run_exist(path: str) -> None:
 
 
 def trace_attributes() -> Iterator[str]:
-    """The names that a trace has for what it says of a request, such as `gateway.region`."""
+    """Return the attribute names that a trace has for a request, such as `gateway.region`."""
     for name in ("gateway.telemetry.otlp", "gateway.telemetry.trace_export"):
         if name in modules():
             for node in modules()[name].nodes:
@@ -46,7 +46,7 @@ def trace_attributes() -> Iterator[str]:
 
 
 def is_module(dotted: str) -> bool:
-    """Whether this is a module, a name in one, or no name of a module at all."""
+    """Return whether this is a module, a name in one, or not a module name at all."""
     if _NOT_MODULES.fullmatch(dotted) or "NAME" in dotted:
         return True
     words = re.split("[.:]", dotted)
@@ -71,7 +71,7 @@ def _bound_in(nodes: tuple[ast.AST, ...]) -> Iterator[str]:
 def test_strings_name_modules_that_exist() -> None:
     """A module that is started with `-m`, or patched in a test, is named by a string."""
     unknown, attributes = [], set(trace_attributes())
-    for path in (path for path in PYTHON if path.parent != Path(__file__).parent):  # layers that are still to come
+    for path in (path for path in PYTHON if path.parent != Path(__file__).parent):  # planned layers
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
                 continue
@@ -88,7 +88,7 @@ def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
     unknown = [path for path in _PATH.findall(text) if "NAME" not in path and not (ROOT / path).exists()]
     unknown += [name for name in _FILE.findall(text) if name not in files]
     dotted = {name.rstrip(".") for name in re.findall(rf"(?<![\w./-]){_DOTTED.pattern}", text)}
-    if page.name == "CHANGELOG.md":  # it also names what is gone
+    if page.name == "CHANGELOG.md":  # the changelog also names removed files
         dotted = set()
     unknown += [name for name in sorted(dotted) if name not in attributes and not is_module(name)]
     assert unknown == []

@@ -1,4 +1,4 @@
-"""The structure of the tests: test modules stand alone, and what they share lives in `tests/kit` or in a conftest."""
+"""The structure of the tests: test modules are independent, and shared code is in `tests/kit` or in a conftest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py") if "fixtures" not in path.relative_to(TESTS).parts)
 # Folders with a program of their own, which a command starts, and what mypy checks without running it.
 PROGRAMS = {"chaos", "fuzz", "mutation", "soak", "typing"}
-# The tables that the architecture tests hold the packages against; one of them is also a command.
+# The tables with the architecture rules. One of these modules is also a command.
 TABLES = {"known_exceptions.py", "source_tree.py"}
 IMPORT = re.compile(r"\btests(?:\.\w+)+")
 # A key with a colon, or the beginning of a list or a mapping, as YAML writes them.
@@ -34,7 +34,7 @@ def test_there_are_modules_of_each_kind() -> None:
 
 
 def test_no_module_imports_a_test_module() -> None:
-    """Also not in the code that a test hands to another process as text."""
+    """Also not in the code that a test passes to another process as text."""
     found = [
         (str(path.relative_to(TESTS)), name)
         for path in MODULES
@@ -44,7 +44,7 @@ def test_no_module_imports_a_test_module() -> None:
     assert found == []
 
 
-def test_shared_helpers_live_in_the_kit_or_in_a_conftest() -> None:
+def test_shared_helpers_are_in_the_kit_or_in_a_conftest() -> None:
     elsewhere = [
         str(path.relative_to(TESTS))
         for path in MODULES
@@ -88,7 +88,7 @@ def text_edits_of_configs(tree: ast.AST) -> Iterator[ast.expr]:
 
 @shrinking
 def test_tests_change_configs_as_data() -> Iterator[str]:
-    """With `tests.kit.configs.Config`. A test of a file's text uses `tests.kit.config_cases.edited`."""
+    """Tests use `tests.kit.configs.Config`. A test of a file's text uses `tests.kit.config_cases.edited`."""
     for path in MODULES:
         if path.relative_to(TESTS).parts[0] in WITH_CONFIGS:
             text = path.read_text("utf-8")

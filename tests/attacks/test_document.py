@@ -1,4 +1,4 @@
-"""Our OpenAPI document as an attacker's map: schemathesis makes requests of it, right and wrong, and judges the answers."""
+"""Attack the API from its OpenAPI document: schemathesis sends valid and invalid requests and checks the answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 pytestmark = pytest.mark.slow
-# A place, a policy and a provider may refuse what is well written; a millisecond is too short for an answer (504), and a
-# fault of ours is looked for in the log; the key is a header that goes with every request here; an unknown header is no
-# mistake.
+# Excluded checks: a location, a policy and a provider may refuse a valid request; an answer within a millisecond is not
+# possible (504), and internal errors are searched in the log; every request here has the key as a header; an unknown
+# header is allowed.
 LEFT_OUT = "positive_data_acceptance,not_a_server_error,ignored_auth,negative_data_rejection"
 _EXAMPLES = 150
 _LIMIT_S = 400
@@ -38,9 +38,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="make install-sdks installs it")
-def test_no_request_of_the_document_or_beside_it_gets_more_than_the_document_says(
-    gateway: GatewayProcess, tmp_path: Path
-) -> None:
+def test_requests_from_the_document_get_only_documented_answers(gateway: GatewayProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json", "--url", gateway.url),
@@ -54,6 +52,6 @@ def test_no_request_of_the_document_or_beside_it_gets_more_than_the_document_say
     assert "failures" not in done.stdout.splitlines()[-1]
     lines = [line for line in gateway.lines if isinstance(line, dict)]
     asked = sum(line.get("event") == "request" for line in lines)
-    assert asked > 100, "it has asked hardly anything"
+    assert asked > 100, "too few requests were sent"
     assert not [line for line in lines if line.get("outcome") == "internal_error" or line["level"] == "error"]
     assert APP_KEY not in json.dumps(lines)

@@ -1,4 +1,4 @@
-"""A request doesn't get dearer unnoticed: the guard of the bench holds, and it would say so if it didn't."""
+"""The benchmark guard holds for the current code, and it reports an increase of calls per request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RECORDED = {"JSON": 100, "stream": 1000}
 
 
 @pytest.mark.slow
-def test_a_request_takes_no_more_calls_than_recorded() -> None:
+def test_request_takes_no_more_calls_than_recorded() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.guard"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"),
+    ("counts", "problems"),
     [
         ({"JSON": 100, "stream": 1000}, []),
         ({"JSON": 110, "stream": 900}, []),
@@ -29,13 +29,15 @@ def test_a_request_takes_no_more_calls_than_recorded() -> None:
         ({"JSON": 100, "stream": 1000, "new": 1}, ["new: nothing is recorded for it"]),
     ],
 )
-def test_growth_by_more_than_a_tenth_is_told(counts: dict[str, int], told: list[str]) -> None:
-    assert judge(counts, RECORDED) == told
+def test_growth_of_more_than_a_tenth_is_reported(counts: dict[str, int], problems: list[str]) -> None:
+    assert judge(counts, RECORDED) == problems
 
 
 @pytest.mark.parametrize(
     ("version", "taken"), [((3, 10), None), ((3, 11), "3.11"), ((3, 12), "3.11"), ((3, 13), "3.13"), ((3, 14), "3.13")]
 )
-def test_an_unknown_python_is_compared_with_the_newest_before_it(version: tuple[int, int], taken: str | None) -> None:
+def test_unknown_python_version_is_compared_with_the_newest_older_one(
+    version: tuple[int, int], taken: str | None
+) -> None:
     recorded = {"3.11": {"JSON": 2}, "3.13": {"JSON": 1}}
     assert recorded_for(version, recorded) == (recorded[taken] if taken else None)

@@ -42,6 +42,6 @@ def test_modules_of_a_request_are_counted() -> None:
 
 
 def test_every_fast_path_can_be_switched_off() -> None:
-    """Each is switched off by the name of a part of the gateway, which an import does not check."""
+    """A fast path is switched off by the name of a part of the gateway, which an import does not check."""
     done = subprocess.run([sys.executable, "-m", "bench.fast_paths", "--check"], cwd=BENCH.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -1,4 +1,4 @@
-"""Rounds in turns: everybody has one of each scenario before anybody has a second, and the least of them is shown."""
+"""Benchmark rounds alternate between the subjects, and the table shows the minimum of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def subject(name: str, *scenarios: str) -> Any:
     return SimpleNamespace(name=name, requests=dict.fromkeys(scenarios, "asked"), start=lambda *_: running)
 
 
-def test_nobody_has_a_second_round_before_everybody_had_the_first() -> None:
+def test_second_round_starts_after_every_subject_had_its_first() -> None:
     asked: list[tuple[str, str]] = []
 
     def sample(scenario: str, who: Any, _: Any) -> float | None:
@@ -31,7 +31,7 @@ def test_nobody_has_a_second_round_before_everybody_had_the_first() -> None:
     assert samples == {"ours": {"json": [1, 4], "paced": [3, 6]}, "floor": {"json": [2, 5]}}
 
 
-def test_the_table_has_the_least_and_what_is_usual() -> None:
+def test_table_shows_the_minimum_and_the_median() -> None:
     table = turns_table({"ours": {"json": [1100.0, 100.0, 300.0, 200.0, 250.0], "added": [0.5]}, "floor": {}})
     heads, _, ours, floor = table.splitlines()
     assert heads.split("|")[1].strip() == "least / quarter / half"

@@ -19,13 +19,13 @@ import pytest
 from tests.kit.doc_pages import ROOT
 
 _STAND_INS = ("gateway", "make", "pip", "pytest", "promtool", "docker")
-# For a command that hangs: an evaluation alone takes forty seconds on a machine with nothing else to do.
+# For a command that hangs: an evaluation alone takes forty seconds on an idle machine.
 _LIMIT_S = 300
 
 
 @dataclass(slots=True)
 class Workspace:
-    """Where a page's blocks are run."""
+    """The directory in which a page's blocks are run."""
 
     folder: Path
     port: str
@@ -33,7 +33,7 @@ class Workspace:
     serving: ExitStack
 
     def run(self, command: list[str]) -> tuple[int, str]:
-        """The exit status and all output of a command."""
+        """Run a command and return its exit status and all its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -46,17 +46,18 @@ class Workspace:
         return done.returncode, done.stdout.decode().replace("\r\n", "\n")
 
     def serve(self, command: list[str]) -> None:
-        """What this command serves is what the page asks from here on."""
+        """Run a command that serves. The following blocks of the page use its ports."""
         environ = {**self._environ(), "STAND_INS_SERVE_ON": "1"}
         self.port, self.admin_port = self.serving.enter_context(_demo(command, cwd=self.folder, env=environ))
 
     def here(self, text: str) -> str:
-        """A block's text with the demo's own ports."""
+        """Return a block's text with the demo's own ports."""
         own = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
         return own.replace("127.0.0.1:8081", f"127.0.0.1:{self.admin_port}")
 
     def _environ(self) -> dict[str, str]:
-        # What is measured of coverage would be the kit's many small cases, slowly; and no key of a real vendor is used.
+        # Coverage of these commands would measure only the small cases of the kit, slowly. No key of a real vendor is
+        # used.
         left_out = re.compile(r"COV_|COVERAGE_|GATEWAY_|PYTEST_|.*_API_KEY$")
         kept = {name: value for name, value in os.environ.items() if not left_out.match(name)}
         folder = str(self.folder)
@@ -66,15 +67,15 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def demo_ports() -> Iterator[tuple[str, str]]:
-    """The ports of the demo that all pages share."""
+    """Return the ports of the demo that all pages share."""
     with _demo([sys.executable, "-m", "gateway.cli", "demo", "--port", "0"]) as ports:
         yield ports
 
 
 @contextmanager
 def _demo(command: list[str], **where: Any) -> Iterator[tuple[str, str]]:
-    """The ports of a running demo: the public one, and that of its admin listener."""
-    # A shell doesn't hand a signal on: it is for all that the command has started.
+    """Return the ports of a running demo: the public one and that of its admin listener."""
+    # A shell does not forward a signal, so it is sent to all processes that the command has started.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, **where
     )
@@ -94,7 +95,7 @@ def _demo(command: list[str], **where: Any) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, demo_ports: tuple[str, str]) -> Iterator[Workspace]:
-    """A directory with what a newcomer has after `git clone` and one `make`."""
+    """Return a directory with the files that a new user has after `git clone` and one `make`."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     shutil.copy(ROOT / "Dockerfile", tmp_path)
     (tmp_path / "site").mkdir()

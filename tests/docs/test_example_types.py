@@ -1,4 +1,4 @@
-"""The adapters of the pages are typed as strictly as our own: what a reader copies should be right."""
+"""The adapters in the pages are typed as strictly as those of the project, because readers copy them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.kit.doc_pages import ROOT, blocks_of
 
 
 @pytest.mark.slow
-def test_the_example_passes_our_own_tools(tmp_path: Path) -> None:
+def test_example_passes_the_linters_of_the_project(tmp_path: Path) -> None:
     blocks = [
         block
         for name in ("adapters", "compatible-vendors")

@@ -1,4 +1,4 @@
-"""Every term of the glossary names the code that defines it, and stands there once."""
+"""Every term of the glossary names the code that defines it, and is listed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every link of a page leads somewhere: to a file of the checkout, and to a heading in it."""
+"""Every link of a page leads to an existing file of the checkout and an existing heading in it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def _prose(page: Path) -> str:
 
 
 def _anchors(page: Path) -> set[str]:
-    """The names that a forge gives to headings."""
+    """Return the anchor names that a forge gives to headings."""
     headings = _HEADING.findall(_prose(page))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     for link in _LINK.findall(_prose(page)):
         if link.startswith("https://"):
-            assert link.startswith(_OUTSIDE), f"{name_of(page)}: {link} can't be checked here"
+            assert link.startswith(_OUTSIDE), f"{name_of(page)}: {link} cannot be checked"
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{name_of(page)}: {link} leads nowhere"
-        # A page of the site can link to pages of the site only: it is read without a checkout.
+        # A page of the site can only link to pages of the site, because it is read without a checkout.
         inside = ROOT / "docs" if page.is_relative_to(ROOT / "docs") else ROOT
         assert target.is_relative_to(inside), f"{name_of(page)}: {link} leaves {inside.name}/"
         if anchor:
@@ -60,7 +60,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(PAGES) - {ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"} <= seen
 
 
-def test_a_decision_is_headed_by_its_number() -> None:
+def test_decision_heading_has_its_number() -> None:
     decisions = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     assert decisions
     for page in decisions:

@@ -1,4 +1,4 @@
-"""The page's metrics are those of the code, and every query and alert on it asks for what exists."""
+"""The documented metrics are those of the code, and every query and alert uses existing ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def queries() -> list[str]:
 
 
 def split_rows(header: str) -> list[list[str]]:
-    """Rows whose cells may have an escaped bar."""
+    """Return rows whose cells may have an escaped bar."""
     lines = METRICS.read_text("utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(header))
     rows = []
@@ -35,14 +35,18 @@ def split_rows(header: str) -> list[list[str]]:
     return rows
 
 
-def test_the_table_is_the_list_of_the_code() -> None:
+def test_table_lists_the_metrics_of_the_code() -> None:
     rows = table_of(REFERENCE, "| metric | kind | labels")
-    told = {name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}
-    assert told == {name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()}
+    documented = {
+        name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows
+    }
+    assert documented == {
+        name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()
+    }
 
 
 @pytest.mark.parametrize("query", queries())
-def test_a_query_asks_for_metrics_labels_and_values_that_exist(query: str) -> None:
+def test_queries_use_existing_metrics_labels_and_values(query: str) -> None:
     names = re.findall(r"gateway_\w+", query)
     assert names
     labels: set[str] = {"le"}
@@ -64,16 +68,16 @@ def test_reference_lists_the_outcomes_of_a_request() -> None:
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES
 
 
-def test_the_attributes_of_spans_are_those_of_the_code() -> None:
+def test_span_attributes_are_those_of_the_code() -> None:
     source = (ROOT / "gateway" / "telemetry" / "otlp.py").read_text("utf-8")
     traces = TRACES.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
-    told = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
-    assert told
-    assert {name for name in told if f'"{name}"' not in source} == set()
-    assert set(re.findall(r"\"(gateway\.\w+)\"", source)) - told == set()
+    documented = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
+    assert documented
+    assert {name for name in documented if f'"{name}"' not in source} == set()
+    assert set(re.findall(r"\"(gateway\.\w+)\"", source)) - documented == set()
 
 
-def test_the_bounds_of_traces_are_those_of_the_code() -> None:
+def test_trace_limits_are_those_of_the_code() -> None:
     from gateway.telemetry import trace_export
 
     traces = TRACES.read_text("utf-8").split("## Delivery")[1].split("\n## ")[0]

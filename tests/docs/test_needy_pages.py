@@ -1,4 +1,4 @@
-"""The fenced blocks that need packages of the extra `sdks`, or of `tests/node`: each is run by itself, in `make ci`."""
+"""The fenced blocks that need packages of the extra `sdks`, or of `tests/node`: each runs alone, in `make ci`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCKS = [pair for page in PAGES for pair in needy_blocks_of(page)]
 
 
 @pytest.mark.parametrize(("block", "shown"), _BLOCKS, ids=lambda value: str(value or ""))
-def test_a_block_that_needs_more_does_what_the_page_says(
+def test_block_with_extra_packages_does_what_the_page_describes(
     block: Block, shown: Block | None, workspace: Workspace
 ) -> None:
     if block.language == "python":
@@ -27,7 +27,7 @@ def test_a_block_that_needs_more_does_what_the_page_says(
         script.write_text(workspace.here(block.text), "utf-8")
         status, output = workspace.run([sys.executable, str(script)])
     else:
-        assert block.language == "js", f"{block}: a block of {block.language!r} is run by nobody"
+        assert block.language == "js", f"{block}: no test runs a block of {block.language!r}"
         node = installed_node()
         folder = installed_packages(node)
         assert (folder / "node_modules" / block.options["needs"]).is_dir(), f"{block}: tests/node has no such package"
@@ -35,5 +35,5 @@ def test_a_block_that_needs_more_does_what_the_page_says(
         script.write_text(workspace.here(block.text), "utf-8")
         status, output = workspace.run([str(node), str(script)])
     assert status == 0, f"{block}: {output}"
-    assert shown is not None, f"{block}: what does it show?"
-    assert pattern_of(shown.text).search(output), f"{shown} is not what came out:\n{output}"
+    assert shown is not None, f"{block}: the expected output is missing"
+    assert pattern_of(shown.text).search(output), f"{shown} is not the output:\n{output}"

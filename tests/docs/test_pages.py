@@ -1,4 +1,4 @@
-"""Every fenced block of every page does what the page says."""
+"""Every fenced block of every page does what the page describes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language
     [pytest.param(page, marks=pytest.mark.slow) if page in _WITH_COMMANDS else page for page in _WITH_BLOCKS],
     ids=name_of,
 )
-def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> None:
+def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace) -> None:
     elsewhere = {block.line for pair in needy_blocks_of(page) for block in pair if block is not None}
     for block in earlier_files_of(page):
         _put(block, workspace)
     blocks = [block for block in blocks_of(page) if block.line not in elsewhere]
     for block in blocks:
-        assert block.language in _KNOWN, f"{block}: a block of {block.language!r} is run by nobody"
+        assert block.language in _KNOWN, f"{block}: no test runs a block of {block.language!r}"
         _write_file(block, blocks, workspace)
     outputs = _run_python([block for block in blocks if block.language == "python" and not block.title], workspace)
     output: str | None = None
@@ -55,8 +55,8 @@ def test_what_a_page_shows_is_what_happens(page: Path, workspace: Workspace) -> 
         elif block.language == "python":
             output = outputs[block.line]
         elif block.language == "text":
-            assert output is not None, f"{block}: whose output is this?"
-            assert pattern_of(block.text).search(output), f"{block} is not what came out:\n{output}"
+            assert output is not None, f"{block}: there is no command before this output"
+            assert pattern_of(block.text).search(output), f"{block} is not the output:\n{output}"
         elif block.language == "json":
             json.loads(block.text)
 
@@ -88,7 +88,7 @@ def _run_shell(block: Block, workspace: Workspace) -> str:
 
 
 def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
-    """The output of each block by its line, run one after another."""
+    """Run the blocks one after another and return the output of each by its line."""
     if not blocks:
         return {}
     script = workspace.folder / "snippets.py"
@@ -101,10 +101,10 @@ def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("block", _PARTS, ids=str)
-def test_a_part_of_a_config_compiles(block: Block) -> None:
+def test_partial_config_of_a_page_compiles(block: Block) -> None:
     compiled = _compiled(block.text)
-    told = [str(warning) for warning in compiled.warnings if "no route uses this deployment" not in warning.message]
-    assert not told
+    warnings = [str(warning) for warning in compiled.warnings if "no route uses this deployment" not in warning.message]
+    assert not warnings
 
 
 def _compiled(text: str) -> Compiled:

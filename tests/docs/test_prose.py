@@ -1,4 +1,6 @@
-"""What prose names in code letters exists: paths of this repository, make's targets, commands and their options."""
+"""Everything that prose names in code format exists: paths of this repository, make targets, commands and their
+options.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _PATH = re.compile(r"(?:gateway|providers|tests|config|docs|scripts)/[\w./-]+")
 
 
 def spans_of(page: Path) -> Iterator[str]:
-    """What stands in code letters outside the fenced blocks."""
+    """Return the code spans outside the fenced blocks."""
     text = page.read_text("utf-8")
     for block in blocks_of(page):
         text = text.replace(block.text, "", 1)

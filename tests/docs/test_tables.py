@@ -1,4 +1,4 @@
-"""What the pages' tables say is what the code has: settings, headers, errors, failures, reasons, words."""
+"""The tables of the pages match the code: settings, headers, errors, failures, reasons, config keys."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OURS = re.compile(
 
 
 def words(cell: str) -> list[str]:
-    """What stands in code letters."""
+    """Return the code spans of a cell."""
     return _CODE.findall(cell)
 
 
@@ -59,7 +59,7 @@ def first_words(rows: Iterable[list[str]]) -> list[str]:
     return [word for row in rows for word in words(row[0])]
 
 
-def test_the_headers_are_those_of_the_api() -> None:
+def test_headers_are_those_of_the_api() -> None:
     asked = first_words(docs_table("| request header"))
     answered = first_words(docs_table("| response header"))
     named: set[str] = set()
@@ -68,30 +68,30 @@ def test_the_headers_are_those_of_the_api() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
-                # A header that is written as a line has its value behind it.
+                # A header that is written as a line has its value after it.
                 text = re.split(": ?", text, maxsplit=1)[0]
                 if _OURS.fullmatch(text):
                     named.add(text)
     assert {*asked, *answered} == named
 
 
-def test_the_signals_are_those_of_the_registry_with_the_headers_that_they_always_read() -> None:
+def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
     rows = {words(row[0])[0]: words(" ".join(row[1:])) for row in table_of(LOCATION, "| signal | source")}
     assert list(rows) == [*get_args(SignalName)]
-    for name, told in rows.items():
-        assert {word for word in told if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
+    for name, documented in rows.items():
+        assert {word for word in documented if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
 
 
-def test_the_errors_are_those_of_the_api() -> None:
-    told = {words(row[1])[0]: row[0] for row in docs_table("| status | code")}
+def test_errors_are_those_of_the_api() -> None:
+    documented = {words(row[1])[0]: row[0] for row in docs_table("| status | code")}
     in_stream = "stream_interrupted"
-    assert told.pop(in_stream) == "in a stream"
-    assert told == {code: str(status) for code, status in STATUS.items() if code != in_stream}
+    assert documented.pop(in_stream) == "in a stream"
+    assert documented == {code: str(status) for code, status in STATUS.items() if code != in_stream}
 
 
-def test_the_fields_are_those_that_the_sdk_sends() -> None:
-    told = first_words(docs_table("| field | what becomes"))
-    assert sorted(told) == sorted(get_type_hints(CompletionCreateParamsStreaming))
+def test_request_fields_are_those_of_the_sdk() -> None:
+    documented = first_words(docs_table("| field | what becomes"))
+    assert sorted(documented) == sorted(get_type_hints(CompletionCreateParamsStreaming))
 
 
 def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
@@ -101,7 +101,7 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     assert first_words(docs_table("| receipt field | meaning")) == keys
 
 
-def test_the_settings_are_those_of_the_process() -> None:
+def test_settings_are_those_of_the_process() -> None:
     rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(RUNNING, "| setting | default")}
     fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
     assert rows == {
@@ -110,7 +110,7 @@ def test_the_settings_are_those_of_the_process() -> None:
     }
 
 
-def test_the_bounds_are_those_of_the_schema() -> None:
+def test_limits_are_those_of_the_schema() -> None:
     rows = first_words(table_of(FAILURES, "| key | limits"))
     defaults = default_as_written(Resilience())
     assert rows == list(defaults)
@@ -128,11 +128,11 @@ def test_the_bounds_are_those_of_the_schema() -> None:
     assert f"breaker: {{{breaker}}}" in " ".join(text.split())
 
 
-def test_the_examples_are_those_that_init_knows() -> None:
+def test_examples_are_those_of_the_init_command() -> None:
     assert sorted(first_words(table_of(FIRST_CONFIG, "| example | set-up"))) == example_names()
 
 
-def test_every_section_and_every_refused_word_is_told() -> None:
+def test_every_section_and_every_refused_key_is_documented() -> None:
     assert set(first_words(table_of(CONFIG_FILE, "| section | contents"))) == set(GatewaySection.model_fields) - {
         "version",
         "demo",
@@ -141,7 +141,7 @@ def test_every_section_and_every_refused_word_is_told() -> None:
     assert set(words(refused)) == validation.UNSUPPORTED_KEYS
 
 
-def test_the_signals_and_reasons_are_those_of_routing() -> None:
+def test_signals_and_reasons_are_those_of_routing() -> None:
     assert first_words(table_of(ROOT / "docs" / "operate" / "check-and-explain.md", "| reason | meaning")) == [
         str(reason) for reason in SkipReason
     ]
@@ -149,32 +149,32 @@ def test_the_signals_and_reasons_are_those_of_routing() -> None:
     assert signals == list(GatewaySection.model_fields["location"].default.signals)
 
 
-def test_what_follows_from_a_failure_is_what_the_runner_does() -> None:
+def test_reactions_to_failures_are_those_of_the_code() -> None:
     rows = table_of(FAILURES, "| failure | kind")
     assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
     for _, kind, again, onward, benched, counts, client in rows:
         rule = RULES[FailureKind(words(kind)[0])]
         assert (again == "yes", onward.startswith("yes")) == (rule.retry_here, rule.next_step), kind
-        assert benched == _benched(rule), kind
+        assert benched == _cooldown_text(rule), kind
         assert (counts == "counts") is rule.counts, kind
         failure = Failure(FailureKind(words(kind)[0]), "m")
         shown = from_domain(PlanExhausted(failure), [AttemptRecord("d", "p", "m", 0.1, failure)])
         assert client == f"{shown.status} `{shown.code}`", kind
 
 
-def _benched(rule: FailureRule) -> str:
+def _cooldown_text(rule: FailureRule) -> str:
     fixed = f"{rule.cooldown_s:g} s" if rule.cooldown_s is not None else ""
     named = "the named time" if rule.cooldown_named_time else ""
     return ", or ".join(filter(None, (fixed, named)))
 
 
-def test_the_words_for_what_can_be_asked_are_all_there() -> None:
+def test_capability_words_are_all_documented() -> None:
     assert set(first_words(table_of(CONTRACT, "| feature |"))) == FEATURES
     tuning = CONTRACT.read_text("utf-8").split("A parameter only tunes:")[1].split(". One that")[0]
     assert set(words(tuning)) == PARAMETERS
 
 
-def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
+def test_contract_members_and_site_facts_are_complete() -> None:
     members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
     optional = {"models", "offers", "usual_base_path", "ends_behind_stop", "asks_for_usage", "headers", "known_as"}
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
@@ -182,25 +182,25 @@ def test_the_contract_and_the_facts_of_a_site_are_complete() -> None:
     assert fields == set(Site.__dataclass_fields__) - {"name"}
 
 
-def test_the_assembler_can_be_told_what_the_contract_says() -> None:
-    said = [word for row in table_of(CONTRACT, "| a piece has |") for word in words(row[1]) if "(" in word]
-    assert len(said) == 10
-    for one in said:
+def test_assembler_methods_are_those_of_the_contract() -> None:
+    methods = [word for row in table_of(CONTRACT, "| a piece has |") for word in words(row[1]) if "(" in word]
+    assert len(methods) == 10
+    for one in methods:
         method, named = one.split("(", 1)
         parameters = inspect.signature(getattr(Assembler, method)).parameters
         assert set(re.findall(r"(\w+)=", named)) <= set(parameters), one
 
 
-def test_the_tables_of_a_row_are_those_that_are_read() -> None:
-    told = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | what it says")}
-    named = [name for table, names in told.items() if "[dialect" in table for name in names]
+def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
+    documented = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | what it says")}
+    named = [name for table, names in documented.items() if "[dialect" in table for name in names]
     tables = {field.name.capitalize() for field in dataclasses.fields(dialect.CompatibleDialect)}
     assert sorted(named) == sorted(
         {name for name in tables if hasattr(dialect, name)} - {"Capabilities"} | {"CompatibleDialect"}
     )
 
 
-def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
+def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
     texts: list[str] = []
     for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "providers").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -91,8 +91,8 @@ def required_consent(client: openai.OpenAI, territory: str, messages: Any = HELL
     return consent
 
 
-def claim(**said: Any) -> str:
-    return token(**{"exp": time.time() + 600, **said})
+def claim(**claims: Any) -> str:
+    return token(**{"exp": time.time() + 600, **claims})
 
 
 def test_consent_token_of_the_error_makes_the_request_succeed(

@@ -78,8 +78,8 @@ def status_and_location(response: httpx.Response) -> tuple[int, str | None, str 
     return response.status_code, response.headers.get("x-gateway-region"), response.headers.get("x-gateway-why")
 
 
-def claim(**said: Any) -> dict[str, str]:
-    return {"x-gateway-claim": token(**{"exp": time.time() + 600, **said})}
+def claim(**claims: Any) -> dict[str, str]:
+    return {"x-gateway-claim": token(**{"exp": time.time() + 600, **claims})}
 
 
 def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
@@ -93,7 +93,7 @@ def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("claims", "why"),
     [
         ({"exp": 1}, "expired"),
         ({"iss": "x"}, "another issuer"),
@@ -101,8 +101,8 @@ def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
         ({"kid": "k9"}, "key"),
     ],
 )
-def test_invalid_claim_is_refused_with_the_reason(server: GatewayProcess, said: dict[str, Any], why: str) -> None:
-    sent = claim(**said)
+def test_invalid_claim_is_refused_with_the_reason(server: GatewayProcess, claims: dict[str, Any], why: str) -> None:
+    sent = claim(**claims)
     response = asked(server, {**PROOF, "cf-ipcountry": "DE", **sent})
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["type"]) == (403, "permission_denied", "permission_error")

@@ -1,4 +1,4 @@
-"""Each fault of the table, on real sockets: what the client, the provider and the operator see of it."""
+"""Each fault of the table on real sockets: the results for the client, the provider and the operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import World, Worlds
+from tests.faults.conftest import FaultGateway, FaultGateways
 from tests.kit.fault_table import FAULTS, WHOLE, Fault, Seen
 from tests.kit.faulty_provider import ANSWER
 
@@ -20,22 +20,22 @@ SHAPES = [
 ]
 
 
-class Got:
+class ClientAnswer:
     """One answer as a client reads it."""
 
-    def __init__(self, world: World, assistant: str, stream: bool) -> None:
+    def __init__(self, setup: FaultGateway, assistant: str, stream: bool) -> None:
         self.request_id = uuid.uuid4().hex
         self.done = False
         self.text, self.finish, self.error = "", None, None
         body = {"model": assistant, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
         headers = {"x-request-id": self.request_id}
-        with world.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
+        with setup.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
             self.status, self.headers = response.status_code, response.headers
             if response.headers["content-type"].startswith("text/event-stream"):
                 for line in response.iter_lines():
                     self._read_line(line)
                     if self.text:
-                        world.badly.has_been_read(assistant.replace(".", "/"))
+                        setup.faulty.has_been_read(assistant.replace(".", "/"))
             else:
                 response.read()
                 self._read_whole(response.json())
@@ -49,7 +49,7 @@ class Got:
     def _read_line(self, line: str) -> None:
         if not line.startswith("data: "):
             return
-        assert not self.done, "nothing comes behind [DONE]"
+        assert not self.done, "no event follows [DONE]"
         if line == "data: [DONE]":
             self.done = True
             return
@@ -66,12 +66,12 @@ class Got:
         return self.status, self.error["code"] if self.error else None
 
 
-def line_of(world: World, got: Got) -> dict[str, Any]:
-    return world.gateway.wait_for("request", request_id=got.request_id)
+def line_of(setup: FaultGateway, got: ClientAnswer) -> dict[str, Any]:
+    return setup.gateway.wait_for("request", request_id=got.request_id)
 
 
 def kinds_of(line: dict[str, Any], deployment: str) -> set[str | None]:
-    """What the log says of the attempts on that deployment."""
+    """Return the failure kinds that the log has for the attempts on that deployment."""
     return {attempt.get("kind") for attempt in attempts_on(line, deployment)}
 
 
@@ -80,13 +80,15 @@ def attempts_on(line: dict[str, Any], deployment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
-def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(worlds: Worlds, fault: Fault, stream: bool) -> None:
-    world = worlds.of(fault, alone=True)
+def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
+    gateways: FaultGateways, fault: Fault, stream: bool
+) -> None:
+    setup = gateways.of(fault, alone=True)
     alone = f"{fault.name}.{'stream' if stream else 'json'}.alone"
-    got = Got(world, alone, stream)
+    got = ClientAnswer(setup, alone, stream)
     assert got.seen == fault.alone[stream], got.error
-    assert got.done == (got.error is None), "[DONE] is said of whole answers, and of no other"
-    line = line_of(world, got)
+    assert got.done == (got.error is None), "[DONE] ends complete answers only"
+    line = line_of(setup, got)
     assert (line["status"], line.get("code")) == got.seen
     if got.error is None:
         assert got.finish in ("stop", "content_filter")
@@ -103,19 +105,21 @@ def test_alone_the_client_gets_a_whole_answer_or_one_clear_error(worlds: Worlds,
 
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
-def test_with_a_fallback_it_is_asked_as_often_as_it_helps(worlds: Worlds, fault: Fault, stream: bool) -> None:
-    world = worlds.of(fault, alone=False)
+def test_fallback_is_used_after_the_expected_number_of_calls(
+    gateways: FaultGateways, fault: Fault, stream: bool
+) -> None:
+    setup = gateways.of(fault, alone=False)
     shape = "stream" if stream else "json"
-    primary, before = f"{fault.name}.{shape}.first", world.well.calls["well"]
-    got = Got(world, primary, stream)
-    line = line_of(world, got)
-    assert world.badly.calls[f"{fault.name}/{shape}/first"] == fault.calls
-    asked_well = world.well.calls["well"] - before
+    primary, before = f"{fault.name}.{shape}.first", setup.healthy.calls["healthy"]
+    got = ClientAnswer(setup, primary, stream)
+    line = line_of(setup, got)
+    assert setup.faulty.calls[f"{fault.name}/{shape}/first"] == fault.calls
+    fallback_calls = setup.healthy.calls["healthy"] - before
     if fault.kind is None:
-        assert (got.seen, asked_well, got.headers["x-gateway-deployment"]) == (WHOLE, 0, primary)
+        assert (got.seen, fallback_calls, got.headers["x-gateway-deployment"]) == (WHOLE, 0, primary)
     elif fault.moves_on:
-        assert (got.seen, asked_well, got.headers["x-gateway-deployment"]) == (WHOLE, 1, "well")
+        assert (got.seen, fallback_calls, got.headers["x-gateway-deployment"]) == (WHOLE, 1, "healthy")
         assert (got.text, got.finish) == (ANSWER, "stop")
         assert kinds_of(line, primary) == {fault.kind}
     else:
-        assert (got.seen, asked_well) == (fault.alone[stream], 0)
+        assert (got.seen, fallback_calls) == (fault.alone[stream], 0)

@@ -1,7 +1,6 @@
-"""One target for atheris: `python tests/fuzz/fuzz.py TARGET [options of libFuzzer]`; README.md says what must hold.
+"""One target for atheris: `python tests/fuzz/fuzz.py TARGET [options of libFuzzer]`. README.md lists the properties.
 
-The first bytes of an input say where it is cut, which status it came with, and which of several readers takes it; the
-rest is what somebody else sent.
+The first bytes of an input select where it is cut, its HTTP status, and the reader. The rest is untrusted data.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Target = Callable[[bytes], None]
 
 
 def sse(data: bytes) -> None:
-    """The events are the same however the bytes are cut, and those of a bound are few."""
+    """Check that the events do not depend on how the bytes are cut, and that a limit bounds their number."""
     cut, body = data[0] if data else 0, data[1:]
     whole, pieces = _sse_items([body]), _sse_items([body[:cut], body[cut:]])
     assert whole == pieces, "the events depend on the cut"
@@ -56,7 +55,7 @@ def _sse_items(pieces: list[bytes]) -> tuple[list[SseItem], bytes]:
 
 
 def event_stream(data: bytes) -> None:
-    """The messages are the same however the bytes are cut; after a broken one there is none."""
+    """Check that the messages do not depend on how the bytes are cut, and that none follows a broken one."""
     cut, body = data[0] if data else 0, data[1:]
     whole = _messages([body])
     assert whole == _messages([body[:cut], body[cut:]]), "the messages depend on the cut"
@@ -69,7 +68,7 @@ def _messages(pieces: list[bytes]) -> tuple[list[object], bool]:
 
 
 def headers(data: bytes) -> None:
-    """Whatever headers say of waits and limits, a wait is a positive number or nothing."""
+    """Check that a wait read from headers is a positive number or nothing."""
     values = [part.decode("latin-1") for part in data.split(b"\0")]
     names = ("retry-after", "retry-after-ms", "date", *(f"x-ratelimit-{part}-tokens" for part in _PARTS))
     sent = dict(zip(names, values, strict=False))
@@ -89,7 +88,7 @@ _ADAPTERS = tuple(load_registry().adapters.values())
 
 
 def of_adapters(subjects: Sequence[Subject]) -> Target:
-    """The three readers of an adapter, over the same bytes. Of several, the first byte picks one."""
+    """Return a target that feeds the same bytes to the three readers of an adapter. The first byte selects the adapter."""
 
     def read(data: bytes) -> None:
         which, cut, status, body = (data[0], data[1], data[2], data[3:]) if len(data) > 3 else (0, 0, 0, data)
@@ -109,8 +108,10 @@ def of_adapters(subjects: Sequence[Subject]) -> Target:
 
 
 def converse(subjects: Sequence[Subject]) -> Target:
-    """Bedrock's events behind their framing, whose checksums no mutation would get past: payloads between zero bytes, each
-    with a byte for its type."""
+    """Return a target for Bedrock's events after their framing, whose checksums no mutation would pass.
+
+    Payloads are separated by zero bytes. The first byte of each selects its type.
+    """
     (subject,) = subjects
 
     def read(data: bytes) -> None:
@@ -171,7 +172,7 @@ def _check_writable(outcome: ChatCompletion | Failure) -> None:
 
 
 def seeds_of(subjects: Sequence[Subject]) -> Iterator[bytes]:
-    """What the provider says when it is well, and in what words it fails."""
+    """Return the healthy answers of a provider and its errors."""
     for which, subject in enumerate(subjects):
         completion, request = rich_answer(subject)
         asked = [request, *(case.request for case in request_cases(subject) if case.request.tools)][:2]
@@ -187,7 +188,10 @@ def seeds_of(subjects: Sequence[Subject]) -> Iterator[bytes]:
 
 
 def requests(subjects: Sequence[Subject]) -> Target:
-    """A client's body: read, and written for one provider, or refused by name. The first byte picks the provider."""
+    """Return a target for a client's body: it is read and encoded for one provider, or refused by a named error.
+
+    The first byte selects the provider.
+    """
 
     def read(data: bytes) -> None:
         which, body = data[0] if data else 0, data[1:]
@@ -199,9 +203,9 @@ def requests(subjects: Sequence[Subject]) -> Target:
         try:
             request = decode_request(value)
         except (InvalidRequest, UnsupportedFeature):
-            assert plain is None, "the short way takes what the long one refuses"
+            assert plain is None, "the fast path accepts a body that the general path refuses"
             return
-        assert plain in (None, request), "the two ways of reading differ"
+        assert plain in (None, request), "the fast path and the general path differ"
         subject = subjects[which % len(subjects)]
         try:
             wire = subject.build(request)
@@ -214,13 +218,13 @@ def requests(subjects: Sequence[Subject]) -> Target:
 
 
 def request_seeds(subjects: Sequence[Subject]) -> Iterator[bytes]:
-    """What clients send, and what comes back to us in the ids of calls: thoughts that were sealed in them."""
+    """Return bodies that clients send, including call ids with the reasoning that the gateway encodes in them."""
     for which, subject in enumerate(subjects):
         completion, request = rich_answer(subject)
         answer = subject.answer(completion, request)
-        said = encode_completion(answer, answer.model)["choices"]
-        assert isinstance(said, list)
-        message = said[0]["message"]
+        choices = encode_completion(answer, answer.model)["choices"]
+        assert isinstance(choices, list)
+        message = choices[0]["message"]
         calls = [
             {"role": "tool", "tool_call_id": call["id"], "content": "-3"} for call in message.get("tool_calls", ())
         ]
@@ -234,17 +238,17 @@ def request_seeds(subjects: Sequence[Subject]) -> Iterator[bytes]:
     yield b'\x01{"model":"m","messages":[{"role":"user","content":[' + image + b']}],"response_format":' + schema + b"}"
 
 
-# --- which ----------------------------------------------------------------------------------------
+# --- selection ------------------------------------------------------------------------------------
 
 
 def target_named(name: str) -> tuple[Target, list[bytes]]:
-    """A target by its name, and its seeds."""
+    """Return a target by its name, and its seeds."""
     match name:
         case "sse":
             return sse, [b"\x05event: x\r\ndata: {}\r\ndata: y\r\r: comment\n\n\xef\xbb\xbfid: 1\n\n"]
         case "event_stream":
-            told = {":message-type": "event", ":event-type": "messageStop"}
-            return event_stream, [b"\x05" + encode_message(told, b'{"stopReason":"end_turn"}') * 2]
+            message_headers = {":message-type": "event", ":event-type": "messageStop"}
+            return event_stream, [b"\x05" + encode_message(message_headers, b'{"stopReason":"end_turn"}') * 2]
         case "headers":
             return headers, [
                 b"7\x00250\x00Fri, 20 Nov 2026 06:29:30 GMT\x005000\x000\x006m0s",
@@ -264,7 +268,7 @@ def target_named(name: str) -> tuple[Target, list[bytes]]:
 
 
 def _subjects(names: list[str]) -> Sequence[Subject]:
-    """The ablest model of each of these adapters, and of each path of its API."""
+    """Return the model with the most capabilities of each of these adapters, and of each path of its API."""
     return select([_module_of(name) for name in names], [], Path("nowhere"), wire_is_given=False).subjects
 
 
@@ -276,7 +280,7 @@ def _module_of(name: str) -> str:
 
 
 def main() -> None:
-    """Set up the target that is named first, with seeds in a corpus of its own, and run."""
+    """Set up the target that the first argument names, with seeds in its own corpus, and run it."""
     name = sys.argv.pop(1)
     corpus = Path(__file__).parent / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Every target for SECONDS_EACH: `make fuzz`. Ends with the first find, which lies in tests/fuzz/finds.
+# Run every target for SECONDS_EACH seconds: `make fuzz`. Stops at the first failing input, which is written to tests/fuzz/finds.
 set -eu
 cd "$(dirname "$0")/../.."
 seconds=${SECONDS_EACH:-60}
 mkdir -p tests/fuzz/finds
 .venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q atheris
-# Rows of data are read by one adapter: `rows` picks one by a byte of the input. Each can be named by itself, too.
+# One adapter reads all compatible vendors: the target `rows` selects one by a byte of the input. TARGETS can also name a vendor.
 native='from providers.compatible.adapter import CompatibleAdapter; from providers.registry import load_registry
 print(*sorted(name for name, one in load_registry().adapters.items() if not isinstance(one, CompatibleAdapter)))'
 targets=${TARGETS:-"sse event_stream converse headers requests rows $(.venv/bin/python -c "$native")"}

@@ -1,4 +1,4 @@
-"""The fuzz targets over their seeds and small mutations of them, without coverage; `make fuzz` runs them under atheris."""
+"""The fuzz targets over their seeds and small mutations of them, without coverage. `make fuzz` runs them with atheris."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PARSERS = ("sse", "event_stream", "headers", "requests", "converse", "rows")
 
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
-    """The module of the targets, importable without atheris, which has wheels for Linux only."""
+    """Return the module of the targets. It is imported without atheris, which has wheels for Linux only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "atheris", SimpleNamespace(instrument_imports=lambda **_: nullcontext()))
         return importlib.import_module("tests.fuzz.fuzz")
 
 
 def mutated(seed: bytes, draw: random.Random) -> bytes:
-    """The seed with one to four bytes changed, added or taken out, or cut off."""
+    """Return the seed with one to four bytes changed, added or removed, or truncated."""
     data = bytearray(seed)
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(data) + 1)
@@ -45,7 +45,7 @@ def mutated(seed: bytes, draw: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*_PARSERS, *sorted(load_registry().adapters)])
-def test_a_target_holds_for_its_seeds_and_small_mutations(fuzz: ModuleType, name: str) -> None:
+def test_target_holds_for_its_seeds_and_small_mutations(fuzz: ModuleType, name: str) -> None:
     target, seeds = fuzz.target_named(name)
     draw = random.Random(name)
     assert seeds

@@ -133,14 +133,14 @@ def requests(draw: st.DrawFn, inner: bool = False) -> ChatRequest:
             | st.builds(NamedTool, known)
             | st.builds(AllowedTools, st.sampled_from(["auto", "required"]), st.lists(known, min_size=1).map(tuple))
         )
-    said: Mapping[str, Any] = draw(st.fixed_dictionaries({}, optional=fields))
+    options: Mapping[str, Any] = draw(st.fixed_dictionaries({}, optional=fields))
     stream = draw(st.booleans())
     logprobs: dict[str, Any] = draw(
         st.sampled_from([{}, {"logprobs": False}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 20}])
     )
     unread = draw(st.sets(st.sampled_from(["messages.cache_control", "tools.x"]))) if inner else ()
     return ChatRequest(
-        draw(words), draw(_messages), stream, stream, tools=tools, unread=frozenset(unread), **said, **logprobs
+        draw(words), draw(_messages), stream, stream, tools=tools, unread=frozenset(unread), **options, **logprobs
     )
 
 

@@ -48,16 +48,16 @@ def jwks(*keys: Mapping[str, Any]) -> bytes:
 
 def claims(**changes: Any) -> dict[str, Any]:
     """Return the claims of a valid token with changes. None removes a member."""
-    said = {"iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 600, "territory": "DE", **changes}
-    return {name: value for name, value in said.items() if value is not None}
+    claimed = {"iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 600, "territory": "DE", **changes}
+    return {name: value for name, value in claimed.items() if value is not None}
 
 
 def token(
-    kid: str | None = "k1", algorithm: str = "ES256", *, header: Mapping[str, Any] | None = None, **said: Any
+    kid: str | None = "k1", algorithm: str = "ES256", *, header: Mapping[str, Any] | None = None, **claimed: Any
 ) -> str:
     """Return a token signed by the private key of that name."""
     head = {**({"kid": kid} if kid is not None else {}), **(header or {})}
-    return jwt.encode(claims(**said), private(kid or "k1", algorithm), algorithm, headers=head)
+    return jwt.encode(claims(**claimed), private(kid or "k1", algorithm), algorithm, headers=head)
 
 
 def unsigned(header: Any, payload: Any, signature: bytes = b"x") -> str:

@@ -37,7 +37,7 @@ class Fault:
     """
 
     name: str
-    says: str
+    description: str
     behave: Behaviour | None
     kind: FailureKind | None
     calls: int
@@ -108,23 +108,23 @@ async def _html(call: Call) -> None:
 
 
 async def _no_such_model(call: Call) -> None:
-    told = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
-    await call.whole(400, {"error": told})
+    content = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
+    await call.whole(400, {"error": content})
 
 
 async def _no_stream_options(call: Call) -> None:
-    told = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
+    content = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
     assert call.body["stream_options"]
-    await call.whole(400, {"error": told})
+    await call.whole(400, {"error": content})
 
 
 async def _error_in_200(call: Call) -> None:
-    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    content = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
-        await call.whole(200, told)
+        await call.whole(200, content)
         return
     await call.head(transfer_encoding="chunked")
-    await call.event(told)
+    await call.event(content)
     await call.send("0\r\n\r\n")
 
 
@@ -207,8 +207,8 @@ async def _error_event(call: Call) -> None:
 
 async def _words_with_an_error(call: Call) -> None:
     """Send in one write, in one HTTP chunk for each event: events that arrive together are read together."""
-    told = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
-    events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), told)]
+    content = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
+    events = [f"data: {json.dumps(one)}\n\n" for one in (*(chunk_of({"content": word}) for word in WORDS[:3]), content)]
     await call.head(transfer_encoding="chunked")
     await call.send("".join(f"{len(one.encode()):x}\r\n{one}\r\n" for one in events) + "0\r\n\r\n")
 
@@ -289,8 +289,8 @@ async def _dripping_head(call: Call) -> None:
 
 async def _no_message(call: Call) -> None:
     choice = {"index": 0, "finish_reason": "stop"}
-    told = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    await call.whole(200, told, content_type="application/json")
+    content = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    await call.whole(200, content, content_type="application/json")
 
 
 async def _only_the_mark(call: Call) -> None:
@@ -342,7 +342,7 @@ def _text(value: object) -> str:
 
 K = FailureKind
 PROVIDER, PLAIN_429 = (502, "provider_error"), (429, "rate_limited")
-NOBODY, LATE = (503, "no_healthy_deployment"), (504, "deadline_exceeded")
+UNAVAILABLE, LATE = (503, "no_healthy_deployment"), (504, "deadline_exceeded")
 INVALID, FILTERED = (400, "invalid_request"), (400, "content_filter")
 LONG = (400, "context_length_exceeded")
 
@@ -353,9 +353,9 @@ FAULTS = (
     Fault("http-429-short", "429, `retry-after-ms: 20`, once", once(error(429, "requests", None, retry_after_ms="20")),
           None, 2, (WHOLE, WHOLE)),
     Fault("http-429", "429 without a time, for ever", error(429, "requests"), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
-    Fault("http-429-quota", "429, the quota is spent", error(429, "insufficient_quota", "insufficient_quota"),
-          K.QUOTA, 1, (NOBODY, NOBODY)),
-    Fault("http-402", "402, the bill is unpaid", error(402, "billing"), K.QUOTA, 1, (NOBODY, NOBODY)),
+    Fault("http-429-quota", "429, the quota is used up", error(429, "insufficient_quota", "insufficient_quota"),
+          K.QUOTA, 1, (UNAVAILABLE, UNAVAILABLE)),
+    Fault("http-402", "402, the bill is unpaid", error(402, "billing"), K.QUOTA, 1, (UNAVAILABLE, UNAVAILABLE)),
     Fault("http-500-once", "500, once", once(error(500)), None, 2, (WHOLE, WHOLE)),
     Fault("http-500", "500, for ever", error(500), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-502-html", "502 with a page of a proxy", lambda call: call.whole(502, "<html>bad gateway</html>",
@@ -363,83 +363,83 @@ FAULTS = (
     Fault("http-503", "503, for ever", error(503), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-504", "504", error(504), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-529", "529, overloaded", error(529, "overloaded_error"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
-    Fault("http-405", "405: something else stands there", error(405), K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("http-410", "410: the model is gone", error(410), K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
-    Fault("http-451", "451: not where we call from", error(451), K.GEO_REFUSED, 1, (PROVIDER, PROVIDER)),
-    Fault("http-429-years", "429, to come back in three thousand years", error(429, retry_after="99999999999"),
+    Fault("http-405", "405: another service answers at the address", error(405), K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("http-410", "410: the model was removed", error(410), K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
+    Fault("http-451", "451: not offered in the territory of the gateway", error(451), K.GEO_REFUSED, 1, (PROVIDER, PROVIDER)),
+    Fault("http-429-years", "429, retry after three thousand years", error(429, retry_after="99999999999"),
           K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
     Fault("http-408", "408", error(408), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-409", "409", error(409), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
-    Fault("http-401", "401, our key is refused", error(401, "invalid_request_error", "invalid_api_key"),
+    Fault("http-401", "401, the gateway's key is refused", error(401, "invalid_request_error", "invalid_api_key"),
           K.CREDENTIALS, 1, (PROVIDER, PROVIDER)),
-    Fault("http-403", "403, our account is refused", error(403, "permission_error"), K.CREDENTIALS, 1,
+    Fault("http-403", "403, the gateway's account is refused", error(403, "permission_error"), K.CREDENTIALS, 1,
           (PROVIDER, PROVIDER)),
     Fault("http-404", "404, no such model", error(404, "invalid_request_error", "model_not_found"),
           K.MODEL_NOT_FOUND, 1, (PROVIDER, PROVIDER)),
     Fault("http-400-model", "400 without a code, no such model", _no_such_model, K.MODEL_NOT_FOUND, 1,
           (PROVIDER, PROVIDER)),
-    Fault("geography", "403, not offered where we call from",
+    Fault("geography", "403, not offered in the territory of the gateway",
           error(403, "request_forbidden", "unsupported_country_region_territory"), K.GEO_REFUSED, 1,
           (PROVIDER, PROVIDER)),
     Fault("context-length", "400, the prompt is too long",
           error(400, "invalid_request_error", "context_length_exceeded"), K.CONTEXT_LENGTH, 1, (LONG, LONG)),
-    Fault("content-filter", "400, its safety system refuses the prompt",
+    Fault("content-filter", "400, the provider's safety system refuses the prompt",
           error(400, "invalid_request_error", "content_filter"), K.CONTENT_FILTER, 1, (FILTERED, FILTERED),
           moves_on=False),
-    Fault("http-400", "400, the request is wrong", error(400, "invalid_request_error"), K.INVALID_REQUEST, 1,
+    Fault("http-400", "400, the request is invalid", error(400, "invalid_request_error"), K.INVALID_REQUEST, 1,
           (INVALID, INVALID), moves_on=False),
-    Fault("http-422", "422, the request is wrong", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
+    Fault("http-422", "422, the request is invalid", error(422, "invalid_request_error"), K.INVALID_REQUEST, 1,
           (INVALID, INVALID), moves_on=False),
-    Fault("stream-options", "400, it doesn't know the field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
+    Fault("stream-options", "400, unknown field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
           (WHOLE, PROVIDER), json=False),
     Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("http-500-hangs", "500, and half of what it has to say", refused_and(500, _silent), K.UNAVAILABLE, 2,
+    Fault("http-500-hangs", "500, with half of its body", refused_and(500, _silent), K.UNAVAILABLE, 2,
           (PROVIDER, PROVIDER), ends_in_time=True),
-    Fault("http-429-cut", "429, broken off", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
-    Fault("http-400-cut", "400, broken off: it may have been the safety system", refused_and(400, _reset),
+    Fault("http-429-cut", "429, interrupted", refused_and(429, _reset), K.RATE_LIMITED, 2, (PLAIN_429, PLAIN_429)),
+    Fault("http-400-cut", "400, interrupted: the cause may be the safety system", refused_and(400, _reset),
           K.INVALID_REQUEST, 1, (INVALID, INVALID), moves_on=False),
     # The connection.
     Fault("reset", "a reset before any byte of an answer", _reset, K.CONNECT, 2, (PROVIDER, PROVIDER)),
-    Fault("reset-after-headers", "a reset behind the headers", _reset_after_headers, K.INTERRUPTED, 2,
+    Fault("reset-after-headers", "a reset after the headers", _reset_after_headers, K.INTERRUPTED, 2,
           (PROVIDER, PROVIDER)),
     Fault("reset-in-a-chunk", "a reset in the middle of the first chunk", _reset_in_the_first_chunk, K.INTERRUPTED, 2,
           (PROVIDER, PROVIDER)),
-    Fault("no-http", "something that isn't HTTP", _no_http, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("endless-header", "a header without end", _endless_header, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("bad-chunk", "a chunk whose size is no number", _bad_chunk, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("refused", "nobody listens there", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
-    Fault("no-such-host", "its name is not known", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
+    Fault("no-http", "bytes that are not HTTP", _no_http, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("endless-header", "an endless header", _endless_header, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("bad-chunk", "a chunk whose size is not a number", _bad_chunk, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("refused", "no listener on the port", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
+    Fault("no-such-host", "an unknown host name", None, K.CONNECT, 0, (PROVIDER, PROVIDER)),
     Fault("expired-tls", "a certificate that has expired", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
           detail="certificate has expired"),
     Fault("another-name-tls", "a certificate for another name", None, K.CONNECT, 0, (PROVIDER, PROVIDER),
           detail="certificate is not valid for '127.0.0.1'"),
     # Silence.
-    Fault("silent", "it takes the request and says nothing", _silent, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
-    Fault("slow-first-token", "headers and comments, and never a word", _slow_first_token, K.SILENT, 1, (LATE, LATE),
+    Fault("silent", "silence after the request", _silent, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("slow-first-token", "headers and comments, but no text", _slow_first_token, K.SILENT, 1, (LATE, LATE),
           ends_in_time=True),
-    Fault("endless-comments", "nothing but comments", _endless_comments, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
+    Fault("endless-comments", "only comments", _endless_comments, K.SILENT, 1, (LATE, LATE), ends_in_time=True),
     Fault("dripping-head", "a status line and headers, a byte at a time", _dripping_head, K.SILENT, 1, (LATE, LATE),
           ends_in_time=True),
-    Fault("endless-interim", "interim answers (102) without end", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("switching", "101, though nobody asked for another protocol", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("endless-interim", "endless interim answers (102)", _endless_interim, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
+    Fault("switching", "101, although no other protocol was requested", _switching, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     # Status 200 without an answer.
     Fault("html", "200 with a web page", _html, K.MALFORMED, 2, (PROVIDER, PROVIDER)),
-    Fault("error-in-200", "200 with an error in it", _error_in_200, K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
+    Fault("error-in-200", "200 with an error in the body", _error_in_200, K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("truncated-json", "200 with half of a JSON object", _truncated, K.MALFORMED, 2, (PROVIDER, PROVIDER),
           streams=False),
-    Fault("length-too-long", "a body shorter than its length says", _length_too_long, K.INTERRUPTED, 2,
+    Fault("length-too-long", "a body shorter than its declared length", _length_too_long, K.INTERRUPTED, 2,
           (PROVIDER, PROVIDER)),
-    Fault("empty", "200 and nothing", _empty, K.MALFORMED, 2, (PROVIDER, PROVIDER), streams=False),
+    Fault("empty", "200 with an empty body", _empty, K.MALFORMED, 2, (PROVIDER, PROVIDER), streams=False),
     Fault("empty-stream", "a stream without an event", _empty_stream, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
     Fault("no-message", "200 with a choice that has no message", _no_message, K.MALFORMED, 2, (PROVIDER, PROVIDER),
           streams=False),
     Fault("only-the-mark", "`[DONE]` and nothing else", _only_the_mark, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
     Fault("only-usage", "usage, `[DONE]` and nothing else", _only_usage, K.INTERRUPTED, 2, (PROVIDER, PROVIDER), json=False),
-    Fault("unknown-coding", "an answer in a compression that nobody asked for", _compressed("br", lambda text: text),
+    Fault("unknown-coding", "an answer in a compression that was not requested", _compressed("br", lambda text: text),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("gzip-bomb", "80 MB in 80 KB of gzip", _bomb, K.TOO_LARGE, 1, (PROVIDER, PROVIDER)),
-    Fault("endless-line", "a line without end", _endless_line, K.TOO_LARGE, 1, (PROVIDER, PROVIDER), json=False),
+    Fault("endless-line", "an endless line", _endless_line, K.TOO_LARGE, 1, (PROVIDER, PROVIDER), json=False),
     # A stream that has started.
     Fault("midway-reset", "a reset after three words", midway(_reset), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
           moves_on=False, json=False),
@@ -457,19 +457,19 @@ FAULTS = (
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
     Fault("midway-framing", "a malformed chunk after three words", midway(_broken_framing), K.INTERRUPTED, 1,
           (PROVIDER, INTERRUPTED), moves_on=False, json=False),
-    Fault("midway-endless", "words without end", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
+    Fault("midway-endless", "an endless answer", midway(_endless_text), K.INTERRUPTED, 1, (PROVIDER, INTERRUPTED),
           moves_on=False, json=False, ends_in_time=True),
-    Fault("midway-filter", "its safety system ends the answer after three words", midway(_filtered), None, 1,
+    Fault("midway-filter", "the provider's safety system ends the answer after three words", midway(_filtered), None, 1,
           (WHOLE, WHOLE), json=False),
     # Unusual but complete answers.
-    Fault("no-done", "a whole answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
-    Fault("two-dones", "a whole answer with two", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
-    Fault("behind-the-mark", "a whole answer, and words behind its `[DONE]`", midway(_text_after_the_mark), None, 1,
+    Fault("no-done", "a complete answer without `[DONE]`", midway(_no_mark), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("two-dones", "a complete answer with two `[DONE]`", midway(_two_marks), None, 1, (WHOLE, WHOLE), json=False),
+    Fault("after-the-mark", "a complete answer, and text after its `[DONE]`", midway(_text_after_the_mark), None, 1,
           (WHOLE, WHOLE), json=False),
-    Fault("early-hints", "interim answers (100, 103), and then a whole one", _early_hints, None, 1, (WHOLE, WHOLE)),
-    Fault("gzip", "a whole answer in gzip, for which nobody asked", _compressed("gzip", gzip.compress), None, 1,
+    Fault("early-hints", "interim answers (100, 103), and then a complete one", _early_hints, None, 1, (WHOLE, WHOLE)),
+    Fault("gzip", "a complete answer in gzip that was not requested", _compressed("gzip", gzip.compress), None, 1,
           (WHOLE, WHOLE)),
-    Fault("byte-by-byte", "a whole answer, a byte at a time", _byte_by_byte, None, 1, (WHOLE, WHOLE), json=False),
+    Fault("byte-by-byte", "a complete answer, a byte at a time", _byte_by_byte, None, 1, (WHOLE, WHOLE), json=False),
     Fault("healthy", "a whole answer", answer, None, 1, (WHOLE, WHOLE)),
 )  # fmt: skip
 assert ANSWER

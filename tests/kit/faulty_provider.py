@@ -51,8 +51,8 @@ class Call:
     async def head(self, status: int = 200, **headers: str) -> None:
         """Send a status line and headers. The body of a stream is chunked."""
         kind = "text/event-stream" if self.stream and status == 200 else "application/json"
-        told = {"content-type": kind} | {name.replace("_", "-"): value for name, value in headers.items()}
-        lines = [f"HTTP/1.1 {status} Some Words", *(f"{name}: {value}" for name, value in told.items() if value)]
+        merged = {"content-type": kind} | {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"HTTP/1.1 {status} Some Words", *(f"{name}: {value}" for name, value in merged.items() if value)]
         await self.send("\r\n".join(lines) + "\r\n\r\n")
 
     async def whole(self, status: int, body: bytes | str | Mapping[str, Any], **headers: str) -> None:
@@ -63,8 +63,8 @@ class Call:
         await self.send(data)
 
     async def error(self, status: int, kind: str, code: str | None = None, **headers: str) -> None:
-        told = {"error": {"message": f"this is what {status} says", "type": kind, "code": code, "param": None}}
-        await self.whole(status, told, **headers)
+        content = {"error": {"message": f"this is what {status} says", "type": kind, "code": code, "param": None}}
+        await self.whole(status, content, **headers)
 
     async def chunk(self, data: str) -> None:
         """Send one piece of a chunked body."""

@@ -91,19 +91,19 @@ _ADDRESSES = [
 
 
 def _forged() -> list[str]:
-    said = claims(territory="CN", exp=NOW * 2)
+    claimed = claims(territory="CN", exp=NOW * 2)
     thief = private("thief")
     return [
-        jwt.encode(said, thief, "ES256", headers={"kid": "k1"}),
-        jwt.encode(said, thief, "ES256", headers={"kid": "thief", "jku": "https://thief.example/jwks"}),
-        jwt.encode(said, thief, "ES256", headers={"kid": "k1", "jwk": public("thief")}),
-        unsigned({"alg": "HS256", "kid": "k1"}, said, b"\0" * 32),
-        unsigned({"alg": "none"}, said, b""),
-        unsigned({"alg": "none", "kid": "k1"}, said),
-        unsigned({"alg": "ES256", "kid": "k1"}, said, b"\0" * 64),
+        jwt.encode(claimed, thief, "ES256", headers={"kid": "k1"}),
+        jwt.encode(claimed, thief, "ES256", headers={"kid": "thief", "jku": "https://thief.example/jwks"}),
+        jwt.encode(claimed, thief, "ES256", headers={"kid": "k1", "jwk": public("thief")}),
+        unsigned({"alg": "HS256", "kid": "k1"}, claimed, b"\0" * 32),
+        unsigned({"alg": "none"}, claimed, b""),
+        unsigned({"alg": "none", "kid": "k1"}, claimed),
+        unsigned({"alg": "ES256", "kid": "k1"}, claimed, b"\0" * 64),
         jwt.encode(claims(territory="CN", exp=1), private("k1"), "ES256", headers={"kid": "k1"}),
-        jwt.encode({**said, "aud": "somebody else"}, private("k1"), "ES256", headers={"kid": "k1"}),
-        jwt.encode({**said, "iss": "https://thief.example"}, private("k1"), "ES256", headers={"kid": "k1"}),
+        jwt.encode({**claimed, "aud": "somebody else"}, private("k1"), "ES256", headers={"kid": "k1"}),
+        jwt.encode({**claimed, "iss": "https://thief.example"}, private("k1"), "ES256", headers={"kid": "k1"}),
         "a.b.c",
         "CN",
         "",
@@ -202,14 +202,14 @@ def _written(edge: dict[str, Any], address: str, country: str, part: str) -> lis
     """Return what the edge knows, under its header names."""
     quoted = f'for="[{address}]"' if ":" in address else f"for={address}"
     forms = {"Forwarded": f"{quoted};proto=https", "CloudFront-Viewer-Address": f"{address}:4711"}
-    told = [(edge["country"], country)]
+    edge_headers = [(edge["country"], country)]
     if "subdivision" in edge:
-        told.append((edge["subdivision"], part))
+        edge_headers.append((edge["subdivision"], part))
     if "client_ip" in edge:
-        told.append((edge["client_ip"], forms.get(edge["client_ip"], address)))
+        edge_headers.append((edge["client_ip"], forms.get(edge["client_ip"], address)))
     if "secret" in edge:
-        told.append((edge["secret"]["header"], EDGE_SECRET))
-    return told
+        edge_headers.append((edge["secret"]["header"], EDGE_SECRET))
+    return edge_headers
 
 
 def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, str]]) -> tuple[Header, ...]:
@@ -217,9 +217,9 @@ def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, s
     headers = list(lies)
     for name, value in written:
         mine = name.lower().encode()
-        sent = [said for header, said in headers if header.lower() == mine]
+        sent = [value for header, value in headers if header.lower() == mine]
         if way[name] != "behind":
-            headers = [(header, said) for header, said in headers if header.lower() != mine]
+            headers = [(header, value) for header, value in headers if header.lower() != mine]
         joined = b", ".join([*sent, value.encode()]) if way[name] == "joined" else value.encode()
         headers.append((name.encode(), joined))
     return tuple(headers)

@@ -1,7 +1,8 @@
-"""A module's source -> its mutants: the same module with one small mistake each, of the kind that people make.
+"""Create mutants of a module: the same source with one small error each, as people make them.
 
-Left alone are docstrings, annotations, `__all__`, and texts for people (strings with a space): what they say is for a reader
-to judge.
+Docstrings, annotations, `__all__` and texts for people (strings with a space) stay unchanged, because only a reader can
+check
+them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SWAPPED = {"any": "all", "all": "any", "min": "max", "max": "min"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: where it is, what it is, and the source with it."""
+    """One error: its line, a description, and the source with it."""
 
     line: int
     what: str
@@ -45,25 +46,25 @@ class Mutant:
 
 
 def mutants_of(source: str) -> Iterator[Mutant]:
-    """Each of them, in the order of the source."""
+    """Yield each mutant in the order of the source."""
     tree = ast.parse(source)
-    count = len(list(_places(tree)))
+    count = len(list(_change_points(tree)))
     for number in range(count):
         copy = deepcopy(tree)
-        node, mutate, what = list(_places(copy))[number]
+        node, mutate, what = list(_change_points(copy))[number]
         before = ast.unparse(node)
         mutate()
         after = ast.unparse(node)
-        told = f"{what}: {before[:70]!r} -> {after[:70]!r}" if before != after else what
-        yield Mutant(node.lineno, " ".join(told.split()), ast.unparse(ast.fix_missing_locations(copy)))
+        description = f"{what}: {before[:70]!r} -> {after[:70]!r}" if before != after else what
+        yield Mutant(node.lineno, " ".join(description.split()), ast.unparse(ast.fix_missing_locations(copy)))
 
 
-def _places(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, object, str]]:
-    """Every node that can be spoilt, with what spoils it."""
+def _change_points(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, object, str]]:
+    """Yield every node that can be changed, with the function that changes it."""
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop(0)
-        yield from _spoilt(node)
+        yield from _changes_of(node)
         pending[:0] = list(_below(node))
 
 
@@ -72,12 +73,12 @@ def _below(node: ast.AST) -> Iterator[ast.AST]:
         if name in ("annotation", "returns", "decorator_list", "bases", "type_params"):
             continue
         for item in value if isinstance(value, list) else [value]:
-            if not isinstance(item, ast.AST) or _is_left_alone(item):
+            if not isinstance(item, ast.AST) or _is_excluded(item):
                 continue
             yield item
 
 
-def _is_left_alone(node: ast.AST) -> bool:
+def _is_excluded(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
     if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr):
@@ -85,7 +86,7 @@ def _is_left_alone(node: ast.AST) -> bool:
     return isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets)
 
 
-def _spoilt(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, object, str]]:
+def _changes_of(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, object, str]]:
     def setting(name: str, value: object) -> object:
         return lambda: setattr(node, name, value)
 

@@ -1,12 +1,14 @@
-"""How many small mistakes in the rules do the tests notice?
+"""Measure how many small errors in the rules the tests detect.
 
     .venv/bin/python -m tests.mutation.run                       every module of MODULES
     .venv/bin/python -m tests.mutation.run gateway/policy/fence.py
-    .venv/bin/python -m tests.mutation.run --quick gateway/policy/fence.py     without asking again for those that live
+    .venv/bin/python -m tests.mutation.run --quick gateway/policy/fence.py     without a second check of survivors
 
-Each mutant runs in a process of its own. It is put into a module that is imported already, in a child of a process that has
-collected the tests; what lives there, and what can't be put in so, is asked for again in a child that imports everything
-anew. It is killed if a test fails, or if they take too long. What survives is printed with its line.
+Each mutant runs in its own process. It is put into an imported module, in a child of a process that has collected the
+tests.
+A survivor, and a mutant that cannot be put in this way, is checked again in a child that imports everything anew. A
+mutant is
+killed if a test fails or if the tests take too long. Survivors are printed with their line.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from tests.mutation.swap import can_be_swapped, swap
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240
 _COMPILE_FILE = "tests/gateway/config/test_compile.py"
-# The growth of the work is no rule, and takes longer than all the others. Where pytest rewrites asserts, it imports our
-# packages itself, and would never see a mutant of `providers`.
+# The test of the growth of work takes longer than all the others and tests no rule. Where pytest rewrites asserts, it
+# imports the packages itself and would never see a mutant of `providers`.
 _OPTIONS = [
     "-x",
     "-q",
@@ -69,7 +71,7 @@ def _providers(*names: str) -> list[str]:
     return [f"tests/providers/test_{name}.py" for name in names]
 
 
-# Each module's own tests first: most mutants see no others.
+# Each module's own tests come first, because most mutants need no others.
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": _policy("consent"),
@@ -245,19 +247,21 @@ class _Mutated(importlib.abc.Loader, importlib.abc.MetaPathFinder):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__file__ = str(self._path)
-        exec(compile(self._source, str(self._path), "exec"), module.__dict__)  # noqa: S102  # our own source, spoilt
+        exec(compile(self._source, str(self._path), "exec"), module.__dict__)  # noqa: S102  # the project's own source, mutated
 
 
 def outcome_of(path: str, mutant: Mutant | None, tests: Sequence[str]) -> str:
-    """What the tests say: `killed`, `survived`, or `too long`. Everything under test is imported anew, which is slow."""
+    """Run the tests and return `killed`, `survived`, or `too long`. All code under test is imported anew, which is
+    slow.
+    """
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        _be_tested(path, mutant, tests)
-    return _awaited(child)
+        _run_in_child(path, mutant, tests)
+    return _outcome_of_child(child)
 
 
-def _awaited(child: int) -> str:
+def _outcome_of_child(child: int) -> str:
     deadline = time.monotonic() + LIMIT_S
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -270,16 +274,16 @@ def _awaited(child: int) -> str:
         time.sleep(0.01)
 
 
-def _be_tested(path: str, mutant: Mutant | None, tests: Sequence[str]) -> None:
+def _run_in_child(path: str, mutant: Mutant | None, tests: Sequence[str]) -> None:
     import pytest
 
-    _be_silent()
+    _discard_output()
     if mutant is not None:
         name = path.removesuffix(".py").replace("/", ".")
         sys.meta_path.insert(0, _Mutated(name, ROOT / path, mutant.source))
     status = 0
     try:
-        # The likeliest to notice come first, and most mutants see no others.
+        # The tests most likely to fail come first, because most mutants need no others.
         for test in dict.fromkeys(tests):
             status = status or int(pytest.main([*_OPTIONS, test]))
     except BaseException:  # a mutant may break anything
@@ -287,14 +291,14 @@ def _be_tested(path: str, mutant: Mutant | None, tests: Sequence[str]) -> None:
     os._exit(status)
 
 
-def _be_silent() -> None:
+def _discard_output() -> None:
     sink = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(sink, number)
 
 
 class _Swapping:
-    """Instead of running the tests that pytest has collected: runs them for each mutant, in a child of its own."""
+    """Replaces pytest's test loop: runs the collected tests for each mutant, in a child process each."""
 
     def __init__(self, path: str, mutants: Sequence[Mutant], tell: Callable[[Mutant, str], None]) -> None:
         self._path, self._mutants, self._tell = path, mutants, tell
@@ -308,24 +312,24 @@ class _Swapping:
             child = os.fork()
             if child == 0:
                 os.setpgid(0, 0)
-                _be_silent()
+                _discard_output()
                 os._exit(_status_with(session, items, module, mutant, writing))
             os.close(writing)
-            self._tell(mutant, _awaited(child))
-            # What has noticed one mistake is likely to notice the next.
-            with os.fdopen(reading) as noticed:
-                if number := noticed.read():
+            self._tell(mutant, _outcome_of_child(child))
+            # A test that detected one mutant is likely to detect the next.
+            with os.fdopen(reading) as detected_by:
+                if number := detected_by.read():
                     items.insert(0, items.pop(int(number)))
         return True
 
 
-def _status_with(session: Any, items: Sequence[Any], module: ModuleType, mutant: Mutant, noticed: int) -> int:
+def _status_with(session: Any, items: Sequence[Any], module: ModuleType, mutant: Mutant, detected_by: int) -> int:
     try:
         swap(module, mutant.source)
         for number, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.testsfailed:
-                _write(noticed, str(number))
+                _write(detected_by, str(number))
                 return 1
     except BaseException:  # a mutant may break anything
         return 1
@@ -335,8 +339,7 @@ def _status_with(session: Any, items: Sequence[Any], module: ModuleType, mutant:
 def outcomes_of(
     path: str, mutants: Sequence[Mutant], tests: Sequence[str], *, quick: bool = False
 ) -> Iterator[tuple[Mutant, str]]:
-    """What the tests say of each. One that lives is asked for again in the slow way, which forgets nothing; not if it is
-    to be `quick`."""
+    """Yield each mutant with its outcome. A survivor is checked again with fresh imports, unless `quick` is set."""
     import pytest
 
     source = (ROOT / path).read_text("utf-8")
@@ -346,17 +349,17 @@ def outcomes_of(
     if child == 0:
         os.close(reading)
         numbers = {id(mutant): number for number, mutant in enumerate(swapped)}
-        plugin = _Swapping(path, swapped, lambda it, said: _write(writing, f"{numbers[id(it)]} {said}\n"))
-        _be_silent()
+        plugin = _Swapping(path, swapped, lambda it, outcome: _write(writing, f"{numbers[id(it)]} {outcome}\n"))
+        _discard_output()
         os._exit(int(pytest.main([*_OPTIONS, *dict.fromkeys(tests)], plugins=[plugin])))
     os.close(writing)
     told = set()
     with os.fdopen(reading) as lines:
         for line in lines:
-            number, _, said = line.strip().partition(" ")
+            number, _, outcome = line.strip().partition(" ")
             told.add(int(number))
             mutant = swapped[int(number)]
-            yield mutant, outcome_of(path, mutant, tests) if said == "survived" and not quick else said
+            yield mutant, outcome_of(path, mutant, tests) if outcome == "survived" and not quick else outcome
     os.waitpid(child, 0)
     left = [mutant for number, mutant in enumerate(swapped) if number not in told]
     for mutant in [*left, *(mutant for mutant in mutants if not can_be_swapped(source, mutant.line))]:
@@ -368,9 +371,9 @@ def _write(pipe: int, line: str) -> None:
 
 
 def main() -> None:
-    """Every module that is named, or all; a line for each mutant that survives, and the score of each module."""
+    """Run the named modules, or all. Prints each surviving mutant and the score of each module."""
     os.chdir(ROOT)
-    # What every child would import anew, and no mutant touches.
+    # Modules that every child would import again, and that no mutant changes.
     import hypothesis.strategies
     import jwt
     import openai
@@ -379,7 +382,7 @@ def main() -> None:
     import yaml
 
     assert all((hypothesis, jwt, openai, pydantic, pytest, yaml))
-    # A child that fails needs no smallest example, and none from another child.
+    # A failing child needs neither a minimal example nor examples of another child.
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile(
         "mutation", database=None, phases=phases, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)

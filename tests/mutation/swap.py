@@ -1,6 +1,7 @@
-"""Puts a mutant into a module that is imported already: its functions get the mutant's code, its constants the values.
+"""Put a mutant into an imported module: its functions get the mutant's code, its constants the mutant's values.
 
-So a process that has imported everything, and collected the tests, is forked for each mutant, and the child runs tests at
+A process that has imported everything and collected the tests is then forked for each mutant, and the child runs the
+tests at
 once.
 """
 
@@ -14,7 +15,7 @@ __all__ = ["can_be_swapped", "swap"]
 
 
 def can_be_swapped(source: str, line: int) -> bool:
-    """Whether what stands at this line is in a function, or at the module's own level: a class is made only once."""
+    """Return whether the code at this line is in a function or at module level. A class is created only once."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and _holds(node, line):
             return any(
@@ -28,7 +29,7 @@ def _holds(node: ast.stmt, line: int) -> bool:
 
 
 def swap(module: ModuleType, source: str) -> None:
-    """Make the module behave as if this had been its source."""
+    """Make the module behave as if it had this source."""
     made: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
     exec(compile(source, str(module.__file__), "exec"), made)  # noqa: S102  # our own source, spoilt
     for name, new in made.items():

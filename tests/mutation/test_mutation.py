@@ -1,4 +1,4 @@
-"""A short mutation run over one module of the policy; `make prove` runs all of them."""
+"""A short mutation run over one module of the policy. `make prove` runs all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_SHARE_KILLED = 0.95
 
 
 @pytest.mark.slow
-def test_the_tests_notice_nearly_every_small_mistake_in_a_module() -> None:
+def test_tests_detect_nearly_every_small_error_in_a_module() -> None:
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_", "PYTEST_"))
     }

@@ -1,7 +1,7 @@
-"""Official clients of the vendors against our simulated vendors: what they send is taken, what they get is understood.
+"""Official clients of the vendors against the simulated vendors: requests are accepted and answers understood.
 
-The simulators that read leniently refuse here what their vendors refuse (`tests.kit.vendor_checks`). The clients are an
-extra (`make install-sdks`); a client that isn't installed leaves its tests uncollected.
+Simulators that read leniently refuse here what their vendors refuse (`tests.kit.vendor_checks`). The clients are an
+extra (`make install-sdks`). Tests of a client that is not installed are not collected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.kit.vendor_checks import checked_simulators
 
 
 class Simulated:
-    """Simulated vendors by name, each in a thread; their scenarios can be changed at any time."""
+    """Simulated vendors by name, each in a thread. Their scenarios can be changed at any time."""
 
     def __init__(self) -> None:
         self._threads: dict[str, SimulatorThread] = {}

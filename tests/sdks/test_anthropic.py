@@ -1,4 +1,4 @@
-"""The official client of Anthropic against our simulator: what it sends is taken, and what it gets it can read."""
+"""Anthropic's official client against the simulator: its requests are accepted, and it understands the answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_text_system_and_usage(sdk: Any) -> None:
     assert message.usage.input_tokens > 0
 
 
-def test_a_stream_accumulates_to_the_whole_answer(sdk: Any) -> None:
+def test_stream_accumulates_to_the_json_answer(sdk: Any) -> None:
     thinking = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
     whole = ask(sdk, **thinking)
     messages: Any = [{"role": "user", "content": "Hello!"}]
@@ -62,7 +62,7 @@ def test_a_stream_accumulates_to_the_whole_answer(sdk: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_a_tool_loop_with_thoughts(sdk: Any, stream: bool) -> None:
+def test_tool_loop_with_reasoning(sdk: Any, stream: bool) -> None:
     more: Any = {"tools": [WEATHER], "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}
     asked: Any = {"role": "user", "content": "The weather in Oslo and in Bergen?"}
     if stream:
@@ -92,7 +92,7 @@ def test_structured_output_by_the_clients_own_schema(sdk: Any) -> None:
     assert isinstance(parsed.parsed_output, City)
 
 
-def test_an_image_and_a_document(sdk: Any) -> None:
+def test_image_and_document_are_accepted(sdk: Any) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
     paper = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
     message = ask(sdk, {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image, paper]})
@@ -110,7 +110,7 @@ def test_an_image_and_a_document(sdk: Any) -> None:
         ("geo", "PermissionDeniedError"),
     ],
 )
-def test_errors_are_the_clients_own(sdk: Any, simulator: SimulatorServer, fault: str, error: str) -> None:
+def test_errors_have_the_classes_of_the_client(sdk: Any, simulator: SimulatorServer, fault: str, error: str) -> None:
     simulator.scenario = Scenario(faults=(parse_fault(fault),))
     with pytest.raises(anthropic.APIStatusError) as caught:
         ask(sdk)
@@ -119,7 +119,7 @@ def test_errors_are_the_clients_own(sdk: Any, simulator: SimulatorServer, fault:
     assert caught.value.request_id == "req_simulated"
 
 
-def test_an_error_in_a_stream_is_raised(sdk: Any, simulator: SimulatorServer) -> None:
+def test_error_in_a_stream_is_raised(sdk: Any, simulator: SimulatorServer) -> None:
     simulator.scenario = Scenario(faults=(parse_fault("error-event=2"),))
     messages: Any = [{"role": "user", "content": "Hello!"}]
     with (
@@ -129,7 +129,7 @@ def test_an_error_in_a_stream_is_raised(sdk: Any, simulator: SimulatorServer) ->
         s.get_final_message()
 
 
-def test_a_wrong_request_is_refused(sdk: Any) -> None:
+def test_invalid_request_is_refused(sdk: Any) -> None:
     with pytest.raises(anthropic.BadRequestError):
         ask(sdk, tools=[WEATHER], tool_choice={"type": "any"})
     with pytest.raises(anthropic.BadRequestError):

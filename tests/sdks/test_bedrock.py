@@ -1,4 +1,6 @@
-"""Amazon's own client against our simulator: what it signs and sends is taken, and its answers and streams read."""
+"""Amazon's official client against the simulator: its signed requests are accepted, and it understands answers and
+streams.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def test_text_system_and_usage(sdk: Any, simulator: SimulatorServer) -> None:
     )
 
 
-def test_a_stream_is_the_whole_answer_in_pieces(sdk: Any) -> None:
+def test_stream_is_the_json_answer_in_pieces(sdk: Any) -> None:
     whole = sdk.converse(modelId=MODEL, messages=[HELLO])["output"]["message"]["content"][0]["text"]
     events = streamed(sdk, HELLO)
     pieces = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
@@ -81,7 +83,7 @@ def test_a_stream_is_the_whole_answer_in_pieces(sdk: Any) -> None:
     assert [next(iter(event)) for event in events[-3:]] == ["contentBlockStop", "messageStop", "metadata"]
 
 
-def test_a_tool_loop_with_thoughts(sdk: Any) -> None:
+def test_tool_loop_with_reasoning(sdk: Any) -> None:
     asked = {"role": "user", "content": [{"text": "The weather in Oslo and in Bergen?"}]}
     more: Any = {
         "toolConfig": {"tools": [WEATHER], "toolChoice": {"auto": {}}},
@@ -107,7 +109,7 @@ def test_a_tool_loop_with_thoughts(sdk: Any) -> None:
     )
 
 
-def test_an_image_a_document_and_a_schema(sdk: Any) -> None:
+def test_image_document_and_schema_are_accepted(sdk: Any) -> None:
     content = [
         {"text": "What is this?"},
         {"image": {"format": "png", "source": {"bytes": b"\x89PNG"}}},
@@ -135,7 +137,7 @@ def test_an_image_a_document_and_a_schema(sdk: Any) -> None:
         ("408", "ModelTimeoutException"),
     ],
 )
-def test_errors_are_the_clients_own(sdk: Any, simulator: SimulatorServer, fault: str, code: str) -> None:
+def test_errors_have_the_classes_of_the_client(sdk: Any, simulator: SimulatorServer, fault: str, code: str) -> None:
     simulator.scenario = Scenario(faults=(parse_fault(fault),))
     with pytest.raises(ClientError) as caught:
         sdk.converse(modelId=MODEL, messages=[HELLO])
@@ -143,14 +145,14 @@ def test_errors_are_the_clients_own(sdk: Any, simulator: SimulatorServer, fault:
     assert type(caught.value).__name__ == code
 
 
-def test_an_error_in_a_stream_is_raised(sdk: Any, simulator: SimulatorServer) -> None:
+def test_error_in_a_stream_is_raised(sdk: Any, simulator: SimulatorServer) -> None:
     simulator.scenario = Scenario(faults=(parse_fault("error-event=2"),))
     with pytest.raises(EventStreamError) as caught:
         streamed(sdk, HELLO)
     assert caught.value.response["Error"]["Code"] == "serviceUnavailableException"
 
 
-def test_a_wrong_request_is_refused_by_both(sdk: Any) -> None:
+def test_invalid_request_is_refused_by_client_and_simulator(sdk: Any) -> None:
     with pytest.raises(ClientError):
         sdk.converse(modelId=MODEL, messages=[HELLO, HELLO])
     with pytest.raises(ParamValidationError):

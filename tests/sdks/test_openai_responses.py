@@ -1,4 +1,4 @@
-"""OpenAI's official client by its Responses API against our simulator: it takes what we write, and we what it sends."""
+"""OpenAI's official client with the Responses API against the simulator: requests are accepted and answers understood."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sdk(simulated: Simulated) -> Iterator[Any]:
 
 
 def ask(sdk: Any, stream: bool, **fields: Any) -> Any:
-    """The whole answer, whichever way it came; a stream's is put together by the client from its events."""
+    """Return the complete answer. The client assembles a streamed one from its events."""
     if not stream:
         return sdk.responses.create(model=MODEL, **fields)
     with sdk.responses.stream(model=MODEL, **fields) as events:
@@ -64,26 +64,26 @@ def test_text_instructions_and_usage(sdk: Any, stream: bool) -> None:
     assert answer.usage.output_tokens_details.reasoning_tokens > 0
 
 
-def test_raw_events_add_up(sdk: Any) -> None:
+def test_raw_events_add_up_to_the_answer(sdk: Any) -> None:
     events = list(sdk.responses.create(model=MODEL, input="Hello!", stream=True))
     assert [events[0].type, events[-1].type] == ["response.created", "response.completed"]
-    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert said == events[-1].response.output_text
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == events[-1].response.output_text
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_a_loop_of_tools_with_sealed_thoughts(sdk: Any, stream: bool) -> None:
+def test_tool_loop_with_encrypted_reasoning(sdk: Any, stream: bool) -> None:
     first = ask(sdk, stream, input=[USER], tools=[WEATHER], **SEALED)
     calls = [item for item in first.output if item.type == "function_call"]
     assert [item.type for item in first.output] == ["reasoning", "function_call", "function_call"]
     assert [call.arguments for call in calls] == ['{"city":"Oslo"}', '{"city":"Bergen"}']
-    said = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
+    text = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "-3 °C"} for call in calls]
-    last = ask(sdk, stream, input=[USER, *said, *results], tools=[WEATHER], **SEALED)
+    last = ask(sdk, stream, input=[USER, *text, *results], tools=[WEATHER], **SEALED)
     assert "-3 °C" in last.output_text
-    said[0]["encrypted_content"] = said[0]["encrypted_content"][:-4] + "AAAA"
+    text[0]["encrypted_content"] = text[0]["encrypted_content"][:-4] + "AAAA"
     with pytest.raises(openai.BadRequestError) as raised:
-        ask(sdk, False, input=[USER, *said, *results], tools=[WEATHER], **SEALED)
+        ask(sdk, False, input=[USER, *text, *results], tools=[WEATHER], **SEALED)
     assert "encrypted_content: could not be verified" in str(raised.value)
 
 
@@ -100,17 +100,19 @@ def test_structured_output_by_the_clients_own_schema(sdk: Any) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 @pytest.mark.parametrize(("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
-def test_an_answer_that_ends_early(sdk: Any, simulated: Simulated, finish: Any, reason: str, stream: bool) -> None:
+def test_answer_that_ends_early_has_its_reason(
+    sdk: Any, simulated: Simulated, finish: Any, reason: str, stream: bool
+) -> None:
     half = Choice(AssistantMessage("Half", "Not that."), finish)
     simulated["openai"].scenario = Scenario(completion=ChatCompletion("r-1", MODEL, 0, (half,), Usage(9, 1)))
-    # (The client's own accumulator knows no end but a completed one.)
+    # The client's own accumulator supports only completed answers.
     answer = sdk.responses.create(model=MODEL, input="Hello!", stream=stream)
     answer = list(answer)[-1].response if stream else answer
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", reason)
     assert [part.type for part in answer.output[0].content] == ["output_text", "refusal"]
 
 
-def test_errors_are_the_clients_own(sdk: Any, simulated: Simulated) -> None:
+def test_errors_have_the_classes_of_the_client(sdk: Any, simulated: Simulated) -> None:
     simulated["openai"].scenario = Scenario(script=(HttpError(429),))
     with pytest.raises(openai.RateLimitError):
         ask(sdk, False, input="Hello!")

@@ -1,4 +1,4 @@
-"""Each vendor's own client, unchanged, against the simulated vendor: text, streams, tools, thinking, errors."""
+"""The official client of each vendor, unchanged, against the simulated vendor: text, streams, tools, reasoning, errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BAD_KEY = Scenario(script=(HttpError(401),))
 LATE = Scenario(script=(ErrorEvent(FailureKind.UNAVAILABLE, 3),))
 
 
-# --- OpenAI's client, where the vendor's page says to use it --------------------------------------
+# --- OpenAI's client, where the vendor's page recommends it ----------------------------------------
 
 BY_OPENAI = {
     "azure": ("my-deployment", "/openai/v1"),
@@ -68,7 +68,7 @@ def openai_client(simulated: Simulated, provider: str) -> Any:
 
 
 @pytest.mark.parametrize("provider", BY_OPENAI)
-def test_openai_s_client_speaks_and_streams(simulated: Simulated, provider: str) -> None:
+def test_openai_client_gets_text_and_streams(simulated: Simulated, provider: str) -> None:
     client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
     whole = client.chat.completions.create(model=model, messages=ASK)
     assert provider in whole.choices[0].message.content
@@ -82,7 +82,7 @@ def test_openai_s_client_speaks_and_streams(simulated: Simulated, provider: str)
 
 
 @pytest.mark.parametrize("provider", BY_OPENAI)
-def test_openai_s_client_calls_tools_in_a_loop(simulated: Simulated, provider: str) -> None:
+def test_openai_client_completes_a_tool_loop(simulated: Simulated, provider: str) -> None:
     client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
     asked: Any = {"model": model, "tools": [WEATHER]}
     first = client.chat.completions.create(messages=ASK, **asked)
@@ -90,7 +90,7 @@ def test_openai_s_client_calls_tools_in_a_loop(simulated: Simulated, provider: s
     assert {json.loads(call.function.arguments)["city"] for call in calls} == {"Oslo", "Bergen"}
     history = first.choices[0].message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"})
     if provider in ("deepseek", "moonshot"):
-        # The vendors' pages: hand the thoughts back with the calls.
+        # The vendors' pages: return the reasoning with the calls.
         history["reasoning_content"] = "Two cities."
     results: Any = [{"role": "tool", "tool_call_id": call.id, "content": "12 degrees"} for call in calls]
     second = client.chat.completions.create(messages=[*ASK, history, *results], **asked)
@@ -98,7 +98,7 @@ def test_openai_s_client_calls_tools_in_a_loop(simulated: Simulated, provider: s
 
 
 @pytest.mark.parametrize("provider", sorted(BY_OPENAI.keys() - {"minimax"}))
-def test_openai_s_client_is_told_of_errors(simulated: Simulated, provider: str) -> None:
+def test_openai_client_raises_errors(simulated: Simulated, provider: str) -> None:
     import openai
 
     client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
@@ -111,8 +111,8 @@ def test_openai_s_client_is_told_of_errors(simulated: Simulated, provider: str) 
     assert refused.value.status_code in (400, 422)
 
 
-def test_deepseek_s_thoughts_and_prefix(simulated: Simulated) -> None:
-    """As api-docs.deepseek.com has it: `reasoning_content`, and the beta path for a prefix."""
+def test_deepseek_reasoning_and_prefix(simulated: Simulated) -> None:
+    """As documented at api-docs.deepseek.com: `reasoning_content`, and the beta path for a prefix."""
     client = openai_client(simulated, "deepseek")
     simulated["deepseek"].scenario = THINKING
     chunks = list(client.chat.completions.create(model="deepseek-v4-pro", messages=ASK, stream=True))
@@ -133,7 +133,7 @@ def mistral(simulated: Simulated) -> Any:
     return sdk.Mistral(api_key="k", server_url=simulated["mistral"].origin)
 
 
-def test_mistralai_speaks_streams_and_thinks(simulated: Simulated, mistral: Any) -> None:
+def test_mistralai_gets_text_streams_and_reasoning(simulated: Simulated, mistral: Any) -> None:
     answer = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, random_seed=7)
     assert "mistral" in answer.choices[0].message.content
     simulated["mistral"].scenario = THINKING
@@ -145,12 +145,12 @@ def test_mistralai_speaks_streams_and_thinks(simulated: Simulated, mistral: Any)
     assert events[-1].data.usage.completion_tokens == 12
 
 
-def test_mistralai_calls_tools_in_a_loop(mistral: Any) -> None:
+def test_mistralai_completes_a_tool_loop(mistral: Any) -> None:
     asked: Any = {"model": "mistral-large-4", "tools": [WEATHER], "tool_choice": "any"}
     first = mistral.chat.complete(messages=ASK, **asked)
     calls = first.choices[0].message.tool_calls
     assert len(calls) == 2
-    # The simulated model's ids are foreign; the vendor's would be nine letters and digits.
+    # The ids of the simulated model differ from the vendor's, which have nine letters and digits.
     ids = ["aB3dE5gH7", "jK9mN1pQ3"]
     history: Any = {
         "role": "assistant",
@@ -165,7 +165,7 @@ def test_mistralai_calls_tools_in_a_loop(mistral: Any) -> None:
     assert "12 degrees" in second.choices[0].message.content
 
 
-def test_mistralai_is_told_of_errors(simulated: Simulated, mistral: Any) -> None:
+def test_mistralai_raises_errors(simulated: Simulated, mistral: Any) -> None:
     from mistralai.client import errors
 
     simulated["mistral"].scenario = RATE
@@ -183,7 +183,7 @@ def zhipu(simulated: Simulated) -> Any:
     return zai.ZhipuAiClient(api_key="a.b", base_url=simulated["zhipu"].origin + "/api/paas/v4", max_retries=0)
 
 
-def test_zai_speaks_streams_and_thinks(simulated: Simulated, zhipu: Any) -> None:
+def test_zai_gets_text_streams_and_reasoning(simulated: Simulated, zhipu: Any) -> None:
     asked: Any = {"model": "glm-5.3", "messages": ASK}
     assert "zhipu" in zhipu.chat.completions.create(**asked).choices[0].message.content
     simulated["zhipu"].scenario = THINKING
@@ -194,7 +194,7 @@ def test_zai_speaks_streams_and_thinks(simulated: Simulated, zhipu: Any) -> None
     assert zhipu.chat.completions.create(**asked).choices[0].finish_reason == "sensitive"
 
 
-def test_zai_calls_tools_and_is_told_of_errors(simulated: Simulated, zhipu: Any) -> None:
+def test_zai_calls_tools_and_raises_errors(simulated: Simulated, zhipu: Any) -> None:
     from zai import core
 
     asked: Any = {"model": "glm-5.3", "messages": ASK, "tools": [WEATHER], "tool_choice": "auto"}
@@ -217,7 +217,7 @@ def ark(simulated: Simulated) -> Any:
     return runtime.Ark(base_url=simulated["ark"].origin + "/api/v3", api_key="k", max_retries=0)
 
 
-def test_ark_speaks_streams_and_thinks(simulated: Simulated, ark: Any) -> None:
+def test_ark_gets_text_streams_and_reasoning(simulated: Simulated, ark: Any) -> None:
     asked: Any = {"model": "doubao-seed-2-1-pro-260915", "messages": ASK}
     assert "ark" in ark.chat.completions.create(**asked, max_completion_tokens=500).choices[0].message.content
     simulated["ark"].scenario = THINKING
@@ -233,7 +233,7 @@ def test_ark_speaks_streams_and_thinks(simulated: Simulated, ark: Any) -> None:
     assert ark.chat.completions.create(**asked).choices[0].moderation_hit_type == "severe_violation"
 
 
-def test_ark_calls_tools_and_is_told_of_errors(simulated: Simulated, ark: Any) -> None:
+def test_ark_calls_tools_and_raises_errors(simulated: Simulated, ark: Any) -> None:
     from volcenginesdkarkruntime import _exceptions as exceptions
 
     asked: Any = {"model": "doubao-seed-2-1-pro-260915", "messages": ASK, "tools": [WEATHER]}
@@ -273,7 +273,7 @@ def hunyuan_request(**fields: Any) -> Any:
     return request
 
 
-def test_tencent_s_client_signs_speaks_and_streams(simulated: Simulated, hunyuan: Any) -> None:
+def test_tencent_client_signs_and_gets_text_and_streams(simulated: Simulated, hunyuan: Any) -> None:
     answer = hunyuan.ChatCompletions(hunyuan_request())
     assert "hunyuan" in answer.Choices[0].Message.Content
     assert answer.Usage.TotalTokens > 0
@@ -284,7 +284,7 @@ def test_tencent_s_client_signs_speaks_and_streams(simulated: Simulated, hunyuan
     assert events[-1]["Choices"][0]["FinishReason"] == "stop"
 
 
-def test_tencent_s_client_calls_tools_and_is_told_of_errors(simulated: Simulated, hunyuan: Any) -> None:
+def test_tencent_client_calls_tools_and_raises_errors(simulated: Simulated, hunyuan: Any) -> None:
     from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 
     schema = json.dumps(WEATHER["function"]["parameters"])
@@ -298,7 +298,7 @@ def test_tencent_s_client_calls_tools_and_is_told_of_errors(simulated: Simulated
     assert limited.value.code == "RequestLimitExceeded"
 
 
-def test_our_signature_is_tencent_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signature_equals_that_of_the_tencent_client(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tencentcloud.hunyuan")
     from tencentcloud.common import abstract_client
     from tencentcloud.common.credential import Credential
@@ -333,7 +333,7 @@ def dashscope(simulated: Simulated) -> Any:
     return sdk
 
 
-def test_dashscope_speaks_streams_and_thinks(simulated: Simulated, dashscope: Any) -> None:
+def test_dashscope_gets_text_streams_and_reasoning(simulated: Simulated, dashscope: Any) -> None:
     asked: Any = {"api_key": "k", "model": "qwen-plus", "messages": ASK, "result_format": "message"}
     answer = dashscope.Generation.call(**asked)
     assert answer.status_code == 200
@@ -346,7 +346,7 @@ def test_dashscope_speaks_streams_and_thinks(simulated: Simulated, dashscope: An
     assert events[-1].output.choices[0].finish_reason == "stop"
 
 
-def test_dashscope_calls_tools_and_is_told_of_errors(simulated: Simulated, dashscope: Any) -> None:
+def test_dashscope_calls_tools_and_raises_errors(simulated: Simulated, dashscope: Any) -> None:
     asked: Any = {"api_key": "k", "model": "qwen-plus", "messages": ASK, "result_format": "message"}
     answer = dashscope.Generation.call(**asked, tools=[WEATHER], parallel_tool_calls=True)
     calls = answer.output.choices[0].message.tool_calls

@@ -1,4 +1,6 @@
-"""The official client of Google in Vertex mode against our simulator: what it sends is taken, and its answers read."""
+"""Google's official client in Vertex mode against the simulator: its requests are accepted, and it understands the
+answers.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,13 @@ def test_text_and_path(sdk: Any, simulator: SimulatorServer) -> None:
     assert simulator.requests[-1].headers["authorization"] == "Bearer ya29.made-up"
 
 
-def test_a_stream(sdk: Any) -> None:
+def test_stream_is_read(sdk: Any) -> None:
     pieces = [chunk.text for chunk in sdk.models.generate_content_stream(model=MODEL, contents="Hello!") if chunk.text]
     assert len(pieces) > 5
     assert "".join(pieces) == sdk.models.generate_content(model=MODEL, contents="Hello!").text
 
 
-def test_a_tool_loop(sdk: Any) -> None:
+def test_tool_loop_completes(sdk: Any) -> None:
     types = genai.types
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = types.Tool(function_declarations=[{"name": "get_weather", "parameters_json_schema": schema}])
@@ -69,7 +71,7 @@ def test_a_tool_loop(sdk: Any) -> None:
     assert "-3" in sdk.models.generate_content(model=MODEL, contents=history, config=config).text
 
 
-def test_json_by_a_schema_and_an_image(sdk: Any) -> None:
+def test_json_schema_and_image_are_accepted(sdk: Any) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     config = {"response_mime_type": "application/json", "response_json_schema": schema}
     image = genai.types.Part.from_bytes(data=base64.b64decode("iVBORw0KGgo="), mime_type="image/png")
@@ -78,7 +80,7 @@ def test_json_by_a_schema_and_an_image(sdk: Any) -> None:
 
 
 @pytest.mark.parametrize("fault", ["401", "404", "429", "503"])
-def test_errors_are_the_clients_own(sdk: Any, simulator: SimulatorServer, fault: str) -> None:
+def test_errors_have_the_classes_of_the_client(sdk: Any, simulator: SimulatorServer, fault: str) -> None:
     simulator.scenario = Scenario(faults=(parse_fault(fault),))
     with pytest.raises(genai.errors.APIError) as caught:
         sdk.models.generate_content(model=MODEL, contents="Hello!")
