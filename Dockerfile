@@ -1,25 +1,25 @@
 # The image starts the demo: docker run --rm -p 8080:8080 IMAGE
 #
-# The real thing is your own config, in a directory that is mounted, and the keys that it names in the environment:
+# For your own config, mount its directory and pass its keys in the environment:
 #
 #   docker run --rm --read-only --stop-timeout 35 -p 8080:8080 --env-file .env \
 #     -v "$PWD:/etc/gateway:ro" \
 #     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
 #
-# Nothing is written to the file system; what outlives a request has a volume, if you want it:
+# The gateway writes nothing to the file system. To keep state, add a volume:
 # -v gateway-state:/var/lib/gateway -e GATEWAY_STATE_DIR=/var/lib/gateway
-# The health check asks port 8080: keep it, and map another one outside.
+# The health check uses port 8080: keep it inside, and map another port outside.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/gateway
 WORKDIR /src
 
-# The dependencies first: this layer is built again only when the lock changes.
+# Dependencies first: this layer is only built again when the lock changes.
 COPY requirements.lock ./
 RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirements.lock
 
-# Then the project, as the wheel that anybody else would install; what builds it is in the lock too.
+# Then the project, as the wheel that users install. Its build tools are in the lock too.
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY providers providers
@@ -33,10 +33,10 @@ LABEL org.opencontainers.image.title="assistant-gateway" \
 ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY --from=build /opt/gateway /opt/gateway
 
-# A volume that is new takes over its owner, who else could write nothing into it.
+# A new volume takes the owner of this directory; otherwise the gateway could not write to it.
 RUN install -d -m 700 -o 10001 -g 10001 /var/lib/gateway
 
-# A number, so that an orchestrator's runAsNonRoot can tell.
+# A numeric user, so that an orchestrator can check runAsNonRoot.
 USER 10001:10001
 WORKDIR /
 EXPOSE 8080

@@ -1,15 +1,16 @@
-/* A load client: one POST, many connections, one thread; every answer is read to its end and judged.
+/* A load client: one POST, many connections, one thread; every answer is read to its end and checked.
  *
  *   load --port N --target PATH --body FILE [--header "name: value"]... [--connections N] [--seconds S]
  *        [--warm-up S] [--rate N] [--ramp-ms N] [--min-events N] [--hold 1] [--pid N]...
  *
- * Without --rate each connection asks again as soon as it has its answer; with it, N requests a second leave evenly,
- * whatever the answers do, and one for which no connection is free counts as missed. --ramp-ms spreads the first
- * requests. An answer counts if its status is 200, its body is whole, and it has at least --min-events blank lines.
+ * Without --rate each connection sends the next request as soon as it has its answer. With it, N requests per second are
+ * sent at even intervals, independent of the answers, and a request without a free connection counts as missed. --ramp-ms
+ * spreads the first requests. An answer counts if its status is 200, its body is complete, and it has at least --min-events
+ * blank lines.
  *
- * The window opens after --warm-up: requests that end in it, errors, events, latencies and the CPU time that the
- * processes of --pid took in it come out as one line of JSON. `delay_us` is the age of stamped events ("@" and 16
- * digits of microseconds of CLOCK_MONOTONIC and "@") when they were read.
+ * The window opens after --warm-up. One line of JSON reports the requests that ended in it, errors, events, latencies and the
+ * CPU time of the processes of --pid. `delay_us` is the age of stamped events ("@", 16 digits of microseconds of
+ * CLOCK_MONOTONIC, "@") when they were read.
  *
  * With --hold 1 each connection asks once and stays; {"held": N} is printed when each has had --min-events events
  * or has failed, or after --seconds, and the client then reads on until its standard input is closed.
@@ -81,7 +82,7 @@ static uint64_t now_us(void) {
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-/* The CPU time of another process: what utime + stime of /proc/PID/stat say, in nanoseconds instead of ticks. */
+/* The CPU time of another process: utime + stime of /proc/PID/stat, in nanoseconds instead of ticks. */
 static uint64_t cpu_ns(void) {
     uint64_t sum = 0;
     for (int i = 0; i < options.pid_count; i++) {
@@ -118,7 +119,7 @@ static void print_sample(const char *name, struct sample *sample) {
     printf("}");
 }
 
-/* ---- asking ---- */
+/* ---- requests ---- */
 
 static void watch(struct connection *one, uint32_t events, int how) {
     struct epoll_event event = {.events = events, .data = {.ptr = one}};
@@ -203,7 +204,7 @@ static int finish(struct connection *one) {
     return 1;
 }
 
-/* ---- reading ---- */
+/* ---- responses ---- */
 
 static void read_body(struct connection *one, const char *data, size_t size) {
     const char *end = data + size;
@@ -228,7 +229,7 @@ static void read_body(struct connection *one, const char *data, size_t size) {
     }
 }
 
-/* Returns 0 for a head that is no HTTP. */
+/* Returns 0 if the head is not valid HTTP. */
 static int read_head(struct connection *one) {
     one->head[one->head_size] = 0;
     if (sscanf(one->head, "HTTP/1.%*d %d", &one->status) != 1) return 0;
@@ -257,7 +258,7 @@ static int hex_digit(char letter) {
     return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
 }
 
-/* Takes what was read; returns 1 if the answer is whole, 0 if more is needed, -1 if it is no HTTP. */
+/* Parses the bytes read; returns 1 if the answer is complete, 0 if more is needed, -1 if it is not valid HTTP. */
 static int take(struct connection *one, const char *data, size_t size) {
     size_t at = 0;
     if (one->state == HEAD) {
@@ -287,7 +288,7 @@ static int take(struct connection *one, const char *data, size_t size) {
             if (one->state == COUNTED) return 1;
             one->state = CHUNK_END;
             break;
-        case CHUNK_END: /* the line end behind a chunk */
+        case CHUNK_END: /* the line end after a chunk */
             if (here == 0) return 0;
             if (data[at++] == '\n') one->state = CHUNK_SIZE, one->size_digits = 0, one->left = 0;
             break;
@@ -305,7 +306,7 @@ static int take(struct connection *one, const char *data, size_t size) {
             }
             at++;
             break;
-        case TRAILER: /* size_digits counts the letters of a trailer's line */
+        case TRAILER: /* size_digits counts the characters of a trailer line */
             if (here == 0) return 0;
             if (data[at] == '\n') {
                 if (one->size_digits == 0) return 1;
@@ -347,7 +348,7 @@ static void on_ready(struct connection *one, uint32_t ready) {
     }
 }
 
-/* ---- when to ask ---- */
+/* ---- timing ---- */
 
 static void set_timer(uint64_t every_us) {
     struct timespec gap = {.tv_sec = (time_t)(every_us / 1000000u), .tv_nsec = (long)(every_us % 1000000u) * 1000};
@@ -384,7 +385,7 @@ static void start(void) {
     }
 }
 
-/* ---- the whole ---- */
+/* ---- main ---- */
 
 static void build_request(void) {
     FILE *file = fopen(options.body_file, "rb");
@@ -457,7 +458,7 @@ static void hold(void) {
         }
         int settled = opened == options.connections && held + (int)all_errors >= opened;
         if (!told && (settled || now_us() > end_us)) {
-            opened = options.connections; /* the rest stays closed */
+            opened = options.connections; /* the others stay closed */
             told = printf("{\"held\": %d, \"errors\": %llu}\n", held, (unsigned long long)all_errors);
             fflush(stdout);
         }

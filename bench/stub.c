@@ -1,11 +1,11 @@
-/* The cheapest provider: fixed answers in two dialects, from one thread, over kept-alive connections.
+/* A minimal provider: fixed answers in two dialects, from one thread, over kept-alive connections.
  *
- * It tells what is asked from the request's path (".../chat/completions" is OpenAI's dialect, ":generateContent" and
- * ":streamGenerateContent" are Gemini's) and from two words of the body ("stream" and "include_usage"), and parses
- * nothing else. Streams leave in one write on the first port; one event every --gap-ms on the second; and on the
- * third two at once, and then one event every --held-gap-ms until the client closes. Events of paced streams carry the moment at which they
- * left, "@" and 16 digits of microseconds of CLOCK_MONOTONIC and "@", so that a load client can tell how long they
- * took. Prints the three ports in one line: "fast 1 paced 2 held 3".
+ * It reads only the request's path (".../chat/completions" is OpenAI's dialect, ":generateContent" and
+ * ":streamGenerateContent" are Gemini's) and two words of the body ("stream" and "include_usage"). The first port sends a
+ * stream in one write; the second one event every --gap-ms; the third two events at once, and then one every --held-gap-ms
+ * until the client closes. Events of paced streams carry the time at which they were sent ("@", 16 digits of microseconds of
+ * CLOCK_MONOTONIC, "@"), so that a load client can measure their delay. Prints the three ports in one line: "fast 1 paced 2
+ * held 3".
  *
  *   cc -O2 -std=c99 -o stub stub.c && ./stub --events 64 --paced-events 100 --gap-ms 10 --held-gap-ms 5000
  */
@@ -35,7 +35,7 @@ struct answer {
     char *data;
     size_t size, room, frames;
     size_t *ends;   /* where each frame ends */
-    size_t *stamps; /* where its time stands; 0: nowhere */
+    size_t *stamps; /* offset of its timestamp; 0: none */
 };
 
 struct connection {
@@ -50,7 +50,7 @@ struct connection {
     struct connection *next, *previous;
 };
 
-/* Paced connections of one port wait equally long, so that the first to wait is the first that is due. */
+/* Paced connections of one port wait equally long, so the first in the queue is due first. */
 struct queue {
     struct connection *head, *tail;
     uint64_t gap_us;
@@ -77,7 +77,7 @@ static uint64_t now_us(void) {
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-/* ---- what is answered ---- */
+/* ---- answers ---- */
 
 static void add(struct answer *to, const char *text, size_t size) {
     if (to->size + size > to->room) {
@@ -95,7 +95,7 @@ static void end_frame(struct answer *to, size_t stamp) {
     to->stamps[to->frames++] = stamp;
 }
 
-/* One event in a chunk of its own, as servers that flush each event send it; returns where its time stands, or 0. */
+/* One event in its own chunk, as servers that flush each event send it; returns the offset of its timestamp, or 0. */
 static size_t add_event(struct answer *to, const char *json, const char *line_end) {
     char event[1024], head[32];
     int size = snprintf(event, sizeof event, "data: %s%s%s", json, line_end, line_end);
@@ -126,7 +126,7 @@ static size_t add_chunk(struct answer *to, int with_usage, const char *choices, 
 
 #define CHOICE(delta, finish) "{\"index\":0,\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish "}"
 
-/* `events` counts every event but [DONE]: the role, the words, the finish, and the usage where it is asked for. */
+/* `events` counts every event except [DONE]: the role, the text, the finish, and the usage if requested. */
 static void make_openai_stream(struct answer *to, int with_usage, int events, const char *word) {
     char choice[512];
     add_stream_head(to);
@@ -241,7 +241,7 @@ static int send_bytes(struct connection *one, const char *data, size_t size) {
         sent = 0;
     }
     if ((size_t)sent < size) {
-        if (one->paced != NULL) return 0; /* frames are written in place: a client that can't keep up loses its stream */
+        if (one->paced != NULL) return 0; /* frames are written in place: a client that is too slow loses its stream */
         one->out = data + sent;
         one->out_left = size - (size_t)sent;
         watch(one, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
@@ -270,7 +270,7 @@ static int has_word(const char *body, size_t size, const char *word, const char 
     return memmem(body, size, word, strlen(word)) != NULL || memmem(body, size, spaced, strlen(spaced)) != NULL;
 }
 
-/* Returns 0 if the connection is to be closed. */
+/* Returns 0 if the connection must be closed. */
 static int answer_request(struct connection *one, const char *line, size_t line_size, const char *body, size_t size) {
     int dialect, streams;
     if (memmem(line, line_size, "/chat/completions", 17) != NULL) {
@@ -289,10 +289,10 @@ static int answer_request(struct connection *one, const char *line, size_t line_
     one->frame = 0;
     join_queue(one);
     if (!send_frame(one)) return 0;
-    return one->port != HELD || send_frame(one); /* a held stream has begun for whoever waits for its first words */
+    return one->port != HELD || send_frame(one); /* a held stream sends its first event at once */
 }
 
-/* Answers every complete request that has been read; returns 0 if the connection is to be closed. */
+/* Answers every complete request that has been read; returns 0 if the connection must be closed. */
 static int take_requests(struct connection *one) {
     while (one->in_size > 0 && one->out_left == 0 && one->paced == NULL) {
         char *end = memmem(one->in, one->in_size, "\r\n\r\n", 4);
@@ -312,7 +312,7 @@ static int take_requests(struct connection *one) {
     return 1;
 }
 
-/* Returns 0 if the connection is to be closed. */
+/* Returns 0 if the connection must be closed. */
 static int on_ready(struct connection *one, uint32_t events) {
     if (events & EPOLLOUT) {
         ssize_t sent = send(one->fd, one->out, one->out_left, MSG_NOSIGNAL);
@@ -444,7 +444,7 @@ int main(int count, char **words) {
                 drop(one);
             }
         }
-        /* Only here, when no event of this batch can still name a connection that a broken stream takes away. */
+        /* Only here, when no event of this batch can refer to a connection that a broken stream closes. */
         send_due(&queues[PACED]);
         send_due(&queues[HELD]);
         set_timer();

@@ -56,7 +56,7 @@ def _latest(samples: Samples) -> list[str]:
 def turns_table(samples: Samples) -> str:
     """Return a row for each subject with the minimum, the lower quartile and the median of its turns."""
     return table_of(
-        ["least / quarter / half", *SCENARIOS.values()],
+        ["minimum / quartile / median", *SCENARIOS.values()],
         [
             [name, *(_cell(scenario, figures.get(scenario, ())) for scenario in SCENARIOS)]
             for name, figures in samples.items()

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes .venv ready: `bootstrap.sh runtime` for running the gateway, `bootstrap.sh dev` for working on it,
-# `bootstrap.sh sdks` for the tests that drive it with the official clients of others.
-# Says nothing and does nothing when it already is. PYTHON=... chooses the interpreter.
-# The stamps hold what was installed and where, so that an edited lock, a moved checkout or a
-# vanished interpreter is noticed whatever the files' dates say.
+# Prepare .venv: `bootstrap.sh runtime` to run the gateway, `bootstrap.sh dev` to develop it,
+# `bootstrap.sh sdks` for the tests with official clients.
+# Does nothing if .venv is ready. PYTHON=... selects the interpreter.
+# The stamp files record what was installed and where, so that an edited lock, a moved checkout or a
+# missing interpreter is detected independently of file dates.
 set -eu
 
 die() {
@@ -25,7 +25,7 @@ sys.stdout.write("ok")
 ' 2>/dev/null || printf none
 }
 
-# Prints the first interpreter that will do, or one line that says what to do about there being none.
+# Print the first usable interpreter, or an error with the fix.
 find_python() {
     old='' bare=''
     if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.14 python3.13 python3.12 python3.11 python3; fi
@@ -41,9 +41,9 @@ find_python() {
         die "$bare has no venv module: install it (Debian, Ubuntu: apt install $minor-venv), then run make again."
     elif [ -n "$old" ]; then
         version=$("$old" -c 'import sys; sys.stdout.write(".".join(str(part) for part in sys.version_info[:3]))')
-        die "Python 3.11 or newer is needed, and $old is $version: install a newer one, or name it: make PYTHON=/path/to/python3.11 ..."
+        die "$old is $version, and Python 3.11 or newer is needed: install a newer one, or set it: make PYTHON=/path/to/python3.11 ..."
     elif [ -n "${PYTHON:-}" ]; then
-        die "PYTHON=$PYTHON is not a Python that runs: give a path to Python 3.11 or newer, or leave PYTHON out."
+        die "PYTHON=$PYTHON is not a working Python: set a path to Python 3.11 or newer, or omit PYTHON."
     fi
     die "No Python found: install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python)."
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Install what the tests of `make ci` use beyond .venv: Debian packages by apt-get, and the packages of tests/node by npm.
-# Does nothing when all of it is there. Without root it installs no Debian package, but lists the missing ones and fails.
-# `make test` needs none of it. `ci_tools.sh check` installs nothing: it only fails where the Debian packages are missing and
-# can't be installed.
+# Install the tools that the tests of `make ci` need outside .venv: Debian packages with apt-get, and the packages of tests/node
+# with npm. Does nothing if all are installed. Without root it installs no Debian package, but lists the missing ones and fails.
+# `make test` does not need them. `ci_tools.sh check` installs nothing: it only fails if Debian packages are missing and cannot
+# be installed.
 set -eu
 cd "$(dirname "$0")/.."
 
-# A Debian package, and the commands of which one shows that it is installed, here or in another way.
+# A Debian package and its commands. One of the commands is enough: the tool may be installed in another way.
 packages='chromium:chromium,chromium-browser,google-chrome curl:curl'
 
 is_installed() {

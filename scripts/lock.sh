@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes requirements.lock, requirements-dev.lock and requirements-sdks.lock anew from pyproject.toml: for every supported Python
-# and system at once, with hashes, naming no index. Versions already locked stay; `--upgrade` takes the newest.
+# Write requirements.lock, requirements-dev.lock and requirements-sdks.lock from pyproject.toml: for all supported Pythons and
+# systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,5 +17,5 @@ compile() {
 
 compile --output-file requirements.lock "$@"
 compile --output-file requirements-dev.lock --extra dev --constraint requirements.lock "$@"
-# Without a constraint: an official client may want an older version of a library than ours is locked to.
+# Without a constraint: an official client may need an older version of a library than the locked one.
 compile --output-file requirements-sdks.lock --extra dev --extra sdks "$@"

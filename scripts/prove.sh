@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the large experiments in full, one after another, and print the progress of each. An experiment that fails does not
-# stop the next; the exit status says whether all have passed.
+# Run the large experiments in full, one after another, and print the progress of each. A failed experiment does not stop the
+# next; the exit status is 0 if all have passed.
 # STEPS="chaos kit" runs some of them, in the order given.
 set -u
 cd "$(dirname "$0")/.."

@@ -25,8 +25,8 @@ def test_request_takes_no_more_calls_than_recorded() -> None:
     [
         ({"JSON": 100, "stream": 1000}, []),
         ({"JSON": 110, "stream": 900}, []),
-        ({"JSON": 111, "stream": 1000}, ["JSON: 111 calls, 11% more than the 100 that are recorded"]),
-        ({"JSON": 100, "stream": 1000, "new": 1}, ["new: nothing is recorded for it"]),
+        ({"JSON": 111, "stream": 1000}, ["JSON: 111 calls, 11% more than the recorded 100"]),
+        ({"JSON": 100, "stream": 1000, "new": 1}, ["new: no count is recorded"]),
     ],
 )
 def test_growth_of_more_than_a_tenth_is_reported(counts: dict[str, int], problems: list[str]) -> None:

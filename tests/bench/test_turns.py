@@ -34,6 +34,6 @@ def test_second_round_starts_after_every_subject_had_its_first() -> None:
 def test_table_shows_the_minimum_and_the_median() -> None:
     table = turns_table({"ours": {"json": [1100.0, 100.0, 300.0, 200.0, 250.0], "added": [0.5]}, "floor": {}})
     heads, _, ours, floor = table.splitlines()
-    assert heads.split("|")[1].strip() == "least / quarter / half"
+    assert heads.split("|")[1].strip() == "minimum / quartile / median"
     assert [cell.strip() for cell in ours.split("|")[1:-1]] == ["ours", "100 / 200 / 250", "–", "–", "–", "0.50"]
     assert [cell.strip() for cell in floor.split("|")[1:-1]] == ["floor", *["–"] * 5]

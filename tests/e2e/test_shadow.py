@@ -85,7 +85,7 @@ def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
         assert not stream or events_of(answer)[-1] == "[DONE]"
         eventually(lambda: len(rows(tmp_path)) == 1)
         [row] = rows(tmp_path)
-        expected = {"assistant": "assistant", "region": "default", "deployment": "b", "paired": "a", "outcome": "ok"}
+        expected = {"assistant": "assistant", "region": "default", "deployment": "b", "beside": "a", "outcome": "ok"}
         assert expected.items() <= row.items()
         assert row["request_id"] == answer.headers["x-request-id"]
         assert row["table_version"] == answer.headers["x-gateway-table"]
