@@ -90,14 +90,14 @@ class ChaosRun:
         self.ended[self._check_answer(marker, region, stream, response)] += 1
 
     def _check_answer(self, marker: str, region: str, stream: bool, response: httpx.Response) -> str:
-        who = response.headers.get("x-gateway-deployment")
+        deployment = response.headers.get("x-gateway-deployment")
         allowed = {site.name for site in self.sites if site.region == region}
         if response.headers.get("x-gateway-region") != region:
             self.errors.append(f"{marker}: sent from {region}, answered for {response.headers.get('x-gateway-region')}")
         if response.status_code != 200:
             return self._check_error(marker, response)
-        if who not in allowed:
-            self.errors.append(f"{marker}: sent from {region}, answered by {who}")
+        if deployment not in allowed:
+            self.errors.append(f"{marker}: sent from {region}, answered by {deployment}")
         whole = "".join(words_of(marker))
         if not stream:
             text = response.json()["choices"][0]["message"]["content"]
@@ -124,7 +124,7 @@ class ChaosRun:
             return "unclear"
         return code
 
-    def settle(self, metrics: str, requests: int) -> None:
+    def check_totals(self, metrics: str, requests: int) -> None:
         """Check the whole run: which site got which request, and whether the counters agree."""
         if (ended := self.ended.total()) != requests:
             self.errors.append(f"{requests} requests, {ended} ended")
@@ -178,10 +178,10 @@ def _read_stream(text: str) -> tuple[str, int, str | None]:
 
 
 def _total(metrics: str, name: str, deployment: str | None = None, outcome: str | None = None) -> float:
-    wanted = [f'deployment="{deployment}"'] if deployment is not None else []
-    wanted += [f'outcome="{outcome}"'] if outcome is not None else []
+    expected_labels = [f'deployment="{deployment}"'] if deployment is not None else []
+    expected_labels += [f'outcome="{outcome}"'] if outcome is not None else []
     lines = re.findall(rf"^{name}\{{([^}}]*)\}} (\S+)$", metrics, re.MULTILINE)
-    return sum(float(value) for labels, value in lines if all(label in labels for label in wanted))
+    return sum(float(value) for labels, value in lines if all(label in labels for label in expected_labels))
 
 
 def run(requests: int, seed: int, workers: int, *, show: bool = False) -> ChaosRun:
@@ -233,7 +233,7 @@ async def _send_load(chaos: ChaosRun, gateway: GatewayProcess, config: Path, req
             if _total(metrics, "gateway_requests_total") >= requests:
                 break
             await asyncio.sleep(0.05)
-    chaos.settle(metrics, requests)
+    chaos.check_totals(metrics, requests)
 
 
 async def change(chaos: ChaosRun, config: Path) -> None:

@@ -50,7 +50,7 @@ class Workspace:
         environ = {**self._environ(), "STAND_INS_SERVE_ON": "1"}
         self.port, self.admin_port = self.serving.enter_context(_demo(command, cwd=self.folder, env=environ))
 
-    def here(self, text: str) -> str:
+    def with_own_ports(self, text: str) -> str:
         """Return a block's text with the demo's own ports."""
         own = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
         return own.replace("127.0.0.1:8081", f"127.0.0.1:{self.admin_port}")
@@ -59,10 +59,10 @@ class Workspace:
         # Coverage of these commands would measure only the small cases of the kit, slowly. No key of a real vendor is
         # used.
         left_out = re.compile(r"COV_|COVERAGE_|GATEWAY_|PYTEST_|.*_API_KEY$")
-        kept = {name: value for name, value in os.environ.items() if not left_out.match(name)}
+        inherited = {name: value for name, value in os.environ.items() if not left_out.match(name)}
         folder = str(self.folder)
         path = f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {**kept, "PATH": path, "PYTHONPATH": f"{folder}/site", "CURL_HOME": folder, "HOME": folder}
+        return {**inherited, "PATH": path, "PYTHONPATH": f"{folder}/site", "CURL_HOME": folder, "HOME": folder}
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ _PARTS = [block for page in PAGES for block in blocks_of(page) if block.language
 def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace) -> None:
     elsewhere = {block.line for pair in needy_blocks_of(page) for block in pair if block is not None}
     for block in earlier_files_of(page):
-        _put(block, workspace)
+        _write_titled_block(block, workspace)
     blocks = [block for block in blocks_of(page) if block.line not in elsewhere]
     for block in blocks:
         assert block.language in _KNOWN, f"{block}: no test runs a block of {block.language!r}"
@@ -64,7 +64,7 @@ def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace)
 def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None:
     if block.title is None:
         return
-    path = _put(block, workspace)
+    path = _write_titled_block(block, workspace)
     if block.language == "toml":
         tomllib.loads(block.text)
     names = (path.stem, path.parent.parent.name)
@@ -74,7 +74,7 @@ def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None
     assert used or block.language == "toml", f"{block}: nothing on the page uses {block.title}"
 
 
-def _put(block: Block, workspace: Workspace) -> Path:
+def _write_titled_block(block: Block, workspace: Workspace) -> Path:
     path = workspace.folder / str(block.title)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(block.text, "utf-8")
@@ -82,7 +82,7 @@ def _put(block: Block, workspace: Workspace) -> Path:
 
 
 def _run_shell(block: Block, workspace: Workspace) -> str:
-    status, output = workspace.run(["sh", "-euc", workspace.here(block.text)])
+    status, output = workspace.run(["sh", "-euc", workspace.with_own_ports(block.text)])
     assert status == int(block.options.get("exit", "0")), f"{block} ended with {status}:\n{output}"
     return output
 
@@ -92,7 +92,7 @@ def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
     if not blocks:
         return {}
     script = workspace.folder / "snippets.py"
-    texts = [workspace.here(block.text) for block in blocks]
+    texts = [workspace.with_own_ports(block.text) for block in blocks]
     script.write_text(f"print('\\n{_NEXT_BLOCK}', flush=True)\n".join(texts), "utf-8")
     status, output = workspace.run([sys.executable, "-W", "error", script.name])
     assert status == 0, f"{name_of(blocks[0].page)}: {output}"

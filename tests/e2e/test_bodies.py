@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[bytes, str | None, tuple[str, ...]]] = {
     "Latin-1": ('{"model": "é"}'.encode("latin-1"), None, ("not valid UTF-8: byte 12 (0xe9)",)),
     "a raw lone surrogate": (b'{"model": "\xed\xa0\x80"}', None, ("not valid UTF-8: byte 12 (0xed)",)),
     "an escaped lone surrogate": (b'{"model": "\\ud800"}', None, ("surrogate", "line 1")),
-    "half a pair behind another": (b'{"model": "\\ud83d\\ud83d"}', None, ("surrogate", "line 1")),
+    "half a surrogate pair after another": (b'{"model": "\\ud83d\\ud83d"}', None, ("surrogate", "line 1")),
     "NaN": (b'{"temperature": NaN}', None, ("line 1, column 17",)),
     "Infinity": (b'{"temperature": -Infinity}', None, ("line 1, column 1",)),
     "1e999": (b'{"temperature": 1e999}', None, ("number is infinity", "line 1, column 17")),

@@ -26,22 +26,22 @@ WORDS = "one two three four five six seven eight nine ten " * 20
 WAYS = {"closes": False, "resets": True}
 
 
-def some_events(connection: socket.socket) -> None:
+def read_some_events(connection: socket.socket) -> None:
     got = b""
     while got.count(b"data: ") < 3:
         got += connection.recv(4096)
 
 
-def nothing(_: socket.socket) -> None:
+def read_nothing(_: socket.socket) -> None:
     pass
 
 
 CALLS: dict[str, tuple[bool, Scenario, Callable[[socket.socket], None]]] = {
-    "JSON, before the head": (False, Scenario(faults=((Silent(), 1.0),)), nothing),
-    "stream, before the head": (True, Scenario(faults=((Silent(), 1.0),)), nothing),
-    "stream, before the first event": (True, Scenario(first_token_s=60), nothing),
-    "stream, stalled": (True, Scenario(faults=((Stall(after_events=3), 1.0),)), some_events),
-    "stream, flowing": (True, Scenario(text=WORDS, between_events_s=0.02), some_events),
+    "JSON, before the head": (False, Scenario(faults=((Silent(), 1.0),)), read_nothing),
+    "stream, before the head": (True, Scenario(faults=((Silent(), 1.0),)), read_nothing),
+    "stream, before the first event": (True, Scenario(first_token_s=60), read_nothing),
+    "stream, stalled": (True, Scenario(faults=((Stall(after_events=3), 1.0),)), read_some_events),
+    "stream, flowing": (True, Scenario(text=WORDS, between_events_s=0.02), read_some_events),
 }
 
 
@@ -125,8 +125,8 @@ def test_disconnect_of_a_client_that_reads_nothing_is_noticed_with_full_buffers(
     provider = FullBufferProvider()
     origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path), KEYS) as gateway:
-        asked = wire(body(stream=True), place="US")
-        with sent(gateway, asked, resets=WAYS[way]):
+        request = wire(body(stream=True), place="US")
+        with sent(gateway, request, resets=WAYS[way]):
             assert provider.is_full.wait(30)
             assert not provider.is_cut_off.is_set()
         assert provider.is_cut_off.wait(SOON_S)
@@ -164,14 +164,14 @@ def test_client_disconnect_ends_the_wait_before_the_next_attempt(
     site.scenario = Scenario(faults=((HttpError(429, retry_after_s=30), 1.0),))
     words = "asked to wait"
 
-    def asked() -> int:
+    def requests_arrived() -> int:
         # Matched by the prompt: on a slow machine a request of an earlier test may still arrive.
         return sum(words.encode() in request.body for request in site.requests)
 
     with sent(patient, wire(body(messages=[{"role": "user", "content": words}]))):
-        eventually(lambda: asked() > 0)
+        eventually(lambda: requests_arrived() > 0)
     assert patient.wait_for("request", outcome="cancelled")["total_ms"] < SOON_S * 1000
-    assert asked() == 1
+    assert requests_arrived() == 1
 
 
 def test_incomplete_body_reaches_no_provider(patient: GatewayProcess, providers: SimulatorThread) -> None:
@@ -201,7 +201,7 @@ def test_many_disconnects_leave_no_resources_held(patient: GatewayProcess, provi
     disconnects = site.disconnects
     for _ in range(20):
         with sent(patient, wire(body(stream=True))) as connection:
-            some_events(connection)
+            read_some_events(connection)
     eventually(lambda: site.disconnects == disconnects + 20, SOON_S)
     site.scenario = Scenario()
     with httpx.Client(trust_env=False) as client:

@@ -47,7 +47,7 @@ def limited(**limits: int) -> dict[str, Any]:
 
 
 @contextmanager
-def calling(gateway: GatewayProcess, key: str, **headers: str) -> Iterator[httpx.Client]:
+def client_with_key(gateway: GatewayProcess, key: str, **headers: str) -> Iterator[httpx.Client]:
     every = {"authorization": f"Bearer {key}", **headers}
     with httpx.Client(base_url=gateway.url, headers=every, trust_env=False, timeout=30) as client:
         yield client
@@ -63,7 +63,10 @@ def reset_scenarios(providers: SimulatorThread) -> None:
 
 
 def test_requests_over_the_limit_are_refused_with_retry_after(providers: SimulatorThread, tmp_path: Path) -> None:
-    with gateway_with(providers, tmp_path, limited(rpm=5)) as gateway, calling(gateway, "gk-limited", **DE) as client:
+    with (
+        gateway_with(providers, tmp_path, limited(rpm=5)) as gateway,
+        client_with_key(gateway, "gk-limited", **DE) as client,
+    ):
         received = providers["eu"].received
         began = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
@@ -121,7 +124,7 @@ def test_official_client_waits_for_retry_after_and_succeeds(providers: Simulator
 def test_open_streams_are_counted_and_released(providers: SimulatorThread, tmp_path: Path) -> None:
     with (
         gateway_with(providers, tmp_path, limited(concurrent=2)) as gateway,
-        calling(gateway, "gk-limited", **DE) as client,
+        client_with_key(gateway, "gk-limited", **DE) as client,
     ):
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
         with client.stream("POST", CHAT, json=body(stream=True)) as first:
@@ -161,7 +164,7 @@ def shops(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
     "signals", [{}, DE, {"cf-ipcountry": "US", "x-gateway-territory": "DE"}, {"cf-ipcountry": "CN"}]
 )
 def test_key_bound_to_a_region_overrides_all_other_signals(shops: GatewayProcess, signals: dict[str, str]) -> None:
-    with calling(shops, "gk-cn", **signals) as client:
+    with client_with_key(shops, "gk-cn", **signals) as client:
         answer = client.post(CHAT, json=body())
         assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "qwen-cn")
         assert (answer.headers["x-gateway-region"], answer.headers["x-gateway-why"]) == ("cn", "api_key")
@@ -172,14 +175,14 @@ def test_key_bound_to_a_region_overrides_all_other_signals(shops: GatewayProcess
 
 
 def test_bound_key_does_not_lift_a_block(shops: GatewayProcess) -> None:
-    with calling(shops, "gk-cn", **{"cf-ipcountry": "KP"}) as client:
+    with client_with_key(shops, "gk-cn", **{"cf-ipcountry": "KP"}) as client:
         for answer in (client.post(CHAT, json=body()), client.get("/v1/models")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (451, "region_blocked")
 
 
 @pytest.mark.parametrize("key", ["gk-narrow", "gk-narrow-2"])
 def test_key_bound_to_assistants_sees_no_others(shops: GatewayProcess, key: str) -> None:
-    with calling(shops, key, **DE) as client:
+    with client_with_key(shops, key, **DE) as client:
         assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
         messages = set()
         for name in ("assistant", "gpt-4o", "nobody"):
@@ -198,7 +201,7 @@ def test_key_bound_to_assistants_sees_no_others(shops: GatewayProcess, key: str)
 
 def test_key_bound_to_region_and_assistant_without_a_route_is_refused(shops: GatewayProcess) -> None:
     """The one assistant has no route in the one region."""
-    with calling(shops, "gk-both", **DE) as client:
+    with client_with_key(shops, "gk-both", **DE) as client:
         assert client.get("/v1/models").json()["data"] == []
         refused = client.post(CHAT, json={**body(), "model": "other"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (451, "region_blocked")
@@ -251,7 +254,7 @@ async def test_key_rotation_leaves_no_moment_without_a_valid_key() -> None:
 def test_official_client_accepts_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
         providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)
-        with calling(gateway, APP_KEY, **DE) as client:
+        with client_with_key(gateway, APP_KEY, **DE) as client:
             raw = client.post(CHAT, json=body(stream=True))
         comments = raw.text.count("\n: keep-alive\n\n")
         assert comments >= 3
@@ -271,7 +274,7 @@ def test_official_client_accepts_a_stream_with_comments(providers: SimulatorThre
 def test_comments_do_not_keep_a_silent_provider_alive(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 1s}") as gateway:
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
-        with calling(gateway, APP_KEY, **DE) as client:
+        with client_with_key(gateway, APP_KEY, **DE) as client:
             # A machine that stalls for a second sends no comment in that time.
             for _ in range(5):
                 answer = client.post(CHAT, json=body(stream=True))

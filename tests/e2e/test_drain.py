@@ -146,12 +146,12 @@ def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
     path: Path, providers: SimulatorThread, workers: int
 ) -> None:
     providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
-    with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as beside:
+    with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as executor:
         received = providers["a"].received
-        asked = beside.submit(operator.client.post, CHAT, json=body())
+        pending = executor.submit(operator.client.post, CHAT, json=body())
         eventually(lambda: providers["a"].received > received)
         assert operator.gateway.stop() == 0
-        answer = asked.result(LIMIT_S)
+        answer = pending.result(LIMIT_S)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
         line = operator.gateway.wait_for("request")

@@ -101,8 +101,8 @@ def test_failing_deployment_gets_a_cooldown(
     assert int(response.headers["retry-after"]) >= 1
 
 
-def asked_until(
-    wanted: Callable[[httpx.Response], bool], client: httpx.Client, place: dict[str, str]
+def ask_until(
+    is_expected: Callable[[httpx.Response], bool], client: httpx.Client, headers: dict[str, str]
 ) -> httpx.Response:
     """Return the first streamed answer that meets one of the conditions, or the last of several.
 
@@ -111,15 +111,15 @@ def asked_until(
     broken off, and it is an ordinary failure. A machine that stalls makes a healthy provider look silent.
     """
     for _ in range(10):
-        response = client.post(CHAT, json=body(stream=True), headers=place)
-        if wanted(response):
+        response = client.post(CHAT, json=body(stream=True), headers=headers)
+        if is_expected(response):
             break
     return response
 
 
 def test_silent_provider_fails_over(impatient: httpx.Client, providers: SimulatorThread) -> None:
     providers["eu"].scenario = Scenario(faults=((Silent(), 1.0),))
-    response = asked_until(lambda answer: answer.status_code == 200, impatient, EU)
+    response = ask_until(lambda answer: answer.status_code == 200, impatient, EU)
     assert response.headers["x-gateway-deployment"] == "chatgpt-eu-2"
     assert response.headers["x-gateway-attempts"] == "2"
 
@@ -150,7 +150,7 @@ def test_broken_stream_is_not_reported_as_complete(
     text = "one two three four five six seven eight nine ten " * 5
     for site in SITES:
         providers[site].scenario = Scenario(faults=((fault, 1.0),), between_events_s=0.01, text=text)
-    response = asked_until(lambda answer: answer.status_code == 200, impatient, {"cf-ipcountry": territory})
+    response = ask_until(lambda answer: answer.status_code == 200, impatient, {"cf-ipcountry": territory})
     assert response.status_code == 200, response.text
     events = events_of(response)
     assert "[DONE]" not in events

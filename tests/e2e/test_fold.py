@@ -100,7 +100,7 @@ def ask_for_an_answer_by(name: str, client: httpx.Client, model: str, **more: An
     return response
 
 
-def asked(providers: SimulatorThread) -> Any:
+def last_request(providers: SimulatorThread) -> Any:
     return json.loads(providers["first"].requests[-1].body)
 
 
@@ -149,12 +149,12 @@ def test_last_step_may_use_all_remaining_time(client: httpx.Client, providers: S
 
 
 def test_folded_and_plain_answers_are_equal(client: httpx.Client, providers: SimulatorThread) -> None:
-    wanted = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+    request = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
     answers = []
     for model in ("plain", "unfolded"):
         providers["first"].scenario = Scenario()
-        answers.append(ask(client, model, **wanted).json())
-        assert ("stream" in asked(providers)) == (model == "plain")
+        answers.append(ask(client, model, **request).json())
+        assert ("stream" in last_request(providers)) == (model == "plain")
     folded, whole = ({**answer, "created": 0, "id": ""} for answer in answers)
     assert folded == whole
     assert folded["usage"]["completion_tokens"] == 5
@@ -175,16 +175,16 @@ def test_deployments_that_fold_are_asked_for_a_stream(
     client: httpx.Client, providers: SimulatorThread, model: str, more: Any, streams: bool
 ) -> None:
     assert ask(client, model, **more).status_code == 200
-    assert ("stream" in asked(providers)) == streams
+    assert ("stream" in last_request(providers)) == streams
 
 
 def test_deployment_that_has_just_answered_is_asked_for_plain_json(
     client: httpx.Client, providers: SimulatorThread
 ) -> None:
     assert ask(client, "queue").status_code == 200
-    assert "stream" in asked(providers)
+    assert "stream" in last_request(providers)
     assert ask(client, "queue").status_code == 200
-    assert "stream" not in asked(providers)
+    assert "stream" not in last_request(providers)
 
 
 def test_deployment_that_answered_and_falls_silent_fails_over(client: httpx.Client, providers: SimulatorThread) -> None:
@@ -196,7 +196,7 @@ def test_deployment_that_answered_and_falls_silent_fails_over(client: httpx.Clie
     # After the failure, the gateway must detect silence again, so it asks for a stream.
     providers["first"].scenario = Scenario(text=TEXT)
     assert ask(client, "plain").headers["x-gateway-deployment"] == "plain"
-    assert "stream" in asked(providers)
+    assert "stream" in last_request(providers)
 
 
 def test_lost_request_is_not_waited_for_while_others_are_answered(
@@ -205,7 +205,7 @@ def test_lost_request_is_not_waited_for_while_others_are_answered(
     """One JSON request never gets its answer, while others get theirs at once, as long as it takes."""
     assert ask(client, "quick").status_code == 200
     assert ask(client, "quick").status_code == 200
-    assert "stream" not in asked(providers)
+    assert "stream" not in last_request(providers)
     providers["first"].scenario = Scenario(text=TEXT, script=(Silent(),))
     before = len(providers["first"].requests)
     with ThreadPoolExecutor(1) as thread:
@@ -225,7 +225,7 @@ def test_deployment_that_was_slow_is_asked_for_a_stream(client: httpx.Client, pr
     providers["first"].scenario = Scenario(text=TEXT, between_events_s=0.05)
     for _ in range(3):
         assert ask(client, "slow").headers["x-gateway-deployment"] == "slow"
-        assert "stream" in asked(providers)
+        assert "stream" in last_request(providers)
 
 
 def test_last_step_that_folds_has_the_rest_of_commit(client: httpx.Client, providers: SimulatorThread) -> None:

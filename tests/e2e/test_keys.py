@@ -83,7 +83,7 @@ def client(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
         yield client
 
 
-def used(provider: SimulatorThread, name: str) -> list[int]:
+def keys_used(provider: SimulatorThread, name: str) -> list[int]:
     """Return which of the deployment's keys came with each request."""
     keys = [one.headers["authorization"].removeprefix("Bearer ") for one in provider["one"].requests]
     return [int(key[-1]) for key in keys if key[:-1] == f"sk-secret-{name}-"]
@@ -99,11 +99,11 @@ def test_only_the_failing_key_gets_a_cooldown(
     asked = body(model=name, stream=form == "stream")
     response = client.post(CHAT, json=asked)
     assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "2"), response.text
-    assert used(provider, name) == [1, 2]
+    assert keys_used(provider, name) == [1, 2]
     for _ in range(3):
         response = client.post(CHAT, json=asked)
         assert (response.status_code, response.headers["x-gateway-attempts"]) == (200, "1")
-    assert used(provider, name) == [1, 2, 2, 2, 2]
+    assert keys_used(provider, name) == [1, 2, 2, 2, 2]
 
 
 def test_deployment_gets_a_cooldown_when_all_keys_have_one(client: httpx.Client, provider: SimulatorThread) -> None:
@@ -115,7 +115,7 @@ def test_deployment_gets_a_cooldown_when_all_keys_have_one(client: httpx.Client,
     response = client.post(CHAT, json=body(model="both"))
     assert (response.status_code, response.json()["error"]["code"]) == (503, "no_healthy_deployment")
     assert 1 <= int(response.headers["retry-after"]) <= 60
-    assert used(provider, "both") == [1, 2]
+    assert keys_used(provider, "both") == [1, 2]
 
 
 def test_key_is_used_again_after_its_cooldown(client: httpx.Client, provider: SimulatorThread) -> None:
@@ -124,6 +124,6 @@ def test_key_is_used_again_after_its_cooldown(client: httpx.Client, provider: Si
     del PICKY.refused["sk-secret-soon-1"]
     for _ in range(2000):
         assert client.post(CHAT, json=body(model="soon")).status_code == 200
-        if 1 in used(provider, "soon")[1:]:
+        if 1 in keys_used(provider, "soon")[1:]:
             return
     pytest.fail("the key was never asked again")

@@ -167,7 +167,7 @@ def extras(answer: Any) -> Any:
     return (answer.model_extra or {}).get("x_gateway", {})
 
 
-def streamed(sdk: openai.OpenAI, territory: str, **more: Any) -> tuple[str, list[Any], str | None]:
+def stream_of(sdk: openai.OpenAI, territory: str, **more: Any) -> tuple[str, list[Any], str | None]:
     """Return the text, every `x_gateway.labels` of a chunk, and the error if the stream broke off."""
     text, labels_of_chunks = "", []
     try:
@@ -188,7 +188,7 @@ def test_stream_and_json_answer_have_the_same_labels(sdk: openai.OpenAI, territo
     _, words = PLACES[territory]
     raw = sdk.chat.completions.with_raw_response.create(**options(territory))
     whole = raw.parse()
-    text, labels_of_chunks, broken = streamed(sdk, territory)
+    text, labels_of_chunks, broken = stream_of(sdk, territory)
     assert broken is None
     content = whole.choices[0].message.content or ""
     assert text == content
@@ -218,7 +218,7 @@ def test_aigc_object_names_the_producer_and_the_hash_of_the_text(sdk: openai.Ope
     line = gateway.wait_for("request", request_id="audit-7")
     assert line["labels"] == ["cn-gb45438"]
     assert line["profile"].startswith("zh-Hans-CN@")
-    text, (begun, ended), _ = streamed(sdk, "CN")
+    text, (begun, ended), _ = stream_of(sdk, "CN")
     assert begun[0]["AIGC"]["ReservedCode1"] == ""
     assert ended[0]["AIGC"]["ReservedCode1"] == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -231,11 +231,11 @@ def test_interrupted_stream_has_its_label_text_and_no_hash(
     text.
     """
     name, words = PLACES[territory]
-    whole, _, _ = streamed(sdk, territory)
+    whole, _, _ = stream_of(sdk, territory)
     seen = set()
     for events in range(1, 12):
         providers[name].scenario = Scenario(faults=((Cut(events), 1.0),))
-        text, labels_of_chunks, broken = streamed(sdk, territory)
+        text, labels_of_chunks, broken = stream_of(sdk, territory)
         if broken is None:  # so early that the gateway failed over, or too late to matter
             continue
         seen.add(text)
@@ -268,7 +268,7 @@ def test_json_and_tool_calls_stay_machine_readable(sdk: openai.OpenAI, territory
     assert json.loads(calls[0].function.arguments)
     assert not called.choices[0].message.content
     assert [label["in_content"] for label in extras(called)["labels"]] == [False]
-    text, labels_of_chunks, _ = streamed(sdk, territory, messages=ask, tools=[WEATHER])
+    text, labels_of_chunks, _ = stream_of(sdk, territory, messages=ask, tools=[WEATHER])
     assert (text, labels_of_chunks[-1][0]["in_content"]) == ("", False)
     # The answer to the tool result is the first one with text, so it gets the notice.
     again: Any = [*ask, called.choices[0].message.model_dump(exclude_none=True)]
@@ -365,14 +365,14 @@ def test_language_selects_a_locale_and_never_a_region(
     assert (raw.parse().choices[0].message.content or "").startswith(CN_WORDS)
 
 
-def prefers(**wishes: Any) -> dict[str, str]:
+def preference_claim(**wishes: Any) -> dict[str, str]:
     return {"x-gateway-claim": token(territory="CN", exp=time.time() + 600, prefers=wishes)}
 
 
 def test_user_preferences_refine_the_profile(
     sdk: openai.OpenAI, providers: SimulatorThread, gateway: GatewayProcess
 ) -> None:
-    wishes = prefers(language="en", units="us", time_zone="Europe/Berlin", form="informal", secret="xyzzy-1")
+    wishes = preference_claim(language="en", units="us", time_zone="Europe/Berlin", form="informal", secret="xyzzy-1")
     sdk.chat.completions.create(**options("CN", headers={**wishes, "x-request-id": "wish-1"}))
     [system_text] = system_of("qwen", sent_to(providers, "qwen"))
     for words in ("English (en)", "US customary", "Europe/Berlin", "informally"):
@@ -391,7 +391,9 @@ def test_preference_that_is_not_listed_changes_nothing(
 ) -> None:
     sdk.chat.completions.create(**options("CN"))
     plain = system_of("qwen", sent_to(providers, "qwen"))
-    sdk.chat.completions.create(**options("CN", headers=prefers(language=wish, units=wish, time_zone=wish, form=wish)))
+    sdk.chat.completions.create(
+        **options("CN", headers=preference_claim(language=wish, units=wish, time_zone=wish, form=wish))
+    )
     assert system_of("qwen", sent_to(providers, "qwen")) == plain
 
 
@@ -431,7 +433,7 @@ def test_refusal_in_a_json_answer_stays_a_refusal(sdk: openai.OpenAI, providers:
     whole = sdk.chat.completions.create(**options("DE"))
     assert (whole.choices[0].finish_reason, whole.choices[0].message.content) == ("content_filter", "")
     assert extras(whole)["labels"][0]["in_content"] is False
-    text, labels_of_chunks, broken = streamed(sdk, "DE")
+    text, labels_of_chunks, broken = stream_of(sdk, "DE")
     assert (text, len(labels_of_chunks), broken) == ("", 1, None)
 
 

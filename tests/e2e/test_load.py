@@ -45,7 +45,7 @@ def bounded(providers: SimulatorThread, concurrency: str, route: str = "a") -> C
 
 
 @contextmanager
-def started(
+def running_gateway_with(
     path: Path, config: Config, providers: SimulatorThread, workers: int = 1, **environ: str
 ) -> Iterator[Operator]:
     for name in NAMES:
@@ -60,7 +60,7 @@ def started(
 def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One gateway for most of the tests. Each test activates its own config."""
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    with started(path, config(providers, "a", 0, TWO_CLIENTS), providers) as operator:
+    with running_gateway_with(path, config(providers, "a", 0, TWO_CLIENTS), providers) as operator:
         yield operator
 
 
@@ -110,9 +110,9 @@ class Burst:
     url: str
     answers: list[tuple[float, httpx.Response]] = field(default_factory=list)
 
-    async def ask(self, client: httpx.AsyncClient, who: str, *, stream: bool = False) -> httpx.Response:
+    async def ask(self, client: httpx.AsyncClient, client_name: str, *, stream: bool = False) -> httpx.Response:
         began = time.monotonic()
-        headers = {"authorization": f"Bearer gk-{who}"}
+        headers = {"authorization": f"Bearer gk-{client_name}"}
         answer = await client.post(f"{self.url}{CHAT}", json=body(stream=stream), headers=headers)
         self.answers.append((time.monotonic() - began, answer))
         return answer
@@ -181,11 +181,11 @@ def test_client_with_many_requests_does_not_delay_another_client(shared: Operato
         waits: list[float] = []
         async with burst_clients.client() as client:
 
-            async def be_greedy() -> None:
+            async def send_bursts() -> None:
                 while True:
                     await burst_clients.ask(client, "greedy")
 
-            greedy = [asyncio.create_task(be_greedy()) for _ in range(40)]
+            greedy = [asyncio.create_task(send_bursts()) for _ in range(40)]
             try:
                 await asyncio.to_thread(eventually, lambda: len(burst_clients.answers) >= 60)
                 for _ in range(8):
@@ -215,24 +215,24 @@ def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, p
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
 
-    async def until(name: str, value: int) -> None:
+    async def wait_for_gauge(name: str, value: int) -> None:
         await asyncio.to_thread(eventually, lambda: metric(f"gateway_concurrency_{name}", deployment="a") == value)
 
-    async def come_and_go() -> None:
+    async def queue_and_disconnect() -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, headers=headers) as client:
             asked = asyncio.create_task(client.post(url, json=body(stream=True)))
-            await until("in_use", 1)
+            await wait_for_gauge("in_use", 1)
             waiting = [asyncio.create_task(client.post(url, json=body(stream=True))) for _ in range(2)]
-            await until("queued", 2)
+            await wait_for_gauge("queued", 2)
             # The waiting requests are cancelled first: a free slot goes only to a request that is still queued.
             for task in waiting:
                 task.cancel()
-            await until("queued", 0)
+            await wait_for_gauge("queued", 0)
             asked.cancel()
             await asyncio.gather(asked, *waiting, return_exceptions=True)
 
     received = site.received
-    asyncio.run(come_and_go())
+    asyncio.run(queue_and_disconnect())
     eventually(lambda: metric("gateway_concurrency_queued", deployment="a") == 0)
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert site.received == received + 1
@@ -285,7 +285,7 @@ def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, 
 
 @pytest.mark.slow
 def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> None:
-    with started(
+    with running_gateway_with(
         tmp_path / "gateway.yaml", bounded(providers, "{limit: 5, queue: 0}"), providers, workers=2
     ) as operator:
         metric = MetricChanges(operator)
@@ -323,7 +323,7 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
 @pytest.mark.slow
 def test_worker_limits_its_simultaneous_requests(tmp_path: Path, providers: SimulatorThread) -> None:
     with_clients = config(providers, "a", 0, TWO_CLIENTS)
-    with started(tmp_path / "gateway.yaml", with_clients, providers, GATEWAY_MAX_REQUESTS="3") as operator:
+    with running_gateway_with(tmp_path / "gateway.yaml", with_clients, providers, GATEWAY_MAX_REQUESTS="3") as operator:
         providers["a"].scenario = Scenario(latency_s=0.8)
         burst_clients = Burst(operator.gateway.url)
         statuses = asyncio.run(burst_clients.burst(30))

@@ -67,7 +67,7 @@ def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]
         yield process
 
 
-def asked(server: GatewayProcess, headers: Mapping[str, str], peer: str = EDGE) -> httpx.Response:
+def ask(server: GatewayProcess, headers: Mapping[str, str], peer: str = EDGE) -> httpx.Response:
     """Return the answer to a request from this address of this machine."""
     with httpx.Client(transport=httpx.HTTPTransport(local_address=peer), base_url=server.url) as client:
         given = {"authorization": f"Bearer {APP_KEY}", "content-type": "application/json", **headers}
@@ -83,13 +83,13 @@ def claim(**claims: Any) -> dict[str, str]:
 
 
 def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
-    assert status_and_location(asked(server, claim(territory="CN"), STRANGER)) == (200, "cn", "claim")
-    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "FR", **claim(territory="DE")})) == (
+    assert status_and_location(ask(server, claim(territory="CN"), STRANGER)) == (200, "cn", "claim")
+    assert status_and_location(ask(server, {**PROOF, "cf-ipcountry": "FR", **claim(territory="DE")})) == (
         200,
         "eu",
         "claim",
     )
-    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "US", **claim(territory="DE")}))[0] == 451
+    assert status_and_location(ask(server, {**PROOF, "cf-ipcountry": "US", **claim(territory="DE")}))[0] == 451
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_signed_claim_decides_from_any_address(server: GatewayProcess) -> None:
 )
 def test_invalid_claim_is_refused_with_the_reason(server: GatewayProcess, claims: dict[str, Any], why: str) -> None:
     sent = claim(**claims)
-    response = asked(server, {**PROOF, "cf-ipcountry": "DE", **sent})
+    response = ask(server, {**PROOF, "cf-ipcountry": "DE", **sent})
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["type"]) == (403, "permission_denied", "permission_error")
     assert why in error["message"]
@@ -116,22 +116,22 @@ def test_invalid_claim_is_refused_with_the_reason(server: GatewayProcess, claims
 
 def test_two_claims_are_refused(server: GatewayProcess) -> None:
     value = claim(territory="DE")["x-gateway-claim"]
-    status, region = raw(server, STRANGER, ((b"x-gateway-claim", value.encode()),) * 2, APP_KEY)
+    status, region = send_raw(server, STRANGER, ((b"x-gateway-claim", value.encode()),) * 2, APP_KEY)
     assert (status, region) == (403, None)
 
 
 def test_address_decides_without_a_stronger_signal(server: GatewayProcess) -> None:
-    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "9.9.9.9, 2.2.2.2"})) == (200, "eu", "geoip")
-    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "1.2.3.4"})) == (200, "cn", "geoip")
-    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "5.2.3.4"})) == (451, None, "geoip")
-    assert status_and_location(asked(server, {**PROOF, "x-forwarded-for": "nonsense"})) == (451, None, "unknown")
-    assert status_and_location(asked(server, {"x-forwarded-for": "1.2.3.4"}, STRANGER)) == (200, "eu", "unknown")
+    assert status_and_location(ask(server, {**PROOF, "x-forwarded-for": "9.9.9.9, 2.2.2.2"})) == (200, "eu", "geoip")
+    assert status_and_location(ask(server, {**PROOF, "x-forwarded-for": "1.2.3.4"})) == (200, "cn", "geoip")
+    assert status_and_location(ask(server, {**PROOF, "x-forwarded-for": "5.2.3.4"})) == (451, None, "geoip")
+    assert status_and_location(ask(server, {**PROOF, "x-forwarded-for": "nonsense"})) == (451, None, "unknown")
+    assert status_and_location(ask(server, {"x-forwarded-for": "1.2.3.4"}, STRANGER)) == (200, "eu", "unknown")
 
 
 def test_part_of_a_country_decides(server: GatewayProcess) -> None:
-    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "UA"}))[0] == 451
-    assert status_and_location(asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "43"}))[0] == 451
-    response = asked(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "30"})
+    assert status_and_location(ask(server, {**PROOF, "cf-ipcountry": "UA"}))[0] == 451
+    assert status_and_location(ask(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "43"}))[0] == 451
+    response = ask(server, {**PROOF, "cf-ipcountry": "UA", "cf-region-code": "30"})
     assert response.headers["x-gateway-region"] == "default"
 
 
@@ -163,19 +163,19 @@ def test_replaced_database_is_used_without_a_restart(server: GatewayProcess, fol
     path = folder / "world.mmdb"
     before = path.read_bytes()
     headers = {**PROOF, "x-forwarded-for": "4.4.4.4"}
-    assert status_and_location(asked(server, headers))[1] == "default"
+    assert status_and_location(ask(server, headers))[1] == "default"
     for data, region in ((mmdb({"4.0.0.0/8": country("CN")}, built_at=int(time.time())), "cn"), (before, "default")):
         (folder / "new.mmdb").write_bytes(data)
         os.replace(folder / "new.mmdb", path)
         deadline = time.monotonic() + 20
-        while status_and_location(asked(server, headers))[1] != region:
+        while status_and_location(ask(server, headers))[1] != region:
             assert time.monotonic() < deadline
 
 
 # --- the property ---------------------------------------------------------------------------------
 
 
-def raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key: str) -> tuple[int, str | None]:
+def send_raw(server: GatewayProcess, peer: str, headers: tuple[Header, ...], key: str) -> tuple[int, str | None]:
     """Return status and region of a request with exactly these bytes. A refused connection counts as a refusal."""
     url = httpx.URL(server.url)
     lines = [b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"content-type: application/json", b"connection: close"]
@@ -197,11 +197,11 @@ def test_no_header_changes_the_location_of_an_untrusted_client(server: GatewayPr
 
     @given(cases([EDGE], [STRANGER], location=LOCATION))
     @settings(max_examples=number // LIES, deadline=None, suppress_health_check=list(HealthCheck))
-    def judge(case: Case) -> None:
+    def check_case(case: Case) -> None:
         key = {"app": APP_KEY, "shop-cn": "gk-shop"}[case.client]
-        honest = raw(server, case.peer, case.honest, key)
+        honest = send_raw(server, case.peer, case.honest, key)
         for headers in case.lying:
-            status, region = raw(server, case.peer, headers, key)
+            status, region = send_raw(server, case.peer, headers, key)
             if region is None:
                 assert 400 <= status < 500
                 counts["refused as before" if honest[1] is None else "refused for the lie"] += 1
@@ -209,7 +209,7 @@ def test_no_header_changes_the_location_of_an_untrusted_client(server: GatewayPr
             assert (status, region) == honest
             counts["where it was"] += 1
 
-    judge()
+    check_case()
     print(f"{counts.total()} requests: {dict(counts)}")
     assert counts.total() >= number
     assert counts["where it was"]
@@ -222,4 +222,4 @@ _NAMES = st.sampled_from(["cf-ipcountry", "x-forwarded-for", "x-gateway-claim", 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_header_bytes_cause_an_internal_error(server: GatewayProcess, pairs: list[tuple[str, bytes]]) -> None:
     cleaned = tuple((name.encode(), value.translate(None, b"\r\n\0")) for name, value in pairs)
-    assert raw(server, EDGE, cleaned, APP_KEY)[0] < 500
+    assert send_raw(server, EDGE, cleaned, APP_KEY)[0] < 500

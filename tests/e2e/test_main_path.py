@@ -46,8 +46,8 @@ def test_json_answer_from_each_territory(
 def test_stream_from_each_territory(
     client: httpx.Client, territory: str, region: str, deployment: str, site: str, model: str
 ) -> None:
-    wanted = body(stream=True, stream_options={"include_usage": True})
-    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": territory})
+    request = body(stream=True, stream_options={"include_usage": True})
+    response = client.post(CHAT, json=request, headers={"cf-ipcountry": territory})
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["x-gateway-deployment"] == deployment

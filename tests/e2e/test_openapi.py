@@ -78,8 +78,8 @@ def test_each_error_code_has_an_example_under_its_status(document: Any) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES["requests"])
 def test_example_request_works(client: httpx.Client, name: str) -> None:
-    wanted = EXAMPLES["requests"][name]["value"]
-    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "US"})
+    request = EXAMPLES["requests"][name]["value"]
+    response = client.post(CHAT, json=request, headers={"cf-ipcountry": "US"})
     assert response.status_code == 200, response.text
     if name == "stream":
         events = events_of(response)

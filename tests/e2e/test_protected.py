@@ -46,7 +46,7 @@ def protected(path: Path, providers: SimulatorThread, route: str = "a", number: 
     return config(providers, route, number, patch).text
 
 
-def done_here(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return in_this_process(*words, environ=environ_of(path))
 
 
@@ -54,7 +54,7 @@ def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new
     """Sign the change to this config and return the path of the signature."""
     new = path.with_name(name)
     new.write_text(text, "utf-8")
-    done = done_here(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
+    done = run_command(path, "plan", str(new), "--from", since, "--sign", str(path.with_name(f"{key}.pem")))
     signature = new.with_name(f"{name}.sig")
     assert signature.exists(), done.stderr
     return signature
@@ -66,7 +66,7 @@ def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
         yield operator
 
 
-def refused(operator: Operator) -> str:
+def refusal_reasons(operator: Operator) -> str:
     """Return why the last edit was not accepted."""
     findings: list[str] = operator.gateway.wait_for("config_rejected")["findings"]
     assert len(findings) == 1
@@ -81,15 +81,15 @@ def test_change_of_a_protected_region_needs_a_signature(
     second = switched(operator, protected(path, providers, "a", 1))
     text = protected(path, providers, "b", 2)
     operator.replace(text)
-    reasons = refused(operator)
+    reasons = refusal_reasons(operator)
     assert "a protected region would change (default: the route of assistant" in reasons
     assert operator.version() == second
-    beside = path.with_name("gateway.yaml.sig")
+    signature_file = path.with_name("gateway.yaml.sig")
     # Signatures by an unknown key or of another change are not accepted.
     for key, since in (("stranger", second), ("admin", first)):
-        beside.write_text(sign(path, text, since, key).read_text())
-        assert "its signature is not accepted" in refused(operator)
-    beside.write_text(sign(path, text, second).read_text())
+        signature_file.write_text(sign(path, text, since, key).read_text())
+        assert "its signature is not accepted" in refusal_reasons(operator)
+    signature_file.write_text(sign(path, text, second).read_text())
     operator.wait_for_another(second)
     assert operator.answered_by() == "b"
     events = [line["event"] for line in trail(path)]
@@ -97,10 +97,10 @@ def test_change_of_a_protected_region_needs_a_signature(
     assert events.count("signature_refused") == 3
     # The way back is another change and needs its own signature.
     third = operator.version()
-    done = done_here(path, "rollback", second)
+    done = run_command(path, "rollback", second)
     assert (done.returncode, "a protected region would change" in done.stderr) == (1, True)
     back = sign(path, protected(path, providers, "a", 1), third, name="back.yaml")
-    assert done_here(path, "rollback", second, "--signature", str(back)).returncode == 0
+    assert run_command(path, "rollback", second, "--signature", str(back)).returncode == 0
     assert operator.answered_by() == "a"
 
 
@@ -120,7 +120,7 @@ def test_protection_itself_is_protected(
         .text,
     }[change]
     operator.replace(text)
-    assert "a protected region would change" in refused(operator)
+    assert "a protected region would change" in refusal_reasons(operator)
     assert operator.version() == before
 
 
@@ -147,7 +147,7 @@ def test_restart_does_not_bypass_the_protection(path: Path, providers: Simulator
     path.with_name("gateway.yaml.sig").write_text(sign(path, text, first).read_text())
     with operated(path, 1, **environ) as operator:
         assert operator.answered_by() == "b"
-    assert done_here(path, "audit", "verify").returncode == 0
+    assert run_command(path, "audit", "verify").returncode == 0
     events = [line["event"] for line in trail(path)]
     assert events.count("signature_refused") == 2
     # Each failed start is recorded with its end.
@@ -159,11 +159,11 @@ def test_restart_does_not_bypass_the_protection(path: Path, providers: Simulator
 def test_plan_reports_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
     new = path.with_name("new.yaml")
     new.write_text(protected(path, providers, "b"), "utf-8")
-    done = done_here(path, "plan", str(new), "--json")
+    done = run_command(path, "plan", str(new), "--json")
     assert done.returncode == 1
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "protected"]
     assert (check["ok"], "sign the plan" in check["findings"][0]) == (False, True)
-    done = done_here(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
+    done = run_command(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
     assert done.returncode == 0, done.stdout
     new.write_text(protected(path, providers, "b, nobody"), "utf-8")
-    assert done_here(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1
+    assert run_command(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1

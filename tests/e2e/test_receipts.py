@@ -23,20 +23,20 @@ from tests.kit.waiting import eventually
 GERMANY = {"cf-ipcountry": "DE"}
 
 
-def asker(gateway: GatewayProcess, key: str = APP_KEY) -> httpx.Client:
+def client_of(gateway: GatewayProcess, key: str = APP_KEY) -> httpx.Client:
     return httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=30)
 
 
 def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any:
     """Return the receipt once it exists. Uses many connections, so that any worker may answer."""
 
-    def there() -> httpx.Response:
-        with asker(gateway, key) as client:
+    def receipt_exists() -> httpx.Response:
+        with client_of(gateway, key) as client:
             return client.get(f"/v1/receipts/{request_id}")
 
-    eventually(lambda: there().status_code == 200)
+    eventually(lambda: receipt_exists().status_code == 200)
     for _ in range(4):
-        answer = there()
+        answer = receipt_exists()
         assert answer.status_code == 200
     return answer.json()
 
@@ -66,7 +66,7 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     signing: tuple[GatewayProcess, Path], providers: SimulatorThread
 ) -> None:
     gateway, folder = signing
-    with asker(gateway) as client:
+    with client_of(gateway) as client:
         answer = client.post(CHAT, json=body(), headers=GERMANY)
         assert answer.status_code == 200
         request_id = answer.headers["x-request-id"]
@@ -79,37 +79,37 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     line = gateway.wait_for("request", request_id=request_id)
     assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")
     # Other clients do not get it, not even a trusted backend.
-    with asker(gateway, BACKEND_KEY) as other:
+    with client_of(gateway, BACKEND_KEY) as other:
         assert other.get(f"/v1/receipts/{request_id}").json()["error"]["code"] == "not_found"
-    with asker(gateway, "gk-wrong") as stranger:
+    with client_of(gateway, "gk-wrong") as stranger:
         assert stranger.get(f"/v1/receipts/{request_id}").status_code == 401
     assert "hello" not in json.dumps(found).lower()
 
     path = folder / "receipt.json"
     path.write_text(json.dumps(found))
-    done = verified(path, folder / "receipts.pub", as_a_process)
+    done = verify_command(path, folder / "receipts.pub", as_a_process)
     assert (done.returncode, json.loads(done.stdout)) == (0, fields)
     path.write_text(found["jws"])
-    assert verified(path, found["key"]).returncode == 0
+    assert verify_command(path, found["key"]).returncode == 0
     # A changed receipt does not match its signature.
     path.write_text(json.dumps({**found, "receipt": {**fields, "region": "us"}}))
-    done = verified(path, folder / "receipts.pub", as_a_process)
+    done = verify_command(path, folder / "receipts.pub", as_a_process)
     assert (done.returncode, "what it shows is not what was signed" in done.stderr) == (1, True)
     head, payload, signature = found["jws"].split(".")
     path.write_text(f"{head}.{payload[:-4]}AAAA.{signature}")
-    assert verified(path, folder / "receipts.pub").returncode == 1
+    assert verify_command(path, folder / "receipts.pub").returncode == 1
     path.write_text(json.dumps(found))
-    assert verified(path, new_key()[1].text).returncode == 1
+    assert verify_command(path, new_key()[1].text).returncode == 1
 
 
-def verified(path: Path, key: Path | str, run: Command = in_this_process) -> subprocess.CompletedProcess[str]:
+def verify_command(path: Path, key: Path | str, run: Command = in_this_process) -> subprocess.CompletedProcess[str]:
     return run("receipt", "verify", str(path), "--key", str(key))
 
 
 def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path], providers: SimulatorThread) -> None:
     gateway, _ = signing
     providers["eu"].scenario = Scenario(faults=((HttpError(503), 1.0),))
-    with asker(gateway) as client:
+    with client_of(gateway) as client:
         answer = client.post(CHAT, json=body(), headers=GERMANY)
         fields = receipt(gateway, answer.headers["x-request-id"])["receipt"]
         assert fields["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"

@@ -308,7 +308,7 @@ def test_change_that_needs_a_restart_is_refused(operator: Operator, providers: S
 # --- a running request ----------------------------------------------------------------------------
 
 
-class Hanging:
+class HangingProvider:
     """A provider that accepts requests and fails them when the test requires it."""
 
     def __init__(self) -> None:
@@ -317,7 +317,7 @@ class Hanging:
         self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @contextmanager
-    def asked_by(self, ask: Callable[[], Future[httpx.Response]]) -> Iterator[Future[httpx.Response]]:
+    def hanging_request(self, ask: Callable[[], Future[httpx.Response]]) -> Iterator[Future[httpx.Response]]:
         """While the block runs, this request hangs. At its end the connection breaks."""
         pending = ask()
         connection, _ = self._listener.accept()
@@ -348,7 +348,7 @@ resilience: {attempts: {per_deployment: 1}, first_token: 50s, breaker: off}
 """).merge({"clients": {"app": {"keys": [key_hash(CLIENT_KEY)]}}})
 
 
-def moving(providers: SimulatorThread, hanging: Hanging) -> Config:
+def moving(providers: SimulatorThread, hanging: HangingProvider) -> Config:
     """Return a config whose first step hangs, and whose next one is `b`."""
     origins = {"a": hanging.origin, "b": providers["b"].origin, "c": providers["a"].origin}
     return MOVING.merge({"deployments": {name: {"endpoint": f"{origin}/v1"} for name, origin in origins.items()}})
@@ -381,8 +381,10 @@ CHANGES: dict[str, tuple[str, str | None]] = {
 
 
 @pytest.fixture(scope="module")
-def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, Hanging]]:
-    hanging = Hanging()
+def moved(
+    providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Operator, HangingProvider]]:
+    hanging = HangingProvider()
     path = tmp_path_factory.mktemp("moved") / "gateway.yaml"
     path.write_text(moving(providers, hanging).text, "utf-8")
     with operated(path) as operator:
@@ -393,7 +395,7 @@ def moved(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "stream"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
-    moved: tuple[Operator, Hanging], providers: SimulatorThread, change: str, stream: bool
+    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, change: str, stream: bool
 ) -> None:
     operator, hanging = moved
     patch, reason = CHANGES[change]
@@ -403,7 +405,7 @@ def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
     asked = providers["b"].received
     headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
     with ThreadPoolExecutor(1) as thread:
-        with hanging.asked_by(
+        with hanging.hanging_request(
             lambda: thread.submit(operator.client.post, CHAT, json=body(stream=stream), headers=headers)
         ) as pending:
             operator.replace(before.merge(patch))
@@ -437,7 +439,7 @@ BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize("brought", BROUGHT)
 def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
-    moved: tuple[Operator, Hanging], providers: SimulatorThread, brought: str
+    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, brought: str
 ) -> None:
     """The first config did not read the signal. A new request would be located elsewhere or refused."""
     operator, hanging = moved
@@ -448,7 +450,7 @@ def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
     asked = providers["b"].received
     headers = {"authorization": f"Bearer {CLIENT_KEY}", **sent}
     with ThreadPoolExecutor(1) as thread:
-        with hanging.asked_by(
+        with hanging.hanging_request(
             lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
         ) as answer:
             operator.replace(before.replace(location=new_location))
@@ -462,7 +464,7 @@ def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
 
 
 @pytest.fixture
-def full() -> Iterator[socket.socket]:
+def full_listener() -> Iterator[socket.socket]:
     """A provider's listener that accepts no further connection until the waiting one is accepted."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -475,9 +477,9 @@ def full() -> Iterator[socket.socket]:
 @pytest.mark.slow  # the system tries to connect again after one, three and seven seconds
 @pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
 def test_request_forbidden_while_connecting_is_not_sent(
-    path: Path, providers: SimulatorThread, full: socket.socket, change: str
+    path: Path, providers: SimulatorThread, full_listener: socket.socket, change: str
 ) -> None:
-    endpoints = {"a": f"http://127.0.0.1:{full.getsockname()[1]}/v1", "b": f"{providers['b'].origin}/v1"}
+    endpoints = {"a": f"http://127.0.0.1:{full_listener.getsockname()[1]}/v1", "b": f"{providers['b'].origin}/v1"}
     connecting = MOVING.without("clients").merge(
         "assistants: {assistant: {routes: {fr: null}}}",
         "{regions: {fr: null}, deployments: {c: null}}",
@@ -496,8 +498,8 @@ def test_request_forbidden_while_connecting_is_not_sent(
         eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
         operator.replace(connecting.merge(patches[change]))
         assert operator.admin.post("/reload").json()["result"] == "activated"
-        full.accept()[0].close()
-        connection, _ = full.accept()
+        full_listener.accept()[0].close()
+        connection, _ = full_listener.accept()
         with connection:
             if change == "disabled":
                 answer = pending.result(LIMIT_S)
@@ -517,7 +519,7 @@ def test_request_forbidden_while_connecting_is_not_sent(
 
 @pytest.mark.parametrize("left", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
 def test_request_gets_no_further_attempt_after_its_edge_was_removed(
-    moved: tuple[Operator, Hanging], providers: SimulatorThread, left: dict[str, Any]
+    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, left: dict[str, Any]
 ) -> None:
     operator, hanging = moved
     before = moving(providers, hanging)
@@ -525,7 +527,7 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
     assert operator.admin.post("/reload").json()["result"] == "activated"
     headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
     with ThreadPoolExecutor(1) as thread:
-        with hanging.asked_by(
+        with hanging.hanging_request(
             lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
         ) as pending:
             operator.replace(before.merge({"location": {"edges": [left]}}))
@@ -538,11 +540,11 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
 
 @pytest.mark.slow
 def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
-    hanging = Hanging()
+    hanging = HangingProvider()
     hung = config(providers, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
     path.write_text(hung.text, "utf-8")
     with operated(path) as operator, ThreadPoolExecutor(1) as thread:
-        with hanging.asked_by(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
+        with hanging.hanging_request(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
             operator.replace(hung.merge("deployments: {a: {enabled: false}}"))
             assert operator.admin.post("/reload").json()["result"] == "activated"
         assert pending.result(LIMIT_S).status_code == 502

@@ -38,7 +38,7 @@ def pids(operator: Operator) -> list[int]:
     return [worker["pid"] for worker in operator.ready()["workers"]["running"]]
 
 
-def answered(operator: Operator) -> int:
+def answered_requests(operator: Operator) -> int:
     """Return how many requests all workers together have answered."""
     text = operator.admin.get("/metrics").text
     found = re.findall(r'^gateway_requests_total\{.*outcome="ok".*\} (\d+)', text, re.MULTILINE)
@@ -78,16 +78,16 @@ def test_stuck_worker_is_reported_and_updated_later(operator: Operator, provider
 def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: SimulatorThread) -> None:
     for _ in range(5):
         operator.answered_by()
-    assert answered(operator) == 5
+    assert answered_requests(operator) == 5
     counted = 5
     for pid in pids(operator):
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: pid not in pids(operator) and len(pids(operator)) == 2)  # noqa: B023  # called at once
-        assert answered(operator) == counted
+        assert answered_requests(operator) == counted
         operator.reconnect()
         operator.answered_by()
         counted += 1
-        assert answered(operator) == counted
+        assert answered_requests(operator) == counted
     text = operator.admin.get("/metrics").text
     assert "gateway_worker_restarts_total 2.0" in text
     assert "gateway_workers 2.0" in text

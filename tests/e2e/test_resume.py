@@ -132,7 +132,7 @@ def ask(client: httpx.Client, model: str, **more: Any) -> list[Any]:
     return ask_until(lambda _: True, client, model, **more)
 
 
-def ask_until(wanted: Callable[[list[Any]], bool], client: httpx.Client, model: str, **more: Any) -> list[Any]:
+def ask_until(is_expected: Callable[[list[Any]], bool], client: httpx.Client, model: str, **more: Any) -> list[Any]:
     """Return the first answer that meets the condition, or the last of several.
 
     A busy machine may read a provider's text and the error after it at once. The gateway then discards the text, no
@@ -144,7 +144,7 @@ def ask_until(wanted: Callable[[list[Any]], bool], client: httpx.Client, model: 
     for _ in range(10):
         response = client.post(CHAT, json=asked)
         events = events_of(response)
-        if response.status_code == 200 and wanted(events):
+        if response.status_code == 200 and is_expected(events):
             break
     assert response.status_code == 200, response.text
     return events
@@ -227,8 +227,8 @@ def test_official_client_gets_one_answer(gateway: GatewayProcess, client: httpx.
     breaks(providers, "openai", Stall(after_events=10))
     http_client = openai.DefaultHttpxClient(trust_env=False)
     sdk = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0, http_client=http_client)
-    wanted: Any = {"model": "openai-asked-dashscope", "messages": [{"role": "user", "content": "Tell me"}]}
-    with sdk, sdk.chat.completions.stream(**wanted) as stream:
+    request: Any = {"model": "openai-asked-dashscope", "messages": [{"role": "user", "content": "Tell me"}]}
+    with sdk, sdk.chat.completions.stream(**request) as stream:
         answer = stream.get_final_completion()
     assert answer.choices[0].message.content == TEXT
     assert answer.choices[0].finish_reason == "stop"
@@ -334,11 +334,11 @@ def test_usage_is_the_sum_of_both_answers(client: httpx.Client, providers: Simul
 def test_keep_alive_comments_are_sent_while_resuming(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=9))
     providers["openai"].scenario = Scenario(text=TEXT, latency_s=2.0)
-    wanted = {**body(stream=True), "model": "openai-asked-openai"}
+    request = {**body(stream=True), "model": "openai-asked-openai"}
     # A machine that stalls sends nothing, and a busy one reads the text and the break at once.
     for _ in range(5):
         times, text = [time.monotonic()], ""
-        with client.stream("POST", CHAT, json=wanted) as response:
+        with client.stream("POST", CHAT, json=request) as response:
             for piece in response.iter_text():
                 times.append(time.monotonic())
                 text += piece
@@ -360,8 +360,10 @@ def test_log_and_metrics_report_the_resume(
     assert [attempt["deployment"] for attempt in line["attempts"]] == ["broken-anthropic", "asked-gemini"]
     assert "harbour" not in json.dumps(line, ensure_ascii=False)
     metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
-    wanted = 'gateway_resumed_total{by="asked-gemini",deployment="broken-anthropic",outcome="ok",region="default"} 1.0'
-    assert wanted in metrics
+    expected_line = (
+        'gateway_resumed_total{by="asked-gemini",deployment="broken-anthropic",outcome="ok",region="default"} 1.0'
+    )
+    assert expected_line in metrics
 
 
 @pytest.mark.slow

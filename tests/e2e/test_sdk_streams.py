@@ -31,14 +31,14 @@ def asdk(gateway: GatewayProcess, client: httpx.Client) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client)
 
 
-@pytest.mark.parametrize("wanted", [None, {"include_usage": True}, {"include_usage": False}])
+@pytest.mark.parametrize("options_sent", [None, {"include_usage": True}, {"include_usage": False}])
 @pytest.mark.parametrize("territory", PLACES)
 def test_requested_usage_is_in_the_last_chunk(
-    sdk: openai.OpenAI, territory: str, wanted: dict[str, bool] | None
+    sdk: openai.OpenAI, territory: str, options_sent: dict[str, bool] | None
 ) -> None:
-    chunks = list(sdk.chat.completions.create(**options(territory, stream=True, stream_options=wanted)))
+    chunks = list(sdk.chat.completions.create(**options(territory, stream=True, stream_options=options_sent)))
     counted = [chunk.usage for chunk in chunks if chunk.usage is not None]
-    if wanted and wanted["include_usage"]:
+    if options_sent and options_sent["include_usage"]:
         assert len(counted) == 1
         assert chunks[-1].choices == []
         assert counted == [chunks[-1].usage]

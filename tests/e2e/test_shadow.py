@@ -148,16 +148,16 @@ def test_slow_shadow_delays_no_client_and_is_dropped_when_busy(tmp_path: Path, p
 def test_text_is_stored_when_the_gateway_is_inside_the_boundary(
     tmp_path: Path, providers: SimulatorThread, stream: bool
 ) -> None:
-    providers["a"].scenario = Scenario(text="What the client was told: äöü, 7.")
+    providers["a"].scenario = Scenario(text="The client's answer: äöü, 7.")
     keep_text = "assistants: {assistant: {shadow: {default: {keep_text: true}}}}"
     with started(tmp_path, shadowed(providers, keep_text, CELL)) as operator:
         answer = ask(operator, stream=stream)
         eventually(lambda: len(rows(tmp_path, "texts")) == 1)
-        [kept] = rows(tmp_path, "texts")
-        assert kept["prompt"] == f"user: {WORDS}"
-        assert len(kept["answer"]) == rows(tmp_path)[0]["answer_characters"]
+        [stored] = rows(tmp_path, "texts")
+        assert stored["prompt"] == f"user: {WORDS}"
+        assert len(stored["answer"]) == rows(tmp_path)[0]["answer_characters"]
         [paired] = rows(tmp_path, "besides")
-        assert paired == {"id": kept["id"], "beside_answer": "What the client was told: äöü, 7."}
+        assert paired == {"id": stored["id"], "beside_answer": "The client's answer: äöü, 7."}
         assert paired["beside_answer"] == text_of(answer, stream=stream)
         assert (tmp_path / "state" / "shadow.db").stat().st_mode & 0o77 == 0
     assert not any(WORDS in str(line) for line in operator.gateway.lines)

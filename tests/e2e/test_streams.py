@@ -23,7 +23,7 @@ WORDS = "one two three four five six seven eight nine ten "
 EVENTS = 5
 
 
-def asked(gateway: GatewayProcess, territory: str, **more: Any) -> socket.socket:
+def open_stream(gateway: GatewayProcess, territory: str, **more: Any) -> socket.socket:
     """Return a connection on which a stream was requested."""
     address = urlsplit(gateway.url)
     connection = socket.create_connection((address.hostname, address.port), timeout=20)
@@ -43,7 +43,7 @@ def test_event_is_sent_before_the_next_arrives(
     site = providers[SITES[territory]]
     site.scenario = Scenario(faults=((Stall(after_events=EVENTS), 1.0),), text=WORDS * 5)
     left = site.disconnects
-    with closing(asked(gateway, territory)) as connection:
+    with closing(open_stream(gateway, territory)) as connection:
         got = b""
         # The provider has sent these events and will send no more. Each of them must arrive all the same.
         while b"four" not in got:
@@ -86,8 +86,8 @@ def test_finish_is_sent_after_the_end_of_the_answer(
 def test_requested_usage_is_in_one_last_chunk(
     client: httpx.Client, territory: str, options: dict[str, bool] | None
 ) -> None:
-    wanted = body(stream=True, stream_options=options)
-    chunks = events_of(client.post(CHAT, json=wanted, headers={"cf-ipcountry": territory}))[:-1]
+    request = body(stream=True, stream_options=options)
+    chunks = events_of(client.post(CHAT, json=request, headers={"cf-ipcountry": territory}))[:-1]
     if options and options["include_usage"]:
         assert [chunk["choices"] == [] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
         assert [chunk["usage"] is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
@@ -96,7 +96,7 @@ def test_requested_usage_is_in_one_last_chunk(
 
 
 def test_padding_is_not_forwarded(client: httpx.Client) -> None:
-    wanted = body(stream=True, stream_options={"include_obfuscation": True})
-    response = client.post(CHAT, json=wanted, headers={"cf-ipcountry": "DE"})
+    request = body(stream=True, stream_options={"include_obfuscation": True})
+    response = client.post(CHAT, json=request, headers={"cf-ipcountry": "DE"})
     assert response.headers["x-gateway-dropped"] == "stream_options.include_obfuscation"
     assert "obfuscation" not in response.text

@@ -163,7 +163,7 @@ def test_worker_that_does_not_stop_is_killed(config: Path) -> None:
         assert gateway.wait_for("worker_exited", pid=stuck)["status"] == -signal.SIGKILL
 
 
-def dying_at_start(folder: Path, times: int) -> dict[str, str]:
+def failing_starts(folder: Path, times: int) -> dict[str, str]:
     """Return an environment in which this number of worker starts fails."""
     (folder / "sitecustomize.py").write_text(
         f"""
@@ -203,13 +203,13 @@ if "gateway.server.worker" in sys.orig_argv:
 
 
 def test_worker_that_dies_at_start_is_started_again(config: Path, tmp_path: Path) -> None:
-    with two_workers(config, **dying_at_start(tmp_path, 3)) as gateway:
+    with two_workers(config, **failing_starts(tmp_path, 3)) as gateway:
         assert [line["status"] for line in lines_of(gateway, "worker_exited")] == [7, 7, 7]
         assert set(pids_of(gateway)) == {1, 2}
         assert ask(gateway).status_code == 200
 
 
-def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_until_end(config: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `gateway serve` until it and all processes that share its output have ended."""
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), *options]
     environment = {**os.environ, **KEYS, "GATEWAY_LOG_FORMAT": "json", **environ}
@@ -217,7 +217,7 @@ def serve(config: Path, *options: str, **environ: str) -> subprocess.CompletedPr
 
 
 def test_supervisor_gives_up_when_no_worker_can_start(config: Path, tmp_path: Path) -> None:
-    ended = serve(config, "--workers", "2", "--port", "0", **dying_at_start(tmp_path, 100))
+    ended = run_until_end(config, "--workers", "2", "--port", "0", **failing_starts(tmp_path, 100))
     assert ended.returncode == 1
     lines = [json.loads(line) for line in ended.stderr.splitlines()]
     events = [line["event"] for line in lines if line["event"] != "config"]
@@ -230,8 +230,8 @@ def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path
     broken.write_text("version: 1\nregion: {}\n", "utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        busy = serve(config, "--workers", "2", "--port", str(port))
-        wrong = serve(broken, "--workers", "2", "--port", str(port))
+        busy = run_until_end(config, "--workers", "2", "--port", str(port))
+        wrong = run_until_end(broken, "--workers", "2", "--port", str(port))
     assert (wrong.returncode, busy.returncode) == (1, 2)
     assert "broken.yaml:2:1: region: unknown key 'region'; did you mean 'regions'?" in wrong.stderr
     assert f"gateway: port {port} on 127.0.0.1 is used by another program" in busy.stderr
@@ -249,28 +249,28 @@ def test_error_that_stops_one_process_stops_several(config: Path, tmp_path: Path
 def test_invalid_number_of_workers_is_a_one_line_error(
     config: Path, options: tuple[str, ...], environ: dict[str, str], output: str
 ) -> None:
-    ended = serve(config, *options, **environ)
+    ended = run_until_end(config, *options, **environ)
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"gateway: {output}")
     assert ended.stderr.count("\n") == 1
 
 
 def test_demo_runs_in_one_process() -> None:
-    ended = serve(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
+    ended = run_until_end(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
     assert ended.returncode == 2
     assert ended.stderr == (
         "gateway: a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
     )
 
 
-def limited(config: Path, limits: str) -> Path:
+def add_limited_client(config: Path, limits: str) -> Path:
     """Add a client with these limits to a config file."""
     client = {"keys": [key_hash("gk-limited")], "limits": Config.parse(limits).data}
     return Config.parse(config.read_text("utf-8")).merge({"clients": {"limited": client}}).write(config.parent)
 
 
 def test_workers_share_a_client_limit(config: Path) -> None:
-    with two_workers(limited(config, "{rpm: 5}")) as gateway:
+    with two_workers(add_limited_client(config, "{rpm: 5}")) as gateway:
         first, second = pids_of(gateway).values()
         statuses = []
         for other in (first, second):
@@ -283,7 +283,7 @@ def test_workers_share_a_client_limit(config: Path) -> None:
 def test_running_requests_of_a_dead_worker_are_released_and_answered_ones_count(
     config: Path, providers: SimulatorThread
 ) -> None:
-    with two_workers(limited(config, "{rpm: 5, concurrent: 2}")) as gateway:
+    with two_workers(add_limited_client(config, "{rpm: 5, concurrent: 2}")) as gateway:
         staying, dying = pids_of(gateway).values()
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
         began = time.monotonic()

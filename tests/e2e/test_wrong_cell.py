@@ -31,7 +31,7 @@ def cell(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -
         yield process
 
 
-def connected(cell: GatewayProcess) -> socket.socket:
+def connect(cell: GatewayProcess) -> socket.socket:
     host, port = cell.url.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), timeout=LIMIT_S)
 
@@ -56,7 +56,7 @@ def check(answer: bytes) -> None:
     assert (error["code"], error["home"]) == ("wrong_cell", HOME)
 
 
-def counted(size: int) -> Iterator[bytes]:
+def with_length(size: int) -> Iterator[bytes]:
     yield HEAD + b"content-length: %d\r\n\r\n" % size
     piece = PROMPT * 4000
     for start in range(0, size, len(piece)):
@@ -73,20 +73,20 @@ def chunked(size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 20 * MEGABYTE], ids=lambda size: f"{size} bytes")
-@pytest.mark.parametrize("upload", [counted, chunked])
+@pytest.mark.parametrize("upload", [with_length, chunked])
 def test_client_that_sends_everything_first_gets_the_complete_answer(
     cell: GatewayProcess, providers: SimulatorThread, upload: object, size: int
 ) -> None:
     before = [providers[name].accepted for name in SITES]
     assert callable(upload)
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         for piece in upload(size):
             connection.sendall(piece)
         check(rest_of(connection))
     assert [providers[name].accepted for name in SITES] == before
 
 
-@pytest.mark.parametrize("upload", [counted, chunked])
+@pytest.mark.parametrize("upload", [with_length, chunked])
 def test_client_that_reads_while_sending_gets_the_complete_answer(cell: GatewayProcess, upload: object) -> None:
     assert callable(upload)
     answers: list[bytes] = []
@@ -99,7 +99,7 @@ def test_client_that_reads_while_sending_gets_the_complete_answer(cell: GatewayP
             head += piece
         answers.append(head)
 
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         reader = threading.Thread(target=read)
         reader.start()
         try:
@@ -115,7 +115,7 @@ def test_client_that_reads_while_sending_gets_the_complete_answer(cell: GatewayP
 
 def test_answer_is_sent_before_any_byte_of_the_body(cell: GatewayProcess) -> None:
     for more in (b"content-length: 5000000\r\n", b"transfer-encoding: chunked\r\n"):
-        with connected(cell) as connection:
+        with connect(cell) as connection:
             connection.sendall(HEAD + more + b"\r\n")
             head = connection.recv(65_536)
             check(head)
@@ -124,24 +124,24 @@ def test_answer_is_sent_before_any_byte_of_the_body(cell: GatewayProcess) -> Non
 
 
 def test_expect_continue_gets_the_refusal(cell: GatewayProcess) -> None:
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         connection.sendall(HEAD + b"content-length: 5000000\r\nexpect: 100-continue\r\n\r\n")
         check(connection.recv(65_536))
 
 
 def test_body_that_is_not_a_chat_request_gets_the_same_answer(cell: GatewayProcess) -> None:
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         connection.sendall(HEAD + b"content-length: 9\r\n\r\nno json {")
         check(rest_of(connection))
 
 
 def test_pipelined_request_after_it_is_not_answered(cell: GatewayProcess) -> None:
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         connection.sendall(HEAD + b"content-length: 2\r\n\r\n{}" + HEAD + b"content-length: 2\r\n\r\n{}")
         check(rest_of(connection))
 
 
 def test_client_that_sends_nothing_is_not_waited_for(cell: GatewayProcess) -> None:
-    with connected(cell) as connection:
+    with connect(cell) as connection:
         connection.sendall(HEAD + b"content-length: 5000000\r\n\r\n" + PROMPT)
         check(rest_of(connection))

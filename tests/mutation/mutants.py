@@ -65,10 +65,10 @@ def _change_points(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, obje
     while pending:
         node = pending.pop(0)
         yield from _changes_of(node)
-        pending[:0] = list(_below(node))
+        pending[:0] = list(_descendants(node))
 
 
-def _below(node: ast.AST) -> Iterator[ast.AST]:
+def _descendants(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "bases", "type_params"):
             continue
@@ -101,7 +101,7 @@ def _changes_of(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, object, st
                 kept = [value for position, value in enumerate(node.values) if position != index]
                 yield node, setting("values", kept if len(kept) > 1 else [kept[0], kept[0]]), "condition left out"
         case ast.UnaryOp(op=ast.Not()):
-            yield node, setting("op", ast.UAdd()) if False else _unnot(node), "not left out"
+            yield node, setting("op", ast.UAdd()) if False else _remove_not(node), "not left out"
         case ast.BinOp(op=op) if type(op) in _COMPUTED:
             yield node, setting("op", _COMPUTED[type(op)]()), "operator"
         case ast.If(test=test) | ast.IfExp(test=test):
@@ -125,17 +125,17 @@ def _changes_of(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, object, st
     if isinstance(node, ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp):
         for clause in node.generators:
             for index in range(len(clause.ifs)):
-                yield node, _without(clause, index), "filter left out"
+                yield node, _remove_clause(clause, index), "filter left out"
 
 
-def _unnot(node: ast.UnaryOp) -> object:
+def _remove_not(node: ast.UnaryOp) -> object:
     def change() -> None:
         node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
 
     return change
 
 
-def _without(clause: ast.comprehension, index: int) -> object:
+def _remove_clause(clause: ast.comprehension, index: int) -> object:
     return lambda: clause.ifs.pop(index)
 
 

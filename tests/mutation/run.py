@@ -300,8 +300,8 @@ def _discard_output() -> None:
 class _Swapping:
     """Replaces pytest's test loop: runs the collected tests for each mutant, in a child process each."""
 
-    def __init__(self, path: str, mutants: Sequence[Mutant], tell: Callable[[Mutant, str], None]) -> None:
-        self._path, self._mutants, self._tell = path, mutants, tell
+    def __init__(self, path: str, mutants: Sequence[Mutant], report_outcome: Callable[[Mutant, str], None]) -> None:
+        self._path, self._mutants, self._tell = path, mutants, report_outcome
 
     def pytest_runtestloop(self, session: Any) -> bool:
         module = importlib.import_module(self._path.removesuffix(".py").replace("/", "."))

@@ -66,7 +66,7 @@ class Series:
         return self.idle_values[-1] - self.idle_values[0]
 
     @property
-    def drawn(self) -> str:
+    def chart(self) -> str:
         """Return the figure as a line of bars, from 0 to its maximum."""
         step = max(len(self.values) / _WIDTH, 1)
         parts = [self.values[int(at * step) : max(int((at + 1) * step), int(at * step) + 1)] for at in range(_WIDTH)]
@@ -235,20 +235,20 @@ def report(chaos: ChaosRun, series: dict[str, Series]) -> str:
     lines += ["  ".join(f"{name} {count}" for name, count in chaos.ended.most_common())]
     for each in series.values():
         first, last = each.idle_values[0], each.idle_values[-1]
-        verdict = "flat" if each.growth <= _bound(each) else "GROWS"
+        verdict = "flat" if each.growth <= _allowed_growth(each) else "GROWS"
         lines.append(
-            f"{each.name:>10} {each.drawn} to {max(each.values):g}; idle {first:g} and {last:g} {each.unit} ({verdict})"
+            f"{each.name:>10} {each.chart} to {max(each.values):g}; idle {first:g} and {last:g} {each.unit} ({verdict})"
         )
     return "\n".join([*lines, *chaos.errors[:20]])
 
 
-def _bound(series: Series) -> float:
+def _allowed_growth(series: Series) -> float:
     return series.allowed + (_SLACK * series.idle_values[0] if series.unit else 0)
 
 
-def grown(series: dict[str, Series]) -> list[str]:
+def growing_series(series: dict[str, Series]) -> list[str]:
     """Return the names of the figures that grew."""
-    return [each.name for each in series.values() if each.growth > _bound(each)]
+    return [each.name for each in series.values() if each.growth > _allowed_growth(each)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chaos, series = run(round(options.minutes * 60 * options.rate), options.rate, options.workers, options.seed)
     print(report(chaos, series))
-    return 1 if chaos.errors or grown(series) else 0
+    return 1 if chaos.errors or growing_series(series) else 0
 
 
 if __name__ == "__main__":
