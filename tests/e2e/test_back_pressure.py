@@ -18,7 +18,7 @@ from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import body
 from tests.kit.gateway_process import GatewayProcess, config_of_four_regions, running_gateway
-from tests.kit.raw_requests import sent, wire
+from tests.kit.raw_requests import request_bytes, sent_request
 from tests.kit.waiting import eventually
 
 READERS = 12
@@ -109,10 +109,10 @@ def test_stalled_readers_hold_little_memory_and_pause_their_provider(
     providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
 ) -> None:
     with gateway_with_endless_provider(providers, tmp_path, "{}", words) as (gateway, provider), ExitStack() as clients:
-        asked = wire(body(stream=True), place="US")
+        asked = request_bytes(body(stream=True), place="US")
         before = resident_bytes(gateway)
         for _ in range(READERS):
-            clients.enter_context(sent(gateway, asked))
+            clients.enter_context(sent_request(gateway, asked))
         eventually(lambda: len(provider.taken) == READERS)
         eventually(lambda: provider.is_still(gateway), 60)
         stopped_at, held = list(provider.taken), resident_bytes(gateway) - before
@@ -129,12 +129,12 @@ def test_reader_that_continues_gets_the_rest_without_delaying_a_fast_reader(
     providers: SimulatorThread, tmp_path: Path
 ) -> None:
     with gateway_with_endless_provider(providers, tmp_path, "{}") as (gateway, provider), ExitStack() as clients:
-        asked = wire(body(stream=True), place="US")
-        slow = clients.enter_context(sent(gateway, asked))
+        asked = request_bytes(body(stream=True), place="US")
+        slow = clients.enter_context(sent_request(gateway, asked))
         eventually(lambda: len(provider.taken) == 1 and provider.taken[0] > 0)
         eventually(lambda: provider.is_still(gateway), 60)
         stopped_at = provider.taken[0]
-        fast = clients.enter_context(sent(gateway, asked))
+        fast = clients.enter_context(sent_request(gateway, asked))
         fast.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         read = 0
         while read < 3_000_000:
@@ -157,9 +157,9 @@ def test_readers_that_stall_forever_are_cut_off_and_their_provider_is_released(
 ) -> None:
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
     with gateway_with_endless_provider(providers, tmp_path, limits) as (gateway, provider), ExitStack() as clients:
-        asked = wire(body(stream=True), place="US")
+        asked = request_bytes(body(stream=True), place="US")
         for _ in range(READERS):
-            clients.enter_context(sent(gateway, asked))
+            clients.enter_context(sent_request(gateway, asked))
         for _ in range(READERS):
             assert gateway.wait_for("request")["outcome"] == "cancelled"
         eventually(lambda: provider.broken == READERS)

@@ -17,7 +17,7 @@ from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
-from tests.kit.raw_requests import sent, wire
+from tests.kit.raw_requests import request_bytes, sent_request
 from tests.kit.waiting import eventually
 
 # Cancelling takes some milliseconds, and longer only on an overloaded machine.
@@ -68,7 +68,7 @@ def test_client_disconnect_closes_the_provider_connection(
     site = providers["cn"]
     site.scenario = scenario
     received, disconnects = site.received, site.disconnects
-    with sent(patient, wire(body(stream=stream)), resets=WAYS[way]) as connection:
+    with sent_request(patient, request_bytes(body(stream=stream)), resets=WAYS[way]) as connection:
         eventually(lambda: site.received > received)
         before(connection)
         assert site.disconnects == disconnects
@@ -125,8 +125,8 @@ def test_disconnect_of_a_client_that_reads_nothing_is_noticed_with_full_buffers(
     provider = FullBufferProvider()
     origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path), KEYS) as gateway:
-        request = wire(body(stream=True), place="US")
-        with sent(gateway, request, resets=WAYS[way]):
+        request = request_bytes(body(stream=True), place="US")
+        with sent_request(gateway, request, resets=WAYS[way]):
             assert provider.is_full.wait(30)
             assert not provider.is_cut_off.is_set()
         assert provider.is_cut_off.wait(SOON_S)
@@ -143,7 +143,7 @@ def test_connected_client_that_reads_nothing_is_cut_off_at_the_deadline(
     origins = {name: provider.origin if name == "us" else providers[name].origin for name in SITES}
     limits = "resilience: {commit: 3s, first_token: 3s, total: 3s, idle: 3s}"
     with running_gateway(config_of_four_regions(origins, limits).write(tmp_path), KEYS) as gateway:
-        with sent(gateway, wire(body(stream=True), place="US")) as connection:
+        with sent_request(gateway, request_bytes(body(stream=True), place="US")) as connection:
             line = gateway.wait_for("request")
             assert (line["outcome"], line["status"]) == ("cancelled", 200)
             assert 3000 <= line["total_ms"] <= 3000 + SOON_S * 1000
@@ -168,7 +168,7 @@ def test_client_disconnect_ends_the_wait_before_the_next_attempt(
         # Matched by the prompt: on a slow machine a request of an earlier test may still arrive.
         return sum(words.encode() in request.body for request in site.requests)
 
-    with sent(patient, wire(body(messages=[{"role": "user", "content": words}]))):
+    with sent_request(patient, request_bytes(body(messages=[{"role": "user", "content": words}]))):
         eventually(lambda: requests_arrived() > 0)
     assert patient.wait_for("request", outcome="cancelled")["total_ms"] < SOON_S * 1000
     assert requests_arrived() == 1
@@ -176,7 +176,7 @@ def test_client_disconnect_ends_the_wait_before_the_next_attempt(
 
 def test_incomplete_body_reaches_no_provider(patient: GatewayProcess, providers: SimulatorThread) -> None:
     received = providers["cn"].received
-    with sent(patient, wire(body(), length=5000)):
+    with sent_request(patient, request_bytes(body(), length=5000)):
         pass
     assert patient.wait_for("request", outcome="cancelled")["total_ms"] < SOON_S * 1000
     assert providers["cn"].received == received
@@ -189,7 +189,7 @@ def test_disconnect_is_noticed_with_a_pipelined_request_waiting(
     site = providers["cn"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     received, disconnects = site.received, site.disconnects
-    with sent(patient, wire(body()) * 2):
+    with sent_request(patient, request_bytes(body()) * 2):
         eventually(lambda: site.received > received)
     eventually(lambda: site.disconnects == disconnects + 1, SOON_S)
     assert site.received == received + 1
@@ -200,7 +200,7 @@ def test_many_disconnects_leave_no_resources_held(patient: GatewayProcess, provi
     site.scenario = Scenario(faults=((Stall(after_events=3), 1.0),))
     disconnects = site.disconnects
     for _ in range(20):
-        with sent(patient, wire(body(stream=True))) as connection:
+        with sent_request(patient, request_bytes(body(stream=True))) as connection:
             read_some_events(connection)
     eventually(lambda: site.disconnects == disconnects + 20, SOON_S)
     site.scenario = Scenario()

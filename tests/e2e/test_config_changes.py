@@ -15,7 +15,7 @@ import pytest
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers, with_key
-from tests.kit.switching_gateway import gateway, state_of, switched, trail
+from tests.kit.switching_gateway import audit_events, gateway_command, replace_config, state_dir_of
 from tests.kit.waiting import eventually
 
 WHO = "Åda 管理员"
@@ -38,12 +38,12 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
 
 @pytest.fixture
 def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
-    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         yield operator
 
 
 def command_output(path: Path, *words: str) -> Any:
-    done = gateway(path, *words, "--json")
+    done = gateway_command(path, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -53,16 +53,16 @@ def command_output(path: Path, *words: str) -> Any:
 def test_change_refusal_and_rollback_under_load_fail_no_request(
     path: Path, providers: SimulatorThread, workers: int
 ) -> None:
-    with operated(path, workers, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+    with operated(path, workers, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         load, versions = Load(operator.gateway.url), [operator.version()]
 
         def operate() -> None:
-            versions.append(switched(operator, config(providers, "b", 1)))
+            versions.append(replace_config(operator, config(providers, "b", 1)))
             assert operator.answered_by() == "b"
             operator.replace("broken: [\n")
             operator.gateway.wait_for("config_rejected")
             assert operator.version() == versions[1]
-            done = gateway(path, "rollback", versions[0], "--as", WHO)
+            done = gateway_command(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
             assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
             eventually(lambda: operator.version() == versions[0])
@@ -78,7 +78,7 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
         assert state["table"]["loaded"]["who"] == WHO
         assert "gateway_config_file_active 0.0" in operator.admin.get("/metrics").text
         assert operator.gateway.stop() == 0
-    events = [line["event"] for line in trail(path)]
+    events = [line["event"] for line in audit_events(path)]
     assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
     history = command_output(path, "history")
     assert [(it["version"], it["cause"], it["who"]) for it in history["activations"]] == [
@@ -87,12 +87,12 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
         (versions[0], "start", ""),
     ]
     assert history["file_active"] is False
-    assert gateway(path, "audit", "verify").returncode == 0
+    assert gateway_command(path, "audit", "verify").returncode == 0
 
 
 def test_edit_after_a_rollback_takes_effect(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     first = operator.version()
-    second = switched(operator, config(providers, "b", 1))
+    second = replace_config(operator, config(providers, "b", 1))
     done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
     assert (done["result"], done["table"], done["who"], done["file_active"]) == ("activated", first, "grace", False)
     # The file has not changed, so a reload does not undo the rollback.
@@ -103,7 +103,7 @@ def test_edit_after_a_rollback_takes_effect(operator: Operator, providers: Simul
     done = operator.admin.post("/rollback", json={"version": second}).json()
     assert (done["table"], done["file_active"]) == (second, True)
     operator.admin.post("/rollback", json={"version": first})
-    third = switched(operator, config(providers, "b", 2))
+    third = replace_config(operator, config(providers, "b", 2))
     assert third not in (first, second)
     assert operator.ready()["state"]["file_active"] is True
     assert operator.answered_by() == "b"
@@ -113,8 +113,8 @@ def test_edit_after_a_rollback_takes_effect(operator: Operator, providers: Simul
 def test_rotated_secret_keeps_a_rollback_active(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     secret = path.parent / "secret"
     secret.write_text("sk-old", "utf-8")
-    first = switched(operator, config(providers, "a", 1, with_key(f"${{file:{secret}}}")))
-    switched(operator, config(providers, "b", 2))
+    first = replace_config(operator, config(providers, "a", 1, with_key(f"${{file:{secret}}}")))
+    replace_config(operator, config(providers, "b", 2))
     operator.admin.post("/rollback", json={"version": first})
     operator.gateway.wait_for("config_activated", cause="rollback")
     secret.write_text("sk-new", "utf-8")
@@ -142,12 +142,12 @@ def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reaso
     import sqlite3
 
     first = operator.version()
-    second = switched(operator, config(providers, "b", 1))
-    with sqlite3.connect(state_of(path) / "history.db") as database:
+    second = replace_config(operator, config(providers, "b", 1))
+    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         broken = config(providers, "nobody", 0, "region: {}").text.encode()
         database.execute("UPDATE version SET text = ? WHERE version = ?", (broken, first))
     database.close()
-    done = gateway(path, "rollback", first)
+    done = gateway_command(path, "rollback", first)
     assert done.returncode == 1
     assert "unknown deployment 'nobody'" in done.stderr
     assert "region" in done.stderr
@@ -157,10 +157,10 @@ def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reaso
 
 @pytest.mark.slow
 def test_rollback_survives_a_restart_until_the_file_changes(path: Path, providers: SimulatorThread) -> None:
-    environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
+    environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
-        second = switched(operator, config(providers, "b", 1))
+        second = replace_config(operator, config(providers, "b", 1))
         operator.admin.post("/rollback")
     with operated(path, 1, **environ) as operator:
         assert operator.version() == first
@@ -172,15 +172,15 @@ def test_rollback_survives_a_restart_until_the_file_changes(path: Path, provider
         assert operator.version() == second
         assert operator.ready()["state"]["file_active"] is True
     # Without a running gateway, the command sets the version for the next start.
-    done = gateway(path, "rollback", "--as", "ada")
+    done = gateway_command(path, "rollback", "--as", "ada")
     assert (done.returncode, f"the next one serves {first}" in done.stdout) == (0, True)
     with operated(path, 1, **environ) as operator:
         assert operator.version() == first
-    assert gateway(path, "audit", "verify").returncode == 0
+    assert gateway_command(path, "audit", "verify").returncode == 0
 
 
 def test_state_directory_accepts_one_gateway(operator: Operator, path: Path) -> None:
-    done = gateway(path, "serve", "--port", "0")
+    done = gateway_command(path, "serve", "--port", "0")
     assert done.returncode == 2
     assert "is used by another gateway" in done.stderr
 
@@ -192,7 +192,7 @@ def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -
         assert answer.status_code == 422
         assert "set GATEWAY_STATE_DIR" in answer.json()["findings"][0]["message"]
         assert operator.ready()["state"] == {"keeps_history": False, "file_active": True}
-    done = gateway(path, "history", GATEWAY_STATE_DIR="")
+    done = gateway_command(path, "history", GATEWAY_STATE_DIR="")
     assert (done.returncode, "there is no state directory" in done.stderr) == (2, True)
 
 
@@ -201,7 +201,7 @@ def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers
     import sqlite3
 
     before = operator.version()
-    with sqlite3.connect(state_of(path) / "history.db") as database:
+    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("DROP TABLE activation")
     database.close()
     operator.replace(config(providers, "b", 1))
@@ -211,11 +211,11 @@ def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers
 
 
 def test_secret_in_the_config_is_not_in_the_history(operator: Operator, providers: SimulatorThread, path: Path) -> None:
-    version = switched(operator, config(providers, "a", 1, with_key("sk-in-clear")))
-    switched(operator, config(providers, "b", 2))
+    version = replace_config(operator, config(providers, "a", 1, with_key("sk-in-clear")))
+    replace_config(operator, config(providers, "b", 2))
     answer = operator.admin.post("/rollback", json={"version": version})
     assert "a secret is written in it (deployments.a.api_key" in answer.json()["findings"][0]["message"]
-    assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_of(path).iterdir())
+    assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_dir_of(path).iterdir())
 
 
 @pytest.mark.slow
@@ -226,14 +226,14 @@ def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
         operator.answered_by()
     new = path.with_name("new.yaml")
     new.write_text(config(providers, "b", 1).text, "utf-8")
-    done = gateway(path, "plan", str(new), "--json", "--exit-code", "--admin", operator.gateway.admin_url)
+    done = gateway_command(path, "plan", str(new), "--json", "--exit-code", "--admin", operator.gateway.admin_url)
     assert done.returncode == 3, done.stderr
     plan = json.loads(done.stdout)
     assert plan["traffic"] == {"requests": 4.0, "share": 1.0}
     assert plan["before"] == operator.version()
-    assert gateway(path, "plan", str(path), "--exit-code").returncode == 0
+    assert gateway_command(path, "plan", str(path), "--exit-code").returncode == 0
     new.write_text(config(providers, "nobody").text, "utf-8")
-    done = gateway(path, "plan", str(new))
+    done = gateway_command(path, "plan", str(new))
     assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
-    unreachable = gateway(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
+    unreachable = gateway_command(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
     assert "the share of traffic is left out: no gateway answers" in unreachable.stderr

@@ -16,7 +16,7 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.configs import Config
 from tests.kit.gateway_command import in_this_process
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
-from tests.kit.switching_gateway import environ_of, gateway, state_of, switched, trail
+from tests.kit.switching_gateway import audit_events, environ_of, gateway_command, replace_config, state_dir_of
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new
 
 @pytest.fixture
 def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
-    with operated(path, 1, GATEWAY_STATE_DIR=str(state_of(path))) as operator:
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         yield operator
 
 
@@ -78,7 +78,7 @@ def test_change_of_a_protected_region_needs_a_signature(
 ) -> None:
     first = operator.version()
     # A change that does not touch the region needs no signature.
-    second = switched(operator, protected(path, providers, "a", 1))
+    second = replace_config(operator, protected(path, providers, "a", 1))
     text = protected(path, providers, "b", 2)
     operator.replace(text)
     reasons = refusal_reasons(operator)
@@ -92,7 +92,7 @@ def test_change_of_a_protected_region_needs_a_signature(
     signature_file.write_text(sign(path, text, second).read_text())
     operator.wait_for_another(second)
     assert operator.answered_by() == "b"
-    events = [line["event"] for line in trail(path)]
+    events = [line["event"] for line in audit_events(path)]
     assert events[-2:] == ["signature_accepted", "activated"]
     assert events.count("signature_refused") == 3
     # The way back is another change and needs its own signature.
@@ -126,33 +126,33 @@ def test_protection_itself_is_protected(
 
 @pytest.mark.slow
 def test_restart_does_not_bypass_the_protection(path: Path, providers: SimulatorThread) -> None:
-    environ = {"GATEWAY_STATE_DIR": str(state_of(path))}
+    environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
         unchecked = [line for line in operator.gateway.lines if isinstance(line, dict)]
         assert any(line["event"] == "protected_unchecked" for line in unchecked)
     text = protected(path, providers, "b", 1)
     path.write_text(text, "utf-8")
-    done = gateway(path, "serve", "--port", "0")
+    done = gateway_command(path, "serve", "--port", "0")
     assert (done.returncode, "a protected region would change" in done.stderr) == (2, True)
     # A version that can no longer be compared does not either: in doubt, everything counts as changed.
-    with sqlite3.connect(state_of(path) / "history.db") as database:
+    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("UPDATE version SET text = CAST(replace(text, 'openai-compatible', 'gone') AS BLOB)")
     database.close()
-    done = gateway(path, "serve", "--port", "0")
+    done = gateway_command(path, "serve", "--port", "0")
     assert (done.returncode, "can't be compiled any more" in done.stderr) == (2, True)
-    with sqlite3.connect(state_of(path) / "history.db") as database:
+    with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("UPDATE version SET text = CAST(replace(text, 'gone', 'openai-compatible') AS BLOB)")
     database.close()
     path.with_name("gateway.yaml.sig").write_text(sign(path, text, first).read_text())
     with operated(path, 1, **environ) as operator:
         assert operator.answered_by() == "b"
     assert run_command(path, "audit", "verify").returncode == 0
-    events = [line["event"] for line in trail(path)]
+    events = [line["event"] for line in audit_events(path)]
     assert events.count("signature_refused") == 2
     # Each failed start is recorded with its end.
     assert events.count("started") == events.count("stopped") == 4
-    assert sum("detail" in line for line in trail(path) if line["event"] == "stopped") == 2
+    assert sum("detail" in line for line in audit_events(path) if line["event"] == "stopped") == 2
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def _model_errors(body: Mapping[str, object], facts: ModelFacts, version: str) -
         if not 0 <= (read_float(body, name) or 0) <= 1:
             yield f"{name}: must be between 0 and 1"
     if not 1 <= (read_float(body, "max_tokens") or 0) <= (facts.output_tokens or 2**31):
-        yield "max_tokens: must be at least 1 and at most what the model gives"
+        yield "max_tokens: must be between 1 and the model's maximum"
     geo = body.get("inference_geo")
     if geo is not None and (geo not in ("global", "us") or not _SUPPORTED_GEO_FROM.match(str(body.get("model")))):
         yield "inference_geo: not supported by this model"

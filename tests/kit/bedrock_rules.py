@@ -33,7 +33,7 @@ def converse_errors(body: Mapping[str, object], facts: ModelFacts) -> Iterator[s
             yield f"inferenceConfig.{field}: must be between 0 and 1"
     most = read_float(config, "maxTokens")
     if most is not None and not 1 <= most <= (facts.output_tokens or 2**31):
-        yield "inferenceConfig.maxTokens: must be at least 1 and at most what the model gives"
+        yield "inferenceConfig.maxTokens: must be between 1 and the model's maximum"
     stops = read_list(config, "stopSequences")
     if len(stops) > _MOST_STOPS or not all(str(stop) and (str(stop).strip() or _takes_blanks(facts)) for stop in stops):
         yield "inferenceConfig.stopSequences: each stop sequence must contain non-whitespace"

@@ -60,7 +60,7 @@ class Site:
         """Answer the call, or fail in one of the ways."""
         self.calls += 1
         found = _MARKER.findall(str(call.body["messages"]))
-        assert found, "a request without its marker"
+        assert found, "a request without a marker"
         self.asked.update(set(found))
         fault = self._fault()
         self.faults[fault or "none"] += 1
@@ -121,7 +121,7 @@ def config_of(sites: list[Site], turn: int) -> str:
 
 async def _answer(call: Call, words: list[str]) -> None:
     if call.stream:
-        await _begin(call, words)
+        await _start_stream(call, words)
         await call.end()
         return
     message = {"role": "assistant", "content": "".join(words)}
@@ -130,20 +130,20 @@ async def _answer(call: Call, words: list[str]) -> None:
     await call.whole(200, {**base, "choices": [choice]})
 
 
-async def _begin(call: Call, words: list[str]) -> None:
+async def _start_stream(call: Call, words: list[str]) -> None:
     await call.head(transfer_encoding="chunked")
     await call.event(chunk_of({"role": "assistant", "content": ""}))
     for word in words:
         await call.event(chunk_of({"content": word}))
 
 
-def _midway(act: Any) -> Any:
+def _fail_midway(act: Any) -> Any:
     async def behave(call: Call, words: list[str]) -> None:
         if not call.stream:
             await call.head(content_length="100000")
             await call.send('{"id": "chatcmpl-p", "choices": [')
         else:
-            await _begin(call, words[: len(words) // 2])
+            await _start_stream(call, words[: len(words) // 2])
             # Sometimes the text sent so far reaches the client before the connection breaks.
             await asyncio.sleep(0.01 if call.number % 2 else 0)
         await act(call)
@@ -176,7 +176,7 @@ _FAULTS: dict[str, Any] = {
     "reset": _reset,
     "silent": _silent,
     "html": lambda call, _: call.whole(200, "<html>", content_type="text/html"),
-    "midway-reset": _midway(_reset),
-    "midway-silent": _midway(_silent),
-    "midway-garbage": _midway(_garbage),
+    "midway-reset": _fail_midway(_reset),
+    "midway-silent": _fail_midway(_silent),
+    "midway-garbage": _fail_midway(_garbage),
 }

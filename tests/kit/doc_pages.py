@@ -114,7 +114,7 @@ def pattern_of(text: str) -> re.Pattern[str]:
 def docs_table(header: str) -> list[list[str]]:
     """Return the rows of the one table in docs/ whose first line begins with `header`, on whichever page it stands."""
     pages = [page for page in PAGES if f"\n{header}" in page.read_text("utf-8")]
-    assert len(pages) == 1, f"{header!r} heads a table on {[name_of(page) for page in pages]}"
+    assert len(pages) == 1, f"{header!r} must be the header of one table, but is on {[name_of(page) for page in pages]}"
     return table_of(pages[0], header)
 
 

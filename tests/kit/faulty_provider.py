@@ -63,7 +63,7 @@ class Call:
         await self.send(data)
 
     async def error(self, status: int, kind: str, code: str | None = None, **headers: str) -> None:
-        content = {"error": {"message": f"this is what {status} says", "type": kind, "code": code, "param": None}}
+        content = {"error": {"message": f"an error with status {status}", "type": kind, "code": code, "param": None}}
         await self.whole(status, content, **headers)
 
     async def chunk(self, data: str) -> None:

@@ -126,20 +126,20 @@ _FITTING = {
 
 
 @st.composite
-def _lie(draw: st.DrawFn, believed: list[str]) -> Header:
+def _forged_header(draw: st.DrawFn, read_headers: list[str]) -> Header:
     """Draw a header. Two of three are headers that the config reads, mostly with a value of the right form."""
-    name = draw(st.sampled_from(believed if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
+    name = draw(st.sampled_from(read_headers if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
     value = draw(_FITTING.get(name, _ANYTHING) if draw(st.integers(0, 3)) else _ANYTHING)
-    spelt = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))
-    return spelt.encode(), value.translate({0: None, 10: None, 13: None}).encode("utf-8", "surrogatepass")
+    spelling = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))
+    return spelling.encode(), value.translate({0: None, 10: None, 13: None}).encode("utf-8", "surrogatepass")
 
 
-def _lies(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
-    believed = {"x-gateway-territory", "x-gateway-claim"}
+def _forged_headers(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
+    read_headers = {"x-gateway-territory", "x-gateway-claim"}
     for edge in location["edges"]:
-        believed |= {edge[key] for key in ("country", "subdivision", "client_ip") if key in edge}
-        believed |= {edge["secret"]["header"]} if "secret" in edge else set()
-    return st.lists(_lie(sorted(believed)), min_size=1, max_size=4)
+        read_headers |= {edge[key] for key in ("country", "subdivision", "client_ip") if key in edge}
+        read_headers |= {edge["secret"]["header"]} if "secret" in edge else set()
+    return st.lists(_forged_header(sorted(read_headers)), min_size=1, max_size=4)
 
 
 @dataclass(frozen=True)
@@ -185,20 +185,20 @@ def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any)
         "unknown": draw(st.sampled_from(["refuse", "eu", "us", "default"])),
         "accept_country_only": draw(st.sampled_from([["UA", "US"], ["US"], []])),
     }
-    lies = draw(st.lists(_lies(location), min_size=LIES, max_size=LIES))
+    lies = draw(st.lists(_forged_headers(location), min_size=LIES, max_size=LIES))
     client = draw(st.sampled_from(["app", "app", "shop-cn"]))
     edge = draw(st.sampled_from([None, *location["edges"], *location["edges"]]))
     if edge is None:
         stranger = draw(st.sampled_from(strangers))
         return Case(location, stranger, client, (), tuple(map(tuple, lies)))
-    written = _written(edge, *draw(st.sampled_from(_PEOPLE)))
-    way = {name: draw(st.sampled_from(["over", "behind", "joined"])) for name, _ in written}
+    written = _edge_headers(edge, *draw(st.sampled_from(_PEOPLE)))
+    merge_modes = {name: draw(st.sampled_from(["replace", "append", "extend"])) for name, _ in written}
     peer = edge["from"][0].partition("/")[0]
-    lying = tuple(_through(way, each, written) for each in lies)
-    return Case(location, peer, client, _through(way, [], written), lying)
+    lying = tuple(_through_edge(merge_modes, each, written) for each in lies)
+    return Case(location, peer, client, _through_edge(merge_modes, [], written), lying)
 
 
-def _written(edge: dict[str, Any], address: str, country: str, part: str) -> list[tuple[str, str]]:
+def _edge_headers(edge: dict[str, Any], address: str, country: str, part: str) -> list[tuple[str, str]]:
     """Return what the edge knows, under its header names."""
     quoted = f'for="[{address}]"' if ":" in address else f"for={address}"
     forms = {"Forwarded": f"{quoted};proto=https", "CloudFront-Viewer-Address": f"{address}:4711"}
@@ -212,15 +212,17 @@ def _written(edge: dict[str, Any], address: str, country: str, part: str) -> lis
     return edge_headers
 
 
-def _through(way: dict[str, str], lies: list[Header], written: list[tuple[str, str]]) -> tuple[Header, ...]:
+def _through_edge(
+    merge_modes: dict[str, str], lies: list[Header], written: list[tuple[str, str]]
+) -> tuple[Header, ...]:
     """Return the client's headers as they leave the edge: replaced, followed by, or extended with the edge's own."""
     headers = list(lies)
     for name, value in written:
-        mine = name.lower().encode()
-        sent = [value for header, value in headers if header.lower() == mine]
-        if way[name] != "behind":
-            headers = [(header, value) for header, value in headers if header.lower() != mine]
-        joined = b", ".join([*sent, value.encode()]) if way[name] == "joined" else value.encode()
+        lower_name = name.lower().encode()
+        sent = [value for header, value in headers if header.lower() == lower_name]
+        if merge_modes[name] != "append":
+            headers = [(header, value) for header, value in headers if header.lower() != lower_name]
+        joined = b", ".join([*sent, value.encode()]) if merge_modes[name] == "extend" else value.encode()
         headers.append((name.encode(), joined))
     return tuple(headers)
 

@@ -159,7 +159,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while not read.endswith(b"\n"):
         part = connection.recv(65536)
         if not part:
-            raise ConnectionError(f"the template of the gateways has ended; it had sent {read!r}")
+            raise ConnectionError(f"the template process has ended after sending {read!r}")
         read += part
     return read
 

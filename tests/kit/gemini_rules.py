@@ -52,7 +52,7 @@ def generate_errors(body: Mapping[str, object], model: str, facts: ModelFacts) -
     if body.get("systemInstruction") is not None:
         parts = [as_map(part) for part in read_list(read_map(body, "systemInstruction"), "parts")]
         if not parts or not all(read_str(part, "text") for part in parts):
-            yield "systemInstruction: needs parts that are texts and not empty"
+            yield "systemInstruction: parts must be non-empty texts"
     yield from _turn_errors(body, model, facts)
 
 
@@ -71,10 +71,10 @@ def _config_errors(config: Mapping[str, object], facts: ModelFacts) -> Iterator[
         yield "generationConfig.logprobs: needs responseLogprobs"
     stops = read_list(config, "stopSequences")
     if len(stops) > _MOST_STOPS or "" in stops:
-        yield f"generationConfig.stopSequences: at most {_MOST_STOPS}, and none is empty"
+        yield f"generationConfig.stopSequences: at most {_MOST_STOPS}, none of them empty"
     mime = config.get("responseMimeType")
     if mime not in _MIME_TYPES:
-        yield f"generationConfig.responseMimeType: {mime!r} is not known"
+        yield f"generationConfig.responseMimeType: unknown type {mime!r}"
     schemas = [name for name in ("responseSchema", "responseJsonSchema") if config.get(name) is not None]
     if len(schemas) > 1 or (schemas and mime not in ("application/json", "text/x.enum")):
         yield f"generationConfig: {' and '.join(schemas)} need one schema and the mime type application/json"
@@ -86,7 +86,7 @@ def _thinking_errors(thinking: Mapping[str, object], facts: ModelFacts) -> Itera
     if thinking and not facts.efforts:
         yield f"{place}: thinking is not enabled for this model"
     if (level is not None and by_budget) or (budget is not None and not by_budget):
-        yield f"{place}: this model thinks by {'budget' if by_budget else 'level'}"
+        yield f"{place}: this model uses a thinking {'budget' if by_budget else 'level'}"
     if level is not None and level not in [effort.upper() for effort in facts.efforts]:
         yield f"{place}.thinkingLevel: {level!r} is not a level of this model"
     if budget is not None and not -1 <= budget <= _MOST_BUDGET:
@@ -100,7 +100,7 @@ def _thinking_errors(thinking: Mapping[str, object], facts: ModelFacts) -> Itera
 def _tool_errors(body: Mapping[str, object]) -> Iterator[str]:
     groups = [as_map(group) for group in read_list(body, "tools")]
     if any(group.keys() != {"functionDeclarations"} for group in groups):
-        yield "tools: the gateway asks for functions only"
+        yield "tools: the gateway sends only functions"
     tools = [as_map(tool) for group in groups for tool in read_list(group, "functionDeclarations")]
     names = [read_str(tool, "name") or "" for tool in tools]
     if len(set(names)) < len(names):
@@ -114,13 +114,13 @@ def _tool_errors(body: Mapping[str, object]) -> Iterator[str]:
     config = read_map(read_map(body, "toolConfig"), "functionCallingConfig")
     allowed = read_list(config, "allowedFunctionNames")
     if config.get("mode") not in ("AUTO", "ANY", "NONE", "VALIDATED"):
-        yield "toolConfig: the mode is missing or not known"
+        yield "toolConfig: the mode is missing or unknown"
     if not tools:
         yield "toolConfig: Function calling config is set without function_declarations"
     if allowed and config.get("mode") in ("AUTO", "NONE"):
-        yield "toolConfig: allowedFunctionNames are only taken with the modes ANY and VALIDATED"
+        yield "toolConfig: allowedFunctionNames are only allowed with the modes ANY and VALIDATED"
     if not set(allowed) <= set(names):
-        yield "toolConfig: allowedFunctionNames has a name that is not declared"
+        yield "toolConfig: allowedFunctionNames has an undeclared name"
 
 
 # --- turns ----------------------------------------------------------------------------------------

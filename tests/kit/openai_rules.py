@@ -82,12 +82,12 @@ def responses_errors(body: Mapping[str, object]) -> Iterator[str]:
     yield from _model_errors({**tuning, "reasoning_effort": effort})
     for name in _KEPT_ELSEWHERE:
         if body.get(name):
-            yield f"{name}: refers to something that the vendor keeps"
+            yield f"{name}: refers to data stored by the vendor"
     if not body.get("tools") and body.get("tool_choice") not in (None, "auto", "none"):
         yield "tool_choice: only allowed when 'tools' are specified"
     for position, tool in enumerate(read_list(body, "tools")):
         if as_map(tool).get("type") != "function":
-            yield f"tools[{position}].type: the gateway asks for functions only"
+            yield f"tools[{position}].type: the gateway sends only functions"
     most = body.get("max_output_tokens")
     if isinstance(most, int) and most < _LEAST_TOKENS:
         yield f"max_output_tokens: below {_LEAST_TOKENS}"
@@ -105,7 +105,7 @@ def _message_errors(item: Mapping[str, object], place: str) -> Iterator[str]:
     """Yield a phase or a kind of part that belongs to another role."""
     is_assistant = item.get("role") == "assistant"
     if item.get("phase") not in (_PHASES if is_assistant else (None,)):
-        yield f"{place}.phase: {item.get('phase')!r}; an assistant's message has a phase, and no other"
+        yield f"{place}.phase: {item.get('phase')!r}; only an assistant's message has a phase"
     for part in as_list(item.get("content")):
         if (as_map(part).get("type") in ("output_text", "refusal")) != is_assistant:
             yield f"{place}.content: {as_map(part).get('type')!r} is not a part of this role"

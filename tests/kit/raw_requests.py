@@ -13,7 +13,7 @@ from tests.kit.chat_http import CHAT
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 
-def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
+def request_bytes(payload: dict[str, Any], *, length: int | None = None, place: str = "CN") -> bytes:
     """Return a request, by default for the provider in China, the only one of its region."""
     content = json.dumps(payload).encode()
     head = (
@@ -24,7 +24,7 @@ def wire(payload: dict[str, Any], *, length: int | None = None, place: str = "CN
 
 
 @contextmanager
-def sent(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
+def sent_request(gateway: GatewayProcess, data: bytes, *, resets: bool = False) -> Iterator[socket.socket]:
     """Yield a connection on which these bytes were sent. At the end of the block the client disconnects."""
     host, port = gateway.url.removeprefix("http://").split(":")
     connection = socket.socket()

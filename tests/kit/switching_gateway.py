@@ -12,24 +12,24 @@ from tests.kit.gateway_command import as_a_process
 from tests.kit.reloading_gateway import Operator
 
 
-def state_of(path: Path) -> Path:
+def state_dir_of(path: Path) -> Path:
     return path.parent / "state"
 
 
-def gateway(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def gateway_command(path: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Return the command, run with the gateway's environment."""
     return as_a_process(*words, environ={**environ_of(path), **environ})
 
 
 def environ_of(path: Path) -> dict[str, str]:
-    return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_of(path)), "KEY": "sk-one"}
+    return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_dir_of(path)), "KEY": "sk-one"}
 
 
-def trail(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (state_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
+def audit_events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state_dir_of(path) / "audit.jsonl").read_text("utf-8").splitlines()]
 
 
-def switched(operator: Operator, config: Config | str) -> str:
+def replace_config(operator: Operator, config: Config | str) -> str:
     """Replace the config and return its version."""
     before = operator.version()
     operator.replace(config)

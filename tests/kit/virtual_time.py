@@ -46,7 +46,7 @@ class _Jumping(selectors.SelectSelector):
     now = 1000.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "nothing is left that could wake anybody"
+        assert timeout is not None, "the loop would wait forever"
         self.now += max(timeout, 0.0)
         return []
 
@@ -113,7 +113,7 @@ class _Reply(UpstreamResponse):
         if self._act.end == "silent":
             await asyncio.Event().wait()
         if self._act.end == "break":
-            raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "it broke off"))
+            raise ProviderFailed(Failure(FailureKind.INTERRUPTED, "the connection broke"))
         return b""
 
     async def close(self) -> None:

@@ -10,5 +10,5 @@ def eventually(condition: Callable[[], bool], limit_s: float = 90) -> None:
     """Wait for a condition, and no longer than needed."""
     end = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < end, "it never became true"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.01)
