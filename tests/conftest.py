@@ -1,9 +1,8 @@
 """Settings of every test: no deadlines, which a busy machine would miss, and the number of examples of a property.
 
 `make test` draws few examples of each property, different ones in each run. `make ci` draws more than twice as many,
-with
-`--hypothesis-profile=wide`, and `make prove` fifty times as many, with `--hypothesis-profile=prove`. Hypothesis's own
-profile for CI keeps its settings, and so does that of `tests.mutation`.
+with `--hypothesis-profile=wide`, and `make prove` fifty times as many, with `--hypothesis-profile=prove`. Hypothesis's
+own profile for CI keeps its settings, and so does that of `tests.mutation`.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Restart the watchdog once a minute.
 
     The option `faulthandler_timeout` restarts it for each test, which starts a thread and waits for the end of the
-    previous
-    one: several milliseconds on a busy machine, seventeen thousand times.
+    previous one: several milliseconds on a busy machine, seventeen thousand times.
     """
     now_s = time.monotonic()
     if now_s - item.config.stash.get(_ARMED_AT_S, -_REARM_S) >= _REARM_S:

@@ -1,8 +1,8 @@
 """Send random requests to a gateway while providers, config and clients fail: `make chaos`.
 
 `python -m tests.chaos.run --requests 100000`. Providers fail at random rates, the config changes and clients
-disconnect.
-Each answer is checked when it arrives, and all of them together against the requests that the providers received.
+disconnect. Each answer is checked when it arrives, and all of them together against the requests that the providers
+received.
 """
 
 from __future__ import annotations

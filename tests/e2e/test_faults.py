@@ -107,8 +107,7 @@ def ask_until(
     """Return the first streamed answer that meets one of the conditions, or the last of several.
 
     A busy machine may read a provider's text and the fault after it at once. The gateway then discards the text, no
-    stream has
-    broken off, and it is an ordinary failure. A machine that stalls makes a healthy provider look silent.
+    stream has broken off, and it is an ordinary failure. A machine that stalls makes a healthy provider look silent.
     """
     for _ in range(10):
         response = client.post(CHAT, json=body(stream=True), headers=headers)

@@ -2,10 +2,8 @@
 
 Each request carries a unique mark. Providers fail in every way that the simulators know, the config is reloaded
 continuously, clients disconnect, and headers are forged. Afterwards: the gateway connected only to the sites of the
-config; no
-site received a mark of a region whose boundary excludes it, or of a user who had not consented to it; no mark of a
-refused
-request reached any site; and no mark is in the log.
+config; no site received a mark of a region whose boundary excludes it, or of a user who had not consented to it; no
+mark of a refused request reached any site; and no mark is in the log.
 """
 
 from __future__ import annotations

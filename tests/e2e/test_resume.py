@@ -136,8 +136,7 @@ def ask_until(is_expected: Callable[[list[Any]], bool], client: httpx.Client, mo
     """Return the first answer that meets the condition, or the last of several.
 
     A busy machine may read a provider's text and the error after it at once. The gateway then discards the text, no
-    stream has
-    broken off, and the next deployment answers alone, or there is an ordinary error.
+    stream has broken off, and the next deployment answers alone, or there is an ordinary error.
     """
     asked = {**body(stream=True, stream_options={"include_usage": True}, **more), "model": model}
     events: list[Any] = []

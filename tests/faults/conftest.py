@@ -121,8 +121,7 @@ def _environ_with_root(authority: trustme.CA, folder: Path) -> dict[str, str]:
     """Return the environment of a gateway that has this authority's root in place of the public ones.
 
     The gateway then refuses the certificate for its date or name, and not for its issuer. No setting and no variable
-    sets another
-    root, so the module that holds the roots is replaced.
+    sets another root, so the module that holds the roots is replaced.
     """
     roots, modules = folder / "roots.pem", folder / "modules"
     authority.cert_pem.write_to_path(str(roots))

@@ -1,8 +1,7 @@
 """Attempts of a client to forge its location: generated networks, the paths into them, and headers of every kind.
 
 A case has the request as the edge forwards it for an honest client, and as it forwards it for a lying one. The edge
-follows
-the operator's documentation: it always writes each of its headers, replacing or after those of the client.
+follows the operator's documentation: it always writes each of its headers, replacing or after those of the client.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Create mutants of a module: the same source with one small error each, as people make them.
 
 Docstrings, annotations, `__all__` and texts for people (strings with a space) stay unchanged, because only a reader can
-check
-them.
+check them.
 """
 
 from __future__ import annotations

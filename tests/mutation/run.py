@@ -5,10 +5,8 @@
     .venv/bin/python -m tests.mutation.run --quick gateway/policy/fence.py     without a second check of survivors
 
 Each mutant runs in its own process. It is put into an imported module, in a child of a process that has collected the
-tests.
-A survivor, and a mutant that cannot be put in this way, is checked again in a child that imports everything anew. A
-mutant is
-killed if a test fails or if the tests take too long. Survivors are printed with their line.
+tests. A survivor, and a mutant that cannot be put in this way, is checked again in a child that imports everything
+anew. A mutant is killed if a test fails or if the tests take too long. Survivors are printed with their line.
 """
 
 from __future__ import annotations

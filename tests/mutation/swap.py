@@ -1,8 +1,7 @@
 """Put a mutant into an imported module: its functions get the mutant's code, its constants the mutant's values.
 
 A process that has imported everything and collected the tests is then forked for each mutant, and the child runs the
-tests at
-once.
+tests at once.
 """
 
 from __future__ import annotations

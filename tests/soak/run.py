@@ -5,10 +5,8 @@ disconnecting clients. Memory, open files, connections and tasks of all processe
 end.
 
 Growth is measured between two idle moments: after a warm-up at full load, which brings the gateway to its normal size,
-and at
-the end. All clients have disconnected then, so anything still open is a leak, and one file is too many. Under load, the
-number
-of open files only shows how busy the machine is.
+and at the end. All clients have disconnected then, so anything still open is a leak, and one file is too many. Under
+load, the number of open files only shows how busy the machine is.
 """
 
 from __future__ import annotations
