@@ -4,8 +4,7 @@ Nothing serves for ever, installs into the development environment, or needs a D
 `python stand_in_commands.py COMMAND ARGUMENT...`.
 
 gateway     the real one; `serve` and `demo` use a free port and are stopped by SIGTERM once they listen, unless the
-page
-            needs them to continue
+            page needs them to continue
 make        `make -n` in the checkout: the target exists and its recipe can be read
 pip         `install .` installs into the page's own directory; extras of this project must exist
 pytest      only collects
