@@ -58,13 +58,13 @@ def _scope() -> dict[str, object]:
 
 def _caller_stage() -> Iterator[Stop]:
     table, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
-    visitor = headers_of(scope)
-    caller = read_caller(table, visitor)
+    headers = headers_of(scope)
+    caller = read_caller(table, headers)
     value = parse_json(body)
     yield Stop("headers", lambda: headers_of(scope))
-    yield Stop("request id", lambda: request_id_of(visitor))
-    yield Stop("key", lambda: authenticate(table, visitor))
-    yield Stop("caller", lambda: read_caller(table, visitor))
+    yield Stop("request id", lambda: request_id_of(headers))
+    yield Stop("key", lambda: authenticate(table, headers))
+    yield Stop("caller", lambda: read_caller(table, headers))
     yield Stop("location", lambda: locate(table, caller))
     yield Stop("deadline", lambda: Deadline.start(600, 55))
     yield Stop("parse the JSON", lambda: parse_json(body))
@@ -72,8 +72,8 @@ def _caller_stage() -> Iterator[Stop]:
 
 
 def _plan_and_send() -> Iterator[Stop]:
-    table, visitor = bench_table(), headers_of(_scope())
-    caller = read_caller(table, visitor)
+    table, headers = bench_table(), headers_of(_scope())
+    caller = read_caller(table, headers)
     client, location = caller.client, locate(table, caller).location
     request = decode_request(parse_json(chat_body("assistant", stream=False)))
     needs, assistant = requirements_of(request), find_assistant(table, client, "assistant")

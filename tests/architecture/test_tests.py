@@ -54,7 +54,7 @@ def test_shared_helpers_are_in_the_kit_or_in_a_conftest() -> None:
     assert elsewhere == []
 
 
-def test_the_kit_imports_nothing_of_a_folder_of_tests() -> None:
+def test_kit_imports_no_module_of_a_test_folder() -> None:
     """A conftest of one folder is for the tests below it, so a helper that others use must not need it."""
     for path in (TESTS / "kit").glob("*.py"):
         named = IMPORT.findall(path.read_text("utf-8"))
