@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.changes.pickling import TableNotPortable, pack
 from gateway.config.problems import ConfigRejected, Problem, dotted
-from gateway.config.source_text import Reading, Written
+from gateway.config.source_text import Reading, SourceText
 from gateway.model.config_version import ConfigVersion
 
 
@@ -20,7 +20,7 @@ class CompiledState:
     """A config version with the source that it was compiled from, and its warnings without their positions."""
 
     config: ConfigVersion
-    written: Written | None
+    written: SourceText | None
     warnings: tuple[str, ...] = ()
 
 
@@ -72,7 +72,7 @@ class Outcome:
     files: Reading
     at_rest: bool = True
     packed: bytes | None = field(default=None, repr=False)
-    written: Written | None = None
+    written: SourceText | None = None
     is_judged: bool = True
 
 
@@ -93,7 +93,7 @@ def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
             files = document.files
         else:
             files = read_files([order.path])
-            document = parse_document(order.text, order.name, environ, beside=order.path, secrets=order.secrets)
+            document = parse_document(order.text, order.name, environ, relative_to=order.path, secrets=order.secrets)
             files = {**document.files, **files}
             del files[order.name]
         compiled = compile_config(document, registry=load_registry(), simulators=order.simulators, demo=order.demo)

@@ -242,7 +242,7 @@ class LiveConfig:
             if detail != self._last_error:
                 logger().error("config_watch_failed", detail=detail)
             self._last_error = detail
-            self._watch.not_acted_on(owed=owed)
+            self._watch.postpone(owed=owed)
 
     async def reload(self, cause: Cause, who: str = "") -> Reload:
         """Compile the current config, and activate it if it is valid.
@@ -318,9 +318,9 @@ class LiveConfig:
             # The files of a version that was rejected are neither those of the active one nor those of the next edit.
             if retriable:
                 # The sender of a signal gets no answer, so the gateway repeats the reload.
-                self._watch.not_acted_on(owed=request.cause == "sighup")
+                self._watch.postpone(owed=request.cause == "sighup")
             else:
-                self._watch.acted_on({**outcome.files, **signature})
+                self._watch.mark_applied({**outcome.files, **signature})
         done = replace(done, duration_s=time.monotonic() - started_at)
         self._note(done, prepared.problems, is_reported=is_reported and not done.activated)
         return done

@@ -126,7 +126,7 @@ def _compiled_text(text: bytes, name: str, beside: Path, *, secrets: bool) -> Co
     from gateway.config.loading import parse_document
     from providers.registry import load_registry
 
-    document = parse_document(text, name, os.environ, beside=str(beside), secrets=secrets)
+    document = parse_document(text, name, os.environ, relative_to=str(beside), secrets=secrets)
     compiled = compile_config(document, registry=load_registry())
     return CompiledState(compiled.table, compiled.written, distinct_warnings(compiled.warnings))
 

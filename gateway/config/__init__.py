@@ -1,1 +1,1 @@
-"""From what a person writes to the table: schema -> load -> compile. Knows neither HTTP nor requests."""
+"""Load, validate and compile a configuration file into a `ConfigVersion`. Depends on neither HTTP nor requests."""

@@ -14,8 +14,8 @@ from gateway.model.config_version import Region
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
 
-# The Cyberspace Administration of China's published lists of filings (cac.gov.cn, as of 2026-11-20) have these forms; a
-# registration's number has none that is published.
+# The numbers in the lists of filings that the Cyberspace Administration of China publishes have these forms
+# (cac.gov.cn, as of 2026-11-20). No form of registration numbers is published.
 _FORMS = {
     ("CAC", "model_filing"): (r"[A-Za-z]+-[A-Za-z0-9]+-[0-9]{6,14}", "ZheJiang-TongYiQianWen-20230901"),
     ("CAC", "algorithm_filing"): (r"网信算备[0-9]{21}号", "网信算备330110507206401230035号"),
@@ -23,7 +23,7 @@ _FORMS = {
 
 
 def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
-    """The approvals of a deployment."""
+    """Return the approvals of a deployment. Warn of those that have expired or expire soon."""
     path: KeyPath = ("deployments", name, "approvals")
     compiled = tuple(draft.config.deployments[name].approvals)
     for index, approval in enumerate(compiled):
@@ -31,21 +31,21 @@ def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -
     for term in terms_of({name: compiled}, days):
         if term.warned_days is not None:
             which = _deciding(compiled, term.region, term.last_day)
-            said = why_unapproved(compiled, term.region, days) or str(term)
-            findings.warn((*path, which), said, "add the renewed one to the list before that day")
+            message = why_unapproved(compiled, term.region, days) or str(term)
+            findings.warn((*path, which), message, "add the renewed one to the list before that day")
     return compiled
 
 
 def warn_if_unapproved(findings: Findings, path: KeyPath, deployment: Deployment, region: Region) -> None:
-    """Say of a deployment that an authority has to let serve the region that no approval of it is recorded."""
+    """Warn if the region requires an approval and the deployment has no record of one."""
     if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
         name = deployment.name
-        message = f"{quoted(name)} has no approval for region {quoted(region.name)}: never asked here"
+        message = f"{quoted(name)} has no approval for region {quoted(region.name)}: it is skipped here"
         findings.warn(path, message, f"record it in `deployments.{name}.approvals`")
 
 
 def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> int:
-    """The place in the list of the approval that ends on the day."""
+    """Return the index of the approval that ends on this day."""
     ends = [(approval.region, approval.valid_until) for approval in approvals]
     return ends.index((region, last_day))
 
@@ -57,22 +57,24 @@ def _check_approval(draft: Draft, findings: Findings, path: KeyPath, approval: A
         findings.error((*path, "region"), message, choice_hint(approval.region, known))
     begins, ends = approval.valid_from, approval.valid_until
     if begins is not None and ends is not None and ends < begins:
-        findings.error((*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "mend one of them")
+        findings.error(
+            (*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "change one of the dates"
+        )
     form, example = _FORMS.get((approval.authority, approval.kind), (".*", ""))
     if not re.fullmatch(form, approval.number):
         words = approval.kind.replace("_", " ")
-        message = f"is not the number of a {approval.authority} {words}, as far as is known"
+        message = f"does not have the published form of the number of a {approval.authority} {words}"
         findings.warn((*path, "number"), message, f"such as {example}")
 
 
 def compile_consent(
     findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint
 ) -> ConsentRule | None:
-    """What the deployment asks of the person, if anything."""
-    asked = section.consent
-    if asked is None:
+    """Return the consent that the deployment requires, or None."""
+    consent = section.consent
+    if consent is None:
         return None
-    if asked.recipient is None and endpoint.facts is None:
-        message = f"nobody knows whose server {endpoint.site} is, and whom a person would agree to"
-        findings.error((*path, "consent"), message, "say it: recipient: NAME")
-    return ConsentRule(asked.recipient or section.provider, asked.mode, asked.on_missing)
+    if consent.recipient is None and endpoint.facts is None:
+        message = f"the operator of the server {endpoint.site} is unknown, so consent has no recipient"
+        findings.error((*path, "consent"), message, "add recipient: NAME")
+    return ConsentRule(consent.recipient or section.provider, consent.mode, consent.on_missing)

@@ -1,4 +1,4 @@
-"""Text of `gateway check`: problems and the matrix of routes."""
+"""Render the output of `gateway check`: the problems, and the matrix of routes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _WIDTH = 100
 
 
 def render_problems(problems: Iterable[Problem]) -> str:
-    """A line for each problem and one that counts them; empty if there are none."""
-    found = sorted(problems, key=lambda problem: problem.order)
-    if not found:
+    """Return one line for each problem and a line with their number, or an empty text if there are no problems."""
+    ordered = sorted(problems, key=lambda problem: problem.order)
+    if not ordered:
         return ""
-    errors = sum(problem.severity == "error" for problem in found)
-    counts = [_count(errors, "error"), _count(len(found) - errors, "warning")]
-    return "\n".join([*map(str, found), "", ", ".join(filter(None, counts))])
+    errors = sum(problem.severity == "error" for problem in ordered)
+    counts = [_count(errors, "error"), _count(len(ordered) - errors, "warning")]
+    return "\n".join([*map(str, ordered), "", ", ".join(filter(None, counts))])
 
 
 def _count(number: int, word: str) -> str:
@@ -34,8 +34,11 @@ def _count(number: int, word: str) -> str:
 
 
 def render_matrix(table: ConfigVersion, days: Days | None = None) -> str:
-    """Every assistant in every region, its steps in order, where each stores and processes, and why one is passed
-    over right now whatever the request. Without days, approvals are not judged."""
+    """Return the matrix of routes: for each assistant and region, the steps in order.
+
+    Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
+    every request. Without `days`, approvals are not checked.
+    """
     lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
     for region in table.regions.values():
         lines += _region(region, table)
@@ -43,7 +46,7 @@ def render_matrix(table: ConfigVersion, days: Days | None = None) -> str:
         lines += _wrapped("  blocked: ", str(table.blocked))
     if table.location.rules.country_only:
         countries = ", ".join(sorted(table.location.rules.country_only))
-        lines += _wrapped("  believed without their part: ", countries)
+        lines += _wrapped("  accepted without their part: ", countries)
     lines += _unplaced(table)
     for name, assistant in table.assistants.items():
         if name == assistant.name:
@@ -59,31 +62,31 @@ def _cell(table: ConfigVersion) -> Iterator[str]:
     if table.cell is not None:
         serves = table.cell.serves
         regions = "every region" if serves is None else ", ".join(name for name in table.regions if name in serves)
-        yield from _wrapped(f"this cell stands in {table.cell.territory} and serves ", regions)
+        yield from _wrapped(f"this cell runs in {table.cell.territory} and serves ", regions)
 
 
 def _unplaced(table: ConfigVersion) -> Iterator[str]:
-    """A file as `gateway init` writes it compiles, and refuses everybody: whoever reads this should know why."""
+    """Warn if no signal can locate a caller. This holds for the file that `gateway init` writes."""
     location, clients = table.location.rules, table.clients.values()
-    told = (
+    sources = (
         location.unknown != "refuse",
         any(client.region is not None for client in clients),
         "assertion" in location.signals and any("territory" in client.may_assert for client in clients),
         "edge_header" in location.signals and bool(location.edges),
         table.location.needs_lookup,
     )
-    if not any(told):
-        mend = "bind a client to a `region`, or set up an edge, a claim or `geoip`"
-        yield from _wrapped("  nobody yet: ", f"nothing tells where a caller is, so every request is refused; {mend}")
+    if not any(sources):
+        fix = "bind a client to a `region`, or set up an edge, a claim or `geoip`"
+        yield from _wrapped("  none yet: ", f"no signal locates a caller, so every request is refused; {fix}")
 
 
 def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
-    people = "everywhere else" if region.is_default else str(region.territories)
-    yield from _wrapped(f"  {region.name}: ", people)
+    territories = "everywhere else" if region.is_default else str(region.territories)
+    yield from _wrapped(f"  {region.name}: ", territories)
     yield from _wrapped("      boundary: ", str(region.boundary))
     kept = [code for code in sorted(territory_data().stays) if _has(table, region, code)]
     if region.is_default and kept:
-        yield from _wrapped("      prompts stay in the territory itself: ", ", ".join(kept))
+        yield from _wrapped("      prompts must stay in their own territory: ", ", ".join(kept))
     if region.transit.included:
         yield from _wrapped("      passes through: ", f"{region.transit} (no receipt is kept there)")
     if region.approvals_required:
@@ -93,12 +96,12 @@ def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
     if region.protected:
         yield "      protected: changes with an admin's signature"
     if region.speech is not None:
-        voices = region.speech.locales
+        locales = region.speech.locales
         labels = [label.name for label in region.speech.default_locale.labels]
         if labels:
             yield from _wrapped("      labels: ", ", ".join(labels))
         if region.speech.default_locale.profile is not None:
-            yield from _wrapped("      profile: ", ", ".join(voices))
+            yield from _wrapped("      profile: ", ", ".join(locales))
 
 
 def _has(table: ConfigVersion, region: Region, territory: str) -> bool:
@@ -111,12 +114,12 @@ def _assistant(assistant: Assistant, table: ConfigVersion, days: Days | None) ->
     for name in table.regions:
         steps = assistant.routes.get(name)
         if steps is None:
-            yield f"  {name}: no route; its people are refused (region_blocked)"
+            yield f"  {name}: no route; requests are refused (region_blocked)"
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
         for number, step in enumerate(steps, 1):
             if isinstance(step, WeightedSet):
-                yield f"    {number}. by weight; a person keeps to one of"
+                yield f"    {number}. by weight; each user stays with one of"
                 for deployment, _ in step.members:
                     share = f"    - {_percent(step.shares[deployment.name])} "
                     yield from _step(share, deployment, table.regions[name], days)
@@ -138,8 +141,8 @@ def _schedule(schedule: Schedule) -> str:
     stop = schedule.stop
     ends = [f"more than {_percent(stop.error_rate)} of errors"] if stop.error_rate is not None else []
     ends += [f"a p95 more than {_percent(stop.latency_p95)} longer"] if stop.latency_p95 is not None else []
-    back = f"back to 0% at {' or '.join(ends)}" if ends else "never back"
-    return f"{schedule.candidate} {', '.join(stages)}; {back}; judged from {stop.min_requests} requests a side"
+    back = f"rolled back to 0% at {' or '.join(ends)}" if ends else "never rolled back"
+    return f"{schedule.candidate} {', '.join(stages)}; {back}; judged after {stop.min_requests} requests per variant"
 
 
 def _time(seconds: float) -> str:
@@ -154,12 +157,14 @@ def _percent(share: float) -> str:
 
 
 def _elsewhere(region: str, table: ConfigVersion) -> str:
-    """That another cell serves the region, empty if this one does."""
+    """Return a note that another cell serves the region, or an empty text if this cell does."""
     cell = table.cell
     if cell is None or cell.serves is None or region in cell.serves:
         return ""
     home = cell.homes.get(region)
-    return f" (not by this cell, but at {home})" if home else " (not by this cell: its people are refused, wrong_cell)"
+    if home:
+        return f" (served by {home}, not by this cell)"
+    return " (not served by this cell: requests are refused, wrong_cell)"
 
 
 def _step(start: str, step: Deployment, region: Region, days: Days | None) -> Iterator[str]:
@@ -175,27 +180,27 @@ def _step(start: str, step: Deployment, region: Region, days: Days | None) -> It
 
 
 def _served(step: Deployment, region: Region) -> str:
-    """Whose people of the region the vendor serves, empty if it is all of them."""
-    places = step.available
-    people = region.territories.included
-    if places.is_anywhere or (people is not None and all(map(places.contains, people))):
+    """Return the territories of the region that the vendor serves, or an empty text if it serves all of them."""
+    available = step.available
+    territories = region.territories.included
+    if available.is_anywhere or (territories is not None and all(map(available.contains, territories))):
         return ""
-    if people is not None:
-        return str(Places(frozenset(filter(places.contains, people))))
-    short = len(str(places)) <= _WIDTH // 2
-    return str(places) if short or places.included is None else f"{len(places.included)} territories"
+    if territories is not None:
+        return str(Places(frozenset(filter(available.contains, territories))))
+    is_short = len(str(available)) <= _WIDTH // 2
+    return str(available) if is_short or available.included is None else f"{len(available.included)} territories"
 
 
 def _exporter(exporter: Exporter, table: ConfigVersion) -> Iterator[str]:
     yield from _wrapped(f"  {exporter.name}: ", f"traces to {exporter.permit.origin}{exporter.path}")
     yield from _wrapped("      ", _where(exporter.residency))
-    told = [name for name, region in table.regions.items() if exporter.may_export(region)]
+    received = [name for name, region in table.regions.items() if exporter.may_export(region)]
     unplaced = ["requests of no known region"] if exporter.includes_unlocated else []
-    yield from _wrapped("      is told of: ", ", ".join(told + unplaced) or "nobody")
-    silent = [name for name in table.regions if name not in told]
+    yield from _wrapped("      receives: ", ", ".join(received + unplaced) or "nothing")
+    excluded = [name for name in table.regions if name not in received]
     unplaced = [] if exporter.includes_unlocated else ["requests of no known region"]
-    if silent + unplaced:
-        yield from _wrapped("      never of: ", ", ".join(silent + unplaced))
+    if excluded + unplaced:
+        yield from _wrapped("      never receives: ", ", ".join(excluded + unplaced))
     if exporter.ratio < 1:
         yield f"      samples: {exporter.ratio:g} of new traces"
     if exporter.missing:
@@ -208,11 +213,11 @@ def _where(residency: Residency) -> str:
 
 
 def _wrapped(start: str, text: str) -> list[str]:
-    """The text after its start, further lines below it."""
+    """Return the lines of `start` and the text. Further lines are indented."""
     indent = " " * (len(start) - len(start.lstrip()) + 4)
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def rejected_config(problems: tuple[Problem, ...]) -> CommandError:
-    """What is told of a config with these problems."""
+    """Return the error that a command reports for a configuration with these problems."""
     return RejectedConfig(render_problems(problems))

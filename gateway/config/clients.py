@@ -1,4 +1,4 @@
-"""Who may call: clients by the hash of each of their keys, how much they may ask, and from which web pages."""
+"""Compile `clients` and `cors`: clients by the hashes of their keys, with their limits, and the allowed web pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PREFIX = "sha256:"
 
 
 def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo: bool) -> dict[str, Client]:
-    """The clients of a draft by the hex SHA-256 of each key."""
+    """Return the clients of a draft by the SHA-256 (hex) of each key."""
     sections = draft.config.clients
     if demo and sections:
         findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
@@ -23,7 +23,7 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
         path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)
         if section.limits == ClientLimitRule():
-            findings.error((*path, "limits"), "limits nothing", "give it `rpm` or `concurrent`, or remove it")
+            findings.error((*path, "limits"), "sets no limit", "give it `rpm` or `concurrent`, or remove it")
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
             name=name,
@@ -41,15 +41,15 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
 
 
 def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
-    """Which web pages may call; None for none."""
+    """Return the web pages that may call, or None if none may."""
     section = draft.config.cors
     if section is None:
         return None
     if "*" in section.origins and not draft.names("clients") and not draft.config.demo:
-        message = "without `clients`, every page that a browser on this machine opens may ask, and spend"
+        message = "without `clients`, every page that a browser on this machine opens may send requests and cause costs"
         findings.warn(("cors", "origins"), message, "list the origins of your own pages")
     if "*" in section.origins and len(section.origins) > 1:
-        findings.warn(("cors", "origins"), "`*` is every page: the other origins change nothing")
+        findings.warn(("cors", "origins"), "`*` allows every page: the other origins have no effect")
     return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
 
 
@@ -64,38 +64,44 @@ def _check_references(
 
 
 def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: list[str]) -> None:
-    """Report those that there are not."""
+    """Report every name that is not an assistant."""
     known = draft.names("assistants")
     owners = {alias: name for name, owner in draft.config.assistants.items() for alias in owner.aliases}
     for index, name in enumerate(names):
         if name in known or draft.is_broken("assistants"):
             continue
-        hint = f"write {quoted(owners[name])}, whose alias it is" if name in owners else choice_hint(name, known)
+        owner = owners.get(name)
+        hint = (
+            choice_hint(name, known) if owner is None else f"write {quoted(owner)}, the assistant that has this alias"
+        )
         findings.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
 
 
 def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     known = draft.config.assistants
-    asked = known if section.assistants is None else set(section.assistants) & known.keys()
-    return not asked or any(region in known[name].routes for name in asked)
+    allowed = known if section.assistants is None else set(section.assistants) & known.keys()
+    return not allowed or any(region in known[name].routes for name in allowed)
 
 
-def check_known_region(draft: Draft, findings: Findings, place: KeyPath, name: str) -> bool:
-    """Whether there is such a region; a problem if there is not."""
+def check_known_region(draft: Draft, findings: Findings, path: KeyPath, name: str) -> bool:
+    """Return whether there is such a region. Report an error if not."""
     known = draft.names("regions")
     if name not in known and not draft.is_broken("regions"):
-        findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
+        findings.error(path, f"unknown region {quoted(name)}", choice_hint(name, known))
     return name in known
 
 
 def _check_region(
-    draft: Draft, findings: Findings, regions: Regions, place: KeyPath, name: str, section: ClientSection
+    draft: Draft, findings: Findings, regions: Regions, path: KeyPath, name: str, section: ClientSection
 ) -> None:
-    if not check_known_region(draft, findings, place, name):
+    if not check_known_region(draft, findings, path, name):
         return
     region = regions.by_name.get(name)
     if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):
-        findings.warn(place, f"none of its assistants has a route in {quoted(name)}: all that it asks is refused")
+        findings.warn(path, f"none of its assistants has a route in {quoted(name)}: all its requests are refused")
     if region is not None and region.is_default:
-        message = f"{quoted(name)} is everywhere: where the caller's place is unknown, availability is not judged"
-        findings.warn(place, message, "bind the key to a region that names its territories")
+        message = (
+            f"{quoted(name)} is the default region: "
+            "for a caller whose territory is unknown, availability is not checked"
+        )
+        findings.warn(path, message, "bind the key to a region that names its territories")

@@ -1,6 +1,7 @@
-"""What is left of an entry that a mistake of shape has taken out: its names and places are judged all the same.
+"""Compile a `Document` into a `ConfigVersion`, and report all errors at once.
 
-Whoever mends the one mistake is not to find the next one behind it: every mistake is told at once.
+An entry with an error of shape is removed before it is compiled. Its names and territories are checked nevertheless, so
+that fixing one error does not reveal the next.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.source_text import Reading, Written, secrets_in_clear
+from gateway.config.source_text import Reading, SourceText, secrets_in_clear
 from gateway.config.territories import read_territories
 from gateway.config.validation import Draft, Findings, validate
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from providers.registry import Registry
 
-_PLACES = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
+_TERRITORY_KEYS = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
 
 
 def check_broken_entries(draft: Draft, findings: Findings, registry: Registry) -> None:
-    """Report what is wrong with the sound parts of entries that are none by their shape."""
+    """Report errors in the remaining parts of entries that were removed for their shape."""
     for section, *name in sorted(draft.broken, key=str):
         entries = findings.source.values.get(str(section))
         written = entries.get(name[0]) if isinstance(entries, dict) and len(name) == 1 else None
         if not isinstance(written, dict):
             continue
         path: KeyPath = (section, *name)
-        for key in _PLACES.get(str(section), ()):
+        for key in _TERRITORY_KEYS.get(str(section), ()):
             words = written.get(key)
             words = [words] if isinstance(words, str) else words
             if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
@@ -45,10 +46,10 @@ def check_broken_entries(draft: Draft, findings: Findings, registry: Registry) -
         if section == "deployments" and isinstance(provider := written.get("provider"), str):
             find_adapter(findings, path, provider, registry)
         elif section == "clients":
-            _judge_client(draft, findings, path, written)
+            _check_client(draft, findings, path, written)
 
 
-def _judge_client(draft: Draft, findings: Findings, path: KeyPath, written: dict[str, object]) -> None:
+def _check_client(draft: Draft, findings: Findings, path: KeyPath, written: dict[str, object]) -> None:
     names = written.get("assistants")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         check_assistants(draft, findings, path, names)
@@ -58,12 +59,12 @@ def _judge_client(draft: Draft, findings: Findings, path: KeyPath, written: dict
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A table that may be used, what its operator should know, and what stood in the files that were read for it."""
+    """A compiled config version, with its warnings and the digests of the files that were read for it."""
 
     table: ConfigVersion
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
-    written: Written | None = None
+    written: SourceText | None = None
 
 
 def compile_config(
@@ -73,10 +74,16 @@ def compile_config(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
 ) -> Compiled:
-    """The table of a document, and the warnings; raises ConfigRejected with every mistake at once.
+    """Compile a document.
 
-    simulators: the origin of each simulated (provider, site); None where none is started, as in a check. demo: as if
-    the document said `demo: true`.
+    Args:
+        document: The configuration, with its references resolved.
+        registry: The adapters of the providers.
+        simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
+        demo: Compile as if the document contained `demo: true`.
+
+    Raises:
+        ConfigRejected: The document has errors. The exception holds all of them.
     """
     findings = Findings(document.source)
     draft = validate(findings)
@@ -126,15 +133,15 @@ def _check_sections(draft: Draft, findings: Findings) -> None:
 
 
 def _check_protection(draft: Draft, findings: Findings) -> None:
-    """Protection that nobody could ever lift would be lifted by taking the state directory away."""
+    """Report a protected region that could never be changed: the operator would have to delete the state directory."""
     secrets = secrets_in_clear(findings.source.values)
     for name, section in draft.config.regions.items():
         if section.protected and secrets:
-            message = f"needs a config that the history may keep, and this one holds a secret ({secrets[0]})"
+            message = f"needs a config that can be kept in the history, but this one contains a secret ({secrets[0]})"
             findings.error(("regions", name, "protected"), message, "write ${NAME} or ${file:/path} there")
         if section.protected and not draft.config.admin_keys and not draft.is_broken("admin_keys"):
-            hint = "`gateway key new --ed25519 FILE` makes a pair; its public key goes into `admin_keys`"
-            findings.error(("regions", name, "protected"), "needs `admin_keys`: nobody could sign a change", hint)
+            hint = "`gateway key new --ed25519 FILE` creates a key pair; add its public key to `admin_keys`"
+            findings.error(("regions", name, "protected"), "needs `admin_keys`, or no change could be signed", hint)
 
 
 def _check_resilience(draft: Draft, findings: Findings) -> None:
@@ -144,8 +151,6 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
         ("commit", bounds.commit_s, "total", bounds.total_s),
     ):
         if value > limit and name in draft.keys_of("resilience"):
-            findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends the wait first")
+            findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends first")
     if bounds.attempts.per_deployment > bounds.attempts.total:
-        findings.warn(
-            ("resilience", "attempts"), "`per_deployment` is more than `total`, which ends the attempts first"
-        )
+        findings.warn(("resilience", "attempts"), "`per_deployment` is more than `total`, which is reached first")

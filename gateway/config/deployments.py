@@ -30,7 +30,11 @@ from providers.territories import ANYWHERE, Places, parent
 
 
 class Vendor:
-    """Of one adapter. knows_models: whether it tells one model from another at all."""
+    """Cached model facts and prices of one adapter.
+
+    Attributes:
+        knows_models: Whether the adapter has facts about individual models.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
         models = known_models(adapter)
@@ -41,70 +45,73 @@ class Vendor:
         self._retirement = cache(offers.retirement)
 
     def facts(self, model: str) -> ModelFacts:
-        """Of the model; UNKNOWN_MODEL where there are none."""
+        """Return the facts of the model, or UNKNOWN_MODEL."""
         return self._facts(model)
 
     def price(self, model: str, site: str) -> Price | None:
-        """What it costs at the site; None where nobody told us."""
+        """Return the price of the model at the site, or None if it is unknown."""
         return self._price(model, site)
 
     def retirement(self, model: str) -> Retirement | None:
-        """When it is retired; None where no day is known."""
+        """Return the retirement of the model, or None if none is known."""
         return self._retirement(model)
 
 
 class Vendors:
-    """By provider, for the time of one compile."""
+    """The vendors by provider, for the duration of one compilation."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Vendor] = {}
+        self._vendors: dict[str, Vendor] = {}
 
     def of(self, provider: str, adapter: Adapter) -> Vendor:
-        """What the provider's adapter knows."""
-        if provider not in self._known:
-            self._known[provider] = Vendor(adapter)
-        return self._known[provider]
+        """Return the facts of the provider's adapter."""
+        if provider not in self._vendors:
+            self._vendors[provider] = Vendor(adapter)
+        return self._vendors[provider]
 
 
-def as_spoken(
+def _with_stream_options(
     findings: Findings, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
 ) -> ModelFacts:
-    """The facts of the model as this server gives it."""
+    """Return the facts, without the parameter `stream_options` if the server rejects it."""
     if section.stream_options:
         return facts
     if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
-        findings.warn((*path, STREAM_OPTIONS), f"{section.provider} is never sent this field", "remove it")
+        findings.warn((*path, STREAM_OPTIONS), f"{section.provider} never receives this field", "remove it")
         return facts
     return replace(facts, without=facts.without | {STREAM_OPTIONS})
 
 
 def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencySection | None) -> Concurrency | None:
-    """The bound of one deployment; None is none."""
+    """Return the concurrency limit of a deployment, or None if it has none."""
     if section is None:
         return None
     if section.limit is None:
-        findings.error(path, "bounds nothing", "give it a `limit`")
+        findings.error(path, "sets no limit", "give it a `limit`")
     return Concurrency(section.limit or 1, section.queue, section.wait_s)
 
 
 _T = TypeVar("_T", bound=Hashable)
 
 
-class _Shared:
-    """Equal values as one: a thousand deployments have few capabilities and places among them, and a table with fewer
-    objects is sooner handed over, and sooner walked by the collector."""
+class _Interned:
+    """Replace equal values by one object.
+
+    A thousand deployments have few different capabilities and territories. A config version with fewer objects is
+    pickled and garbage-collected faster.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, Any] = {}
 
     def __call__(self, value: _T) -> _T:
-        one: _T = self._seen.setdefault(value, value)
-        return one
+        first: _T = self._seen.setdefault(value, value)
+        return first
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What a deployment is put together from. own: what the operator's catalogue says of the model."""
+    """The resolved parts of a deployment. `own` is the entry of the operator's catalogue."""
 
     adapter: Adapter
     vendor: Vendor
@@ -123,9 +130,9 @@ def compile_deployments(
     secrets: Secrets,
     catalogue: OwnCatalogue,
 ) -> dict[str, Deployment]:
-    """The sound deployments of a draft; unsound ones are marked in it."""
+    """Return the valid deployments of a draft, and mark the invalid ones in it."""
     compiled: dict[str, Deployment] = {}
-    shared, vendors = _Shared(), Vendors()
+    shared, vendors = _Interned(), Vendors()
     for name, section in draft.config.deployments.items():
         path: KeyPath = ("deployments", name)
         parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
@@ -185,36 +192,36 @@ def _parts(
     vendors: Vendors,
     catalogue: OwnCatalogue,
 ) -> _Parts | None:
-    """The parts of a deployment; None if it is unsound, and then everything that is wrong with them has been told."""
+    """Return the parts of a deployment, or None after all their errors have been reported."""
     adapter = find_adapter(findings, path, section.provider, endpoints.registry)
     if adapter is None:
         return None
     endpoint = endpoints.read(name, section, adapter)
     vendor = vendors.of(section.provider, adapter)
     own = catalogue.model(section.provider, section.model)
-    facts = as_spoken(findings, path, section, adapter, own.facts(_facts(findings, path, section, vendor, own)))
+    facts = _with_stream_options(
+        findings, path, section, adapter, own.facts(_facts(findings, path, section, vendor, own))
+    )
     capabilities = _capabilities(findings, path, section, adapter, facts)
     if section.capabilities is not None:
-        # Whoever writes the request has to know of it too. What is left out of the list is never asked for; a model
-        # that thinks does so all the same.
+        # The encoder of the request must know these capabilities too. Known features that the list omits are kept: a
+        # thinking model thinks anyway.
         facts = replace(facts, features=facts.features | capabilities.features)
     return _Parts(adapter, vendor, endpoint, own, facts, capabilities) if endpoint is not None else None
 
 
 def _warn_of_retirement(findings: Findings, path: KeyPath, deployment: Deployment, days: Days) -> None:
-    for farewell in retirement_notices_of([deployment], days):
-        if farewell.warned_days is not None:
-            other = (
-                f"such as {farewell.instead}" if farewell.instead else "or give the day that you know in a catalogue"
-            )
-            findings.warn((*path, "model"), str(farewell), f"name another model, {other}")
+    for notice in retirement_notices_of([deployment], days):
+        if notice.warned_days is not None:
+            fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
+            findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
 
 
 def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Registry) -> Adapter | None:
-    """The provider's, None after reporting why there is none."""
+    """Return the adapter of the provider, or None after the reason has been reported."""
     if provider in registry.broken:
-        message = f"the provider {quoted(provider)} is installed, but doesn't load: {registry.broken[provider]}"
-        findings.error((*path, "provider"), message, "mend or update its package")
+        message = f"the provider {quoted(provider)} is installed, but cannot be loaded: {registry.broken[provider]}"
+        findings.error((*path, "provider"), message, "fix or update its package")
     elif provider not in registry.adapters:
         hint = provider_hint(provider, registry)
         findings.error((*path, "provider"), f"unknown provider {quoted(provider)}", hint)
@@ -223,9 +230,10 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
 
 def _facts(findings: Findings, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel) -> ModelFacts:
     facts = vendor.facts(section.model)
-    if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.tells_capabilities:
-        message = f"nothing is known of {section.provider}'s model {quoted(section.model)}: text and tools only"
-        findings.warn((*path, "model"), message, "check its name, or list what it can do in `capabilities`")
+    if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
+        model = f"{section.provider}'s model {quoted(section.model)}"
+        message = f"no facts are known about {model}: only text and tools are allowed"
+        findings.warn((*path, "model"), message, "check its name, or list its `capabilities`")
     return facts
 
 
@@ -237,10 +245,11 @@ def _capabilities(
         known = FEATURES | adapter.capabilities.features
         for index, word in enumerate(section.capabilities):
             if word not in known:
-                place = (*path, "capabilities", index)
-                findings.error(place, f"unknown capability {quoted(word)}", choice_hint(word, known))
+                findings.error(
+                    (*path, "capabilities", index), f"unknown capability {quoted(word)}", choice_hint(word, known)
+                )
             elif word not in adapter.capabilities.features:
-                message = f"{section.provider} can't express {quoted(word)}, whatever the model"
+                message = f"{section.provider} cannot express {quoted(word)} with any model"
                 findings.warn((*path, "capabilities", index), message, "remove it")
         features = frozenset(section.capabilities)
     return Capabilities(
@@ -251,7 +260,10 @@ def _capabilities(
 
 
 def _available(findings: Findings, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
-    """Whose people it may answer: a published list may be narrowed, an unpublished one widened."""
+    """Return the territories whose users it may answer.
+
+    The operator may narrow the list of a vendor that publishes one, and may add to the list of another vendor.
+    """
     path = (*path, "available")
     stated = read_territories(findings, path, section.available) if section.available is not None else None
     if site is None:
@@ -259,19 +271,20 @@ def _available(findings: Findings, path: KeyPath, section: DeploymentSection, si
     known = site.availability
     if known.published:
         if stated is not None and not stated.within(known.places):
-            beyond = {code for code in stated.included or () if not known.places.contains(code)}
-            beyond |= {code for code in known.places.excluded if stated.contains(code)}
-            which = f"doesn't serve {listed(beyond)}" if beyond else "doesn't serve every place"
-            findings.error(path, f"the vendor publishes whom it serves, and {which}", "the list may only be narrowed")
+            unserved = {code for code in stated.included or () if not known.places.contains(code)}
+            unserved |= {code for code in known.places.excluded if stated.contains(code)}
+            detail = f"it does not serve {listed(unserved)}" if unserved else "it does not serve every territory"
+            message = f"the vendor publishes which territories it serves, and {detail}"
+            findings.error(path, message, "the list may only be narrowed")
         return stated or known.places
     own = _without(known.places, known.never)
     if stated is None:
         return own
     parts = {code for code in stated.included or () if parent(code) in known.never}
-    if into := parts | {code for code in known.never if stated.contains(code)}:
-        exclusions = ", ".join(f'"!{code}"' for code in sorted(into))
-        message = f"the site {site.name} must not answer people in {listed(into)}"
-        findings.error(path, message, f"leave it out: {exclusions}")
+    if forbidden := parts | {code for code in known.never if stated.contains(code)}:
+        exclusions = ", ".join(f'"!{code}"' for code in sorted(forbidden))
+        message = f"the site {site.name} must not answer users in {listed(forbidden)}"
+        findings.error(path, message, f"exclude it: {exclusions}")
     return own.union(stated)
 
 
@@ -282,22 +295,22 @@ def _without(places: Places, never: frozenset[str]) -> Places:
 
 
 def _unmet(findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
-    """What the site requires and nobody attests."""
+    """Return the conditions of the site that the section does not attest."""
     requires = endpoint.facts.requires if endpoint.facts is not None else ()
     known = frozenset[str]().union(*requires)
     for index, word in enumerate(section.attests):
         if word not in known:
             hint = choice_hint(word, known, none="it requires nothing; remove it")
-            message = f"{endpoint.site} doesn't require {quoted(word)}"
-            tell = findings.error if known else findings.warn
-            tell((*path, "attests", index), message, hint)
+            message = f"{endpoint.site} does not require {quoted(word)}"
+            report = findings.error if known else findings.warn
+            report((*path, "attests", index), message, hint)
     unmet: list[str] = []
-    for one in requires:
-        if not one & set(section.attests):
-            words = sorted(one)
+    for alternatives in requires:
+        if not alternatives & set(section.attests):
+            words = sorted(alternatives)
             unmet.append(" or ".join(words))
-            hint = f"if your contract has it, write attests: [{words[-1]}]"
-            findings.warn(path, f"the site {endpoint.site} requires {unmet[-1]}, not attested: never asked", hint)
+            message = f"the site {endpoint.site} requires {unmet[-1]}, which is not attested: the deployment is skipped"
+            findings.warn(path, message, f"if your contract has it, write attests: [{words[-1]}]")
     return tuple(unmet)
 
 
@@ -305,6 +318,6 @@ def _passthrough(findings: Findings, path: KeyPath, section: DeploymentSection, 
     allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset[str]()
     for index, name in enumerate(section.passthrough):
         if name in moves_data() - allowed:
-            message = f"`{name}` moves or keeps data, which nothing known of {endpoint.site} allows"
+            message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"
             findings.error((*path, "passthrough", index), message, "remove it")
     return frozenset(section.passthrough)

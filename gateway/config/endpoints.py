@@ -1,4 +1,7 @@
-"""Compile a deployment's endpoint: origin, facts of the site, and one set of facts for each server."""
+"""Compile the endpoint of a deployment: its origin, its base path and the facts of its site.
+
+All sections that name one server must state the same facts about it.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 
-# Whoever connects to the address of no interface reaches this machine.
-_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # nobody listens there
+# A connection to an unspecified address (0.0.0.0 or ::) reaches this machine.
+_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # not used to listen
 
 
 def server_of(origin: str) -> str:
-    """The origin, with one name for those that this machine has for itself."""
+    """Return the origin, with `localhost` for every name and address of this machine."""
     parts = urlsplit(origin)
     if parts.hostname not in _OWN_NAMES:
         return origin
@@ -31,19 +34,19 @@ def server_of(origin: str) -> str:
 
 @dataclass(slots=True)
 class StatedFacts:
-    """Where the operator says that each server stores and processes, and the section that said so first."""
+    """The residency that the operator states for each server, and the section that stated it first."""
 
     findings: Findings
     _stated: dict[str, tuple[KeyPath, Residency]] = field(default_factory=dict)
 
     def agree(self, section: KeyPath, origin: str, residency: Residency) -> bool:
-        """Whether nobody has stated other facts of this server; an error if somebody has."""
+        """Return whether no other section states other facts about this server. Report an error otherwise."""
         first, facts = self._stated.setdefault(server_of(origin), (section, residency))
         if facts == residency:
             return True
         kind, name = first[0], str(first[1])
         where = f"{str(kind).removesuffix('s')} {quoted(name)} (line {self.findings.line(first)})"
-        message = f"{origin} stores and processes elsewhere in {where}"
+        message = f"{origin} has different facts (stores, processes) in {where}"
         hint = "one server has one set of facts; state the same in both"
         self.findings.error((*section, "endpoint"), message, hint)
         return False
@@ -61,13 +64,17 @@ _USUAL_BASE_PATH = "/v1"
 _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 
 
-# What our adapters put behind the base path, so that a URL which ends in it leads to nothing.
+# The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
 _CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place to send to. facts: the catalogue's site, None for a host that only the operator knows."""
+    """The address of a provider.
+
+    Attributes:
+        facts: The site in the catalogue, or None for a host that only the operator knows.
+    """
 
     origin: str
     base_path: str
@@ -77,16 +84,18 @@ class Endpoint:
 
     @property
     def site(self) -> str:
-        """The site's name, else the origin."""
+        """The name of the site, or the origin."""
         return self.facts.name if self.facts is not None else self.origin
 
 
 @dataclass(slots=True)
 class Endpoints:
-    """Reads endpoints. stated: what the operator says of servers that no catalogue knows.
+    """Compile endpoints.
 
-    simulators: the origin of each simulated (provider, site); None where they aren't started, as in a check. owners:
-    the sites that have been looked up, by provider and origin.
+    Attributes:
+        simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
+        stated: The facts that the operator states about servers outside the catalogue.
+        owners: The sites that have been looked up, by provider and origin.
     """
 
     findings: Findings
@@ -97,13 +106,13 @@ class Endpoints:
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
-        """The endpoint of the deployment `name`, None after reporting why there is none."""
+        """Return the endpoint of the deployment `name`, or None after its errors have been reported."""
         path: KeyPath = ("deployments", name)
         text = section.endpoint
         if self.demo or text == SIMULATOR:
             return self._simulator(path, section, adapter)
         if section.simulates is not None:
-            self.findings.error((*path, "simulates"), "only a simulator simulates", f"write `endpoint: {SIMULATOR}`")
+            self.findings.error((*path, "simulates"), "is only valid for a simulator", f"write `endpoint: {SIMULATOR}`")
             return None
         if text is not None and ":" in text:
             return self._url(name, section, adapter, text)
@@ -114,9 +123,12 @@ class Endpoints:
         return self._at(path, section, site, origin) if origin is not None else None
 
     def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
-        """The site's origin, with the operator's own label where it wants one; None after reporting its lack."""
+        """Return the origin of the site, with the operator's workspace in the host if the site requires one.
+
+        Return None after an error has been reported.
+        """
         if site.wants_project_in_host and section.project is None:
-            message = f"is missing: every customer of {section.provider} has a host of their own at {site.name}"
+            message = f"is missing: every customer of {section.provider} has its own host at {site.name}"
             self.findings.error((*path, "project"), message, "write the id of your workspace")
             return None
         try:
@@ -131,8 +143,8 @@ class Endpoints:
             self.findings.error((*path, "endpoint"), "in demo mode every deployment is a simulator", hint)
             return None
         if not self.demo:
-            hint = "write `demo: true` or use `gateway demo`; for the real thing, name a site or a URL"
-            self.findings.error((*path, "endpoint"), "a simulator answers in demo mode only", hint)
+            hint = "write `demo: true` or use `gateway demo`; for a real provider, name a site or a URL"
+            self.findings.error((*path, "endpoint"), "a simulator is available in demo mode only", hint)
             return None
         if section.simulates is None:
             hint = choice_hint("", adapter.sites, none="the provider has no site that could be simulated")
@@ -152,7 +164,7 @@ class Endpoints:
         return None if found is None else Endpoint(origin, found.base_path, found.residency, site, site.name)
 
     def _site(self, path: KeyPath, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
-        """The provider's site of this name, or its only one."""
+        """Return the provider's site of this name, or its only site."""
         if text is not None:
             return self._named(path, text, section, adapter)
         if len(adapter.sites) == 1:
@@ -161,7 +173,7 @@ class Endpoints:
             message, hint = "is missing", choice_hint("", adapter.sites)
         else:
             message = f"is missing: {section.provider} has no site of its own"
-            hint = "write the server's URL, and where it `stores` and `processes`"
+            hint = "write the URL of the server, and the territories where it `stores` and `processes`"
         self.findings.error(path, message, hint)
         return None
 
@@ -187,31 +199,32 @@ class Endpoints:
         if site is None:
             return self._own_server(name, section, origin, base_path)
         if not origin.startswith("https://") or urlsplit(origin).port is not None:
-            message = f"{urlsplit(origin).hostname} is a provider's host: https and its usual port only"
+            message = f"{urlsplit(origin).hostname} is a provider's host: it must be https with the default port"
             self.findings.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
             return None
         return self._at(path, section, site, origin, base_path)
 
     def _warn_of_call(self, path: KeyPath, base_path: str) -> None:
-        """Other gateways take the whole URL of the call."""
+        """Warn if the URL ends in the path of a call. Other gateways expect such URLs."""
         call = _CALL.search(base_path)
         if call is not None:
-            message = f"the URL ends in {quoted(call[0])}, and each request's path is put behind it"
+            message = f"the URL ends in {quoted(call[0])}, and the path of each request is appended to it"
             self.findings.warn(path, message, f"end it before {quoted(call[0])}")
 
     def _owner(self, provider: str, origin: str) -> Site | None:
-        """The catalogue's site that the origin's host belongs to; the provider's own before others'."""
-        asked = provider, origin
-        if asked not in self.owners:
-            self.owners[asked] = self._find_owner(provider, origin)
-        return self.owners[asked]
+        """Return the site in the catalogue that owns the host, or None. Sites of the provider itself come first."""
+        key = provider, origin
+        if key not in self.owners:
+            self.owners[key] = self._find_owner(provider, origin)
+        return self.owners[key]
 
     def _find_owner(self, provider: str, origin: str) -> Site | None:
         adapters = self.registry.adapters
         for name in sorted(adapters, key=lambda name: (name != provider, name)):
             owned = [site for site in adapters[name].sites.values() if site.owns(origin)]
             if owned:
-                # Of sites at one host, which differ in what they pin, a URL means the one that promises least.
+                # Several sites may share a host and differ in what they pin. A URL means the one with the weakest
+                # promise.
                 host = urlsplit(origin).hostname
                 return min(owned, key=lambda site: (urlsplit(site.origin).hostname != host, bool(site.scopes)))
         return None
@@ -219,9 +232,9 @@ class Endpoints:
     def _at(
         self, path: KeyPath, section: DeploymentSection, site: Site, origin: str, base_path: str | None = None
     ) -> Endpoint | None:
-        """The endpoint with the catalogue's facts; an error where the section states others."""
+        """Return the endpoint with the facts of the catalogue. Report an error if the section states other facts."""
         residency = site.residency_of(section.model)
-        sound = True
+        is_valid = True
         for key, words, fact in (
             ("stores", section.stores, residency.stores),
             ("processes", section.processes, residency.processes),
@@ -229,32 +242,35 @@ class Endpoints:
             stated = read_territories(self.findings, (*path, key), words) if words is not None else fact
             if stated is not None and stated != fact:
                 host = urlsplit(site.origin).hostname
-                message = f"contradicts what is known of the site {site.name} ({host}): it {key} in {fact}"
-                self.findings.error((*path, key), message, "remove it; the site brings its facts")
-            sound = sound and stated == fact
-        _, wants_project, behind = site.base_path.partition(f"/{PROJECT}/")
-        if wants_project and base_path is not None and not base_path.endswith(f"/{behind}"):
-            message = f"leads to another place than the site {site.name}: its path ends in /{behind}"
+                message = f"contradicts the known facts of the site {site.name} ({host}): it {key} in {fact}"
+                self.findings.error((*path, key), message, "remove it; the facts of the site are used")
+            is_valid = is_valid and stated == fact
+        _, wants_project, suffix = site.base_path.partition(f"/{PROJECT}/")
+        if wants_project and base_path is not None and not base_path.endswith(f"/{suffix}"):
+            message = f"does not lead to the site {site.name}, whose path ends in /{suffix}"
             self.findings.error((*path, "endpoint"), message, f"write the site's name, {site.name}, and the `project`")
             return None
         in_host = site.wants_project_in_host and section.endpoint == site.name
         base_path = site.base_path if base_path is None else base_path
-        path_there = self._in_project(path, section, base_path, in_host=in_host)
-        return Endpoint(origin, path_there, residency, site) if sound and path_there is not None else None
+        full_path = self._in_project(path, section, base_path, in_host=in_host)
+        return Endpoint(origin, full_path, residency, site) if is_valid and full_path is not None else None
 
     def _in_project(
         self, path: KeyPath, section: DeploymentSection, base_path: str, *, in_host: bool = False
     ) -> str | None:
-        """The path with the operator's project in it, where the provider wants one; None after reporting its lack."""
+        """Return the path with the operator's project in it, if the provider requires one.
+
+        Return None after an error has been reported.
+        """
         if PROJECT not in base_path.split("/"):
             if section.project is not None and not in_host:
-                self.findings.error((*path, "project"), "this endpoint's path takes no project", "remove it")
+                self.findings.error((*path, "project"), "the path of this endpoint has no project", "remove it")
                 return None
             return base_path
         if section.project is None:
             if section.endpoint == SIMULATOR:
                 return base_path
-            message = f"is missing: a part of the path at {section.provider}"
+            message = f"is missing: it is a part of the path at {section.provider}"
             self.findings.error((*path, "project"), message, "write the id of your cloud project")
             return None
         if not _CLOUD_PROJECT.fullmatch(section.project):
@@ -264,29 +280,29 @@ class Endpoints:
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
-        """The endpoint of a host that is in no catalogue, with the facts that the operator states."""
+        """Return the endpoint of a host outside the catalogue, with the facts that the operator states."""
         path: KeyPath = ("deployments", name)
-        places: dict[str, Places] = {}
+        territories: dict[str, Places] = {}
         for key, words in (("stores", section.stores), ("processes", section.processes)):
             if words is None:
-                hint = f"say where: {key}: DE, or any if unknown"
-                self.findings.error((*path, key), "is missing: nothing is known of this URL", hint)
+                hint = f"state the territories: {key}: DE, or any if unknown"
+                self.findings.error((*path, key), "is missing: there are no known facts about this URL", hint)
             elif (read := read_territories(self.findings, (*path, key), words)) is not None:
-                places[key] = read
+                territories[key] = read
         if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"
             self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
             return None
         in_project = self._in_project(path, section, base_path)
-        if len(places) < 2 or in_project is None:
+        if len(territories) < 2 or in_project is None:
             return None
-        residency = Residency(places["stores"], places["processes"])
+        residency = Residency(territories["stores"], territories["processes"])
         if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)
 
 
 def _usual_base_path(adapter: Adapter) -> str:
-    """Where the API lies at a host that is written without a path."""
+    """Return the base path of the API for a URL without a path."""
     known = adapter.usual_base_path if isinstance(adapter, KnowsBasePath) else ""
     return known or next((site.base_path for site in adapter.sites.values()), _USUAL_BASE_PATH)

@@ -1,4 +1,4 @@
-"""The configs that come with the gateway, and what `gateway init` writes of them."""
+"""The example configurations of the package, and the files that `gateway init` writes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ _NAME = re.compile(r"^[^#\n]*\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.MULTILINE)
 _ENVIRONMENT = """\
 # The keys that gateway.yaml refers to. Set them in the environment of `gateway serve`:
 #   set -a; . ./env.example; set +a
-# A deployment whose key isn't set is passed over, and `gateway check` says so.
+# A deployment whose key is not set is skipped, and `gateway check` warns about it.
 """
 
 
 def example_path(name: str) -> Path:
-    """The file `name` (`demo.yaml`): package data of an installed gateway, else the checkout's; FileNotFoundError."""
+    """Return the path of an example such as `demo.yaml`, in the installed package or in the checkout.
+
+    Raises:
+        FileNotFoundError: There is no such example.
+    """
     for folder in _folders():
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"the gateway comes without {name}")
+    raise FileNotFoundError(f"the package has no example {name}")
 
 
 def example_names() -> list[str]:
-    """The set-ups that a config can start from (`eu-only`), in alphabetical order."""
+    """Return the names of the examples for `gateway init`, such as `eu-only`, in alphabetical order."""
     return sorted({path.stem for folder in _folders() for path in (folder / "examples").glob("*.yaml")})
 
 
 def starting_files(example: str | None) -> dict[str, str]:
-    """What to begin with, by file name: the annotated config, or that of a named set-up, its schema and its keys."""
+    """Return the files for a new configuration by name: the config, its JSON Schema and `env.example`.
+
+    The config is the annotated one, or the named example.
+    """
     if example is None:
         return {name: _text(name) for name in ("gateway.yaml", _SCHEMA, "env.example")}
     config = _text(f"examples/{example}.yaml").replace(f"$schema=../{_SCHEMA}", f"$schema={_SCHEMA}", 1)

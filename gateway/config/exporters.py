@@ -1,4 +1,4 @@
-"""Where traces go: each exporter's place is held against the boundary of every region whose requests it is told of."""
+"""Compile `exporters`: an exporter must be inside the boundary of every region whose requests it receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from providers.registry import Registry
 from providers.sites import Residency
 
 _USUAL_PATH = "/v1/traces"
-_OURS = frozenset(
+_RESERVED_HEADERS = frozenset(
     "host content-length content-type content-encoding transfer-encoding connection keep-alive te trailer upgrade "
     "expect cookie user-agent accept-encoding proxy-connection proxy-authorization forwarded via x-real-ip "
     "x-forwarded-for x-forwarded-host x-forwarded-proto".split()
@@ -36,7 +36,7 @@ def compile_exporters(
     registry: Registry,
     references: Mapping[str, Resolution],
 ) -> tuple[Exporter, ...]:
-    """The exporters of a draft."""
+    """Return the exporters of a draft."""
     compiled: list[Exporter] = []
     for name, section in draft.config.exporters.items():
         path: KeyPath = ("exporters", name)
@@ -54,9 +54,9 @@ def compile_exporters(
         headers, missing = _headers(findings, path, section, references)
         if service is None or residency is None:
             continue
-        if not _is_sound_place(findings, path, service, residency, stated, registry):
+        if not _is_valid_collector(findings, path, service, residency, stated, registry):
             continue
-        told = _regions(draft, findings, path, section, regions, cell, residency)
+        received = _regions(draft, findings, path, section, regions, cell, residency)
         compiled.append(
             Exporter(
                 name=name,
@@ -64,8 +64,8 @@ def compile_exporters(
                 path=service.path,
                 headers=headers,
                 residency=residency,
-                regions=told,
-                includes_unlocated=section.regions is None and len(told) == len(draft.names("regions")),
+                regions=received,
+                includes_unlocated=section.regions is None and len(received) == len(draft.names("regions")),
                 ratio=float(section.sampling),
                 missing=missing,
             )
@@ -86,7 +86,7 @@ def _residency(findings: Findings, path: KeyPath, section: ExporterSection) -> R
     return Residency(stores, processes) if stores is not None and processes is not None else None
 
 
-def _is_sound_place(
+def _is_valid_collector(
     findings: Findings,
     path: KeyPath,
     service: ServiceUrl,
@@ -94,7 +94,7 @@ def _is_sound_place(
     stated: StatedFacts,
     registry: Registry,
 ) -> bool:
-    """One origin has one set of facts, whoever names it; a vendor of models is no collector."""
+    """Return whether the origin is not a host of a provider, and has the same facts wherever it is named."""
     origin = service.permit.origin
     owner = next(
         (name for name, adapter in registry.adapters.items() for site in adapter.sites.values() if site.owns(origin)),
@@ -115,64 +115,64 @@ def _regions(
     cell: Cell | None,
     residency: Residency,
 ) -> frozenset[str]:
-    """Whose requests it is told of: the regions that are written, else all; an error for each that this cell serves,
-    or that is written, and whose boundary the exporter is not inside."""
+    """Return the regions whose requests the exporter receives: those of the section, or all that it may receive.
+
+    Report an error for each region of the section, or each region of this cell, whose boundary excludes the exporter.
+    """
     known = draft.names("regions")
-    wanted: list[tuple[KeyPath, Region]] = []
+    requested: list[tuple[KeyPath, Region]] = []
     for index, name in enumerate(section.regions or ()):
         if name not in known and not draft.is_broken("regions"):
             findings.error((*path, "regions", index), f"unknown region {quoted(name)}", choice_hint(name, known))
         elif name in regions.by_name:
-            wanted.append(((*path, "regions", index), regions.by_name[name]))
-    fitting = [name for name, region in regions.by_name.items() if residency.within(region.boundary)]
+            requested.append(((*path, "regions", index), regions.by_name[name]))
+    allowed = [name for name, region in regions.by_name.items() if residency.within(region.boundary)]
     if section.regions is None:
         served = cell.serves if cell is not None and cell.serves is not None else known
-        wanted = [(path, region) for name, region in regions.by_name.items() if name in served]
-    for place, region in wanted:
-        if region.name not in fitting:
-            findings.error(
-                place, _outside(path, residency, region), _mend(fitting, written=section.regions is not None)
-            )
-    return frozenset(fitting if section.regions is None else [region.name for _, region in wanted])
+        requested = [(path, region) for name, region in regions.by_name.items() if name in served]
+    for region_path, region in requested:
+        if region.name not in allowed:
+            hint = _boundary_hint(allowed, is_listed=section.regions is not None)
+            findings.error(region_path, _outside(path, residency, region), hint)
+    return frozenset(allowed if section.regions is None else [region.name for _, region in requested])
 
 
 def _outside(path: KeyPath, residency: Residency, region: Region) -> str:
-    does = {} if residency.stores.within(region.boundary) else {"stores": str(residency.stores)}
-    does |= {} if residency.processes.within(region.boundary) else {"processes": str(residency.processes)}
-    what = f"{' and '.join(does)} in {' and '.join(dict.fromkeys(does.values()))}"
-    bound = f"the boundary of region {quoted(region.name)} ({region.boundary})"
-    return f"{quoted(str(path[1]))} {what}, outside {bound}: it must not be told of that region's requests"
+    outside = {} if residency.stores.within(region.boundary) else {"stores": str(residency.stores)}
+    outside |= {} if residency.processes.within(region.boundary) else {"processes": str(residency.processes)}
+    fact = f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}"
+    boundary = f"the boundary of region {quoted(region.name)} ({region.boundary})"
+    return f"{quoted(str(path[1]))} {fact}, outside {boundary}: it must not receive that region's requests"
 
 
-def _mend(fitting: list[str], *, written: bool) -> str:
-    if written:
-        return "remove the region; an exporter of its own, inside the boundary, can have it"
-    if fitting:
-        return f"name those that it may be told of: regions: [{', '.join(fitting)}]"
-    return "no region's boundary has that place; take a collector inside one"
+def _boundary_hint(allowed: list[str], *, is_listed: bool) -> str:
+    if is_listed:
+        return "remove the region, or add an exporter inside the boundary for it"
+    if allowed:
+        return f"list the regions that it may receive: regions: [{', '.join(allowed)}]"
+    return "no region's boundary contains it; use a collector inside a boundary"
 
 
 def _headers(
     findings: Findings, path: KeyPath, section: ExporterSection, references: Mapping[str, Resolution]
 ) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
-    """The headers that are set, and where the others should have come from."""
+    """Return the headers that are set, and the sources of the others."""
     headers: list[tuple[str, Secret]] = []
     missing: list[str] = []
     for name, text in section.headers.items():
-        place = (*path, "headers", name)
-        if name.lower() in _OURS:
-            findings.error(
-                place, "is set by the gateway itself, or chooses where a request goes", "remove it", key=True
-            )
+        header_path = (*path, "headers", name)
+        if name.lower() in _RESERVED_HEADERS:
+            message = "is set by the gateway itself, or decides where a request goes"
+            findings.error(header_path, message, "remove it", key=True)
         if any(word in name.lower() for word in _SECRET_WORDS):
-            found = secret_at(findings, place, text, references, "OTLP_TOKEN")
+            resolved = secret_at(findings, header_path, text, references, "OTLP_TOKEN")
         else:
-            found = references[text] if "${" in text else read_literal(text)
-        if found.mistake:
-            findings.error(place, f"{found.source or 'the value'} {found.mistake}", found.hint)
-        elif found.missing:
-            findings.warn(place, f"{found.source or 'the value'} {found.missing}: nothing is exported")
-            missing.append(found.source or name)
-        if found.secret is not None:
-            headers.append((name.lower(), found.secret))
+            resolved = references[text] if "${" in text else read_literal(text)
+        if resolved.mistake:
+            findings.error(header_path, f"{resolved.source or 'the value'} {resolved.mistake}", resolved.hint)
+        elif resolved.missing:
+            findings.warn(header_path, f"{resolved.source or 'the value'} {resolved.missing}: nothing is exported")
+            missing.append(resolved.source or name)
+        if resolved.secret is not None:
+            headers.append((name.lower(), resolved.secret))
     return tuple(headers), tuple(missing)

@@ -19,7 +19,7 @@ from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UN
 
 
 class Section(BaseModel):
-    """A mapping with known keys; its values are never shown in an error."""
+    """Base of the sections: a mapping with known keys. Errors never show its values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -34,7 +34,7 @@ _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?
 _CURRENCY = r"^[A-Z]{3}$"
 _LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
 _PHONE = r"^[0-9+*#][0-9 ()+*#-]{1,30}$"
-# The characters that the standard allows in a value of the AIGC object: visible, and neither a quote nor a backslash.
+# The standard (GB 45438-2025) allows visible characters in a value of the AIGC object, except quotes and backslashes.
 _PRODUCER = r"^[!#-\[\]-~]{1,128}$"
 _ADMIN_KEY = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
@@ -48,24 +48,24 @@ MEANINGS = {
     _LANGUAGE: "must be a language tag, such as de, zh-Hant or pt-BR",
     _CURRENCY: "must be the code of a currency, such as EUR",
     _PHONE: "must be a number to call, such as 112",
-    _PRODUCER: "must be 1 to 128 characters of visible ASCII, without spaces, quotes and backslashes",
+    _PRODUCER: "must be 1 to 128 characters of visible ASCII, without spaces, quotes or backslashes",
     DOCUMENT_URL: "must be an https URL, such as https://www.example.cn/filing.pdf",
     _ADMIN_KEY: "must be a public key: `ed25519:` and 44 characters of base64 (`gateway key new --ed25519` makes one)",
     AGE: "must be an age in hours or days, such as 12h or 30d",
 }
-"""What a pattern of the schema asks for, in words."""
+"""The error message for each pattern of the schema."""
 
 _STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"
 _ANY_STAGES = rf"\s*{_STAGE}(?:\s*,\s*{_STAGE})*\s*"
 _STAGES = r"^\s*((100|[1-9][0-9]?)%\s+for\s+[1-9][0-9]{0,5}(s|m|h|d)\s*,\s*)*(100|[1-9][0-9]?)%\s*$"
-_MOST_WEIGHT = 10_000
+_MAX_WEIGHT = 10_000
 _STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 
 def _listed(value: object) -> object:
-    """One word as a list of one."""
+    """Read a single text as a list with one item."""
     if value is None or isinstance(value, list):
         return value
     if isinstance(value, str):
@@ -82,21 +82,21 @@ def _hedge_after(value: object) -> HedgeRule:
 
 
 def _key_hash(value: object) -> object:
-    """The hash, lower case. A value that is none may be a key, so the message never shows it."""
+    """Return the hash in lower case. A value that is not a hash may be a key, so messages never show it."""
     if not isinstance(value, str):
         return value
     if re.fullmatch(_KEY_HASH, value):
         return value.lower()
     if value.startswith("sha256:"):
-        found = len(value) - len("sha256:")
-        raise mistake(f"64 hexadecimal digits must follow `sha256:`, found {found} characters", _NEW_KEY)
+        length = len(value) - len("sha256:")
+        raise mistake(f"64 hexadecimal digits must follow `sha256:`, but there are {length} characters", _NEW_KEY)
     if re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise mistake("must name its algorithm", "put `sha256:` before it")
-    raise mistake("is no hash of a key; a key itself must not be in the file", _NEW_KEY)
+        raise mistake("the algorithm is missing", "put `sha256:` before it")
+    raise mistake("is not the hash of a key; the key itself must not be in the file", _NEW_KEY)
 
 
 def _origin(value: object) -> object:
-    """An origin as a browser writes it (RFC 6454, section 6.2): scheme, host, and a port that isn't the usual one."""
+    """Return an origin in the form that browsers send (RFC 6454, section 6.2): scheme, host, and a non-default port."""
     if not isinstance(value, str) or value == "*":
         return value
     match = re.fullmatch(_ORIGIN, value.lower().rstrip("/"))
@@ -104,46 +104,46 @@ def _origin(value: object) -> object:
     if meant == value:
         return value
     if value.lower() == "null":
-        raise mistake("`null` is what any sandboxed page or local file says of itself", "name the page's own origin")
+        raise mistake("`null` is the origin of every sandboxed page and local file", "write the origin of your page")
     if "*" in value:
-        raise mistake("must be one origin, or `*` alone for every page", "list each origin by itself")
+        raise mistake("must be one origin, or `*` alone for every page", "list each origin separately")
     hint = f"write {meant}" if meant else "such as https://app.example or http://localhost:5173"
     raise mistake("must be an origin as a browser writes it", hint)
 
 
 def mistake(message: str, hint: str = "") -> PydanticCustomError:
-    """A validator's error: what is wrong, and the hint that says how to mend it."""
+    """Return the error of a validator: what is wrong, and a hint how to fix it."""
     return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
 
 
 def _no_flag(value: object) -> object:
-    # To Python `true` is 1 too.
+    # In Python, True equals 1 and would pass as version 1.
     return str(value) if isinstance(value, bool) else value
 
 
 def _stages(value: object) -> tuple[Stage, ...]:
     if not isinstance(value, str) or not re.fullmatch(_ANY_STAGES, value):
-        raise UnitError("must be shares with their times, separated by commas", _STAGES_HINT)
+        raise UnitError("must be shares with durations, separated by commas", _STAGES_HINT)
     if not re.fullmatch(_STAGES, value):
-        raise UnitError("every stage but the last needs its time, and the last has none", _STAGES_HINT)
-    found = tuple(
+        raise UnitError("every stage except the last needs a duration, and the last must not have one", _STAGES_HINT)
+    stages = tuple(
         Stage(float(it[1]) / 100, float(it[2]) * UNIT_S[it[3]] if it[2] else None) for it in re.finditer(_STAGE, value)
     )
-    if any(after.share <= before.share for before, after in pairwise(found)):
+    if any(after.share <= before.share for before, after in pairwise(stages)):
         raise UnitError("the shares must rise from stage to stage", _STAGES_HINT)
-    return found
+    return stages
 
 
 def _route_step(value: object) -> object:
-    """A deployment's name, or names with their weights."""
+    """Check the value of a route step: the name of a deployment, or names with weights."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
         raise PydanticKnownError("string_type")
     for name, weight in value.items():
-        if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= _MOST_WEIGHT:
+        if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= _MAX_WEIGHT:
             hint = f"such as {{{name}: 95, other: 5}}"
-            raise mistake(f"the weight of {name!r} must be a whole number from 0 to {_MOST_WEIGHT}", hint)
+            raise mistake(f"the weight of {name!r} must be a whole number from 0 to {_MAX_WEIGHT}", hint)
     if not any(value.values()):
         raise mistake("a weighted step needs a weight above 0", "such as {one: 95, other: 5}")
     return value
@@ -177,6 +177,6 @@ Stages = Annotated[
     tuple[Stage, ...],
     FileForm(_stages, {"type": "string", "pattern": _STAGES, "examples": ["5% for 10m, 25% for 30m, 100%"]}),
 ]
-_Weight = Annotated[int, Field(ge=0, le=_MOST_WEIGHT)]
+_Weight = Annotated[int, Field(ge=0, le=_MAX_WEIGHT)]
 _Weights = Annotated[dict[str, _Weight], Field(min_length=1, examples=[{"one": 95, "other": 5}])]
 RouteStep = Annotated[str | dict[str, int], BeforeValidator(_route_step, json_schema_input_type=str | _Weights)]

@@ -1,4 +1,4 @@
-"""Read a configuration file, and the files that it names, once, into one `Document`."""
+"""Read a configuration file and the files that it names into one `Document`. Each file is read once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
-from gateway.config.source_text import MAX_BYTES, MISSING, Reading, Written, digest, read_files
+from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
 from gateway.files import open_file, read_file_or_pipe
@@ -20,13 +20,19 @@ from gateway.files import open_file, read_file_or_pipe
 _MODELS: KeyPath = ("catalogue", "models")
 
 
-_MOST_FILES = 100
+_MAX_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogues:
-    """What is in the files. unread: where the config names one that can't be read, and why; texts: what is wrong with
-    those that are no YAML. files: the digest of each, by its path."""
+    """The operator's catalogue files.
+
+    Attributes:
+        sources: The files that could be read.
+        unread: The key of each file that cannot be read, and the reason.
+        texts: The problems of files that are not valid YAML.
+        files: The digest of each file by its path.
+    """
 
     sources: tuple[Source, ...] = ()
     unread: tuple[tuple[KeyPath, str], ...] = ()
@@ -39,22 +45,22 @@ class Catalogues:
         return [source.values for source in self.sources]
 
     def problems(self, findings: Findings) -> Iterator[Problem]:
-        """The mistakes of the texts; what can't be read is added to the findings of the config that names it."""
-        for path, why in self.unread:
-            findings.error(path, why)
+        """Yield the problems of the texts. A file that cannot be read is reported at the key that names it."""
+        for path, reason in self.unread:
+            findings.error(path, reason)
         yield from self.texts
 
 
 def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
-    """The files that a config's values name, relative to the config's own place."""
+    """Read the catalogue files that the values name. Paths are relative to the file `config`."""
     sources: list[Source] = []
     unread: list[tuple[KeyPath, str]] = []
     texts: list[Problem] = []
     files: dict[str, str] = {}
-    for place, name in _named(values):
+    for key_path, name in _catalogue_names(values):
         path = str(FilePath(config).parent / name)
         if path in files:
-            unread.append((place, "is named twice"))
+            unread.append((key_path, "is listed twice"))
             continue
         files[path] = MISSING
         try:
@@ -62,9 +68,9 @@ def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
                 data = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
-            unread.append((place, f"the file {path} can't be read ({reason})"))
+            unread.append((key_path, f"the file {path} can't be read ({reason})"))
             continue
-        # It must read as the watch reads it, or it would never be at rest.
+        # The digest must equal that of the file watch, which would otherwise always see a change.
         files[path] = digest(data) if len(data) <= MAX_BYTES else read_files([path])[path]
         try:
             sources.append(parse_yaml(data, path))
@@ -73,11 +79,11 @@ def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
     return Catalogues(tuple(sources), tuple(unread), tuple(texts), files)
 
 
-def _named(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """The names that are of the right shape; the schema tells of the others."""
+def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the names that are texts. Validation reports the others."""
     section = values.get("catalogue")
     models = section.get("models") if isinstance(section, dict) else None
-    names = models[:_MOST_FILES] if isinstance(models, list) else [models]
+    names = models[:_MAX_FILES] if isinstance(models, list) else [models]
     for index, name in enumerate(names):
         if isinstance(name, str) and name:
             yield (*_MODELS, index), name
@@ -91,36 +97,45 @@ _REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class CheckedFiles:
-    """What a file was found to be. problem: why it can't be used now; age_s: of a database, by its own date."""
+    """The state of a file that a location signal uses.
+
+    Attributes:
+        problem: Why it cannot be used now, or empty.
+        age_s: The age of a database by its build date.
+    """
 
     problem: str = ""
     age_s: float = 0.0
 
 
 def key_file(jwks: str) -> str | None:
-    """The path that the text names, written plainly or as `${file:/path}`; None if it is no whole path."""
+    """Return the absolute path that the text names, directly or as `${file:/path}`, or None."""
     match = _REFERENCE.fullmatch(jwks)
     path = match[1] if match else jwks
     return path if FilePath(path).is_absolute() and "\0" not in path else None
 
 
 def check_files(values: Mapping[str, object]) -> dict[str, CheckedFiles]:
-    """What is found at each path of `location.geoip` and `location.claim`."""
+    """Check the files of `location.geoip` and `location.claim`, so that their problems are reported with the others.
+
+    Returns:
+        The state of each file by its path.
+    """
     location = values.get("location")
     location = location if isinstance(location, dict) else {}
     geoip, claim = location.get("geoip"), location.get("claim")
-    looks: dict[str, CheckedFiles] = {}
+    checked: dict[str, CheckedFiles] = {}
     database = geoip.get("path") if isinstance(geoip, dict) else None
     if isinstance(database, str) and key_file(database):
-        looks[database] = _look_at_database(database)
+        checked[database] = _check_database(database)
     jwks = claim.get("jwks") if isinstance(claim, dict) else None
     if isinstance(jwks, str) and (path := key_file(jwks)):
-        looks[path] = _look_at_keys(path)
-    return looks
+        checked[path] = _check_keys(path)
+    return checked
 
 
-def _look_at_database(path: str) -> CheckedFiles:
-    from gateway.geoip import GeoIpError, read_geoip  # not imported by those who have no database
+def _check_database(path: str) -> CheckedFiles:
+    from gateway.geoip import GeoIpError, read_geoip  # imported late: most configurations have no database
 
     try:
         return CheckedFiles(age_s=time.time() - read_geoip(path).built_at)
@@ -128,28 +143,30 @@ def _look_at_database(path: str) -> CheckedFiles:
         return CheckedFiles(str(error))
 
 
-def _look_at_keys(path: str) -> CheckedFiles:
+def _check_keys(path: str) -> CheckedFiles:
     try:
         with open_file(path) as file:
             document = json.loads(file.read(_MAX_KEY_SET_BYTES))
     except OSError as error:
         return CheckedFiles(f"can't be read ({error.strerror})")
     except (ValueError, RecursionError):
-        return CheckedFiles("is no JSON, or too large")
+        return CheckedFiles("is not valid JSON, or is larger than 256 KB")
     is_set = isinstance(document, dict) and isinstance(document.get("keys"), list) and document["keys"]
-    return CheckedFiles() if is_set else CheckedFiles("is no key set: it has no list `keys`")
+    return CheckedFiles() if is_set else CheckedFiles("is not a key set: it has no list `keys`")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One config as it was written.
+    """One configuration as it was read.
 
-    version: the first 12 hex digits of its content hash, which counts the catalogue files too. written: what was read.
-    references: what every `${…}` holds, by its text.
-    looks: what was found in the files of `location`'s signals, by path; none where secrets aren't looked up.
-    catalogues: the operator's own catalogue files.
-    files: the digest of every file that was read, by its path.
-    read_at_s: when (Unix time); what ends with time is judged by it.
+    Attributes:
+        version: The first 12 hex digits of the content hash, which includes the catalogue files.
+        references: The resolution of every `${…}` by its text.
+        looks: The state of the files of location signals by path. Empty if secrets are not resolved.
+        catalogues: The operator's own catalogue files.
+        files: The digest of every file that was read, by its path.
+        read_at_s: When it was read (Unix time). Expiry dates are judged by it.
+        written: The text and the values of the file.
     """
 
     source: Source
@@ -159,7 +176,7 @@ class Document:
     catalogues: Catalogues = field(default_factory=Catalogues)
     files: Reading = field(default_factory=dict)
     read_at_s: float = field(default_factory=time.time)
-    written: Written | None = None
+    written: SourceText | None = None
 
 
 def load_document(
@@ -169,17 +186,29 @@ def load_document(
     secrets: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> Document:
-    """The document in a file; raises ConfigRejected where no values can be read from it.
+    """Read a configuration file.
 
-    Without `secrets` no reference is resolved, and each counts as if it held something: fit to check, not to serve.
+    Args:
+        path: The file.
+        environ: The environment variables that references may name.
+        secrets: False to resolve no reference, and to assume that each holds a value: enough for a check.
+        clock: Returns the Unix time.
+
+    Raises:
+        ConfigRejected: The file cannot be read, or is not valid YAML.
     """
     return parse_document(read_config(path), str(path), environ, secrets=secrets, clock=clock)
 
 
 def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
-    """The bytes of a config file, or the first of too many; raises ConfigRejected.
+    """Return the bytes of a config file, and at most one more than the allowed number.
 
-    waits: whether it may be a pipe too, that somebody writes to.
+    Args:
+        path: The file.
+        waits: Whether the file may also be a pipe. Reading then waits for its writer.
+
+    Raises:
+        ConfigRejected: The file cannot be read.
     """
     try:
         if waits:
@@ -197,25 +226,30 @@ def parse_document(
     file: str,
     environ: Mapping[str, str],
     *,
-    beside: str | None = None,
+    relative_to: str | None = None,
     secrets: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> Document:
-    """The document in these bytes; `file` is what problems call it. See `load_document`.
+    """Read a configuration from bytes. See `load_document`.
 
-    beside: the file that relative names in it start from, where `file` is none, as of a version of the history.
+    Args:
+        data: The bytes.
+        file: The name of the file in problems.
+        environ: The environment variables that references may name.
+        relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
+        secrets: False to resolve no reference.
+        clock: Returns the Unix time.
     """
     source = parse_yaml(data, file)
-    held = environ if secrets else None
     texts = set(references_in(source.values))
-    # Read before they are resolved: what changes between the two is then seen as a change, and not missed.
-    named = read_files(filter(None, map(file_of, texts))) if secrets else {}
-    references = {text: resolve(text, held) for text in texts}
+    # The digests are taken before the references are resolved, so that a change in between is seen as a change.
+    secret_files = read_files(filter(None, map(file_of, texts))) if secrets else {}
+    references = {text: resolve(text, environ if secrets else None) for text in texts}
     looks = check_files(source.values) if secrets else {}
-    catalogues = read_catalogues(source.values, beside or file)
-    files = {file: digest(data), **named, **catalogues.files}
+    catalogues = read_catalogues(source.values, relative_to or file)
+    files = {file: digest(data), **secret_files, **catalogues.files}
     hashed = [source.values, catalogues.values] if catalogues.files else source.values
-    written = Written(data, _content_hash(hashed), source.values)
+    written = SourceText(data, _content_hash(hashed), source.values)
     return Document(source, written.version, references, looks, catalogues, files, clock(), written)
 
 

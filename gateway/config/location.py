@@ -46,7 +46,7 @@ def compile_location(
     path: KeyPath = ("location",)
     _check_unknown(draft, findings, section.unknown)
     if demo and section.edges:
-        findings.error((*path, "edges"), "in demo mode every peer is an edge (cf-ipcountry)", "remove `edges`")
+        findings.error((*path, "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)", "remove `edges`")
     edges = tuple(
         _edge(findings, (*path, "edges", index), edge, document.references) for index, edge in enumerate(section.edges)
     )
@@ -61,7 +61,7 @@ def compile_location(
         unknown=section.unknown,
         claim=_claim(findings, claim, document.references, document.looks) if claim is not None else None,
         geoip=section.geoip,
-        # An edge with a secret is trusted for its secret: other hosts may send from its networks.
+        # An edge with a secret is trusted because of its secret. Other hosts may be in its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
     )
@@ -73,7 +73,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
     path: KeyPath = ("location", "signals")
     listed = section.signals
     if len(set(listed)) < len(listed):
-        findings.error(path, "a signal is named twice", "remove one")
+        findings.error(path, "a signal is listed twice", "remove one")
     # The sections by their keys. A list is set up even if it is empty.
     sections = {"edges": section.edges, "claim": section.claim, "geoip": section.geoip}
     set_up: list[SignalName] = []
@@ -82,7 +82,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
         if key is None or sections[key] is not None:
             set_up.append(name)
         elif "signals" in section.model_fields_set and not draft.is_broken("location", key):
-            message = f"has no effect: `{name}` is not set up"
+            message = f"has no effect: `{name}` is not configured"
             findings.warn((*path, index), message, f"write `location.{key}`, or remove it here")
     for name, signal in SIGNALS.items():
         # Edges serve `geoip` too.
@@ -92,7 +92,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
     if "geoip" in set_up:
         for index, edge in enumerate(section.edges):
             if edge.client_ip is None:
-                message = "tells no address, so that `geoip` says nothing of those who come through it"
+                message = "reports no client address, so `geoip` gives no result for requests through this edge"
                 findings.warn(("location", "edges", index), message, "name the header with the address: `client_ip`")
     return tuple(set_up)
 
@@ -100,13 +100,13 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
 def _country_only(findings: Findings, words: list[str], regions: Regions) -> frozenset[str]:
     accepted: set[str] = set()
     for index, word in enumerate(words):
-        place: KeyPath = ("location", "accept_country_only", index)
-        code = read_territory(findings, place, word)
+        path: KeyPath = ("location", "accept_country_only", index)
+        code = read_territory(findings, path, word)
         if code is None:
             continue
         parts = {part for part in (*regions.by_territory, *(regions.blocked.included or ())) if parent(part) == code}
         if not parts:
-            findings.warn(place, f"has no effect: no part of {code} is blocked or in a region", "remove it")
+            findings.warn(path, f"has no effect: no part of {code} is blocked or in a region", "remove it")
             continue
         accepted.add(code)
     return frozenset(accepted)
@@ -118,7 +118,9 @@ def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
     if name == _REFUSE:
         return
     if name in known:
-        message = f"requests of unknown place go to {quoted(name)}; whether vendors serve their place is not judged"
+        message = (
+            f"requests from an unknown location go to {quoted(name)}; whether vendors serve the location is not checked"
+        )
         findings.warn(path, message, f"`{_REFUSE}` is the safe choice")
     elif not draft.is_broken("regions"):
         hint = choice_hint(name, {_REFUSE, *known})
@@ -127,16 +129,16 @@ def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
 
 def _edge(findings: Findings, path: KeyPath, section: EdgeSection, references: Mapping[str, Resolution]) -> Edge:
     networks = [_network(findings, (*path, "from", index), text) for index, text in enumerate(section.networks)]
-    told = (section.country, section.subdivision, section.client_ip)
-    headers = [name.lower() for name in told if name is not None]
+    names = (section.country, section.subdivision, section.client_ip)
+    headers = [name.lower() for name in names if name is not None]
     if section.secret is not None:
         headers.append(section.secret.header.lower())
     if len(set(headers)) < len(headers):
         findings.error(path, "country, subdivision, client_ip and secret must be different headers")
     if section.country.lower() == "accept-language":
-        findings.error((*path, "country"), "a language is no country; Accept-Language never decides a region")
+        findings.error((*path, "country"), "a language is not a country; Accept-Language never decides a region")
     if section.secret is None and any(network is not None and network.prefixlen == 0 for network in networks):
-        message = "everybody is trusted to say where they are"
+        message = "every client can choose its own country"
         findings.warn((*path, "from"), message, "name the edge's networks, or add a `secret`")
     return Edge(
         networks=tuple(network for network in networks if network is not None),
@@ -147,7 +149,7 @@ def _edge(findings: Findings, path: KeyPath, section: EdgeSection, references: M
     )
 
 
-def _network(findings: Findings, place: KeyPath, text: str) -> Network | None:
+def _network(findings: Findings, path: KeyPath, text: str) -> Network | None:
     try:
         return ip_network(text)
     except ValueError:
@@ -156,14 +158,14 @@ def _network(findings: Findings, place: KeyPath, text: str) -> Network | None:
         hint = f"did you mean {ip_network(text, strict=False)}?"
     except ValueError:
         hint = "such as 10.0.0.0/8, 2001:db8::/32, or one address"
-    findings.error(place, f"{quoted(text)} is no network", hint)
+    findings.error(path, f"{quoted(text)} is not a network", hint)
     return None
 
 
 def _check_overlaps(findings: Findings, edges: tuple[Edge, ...]) -> None:
     for index, edge in enumerate(edges):
         for earlier, other in enumerate(edges[:index]):
-            if any(_overlap(mine, theirs) for mine in edge.networks for theirs in other.networks):
+            if any(_overlap(network, taken) for network in edge.networks for taken in other.networks):
                 message = f"shares addresses with edge {earlier}; one peer has one country header"
                 findings.error(("location", "edges", index, "from"), message, "make the networks disjoint")
 
@@ -175,26 +177,26 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 def _secret(
-    findings: Findings, place: KeyPath, section: EdgeSecretSection | None, references: Mapping[str, Resolution]
+    findings: Findings, path: KeyPath, section: EdgeSecretSection | None, references: Mapping[str, Resolution]
 ) -> EdgeSecret | None:
     if section is None:
         return None
-    found = secret_at(findings, place, section.value, references, "EDGE_SECRET")
-    if problem := found.mistake or found.missing:
-        hint = found.hint or "without it nobody could prove that they are the edge; set it, or remove `secret`"
-        findings.error(place, f"{found.source or 'the secret'} {problem}", hint)
-    return EdgeSecret(section.header.lower(), found.secret or Secret(""))
+    resolved = secret_at(findings, path, section.value, references, "EDGE_SECRET")
+    if problem := resolved.mistake or resolved.missing:
+        hint = resolved.hint or "without it the edge cannot be verified; set it, or remove `secret`"
+        findings.error(path, f"{resolved.source or 'the secret'} {problem}", hint)
+    return EdgeSecret(section.header.lower(), resolved.secret or Secret(""))
 
 
 def _claim(
     findings: Findings, section: ClaimSection, references: Mapping[str, Resolution], files: Mapping[str, CheckedFiles]
 ) -> ClaimRules | None:
-    """Compile the rules of claims, or None where they are wrong."""
+    """Return the rules of claims, or None if they have errors."""
     shared = [name for name in section.algorithms if name.startswith("HS")]
     if section.secret is not None and len(shared) < len(section.algorithms):
         findings.error((*_CLAIM, "algorithms"), "with a `secret` only HS256, HS384 and HS512 can be used")
     if section.secret is None and shared:
-        message = f"{', '.join(shared)} would take a public key for a secret"
+        message = f"{', '.join(shared)} would use a public key as a shared secret"
         findings.error((*_CLAIM, "algorithms"), message, "leave it out, or configure a `secret` instead of `jwks`")
     if (section.jwks is None) == (section.secret is None):
         findings.error(_CLAIM, "needs `jwks` or a `secret`, and not both", "public keys (`jwks`) are the better choice")
@@ -210,44 +212,47 @@ def _claim(
 
 
 def _key_set(findings: Findings, jwks: str, files: Mapping[str, CheckedFiles]) -> KeySource | None:
-    place = (*_CLAIM, "jwks")
-    if path := key_file(jwks):
-        if (look := files.get(path)) is not None and look.problem:
-            findings.warn(place, f"the file {look.problem}", "until it can be read, every claim is refused")
-        return KeyFile(path)
+    key_path = (*_CLAIM, "jwks")
+    if file := key_file(jwks):
+        if (checked := files.get(file)) is not None and checked.problem:
+            findings.warn(key_path, f"the file {checked.problem}", "every claim is refused until it can be read")
+        return KeyFile(file)
     if "://" not in jwks:
-        findings.error(place, "is neither a URL nor the whole path of a file", "such as https://issuer.example/jwks")
+        message = "is neither a URL nor the absolute path of a file"
+        findings.error(key_path, message, "such as https://issuer.example/jwks")
         return None
-    service = read_service(findings, place, jwks)
+    service = read_service(findings, key_path, jwks)
     return KeyUrl(service.permit, service.path) if service is not None else None
 
 
 def _claim_secret(
     findings: Findings, text: str, algorithm: str, references: Mapping[str, Resolution]
 ) -> KeySource | None:
-    place = (*_CLAIM, "secret")
-    found = secret_at(findings, place, text, references, "CLAIM_SECRET")
-    if problem := found.mistake or found.missing:
-        findings.error(place, f"{found.source or 'the secret'} {problem}", found.hint or "set it, or remove `claim`")
-    if found.secret is None:
+    path = (*_CLAIM, "secret")
+    resolved = secret_at(findings, path, text, references, "CLAIM_SECRET")
+    if problem := resolved.mistake or resolved.missing:
+        hint = resolved.hint or "set it, or remove `claim`"
+        findings.error(path, f"{resolved.source or 'the secret'} {problem}", hint)
+    if resolved.secret is None:
         return None
-    # RFC 7518, section 3.2: a key as long as the hash.
-    least = int(algorithm[2:]) // 8
-    if not found.is_stand_in and len(found.secret.reveal()) < least:
-        findings.error(place, f"is shorter than {least} characters, which {algorithm} needs", "make a longer one")
-    return SharedKey(found.secret)
+    # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
+    minimum = int(algorithm[2:]) // 8
+    if not resolved.is_stand_in and len(resolved.secret.reveal()) < minimum:
+        message = f"is shorter than the {minimum} characters that {algorithm} needs"
+        findings.error(path, message, "create a longer one")
+    return SharedKey(resolved.secret)
 
 
 def _check_geoip(findings: Findings, rules: GeoIpRules, files: Mapping[str, CheckedFiles]) -> None:
-    place = (*_GEOIP, "path")
-    look = files.get(rules.path)
+    path = (*_GEOIP, "path")
+    checked = files.get(rules.path)
     if key_file(rules.path) is None:
-        findings.error(place, "must be the whole path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
-    elif look is not None and look.problem:
-        findings.warn(place, f"the file {look.problem}", "until it can be read, `geoip` says nothing")
-    elif look is not None and look.age_s > rules.max_age_s:
-        message = f"the database is {look.age_s / _DAY_S:.0f} days old by its own date, more than `max_age`"
-        findings.warn(place, message, "`geoip` says nothing until it is replaced by a newer one")
-    elif look is not None and look.age_s < -_DAY_S:
-        message = f"the database is from a day {-look.age_s / _DAY_S:.0f} days ahead, by its own date"
-        findings.warn(place, message, "`geoip` says nothing until that day: is the clock of this machine right?")
+        findings.error(path, "must be the absolute path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
+    elif checked is not None and checked.problem:
+        findings.warn(path, f"the file {checked.problem}", "`geoip` gives no result until it can be read")
+    elif checked is not None and checked.age_s > rules.max_age_s:
+        message = f"the database is {checked.age_s / _DAY_S:.0f} days old by its build date, more than `max_age`"
+        findings.warn(path, message, "`geoip` gives no result until a newer database is installed")
+    elif checked is not None and checked.age_s < -_DAY_S:
+        message = f"the build date of the database is {-checked.age_s / _DAY_S:.0f} days in the future"
+        findings.warn(path, message, "check the clock of this machine: `geoip` gives no result until that day")

@@ -1,4 +1,4 @@
-"""Model facts and prices of the operator, and hints for misspelt provider names."""
+"""Compile the operator's own catalogue files (model facts and prices), and suggest names for misspelt providers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from providers.catalogue.prices import Price, Rates, Retirement, micros_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS
 from providers.registry import Registry
 
-_MOST_TOKENS = 1_000_000_000
+_MAX_TOKENS = 1_000_000_000
 
 
 def _amount(value: object) -> int:
@@ -39,82 +39,82 @@ def _ascending(above: list[AboveSection]) -> list[AboveSection]:
     bounds = [one.prompt_tokens for one in above]
     if bounds == sorted(set(bounds)):
         return above
-    words = {"message": "must name each number of tokens once, in rising order", "hint": "sort them"}
+    words = {"message": "must name each number of tokens once, in ascending order", "hint": "sort them"}
     raise PydanticCustomError("config", "{message}", words)
 
 
 Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=Annotated[float, Field(ge=0, le=1_000_000)])]
 
 
-_Tokens = Annotated[int, Field(ge=1, le=_MOST_TOKENS)]
+_Tokens = Annotated[int, Field(ge=1, le=_MAX_TOKENS)]
 
 
 class AboveSection(Section):
-    """What a request costs whose prompt is long: all of it."""
+    """The rates of a request with a long prompt. They apply to the whole request."""
 
-    prompt_tokens: _Tokens = Field(description="It holds for prompts of more tokens than this.")
-    input: Amount = Field(description="A million tokens of the prompt.")
-    output: Amount = Field(description="A million tokens of the answer, reasoning among them.")
-    cached_input: Amount | None = Field(None, description="A million tokens that the provider had in its cache.")
-    cache_write: Amount | None = Field(None, description="A million tokens that the provider wrote to its cache.")
+    prompt_tokens: _Tokens = Field(description="The rates apply to prompts with more tokens than this.")
+    input: Amount = Field(description="Price of a million prompt tokens.")
+    output: Amount = Field(description="Price of a million answer tokens, including reasoning.")
+    cached_input: Amount | None = Field(None, description="Price of a million tokens read from the provider's cache.")
+    cache_write: Amount | None = Field(None, description="Price of a million tokens written to the provider's cache.")
 
 
 class PriceSection(Section):
-    """What the model costs, by your contract. It takes the place of the whole price that is known."""
+    """The price of the model in your contract. It replaces the whole known price."""
 
-    input: Amount = Field(description="A million tokens of the prompt.")
-    output: Amount = Field(description="A million tokens of the answer, reasoning among them.")
+    input: Amount = Field(description="Price of a million prompt tokens.")
+    output: Amount = Field(description="Price of a million answer tokens, including reasoning.")
     cached_input: Amount | None = Field(
         None,
-        description="A million tokens of the prompt that the provider had in its cache; as other input if left out.",
+        description="Price of a million prompt tokens read from the provider's cache. Default: `input`.",
     )
     cache_write: Amount | None = Field(
         None,
-        description="A million tokens of the prompt that the provider wrote to its cache; as other input if left out.",
+        description="Price of a million prompt tokens written to the provider's cache. Default: `input`.",
     )
-    currency: CurrencyCode = Field(description="Its ISO 4217 code, such as EUR.")
-    as_of: Day = Field(description="The day on which you know it.")
-    source: Line = Field("your own catalogue", description="Where it stands, such as the number of a contract.")
+    currency: CurrencyCode = Field(description="The ISO 4217 code, such as EUR.")
+    as_of: Day = Field(description="The day on which this price was known.")
+    source: Line = Field("your own catalogue", description="The source, such as the number of a contract.")
     above: Annotated[list[AboveSection], AfterValidator(_ascending)] = Field(
-        [], description="Dearer rates of long prompts, in rising order."
+        [], description="Higher rates of long prompts, in ascending order of tokens."
     )
 
 
 class OwnModelSection(Section):
-    """Facts of a model, or of all that a pattern means. What is left out stays as it is known."""
+    """Facts about a model, or about all models of a pattern. Omitted facts keep their known values."""
 
     capabilities: list[str] | None = Field(
-        None, description="All that it can do, in the words of a deployment's `capabilities`."
+        None, description="All its capabilities, with the names of a deployment's `capabilities`."
     )
-    without: list[str] | None = Field(None, description="All parameters that it refuses, such as temperature.")
-    context_tokens: _Tokens | None = Field(None, description="The longest prompt.")
-    output_tokens: _Tokens | None = Field(None, description="The longest answer.")
+    without: list[str] | None = Field(None, description="All parameters that it rejects, such as temperature.")
+    context_tokens: _Tokens | None = Field(None, description="Maximum tokens of the prompt.")
+    output_tokens: _Tokens | None = Field(None, description="Maximum tokens of the answer.")
     efforts: list[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]] | None = Field(
-        None, description="All reasoning efforts that it knows, the weakest first."
+        None, description="All its reasoning efforts, the weakest first."
     )
-    api: str | None = Field(None, description="Which of the provider's paths it lives on, where there are several.")
-    thinking: str | None = Field(None, description="Which of the provider's ways to switch thinking is its own.")
-    flags: list[str] | None = Field(None, description="All quirks of it, by the names that its adapter knows.")
-    price: PriceSection | None = Field(None, description="What it costs.")
-    retires_on: Day | None = Field(None, description="From this day on the vendor doesn't answer for it any more.")
+    api: str | None = Field(None, description="The API of the provider that serves it, if there are several.")
+    thinking: str | None = Field(None, description="The provider's method to switch thinking that it uses.")
+    flags: list[str] | None = Field(None, description="All its flags, with the names that its adapter defines.")
+    price: PriceSection | None = Field(None, description="Its price.")
+    retires_on: Day | None = Field(None, description="The first day on which the vendor no longer serves it.")
 
 
 class CatalogueFileSection(Section):
-    """A catalogue file of yours."""
+    """The operator's own catalogue file."""
 
     version: FormatVersion = Field(description="The version of this format: 1.")
     models: dict[str, dict[Visible, OwnModelSection]] = Field(
-        description="By provider: models by name, or by a pattern such as gpt-6*; the closest one counts."
+        description="By provider: models by name or pattern, such as gpt-6*. The most specific entry applies."
     )
 
 
 def catalogue_schema_json() -> str:
-    """The JSON Schema (draft 2020-12) of a catalogue file, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a catalogue file, for editors."""
     return schema_of(CatalogueFileSection, "catalogue.yaml")
 
 
 def provider_hint(word: str, registry: Registry) -> str:
-    """What to write for a provider that isn't: the one that is called so elsewhere, else the nearest, else all."""
+    """Return the hint for an unknown provider: the name of the same provider here, else the nearest name, else all."""
     names = {*registry.adapters, *registry.broken}
     known = {
         plain_name(other): name
@@ -123,7 +123,7 @@ def provider_hint(word: str, registry: Registry) -> str:
         for other in adapter.known_as
     }
     known |= {plain_name(name): name for name in names}
-    # Not what is near such a name: that may well be another vendor's.
+    # A name that is only similar to another gateway's name may belong to another vendor, so it is not suggested.
     meant = known.get(plain_name(word))
     return choice_hint(word, names) if meant is None else f"did you mean {quoted(meant)}?"
 
@@ -133,17 +133,17 @@ _NOTHING = OwnModelSection()
 
 @dataclass(frozen=True, slots=True)
 class OwnModel:
-    """What the operator says of a model."""
+    """The operator's entry for a model."""
 
     section: OwnModelSection = _NOTHING
 
     @property
-    def tells_capabilities(self) -> bool:
-        """Whether it says what the model can do."""
+    def has_capabilities(self) -> bool:
+        """Whether it lists the capabilities of the model."""
         return self.section.capabilities is not None
 
     def facts(self, known: ModelFacts) -> ModelFacts:
-        """The facts of a model, of which this much is known without the operator."""
+        """Return the facts of a model: the known ones with the operator's changes."""
         own = self.section
         if own is _NOTHING:
             return known
@@ -161,48 +161,48 @@ class OwnModel:
         )
 
     def price(self, known: Price | None) -> Price | None:
-        """What it costs: the operator's price, else the one that is known."""
+        """Return the operator's price, else the known one."""
         return known if self.section.price is None else _price(self.section.price)
 
     def retirement(self, known: Retirement | None, model: str) -> Retirement | None:
-        """When it is retired: on the operator's day, else on the one that is known."""
+        """Return the retirement on the operator's day, else the known one."""
         if self.section.retires_on is None:
             return known
         on = self.section.retires_on
         return Retirement((model,), on, None, "your own catalogue", known.instead if known is not None else "")
 
 
-_UNTOLD = OwnModel()
+_NO_ENTRY = OwnModel()
 
 
 @dataclass(frozen=True, slots=True)
 class OwnCatalogue:
-    """By provider, then by name or pattern."""
+    """The operator's entries by provider, then by name or pattern."""
 
     models: Mapping[str, Mapping[str, OwnModel]] = field(default_factory=dict)
 
     def model(self, provider: str, model: str) -> OwnModel:
-        """What is said of a model: by its name, else by the longest pattern that means it, else nothing."""
-        told = self.models.get(provider, {})
-        if model in told:
-            return told[model]
-        patterns = [pattern for pattern in told if fnmatchcase(model, pattern)]
-        return told[max(patterns, key=len)] if patterns else _UNTOLD
+        """Return the entry of the model: by its name, else by the longest matching pattern, else an empty one."""
+        entries = self.models.get(provider, {})
+        if model in entries:
+            return entries[model]
+        patterns = [pattern for pattern in entries if fnmatchcase(model, pattern)]
+        return entries[max(patterns, key=len)] if patterns else _NO_ENTRY
 
 
 def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: Registry) -> OwnCatalogue:
-    """What these files say; the mistakes in them are added to the findings, each at its place in its file."""
+    """Return the entries of the files. Their errors are added to the findings, with the positions in the files."""
     models: dict[str, dict[str, OwnModel]] = {}
     first: dict[tuple[str, str], str] = {}
     for source in sources:
         here = Findings(source)
         _check_providers(here, registry)
-        for provider, name, section in _sound_entries(here):
+        for provider, name, section in _valid_entries(here):
             path: KeyPath = ("models", provider, name)
-            place = f"{source.file}:{here.line(path)}"
+            position = f"{source.file}:{here.line(path)}"
             adapter = registry.adapters.get(provider)
-            if (earlier := first.setdefault((provider, name), place)) != place:
-                here.error(path, f"is already said in {earlier}", "remove one", key=True)
+            if (earlier := first.setdefault((provider, name), position)) != position:
+                here.error(path, f"is already defined in {earlier}", "remove one", key=True)
             if adapter is not None:
                 _check_words(here, path, section, adapter)
             models.setdefault(provider, {})[name] = OwnModel(section)
@@ -210,8 +210,8 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
     return OwnCatalogue(models)
 
 
-def _sound_entries(findings: Findings) -> list[tuple[str, str, OwnModelSection]]:
-    """The entries of a file without those that are out of shape, which are told."""
+def _valid_entries(findings: Findings) -> list[tuple[str, str, OwnModelSection]]:
+    """Return the valid entries of a file, and report the errors of the others."""
     values = findings.source.values
     errors = {error.path: error for error in misplaced((), values)}
     try:
@@ -244,7 +244,7 @@ def _check_providers(findings: Findings, registry: Registry) -> None:
 
 
 def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, adapter: Adapter) -> None:
-    """A quirk exists only where the adapter knows it: the words of all its models are those that there are."""
+    """Report unknown names. The known flags, APIs and thinking methods are those of the adapter's own models."""
     known = list(known_models(adapter).values())
     parameters = PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
     if isinstance(adapter, AsksForUsage) and adapter.asks_for_usage:
@@ -254,18 +254,18 @@ def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, ad
         ("without", section.without, parameters),
         ("flags", section.flags, frozenset[str]().union(*(facts.flags for facts in known))),
     )
-    for key, words, there_are in lists:
+    for key, words, allowed in lists:
         for index, word in enumerate(words or ()):
-            if word not in there_are:
-                hint = choice_hint(word, there_are, none=f"{adapter.name} knows none; remove it")
-                findings.error((*path, key, index), f"unknown word {quoted(word)}", hint)
-    for key, word, there_are in (
+            if word not in allowed:
+                hint = choice_hint(word, allowed, none=f"{adapter.name} has none; remove it")
+                findings.error((*path, key, index), f"unknown value {quoted(word)}", hint)
+    for key, word, allowed in (
         ("api", section.api or "", {"", *(facts.api for facts in known)}),
         ("thinking", section.thinking or "", {"", *(facts.thinking for facts in known)}),
     ):
-        if word not in there_are:
-            hint = choice_hint(word, there_are - {""}, none=f"{adapter.name} knows none; remove it")
-            findings.error((*path, key), f"unknown word {quoted(word)}", hint)
+        if word not in allowed:
+            hint = choice_hint(word, allowed - {""}, none=f"{adapter.name} has none; remove it")
+            findings.error((*path, key), f"unknown value {quoted(word)}", hint)
 
 
 def _price(section: PriceSection) -> Price:

@@ -1,6 +1,6 @@
-"""What is wrong with a config: where, what, and how to mend it. A problem never holds a secret.
+"""Problems of a configuration: where each one is, what is wrong, and how to fix it. They never contain a secret.
 
-ConfigRejected    the config has at least one error; `problems` has every one, and the warnings
+`ConfigRejected` is raised for a configuration with at least one error. Its `problems` hold every error and warning.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ _COMPARED = 32
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake, or one thing to know. line and column count from 1; 0 where the file as a whole is meant.
+    """One error or warning.
 
-    file: empty where it stands in none.
-    hint: what to do about it; empty where the message says it all.
+    Attributes:
+        file: The name of the file, or empty if the problem is not in a file.
+        line: Counted from 1; 0 if the problem concerns the whole file.
+        column: Counted from 1; 0 if the problem concerns the whole file.
+        path: The keys that lead to the value.
+        message: What is wrong.
+        hint: How to fix it, or empty if the message is enough.
     """
 
     file: str
@@ -37,25 +42,28 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        """`config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?`"""
+        """Return one line, for example:
+
+        `config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?`
+        """
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""
-        place = f"{self._place}: " if self.file else ""
-        return visible(f"{place}{mark}{path}{self.message}{hint}")
+        position = f"{self._position}: " if self.file else ""
+        return visible(f"{position}{mark}{path}{self.message}{hint}")
 
     @property
-    def _place(self) -> str:
+    def _position(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
     def order(self) -> tuple[str, int, int, KeyPath, str]:
-        """By place in the file."""
+        """The sort key: the position in the file."""
         return (self.file, self.line, self.column, tuple(map(str, self.path)), self.message)
 
 
 class ConfigRejected(Exception):
-    """A config that can't be used; `problems` has everything found, sorted by place, warnings too."""
+    """The configuration has errors. `problems` has every error and warning, sorted by position."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems), key=lambda problem: problem.order))
@@ -63,7 +71,7 @@ class ConfigRejected(Exception):
 
 
 def dotted(path: KeyPath) -> str:
-    """The path as people write it: `assistants.assistant.routes.cn[1]`."""
+    """Return the path in dotted form: `assistants.assistant.routes.cn[1]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
@@ -71,13 +79,15 @@ def dotted(path: KeyPath) -> str:
 
 
 def quoted(word: str) -> str:
-    """The word in quotes, printable and not too long, for a message."""
+    """Return the word in quotes for a message, printable and shortened."""
     return f"'{_printable(word)}'"
 
 
 def visible(text: str) -> str:
-    """On one line, and nothing that a terminal would obey: a file's name may hold anything, and so may a config, and
-    what a server says."""
+    """Return the text on one line, with control characters escaped.
+
+    File names, configurations and answers of servers may contain terminal control sequences.
+    """
     return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
@@ -87,13 +97,13 @@ def _printable(text: str) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name that `word` was probably meant to be, None where none is near."""
-    from difflib import get_close_matches  # who serves has no words to mend
+    """Return the name that `word` was probably meant to be, or None if no name is similar."""
+    from difflib import get_close_matches  # imported late: a serving process does not suggest names
 
     by_lower = {_folded(name): name for name in sorted(names, reverse=True)}
-    wanted = _folded(word[:_SHOWN_CHARACTERS])
-    likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, wanted))
-    close = get_close_matches(wanted, likely, n=1, cutoff=0.65)
+    folded_word = _folded(word[:_SHOWN_CHARACTERS])
+    likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, folded_word))
+    close = get_close_matches(folded_word, likely, n=1, cutoff=0.65)
     return by_lower[close[0]] if close else None
 
 
@@ -102,17 +112,20 @@ def _folded(name: str) -> str:
 
 
 def _common_ends(one: str, other: str) -> int:
-    """How many characters both begin and end with: quick to tell, where comparing a thousand names is not."""
+    """Return how many characters the names share at their start and end.
+
+    This is a cheap filter: comparing a thousand names with difflib would be slow.
+    """
     return _common_beginning(one, other) + _common_beginning(one[::-1], other[::-1])
 
 
 def _common_beginning(one: str, other: str) -> int:
     pairs = zip(one, other, strict=False)
-    return next((index for index, (mine, theirs) in enumerate(pairs) if mine != theirs), min(len(one), len(other)))
+    return next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
 
 
 def choice_hint(word: str, names: Iterable[str], *, none: str = "there is none") -> str:
-    """The nearest name as a question, else the names that there are, else what `none` says."""
+    """Return a hint: the nearest name as a question, else the list of names, else `none`."""
     known = sorted(names)
     near = nearest(word, known)
     if near is not None:

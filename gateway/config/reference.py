@@ -1,4 +1,4 @@
-"""The page of every config key, from the JSON Schema: `gateway schema --markdown`, and a page of the documentation."""
+"""Render the reference page of all config keys from the JSON Schema (`gateway schema --markdown`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Schema = dict[str, Any]
 
 
 def reference_page() -> str:
-    """Markdown: one table for each object of the config, in the order of the schema."""
+    """Return the page as Markdown: one table for each object of the config, in the order of the schema."""
     schema: _Schema = json.loads(schema_json())
     definitions: dict[str, _Schema] = schema.get("$defs", {})
     pages = [_HEAD]
@@ -31,7 +31,7 @@ def reference_page() -> str:
 
 
 def _sections(path: str, section: _Schema, definitions: dict[str, _Schema]) -> Iterator[tuple[str, _Schema]]:
-    """Each object with keys, and where it stands; an object before what is in it."""
+    """Yield each object with keys and its path, an object before the objects in it."""
     yield path, section
     for key, value in section["properties"].items():
         here = f"{path}.{key}" if path else key
@@ -40,7 +40,7 @@ def _sections(path: str, section: _Schema, definitions: dict[str, _Schema]) -> I
 
 
 def _objects_in(value: _Schema, definitions: dict[str, _Schema]) -> Iterator[tuple[str, _Schema]]:
-    """The objects that a key's value is or holds, and what their path adds to the key's."""
+    """Yield the objects that the value of a key is or contains, and the suffix of their path."""
     value = _resolved(value, definitions)
     if "properties" in value:
         yield "", value
@@ -77,7 +77,7 @@ def _default(key: str, value: _Schema, required: set[str]) -> str:
 
 
 def _kind(value: _Schema, definitions: dict[str, _Schema]) -> str:
-    """What may stand there, in words."""
+    """Return a description of the allowed values."""
     value = _resolved(value, definitions)
     if "const" in value or "enum" in value:
         return " or ".join(f"`{word}`" for word in value.get("enum", [value.get("const")]))

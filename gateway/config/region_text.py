@@ -21,7 +21,12 @@ from providers.territories import Places, parse_places
 
 @dataclass(frozen=True, slots=True)
 class KnownLabel:
-    """A label that we know. aigc: whether the law wants the `AIGC` object. must_contain: one word of each group."""
+    """A built-in label.
+
+    Attributes:
+        aigc: Whether the law requires the `AIGC` object.
+        must_contain: The text must contain one word of each group.
+    """
 
     name: str
     text: Mapping[str, str]
@@ -38,7 +43,7 @@ def _table(name: str) -> dict[str, Any]:
 
 @cache
 def known_labels() -> dict[str, KnownLabel]:
-    """The labels by name."""
+    """Return the built-in labels by name."""
     return {
         name: KnownLabel(
             name,
@@ -54,13 +59,13 @@ def known_labels() -> dict[str, KnownLabel]:
 
 @cache
 def known_refusals() -> dict[str, dict[str, str]]:
-    """What a user is told, by error code and language."""
+    """Return the built-in texts of refusals by error code and language."""
     return {code: texts for code, texts in _table("refusals").items() if isinstance(texts, dict)}
 
 
 @cache
 def helplines() -> dict[str, dict[str, str]]:
-    """Whom to call, by territory and kind."""
+    """Return the emergency numbers by territory and kind."""
     table = _table("helplines")
     lines: dict[str, dict[str, str]] = {}
     for word, numbers in table["groups"].items():
@@ -71,13 +76,13 @@ def helplines() -> dict[str, dict[str, str]]:
 
 
 def units_of(territory: str) -> str:
-    """The system of units of a territory: `metric`, `us` or `uk`."""
+    """Return the system of units of a territory: `metric`, `us` or `uk`."""
     units = _table("places")["units"]
     return next((system for system in ("us", "uk") if territory in units[system]), "metric")
 
 
 def known_currencies() -> dict[str, str]:
-    """Currencies that Babel's data have otherwise, by territory."""
+    """Return the currencies that replace those of Babel's data, by territory."""
     return {place: code for place, code in _table("places")["currencies"].items() if place != "source"}
 
 
@@ -103,14 +108,14 @@ _KINDS = {
 }
 
 
-_A_DAY, _A_NUMBER = date(2026, 3, 31), 1234.5
+_SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
 
 
 def read_locale(findings: Findings, path: KeyPath, tag: str) -> bool:
-    """Whether the tag is a locale that there are data for; an error if not."""
+    """Return whether there are data for the locale. Report an error if not."""
     if full(tag) is not None and locale_data(tag) is not None:
         return True
-    findings.error(path, f"there are no data for the locale '{tag}'", "write a language of CLDR, such as de or zh-Hant")
+    findings.error(path, f"no locale data for '{tag}'", "write a language tag that CLDR knows, such as de or zh-Hant")
     return False
 
 
@@ -123,11 +128,11 @@ def compile_profiles(
     today: date,
     choices: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Profile]:
-    """The profile in each locale. choices: what callers may prefer."""
+    """Return the profile in each locale. `choices` are the lines for the preferences of callers."""
     if section.timezone is not None and not _is_zone(section.timezone):
         near = nearest(section.timezone, _zones())
         hint = f"did you mean {near}?" if near else "write a name such as Asia/Shanghai"
-        findings.error((*path, "timezone"), f"there is no time zone '{section.timezone}'", hint)
+        findings.error((*path, "timezone"), f"unknown time zone '{section.timezone}'", hint)
     by_territory, common = ({}, "") if section.helplines is not None else _helplines(territories)
     return {
         locale: Profile(locale, _lines(section, locale, today), by_territory, common, choices) for locale in locales
@@ -135,7 +140,7 @@ def compile_profiles(
 
 
 def offered_choices() -> dict[str, dict[str, str]]:
-    """The line for everything that a caller may prefer, by what it is about."""
+    """Return the line for each value that a caller may prefer, by the name of the preference."""
     return {"units": _UNITS, "form": _FORMS, "time_zone": {zone: _zone_line(zone) for zone in _zones()}}
 
 
@@ -154,13 +159,13 @@ def _zone_line(zone: str) -> str:
 
 
 def _lines(section: ProfileSection, locale: str, today: date) -> tuple[tuple[str, str], ...]:
-    # Who reads another language in a place pays and measures as everybody there.
-    territory, written = _territory_of(section.locale), _territory_of(locale)
+    # Units and currency depend on the territory of the profile, also for users who read another language there.
+    territory, locale_territory = _territory_of(section.locale), _territory_of(locale)
     units = section.units or (units_of(territory) if territory else None)
     currency = section.currency or (_currency_of(territory, today) if territory else None)
     lines = [
         ("language", f"Language: {display_name(locale)} ({locale}), unless the user writes in another."),
-        ("formats", _formats(locale) if written else ""),
+        ("formats", _formats(locale) if locale_territory else ""),
         ("time_zone", _zone_line(section.timezone) if section.timezone else ""),
         ("units", _UNITS[units] if units else ""),
         ("currency", f"Currency: {_currency_name(currency)} ({currency})." if currency else ""),
@@ -173,7 +178,7 @@ def _lines(section: ProfileSection, locale: str, today: date) -> tuple[tuple[str
 
 def _territory_of(locale: str) -> str | None:
     meant = full(locale)
-    return meant.said_territory if meant is not None else None
+    return meant.explicit_territory if meant is not None else None
 
 
 def _formats(locale: str) -> str:
@@ -181,7 +186,7 @@ def _formats(locale: str) -> str:
     from babel.numbers import format_decimal
 
     data = locale_data(locale)
-    day, number = format_date(_A_DAY, "medium", data), format_decimal(_A_NUMBER, locale=data)
+    day, number = format_date(_SAMPLE_DAY, "medium", data), format_decimal(_SAMPLE_NUMBER, locale=data)
     return f"Formats: 31 March 2026 is written {day}, and 1234.5 is written {number}."
 
 
@@ -189,8 +194,8 @@ def _currency_of(territory: str, today: date) -> str | None:
     from babel.numbers import get_territory_currencies
 
     known = known_currencies().get(territory)
-    found = get_territory_currencies(territory, start_date=today)
-    return known or (str(found[0]) if found else None)
+    currencies = get_territory_currencies(territory, start_date=today)
+    return known or (str(currencies[0]) if currencies else None)
 
 
 def _currency_name(currency: str) -> str:
@@ -200,47 +205,51 @@ def _currency_name(currency: str) -> str:
 
 
 def helpline_text(numbers: Mapping[str, str]) -> str:
-    """The line with the numbers: those that are known first, in this order."""
+    """Return the line with the numbers: known kinds first, in a fixed order."""
     kinds = [*(kind for kind in _KINDS if kind in numbers), *(kind for kind in numbers if kind not in _KINDS)]
-    told = ", ".join(f"{_KINDS.get(kind, kind)} {numbers[kind]}" for kind in kinds)
-    return f"Whom to call: {told}."
+    entries = ", ".join(f"{_KINDS.get(kind, kind)} {numbers[kind]}" for kind in kinds)
+    return f"Whom to call: {entries}."
 
 
 def _helplines(territories: Places) -> tuple[dict[str, str], str]:
-    """The line of each territory of the region, and what holds in all of them."""
+    """Return the line of each territory of the region, and a line with the numbers that all of them share."""
     known = helplines()
     everywhere = territories.included is None
-    places = sorted(known if everywhere else territories.included or ())
-    numbers = {place: known.get(place, {}) for place in places}
-    lines = {place: helpline_text(some) for place, some in numbers.items() if some}
+    codes = sorted(known if everywhere else territories.included or ())
+    numbers = {code: known.get(code, {}) for code in codes}
+    lines = {code: helpline_text(some) for code, some in numbers.items() if some}
     shared = None if everywhere or not numbers else set.intersection(*(set(some.items()) for some in numbers.values()))
     return lines, helpline_text(dict(sorted(shared))) if shared else ""
 
 
-_MOST_LABELS = 8
+_MAX_LABELS = 8
 
 
-# TC260-PG-20252A as public code of vendors has it (as of 2026-11-20): 00, two digits for the kind of subject, its code,
-# and either a model of one's own (1 generation, 2 distribution) or nothing.
+# TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
+# organisation, its code of 18 characters, and five characters for its own model (first 1 for generation, 2 for
+# distribution) or 00000.
 _PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
 
 
-_SUCH_AS = "001191310000MA1FL0000X00000"
+_EXAMPLE_CODE = "001191310000MA1FL0000X00000"
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """A label of a region in all its languages, with everything that it says or has said."""
+class _LabelTexts:
+    """A label of a region in all its languages, with its present and former texts."""
 
     name: str
     texts: Mapping[str, str]
     show: Show
     producer: str | None
-    said: frozenset[str]
+    present_and_former: frozenset[str]
 
 
 class RegionTextCompiler:
-    """The speech of each region of one draft. A region takes off what any of them has said: people travel."""
+    """Compile the texts of each region of one draft.
+
+    Every region removes the labels of all regions from the history, because users travel.
+    """
 
     def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
         self._findings = findings
@@ -249,11 +258,11 @@ class RegionTextCompiler:
         self._choices = offered_choices() if claim is not None and claim.preferences is not None else {}
         regions = draft.config.regions.items()
         self._labels = {name: self._read_labels(("regions", name, "labels"), one.labels) for name, one in regions}
-        said = {text for labels in self._labels.values() for label in labels for text in label.said}
-        self._known = tuple(sorted((text + SEPARATOR for text in said), key=lambda text: (-len(text), text)))
+        texts = {text for labels in self._labels.values() for label in labels for text in label.present_and_former}
+        self._known = tuple(sorted((text + SEPARATOR for text in texts), key=lambda text: (-len(text), text)))
 
     def of(self, name: str, section: RegionSection, territories: Places) -> RegionText | None:
-        """What this region says; None where neither it nor any other says anything."""
+        """Return the texts of the region, or None if no region has any."""
         labels = self._labels[name]
         if not (labels or section.profile or section.refusals):
             return RegionText(Locale(""), {"": Locale("")}, known=self._known) if self._known else None
@@ -273,7 +282,7 @@ class RegionTextCompiler:
                 self._choices,
             )
         refusals = _refusals(section)
-        voices = {
+        by_locale = {
             locale: Locale(
                 locale,
                 tuple(Label(one.name, best_text(one.texts, locale), one.show, one.producer) for one in labels),
@@ -283,76 +292,78 @@ class RegionTextCompiler:
             for locale in locales
         }
         tags = tags_of(locales) if len(locales) > 1 else {}
-        return RegionText(voices[locales[0]], voices, tags, self._known)
+        return RegionText(by_locale[locales[0]], by_locale, tags, self._known)
 
-    def _locales(self, path: KeyPath, section: RegionSection, labels: list[_Written]) -> tuple[str, ...]:
-        """Those of the profile; without one, every language that the labels or refusals are written in."""
+    def _locales(self, path: KeyPath, section: RegionSection, labels: list[_LabelTexts]) -> tuple[str, ...]:
+        """Return the locales of the profile. Without one, return the languages of the labels and refusals."""
         if section.profile is not None:
             profile = section.profile
             named = [(("locale",), profile.locale), *((("locales", i), tag) for i, tag in enumerate(profile.locales))]
-            sound = [tag for place, tag in named if read_locale(self._findings, (*path, "profile", *place), tag)]
-            return tuple(dict.fromkeys(map(canonical, sound)))
-        written = [tag for label in labels for tag in label.texts]
+            valid = [tag for key, tag in named if read_locale(self._findings, (*path, "profile", *key), tag)]
+            return tuple(dict.fromkeys(map(canonical, valid)))
+        languages = [tag for label in labels for tag in label.texts]
         if section.refusals is not None:
-            written += [tag for texts in section.refusals.model_dump(exclude_none=True).values() for tag in texts]
-        return tuple(dict.fromkeys(map(canonical, written)))
+            languages += [tag for texts in section.refusals.model_dump(exclude_none=True).values() for tag in texts]
+        return tuple(dict.fromkeys(map(canonical, languages)))
 
-    def _read_labels(self, path: KeyPath, sections: list[LabelSection]) -> list[_Written]:
-        if len(sections) > _MOST_LABELS:
-            self._findings.error(path, f"has more than {_MOST_LABELS} labels", "their words stand before an answer")
-        read: list[_Written] = []
+    def _read_labels(self, path: KeyPath, sections: list[LabelSection]) -> list[_LabelTexts]:
+        if len(sections) > _MAX_LABELS:
+            hint = "remove some: their text is put before each answer"
+            self._findings.error(path, f"has more than {_MAX_LABELS} labels", hint)
+        read: list[_LabelTexts] = []
         for index, section in enumerate(sections):
-            here = (*path, index)
+            label_path = (*path, index)
             if section.name in {label.name for label in read}:
-                self._findings.error(here, f"the label {quoted(section.name)} is there twice", "remove one of them")
-            elif (label := self._read_label(here, section)) is not None:
+                message = f"the label {quoted(section.name)} is listed twice"
+                self._findings.error(label_path, message, "remove one of them")
+            elif (label := self._read_label(label_path, section)) is not None:
                 read.append(label)
         return read
 
-    def _read_label(self, path: KeyPath, section: LabelSection) -> _Written | None:
+    def _read_label(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
         known = known_labels().get(section.name)
         if known is None:
             return self._read_own(path, section)
         texts = section.text or known.text
-        if section.text is not None and not self._says_it(path, known, section.text):
+        if section.text is not None and not self._has_required_words(path, known, section.text):
             return None
         if known.aigc and section.producer is None:
-            message = f"{section.name} has no `producer`, so that the `AIGC` object names nobody"
+            message = f"{section.name} has no `producer`, so the `AIGC` object does not name a provider"
             hint = f"write {{name: {section.name}, producer: <your code>}}"
             self._findings.warn(path, message, hint)
         if known.aigc and section.producer is not None and _PROVIDER_CODE.fullmatch(section.producer) is None:
-            message = "is not the code of a provider of a service, as far as is known"
-            hint = f"27 characters, such as {_SUCH_AS}: 00, 11 for an organisation, its code of 18, and 00000"
+            message = "does not have the known form of a service provider's code"
+            hint = f"27 characters, such as {_EXAMPLE_CODE}: 00, 11 for an organisation, its code of 18, and 00000"
             self._findings.warn((*path, "producer"), message, hint)
         if not known.aigc and section.producer is not None:
             self._findings.error((*path, "producer"), f"{section.name} has no `AIGC` object", "remove it")
         producer = (section.producer or "") if known.aigc else None
-        said = {*known.text.values(), *texts.values(), *section.earlier}
-        return _Written(known.name, texts, section.show or known.show, producer, frozenset(said))
+        all_texts = {*known.text.values(), *texts.values(), *section.earlier}
+        return _LabelTexts(known.name, texts, section.show or known.show, producer, frozenset(all_texts))
 
-    def _read_own(self, path: KeyPath, section: LabelSection) -> _Written | None:
+    def _read_own(self, path: KeyPath, section: LabelSection) -> _LabelTexts | None:
         if section.text is None:
             message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
             self._findings.error(path, message, choice_hint(section.name, known_labels()))
             return None
         if section.producer is not None:
             self._findings.error((*path, "producer"), "a label of your own has no `AIGC` object", "remove it")
-        said = frozenset({*section.text.values(), *section.earlier})
-        return _Written(section.name, section.text, section.show or "always", None, said)
+        all_texts = frozenset({*section.text.values(), *section.earlier})
+        return _LabelTexts(section.name, section.text, section.show or "always", None, all_texts)
 
-    def _says_it(self, path: KeyPath, known: KnownLabel, texts: Mapping[str, str]) -> bool:
-        """Whether the words have what the law wants in them."""
-        sound = True
+    def _has_required_words(self, path: KeyPath, known: KnownLabel, texts: Mapping[str, str]) -> bool:
+        """Return whether each text contains the words that the law requires. Report an error if not."""
+        is_valid = True
         for language, text in texts.items():
             lacking = [group for group in known.must_contain if not any(word in text for word in group)]
             if lacking:
-                wanted = " and ".join(" or ".join(group) for group in lacking)
-                self._findings.error((*path, "text", language), f"lacks what the law wants in it: {wanted}")
-                sound = False
-        return sound
+                required = " and ".join(" or ".join(group) for group in lacking)
+                self._findings.error((*path, "text", language), f"lacks words that the law requires: {required}")
+                is_valid = False
+        return is_valid
 
 
 def _refusals(section: RegionSection) -> dict[str, Mapping[str, str]]:
-    """By error code: the operator's own texts, else ours."""
+    """Return the texts by error code: the operator's own, else the built-in ones."""
     own: dict[str, Mapping[str, str]] = section.refusals.model_dump(exclude_none=True) if section.refusals else {}
     return {**known_refusals(), **own}

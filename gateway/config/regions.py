@@ -16,11 +16,11 @@ from providers.territories import NOWHERE, Places
 
 
 def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
-    """The cell, None where none is described or it is unsound."""
+    """Return the cell, or None if there is none or it is invalid."""
     section = draft.config.cell
     if section is None:
         if not demo and not draft.is_broken("cell"):
-            message = "no `cell` is described: the gateway's own place is not counted against any boundary"
+            message = "there is no `cell`: the gateway's own location is not checked against any boundary"
             findings.warn((), message, "write cell: {territory: …}")
         return None
     territory = read_territory(findings, ("cell", "territory"), section.territory)
@@ -50,7 +50,7 @@ def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
         findings.error(path, f"the URL {error}")
         return ""
     if not origin.startswith("https://"):
-        findings.error(path, "the URL must start with https://: clients send their keys there")
+        findings.error(path, "the URL must start with https://, because clients send their keys there")
     return f"{origin}{base or ''}"
 
 
@@ -59,7 +59,15 @@ _RESERVED = "refuse"
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The sound regions, each territory's, the one for the rest, and what is blocked; and where the gateway stands."""
+    """The valid regions.
+
+    Attributes:
+        by_name: The regions by name.
+        by_territory: The region of each territory.
+        default: The region for all other territories, or None.
+        blocked: The blocked territories.
+        cell: The installation to which the gateway belongs, or None.
+    """
 
     by_name: Mapping[str, Region]
     by_territory: Mapping[str, Region]
@@ -69,25 +77,25 @@ class Regions:
 
 
 def compile_regions(draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float) -> Regions:
-    """The sound regions of a draft. read_at_s: when the draft was read (Unix time)."""
+    """Return the valid regions of a draft. `read_at_s` is the time when the draft was read (Unix time)."""
     blocked = _blocked(draft, findings)
-    speaking = RegionTextCompiler(draft, findings, read_at_s)
+    texts = RegionTextCompiler(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
     by_territory: dict[str, Region] = {}
     default: Region | None = None
     for name, section in draft.config.regions.items():
-        region = _region(draft, findings, name, section, cell, speaking)
+        region = _region(draft, findings, name, section, cell, texts)
         if region is None:
             continue
         by_name[name] = region
         path = ("regions", name, "territories")
         if region.territories.included is None:
             if default is not None:
-                other = f"region '{default.name}' (line {findings.line(('regions', default.name))}) has it already"
-                findings.error(path, f'"*" may stand in one region only; {other}', "name the territories of this one")
+                other = f"region '{default.name}' (line {findings.line(('regions', default.name))}) already has it"
+                findings.error(path, f'"*" is allowed in one region only; {other}', "name the territories of this one")
             default = default or region
         else:
-            _place(findings, path, section, region, by_territory, blocked)
+            _add_territories(findings, path, section, region, by_territory, blocked)
     return Regions(by_name, by_territory, default, blocked, cell)
 
 
@@ -95,24 +103,24 @@ def _blocked(draft: Draft, findings: Findings) -> Places:
     words = draft.config.blocked
     blocked = read_territories(findings, ("blocked",), words) if words else None
     if blocked is not None and blocked.included is None:
-        findings.error(("blocked",), '"*" blocks everybody', "name the territories")
+        findings.error(("blocked",), '"*" blocks every territory', "name the territories")
         return NOWHERE
     return blocked or NOWHERE
 
 
 def _region(
-    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, speaking: RegionTextCompiler
+    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, texts: RegionTextCompiler
 ) -> Region | None:
     path = ("regions", name)
     if name == _RESERVED:
-        findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a word of `location.unknown`")
+        findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a value of `location.unknown`")
     territories = _territories(findings, (*path, "territories"), section.territories)
     boundary = read_territories(findings, (*path, "boundary"), section.boundary)
     accepted = _transit(findings, (*path, "transit"), section.transit or [])
     if territories is None or boundary is None or accepted is None:
         return None
-    transit = NOWHERE if draft.is_broken("cell") else _own_place(findings, name, boundary, accepted, cell)
-    speech = speaking.of(name, section, territories)
+    transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(findings, name, boundary, accepted, cell)
+    speech = texts.of(name, section, territories)
     return Region(
         name,
         territories,
@@ -127,14 +135,17 @@ def _region(
 
 
 def _may_log(draft: Draft, findings: Findings, name: str, boundary: Places, cell: Cell | None) -> bool:
-    """Whether the prompts of the region go to this cell's log; an error if they would leave the boundary there."""
+    """Return whether prompts of the region go to this cell's log.
+
+    Report an error if the cell is not known to be inside the boundary.
+    """
     if draft.is_broken("cell") or not _is_served(name, cell):
         return False
     if not stands_within(cell, boundary):
         findings.error(
             ("regions", name, "log_prompts"),
-            f"the log begins where the gateway stands, which is not known to be in the boundary ({boundary})",
-            "say where in `cell: {territory: …}`, or leave it out",
+            f"the log is written where the gateway runs, which is not known to be inside the boundary ({boundary})",
+            "set `cell: {territory: …}`, or remove this key",
         )
     return True
 
@@ -144,12 +155,12 @@ def _is_served(name: str, cell: Cell | None) -> bool:
 
 
 def stands_within(cell: Cell | None, boundary: Places) -> bool:
-    """Whether the gateway is known to stand where prompts may be kept."""
+    """Return whether the gateway is known to run inside the boundary."""
     return cell is not None and Places(frozenset({cell.territory})).within(boundary)
 
 
 def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
-    """Whether what this cell stores of the region's requests stays within the region's boundary."""
+    """Return whether this cell may store receipts of the region: it must be inside the region's boundary."""
     if cell is None:
         return True
     return _is_served(name, cell) and stands_within(cell, boundary)
@@ -160,12 +171,12 @@ def _territories(findings: Findings, path: KeyPath, words: list[str]) -> Places 
     if territories is None:
         return None
     if territories.included is None and len(words) > 1:
-        message = '"*" means every territory that no other region names, and stands alone'
+        message = '"*" means every territory that no other region names, and must be the only entry'
         findings.error(path, message, "to leave some out, give them a region of their own or list them in `blocked`")
         return None
     if territories.excluded:
         message = f"{listed(territories.excluded)} can't be excluded: a part belongs to its country's region"
-        findings.error(path, message, "unless another region names it, or `blocked` does")
+        findings.error(path, message, "list it in another region or in `blocked` instead")
         return None
     return territories
 
@@ -175,23 +186,28 @@ def _transit(findings: Findings, path: KeyPath, words: list[str]) -> frozenset[s
     return None if None in codes else frozenset(code for code in codes if code is not None)
 
 
-def _own_place(findings: Findings, name: str, boundary: Places, accepted: frozenset[str], cell: Cell | None) -> Places:
-    """Where the cell stands, if that lies outside the boundary and is accepted; an error if it isn't accepted."""
+def _transit_of_cell(
+    findings: Findings, name: str, boundary: Places, accepted: frozenset[str], cell: Cell | None
+) -> Places:
+    """Return the territory of the cell if it is outside the boundary.
+
+    Report an error if `transit` does not accept it.
+    """
     path = ("regions", name)
     own = cell.territory if cell is not None and _is_served(name, cell) else None
     outside = own is not None and not Places(frozenset({own})).within(boundary)
     for code in sorted(accepted - {own}):
-        said = f"is not where this cell stands ({own})" if own else "has no effect: no cell serves the region"
-        findings.warn((*path, "transit"), f"{code} {said}", "remove it")
+        reason = f"is not where this cell runs ({own})" if own else "has no effect: no cell serves the region"
+        findings.warn((*path, "transit"), f"{code} {reason}", "remove it")
     if own in accepted and not outside:
-        findings.warn((*path, "transit"), f"{own} already lies inside the boundary", "remove it")
+        findings.warn((*path, "transit"), f"{own} is already inside the boundary", "remove it")
     if outside and own not in accepted:
-        message = f"the gateway itself stands in {own}, outside this region's boundary ({boundary})"
+        message = f"the gateway itself runs in {own}, outside this region's boundary ({boundary})"
         findings.error(path, message, f"accept it with `transit: [{own}]`, or leave the region out of `cell.serves`")
     return Places(frozenset({own})) if own is not None and outside else NOWHERE
 
 
-def _place(
+def _add_territories(
     findings: Findings,
     path: KeyPath,
     section: RegionSection,
@@ -199,15 +215,16 @@ def _place(
     by_territory: dict[str, Region],
     blocked: Places,
 ) -> None:
-    """Enter the region's territories; an error for each word with territories that are taken or blocked."""
+    """Add the region's territories to `by_territory`. Report each word with blocked territories or with taken ones."""
     for index, word in enumerate(section.territories):
         if word.startswith("!"):
             continue
         named = read_territories(findings, (*path, index), [word])
         own = (region.territories.included or frozenset()) & ((named and named.included) or frozenset())
-        if shut := {code for code in own if blocked.contains(code)}:
+        if blocked_codes := {code for code in own if blocked.contains(code)}:
             line = findings.line(("blocked",))
-            findings.error((*path, index), f"{listed(shut)} is blocked (line {line})", "remove it there or here")
+            message = f"{listed(blocked_codes)} is blocked (line {line})"
+            findings.error((*path, index), message, "remove it there or here")
         taken: dict[str, set[str]] = {}
         for code in own:
             holder = by_territory.setdefault(code, region)

@@ -19,35 +19,35 @@ from gateway.model.schedule import Schedule
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
-    """How a deployment leaves the boundary of a region."""
+    """Return a message that explains how a deployment leaves the boundary of a region."""
     stores, processes = deployment.residency.stores, deployment.residency.processes
-    does = {} if stores.within(region.boundary) else {"stores": str(stores)}
-    does |= {} if processes.within(region.boundary) else {"processes": str(processes)}
-    what = f"{' and '.join(does)} in {' and '.join(dict.fromkeys(does.values()))}"
-    return f"{quoted(deployment.name)} {what}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
+    outside = {} if stores.within(region.boundary) else {"stores": str(stores)}
+    outside |= {} if processes.within(region.boundary) else {"processes": str(processes)}
+    fact = f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}"
+    return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
 
 
 def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
-    """What could be done about it."""
-    fitting = [name for name, other in deployments.items() if other.residency.within(region.boundary)]
-    if fitting:
-        return f"take one that stays inside: {', '.join(fitting[:4])}"
-    return f"take a site inside the boundary, or widen `regions.{region.name}.boundary`"
+    """Return the hint for a deployment that leaves the boundary."""
+    inside = [name for name, other in deployments.items() if other.residency.within(region.boundary)]
+    if inside:
+        return f"use one that stays inside: {', '.join(inside[:4])}"
+    return f"use a site inside the boundary, or widen `regions.{region.name}.boundary`"
 
 
 def compile_schedules(
     draft: Draft, findings: Findings, name: str, section: AssistantSection, routes: Mapping[str, Route]
 ) -> dict[str, Schedule]:
-    """The schedules of an assistant that are sound, by region."""
-    found: dict[str, Schedule] = {}
-    for region, written in section.schedules.items():
-        place: KeyPath = ("assistants", name, "schedules", region)
-        if not _has_route(draft, findings, place, section, name, region):
+    """Return the valid schedules of an assistant by region."""
+    compiled: dict[str, Schedule] = {}
+    for region, schedule in section.schedules.items():
+        path: KeyPath = ("assistants", name, "schedules", region)
+        if not _has_route(draft, findings, path, section, name, region):
             continue
-        candidate = _candidate(draft, findings, (*place, "candidate"), written.candidate, routes.get(region, ()))
+        candidate = _candidate(draft, findings, (*path, "candidate"), schedule.candidate, routes.get(region, ()))
         if candidate is not None:
-            found[region] = _schedule(written, candidate)
-    return found
+            compiled[region] = _schedule(schedule, candidate)
+    return compiled
 
 
 def compile_shadows(
@@ -58,75 +58,80 @@ def compile_shadows(
     regions: Regions,
     deployments: Mapping[str, Deployment],
 ) -> dict[str, Shadow]:
-    """The shadows of an assistant that are sound, by region."""
-    found: dict[str, Shadow] = {}
-    for region_name, written in section.shadow.items():
-        place: KeyPath = ("assistants", name, "shadow", region_name)
-        if not _has_route(draft, findings, place, section, name, region_name):
+    """Return the valid shadows of an assistant by region."""
+    compiled: dict[str, Shadow] = {}
+    for region_name, shadow in section.shadow.items():
+        path: KeyPath = ("assistants", name, "shadow", region_name)
+        if not _has_route(draft, findings, path, section, name, region_name):
             continue
-        region, deployment = regions.by_name.get(region_name), deployments.get(written.deployment)
+        region, deployment = regions.by_name.get(region_name), deployments.get(shadow.deployment)
         known = draft.names("deployments")
-        if written.deployment not in known and not draft.is_broken("deployments"):
-            hint = choice_hint(written.deployment, known)
-            findings.error((*place, "deployment"), f"unknown deployment {quoted(written.deployment)}", hint)
+        if shadow.deployment not in known and not draft.is_broken("deployments"):
+            hint = choice_hint(shadow.deployment, known)
+            findings.error((*path, "deployment"), f"unknown deployment {quoted(shadow.deployment)}", hint)
         if region is None or deployment is None:
             continue
         if not deployment.residency.within(region.boundary):
             findings.error(
-                (*place, "deployment"), outside_boundary(region, deployment), boundary_fix(region, deployments)
+                (*path, "deployment"), outside_boundary(region, deployment), boundary_fix(region, deployments)
             )
-        warn_if_unapproved(findings, (*place, "deployment"), deployment, region)
+        warn_if_unapproved(findings, (*path, "deployment"), deployment, region)
         if deployment.consent is not None:
-            message = f"{quoted(deployment.name)} asks for consent, which nobody gives to a shadow: never asked here"
-            findings.warn((*place, "deployment"), message, "take a deployment without `consent`, or remove the shadow")
-        if written.keep_text and not stands_within(regions.cell, region.boundary):
+            message = f"{quoted(deployment.name)} requires consent, which shadow traffic never has: it is skipped here"
+            findings.warn((*path, "deployment"), message, "use a deployment without `consent`, or remove the shadow")
+        if shadow.keep_text and not stands_within(regions.cell, region.boundary):
             findings.error(
-                (*place, "keep_text"),
-                f"the gateway keeps it where it stands, which is not known to be in the boundary ({region.boundary})",
-                "say where in `cell: {territory: …}`, or leave it out",
+                (*path, "keep_text"),
+                "the gateway stores the text where it runs, "
+                f"which is not known to be inside the boundary ({region.boundary})",
+                "set `cell: {territory: …}`, or remove this key",
             )
-        found[region_name] = Shadow(deployment, written.share, written.keep_text)
-    return found
+        compiled[region_name] = Shadow(deployment, shadow.share, shadow.keep_text)
+    return compiled
 
 
 def _has_route(
-    draft: Draft, findings: Findings, place: KeyPath, section: AssistantSection, name: str, region: str
+    draft: Draft, findings: Findings, path: KeyPath, section: AssistantSection, name: str, region: str
 ) -> bool:
-    """Whether the assistant has a route in the region; told of `place` if not."""
+    """Return whether the assistant has a route in the region. Report an error at `path` if not."""
     if region not in section.routes and draft.is_whole("assistants", name):
         hint = f"there are: {', '.join(section.routes)}" if section.routes else ""
-        findings.error(place, f"the assistant has no route for {quoted(region)}", hint)
+        findings.error(path, f"the assistant has no route for {quoted(region)}", hint)
     return region in section.routes
 
 
-def _candidate(draft: Draft, findings: Findings, place: KeyPath, name: str, route: Route) -> Deployment | None:
+def _candidate(draft: Draft, findings: Findings, path: KeyPath, name: str, route: Route) -> Deployment | None:
     if not route:
         return None
     first = route[0]
     if not isinstance(first, WeightedSet):
-        findings.error(place, "the route doesn't begin with a weighted step", f"begin it with {{one: 100, {name}: 0}}")
+        findings.error(path, "the route does not begin with a weighted step", f"begin it with {{one: 100, {name}: 0}}")
         return None
     members = {member.name: member for member, _ in first.members}
     if name not in members:
         if not draft.is_broken("deployments", name):
             hint = choice_hint(name, members)
-            findings.error(place, f"{quoted(name)} is not in the weighted step that the route begins with", hint)
+            findings.error(path, f"{quoted(name)} is not in the weighted step that the route begins with", hint)
         return None
     if len(members) < 2:
-        findings.error(place, f"{quoted(name)} has nobody beside it in its step", "name who has the other people")
+        message = f"{quoted(name)} is the only member of its weighted step"
+        findings.error(path, message, "add the deployment that gets the other users")
         return None
     return members[name]
 
 
-def _schedule(written: ScheduleSection, candidate: Deployment) -> Schedule:
-    known_by = (candidate.name, candidate.provider, candidate.model, candidate.site)
-    identity = hashlib.sha256(repr((known_by, written.steps, written.stop_on)).encode()).hexdigest()[:16]
-    return Schedule(candidate.name, written.steps, written.stop_on, identity)
+def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
+    deployment_key = (candidate.name, candidate.provider, candidate.model, candidate.site)
+    identity = hashlib.sha256(repr((deployment_key, section.steps, section.stop_on)).encode()).hexdigest()[:16]
+    return Schedule(candidate.name, section.steps, section.stop_on, identity)
 
 
 def ineligible_now(deployment: Deployment, region: Region | None, days: Days | None) -> str:
-    """Why the deployment is asked by no request of the region on these days until something is mended; empty if it can
-    be asked. Without days, approvals are not judged. Which variable is not set is told once, where the key is read."""
+    """Return why the deployment is skipped for every request of the region now, or an empty text if it is not.
+
+    Without `days`, approvals are not checked. The text does not name a variable that is not set: the warning about the
+    key does.
+    """
     if not deployment.enabled:
         return "disabled"
     if not deployment.has_credential:
@@ -141,7 +146,7 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
 def compile_assistants(
     draft: Draft, findings: Findings, regions: Regions, deployments: Mapping[str, Deployment], days: Days
 ) -> dict[str, Assistant]:
-    """The assistants of a draft by name and by alias."""
+    """Return the assistants of a draft by name and by alias."""
     compiled: dict[str, Assistant] = {}
     used: set[str] = set()
     routed: set[str] = set()
@@ -151,18 +156,19 @@ def compile_assistants(
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
         for region_name, steps in section.routes.items():
-            place = (*path, "routes", region_name)
+            route_path = (*path, "routes", region_name)
             routed.add(region_name)
             used.update(name for step in steps for name in _names_in(step))
-            _check_region(draft, findings, place, region_name)
+            _check_region(draft, findings, route_path, region_name)
             region = regions.by_name.get(region_name)
-            found = _steps(draft, findings, place, steps, deployments)
-            _check_now(findings, place, steps, found, region, days)
+            entries = _entries(draft, findings, route_path, steps, deployments)
+            _check_availability_now(findings, route_path, steps, entries, region, days)
             if region is not None:
-                _check_fence(findings, region, found, deployments)
+                _check_boundary(findings, region, entries, deployments)
                 routes[region_name] = _route(steps, deployments)
         if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
-            findings.warn((*path, "resume"), "no route of it has a next step to go on with", "add one, or remove it")
+            message = "no route of this assistant has a second step that could continue an answer"
+            findings.warn((*path, "resume"), message, "add one, or remove it")
         schedules = compile_schedules(draft, findings, name, section, routes)
         shadows = compile_shadows(draft, findings, name, section, regions, deployments)
         used.update(shadow.deployment.name for shadow in shadows.values())
@@ -186,21 +192,21 @@ def compile_assistants(
 def _check_hedge(findings: Findings, path: KeyPath, section: AssistantSection, compiled: Assistant) -> None:
     if section.hedge is None or not compiled.routes:
         return
-    asked = [deployments_of(route) for route in compiled.routes.values()]
-    if all(len(each) == 1 and len(each[0].credentials) < 2 for each in asked):
+    by_route = [deployments_of(route) for route in compiled.routes.values()]
+    if all(len(members) == 1 and len(members[0].credentials) < 2 for members in by_route):
         message = "has no effect: no route has a second step, or a deployment with a second key"
         findings.warn(path, message, "add one, or remove `hedge`")
 
 
-def _check_region(draft: Draft, findings: Findings, place: KeyPath, name: str) -> None:
+def _check_region(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
     known = draft.names("regions")
     if name not in known and not draft.is_broken("regions"):
-        findings.error(place, f"unknown region {quoted(name)}", choice_hint(name, known))
+        findings.error(path, f"unknown region {quoted(name)}", choice_hint(name, known))
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a route names a deployment: as a step, or as a member of a weighted one, and then the name is a key."""
+class _Entry:
+    """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
 
     path: KeyPath
     deployment: Deployment
@@ -212,7 +218,7 @@ def _names_in(step: str | dict[str, int]) -> list[str]:
 
 
 def _route(steps: list[str | dict[str, int]], deployments: Mapping[str, Deployment]) -> Route:
-    """The route of the steps that are sound."""
+    """Return the route with the valid steps."""
     route: list[Deployment | WeightedSet] = []
     for step in steps:
         if isinstance(step, str):
@@ -224,62 +230,63 @@ def _route(steps: list[str | dict[str, int]], deployments: Mapping[str, Deployme
     return tuple(route)
 
 
-def _steps(
+def _entries(
     draft: Draft,
     findings: Findings,
-    place: KeyPath,
+    route_path: KeyPath,
     steps: list[str | dict[str, int]],
     deployments: Mapping[str, Deployment],
-) -> list[_Place]:
-    """Every sound deployment of a route, in order."""
+) -> list[_Entry]:
+    """Return every valid deployment of a route, in order."""
     if not steps:
-        findings.error(place, "the route has no step", "name a deployment, or remove the region: it is then refused")
-    found: list[_Place] = []
+        hint = "name a deployment, or remove the region, so that its requests are refused"
+        findings.error(route_path, "the route has no step", hint)
+    entries: list[_Entry] = []
     for index, step in enumerate(steps):
         for name in _names_in(step):
             at_key = not isinstance(step, str)
-            path = (*place, index, name) if at_key else (*place, index)
-            # Behind a weighted step one of its members may stand again, as what the others fall back to.
+            path = (*route_path, index, name) if at_key else (*route_path, index)
+            # A member of a weighted step may be repeated as a later step: it is the fallback of the other members.
             if name in steps[:index]:
-                findings.error(path, f"{quoted(name)} is in this route already", "remove one", key=at_key)
+                findings.error(path, f"{quoted(name)} is already in this route", "remove one", key=at_key)
             elif name in deployments:
-                found.append(_Place(path, deployments[name], at_key))
+                entries.append(_Entry(path, deployments[name], at_key))
             elif not draft.is_broken("deployments") and name not in (known := draft.names("deployments")):
                 findings.error(path, f"unknown deployment {quoted(name)}", choice_hint(name, known), key=at_key)
-    return found
+    return entries
 
 
-def _check_now(
+def _check_availability_now(
     findings: Findings,
-    place: KeyPath,
+    path: KeyPath,
     steps: list[str | dict[str, int]],
-    found: list[_Place],
+    entries: list[_Entry],
     region: Region | None,
     days: Days,
 ) -> None:
-    """What keeps steps from being asked now: a warning, as it may be mended without a change of the config."""
-    reasons = {it.deployment.name: ineligible_now(it.deployment, region, days) for it in found}
-    if len(found) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        findings.warn(place, f"nobody of this route can be asked now ({why})")
+    """Warn if no deployment of a route is available now. It is not an error: it may change without the config."""
+    reasons = {entry.deployment.name: ineligible_now(entry.deployment, region, days) for entry in entries}
+    if len(entries) == sum(len(_names_in(step)) for step in steps) and reasons and all(reasons.values()):
+        details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        findings.warn(path, f"no deployment of this route is available now ({details})")
     if region is not None:
-        for it in found:
-            warn_if_unapproved(findings, it.path, it.deployment, region)
+        for entry in entries:
+            warn_if_unapproved(findings, entry.path, entry.deployment, region)
 
 
-def _check_fence(
-    findings: Findings, region: Region, found: list[_Place], deployments: Mapping[str, Deployment]
+def _check_boundary(
+    findings: Findings, region: Region, entries: list[_Entry], deployments: Mapping[str, Deployment]
 ) -> None:
-    how = ""
-    for it in found:
-        step = it.deployment
+    hint = ""
+    for entry in entries:
+        step = entry.deployment
         if step.residency.within(region.boundary):
             if region.territories.included and not any(map(step.available.contains, region.territories.included)):
-                message = f"{quoted(step.name)} serves nobody in this region: it is available in {step.available}"
-                findings.warn(it.path, message, "remove it from the route")
+                message = f"{quoted(step.name)} serves no territory of this region: it is available in {step.available}"
+                findings.warn(entry.path, message, "remove it from the route")
             continue
-        how = how or boundary_fix(region, deployments)
-        findings.error(it.path, outside_boundary(region, step), how, key=it.at_key)
+        hint = hint or boundary_fix(region, deployments)
+        findings.error(entry.path, outside_boundary(region, step), hint, key=entry.at_key)
 
 
 def _add_aliases(findings: Findings, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:
@@ -287,8 +294,8 @@ def _add_aliases(findings: Findings, name: str, section: AssistantSection, compi
     for index, alias in enumerate(section.aliases):
         holder = compiled.setdefault(alias, compiled[name])
         if holder.name != name or alias in seen:
-            message = f"{quoted(alias)} already stands for the assistant {quoted(holder.name)}"
-            findings.error(("assistants", name, "aliases", index), message, "a name stands for one assistant")
+            message = f"{quoted(alias)} is already a name of the assistant {quoted(holder.name)}"
+            findings.error(("assistants", name, "aliases", index), message, "use each name for one assistant only")
         seen.add(alias)
 
 
@@ -307,4 +314,4 @@ def _report_unused(
             findings.warn(("deployments", name), "no route uses this deployment")
     for name in regions.by_name:
         if name not in routed:
-            findings.warn(("regions", name), "no assistant has a route for this region: its people are refused")
+            findings.warn(("regions", name), "no assistant has a route for this region: requests from it are refused")

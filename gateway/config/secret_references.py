@@ -1,6 +1,6 @@
-"""`${NAME}` and `${file:/path}` -> secrets: the only place where a config's secrets are read.
+"""Resolve `${NAME}` and `${file:/path}` to secrets. No other module reads the secrets of a configuration.
 
-What can't be used is said without showing it: neither a secret nor a text that may be one is ever in a message.
+Messages never contain a secret, nor a text that may be one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,27 @@ _UNRESOLVED = Secret("unresolved")
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _FILE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
-# How other gateways, shells and templates write a reference: taken as a secret, the words themselves would be sent.
+# The syntax of references in other gateways, shells and templates. Without this check, the text would be sent as the
+# key.
 _FOREIGN = re.compile(
     r"os\.environ/\S+|(?:process\.)?env[.:/][A-Za-z_]\w*|\$(?:env:)?[A-Z_][A-Z0-9_]*"
     r"|\{\{[^{}]*\}\}|\{vault://[^{}]*\}|<[A-Z_][A-Z0-9_]*>"
 )
 _MAX_SECRET_BYTES = 64 * 1024
-# What every HTTP library sends unchanged; RFC 9110 section 5.5 leaves other octets to luck.
+# Every HTTP library sends these characters unchanged. RFC 9110, section 5.5, gives no guarantee for other octets.
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What became of one credential.
+    """The result of resolving one credential.
 
-    source: the variable or file, "" for a text written in the file. missing: why there is nothing, such as
-    `is not set`. mistake, hint: why it could never be used, whatever the environment holds.
+    Attributes:
+        source: The variable or the file, or empty for a text in the configuration.
+        secret: The secret, or None.
+        missing: Why there is no value, such as `is not set`.
+        mistake: Why the value cannot be used, or the reference is invalid.
+        hint: How to fix the mistake.
     """
 
     source: str = ""
@@ -46,12 +51,12 @@ class Resolution:
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether nothing was looked up, so that nothing can be said of the secret."""
+        """Whether the reference was not resolved, so that the secret cannot be checked."""
         return self.secret is _UNRESOLVED
 
 
 def references_in(value: object) -> Iterator[str]:
-    """Every string below `value` that has `${` in it."""
+    """Yield every string inside `value` that contains `${`."""
     pending = [value]
     while pending:
         match pending.pop():
@@ -64,11 +69,11 @@ def references_in(value: object) -> Iterator[str]:
 
 
 def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
-    """The secret that a reference names, or why there is none; without `environ` a stand-in that opens nothing."""
+    """Resolve a reference. Without `environ`, the secret is a placeholder."""
     match = _ENVIRONMENT.fullmatch(text) or _FILE.fullmatch(text)
     if match is None:
-        hint = "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
-        return Resolution(mistake="is no reference that can be resolved", hint=hint)
+        hint = "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value"
+        return Resolution(mistake="is not a reference that can be resolved", hint=hint)
     if environ is None:
         return Resolution(match[1], _UNRESOLVED)
     if match.re is _FILE:
@@ -78,45 +83,51 @@ def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
 
 
 def file_of(text: str) -> str | None:
-    """The path of the file that a reference names, if it names one."""
+    """Return the path of the file that a reference names, or None."""
     match = _FILE.fullmatch(text)
     return match[1] if match is not None else None
 
 
 def read_literal(text: str) -> Resolution:
-    """A credential that is written in the config itself."""
+    """Read a credential that is written in the configuration itself."""
     if _FOREIGN.fullmatch(text):
         hint = "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
-        return Resolution(mistake="is a reference in another program's words", hint=hint)
+        return Resolution(mistake="is a reference in the syntax of another program", hint=hint)
     return _sendable("", text) if text else Resolution(missing="is empty")
 
 
 def secret_at(
     findings: Findings,
-    place: KeyPath,
+    path: KeyPath,
     text: str,
     references: Mapping[str, Resolution],
     variable: str,
     *,
-    called: str = "secret",
+    term: str = "secret",
 ) -> Resolution:
-    """What became of the secret whose text stands at this place; one that is written out there is warned of.
+    """Return the resolution of a secret, and warn if it is written in the configuration itself.
 
-    variable: where such a one could be kept instead. called: what it is to whoever reads the warning.
+    Args:
+        findings: Receives the warning.
+        path: The key of the secret.
+        text: Its value in the configuration.
+        references: The resolved references by their text.
+        variable: The environment variable that the hint suggests.
+        term: The word for the secret in the warning.
     """
     if "${" in text:
         return references[text]
-    found = read_literal(text)
-    if not found.mistake:
+    literal = read_literal(text)
+    if not literal.mistake:
         hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
-        findings.warn(place, f"a {called} is written in the config", hint)
-    return found
+        findings.warn(path, f"a {term} is written in the config", hint)
+    return literal
 
 
 def _from_file(path: str) -> Resolution:
     try:
         if not stat.S_ISREG(FilePath(path).stat().st_mode):
-            return Resolution(path, missing="is no regular file")
+            return Resolution(path, missing="is not a regular file")
         with FilePath(path).open("rb") as file:
             data = file.read(_MAX_SECRET_BYTES + 1)
     except OSError as error:
@@ -131,12 +142,12 @@ def _sendable(source: str, value: str) -> Resolution:
     value = _on_one_line(value)
     if _SENDABLE.fullmatch(value):
         return Resolution(source, Secret(value))
-    hint = "it must be one line of visible ASCII, without spaces around it"
+    hint = "it must be one line of visible ASCII, without spaces at the start or end"
     return Resolution(source, mistake="can't be sent in a header", hint=hint)
 
 
 def _on_one_line(value: str) -> str:
-    """A JSON object, such as a service account's key file, without the lines that people read it by; else the value."""
+    """Return a JSON object, such as the key file of a service account, on one line. Other values are unchanged."""
     if not value.lstrip().startswith("{"):
         return value
     try:

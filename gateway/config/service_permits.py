@@ -1,4 +1,4 @@
-"""Services that the config names beside the providers, and the only place where a permit to ask one is made."""
+"""Read the URLs of services other than providers. Only this module creates a permit to call such a service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from providers.sites import OriginError, parse_origin
 
 @dataclass(frozen=True, slots=True)
 class ServiceUrl:
-    """Where to ask: leave to connect to the origin, and the path there."""
+    """The address of a service: a permit to connect to the origin, and the path."""
 
     permit: ServicePermit
     path: str
@@ -22,35 +22,39 @@ class ServiceUrl:
 
 def read_service(
     findings: Findings,
-    place: KeyPath,
+    key_path: KeyPath,
     url: str,
     *,
     usual_path: str | None = None,
     insecure: bool | None = None,
 ) -> ServiceUrl | None:
-    """The service at the URL that stands at this place of the config, None after reporting why it can't be asked.
+    """Return the service of a URL in the configuration, or None after an error has been reported.
 
-    usual_path: for a URL without one; None where there is no usual one.
-    insecure: whether http:// may lead to another machine; None where the config has no such word.
+    Args:
+        findings: Receives the error.
+        key_path: The key of the URL.
+        url: The URL.
+        usual_path: The path for a URL without one, or None if the path is required.
+        insecure: Whether http:// to another machine is allowed, or None if the section has no such key.
     """
     try:
         origin, path = parse_origin(url)
     except OriginError as error:  # the URL may hold a password, so it is not shown
-        findings.error(place, f"the URL {error}")
+        findings.error(key_path, f"the URL {error}")
         return None
     if origin.startswith("http://") and not insecure and not is_this_machine(origin):
         hint = "use https://" if insecure is None else "use https://, or allow it with `insecure: true`"
-        findings.error(place, "http:// to another machine can be read and changed on its way", hint)
+        findings.error(key_path, "http:// to another machine can be read and changed on the way", hint)
         return None
     path = path or usual_path
     if path is None:
-        findings.error(place, "the URL has no path", "write the whole URL")
+        findings.error(key_path, "the URL has no path", "write the whole URL")
         return None
     return ServiceUrl(ServicePermit(origin), path)
 
 
 def is_this_machine(origin: str) -> bool:
-    """Whether the origin is a loopback address, or `localhost`."""
+    """Return whether the origin is a loopback address or `localhost`."""
     host = urlsplit(origin).hostname or ""
     try:
         return ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""File digests and change detection, the source text that the history keeps, and plain-text secrets in it."""
+"""Detect changes of files by their digests, keep the source text for the history, and find plain-text secrets in it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from gateway.config.problems import KeyPath, dotted
 from gateway.files import open_file
 
 Reading = Mapping[str, str]
-"""What stands in each file, by its path: a digest of the content."""
+"""The digest of each file by its path."""
 
 
 MISSING = ""
 
 
 _NOT_READ = "not read"
-"""Of a file that this process can't open for want of its own: it says nothing of what stands there."""
+"""The reading of a file that could not be opened because this process has no file descriptor left.
+
+It says nothing about the content of the file.
+"""
 
 
-_NO_MORE_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-_MOST_PASSED_OVER = 240
+_MAX_SKIPPED_READINGS = 240
 
 
 MAX_BYTES = 4 * 1024 * 1024
-"""What a config file may hold."""
+"""The maximum size of a configuration file."""
 
 
 def digest(data: bytes) -> str:
-    """The digest of a file's content."""
+    """Return the digest of the content of a file."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read_files(paths: Iterable[str]) -> dict[str, str]:
-    """A reading of these files. Of one that is too large to be ours, size and time count instead of the content."""
+    """Return the digests of the files. For a file above the maximum size, inode, size and time replace the digest."""
     return {path: _read(path) for path in paths}
 
 
@@ -50,81 +53,91 @@ def _read(path: str) -> str:
                 return f"{known.st_ino}:{known.st_size}:{known.st_mtime_ns}"
             return digest(file.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:  # no file can have a name with a NUL in it
-        return _NOT_READ if isinstance(error, OSError) and error.errno in _NO_MORE_FILES else MISSING
+        return _NOT_READ if isinstance(error, OSError) and error.errno in _OUT_OF_DESCRIPTORS else MISSING
 
 
 def agree(one: Reading, other: Reading) -> bool:
-    """Whether they say the same of every file that is in both."""
+    """Return whether the digests of every file that is in both readings are equal."""
     return all(one[path] == other[path] for path in one.keys() & other.keys())
 
 
 class Watch:
-    """Compares readings with what was acted on last."""
+    """Compare readings of files with the one that was applied last, to decide when to reload.
+
+    A reading that could not be applied, for example for lack of memory, is tried again after 1, 2, 4, … and at most 240
+    equal readings.
+    """
 
     def __init__(self, known: Reading) -> None:
         self._known = known
         self._last: Reading | None = None
-        # Of what could not be acted on: the reading, how many of its like to pass over, and how many after that.
-        self._untried: Reading | None = None
-        self._passing_over = 0
-        self._next_time = 1
+        # The reading that could not be applied, how many equal readings to skip now, and how many the next time.
+        self._postponed: Reading | None = None
+        self._to_skip = 0
+        self._next_skip = 1
         self._is_owed = False
         self._has_failed = False
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What is to be read."""
+        """The files to read."""
         return tuple(self._known)
 
     @property
     def known(self) -> Reading:
-        """What was acted on last."""
+        """The reading that was applied last."""
         return self._known
 
     @property
     def is_waiting(self) -> bool:
-        """Whether readings are passed over, before what could not be acted on is tried again."""
-        return self._passing_over > 0
+        """Whether equal readings are being skipped before a postponed reading is tried again."""
+        return self._to_skip > 0
 
     @property
     def is_trying_again(self) -> bool:
-        """Whether what stands there now is what could not be acted on."""
-        return self._untried is not None
+        """Whether the last reading is one that could not be applied."""
+        return self._postponed is not None
 
     @property
     def is_owed(self) -> bool:
-        """Whether it counts as news, though nothing has changed since it was acted on last."""
+        """Whether the next reading must be applied even if it has not changed."""
         return self._is_owed
 
     def settled(self, reading: Reading) -> bool:
-        """Whether to act on this reading: it is news, and equal to the one before."""
+        """Return whether to apply this reading: it has changed, and it equals the previous one.
+
+        A file that is still being written gives two different readings.
+        """
         last, self._last = self._last, reading
-        if reading != self._untried:
-            self._untried, self._passing_over, self._next_time = None, 0, 1
-        elif self._passing_over:
-            self._passing_over -= 1
+        if reading != self._postponed:
+            self._postponed, self._to_skip, self._next_skip = None, 0, 1
+        elif self._to_skip:
+            self._to_skip -= 1
             return False
         return self.is_news(reading) and reading == last
 
     def is_news(self, reading: Reading) -> bool:
-        """Whether it is something else than what was acted on last, or is owed, or ends a change that failed."""
+        """Return whether the reading differs from the applied one, or is owed, or follows a failed change."""
         is_news = self._is_owed or self._has_failed or reading != self._known
         return is_news and _NOT_READ not in reading.values()
 
-    def acted_on(self, reading: Reading) -> None:
-        """From now on this is what is known."""
+    def mark_applied(self, reading: Reading) -> None:
+        """Record that this reading was applied."""
         self._known = reading
-        self._last = self._untried = None
+        self._last = self._postponed = None
         self._is_owed = self._has_failed = False
 
-    def not_acted_on(self, *, owed: bool = False) -> None:
-        """The last reading could not be acted on, for want of something of ours: it stays news, and counts again after
-        one more reading that is equal, then after two, four, and at most a minute of them. owed: news or not."""
+    def postpone(self, *, owed: bool = False) -> None:
+        """Record that the last reading could not be applied for lack of a resource of this process.
+
+        Args:
+            owed: Apply it later even if the files have not changed.
+        """
         self._is_owed = self._is_owed or owed
-        # Also if it is taken back: until something is acted on, it counts as what failed last.
+        # If the change is reverted before it was applied, the reverted files must be applied too.
         self._has_failed = self._has_failed or (self._last is not None and self._last != self._known)
-        self._untried, self._passing_over = self._last, self._next_time
-        self._next_time = min(self._next_time * 2, _MOST_PASSED_OVER)
+        self._postponed, self._to_skip = self._last, self._next_skip
+        self._next_skip = min(self._next_skip * 2, _MAX_SKIPPED_READINGS)
 
 
 _SECRETS: tuple[KeyPath, ...] = (
@@ -138,7 +151,7 @@ _SECRETS: tuple[KeyPath, ...] = (
 
 
 def secrets_in_clear(values: Mapping[str, object]) -> list[str]:
-    """The keys of the config whose value is a secret, or may be one, and no `${…}`."""
+    """Return the keys of the configuration that hold a secret as plain text instead of a `${…}` reference."""
     return sorted({dotted(path) for pattern in _SECRETS for path in _written((), values, pattern)})
 
 
@@ -163,11 +176,12 @@ _VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A config as it stands in its file: for the history, and to be compared. A key may be written in it.
+class SourceText:
+    """The source text of a configuration, for the history and for comparisons. It may contain a plain-text secret.
 
-    content: the SHA-256 over the canonical JSON of the values, references not resolved; layout and comments are
-    left out.
+    Attributes:
+        content: The SHA-256 of the canonical JSON of the values, with unresolved references. Layout and comments do not
+            count.
     """
 
     text: bytes = field(repr=False)
@@ -176,5 +190,5 @@ class Written:
 
     @property
     def version(self) -> str:
-        """By what name it is known: enough of the content hash for people."""
+        """The version: the first digits of the content hash."""
         return self.content[:_VERSION_DIGITS]

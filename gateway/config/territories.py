@@ -1,4 +1,4 @@
-"""Territories as the sections of a config write them -> sets of places, with a problem for each word that is none."""
+"""Parse the territories in a configuration, and report each word that is not a territory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _SHOWN = 6
 
 
 def read_territories(findings: Findings, path: KeyPath, words: list[str]) -> Places | None:
-    """The set that the words name, None where one is wrong or they name nothing."""
-    sound = True
+    """Return the set that the words name, or None after an error has been reported."""
+    is_valid = True
     for index, word in enumerate(words):
         try:
             parse_places([word])
         except TerritoryError as error:
             _report(findings, (*path, index), error)
-            sound = False
-    if not sound:
+            is_valid = False
+    if not is_valid:
         return None
     try:
         places = parse_places(words)
@@ -32,7 +32,7 @@ def read_territories(findings: Findings, path: KeyPath, words: list[str]) -> Pla
 
 
 def read_territory(findings: Findings, path: KeyPath, word: str) -> str | None:
-    """The territory that the word is, None where it is none."""
+    """Return the territory code of the word, or None after an error has been reported."""
     try:
         return parse_territory(word)
     except TerritoryError as error:
@@ -41,7 +41,7 @@ def read_territory(findings: Findings, path: KeyPath, word: str) -> str | None:
 
 
 def listed(codes: frozenset[str] | set[str]) -> str:
-    """Some of the codes in order, and how many more there are."""
+    """Return the first codes in order, and the number of the others."""
     shown = sorted(codes)[:_SHOWN]
     rest = len(codes) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")

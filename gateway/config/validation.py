@@ -1,4 +1,4 @@
-"""Turn YAML values into typed sections, and report each mistake with its place and its fix."""
+"""Turn YAML values into typed sections, and report each error with its position and its fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.model.section import PlainSection, UnitError
 
 @dataclass(slots=True)
 class Findings:
-    """Errors and warnings so far; starts with those of the text itself."""
+    """The errors and warnings found so far, beginning with those of the YAML parser."""
 
     source: Source
     problems: list[Problem] = field(init=False)
@@ -32,11 +32,11 @@ class Findings:
         self.problems = list(self.source.problems)
 
     def error(self, path: KeyPath, message: str, hint: str = "", *, key: bool = False) -> None:
-        """Add a mistake; with `key`, it is the last part of the path that is wrong, not its value."""
+        """Add an error. With `key`, the last key of the path is wrong, not its value."""
         self._add(path, message, hint, "error", key)
 
     def warn(self, path: KeyPath, message: str, hint: str = "") -> None:
-        """Add something to know that doesn't keep the config from being used."""
+        """Add a warning. Warnings do not prevent the use of the configuration."""
         self._add(path, message, hint, "warning", False)
 
     @property
@@ -46,18 +46,18 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The warnings, by place."""
-        found = {problem for problem in self.problems if problem.severity == "warning"}
-        return tuple(sorted(found, key=lambda problem: problem.order))
+        """The warnings, sorted by position."""
+        warnings = {problem for problem in self.problems if problem.severity == "warning"}
+        return tuple(sorted(warnings, key=lambda problem: problem.order))
 
     def line(self, path: KeyPath) -> int:
-        """The line of a value, to refer to it in the message of another."""
+        """Return the line of a value, for the message about another value."""
         return self.source.place(path)[0]
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
         line, column = self.source.place(path, key=key)
         if path and isinstance(path[-1], int) and not self.source.has(path):
-            path = path[:-1]  # a single word, where a list could be
+            path = path[:-1]  # a single value was written instead of a list
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
 
 
@@ -67,7 +67,7 @@ UNSUPPORTED_KEYS = frozenset(
         "moderation",
     }
 )
-"""Keys that are planned, wherever they stand."""
+"""Keys that are planned, in any section."""
 
 
 _USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
@@ -77,7 +77,7 @@ REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
     for key in ("adaptive", "min", "max")
 }
-"""Keys that an earlier version had, by their section and name: what is wrong, and what replaces them."""
+"""Removed keys by section and name, with the message and the hint."""
 
 
 _NOT_YET = "is not supported by this version yet"
@@ -96,8 +96,13 @@ _EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class ShapeError:
-    """One objection. at_key: the last part of the path is wrong, not its value. removable: a key that is nothing known;
-    meant: the known key that it probably should be."""
+    """One error in the shape of a section.
+
+    Attributes:
+        at_key: The last key of the path is wrong, not its value.
+        removable: The key is unknown, so that the section is valid without it.
+        meant: The known key that was probably meant.
+    """
 
     path: KeyPath
     message: str
@@ -108,7 +113,7 @@ class ShapeError:
 
 
 def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> ShapeError:
-    """The objection that pydantic's error stands for; root: the section of the whole file."""
+    """Convert an error of pydantic. `root` is the section of the whole file."""
     path, value = error["loc"], error["input"]
     if path and path[-1] == "[key]":
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
@@ -160,7 +165,7 @@ def _unknown_word(path: KeyPath, value: object, words: list[str]) -> ShapeError:
         return ShapeError(path, "must be 1", "this is version 1 of the format; write `version: 1`")
     if not isinstance(value, str):
         return ShapeError(path, f"must be one of {', '.join(words)}, not {_kind(value)}")
-    return ShapeError(path, f"unknown word {quoted(value)}", choice_hint(value, words))
+    return ShapeError(path, f"unknown value {quoted(value)}", choice_hint(value, words))
 
 
 def _kind(value: object) -> str:
@@ -199,7 +204,7 @@ def _keys_at(path: KeyPath, root: type[BaseModel]) -> list[str]:
 
 
 def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:
-    """The type that the schema has at a path: a section, or something without keys."""
+    """Return the type that the schema has at a path: a section, or a type without keys."""
     kind: Any = root
     for part in path:
         keys = _keys_of(kind)
@@ -213,7 +218,7 @@ def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A key of a section: the type of its value, and what it means."""
+    """A key of a section: the type of its value, and its meaning."""
 
     kind: Any
     meaning: str
@@ -221,7 +226,7 @@ class _Key:
 
 
 def _keys_of(section: Any) -> Mapping[str, _Key]:
-    """The keys of a section, by their names in the file; empty for a type that has none."""
+    """Return the keys of a section by their names in the file, or an empty mapping for a type without keys."""
     if isinstance(section, type) and issubclass(section, BaseModel):
         models = section.model_fields.items()
         return {it.alias or name: _Key(it.annotation, it.description or "", it.is_required()) for name, it in models}
@@ -234,7 +239,7 @@ def _keys_of(section: Any) -> Mapping[str, _Key]:
 
 
 def _bare(kind: Any) -> Any:
-    """The type without None."""
+    """Return the type without None."""
     if get_origin(kind) in (Union, UnionType):
         return next(choice for choice in get_args(kind) if choice is not type(None))
     return kind
@@ -249,8 +254,8 @@ _NAMED: dict[str, type[BaseModel]] = {
 }
 
 
-# Optional keys without which an entry would be judged wrongly.
-_BEARING = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
+# Optional keys whose loss would lead to wrong messages about the rest of the entry.
+_ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
 
 
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
@@ -258,34 +263,39 @@ _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 @dataclass(slots=True)
 class Draft:
-    """The sound part of a config. values: the mappings that it was read from. broken: paths of what was taken out
-    (sections, entries, parts of entries); the compiler adds to them the entries that it finds unsound."""
+    """The valid part of a configuration.
+
+    Attributes:
+        values: The mappings from which it was read.
+        broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
+            it finds invalid.
+    """
 
     config: GatewaySection
     values: Mapping[str, object]
     broken: set[KeyPath]
 
     def is_broken(self, *path: str) -> bool:
-        """Whether the section or entry is written, but unsound; nothing can be said of what refers to it."""
+        """Whether the section or entry is present but invalid, so that references to it cannot be checked."""
         return path in self.broken or path[:1] in self.broken
 
     def is_whole(self, *path: str) -> bool:
-        """Whether no part of it was taken out."""
+        """Whether no part of it was removed."""
         return not self.is_broken(*path) and all(part[: len(path)] != path for part in self.broken)
 
     def keys_of(self, section: str) -> set[str]:
-        """The keys that are written in a section."""
+        """Return the keys that are written in a section."""
         written = self.values.get(section)
         return set(written) if isinstance(written, dict) else set()
 
     def names(self, section: str) -> set[str]:
-        """Every name that a section defines, unsound entries too."""
-        sound = getattr(self.config, section)
-        return {*sound, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
+        """Return every name that a section defines, including invalid entries."""
+        valid = getattr(self.config, section)
+        return {*valid, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
 
 
 def validate(findings: Findings) -> Draft:
-    """The sound part of the source's values, with every mistake of shape added to the findings."""
+    """Return the valid part of the values, and add every error of shape to the findings."""
     values = findings.source.values
     config, errors = _read(values)
     if config is not None and not errors:
@@ -303,14 +313,14 @@ def validate(findings: Findings) -> Draft:
             broken.add(_take_out(pruned, error.path))
     try:
         config = GatewaySection.model_validate(_REQUIRED | pruned)
-    except ValidationError as rejection:  # of what a misspelt key holds
+    except ValidationError as rejection:  # the value of a misspelt key is wrong too
         broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
         config = GatewaySection.model_validate(_REQUIRED | pruned)
     return Draft(config, pruned, broken)
 
 
 def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
-    """The sections, and the mistakes of shape; no sections where there are mistakes that can't be read over."""
+    """Return the sections and the errors of shape. The sections are None if pydantic rejects the values."""
     config = None
     errors = {error.path: error for error in misplaced((), values)}
     try:
@@ -321,12 +331,12 @@ def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeE
             errors.setdefault(error.path, error)
     for error in tuple(errors.values()):
         if error.meant is not None:
-            errors.pop((*error.path[:-1], error.meant), None)  # missing only because it is misspelt
+            errors.pop((*error.path[:-1], error.meant), None)  # it is missing only because its key is misspelt
     return config, list(errors.values())
 
 
 def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
-    """Empty values, and references where none is resolved."""
+    """Yield an error for each empty value, and for each reference in a place where references are not resolved."""
     match value:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
@@ -354,7 +364,7 @@ def _may_refer(path: KeyPath) -> bool:
 
 
 def _copied(values: dict[str, object]) -> dict[str, object]:
-    """A copy in which nothing is shared, so that what an alias repeats can be changed in one place."""
+    """Return a deep copy. YAML aliases share values, and a change must affect one place only."""
 
     def copy(value: object) -> object:
         if isinstance(value, dict):
@@ -365,7 +375,7 @@ def _copied(values: dict[str, object]) -> dict[str, object]:
 
 
 def _parent(values: dict[str, object], path: KeyPath) -> dict[str, object]:
-    """The mapping that the last part of the path is a key of; an empty one where it has been taken out."""
+    """Return the mapping that holds the last key of the path, or an empty one if it was removed."""
     node: object = values
     for part in path[:-1]:
         if isinstance(node, dict):
@@ -380,14 +390,14 @@ def _remove(values: dict[str, object], path: KeyPath) -> None:
 
 
 def _rename(values: dict[str, object], path: KeyPath, meant: str) -> None:
-    """Judge a misspelt key as what it was probably meant to be, so that nothing else seems to be missing."""
+    """Rename a misspelt key to the key that was probably meant, so that this key is not reported as missing."""
     parent = _parent(values, path)
     if path[-1] in parent:
         parent.setdefault(meant, parent.pop(str(path[-1])))
 
 
 def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
-    """Remove the smallest part around the path without which the rest can still be judged; what that was."""
+    """Remove the smallest part around the path that leaves the rest valid. Return the path of that part."""
     match path:
         case ("assistants", _, "routes", _, *_) | (("location" | "resilience"), _, *_):
             part = path[:4] if path[0] == "assistants" else path[:2]
@@ -403,4 +413,4 @@ def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
 
 def _is_optional(section: str, field: str) -> bool:
     known = _keys_of(_NAMED[section]).get(field)
-    return known is not None and not known.is_required and field not in _BEARING
+    return known is not None and not known.is_required and field not in _ESSENTIAL

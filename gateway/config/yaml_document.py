@@ -1,4 +1,4 @@
-"""Parse YAML 1.2 bytes into a tree of values with positions, within bounds."""
+"""Parse YAML 1.2 into values with positions. The size and the depth are limited."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. size: of its tree with every alias written out; height: collections on top of each
-    other in it."""
+    """A value and its position.
+
+    Attributes:
+        size: The number of values in its tree, with every alias expanded.
+        height: The number of nested collections in it.
+    """
 
     line: int
     column: int
@@ -50,13 +54,13 @@ class Node:
 
     @property
     def is_collection(self) -> bool:
-        """Whether it is a list or a mapping, and no scalar."""
+        """Whether it is a list or a mapping."""
         return self.items is not None or self.entries is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The values of one file, the place of each, and the mistakes that didn't end the reading."""
+    """The values of one file, their positions, and the errors after which parsing could continue."""
 
     file: str
     values: dict[str, object] = field(repr=False)  # a key may be written among them
@@ -64,9 +68,9 @@ class Source:
     root: Node
 
     def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
-        """Line and column of the value at `path`, or of the last part of the way that exists.
+        """Return the line and column of the value at `path`, or of the last part of the path that exists.
 
-        A collection is pointed at by its key; a scalar by itself, unless the `key` is asked for.
+        For a collection, and for a scalar with `key`, it is the position of the key.
         """
         node, at = self.root, self.root
         for index, part in enumerate(path):
@@ -78,7 +82,7 @@ class Source:
         return at.line, at.column
 
     def has(self, path: KeyPath) -> bool:
-        """Whether something is written at `path`."""
+        """Return whether there is a value at `path`."""
         node: Node | None = self.root
         for part in path:
             node = _child(node, part)[1] if node is not None else None
@@ -86,16 +90,15 @@ class Source:
 
 
 def _child(node: Node, part: str | int) -> tuple[Node | None, Node | None]:
-    """The key and the value of one part of a path; no key in a list, no value where there is none."""
+    """Return the nodes of the key and the value of one part of a path. A list item has no key."""
     if isinstance(part, int):
-        found = node.items is not None and part < len(node.items)
-        return None, node.items[part] if found and node.items is not None else None
+        return None, node.items[part] if node.items is not None and part < len(node.items) else None
     return (node.entries or {}).get(part, (None, None))
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A collection that is being filled."""
+    """A collection that is not complete yet."""
 
     node: Node
     anchor: str | None
@@ -104,7 +107,7 @@ class _Frame:
 
 @dataclass(slots=True)
 class Builder:
-    """Values and places from the parser's events, within the bounds."""
+    """Build values with positions from the events of the parser, and enforce the limits."""
 
     file: str
     problems: list[Problem] = field(default_factory=list)
@@ -114,7 +117,11 @@ class Builder:
     _size: int = 0
 
     def feed(self, event: yaml.Event) -> None:
-        """Take one event; raises ConfigRejected where a bound is passed."""
+        """Process one event.
+
+        Raises:
+            ConfigRejected: A limit is exceeded, or the document cannot be used.
+        """
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         match event:
@@ -153,7 +160,7 @@ class Builder:
     def _alias(self, name: str | None, line: int, column: int) -> None:
         target = self._anchors.get(name or "")
         if any(frame.anchor == name for frame in self._open):
-            raise self._fatal(line, column, "an alias inside the very value that it stands for", "write it out")
+            raise self._fatal(line, column, "an alias inside the value that it refers to", "write it out")
         if target is None:
             hint = 'define it with `&` first, or put the text in quotes (everywhere is "*")'
             raise self._fatal(line, column, "an alias (`*`) of an anchor that is not defined before it", hint)
@@ -163,7 +170,7 @@ class Builder:
         self._complete(node, node.size)
 
     def _complete(self, node: Node, growth: int) -> None:
-        """Put a whole value where it belongs; `growth` is what it adds to the size that is not counted yet."""
+        """Add a complete value to its collection. `growth` is the part of its size that was not counted yet."""
         self._count(growth, node)
         if not self._open:
             self.root = node
@@ -202,16 +209,16 @@ class Builder:
             return text if event.style else _resolve(text)
         if event.tag in ("!", _CORE + "str"):
             return text
-        wanted = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
+        types_by_tag = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
         value = _resolve(text)
-        kinds = wanted.get(event.tag.removeprefix(_CORE)) if event.tag.startswith(_CORE) else None
+        kinds = types_by_tag.get(event.tag.removeprefix(_CORE)) if event.tag.startswith(_CORE) else None
         if kinds is None or type(value) not in kinds:
             self._refuse_tag(line, column)
         return value
 
     def _refuse_tag(self, line: int, column: int) -> None:
         hint = 'put a text that begins with `!` in quotes, such as "!CN"'
-        self._problem(line, column, "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value", hint)
+        self._problem(line, column, "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value", hint)
 
     def _count(self, growth: int, node: Node) -> None:
         self._size += growth
@@ -227,7 +234,7 @@ class Builder:
 
 
 def _resolve(text: str) -> object:
-    """A plain scalar by the core schema."""
+    """Return the value of a plain scalar in the core schema."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -245,7 +252,7 @@ _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NEW_LINE = re.compile(r"\r\n|\r|\n")
 
 
-# Section 5.1, without the line breaks of YAML 1.1 (NEL, LS, PS): the parser counts these as lines, editors don't.
+# Section 5.1, without the line breaks of YAML 1.1 (NEL, LS, PS). The parser counts them as line breaks, editors do not.
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -261,7 +268,11 @@ _AS_UTF_8 = "save the file as UTF-8"
 
 
 def parse_yaml(data: bytes, file: str) -> Source:
-    """The one mapping that the bytes hold; raises ConfigRejected where there is none to be had."""
+    """Parse a YAML document whose root is a mapping.
+
+    Raises:
+        ConfigRejected: The bytes are not a valid document.
+    """
     builder = Builder(file)
     text = _decode(data, file)
     try:
@@ -285,7 +296,11 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 def _decode(data: bytes, file: str) -> str:
-    """The text of the file; raises ConfigRejected for another encoding, a control character, too many bytes."""
+    """Return the text of the file.
+
+    Raises:
+        ConfigRejected: It is not UTF-8, has a control character, or is too large.
+    """
     if len(data) > MAX_BYTES:
         raise ConfigRejected([Problem(file, 0, 0, (), f"the file is larger than {MAX_BYTES // 1024**2} MiB")])
     for mark, name in _OTHER_ENCODINGS.items():
@@ -297,7 +312,7 @@ def _decode(data: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
         line, column = _end_of(before)
-        message = f"byte 0x{data[error.start]:02X} is no UTF-8 (another encoding, such as Latin-1?)"
+        message = f"byte 0x{data[error.start]:02X} is not UTF-8 (another encoding, such as Latin-1?)"
         raise ConfigRejected([Problem(file, line, column, (), message, _AS_UTF_8)]) from None
     if bad := _NOT_PRINTABLE.search(text):
         line, column = _end_of(text[: bad.start()])
@@ -308,27 +323,30 @@ def _decode(data: bytes, file: str) -> str:
 
 
 def _end_of(text: str) -> tuple[int, int]:
-    """Line and column of what follows the text."""
+    """Return the line and column after the text."""
     lines = _NEW_LINE.split(text)
     return len(lines), len(lines[-1]) + 1
 
 
 _BEGINNINGS = {
-    "\t": ("a tab where only spaces may be", "indent with spaces"),
+    "\t": ("a tab where only spaces are allowed", "indent with spaces"),
     "@": ("a text that begins with `@` must be in quotes", 'write it as "@EEA"'),
     "`": ("a text that begins with a backtick must be in quotes", "put it in quotes"),
     "%": ("a text that begins with `%` must be in quotes", "put it in quotes"),
     "*": ("a text that begins with `*` must be in quotes", 'write everywhere as "*"'),
     "!": ("a text that begins with `!` must be in quotes", 'write an exclusion as "!CN"'),
     "&": ("a text that begins with `&` must be in quotes", "put it in quotes"),
-    '"': ("a quote that is never closed, or not well closed", 'close it with `"`'),
-    "'": ("a quote that is never closed, or not well closed", "close it with `'`"),
-    ":": ("a `:` where no key can be", "put a text that holds `: ` in quotes, and check the indentation"),
+    '"': ("a quote that is never closed, or closed in the wrong place", 'close it with `"`'),
+    "'": ("a quote that is never closed, or closed in the wrong place", "close it with `'`"),
+    ":": ("a `:` where a key is not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
 }
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    """What the parser stumbled over, by the character there. Its own words may quote the file, and so a secret."""
+    """Return the problem of a syntax error, by the character at its position.
+
+    The message of the parser is not used: it may quote the file, and so a secret.
+    """
     lines = _NEW_LINE.split(text)
     for mark in (error.context_mark, error.problem_mark):
         if mark is None or mark.line >= len(lines):
@@ -341,6 +359,6 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
     opened = error.context_mark
-    started = f" (what is not complete begins at line {opened.line + 1})" if opened is not None else ""
+    started = f" (the incomplete part begins at line {opened.line + 1})" if opened is not None else ""
     message = f"not valid YAML{started}"
     return Problem(file, line, column, (), message, "check the indentation, brackets and commas here and just above")

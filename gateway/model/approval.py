@@ -44,22 +44,20 @@ def days_at(now_s: float) -> Days:
 class Approval(PlainSection):
     """A record that an authority permits the deployment to serve a region."""
 
-    region: str = field(metadata=key("The region that the approval is for."))
-    authority: Line = field(
-        metadata=key("The authority that gave it, such as CAC (the Cyberspace Administration of China).")
-    )
-    kind: ApprovalKind = field(metadata=key("The filing of an algorithm, the filing of a model, or a registration."))
-    number: Line = field(metadata=key("Its number, as the authority writes it."))
-    model_name: Line = field(metadata=key("The model's public name in the approval, which apps must show."))
+    region: str = field(metadata=key("The region for which it is valid."))
+    authority: Line = field(metadata=key("The authority, such as CAC (the Cyberspace Administration of China)."))
+    kind: ApprovalKind = field(metadata=key("The kind: the filing of an algorithm or a model, or a registration."))
+    number: Line = field(metadata=key("Its number in the authority's notation."))
+    model_name: Line = field(metadata=key("The public name of the model, which apps must show."))
     valid_from: Day | None = field(
-        default=None, metadata=key("The first day on which it is valid, such as 2026-03-01; no beginning if left out.")
+        default=None, metadata=key("Its first day, such as 2026-03-01. Default: no first day.")
     )
     valid_until: Day | None = field(
-        default=None, metadata=key("The last day on which it is valid, such as 2027-03-01; no end if left out.")
+        default=None, metadata=key("Its last day, such as 2027-03-01. Default: no last day.")
     )
     document: str | None = field(
         default=None,
-        metadata=key("An https URL of the document.", pattern=DOCUMENT_URL, max_length=2048),
+        metadata=key("The https URL of the document.", pattern=DOCUMENT_URL, max_length=2048),
     )
 
     @property

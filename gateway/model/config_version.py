@@ -130,19 +130,19 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimitRule(PlainSection):
-    """The limits of a client, over all workers together."""
+    """Limits of a client's requests, over all workers."""
 
     rpm: int | None = field(
         default=None,
         metadata=key(
-            "Chat requests a minute. They are refilled evenly, and at most a minute's worth is saved up.",
+            "Chat requests per minute. The allowance refills evenly, up to the requests of one minute.",
             ge=1,
             le=1_000_000,
         ),
     )
     concurrent: int | None = field(
         default=None,
-        metadata=key("Chat requests that run at the same time, including open streams.", ge=1, le=1_000_000),
+        metadata=key("Concurrent chat requests, including open streams.", ge=1, le=1_000_000),
     )
 
 
@@ -171,7 +171,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Attempts(PlainSection):
-    """Limits on the attempts of one request."""
+    """Limits of the attempts of one request."""
 
     per_deployment: int = field(default=2, metadata=key("Attempts on one deployment.", ge=1, le=10))
     total: int = field(default=4, metadata=key("Attempts of one request over all deployments.", ge=1, le=50))
@@ -179,22 +179,22 @@ class Attempts(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule(PlainSection):
-    """When the breaker of a failing deployment opens, and for how long."""
+    """When the breaker of a failing deployment opens, so that the deployment is skipped for some time."""
 
-    failures: int = field(default=5, metadata=key("Failures in a row that open it.", ge=1, le=1000))
+    failures: int = field(default=5, metadata=key("Consecutive failures that open the breaker.", ge=1, le=1000))
     rate: Share = field(
-        default=0.5, metadata=key("The share of failed calls in the window that opens it.", default="50%")
+        default=0.5, metadata=key("The share of failed calls in the window that opens the breaker.", default="50%")
     )
     window_s: Seconds = field(
-        default=30.0, metadata=key("The length of the window of calls for the rate.", name="window", default="30s")
+        default=30.0, metadata=key("The period whose calls count for the rate.", name="window", default="30s")
     )
     samples: int = field(
-        default=20, metadata=key("The fewest calls in the window for which the rate is used.", ge=1, le=100_000)
+        default=20, metadata=key("Minimum number of calls in the window for the rate to count.", ge=1, le=100_000)
     )
     open_s: Seconds = field(
         default=10.0,
         metadata=key(
-            "How long it is open at first. The time doubles after each failed probe, up to 16 times as long.",
+            "How long the breaker stays open first. Each failed probe doubles the time, up to 16 times this value.",
             name="open",
             default="10s",
         ),
@@ -203,34 +203,29 @@ class BreakerRule(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Resilience(PlainSection):
-    """Time limits and retry rules of one request."""
+    """Attempts and timeouts of one request."""
 
-    attempts: Attempts = field(default=Attempts(), metadata=key("Limits on the attempts of one request."))
-    connect_s: Seconds = field(
-        default=5.0, metadata=key("The time limit to open a connection.", name="connect", default="5s")
-    )
+    attempts: Attempts = field(default=Attempts(), metadata=key("Limits of the attempts of one request."))
+    connect_s: Seconds = field(default=5.0, metadata=key("Timeout to open a connection.", name="connect", default="5s"))
     first_token_s: Seconds = field(
         default=10.0,
         metadata=key(
-            "The time limit to the first real event of an attempt, if the route has a next step.",
-            name="first_token",
-            default="10s",
+            "Timeout for the first token of an attempt if there is a next step.", name="first_token", default="10s"
         ),
     )
     commit_s: Seconds = field(
-        default=55.0,
-        metadata=key("The time limit to the first real event, over all attempts.", name="commit", default="55s"),
+        default=55.0, metadata=key("Timeout for the first token over all attempts.", name="commit", default="55s")
     )
     idle_s: Seconds = field(
-        default=30.0, metadata=key("The longest silence between two events of a stream.", name="idle", default="30s")
+        default=30.0, metadata=key("Timeout between two events of a stream.", name="idle", default="30s")
     )
     total_s: Seconds = field(
-        default=600.0, metadata=key("The time limit of the whole request.", name="total", default="600s")
+        default=600.0, metadata=key("Timeout for the whole request.", name="total", default="600s")
     )
     failover_after_s: SecondsOrZero = field(
         default=2.0,
         metadata=key(
-            "The longest wait that a provider may ask for. For a longer one, the next step is tried at once.",
+            "The longest `retry-after` of a provider to wait for. If it is longer, the next step is tried.",
             name="failover_after",
             default="2s",
         ),
@@ -238,15 +233,15 @@ class Resilience(PlainSection):
     keep_alive_s: SecondsOrZero = field(
         default=15.0,
         metadata=key(
-            "The longest silence of a stream that has begun. After it the client gets a comment line, so that proxies "
-            "on the way do not close the connection. 0s sends none.",
+            "After this silence of a started stream, the client receives a comment line, so that no proxy closes the "
+            "connection. 0s sends none.",
             name="keep_alive",
             default="15s",
         ),
     )
     breaker: Annotated[BreakerRule | None, OrOff()] = field(
         default=BreakerRule(),
-        metadata=key("When the breaker of a failing deployment opens; `off` for never."),
+        metadata=key("When a failing deployment is skipped for some time; `off` for never."),
     )
     retry_budget: ShareOrOff = field(
         default=0.2,
@@ -277,7 +272,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptRules(PlainSection):
-    """The rules for receipts of requests, which are stored if GATEWAY_STATE_DIR is set."""
+    """The receipts of requests. They are kept only if GATEWAY_STATE_DIR is set."""
 
     keep_s: AgeSeconds = field(
         default=30 * 86_400.0,

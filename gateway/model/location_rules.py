@@ -67,7 +67,7 @@ class GeoIpRules(PlainSection):
     path: str = field(metadata=key("The absolute path of the file. It is opened again after it is replaced."))
     max_age_s: AgeSeconds = field(
         default=30 * 86_400.0,
-        metadata=key("The file is not used any more from this age on, by its own date.", name="max_age", default="30d"),
+        metadata=key("A database older than this by its build date is not used.", name="max_age", default="30d"),
     )
 
 

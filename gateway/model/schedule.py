@@ -23,30 +23,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StopRule(PlainSection):
-    """When a schedule sets its candidate back."""
+    """When a schedule rolls its candidate back."""
 
     error_rate: ShareOrOff = field(
         default=0.02,
-        metadata=key(
-            "The candidate's error rate that is too high, if it is also above that of the other variant, with "
-            "statistical significance.",
-            default="2%",
-        ),
+        metadata=key("Roll back if its error rate is above this and significantly above the baseline.", default="2%"),
     )
     latency_p95: RiseOrOff = field(
         default=0.5,
         metadata=key(
-            "The rise of the candidate's 95th percentile of latency over the other variant's that is too high, with "
-            "statistical significance.",
-            default="+50%",
+            "Roll back if its p95 latency exceeds the baseline's by more than this, significantly.", default="+50%"
         ),
     )
     min_requests: int = field(
         default=200,
         metadata=key(
-            "The requests that each variant needs before the two are compared and the weight is raised.",
-            ge=10,
-            le=1_000_000,
+            "Minimum number of requests of each variant before the candidate is judged or raised.", ge=10, le=1_000_000
         ),
     )
 

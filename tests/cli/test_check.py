@@ -34,7 +34,7 @@ def test_a_sound_config_is_shown_as_what_it_does(gateway: Command) -> None:
     assert lines[0].startswith("table ")
     assert "    1. chatgpt-eu: openai gpt-6-luna at eu" in lines
     assert "       stores and processes: @EEA, CH" in lines
-    assert "  cn (not by this cell, but at https://cn.assistant.example):" in lines
+    assert "  cn (served by https://cn.assistant.example, not by this cell):" in lines
     assert max(map(len, lines)) <= 100
 
 
@@ -49,7 +49,7 @@ def test_the_file_may_be_given_as_other_commands_take_it(gateway: Command) -> No
 def test_an_unset_key_is_a_warning(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
     assert shown.status == 0
-    assert "warning: deployments.qwen-cn.api_key: DASHSCOPE_API_KEY is not set: never asked" in shown.err
+    assert "warning: deployments.qwen-cn.api_key: DASHSCOPE_API_KEY is not set: the deployment is skipped" in shown.err
     assert "11 warnings" in shown.err
     assert "       not now: no credential" in shown.out.splitlines()
 
@@ -78,7 +78,7 @@ def test_a_broken_config_is_told_where_and_how_to_mend_it(gateway: Command) -> N
     assert (shown.status, shown.out) == (1, "")
     first, _, count = shown.err.splitlines()
     assert first.startswith("broken.yaml:3:40: assistants.assistant.routes.eu[0]: 'chatgpt' stores and processes in US")
-    assert "; take a site inside the boundary, or widen `regions.eu.boundary`" in first
+    assert "; use a site inside the boundary, or widen `regions.eu.boundary`" in first
     assert count == "1 error"
 
 

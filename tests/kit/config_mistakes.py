@@ -58,20 +58,21 @@ SHAPES = {
     ),
     "a deployment without a model, of no provider": deployment(
         "▸x: {provider: ▸opnai, endpoint: us, stores: [▸XQ]}",
-        "deployments.x.model: is missing; add it: The model, in the provider's own words.",
+        "deployments.x.model: is missing; add it: The name of the model at the provider.",
         "deployments.x.provider: unknown provider 'opnai'; did you mean 'openai'?",
         "deployments.x.stores[0]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
     ),
     "a region without a boundary, of no territory": region(
         "▸x: {territories: [JP, ▸XQ]}",
-        "regions.x.boundary: is missing; add it: Where their prompts may be stored and processed: codes, groups, "
-        '"*", exclusions such as "!CN".',
+        "regions.x.boundary: is missing; add it: The territories where its prompts may be stored and processed: "
+        'codes, groups, "*", and exclusions such as "!CN".',
         "regions.x.territories[1]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
     ),
     "a client without keys, of no region": one(
         "clients",
         "clients:\n  ▸x: {region: ▸nc, assistants: [▸q]}",
-        "clients.x.keys: is missing; add it: The SHA-256 of each of its keys (sha256:…); `gateway key new` makes one.",
+        "clients.x.keys: is missing; add it: The SHA-256 hash of each of its keys (sha256:…). "
+        "`gateway key new` creates a key and its hash.",
         "clients.x.region: unknown region 'nc'; there are cn, eu, us",
         "clients.x.assistants[0]: unknown assistant 'q'; there is assistant",
     ),
@@ -90,12 +91,12 @@ SHAPES = {
     ),
     "missing key": deployment(
         "▸x: {provider: openai, endpoint: us}",
-        "deployments.x.model: is missing; add it: The model, in the provider's own words.",
+        "deployments.x.model: is missing; add it: The name of the model at the provider.",
     ),
     "missing section": Case(
         {"version": "▸▸cell: {territory: DE, serves: [eu, us]}\nblocked: []", "cell": "", "regions": "", "blocked": ""},
         (
-            "regions: is missing; add it: Territories under one policy, by name.",
+            "regions: is missing; add it: Groups of territories under one policy, by name.",
             "version: is missing; add it: The version of this format: 1.",
         ),
     ),
@@ -129,11 +130,15 @@ SHAPES = {
     "number for a name": route(
         "cn: [▸5]", "assistants.a.routes.cn[0]: must be a string, not a number; put it in quotes"
     ),
-    "stages in other words": stages("5%, then all", "must be shares with their times, separated by commas"),
-    "stages of nothing": stages("", "must be shares with their times, separated by commas"),
-    "stage without its time": stages("5%, 100%", "every stage but the last needs its time, and the last has none"),
-    "last stage with a time": stages("5% for 1h", "every stage but the last needs its time, and the last has none"),
-    "stage of no time": stages("5% for 0m, 100%", "must be shares with their times, separated by commas"),
+    "stages in other words": stages("5%, then all", "must be shares with durations, separated by commas"),
+    "stages of nothing": stages("", "must be shares with durations, separated by commas"),
+    "stage without its time": stages(
+        "5%, 100%", "every stage except the last needs a duration, and the last must not have one"
+    ),
+    "last stage with a time": stages(
+        "5% for 1h", "every stage except the last needs a duration, and the last must not have one"
+    ),
+    "stage of no time": stages("5% for 0m, 100%", "must be shares with durations, separated by commas"),
     "stages that fall": stages("25% for 1h, 5%", "the shares must rise from stage to stage"),
     "rise without its sign": scheduled(
         "cn: {candidate: qwen-cn, steps: 100%, stop_on: {latency_p95: ▸50%}}",
@@ -231,7 +236,7 @@ SHAPES = {
     ),
     "unknown word": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸dropp}",
-        "deployments.x.unsupported: unknown word 'dropp'; did you mean 'drop'?",
+        "deployments.x.unsupported: unknown value 'dropp'; did you mean 'drop'?",
     ),
     "number for a fixed word": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, unsupported: ▸5}",

@@ -1,1 +1,1 @@
-"""What a person writes, section by section: shapes and descriptions. What a word refers to is the compiler's."""
+"""Shapes and descriptions of the sections of a configuration file. The compiler resolves the names in them."""

@@ -28,50 +28,58 @@ from gateway.model.section import default_as_written
 
 
 class ClientSection(Section):
-    """Who may call."""
+    """A client that may call the gateway."""
 
     keys: Annotated[list[KeyHash], Field(min_length=1)] = Field(
-        description="The SHA-256 of each of its keys (sha256:…); `gateway key new` makes one."
+        description="The SHA-256 hash of each of its keys (sha256:…). `gateway key new` creates a key and its hash."
     )
-    assistants: Words | None = Field(None, description="Whom it may ask; every assistant if left out.")
-    region: str | None = Field(None, description="Binds every request of its keys to this region.")
+    assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")
+    region: str | None = Field(None, description="Every request with one of its keys belongs to this region.")
     may_assert: list[Literal["territory", "user", "consent"]] = Field(
-        [], description="What a trusted backend may say about the person it calls for."
+        [], description="The facts that this client, a trusted backend, may state about its user."
     )
-    limits: ClientLimitRule | None = Field(None, description="How much it may ask; no limit if left out.")
+    limits: ClientLimitRule | None = Field(None, description="Limits of its requests. Default: no limit.")
 
 
 class CorsSection(Section):
-    """Which web pages may call from a browser."""
+    """The web pages that may call from a browser."""
 
     origins: Annotated[list[Origin], Field(min_length=1)] = Field(
-        description='Their origins, such as https://app.example, or "*" for every page on the web.'
+        description='Their origins, such as https://app.example, or "*" for every web page.'
     )
 
 
 class CatalogueSection(Section):
-    """Facts of your own, which win over those that the gateway comes with."""
+    """Your own facts about models. They take precedence over the built-in catalogue."""
 
     models: OneOrMore = Field(
-        description="A file of models, or a list of them: YAML, in the form that catalogue.md describes. Paths are "
-        "relative to this file."
+        description="A YAML file with facts about models, or a list of such files. catalogue.md describes the form. "
+        "Paths are relative to this file."
     )
 
 
 class ExporterSection(Section):
-    """A collector of traces, which is sent OTLP (protobuf over HTTP)."""
+    """A collector that receives traces as OTLP (protobuf over HTTP)."""
 
     endpoint: str = Field(description="Its URL for traces, such as https://otel.example.de/v1/traces.")
     headers: dict[HeaderName, str] = Field(
-        {}, description="What it wants to see: a value each, or ${NAME} or ${file:/path} for all of one.", repr=False
+        {}, description="Headers to send. Each value is a text, or one whole ${NAME} or ${file:/path}.", repr=False
     )
-    stores: OneOrMore = Field(description="Where what it is told is kept, wherever it passes on to; `any` if unknown.")
-    processes: OneOrMore = Field(description="Where it is read and computed on; `any` if unknown.")
-    regions: Words | None = Field(None, description="Whose requests it is told of; those of all regions if left out.")
+    stores: OneOrMore = Field(
+        description="The territories where traces are stored, including every system that it forwards to; `any` if "
+        "unknown."
+    )
+    processes: OneOrMore = Field(description="The territories where traces are processed; `any` if unknown.")
+    regions: Words | None = Field(None, description="The regions whose requests it receives. Default: all regions.")
     sampling: float = Field(
-        1.0, ge=0, le=1, description="The share of traces that it gets; where a caller's trace has a flag, that counts."
+        1.0,
+        ge=0,
+        le=1,
+        description="The share of new traces that it receives. The sampling flag of a caller's trace takes precedence.",
     )
-    insecure: bool = Field(False, description="Allows http:// to another machine: traces and headers in clear text.")
+    insecure: bool = Field(
+        False, description="true allows http:// to another machine: traces and headers are sent in clear text."
+    )
 
 
 class SecretsSection(Section):
@@ -79,65 +87,72 @@ class SecretsSection(Section):
 
     consent: str | None = Field(
         None,
-        description="Signs consent tokens. Gateways with the same one take each other's; without one, a token ends "
-        "with the process that gave it.",
+        description="Signs consent tokens. Gateways with the same secret accept each other's tokens. Without it, a "
+        "token is valid only until the process that issued it ends.",
         repr=False,
     )
     identity: str | None = Field(
-        None, description="Makes the pseudonyms of `identity: hash`; another one makes others.", repr=False
+        None,
+        description="The key of the pseudonyms of `identity: hash`. Another secret gives other pseudonyms.",
+        repr=False,
     )
 
 
 class GatewaySection(Section):
-    """The whole file."""
+    """The whole configuration file."""
 
     version: FormatVersion = Field(description="The version of this format: 1.")
-    demo: bool = Field(False, description="Simulated providers only; any peer is an edge, any key or none will do.")
-    cell: CellSection | None = Field(None, description="Where this installation stands and which regions it serves.")
-    assistants: dict[Visible, AssistantSection] = Field(description="What clients ask for, by name.")
-    regions: dict[Name, RegionSection] = Field(description="Territories under one policy, by name.")
-    blocked: list[str] = Field([], description="Territories that nobody answers.")
+    demo: bool = Field(
+        False,
+        description="true: only simulated providers, every peer is a trusted edge, and any key or none is accepted.",
+    )
+    cell: CellSection | None = Field(None, description="Where this installation runs and which regions it serves.")
+    assistants: dict[Visible, AssistantSection] = Field(description="The names that clients send in `model`.")
+    regions: dict[Name, RegionSection] = Field(description="Groups of territories under one policy, by name.")
+    blocked: list[str] = Field([], description="Territories whose requests are refused.")
     blocked_by: DocumentUrl | None = Field(
-        None, description="A page of yours that says who refuses and why: named in the `Link` header of each 451."
+        None,
+        description="A page of yours that explains who refuses requests and why. The `Link` header of each 451 names "
+        "it.",
     )
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
     clients: dict[Name, ClientSection] = Field(
-        {}, description="Who may call, by name. Without any, the gateway serves this machine only."
+        {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
     )
-    catalogue: CatalogueSection | None = Field(None, description="Facts of your own about models.")
-    exporters: dict[Name, ExporterSection] = Field({}, description="Where traces of requests are sent, by name.")
+    catalogue: CatalogueSection | None = Field(None, description="Your own facts about models.")
+    exporters: dict[Name, ExporterSection] = Field({}, description="Collectors that receive traces, by name.")
     secrets: SecretsSection = Field(SecretsSection(), description="The gateway's own keys.")
-    cors: CorsSection | None = Field(None, description="Which web pages may call from a browser; none if left out.")
-    location: LocationSection = Field(LocationSection(), description="How a caller's place is decided.")
-    resilience: Resilience = Field(Resilience(), description="Attempts and times of one request.")
-    admin_keys: list[AdminKey] = Field(
-        [], description="Public keys of those who may sign a change of a protected region."
-    )
+    cors: CorsSection | None = Field(None, description="The web pages that may call from a browser. Default: none.")
+    location: LocationSection = Field(LocationSection(), description="How the location of a caller is decided.")
+    resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
+    admin_keys: list[AdminKey] = Field([], description="The public keys that may sign a change of a protected region.")
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
 
 
 class _SchemaWriter(GenerateJsonSchema):
-    """Writes a default as the file would have it, not as the gateway works with it."""
+    """Write a default in the form of the file, not in the form that the gateway works with."""
 
     def encode_default(self, dft: Any) -> Any:
         return super().encode_default(default_as_written(dft))
 
 
 def schema_json() -> str:
-    """The JSON Schema (draft 2020-12) of a config file, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a config file, for editors."""
     return schema_of(GatewaySection, "gateway.yaml")
 
 
 def schema_of(section: type[BaseModel], title: str) -> str:
-    """The JSON Schema of a file with this section as its whole."""
+    """Return the JSON Schema of a file that consists of this section."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
     body = _tidy(section.model_json_schema(mode="validation", schema_generator=_SchemaWriter))
     return json.dumps(head | body, indent=2, ensure_ascii=False)
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without generated titles and nulls (a key is written or left out), and with the pattern of a mapping's names
-    binding: pydantic's lets other names pass."""
+    """Remove generated titles and nulls, because a key is either written or left out.
+
+    The pattern of a mapping's names becomes `propertyNames`: pydantic's `patternProperties` would accept other names.
+    """
     tidy = {key: _tidy_value(key, value) for key, value in schema.items() if key != "title"}
     if "patternProperties" in tidy:
         ((pattern, values),) = tidy.pop("patternProperties").items()

@@ -31,16 +31,18 @@ _Algorithm = Literal[
 
 
 class EdgeSecretSection(Section):
-    """What shows that a request came through the edge."""
+    """The secret with which an edge proves that a request came through it."""
 
     header: HeaderName = Field(description="The header that the edge adds.")
     value: str = Field(description="Its value: ${NAME} or ${file:/path}.", repr=False)
 
 
 class EdgeSection(Section):
-    """A trusted peer that says in a header from which country a request comes."""
+    """A trusted peer that reports in a header the country from which a request comes."""
 
-    networks: Words = Field(alias="from", description="The peer's networks (CIDR); nobody else's header is read.")
+    networks: Words = Field(
+        alias="from", description="The networks of the peer (CIDR). The headers of other peers are not read."
+    )
     country: HeaderName = Field(description="The header with the country, such as CF-IPCountry.")
     subdivision: HeaderName | None = Field(
         None,
@@ -48,81 +50,86 @@ class EdgeSection(Section):
     )
     client_ip: HeaderName | None = Field(
         None,
-        description="The header with the person's address, for `geoip`: CF-Connecting-IP, CloudFront-Viewer-Address, "
-        "X-Forwarded-For, Forwarded, …",
+        description="The header with the client's IP address, for `geoip`: CF-Connecting-IP, "
+        "CloudFront-Viewer-Address, X-Forwarded-For, Forwarded, …",
     )
-    secret: EdgeSecretSection | None = Field(None, description="What the edge adds to show that it was the edge.")
+    secret: EdgeSecretSection | None = Field(None, description="The secret with which the edge proves its identity.")
 
 
 class ClaimSection(Section):
-    """A signed claim about the person (a JWT in `x-gateway-claim`), and whose are believed."""
+    """Signed claims about the user (a JWT in `x-gateway-claim`), and the issuer that is trusted."""
 
-    issuer: Visible = Field(description="What must stand in `iss`.")
-    audience: Visible = Field(description="What must stand in `aud`: this gateway's name at the issuer.")
+    issuer: Visible = Field(description="The required value of `iss`.")
+    audience: Visible = Field(description="The required value of `aud`: the name of this gateway at the issuer.")
     algorithms: Annotated[list[_Algorithm], Field(min_length=1)] = Field(
-        description="How it may be signed, such as [ES256]; the token doesn't choose. HS… with `secret` only."
+        description="The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only."
     )
     jwks: str | None = Field(
-        None, description="The issuer's public keys: an https URL of a JWK set, or the whole path of a file."
+        None, description="The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."
     )
     secret: str | None = Field(
-        None, description="Instead of public keys, a shared secret: ${NAME} or ${file:/path}.", repr=False
+        None, description="A shared secret instead of public keys: ${NAME} or ${file:/path}.", repr=False
     )
-    territory: Visible = Field("territory", description="The member of the token that has the person's territory.")
+    territory: Visible = Field("territory", description="The member of the token that holds the user's territory.")
     preferences: Visible | None = Field(
         None,
-        description="The member with what the person prefers (language, units, time_zone, form); not read if left out.",
+        description="The member with the user's preferences (language, units, time_zone, form). Default: not read.",
     )
     consents: Visible = Field(
-        "consents", description="The member with a list of those to whom the person has agreed: names of recipients."
+        "consents",
+        description="The member with the recipients to whom the user has given standing consent: a list of names.",
     )
 
 
 class LocationSection(Section):
-    """How a caller's place is decided."""
+    """How the location of a caller is decided."""
 
     signals: Annotated[list[SignalName], Field(min_length=1)] = Field(
         ["claim", "api_key", "assertion", "edge_header", "geoip"],
-        description="What may tell the place; the first names the winner where several agree.",
+        description="The signals that may locate a caller, strongest first. If several agree, the first one is "
+        "reported.",
     )
-    edges: list[EdgeSection] = Field([], description="The peers whose country header is believed.")
-    claim: ClaimSection | None = Field(None, description="Signed claims: whose are believed, and by which keys.")
-    geoip: GeoIpRules | None = Field(None, description="The database that tells an address's country.")
+    edges: list[EdgeSection] = Field([], description="The trusted peers that report a country in a header.")
+    claim: ClaimSection | None = Field(None, description="Signed claims: the trusted issuer and its keys.")
+    geoip: GeoIpRules | None = Field(None, description="The database that gives the country of an IP address.")
     conflict: Literal["strictest", "refuse"] = Field(
         "strictest",
-        description="Where signals give different regions: the one whose boundary lies within the others', or none.",
+        description="If signals give different regions: use the region whose boundary lies within those of the others, "
+        "or refuse the request.",
     )
     accept_country_only: list[str] = Field(
         [],
-        description="Countries of which a part is blocked or has a region of its own, and that are believed where a "
-        "signal doesn't tell the part. Without it they get the strictest of these regions, or are refused.",
+        description="Countries with a blocked part, or a part in another region, that are accepted if a signal does "
+        "not give the part. Other such countries get the strictest of these regions, or are refused.",
     )
-    unknown: str = Field("refuse", description="Where no signal gives a region: refuse, or the region to take.")
+    unknown: str = Field("refuse", description="If no signal gives a region: `refuse`, or the region to use.")
 
 
 Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]
 
 
 class LabelSection(Section):
-    """A label with options, or one of your own."""
+    """A known label with options, or a label of your own."""
 
-    name: Name = Field(description="A label that is known, such as cn-gb45438, or a name of your own.")
+    name: Name = Field(description="A known label, such as cn-gb45438, or a name of your own.")
     text: Texts | None = Field(
-        None, description="Its words by language; the first is for everybody else. A known label has its own."
+        None, description="Its text by language; the first is the default. A known label brings its own text."
     )
-    earlier: list[Line] = Field([], description="Words that it had before: they are still taken off a history.")
+    earlier: list[Line] = Field(
+        [], description="Its former texts. They are also removed from the history of a request."
+    )
     show: Show | None = Field(
         None,
-        description="Where its words stand: before each answer's text, before the first one of a conversation, or in "
-        "`x_gateway.labels` only.",
+        description="Where its text appears: before the text of each answer, before the first answer of a "
+        "conversation, or in `x_gateway.labels` only.",
     )
     producer: ProducerCode | None = Field(
-        None, description="For cn-gb45438: the code of the provider of the service, for the AIGC object."
+        None, description="For cn-gb45438: the code of the service provider, for the AIGC object."
     )
 
 
 def _named(value: object) -> object:
-    """A name alone is a label without options."""
+    """Read a name alone as a label without options."""
     return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
@@ -130,67 +137,69 @@ Labels = Annotated[list[LabelSection], BeforeValidator(_named, json_schema_input
 
 
 class ProfileSection(Section):
-    """How an assistant speaks: what it is told before everything else."""
+    """How an assistant speaks in this region: a system message before all other messages."""
 
     locale: LanguageTag = Field(description="The language, with its script and territory, such as zh-Hans-CN.")
-    locales: list[LanguageTag] = Field([], description="Others that a caller's `accept-language` may choose.")
-    timezone: str | None = Field(None, description="The time zone, such as Asia/Shanghai; none is told if left out.")
+    locales: list[LanguageTag] = Field([], description="Further locales that a caller's `accept-language` may choose.")
+    timezone: str | None = Field(None, description="The time zone, such as Asia/Shanghai. Default: not mentioned.")
     units: Literal["metric", "us", "uk"] | None = Field(
-        None, description="The system of units; that of the locale's territory if left out."
+        None, description="The system of units. Default: that of the locale's territory."
     )
     currency: CurrencyCode | None = Field(
-        None, description="The currency (ISO 4217); that of the locale's territory if left out."
+        None, description="The currency (ISO 4217). Default: that of the locale's territory."
     )
-    form: Literal["formal", "informal"] | None = Field(None, description="How the user is addressed.")
-    tone: Line | None = Field(None, description="The tone, in a sentence, such as: Be brief and friendly.")
+    form: Literal["formal", "informal"] | None = Field(None, description="How to address the user.")
+    tone: Line | None = Field(None, description="The tone, in one sentence, such as: Be brief and friendly.")
     helplines: dict[Name, PhoneNumber] | None = Field(
-        None, description="Whom to call, instead of the numbers that are known: police, medical, crisis, …"
+        None, description="Emergency numbers by kind (police, medical, crisis, …), instead of the built-in ones."
     )
-    notices: list[Line] = Field([], description="Sentences that the assistant is told besides.")
+    notices: list[Line] = Field([], description="Further sentences for the system message.")
 
 
 class RefusalsSection(Section):
-    """What a user is told, by error code and language."""
+    """Texts of refusals for users, by error code and language."""
 
-    content_filter: Texts | None = Field(None, description="A provider's safety system refused.")
-    region_blocked: Texts | None = Field(None, description="The assistant isn't offered here.")
-    no_approved_deployment: Texts | None = Field(None, description="Nobody who may answer is approved today.")
-    no_eligible_deployment: Texts | None = Field(None, description="Nobody may answer here.")
+    content_filter: Texts | None = Field(None, description="The safety system of a provider refused the request.")
+    region_blocked: Texts | None = Field(None, description="The assistant is not available in this territory.")
+    no_approved_deployment: Texts | None = Field(None, description="No deployment has a valid approval today.")
+    no_eligible_deployment: Texts | None = Field(None, description="No deployment may answer in this region.")
 
 
 class CellSection(Section):
     """This installation of the gateway."""
 
     territory: str = Field(description="Where the gateway itself runs: an ISO 3166 code such as DE.")
-    serves: Words | None = Field(None, description="The regions that it serves; all of them if left out.")
+    serves: Words | None = Field(None, description="The regions that it serves. Default: all.")
     homes: dict[Name, str] = Field(
-        {}, description="For a region that it doesn't serve: the https URL of the cell that does."
+        {}, description="For each region that it does not serve: the https URL of the cell that serves it."
     )
 
 
 class RegionSection(Section):
-    """Territories under one policy."""
+    """A group of territories under one policy."""
 
     territories: Words = Field(
-        description='Whose people it answers: ISO 3166 codes, groups such as "@EEA", or "*" for everywhere else.'
+        description='The territories of its callers: ISO 3166 codes, groups such as "@EEA", or "*" for all others.'
     )
     boundary: Words = Field(
-        description='Where their prompts may be stored and processed: codes, groups, "*", exclusions such as "!CN".'
+        description='The territories where its prompts may be stored and processed: codes, groups, "*", and exclusions '
+        'such as "!CN".'
     )
     transit: Words | None = Field(
-        None, description="The cell's own territory, where it lies outside the boundary and is accepted."
+        None, description="The territory of this cell, to accept that it lies outside the boundary."
     )
     approvals: Literal["none", "required"] = Field(
-        "none", description="required: only a deployment with an approval for this region that is valid now may answer."
+        "none", description="required: only a deployment with a currently valid approval for this region may answer."
     )
-    labels: Labels = Field(
-        [], description="What is said on its answers: cn-gb45438, eu-art50, … or labels of your own."
-    )
-    profile: ProfileSection | None = Field(None, description="How an assistant speaks to its people.")
-    refusals: RefusalsSection | None = Field(None, description="What they are told where nobody answers.")
+    labels: Labels = Field([], description="Labels of its answers: cn-gb45438, eu-art50, … or labels of your own.")
+    profile: ProfileSection | None = Field(None, description="How an assistant speaks to its users.")
+    refusals: RefusalsSection | None = Field(None, description="The texts for users whose request is refused.")
     protected: bool = Field(
-        False, description="true: changes only with the signature of one of `admin_keys` on the plan of the change."
+        False,
+        description="true: a change of this region needs a signature with one of `admin_keys` on the plan of the "
+        "change.",
     )
     log_prompts: bool = Field(
-        False, description="true: the text of its requests goes to the log; the gateway must stand inside the boundary."
+        False,
+        description="true: the text of its requests is written to the log. The gateway must run inside the boundary.",
     )

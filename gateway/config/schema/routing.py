@@ -25,12 +25,13 @@ from gateway.model.units import Line, Seconds, Share
 
 
 class HedgeSection(Section):
-    """When a second attempt is made beside one that is slow."""
+    """When a second attempt is sent because the first one is slow."""
 
     after: HedgeAfter = Field(
         "p95",
         validate_default=True,
-        description="p50 to p99: when so many in a hundred of the deployment's answers would have begun; or a time.",
+        description="When to send the second attempt: a percentile (p50 to p99) of the time to the deployment's first "
+        "token, or a duration.",
     )
 
 
@@ -38,81 +39,88 @@ class ScheduleSection(Section):
     """How the share of one member of a route's weighted first step is raised."""
 
     candidate: str = Field(description="The deployment whose share is raised.")
-    steps: Stages = Field(description="Its share of the people, and for how long, in stages.")
-    stop_on: StopRule = Field(StopRule(), description="When it is taken back: its share is then 0.")
+    steps: Stages = Field(description="The stages: its share of the users, and the duration of each stage.")
+    stop_on: StopRule = Field(StopRule(), description="When the candidate is rolled back: its share becomes 0.")
 
 
 class ShadowSection(Section):
-    """A deployment that gets a share of the answered requests too; nobody sees what it says."""
+    """A deployment that also receives a share of the answered requests. Clients never see its answers."""
 
-    deployment: str = Field(description="Who is asked.")
+    deployment: str = Field(description="The deployment that receives the copies.")
     share: Share = Field("1%", validate_default=True, description="The share of the requests.")
     keep_text: bool = Field(
         False,
-        description="Whether prompts, its answers and those of the clients are kept. The cell must stand inside the "
-        "region's boundary.",
+        description="true: prompts, its answers and the clients' answers are stored. The cell must run inside the "
+        "boundary of the region.",
     )
 
 
 class AssistantSection(Section):
-    """What a client asks for in `model`."""
+    """An assistant: the name that a client sends in `model`, and its routes."""
 
     aliases: list[Visible] = Field(
-        [], description="Other names for it, such as gpt-4o, so that an app has only its base URL to change."
+        [], description="Other names for it, such as gpt-4o, so that an app only has to change its base URL."
     )
     routes: dict[Name, list[RouteStep]] = Field(
-        description="For each region the deployments to ask, in order: the first, then its fallbacks. In the place of "
-        "one, {one: 95, other: 5} gives each person one of several, by weight."
+        description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "
+        "step such as {one: 95, other: 5} assigns each user to one of several deployments."
     )
     schedules: dict[Name, ScheduleSection] = Field(
-        {}, description="For each region how the share of a candidate is raised, and taken back if it does badly."
+        {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
     )
     shadow: dict[Name, ShadowSection] = Field(
-        {}, description="For each region a deployment that gets a share of the requests too, after the answer."
+        {},
+        description="For each region, a deployment that receives a copy of a share of the requests after the answer.",
     )
-    reveal_model: bool = Field(True, description="false hides from clients which model answers: they see this name.")
+    reveal_model: bool = Field(
+        True, description="false: clients see the name of the assistant instead of the model that answers."
+    )
     resume: bool = Field(
         False,
-        description="A text answer that breaks off in mid-stream is continued by the next step of the route, once.",
+        description="true: if the stream of a text answer breaks off, the next step of the route continues it, once.",
     )
     hedge: HedgeSection | None = Field(
         None,
-        description="Makes a second attempt beside a first one that is slow: at the next step of the route, or with "
-        "another key. The first answer counts, the other attempt is cancelled. None if left out.",
+        description="Sends a second attempt if the first one is slow: to the next step of the route, or with another "
+        "key. The first answer is used, and the other attempt is cancelled. Default: no second attempt.",
     )
 
 
 class ConsentSection(Section):
-    """What the person must have agreed to before the deployment gets a prompt."""
+    """The consent that the user must give before the deployment receives a prompt."""
 
     mode: Literal["per_request", "standing"] = Field(
-        description="per_request: a yes to this very request; standing: that, or one given once for all."
+        description="per_request: consent to this request; standing: consent to this request, or standing consent."
     )
     on_missing: Literal["refuse", "skip"] = Field(
         "refuse",
-        description="Without it, where this step would be the first: refuse the request and say how to agree, or skip "
-        "to the next step. A later step is left out in both cases.",
+        description="If consent is missing and this step would be the first: refuse the request with a consent token, "
+        "or skip the step. A later step is skipped in both cases.",
     )
     recipient: Line | None = Field(
-        None, description="Whom the person agrees to, by the name that it is shown; the provider's if left out."
+        None, description="The recipient as it is shown to the user. Default: the name of the provider."
     )
 
 
 class ConcurrencySection(Section):
-    """How many calls of a deployment run at the same time, and how many requests wait for a place."""
+    """How many calls of a deployment may run at the same time, and how many requests may wait for a slot."""
 
-    limit: int | None = Field(None, ge=1, le=1_000_000, description="Calls at the same time, over all workers.")
-    queue: int = Field(20, ge=0, le=100_000, description="How many requests may wait for a place, over all workers.")
+    limit: int | None = Field(
+        None, ge=1, le=1_000_000, description="Maximum number of concurrent calls of all workers."
+    )
+    queue: int = Field(
+        20, ge=0, le=100_000, description="Maximum number of requests of all workers that wait for a slot."
+    )
     wait_s: Seconds = Field(
         "2s",
         alias="wait",
         validate_default=True,
-        description="How long one waits at most, before the next step is asked.",
+        description="How long a request may wait before the next step is tried.",
     )
 
 
 def _number_is_limit(value: object) -> object:
-    """A number alone is a limit."""
+    """Read a number alone as the limit."""
     if isinstance(value, int) and not isinstance(value, bool):
         return {"limit": value}
     if isinstance(value, dict | ConcurrencySection):
@@ -130,72 +138,84 @@ _Concurrency = Annotated[
 class DeploymentSection(Section):
     """One model of one provider at one site, with its credentials."""
 
-    provider: str = Field(description="The adapter that speaks its wire format, such as `openai-compatible`.")
-    model: Visible = Field(description="The model, in the provider's own words.")
+    provider: str = Field(description="The adapter for its API, such as `openai-compatible`.")
+    model: Visible = Field(description="The name of the model at the provider.")
     endpoint: str | None = Field(
         None,
-        description="A site that the provider is known to have, or a URL; may be left out where there is one site. "
-        "`simulator` in demo mode.",
+        description="A known site of the provider, or a URL. Optional if the provider has one site. `simulator` in "
+        "demo mode.",
     )
     project: ProjectName | None = Field(
         None,
-        description="The cloud project that pays and is a part of the path, where the site's provider wants one; or "
-        "the workspace that is a part of its host.",
+        description="The cloud project that is billed and is a part of the path, if the provider requires one; or the "
+        "workspace that is a part of the host.",
     )
-    simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts it takes.")
-    stores: OneOrMore | None = Field(None, description="With a URL: where content is kept; `any` if unknown.")
-    processes: OneOrMore | None = Field(None, description="With a URL: where it is computed on; `any` if unknown.")
+    simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts are used.")
+    stores: OneOrMore | None = Field(
+        None, description="With a URL: the territories where content is stored; `any` if unknown."
+    )
+    processes: OneOrMore | None = Field(
+        None, description="With a URL: the territories where content is processed; `any` if unknown."
+    )
     available: OneOrMore | None = Field(
-        None, description="The territories whose people it may answer, where the vendor publishes no list."
+        None, description="The territories whose users it may answer, if the vendor does not publish a list."
     )
     api_key: OneOrMore | None = Field(
         None,
-        description="${NAME} of an environment variable, ${file:/path} of a file, or a list used in turn.",
+        description="${NAME} of an environment variable, ${file:/path} of a file, or a list of keys that are used in "
+        "turn.",
         repr=False,
     )
     headers: dict[HeaderName, str] = Field(
         {},
-        description="Headers that it is sent with each call, of those that its provider is known to have: a value "
-        "each, or ${NAME} or ${file:/path} for all of one.",
+        description="Headers to send with each call; only headers that the adapter knows are allowed. Each value is a "
+        "text, or one whole ${NAME} or ${file:/path}.",
         repr=False,
     )
     attests: list[str] = Field(
-        [], description="What the site's promise requires and your contract has, such as zdr (zero data retention)."
+        [],
+        description="Conditions of the site that your contract fulfils, such as zdr (zero data retention). The facts "
+        "of the site hold only under these conditions.",
     )
     capabilities: list[str] | None = Field(
-        None, description="What the model can do, instead of what is known of it: tools, vision, json_schema, …"
+        None, description="The capabilities of the model, instead of the known ones: tools, vision, json_schema, …"
     )
     unsupported: Literal["drop", "refuse"] = Field(
-        "drop", description="A parameter that it can't express is dropped and named in a header, or refused."
+        "drop",
+        description="A parameter that it does not support: drop it and name it in a response header, or skip the "
+        "deployment.",
     )
-    passthrough: list[FieldName] = Field([], description="Unknown request fields that are let through to it.")
+    passthrough: list[FieldName] = Field([], description="Unknown request fields that are passed on to it.")
     stream_options: bool = Field(
         True,
-        description="false never asks it for a stream's usage, where its server refuses the field `stream_options`: "
-        "what a stream used is then known only if it tells unasked.",
+        description="false: never send the field `stream_options`, for a server that rejects it. The usage of a stream "
+        "is then known only if the server reports it anyway.",
     )
     fold: bool | None = Field(
         None,
-        description="A request for one JSON is asked as a stream and put together here, so that silence is noticed: "
-        "true is always, false is never. Left out: where the route has a next step, and it has answered nobody lately.",
+        description="Call it with streaming for a JSON answer too, and assemble the answer here, so that a silent "
+        "provider is noticed: true always, false never. Default: if the route has a next step and this deployment has "
+        "not answered recently.",
     )
     first_token_s: Seconds | None = Field(
         None,
         alias="first_token",
-        description="To the first real event of an attempt, where a next step exists, instead of "
-        "`resilience.first_token` and of what is known of the model.",
+        description="Timeout for the first token of an attempt if there is a next step, instead of "
+        "`resilience.first_token` and of the known value of the model.",
     )
-    approvals: list[Approval] = Field([], description="What authorities let it do, in which regions.")
+    approvals: list[Approval] = Field([], description="Its approvals by authorities, with their regions.")
     consent: ConsentSection | None = Field(
-        None, description="What the person must have agreed to; nothing if left out."
+        None, description="The consent that the user must give. Default: no consent is needed."
     )
     identity: Literal["strip", "hash", "pass"] = Field(
         "strip",
-        description="What becomes of fields that say who asks (user, safety_identifier, prompt_cache_key, metadata): "
-        "strip, hash (a pseudonym of the first three, made with `secrets.identity`), or pass.",
+        description="How to treat fields that identify the user (user, safety_identifier, prompt_cache_key, metadata): "
+        "strip them, hash them (send pseudonyms of the first three, made with `secrets.identity`), or pass them on.",
     )
     concurrency: _Concurrency = Field(
-        None, description="How many of its calls run at the same time: a number, or its keys; no bound if left out."
+        None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
     )
-    enabled: bool = Field(True, description="false takes it out of every route at once.")
-    insecure: bool = Field(False, description="Allows http:// to another machine: prompts and keys in clear text.")
+    enabled: bool = Field(True, description="false removes it from every route.")
+    insecure: bool = Field(
+        False, description="true allows http:// to another machine: prompts and keys are sent in clear text."
+    )

@@ -93,7 +93,7 @@ def parse_keys(data: bytes) -> KeySet:
         raise KeySetError("is no JSON") from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise KeySetError("is no key set: it has no list `keys`")
+        raise KeySetError("is not a key set: it has no list `keys`")
     if len(listed) > _MAX_KEYS:
         raise KeySetError(f"has more than {_MAX_KEYS} keys")
     keys = tuple(key for key in map(_key, listed) if key is not None)
@@ -228,7 +228,7 @@ def _time(claims: dict[str, object], name: str, *, required: bool = False) -> fl
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a member is there twice")  # RFC 7519, section 4
+        raise ValueError("a member is listed twice")  # RFC 7519, section 4
     return members
 
 

@@ -130,7 +130,7 @@ EXAMPLES = {
 def test_the_number_of_a_known_authority_has_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
     found = on(NOW, {**RECORD, "authority": authority, "kind": kind, "number": number}).warnings
     place = "deployments.qwen-cn.approvals[0].number"
-    said = f"{place}: is not the number of a CAC {kind.replace('_', ' ')}, as far as is known"
+    said = f"{place}: does not have the published form of the number of a CAC {kind.replace('_', ' ')}"
     assert told(found) == ([] if is_known else [said])
     assert [problem.hint for problem in found] == ([] if is_known else [f"such as {EXAMPLES[kind]}"])
 
@@ -153,7 +153,7 @@ def test_one_that_is_over_is_a_warning_and_never_blocks_a_reload() -> None:
     compiled = on(NOW, {**RECORD, "valid_until": "2026-11-01"})
     ended = "its approval for region 'cn' ended on 2026-11-01"
     assert told(compiled.warnings) == [
-        f"assistants.assistant.routes.cn: nobody of this route can be asked now (qwen-cn: {ended})",
+        f"assistants.assistant.routes.cn: no deployment of this route is available now (qwen-cn: {ended})",
         f"deployments.qwen-cn.approvals[0]: {ended}",
     ]
     assert f"       not now: {ended}" in render_matrix(compiled.table, days_at(NOW)).splitlines()
@@ -161,5 +161,5 @@ def test_one_that_is_over_is_a_warning_and_never_blocks_a_reload() -> None:
 
 def test_a_step_without_any_record_is_told_of_where_the_region_requires_one() -> None:
     found = told(on(NOW).warnings)
-    assert "assistants.assistant.routes.cn[0]: 'qwen-cn' has no approval for region 'cn': never asked here" in found
+    assert "assistants.assistant.routes.cn[0]: 'qwen-cn' has no approval for region 'cn': it is skipped here" in found
     assert compiled(config(required=False)).warnings == ()

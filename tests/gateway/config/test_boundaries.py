@@ -76,8 +76,8 @@ def test_a_home_is_for_a_region_that_is_served_elsewhere(cell: str, told: list[s
 @pytest.mark.parametrize(
     ("cell", "transit", "said"),
     [
-        ("cell: {territory: DE, serves: [us]}", "DE, FR", "FR is not where this cell stands (DE)"),
-        ("cell: {territory: US, serves: [us]}", "US", "US already lies inside the boundary"),
+        ("cell: {territory: DE, serves: [us]}", "DE, FR", "FR is not where this cell runs (DE)"),
+        ("cell: {territory: US, serves: [us]}", "US", "US is already inside the boundary"),
         ("cell: {territory: DE, serves: [eu]}", "DE", "DE has no effect: no cell serves the region"),
         ("", "DE", "DE has no effect: no cell serves the region"),
     ],
@@ -89,4 +89,4 @@ def test_a_transit_that_accepts_nothing_is_told(cell: str, transit: str, said: s
 
 def test_only_a_gateway_that_says_nothing_of_its_place_is_warned_of_it() -> None:
     (told,) = problems_of(sections(cell="", regions=PLAIN))
-    assert told.message.startswith("no `cell` is described: the gateway's own place is not counted")
+    assert told.message.startswith("there is no `cell`: the gateway's own location is not checked")

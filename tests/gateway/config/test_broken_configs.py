@@ -20,7 +20,7 @@ def shadowed(text: str, *errors: str, **others: str) -> Case:
 OWN = "stores: DE, processes: DE"
 SERVER = "provider: openai-compatible, model: m, endpoint: 'https://llm.example'"
 HASH = "sha256:" + "ab" * 32
-FITTING = "take one that stays inside"
+FITTING = "use one that stays inside"
 
 
 ROUTES = {
@@ -29,7 +29,7 @@ ROUTES = {
     ),
     "unknown region": route("▸cnn: [qwen-cn]", "assistants.a.routes.cnn: unknown region 'cnn'; did you mean 'cn'?"),
     "step twice": route(
-        "cn: [qwen-cn, ▸qwen-cn]", "assistants.a.routes.cn[1]: 'qwen-cn' is in this route already; remove one"
+        "cn: [qwen-cn, ▸qwen-cn]", "assistants.a.routes.cn[1]: 'qwen-cn' is already in this route; remove one"
     ),
     "schedule of an unknown route": scheduled(
         "▸us: {candidate: qwen-cn, steps: 100%}",
@@ -37,7 +37,7 @@ ROUTES = {
     ),
     "schedule without a weighted step": scheduled(
         "cn: {candidate: ▸qwen-cn, steps: 100%}",
-        "assistants.a.schedules.cn.candidate: the route doesn't begin with a weighted step; "
+        "assistants.a.schedules.cn.candidate: the route does not begin with a weighted step; "
         "begin it with {one: 100, qwen-cn: 0}",
         route="[qwen-cn]",
     ),
@@ -60,7 +60,7 @@ ROUTES = {
     ),
     "schedule of one alone": scheduled(
         "cn: {candidate: ▸qwen-cn, steps: 100%}",
-        "assistants.a.schedules.cn.candidate: 'qwen-cn' has nobody beside it in its step; name who has the other people",
+        "assistants.a.schedules.cn.candidate: 'qwen-cn' is the only member of its weighted step; add the deployment that gets the other users",
     ),
     "shadow of an unknown route": shadowed(
         "▸us: {deployment: qwen-cn}", "assistants.a.shadow.us: the assistant has no route for 'us'; there are: cn"
@@ -76,13 +76,13 @@ ROUTES = {
     ),
     "text kept outside": shadowed(
         "cn: {deployment: qwen-cn, keep_text: ▸true}",
-        "assistants.a.shadow.cn.keep_text: the gateway keeps it where it stands, which is not known to be in the "
-        "boundary (CN); say where in `cell: {territory: …}`, or leave it out",
+        "assistants.a.shadow.cn.keep_text: the gateway stores the text where it runs, which is not known to be inside "
+        "the boundary (CN); set `cell: {territory: …}`, or remove this key",
     ),
     "text kept nobody knows where": shadowed(
         "cn: {deployment: qwen-cn, keep_text: ▸true}",
-        "assistants.a.shadow.cn.keep_text: the gateway keeps it where it stands, which is not known to be in the "
-        "boundary (CN); say where in `cell: {territory: …}`, or leave it out",
+        "assistants.a.shadow.cn.keep_text: the gateway stores the text where it runs, which is not known to be inside "
+        "the boundary (CN); set `cell: {territory: …}`, or remove this key",
         cell="",
     ),
     "share of nothing": shadowed(
@@ -91,7 +91,7 @@ ROUTES = {
     ),
     "step twice, then weighted": route(
         "cn: [qwen-cn, {▸qwen-cn: 5}]",
-        "assistants.a.routes.cn[1].qwen-cn: 'qwen-cn' is in this route already; remove one",
+        "assistants.a.routes.cn[1].qwen-cn: 'qwen-cn' is already in this route; remove one",
     ),
     "unknown member": route(
         "cn: [{qwen-cn: 95, ▸qwen-cm: 5}]",
@@ -109,7 +109,7 @@ ROUTES = {
     ),
     "no step": route(
         "▸cn: []",
-        "assistants.a.routes.cn: the route has no step; name a deployment, or remove the region: it is then refused",
+        "assistants.a.routes.cn: the route has no step; name a deployment, or remove the region, so that its requests are refused",
     ),
     "no route": one(
         "assistants",
@@ -124,7 +124,7 @@ ROUTES = {
     "processes outside": deployment(
         "jp: {provider: openai, model: gpt-6-luna, endpoint: jp, attests: [zdr]}",
         "assistants.a.routes.jp[0]: 'jp' processes in any, outside the boundary of region 'jp' (JP); "
-        "take a site inside the boundary, or widen `regions.jp.boundary`",
+        "use a site inside the boundary, or widen `regions.jp.boundary`",
         regions="regions:\n  jp: {territories: [JP], boundary: [JP]}",
         cell="",
         assistants="assistants: {a: {routes: {jp: [▸jp]}}}",
@@ -132,13 +132,13 @@ ROUTES = {
     "stores outside": route(
         "cn: [▸house]",
         "assistants.a.routes.cn[0]: 'house' stores in DE, outside the boundary of region 'cn' (CN); "
-        "take a site inside the boundary, or widen `regions.cn.boundary`",
+        "use a site inside the boundary, or widen `regions.cn.boundary`",
         deployments=f"deployments:\n  house: {{{SERVER}, stores: DE, processes: CN}}",
     ),
     "stores and processes outside, differently": route(
         "cn: [▸intl]",
         "assistants.a.routes.cn[0]: 'intl' stores and processes in SG and any but CN, outside the boundary of region "
-        "'cn' (CN); take a site inside the boundary, or widen `regions.cn.boundary`",
+        "'cn' (CN); use a site inside the boundary, or widen `regions.cn.boundary`",
         deployments="deployments:\n  intl: {provider: dashscope, model: qwen-plus, endpoint: intl}",
     ),
     "anywhere is outside of everywhere but one": Case(
@@ -150,7 +150,7 @@ ROUTES = {
         },
         (
             "assistants.a.routes.world[0]: 'gemini' stores and processes in any, outside the boundary of region 'world' "
-            "(any but CN); take a site inside the boundary, or widen `regions.world.boundary`",
+            "(any but CN); use a site inside the boundary, or widen `regions.world.boundary`",
         ),
     ),
     "a model's own scope": Case(
@@ -174,10 +174,10 @@ ROUTES = {
           a: {aliases: [gpt-4o, ▸b], routes: {cn: [qwen-cn]}}
           b: {aliases: [▸gpt-4o, ▸b, c, ▸c], routes: {us: [chatgpt-us]}}
         """,
-        "assistants.a.aliases[1]: 'b' already stands for the assistant 'b'; a name stands for one assistant",
-        "assistants.b.aliases[0]: 'gpt-4o' already stands for the assistant 'a'; a name stands for one assistant",
-        "assistants.b.aliases[1]: 'b' already stands for the assistant 'b'; a name stands for one assistant",
-        "assistants.b.aliases[3]: 'c' already stands for the assistant 'b'; a name stands for one assistant",
+        "assistants.a.aliases[1]: 'b' is already a name of the assistant 'b'; use each name for one assistant only",
+        "assistants.b.aliases[0]: 'gpt-4o' is already a name of the assistant 'a'; use each name for one assistant only",
+        "assistants.b.aliases[1]: 'b' is already a name of the assistant 'b'; use each name for one assistant only",
+        "assistants.b.aliases[3]: 'c' is already a name of the assistant 'b'; use each name for one assistant only",
     ),
 }
 
@@ -206,18 +206,18 @@ REGIONS = {
     ),
     "two for the rest": region(
         "x: {territories: ['*'], boundary: ['*']}\n  y: {▸territories: ['*'], boundary: ['*']}",
-        "regions.y.territories: \"*\" may stand in one region only; region 'x' (line 14) has it already; "
+        "regions.y.territories: \"*\" is allowed in one region only; region 'x' (line 14) already has it; "
         "name the territories of this one",
     ),
     "everywhere, and more": region(
         "x: {▸territories: ['*', DE], boundary: ['*']}",
-        'regions.x.territories: "*" means every territory that no other region names, and stands alone; '
+        'regions.x.territories: "*" means every territory that no other region names, and must be the only entry; '
         "to leave some out, give them a region of their own or list them in `blocked`",
     ),
     "a part left out": region(
         "x: {▸territories: [CA, '!CA-QC'], boundary: ['*']}",
         "regions.x.territories: CA-QC can't be excluded: a part belongs to its country's region; "
-        "unless another region names it, or `blocked` does",
+        "list it in another region or in `blocked` instead",
     ),
     "no territory": region("x: {▸territories: [], boundary: ['*']}", "regions.x.territories: must not be empty"),
     "nothing left": region(
@@ -252,9 +252,9 @@ REGIONS = {
     ),
     "reserved name": region(
         "▸refuse: {territories: [GB], boundary: ['*']}",
-        "regions.refuse: `refuse` can't be the name of a region; it is a word of `location.unknown`",
+        "regions.refuse: `refuse` can't be the name of a region; it is a value of `location.unknown`",
     ),
-    "everybody blocked": one("blocked", '▸blocked: ["*"]', 'blocked: "*" blocks everybody; name the territories'),
+    "everybody blocked": one("blocked", '▸blocked: ["*"]', 'blocked: "*" blocks every territory; name the territories'),
     "blocked nowhere": one(
         "blocked",
         "blocked: [CU, ▸Koba]",
@@ -262,26 +262,26 @@ REGIONS = {
     ),
     "the gateway's own place": region(
         "▸gb: {territories: [GB], boundary: [GB]}",
-        "regions.gb: the gateway itself stands in DE, outside this region's boundary (GB); "
+        "regions.gb: the gateway itself runs in DE, outside this region's boundary (GB); "
         "accept it with `transit: [DE]`, or leave the region out of `cell.serves`",
         cell="cell: {territory: DE, serves: [eu, us, gb]}",
     ),
     "the gateway's own place, excluded": region(
         "▸gb: {territories: [GB], boundary: ['*', '!DE']}",
-        "regions.gb: the gateway itself stands in DE, outside this region's boundary (any but DE); "
+        "regions.gb: the gateway itself runs in DE, outside this region's boundary (any but DE); "
         "accept it with `transit: [DE]`, or leave the region out of `cell.serves`",
         cell="cell: {territory: DE, serves: [eu, us, gb]}",
     ),
     "prompts logged outside, where transit is accepted": region(
         "gb: {territories: [GB], boundary: [GB], transit: [DE], log_prompts: ▸true}",
-        "regions.gb.log_prompts: the log begins where the gateway stands, which is not known to be in the boundary "
-        "(GB); say where in `cell: {territory: …}`, or leave it out",
+        "regions.gb.log_prompts: the log is written where the gateway runs, which is not known to be inside the boundary "
+        "(GB); set `cell: {territory: …}`, or remove this key",
         cell="cell: {territory: DE, serves: [eu, us, gb]}",
     ),
     "prompts logged nobody knows where": region(
         "gb: {territories: [GB], boundary: [GB], log_prompts: ▸true}",
-        "regions.gb.log_prompts: the log begins where the gateway stands, which is not known to be in the boundary "
-        "(GB); say where in `cell: {territory: …}`, or leave it out",
+        "regions.gb.log_prompts: the log is written where the gateway runs, which is not known to be inside the boundary "
+        "(GB); set `cell: {territory: …}`, or remove this key",
         cell="",
     ),
     "transit is no territory": region(
@@ -296,7 +296,7 @@ REGIONS = {
         "cell.territory: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
         "cell.serves[0]: unknown region 'eur'; did you mean 'eu'?",
         "cell.homes.cnn: unknown region 'cnn'; did you mean 'cn'?",
-        "cell.homes.eu: the URL must start with https://: clients send their keys there",
+        "cell.homes.eu: the URL must start with https://, because clients send their keys there",
         "cell.homes.us: the URL must not carry a user name or password; use api_key",
     ),
 }
@@ -304,8 +304,8 @@ REGIONS = {
 DEPLOYMENTS = {
     "header that nobody knows": deployment(
         "x: {provider: mistral, model: m, headers: {▸X-Region: us}}",
-        "deployments.x.headers.X-Region: is no header that mistral may be sent; a header can move prompts to another "
-        "place, so each is known by name: there is none",
+        "deployments.x.headers.X-Region: is not a header that mistral accepts; a header can change where prompts "
+        "go, so only known headers are allowed: none",
     ),
     "unknown provider": deployment(
         "x: {provider: ▸dashscop, model: qwen3-max}",
@@ -339,12 +339,12 @@ DEPLOYMENTS = {
     "which server": deployment(
         "▸x: {provider: openai-compatible, model: m}",
         "deployments.x.endpoint: is missing: openai-compatible has no site of its own; "
-        "write the server's URL, and where it `stores` and `processes`",
+        "write the URL of the server, and the territories where it `stores` and `processes`",
     ),
     "a URL without facts": deployment(
         "▸▸x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example/v1'}",
-        "deployments.x.processes: is missing: nothing is known of this URL; say where: processes: DE, or any if unknown",
-        "deployments.x.stores: is missing: nothing is known of this URL; say where: stores: DE, or any if unknown",
+        "deployments.x.processes: is missing: there are no known facts about this URL; state the territories: processes: DE, or any if unknown",
+        "deployments.x.stores: is missing: there are no known facts about this URL; state the territories: stores: DE, or any if unknown",
     ),
     "no URL": deployment(
         f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'llm.example:8000'}}",
@@ -366,43 +366,43 @@ DEPLOYMENTS = {
     ),
     "a provider's host in clear text": deployment(
         "x: {provider: openai-compatible, model: m, insecure: true, endpoint: ▸'http://api.openai.com'}",
-        "deployments.x.endpoint: api.openai.com is a provider's host: https and its usual port only; "
+        "deployments.x.endpoint: api.openai.com is a provider's host: it must be https with the default port; "
         "write https://api.openai.com",
     ),
     "a provider's host at another port": deployment(
         f"x: {{provider: openai-compatible, model: m, {OWN}, endpoint: ▸'https://us.api.openai.com:8443/v1'}}",
-        "deployments.x.endpoint: us.api.openai.com is a provider's host: https and its usual port only; "
+        "deployments.x.endpoint: us.api.openai.com is a provider's host: it must be https with the default port; "
         "write https://us.api.openai.com",
     ),
     "facts against a site's": deployment(
         "x: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, stores: CN, processes: ▸DE}",
-        "deployments.x.processes: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
-        "it processes in CN; remove it; the site brings its facts",
+        "deployments.x.processes: contradicts the known facts of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it processes in CN; remove it; the facts of the site are used",
     ),
     "facts against a known host's": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://DASHSCOPE.aliyuncs.com./v1', "
         "stores: ▸DE, processes: ▸DE}",
-        "deployments.x.stores: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
-        "it stores in CN; remove it; the site brings its facts",
-        "deployments.x.processes: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
-        "it processes in CN; remove it; the site brings its facts",
+        "deployments.x.stores: contradicts the known facts of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it stores in CN; remove it; the facts of the site are used",
+        "deployments.x.processes: contradicts the known facts of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it processes in CN; remove it; the facts of the site are used",
     ),
     "facts against a workspace's host": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://ws.cn-beijing.maas.aliyuncs.com', "
         "stores: ▸US, processes: CN}",
-        "deployments.x.stores: contradicts what is known of the site cn-beijing (dashscope.aliyuncs.com): "
-        "it stores in CN; remove it; the site brings its facts",
+        "deployments.x.stores: contradicts the known facts of the site cn-beijing (dashscope.aliyuncs.com): "
+        "it stores in CN; remove it; the facts of the site are used",
     ),
     "facts against those of a model's scope": deployment(
         "x: {provider: dashscope, model: qwen-plus-us, endpoint: us, processes: ▸any}",
-        "deployments.x.processes: contradicts what is known of the site us (dashscope-us.aliyuncs.com): "
-        "it processes in US; remove it; the site brings its facts",
+        "deployments.x.processes: contradicts the known facts of the site us (dashscope-us.aliyuncs.com): "
+        "it processes in US; remove it; the facts of the site are used",
     ),
     "one server, two places": deployment(
         f"x: {{provider: openai-compatible, model: m, endpoint: 'https://llm.example/v1', {OWN}}}\n"
         "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://LLM.example:443/v2', "
         "stores: DE, processes: any}",
-        "deployments.y.endpoint: https://llm.example stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.y.endpoint: https://llm.example has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
     "one server of this machine, under its three names": deployment(
@@ -410,24 +410,24 @@ DEPLOYMENTS = {
         "  y: {provider: openai-compatible, model: n, endpoint: ▸'http://127.0.0.1:8000', stores: FR, processes: FR}\n"
         "  z: {provider: openai-compatible, model: n, endpoint: ▸'http://[::1]:8000/v2', stores: FR, processes: FR}\n"
         "  other: {provider: openai-compatible, model: n, endpoint: 'http://127.0.0.1:8001', stores: FR, processes: FR}",
-        "deployments.y.endpoint: http://127.0.0.1:8000 stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.y.endpoint: http://127.0.0.1:8000 has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
-        "deployments.z.endpoint: http://[::1]:8000 stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.z.endpoint: http://[::1]:8000 has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
     "one server of this machine, by the address of no interface": deployment(
         f"x: {{provider: openai-compatible, model: m, endpoint: 'https://localhost', {OWN}}}\n"
         "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://0.0.0.0/v2', stores: FR, processes: FR}\n"
         "  z: {provider: openai-compatible, model: n, endpoint: ▸'https://[::]', stores: FR, processes: FR}",
-        "deployments.y.endpoint: https://0.0.0.0 stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.y.endpoint: https://0.0.0.0 has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
-        "deployments.z.endpoint: https://[::] stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.z.endpoint: https://[::] has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
     "one server, its address dressed as IPv6": deployment(
         f"x: {{provider: openai-compatible, model: m, endpoint: 'https://192.0.2.1', {OWN}}}\n"
         "  y: {provider: openai-compatible, model: n, endpoint: ▸'https://[::ffff:c000:201]/v1', stores: FR, processes: FR}",
-        "deployments.y.endpoint: https://192.0.2.1 stores and processes elsewhere in deployment 'x' (line 19); "
+        "deployments.y.endpoint: https://192.0.2.1 has different facts (stores, processes) in deployment 'x' (line 19); "
         "one server has one set of facts; state the same in both",
     ),
     "a part that is a territory of its own": deployment(
@@ -449,36 +449,36 @@ DEPLOYMENTS = {
     ),
     "beyond a published list": deployment(
         "x: {provider: gemini, model: gemini-3.8-flash, ▸available: [DE, HK, CN]}",
-        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN, HK; "
+        "deployments.x.available: the vendor publishes which territories it serves, and it does not serve CN, HK; "
         "the list may only be narrowed",
     ),
     "beyond a published list that leaves out parts": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, available: ▸CN}",
-        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve CN; "
+        "deployments.x.available: the vendor publishes which territories it serves, and it does not serve CN; "
         "the list may only be narrowed",
     ),
     "beyond a published list by a star": deployment(
         "x: {provider: gemini, model: gemini-3.8-flash, available: ▸'*'}",
-        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve every place; "
+        "deployments.x.available: the vendor publishes which territories it serves, and it does not serve every territory; "
         "the list may only be narrowed",
     ),
     "beyond a published list by a part": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, available: ▸UA}",
-        "deployments.x.available: the vendor publishes whom it serves, and doesn't serve UA-09, UA-14, UA-40, UA-43; "
+        "deployments.x.available: the vendor publishes which territories it serves, and it does not serve UA-09, UA-14, UA-40, UA-43; "
         "the list may only be narrowed",
     ),
     "where a site must not answer": deployment(
         "x: {provider: dashscope, model: qwen-plus, endpoint: intl, ▸available: ['*']}",
-        'deployments.x.available: the site intl must not answer people in CN; leave it out: "!CN"',
+        'deployments.x.available: the site intl must not answer users in CN; exclude it: "!CN"',
     ),
     "a part of where a site must not answer": deployment(
         "x: {provider: dashscope, model: qwen-plus, endpoint: intl, ▸available: [SG, CN-BJ]}",
-        'deployments.x.available: the site intl must not answer people in CN-BJ; leave it out: "!CN-BJ"',
+        'deployments.x.available: the site intl must not answer users in CN-BJ; exclude it: "!CN-BJ"',
     ),
     "attests what nobody asks": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [▸zrd, ▸gdpr]}",
-        "deployments.x.attests[0]: eu doesn't require 'zrd'; did you mean 'zdr'?",
-        "deployments.x.attests[1]: eu doesn't require 'gdpr'; there are mam, zdr",
+        "deployments.x.attests[0]: eu does not require 'zrd'; did you mean 'zdr'?",
+        "deployments.x.attests[1]: eu does not require 'gdpr'; there are mam, zdr",
     ),
     "unknown capability": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, capabilities: [tools, ▸vison]}",
@@ -486,21 +486,21 @@ DEPLOYMENTS = {
     ),
     "passthrough of what moves data": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, passthrough: [top_k, ▸store]}",
-        "deployments.x.passthrough[1]: `store` moves or keeps data, which nothing known of us allows; remove it",
+        "deployments.x.passthrough[1]: `store` moves or keeps data, which the known facts of us do not allow; remove it",
     ),
     "passthrough to a server of one's own": deployment(
         f"x: {{provider: openai-compatible, model: m, endpoint: 'https://h.example', {OWN}, passthrough: [▸models]}}",
-        "deployments.x.passthrough[0]: `models` moves or keeps data, which nothing known of https://h.example allows; "
+        "deployments.x.passthrough[0]: `models` moves or keeps data, which the known facts of https://h.example do not allow; "
         "remove it",
     ),
     "simulator": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: ▸simulator, simulates: us}",
-        "deployments.x.endpoint: a simulator answers in demo mode only; "
-        "write `demo: true` or use `gateway demo`; for the real thing, name a site or a URL",
+        "deployments.x.endpoint: a simulator is available in demo mode only; "
+        "write `demo: true` or use `gateway demo`; for a real provider, name a site or a URL",
     ),
     "simulates without simulator": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, simulates: ▸us}",
-        "deployments.x.simulates: only a simulator simulates; write `endpoint: simulator`",
+        "deployments.x.simulates: is only valid for a simulator; write `endpoint: simulator`",
     ),
 }
 
@@ -509,15 +509,15 @@ CREDENTIALS = {
         'x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: [▸"${US-KEY}", ▸"Bearer ${US_KEY}", '
         '▸"${file:relative}"]}',
         *(
-            f"deployments.x.api_key[{index}]: the key is no reference that can be resolved; "
-            "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it"
+            f"deployments.x.api_key[{index}]: the key is not a reference that can be resolved; "
+            "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value"
             for index in range(3)
         ),
     ),
     "a reference in another program's words": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: [▸os.environ/OPENAI_API_KEY, ▸env.OPENAI_API_KEY]}",
         *(
-            f"deployments.x.api_key[{index}]: the key is a reference in another program's words; "
+            f"deployments.x.api_key[{index}]: the key is a reference in the syntax of another program; "
             "write ${NAME} for a variable of the environment, or ${file:/path} for a file"
             for index in range(2)
         ),
@@ -525,16 +525,16 @@ CREDENTIALS = {
     "a key that can't be sent": deployment(
         'x: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: ▸"sk-1\\r\\nx-evil: 1"}',
         "deployments.x.api_key: the key can't be sent in a header; "
-        "it must be one line of visible ASCII, without spaces around it",
+        "it must be one line of visible ASCII, without spaces at the start or end",
     ),
     "a plain client key": one(
         "clients",
         f"clients: {{a: {{keys: [▸gk-secret, ▸sha256:abc, ▸{'ab' * 32}, {HASH}]}}}}",
-        "clients.a.keys[0]: is no hash of a key; a key itself must not be in the file; "
+        "clients.a.keys[0]: is not the hash of a key; the key itself must not be in the file; "
         "`gateway key new` makes a key and shows its hash",
-        "clients.a.keys[1]: 64 hexadecimal digits must follow `sha256:`, found 3 characters; "
+        "clients.a.keys[1]: 64 hexadecimal digits must follow `sha256:`, but there are 3 characters; "
         "`gateway key new` makes a key and shows its hash",
-        "clients.a.keys[2]: must name its algorithm; put `sha256:` before it",
+        "clients.a.keys[2]: the algorithm is missing; put `sha256:` before it",
     ),
     "a client without key": one("clients", "clients: {a: {▸keys: []}}", "clients.a.keys: must not be empty"),
     "a client's key that is no text": one(
@@ -553,7 +553,7 @@ CREDENTIALS = {
     "limits that limit nothing": one(
         "clients",
         f"clients: {{a: {{keys: ['{HASH}'], ▸limits: {{}}}}}}",
-        "clients.a.limits: limits nothing; give it `rpm` or `concurrent`, or remove it",
+        "clients.a.limits: sets no limit; give it `rpm` or `concurrent`, or remove it",
     ),
     "pages that don't exist": one(
         "cors",
@@ -563,17 +563,17 @@ CREDENTIALS = {
         "http://localhost:5173",
         "cors.origins[1]: must be an origin as a browser writes it; write https://app.example",
         "cors.origins[2]: must be an origin as a browser writes it; write https://app.example",
-        "cors.origins[3]: `null` is what any sandboxed page or local file says of itself; name the page's own origin",
-        "cors.origins[4]: must be one origin, or `*` alone for every page; list each origin by itself",
+        "cors.origins[3]: `null` is the origin of every sandboxed page and local file; write the origin of your page",
+        "cors.origins[4]: must be one origin, or `*` alone for every page; list each origin separately",
         "cors.origins[5]: must be an origin as a browser writes it; write http://a",
     ),
     "what a client names": one(
         "clients",
         f"clients: {{a: {{keys: ['{HASH}'], assistants: [▸assistent, ▸gpt-4o], region: ▸chn, may_assert: [▸usr]}}}}",
         "clients.a.assistants[0]: unknown assistant 'assistent'; did you mean 'assistant'?",
-        "clients.a.assistants[1]: unknown assistant 'gpt-4o'; write 'assistant', whose alias it is",
+        "clients.a.assistants[1]: unknown assistant 'gpt-4o'; write 'assistant', the assistant that has this alias",
         "clients.a.region: unknown region 'chn'; did you mean 'cn'?",
-        "clients.a.may_assert[0]: unknown word 'usr'; did you mean 'user'?",
+        "clients.a.may_assert[0]: unknown value 'usr'; did you mean 'user'?",
     ),
 }
 
@@ -581,12 +581,12 @@ LOCATION = {
     "signals": one(
         "location",
         "location: {signals: [edge_header, ▸edge_headr]}",
-        "location.signals[1]: unknown word 'edge_headr'; did you mean 'edge_header'?",
+        "location.signals[1]: unknown value 'edge_headr'; did you mean 'edge_header'?",
     ),
     "signal twice": one(
         "location",
         "location: {▸signals: [assertion, assertion]}",
-        "location.signals: a signal is named twice; remove one",
+        "location.signals: a signal is listed twice; remove one",
     ),
     "unknown": one(
         "location",
@@ -596,13 +596,13 @@ LOCATION = {
     "networks": one(
         "location",
         "location: {edges: [{from: [▸10.0.0.1/8, ▸everywhere, 2001:db8::1], country: CF-IPCountry}]}",
-        "location.edges[0].from[0]: '10.0.0.1/8' is no network; did you mean 10.0.0.0/8?",
-        "location.edges[0].from[1]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
+        "location.edges[0].from[0]: '10.0.0.1/8' is not a network; did you mean 10.0.0.0/8?",
+        "location.edges[0].from[1]: 'everywhere' is not a network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
     ),
     "a network that is none, beside others": one(
         "location",
         "location: {edges: [{from: ['2001:db8::/32'], country: C}, {from: [▸everywhere], country: C}]}",
-        "location.edges[1].from[0]: 'everywhere' is no network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
+        "location.edges[1].from[0]: 'everywhere' is not a network; such as 10.0.0.0/8, 2001:db8::/32, or one address",
     ),
     "edges that overlap": one(
         "location",
@@ -643,7 +643,7 @@ LOCATION = {
     "a public key for a secret": one(
         "location",
         "location:\n  claim:\n    {issuer: i, audience: a, ▸algorithms: [ES256, HS256], jwks: /etc/keys.json}",
-        "location.claim.algorithms: HS256 would take a public key for a secret; "
+        "location.claim.algorithms: HS256 would use a public key as a shared secret; "
         "leave it out, or configure a `secret` instead of `jwks`",
     ),
     "no algorithm": one(
@@ -654,19 +654,19 @@ LOCATION = {
     "the algorithm none": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [▸none, ES256, ▸es256], jwks: /keys}}",
-        "location.claim.algorithms[0]: unknown word 'none'; there are ES256, ES384, ES512, EdDSA, HS256, HS384, HS512, "
+        "location.claim.algorithms[0]: unknown value 'none'; there are ES256, ES384, ES512, EdDSA, HS256, HS384, HS512, "
         "PS256, PS384, PS512, RS256, RS384 and 1 more",
-        "location.claim.algorithms[2]: unknown word 'es256'; did you mean 'ES256'?",
+        "location.claim.algorithms[2]: unknown value 'es256'; did you mean 'ES256'?",
     ),
     "keys of no place": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸keys.json}}",
-        "location.claim.jwks: is neither a URL nor the whole path of a file; such as https://issuer.example/jwks",
+        "location.claim.jwks: is neither a URL nor the absolute path of a file; such as https://issuer.example/jwks",
     ),
     "keys over the open net": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [ES256], jwks: ▸'http://issuer.example/jwks'}}",
-        "location.claim.jwks: http:// to another machine can be read and changed on its way; use https://",
+        "location.claim.jwks: http:// to another machine can be read and changed on the way; use https://",
     ),
     "keys at no path": one(
         "location",
@@ -681,19 +681,19 @@ LOCATION = {
     "a short secret": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [HS256, HS512], secret: ▸'${EDGE}'}}",
-        "location.claim.secret: is shorter than 64 characters, which HS512 needs; make a longer one",
+        "location.claim.secret: is shorter than the 64 characters that HS512 needs; create a longer one",
     ),
     "a secret for an algorithm that takes none": one(
         "location",
         "location: {claim: {issuer: i, audience: a, ▸algorithms: [ES256], secret: ▸'${EDGE}'}}",
         "location.claim.algorithms: with a `secret` only HS256, HS384 and HS512 can be used",
-        "location.claim.secret: is shorter than 32 characters, which HS256 needs; make a longer one",
+        "location.claim.secret: is shorter than the 32 characters that HS256 needs; create a longer one",
     ),
     "a secret that is no reference": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: ▸'${A}${B}'}}",
-        "location.claim.secret: the secret is no reference that can be resolved; "
-        "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
+        "location.claim.secret: the secret is not a reference that can be resolved; "
+        "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value",
     ),
     "a secret that isn't set": one(
         "location",
@@ -703,7 +703,7 @@ LOCATION = {
     "a database of no place": one(
         "location",
         "location: {geoip: {path: ▸GeoLite2-Country.mmdb}}",
-        "location.geoip.path: must be the whole path of a file; such as /var/lib/GeoIP/GeoLite2-Country.mmdb",
+        "location.geoip.path: must be the absolute path of a file; such as /var/lib/GeoIP/GeoLite2-Country.mmdb",
     ),
     "an age without its unit": one(
         "location",
@@ -718,7 +718,7 @@ LOCATION = {
     "a language": one(
         "location",
         "location: {edges: [{from: [10.0.0.0/8], country: ▸Accept-Language}]}",
-        "location.edges[0].country: a language is no country; Accept-Language never decides a region",
+        "location.edges[0].country: a language is not a country; Accept-Language never decides a region",
     ),
     "an edge's secret": one(
         "location",
@@ -728,13 +728,13 @@ LOCATION = {
         "    - {from: [12.0.0.0/8], country: C, secret: {header: S, value: ▸'${EDGE} '}}\n"
         "    - {from: [13.0.0.0/8], country: C, secret: {header: S, value: ▸''}}\n",
         "location.edges[0].secret.value: NOT_SET is not set; "
-        "without it nobody could prove that they are the edge; set it, or remove `secret`",
+        "without it the edge cannot be verified; set it, or remove `secret`",
         "location.edges[1].secret.value: /not/there can't be read (No such file or directory); "
-        "without it nobody could prove that they are the edge; set it, or remove `secret`",
-        "location.edges[2].secret.value: the secret is no reference that can be resolved; "
-        "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
+        "without it the edge cannot be verified; set it, or remove `secret`",
+        "location.edges[2].secret.value: the secret is not a reference that can be resolved; "
+        "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value",
         "location.edges[3].secret.value: the secret is empty; "
-        "without it nobody could prove that they are the edge; set it, or remove `secret`",
+        "without it the edge cannot be verified; set it, or remove `secret`",
     ),
 }
 

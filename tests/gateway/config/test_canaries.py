@@ -105,7 +105,7 @@ def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, requir
         "deployments", edited(X, ("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,"))
     )
     text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
-    said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': never asked here"
+    said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': it is skipped here"
     assert (said in told(text)) is is_told
 
 
@@ -113,5 +113,5 @@ def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, requir
 def test_a_shadow_that_asks_for_consent_is_told_of_as_it_is_never_asked(consent: str, is_told: bool) -> None:
     deployments = more("deployments", edited(X, ("endpoint: us,", f"endpoint: us, {consent}")))
     text = written("shadow: {us: {deployment: x}}", deployments=deployments)
-    said = "assistants.a.shadow.us.deployment: 'x' asks for consent, which nobody gives to a shadow: never asked here"
+    said = "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"
     assert (said in told(text)) is is_told

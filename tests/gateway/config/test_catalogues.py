@@ -130,7 +130,7 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
         warnings = [str(warning).split("warning: ")[1] for warning in compiled.warnings]
         return [warning for warning in warnings if "retire" in warning.lower()]
 
-    ending = "; name another model, such as gpt-6-luna"
+    ending = "; use another model, such as gpt-6-luna"
     start = "deployments.old.model: its model 'gpt-4o' "
     assert warned("2027-02-19") == []
     assert warned("2027-02-18") == [f"{start}will be retired on 2027-02-18, in 90 days{ending}"]
@@ -152,23 +152,23 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
         ),
         (
             "version: 1\nmodels: {openai: {gpt-6: {capabilities: [visoin]}}}",
-            "2:42: models.openai.gpt-6.capabilities[0]: unknown word 'visoin'; did you mean 'vision'?",
+            "2:42: models.openai.gpt-6.capabilities[0]: unknown value 'visoin'; did you mean 'vision'?",
         ),
         (
             "version: 1\nmodels: {openai: {gpt-6: {flags: [thinking_defalt]}}}",
-            "2:35: models.openai.gpt-6.flags[0]: unknown word 'thinking_defalt'; did you mean 'thinking_default'?",
+            "2:35: models.openai.gpt-6.flags[0]: unknown value 'thinking_defalt'; did you mean 'thinking_default'?",
         ),
         (
             "version: 1\nmodels: {dashscope: {q: {api: txt}}}",
-            "2:31: models.dashscope.q.api: unknown word 'txt'; did you mean 'text'?",
+            "2:31: models.dashscope.q.api: unknown value 'txt'; did you mean 'text'?",
         ),
         (
             "version: 1\nmodels: {openai-compatible: {m: {flags: [x]}}}",
-            "2:42: models.openai-compatible.m.flags[0]: unknown word 'x'; openai-compatible knows none; remove it",
+            "2:42: models.openai-compatible.m.flags[0]: unknown value 'x'; openai-compatible has none; remove it",
         ),
         (
             "version: 1\nmodels: {openai: {g: {efforts: [lowest]}}}",
-            "2:33: models.openai.g.efforts[0]: unknown word 'lowest'; did you mean 'low'?",
+            "2:33: models.openai.g.efforts[0]: unknown value 'lowest'; did you mean 'low'?",
         ),
         (
             "version: 1\nmodels: {openai: {g: {retires_on: 2026-02-30}}}",
@@ -181,7 +181,7 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
         ),
         (
             "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, currency: USD}}}}",
-            "2:23: models.openai.g.price.as_of: is missing; add it: The day on which you know it.",
+            "2:23: models.openai.g.price.as_of: is missing; add it: The day on which this price was known.",
         ),
         (
             "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, currency: US$, as_of: 2026-01-01}}}}",
@@ -195,7 +195,7 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
             "2:23: models.openai.g.stores: unknown key 'stores'; there are api, capabilities, context_tokens, efforts, "
             "flags, output_tokens, price, retires_on, thinking, without",
         ),
-        ("version: 1\nmodels: [", "3:1: not valid YAML (what is not complete begins at line 3); "),
+        ("version: 1\nmodels: [", "3:1: not valid YAML (the incomplete part begins at line 3); "),
         ("", "1:1: the file is empty"),
     ],
 )
@@ -223,7 +223,7 @@ def test_all_mistakes_are_told_at_once_with_those_of_the_config(home: Path) -> N
         ["more0.yaml:2:19", "models.openai.h"],
         ["more0.yaml:2:33", "models.openai.h.without[0]"],
     ]
-    assert "is already said in models.yaml:5" in found[5].replace(str(home) + os.sep, "")
+    assert "is already defined in models.yaml:5" in found[5].replace(str(home) + os.sep, "")
 
 
 def test_a_file_that_is_not_there_is_told_where_it_is_named(home: Path) -> None:
@@ -263,7 +263,7 @@ def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pyt
     ("section", "message"),
     [
         ("{models: []}", "catalogue.models: must not be empty"),
-        ("{models: [models.yaml, ./models.yaml]}", "catalogue.models[1]: is named twice"),
+        ("{models: [models.yaml, ./models.yaml]}", "catalogue.models[1]: is listed twice"),
         ("{models: 3}", "catalogue.models: must be a string, or a list of strings"),
         ("{model: models.yaml}", "catalogue.model: unknown key 'model'; did you mean 'models'?"),
         ("{models: /dev/zero}", "the file /dev/zero can't be read (it is not a regular file)"),
@@ -310,4 +310,4 @@ def test_a_server_without_the_field_for_usage_is_told_in_either_place(home: Path
     """
     assert deployments(home, catalogue)["house"].target.facts.without == {"stream_options"}
     wrong = "version: 1\nmodels: {gemini: {g: {without: [stream_options]}}}\n"
-    assert "models.gemini.g.without[0]: unknown word 'stream_options'" in rejected(home, wrong)[0]
+    assert "models.gemini.g.without[0]: unknown value 'stream_options'" in rejected(home, wrong)[0]

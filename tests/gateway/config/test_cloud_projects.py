@@ -56,14 +56,14 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
     assert (x.site, x.target.base_path) == ("eu", "/v1/projects/p/locations/eu")
     for location in ("us", "global", "eu/more"):
         assert refused(f"{NEW}, endpoint: '{host}/{location}'") == [
-            "endpoint: leads to another place than the site eu: its path ends in /locations/eu"
+            "endpoint: does not lead to the site eu, whose path ends in /locations/eu"
         ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{NEW}, endpoint: eu", "project: is missing: a part of the path at vertex"),
+        (f"{NEW}, endpoint: eu", "project: is missing: it is a part of the path at vertex"),
         (
             f"{NEW}, endpoint: eu, project: 'a/b'",
             "project: must be the id of a cloud project or a workspace: letters, digits, `-`, `_`, `.` and `:`",
@@ -78,11 +78,11 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
         ),
         (
             "provider: gemini, model: gemini-3.5-flash, project: p, api_key: '${KEY}'",
-            "project: this endpoint's path takes no project",
+            "project: the path of this endpoint has no project",
         ),
         (
             "provider: openai-compatible, model: m, endpoint: 'https://a.example', stores: DE, processes: DE, project: p",
-            "project: this endpoint's path takes no project",
+            "project: the path of this endpoint has no project",
         ),
     ],
 )
@@ -121,17 +121,17 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("endpoint: tokyo", "project: is missing: every customer of dashscope has a host of their own at tokyo"),
+        ("endpoint: tokyo", "project: is missing: every customer of dashscope has its own host at tokyo"),
         ("endpoint: tokyo, project: a.b", "project: must be one label of a host name"),
         ("endpoint: tokyo, project: ws_1", "project: must be one label of a host name"),
-        ("endpoint: intl, project: ab", "project: this endpoint's path takes no project"),
+        ("endpoint: intl, project: ab", "project: the path of this endpoint has no project"),
         (
             "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', project: ws",
-            "project: this endpoint's path takes no project",
+            "project: the path of this endpoint has no project",
         ),
         (
             "endpoint: 'https://ws.eu-central-1.maas.aliyuncs.com/api/v1', stores: DE, processes: DE",
-            "contradicts what is known of the site frankfurt",
+            "contradicts the known facts of the site frankfurt",
         ),
     ],
 )

@@ -197,8 +197,8 @@ class TestWhatItCanDo:
         x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]")
         assert x.capabilities.features == {"vision"}
         assert warned("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]") == [
-            "api_key: is missing: never asked",
-            "capabilities[1]: dashscope can't express 'file', whatever the model",
+            "api_key: is missing: the deployment is skipped",
+            "capabilities[1]: dashscope cannot express 'file' with any model",
         ]
 
     def test_an_unknown_model_has_text_and_tools(self) -> None:
@@ -207,7 +207,7 @@ class TestWhatItCanDo:
         assert x.capabilities.features == {"tools"}
         assert warned(OWN) == []
         assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}'") == [
-            "model: nothing is known of openai's model 'gtp-6': text and tools only"
+            "model: no facts are known about openai's model 'gtp-6': only text and tools are allowed"
         ]
         assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}', capabilities: []") == []
 
@@ -239,7 +239,7 @@ class TestWhatItCanDo:
         text = with_deployment("provider: acme, model: m")
         with pytest.raises(
             Exception,
-            match=r"deployments\.x\.provider: the provider 'acme' is installed, but doesn't load: acme:ADAPTER: Imp",
+            match=r"deployments\.x\.provider: the provider 'acme' is installed, but cannot be loaded: acme:ADAPTER: Imp",
         ):
             compiled(text, registry=registry)
 
@@ -257,7 +257,7 @@ class TestCredentials:
         for environ in ({"KEY": ""}, {"A": ""}):
             x = deployment(text, environ)
             assert (x.credentials, x.missing_credentials, x.has_credential) == ((), ("A",), False)
-            assert warned(text, environ) == ["api_key: A is not set: never asked"]
+            assert warned(text, environ) == ["api_key: A is not set: the deployment is skipped"]
 
     def test_one_key_of_several_may_be_unset(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ['${A}', '${B}']"
@@ -281,7 +281,7 @@ class TestCredentials:
     def test_an_empty_key_is_named_as_what_is_missing(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ''"
         assert deployment(text).missing_credentials == ("api_key",)
-        assert "api_key: the key is empty: never asked" in warned(text)
+        assert "api_key: the key is empty: the deployment is skipped" in warned(text)
 
     def test_a_server_that_asks_for_no_key_gets_the_one_that_is_written(self) -> None:
         unset = deployment(f"{OWN}, api_key: '${{A}}'")
@@ -296,7 +296,7 @@ class TestCredentials:
     def test_what_a_site_requires_must_be_attested(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: eu, api_key: '${KEY}'"
         assert deployment(text).unmet == ("mam or zdr",)
-        assert warned(text) == [": the site eu requires mam or zdr, not attested: never asked"]
+        assert warned(text) == [": the site eu requires mam or zdr, which is not attested: the deployment is skipped"]
         assert deployment(f"{text}, attests: [mam]").unmet == ()
 
     def test_attesting_more_than_is_asked_is_a_warning(self) -> None:
@@ -536,7 +536,7 @@ class TestDemo:
             ),
             (
                 "x: {provider: openai, model: m, endpoint: simulator, simulates: us, stores: DE}",
-                "stores: contradicts what is",
+                "stores: contradicts the known facts",
             ),
         ],
     )
@@ -552,7 +552,7 @@ class TestDemo:
         text += "location: {edges: [{from: [10.0.0.0/8], country: C}]}\n"
         assert [(problem.path, problem.message) for problem in rejected(text)] == [
             (("clients",), "in demo mode any key or none is accepted"),
-            (("location", "edges"), "in demo mode every peer is an edge (cf-ipcountry)"),
+            (("location", "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)"),
         ]
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
@@ -561,7 +561,7 @@ class TestDemo:
         [warning] = compiled(text, {}).warnings
         assert (dotted(warning.path), warning.message) == (
             "deployments.chatgpt-us.api_key",
-            "a simulator is never sent a key",
+            "a key is not sent to a simulator",
         )
 
 

@@ -53,8 +53,8 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
             "concurrency: must be a number of calls, or a mapping of its keys; write 50, or {limit: 50}",
         ),
         ("concurrency: ▸0", "concurrency.limit: must be at least 1"),
-        ("▸concurrency: {}", "concurrency: bounds nothing; give it a `limit`"),
-        ("▸concurrency: {queue: 5}", "concurrency: bounds nothing; give it a `limit`"),
+        ("▸concurrency: {}", "concurrency: sets no limit; give it a `limit`"),
+        ("▸concurrency: {queue: 5}", "concurrency: sets no limit; give it a `limit`"),
         (
             "concurrency: {▸adaptive: true}",
             "concurrency.adaptive: `adaptive` was removed with the adaptive limit; write `limit`, the number of calls "

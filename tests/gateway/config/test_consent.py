@@ -50,7 +50,7 @@ def test_the_table_knows_whom_consent_is_asked_for() -> None:
 
 def test_nobody_can_agree_to_an_unknown_host() -> None:
     assert mistakes("consent: {mode: standing}", of=HOUSE) == [
-        "deployments.x.consent: nobody knows whose server https://a.example is, and whom a person would agree to"
+        "deployments.x.consent: the operator of the server https://a.example is unknown, so consent has no recipient"
     ]
 
 
@@ -103,7 +103,7 @@ def test_the_gateways_own_keys() -> None:
         ("secrets: {consent: '${NONE}'}", "secrets.consent: NONE is not set"),
         ("secrets: {consent: '${US_KEY}'}", "secrets.consent: is shorter than 32 characters"),
         (f"secrets: {{identity: '{LONG[1:]}'}}", "secrets.identity: is shorter than 32 characters"),
-        ("secrets: {consent: '${A}${B}'}", "secrets.consent: the secret is no reference that can be resolved"),
+        ("secrets: {consent: '${A}${B}'}", "secrets.consent: the secret is not a reference that can be resolved"),
         ("secrets: {other: '${CONSENT}'}", "secrets.other: unknown key 'other'"),
         ("secrets: [a]", "secrets: must be a mapping, not a list"),
     ],
@@ -147,9 +147,9 @@ deployments:
         ("secrets: {consent: '${NONE}'}", "set it, or remove it here"),
         (
             "secrets: {consent: '${A}${B}'}",
-            "write ${NAME}, or ${file:/path} with the whole path, and nothing beside it",
+            "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value",
         ),
-        ("secrets: {consent: '${US_KEY}'}", "make one: openssl rand -base64 32"),
+        ("secrets: {consent: '${US_KEY}'}", "create one with: openssl rand -base64 32"),
     ],
 )
 def test_how_to_mend_a_key(secrets: str, hint: str) -> None:

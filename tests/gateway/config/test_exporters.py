@@ -66,8 +66,8 @@ def test_what_check_shows() -> None:
     assert shown == (
         "  traces: traces to https://otel.example.de/v1/traces\n"
         "      stores and processes: DE\n"
-        "      is told of: eu\n"
-        "      never of: cn, us, requests of no known region\n"
+        "      receives: eu\n"
+        "      never receives: cn, us, requests of no known region\n"
         "      samples: 0.5 of new traces\n"
         "      not now: a header has no value"
     )
@@ -91,8 +91,8 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
     """cn is not served here, us is."""
     text = written(f"t: {{{URL}, {DE}}}")
     assert told_of(text) == [
-        "'t' stores and processes in DE, outside the boundary of region 'us' (US): it must not be told of that region's "
-        "requests; name those that it may be told of: regions: [eu]"
+        "'t' stores and processes in DE, outside the boundary of region 'us' (US): it must not receive that region's "
+        "requests; list the regions that it may receive: regions: [eu]"
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     assert not one(alone).includes_unlocated, "it is not inside every boundary"
@@ -112,7 +112,7 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
         (f"t: {{endpoint: ▸'http://otel:4318', {DE}, regions: [eu]}}", "http:// to another machine can be read"),
         (f"t: {{endpoint: ▸'https://me:pw@otel.example', {DE}, regions: [eu]}}", "the URL must not carry a user name or password"),
         (f"t: {{endpoint: ▸'https://us.api.openai.com/v1', {DE}, regions: [eu]}}", "is a host of the provider 'openai', not a collector"),
-        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{▸Host: a}}}}", "is set by the gateway itself, or chooses where a request goes"),
+        (f"t: {{{URL}, {DE}, regions: [eu], headers: {{▸Host: a}}}}", "is set by the gateway itself, or decides where a request goes"),
         (f"t: {{{URL}, {DE}, regions: [eu], headers: {{x-a: ▸\"a\\nb\"}}}}", "the value can't be sent in a header"),
         (f"t: {{{URL}, {DE}, regions: [eu], sampling: ▸2}}", "must be at most 1"),
         (f"t: {{{URL}, stores: ▸Germany, processes: DE, regions: [eu]}}", "'Germany' is no territory (ISO 3166)"),
@@ -144,7 +144,7 @@ def test_one_server_has_one_set_of_facts() -> None:
     routes = "assistants: {a: {routes: {eu: [house]}}}"
     place = "exporters: {t: {endpoint: 'https://h.example/v1/traces', stores: DE, processes: DE, regions: [eu]}}"
     (told,) = told_of(sections(deployments=house, assistants=routes, exporters=place))
-    assert told.startswith("https://h.example stores and processes elsewhere in deployment 'house' (line ")
+    assert told.startswith("https://h.example has different facts (stores, processes) in deployment 'house' (line ")
     same = place.replace("DE", "FR")
     assert told_of(sections(deployments=house, assistants=routes, exporters=same)) == []
 
@@ -154,16 +154,16 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     (told,) = told_of(
         written(first, "u: {endpoint: 'https://OTEL.example.de:443/u', stores: FR, processes: DE, regions: [eu]}")
     )
-    assert told.startswith("https://otel.example.de stores and processes elsewhere in exporter 't' (line ")
+    assert told.startswith("https://otel.example.de has different facts (stores, processes) in exporter 't' (line ")
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
 def test_what_to_do_about_a_place_outside_hangs_on_what_is_written() -> None:
     (written_out,) = told_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
-    assert written_out.endswith("; remove the region; an exporter of its own, inside the boundary, can have it")
+    assert written_out.endswith("; remove the region, or add an exporter inside the boundary for it")
     nowhere = told_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
     assert [told.partition("; ")[2] for told in nowhere] == [
-        "no region's boundary has that place; take a collector inside one"
+        "no region's boundary contains it; use a collector inside a boundary"
     ] * 2
 
 

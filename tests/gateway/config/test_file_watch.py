@@ -86,7 +86,7 @@ def test_it_acts_once_on_what_has_come_to_rest() -> None:
     watch = Watch({"f": "a"})
     told = [watch.settled({"f": content}) for content in "aabcdd"]
     assert told == [False, False, False, False, False, True]
-    watch.acted_on({"f": "d"})
+    watch.mark_applied({"f": "d"})
     assert not any(watch.settled({"f": content}) for content in "dddd")
     assert watch.paths == ("f",)
 
@@ -104,7 +104,7 @@ def test_what_it_acts_on_is_news_that_was_there_twice(contents: list[str]) -> No
         assert settled == (content != known and content == last)
         last = content
         if settled:
-            watch.acted_on({"f": content})
+            watch.mark_applied({"f": content})
             known, last = content, ""
 
 

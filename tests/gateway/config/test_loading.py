@@ -85,8 +85,8 @@ class TestReferences:
         assert missing == {
             "nothing": "can't be read (No such file or directory)",
             "empty": "is empty",
-            "pipe": "is no regular file",
-            "": "is no regular file",
+            "pipe": "is not a regular file",
+            "": "is not a regular file",
         }
 
     def test_a_file_that_is_too_large_is_a_mistake(self, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ class TestReferences:
     )
     def test_what_only_looks_like_a_reference_is_a_mistake(self, text: str) -> None:
         for environ in ({"A": "x", "B": "x"}, None):
-            assert resolve(text, environ).mistake == "is no reference that can be resolved"
+            assert resolve(text, environ).mistake == "is not a reference that can be resolved"
 
     @pytest.mark.parametrize(
         "text",
@@ -115,7 +115,7 @@ class TestReferences:
     )  # fmt: skip
     def test_a_reference_in_other_words_is_not_taken_for_the_secret(self, text: str) -> None:
         found = read_literal(text)
-        assert (found.secret, found.mistake) == (None, "is a reference in another program's words")
+        assert (found.secret, found.mistake) == (None, "is a reference in the syntax of another program")
         assert "${NAME}" in found.hint
 
     @pytest.mark.parametrize("text", ["sk-env.x", "environ", "AKIA/env", "$2b$12$abc", '{"type":"x"}', "id:key", "env"])

@@ -109,7 +109,7 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
             "geoip: {path: /not/there}, edges: [{from: [10.0.0.0/8], country: C}]",
             [
                 "location.geoip.path: the file can't be read (No such file or directory)",
-                "location.edges[0]: tells no address, so that `geoip` says nothing of those who come through it",
+                "location.edges[0]: reports no client address, so `geoip` gives no result for requests through this edge",
             ],
         ),
         (
@@ -133,14 +133,14 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
         (
             "signals: [claim, edge_header, geoip]",
             [
-                "location.signals[0]: has no effect: `claim` is not set up",
-                "location.signals[2]: has no effect: `geoip` is not set up",
+                "location.signals[0]: has no effect: `claim` is not configured",
+                "location.signals[2]: has no effect: `geoip` is not configured",
             ],
         ),
         ("edges: [{from: [0.0.0.0/0], country: C, secret: {header: S, value: '${EDGE}'}}]", []),
         (
             "edges: [{from: [10.0.0.0/8, '::/0'], country: C}]",
-            ["location.edges[0].from: everybody is trusted to say where they are"],
+            ["location.edges[0].from: every client can choose its own country"],
         ),
         ("edges: [{from: ['2001:db8::/48'], country: C}, {from: ['2001:db8:1::/48'], country: C}]", []),
         (
@@ -157,7 +157,7 @@ def test_a_country_is_accepted_without_its_part_on_record() -> None:
     text = sections(location="location: {accept_country_only: [UA]}", blocked="blocked: [UA-43]")
     table = compiled(text).table
     assert table.location.rules.country_only == {"UA"}
-    assert "  believed without their part: UA" in render_matrix(table).splitlines()
+    assert "  accepted without their part: UA" in render_matrix(table).splitlines()
     assert "believed without" not in render_matrix(compiled(sections()).table)
 
 
@@ -169,14 +169,15 @@ def test_files_are_looked_at_while_a_config_is_loaded(tmp_path: Path) -> None:
     assert found(tmp_path, location) == []
     database.write_bytes(mmdb(built_at=int(time.time()) - 31 * 86_400))
     assert found(tmp_path, location) == [
-        "location.geoip.path: the database is 31 days old by its own date, more than `max_age`"
+        "location.geoip.path: the database is 31 days old by its build date, more than `max_age`"
     ]
     database.write_bytes(mmdb(built_at=int(time.time()) + 2 * 86_400))
-    assert found(tmp_path, location) == [
-        "location.geoip.path: the database is from a day 2 days ahead, by its own date"
-    ]
+    assert found(tmp_path, location) == ["location.geoip.path: the build date of the database is 2 days in the future"]
     database.write_bytes(b"broken")
-    for data, problem in ((b"{}", "is no key set: it has no list `keys`"), (b"x", "is no JSON, or too large")):
+    for data, problem in (
+        (b"{}", "is not a key set: it has no list `keys`"),
+        (b"x", "is not valid JSON, or is larger than 256 KB"),
+    ):
         keys.write_bytes(data)
         assert found(tmp_path, location) == [
             "location.geoip.path: the file is not a MaxMind database, or is damaged",

@@ -31,5 +31,5 @@ def test_a_section_says_where_it_stands(title: str) -> None:
 
 def test_what_must_be_written_has_no_default() -> None:
     page = reference_page()
-    assert "| `model` | text |  | The model, in the provider's own words. |" in page
-    assert '| `idle` | text | `"30s"` | The longest silence between two events of a stream. |' in page
+    assert "| `model` | text |  | The name of the model at the provider. |" in page
+    assert '| `idle` | text | `"30s"` | Timeout between two events of a stream. |' in page

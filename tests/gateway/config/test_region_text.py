@@ -24,7 +24,7 @@ from providers.territories import parse_territory
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.doc_pages import ROOT
 
-CODE = "warning: regions.cn.labels[0].producer: is not the code of a provider of a service"
+CODE = "warning: regions.cn.labels[0].producer: does not have the known form of a service provider's code"
 PRODUCER = "{name: cn-gb45438, producer: 001191310000MA1FL0000X00000}"
 
 
@@ -97,33 +97,33 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
             "regions.cn.labels[0]: unknown label 'cn-gb45', and a label of your own needs `text`; did you mean 'cn-gb45438'?",
         ),
         ("labels: [mine]", "a label of your own needs `text`"),
-        (f"labels: [{PRODUCER}, cn-gb45438]", "regions.cn.labels[1]: the label 'cn-gb45438' is there twice"),
+        (f"labels: [{PRODUCER}, cn-gb45438]", "regions.cn.labels[1]: the label 'cn-gb45438' is listed twice"),
         ("labels: [{name: eu-art50, producer: x}]", "regions.cn.labels[0].producer: eu-art50 has no `AIGC` object"),
         ("labels: [{name: own, text: {en: A}, producer: x}]", "regions.cn.labels[0].producer: a label of your own"),
         (
             "labels: [{name: cn-gb45438, producer: x, text: {zh: 你好}}]",
-            "regions.cn.labels[0].text.zh: lacks what the law",
+            "regions.cn.labels[0].text.zh: lacks words that the law",
         ),
         ("labels: [{name: own, text: {}}]", "regions.cn.labels[0].text: must not be empty"),
         ('labels: [{name: own, text: {en: "a\\nb"}}]', "must be 1 to 256 printable characters on one line"),
         ("labels: [{name: own, text: {not a language: A}}]", "must be a language tag"),
         ("labels: [{name: own, txt: {en: A}}]", "regions.cn.labels[0].txt: unknown key 'txt'; did you mean 'text'?"),
-        ("labels: [{name: cn-gb45438, producer: 'a b'}]", "without spaces, quotes and backslashes"),
+        ("labels: [{name: cn-gb45438, producer: 'a b'}]", "without spaces, quotes or backslashes"),
         (
             "labels: [{name: own, text: {en: A}, show: sometimes}]",
-            "regions.cn.labels[0].show: unknown word 'sometimes'",
+            "regions.cn.labels[0].show: unknown value 'sometimes'",
         ),
         ("labels: cn-gb45438", "regions.cn.labels: must be a list, not a string"),
         (f"labels: [{', '.join(f'{{name: l{i}, text: {{en: A{i}}}}}' for i in range(9))}]", "has more than 8 labels"),
-        ("profile: {locale: xx}", "regions.cn.profile.locale: there are no data for the locale 'xx'"),
+        ("profile: {locale: xx}", "regions.cn.profile.locale: no locale data for 'xx'"),
         (
             "profile: {locale: zh, locales: [en, qq]}",
-            "regions.cn.profile.locales[1]: there are no data for the locale 'qq'",
+            "regions.cn.profile.locales[1]: no locale data for 'qq'",
         ),
         ("profile: {}", "regions.cn.profile.locale: is missing"),
         (
             "profile: {locale: zh, timezone: Asia/Shangai}",
-            "there is no time zone 'Asia/Shangai'; did you mean Asia/Shanghai?",
+            "unknown time zone 'Asia/Shangai'; did you mean Asia/Shanghai?",
         ),
         ("profile: {locale: zh, currency: yuan}", "must be the code of a currency, such as EUR"),
         ("profile: {locale: zh, helplines: {police: call me}}", "must be a number to call, such as 112"),

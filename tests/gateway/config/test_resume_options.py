@@ -46,7 +46,10 @@ def test_resuming_needs_somebody_to_go_on() -> None:
     assert not [warning for warning in compiled().warnings if "resume" in warning.path]
     told = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
     assert len(told) == 1
-    assert "assistants.a.resume: no route of it has a next step to go on with; add one, or remove it" in told[0]
+    assert (
+        "assistants.a.resume: no route of this assistant has a second step that could continue an answer; add one, or remove it"
+        in told[0]
+    )
 
 
 @pytest.mark.parametrize("more", [", fold: maybe", ", first_token: 0s", ", first_token: soon"])

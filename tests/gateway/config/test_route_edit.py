@@ -82,7 +82,7 @@ def test_the_shipped_configs_keep_everything_else(name: str, region: str, steps:
     ],
 )
 def test_what_is_not_written_out_is_not_guessed(text: str) -> None:
-    with pytest.raises(ConfigRejected, match="can't be changed where it is written; write it out"):
+    with pytest.raises(ConfigRejected, match="can't be edited in its present form; write it out"):
         with_route(text, "x.yaml", "a", "cn", ["r"])
 
 
@@ -123,5 +123,5 @@ def test_the_schedule_of_a_route_is_taken_out_and_nothing_else(written: str, lef
     ],
 )
 def test_a_schedule_that_others_share_is_left_to_the_operator(written: str) -> None:
-    with pytest.raises(ConfigRejected, match="can't be taken out where it is written"):
+    with pytest.raises(ConfigRejected, match="can't be removed in its present form"):
         without_schedule(HEAD + written, "x.yaml", "a", "no")

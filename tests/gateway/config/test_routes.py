@@ -47,7 +47,9 @@ def changed(old: str, new: str) -> str:
 def test_why_nobody_of_a_route_can_be_asked(deployments: str, environ: dict[str, str], route: str, why: str) -> None:
     text = routed(f"{{{route}}}", deployments=deployments)
     region = route.partition(":")[0]
-    assert told(text, environ) == [f"assistants.a.routes.{region}: nobody of this route can be asked now ({why})"]
+    assert told(text, environ) == [
+        f"assistants.a.routes.{region}: no deployment of this route is available now ({why})"
+    ]
 
 
 def test_one_that_can_be_asked_is_enough() -> None:
@@ -101,7 +103,10 @@ RESUMING = "assistants:\n  a: {{resume: true, routes: {{{}}}}}"
 @pytest.mark.parametrize(
     ("routes", "expected"),
     [
-        ("us: [chatgpt-us], eu: [chatgpt-eu]", ["resume: no route of it has a next step to go on with"]),
+        (
+            "us: [chatgpt-us], eu: [chatgpt-eu]",
+            ["resume: no route of this assistant has a second step that could continue an answer"],
+        ),
         ("us: [chatgpt-us, x], eu: [chatgpt-eu]", []),
         ("usa: [chatgpt-us]", ["routes.usa: unknown region 'usa'"]),
     ],

@@ -34,7 +34,7 @@ def test_who_is_never_sent_the_field_needs_no_key_for_it() -> None:
     for provider, where in (("gemini", "model: gemini-3.5-flash"), ("mistral", "model: mistral-small-2603")):
         found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
         told = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
-        assert told == [("deployments.x.stream_options", f"{provider} is never sent this field")]
+        assert told == [("deployments.x.stream_options", f"{provider} never receives this field")]
 
 
 # --- headers --------------------------------------------------------------------------------------
@@ -56,7 +56,9 @@ def test_a_header_that_is_unset_takes_the_deployment_out() -> None:
     found = compiled(config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
     x = found.table.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("NOBODY",))
-    assert [one.message for one in found.warnings if "headers" in one.path] == ["NOBODY is not set: never asked"]
+    assert [one.message for one in found.warnings if "headers" in one.path] == [
+        "NOBODY is not set: the deployment is skipped"
+    ]
     house = compiled(config(f"provider: vllm, {HOUSE}")).table.deployments["x"]
     assert (house.headers, house.has_credential) == ((), True)
 
@@ -64,14 +66,26 @@ def test_a_header_that_is_unset_takes_the_deployment_out() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("X-Region: cn-beijing", "is no header that dashscope may be sent", "there is X-DashScope-WorkSpace"),
-        ("X-DashScope-DataInspection: enable", "is no header that dashscope may be sent", "move prompts"),
-        ("Host: evil.example", "is no header that dashscope may be sent", "move prompts"),
-        ("Authorization: 'Bearer ws-secret'", "is no header that dashscope may be sent", "move prompts"),
-        ("X-DashScope-WorkSpace: ws-one, x-dashscope-workspace: ws-two", "is there twice", "known by name"),
-        ("X-DashScope-WorkSpace: '${ODD}'", "ODD is none that 'X-DashScope-WorkSpace' takes", "it has the form"),
-        ("X-DashScope-WorkSpace: abc", "the value is none that 'X-DashScope-WorkSpace' takes", "it has the form"),
-        ("X-DashScope-WorkSpace: 'a${SPACE}'", "the value is no reference that can be resolved", "write ${NAME}"),
+        (
+            "X-Region: cn-beijing",
+            "is not a header that dashscope accepts",
+            "headers are allowed: X-DashScope-WorkSpace",
+        ),
+        ("X-DashScope-DataInspection: enable", "is not a header that dashscope accepts", "change where prompts go"),
+        ("Host: evil.example", "is not a header that dashscope accepts", "change where prompts go"),
+        ("Authorization: 'Bearer ws-secret'", "is not a header that dashscope accepts", "change where prompts go"),
+        ("X-DashScope-WorkSpace: ws-one, x-dashscope-workspace: ws-two", "is listed twice", "only known headers"),
+        (
+            "X-DashScope-WorkSpace: '${ODD}'",
+            "ODD is not a value that 'X-DashScope-WorkSpace' accepts",
+            "it must have the form",
+        ),
+        (
+            "X-DashScope-WorkSpace: abc",
+            "the value is not a value that 'X-DashScope-WorkSpace' accepts",
+            "it must have the form",
+        ),
+        ("X-DashScope-WorkSpace: 'a${SPACE}'", "the value is not a reference that can be resolved", "write ${NAME}"),
     ],
 )
 def test_any_other_header_or_value_is_a_mistake_that_shows_no_value(text: str, message: str, hint: str) -> None:
@@ -87,8 +101,8 @@ def test_who_has_none_is_told_so() -> None:
     for provider, where in (("openai", "model: gpt-6-luna, endpoint: us"), ("mistral", "model: mistral-small-2603")):
         text = f"provider: {provider}, {where}, api_key: '${{US_KEY}}', headers: {{OpenAI-Project: proj_1}}"
         (problem,) = (one for one in rejected(config(text)) if one.severity == "error")
-        assert problem.message == f"is no header that {provider} may be sent"
-        assert problem.hint.endswith("there is none")
+        assert problem.message == f"is not a header that {provider} accepts"
+        assert problem.hint.endswith("are allowed: none")
 
 
 def test_without_secrets_nothing_is_said_of_what_was_not_looked_up() -> None:
@@ -121,4 +135,4 @@ def test_a_simulator_is_sent_none() -> None:
     found = compiled(text, simulators={("qianfan", "cn"): "http://127.0.0.1:9"}, demo=True)
     assert found.table.deployments["x"].headers == ()
     told = [(one.path, one.message) for one in found.warnings if "headers" in one.path]
-    assert told == [(("deployments", "x", "headers"), "a simulator is never sent them")]
+    assert told == [(("deployments", "x", "headers"), "headers are not sent to a simulator")]

@@ -85,7 +85,7 @@ def test_the_demo_needs_nothing() -> None:
 def test_the_real_one_needs_keys_only() -> None:
     assert shipped("gateway.yaml", dict.fromkeys(KEYS_OF, "sk")).warnings == ()
     warnings = shipped("gateway.yaml", {}).warnings
-    assert all("not set" in problem.message or "can be asked now" in problem.message for problem in warnings)
+    assert all("not set" in problem.message or "is available now" in problem.message for problem in warnings)
 
 
 def test_the_environment_of_the_real_one_is_described() -> None:
@@ -189,7 +189,7 @@ def test_a_default_with_a_unit_is_what_the_schema_shows(default: PlainSection) -
 
 
 def test_an_example_that_is_not_there() -> None:
-    with pytest.raises(FileNotFoundError, match=r"the gateway comes without nothing\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"the package has no example nothing\.yaml"):
         example_path("nothing.yaml")
 
 

@@ -23,7 +23,7 @@ BROKEN = {
     "only comments": ("▸# nothing\n", "the file is empty; `gateway init` writes one to start from"),
     "only null": ("▸--- ~\n", "the file is empty; `gateway init` writes one to start from"),
     "a list": ("▸- 1\n", "the file must be a mapping of keys to values; it starts with `version: 1`"),
-    "tab": ("a:\n▸\tb: 1\n", f"{NOT_YAML}a tab where only spaces may be; indent with spaces"),
+    "tab": ("a:\n▸\tb: 1\n", f"{NOT_YAML}a tab where only spaces are allowed; indent with spaces"),
     "group": ("a: [▸@EEA]\n", f'{NOT_YAML}a text that begins with `@` must be in quotes; write it as "@EEA"'),
     "star": ("a: [▸*]\n", f'{NOT_YAML}a text that begins with `*` must be in quotes; write everywhere as "*"'),
     "exclusion": (
@@ -32,37 +32,40 @@ BROKEN = {
     ),
     "tag": (
         "a: ▸!secret x\n",
-        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
         'put a text that begins with `!` in quotes, such as "!CN"',
     ),
     "tag on a list": (
         "a: ▸!set [x]\n",
-        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
         'put a text that begins with `!` in quotes, such as "!CN"',
     ),
     "code": (
         "a: ▸!!python/object/apply:os.system [x]\n",
-        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
         'put a text that begins with `!` in quotes, such as "!CN"',
     ),
     "wrong core tag": (
         "a: ▸!!int x\n",
-        "a tag (`!`) that plain YAML doesn't know, or that doesn't fit the value; "
+        "a tag (`!`) that YAML 1.2 does not define, or that does not fit the value; "
         'put a text that begins with `!` in quotes, such as "!CN"',
     ),
     "colon": (
         "a: b▸: c\n",
-        f"{NOT_YAML}a `:` where no key can be; put a text that holds `: ` in quotes, and check the indentation",
+        f"{NOT_YAML}a `:` where a key is not allowed; put a text that holds `: ` in quotes, and check the indentation",
     ),
-    "open quote": ("a: ▸'x\n", f"{NOT_YAML}a quote that is never closed, or not well closed; close it with `'`"),
+    "open quote": (
+        "a: ▸'x\n",
+        f"{NOT_YAML}a quote that is never closed, or closed in the wrong place; close it with `'`",
+    ),
     "open bracket": (
         "a: {b: 1\n▸",
-        "not valid YAML (what is not complete begins at line 1); "
+        "not valid YAML (the incomplete part begins at line 1); "
         "check the indentation, brackets and commas here and just above",
     ),
     "indentation": (
         "a:\n  - b\n ▸c: d\n",
-        "not valid YAML (what is not complete begins at line 1); "
+        "not valid YAML (the incomplete part begins at line 1); "
         "check the indentation, brackets and commas here and just above",
     ),
     "list in line": ("a: ▸- b\n", "not valid YAML; check the indentation, brackets and commas here and just above"),
@@ -81,10 +84,10 @@ BROKEN = {
         "an alias (`*`) of an anchor that is not defined before it; "
         'define it with `&` first, or put the text in quotes (everywhere is "*")',
     ),
-    "alias in itself": ("a: &x [▸*x]\n", "an alias inside the very value that it stands for; write it out"),
+    "alias in itself": ("a: &x [▸*x]\n", "an alias inside the value that it refers to; write it out"),
     "alias deep in itself": (
         "a: &x {b: [{c: ▸*x}]}\n",
-        "an alias inside the very value that it stands for; write it out",
+        "an alias inside the value that it refers to; write it out",
     ),
     "two documents": ("a: 1\n▸---\nb: 2\n", "a second document begins here; a config is one document; remove `---`"),
     "control character": ("a: b▸\x07\n", "the character U+0007 is not allowed; remove it"),
@@ -131,11 +134,11 @@ def test_either_parser_finds_the_same(case: str) -> None:
         ),
         (
             "a: 1\nb: é".encode("latin-1"),
-            f"f.yaml:2:4: byte 0xE9 is no UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
+            f"f.yaml:2:4: byte 0xE9 is not UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
         ),
         (
             b"\xef\xbb\xbfa: \xc3\xa9\xe9",
-            f"f.yaml:1:5: byte 0xE9 is no UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
+            f"f.yaml:1:5: byte 0xE9 is not UTF-8 (another encoding, such as Latin-1?); {AS_UTF_8}",
         ),
         (b"#" * (MAX_BYTES + 1), "f.yaml: the file is larger than 4 MiB"),
     ],
