@@ -24,7 +24,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
-from gateway.policy.caller import consent_said, explain_user
+from gateway.policy.caller import explain_user, read_consent
 from gateway.policy.refusals import not_offered
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
 from gateway.service.chat_service import ChatService
@@ -200,7 +200,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         located = await service.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         health = service.executor.health.snapshot(config)
-        consent, (name, known) = consent_said(config, caller, located.claim), explain_user(caller, located.claim)
+        consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
         plain = PlainRequest(config, caller.client, located.reports, named, service.clock(), health, name, consent)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)

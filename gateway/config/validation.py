@@ -52,10 +52,10 @@ class Findings:
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a value, for the message about another value."""
-        return self.source.place(path)[0]
+        return self.source.position(path)[0]
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
-        line, column = self.source.place(path, key=key)
+        line, column = self.source.position(path, key=key)
         if path and isinstance(path[-1], int) and not self.source.has(path):
             path = path[:-1]  # a single value was written instead of a list
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))

@@ -67,7 +67,7 @@ class Source:
     problems: tuple[Problem, ...]
     root: Node
 
-    def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
+    def position(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Return the line and column of the value at `path`, or of the last part of the path that exists.
 
         For a collection, and for a scalar with `key`, it is the position of the key.

@@ -1,1 +1,1 @@
-"""Decisions: pure, synchronous functions over one immutable table. No I/O, no logging, no clock, no httpx."""
+"""Decisions as pure, synchronous functions of one immutable config version: no I/O, no logging, no clock, no httpx."""

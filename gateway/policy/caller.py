@@ -1,6 +1,6 @@
-"""Judge what a caller's headers say of its user, of consent and of the timeout. Pure.
+"""Interpret a caller's headers about its user, consent and the timeout. Pure.
 
-The functions are called where the values count, not where the headers are read. So a refusal for the location comes
+The functions are called when the values are needed, not when the headers are read. So a refusal for the location comes
 before an error about one of these headers.
 """
 
@@ -14,7 +14,7 @@ from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.location import ClaimReport
 from providers.failures import InvalidRequest
 
-_MOST_MS = 999_999_999
+_MAX_MS = 999_999_999
 _GRANTED = "granted"
 _USER_IGNORED = "ignored: this key may not assert a user"
 
@@ -28,8 +28,8 @@ def timeout_s(values: tuple[str, ...]) -> float:
     if len(set(values)) > 1:
         raise InvalidRequest("`x-gateway-timeout-ms` was sent more than once, with different values")
     value = values[0] if values else ""
-    if not value.isascii() or not value.isdigit() or len(value) > len(str(_MOST_MS)) or int(value) == 0:
-        message = f"`x-gateway-timeout-ms` must be a whole number of milliseconds between 1 and {_MOST_MS}"
+    if not value.isascii() or not value.isdigit() or len(value) > len(str(_MAX_MS)) or int(value) == 0:
+        message = f"`x-gateway-timeout-ms` must be a whole number of milliseconds between 1 and {_MAX_MS}"
         raise InvalidRequest(message)
     return int(value) / 1000
 
@@ -46,22 +46,22 @@ def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
 
 
 def asserted_user(caller: Caller) -> str | None:
-    """Return the user that a client asserts which may do so, or None.
+    """Return the user that the client asserts, or None if there is none or the client may not assert one.
 
     Raises:
-        InvalidRequest: It asserts two users.
+        InvalidRequest: The client asserts two users.
     """
     client = caller.client
     if client is None or "user" not in client.may_assert:
         return None
     names = {_text(value) for value in caller.user} - {""}
     if len(names) > 1:
-        raise InvalidRequest("`x-gateway-user` was sent more than once, for different people; send one")
+        raise InvalidRequest("`x-gateway-user` was sent more than once, for different users; send one")
     return names.pop() if names else None
 
 
 def explain_user(caller: Caller, claim: ClaimReport | None) -> tuple[str | None, dict[str, object]]:
-    """Return the user, and what an explanation says of it: the signal, never the name."""
+    """Return the user, and its part of an explanation: the signal, never the name."""
     name = user_of(caller, claim)
     if name is not None:
         signal = "claim" if claim is not None and claim.subject else "assertion"
@@ -71,28 +71,28 @@ def explain_user(caller: Caller, claim: ClaimReport | None) -> tuple[str | None,
     return None, {}
 
 
-def consent_said(config: ConfigVersion, caller: Caller, claim: ClaimReport | None) -> ConsentStatement:
-    """Return what the headers say of consent: a claim's standing consents, a backend's statement, or a token.
+def read_consent(config: ConfigVersion, caller: Caller, claim: ClaimReport | None) -> ConsentStatement:
+    """Return the consent in the headers: a claim's standing consents, a backend's statement, or a token.
 
-    It is nothing where no deployment asks for consent. What needs the body is judged by `gateway.policy.consent`.
+    It is empty if no deployment requires consent. `gateway.policy.consent` checks what depends on the body.
     """
     if not config.recipients:
         return NO_STATEMENT
-    is_believed = claim is not None and claim.problem is None and "claim" in config.location.rules.signals
-    standing = claim.consents if claim is not None and is_believed else frozenset()
-    whose = _whose(caller, claim.subject if claim is not None and is_believed else None)
+    is_accepted = claim is not None and claim.problem is None and "claim" in config.location.rules.signals
+    standing = claim.consents if claim is not None and is_accepted else frozenset()
+    identity = _caller_identity(caller, claim.subject if claim is not None and is_accepted else None)
     values = caller.consent
     if len(values) > 1:
-        return ConsentStatement(whose, standing, note="`x-gateway-consent` was sent more than once")
+        return ConsentStatement(identity, standing, note="`x-gateway-consent` was sent more than once")
     if not values or values[0] != _GRANTED:
-        return ConsentStatement(whose, standing, token=values[0] if values else None)
+        return ConsentStatement(identity, standing, token=values[0] if values else None)
     if caller.client is None or "consent" not in caller.client.may_assert:
-        return ConsentStatement(whose, standing, note=f"`{_GRANTED}` is ignored: this key may not assert consent")
-    return ConsentStatement(whose, standing, asserted=True)
+        return ConsentStatement(identity, standing, note=f"`{_GRANTED}` is ignored: this key may not assert consent")
+    return ConsentStatement(identity, standing, asserted=True)
 
 
-def _whose(caller: Caller, subject: str | None) -> str:
-    """Return what tells the caller's key from every other one, and its user where one is named: many share a key."""
+def _caller_identity(caller: Caller, subject: str | None) -> str:
+    """Return a digest of the caller's key, and of the user if there is one, because many users may share a key."""
     user = subject or asserted_user(caller)
     if not user:
         return caller.key_digest
@@ -100,7 +100,7 @@ def _whose(caller: Caller, subject: str | None) -> str:
 
 
 def _text(value: bytes) -> str:
-    """Decode a header, whose bytes are UTF-8 where a program writes them, and Latin-1 where a browser does."""
+    """Decode a header. Programs send UTF-8, browsers Latin-1."""
     try:
         return value.strip().decode("utf-8")
     except UnicodeDecodeError:

@@ -16,16 +16,19 @@ _NEGLIGIBLE = 1e-17
 
 
 def fisher_exact_p(hits: int, of: int, other_hits: int, of_others: int) -> float:
-    """How likely at least so many of the hits would be on the first side by chance, were both sides alike."""
-    everybody, all_hits = of + of_others, hits + other_hits
+    """Return the one-sided p-value of Fisher's exact test.
+
+    It is the probability of at least `hits` hits among `of` tries, if both groups have the same rate.
+    """
+    all_tries, all_hits = of + of_others, hits + other_hits
     if not 0 <= hits <= of or not 0 <= other_hits <= of_others:
         raise ValueError("there can't be more hits than tries")
-    most = min(all_hits, of)
-    logarithm = _choices(all_hits, hits) + _choices(everybody - all_hits, of - hits) - _choices(everybody, of)
+    max_hits = min(all_hits, of)
+    logarithm = _choices(all_hits, hits) + _choices(all_tries - all_hits, of - hits) - _choices(all_tries, of)
     term = total = math.exp(logarithm)
-    for found in range(hits, most):
-        term *= (all_hits - found) * (of - found)
-        term /= (found + 1) * (everybody - all_hits - of + found + 1)
+    for count in range(hits, max_hits):
+        term *= (all_hits - count) * (of - count)
+        term /= (count + 1) * (all_tries - all_hits - of + count + 1)
         total += term
         if term < _NEGLIGIBLE * total:
             break
@@ -33,12 +36,12 @@ def fisher_exact_p(hits: int, of: int, other_hits: int, of_others: int) -> float
 
 
 def _choices(of: int, chosen: int) -> float:
-    """The logarithm of how many ways there are to choose."""
+    """Return the logarithm of the binomial coefficient."""
     return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
 
 
 ALPHA = 0.01
-"""How likely a candidate that is no worse is taken back all the same, at the most, for each stage."""
+"""Upper bound of the probability, for each stage, that a candidate is rolled back although it is not worse."""
 
 
 _RULES = 2
@@ -51,14 +54,14 @@ _TAIL = 0.95
 
 
 def share_at(schedule: Schedule, progress: ScheduleProgress) -> float:
-    """The candidate's share (0 to 1)."""
+    """Return the candidate's share (0 to 1)."""
     return 0.0 if progress.phase is Phase.ROLLED_BACK else schedule.stages[progress.stage].share
 
 
 def advance(
     schedule: Schedule, progress: ScheduleProgress, by_s: float, candidate: Tally, baseline: Tally
 ) -> ScheduleProgress:
-    """Where the schedule is after so many seconds more, and these requests more on each side."""
+    """Return the progress after `by_s` more seconds and more requests of each variant."""
     if progress.phase is not Phase.RUNNING:
         return progress
     progress = replace(
@@ -71,14 +74,14 @@ def advance(
     is_over = stage.for_s is not None and progress.elapsed_s >= stage.for_s
     enough = _has_enough(schedule.stop, progress)
     if enough and progress.candidate.requests >= (progress.seen if is_over else math.ceil(progress.seen * _GROWTH)):
-        progress = _look(schedule.stop, progress)
+        progress = _test(schedule.stop, progress)
     if progress.phase is Phase.RUNNING and is_over and enough:
         return begin(schedule, progress.stage + 1)
     return progress
 
 
 def begin(schedule: Schedule, stage: int = 0) -> ScheduleProgress:
-    """The beginning of a stage. With all of the people there is no other side, and nothing is left to be judged."""
+    """Return the progress at the start of a stage. At a share of 100 % the schedule is done: there is no baseline."""
     whole = schedule.stages[stage].share >= 1
     return ScheduleProgress(Phase.DONE if whole else Phase.RUNNING, stage)
 
@@ -88,16 +91,16 @@ def _has_enough(stop: StopRule, progress: ScheduleProgress) -> bool:
 
 
 def waits_for(schedule: Schedule, progress: ScheduleProgress) -> str:
-    """What keeps a stage whose time is over; empty if nothing does."""
+    """Return what a stage waits for after its time is over, or an empty text."""
     stage: Stage = schedule.stages[progress.stage]
     is_over = stage.for_s is not None and progress.elapsed_s >= stage.for_s
     if not is_over or _has_enough(schedule.stop, progress):
         return ""
     fewest = min(progress.candidate.requests, progress.baseline.requests)
-    return f"{schedule.stop.min_requests - fewest} more requests on the side that has fewest"
+    return f"{schedule.stop.min_requests - fewest} more requests of the variant with fewer requests"
 
 
-def _look(stop: StopRule, progress: ScheduleProgress) -> ScheduleProgress:
+def _test(stop: StopRule, progress: ScheduleProgress) -> ScheduleProgress:
     looks = progress.looks + 1
     allowed = ALPHA / _RULES * 6 / (math.pi * looks) ** 2
     candidate, baseline = progress.candidate, progress.baseline
@@ -113,8 +116,8 @@ def _fails_more(stop: StopRule, candidate: Tally, baseline: Tally, allowed: floa
     if chance >= allowed:
         return ""
     return (
-        f"{candidate.failed} of {candidate.requests} requests failed ({candidate.error_rate:.1%}), on the other side "
-        f"{baseline.failed} of {baseline.requests} ({baseline.error_rate:.1%})"
+        f"{candidate.failed} of {candidate.requests} requests failed ({candidate.error_rate:.1%}), compared with "
+        f"{baseline.failed} of {baseline.requests} of the baseline ({baseline.error_rate:.1%})"
     )
 
 
@@ -128,22 +131,22 @@ def _is_slower(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float
     if slow <= (1 - _TAIL) * answers or fisher_exact_p(slow, answers, slow_others, others) >= allowed:
         return ""
     return (
-        f"{slow} of {answers} answers took longer than {limit_s:.3g} s, {1 + stop.latency_p95:.3g} times the other "
-        f"side's 95th percentile; on the other side {slow_others} of {others}"
+        f"{slow} of {answers} answers took longer than {limit_s:.3g} s, which is {1 + stop.latency_p95:.3g} times the "
+        f"baseline's 95th percentile, compared with {slow_others} of {others} of the baseline"
     )
 
 
-# --- the table with its shares --------------------------------------------------------------------
-
-
 def with_shares(table: ConfigVersion, shares: Mapping[tuple[str, str], float]) -> ConfigVersion:
-    """The table in which the candidates of these (assistant, region) have these shares, and the others of their step
-    the rest. It is another table, and has another version: that of the config, and four digits for the shares."""
+    """Return the config version with these shares of the candidates, by (assistant, region).
+
+    The other members of each step share the rest. The result has its own version: that of the config, and four digits
+    for the shares.
+    """
     if not shares:
         return table
-    made = {it.name: _with_shares(it, shares) for it in table.assistants.values()}
-    assistants = {name: made[assistant.name] for name, assistant in table.assistants.items()}
-    text = json.dumps(sorted([*place, share] for place, share in shares.items()))
+    changed = {it.name: _with_shares(it, shares) for it in table.assistants.values()}
+    assistants = {name: changed[assistant.name] for name, assistant in table.assistants.items()}
+    text = json.dumps(sorted([*key, share] for key, share in shares.items()))
     digits = hashlib.sha256(text.encode()).hexdigest()[:4]
     return replace(table, version=f"{table.version}+{digits}", assistants=assistants)
 
@@ -157,14 +160,14 @@ def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float]) 
     return replace(assistant, routes=routes)
 
 
-def _shared(given: WeightedSet, candidate: str, share: float) -> WeightedSet:
-    others = {member.name: weight for member, weight in given.members if member.name != candidate}
-    # Written with a weight of 0 each, they share alike.
+def _shared(step: WeightedSet, candidate: str, share: float) -> WeightedSet:
+    others = {member.name: weight for member, weight in step.members if member.name != candidate}
+    # If all their weights are 0, they get equal shares.
     total = sum(others.values())
     parts = {name: weight / total if total else 1 / len(others) for name, weight in others.items()}
     return WeightedSet(
         tuple(
             (member, 100 * (share if member.name == candidate else (1 - share) * parts[member.name]))
-            for member, _ in given.members
+            for member, _ in step.members
         )
     )

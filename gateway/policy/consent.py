@@ -1,8 +1,8 @@
-"""Whether a person has agreed that a deployment gets this request: standing consents, and tokens for one request.
+"""Check a user's consent to a deployment: standing consents, and tokens for one request.
 
-A token is stateless: a MAC over what the person was shown (whom, where, what) and over what identifies the request (the
-client's key, the region, a digest of all that the client wrote), with an end. It is good for the same request again
-until then, and for nothing else; no store remembers it.
+A token is stateless. It is a MAC over what the user was shown (recipient, residency, content), over the identity of the
+request (the client's key, the region, a digest of the whole request) and over its expiry time. Until then, the same
+request may be repeated with it. It is valid for nothing else, and no store remembers it.
 """
 
 from __future__ import annotations
@@ -26,23 +26,28 @@ _TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 _CONTENT = (("vision", "images"), ("audio", "audio"), ("file", "files"))
 
 
-def standing_consents(table: ConfigVersion, said: ConsentStatement) -> Consents:
-    """What was agreed to once for all: that needs nothing of a body. Only what the table knows is kept."""
-    if not said.standing and not said.asserted:
+def standing_consents(table: ConfigVersion, statement: ConsentStatement) -> Consents:
+    """Return the standing consents, which do not depend on the body. Recipients that the config lacks are left out."""
+    if not statement.standing and not statement.asserted:
         return NO_CONSENT
-    return Consents(said.standing & table.recipients, said.asserted)
+    return Consents(statement.standing & table.recipients, statement.asserted)
 
 
 class Consenting:
-    """One request's consents. now_s: Unix time, the moment at which its token is judged, for all of its attempts.
+    """The consents of one request. The digest of its content is computed once, and only if it is needed.
 
-    key: signs tokens. What is said of the request's content is worked out once, and only if it is needed.
+    Args:
+        statement: What the headers say about consent.
+        request: The request.
+        needs: Its requirements.
+        key: Signs tokens.
+        now_s: The Unix time at which the token is judged, for all attempts.
     """
 
     def __init__(
-        self, said: ConsentStatement, request: ChatRequest, needs: Requirements, key: bytes, now_s: float
+        self, statement: ConsentStatement, request: ChatRequest, needs: Requirements, key: bytes, now_s: float
     ) -> None:
-        self._said = said
+        self._statement = statement
         self._request = request
         self._needs = needs
         self._key = key
@@ -50,9 +55,12 @@ class Consenting:
         self._digest: str | None = None
 
     def under(self, table: ConfigVersion, region: Region) -> Consents:
-        """What has been agreed to, as this table has it: where a recipient's place differs, an old yes is none."""
-        standing = standing_consents(table, self._said)
-        token = _TOKEN.fullmatch(self._said.token or "")
+        """Return the consents under a config version.
+
+        A token does not count if the recipient has another residency in this version.
+        """
+        standing = standing_consents(table, self._statement)
+        token = _TOKEN.fullmatch(self._statement.token or "")
         if token is None or int(token[1]) <= self._now_s:
             return standing
         asking = (deployment for deployment in table.deployments.values() if deployment.consent is not None)
@@ -64,7 +72,7 @@ class Consenting:
         return Consents(standing.standing, standing.asserted, confirmed) if confirmed else standing
 
     def ask(self, deployment: Deployment, region: Region) -> ConsentRequest:
-        """What the person is to be asked, for this deployment to get the request."""
+        """Return the question to the user whose consent this deployment needs."""
         expires_at = int(self._now_s) + LIFETIME_S
         return ConsentRequest(
             deployment.consent.recipient if deployment.consent is not None else deployment.provider,
@@ -77,30 +85,30 @@ class Consenting:
         )
 
     def _note(self) -> str:
-        """Why what came in `x-gateway-consent` doesn't do."""
-        said = self._said
-        if said.note:
-            return said.note
-        if said.token is not None:
-            token = _TOKEN.fullmatch(said.token)
+        """Return why the value of `x-gateway-consent` is not sufficient, or an empty text."""
+        statement = self._statement
+        if statement.note:
+            return statement.note
+        if statement.token is not None:
+            token = _TOKEN.fullmatch(statement.token)
             if token is None:
-                return "what was sent is no consent token"
+                return "the value is not a consent token"
             if int(token[1]) <= self._now_s:
                 return "the token has expired"
-            return "the token is for another request, key, person, recipient or place, or from another gateway"
-        if said.standing or said.asserted:
-            return "a standing consent doesn't do here"
+            return "the token is for another request, key, user, recipient or residency, or from another gateway"
+        if statement.standing or statement.asserted:
+            return "this deployment does not accept standing consent"
         return ""
 
     def _would_send(self, deployment: Deployment) -> tuple[str, ...]:
-        """The parts of the request that the deployment would get, as a person is told of them."""
+        """Return the parts of the request that the deployment would receive, with the names that a user is shown."""
         request, needs = self._request, self._needs
-        parts = ["messages", *(told for feature, told in _CONTENT if feature in needs.features)]
+        parts = ["messages", *(label for feature, label in _CONTENT if feature in needs.features)]
         parts += ["tools"] if request.tools else []
         parts += ["response_format"] if request.response_format is not None else []
         known = deployment.capabilities.parameters | deployment.target.passthrough | deployment.allowed_moves
-        beside = {*request.extra, *(["user"] if request.user is not None else [])} & known
-        for name in sorted(beside):
+        other_fields = {*request.extra, *(["user"] if request.user is not None else [])} & known
+        for name in sorted(other_fields):
             if name not in IDENTITY or name in deployment.target.passthrough or deployment.identity == "pass":
                 parts.append(name)
             elif deployment.identity == "hash" and name != "metadata":
@@ -112,7 +120,7 @@ class Consenting:
         signed = [
             "consent 1",
             expires_at,
-            self._said.caller,
+            self._statement.caller,
             region.name,
             rule.recipient if rule is not None else "",
             str(deployment.residency.stores),
@@ -126,14 +134,14 @@ class Consenting:
     def _content(self) -> str:
         if self._digest is None:
             request = self._request
-            said = (request.messages, request.tools, request.response_format, request.user, request.extra)
-            canonical = json.dumps(_plain(said), sort_keys=True, separators=(",", ":"))
+            content = (request.messages, request.tools, request.response_format, request.user, request.extra)
+            canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
             self._digest = hashlib.sha256(canonical.encode()).hexdigest()
         return self._digest
 
 
 def _plain(value: object) -> object:
-    """The value as JSON has it; of a value of ours, the kind too."""
+    """Return the value as JSON values. A dataclass becomes its class name and its fields."""
     if is_dataclass(value):
         inner = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         return [type(value).__name__, inner]

@@ -1,7 +1,7 @@
-"""What the law wants to be said on an answer: put before its text, told in its body, taken off where it comes back.
+"""Label answers as the law requires: put the label before the text and into the body, and remove it from the history.
 
-Pure: a request and a voice in, a `Labelling` out. Words stand at the start of a text, because an end is lost where an
-answer breaks off, and never in what a program reads: JSON, the arguments of a call, a refusal.
+Pure: a `Labelling` is computed from a request and a locale. A label is put at the start of a text, because the end is
+lost if an answer breaks off. It is never put into content for programs: JSON, the arguments of a call, a refusal.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from providers.chat import (
 )
 
 _GENERATED = "1"
-_PLACES = frozenset({"start_index", "end_index"})
-_MOST_PLACES = 2**53
+_POSITION_KEYS = frozenset({"start_index", "end_index"})
+_MAX_POSITION = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """What is to be said on one answer.
+    """The labels of one answer.
 
-    prefix: what stands before the text of each choice; empty if nothing does. due: the labels whose words the user has
-    to see now, in the text or elsewhere.
+    Attributes:
+        due: The labels whose text the user has to see now, in the answer or elsewhere.
+        prefix: The text before the text of each choice, or empty.
     """
 
     labels: tuple[Label, ...]
@@ -52,26 +53,26 @@ class Labelling:
 
 
 def is_first_turn(messages: Sequence[Message]) -> bool:
-    """Whether nobody has been answered in words yet: calls of tools are no words."""
-    return not any(isinstance(message, AssistantMessage) and _is_said(message) for message in messages)
+    """Return whether no assistant message has text yet. A tool call is not text."""
+    return not any(isinstance(message, AssistantMessage) and _has_text(message) for message in messages)
 
 
-def _is_said(message: AssistantMessage) -> bool:
+def _has_text(message: AssistantMessage) -> bool:
     return bool(text_of(message.content))
 
 
-def labelling_of(voice: Locale, request: ChatRequest) -> Labelling | None:
-    """What is to be said on the answer to this request; None where the region has no labels."""
-    if not voice.labels:
+def labelling_of(locale: Locale, request: ChatRequest) -> Labelling | None:
+    """Return the labelling of the answer to this request, or None if the region has no labels."""
+    if not locale.labels:
         return None
     first = is_first_turn(request.messages)
-    due = frozenset(label.name for label in voice.labels if label.is_due(first_turn=first))
-    shown = request.response_format is None
-    return Labelling(voice.labels, due, (voice.first if first else voice.later) if shown else "")
+    due = frozenset(label.name for label in locale.labels if label.is_due(first_turn=first))
+    is_shown = request.response_format is None
+    return Labelling(locale.labels, due, (locale.first if first else locale.later) if is_shown else "")
 
 
 def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
-    """The whole answer with the words before each text that it has; the same one if it has none."""
+    """Return the whole answer with the prefix before each text. An answer without text is returned unchanged."""
     if not labelling.prefix or not any(text_of(choice.message.content) for choice in completion.choices):
         return completion
     return replace(completion, choices=tuple(_labelled(choice, labelling.prefix) for choice in completion.choices))
@@ -81,28 +82,28 @@ def _labelled(choice: Choice, prefix: str) -> Choice:
     text = text_of(choice.message.content)
     if not text:
         return choice
-    annotations = tuple(_moved(one, len(prefix)) for one in choice.message.annotations)
+    annotations = tuple(_shifted(one, len(prefix)) for one in choice.message.annotations)
     return replace(choice, message=replace(choice.message, content=prefix + text, annotations=annotations))
 
 
-def _is_place(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < _MOST_PLACES
+def _is_position(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < _MAX_POSITION
 
 
-def _moved(annotation: Annotation, by: int) -> Annotation:
-    """The annotation of a text before which so many characters are put."""
+def _shifted(annotation: Annotation, by: int) -> Annotation:
+    """Return the annotation with its positions moved by this number of characters."""
     return {
-        name: _moved(value, by)
+        name: _shifted(value, by)
         if isinstance(value, dict)
         else value + by
-        if name in _PLACES and _is_place(value)
+        if name in _POSITION_KEYS and _is_position(value)
         else value
         for name, value in annotation.items()
     }
 
 
 class Prefixer:
-    """Puts the words before the first text of each choice of a stream. `shown`: whether they stand anywhere yet."""
+    """Put the prefix before the first text of each choice of a stream."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -110,11 +111,11 @@ class Prefixer:
 
     @property
     def shown(self) -> bool:
-        """Whether the words stand before some text already."""
+        """Whether the prefix has been sent for any choice."""
         return bool(self._begun)
 
     def add(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
-        """The same events, and one more before the first text of a choice."""
+        """Yield the same events, with one more before the first text of each choice."""
         for event in events:
             if self._prefix and isinstance(event, TextDelta | TextRun):
                 choice = event.choice if isinstance(event, TextDelta) else 0
@@ -122,30 +123,30 @@ class Prefixer:
                     self._begun.add(choice)
                     yield TextDelta(self._prefix, choice)
             elif isinstance(event, AnnotationsDelta) and event.choice in self._begun:
-                event = replace(event, annotations=tuple(_moved(one, len(self._prefix)) for one in event.annotations))
+                event = replace(event, annotations=tuple(_shifted(one, len(self._prefix)) for one in event.annotations))
             yield event
 
 
 class Integrity:
-    """The integrity value of an answer: the SHA-256 of each choice's text as the client gets it."""
+    """The integrity value of an answer: the SHA-256 of the text of each choice as the client receives it."""
 
     def __init__(self) -> None:
         self._hashes: dict[int, hashlib._Hash] = {}
 
     def add(self, text: str, choice: int = 0) -> None:
-        """More text of a choice."""
+        """Add text of a choice."""
         if choice not in self._hashes:
             self._hashes[choice] = hashlib.sha256()
         self._hashes[choice].update(text.encode("utf-8", "surrogatepass"))
 
     @property
     def value(self) -> str:
-        """One value for each choice that has text, in order; empty if none has."""
+        """One value for each choice with text, in order. Empty if no choice has text."""
         return ",".join(f"sha256:{one.hexdigest()}" for _, one in sorted(self._hashes.items()))
 
 
 def integrity_of(completion: ChatCompletion) -> str:
-    """The integrity value of a whole answer."""
+    """Return the integrity value of a whole answer."""
     integrity = Integrity()
     for choice in completion.choices:
         if text := text_of(choice.message.content):
@@ -154,7 +155,7 @@ def integrity_of(completion: ChatCompletion) -> str:
 
 
 def marks(labelling: Labelling, produce_id: str, integrity: str = "", *, in_content: bool) -> list[dict[str, object]]:
-    """The labels as a program reads them: what stands in `x_gateway.labels`."""
+    """Return the labels in their form for programs: the value of `x_gateway.labels`."""
     return [_mark(label, labelling, produce_id, integrity, in_content) for label in labelling.labels]
 
 
@@ -163,7 +164,7 @@ def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, i
     if label.name in labelling.due:
         mark |= {"text": label.text, "in_content": in_content and label.show != "never"}
     if label.producer is not None:
-        # GB 45438-2025, appendix E: whoever writes it first is its propagator as well.
+        # GB 45438-2025, appendix E: the first producer is also the propagator.
         mark["AIGC"] = {
             "Label": _GENERATED,
             "ContentProducer": label.producer,
@@ -176,17 +177,17 @@ def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, i
     return mark
 
 
-# --- where an answer comes back -------------------------------------------------------------------
-
-
 def without_labels(messages: tuple[Message, ...], speech: RegionText) -> tuple[Message, ...]:
-    """The history without our own labels: at the start of what the assistant said, once, and nowhere else."""
+    """Return the history without the gateway's own labels.
+
+    A label is removed once, and only at the start of an assistant message.
+    """
     if not speech.known:
         return messages
     stripped: list[Message] = []
     expected, changed = speech.first, False
     for message in messages:
-        if isinstance(message, AssistantMessage) and _is_said(message):
+        if isinstance(message, AssistantMessage) and _has_text(message):
             bare = _without(message, expected, speech.known)
             expected, changed = speech.later, changed or bare is not message
             message = bare
@@ -207,14 +208,16 @@ def _without(message: AssistantMessage, expected: tuple[str, ...], known: tuple[
 
 
 def strip(text: str, expected: tuple[str, ...], known: tuple[str, ...]) -> str:
-    """The text without the words that we put before it: those expected at this place of the conversation, else any,
-    each once. Where an answer broke off behind them, or was trimmed, they are all that there is.
+    """Return the text without its label prefix.
+
+    The prefix that is expected at this position of the conversation is removed, else any known prefixes, each once. An
+    answer that broke off after the prefix, or was trimmed, consists of the prefix only.
     """
     for prefix in expected:
         if text.startswith(prefix):
             return text[len(prefix) :]
-    left = list(known)
-    while (found := next((prefix for prefix in left if text.startswith(prefix)), None)) is not None:
-        text = text[len(found) :]
-        left.remove(found)
-    return "" if any(text.rstrip() == prefix.rstrip() for prefix in left) else text
+    remaining = list(known)
+    while (match := next((prefix for prefix in remaining if text.startswith(prefix)), None)) is not None:
+        text = text[len(match) :]
+        remaining.remove(match)
+    return "" if any(text.rstrip() == prefix.rstrip() for prefix in remaining) else text

@@ -1,4 +1,13 @@
-"""Why nobody answers: by the place alone, for want of a consent, or because every deployment is passed over. Pure."""
+"""Build the refusal for a request that no deployment may answer, or that none can. Pure.
+
+The functions are listed in the order in which routing calls them:
+
+1. `refuse_location`: needs no body, so it runs before the body is read.
+2. `deployment_needing_consent`, then `consent_required`.
+3. `refuse_all`: every deployment of the route was skipped.
+
+A message names what is wrong and what the caller can change. It never quotes the prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from gateway.policy.canary_assignment import Verdicts
 from providers.matching.requirements import PLACES, Requirements
 from providers.territories import Places, territory_name
 
-_LAW = frozenset(
+_LEGAL = frozenset(
     {
         SkipReason.BOUNDARY,
         SkipReason.AVAILABILITY,
@@ -23,74 +32,78 @@ _LAW = frozenset(
     }
 )
 _UNCHECKED_RETRY_S = 10.0
-_ABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
-_MOST_OF_NAMES = 300
-# Whoever asks for it mostly doesn't know the word.
-_PREFILLED = ": the last of `messages` is the assistant's, and few models go on with one; end with the user's"
+_CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
+_MAX_NAMES_CHARACTERS = 300
+# Most clients that send such a request do not know the term "prefill".
+_PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with a `user` message"
 
 
 def refuse_location(table: ConfigVersion, location: Location) -> Refusal | None:
-    """Why this place gets no answer, whatever is asked; needs nothing of the body. None if it may get one."""
+    """Return the refusal that follows from the location alone, or None. It does not depend on the body."""
     if location.problem is None:
-        return _wrong_cell(table, location.region) or _taken_away(table, location)
+        return _refuse_other_cell(table, location.region) or _refuse_export(table, location)
     place = territory_name(location.territory) if location.territory else None
     match location.problem:
         case LocationProblem.BLOCKED:
-            return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not offered in {place or 'this territory'}")
+            return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant is not available in {place or 'this territory'}")
         case LocationProblem.UNKNOWN:
-            mend = (
-                "in this demo, say where you are: the header `cf-ipcountry: DE`, or CN, US, JP, HK"
+            fix = (
+                "in this demo, send the header `cf-ipcountry: DE` (or CN, US, JP, HK)"
                 if table.demo
-                else "send it through the edge that tells the country, or with a key that is bound to a region"
+                else "send the request through the edge that sets the country header, or use a key that is bound to a "
+                "region"
             )
-            said = f"where this request comes from is not known, and this gateway doesn't guess: {mend}"
-            return Refusal(RefusalCode.REGION_UNKNOWN, said)
+            return Refusal(RefusalCode.REGION_UNKNOWN, f"the location of this request is unknown: {fix}")
         case LocationProblem.CONFLICT:
-            told = [item for item in location.evidence if item.region]
-            alike = len({item.region for item in told}) == 1
-            said = ", ".join(f"{item.signal} says {item.territory if alike else item.region}" for item in told)
-            return Refusal(RefusalCode.REGION_CONFLICT, f"the signals of this request's place contradict: {said}")
+            items = [item for item in location.evidence if item.region]
+            same_region = len({item.region for item in items}) == 1
+            values = ", ".join(
+                f"{item.signal} reports {item.territory if same_region else item.region}" for item in items
+            )
+            message = f"the location signals of this request contradict each other: {values}"
+            return Refusal(RefusalCode.REGION_CONFLICT, message)
         case LocationProblem.CLAIM | LocationProblem.CLAIM_UNCHECKED:
-            why = next((item.note for item in location.evidence if item.signal == "claim"), "not believed")
-            unchecked = location.problem is LocationProblem.CLAIM_UNCHECKED
+            reason = next((item.note for item in location.evidence if item.signal == "claim"), "not accepted")
+            # The keys of the issuer could not be loaded. The claim may be valid, so the client should try again.
+            is_unchecked = location.problem is LocationProblem.CLAIM_UNCHECKED
             return Refusal(
-                RefusalCode.NO_HEALTHY_DEPLOYMENT if unchecked else RefusalCode.PERMISSION_DENIED,
-                f"`x-gateway-claim` is {why}",
-                retry_after_s=_UNCHECKED_RETRY_S if unchecked else None,
+                RefusalCode.NO_HEALTHY_DEPLOYMENT if is_unchecked else RefusalCode.PERMISSION_DENIED,
+                f"`x-gateway-claim` is {reason}",
+                retry_after_s=_UNCHECKED_RETRY_S if is_unchecked else None,
             )
 
 
 def not_offered(assistant: Assistant, region: Region) -> Refusal:
-    """The assistant has no route there."""
-    message = f"the assistant {assistant.name!r} is not offered in region {region.name!r}"
+    """Return the refusal for an assistant without a route in the region."""
+    message = f"the assistant {assistant.name!r} is not available in the region {region.name!r}"
     return Refusal(RefusalCode.REGION_BLOCKED, message)
 
 
-def _wrong_cell(table: ConfigVersion, region: Region | None) -> Refusal | None:
+def _refuse_other_cell(table: ConfigVersion, region: Region | None) -> Refusal | None:
     cell = table.cell
     if cell is None or cell.serves is None or region is None or region.name in cell.serves:
         return None
     home = cell.homes.get(region.name)
-    where = f"; its home is {home}" if home else ""
-    return Refusal(RefusalCode.WRONG_CELL, f"this cell doesn't serve the region {region.name!r}{where}", home=home)
+    hint = f"; use {home} instead" if home else ""
+    return Refusal(RefusalCode.WRONG_CELL, f"this cell does not serve the region {region.name!r}{hint}", home=home)
 
 
-def _taken_away(table: ConfigVersion, location: Location) -> Refusal | None:
-    """The gateway is a place too, where prompts that must stay at home would be read, and perhaps logged."""
+def _refuse_export(table: ConfigVersion, location: Location) -> Refusal | None:
+    """Refuse a prompt that must not leave its territory if the gateway itself is outside that territory."""
     if table.cell is None or location.region is None or location.territory is None:
         return None
     kept = location.region.kept_at_home(location.territory)
     if kept is None or Places(frozenset({table.cell.territory})).within(kept):
         return None
-    message = f"prompts must not leave {territory_name(str(kept))}, where this gateway is not, and no region names it"
+    message = f"prompts must not leave {territory_name(str(kept))}, and this gateway is outside it"
     return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)
 
 
 def deployment_needing_consent(route: Route, judged: Verdicts) -> Deployment | None:
-    """The deployment for whose sake the person must be asked; None if the request can do without.
+    """Return the deployment for which the user must be asked, or None if the request can be answered without consent.
 
-    That is one that would be first, unless it is set to be skipped, and the first that is left where nobody else is. A
-    weighted step asks only if none of its members can do without.
+    A deployment with `on_missing: refuse` is asked for as soon as its step comes first. Others are asked for only if no
+    other deployment can answer. A weighted step asks only if none of its members can answer without consent.
     """
     verdicts = {deployment.name: verdict for deployment, verdict in judged}
     skipped = None
@@ -109,13 +122,15 @@ def deployment_needing_consent(route: Route, judged: Verdicts) -> Deployment | N
 
 
 def consent_required(deployment: Deployment) -> Refusal:
-    """The refusal that a yes of the person would mend: to whom, and where that stores and processes."""
+    """Return the refusal that asks for the user's consent. It names the recipient and its residency."""
     rule, residency = deployment.consent, deployment.residency
     recipient = rule.recipient if rule is not None else deployment.provider
     return Refusal(
         RefusalCode.CONSENT_REQUIRED,
-        f"this would be sent to {recipient} (stores: {residency.stores}; processes: {residency.processes}), and the "
-        "person has not agreed to that: ask, and send it again with what brings the yes in `x-gateway-consent`",
+        f"the user has not agreed to send this request to {recipient} (stores data in: {residency.stores}; processes "
+        f"it "
+        f"in: {residency.processes}). Ask the user, then repeat the request with the consent token in "
+        "`x-gateway-consent`",
         asks=deployment,
     )
 
@@ -128,52 +143,57 @@ def refuse_all(
     health: Mapping[str, Unavailable],
     needs: Requirements,
 ) -> Refusal:
-    """One code for many reasons: what help is nearest. Who waits may be answered; who changes the request may be."""
+    """Return one refusal for a route on which every deployment was skipped.
+
+    If there are several reasons, the refusal names the one that the caller can do most about: waiting first, then
+    changing the request, then the law.
+    """
     reasons = {item.reason for item in considered}
-    if reasons - _LAW - _ABILITY:
-        unwell = [health[item.deployment] for item in considered if item.reason is SkipReason.HEALTH]
-        limited = bool(unwell) and all(item.is_rate_limit for item in unwell)
-        why = "their providers limit the rate of requests" if limited else "they fail, or are switched off"
+    if reasons - _LEGAL - _CAPABILITY:
+        unavailable = [health[item.deployment] for item in considered if item.reason is SkipReason.HEALTH]
+        rate_limited = bool(unavailable) and all(item.is_rate_limit for item in unavailable)
+        cause = "their providers limit the request rate" if rate_limited else "they are failing or disabled"
         return Refusal(
-            RefusalCode.RATE_LIMITED if limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
-            f"no deployment of {assistant.name!r} in region {region.name!r} can be asked right now: {why}",
-            retry_after_s=min((item.for_s for item in unwell), default=None),
+            RefusalCode.RATE_LIMITED if rate_limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
+            f"no deployment of {assistant.name!r} in the region {region.name!r} is available: {cause}",
+            retry_after_s=min((item.for_s for item in unavailable), default=None),
         )
-    if reasons & _ABILITY:
-        return _unable(assistant, region, considered, judged, needs)
-    unapproved = reasons == {SkipReason.APPROVAL}
+    if reasons & _CAPABILITY:
+        return _refuse_unsupported(assistant, region, considered, judged, needs)
+    only_approval = reasons == {SkipReason.APPROVAL}
     return Refusal(
-        RefusalCode.NO_APPROVED_DEPLOYMENT if unapproved else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
+        RefusalCode.NO_APPROVED_DEPLOYMENT if only_approval else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
         f"no deployment of {assistant.name!r} may answer here: "
         + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
     )
 
 
-def _unable(
+def _refuse_unsupported(
     assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Requirements
 ) -> Refusal:
-    """What is asked is beyond everyone: a reason that many have is told once. param: the one place of the request."""
-    names: dict[str, list[str]] = {}
+    """Refuse a request that needs more than any deployment supports. A reason shared by several is listed once."""
+    deployments_by_detail: dict[str, list[str]] = {}
     for item in considered:
-        if item.reason in _ABILITY:
-            names.setdefault(item.detail, []).append(item.deployment)
-    told = "; ".join(f"{', '.join(those)}: {detail}" for detail, those in names.items())
-    reasons = {item.reason for item in considered} & _ABILITY
-    places: Set[str] = set()
-    features: Set[str] = set()
+        if item.reason in _CAPABILITY:
+            deployments_by_detail.setdefault(item.detail, []).append(item.deployment)
+    details = "; ".join(f"{', '.join(names)}: {detail}" for detail, names in deployments_by_detail.items())
+    reasons = {item.reason for item in considered} & _CAPABILITY
+    params: Set[str] = set()
+    missing: Set[str] = set()
     if reasons == {SkipReason.MOVES_DATA}:
-        places = needs.moving
+        params = needs.moving
     elif reasons == {SkipReason.CAPABILITY}:
-        # Of what is asked, what somebody can't do: a choice among tools is never asked for without tools.
-        unable = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
-        features = {feature for deployment in unable for feature in match_of(deployment, needs).missing}
-        places = {PLACES[feature] for feature in features}
-    param = next(iter(places)) if len(places) == 1 else None
-    see = f": see `{param}`" if param is not None and param not in told else ""
-    if features == {"prefill"}:
-        see = _PREFILLED
+        # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
+        lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
+        missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
+        params = {PLACES[feature] for feature in missing}
+    param = next(iter(params)) if len(params) == 1 else None
+    hint = f": see `{param}`" if param is not None and param not in details else ""
+    if missing == {"prefill"}:
+        hint = _PREFILL_HINT
     message = (
-        f"no eligible deployment of {assistant.name!r} in region {region.name!r} can do what is asked ({told}){see}"
+        f"no eligible deployment of {assistant.name!r} in the region {region.name!r} supports this request "
+        f"({details}){hint}"
     )
     return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
 
@@ -183,6 +203,6 @@ def _reason(verdict: Step | tuple[SkipReason, str]) -> SkipReason | None:
 
 
 def refusal_text(names: frozenset[str]) -> str:
-    """The names in order, with commas, cut where there are too many."""
-    # Names come from the request, however many and long they are.
-    return ", ".join(sorted(names))[:_MOST_OF_NAMES]
+    """Return the names in order, separated by commas and shortened."""
+    # The names come from the request, so their number and length are not limited.
+    return ", ".join(sorted(names))[:_MAX_NAMES_CHARACTERS]

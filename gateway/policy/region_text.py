@@ -10,28 +10,30 @@ from gateway.model.region_text import Locale, Preferences, Profile, RegionText
 from providers.chat import ChatRequest, SystemMessage, change_request
 from providers.territories import parent
 
-_MOST_LANGUAGES = 20
+_MAX_LANGUAGES = 20
 
 
-_MOST_CHARACTERS = 512
+_MAX_CHARACTERS = 512
 
 
 def choose_locale(speech: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
-    """The voice for this caller."""
+    """Return the locale for this caller: by the preferred language, else by `accept-language`, else the default."""
     if len(speech.locales) == 1:
         return speech.default_locale
-    wanted = [preferences.language] if preferences.language else []
+    languages = [preferences.language] if preferences.language else []
     if accept_language:
-        wanted += _languages(accept_language)
-    for language in wanted:
+        languages += _languages(accept_language)
+    for language in languages:
         if (locale := find_locale(speech.tags, language)) is not None:
             return speech.locales[locale]
     return speech.default_locale
 
 
 def find_locale(tags: Mapping[str, str], language: str) -> str | None:
-    """The locale for a language tag, None where there is none that its speakers read: the longest beginning of the tag
-    that is known counts (RFC 4647, section 3.4)."""
+    """Return the locale for a language tag, or None if no locale is in this language and script.
+
+    The longest known prefix of the tag counts (RFC 4647, section 3.4).
+    """
     tag = language.lower().replace("_", "-")
     while tag:
         if tag in tags:
@@ -41,9 +43,9 @@ def find_locale(tags: Mapping[str, str], language: str) -> str | None:
 
 
 def _languages(header: str) -> list[str]:
-    """The language tags of the header, the most wanted first (RFC 9110, section 12.5.4); `*` asks for nothing."""
+    """Return the language tags of the header, the preferred first (RFC 9110, section 12.5.4). `*` has no effect."""
     weighted: list[tuple[float, str]] = []
-    for item in header[:_MOST_CHARACTERS].split(",")[:_MOST_LANGUAGES]:
+    for item in header[:_MAX_CHARACTERS].split(",")[:_MAX_LANGUAGES]:
         tag, _, parameter = item.partition(";")
         weight = _weight(parameter.strip())
         if weight > 0:
@@ -69,14 +71,18 @@ _OPENING = "You speak with somebody in a certain place. Keep to this unless the 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The message, and the name of this version of it: the locale, a piece of its hash, and what the caller refined."""
+    """The system message of a region.
+
+    Attributes:
+        name: The version of the message: the locale, a part of its hash, and the preferences that the caller set.
+    """
 
     name: str
     message: SystemMessage
 
 
 def compose(profile: Profile, territory: str | None, preferences: Preferences) -> Block:
-    """The block for a caller in that territory."""
+    """Return the block for a caller in this territory."""
     chosen = {
         about: line
         for about, value in (
@@ -95,12 +101,15 @@ def compose(profile: Profile, territory: str | None, preferences: Preferences) -
 
 
 def _helpline(profile: Profile, territory: str | None) -> str:
-    """An unknown number is not stated: those of another territory would cost time."""
+    """Return the line with the emergency numbers of the territory, or an empty text.
+
+    Numbers of another territory are never stated: calling them would cost time.
+    """
     if territory is None:
         return profile.common
     return profile.helplines.get(territory) or profile.helplines.get(parent(territory) or "", "")
 
 
 def with_block(request: ChatRequest, block: Block) -> ChatRequest:
-    """The request with the block before everything else: a message of its own, apart from what anybody has written."""
+    """Return the request with the block as a separate message before all others."""
     return change_request(request, messages=(block.message, *request.messages))

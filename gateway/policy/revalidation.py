@@ -26,15 +26,15 @@ from gateway.policy.routing import decide
 from providers.matching.requirements import IDENTITY, Requirements
 
 ConsentsUnder = Callable[[ConfigVersion, Region], Consents]
-"""What a request's user has agreed to, under a config version."""
+"""Return the consents of a request's user under a config version."""
 
 
 class RunningRequest(msgspec.Struct, frozen=True):
-    """A request that is being answered, as the config version sees it that planned it.
+    """A request that is being answered, with the config version that planned it.
 
     Attributes:
         assistant: The name of the assistant.
-        consents: None where nothing was asked.
+        consents: None if no deployment requires consent.
     """
 
     config: ConfigVersion
@@ -52,23 +52,23 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
         return reason
     client, location, needs = request.client, request.location, request.needs
     if active.clients and not request.config.clients:
-        return "the current config asks for a key, and the caller had none to show"
+        return "the current config requires a key, and this request has none"
     now = _client_now(active, client)
     if client is not None and (now is None or not now.may_ask(request.assistant)):
-        return "the current config doesn't let this client ask"
+        return "the current config does not allow this client to use the assistant"
     if location.region is None or location_inputs(active, now) != location_inputs(request.config, client):
-        return "the current config has other rules for where a caller is"
+        return "the current config has other rules for the location of a caller"
     region = active.regions[location.region.name]
     agreed = request.consents(active, region) if request.consents is not None else NO_CONSENT
     assistant = active.assistants[request.assistant]
     decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, agreed)
-    # What the version says of this step, even where it would begin with another one, ask the user first, or has another
-    # member of a weighted set for this user by now.
+    # Only the verdict on this step counts. The active version may begin with another step, ask the user first, or
+    # assign the user to another member of a weighted set.
     for item, verdict in decision.verdicts:
         if isinstance(verdict, Step) and item.name == step.deployment.name:
-            return "the current config sends it less of this request" if _sends_more(step, verdict, needs) else None
-    told = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
-    return f"not by the current config: {told.get(step.deployment.name) or 'the caller is refused'}"
+            return "the current config sends less of this request to it" if _sends_more(step, verdict, needs) else None
+    details = {item.deployment: item.detail for item in decision.considered if item.reason is not None}
+    return f"not allowed by the current config: {details.get(step.deployment.name) or 'the caller is refused'}"
 
 
 def _sends_more(step: Step, now: Step, needs: Requirements) -> bool:
@@ -78,12 +78,12 @@ def _sends_more(step: Step, now: Step, needs: Requirements) -> bool:
 
 def _named_by(step: Step, needs: Requirements) -> frozenset[str]:
     """Return the fields that identify the user to the provider as the client wrote them."""
-    told = needs.parameters & IDENTITY - step.dropped
-    return told if step.deployment.identity == "pass" else told & step.deployment.target.passthrough
+    fields = needs.parameters & IDENTITY - step.dropped
+    return fields if step.deployment.identity == "pass" else fields & step.deployment.target.passthrough
 
 
 def _client_now(active: ConfigVersion, client: Client | None) -> Client | None:
-    """Return the same client by the same key; None if the key was revoked or belongs to another client by now."""
+    """Return the same client by the same key, or None if the key was revoked or now belongs to another client."""
     if client is None:
         return None
     now = active.clients.get(client.key_hash)

@@ -1,7 +1,7 @@
-"""Who may answer: one pure function that traffic and `explain` both use, so that the explanation can't drift.
+"""Decide which deployments may answer a request. Traffic and `explain` use the same pure function.
 
-The order of checks is the order of importance: law (boundary, availability, requirements) before ability, ability
-before health. The first check that fails is the reason that is told.
+The order of the checks is the order of importance: law (boundary, availability, requirements), then capabilities, then
+health. The first check that fails is the reason that is reported.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def decide(
     region = location.region
     if region is None or location.problem is not None:
         return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-    # Approvals count by the day, so that what is remembered of one day is asked for on no other.
+    # Approvals are valid by the day, so the day is part of the cache key.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
-    # The table, the place, the day and the needs decide alone, and few kinds of needs are all that callers have.
-    # (Names of unknown fields are the caller's own words: such needs are not kept.)
+    # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
+    # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
     if health or not needs.parameters <= PARAMETERS:
         return _decide(table, assistant, region, location, place, _Criteria(needs, health, consents), now_s)
     key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
-    # The lookup is here and builds nothing: a closure would cost each request as much as the rest of this function.
+    # The lookup creates no objects: a closure would cost each request as much as the rest of this function.
     decision: Decision = table.memo.get(key) or remember(
         table,
         key,
@@ -160,20 +160,26 @@ def judge_alone(
     health: Mapping[str, Unavailable],
     now_s: float,
 ) -> Step | tuple[SkipReason, str]:
-    """A deployment that no route has to name, judged by everything that a step of a route is. Nobody is asked for their
-    consent to it, so that one that needs it is passed over."""
+    """Return the verdict on one deployment, which does not have to be in a route.
+
+    It is checked like a step of a route. The user is not asked, so a deployment that requires consent is skipped.
+    """
     region = location.region
     if region is None or refuse_location(table, location) is not None:
-        return SkipReason.BOUNDARY, "the caller gets no answer here"
+        return SkipReason.BOUNDARY, "requests of this caller are refused"
     return _judge(_standing(table, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """How a deployment stands towards one place, whatever is asked: the part of a judgement that never varies.
+    """The part of the verdict on a deployment that depends on the location only, not on the request.
 
-    lawless: why the law keeps it out. off: why the config does. permit is None only where `lawless` says why. bounded:
-    whether prompts from there may go to some places only, so that what its site's promise leaves out counts.
+    Attributes:
+        permit: None only if `lawless` is set.
+        lawless: Why the law excludes the deployment.
+        off: Why the config excludes it.
+        bounded: Whether prompts from this location must stay in some territories, so that the exceptions from the
+            promise of its site count.
     """
 
     deployment: Deployment
@@ -193,7 +199,7 @@ def _standing(
     evaluating: bool = False,
 ) -> _Standing:
     if not is_inside(table, region, deployment):
-        outside = (SkipReason.BOUNDARY, f"it would leave the boundary of region {region.name!r}")
+        outside = (SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
         return _Standing(deployment, None, outside, None)
     lawless = _law(region, location, deployment, now_s)
     if evaluating and lawless is not None and lawless[0] is SkipReason.APPROVAL:
@@ -207,13 +213,13 @@ def _law(region: Region, location: Location, deployment: Deployment, now_s: floa
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
-            return SkipReason.AVAILABILITY, f"{deployment.provider} doesn't serve {territory_name(territory)}"
+            return SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
         if (kept := region.kept_at_home(territory)) is not None and not deployment.residency.within(kept):
-            return SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region names it"
+            return SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region lists it"
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return SkipReason.AVAILABILITY, (
-            f"{deployment.provider} doesn't serve every territory of region {region.name!r}, "
-            "and which one this is isn't known"
+            f"{deployment.provider} does not serve every territory of the region {region.name!r}, "
+            "and the territory of this request is unknown"
         )
     if deployment.unmet:
         return SkipReason.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
@@ -223,7 +229,7 @@ def _law(region: Region, location: Location, deployment: Deployment, now_s: floa
 
 
 def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
-    """Why the config keeps a deployment from being asked, whatever is asked."""
+    """Return why the config excludes a deployment for every request, or None."""
     if not deployment.enabled:
         return SkipReason.DISABLED, "disabled in the config"
     if not deployment.has_credential:
@@ -237,32 +243,33 @@ def _judge(standing: _Standing, criteria: _Criteria) -> Step | tuple[SkipReason,
         return standing.lawless or (SkipReason.BOUNDARY, "no permit")
     bounded = standing.bounded
     if bounded and (excepted := needs.features & deployment.excepts):
-        detail = f"site {deployment.site!r} doesn't keep {refusal_text(excepted)} inside the boundary"
+        detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
         return SkipReason.EXCEPTED, detail
-    fitted = match_of(deployment, needs)
-    if fitted.missing:
-        return SkipReason.CAPABILITY, f"can't do {refusal_text(fitted.missing)}"
-    if fitted.moving:
-        return SkipReason.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(fitted.moving))
-    dropped = fitted.unsupported | (needs.parameters & deployment.excepts) if bounded else fitted.unsupported
+    match = match_of(deployment, needs)
+    if match.missing:
+        return SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}"
+    if match.moving:
+        return SkipReason.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(match.moving))
+    dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     if dropped and deployment.unsupported == "refuse":
-        return SkipReason.PARAMETER, f"has no {refusal_text(dropped)}, and is set to refuse rather than drop"
+        detail = f"does not support {refusal_text(dropped)}, and is set to refuse instead of dropping it"
+        return SkipReason.PARAMETER, detail
     if standing.off is not None:
         return standing.off
     if deployment.name in health:
         return SkipReason.HEALTH, health[deployment.name].reason
     consent = None
     if deployment.consent is not None:
-        # Last of all: nobody is to be bothered for the sake of one that could not answer then.
+        # Consent is checked last: a user should not be asked for a deployment that cannot answer.
         consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
-            return SkipReason.CONSENT, f"the person's consent to {deployment.consent.recipient} is missing"
+            return SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing"
     return Step(deployment, standing.permit, dropped | _identity(deployment, needs), consent)
 
 
 def _identity(deployment: Deployment, needs: Requirements) -> frozenset[str]:
-    """What says who asks and is taken out on the way; a field that is let through by name is not."""
+    """Return the fields that identify the user and are removed. Fields in `passthrough` are kept."""
     if deployment.identity == "pass":
         return frozenset()
-    told = needs.parameters & IDENTITY - deployment.target.passthrough
-    return told & {"metadata"} if deployment.identity == "hash" else told
+    fields = needs.parameters & IDENTITY - deployment.target.passthrough
+    return fields & {"metadata"} if deployment.identity == "hash" else fields

@@ -27,7 +27,7 @@ from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.region_text import Locale
-from gateway.policy.caller import consent_said, user_of
+from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
@@ -268,7 +268,7 @@ class ChatService:
                     self._shadows.offer(turn, _with_region_text(shadowed, record), body.size_bytes)
         finally:
             if admission is not None:
-                admission.give_back()
+                admission.release()
 
     async def answer(self, routing: RoutingInput, deadline: Deadline, record: Record) -> Answer:
         """Decide, and execute the plan until an answer has begun. Raises Refused or PlanExhausted."""
@@ -341,7 +341,7 @@ class ChatService:
             locale = choose_locale(location.region.speech, caller.accept_language, location.preferences)
             refusals = locale.refusals
             inbound.error_style = ErrorStyle(config.blocked_by, refusals)
-        consent = consent_said(config, caller, located.claim) if config.recipients else NO_STATEMENT
+        consent = read_consent(config, caller, located.claim) if config.recipients else NO_STATEMENT
         user = user_of(caller, located.claim)
         assistant = find_assistant(config, caller.client, request.model)
         if not assistant.reveal_model:

@@ -65,8 +65,8 @@ def locate(config: ConfigVersion, caller: Caller) -> Located:
     if known is not None:
         return known
     if caller.header_bytes > _MOST_REMEMBERED_BYTES and key_bytes(key) > _MOST_REMEMBERED_BYTES:
-        return _located(config, caller.client, locator_of(config).hear(key))
-    return remember(config, key, lambda: _located(config, caller.client, locator_of(config).hear(key)))
+        return _located(config, caller.client, locator_of(config).report(key))
+    return remember(config, key, lambda: _located(config, caller.client, locator_of(config).report(key)))
 
 
 def _located(config: ConfigVersion, client: Client | None, reports: Reports) -> Located:
@@ -113,7 +113,7 @@ class LocationService:
         if not config.location.needs_lookup:
             return locate(config, caller)
         key, locator = caller.location_key, locator_of(config)
-        reports = await self.answer(locator.rules, locator.hear(key))
+        reports = await self.answer(locator.rules, locator.report(key))
         if locator.stated_bytes(key) > _MOST_REMEMBERED_BYTES:
             located = _located(config, caller.client, reports)
         else:

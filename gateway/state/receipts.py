@@ -90,7 +90,7 @@ def _passed_over(record: Record) -> dict[str, str]:
         deployment.name: client_detail(*verdict) for deployment, verdict in verdicts if not isinstance(verdict, Step)
     }
     unsupported = {
-        attempt.deployment: f"can't do {attempt.failure.code}"
+        attempt.deployment: f"does not support {attempt.failure.code}"
         for attempt in record.attempts
         if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
     }

@@ -17,7 +17,7 @@ class LimitReached(Exception):
     """A client has reached one of its limits.
 
     Attributes:
-        message: What the client is shown.
+        message: The message for the client.
         retry_after_s: The time after which another request may succeed.
     """
 
@@ -32,7 +32,7 @@ class ClientLimits:
 
     Args:
         store: Counts the requests of all processes.
-        clock: Nanoseconds of a clock that all processes which share the store read alike.
+        clock: Returns nanoseconds of a clock that is the same for all processes that share the store.
     """
 
     def __init__(self, store: QuotaStore | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
@@ -41,28 +41,29 @@ class ClientLimits:
         self._rows: dict[str, QuotaRow] = {}
 
     def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Admission:
-        """Count one request and return its admission, which is given back when the request ends.
+        """Count one request and return its admission. The caller must release it when the request ends.
 
-        What the client has left is written to the record in either case.
+        The client's remaining allowance is written to the record in either case.
 
         Raises:
             LimitReached: The client has reached a limit.
         """
         now_ns = self._clock()
         row = self._rows.get(client.name) or self._row_of(client.name, now_ns)
-        taken = row.take(limits, now_ns)
+        admission = row.take(limits, now_ns)
         rpm = limits.rpm
         if rpm is not None:
-            left = remaining(taken.full_at_ns, now_ns, rpm)
-            record.allowance = Allowance(rpm, left, max(0, taken.full_at_ns - now_ns) / _NS)
-        if taken.is_leave:
-            return taken
-        if taken.wait_ns:
-            wait_s = taken.wait_ns / _NS
-            message = f"this client may ask {rpm} times a minute, and has: ask again in {max(1, math.ceil(wait_s))} s"
+            requests_left = remaining(admission.full_at_ns, now_ns, rpm)
+            record.allowance = Allowance(rpm, requests_left, max(0, admission.full_at_ns - now_ns) / _NS)
+        if admission.is_granted:
+            return admission
+        if admission.wait_ns:
+            wait_s = admission.wait_ns / _NS
+            retry_s = max(1, math.ceil(wait_s))
+            message = f"this client has reached its limit of {rpm} requests per minute: retry in {retry_s} s"
             raise LimitReached(message, wait_s)
-        message = f"this client has {limits.concurrent} requests running, as many as it may: wait until one has ended"
-        raise LimitReached(message, 1)
+        limit = f"{limits.concurrent} concurrent requests"
+        raise LimitReached(f"this client has reached its limit of {limit}: wait until one has ended", 1)
 
     def _row_of(self, name: str, now_ns: int) -> QuotaRow:
         if len(self._rows) >= ROWS:

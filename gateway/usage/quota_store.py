@@ -1,8 +1,8 @@
-"""What each client with limits has spent and has running, counted over all processes that serve.
+"""Count the spent and running requests of each client with limits, over all worker processes.
 
-One row of whole numbers a client: its tag, the moment at which its allowance is full again, and for each process (its
-*seat*) how many requests it has running. Several processes share the rows through one piece of memory that has no
-name; a process by itself has them to itself. A row is found by its tag alone, so that it outlives every table.
+There is one row of integers for each client: its tag, the time at which its allowance is full again, and the number of
+running requests of each process (its *seat*). Several processes share the rows in anonymous shared memory. A single
+process has its own memory. A row is found by its tag alone, so it survives every reload of the configuration.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ MINUTE_NS = 60_000_000_000
 
 
 def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
-    """When the allowance is full again, with one request more counted, and 0; or, if there is none left, the moment
-    that was given, and the time to wait. Who is refused spends nothing."""
+    """Spend one request of the allowance.
+
+    Returns:
+        The time at which the allowance is full again, and the time to wait. The wait is 0 if the request was counted.
+        Otherwise the first value is unchanged: a refused request spends nothing.
+    """
     step_ns = MINUTE_NS // rpm
     spent_ns = max(full_at_ns, now_ns) + step_ns
     wait_ns = spent_ns - now_ns - step_ns * rpm
@@ -30,7 +34,7 @@ def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
 
 
 def remaining(full_at_ns: int, now_ns: int, rpm: int) -> int:
-    """How many requests are left right now."""
+    """Return the number of requests that are allowed now."""
     step_ns = MINUTE_NS // rpm
     return max(0, (step_ns * rpm - max(0, full_at_ns - now_ns)) // step_ns)
 
@@ -39,14 +43,17 @@ ROWS = 4096
 _PROBES = 64
 _CELL_BYTES = 8
 _TAG, _FULL_AT, _RUNNING = 0, 1, 2
-# A lock is held for some microseconds. Where it isn't to be had by then, its holder waits for a core, and gets ours. If
-# that doesn't help either, it has been suspended: better to go on without it, and perhaps miss a request in the count,
-# than to keep every client of this process waiting.
-_TRIES_AT_ONCE, _MOST_TRIES, _PAUSE_S = 50, 150, 0.0005
+# A lock is held for a few microseconds. If it is not free after the first tries, its holder is waiting for a CPU core,
+# so this process sleeps. If that does not help, the holder is suspended: this process continues without the lock, and
+# may miss a request in the count, instead of blocking all its clients.
+_TRIES_AT_ONCE, _MAX_TRIES, _PAUSE_S = 50, 150, 0.0005
 
 
 def open_shared_memory(seats: int) -> int:
-    """The descriptor of memory for the ledger of so many processes; it goes when the last of them has let go of it."""
+    """Return the descriptor of shared memory for the counters of `seats` processes.
+
+    The memory is freed when the last process closes it.
+    """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("gateway-ledger")
     else:
@@ -57,7 +64,7 @@ def open_shared_memory(seats: int) -> int:
 
 
 class _NoLock:
-    """Of rows that one process has to itself: it does one thing at a time."""
+    """The lock of rows that only one process uses. It does nothing, because the process has one thread."""
 
     def __enter__(self) -> None:
         pass
@@ -67,12 +74,12 @@ class _NoLock:
 
 
 class _Lock:
-    """A row's lock between processes. The system lifts it when its holder ends, however that ends."""
+    """The lock of a row between processes. The kernel releases it when its holder exits or is killed."""
 
     __slots__ = ("_call", "_descriptor", "_offset")
 
     def __init__(self, descriptor: int, cell: int) -> None:
-        import fcntl  # not on every system, and of use to several processes only
+        import fcntl  # imported late: it does not exist on every system, and only several processes need it
 
         self._descriptor = descriptor
         self._offset = cell * _CELL_BYTES
@@ -80,11 +87,11 @@ class _Lock:
 
     def __enter__(self) -> None:
         lock, exclusively, _ = self._call
-        for tried in range(_MOST_TRIES):
+        for attempt in range(_MAX_TRIES):
             try:
                 lock(self._descriptor, exclusively, _CELL_BYTES, self._offset)
-            except (BlockingIOError, PermissionError):  # either says that another has it
-                if tried >= _TRIES_AT_ONCE:
+            except (BlockingIOError, PermissionError):  # both mean that another process holds the lock
+                if attempt >= _TRIES_AT_ONCE:
                     time.sleep(_PAUSE_S)
                 continue
             return
@@ -92,15 +99,15 @@ class _Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        lock, _, nobody = self._call
-        lock(self._descriptor, nobody, _CELL_BYTES, self._offset)
+        lock, _, unlock = self._call
+        lock(self._descriptor, unlock, _CELL_BYTES, self._offset)
 
 
 _AnyLock = _Lock | _NoLock
 
 
 class QuotaStore:
-    """The rows, as one process sees them: its own by default, else those of several, from its seat (0, 1, …)."""
+    """The rows as one process sees them: its own, or those that it shares with others from its seat (0, 1, …)."""
 
     def __init__(
         self,
@@ -119,21 +126,22 @@ class QuotaStore:
 
     @classmethod
     def shared(cls, descriptor: int, seat: int = 0) -> QuotaStore:
-        """The rows in what `open_shared_memory` gave."""
+        """Return the store in the memory that `open_shared_memory` created."""
         memory = memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))
         return cls(memory.cast("q"), seat, lambda cell: _Lock(descriptor, cell))
 
     def leave(self, seat: int) -> None:
-        """The process of that seat is gone, and with it all that it had running. What it has spent stays spent."""
+        """Clear the running requests of a process that has ended. Its spent requests still count."""
         for cell in range(_RUNNING + seat, len(self._cells), self.width):
             if self._cells[cell]:
                 self._cells[cell] = 0
 
-    def place(self, tag: int, now_ns: int) -> tuple[memoryview, int, _AnyLock]:
-        """The cells in which the row of that tag is, where it begins, and its lock.
+    def find_or_create(self, tag: int, now_ns: int) -> tuple[memoryview, int, _AnyLock]:
+        """Return the cells that contain the row of a tag, the index of its first cell, and its lock.
 
-        It is the first empty one near the tag's own place; where all are taken, one whose client has nothing running
-        and its whole allowance, because such a row says nothing; and where there is none, one of this process's own.
+        A new row is the first empty one after the position that the tag determines. If none is empty, it replaces a row
+        whose client has no running request and its whole allowance, because such a row carries no information. If there
+        is none either, the row is private to this process.
         """
         with self._lock(len(self._cells)):
             start = self._search(tag, now_ns)
@@ -143,57 +151,62 @@ class QuotaStore:
         return self._cells, start, self._lock(start)
 
     def _search(self, tag: int, now_ns: int) -> int | None:
-        silent = None
+        unused = None
         for probe in range(min(_PROBES, self._rows)):
             start = (tag + probe) % self._rows * self.width
-            # Rows are reused, but never emptied: no row of this tag is behind an empty one.
+            # Rows are reused, but never emptied: a row of this tag cannot follow an empty one.
             if self._cells[start + _TAG] in (tag, 0):
                 return start
-            if silent is None and self._is_silent(start, now_ns):
-                silent = start
-        return silent
+            if unused is None and self._is_unused(start, now_ns):
+                unused = start
+        return unused
 
-    def _is_silent(self, start: int, now_ns: int) -> bool:
+    def _is_unused(self, start: int, now_ns: int) -> bool:
         running = self._cells[start + _RUNNING : start + self.width]
         return self._cells[start + _FULL_AT] <= now_ns and not any(running)
 
 
 class QuotaRow:
-    """One client's row, wherever it is at the moment."""
+    """The row of one client. It may move to other cells."""
 
-    __slots__ = ("_cells", "_ledger", "_lock", "_start", "_tag")
+    __slots__ = ("_cells", "_lock", "_start", "_store", "_tag")
 
-    def __init__(self, ledger: QuotaStore, name: str, now_ns: int) -> None:
-        self._ledger = ledger
+    def __init__(self, store: QuotaStore, name: str, now_ns: int) -> None:
+        self._store = store
         self._tag = int.from_bytes(hashlib.sha256(name.encode()).digest()[:_CELL_BYTES], "big") >> 1 | 1
         self._find(now_ns)
 
     def _find(self, now_ns: int) -> None:
-        self._cells, self._start, self._lock = self._ledger.place(self._tag, now_ns)
+        self._cells, self._start, self._lock = self._store.find_or_create(self._tag, now_ns)
         self._cells[self._start + _TAG] = self._tag
 
     def take(self, limits: ClientLimitRule, now_ns: int) -> Admission:
-        """Count one request more, if the limits leave one."""
+        """Count one more request if the limits allow it."""
         if self._cells[self._start + _TAG] != self._tag:
-            # It had nothing to say, and another client needed the place.
+            # The row carried no information, and its cells were reused for another client.
             self._find(now_ns)
         cells, start = self._cells, self._start
         with self._lock:
             full_at_ns, wait_ns = cells[start + _FULL_AT], 0
-            running = sum(cells[start + _RUNNING : start + self._ledger.width])
+            running = sum(cells[start + _RUNNING : start + self._store.width])
             is_free = limits.concurrent is None or running < limits.concurrent
             if is_free and limits.rpm is not None:
                 full_at_ns, wait_ns = spend(full_at_ns, now_ns, limits.rpm)
             if not is_free or wait_ns:
                 return Admission(full_at_ns, wait_ns, None, 0)
             cells[start + _FULL_AT] = full_at_ns
-            own = start + _RUNNING + self._ledger.seat
+            own = start + _RUNNING + self._store.seat
             cells[own] += 1
         return Admission(full_at_ns, 0, cells, own)
 
 
 class Admission:
-    """Leave for one request, or not: then it says how long to wait, 0 for as long as others run."""
+    """The result of asking to run one request.
+
+    Attributes:
+        full_at_ns: The time at which the client's allowance is full again.
+        wait_ns: The time to wait if the allowance is spent. 0 if the limit of concurrent requests is reached.
+    """
 
     __slots__ = ("_cells", "_own", "full_at_ns", "wait_ns")
 
@@ -204,12 +217,12 @@ class Admission:
         self._own = own
 
     @property
-    def is_leave(self) -> bool:
+    def is_granted(self) -> bool:
         """Whether the request may run."""
         return self._cells is not None
 
-    def give_back(self) -> None:
-        """The request has ended."""
+    def release(self) -> None:
+        """Record that the request has ended."""
         cells, self._cells = self._cells, None
         if cells is not None:
             cells[self._own] -= 1

@@ -76,7 +76,7 @@ def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:
         "     stores: SG; processes: any but CN\n"
         "\n"
         "passed over\n"
-        "  - gemini (availability): gemini doesn't serve Hong Kong\n"
+        "  - gemini (availability): gemini does not serve Hong Kong\n"
     )
 
 

@@ -126,10 +126,10 @@ def test_consent_for_one_recipient_is_not_valid_for_another(server: GatewayProce
     with client_of(server) as client, client_of(server, BACKEND_KEY) as other:
         sent = required_consent(client, "US")["token"]
         more = [*HELLO, {"role": "assistant", "content": "And?"}, {"role": "user", "content": "more"}]
-        foreign = "the token is for another request, key, person, recipient or place, or from another gateway"
+        foreign = "the token is for another request, key, user, recipient or residency, or from another gateway"
         assert required_consent(client, "US", more, x_gateway_consent=sent)["note"] == foreign
         assert required_consent(other, "US", x_gateway_consent=sent)["note"] == foreign
-        assert required_consent(client, "US", x_gateway_consent="yes")["note"] == "what was sent is no consent token"
+        assert required_consent(client, "US", x_gateway_consent="yes")["note"] == "the value is not a consent token"
         granted = required_consent(client, "US", x_gateway_consent="granted")["note"]
         assert granted == "`granted` is ignored: this key may not assert consent"
         # The user agreed to OpenAI in the US, not to Google.
@@ -147,13 +147,14 @@ def test_standing_consent_is_read_from_a_claim_or_a_backend(server: GatewayProce
         answer = ask(backend, "GB", x_gateway_consent="granted")
         assert answer["x-gateway-deployment"] == "gemini"
         assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:assertion"
-        # A deployment that requires consent for each request does not accept a standing consent.
+        # Who wants a yes to each request isn't content with a standing one.
         assert (
-            required_consent(backend, "US", x_gateway_consent="granted")["note"] == "a standing consent doesn't do here"
+            asked_for(backend, "US", x_gateway_consent="granted")["note"]
+            == "this deployment does not accept standing consent"
         )
-        assert required_consent(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
-        # A token is accepted where a standing consent would be.
-        sent = required_consent(client, "GB")["token"]
+        assert asked_for(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
+        # A token does where a standing consent would.
+        sent = asked_for(client, "GB")["token"]
         assert ask(client, "GB", x_gateway_consent=sent)["x-gateway-deployment"] == "gemini"
 
 

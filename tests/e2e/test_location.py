@@ -155,7 +155,7 @@ def test_explain_shows_each_signal_of_its_own_caller(server: GatewayProcess) -> 
     ]
     assert "2.2.2.2" not in json.dumps(found)
     assert (expired["problem"], expired["region"]) == ("claim", None)
-    assert expired["evidence"][0]["note"] == "not believed: it has expired"
+    assert expired["evidence"][0]["note"] == "not accepted: it has expired"
     assert (models.status_code, models.json()["error"]["code"]) == (403, "permission_denied")
 
 

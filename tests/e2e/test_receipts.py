@@ -119,7 +119,7 @@ def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path]
         unable = client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN"})
         fields = receipt(gateway, unable.headers["x-request-id"])["receipt"]
         assert (fields["code"], fields["tried"]) == ("unsupported_capability", [])
-        assert fields["passed_over"] == {"qwen-cn": "can't do n"}
+        assert fields["passed_over"] == {"qwen-cn": "does not support n"}
         # No receipt is kept for a request of unknown region, because its storage location could be wrong.
         refused = client.post(CHAT, json=body(), headers={"cf-ipcountry": "XX"})
         assert refused.status_code == 451

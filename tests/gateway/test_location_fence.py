@@ -54,7 +54,7 @@ class Place:
         found = [self.loop.run_until_complete(self.signals.locate(table, caller)) for _ in range(2)]
         # What is remembered is what is computed anew.
         reports = self.loop.run_until_complete(
-            self.signals.answer(table.location.rules, locator_of(table).hear(caller.location_key))
+            self.signals.answer(table.location.rules, locator_of(table).report(caller.location_key))
         )
         location = resolve(table, client, reports)
         assert [(each.reports, each.location) for each in found] == [(reports, location)] * 2

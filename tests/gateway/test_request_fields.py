@@ -138,8 +138,8 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         {"n": 2},
         row(
             vendor=sent(n=2),
-            gemini=cannot("can't do n", "n"),
-            house=cannot("can't do n", "n"),
+            gemini=cannot("does not support n", "n"),
+            house=cannot("does not support n", "n"),
             qwens=sent(parameters__n=2),
         ),
     ),
@@ -276,10 +276,10 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "n=2 beside tools": (
         {"tools": [F], "n": 2},
         row(
-            gpt_6=cannot("can't do n", "n"),
+            gpt_6=cannot("does not support n", "n"),
             gpt_4o=sent(n=2),
-            gemini=cannot("can't do n", "n"),
-            house=cannot("can't do n", "n"),
+            gemini=cannot("does not support n", "n"),
+            house=cannot("does not support n", "n"),
             qwens=cannot("one beside tools"),
         ),
     ),

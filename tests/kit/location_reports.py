@@ -44,7 +44,7 @@ def with_rules(config: ConfigVersion, **changes: Any) -> ConfigVersion:
 
 def heard(config: ConfigVersion, request: RequestHeaders, client: Client | None = None) -> Reports:
     """Return the values that the signals of a config version report for these headers."""
-    return locator_of(config).hear(location_key(config, client, request))
+    return locator_of(config).report(location_key(config, client, request))
 
 
 def caller_of(config: ConfigVersion, client: Client | None, request: RequestHeaders, key_digest: str = "") -> Caller:

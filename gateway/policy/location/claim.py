@@ -1,4 +1,4 @@
-"""The signal `claim`: the territory of a signed claim. `claim_verification.py` verifies it, which needs PyJWT."""
+"""The signal `claim`: the territory of a signed claim. `claim_verification.py` verifies the claim with PyJWT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.model.location import (
     Reports,
 )
 from gateway.model.location_rules import LocationRules, SignalName
-from gateway.policy.location.signals import Given, Reading, Signal, read_territory
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
 
 _HEADER = "x-gateway-claim"
 
@@ -31,7 +31,7 @@ class Claim(Signal):
         """Read `x-gateway-claim`."""
         return (_HEADER,)
 
-    def hear(self, rules: LocationRules, given: Given) -> ClaimQuestion | ClaimReport | None:
+    def report(self, rules: LocationRules, given: SignalInput) -> ClaimQuestion | ClaimReport | None:
         """Ask for the verification of the claim. Several claims are rejected without one."""
         tokens = given.values(_HEADER)
         if len(tokens) > 1:
@@ -46,7 +46,7 @@ class Claim(Signal):
         if claim.problem is not None:
             is_unchecked = claim.problem is ClaimProblem.UNCHECKED
             return Reading(
-                Evidence(self.name, "", note=f"not believed: {CLAIM_PROBLEMS[claim.problem]}"),
+                Evidence(self.name, "", note=f"not accepted: {CLAIM_PROBLEMS[claim.problem]}"),
                 problem=LocationProblem.CLAIM_UNCHECKED if is_unchecked else LocationProblem.CLAIM,
             )
         if claim.territory is None:
@@ -66,7 +66,11 @@ class Claim(Signal):
 
 
 def claim_of(reports: Reports) -> ClaimReport | None:
-    """Return what the claim of a request says; raises TypeError for a claim that was not verified yet."""
+    """Return the report of a request's claim, or None.
+
+    Raises:
+        TypeError: The claim has not been verified yet.
+    """
     report = reports.get(Claim.name)
     if report is None or isinstance(report, ClaimReport):
         return report

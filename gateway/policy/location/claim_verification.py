@@ -1,8 +1,9 @@
-"""Is a signed claim to be believed? Given the issuer's keys and the time, a pure question; nothing is fetched here.
+"""Verify signed claims with the issuer's keys. Pure: nothing is fetched here, and the time is a parameter.
 
-What the token says of itself chooses nothing: the algorithms come from the config, the keys from the issuer's set, and
-each key fits only the algorithms of its own kind, so that no key can be taken for another's (RFC 8725, sections 2.1
-and 3.1). `jku`, `x5u`, `jwk` and `x5c` in a header are never looked at; `crit` is refused, as no extension is known.
+The token does not choose how it is verified. The algorithms come from the configuration, the keys from the issuer's key
+set, and each key is used only with the algorithms of its own type, so that a key of one type cannot be used as another
+(RFC 8725, sections 2.1 and 3.1). `jku`, `x5u`, `jwk` and `x5c` in a header are ignored. A token with `crit` is
+rejected, because no extension is supported.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LEEWAY_S = 30.0
 _LATEST = 2.0**53
 _MIN_RSA_BITS = 2048
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_WISH = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
+_PREFERENCE = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _EC = {"P-256": frozenset({"ES256"}), "P-384": frozenset({"ES384"}), "P-521": frozenset({"ES512"})}
 _SHARED = frozenset({"HS256", "HS384", "HS512"})
@@ -35,7 +36,7 @@ _VERIFIER = jwt.PyJWS(algorithms=sorted({*_RSA, *_SHARED, *frozenset().union(*_E
 
 
 class ClaimRefused(Exception):
-    """The claim is not believed; `problem` is the class of reason. Nothing of the token is in it."""
+    """The claim was rejected. `problem` is the kind of reason. It contains nothing of the token."""
 
     def __init__(self, problem: ClaimProblem) -> None:
         super().__init__(problem)
@@ -43,12 +44,12 @@ class ClaimRefused(Exception):
 
 
 class KeySetError(ValueError):
-    """A key set without a key that could be used; the message says why, and shows nothing of it."""
+    """The key set has no usable key. The message gives the reason, and nothing of the set."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IssuerKey:
-    """One key of an issuer: its name, the algorithms that it fits, and the library's form of it."""
+    """One key of an issuer: its name, the algorithms for which it may be used, and the key object of PyJWT."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -63,34 +64,37 @@ class KeySet:
 
     @classmethod
     def shared(cls, source: SharedKey) -> KeySet:
-        """The set of the one secret, which fits the algorithms with a shared secret and no other."""
+        """Return the set of one shared secret, which is only used with HS algorithms."""
         return cls((IssuerKey(None, _SHARED, source.secret.reveal().encode()),))
 
     def fitting(self, kid: str | None, algorithm: str) -> tuple[IssuerKey, ...]:
-        """The keys that may have signed. Without a `kid` there must be only one to choose from."""
-        fit = [key for key in self.keys if algorithm in key.algorithms]
+        """Return the keys that may have signed the token. Without a `kid`, there must be exactly one candidate."""
+        candidates = [key for key in self.keys if algorithm in key.algorithms]
         if kid is None:
-            return tuple(fit) if len(fit) == 1 else ()
-        return tuple(key for key in fit if key.kid == kid or algorithm in _SHARED)
+            return tuple(candidates) if len(candidates) == 1 else ()
+        return tuple(key for key in candidates if key.kid == kid or algorithm in _SHARED)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a believed claim says, and until when (Unix time) it may be believed."""
+    """The report of a verified claim, and the Unix time until which it is valid."""
 
     report: ClaimReport
     until: float
 
 
 def parse_keys(data: bytes) -> KeySet:
-    """The keys of a JWK set (RFC 7517) that can check a signature; raises KeySetError where there is none.
+    """Return the keys of a JWK set (RFC 7517) that can verify a signature.
 
-    Private, symmetric and weak keys are passed over, and so is what isn't known: a set may hold other keys as well.
+    Private, symmetric, weak and unknown keys are ignored, because a set may contain other keys.
+
+    Raises:
+        KeySetError: The set has no usable key.
     """
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise KeySetError("is no JSON") from None
+        raise KeySetError("is not valid JSON") from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise KeySetError("is not a key set: it has no list `keys`")
@@ -98,7 +102,7 @@ def parse_keys(data: bytes) -> KeySet:
         raise KeySetError(f"has more than {_MAX_KEYS} keys")
     keys = tuple(key for key in map(_key, listed) if key is not None)
     if not keys:
-        raise KeySetError("has no public key that could check a signature (RSA of 2048 bits, EC, Ed25519, Ed448)")
+        raise KeySetError("has no public key that can verify a signature (RSA of 2048 bits, EC, Ed25519, Ed448)")
     return KeySet(keys)
 
 
@@ -120,21 +124,25 @@ def _key(jwk: object) -> IssuerKey | None:
 
 
 def _read_key(jwk: dict[str, object]) -> tuple[jwt.algorithms.AllowedPublicKeys, frozenset[str]] | None:
-    """The library's key, and every algorithm that a key of its kind fits."""
+    """Return the key object of PyJWT, and the algorithms for which a key of its type may be used."""
     match jwk.get("kty"):
         case "RSA":
             rsa = RSAAlgorithm.from_jwk(jwk)
             return (rsa, _RSA) if rsa.key_size >= _MIN_RSA_BITS else None  # type: ignore[return-value]  # no `d`: public
         case "EC":
-            fit = _EC.get(str(jwk.get("crv")))
-            return (ECAlgorithm.from_jwk(jwk), fit) if fit else None  # type: ignore[return-value]  # as above
+            algorithms = _EC.get(str(jwk.get("crv")))
+            return (ECAlgorithm.from_jwk(jwk), algorithms) if algorithms else None  # type: ignore[return-value]  # as above
         case "OKP" if jwk.get("crv") in ("Ed25519", "Ed448"):
             return OKPAlgorithm.from_jwk(jwk), frozenset({"EdDSA"})  # type: ignore[return-value]  # as above
     return None
 
 
 def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
-    """What the claim says, if it is to be believed at `now` (Unix time); raises ClaimRefused."""
+    """Verify a token at `now` (Unix time), and return its claims.
+
+    Raises:
+        ClaimRefused: The token is not valid.
+    """
     algorithm, kid = _read_header(rules, token)
     fitting = keys.fitting(kid, algorithm)
     if not fitting:
@@ -160,7 +168,7 @@ def _read_header(rules: ClaimRules, token: str) -> tuple[str, str | None]:
 
 
 def _signed(token: str, algorithm: str, keys: Iterable[IssuerKey]) -> bytes:
-    """The payload that one of the keys has signed."""
+    """Return the payload that one of the keys has signed."""
     for key in keys:
         try:
             payload: bytes = _VERIFIER.decode_complete(token, key.key, algorithms=[algorithm])["payload"]
@@ -172,7 +180,7 @@ def _signed(token: str, algorithm: str, keys: Iterable[IssuerKey]) -> bytes:
 
 def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     try:
-        claims = json.loads(payload, object_pairs_hook=_once, parse_constant=_no_number)
+        claims = json.loads(payload, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise ClaimRefused(ClaimProblem.MALFORMED) from None
     if not isinstance(claims, dict):
@@ -197,16 +205,16 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
 
 
 def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:
-    """What the person wishes; what hasn't the form of a short word is left out, whoever signed it."""
+    """Return the user's preferences. A value that is not a short word is left out, although it is signed."""
     value = claims.get(rules.preferences) if rules.preferences is not None else None
     if not isinstance(value, dict):
         return None
-    wishes = {
-        name: wish
+    preferences = {
+        name: text
         for name in ("language", "units", "time_zone", "form")
-        if isinstance(wish := value.get(name), str) and _WISH.fullmatch(wish)
+        if isinstance(text := value.get(name), str) and _PREFERENCE.fullmatch(text)
     }
-    return Preferences(**wishes) if wishes else None
+    return Preferences(**preferences) if preferences else None
 
 
 def _consents(value: object) -> frozenset[str]:
@@ -225,12 +233,12 @@ def _time(claims: dict[str, object], name: str, *, required: bool = False) -> fl
     return float(value)
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a member is listed twice")  # RFC 7519, section 4
+        raise ValueError("a member occurs twice")  # RFC 7519, section 4
     return members
 
 
-def _no_number(_: str) -> object:
-    raise ValueError("NaN and Infinity are no JSON")
+def _reject_constant(_: str) -> object:
+    raise ValueError("NaN and Infinity are not valid JSON")

@@ -13,13 +13,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Address, AddressQuestion, AddressReport, EdgeNote, Evidence, Reports
 from gateway.model.location_rules import LocationRules, Network, SignalName
-from gateway.policy.location.signals import Given, Reading, Signal, read_territory, shown
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory, shown
 from gateway.policy.location.trusted_edge import check_secret, parse_address, secret_headers
 
-# The whole addresses of an interface have a port here, and IPv6 has no brackets: the last colon is the port's (AWS,
-# "Add CloudFront request headers").
+# This header always has a port, and IPv6 addresses have no brackets: the port follows the last colon (AWS, "Add
+# CloudFront request headers").
 _ALWAYS_WITH_PORT = frozenset({"cloudfront-viewer-address"})
-_UNTOLD = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)
+_HIDDEN_ADDRESS = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)
 # RFC 7239, section 4, with the tokens and quoted strings of RFC 9110, section 5.6.
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)")')
@@ -38,7 +38,7 @@ class GeoIp(Signal):
         """Read the address header and the secret of every edge."""
         return address_headers(rules)
 
-    def hear(self, rules: LocationRules, given: Given) -> AddressQuestion | AddressReport:
+    def report(self, rules: LocationRules, given: SignalInput) -> AddressQuestion | AddressReport:
         """Ask for the country of the address, or report why there is no address."""
         address = client_address(rules, given)
         return address if isinstance(address, AddressReport) else AddressQuestion(address)
@@ -70,7 +70,7 @@ def address_headers(rules: LocationRules) -> frozenset[str]:
     return secret_headers(rules) | addresses
 
 
-def client_address(rules: LocationRules, given: Given) -> Address | AddressReport:
+def client_address(rules: LocationRules, given: SignalInput) -> Address | AddressReport:
     """Return the client's address, or why there is none: the peer's, or what a trusted edge reports."""
     edge = given.edge
     if edge is None:
@@ -78,7 +78,7 @@ def client_address(rules: LocationRules, given: Given) -> Address | AddressRepor
     if note := check_secret(edge.secret, given):
         if note is EdgeNote.UNPROVEN:
             return AddressReport(note=note, doubtful=True)
-        return AddressReport(note="silent: the peer didn't prove that it is the edge")
+        return AddressReport(note="silent: the peer did not send the secret of the edge")
     header = edge.client_ip_header
     values = given.values(header) if header is not None else ()
     return read_client_ip(header or "", values, rules.hops)
@@ -87,16 +87,16 @@ def client_address(rules: LocationRules, given: Given) -> Address | AddressRepor
 def read_client_ip(header: str, values: Sequence[str], hops: Iterable[Network]) -> Address | AddressReport:
     """Return the address in an edge's header, or why there is none. hops: the proxies that may be in a list."""
     if not values:
-        return AddressReport(note="silent: the edge tells no address")
+        return AddressReport(note="silent: the edge reports no address")
     if header == "x-forwarded-for":
         return _from_the_right([entry.strip(" \t") for value in values for entry in value.split(",")], hops)
     if header == "forwarded":
         elements = _elements(", ".join(values))
         return _doubt() if elements is None else _from_the_right([each.get("for") for each in elements], hops)
-    told = {value.strip(" \t") for value in values}
-    if len(told) != 1:
+    distinct = {value.strip(" \t") for value in values}
+    if len(distinct) != 1:
         return _doubt()
-    text = told.pop()
+    text = distinct.pop()
     if header in _ALWAYS_WITH_PORT:
         text = _bracketed(text)
     return _read(text)
@@ -105,20 +105,20 @@ def read_client_ip(header: str, values: Sequence[str], hops: Iterable[Network]) 
 def _from_the_right(entries: Sequence[str | None], hops: Iterable[Network]) -> Address | AddressReport:
     trusted = tuple(hops)
     for entry in reversed(entries):
-        read = AddressReport(note="silent: a proxy tells no address") if entry is None else _read(entry)
+        read = AddressReport(note="silent: a proxy reports no address") if entry is None else _read(entry)
         if isinstance(read, AddressReport) or not any(read in network for network in trusted):
             return read
-    return AddressReport(note="silent: every address that is told is a proxy's")
+    return AddressReport(note="silent: every reported address is that of a proxy")
 
 
 def _read(text: str) -> Address | AddressReport:
-    if _UNTOLD.fullmatch(text):
-        return AddressReport(note="silent: a proxy doesn't tell the address")
+    if _HIDDEN_ADDRESS.fullmatch(text):
+        return AddressReport(note="silent: a proxy hides the address")
     return parse_address(text) or _doubt()
 
 
 def _doubt() -> AddressReport:
-    return AddressReport(note="in doubt: the edge's header is no address, or several", doubtful=True)
+    return AddressReport(note="in doubt: the edge's header is not one valid address", doubtful=True)
 
 
 def _bracketed(text: str) -> str:
@@ -127,7 +127,7 @@ def _bracketed(text: str) -> str:
 
 
 def _elements(text: str) -> list[dict[str, str]] | None:
-    """The elements of a `Forwarded` header, each with its parameters by lower-case name; None if it is malformed."""
+    """Return the elements of a `Forwarded` header as parameters by lower-case name, or None if it is malformed."""
     text = text.strip(" \t")
     elements: list[dict[str, str]] = [{}]
     position = 0

@@ -1,4 +1,4 @@
-"""The signals that depend on the client: `api_key`, the region of its key, and `assertion`, a backend's statement."""
+"""The signals that depend on the client: `api_key` (the region of its key) and `assertion` (a backend's statement)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import AssertionReport, Evidence, Reports
 from gateway.model.location_rules import LocationRules, SignalName
-from gateway.policy.location.signals import Given, Reading, Signal, read_territory, shown
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory, shown
 
 _ASSERTION_HEADER = "x-gateway-territory"
 
@@ -23,7 +23,7 @@ class ApiKey(Signal):
         """Read no header: the client is known already."""
         return ()
 
-    def hear(self, rules: LocationRules, given: Given) -> None:
+    def report(self, rules: LocationRules, given: SignalInput) -> None:
         """Report nothing: the client is known already."""
         return None
 
@@ -53,7 +53,7 @@ class Assertion(Signal):
         """Read `x-gateway-territory`."""
         return (_ASSERTION_HEADER,)
 
-    def hear(self, rules: LocationRules, given: Given) -> AssertionReport | None:
+    def report(self, rules: LocationRules, given: SignalInput) -> AssertionReport | None:
         """Report the header's values of any client. Whether this client may assert is judged by `read`."""
         values = given.values(_ASSERTION_HEADER)
         return AssertionReport(values) if values else None

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import EdgeNote, EdgeReport, Evidence, Reports
 from gateway.model.location_rules import LocationRules, SignalName
-from gateway.policy.location.signals import Given, Reading, Signal, read_territory
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
 from gateway.policy.location.trusted_edge import check_secret, secret_headers
 
 
@@ -24,7 +24,7 @@ class EdgeHeader(Signal):
         parts = {edge.part_header for edge in rules.edges if edge.part_header is not None}
         return secret_headers(rules) | countries | parts
 
-    def hear(self, rules: LocationRules, given: Given) -> EdgeReport | None:
+    def report(self, rules: LocationRules, given: SignalInput) -> EdgeReport | None:
         """Report the values of an edge that has proved itself, or why a country header is not used."""
         edge = given.edge
         if edge is None:

@@ -1,9 +1,9 @@
 """The registry of signals, and the decision: all readings of a request become one location.
 
-Signals are read in the order that the operator gave. Signals that agree on the region count as one voice, signals that
-disagree are a conflict, and a blocked territory in any of them decides. Nothing is guessed: what is not known is
-`unknown`. A trusted signal that cannot be read is a doubt, and a doubt refuses. If it were ignored, a client that can
-spoil a signal (by sending the edge's header itself) could silence it.
+Signals are read in the order of the configuration. Signals that agree on the region count as one, signals that disagree
+are a conflict, and a blocked territory in any of them decides. Nothing is guessed: a missing location is `unknown`. A
+trusted signal that cannot be read is a doubt, and a doubt leads to a refusal. If it were ignored, a client that can
+spoil a signal (by sending the edge's header itself) could remove it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.policy.location.claim import Claim
 from gateway.policy.location.client_address import GeoIp, address_headers, client_address
 from gateway.policy.location.client_signals import ApiKey, Assertion
 from gateway.policy.location.edge_header import EdgeHeader
-from gateway.policy.location.signals import Given, Reading, Signal
+from gateway.policy.location.signals import Reading, Signal, SignalInput
 from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import edge_of
 from providers.territories import parent
@@ -34,11 +34,11 @@ def registry(signals: Iterable[Signal], names: Iterable[str] = get_args(SignalNa
     Raises:
         TypeError: A name has no signal, or a signal has no name or the name of another.
     """
-    made = list(signals)
-    found = {signal.name: signal for signal in made}
-    if sorted(signal.name for signal in made) != sorted(names):
-        raise TypeError(f"the signals {sorted(found)} are not those of `SignalName`, {sorted(names)}")
-    return found
+    all_signals = list(signals)
+    by_name = {signal.name: signal for signal in all_signals}
+    if sorted(signal.name for signal in all_signals) != sorted(names):
+        raise TypeError(f"the signals {sorted(by_name)} are not those of `SignalName`, {sorted(names)}")
+    return by_name
 
 
 SIGNALS = registry((Claim(), ApiKey(), Assertion(), EdgeHeader(), GeoIp()))
@@ -49,7 +49,7 @@ SIGNALS = registry((Claim(), ApiKey(), Assertion(), EdgeHeader(), GeoIp()))
 class SignalLocator:
     """The rules of one config version, its signals, and the headers that they read.
 
-    It is a part of the config version, which is pickled and compared: only the rules count there.
+    It is a part of the config version. Only the rules are pickled and compared.
     """
 
     rules: LocationRules
@@ -79,17 +79,19 @@ class SignalLocator:
     def __reduce__(self) -> tuple[type[SignalLocator], tuple[LocationRules]]:
         return SignalLocator, (self.rules,)
 
-    def hear(self, key: LocationKey) -> Reports:
-        """Return what the signals report of a request, which is known by its location key alone.
+    def report(self, key: LocationKey) -> Reports:
+        """Return the reports of the signals for a request. They are computed from its location key alone.
 
         The reports of signals that need a lookup may be questions.
         """
         peer = key[2]
-        given = {name: _all_values(value) for name, value in zip(self._names, key[3:], strict=True)}
+        values = {name: _all_values(value) for name, value in zip(self._names, key[3:], strict=True)}
         edge = self.edge_of(peer)
         return reports_of(
             {
-                signal.name: signal.hear(self.rules, Given(peer, edge, {name: given[name] for name in headers}))
+                signal.name: signal.report(
+                    self.rules, SignalInput(peer, edge, {name: values[name] for name in headers})
+                )
                 for signal, headers in self._headers_by_signal
             }
         )
@@ -106,7 +108,7 @@ class SignalLocator:
         return known[peer]
 
     def stated_bytes(self, key: LocationKey) -> int:
-        """Return how many bytes a key holds of headers whose words become a report as they are, without a lookup."""
+        """Return the number of bytes in a key that become a report without a lookup."""
         by_name = dict(zip(self._names, key[3:], strict=True))
         headers = {name for signal, names in self._headers_by_signal if not signal.needs_lookup for name in names}
         return sum(len(value) for name in headers for value in _all_values(by_name[name]))
@@ -119,7 +121,7 @@ class SignalLocator:
 
 
 def locator_of(config: ConfigVersion) -> SignalLocator:
-    """Return the locator of a config version with everything that only this package uses."""
+    """Return the locator of a config version with the type that this package defines."""
     locator = config.location
     if not isinstance(locator, SignalLocator):
         raise TypeError(f"not a locator of signals: {locator!r}")
@@ -139,13 +141,13 @@ def location_key(config: ConfigVersion, client: Client | None, request: RequestH
 def address_of(config: ConfigVersion, request: RequestHeaders) -> Address | AddressReport:
     """Return the client's address, or why there is none. It is known before the client is."""
     locator = locator_of(config)
-    given = {name: request.values(name.encode()) for name in address_headers(locator.rules)}
-    return client_address(locator.rules, Given(request.peer, locator.edge_of(request.peer), given))
+    values = {name: request.values(name.encode()) for name in address_headers(locator.rules)}
+    return client_address(locator.rules, SignalInput(request.peer, locator.edge_of(request.peer), values))
 
 
 def key_bytes(key: LocationKey) -> int:
     """Return how many bytes of headers a key holds."""
-    return sum(len(value) for held in key[3:] for value in _all_values(held))
+    return sum(len(value) for values in key[3:] for value in _all_values(values))
 
 
 def suppose(territory: str) -> Reports:
@@ -154,9 +156,9 @@ def suppose(territory: str) -> Reports:
 
 
 def location_inputs(config: ConfigVersion, client: Client | None) -> tuple[object, ...]:
-    """Return everything but the request that decides a location, without secrets.
+    """Return everything except the request that determines a location, without secrets.
 
-    A running request keeps its location under another config version as long as these are equal in both.
+    A running request keeps its location under another config version if these are equal in both.
     """
     regions = {
         region.name: (region.territories, region.boundary, region.transit, region.approvals_required)
@@ -168,8 +170,8 @@ def location_inputs(config: ConfigVersion, client: Client | None) -> tuple[objec
 
 def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> Location:
     """Return the location of a caller, with the evidence in the order of the config's signals."""
-    asked = (signal.read(config, client, reports) for signal in locator_of(config).signals)
-    readings = [reading for reading in asked if reading is not None]
+    all_readings = (signal.read(config, client, reports) for signal in locator_of(config).signals)
+    readings = [reading for reading in all_readings if reading is not None]
     evidence = tuple(reading.evidence for reading in readings)
     if blocked := blocked_among(config, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)
@@ -187,17 +189,17 @@ def _all_values(value: bytes | tuple[bytes, ...] | None) -> tuple[bytes, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _bound(config: ConfigVersion, region: Region, voices: list[Reading], evidence: tuple[Evidence, ...]) -> Location:
+def _bound(config: ConfigVersion, region: Region, located: list[Reading], evidence: tuple[Evidence, ...]) -> Location:
     """Return the region to which the key is bound, which is final.
 
-    The territory is that of the strongest signal inside the region, or the part of it that another signal names. A
-    country lies inside its own region, also where its evidence has the stricter region of one of its parts.
+    The territory is that of the strongest signal inside the region, or a part of it that another signal names. A
+    country belongs to its own region, even if its evidence has the stricter region of one of its parts.
     """
-    # Where the client hides, weaker signals do not give the territory: it is unknown, and every territory of the region
-    # must be allowed. The default region has no list of territories. There, weaker signals still show that prompts
-    # must stay at home.
-    heard = evidence if region.is_default else [voice.evidence for voice in voices]
-    inside = [item.territory for item in heard if item.territory and config.region_of(item.territory) is region]
+    # If the client hides its location, weaker signals do not give the territory: it is unknown, and every territory of
+    # the region must be allowed. The default region has no list of territories. There, weaker signals still show that
+    # prompts must stay at home.
+    items = evidence if region.is_default else [reading.evidence for reading in located]
+    inside = [item.territory for item in items if item.territory and config.region_of(item.territory) is region]
     first = inside[0] if inside else None
     territory = next((code for code in inside if parent(code) == first), first)
     winner = next((item for item in evidence if item.signal == "api_key"), None)
@@ -210,36 +212,36 @@ def _bound(config: ConfigVersion, region: Region, voices: list[Reading], evidenc
 def _weigh(
     config: ConfigVersion, client: Client | None, readings: list[Reading], evidence: tuple[Evidence, ...]
 ) -> Location:
-    voices: list[Reading] = []
+    located: list[Reading] = []
     for reading in readings:
         if reading.unknown:
             break
         if reading.speaks:
-            voices.append(reading)
+            located.append(reading)
     if client is not None and client.region is not None:
-        return _bound(config, config.regions[client.region], voices, evidence)
-    if not voices:
+        return _bound(config, config.regions[client.region], located, evidence)
+    if not located:
         return _unknown(config, evidence)
-    # A part says more than its country.
-    named = {parent(voice.evidence.territory) for voice in voices if voice.evidence.territory}
-    voices = [voice for voice in voices if voice.evidence.territory not in named]
-    if any(voice.vague for voice in voices):
+    # A part is more precise than its country, so the country is ignored.
+    countries = {parent(reading.evidence.territory) for reading in located if reading.evidence.territory}
+    located = [reading for reading in located if reading.evidence.territory not in countries]
+    if any(reading.vague for reading in located):
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
-    first = voices[0]
-    if len(voices) > 1 and len({(voice.evidence.region, voice.bounds) for voice in voices}) > 1:
-        strictest = _strictest(voices) if config.location.rules.conflict == "strictest" else None
+    first = located[0]
+    if len(located) > 1 and len({(reading.evidence.region, reading.bounds) for reading in located}) > 1:
+        strictest = _strictest(located) if config.location.rules.conflict == "strictest" else None
         if strictest is None:
             return Location(None, None, "conflict", evidence, LocationProblem.CONFLICT)
         first = strictest
-    won = _decided(evidence, first.evidence)
+    marked = _decided(evidence, first.evidence)
     if first.region is None:
-        return Location(None, first.evidence.territory, first.evidence.signal, won, LocationProblem.BLOCKED)
-    return Location(first.region, first.evidence.territory, first.evidence.signal, won)
+        return Location(None, first.evidence.territory, first.evidence.signal, marked, LocationProblem.BLOCKED)
+    return Location(first.region, first.evidence.territory, first.evidence.signal, marked)
 
 
-def _strictest(voices: list[Reading]) -> Reading | None:
-    """Return the voice that is as strict as all the others, or None."""
-    return next((voice for voice in voices if all(map(voice.is_as_strict, voices))), None)
+def _strictest(readings: list[Reading]) -> Reading | None:
+    """Return the reading that is at least as strict as all others, or None."""
+    return next((reading for reading in readings if all(map(reading.is_as_strict, readings))), None)
 
 
 def _unknown(config: ConfigVersion, evidence: tuple[Evidence, ...]) -> Location:

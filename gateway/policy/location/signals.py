@@ -1,8 +1,8 @@
-"""What a location signal is: what it is given, what it reports, and how its report is read.
+"""The interface of a location signal: its input, its report, and the reading of the report.
 
-A signal works in two steps. `hear` takes the peer and the headers of a request and returns a report. Where a signal
+A signal works in two steps. `report` takes the peer and the headers of a request and returns a report. If a signal
 `needs_lookup`, its report may be a question, which `service/location.py` answers. `read` turns the report into a
-`Reading`: evidence in words, and what it means for the decision.
+`Reading`: evidence for people, and its meaning for the decision.
 
 The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
 alone. A header that a signal reads and does not declare raises `KeyError` in every test.
@@ -24,8 +24,8 @@ _SHOWN_CHARACTERS = 40
 _SPACE = b" \t"
 
 
-class Given:
-    """What a signal may read of a request: the peer, the trusted edge that it is, and the declared headers."""
+class SignalInput:
+    """The part of a request that a signal may read: the peer, the trusted edge that it is, and the declared headers."""
 
     __slots__ = ("_values", "edge", "peer")
 
@@ -45,10 +45,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One signal as it was read.
+    """The result of reading one signal.
 
     Attributes:
-        speaks: It gives a territory, or the region of a key.
+        speaks: It gives a territory.
         unknown: The client hides its location, so weaker signals do not count.
         doubtful: The signal is trusted and cannot be read, so no other signal counts either.
         vague: It gives a country of which only the part has a region.
@@ -65,7 +65,10 @@ class Reading:
 
     @property
     def bounds(self) -> Places | None:
-        """Where a prompt from this location may go. It differs inside a region where prompts must stay at home."""
+        """The territories to which a prompt from this location may go.
+
+        They differ inside one region if prompts of some territories must stay at home.
+        """
         return self.region.bounds_of(self.evidence.territory) if self.region is not None else None
 
     def is_as_strict(self, other: Reading) -> bool:
@@ -95,19 +98,19 @@ class Signal(ABC):
     @property
     @abstractmethod
     def needs_lookup(self) -> bool:
-        """Whether a report of this signal may be a question that has to be answered first."""
+        """Whether a report of this signal may be a question that must be answered first."""
 
     @abstractmethod
     def headers(self, rules: LocationRules) -> Iterable[str]:
-        """Return every header that `hear` reads under these rules, in lower case."""
+        """Return every header that `report` reads under these rules, in lower case."""
 
     @abstractmethod
-    def hear(self, rules: LocationRules, given: Given) -> Hashable | None:
-        """Return what the request says under these rules, or None if it says nothing."""
+    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
+        """Return the report of the request under these rules, or None if the signal is absent."""
 
     @abstractmethod
     def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
-        """Return what the report means in this config version, or None if there is nothing to record."""
+        """Return the meaning of the report in this config version, or None if there is nothing to record."""
 
     @abstractmethod
     def suppose(self, territory: str) -> Hashable | None:
@@ -117,34 +120,34 @@ class Signal(ABC):
     def identity(self, rules: LocationRules) -> Hashable:
         """Return what must be equal in two config versions so that a running request keeps its location.
 
-        The value of a secret or a key is no part of it, because secrets and keys are rotated.
+        Values of secrets and keys are left out, because secrets and keys are rotated.
         """
 
 
 def read_territory(config: ConfigVersion, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> Reading:
-    """Read a signal whose words are a territory code and perhaps the code of its part. Other words are a doubt."""
-    said = shown((*values, *parts) if any(parts) else values)
+    """Read a signal whose values are a territory code and perhaps the code of its part. Other values are a doubt."""
+    text = shown((*values, *parts) if any(parts) else values)
     codes = {code_of(value) for value in values}
     if len(codes) != 1:
-        return Reading(Evidence(signal, said, note="in doubt: it says several things at once"), doubtful=True)
+        return Reading(Evidence(signal, text, note="in doubt: it has several different values"), doubtful=True)
     code = codes.pop()
     data = territory_data()
     code = data.aliases.get(code, code)
     if not code or code in data.unknown:
-        return Reading(Evidence(signal, said, note="silent: it doesn't know the territory"))
+        return Reading(Evidence(signal, text, note="silent: the territory is unknown"))
     if code in data.hidden:
-        return Reading(Evidence(signal, said, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
+        return Reading(Evidence(signal, text, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
     try:
         territory = parse_territory(with_part(code, parts))
     except TerritoryError:
-        return Reading(Evidence(signal, said, note="in doubt: no territory code"), doubtful=True)
+        return Reading(Evidence(signal, text, note="in doubt: not a territory code"), doubtful=True)
     region = region_in(config, territory)
     name = region.name if region else None
     if not is_split(config, territory):
-        return Reading(Evidence(signal, said, territory, name), region, speaks=True)
+        return Reading(Evidence(signal, text, territory, name), region, speaks=True)
     note = "a part of this country is in another region, and which part is not known"
-    note = f"{note}: the stricter one counts" if region is not None else f"in doubt: {note}"
-    return Reading(Evidence(signal, said, territory, name, note), region, speaks=True, vague=region is None)
+    note = f"{note}: the stricter one applies" if region is not None else f"in doubt: {note}"
+    return Reading(Evidence(signal, text, territory, name, note), region, speaks=True, vague=region is None)
 
 
 def shown(values: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from providers.territories import TerritoryError, parent, territory_data
 
 
 def code_of(word: str) -> str:
-    """Return the word in upper case. A word that is not ASCII is kept: `ß` in upper case would be South Sudan."""
+    """Return the word in upper case. A word that is not ASCII is unchanged: `ß` would become `SS`, South Sudan."""
     return word.strip(" \t").upper() if word.isascii() else word
 
 
@@ -22,17 +22,17 @@ def with_part(code: str, parts: tuple[str, ...]) -> str:
     """
     named = {code_of(part) for part in parts}
     if len(named) > 1:
-        raise TerritoryError("several parts of a country at once")
+        raise TerritoryError("several parts of a country")
     part = (named - territory_data().unknown - {""}) or {code[3:]}
     whole = {each if each.startswith(f"{code[:2]}-") else f"{code[:2]}-{each}" for each in part if each}
     if parent(code) is not None and whole != {code}:
         raise TerritoryError("a part of a part")
-    told = whole.pop() if whole else code
-    return territory_data().aliases.get(told, told)
+    full_code = whole.pop() if whole else code
+    return territory_data().aliases.get(full_code, full_code)
 
 
 def is_split(config: ConfigVersion, territory: str) -> bool:
-    """Return whether a part of this country is in another region than the country, and the part must be known."""
+    """Return whether a part of this country is in another region than the country, so that the part must be known."""
     if territory in config.location.rules.country_only:
         return False
     own = config.region_of(territory)
@@ -62,7 +62,7 @@ def _regions_of_parts(config: ConfigVersion, territory: str) -> list[Region]:
 def is_as_strict(region: Region, territory: str | None, other: Region, elsewhere: str | None) -> bool:
     """Return whether the region allows nothing for its territory that the other region forbids for its own.
 
-    Compared are the boundary, the transit through this cell, and whether approvals are required.
+    The comparison covers the boundary, the transit through this cell, and whether approvals are required.
     """
     bounds = other.bounds_of(elsewhere)
     passes = region.transit.within(bounds) or region.transit.within(other.transit)

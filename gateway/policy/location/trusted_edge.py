@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from gateway.model.location import Address, EdgeNote
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
-from gateway.policy.location.signals import Given
+from gateway.policy.location.signals import SignalInput
 
 PORT_PATTERN = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _V4 = re.compile(rf"([0-9.]+){PORT_PATTERN}")
@@ -19,7 +19,7 @@ _V6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{PORT_PATTERN}")
 
 
 def secret_headers(rules: LocationRules) -> frozenset[str]:
-    """Return the headers with which edges prove themselves."""
+    """Return the headers with which edges prove their identity."""
     return frozenset(edge.secret.header for edge in rules.edges if edge.secret is not None)
 
 
@@ -31,19 +31,19 @@ def edge_of(edges: tuple[Edge, ...], peer: str | None) -> Edge | None:
     return next((edge for edge in edges if any(address in network for network in edge.networks)), None)
 
 
-def check_secret(secret: EdgeSecret | None, given: Given) -> EdgeNote:
+def check_secret(secret: EdgeSecret | None, given: SignalInput) -> EdgeNote:
     """Return why a peer with an edge's address has not proved to be the edge; empty if it has.
 
     A peer that sends no secret is another host of the same network. A wrong or a second secret is a doubt: a client
-    may have sent it through the edge, so that the edge is not believed.
+    may have sent it through the edge, so the headers of the edge are not trusted.
     """
     if secret is None:
         return EdgeNote.NONE
     values = given.raw_values(secret.header)
     if not values:
         return EdgeNote.STRANGER_WITHIN
-    is_proved = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
-    return EdgeNote.NONE if is_proved else EdgeNote.UNPROVEN
+    is_valid = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
+    return EdgeNote.NONE if is_valid else EdgeNote.UNPROVEN
 
 
 def parse_peer(peer: str | None) -> Address | None:

@@ -95,8 +95,8 @@ def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
     assert new.price.above == ((1000, Rates(2_500_000, 20_000_000, cache_write=3_000_000)),)
     assert (new.price.currency, new.price.as_of, new.price.source) == ("EUR", date(2026, 11, 1), "contract 7")
     assert new.retires_on == date(2030, 1, 1)
-    assert not any("nothing is known" in warning.message for warning in compiled.warnings)
-    assert any("nothing is known" in warning.message for warning in load(home, "version: 1\nmodels: {}").warnings)
+    assert not any("no facts are known" in warning.message for warning in compiled.warnings)
+    assert any("no facts are known" in warning.message for warning in load(home, "version: 1\nmodels: {}").warnings)
     assert unpack(pack(compiled.table)).deployments["new"].price == new.price
 
 

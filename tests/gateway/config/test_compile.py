@@ -301,7 +301,7 @@ class TestCredentials:
 
     def test_attesting_more_than_is_asked_is_a_warning(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${KEY}', attests: [zdr]"
-        assert warned(text) == ["attests[0]: us doesn't require 'zdr'"]
+        assert warned(text) == ["attests[0]: us does not require 'zdr'"]
 
 
 class TestTable:

@@ -184,15 +184,15 @@ def test_mistakes_of_one_place_are_collected() -> None:
 
 def test_places_lead_to_what_is_written() -> None:
     source = parse_yaml(b"a: &x {b: 1, d: {e: 2}}\nc: *x\nf: [*x,\n  g]\n", "f")
-    assert source.place(("a", "b")) == (1, 11)
-    assert source.place(("a", "b"), key=True) == (1, 8)
-    assert source.place(("a", "d")) == (1, 14)  # a collection is pointed at by its key
-    assert source.place(("c", "b")) == (1, 11)  # what an alias repeats stands where it is written
-    assert source.place(("c",)) == (2, 1)
-    assert source.place(("f", 0)) == (3, 5)
-    assert source.place(("f", 1)) == (4, 3)
-    assert source.place(("f", 7)) == source.place(("f",)) == (3, 1)  # the way that exists
-    assert source.place(("a", "nothing", "there")) == (1, 1)
+    assert source.position(("a", "b")) == (1, 11)
+    assert source.position(("a", "b"), key=True) == (1, 8)
+    assert source.position(("a", "d")) == (1, 14)  # a collection is pointed at by its key
+    assert source.position(("c", "b")) == (1, 11)  # what an alias repeats stands where it is written
+    assert source.position(("c",)) == (2, 1)
+    assert source.position(("f", 0)) == (3, 5)
+    assert source.position(("f", 1)) == (4, 3)
+    assert source.position(("f", 7)) == source.position(("f",)) == (3, 1)  # the way that exists
+    assert source.position(("a", "nothing", "there")) == (1, 1)
     assert (source.has(("f", 1)), source.has(("f", 2)), source.has(("c", "d", "e"))) == (True, False, True)
 
 

@@ -105,7 +105,7 @@ async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
         asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
             assert standing_of(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
-            with pytest.raises(NotPermitted, match="it would leave the boundary of region 'cn'"):
+            with pytest.raises(NotPermitted, match="it would leave the boundary of the region 'cn'"):
                 await asker.ask(table.deployments["abroad"], REQUEST)
             asked = await asker.ask(table.deployments["home"], REQUEST)
             assert asked.answer is not None

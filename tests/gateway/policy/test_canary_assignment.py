@@ -146,7 +146,7 @@ def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     running = RunningRequest(CANARY, "assistant", None, location, needs)
     assert why_not_now(running, plan.steps[0], shrunk, 0.0) is None
     told = why_not_now(running, plan.steps[0], stopped, 0.0)
-    assert told == "not by the current config: its weight is 0"
+    assert told == "not allowed by the current config: its weight is 0"
 
 
 def test_explain_says_whose_side_it_is_and_disclosure_names_them_all() -> None:

@@ -119,11 +119,11 @@ def test_a_weighted_step_asks_only_if_no_member_can_do_without() -> None:
 def test_the_reason_is_told() -> None:
     found = decided(table(SKIP_EACH, ""))
     assert [(item.deployment, item.reason) for item in found.considered] == [("d0", SkipReason.CONSENT), ("d1", None)]
-    assert found.considered[0].detail == "the person's consent to Skipped is missing"
+    assert found.considered[0].detail == "the user's consent to Skipped is missing"
     refusal = decided(table(REFUSE_EACH)).outcome
     assert isinstance(refusal, Refusal)
     assert refusal.code is RefusalCode.CONSENT_REQUIRED
-    assert "sent to OpenAI (stores: DE; processes: DE)" in refusal.message
+    assert "send this request to OpenAI (stores data in: DE; processes it in: DE)" in refusal.message
 
 
 @pytest.mark.parametrize(
@@ -299,16 +299,16 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
     ("said", "note"),
     [
         (SAID, ""),
-        (replace(SAID, token="yes"), "what was sent is no consent token"),
-        (replace(SAID, token=""), "what was sent is no consent token"),
+        (replace(SAID, token="yes"), "the value is not a consent token"),
+        (replace(SAID, token=""), "the value is not a consent token"),
         (replace(SAID, token=token(now=NOW - LIFETIME_S)), "the token has expired"),
         (
             replace(SAID, token=token(key=b"x" * 32)),
-            "the token is for another request, key, person, recipient or place",
+            "the token is for another request, key, user, recipient or residency",
         ),
         (replace(SAID, note="twice"), "twice"),
-        (replace(SAID, asserted=True), "a standing consent doesn't do here"),
-        (replace(SAID, standing=frozenset({"OpenAI"})), "a standing consent doesn't do here"),
+        (replace(SAID, asserted=True), "this deployment does not accept standing consent"),
+        (replace(SAID, standing=frozenset({"OpenAI"})), "this deployment does not accept standing consent"),
     ],
 )
 def test_why_it_does_not_do_is_told(said: ConsentStatement, note: str) -> None:

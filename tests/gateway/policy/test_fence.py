@@ -49,13 +49,13 @@ WIDE = BASE.merge("regions: {us: {boundary: ['*']}}")
     ("current", "reason"),
     [
         (BASE.merge("deployments: {chatgpt-us: {enabled: false}}"), "disabled"),
-        (WIDE.merge("assistants: {assistant: {routes: {us: [chatgpt-eu]}}}"), "doesn't route"),
-        (BASE.merge("deployments: {chatgpt-us: {model: gpt-5.4-mini}}"), "doesn't permit"),
+        (WIDE.merge("assistants: {assistant: {routes: {us: [chatgpt-eu]}}}"), "no longer routes"),
+        (BASE.merge("deployments: {chatgpt-us: {model: gpt-5.4-mini}}"), "no longer permits"),
         (
             BASE.replace(assistants={"helper": BASE.data["assistants"]["assistant"]}).merge(
                 "clients: {app: {assistants: [helper]}}"
             ),
-            "doesn't route",
+            "no longer routes",
         ),
     ],
     ids=["disabled", "not routed", "another model", "another assistant"],
@@ -75,7 +75,7 @@ def test_permit_ends_where_the_boundary_has_become_narrower() -> None:
     current = replace(TABLE, regions={**TABLE.regions, "us": narrow})
     reason = still_permitted(held, current, "assistant", 0.0)
     assert reason is not None
-    assert "doesn't permit" in reason
+    assert "no longer permits" in reason
 
 
 def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:

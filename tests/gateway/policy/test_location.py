@@ -325,7 +325,7 @@ ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
     "a claim that is not believed": (
         None,
         reported(claim=claimed(problem=ClaimProblem.EXPIRED)),
-        ("claim: not believed: it has expired",),
+        ("claim: not accepted: it has expired",),
     ),
     "an assertion of a stranger": (
         None,
@@ -340,14 +340,14 @@ ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
     "an edge that says nothing": (
         None,
         reported(EdgeReport(("",))),
-        ("edge_header: silent: it doesn't know the territory",),
+        ("edge_header: silent: the territory is unknown",),
     ),
     "an edge that says a part": (None, reported(EdgeReport(("US",), ("NY",))), ("edge_header: US, NY -> us *",)),
     "an edge with an empty part": (None, reported(EdgeReport(("US",), ("",))), ("edge_header: US -> us *",)),
     "an edge with two parts": (
         None,
         reported(EdgeReport(("US",), ("", "NY"))),
-        ("edge_header: US, , NY in doubt: no territory code",),
+        ("edge_header: US, , NY in doubt: not a territory code",),
     ),
     "Tor": (
         None,
@@ -451,7 +451,7 @@ def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
     assert location.problem is LocationProblem.CONFLICT
     refusal = refuse_location(table, location)
     assert refusal is not None
-    assert refusal.message.endswith("contradict: assertion says JP, edge_header says CN")
+    assert refusal.message.endswith("contradict each other: assertion reports JP, edge_header reports CN")
 
 
 def test_cell_abroad_counts_only_where_every_region_of_a_conflict_accepts_its_transit() -> None:
@@ -520,7 +520,7 @@ def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
     assert located(country, STRICT) == ("ca", "US", "edge_header")
     assert located(part, STRICT) == ("us", "US-NY", "edge_header")
     won = next(item for item in resolve(STRICT, None, country).evidence if item.decided)
-    assert won.note.endswith("the stricter one counts")
+    assert won.note.endswith("the stricter one applies")
 
 
 def test_no_region_is_the_stricter_one() -> None:

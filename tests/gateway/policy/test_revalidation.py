@@ -101,8 +101,8 @@ def test_caller_of_the_stricter_region_of_a_split_country_keeps_it() -> None:
     assert verdict(changed(config=strict), "US", table=table_of(strict)) is None
 
 
-NOT_THIS_CLIENT = "the current config doesn't let this client ask"
-OTHER_RULES = "the current config has other rules for where a caller is"
+NOT_THIS_CLIENT = "the current config does not allow this client to use the assistant"
+OTHER_RULES = "the current config has other rules for the location of a caller"
 CLAIM = {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "01234567890123456789012345678901"}
 
 
@@ -114,7 +114,7 @@ CLAIM = {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "012
         ("regions: {eu: {territories: [FR, CH]}}", OTHER_RULES),
         ("deployments: {chatgpt-eu: {enabled: false}}", "disabled in the current config"),
         ("deployments: {chatgpt-eu: {model: gpt-4o}}", "permit"),
-        ("deployments: {chatgpt-eu: {attests: []}}", "not by the current config: site 'eu' requires"),
+        ("deployments: {chatgpt-eu: {attests: []}}", "not allowed by the current config: site 'eu' requires"),
         ("deployments: {chatgpt-eu: {consent: {mode: standing}}}", "consent to openai is missing"),
     ],
 )
@@ -160,10 +160,10 @@ def test_step_of_a_changed_route_is_refused() -> None:
     wider = "regions: {eu: {boundary: ['@EEA', CH, US]}}"
     assert verdict(changed(wider)) == OTHER_RULES
     reason = verdict(changed(wider, "assistants: {assistant: {routes: {eu: [chatgpt-us]}}}"))
-    assert reason == "the current config doesn't route there any more"
+    assert reason == "the current config no longer routes there"
 
 
-LESS = "the current config sends it less of this request"
+LESS = "the current config sends less of this request to it"
 SECRETS = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
 
 
@@ -210,13 +210,13 @@ def test_another_site_at_the_same_host_is_another_place() -> None:
     pinned = BASE.merge(claude, "deployments: {chatgpt-us: {endpoint: us, attests: [us-workspace]}}")
     assert verdict(changed(config=anywhere), "US", table=table_of(anywhere)) is None
     reason = verdict(changed(config=pinned), "US", table=table_of(anywhere))
-    assert reason == "the current config doesn't permit it any more"
+    assert reason == "the current config no longer permits it"
 
 
 def test_another_host_of_the_same_model_is_another_place() -> None:
     config = BASE.merge(house("DE"), "assistants: {assistant: {routes: {eu: [house]}}}")
     moved = changed("deployments: {house: {endpoint: 'https://b.example'}}", config=config)
-    assert verdict(moved, table=table_of(config)) == "the current config doesn't permit it any more"
+    assert verdict(moved, table=table_of(config)) == "the current config no longer permits it"
 
 
 def test_consent_that_was_given_counts_where_the_new_config_asks_for_it() -> None:

@@ -78,7 +78,7 @@ def test_a_permit_names_the_deployments_origin() -> None:
 def test_where_nobody_is_available_the_law_refuses() -> None:
     refusal = refusal_of(TABLE, "RU")
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
-    assert "doesn't serve Russia" in refusal.message
+    assert "does not serve Russia" in refusal.message
 
 
 NO_CN = BASE.merge(
@@ -104,7 +104,7 @@ def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(te
     country = {"C": "mainland China", "R": "Russia"}[territory[0]]
     assert (told.reason, told.detail) == (
         SkipReason.BOUNDARY,
-        f"prompts must not leave {country}, and no region names it",
+        f"prompts must not leave {country}, and no region lists it",
     )
     at_home = table_of(ROUTED.merge(house(territory[:2])))
     assert plan_of(at_home, territory) == ["house"]
@@ -121,9 +121,7 @@ def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) 
     refusal = refuse_location(here, resolve(here, None, reported(EdgeReport(("CN",)))))
     assert refusal is not None  # by the headers alone: the body is not read, and not logged
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
-    assert refusal.message == (
-        "prompts must not leave mainland China, where this gateway is not, and no region names it"
-    )
+    assert refusal.message == ("prompts must not leave mainland China, and this gateway is outside it")
     assert decision(here, "CN").outcome == refusal
     assert plan_of(here, "JP") == ["house"]
 
@@ -223,7 +221,7 @@ def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only()
 def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -> None:
     refusal = refusal_of(TABLE, "HK", asked("vision"))
     assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert refusal.message.endswith("can do what is asked (qwen-intl: can't do vision): see `messages`")
+    assert refusal.message.endswith("supports this request (qwen-intl: does not support vision): see `messages`")
 
 
 # Where in a request each feature is asked for.
@@ -254,7 +252,7 @@ def test_a_refused_feature_tells_where_the_request_asks_for_it(feature: str) -> 
 
 def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
     refusal = refusal_of(TABLE, "HK", asked("vision", "tools", "json_object"))
-    assert (refusal.param, refusal.message.endswith("(qwen-intl: can't do vision): see `messages`")) == (
+    assert (refusal.param, refusal.message.endswith("(qwen-intl: does not support vision): see `messages`")) == (
         "messages",
         True,
     )
@@ -263,9 +261,9 @@ def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
 def test_an_answer_that_would_be_continued_is_told_in_words_that_say_what_to_mend() -> None:
     refusal = refusal_of(TABLE, "HK", asked("prefill"))
     assert refusal.param == "messages"
-    assert "the last of `messages` is the assistant's" in refusal.message
+    assert "the last message has the role `assistant`" in refusal.message
     both = refusal_of(TABLE, "HK", asked("prefill", "vision"))
-    assert both.message.endswith("(qwen-intl: can't do prefill, vision): see `messages`")
+    assert both.message.endswith("(qwen-intl: does not support prefill, vision): see `messages`")
 
 
 FLUENT = BASE.merge(
@@ -296,11 +294,11 @@ def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
     assert refusal_of(table_of(FLUENT), "US", asked("prefill"), fluent).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
     refusal = refusal_of(TABLE, "US", asked("prefill", "audio"))
     assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert "can't do audio, prefill" in refusal.message
+    assert "does not support audio, prefill" in refusal.message
 
 
 def test_a_place_that_is_told_already_is_not_told_again() -> None:
-    assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: can't do tools)")
+    assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: does not support tools)")
 
 
 def test_a_message_names_as_much_as_fits() -> None:
@@ -337,10 +335,10 @@ def test_a_benched_deployment_is_passed_over() -> None:
     assert plan_of(table, "JP", health={"gemini": refused}) == ["chatgpt-us"]
     refusal = refusal_of(table, "JP", health={"gemini": refused, "chatgpt-us": limited})
     assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 20)
-    assert refusal.message.endswith("can be asked right now: they fail, or are switched off")
+    assert refusal.message.endswith("is available: they are failing or disabled")
     refusal = refusal_of(table, "JP", health={"gemini": limited, "chatgpt-us": limited})
     assert (refusal.code, refusal.retry_after_s) == (RefusalCode.RATE_LIMITED, 20)
-    assert refusal.message.endswith("can be asked right now: their providers limit the rate of requests")
+    assert refusal.message.endswith("is available: their providers limit the request rate")
 
 
 def test_ability_is_told_before_health_and_law_before_both() -> None:
@@ -394,7 +392,7 @@ def test_nobody_answers_a_place_that_is_none() -> None:
 def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
     cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
-    no_answer = (SkipReason.BOUNDARY, "the caller gets no answer here")
+    no_answer = (SkipReason.BOUNDARY, "requests of this caller are refused")
     for place in (Location(None, None, "x", ()), resolve(cell, None, reported(EdgeReport(("CN",))))):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
     japan = resolve(cell, None, reported(EdgeReport(("JP",))))
@@ -410,7 +408,7 @@ def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     (told,) = found.considered
-    assert (told.reason, told.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of region 'us'")
+    assert (told.reason, told.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of the region 'us'")
 
 
 def test_words_of_a_callers_own_are_not_remembered() -> None:
@@ -494,10 +492,10 @@ def test_another_cells_region_is_sent_home() -> None:
     )
     refusal = refusal_of(table, "CN")
     assert (refusal.code, refusal.home) == (RefusalCode.WRONG_CELL, "https://cn.assistant.example")
-    assert refusal.message == "this cell doesn't serve the region 'cn'; its home is https://cn.assistant.example"
+    assert refusal.message == "this cell does not serve the region 'cn'; use https://cn.assistant.example instead"
     assert plan_of(table, "DE") == ["chatgpt-eu"]
     homeless = refusal_of(table, "US")
-    assert (homeless.message, homeless.home) == ("this cell doesn't serve the region 'us'", None)
+    assert (homeless.message, homeless.home) == ("this cell does not serve the region 'us'", None)
 
 
 def test_a_cell_that_names_no_regions_serves_all() -> None:
@@ -517,29 +515,29 @@ PROBLEMS = {
     "unknown": (
         reported(),
         RefusalCode.REGION_UNKNOWN,
-        "where this request comes from is not known, and this gateway doesn't guess: send it through the edge that tells the "
-        "country, or with a key that is bound to a region",
+        "the location of this request is unknown: send the request through the edge that sets the country header, "
+        "or use a key that is bound to a region",
     ),
     "conflict": (
         # A claim that names no territory says nothing.
         reported(EdgeReport(("US",)), asserted=("CN",), claim=ClaimReport(None)),
         RefusalCode.REGION_CONFLICT,
-        "the signals of this request's place contradict: edge_header says us, assertion says cn",
+        "the location signals of this request contradict each other: edge_header reports us, assertion reports cn",
     ),
     "blocked": (
         reported(EdgeReport(("CU",))),
         RefusalCode.REGION_BLOCKED,
-        "the assistant is not offered in Cuba",
+        "the assistant is not available in Cuba",
     ),
     "expired claim": (
         reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.EXPIRED)),
         RefusalCode.PERMISSION_DENIED,
-        "`x-gateway-claim` is not believed: it has expired",
+        "`x-gateway-claim` is not accepted: it has expired",
     ),
     "unchecked claim": (
         reported(EdgeReport(("US",)), claim=ClaimReport(problem=ClaimProblem.UNCHECKED)),
         RefusalCode.NO_HEALTHY_DEPLOYMENT,
-        "`x-gateway-claim` is not believed: the issuer's keys cannot be read at the moment",
+        "`x-gateway-claim` is not accepted: the issuer's keys cannot be read at the moment",
     ),
 }
 

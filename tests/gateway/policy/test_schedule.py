@@ -55,10 +55,10 @@ def test_a_schedule_that_begins_with_the_whole_is_done() -> None:
 
 def test_without_enough_requests_on_each_side_it_waits() -> None:
     few = run(SCHEDULE, (6000, tally(99), tally(3800)))
-    assert (few.stage, waits_for(SCHEDULE, few)) == (0, "1 more requests on the side that has fewest")
+    assert (few.stage, waits_for(SCHEDULE, few)) == (0, "1 more requests of the variant with fewer requests")
     assert advance(SCHEDULE, few, 1, tally(1), NO_TALLY).stage == 1
     few = run(SCHEDULE, (6000, tally(3800), tally(98)))
-    assert waits_for(SCHEDULE, few) == "2 more requests on the side that has fewest"
+    assert waits_for(SCHEDULE, few) == "2 more requests of the variant with fewer requests"
     assert waits_for(SCHEDULE, ScheduleProgress()) == ""
     assert waits_for(SCHEDULE, run(SCHEDULE, (600, tally(99), tally(3800)))) != ""
     assert waits_for(SCHEDULE, run(SCHEDULE, (599, tally(99), tally(3800)))) == ""
@@ -73,7 +73,7 @@ def test_what_has_ended_waits_for_nothing() -> None:
 def test_a_candidate_that_fails_more_goes_back_at_once() -> None:
     back = run(SCHEDULE, (10, tally(90, 10), tally(1900)))
     assert (back.phase, share_at(SCHEDULE, back)) == (Phase.ROLLED_BACK, 0.0)
-    assert back.reason == "10 of 100 requests failed (10.0%), on the other side 0 of 1900 (0.0%)"
+    assert back.reason == "10 of 100 requests failed (10.0%), compared with 0 of 1900 of the baseline (0.0%)"
     assert advance(SCHEDULE, back, 10_000, *GOOD) == back
 
 
@@ -108,8 +108,8 @@ def test_a_candidate_that_is_slower_goes_back() -> None:
     back = run(SCHEDULE, (10, tally(100, klass=SLOW), tally(1900)))
     assert back.phase is Phase.ROLLED_BACK
     assert back.reason == (
-        "100 of 100 answers took longer than 0.48 s, 1.5 times the other side's 95th percentile; "
-        "on the other side 0 of 1900"
+        "100 of 100 answers took longer than 0.48 s, which is 1.5 times the baseline's 95th percentile, "
+        "compared with 0 of 1900 of the baseline"
     )
     just_above = run(SCHEDULE, (10, tally(100, klass=FAST + 1), tally(1900)))
     assert just_above.phase is Phase.RUNNING

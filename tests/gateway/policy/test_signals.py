@@ -19,7 +19,7 @@ from gateway.model.location import AssertionReport, Question, Reports, reports_o
 from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
 from gateway.policy.location import SIGNALS, SignalLocator, location_key, resolve
 from gateway.policy.location.resolution import locator_of, registry
-from gateway.policy.location.signals import Given, Reading, Signal, read_territory
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
 from gateway.service.location import locate
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
@@ -71,7 +71,7 @@ def test_a_name_without_its_signal_fails_at_once(name: SignalName) -> None:
 def test_a_silent_request_is_silent_for_every_signal(name: SignalName) -> None:
     """Of the address alone it is known that there must be one."""
     locator = SignalLocator(replace(ALL, signals=(name,)))
-    report = locator.hear(location_key(config_with(locator.rules), None, request_of({}))).get(name)
+    report = locator.report(location_key(config_with(locator.rules), None, request_of({}))).get(name)
     assert (report is None) == (name != "geoip")
 
 
@@ -140,12 +140,12 @@ def test_two_requests_that_differ_in_one_header_of_the_config_never_share_a_cach
     sent = {header: value for header, value in given_headers.items() if value is not None}
     changed = {header: value for header, value in {**sent, name: other}.items() if value is not None}
     one, two = (location_key(config, None, request_of(headers, peer or "")) for headers in (sent, changed))
-    hear = locator_of(config).hear
+    report = locator_of(config).report
     is_read = name.encode() in config.location.headers
     assert (one == two) == (not is_read or sent == changed)
     # A header that is not read changes nothing: also where every signal may see it, no report depends on it.
     if not is_read:
-        assert hear(one) == hear(two)
+        assert report(one) == report(two)
 
 
 # --- a trial signal -------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Trial(Signal):
     def headers(self, rules: LocationRules) -> Iterable[str]:
         return ("x-trial",)
 
-    def hear(self, rules: LocationRules, given: Given) -> Hashable | None:
+    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
         values = given.values("x-trial")
         return AssertionReport(values) if values else None
 

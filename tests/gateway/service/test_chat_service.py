@@ -113,7 +113,7 @@ class Service(ChatService):
             self.raised = error
         assert self.bodies._held_bytes == 0
         # Its place among the client's concurrent requests is free again.
-        self.limits.take(LIMITED, cast(ClientLimitRule, LIMITED.limits), Record("r", 0.0, "")).give_back()
+        self.limits.take(LIMITED, cast(ClientLimitRule, LIMITED.limits), Record("r", 0.0, "")).release()
         return inbound
 
 

@@ -60,7 +60,7 @@ class LocationSetup:
     async def claim(self, *tokens: str, rules: ClaimRules = RULES) -> ClaimReport | None:
         rules_of_all = LocationRules(signals=("claim",), claim=rules)
         sent: dict[bytes, tuple[bytes, ...]] = {b"x-gateway-claim": tuple(map(str.encode, tokens))}
-        heard = SignalLocator(rules_of_all).hear(("location", None, "10.0.0.1", sent[b"x-gateway-claim"]))
+        heard = SignalLocator(rules_of_all).report(("location", None, "10.0.0.1", sent[b"x-gateway-claim"]))
         return claim_of(await self.signals.answer(rules_of_all, heard))
 
     async def address(self, rules: GeoIpRules, text: str) -> AddressReport:

@@ -140,9 +140,14 @@ def routed_first(deployment: str) -> Config:
         (routed_first('enabled: false, api_key: "k"'), "DE", NO_NEEDS, {"other": "disabled in the config"}),
         # Without the name of the variable, because clients read receipts.
         (routed_first('api_key: "${NOWHERE_SET}"'), "DE", NO_NEEDS, {"other": "no credential"}),
-        (BASE, "HK", NO_NEEDS, {"gemini": "gemini doesn't serve Hong Kong"}),
+        (BASE, "HK", NO_NEEDS, {"gemini": "gemini does not serve Hong Kong"}),
         # A refusal has reasons too.
-        (BASE, "CN", Requirements(frozenset({"vision"}), frozenset(), frozenset()), {"qwen-cn": "can't do vision"}),
+        (
+            BASE,
+            "CN",
+            Requirements(frozenset({"vision"}), frozenset(), frozenset()),
+            {"qwen-cn": "does not support vision"},
+        ),
     ],
 )
 def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
@@ -165,7 +170,7 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
     assert isinstance(plan, Plan)
     steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
     record.note_consent(steps)
-    assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == ([], {"qwen-cn": "can't do n"})
+    assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == ([], {"qwen-cn": "does not support n"})
     assert receipt_data(record)["consent"] is None
     sent = record_of()
     sent.note_consent(steps)

@@ -33,7 +33,7 @@ def refusal_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> tup
 
 def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> Allowance | None:
     record = Record("r", 0.0, "t")
-    limits.take(client, of, record).give_back()
+    limits.take(client, of, record).release()
     return record.allowance
 
 
@@ -49,7 +49,7 @@ def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None
     error, left = refusal_of(limits, APP, of)
     assert (error.status, error.code, error.retry_after_s) == (429, "rate_limited", 15.0)
     assert error.headers == {}
-    assert error.message == "this client may ask 3 times a minute, and has: ask again in 15 s"
+    assert error.message == "this client has reached its limit of 3 requests per minute: retry in 15 s"
     assert left == Allowance(3, 0, 55.0)
     assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
     clock.now_ns += 15 * SECOND_NS
@@ -61,7 +61,7 @@ def test_processes_with_one_ledger_count_together() -> None:
     one, other = ClientLimits(ledger), ClientLimits(ledger)
     taken = one.take(APP, of, Record("r", 0.0, "t"))
     assert refusal_of(other, APP, of)[0].code == "rate_limited"
-    taken.give_back()
+    taken.release()
     assert allowance_of(other, APP, of) is None
 
 
@@ -70,8 +70,8 @@ def test_too_many_at_once_are_refused_and_say_so() -> None:
     running = [limits.take(APP, of, Record("r", 0.0, "t")) for _ in range(2)]
     error, left = refusal_of(limits, APP, of)
     assert (error.code, error.retry_after_s, left) == ("rate_limited", 1, None)
-    assert "2 requests running" in error.message
-    running[0].give_back()
+    assert "2 concurrent requests" in error.message
+    running[0].release()
     limits.take(APP, of, Record("r", 0.0, "t"))
 
 
@@ -82,7 +82,7 @@ def test_another_limit_holds_at_once() -> None:
     assert allowance_of(limits, APP, ClientLimitRule(rpm=10)) == Allowance(10, 4, 36.0)
     running = [limits.take(APP, ClientLimitRule(rpm=1000), Record("r", 0.0, "t")) for _ in range(3)]
     refusal_of(limits, APP, ClientLimitRule(concurrent=3))
-    running.pop().give_back()
+    running.pop().release()
     limits.take(APP, ClientLimitRule(concurrent=3), Record("r", 0.0, "t"))
 
 

@@ -32,15 +32,15 @@ def shared(seats: int) -> Iterator[tuple[int, list[QuotaStore]]]:
 def test_what_runs_counts_until_it_is_given_back() -> None:
     row = QuotaRow(QuotaStore(), "app", NOW_NS)
     first, second = row.take(AT_ONCE, NOW_NS), row.take(AT_ONCE, NOW_NS)
-    assert (first.is_leave, second.is_leave) == (True, True)
+    assert (first.is_granted, second.is_granted) == (True, True)
     refused = row.take(AT_ONCE, NOW_NS)
-    assert (refused.is_leave, refused.wait_ns) == (False, 0)
-    refused.give_back()
-    assert not row.take(AT_ONCE, NOW_NS).is_leave
-    first.give_back()
-    first.give_back()
-    assert row.take(AT_ONCE, NOW_NS).is_leave
-    assert not row.take(AT_ONCE, NOW_NS).is_leave
+    assert (refused.is_granted, refused.wait_ns) == (False, 0)
+    refused.release()
+    assert not row.take(AT_ONCE, NOW_NS).is_granted
+    first.release()
+    first.release()
+    assert row.take(AT_ONCE, NOW_NS).is_granted
+    assert not row.take(AT_ONCE, NOW_NS).is_granted
 
 
 def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
@@ -48,24 +48,24 @@ def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
     limits = ClientLimitRule(rpm=2, concurrent=1)
     first = row.take(limits, NOW_NS)
     for _ in range(10):
-        assert not row.take(limits, NOW_NS).is_leave
-    first.give_back()
-    assert row.take(limits, NOW_NS).is_leave
+        assert not row.take(limits, NOW_NS).is_granted
+    first.release()
+    assert row.take(limits, NOW_NS).is_granted
 
 
 def test_who_is_over_the_minute_has_nothing_more_running() -> None:
     row = QuotaRow(QuotaStore(), "app", NOW_NS)
-    row.take(ClientLimitRule(rpm=1), NOW_NS).give_back()
+    row.take(ClientLimitRule(rpm=1), NOW_NS).release()
     assert row.take(ClientLimitRule(rpm=1), NOW_NS).wait_ns == MINUTE_NS
-    assert row.take(ClientLimitRule(concurrent=1), NOW_NS).is_leave
+    assert row.take(ClientLimitRule(concurrent=1), NOW_NS).is_granted
 
 
 def test_each_client_has_a_row_of_its_own() -> None:
     ledger = QuotaStore()
     for number in range(1000):
         row = QuotaRow(ledger, f"client-{number}", NOW_NS)
-        assert row.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
-        assert not row.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
+        assert row.take(ClientLimitRule(rpm=1), NOW_NS).is_granted
+        assert not row.take(ClientLimitRule(rpm=1), NOW_NS).is_granted
 
 
 def test_seats_share_what_is_spent_and_what_runs() -> None:
@@ -73,11 +73,11 @@ def test_seats_share_what_is_spent_and_what_runs() -> None:
         rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in seats]
         limits = ClientLimitRule(rpm=5, concurrent=3)
         taken = [row.take(limits, NOW_NS) for row in rows]
-        assert all(one.is_leave for one in taken)
-        assert not any(row.take(limits, NOW_NS).is_leave for row in rows)
+        assert all(one.is_granted for one in taken)
+        assert not any(row.take(limits, NOW_NS).is_granted for row in rows)
         for one in taken:
-            one.give_back()
-        assert [rows[0].take(limits, NOW_NS).is_leave for _ in range(3)] == [True, True, False]
+            one.release()
+        assert [rows[0].take(limits, NOW_NS).is_granted for _ in range(3)] == [True, True, False]
         assert rows[2].take(limits, NOW_NS).wait_ns == MINUTE_NS // 5
 
 
@@ -86,13 +86,13 @@ def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
         limits = ClientLimitRule(rpm=10, concurrent=4)
         rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in seats]
         kept = [rows[0].take(limits, NOW_NS), *(rows[1].take(limits, NOW_NS) for _ in range(3))]
-        assert not rows[0].take(limits, NOW_NS).is_leave
+        assert not rows[0].take(limits, NOW_NS).is_granted
         seats[0].leave(1)
         again = [rows[0].take(limits, NOW_NS) for _ in range(4)]
-        assert [one.is_leave for one in again] == [True, True, True, False]
+        assert [one.is_granted for one in again] == [True, True, True, False]
         for one in (kept[0], *again):
-            one.give_back()
-        assert [rows[0].take(ClientLimitRule(rpm=10), NOW_NS).is_leave for _ in range(4)] == [True, True, True, False]
+            one.release()
+        assert [rows[0].take(ClientLimitRule(rpm=10), NOW_NS).is_granted for _ in range(4)] == [True, True, True, False]
 
 
 # --- rows that come and go ------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
 
 def test_a_row_outlives_the_name_that_found_it() -> None:
     ledger = QuotaStore()
-    assert QuotaRow(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_leave
-    assert not QuotaRow(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_leave
+    assert QuotaRow(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_granted
+    assert not QuotaRow(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_granted
 
 
 def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -> None:
@@ -109,25 +109,25 @@ def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -
     busy = QuotaRow(ledger, "busy", NOW_NS)
     spent = QuotaRow(ledger, "spent", NOW_NS)
     running = busy.take(AT_ONCE, NOW_NS)
-    assert spent.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
+    assert spent.take(ClientLimitRule(rpm=1), NOW_NS).is_granted
     idle = QuotaRow(ledger, "idle", NOW_NS)
     for number in range(100):
         passing = QuotaRow(ledger, f"passing-{number}", NOW_NS)
         for _ in range(3):
-            passing.take(AT_ONCE, NOW_NS).give_back()
-    assert not spent.take(ClientLimitRule(rpm=1), NOW_NS).is_leave
-    assert busy.take(AT_ONCE, NOW_NS).is_leave
-    assert not busy.take(AT_ONCE, NOW_NS).is_leave
-    running.give_back()
+            passing.take(AT_ONCE, NOW_NS).release()
+    assert not spent.take(ClientLimitRule(rpm=1), NOW_NS).is_granted
+    assert busy.take(AT_ONCE, NOW_NS).is_granted
+    assert not busy.take(AT_ONCE, NOW_NS).is_granted
+    running.release()
     # Its place went to another: it takes a new one, and counts there.
-    assert [idle.take(AT_ONCE, NOW_NS).is_leave for _ in range(3)] == [True, True, False]
+    assert [idle.take(AT_ONCE, NOW_NS).is_granted for _ in range(3)] == [True, True, False]
 
 
 def test_where_every_row_counts_a_client_is_counted_by_its_process_alone() -> None:
     ledger = QuotaStore(rows=2)
     rows = [QuotaRow(ledger, name, NOW_NS) for name in ("a", "b", "c")]
     for row in rows:
-        assert [row.take(AT_ONCE, NOW_NS).is_leave for _ in range(3)] == [True, True, False]
+        assert [row.take(AT_ONCE, NOW_NS).is_granted for _ in range(3)] == [True, True, False]
 
 
 # --- real processes -------------------------------------------------------------------------------
@@ -143,9 +143,9 @@ sys.stdin.readline()
 through = 0
 for _ in range(int(sys.argv[3])):
     taken = row.take(ClientLimitRule(rpm=%d), 1)
-    through += taken.is_leave
-    if taken.is_leave and sys.argv[4] == "return":
-        taken.give_back()
+    through += taken.is_granted
+    if taken.is_granted and sys.argv[4] == "return":
+        taken.release()
 print(through, flush=True)
 sys.stdin.readline()
 """
@@ -183,7 +183,7 @@ def test_processes_that_ask_at_once_get_what_the_limit_says_and_no_more() -> Non
         end(*processes)
         # One or the other may have been suspended by the system in the middle of a count.
         assert rpm <= sum(through) <= rpm * 1.01
-        assert not QuotaRow(seats[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_leave
+        assert not QuotaRow(seats[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_granted
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
@@ -196,6 +196,6 @@ def test_a_process_that_dies_holds_nobody_up(how: signal.Signals) -> None:
         dying.send_signal(how)
         end(dying)
         row = QuotaRow(seats[0], "app", 1)
-        assert not row.take(ClientLimitRule(concurrent=5), 1).is_leave
+        assert not row.take(ClientLimitRule(concurrent=5), 1).is_granted
         seats[0].leave(1)
-        assert row.take(ClientLimitRule(concurrent=5), 1).is_leave
+        assert row.take(ClientLimitRule(concurrent=5), 1).is_granted

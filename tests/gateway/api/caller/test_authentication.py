@@ -398,8 +398,8 @@ def test_address_is_the_peers_or_the_one_that_its_edge_reports() -> None:
     assert address(visit(peer=None)) == "silent: the peer has no address"
     assert address(visit(("x-forwarded-for", "1.1.1.1, 8.8.8.8"))) == "8.8.8.8"
     assert address(visit(("x-forwarded-for", "8.8.8.8, 198.51.100.7, 127.0.0.5"))) == "8.8.8.8"
-    assert address(visit()) == "silent: the edge tells no address"
-    assert address(visit(spoofed, peer="198.51.100.7")) == "silent: the edge tells no address"
+    assert address(visit()) == "silent: the edge reports no address"
+    assert address(visit(spoofed, peer="198.51.100.7")) == "silent: the edge reports no address"
 
 
 def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
@@ -408,7 +408,9 @@ def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
 
 
 def test_edge_without_its_secret_reports_no_address() -> None:
-    assert address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer didn't prove that it is the edge"
+    assert (
+        address(visit(("real", "8.8.8.8"), peer="192.0.2.7")) == "silent: the peer did not send the secret of the edge"
+    )
     assert address(visit(("real", "8.8.8.8"), ("x-edge-auth", KEYS["EDGE_SECRET"]), peer="192.0.2.7")) == "8.8.8.8"
 
 

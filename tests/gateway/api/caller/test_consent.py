@@ -12,7 +12,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.consent import NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import ClaimProblem, ClaimReport
-from gateway.policy.caller import consent_said
+from gateway.policy.caller import read_consent
 from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.location_reports import caller_of
 
@@ -46,13 +46,13 @@ def statement_of(key: str, *values: str, claim: ClaimReport | None = None) -> Co
     pairs = [(b"authorization", f"Bearer {key}".encode())]
     pairs += [(b"x-gateway-consent", value.encode("latin-1")) for value in values]
     visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
-    return consent_said(TABLE, read_caller(TABLE, visitor), claim)
+    return read_consent(TABLE, read_caller(TABLE, visitor), claim)
 
 
 def test_nothing_is_read_if_no_deployment_needs_consent() -> None:
     plain = table_of(BASE)
     visitor = RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
-    assert consent_said(plain, caller_of(plain, None, visitor), None) is NO_STATEMENT
+    assert read_consent(plain, caller_of(plain, None, visitor), None) is NO_STATEMENT
 
 
 def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
@@ -68,7 +68,7 @@ def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
 
 def test_caller_without_a_key_cannot_state_consent() -> None:
     keyless = table_of(CONFIG.without("clients"))
-    heard = consent_said(
+    heard = read_consent(
         keyless, read_caller(keyless, RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", "")), None
     )
     assert (heard.caller, heard.asserted, heard.token) == ("", False, None)
@@ -97,7 +97,7 @@ def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
     unread = table_of(CONFIG.merge("location: {signals: [api_key, assertion, edge_header]}"))
     visitor = RequestHeaders({b"authorization": b"Bearer app"}, 0, "10.0.0.1", "")
     claim = ClaimReport("US", consents=consents)
-    assert consent_said(unread, read_caller(unread, visitor), claim).standing == frozenset()
+    assert read_consent(unread, read_caller(unread, visitor), claim).standing == frozenset()
 
 
 def test_keys_are_distinguished_and_not_shown() -> None:
@@ -119,7 +119,7 @@ def test_named_users_with_one_key_are_distinguished_and_not_shown() -> None:
 def test_a_backend_that_may_names_the_person_of_a_token() -> None:
     table = table_of(CONFIG.merge("clients: {backend: {may_assert: [user]}}"))
     asked = [
-        consent_said(table, read_caller(table, visitor), None).caller
+        read_consent(table, read_caller(table, visitor), None).caller
         for key in ("backend", "app")
         for user in (b"anna", b"ben")
         for visitor in [
