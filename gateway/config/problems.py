@@ -29,7 +29,7 @@ class Problem:
         line: Counted from 1; 0 if the problem concerns the whole file.
         column: Counted from 1; 0 if the problem concerns the whole file.
         path: The keys that lead to the value.
-        message: What is wrong.
+        message: The error or the fact to know.
         hint: How to fix it, or empty if the message is enough.
     """
 

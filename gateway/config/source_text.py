@@ -21,7 +21,7 @@ MISSING = ""
 _NOT_READ = "not read"
 """The reading of a file that could not be opened because this process has no file descriptor left.
 
-It says nothing about the content of the file.
+The content of the file is unknown.
 """
 
 

@@ -37,7 +37,7 @@ class Consenting:
     """The consents of one request. The digest of its content is computed once, and only if it is needed.
 
     Args:
-        statement: What the headers say about consent.
+        statement: The consent in the headers.
         request: The request.
         needs: Its requirements.
         key: Signs tokens.

@@ -49,7 +49,7 @@ def decide(
     Args:
         health: The deployments that may not be asked now, by name.
         now_s: Unix time, which decides what has expired.
-        consents: What the user has agreed to.
+        consents: The consents of the user.
     """
     region = location.region
     if region is None or location.problem is not None:

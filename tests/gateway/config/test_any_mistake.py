@@ -105,7 +105,7 @@ def outcome(text: str) -> Compiled | ConfigRejected:
 
 @unhurried
 @given(text=mistaken())
-def test_a_config_compiles_or_each_mistake_has_its_place(text: str) -> None:
+def test_random_config_compiles_or_every_error_has_a_position(text: str) -> None:
     found = outcome(text)
     if isinstance(found, Compiled):
         shown = render_problems(found.warnings) + render_matrix(found.table, days_at(NOW_S))
@@ -120,6 +120,6 @@ def test_a_config_compiles_or_each_mistake_has_its_place(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TREES))
-def test_what_ships_compiles_in_this_spelling_too(name: str) -> None:
+def test_shipped_config_compiles_in_other_yaml_spellings(name: str) -> None:
     found = outcome(json.dumps(TREES[name]))
     assert isinstance(found, Compiled), found

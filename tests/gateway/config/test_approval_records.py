@@ -36,7 +36,7 @@ def told(problems: tuple[Problem, ...]) -> list[str]:
     return [f"{dotted(problem.path)}: {problem.message}" for problem in problems]
 
 
-def test_a_record_is_kept_as_it_is_written() -> None:
+def test_approval_is_compiled_unchanged() -> None:
     document = "https://www.example.cn/filings/1.pdf?a=b"
     table = compiled(
         config({**RECORD, "valid_from": "2026-01-01", "valid_until": "2099-12-31", "document": document})
@@ -50,17 +50,17 @@ def test_a_record_is_kept_as_it_is_written() -> None:
     assert "      approvals: required" in render_matrix(table).splitlines()
 
 
-def test_one_for_a_single_day_is_fine() -> None:
+def test_approval_for_a_single_day_is_valid() -> None:
     assert on(NOW, {**RECORD, "valid_from": "2099-01-01", "valid_until": "2099-01-01"}, RECORD).warnings == ()
 
 
-def test_one_that_is_over_while_the_next_has_not_begun_is_told_with_both_days() -> None:
+def test_gap_between_approvals_is_reported_with_both_days() -> None:
     found = told(on(NOW, {**RECORD, "valid_until": "2026-11-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings)
     ended = "its approval for region 'cn' ended on 2026-11-01; the next begins on 2027-01-01"
     assert f"deployments.qwen-cn.approvals[0]: {ended}" in found
 
 
-def test_overlapping_ones_are_fine() -> None:
+def test_overlapping_approvals_are_valid() -> None:
     assert on(NOW, {**RECORD, "valid_until": "2027-06-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings == ()
 
 
@@ -86,19 +86,19 @@ def test_overlapping_ones_are_fine() -> None:
         ({"expires": "2027-03-01"}, ".expires: unknown key 'expires'"),
     ],
 )
-def test_a_mistake_is_an_error_at_its_place(change: dict[str, str], said: str) -> None:
+def test_invalid_approval_is_an_error_at_its_key(change: dict[str, str], said: str) -> None:
     errors = [problem for problem in rejected(config(RECORD | change)) if problem.severity == "error"]
     assert len(errors) == 1, told(tuple(errors))
     assert told(tuple(errors))[0].startswith(f"deployments.qwen-cn.approvals[0]{said}")
 
 
 @pytest.mark.parametrize("key", RECORD)
-def test_a_record_without_its_number_or_name_is_none(key: str) -> None:
+def test_approval_without_number_or_model_name_is_an_error(key: str) -> None:
     text = config({name: value for name, value in RECORD.items() if name != key})
     assert f"deployments.qwen-cn.approvals[0].{key}: is missing" in told(rejected(text))
 
 
-def test_a_region_asks_for_none_or_requires_them() -> None:
+def test_region_requires_approvals_or_none() -> None:
     text = edited(config(RECORD), ("approvals: required", "approvals: maybe"))
     assert any(line.startswith("regions.cn.approvals: ") for line in told(rejected(text)))
     assert (
@@ -127,7 +127,7 @@ EXAMPLES = {
         ("Another", "model_filing", "...", True),
     ],
 )
-def test_the_number_of_a_known_authority_has_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
+def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
     found = on(NOW, {**RECORD, "authority": authority, "kind": kind, "number": number}).warnings
     place = "deployments.qwen-cn.approvals[0].number"
     said = f"{place}: does not have the published form of the number of a CAC {kind.replace('_', ' ')}"
@@ -144,12 +144,12 @@ def test_the_number_of_a_known_authority_has_its_form(authority: str, kind: str,
         ("2026-11-20", ["its approval for region 'cn' ends on 2026-11-20, today"]),
     ],
 )
-def test_an_end_is_told_of_before_it_comes(last: str, said: list[str]) -> None:
+def test_expiry_is_warned_of_in_advance(last: str, said: list[str]) -> None:
     compiled = on(NOW, {**RECORD, "valid_until": last})
     assert told(compiled.warnings) == [f"deployments.qwen-cn.approvals[0]: {line}" for line in said]
 
 
-def test_one_that_is_over_is_a_warning_and_never_blocks_a_reload() -> None:
+def test_expired_approval_is_a_warning_and_does_not_block_a_reload() -> None:
     compiled = on(NOW, {**RECORD, "valid_until": "2026-11-01"})
     ended = "its approval for region 'cn' ended on 2026-11-01"
     assert told(compiled.warnings) == [
@@ -159,7 +159,7 @@ def test_one_that_is_over_is_a_warning_and_never_blocks_a_reload() -> None:
     assert f"       not now: {ended}" in render_matrix(compiled.table, days_at(NOW)).splitlines()
 
 
-def test_a_step_without_any_record_is_told_of_where_the_region_requires_one() -> None:
+def test_step_without_approval_is_warned_of_if_the_region_requires_one() -> None:
     found = told(on(NOW).warnings)
     assert "assistants.assistant.routes.cn[0]: 'qwen-cn' has no approval for region 'cn': it is skipped here" in found
     assert compiled(config(required=False)).warnings == ()

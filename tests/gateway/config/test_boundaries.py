@@ -21,7 +21,7 @@ def regions(cell: str, text: str = REGIONS) -> dict[str, Region]:
     return dict(compiled(sections(cell=cell, regions=text)).table.regions)
 
 
-def test_only_who_requires_approvals_has_them_asked_for() -> None:
+def test_approvals_are_checked_only_in_regions_that_require_them() -> None:
     found = regions("cell: {territory: DE, serves: [eu, us]}")
     assert {name: region.approvals_required for name, region in found.items()} == {"cn": True, "eu": False, "us": False}
 
@@ -37,7 +37,7 @@ def test_only_who_requires_approvals_has_them_asked_for() -> None:
         ("cell: {territory: CN, serves: [cn]}", {"cn"}, {}),
     ],
 )
-def test_receipts_are_kept_where_the_cell_stands_inside(
+def test_receipts_are_kept_only_by_a_cell_inside_the_boundary(
     cell: str, kept: set[str], transit: dict[str, set[str]]
 ) -> None:
     found = regions(cell)
@@ -46,13 +46,13 @@ def test_receipts_are_kept_where_the_cell_stands_inside(
     assert {name: region.transit for name, region in found.items()} == expected
 
 
-def test_a_region_that_is_unsound_is_no_reason_to_complain_of_its_routes() -> None:
+def test_invalid_region_causes_no_errors_about_its_routes() -> None:
     text = edited(REGIONS, ("boundary: [CN]", "boundary: [Chinaa]"))
     errors = [str(problem) for problem in problems_of(sections(regions=text)) if problem.severity == "error"]
     assert len(errors) == 1, errors
 
 
-def test_a_cell_that_is_unsound_is_no_reason_to_complain_of_regions() -> None:
+def test_invalid_cell_causes_no_errors_about_regions() -> None:
     accepting = edited(PLAIN, ("boundary: [US]", "boundary: [US], transit: [DE], log_prompts: true"))
     for cell, place in (("cell: {territory: Germany}", ("cell", "territory")), ("cell: 5", ("cell",))):
         for text in (PLAIN, accepting):
@@ -68,7 +68,7 @@ def test_a_cell_that_is_unsound_is_no_reason_to_complain_of_regions() -> None:
         ("cell: {territory: US, homes: {usa: 'https://us.example'}}", ["unknown region 'usa'"]),
     ],
 )
-def test_a_home_is_for_a_region_that_is_served_elsewhere(cell: str, told: list[str]) -> None:
+def test_home_of_a_served_region_is_a_warning(cell: str, told: list[str]) -> None:
     found = problems_of(sections(cell=cell, regions=PLAIN))
     assert [it.message for it in found if it.path[:1] == ("cell",)] == told
 
@@ -82,11 +82,11 @@ def test_a_home_is_for_a_region_that_is_served_elsewhere(cell: str, told: list[s
         ("", "DE", "DE has no effect: no cell serves the region"),
     ],
 )
-def test_a_transit_that_accepts_nothing_is_told(cell: str, transit: str, said: str) -> None:
+def test_transit_without_effect_is_a_warning(cell: str, transit: str, said: str) -> None:
     text = sections(cell=cell, regions=edited(PLAIN, ("boundary: [US]", f"boundary: [US], transit: [{transit}]")))
     assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [said]
 
 
-def test_only_a_gateway_that_says_nothing_of_its_place_is_warned_of_it() -> None:
+def test_missing_cell_is_a_warning() -> None:
     (told,) = problems_of(sections(cell="", regions=PLAIN))
     assert told.message.startswith("there is no `cell`: the gateway's own location is not checked")

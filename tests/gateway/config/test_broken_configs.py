@@ -749,12 +749,12 @@ TABLES = {
 CASES = {f"{table}: {name}": case for table, cases in TABLES.items() for name, case in cases.items()}
 
 
-def test_the_config_that_the_cases_change_is_sound() -> None:
+def test_base_config_of_the_cases_is_valid() -> None:
     assert compiled(sections()).warnings == ()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_reported_at_its_place_with_its_mend(name: str) -> None:
+def test_mistake_is_reported_at_its_position_with_its_fix(name: str) -> None:
     case = CASES[name]
     text, places = marked(sections(**case.sections))
     found = [problem for problem in rejected(text) if problem.severity == "error"]
@@ -786,7 +786,7 @@ REFERRING = sections(
 
 
 @pytest.mark.parametrize("section", ["assistants", "deployments", "regions"])
-def test_what_refers_to_a_broken_section_is_not_wrong_too(section: str) -> None:
+def test_reference_to_a_broken_section_is_not_an_error(section: str) -> None:
     lines = REFERRING.splitlines()
     first = lines.index(f"{section}:")
     last = next(index for index in range(first + 1, len(lines)) if not lines[index].startswith(" "))
@@ -802,7 +802,7 @@ NOT_YET = {
 
 
 @pytest.mark.parametrize("key", NOT_YET)
-def test_a_key_without_its_feature_is_refused_by_name(key: str) -> None:
+def test_planned_key_is_rejected_by_name(key: str) -> None:
     owner, section = NOT_YET[key]
     text, [(line, column)] = marked(sections(**{section.split(":")[0]: section}))
     expected = f"gateway.yaml:{line}:{column}: {owner}.{key}: `{key}` is not supported by this version yet; remove it"
@@ -810,12 +810,12 @@ def test_a_key_without_its_feature_is_refused_by_name(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", NOT_YET)
-def test_a_key_without_its_feature_is_refused_wherever_it_stands(key: str) -> None:
+def test_planned_key_is_rejected_in_any_section(key: str) -> None:
     expected = f"gateway.yaml:1:1: {key}: `{key}` is not supported by this version yet; remove it"
     assert [str(problem) for problem in rejected(f"{key}: true\n{sections()}")] == [expected]
 
 
-def test_mistakes_of_text_shape_and_meaning_are_reported_together() -> None:
+def test_syntax_shape_and_meaning_errors_are_reported_together() -> None:
     text, places = marked(
         sections(
             version="version: ▸2",

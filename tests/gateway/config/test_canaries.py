@@ -51,7 +51,7 @@ def test_a_schedule_as_it_is_compiled(text: str, stages: tuple[Stage, ...], stop
     assert (schedule.candidate, schedule.stages, schedule.stop) == ("x", stages, stop)
 
 
-def test_a_schedule_is_another_where_its_text_or_its_candidate_is() -> None:
+def test_schedule_identity_changes_with_its_text_or_its_candidate() -> None:
     steps = "steps: '5% for 10m, 100%'"
     first = scheduled(steps).identity
     assert re.fullmatch("[0-9a-f]{16}", first)
@@ -62,7 +62,7 @@ def test_a_schedule_is_another_where_its_text_or_its_candidate_is() -> None:
     assert len({first, *(each.identity for each in changed)}) == 4
 
 
-def test_without_them_there_are_none() -> None:
+def test_assistant_without_schedules_and_shadows_has_none() -> None:
     assistant = compiled(written()).table.assistants["a"]
     assert (assistant.schedules, assistant.shadows) == ({}, {})
 
@@ -79,7 +79,7 @@ def test_a_shadow_as_it_is_compiled() -> None:
 
 
 @pytest.mark.parametrize("line", ["schedules: {us: {candidate: x, steps: 100%}}", "shadow: {us: {deployment: x}}"])
-def test_of_a_route_that_is_unsound_nothing_else_is_told(line: str) -> None:
+def test_invalid_route_causes_no_errors_about_its_schedule(line: str) -> None:
     (error,) = told(written(line, routes="us: 5, cn: [qwen-cn]"))
     assert error.startswith("assistants.a.routes.us: must be a list")
 
@@ -97,7 +97,7 @@ RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, 
         (f"{(RECORD % 'cn')[:-1]}, {(RECORD % 'us').partition('[')[2]}", True, False),
     ],
 )
-def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, required: bool, is_told: bool) -> None:
+def test_shadow_without_a_required_approval_is_a_warning(approvals: str, required: bool, is_told: bool) -> None:
     regions = edited(
         SOUND["regions"], ("boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}")
     )
@@ -110,7 +110,7 @@ def test_a_shadow_needs_an_approval_where_its_region_does(approvals: str, requir
 
 
 @pytest.mark.parametrize(("consent", "is_told"), [("", False), ("consent: {mode: standing},", True)])
-def test_a_shadow_that_asks_for_consent_is_told_of_as_it_is_never_asked(consent: str, is_told: bool) -> None:
+def test_shadow_that_requires_consent_is_a_warning(consent: str, is_told: bool) -> None:
     deployments = more("deployments", edited(X, ("endpoint: us,", f"endpoint: us, {consent}")))
     text = written("shadow: {us: {deployment: x}}", deployments=deployments)
     said = "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"

@@ -44,7 +44,7 @@ def told(home: Path, problems: tuple[Problem, ...]) -> list[str]:
     return [str(problem).replace(f"{home}{os.sep}", "") for problem in problems if problem.severity == "error"]
 
 
-def test_what_is_left_out_stays_as_it_is_known(home: Path) -> None:
+def test_omitted_facts_keep_their_known_values(home: Path) -> None:
     plain = deployments(home, "version: 1\nmodels: {}")
     own = deployments(
         home,
@@ -66,7 +66,7 @@ def test_what_is_left_out_stays_as_it_is_known(home: Path) -> None:
     assert own["old"].retirement.instead == "gpt-6-luna"  # type: ignore[union-attr]
 
 
-def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
+def test_catalogue_can_state_every_fact_of_an_unknown_model(home: Path) -> None:
     text = """
         version: 1
         models:
@@ -100,7 +100,7 @@ def test_every_field_can_be_told_of_a_model_that_is_unknown(home: Path) -> None:
     assert unpack(pack(compiled.table)).deployments["new"].price == new.price
 
 
-def test_the_closest_entry_counts_and_no_other(home: Path) -> None:
+def test_only_the_most_specific_entry_applies(home: Path) -> None:
     text = """
         version: 1
         models:
@@ -123,7 +123,7 @@ def test_a_host_of_the_operator_gets_a_price(home: Path) -> None:
     assert (house.price.rates.input, house.price.source) == (200_000, "your own catalogue")
 
 
-def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> None:
+def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
     def warned(on: str) -> list[str]:
         compiled = load(home, f"version: 1\nmodels: {{openai: {{gpt-4o: {{retires_on: {on}}}}}}}")
         assert f"model retires: {on}" in render_matrix(compiled.table)
@@ -199,13 +199,13 @@ def test_a_retirement_is_warned_of_and_louder_when_it_is_over(home: Path) -> Non
         ("", "1:1: the file is empty"),
     ],
 )
-def test_a_mistake_is_told_at_its_place(home: Path, text: str, line: str) -> None:
+def test_mistake_is_reported_at_its_position(home: Path, text: str, line: str) -> None:
     found = rejected(home, text)
     assert len(found) == 1
     assert found[0].startswith(f"models.yaml:{line}")
 
 
-def test_all_mistakes_are_told_at_once_with_those_of_the_config(home: Path) -> None:
+def test_catalogue_errors_are_reported_together_with_config_errors(home: Path) -> None:
     bad = """
         version: 1
         models:
@@ -226,7 +226,7 @@ def test_all_mistakes_are_told_at_once_with_those_of_the_config(home: Path) -> N
     assert "is already defined in models.yaml:5" in found[5].replace(str(home) + os.sep, "")
 
 
-def test_a_file_that_is_not_there_is_told_where_it_is_named(home: Path) -> None:
+def test_missing_file_is_reported_at_the_key_that_names_it(home: Path) -> None:
     load(home, "version: 1\nmodels: {}")
     (home / "models.yaml").unlink()
     document = load_document(home / "gateway.yaml", ENVIRON)
@@ -251,7 +251,9 @@ def test_the_files_are_watched_and_are_part_of_the_version(home: Path) -> None:
     assert gone.files[models] == ""
 
 
-def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_catalogue_accepts_a_single_name_and_an_absolute_path(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "c.yaml"
     elsewhere.write_text("version: 1\nmodels: {openai: {gpt-4o: {context_tokens: 9000}}}", "utf-8")
     (home / "gateway.yaml").write_text(CONFIG % elsewhere, "utf-8")
@@ -270,7 +272,7 @@ def test_one_name_will_do_and_a_whole_path_too(home: Path, tmp_path_factory: pyt
         ("{models: /}", "catalogue.models: the file / can't be read (Is a directory)"),
     ],
 )
-def test_the_section_itself(home: Path, section: str, message: str) -> None:
+def test_mistake_in_the_section_is_reported(home: Path, section: str, message: str) -> None:
     (home / "models.yaml").write_text("version: 1\nmodels: {}", "utf-8")
     text = edited(CONFIG, ("catalogue: {models: %s}", f"catalogue: {section}"))
     (home / "gateway.yaml").write_text(text, "utf-8")
@@ -279,7 +281,7 @@ def test_the_section_itself(home: Path, section: str, message: str) -> None:
     assert any(message in problem for problem in told(home, caught.value.problems))
 
 
-def test_a_pipe_that_nobody_writes_to_keeps_nobody(home: Path) -> None:
+def test_pipe_without_writer_does_not_block(home: Path) -> None:
     os.mkfifo(home / "models.yaml")
     (home / "gateway.yaml").write_text(CONFIG % "models.yaml", "utf-8")
     with pytest.raises(ConfigRejected, match="it is not a regular file"):
@@ -289,7 +291,7 @@ def test_a_pipe_that_nobody_writes_to_keeps_nobody(home: Path) -> None:
 SCHEMA = json.loads(catalogue_schema_json())
 
 
-def test_the_schema_for_editors_takes_what_the_compiler_takes(home: Path) -> None:
+def test_catalogue_schema_accepts_the_files_that_compile(home: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert example_path("catalogue.schema.json").read_text("utf-8") == catalogue_schema_json() + "\n"
     price = {"input": 1.5, "output": 2, "currency": "EUR", "as_of": "2026-11-01"}
@@ -303,7 +305,7 @@ def test_the_schema_for_editors_takes_what_the_compiler_takes(home: Path) -> Non
         assert rejected(home, json.dumps(broken))
 
 
-def test_a_server_without_the_field_for_usage_is_told_in_either_place(home: Path) -> None:
+def test_catalogue_can_disable_stream_options(home: Path) -> None:
     catalogue = """
     version: 1
     models: {openai-compatible: {m: {without: [stream_options]}}}

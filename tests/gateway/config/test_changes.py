@@ -34,7 +34,7 @@ def assistant(patch: str) -> str:
         "{schedules: {default: {stop_on: {error_rate: off}}}}",
     ],
 )
-def test_another_weight_or_schedule_is_another_route(patch: str) -> None:
+def test_change_of_weight_or_schedule_is_a_change_of_the_route(patch: str) -> None:
     changes = changes_between(table_of(CANARY), table_of(CANARY.merge(assistant(patch))))
     assert changes == Changes(routes=("assistant/default",))
 
@@ -64,10 +64,10 @@ def test_changes_name_a_removed_deployment() -> None:
     assert changes_between(TABLE, table_of(removed)) == Changes(removed=("gemini",), routes=("assistant/default",))
 
 
-def test_a_secret_that_changed_counts_and_is_not_shown() -> None:
+def test_changed_secret_is_a_change_and_is_not_shown() -> None:
     changes = changes_between(TABLE, table_of(BASE, {**KEYS, "GEMINI_API_KEY": "another"}))
     assert changes == Changes(changed=("gemini",))
 
 
-def test_the_same_out_of_another_process_is_the_same() -> None:
+def test_config_version_from_another_process_has_no_changes() -> None:
     assert changes_between(TABLE, unpack(pack(table_of(BASE)))) == Changes()

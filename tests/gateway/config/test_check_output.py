@@ -28,7 +28,7 @@ def report(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["broken", "canary", "full"])
-def test_the_report_is_as_printed(name: str) -> None:
+def test_report_equals_the_golden_file(name: str) -> None:
     expected = GOLDEN / f"{name}.txt"
     found = report(f"{name}.yaml")
     if os.environ.get("GOLDEN") == "write":
@@ -43,11 +43,11 @@ def test_the_matrix_is_readable_at_100_columns() -> None:
     assert matrix.isascii()
 
 
-def test_no_problem_is_no_text() -> None:
+def test_report_without_problems_is_empty() -> None:
     assert render_problems([]) == ""
 
 
-def test_what_a_terminal_would_obey_is_spelt_out() -> None:
+def test_terminal_control_characters_are_escaped() -> None:
     problem = Problem("a\x1b[2J\u202e.yaml", 0, 0, (), "unknown assistant 'x'", "there is a\nb")
     assert str(problem) == "a\\x1b[2J\\u202e.yaml: unknown assistant 'x'; there is a\\nb"
 

@@ -37,7 +37,7 @@ def told(**changes: str) -> list[str]:
         ),
     ],
 )
-def test_what_a_client_refers_to(client: str, changes: dict[str, str], expected: list[str]) -> None:
+def test_client_with_unknown_references_is_reported(client: str, changes: dict[str, str], expected: list[str]) -> None:
     assert told(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
 
 
@@ -63,11 +63,11 @@ def test_one_limit_is_enough(limits: str, meant: ClientLimitRule) -> None:
         ("'*'", "", ["cors.origins"]),
     ],
 )
-def test_pages_of_ones_own_are_no_danger(origins: str, clients: str, expected: list[str]) -> None:
+def test_listed_origins_cause_no_warning(origins: str, clients: str, expected: list[str]) -> None:
     assert told(cors=f"cors: {{origins: [{origins}]}}", clients=clients) == expected
 
 
-def test_in_a_demo_every_page_may_ask() -> None:
+def test_all_origins_cause_no_warning_in_a_demo() -> None:
     demo = """
 version: 1
 demo: true

@@ -41,7 +41,7 @@ def test_the_project_is_a_part_of_the_path() -> None:
     assert (x.residency.stores, x.residency.processes) == (EU, EU)
 
 
-def test_only_the_models_that_a_place_computes_itself_stay_there() -> None:
+def test_only_models_that_a_location_serves_itself_stay_there() -> None:
     old = deployment("provider: vertex, model: gemini-2.5-flash, endpoint: eu, project: p, api_key: '${KEY}'")
     assert (old.residency.stores, old.residency.processes) == (EU, ANYWHERE)
     everywhere = deployment(f"{NEW}, endpoint: global, project: p")
@@ -91,7 +91,7 @@ def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
     assert said.startswith(message)
 
 
-def test_a_key_that_can_never_work_is_a_mistake_of_the_config() -> None:
+def test_key_in_a_wrong_form_is_an_error() -> None:
     key = json.dumps({"type": "service_account", "client_email": "secret-name@x"})
     found = refused(f"{NEW}, endpoint: eu, project: p", key)
     assert found == ["api_key: KEY is no service account's key: it lacks private_key"]
@@ -135,6 +135,6 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_workspace(text: str, complaint: str) -> None:
+def test_invalid_workspace_is_an_error(text: str, complaint: str) -> None:
     (said,) = refused(f"provider: dashscope, model: qwen3.7-plus, api_key: '${{KEY}}', {text}")
     assert complaint in said

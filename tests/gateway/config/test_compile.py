@@ -102,7 +102,7 @@ class TestEndpoints:
         x = deployment(f"provider: {provider}, model: m, endpoint: '{url}', stores: DE, processes: DE")
         assert (x.origin, x.target.base_path) == (origin, base_path)
 
-    def test_clear_text_to_another_machine_must_be_wanted(self) -> None:
+    def test_plain_http_to_another_machine_needs_insecure(self) -> None:
         x = deployment(
             "provider: openai-compatible, model: m, endpoint: 'http://10.0.0.1:8000', stores: DE, processes: DE, "
             "insecure: true"
@@ -146,7 +146,7 @@ class TestAvailability:
             (f"{OWN}, available: DE", ["DE"], ["CN"]),
         ],
     )  # fmt: skip
-    def test_who_is_served(self, text: str, served: list[str], unserved: list[str]) -> None:
+    def test_available_territories_of_a_deployment(self, text: str, served: list[str], unserved: list[str]) -> None:
         available = deployment(text).available
         assert [code for code in served if not available.contains(code)] == []
         assert [code for code in unserved if available.contains(code)] == []
@@ -188,7 +188,7 @@ class TestWhatItCanDo:
         assert "vision" not in x.capabilities.features
         assert x.capabilities.context_tokens == 262144
 
-    def test_parameters_lack_what_the_model_refuses(self) -> None:
+    def test_parameters_exclude_those_that_the_model_rejects(self) -> None:
         x = deployment("provider: openai, model: gpt-6-luna, endpoint: us")
         assert "temperature" not in x.capabilities.parameters
         assert PARAMETERS - x.target.facts.without <= x.capabilities.parameters
@@ -215,7 +215,7 @@ class TestWhatItCanDo:
         x = deployment(f"{OWN}, unsupported: refuse, passthrough: [top_k, min_p], enabled: false")
         assert (x.unsupported, x.enabled, x.target.passthrough) == ("refuse", False, {"top_k", "min_p"})
 
-    def test_a_strangers_adapter_is_as_good(self) -> None:
+    def test_adapter_of_a_plugin_is_accepted(self) -> None:
         registry = Registry({**load_registry().adapters, "stranger": StrangersAdapter()}, {})  # type: ignore[dict-item]
         text = with_deployment("provider: stranger, model: m, api_key: '${KEY}', passthrough: [store]")
         x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
@@ -223,7 +223,7 @@ class TestWhatItCanDo:
         assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
         assert x.capabilities.context_tokens == 4096
 
-    def test_a_host_of_several_is_the_providers_own_first_and_the_one_that_is_named(self) -> None:
+    def test_shared_host_belongs_to_the_named_provider_first(self) -> None:
         site = StrangersAdapter().sites["anywhere"]
         wide = replace(site, name="wide", origin="https://wide.example", hosts=("*.example",))
         others = StrangersAdapter(name="another", sites={"theirs": replace(site, name="theirs")})
@@ -252,7 +252,7 @@ class TestCredentials:
         assert x.credentials == (Secret("sk-a"), Secret("sk-b"))
         assert (x.missing_credentials, x.needs_credential) == ((), True)
 
-    def test_an_unset_key_makes_it_ineligible_and_is_a_warning(self) -> None:
+    def test_unset_key_is_a_warning_and_excludes_the_deployment(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${A}'"
         for environ in ({"KEY": ""}, {"A": ""}):
             x = deployment(text, environ)
@@ -271,19 +271,19 @@ class TestCredentials:
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
 
-    def test_a_server_of_ones_own_may_want_a_key_too(self) -> None:
+    def test_own_server_may_need_a_key(self) -> None:
         text = (
             "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
         )
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${API_KEY}"
 
-    def test_an_empty_key_is_named_as_what_is_missing(self) -> None:
+    def test_empty_key_is_reported_as_missing(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ''"
         assert deployment(text).missing_credentials == ("api_key",)
         assert "api_key: the key is empty: the deployment is skipped" in warned(text)
 
-    def test_a_server_that_asks_for_no_key_gets_the_one_that_is_written(self) -> None:
+    def test_server_without_required_key_gets_the_configured_key(self) -> None:
         unset = deployment(f"{OWN}, api_key: '${{A}}'")
         assert (unset.needs_credential, unset.has_credential) == (True, False)
         assert deployment(f"{OWN}, api_key: '${{KEY}}'").credentials == (Secret("sk-1"),)
@@ -299,7 +299,7 @@ class TestCredentials:
         assert warned(text) == [": the site eu requires mam or zdr, which is not attested: the deployment is skipped"]
         assert deployment(f"{text}, attests: [mam]").unmet == ()
 
-    def test_attesting_more_than_is_asked_is_a_warning(self) -> None:
+    def test_attesting_an_unknown_condition_is_a_warning(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us, api_key: '${KEY}', attests: [zdr]"
         assert warned(text) == ["attests[0]: us does not require 'zdr'"]
 
@@ -410,7 +410,7 @@ class TestTable:
         off = compiled(sections(resilience="resilience: {breaker: off, retry_budget: off}")).table.resilience
         assert (off.breaker, off.retry_budget) == (None, None)
 
-    def test_country_is_no_boolean(self) -> None:
+    def test_country_code_no_is_not_a_boolean(self) -> None:
         text = sections(
             regions="regions: {no: {territories: [NO], boundary: [NO, '@EEA', CH]}}",
             assistants="assistants: {a: {routes: {no: [chatgpt-eu]}}}",
@@ -497,7 +497,7 @@ class TestDemo:
         deployments = demo(self.TEXT, simulators=origins).deployments
         assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
 
-    def test_a_simulator_that_does_not_run_is_an_error(self) -> None:
+    def test_missing_simulator_is_an_error(self) -> None:
         with pytest.raises(Exception, match=r"simulates: no simulator of openai eu is running; start the demo again"):
             demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
 
@@ -506,7 +506,7 @@ class TestDemo:
         assert table.demo
         assert table.location.rules.edges == (Edge((ip_network("0.0.0.0/0"), ip_network("::/0")), "cf-ipcountry"),)
 
-    def test_the_demo_may_be_forced(self) -> None:
+    def test_demo_can_be_forced(self) -> None:
         assert demo(edited(self.TEXT, ("demo: true", "demo: false")), demo=True).demo
 
     def test_everything_must_be_simulated(self) -> None:
@@ -540,7 +540,7 @@ class TestDemo:
             ),
         ],
     )
-    def test_what_it_simulates_must_be_a_site(self, text: str, message: str) -> None:
+    def test_simulated_site_must_exist(self, text: str, message: str) -> None:
         assert any(f"deployments.x.{message}" in str(problem) for problem in rejected(f"{self.TEXT}  {text}\n"))
 
     def test_a_simulator_needs_no_project_of_its_operator(self) -> None:
@@ -656,19 +656,19 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("name", WARNINGS)
-def test_what_an_operator_should_know_is_a_warning(name: str) -> None:
+def test_note_for_the_operator_is_a_warning(name: str) -> None:
     text, paths = WARNINGS[name]
     assert [dotted(problem.path) for problem in compiled(text).warnings] == paths
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/chat/completions/v1", "/messages-api", "/v1/completions2"])
-def test_a_path_that_only_resembles_a_call_is_no_warning(path: str) -> None:
+def test_path_similar_to_a_call_is_not_a_warning(path: str) -> None:
     line = f"x: {{provider: openai-compatible, model: m, stores: US, processes: US, endpoint: 'https://llm.example{path}'}}"
     text = edited(sections(deployments=more("deployments", line)), ("us: [chatgpt-us]", "us: [chatgpt-us, x]"))
     assert compiled(text).warnings == ()
 
 
-def test_what_is_wrong_now_never_blocks() -> None:
+def test_temporary_problem_is_not_an_error() -> None:
     table = compiled(sections(), {}).table
     assert not any(item.has_credential for item in table.deployments.values())
     assert table.assistants["assistant"].routes["us"] == (table.deployments["chatgpt-us"],)

@@ -27,11 +27,11 @@ def hedged(hedge: str, routes: str = "{eu: [chatgpt-eu, x]}") -> str:
         ("{limit: 50, queue: 0, wait: 500ms}", Concurrency(50, 0, 0.5)),
     ],
 )
-def test_a_bound_of_calls(written: str, meant: Concurrency) -> None:
+def test_concurrency_limit_is_compiled(written: str, meant: Concurrency) -> None:
     assert compiled(with_x(f"concurrency: {written}")).table.deployments["x"].concurrency == meant
 
 
-def test_without_one_there_is_none() -> None:
+def test_deployment_without_concurrency_has_no_limit() -> None:
     table = compiled(sections()).table
     assert {it.concurrency for it in table.deployments.values()} == {None}
     assert {it.hedge for it in table.assistants.values()} == {None}
@@ -69,7 +69,7 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
         ("concurrency: {limit: 5, ▸que: 2}", "concurrency.que: unknown key 'que'; did you mean 'queue'?"),
     ],
 )
-def test_a_bound_that_is_none(written: str, told: str) -> None:
+def test_invalid_concurrency_is_an_error(written: str, told: str) -> None:
     text, places = marked(with_x(written))
     problem = next(problem for problem in rejected(text) if problem.severity == "error")
     assert str(problem) == f"gateway.yaml:{places[0][0]}:{places[0][1]}: deployments.x.{told}"
@@ -84,14 +84,14 @@ def test_a_bound_that_is_none(written: str, told: str) -> None:
         ("{after: ▸0ms}", "hedge.after: a time must be longer than nothing"),
     ],
 )
-def test_a_hedge_that_is_none(written: str, told: str) -> None:
+def test_invalid_hedge_is_an_error(written: str, told: str) -> None:
     text, places = marked(hedged(written))
     problem = next(problem for problem in rejected(text) if problem.severity == "error")
     assert str(problem).startswith(f"gateway.yaml:{places[0][0]}:{places[0][1]}: assistants.assistant.")
     assert told in str(problem)
 
 
-def test_a_hedge_that_can_ask_nobody_is_told() -> None:
+def test_hedge_without_a_second_target_is_a_warning() -> None:
     warnings = [str(it) for it in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
     assert any("assistants.assistant.hedge: has no effect" in told for told in warnings)
     warnings = [str(it) for it in compiled(hedged("{}")).warnings]

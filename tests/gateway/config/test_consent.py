@@ -35,7 +35,7 @@ def warnings(written: str, secrets: str = BOTH) -> list[str]:
     return [str(item) for item in found if "no route uses" not in item.message]
 
 
-def test_what_is_asked_of_the_person() -> None:
+def test_consent_rule_is_compiled() -> None:
     assert deployment("enabled: true").consent is None
     assert deployment("consent: {mode: standing}").consent == ConsentRule("openai", "standing", "refuse")
     full = "consent: {mode: per_request, on_missing: skip, recipient: OpenAI (ChatGPT)}"
@@ -43,12 +43,12 @@ def test_what_is_asked_of_the_person() -> None:
     assert deployment("consent: {mode: standing, recipient: We}", of=HOUSE).consent == ConsentRule("We", "standing")
 
 
-def test_the_table_knows_whom_consent_is_asked_for() -> None:
+def test_config_version_lists_the_recipients_of_consent() -> None:
     assert compiled(text("enabled: true"), environ=ENVIRON).table.recipients == frozenset()
     assert compiled(text("consent: {mode: standing}"), environ=ENVIRON).table.recipients == {"openai"}
 
 
-def test_nobody_can_agree_to_an_unknown_host() -> None:
+def test_consent_for_an_unknown_host_needs_a_recipient() -> None:
     assert mistakes("consent: {mode: standing}", of=HOUSE) == [
         "deployments.x.consent: the operator of the server https://a.example is unknown, so consent has no recipient"
     ]
@@ -70,13 +70,13 @@ def test_mistakes(written: str, place: str) -> None:
     assert [found.split(": ")[0] for found in mistakes(written)] == [place]
 
 
-def test_an_unsound_rule_takes_its_deployment_out() -> None:
+def test_invalid_consent_rule_removes_the_deployment() -> None:
     routed = edited(text("consent: {mode: never}"), ("us: [chatgpt-us]", "us: [x]"))
     found = rejected(routed, environ=ENVIRON)
     assert [item.path for item in found if item.severity == "error"] == [("deployments", "x", "consent", "mode")]
 
 
-def test_who_asks_is_stripped_unless_it_says_otherwise() -> None:
+def test_identity_is_stripped_by_default() -> None:
     assert (deployment("enabled: true").identity, deployment("enabled: true").pseudonym_key) == ("strip", None)
     assert (deployment("identity: pass").identity, deployment("identity: pass").pseudonym_key) == ("pass", None)
     hashed = deployment("identity: hash")
@@ -108,11 +108,11 @@ def test_the_gateways_own_keys() -> None:
         ("secrets: [a]", "secrets: must be a mapping, not a list"),
     ],
 )
-def test_keys_that_do_not_do(secrets: str, message: str) -> None:
+def test_invalid_gateway_keys_are_errors(secrets: str, message: str) -> None:
     assert mistakes("enabled: true", secrets) == [message]
 
 
-def test_a_token_that_ends_with_the_process_is_told() -> None:
+def test_missing_consent_secret_is_a_warning() -> None:
     assert warnings("consent: {mode: standing}") == []
     [told] = warnings("consent: {mode: standing}", "")
     assert "deployments.x.consent: `secrets.consent` is not set" in told
@@ -124,7 +124,7 @@ def test_a_token_that_ends_with_the_process_is_told() -> None:
 
 @pytest.mark.parametrize("written", ["consent: {mode: standing}", "identity: hash"])
 @pytest.mark.parametrize("secrets", ["secrets: [a]", "secrets: {consent: [a], identity: '${IDENTITY}'}"])
-def test_what_is_unsound_is_not_missing_too(written: str, secrets: str) -> None:
+def test_invalid_secrets_section_is_not_reported_as_missing(written: str, secrets: str) -> None:
     found = [item for item in rejected(text(written, secrets), environ=ENVIRON) if "no route uses" not in item.message]
     assert {item.path[0] for item in found} == {"secrets"}
 
@@ -152,10 +152,10 @@ deployments:
         ("secrets: {consent: '${US_KEY}'}", "create one with: openssl rand -base64 32"),
     ],
 )
-def test_how_to_mend_a_key(secrets: str, hint: str) -> None:
+def test_hint_explains_how_to_fix_a_key(secrets: str, hint: str) -> None:
     [found] = [item for item in rejected(text("enabled: true", secrets), environ=ENVIRON) if item.severity == "error"]
     assert found.hint == hint
 
 
-def test_a_key_that_is_not_looked_up_is_taken_as_set() -> None:
+def test_unresolved_key_counts_as_set() -> None:
     assert not [item for item in compiled(text("identity: hash"), secrets=False).warnings if "secret" in item.message]

@@ -56,11 +56,11 @@ def test_an_exporter_as_it_is_compiled() -> None:
     assert told_of(text) == []
 
 
-def test_the_usual_path_is_added() -> None:
+def test_default_path_is_added() -> None:
     assert one(written(f"t: {{endpoint: 'https://otel.example.de', {DE}, regions: [eu]}}")).path == "/v1/traces"
 
 
-def test_what_check_shows() -> None:
+def test_check_shows_the_exporters() -> None:
     text = written(f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.5, headers: {{x-key: '${{UNSET}}'}}}}")
     shown = render_matrix(compiled(text).table).partition("exporters\n")[2]
     assert shown == (
@@ -77,17 +77,17 @@ def test_what_check_shows() -> None:
 WORLD = "regions: {cn: {territories: [CN], boundary: ['*']}, eu: {territories: [DE], boundary: ['*']}, us: {territories: [US], boundary: ['*']}}"
 
 
-def test_inside_every_boundary_it_is_told_of_what_has_no_region_too() -> None:
+def test_exporter_inside_every_boundary_receives_requests_without_region() -> None:
     text = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     exporter = one(text)
     assert exporter.includes_unlocated
     assert exporter.regions == {"cn", "eu", "us"}
-    assert "never of" not in render_matrix(compiled(text).table)
+    assert "never receives" not in render_matrix(compiled(text).table)
     named = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}, regions: [cn, eu, us]}}}}")
     assert not one(named).includes_unlocated, "who names regions means those"
 
 
-def test_a_region_that_another_cell_serves_needs_no_word() -> None:
+def test_region_of_another_cell_needs_no_entry() -> None:
     """cn is not served here, us is."""
     text = written(f"t: {{{URL}, {DE}}}")
     assert told_of(text) == [
@@ -119,7 +119,7 @@ def test_a_region_that_another_cell_serves_needs_no_word() -> None:
         (f"▸t: {{{URL}, regions: [eu], stores: DE}}", "is missing"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_at_its_place(line: str, message: str) -> None:
+def test_mistake_is_reported_at_its_position(line: str, message: str) -> None:
     text, places = marked(written(line))
     found = [problem for problem in rejected(text) if problem.path[:1] == ("exporters",)]
     assert len(found) == 1, found
@@ -135,7 +135,7 @@ def test_a_mistake_is_told_at_its_place(line: str, message: str) -> None:
         f"t: {{endpoint: 'http://otel:4318', {DE}, regions: [eu], insecure: true}}",
     ],
 )
-def test_clear_text_to_this_machine_or_by_ones_own_word(line: str) -> None:
+def test_plain_http_is_allowed_to_this_machine_or_with_insecure(line: str) -> None:
     assert told_of(written(line)) == []
 
 
@@ -158,7 +158,7 @@ def test_two_exporters_at_one_server_state_the_same() -> None:
     assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
-def test_what_to_do_about_a_place_outside_hangs_on_what_is_written() -> None:
+def test_hint_for_an_exporter_outside_depends_on_its_regions() -> None:
     (written_out,) = told_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
     assert written_out.endswith("; remove the region, or add an exporter inside the boundary for it")
     nowhere = told_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
@@ -168,13 +168,13 @@ def test_what_to_do_about_a_place_outside_hangs_on_what_is_written() -> None:
 
 
 @pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
-def test_a_secret_in_the_file_is_warned_of(header: str) -> None:
+def test_plain_text_secret_is_a_warning(header: str) -> None:
     (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
     assert told.startswith("a secret is written in the config")
     assert "abc" not in told
 
 
-def test_without_the_extra_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> None:
         raise ModuleNotFoundError
 
@@ -187,7 +187,7 @@ def test_without_the_extra_it_is_told_what_to_install(monkeypatch: pytest.Monkey
     compiled(sections())
 
 
-def test_an_empty_header_is_named_as_what_is_missing() -> None:
+def test_empty_header_is_reported_as_missing() -> None:
     text = written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{X-Scope: ''}}}}")
     assert told_of(text) == ["the value is empty: nothing is exported"]
     assert one(text).missing == ("X-Scope",)
@@ -202,7 +202,7 @@ collectors = st.fixed_dictionaries(
 
 @given(worlds(sound=True), st.lists(collectors, min_size=1, max_size=3))
 @settings(max_examples=examples(150), deadline=None)
-def test_what_compiles_tells_no_exporter_of_a_region_outside_its_boundary(
+def test_compiled_exporter_never_receives_a_region_whose_boundary_excludes_it(
     world: dict[str, Any], made: list[dict[str, Any]]
 ) -> None:
     boundaries = {name: parse_places(region["boundary"]) for name, region in world["regions"].items()}

@@ -101,7 +101,7 @@ def truth(config: dict[str, Any], name: str) -> tuple[Places, Places]:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(configs())
-def test_what_compiles_stays_inside(config: dict[str, Any]) -> None:
+def test_compiled_routes_stay_inside_their_boundaries(config: dict[str, Any]) -> None:
     try:
         table = compile_values(config).table
     except ConfigRejected as rejection:
@@ -121,7 +121,7 @@ def test_what_compiles_stays_inside(config: dict[str, Any]) -> None:
 
 @settings(max_examples=examples(200), deadline=None)
 @given(configs())
-def test_a_route_that_leaves_its_boundary_is_refused(config: dict[str, Any]) -> None:
+def test_route_that_leaves_its_boundary_is_an_error(config: dict[str, Any]) -> None:
     for region in config["regions"].values():
         region["boundary"] = ["BR"]  # where no site and no server of these configs is
     try:
@@ -165,7 +165,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=examples(120), deadline=None)
 @given(spoilt())
-def test_junk_is_refused_with_its_place_or_compiles(config: dict[str, Any]) -> None:
+def test_random_values_compile_or_are_reported_with_a_position(config: dict[str, Any]) -> None:
     try:
         compile_values(config)
     except ConfigRejected as rejection:

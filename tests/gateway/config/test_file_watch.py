@@ -43,7 +43,7 @@ def test_a_link_is_read_through(tmp_path: Path) -> None:
     assert read_files([str(link / "file")]) == {str(link / "file"): digest(b"two")}
 
 
-def test_what_is_no_file_is_missing_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_reading_a_pipe_or_directory_is_missing_and_does_not_block(tmp_path: Path) -> None:
     pipe, loop = tmp_path / "pipe", tmp_path / "loop"
     os.mkfifo(pipe)
     loop.symlink_to("loop")
@@ -52,7 +52,7 @@ def test_what_is_no_file_is_missing_and_keeps_nobody_waiting(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_a_process_that_can_open_no_more_files_knows_nothing_of_a_change(
+def test_reading_without_free_descriptors_is_not_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(_: str) -> None:
@@ -72,7 +72,7 @@ def test_a_process_that_can_open_no_more_files_knows_nothing_of_a_change(
     assert [watch.settled(read_files(paths)) for _ in range(2)] == [False, True], "and then a change is one"
 
 
-def test_of_a_file_that_is_too_large_the_times_count(tmp_path: Path) -> None:
+def test_large_file_is_compared_by_its_time(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
@@ -82,7 +82,7 @@ def test_of_a_file_that_is_too_large_the_times_count(tmp_path: Path) -> None:
     assert read_files([str(path)]) not in (before, {str(path): MISSING})
 
 
-def test_it_acts_once_on_what_has_come_to_rest() -> None:
+def test_watch_applies_a_stable_reading_once() -> None:
     watch = Watch({"f": "a"})
     told = [watch.settled({"f": content}) for content in "aabcdd"]
     assert told == [False, False, False, False, False, True]
@@ -91,13 +91,13 @@ def test_it_acts_once_on_what_has_come_to_rest() -> None:
     assert watch.paths == ("f",)
 
 
-def test_what_changes_and_changes_back_is_no_change() -> None:
+def test_reverted_change_is_not_applied() -> None:
     watch = Watch({"f": "a"})
     assert not any(watch.settled({"f": content}) for content in "babaa")
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30))
-def test_what_it_acts_on_is_news_that_was_there_twice(contents: list[str]) -> None:
+def test_applied_reading_was_new_and_seen_twice(contents: list[str]) -> None:
     watch, known, last = Watch({"f": "a"}), "a", ""
     for content in contents:
         settled = watch.settled({"f": content})
@@ -122,6 +122,6 @@ def test_a_document_knows_every_file_that_it_comes_from(tmp_path: Path) -> None:
     assert load_document(path, {}, secrets=False).files == {str(path): digest(path.read_bytes())}
 
 
-def test_a_missing_document_is_told(tmp_path: Path) -> None:
+def test_missing_document_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigRejected, match="can't be read"):
         load_document(tmp_path / "none.yaml", {})

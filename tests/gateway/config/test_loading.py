@@ -76,7 +76,7 @@ class TestReferences:
         (tmp_path / "link").symlink_to(tmp_path / "key")
         assert resolve(f"${{file:{tmp_path}/link}}", {}).secret == Secret(HUSH)
 
-    def test_what_is_no_file_is_missing(self, tmp_path: Path) -> None:
+    def test_reference_to_a_non_file_is_missing(self, tmp_path: Path) -> None:
         (tmp_path / "empty").write_text("\n")
         os.mkfifo(tmp_path / "pipe")
         missing = {
@@ -94,7 +94,7 @@ class TestReferences:
         assert resolve(f"${{file:{tmp_path}/key}}", {}).mistake == "is too large for a secret"
 
     @pytest.mark.parametrize("value", ["a\nb", "a\r\nx: y", "a\x00", "a\x7f", " a", "a ", "clé", "ключ", "\n", "a\n\n"])
-    def test_what_no_header_can_carry_is_a_mistake(self, tmp_path: Path, value: str) -> None:
+    def test_value_that_no_header_can_carry_is_an_error(self, tmp_path: Path, value: str) -> None:
         (tmp_path / "key").write_bytes(value.encode() + b"\n")
         from_file = resolve(f"${{file:{tmp_path}/key}}", {})
         for found in (resolve("${A}", {"A": value}), from_file, read_literal(value)):
@@ -104,7 +104,7 @@ class TestReferences:
         "text",
         ["${}", "${A-B}", "${A:-x}", "$${A}", "${A}${B}", "x${A}", "${A} ", "${file:}", "${file:a}", "${env:A}", "${A"],
     )
-    def test_what_only_looks_like_a_reference_is_a_mistake(self, text: str) -> None:
+    def test_malformed_reference_is_an_error(self, text: str) -> None:
         for environ in ({"A": "x", "B": "x"}, None):
             assert resolve(text, environ).mistake == "is not a reference that can be resolved"
 
@@ -113,16 +113,16 @@ class TestReferences:
         ["os.environ/OPENAI_API_KEY", "env.OPENAI_API_KEY", "env:OPENAI_API_KEY", "process.env.KEY", "$OPENAI_API_KEY",
          "$env:KEY", "{{ env.KEY }}", "{{KEY}}", "{vault://env/openai}", "<OPENAI_API_KEY>"],
     )  # fmt: skip
-    def test_a_reference_in_other_words_is_not_taken_for_the_secret(self, text: str) -> None:
+    def test_foreign_reference_syntax_is_not_used_as_the_secret(self, text: str) -> None:
         found = read_literal(text)
         assert (found.secret, found.mistake) == (None, "is a reference in the syntax of another program")
         assert "${NAME}" in found.hint
 
     @pytest.mark.parametrize("text", ["sk-env.x", "environ", "AKIA/env", "$2b$12$abc", '{"type":"x"}', "id:key", "env"])
-    def test_what_may_be_a_secret_is_taken(self, text: str) -> None:
+    def test_possible_secret_is_accepted(self, text: str) -> None:
         assert read_literal(text).secret is not None
 
-    def test_without_secrets_nothing_is_looked_up(self) -> None:
+    def test_references_are_not_resolved_without_secrets(self) -> None:
         compilation = compiled(more_key("'${file:/not/there}'"), {"US_KEY": "a\nb"}, secrets=False)
         assert compilation.warnings == ()
         deployments = compilation.table.deployments.values()

@@ -50,7 +50,7 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
 
 
-def test_signals_that_are_not_set_up_are_not_asked() -> None:
+def test_signal_without_its_section_is_not_used() -> None:
     assert rules("conflict: refuse").signals == ("api_key", "assertion", "edge_header")
     assert not SignalLocator(rules("conflict: refuse")).needs_lookup
     asked = rules("geoip: {path: /x.mmdb}")
@@ -62,18 +62,18 @@ def test_signals_that_are_not_set_up_are_not_asked() -> None:
     assert hours.max_age_s == 36 * 3600
 
 
-def test_signals_that_are_listed_and_set_up_are_asked_in_that_order() -> None:
+def test_configured_signals_are_used_in_the_listed_order() -> None:
     claim = f"claim: {{{CLAIM}, jwks: 'https://i.example/j'}}"
     asked = rules(f"signals: [geoip, claim, api_key], geoip: {{path: /x.mmdb}}, {claim}")
     assert asked.signals == ("geoip", "claim", "api_key")
 
 
-def test_a_signal_whose_section_is_unsound_is_not_missing_too() -> None:
+def test_signal_with_an_invalid_section_is_not_reported_as_missing() -> None:
     text = sections(location="location: {signals: [claim], claim: {issuer: 5}}")
     assert {dotted(problem.path)[:14] for problem in rejected(text)} == {"location.claim"}
 
 
-def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_secret() -> None:
+def test_networks_of_an_edge_without_secret_are_hops() -> None:
     found = rules(
         "edges: [{from: [10.0.0.0/8, '2001:db8::/32'], country: C, subdivision: CF-Region-Code},"
         " {from: [192.0.2.0/24], country: C, secret: {header: S, value: '${EDGE}'}}]"
@@ -149,19 +149,19 @@ def test_an_edge_may_tell_the_part_and_its_networks_are_hops_unless_it_has_a_sec
         ),
     ],
 )
-def test_what_an_operator_is_warned_of(location: str, wanted: list[str]) -> None:
+def test_risky_location_settings_are_warnings(location: str, wanted: list[str]) -> None:
     assert sorted(warned(location)) == sorted(wanted)
 
 
-def test_a_country_is_accepted_without_its_part_on_record() -> None:
+def test_country_without_its_part_is_accepted_if_configured() -> None:
     text = sections(location="location: {accept_country_only: [UA]}", blocked="blocked: [UA-43]")
     table = compiled(text).table
     assert table.location.rules.country_only == {"UA"}
     assert "  accepted without their part: UA" in render_matrix(table).splitlines()
-    assert "believed without" not in render_matrix(compiled(sections()).table)
+    assert "accepted without" not in render_matrix(compiled(sections()).table)
 
 
-def test_files_are_looked_at_while_a_config_is_loaded(tmp_path: Path) -> None:
+def test_location_files_are_checked_while_a_config_is_loaded(tmp_path: Path) -> None:
     database, keys = tmp_path / "world.mmdb", tmp_path / "keys.json"
     database.write_bytes(mmdb(built_at=int(time.time())))
     keys.write_bytes(jwks(public("k1")))
@@ -194,7 +194,7 @@ def found(folder: Path, location: str, *, secrets: bool = True) -> list[str]:
     return [f"{dotted(each.path)}: {each.message}" for each in warnings if each.path[:1] == ("location",)]
 
 
-def test_without_secrets_nothing_is_said_of_one() -> None:
+def test_secret_is_not_checked_if_references_are_not_resolved() -> None:
     text = sections(location="location: {claim: {issuer: i, audience: a, algorithms: [HS512], secret: '${UNSET}'}}")
     document = parse_document(text.encode(), "test.yaml", {}, secrets=False)
     assert compile_config(document, registry=load_registry()).table.location.rules.claim is not None

@@ -16,25 +16,25 @@ def deployment(line: str) -> Deployment:
     return compiled(text).table.deployments["x"]
 
 
-def test_a_model_that_knows_the_pin_stays_where_it_says() -> None:
+def test_model_that_supports_the_pin_stays_in_its_territory() -> None:
     x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: us, attests: [us-workspace]")
     assert (x.residency.stores, x.residency.processes, x.unmet) == (US, US, ())
     assert x.target.pins == {"inference_geo": "us"}
     assert x.origin == "https://api.anthropic.com"
 
 
-def test_its_promise_needs_the_workspace_s_own_place() -> None:
+def test_promise_of_the_pin_requires_an_attested_workspace() -> None:
     x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: us")
     assert x.unmet == ("us-workspace",)
 
 
 @pytest.mark.parametrize("model", ["claude-opus-4-5", "claude-haiku-4-5-20251001", "some-model"])
-def test_a_model_that_does_not_know_the_pin_has_no_place_at_all(model: str) -> None:
+def test_model_without_the_pin_has_no_known_residency(model: str) -> None:
     x = deployment(f"provider: anthropic, model: {model}, endpoint: us, attests: [us-workspace], capabilities: []")
     assert (x.residency.stores, x.residency.processes) == (ANYWHERE, ANYWHERE)
 
 
-def test_a_url_of_the_host_is_the_site_that_promises_nothing() -> None:
+def test_url_of_the_host_is_the_site_without_a_promise() -> None:
     x = deployment("provider: anthropic, model: claude-opus-5-5, endpoint: 'https://api.anthropic.com'")
     assert (x.site, x.residency.processes, dict(x.target.pins)) == ("global", ANYWHERE, {})
 

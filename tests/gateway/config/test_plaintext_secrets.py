@@ -22,5 +22,5 @@ from gateway.config.yaml_document import parse_yaml
         ("deployments: [1, 2]\nlocation: text\nexporters: {x: null}", []),
     ],
 )  # fmt: skip
-def test_each_is_found_at_its_place(text: str, found: list[str]) -> None:
+def test_each_plain_text_secret_is_found(text: str, found: list[str]) -> None:
     assert secrets_in_clear(parse_yaml(text.encode(), "test.yaml").values) == found

@@ -31,12 +31,12 @@ MEANT = {
 
 
 @pytest.mark.parametrize(("meant", "word"), [(name, word) for name, words in MEANT.items() for word in words.split()])
-def test_a_name_from_elsewhere_leads_to_its_provider(meant: str, word: str) -> None:
+def test_name_from_another_gateway_suggests_its_provider(meant: str, word: str) -> None:
     assert provider_hint(word, REGISTRY) == f"did you mean '{meant}'?"
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY.adapters))
-def test_every_name_in_the_catalogue_does(name: str) -> None:
+def test_every_known_foreign_name_suggests_its_provider(name: str) -> None:
     adapter = REGISTRY.adapters[name]
     assert isinstance(adapter, KnownElsewhere)
     for word in adapter.known_as:
@@ -44,7 +44,7 @@ def test_every_name_in_the_catalogue_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["acme", "bailiann", "", ".", "kim"])
-def test_what_is_near_a_name_from_elsewhere_is_no_guess(word: str) -> None:
+def test_name_similar_to_a_foreign_name_is_not_suggested(word: str) -> None:
     """It may be another vendor's."""
     assert provider_hint(word, REGISTRY).startswith("there are anthropic, ark, azure, ")
 

@@ -25,11 +25,11 @@ def test_every_key_of_every_object_has_a_row_and_a_meaning() -> None:
 @pytest.mark.parametrize(
     "title", ["cell", "assistants.NAME", "deployments.NAME", "location.edges[].secret", "resilience.attempts"]
 )
-def test_a_section_says_where_it_stands(title: str) -> None:
+def test_section_title_is_its_path(title: str) -> None:
     assert f"\n## `{title}`\n" in reference_page()
 
 
-def test_what_must_be_written_has_no_default() -> None:
+def test_required_key_has_no_default() -> None:
     page = reference_page()
     assert "| `model` | text |  | The name of the model at the provider. |" in page
     assert '| `idle` | text | `"30s"` | Timeout between two events of a stream. |' in page

@@ -51,15 +51,15 @@ def problems(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "code", ["001191310000MA1FL0000X00000", "001191310000MA1FL0000X1m001", "001191310000MA1FL0000X2m001"]
 )
-def test_a_code_of_the_form_that_is_known_is_no_matter(code: str) -> None:
+def test_producer_code_in_the_known_form_causes_no_warning(code: str) -> None:
     assert problems(speaking(f"labels: [{{name: cn-gb45438, producer: '{code}'}}]")) == problems(speaking())
 
 
-def test_where_nobody_says_anything_nothing_is_compiled() -> None:
+def test_region_text_is_none_if_no_region_has_one() -> None:
     assert all(region.speech is None for region in table_of(speaking()).regions.values())
 
 
-def test_every_region_takes_off_what_one_of_them_says() -> None:
+def test_every_region_removes_the_labels_of_all_regions() -> None:
     table = table_of(speaking(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
     wanted = {f"{text}{SEPARATOR}" for text in ("内容由AI生成", "內容由AI生成", "您好", "你好")}
     for region in table.regions.values():
@@ -131,7 +131,7 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
         ("refusals: {timeout: {en: A}}", "regions.cn.refusals.timeout: unknown key 'timeout'"),
     ],
 )
-def test_a_mistake_is_told_at_its_place(cn: str, problem: str) -> None:
+def test_mistake_is_reported_at_its_position(cn: str, problem: str) -> None:
     found = problems(speaking(cn))
     assert any(problem.removeprefix("warning: ") in told for told in found), found
 
@@ -212,14 +212,14 @@ def test_the_numbers_of_a_region_of_several_territories() -> None:
     assert (own.common, own.helplines) == ("", {})
 
 
-def test_what_a_region_tells_where_nobody_answers() -> None:
+def test_refusal_texts_of_a_region() -> None:
     table = table_of(
         speaking("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
     )
     assert speech(table, "cn").default_locale.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
 
 
-def test_a_table_with_speech_travels_to_a_worker() -> None:
+def test_config_version_with_region_text_can_be_pickled() -> None:
     claim = "claim: {issuer: i, audience: a, algorithms: [ES256], jwks: 'https://i.example/k', preferences: prefers}"
     text = speaking(f"labels: [{PRODUCER}], profile: {{locale: zh-CN, locales: [en]}}")
     table = table_of(Config.parse(text).merge(f"location: {{{claim}}}"))
@@ -231,7 +231,7 @@ def test_a_table_with_speech_travels_to_a_worker() -> None:
     assert len(pickle.dumps(again.regions)) < 100_000
 
 
-def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
+def test_only_compiling_region_text_imports_babel() -> None:
     """It would stay in each process that serves."""
     code = (
         "import sys\n"
@@ -248,7 +248,7 @@ def test_nothing_but_a_compile_with_speech_imports_babel() -> None:
 # --- the data -------------------------------------------------------------------------------------
 
 
-def test_the_labels_that_we_know_say_what_they_must() -> None:
+def test_built_in_labels_contain_the_required_words() -> None:
     assert set(known_labels()) == {"cn-gb45438", "eu-art50", "kr-ai-basic-act"}
     for label in known_labels().values():
         for language, text in label.text.items():
@@ -258,7 +258,7 @@ def test_the_labels_that_we_know_say_what_they_must() -> None:
             assert all(any(word in text for word in group) for group in label.must_contain)
 
 
-def test_the_numbers_are_numbers_of_territories_with_a_source() -> None:
+def test_built_in_helplines_have_a_source() -> None:
     lines: dict[str, Any] = helplines()
     assert {place for place in lines if parse_territory(place) != place} == set()
     assert {number for numbers in lines.values() for number in numbers.values() if not number.isdigit()} == set()
@@ -266,14 +266,14 @@ def test_the_numbers_are_numbers_of_territories_with_a_source() -> None:
     assert "CU" not in lines
 
 
-def test_the_refusals_are_in_languages_that_there_are() -> None:
+def test_built_in_refusals_are_in_known_languages() -> None:
     texts = known_refusals()["content_filter"]
     assert next(iter(texts)) == "en"
     assert {language for language in texts if full(language) is None} == set()
     assert {"zh", "zh-Hant", "en", "de", "ja", "ko"} <= texts.keys()
 
 
-def test_what_a_caller_may_prefer_is_closed() -> None:
+def test_preferences_of_callers_are_a_closed_set() -> None:
     assert {about: len(values) for about, values in offered_choices().items() if about != "time_zone"} == {
         "units": 3,
         "form": 2,
@@ -319,7 +319,7 @@ def test_a_tag_means_a_language_and_a_script(tag: str, written: str, data: str, 
         ("de no", "nb-NO", "no"),
     ],
 )
-def test_the_text_that_fits_a_locale(texts: str, tag: str, found: str) -> None:
+def test_best_text_for_a_locale(texts: str, tag: str, found: str) -> None:
     assert best_text({one: one for one in texts.split()}, tag) == found
 
 

@@ -34,13 +34,13 @@ def test_fold_is_decided_or_left_to_the_route(word: str, fold: bool | None) -> N
     assert table.deployments["two"].fold is None
 
 
-def test_a_deployment_has_its_own_patience_or_none() -> None:
+def test_first_token_timeout_of_a_deployment() -> None:
     table = compiled(", first_token: 90s").table
     assert table.deployments["one"].first_token_s == 90
     assert table.deployments["two"].first_token_s is None
 
 
-def test_resuming_needs_somebody_to_go_on() -> None:
+def test_resume_without_a_second_step_is_a_warning() -> None:
     assert compiled().table.assistants["a"].resume
     assert not compiled(resume="false").table.assistants["a"].resume
     assert not [warning for warning in compiled().warnings if "resume" in warning.path]
@@ -53,6 +53,6 @@ def test_resuming_needs_somebody_to_go_on() -> None:
 
 
 @pytest.mark.parametrize("more", [", fold: maybe", ", first_token: 0s", ", first_token: soon"])
-def test_what_is_no_such_value_is_refused(more: str) -> None:
+def test_invalid_resume_option_is_an_error(more: str) -> None:
     with pytest.raises(ConfigRejected):
         compiled(more)

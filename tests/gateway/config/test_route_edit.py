@@ -81,7 +81,7 @@ def test_the_shipped_configs_keep_everything_else(name: str, region: str, steps:
         "assistants: {a: {routes: {cn: }}}\n",
     ],
 )
-def test_what_is_not_written_out_is_not_guessed(text: str) -> None:
+def test_aliased_route_is_not_edited(text: str) -> None:
     with pytest.raises(ConfigRejected, match="can't be edited in its present form; write it out"):
         with_route(text, "x.yaml", "a", "cn", ["r"])
 
@@ -111,7 +111,7 @@ HEAD = "version: 1\nassistants:\n  a:\n    routes: {no: [{x: 95, y: 5}]}\n"
         ("    resume: true\n", "    resume: true\n"),
     ],
 )
-def test_the_schedule_of_a_route_is_taken_out_and_nothing_else(written: str, left: str) -> None:
+def test_only_the_schedule_of_the_route_is_removed(written: str, left: str) -> None:
     assert without_schedule(HEAD + written, "x.yaml", "a", "no") == HEAD + left
 
 
@@ -122,6 +122,6 @@ def test_the_schedule_of_a_route_is_taken_out_and_nothing_else(written: str, lef
         "    schedules: {no: &s {candidate: y}, eu: *s}\n",
     ],
 )
-def test_a_schedule_that_others_share_is_left_to_the_operator(written: str) -> None:
+def test_shared_schedule_is_not_edited(written: str) -> None:
     with pytest.raises(ConfigRejected, match="can't be removed in its present form"):
         without_schedule(HEAD + written, "x.yaml", "a", "no")

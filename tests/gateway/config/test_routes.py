@@ -44,7 +44,9 @@ def changed(old: str, new: str) -> str:
         ),
     ],
 )  # fmt: skip
-def test_why_nobody_of_a_route_can_be_asked(deployments: str, environ: dict[str, str], route: str, why: str) -> None:
+def test_route_without_available_deployment_is_a_warning(
+    deployments: str, environ: dict[str, str], route: str, why: str
+) -> None:
     text = routed(f"{{{route}}}", deployments=deployments)
     region = route.partition(":")[0]
     assert told(text, environ) == [
@@ -52,7 +54,7 @@ def test_why_nobody_of_a_route_can_be_asked(deployments: str, environ: dict[str,
     ]
 
 
-def test_one_that_can_be_asked_is_enough() -> None:
+def test_one_available_deployment_prevents_the_warning() -> None:
     deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
     other = "  x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}\n"
     assert told(routed("{us: [chatgpt-us, x]}", deployments=deployments + other)) == []
@@ -65,12 +67,12 @@ def test_one_that_can_be_asked_is_enough() -> None:
         ("us: []", "routes.us: the route has no step"),
     ],
 )
-def test_of_a_route_with_a_mistake_only_that_is_told(route: str, error: str) -> None:
+def test_route_with_an_error_has_no_further_warnings(route: str, error: str) -> None:
     deployments = changed("endpoint: us,", "endpoint: us, enabled: false,")
     assert told(routed(f"{{{route}}}", deployments=deployments)) == [f"assistants.a.{error}"]
 
 
-def test_who_can_be_asked_has_no_reason_not_to_be() -> None:
+def test_available_deployment_has_no_reason_to_be_skipped() -> None:
     table = compiled(
         sections(regions=edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required")))
     ).table
@@ -92,7 +94,7 @@ def test_a_weighted_step_has_its_members_with_their_weights() -> None:
     assert table.assistants["a"].routes["us"] == (WeightedSet(((ours, 100.0), (theirs, 0.0))), theirs)
 
 
-def test_a_deployment_that_serves_a_part_of_its_region_is_no_mistake() -> None:
+def test_deployment_that_serves_a_part_of_its_region_is_valid() -> None:
     regions = edited(SOUND["regions"], ("territories: [US]", "territories: [US, HK]"))
     assert told(routed("{us: [chatgpt-us]}", regions=regions)) == []
 
@@ -131,7 +133,7 @@ NO_EFFECT = "hedge: has no effect: no route has a second step, or a deployment w
         ("usa: [chatgpt-us]", "'${US_KEY}'", ["routes.usa: unknown region 'usa'"]),
     ],
 )
-def test_a_hedge_needs_somebody_else_to_ask_or_another_key(routes: str, keys: str, expected: list[str]) -> None:
+def test_hedge_needs_a_second_step_or_a_second_key(routes: str, keys: str, expected: list[str]) -> None:
     other = f"x: {{provider: openai, model: gpt-6-sol, endpoint: us, api_key: {keys}}}"
     text = sections(assistants=HEDGING.format(routes), deployments=more("deployments", other))
     assert told(text) == [f"assistants.a.{line}" for line in expected]
@@ -148,7 +150,7 @@ def test_a_shadow_uses_its_deployment() -> None:
         assert unused(sections(assistants=assistants, deployments=more("deployments", other))) == expected
 
 
-def test_nothing_is_called_unused_where_an_assistant_is_unsound() -> None:
+def test_invalid_assistant_causes_no_warnings_about_unused_deployments() -> None:
     assert unused(routed("{us: [chatgpt-us]}")) == [
         "regions.cn",
         "regions.eu",

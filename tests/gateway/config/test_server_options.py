@@ -19,7 +19,7 @@ def config(text: str) -> str:
     return sections(deployments=more("deployments", f"x: {{{text}}}"))
 
 
-def test_a_server_that_refuses_the_field_for_usage_is_without_it() -> None:
+def test_stream_options_false_removes_the_parameter() -> None:
     for provider in ("openai-compatible", "vllm"):
         for key, without in (
             ("", frozenset()),
@@ -30,7 +30,7 @@ def test_a_server_that_refuses_the_field_for_usage_is_without_it() -> None:
             assert x.target.facts.without == without
 
 
-def test_who_is_never_sent_the_field_needs_no_key_for_it() -> None:
+def test_stream_options_false_is_a_warning_without_effect() -> None:
     for provider, where in (("gemini", "model: gemini-3.5-flash"), ("mistral", "model: mistral-small-2603")):
         found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
         told = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
@@ -44,7 +44,7 @@ QWEN = "provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: '$
 KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
 
 
-def test_a_header_that_its_provider_is_known_to_have_is_sent_under_its_own_name() -> None:
+def test_known_header_is_sent_under_its_canonical_name() -> None:
     for text in ("X-DashScope-WorkSpace: ws-secret", "x-dashscope-workspace: '${SPACE}'"):
         x = compiled(config(f"{QWEN}, headers: {{{text}}}"), KEYS).table.deployments["x"]
         assert x.headers == (("X-DashScope-WorkSpace", Secret("ws-secret")),)
@@ -52,7 +52,7 @@ def test_a_header_that_its_provider_is_known_to_have_is_sent_under_its_own_name(
         assert x.has_credential
 
 
-def test_a_header_that_is_unset_takes_the_deployment_out() -> None:
+def test_unset_header_excludes_the_deployment() -> None:
     found = compiled(config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
     x = found.table.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("NOBODY",))
@@ -88,7 +88,7 @@ def test_a_header_that_is_unset_takes_the_deployment_out() -> None:
         ("X-DashScope-WorkSpace: 'a${SPACE}'", "the value is not a reference that can be resolved", "write ${NAME}"),
     ],
 )
-def test_any_other_header_or_value_is_a_mistake_that_shows_no_value(text: str, message: str, hint: str) -> None:
+def test_unknown_header_or_value_is_an_error_without_the_value(text: str, message: str, hint: str) -> None:
     problems = [one for one in rejected(config(f"{QWEN}, headers: {{{text}}}"), KEYS) if one.severity == "error"]
     assert [one.message for one in problems] == [message]
     assert hint in problems[0].hint
@@ -97,7 +97,7 @@ def test_any_other_header_or_value_is_a_mistake_that_shows_no_value(text: str, m
         assert secret not in str(problems[0])
 
 
-def test_who_has_none_is_told_so() -> None:
+def test_provider_without_headers_accepts_none() -> None:
     for provider, where in (("openai", "model: gpt-6-luna, endpoint: us"), ("mistral", "model: mistral-small-2603")):
         text = f"provider: {provider}, {where}, api_key: '${{US_KEY}}', headers: {{OpenAI-Project: proj_1}}"
         (problem,) = (one for one in rejected(config(text)) if one.severity == "error")
@@ -105,17 +105,17 @@ def test_who_has_none_is_told_so() -> None:
         assert problem.hint.endswith("are allowed: none")
 
 
-def test_without_secrets_nothing_is_said_of_what_was_not_looked_up() -> None:
+def test_header_value_is_not_checked_if_references_are_not_resolved() -> None:
     for form in (f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}", f"{ERNIE}, headers: {{appid: '${{ODD}}'}}"):
         assert compiled(config(form), KEYS, secrets=False).table.deployments["x"].headers
 
 
-def test_one_that_is_written_and_empty_is_unset_under_its_own_name() -> None:
+def test_empty_header_value_is_reported_by_its_name() -> None:
     x = compiled(config(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).table.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("appid",))
 
 
-def test_a_server_that_needs_no_key_is_not_asked_without_its_header() -> None:
+def test_server_without_key_needs_its_header() -> None:
     row = adapter_of(
         'name = "acme"\n[dialect]\nauth = "none"\n[headers.x-acme-team]\nvalue = "team-[a-z]{1,20}"\n'
         'about = "who pays"\nsource = "its page"\n'
@@ -125,7 +125,7 @@ def test_a_server_that_needs_no_key_is_not_asked_without_its_header() -> None:
     assert not compiled(text, KEYS, registry=registry).table.deployments["x"].has_credential
 
 
-def test_a_simulator_is_sent_none() -> None:
+def test_headers_are_not_sent_to_a_simulator() -> None:
     simulated = {
         "assistants": "assistants: {a: {routes: {cn: [x]}}}",
         "regions": "regions: {cn: {territories: [CN], boundary: [CN]}}",

@@ -82,13 +82,13 @@ def test_the_demo_needs_nothing() -> None:
     assert all(item.simulates for item in compiled.table.deployments.values())
 
 
-def test_the_real_one_needs_keys_only() -> None:
+def test_shipped_config_needs_only_keys() -> None:
     assert shipped("gateway.yaml", dict.fromkeys(KEYS_OF, "sk")).warnings == ()
     warnings = shipped("gateway.yaml", {}).warnings
     assert all("not set" in problem.message or "is available now" in problem.message for problem in warnings)
 
 
-def test_the_environment_of_the_real_one_is_described() -> None:
+def test_env_example_lists_the_keys_of_the_shipped_config() -> None:
     lines = example_path("env.example").read_text("utf-8").splitlines()
     assert {line.partition("=")[0] for line in lines if "=" in line and not line.startswith("#")} == KEYS_OF
 
@@ -107,7 +107,7 @@ def answers(table: ConfigVersion, territory: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_does_what_it_says(name: str) -> None:
+def test_example_matches_its_description(name: str) -> None:
     path = example_path(f"examples/{name}.yaml")
     keys = starting_files(name)["env.example"]
     environ = {line.rstrip("="): "sk" for line in keys.splitlines() if line.endswith("=")}
@@ -116,7 +116,7 @@ def test_an_example_does_what_it_says(name: str) -> None:
     assert {place: answers(compiled.table, place) for place in EXAMPLES[name]} == EXAMPLES[name]
 
 
-def test_every_example_is_told_apart() -> None:
+def test_example_names_are_complete() -> None:
     assert example_names() == sorted(EXAMPLES)
 
 
@@ -188,7 +188,7 @@ def test_a_default_with_a_unit_is_what_the_schema_shows(default: PlainSection) -
     assert vars(written({"section": default_as_written(default)})) == {"section": default}
 
 
-def test_an_example_that_is_not_there() -> None:
+def test_unknown_example_is_an_error() -> None:
     with pytest.raises(FileNotFoundError, match=r"the package has no example nothing\.yaml"):
         example_path("nothing.yaml")
 

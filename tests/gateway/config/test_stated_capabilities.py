@@ -59,7 +59,7 @@ def sent(x: Deployment, request: ChatRequest) -> Any:
         ),
     ],
 )
-def test_what_is_said_of_a_model_is_asked_of_it(text: str, asked: ChatRequest, fields: dict[str, Any]) -> None:
+def test_stated_capabilities_are_used_in_requests(text: str, asked: ChatRequest, fields: dict[str, Any]) -> None:
     body = sent(deployment(text), asked)
     assert {name: body.get(name) for name in fields} == fields
 
@@ -76,7 +76,7 @@ def test_what_is_said_of_a_model_is_asked_of_it(text: str, asked: ChatRequest, f
         ("provider: deepseek, model: deepseek-v4-pro, api_key: '${KEY}', capabilities: [tools]", "Hm."),
     ],
 )
-def test_a_model_gets_its_thoughts_back_whatever_else_is_said_of_it(text: str, thoughts: str | None) -> None:
+def test_known_thinking_model_receives_its_thoughts_with_stated_capabilities(text: str, thoughts: str | None) -> None:
     _, said, _ = sent(deployment(text), LOOP)["messages"]
     assert said.get("reasoning_content") == thoughts
 
@@ -85,6 +85,6 @@ def test_a_model_gets_its_thoughts_back_whatever_else_is_said_of_it(text: str, t
     ("own", "known"),
     [("{context_tokens: 4096}", False), ("{without: [temperature]}", False), ("{capabilities: [tools]}", True)],
 )
-def test_a_catalogue_makes_a_model_known_that_says_what_it_can_do(tmp_path: Path, own: str, known: bool) -> None:
+def test_catalogue_entry_with_capabilities_makes_a_model_known(tmp_path: Path, own: str, known: bool) -> None:
     house = load(tmp_path, f"version: 1\nmodels: {{openai-compatible: {{m: {own}}}}}\n").table.deployments["house"]
     assert house.target.facts.known is known

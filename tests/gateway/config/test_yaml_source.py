@@ -109,7 +109,7 @@ def problems(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_text_is_reported_at_its_place(case: str) -> None:
+def test_syntax_error_is_reported_at_its_position(case: str) -> None:
     text, [(line, column)] = marked(BROKEN[case][0])
     assert problems(text.encode()) == [f"f.yaml:{line}:{column}: {BROKEN[case][1]}"]
 
@@ -177,12 +177,12 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
     }
 
 
-def test_mistakes_of_one_place_are_collected() -> None:
+def test_key_errors_are_collected() -> None:
     found = problems(b"a: 1\na: 2\n3: 4\nb: !x y\nc: [")
     assert [line.split(": ")[0] for line in found] == ["f.yaml:2:1", "f.yaml:3:1", "f.yaml:4:4", "f.yaml:6:1"]
 
 
-def test_places_lead_to_what_is_written() -> None:
+def test_positions_of_values_and_keys() -> None:
     source = parse_yaml(b"a: &x {b: 1, d: {e: 2}}\nc: *x\nf: [*x,\n  g]\n", "f")
     assert source.position(("a", "b")) == (1, 11)
     assert source.position(("a", "b"), key=True) == (1, 8)
@@ -218,7 +218,7 @@ def bomb(levels: int) -> str:
     ],
     ids=["lists", "brackets", "dashes", "braces", "deep aliases", "long list"],
 )
-def test_a_bomb_ends_where_it_passes_a_bound(text: str, message: str) -> None:
+def test_alias_bomb_is_rejected_at_the_limit(text: str, message: str) -> None:
     [found] = problems(text.encode())
     assert message in found
 

@@ -71,19 +71,19 @@ def test_a_renewal_that_begins_the_day_after_leaves_no_gap() -> None:
         assert term.last_day == date(2027, 11, 20)
 
 
-def test_a_gap_is_told_with_its_end() -> None:
+def test_gap_is_reported_with_its_end() -> None:
     both = [approval("2026-01-01", "2026-11-20"), approval("2026-12-01", None)]
     assert why_unapproved(both, "cn", days_at(at("2026-11-25T12:00:00"))) == f"{ENDED}; the next begins on 2026-12-01"
     assert why_unapproved(both, "cn", days_at(at("2026-12-02T12:00:00"))) is None
 
 
-def test_of_several_that_are_to_come_the_nearest_is_told() -> None:
+def test_nearest_of_several_future_approvals_is_reported() -> None:
     later = [approval("2027-03-01", None), approval("2026-12-01", "2026-12-31"), approval("2027-01-15", None)]
     days = days_at(at("2026-11-25T12:00:00"))
     assert why_unapproved(later, "cn", days) == "its approval for region 'cn' begins on 2026-12-01"
 
 
-def test_of_several_that_are_over_the_latest_is_told() -> None:
+def test_latest_of_several_expired_approvals_is_reported() -> None:
     over = [approval(None, "2026-11-20"), approval(None, "2026-10-01")]
     assert why_unapproved(over, "cn", days_at(at("2026-11-25T12:00:00"))) == ENDED
 
@@ -105,12 +105,14 @@ def test_the_terms_of_two_regions_are_apart_and_what_never_ends_has_none() -> No
         (None, None, True),
     ],
 )
-def test_one_counts_that_is_valid_somewhere_on_earth(first: str | None, last: str | None, counts: bool) -> None:
+def test_approval_counts_while_its_day_is_current_anywhere_on_earth(
+    first: str | None, last: str | None, counts: bool
+) -> None:
     days = Days(date(2026, 11, 20).toordinal(), date(2026, 11, 21).toordinal())
     assert approval(first, last).counts_on(days) is counts
 
 
-def test_an_approval_for_another_region_is_none() -> None:
+def test_approval_for_another_region_does_not_count() -> None:
     assert why_unapproved([approval(None, None, "eu")], "cn", days_at(0)) == "it has no approval for region 'cn'"
 
 
@@ -151,7 +153,7 @@ def test_the_answer_is_that_of_every_day_by_itself(pairs: list[tuple[int | None,
         ("2026-11-20T10:00:00", -1, 7, "ended on 2026-11-20"),
     ],
 )
-def test_the_nearer_its_end_the_more_it_is_told(now: str, days_left: int, warned: int | None, said: str) -> None:
+def test_warnings_increase_as_the_expiry_approaches(now: str, days_left: int, warned: int | None, said: str) -> None:
     [term] = terms_of({"d": [approval(None, "2026-11-20")]}, days_at(at(now)))
     assert (term.days_left, term.warned_days) == (days_left, warned)
     assert str(term) == f"its approval for region 'cn' {said}"
@@ -192,14 +194,14 @@ def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:
     assert len(table.memo) == kept
 
 
-def test_elsewhere_nothing_is_asked_for() -> None:
+def test_region_without_requirement_needs_no_approval() -> None:
     table = approved_until("2026-11-20")
     assert isinstance(decision(table, "2030-01-01T00:00:00", "US").outcome, Plan)
     assert decision(table, "2030-01-01T00:00:00", "US") is decision(table, "2031-01-01T00:00:00", "US")
     assert isinstance(decision(approved_until("2026-11-20", required=False), "2030-01-01T00:00:00").outcome, Plan)
 
 
-def test_without_any_record_nobody_may_answer() -> None:
+def test_deployment_without_approval_is_skipped() -> None:
     table = table_of(BASE.merge("regions: {cn: {approvals: required}}"))
     outcome = decision(table, "2026-11-20T00:00:00").outcome
     assert isinstance(outcome, Refusal)
@@ -217,7 +219,7 @@ def test_without_an_approval_there_is_no_permit() -> None:
     assert still_permitted(permit, table, "assistant", at("2026-11-20T10:00:00")) == ENDED
 
 
-def test_a_step_is_asked_again_whether_it_is_approved() -> None:
+def test_approval_is_checked_again_for_each_attempt() -> None:
     table = approved_until("2026-11-20")
     location = resolve(table, None, reported(EdgeReport(("CN",))))
     planned = decision(table, "2026-11-19T12:00:00").outcome

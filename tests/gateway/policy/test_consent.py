@@ -116,7 +116,7 @@ def test_a_weighted_step_asks_only_if_no_member_can_do_without() -> None:
     assert outcome(decided(weighted(SKIP_EACH, REFUSE_EACH))) == "consent_required d1"
 
 
-def test_the_reason_is_told() -> None:
+def test_missing_consent_is_reported_with_its_recipient() -> None:
     found = decided(table(SKIP_EACH, ""))
     assert [(item.deployment, item.reason) for item in found.considered] == [("d0", SkipReason.CONSENT), ("d1", None)]
     assert found.considered[0].detail == "the user's consent to Skipped is missing"
@@ -138,7 +138,7 @@ def test_the_reason_is_told() -> None:
         (REFUSE_EACH, Consents(confirmed=frozenset({"d1"})), None),
     ],
 )
-def test_which_yes_does_for_which_rule(rule: str, consents: Consents, kind: ConsentKind | None) -> None:
+def test_kinds_of_consent_that_each_rule_accepts(rule: str, consents: Consents, kind: ConsentKind | None) -> None:
     found = decided(table(rule, ""), consents)
     if kind is None:
         assert outcome(found) == "consent_required d0"
@@ -147,14 +147,14 @@ def test_which_yes_does_for_which_rule(rule: str, consents: Consents, kind: Cons
         assert [step.consent for step in found.outcome.steps] == [kind, None]
 
 
-def test_nobody_is_bothered_for_one_that_could_not_answer() -> None:
+def test_consent_is_not_requested_for_an_unavailable_deployment() -> None:
     health = {"d0": Unavailable("benched", 5.0)}
     assert outcome(decided(table(REFUSE_EACH, ""), health=health)) == ["d1"]
     assert outcome(decided(table(REFUSE_EACH), health=health)) == "no_healthy_deployment -"
     assert outcome(decided(table(REFUSE_EACH, "", more="{enabled: false}"))) == "no_healthy_deployment -"
 
 
-def test_what_is_remembered_of_one_person_is_not_told_to_another() -> None:
+def test_cached_decision_is_not_shared_between_different_consents() -> None:
     asked = table(REFUSE_EACH, "")
     agreed = Consents(confirmed=frozenset({"d0"}))
     for _ in range(2):
@@ -311,7 +311,7 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
         (replace(SAID, standing=frozenset({"OpenAI"})), "this deployment does not accept standing consent"),
     ],
 )
-def test_why_it_does_not_do_is_told(said: ConsentStatement, note: str) -> None:
+def test_reason_for_an_insufficient_consent_is_reported(said: ConsentStatement, note: str) -> None:
     asked = consenting(said=said).ask(ASKED.deployments["d0"], ASKED.regions["de"])
     assert asked.note.startswith(note)
     assert bool(asked.note) == bool(note)
@@ -349,7 +349,7 @@ def test_what_would_be_sent_is_named() -> None:
         ("pass", ("messages", "metadata", "user", "verbosity")),
     ],
 )
-def test_who_asks_is_named_as_it_would_be_sent(identity: Any, named: tuple[str, ...]) -> None:
+def test_identity_fields_are_named_as_they_would_be_sent(identity: Any, named: tuple[str, ...]) -> None:
     first = ASKED.deployments["d0"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "verbosity"})
     deployment = replace(first, capabilities=knowing, identity=identity)
@@ -370,7 +370,7 @@ def test_without_a_token_only_standing_consents_count() -> None:
     assert standing == Consents(frozenset({"OpenAI"}))
 
 
-def test_only_what_the_table_knows_of_standing_consents_is_kept() -> None:
+def test_standing_consents_for_unknown_recipients_are_dropped() -> None:
     said = ConsentStatement(standing=frozenset({"OpenAI", "elsewhere"}))
     assert standing_consents(ASKED, said) == Consents(frozenset({"OpenAI"}))
     assert standing_consents(ASKED, ConsentStatement()) is NO_CONSENT

@@ -85,7 +85,7 @@ def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:
 
 @pytest.mark.parametrize("asserted", [("DE",) * 4, ("D" * 160,)])
 @pytest.mark.parametrize("more_bytes", [0, 5_000])
-def test_what_an_honest_sender_says_is_remembered(asserted: tuple[str, ...], more_bytes: int) -> None:
+def test_location_of_typical_headers_is_cached(asserted: tuple[str, ...], more_bytes: int) -> None:
     table = table_of(BASE)
     request = sent(*((b"x-gateway-territory", value) for value in asserted), more_bytes=more_bytes)
     assert locate(table, caller_of(table, None, request)) is locate(table, caller_of(table, None, request))

@@ -50,7 +50,7 @@ def test_many_requests_agree_with_the_normal_approximation() -> None:
     assert fisher_exact_p(5500, 100_000, 5000, 100_000) == pytest.approx(2.7e-7, rel=0.15)
 
 
-def test_more_hits_than_tries_is_no_question() -> None:
+def test_more_hits_than_tries_is_an_error() -> None:
     for question in ((3, 2, 0, 1), (0, 1, 3, 2)):
         with pytest.raises(ValueError, match="more hits"):
             fisher_exact_p(*question)

@@ -74,7 +74,7 @@ def request(*messages: Message, **more: object) -> ChatRequest:
         ((ASK, AssistantMessage((TextPart("Hi"),)), ASK), False),
     ],
 )
-def test_the_first_turn_is_over_once_somebody_was_answered_in_words(history: tuple[Message, ...], first: bool) -> None:
+def test_first_turn_ends_with_the_first_text_answer(history: tuple[Message, ...], first: bool) -> None:
     assert is_first_turn(history) is first
 
 
@@ -94,7 +94,7 @@ LATER = (ASK, AssistantMessage("Hi"), ASK)
         ((CN, EU), request(response_format=JsonObjectFormat()), "", {"cn-gb45438", "eu-art50"}),
     ],
 )
-def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest, prefix: str, due: set[str]) -> None:
+def test_labels_of_an_answer(labels: tuple[Label, ...], asked: ChatRequest, prefix: str, due: set[str]) -> None:
     labelling = labelling_of(Locale("en", labels), asked)
     assert labelling is not None
     assert (labelling.prefix, labelling.due) == (prefix, due)
@@ -102,7 +102,7 @@ def test_what_is_said_on_an_answer(labels: tuple[Label, ...], asked: ChatRequest
     assert labelling.has_integrity is (CN in labels)
 
 
-def test_a_region_without_labels_says_nothing() -> None:
+def test_region_without_labels_has_no_labelling() -> None:
     assert labelling_of(Locale("en"), request()) is None
 
 
@@ -137,7 +137,7 @@ TEXTS = st.text(max_size=40)
     st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), min_size=1, max_size=3),
     st.sampled_from([(CN,), (EU,), (CN, HOUSE), (SILENT,)]),
 )
-def test_a_stream_and_a_whole_answer_say_the_same(
+def test_stream_and_whole_answer_have_the_same_labels(
     answers: list[tuple[str, str, bool]], labels: tuple[Label, ...]
 ) -> None:
     labelling = labelling_of(Locale("en", labels), request())
@@ -226,7 +226,7 @@ def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
     assert all(re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", value) for value in told[0]["AIGC"].values())
 
 
-def test_a_label_that_is_never_shown_is_told_as_not_in_the_text() -> None:
+def test_hidden_label_is_reported_as_not_in_the_text() -> None:
     labelling = labelling_of(Locale("en", (HOUSE, SILENT)), request())
     assert labelling is not None
     assert [mark["in_content"] for mark in marks(labelling, "req_1", in_content=True)] == [True, False]
@@ -261,7 +261,7 @@ def said(text: str, speech: RegionText, *, first: bool) -> str:
 
 
 @given(SPEECHES, st.lists(ANY_TEXT.filter(bool), min_size=1, max_size=4))
-def test_what_was_said_comes_off_again(speech: RegionText, texts: list[str]) -> None:
+def test_label_is_removed_from_the_history(speech: RegionText, texts: list[str]) -> None:
     """Every answer of a conversation as the model gave it, except one that itself begins with a label's words."""
     history: list[Message] = []
     bare: list[Message] = []
@@ -309,7 +309,7 @@ def test_of_an_answer_in_parts_the_first_begins_with_the_words(
         ("内容由AI", "内容由AI"),
     ],
 )
-def test_words_that_nobody_expects_here_come_off_once_and_whole(text: str, left: str) -> None:
+def test_unexpected_labels_are_removed_once_and_completely(text: str, left: str) -> None:
     assert strip(text, (), speech_of(CN).known) == left
 
 
@@ -345,7 +345,7 @@ def test_labels_of_another_region_and_of_earlier_come_off_too() -> None:
 
 
 @given(st.lists(st.sampled_from([CN.text, EU.text, HOUSE.text, SEPARATOR, "x"]), max_size=6).map("".join))
-def test_what_a_user_or_a_tool_says_is_never_touched(text: str) -> None:
+def test_user_and_tool_messages_are_unchanged(text: str) -> None:
     history = (SystemMessage(text), UserMessage(text), UserMessage((TextPart(text),)), ToolMessage("c", text))
     assert without_labels(history, speech_of(CN, EU)) is history
 

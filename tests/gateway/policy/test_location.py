@@ -58,7 +58,7 @@ def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) ->
         ("UK", "default", "GB"),
     ],
 )
-def test_an_edge_tells_the_territory(said: str, region: str, territory: str) -> None:
+def test_edge_reports_the_territory(said: str, region: str, territory: str) -> None:
     location = resolve(TABLE, None, seen(said))
     assert location.region is not None
     assert (location.region.name, location.territory, location.why) == (region, territory, "edge_header")
@@ -69,7 +69,7 @@ def test_an_edge_tells_the_territory(said: str, region: str, territory: str) -> 
     "said",
     ["XX", "ZZ", "EU", "AP", "A1", "T1", "", "China", "CN, US", "\r\nCN", "C" * 5000, "中国", "ß", "ſe", "ﬁ", "ıt"],
 )
-def test_what_is_no_territory_is_unknown(said: str) -> None:
+def test_invalid_territory_is_unknown(said: str) -> None:
     location = resolve(TABLE, None, seen(said))
     assert location.problem is LocationProblem.UNKNOWN
     assert location.region is None
@@ -84,7 +84,7 @@ def test_a_silent_edge_lets_the_next_signal_speak_and_tor_does_not() -> None:
     assert resolve(table, backend, seen("T1", ("CN",))).problem is LocationProblem.UNKNOWN
 
 
-def test_only_a_backend_that_may_assert_is_believed() -> None:
+def test_assertion_counts_only_for_a_client_that_may_assert() -> None:
     believed = resolve(TABLE, CLIENTS["backend"], seen(asserted=("CN",)))
     assert (believed.why, believed.territory) == ("assertion", "CN")
     ignored = resolve(TABLE, CLIENTS["app"], seen("DE", ("CN",)))
@@ -119,7 +119,7 @@ def test_a_blocked_territory_in_any_signal_wins(client: str | None) -> None:
     assert location.territory == "CU"
 
 
-def test_a_country_with_a_blocked_part_needs_to_say_which_part() -> None:
+def test_country_with_a_blocked_part_is_refused_without_the_part() -> None:
     table = table_of(BASE.merge("blocked: [UA-43, CU, IR, KP, SY]"))
     assert resolve(table, None, seen("UA")).problem is LocationProblem.BLOCKED
     assert resolve(table, None, seen("UA-43")).problem is LocationProblem.BLOCKED
@@ -184,7 +184,7 @@ def test_a_territory_of_no_region_is_refused() -> None:
 
 
 @given(asserted=st.lists(st.text(max_size=12) | st.sampled_from(["CN", "US", "DE", "HK"]), max_size=3))
-def test_nothing_that_an_untrusted_client_says_moves_it(asserted: list[str]) -> None:
+def test_headers_of_an_untrusted_client_do_not_change_the_location(asserted: list[str]) -> None:
     honest = resolve(TABLE, CLIENTS["app"], seen("DE"))
     lying = resolve(TABLE, CLIENTS["app"], seen("DE", tuple(asserted)))
     assert (lying.region, lying.territory, lying.why) == (honest.region, honest.territory, honest.why)
@@ -206,7 +206,7 @@ def located(
     return location.problem or (location.region.name if location.region else None), location.territory, location.why
 
 
-def test_a_claim_tells_the_territory_and_names_the_winner_by_its_rank() -> None:
+def test_claim_reports_the_territory_with_its_rank() -> None:
     both = reported(EdgeReport(("FR",)), claim=claimed("DE"))
     assert located(both) == ("eu", "DE", "claim")
     later = with_rules(ALL, signals=("edge_header", "claim"))
@@ -226,9 +226,7 @@ def test_a_claim_without_a_territory_is_silent() -> None:
 
 @pytest.mark.parametrize("client", [None, "app", "backend", "shop-cn"])
 @pytest.mark.parametrize("problem", ClaimProblem)
-def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
-    problem: ClaimProblem, client: str | None
-) -> None:
+def test_rejected_claim_never_falls_through_to_another_signal(problem: ClaimProblem, client: str | None) -> None:
     sighting = reported(EdgeReport(("US",)), asserted=("US",), claim=claimed(problem=problem))
     who = CLIENTS[client] if client else None
     for unknown in ("refuse", "eu"):
@@ -248,7 +246,7 @@ def test_a_claim_that_is_not_believed_never_falls_through_to_another_signal(
         assert "`x-gateway-claim`" in refusal.message
 
 
-def test_a_blocked_territory_wins_over_a_claim_that_is_not_believed() -> None:
+def test_blocked_territory_wins_over_a_rejected_claim() -> None:
     sighting = reported(EdgeReport(("CU",)), claim=claimed(problem=ClaimProblem.EXPIRED))
     assert located(sighting) == (LocationProblem.BLOCKED, "CU", "edge_header")
     assert located(reported(EdgeReport(("DE",)), claim=claimed("CU"))) == (LocationProblem.BLOCKED, "CU", "claim")
@@ -306,9 +304,7 @@ DOUBTFUL = {
 @pytest.mark.parametrize("client", [None, "shop-cn"])
 @pytest.mark.parametrize("unknown", ["refuse", "us"])
 @pytest.mark.parametrize("doubt", DOUBTFUL)
-def test_a_doubt_refuses_whatever_else_is_said_and_whatever_unknown_says(
-    doubt: str, unknown: str, client: str | None
-) -> None:
+def test_doubt_refuses_despite_other_signals_and_location_unknown(doubt: str, unknown: str, client: str | None) -> None:
     table = with_rules(ALL, unknown=unknown)
     sighting = DOUBTFUL[doubt].with_report("claim", claimed("DE"))
     location = resolve(table, CLIENTS[client] if client else None, sighting)
@@ -370,7 +366,7 @@ ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", ON_RECORD)
-def test_what_each_signal_said_is_on_record(name: str) -> None:
+def test_evidence_records_each_signal(name: str) -> None:
     who, sighting, told = ON_RECORD[name]
     location = resolve(ALL, CLIENTS[who] if who else None, sighting)
     shown = []
@@ -395,7 +391,7 @@ def test_what_each_signal_said_is_on_record(name: str) -> None:
         ("é", "?"),
     ],
 )
-def test_what_was_said_is_shown_short_and_in_visible_ascii(said: str, shown: str) -> None:
+def test_evidence_is_short_visible_ascii(said: str, shown: str) -> None:
     assert resolve(ALL, None, reported(asserted=(said,))).evidence[0].said == shown
 
 
@@ -407,7 +403,7 @@ def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
     assert told == [("api_key", "cn", True), ("edge_header", "cn", False)]
 
 
-def test_a_place_of_no_region_beside_one_of_a_region_is_a_conflict() -> None:
+def test_territory_without_region_conflicts_with_one_in_a_region() -> None:
     table = table_of(BASE.merge(NO_DEFAULT_REGION))
     for edge, asserted in (("JP", "DE"), ("DE", "JP")):
         location = resolve(table, CLIENTS["backend"], seen(edge, (asserted,)))
@@ -445,7 +441,7 @@ def test_whose_prompts_must_stay_at_home_by_one_signal_is_not_taken_abroad_by_an
     assert (location.region.name if location.region else location.problem, location.territory, location.why) == found
 
 
-def test_a_conflict_within_one_region_is_told_by_the_territories() -> None:
+def test_conflict_within_one_region_is_reported_with_territories() -> None:
     table = with_rules(UNNAMED_CN, conflict="refuse")
     location = resolve(table, CLIENTS["backend"], seen("CN", ("JP",)))
     assert location.problem is LocationProblem.CONFLICT
@@ -505,7 +501,7 @@ def test_the_part_decides_where_a_country_is_split(
     assert located(reported(EdgeReport(values, parts)), SPLIT) == found
 
 
-def test_a_country_alone_is_believed_where_the_operator_accepts_it() -> None:
+def test_country_without_its_part_is_accepted_where_the_operator_allows_it() -> None:
     assert located(reported(EdgeReport(("US",))), ACCEPTING) == ("us", "US", "edge_header")
     assert located(reported(EdgeReport(("UA",))), ACCEPTING) == ("default", "UA", "edge_header")
     assert located(reported(EdgeReport(("UA",), ("43",))), ACCEPTING)[0] == "blocked"
@@ -552,7 +548,7 @@ def test_a_part_alone_has_a_region_and_its_country_none() -> None:
 
 
 @pytest.mark.parametrize("table", [SPLIT, STRICT])
-def test_who_names_the_part_speaks_for_who_names_the_country(table: ConfigVersion) -> None:
+def test_signal_with_the_part_decides_for_a_signal_with_the_country(table: ConfigVersion) -> None:
     edge = EdgeReport(("US",))
     known = with_rules(table, signals=("edge_header", "claim", "geoip"))
     assert located(reported(edge, claim=claimed("US-NY")), known) == ("us", "US-NY", "claim")
@@ -567,7 +563,7 @@ def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
     assert located(reported(EdgeReport(("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
 
 
-def test_of_a_country_and_its_part_the_part_says_more() -> None:
+def test_part_is_preferred_to_its_country() -> None:
     table = with_rules(ACCEPTING, signals=("edge_header", "geoip"))
     sighting = reported(EdgeReport(("US",)), address=AddressReport("US", "CA"))
     assert located(sighting, table) == ("ca", "US-CA", "geoip")
@@ -614,7 +610,7 @@ def test_caller_bound_to_a_region_is_in_its_country_where_a_part_of_it_has_a_reg
         ("default", ("T1", "DE"), None),
     ],
 )
-def test_behind_who_hides_no_signal_tells_where_in_its_region_a_bound_keys_caller_is(
+def test_weaker_signals_do_not_locate_a_bound_caller_who_hides(
     region: str, said: tuple[str, str], territory: str | None
 ) -> None:
     """In a region of `*`, a territory only ever forbids: it still counts."""

@@ -39,7 +39,7 @@ def test_the_numbers_are_those_of_the_territory_or_none(territory: str | None, l
     assert text_of(territory).endswith(line)
 
 
-def test_the_name_tells_one_version_from_another() -> None:
+def test_name_of_the_block_differs_between_versions() -> None:
     german = compose(PROFILE, "DE", NO_PREFERENCES).name
     assert german == compose(PROFILE, "DE", NO_PREFERENCES).name
     assert german.startswith("de@")
@@ -49,7 +49,7 @@ def test_the_name_tells_one_version_from_another() -> None:
     assert refined.endswith("+time_zone+units")
 
 
-def test_a_wish_takes_the_place_of_its_line() -> None:
+def test_preference_replaces_its_line() -> None:
     text = text_of("DE", Preferences(units="us", form="informal", time_zone="Asia/Tokyo"))
     assert "Units: metric" not in text
     assert text.count("- Units: US customary") == 1
@@ -58,7 +58,7 @@ def test_a_wish_takes_the_place_of_its_line() -> None:
 
 
 @given(st.text(max_size=64), st.text(max_size=64), st.text(max_size=64), st.text(max_size=64))
-def test_a_wish_that_is_on_no_list_says_nothing(language: str, units: str, zone: str, form: str) -> None:
+def test_unknown_preference_is_ignored(language: str, units: str, zone: str, form: str) -> None:
     """No word of a caller gets into the message: a line is one of ours, or isn't there."""
     lines = {line for lines in PROFILE.choices.values() for line in lines.values()}
     wishes = Preferences(language, units, zone, form)

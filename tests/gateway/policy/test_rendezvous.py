@@ -31,9 +31,7 @@ def test_who_is_on_a_side_of_5_percent_is_on_it_at_25_and_at_100() -> None:
 
 
 @given(keys, weights, st.data())
-def test_a_larger_weight_takes_nobody_away_and_moves_nobody_else(
-    key: bytes, given: dict[str, int], data: object
-) -> None:
+def test_larger_weight_moves_users_only_to_itself(key: bytes, given: dict[str, int], data: object) -> None:
     assert isinstance(data, st.DataObject)
     name = data.draw(st.sampled_from(sorted(given)))
     before = choose(key, given)
@@ -62,7 +60,7 @@ def test_only_the_proportion_of_the_weights_counts(key: bytes, given: dict[str, 
     )
 
 
-def test_a_weight_of_0_is_nobodys() -> None:
+def test_weight_of_0_gets_no_users() -> None:
     assert choose(PEOPLE[0], {"a": 0}) is None
     assert {choose(person, {"a": 0, "b": 1}) for person in PEOPLE[:100]} == {"b"}
 
@@ -80,7 +78,7 @@ def asked(*turns: str, user: str | None = None, **extra: object) -> ChatRequest:
     return ChatRequest("assistant", (SystemMessage("Be kind."), *said), user=user, extra=extra)
 
 
-def test_a_person_is_known_by_the_claim_then_by_what_the_request_says_of_them() -> None:
+def test_user_is_identified_by_the_claim_then_by_the_request() -> None:
     both = asked("Hello", user="u", safety_identifier="s")
     assert sticky_key_of(None, "c", both) == named_sticky_key("c")
     assert sticky_key_of(None, None, both) == named_sticky_key("s")

@@ -75,7 +75,7 @@ def test_a_permit_names_the_deployments_origin() -> None:
     assert (permit.origin, permit.region, permit.site) == ("https://dashscope.aliyuncs.com", "cn", "cn-beijing")
 
 
-def test_where_nobody_is_available_the_law_refuses() -> None:
+def test_route_without_an_allowed_deployment_is_refused_by_law() -> None:
     refusal = refusal_of(TABLE, "RU")
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert "does not serve Russia" in refusal.message
@@ -94,7 +94,7 @@ def house(place: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("territory", ["CN", "CN-BJ", "RU"])
-def test_a_region_that_names_nobody_takes_no_prompt_out_of_where_it_must_stay(territory: str) -> None:
+def test_default_region_keeps_prompts_in_their_territory(territory: str) -> None:
     """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
     abroad = table_of(ROUTED.merge(house("any")))
     found = decision(abroad, territory)
@@ -139,7 +139,7 @@ def test_a_region_without_a_route_is_refused() -> None:
     assert refusal_of(table, "US").code is RefusalCode.REGION_BLOCKED
 
 
-def test_a_missing_capability_passes_over_and_says_so() -> None:
+def test_missing_capability_skips_the_deployment_with_the_reason() -> None:
     found = decision(TABLE, "CN", asked("vision"))
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
@@ -218,7 +218,7 @@ def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only()
         assert outcome.steps[0].dropped == dropped
 
 
-def test_only_what_the_request_could_change_is_told_of_an_ability_that_lacks() -> None:
+def test_refusal_names_only_capabilities_that_the_request_can_change() -> None:
     refusal = refusal_of(TABLE, "HK", asked("vision"))
     assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
     assert refusal.message.endswith("supports this request (qwen-intl: does not support vision): see `messages`")
@@ -246,11 +246,11 @@ MUTE = table_of(BASE.merge("deployments: {qwen-cn: {capabilities: []}}"))
 
 
 @pytest.mark.parametrize("feature", sorted(FEATURES))
-def test_a_refused_feature_tells_where_the_request_asks_for_it(feature: str) -> None:
+def test_refusal_names_the_field_of_the_unsupported_feature(feature: str) -> None:
     assert refusal_of(MUTE, "CN", asked(feature)).param == WHERE[feature]
 
 
-def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
+def test_refusal_names_missing_features_only() -> None:
     refusal = refusal_of(TABLE, "HK", asked("vision", "tools", "json_object"))
     assert (refusal.param, refusal.message.endswith("(qwen-intl: does not support vision): see `messages`")) == (
         "messages",
@@ -258,7 +258,7 @@ def test_a_refusal_tells_of_what_lacks_and_not_of_all_that_is_asked() -> None:
     )
 
 
-def test_an_answer_that_would_be_continued_is_told_in_words_that_say_what_to_mend() -> None:
+def test_prefill_refusal_explains_the_fix() -> None:
     refusal = refusal_of(TABLE, "HK", asked("prefill"))
     assert refusal.param == "messages"
     assert "the last message has the role `assistant`" in refusal.message
@@ -297,7 +297,7 @@ def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
     assert "does not support audio, prefill" in refusal.message
 
 
-def test_a_place_that_is_told_already_is_not_told_again() -> None:
+def test_field_in_the_details_is_not_repeated() -> None:
     assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: does not support tools)")
 
 
@@ -327,7 +327,7 @@ def test_what_cannot_be_asked_now_is_a_503(config: Config, environ: dict[str, st
     assert found.outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
 
-def test_a_benched_deployment_is_passed_over() -> None:
+def test_unavailable_deployment_is_skipped() -> None:
     both = BASE.merge("assistants: {assistant: {routes: {default: [gemini, chatgpt-us]}}}")
     table = table_of(both)
     assert plan_of(table, "JP") == ["gemini", "chatgpt-us"]
@@ -341,7 +341,7 @@ def test_a_benched_deployment_is_passed_over() -> None:
     assert refusal.message.endswith("is available: their providers limit the request rate")
 
 
-def test_ability_is_told_before_health_and_law_before_both() -> None:
+def test_law_is_reported_before_capability_and_capability_before_health() -> None:
     table = table_of(BASE.merge("deployments: {qwen-cn: {enabled: false}}"))
     assert decision(table, "CN", asked("vision")).considered[0].reason is SkipReason.CAPABILITY
 
@@ -382,7 +382,7 @@ def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> Non
     assert isinstance(decide(assumed, assumed.assistants["assistant"], place, asked(), {}, 0.0).outcome, Plan)
 
 
-def test_nobody_answers_a_place_that_is_none() -> None:
+def test_refused_location_has_no_plan() -> None:
     nowhere = Location(None, None, "x", ())
     for table in (TABLE, table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))):
         outcome = decide(table, table.assistants["assistant"], nowhere, asked(), {}, 0.0).outcome
@@ -440,7 +440,7 @@ def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
         assert outcome.steps[0].dropped == dropped, identity
 
 
-def test_a_metadata_field_that_its_provider_would_take_is_hashed_by_nobody_and_dropped() -> None:
+def test_metadata_is_dropped_instead_of_hashed() -> None:
     """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
     first = TABLE.deployments["chatgpt-us"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
@@ -486,7 +486,7 @@ def test_a_problem_of_place_is_a_refusal(sighting: Reports, code: RefusalCode) -
     assert found.outcome.code is code
 
 
-def test_another_cells_region_is_sent_home() -> None:
+def test_region_of_another_cell_is_refused_with_its_home() -> None:
     table = table_of(
         BASE.merge('cell: {territory: DE, serves: [eu, default], homes: {cn: "https://cn.assistant.example"}}')
     )
@@ -503,7 +503,7 @@ def test_a_cell_that_names_no_regions_serves_all() -> None:
     assert [plan_of(table, territory) for territory in ("CN", "US")] == [["qwen-cn"], ["chatgpt-us"]]
 
 
-def test_a_demo_says_by_which_header_its_caller_tells_a_place() -> None:
+def test_demo_refusal_names_the_header_for_the_location() -> None:
     demo = replace(TABLE, demo=True)
     refusal = refuse_location(demo, resolve(demo, None, reported()))
     assert refusal is not None
@@ -543,7 +543,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize(("sighting", "code", "message"), PROBLEMS.values(), ids=PROBLEMS.keys())
-def test_a_place_that_is_none_is_refused_and_says_why(sighting: Reports, code: RefusalCode, message: str) -> None:
+def test_refused_location_is_explained(sighting: Reports, code: RefusalCode, message: str) -> None:
     claim = "claim: {issuer: i, audience: a, algorithms: [HS256], secret: 'a-secret-of-thirty-two-characters'}"
     table = table_of(BASE.merge(f"location: {{signals: [edge_header, claim, assertion], {claim}}}"))
     location = resolve(table, table.clients["b" * 64], sighting)

@@ -140,7 +140,7 @@ def test_looks_grow_rare_and_strict() -> None:
     assert progress.looks == 8
 
 
-def test_of_candidates_that_are_no_worse_few_go_back() -> None:
+def test_few_equal_candidates_are_rolled_back() -> None:
     draw = random.Random(20261120)  # a fixed seed, for a test
     schedule = Schedule("b", (Stage(0.1, 1e9), Stage(1.0, None)), StopRule(0.01, None, 50), "id")
     backs = 0
@@ -247,7 +247,7 @@ def test_the_candidate_has_its_share_and_the_others_keep_their_proportion(share:
     assert staged.memo == {}
 
 
-def test_the_version_tells_the_shares() -> None:
+def test_version_depends_on_the_shares() -> None:
     table = table_of(SCHEDULED)
     versions = [with_shares(table, {("assistant", "default"): share}).version for share in (0.05, 0.25, 0.0, 0.05)]
     assert len(set(versions)) == 3

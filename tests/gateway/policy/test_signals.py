@@ -109,7 +109,7 @@ def test_a_locator_is_its_rules() -> None:
 # --- what is remembered ---------------------------------------------------------------------------
 
 
-def test_only_headers_that_a_listed_signal_reads_tell_callers_apart() -> None:
+def test_location_key_contains_only_headers_of_listed_signals() -> None:
     """Behind a CDN each person has an address of its own, which no signal but `geoip` reads."""
     by_signals = {
         ("api_key",): set(),
@@ -222,7 +222,7 @@ def test_a_trial_signal_without_a_word_in_the_names_cannot_be_registered() -> No
         registry(SIGNALS.values(), [*NAMES, "trial"])
 
 
-def test_a_question_that_nothing_answers_is_no_silence() -> None:
+def test_unanswered_question_is_an_error() -> None:
     class Unanswered(Question):
         pass
 

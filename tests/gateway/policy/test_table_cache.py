@@ -10,7 +10,7 @@ from tests.kit.configs import BASE, table_of
 TABLE = table_of(BASE)
 
 
-def test_what_is_remembered_is_made_once() -> None:
+def test_cached_value_is_computed_once() -> None:
     table = replace(TABLE)
     made: list[int] = []
     for _ in range(3):

@@ -37,7 +37,7 @@ def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> A
     return record.allowance
 
 
-def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None:
+def test_answer_reports_the_allowance_and_refusal_the_wait() -> None:
     clock = Clock()
     limits, of = ClientLimits(clock=clock), ClientLimitRule(rpm=3)
     assert [allowance_of(limits, APP, of) for _ in range(3)] == [
@@ -56,7 +56,7 @@ def test_each_answer_says_what_is_left_and_a_refusal_when_to_come_back() -> None
     assert allowance_of(limits, APP, of) == Allowance(3, 0, 60.0)
 
 
-def test_processes_with_one_ledger_count_together() -> None:
+def test_processes_with_one_store_count_together() -> None:
     ledger, of = QuotaStore(), ClientLimitRule(concurrent=1)
     one, other = ClientLimits(ledger), ClientLimits(ledger)
     taken = one.take(APP, of, Record("r", 0.0, "t"))
@@ -65,7 +65,7 @@ def test_processes_with_one_ledger_count_together() -> None:
     assert allowance_of(other, APP, of) is None
 
 
-def test_too_many_at_once_are_refused_and_say_so() -> None:
+def test_too_many_concurrent_requests_are_refused() -> None:
     limits, of = ClientLimits(), ClientLimitRule(concurrent=2)
     running = [limits.take(APP, of, Record("r", 0.0, "t")) for _ in range(2)]
     error, left = refusal_of(limits, APP, of)

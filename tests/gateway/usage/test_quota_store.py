@@ -29,7 +29,7 @@ def shared(seats: int) -> Iterator[tuple[int, list[QuotaStore]]]:
         os.close(descriptor)
 
 
-def test_what_runs_counts_until_it_is_given_back() -> None:
+def test_running_request_counts_until_it_is_released() -> None:
     row = QuotaRow(QuotaStore(), "app", NOW_NS)
     first, second = row.take(AT_ONCE, NOW_NS), row.take(AT_ONCE, NOW_NS)
     assert (first.is_granted, second.is_granted) == (True, True)
@@ -43,7 +43,7 @@ def test_what_runs_counts_until_it_is_given_back() -> None:
     assert not row.take(AT_ONCE, NOW_NS).is_granted
 
 
-def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
+def test_refusal_for_concurrency_spends_no_rpm() -> None:
     row = QuotaRow(QuotaStore(), "app", NOW_NS)
     limits = ClientLimitRule(rpm=2, concurrent=1)
     first = row.take(limits, NOW_NS)
@@ -53,7 +53,7 @@ def test_who_has_too_many_running_spends_nothing_of_the_minute() -> None:
     assert row.take(limits, NOW_NS).is_granted
 
 
-def test_who_is_over_the_minute_has_nothing_more_running() -> None:
+def test_refusal_for_rpm_counts_no_running_request() -> None:
     row = QuotaRow(QuotaStore(), "app", NOW_NS)
     row.take(ClientLimitRule(rpm=1), NOW_NS).release()
     assert row.take(ClientLimitRule(rpm=1), NOW_NS).wait_ns == MINUTE_NS
@@ -81,7 +81,7 @@ def test_seats_share_what_is_spent_and_what_runs() -> None:
         assert rows[2].take(limits, NOW_NS).wait_ns == MINUTE_NS // 5
 
 
-def test_who_leaves_takes_along_what_it_had_running_and_nothing_else() -> None:
+def test_leaving_process_clears_only_its_running_requests() -> None:
     with shared(2) as (_, seats):
         limits = ClientLimitRule(rpm=10, concurrent=4)
         rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in seats]
@@ -104,7 +104,7 @@ def test_a_row_outlives_the_name_that_found_it() -> None:
     assert not QuotaRow(ledger, "app", NOW_NS).take(ClientLimitRule(rpm=1), NOW_NS).is_granted
 
 
-def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -> None:
+def test_many_names_use_no_more_memory_and_keep_active_rows() -> None:
     ledger = QuotaStore(rows=8)
     busy = QuotaRow(ledger, "busy", NOW_NS)
     spent = QuotaRow(ledger, "spent", NOW_NS)
@@ -123,7 +123,7 @@ def test_names_without_end_take_no_more_memory_and_disturb_nobody_who_counts() -
     assert [idle.take(AT_ONCE, NOW_NS).is_granted for _ in range(3)] == [True, True, False]
 
 
-def test_where_every_row_counts_a_client_is_counted_by_its_process_alone() -> None:
+def test_client_without_a_free_row_is_counted_per_process() -> None:
     ledger = QuotaStore(rows=2)
     rows = [QuotaRow(ledger, name, NOW_NS) for name in ("a", "b", "c")]
     for row in rows:
@@ -172,7 +172,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate(timeout=LIMIT_S)
 
 
-def test_processes_that_ask_at_once_get_what_the_limit_says_and_no_more() -> None:
+def test_concurrent_processes_together_respect_the_limit() -> None:
     rpm, times = 6000, 5000
     with shared(2) as (descriptor, seats):
         processes = [asking(descriptor, seat, times, rpm, "return") for seat in range(2)]
@@ -187,7 +187,7 @@ def test_processes_that_ask_at_once_get_what_the_limit_says_and_no_more() -> Non
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
-def test_a_process_that_dies_holds_nobody_up(how: signal.Signals) -> None:
+def test_dead_process_blocks_no_other(how: signal.Signals) -> None:
     with shared(2) as (descriptor, seats):
         dying = asking(descriptor, 1, 5, ROWS, "keep")
         assert heard(dying) == "ready"

@@ -48,7 +48,7 @@ def test_what_openai_shows_for_a_first_request() -> None:
 
 
 @given(RPMS, st.lists(st.integers(0, 2 * MINUTE_NS), min_size=1, max_size=60))
-def test_no_span_of_time_has_more_than_the_pace_and_one_minutes_worth(rpm: int, gaps: list[int]) -> None:
+def test_no_period_exceeds_the_rate_and_one_minutes_allowance(rpm: int, gaps: list[int]) -> None:
     rpm = min(rpm, 12)
     moments = [START_NS + sum(gaps[:end]) // 7 for end in range(len(gaps))]
     through = passed(moments, rpm)
@@ -59,7 +59,7 @@ def test_no_span_of_time_has_more_than_the_pace_and_one_minutes_worth(rpm: int, 
 
 
 @given(RPMS, st.integers(0, MINUTE_NS), st.integers(1, 1_000_000))
-def test_whoever_is_refused_spends_nothing_and_passes_after_the_wait(rpm: int, spent_ns: int, other: int) -> None:
+def test_refused_request_spends_nothing_and_passes_after_the_wait(rpm: int, spent_ns: int, other: int) -> None:
     full_at_ns = START_NS + spent_ns
     after_ns, wait_ns = spend(full_at_ns, START_NS, rpm)
     if wait_ns == 0:
@@ -74,7 +74,7 @@ def test_whoever_is_refused_spends_nothing_and_passes_after_the_wait(rpm: int, s
 
 
 @given(RPMS, st.integers(0, 2 * MINUTE_NS))
-def test_what_is_left_is_what_passes_right_away(rpm: int, spent_ns: int) -> None:
+def test_remaining_requests_pass_immediately(rpm: int, spent_ns: int) -> None:
     rpm = min(rpm, 50)
     left = remaining(START_NS + spent_ns, START_NS, rpm)
     assert len(passed([START_NS] * (rpm + 1), rpm, START_NS + spent_ns)) == left
