@@ -1,5 +1,7 @@
-"""Approvals as properties: whatever the records, and however the clock runs between attempts, nobody is asked without
-an approval that is valid at that moment, in a region that requires it."""
+"""Approvals as properties: no deployment is called without an approval that is valid at that time.
+
+This holds for all records and for every run of the clock between attempts, in a region that requires approvals.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,7 @@ async def test_no_attempt_ever_goes_to_who_is_not_approved_at_that_moment(
 ) -> None:
     tables = [records, *([others[: len(records)]] if others else [])]
     asking = Asking([table_with(one, required) for one in tables], start, list(jumps))
-    # What was decided an hour ago, or will be in a day, must not be taken for what is true now.
+    # A decision of an hour ago, or of a day ahead, must not be used now.
     for off_s in (-3600.0, 86_400.0):
         asking.now = start + off_s
         with contextlib.suppress(Refused, PlanExhausted):

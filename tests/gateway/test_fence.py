@@ -140,7 +140,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
 
 
 def _without(world: dict[str, Any], name: str) -> ConfigVersion:
-    """The world after somebody has pulled the kill switch of one deployment."""
+    """The config after the kill switch of one deployment was used."""
     deployments = {**world["deployments"], name: {**world["deployments"][name], "enabled": False}}
     table = compiled({**world, "deployments": deployments})
     assert table is not None

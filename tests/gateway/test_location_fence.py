@@ -52,7 +52,7 @@ class Place:
         client = next(client for client in table.clients.values() if client.name == case.client)
         caller = caller_of(table, client, visitor)
         found = [self.loop.run_until_complete(self.signals.locate(table, caller)) for _ in range(2)]
-        # What is remembered is what is computed anew.
+        # A cached location equals the one that is computed anew.
         reports = self.loop.run_until_complete(
             self.signals.answer(table.location.rules, locator_of(table).report(caller.location_key))
         )

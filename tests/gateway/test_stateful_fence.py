@@ -1,9 +1,8 @@
 """The fence over sequences: requests begin, configs change, clocks run, deployments break, and each attempt is judged anew.
 
-A machine of Hypothesis holds requests in the middle of their plans. Whatever happened since, an attempt must be allowed by
-the config that the request began with and by the one that is active at that moment, judged by an oracle that reads the
-written configs and knows nothing of the gateway's rules: boundary, territory, approvals of that day, kill switches, and the
-person's consent.
+A Hypothesis state machine holds requests in the middle of their plans. Each attempt must be allowed by the config with
+which the request began, and by the config that is active now. The oracle reads the written configs and shares no code
+with the gateway. It checks the boundary, the territory, the approvals of the day, kill switches, and the user's consent.
 """
 
 from __future__ import annotations
@@ -499,7 +498,7 @@ class Fence(RuleBasedStateMachine):
         TOLD["attempts with a token"] += asked.yes is not None
         reason = why_not(self.world, asked, request.url.host, self.now)
         assert reason is None, f"{request.url.host} by the current config: {reason}"
-        # What is over may be renewed by a reload: of the time of the attempt, both configs speak.
+        # An expired approval may be renewed by a reload, so both configs are checked for the time of the attempt.
         reason = why_not(asked.world, asked, request.url.host, asked.began)
         assert reason is None, f"{request.url.host} by its own config: {reason}"
         match self.outcome:
@@ -516,7 +515,7 @@ class Fence(RuleBasedStateMachine):
 
 @seed(2)
 class SameFence(Fence):
-    """The same sequences each time, whatever else this file says: what must happen in them has happened."""
+    """Fixed sequences, in which every required event must occur."""
 
 
 @pytest.mark.parametrize("number", [120, pytest.param(1_500, marks=pytest.mark.slow)])

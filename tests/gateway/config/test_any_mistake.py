@@ -1,4 +1,4 @@
-"""Whatever stands at any place of a config that ships: it compiles, or each mistake has its place and shows no secret."""
+"""Random values in a shipped config: it compiles, or each error has a position and shows no secret."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Place = tuple[str | int, ...]
 
 
 class Environment(dict[str, str]):
-    """Where every variable is set, to something that nobody may see."""
+    """An environment in which every variable is set to a secret value."""
 
     def get(self, _: object, default: object = None) -> Any:
         return SECRET
@@ -66,7 +66,7 @@ PLACES = {name: places_in(tree) for name, tree in TREES.items()}
 
 
 def held(tree: Any, place: Place) -> Any:
-    """What stands there; None where an earlier mistake has taken it away."""
+    """Return the value at the path, or None if an earlier mistake has removed it."""
     for part in place:
         try:
             tree = tree[part]

@@ -1,4 +1,4 @@
-"""What the compiler makes of a region, and of where the cell stands: each word of it that decides about a border."""
+"""Compile regions and the cell: each key that decides about a boundary."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Every mistake that a config can hold: where it is reported, in which words, and with which mend.
+"""Every error that a config can have: its position, its message and its fix.
 
-`▸` in a case's text is where its problem must point; the problems of a case are in the order of their marks.
+`▸` in the text of a case marks the expected position. The problems of a case are in the order of their marks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a schedule and a shadow compile to, and what is said of them; mistakes are in `test_broken_configs`."""
+"""Compile schedules and shadows, and their warnings. Errors are in `test_broken_configs`."""
 
 from __future__ import annotations
 

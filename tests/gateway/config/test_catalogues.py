@@ -1,4 +1,4 @@
-"""The operator's own catalogue: it wins field by field, says nothing of places, and every mistake is told at its place."""
+"""The operator's own catalogue: it takes precedence field by field, and every error has a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reload is told to have changed."""
+"""The changes that a reload reports."""
 
 from __future__ import annotations
 

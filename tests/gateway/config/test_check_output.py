@@ -1,4 +1,4 @@
-"""What `check` prints, word by word: the files in `golden/`, rewritten with GOLDEN=write in the environment."""
+"""The exact output of `check`: the files in `golden/`, rewritten with GOLDEN=write in the environment."""
 
 from __future__ import annotations
 

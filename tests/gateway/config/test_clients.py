@@ -1,4 +1,4 @@
-"""What is said of clients and of pages that may call, and what isn't; mistakes are in `test_broken_configs`."""
+"""Warnings about clients and about web pages that may call. Errors are in `test_broken_configs`."""
 
 from __future__ import annotations
 

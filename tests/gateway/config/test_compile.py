@@ -1,4 +1,4 @@
-"""What a sound config compiles to: facts, availability, capabilities, credentials, look-ups; and what is warned of."""
+"""Compile valid configs: facts, availability, capabilities, credentials, look-ups, and the warnings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_deployment(text: str) -> str:
 
 
 def warned(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    """What is said of `x`, and no error."""
+    """Return the warnings about `x`. There must be no errors."""
     found = problems_of(with_deployment(text), environ or {"KEY": "sk-1"})
     assert not [problem for problem in found if problem.severity == "error"]
     return [

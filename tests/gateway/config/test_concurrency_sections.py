@@ -1,4 +1,4 @@
-"""What a config says of load: what it compiles to, and what is wrong with it and where."""
+"""Compile concurrency limits and hedges, and report their errors."""
 
 from __future__ import annotations
 

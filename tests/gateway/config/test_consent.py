@@ -1,4 +1,4 @@
-"""What deployments ask of the person, what becomes of who asks, and the gateway's own keys, as a config says it."""
+"""Compile consent rules, the treatment of identity fields, and the gateway's own keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exporters in a config: where they may be told of what, and what is said of those that may not."""
+"""Compile exporters: the regions that each may receive, and the errors of those that it may not."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_a_reading_is_of_content_alone(tmp_path: Path) -> None:
     other.write_bytes(b"two")
     os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))
     os.replace(other, path)
-    # Neither its size nor its time tells that it is another file.
+    # Neither the size nor the time shows that the file has changed.
     assert os.stat(path).st_size == known.st_size
     assert read_files([str(path)]) == {str(path): digest(b"two")}
 

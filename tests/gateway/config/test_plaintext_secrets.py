@@ -1,4 +1,4 @@
-"""Where a secret is written in a config itself, and what is none."""
+"""Find secrets that are written in the config itself."""
 
 from __future__ import annotations
 

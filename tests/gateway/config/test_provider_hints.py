@@ -1,4 +1,4 @@
-"""Who comes from another gateway writes a provider's name as it is there, and is told of ours."""
+"""Suggest our name of a provider for the name that another gateway uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`labels`, `profile` and `refusals` as a person writes them -> what a region says, and every mistake in them."""
+"""Compile `labels`, `profile` and `refusals` of regions, and report every error in them."""
 
 from __future__ import annotations
 

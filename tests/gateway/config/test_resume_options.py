@@ -1,4 +1,4 @@
-"""What a config says of folding, of resuming, and of a deployment's own patience."""
+"""Compile the options for folding, for resuming, and for the first-token timeout of a deployment."""
 
 from __future__ import annotations
 

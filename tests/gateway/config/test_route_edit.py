@@ -16,7 +16,7 @@ from tests.kit.chat_strategies import unhurried
 
 
 def values(text: str) -> dict[str, Any]:
-    """What a config says, as the compiler reads it."""
+    """Return the values of a config as the compiler reads them."""
     return parse_yaml(text.encode(), "x.yaml").values
 
 

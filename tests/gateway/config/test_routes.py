@@ -1,4 +1,4 @@
-"""What the compiler makes of a route, and what it says of one that nobody can answer; mistakes are in `test_broken_configs`."""
+"""Compile routes, and warn of routes without an available deployment. Errors are in `test_broken_configs`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def routed(routes: str, **others: str) -> str:
 
 
 def told(text: str, environ: dict[str, str] | None = None) -> list[str]:
-    """What is said of assistants: mistakes and warnings."""
+    """Return the errors and warnings about assistants."""
     return [
         f"{dotted(problem.path)}: {problem.message}"
         for problem in problems_of(text, environ or ENVIRON)

@@ -1,4 +1,4 @@
-"""What an operator says of how one server speaks: taken where the provider's adapter has it, named where it hasn't."""
+"""Options of one server: accepted if the provider's adapter supports them, reported otherwise."""
 
 from __future__ import annotations
 

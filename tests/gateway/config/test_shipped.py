@@ -39,7 +39,7 @@ from tests.kit.location_reports import reported
 
 FILES = ("gateway.yaml", "demo.yaml")
 EXAMPLES = {
-    # Who answers a person there, first and last; a region in brackets is served by another cell; None: refused.
+    # The first and last deployment that answers a user there. Brackets: another cell serves the region. None: refused.
     "asserting-backend": {"US": "chatgpt-us", "DE": "gemini chatgpt-global", "CN": None, "IR": None},
     "cell-beijing": {"CN": "qwen-cn", "DE": "(eu)", "JP": "(world)", "CU": None},
     "cell-frankfurt": {"CN": "(cn)", "DE": "chatgpt-eu", "CH": "chatgpt-eu", "JP": "gemini", "HK": None},
@@ -94,7 +94,7 @@ def test_env_example_lists_the_keys_of_the_shipped_config() -> None:
 
 
 def answers(table: ConfigVersion, territory: str) -> str | None:
-    """Who answers a person there, as the first client of the example."""
+    """Return the deployments that answer a user there, as the first client of the example."""
     client = next(iter(table.clients.values()))
     edges = table.location.rules.edges
     edge = EdgeReport((territory,)) if edges else None

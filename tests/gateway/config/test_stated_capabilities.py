@@ -1,4 +1,4 @@
-"""What an operator says that a model can do is known to whoever writes its requests, not only to who chooses it."""
+"""Capabilities that an operator states count for routing and for the encoding of requests."""
 
 from __future__ import annotations
 

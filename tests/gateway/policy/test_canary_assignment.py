@@ -1,4 +1,4 @@
-"""A weighted step in a decision: one member for each person, all of them judged, and nobody planned twice."""
+"""A weighted step in a decision: one member for each user, a verdict on each member, and no deployment twice."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CALM = next(name for name in PEOPLE if side_of(CANARY, name) == "gemini")
 BIRD = next(name for name in PEOPLE if side_of(CANARY, name) == "chatgpt-us")
 
 
-def test_each_side_is_asked_first_by_its_people_and_nobody_twice() -> None:
+def test_each_variant_is_first_for_its_users_and_planned_once() -> None:
     assert plan_of(CANARY, CALM) == ["gemini", "chatgpt-us"]
     assert plan_of(CANARY, BIRD) == ["chatgpt-us"]
     sides = Counter(side_of(CANARY, name) for name in PEOPLE)
@@ -112,7 +112,7 @@ def test_what_the_law_keeps_out_is_on_nobodys_side() -> None:
     assert reasons == {"gemini": None, "qwen-intl": SkipReason.AVAILABILITY}
 
 
-def test_a_weight_of_0_is_asked_by_nobody_and_says_so() -> None:
+def test_member_with_weight_0_is_skipped_with_the_reason() -> None:
     table = routed("[{gemini: 100, chatgpt-us: 0}]")
     assert {tuple(plan_of(table, name)) for name in PEOPLE} == {("gemini",)}
     assert [item.reason for item in decided(table, CALM).considered] == [None, SkipReason.WEIGHT]
@@ -149,7 +149,7 @@ def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     assert told == "not allowed by the current config: its weight is 0"
 
 
-def test_explain_says_whose_side_it_is_and_disclosure_names_them_all() -> None:
+def test_explain_shows_the_variant_and_disclosure_lists_all_members() -> None:
     assistant = CANARY.assistants["assistant"]
     told = explain(PlainRequest(CANARY, None, US, assistant, 0.0, user=BIRD))
     assert told["weighted"]["side"] == "chatgpt-us"  # type: ignore[index]

@@ -128,7 +128,7 @@ def test_what_the_person_prefers_are_short_words_or_nothing(prefers: Any, wishes
         ({"consents": [["cn"]]}, ClaimProblem.MALFORMED),
     ],
 )
-def test_what_it_says_of_itself_must_fit(said: dict[str, Any], problem: ClaimProblem) -> None:
+def test_standard_members_of_a_claim_must_match(said: dict[str, Any], problem: ClaimProblem) -> None:
     text = unsigned_but_signed(claims(**said))
     assert problem_of(text) is problem
 

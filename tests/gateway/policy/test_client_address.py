@@ -1,4 +1,4 @@
-"""The person's address out of an edge's header: which entry counts, and what is no address."""
+"""Read the client's address from an edge's header: which entry counts, and which values are not addresses."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_list_is_read_from_the_right_past_our_own_proxies(values: list[str], f
         (["for"], DOUBT),
         (["for="], DOUBT),
         ([""], DOUBT),
-        # What a client sends so that its quotation swallows what the edge adds.
+        # A client sends an open quotation that would swallow what the edge adds.
         (['for=198.51.100.1;x="', "for=203.0.113.7"], DOUBT),
         (['for=198.51.100.1;x=", for="[2001:db8::7]"'], DOUBT),
         (['for=198.51.100.1;x="\\', 'for="[2001:db8::7]"'], DOUBT),

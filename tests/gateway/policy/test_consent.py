@@ -93,9 +93,9 @@ def outcome(decision: Decision) -> list[str] | str:
         # A fallback that needs it leaves the plan, whatever it would do as the first.
         (["", REFUSE_EACH], ["d0"]),
         (["", SKIP_EACH, ""], ["d0", "d2"]),
-        # Behind one that is skipped, the next is the first.
+        # If the first step is skipped, the next one is the first.
         ([SKIP_EACH, REFUSE_EACH, ""], "consent_required d1"),
-        # Nobody is left: then the person is asked after all, for the first.
+        # If no other deployment is left, the user is asked for the first one after all.
         ([SKIP_EACH], "consent_required d0"),
         ([SKIP_EACH, SKIP_STANDING], "consent_required d0"),
     ],
@@ -160,7 +160,7 @@ def test_cached_decision_is_not_shared_between_different_consents() -> None:
     for _ in range(2):
         assert outcome(decided(asked, agreed)) == ["d0", "d1"]
         assert outcome(decided(asked)) == "consent_required d0"
-    # Nor what was decided for one who has said yes to somebody, to one who has said it to somebody else.
+    # A decision for a user with one consent is not reused for a user with another consent.
     both = table(REFUSE_EACH, SKIP_EACH)
     for _ in range(2):
         assert outcome(decided(both, Consents(confirmed=frozenset({"d0"})))) == ["d0"]

@@ -15,7 +15,7 @@ from gateway.policy.canary_schedule import fisher_exact_p
 @pytest.mark.parametrize(
     ("hits", "of", "other_hits", "of_others", "expected"),
     [
-        # Fisher's tea: 3 of 4 cups told right, and 4 of 4 (The Design of Experiments, 1935, chapter II): 17/70 and 1/70.
+        # Fisher's tea: 3 of 4 cups identified, and 4 of 4 (The Design of Experiments, 1935, chapter II): 17/70 and 1/70.
         (3, 4, 1, 4, 17 / 70),
         (4, 4, 0, 4, 1 / 70),
         # Fisher's twins of convicts: 10 of 13 against 2 of 17 (1934, section 21.02; the tail is 619/1330665).

@@ -1,4 +1,4 @@
-"""Labels: put before a text, told in the body, and taken off again where an answer comes back."""
+"""Labels: put before a text, reported in the body, and removed from the history."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_label_is_removed_from_the_history(speech: RegionText, texts: list[str])
 def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
     speech: RegionText, text: str, length: int, in_parts: bool
 ) -> None:
-    """Cut behind the words, as a stream is: they are one event."""
+    """Cut the answer after the label, as a stream is: the label is one event."""
     prefix = speech.default_locale.first
     cut = (prefix + text)[: len(prefix) + length]
     content = (TextPart(cut), TextPart("more")) if in_parts else cut
@@ -351,7 +351,7 @@ def test_user_and_tool_messages_are_unchanged(text: str) -> None:
 
 
 def test_calls_are_not_the_first_answer_in_words() -> None:
-    """The words of the first turn come off alone: what follows them is the model's, whatever it says."""
+    """The label of the first turn is removed alone: the text after it is the model's."""
     answer = said("House rules.\n\nThree.", speech_of(EU), first=True)
     history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(answer))
     assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("House rules.\n\nThree.")

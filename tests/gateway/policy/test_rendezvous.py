@@ -1,4 +1,4 @@
-"""A person keeps to one side: the weights are met, a larger weight moves nobody away, others are left alone."""
+"""Sticky assignment: the weights are met, and a larger weight moves no user away from its variant."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_client_that_lost_its_assistant_is_refused() -> None:
 def test_blocked_territory_is_refused() -> None:
     blocked = "{regions: {eu: {territories: [FR, CH]}}, blocked: [DE, CU, IR, KP, SY]}"
     assert verdict(changed(blocked)) == OTHER_RULES
-    # Whatever the key is bound to.
+    # This holds for every region to which the key is bound.
     assert verdict(changed(blocked), "DE", BOUND) == OTHER_RULES
 
 

@@ -1,4 +1,4 @@
-"""Who may answer: the plan, each reason to be passed over, and the one code that many reasons become."""
+"""Routing: the plan, each reason to skip a deployment, and the one refusal for several reasons."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ FLUENT = BASE.merge(
 )
 
 
-def test_who_answers_its_own_last_message_is_asked_where_nobody_goes_on_with_it() -> None:
+def test_prefill_falls_back_to_a_deployment_that_answers_anew() -> None:
     assert plan_of(TABLE, "US", asked("prefill")) == ["chatgpt-us"]
     assert plan_of(TABLE, "US", asked("prefill", "vision")) == ["chatgpt-us"]
     assert plan_of(table_of(FLUENT), "US", asked("prefill")) == ["fluent"], "it goes on, as the message may mean"
@@ -289,7 +289,7 @@ def test_who_answers_its_own_last_message_is_asked_where_nobody_goes_on_with_it(
 def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
     unwell = {"chatgpt-us": Unavailable("benched", 5)}
     assert refusal_of(TABLE, "US", asked("prefill"), unwell).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
-    # Nobody else goes on in its stead, but one that would is only unwell.
+    # No other deployment continues the message, and one that would is only unavailable.
     fluent = {"fluent": Unavailable("benched", 5)}
     assert refusal_of(table_of(FLUENT), "US", asked("prefill"), fluent).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
     refusal = refusal_of(TABLE, "US", asked("prefill", "audio"))
@@ -519,7 +519,7 @@ PROBLEMS = {
         "or use a key that is bound to a region",
     ),
     "conflict": (
-        # A claim that names no territory says nothing.
+        # A claim without a territory is silent.
         reported(EdgeReport(("US",)), asserted=("CN",), claim=ClaimReport(None)),
         RefusalCode.REGION_CONFLICT,
         "the location signals of this request contradict each other: edge_header reports us, assertion reports cn",

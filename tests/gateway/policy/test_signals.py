@@ -1,4 +1,4 @@
-"""The registry of location signals: every signal is complete, and what is remembered is told apart by what it reads."""
+"""The registry of location signals: every signal is complete, and the cache key has every header that it reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was worked out for a table is kept with it, once, and not without end."""
+"""The cache of a config version: each value is computed once, and the size is limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's limits: what it is told, and when it may come back."""
+"""Limits of a client: the reported allowance, the refusal, and the time to wait."""
 
 from __future__ import annotations
 
