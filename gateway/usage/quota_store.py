@@ -140,8 +140,8 @@ class QuotaStore:
         """Return the cells that contain the row of a tag, the index of its first cell, and its lock.
 
         A new row is the first empty one after the position that the tag determines. If none is empty, it replaces a row
-        whose client has no running request and its whole allowance, because such a row carries no information. Otherwise,
-        the row is private to this process.
+        whose client has no running request and its whole allowance, because such a row carries no information.
+        Otherwise, the row is private to this process.
         """
         with self._lock(len(self._cells)):
             start = self._search(tag, now_ns)
