@@ -660,7 +660,7 @@ def test_what_would_be_dropped_is_refused_where_the_operator_says_so(
     outcome = asked(REFUSING, column, CASES[name][0])
     assert len(outcome) == 3, outcome
     assert outcome[0] == "unsupported_capability"
-    assert f"{column}: has no {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
+    assert f"{column}: does not support {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
 
 
 WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", "metadata": {"person": "anna"}}
