@@ -147,14 +147,14 @@ def test_standing_consent_is_read_from_a_claim_or_a_backend(server: GatewayProce
         answer = ask(backend, "GB", x_gateway_consent="granted")
         assert answer["x-gateway-deployment"] == "gemini"
         assert server.wait_for("request", request_id=answer["x-request-id"])["consent"] == "standing:assertion"
-        # Who wants a yes to each request isn't content with a standing one.
+        # A deployment that requires consent for each request does not accept a standing consent.
         assert (
-            asked_for(backend, "US", x_gateway_consent="granted")["note"]
+            required_consent(backend, "US", x_gateway_consent="granted")["note"]
             == "this deployment does not accept standing consent"
         )
-        assert asked_for(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
+        assert required_consent(client, "US", x_gateway_claim=claim(territory="US", consents=["OpenAI"]))["note"]
         # A token does where a standing consent would.
-        sent = asked_for(client, "GB")["token"]
+        sent = required_consent(client, "GB")["token"]
         assert ask(client, "GB", x_gateway_consent=sent)["x-gateway-deployment"] == "gemini"
 
 

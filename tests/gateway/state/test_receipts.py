@@ -170,7 +170,10 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
     assert isinstance(plan, Plan)
     steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
     record.note_consent(steps)
-    assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == ([], {"qwen-cn": "does not support n"})
+    assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == (
+        [],
+        {"qwen-cn": "does not support n"},
+    )
     assert receipt_data(record)["consent"] is None
     sent = record_of()
     sent.note_consent(steps)
