@@ -1,1 +1,1 @@
-"""Speak to any assistant provider in one canonical shape; knows nothing of the gateway."""
+"""Send requests to any provider of assistants in one canonical format. This package does not depend on the gateway."""

@@ -1,7 +1,7 @@
-"""The contract between an adapter and the world: what a provider's wire format looks like, as pure functions.
+"""The adapter contract: pure functions that translate between the canonical chat and a provider's wire format.
 
-An adapter is a frozen value without state: no socket, no secret, no clock, no host. Who sends the bytes gives
-it a `Target` and gets back a `WireRequest`; what came back goes in as a `WireResponse` or, in pieces, into a
+An adapter is a frozen value without state: it has no socket, no secret, no clock and no host. The caller passes a
+`Target` and gets a `WireRequest`, which the caller sends. A response is passed as a `WireResponse`, or in pieces to a
 `StreamParser`.
 """
 
@@ -39,17 +39,22 @@ __all__ = [
 ]
 
 STREAM_OPTIONS = "stream_options"
-"""The field that asks for a stream's usage; in `ModelFacts.without` it is never sent. See `AsksForUsage`."""
+"""The request field that asks for a stream's usage. It is not sent to a model whose `ModelFacts.without` has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What can be asked for.
+    """The features and parameters that a wire format or a model supports.
 
-    features: what a request may need; a deployment that lacks one is passed over. The words: `matching.requirements`.
-    parameters: the tuning fields that can be expressed (`temperature`, `seed`, and provider's own such as
-        `top_k`); others are dropped and named, or refused, as the deployment says.
-    context_tokens: the longest prompt, None where unknown.
+    Attributes:
+        features: Members of `FEATURES`. A deployment that lacks a feature of the request is skipped.
+        parameters: Tuning fields that can be sent: members of `PARAMETERS`, and fields of this provider such as
+            `top_k`. Others are dropped and named in `x-gateway-dropped`, or refused, as the deployment is configured.
+        context_tokens: The longest prompt in tokens, or None if unknown.
+
+    Example:
+        >>> from providers.contract import Capabilities
+        >>> capabilities = Capabilities(frozenset({"tools"}), frozenset({"temperature", "max_tokens"}))
     """
 
     features: frozenset[str]
@@ -59,11 +64,15 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one request is built for: the provider's model, the site's path prefix and what the site pins.
+    """The model and the site that one request is built for.
 
-    base_path: `/v1`: starts with a slash, doesn't end with one; may be empty.
-    pins: top-level body fields that the site requires, written last so that no request can change them.
-    passthrough: names of unknown request fields that the operator lets through.
+    Attributes:
+        model: The provider's name of the model.
+        base_path: The prefix of every path at the site, such as `/v1`. It starts with a slash and does not end with
+            one. It may be empty.
+        facts: The facts of the model.
+        pins: Top-level body fields that the site requires. Write them last, so that no request can change them.
+        passthrough: Names of unknown request fields that the operator allows to be sent.
     """
 
     model: str
@@ -74,130 +83,189 @@ class Target:
 
 
 class StreamParser(Protocol):
-    """One streamed answer. Never raises, never waits; the events don't depend on how the bytes were cut."""
+    """A parser for one streamed answer.
+
+    It never raises and never waits. The events do not depend on how the bytes are cut into pieces.
+    """
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """The events that these bytes complete; none after a terminal event."""
+        """Return the events that these bytes complete.
+
+        Args:
+            data: The next bytes of the body, in any cut.
+
+        Returns:
+            The completed events, or none after a terminal event.
+        """
         ...
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """The rest, at the end of the bytes: ends with the terminal event, unless that has been given already."""
+        """Return the remaining events at the end of the body.
+
+        Returns:
+            The events. The last one is the terminal event, unless `feed` has already returned it.
+        """
         ...
 
 
 class Adapter(Protocol):
-    """One wire format. Members are read-only, so that a frozen dataclass satisfies it.
+    """A provider's wire format, as pure functions.
 
-    An adapter that knows something of its models has one more member, `models` (see `KnowsModels`).
+    Members are read-only, so that a frozen dataclass satisfies the protocol. Optional members have protocols of their
+    own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `TakesHeaders`, `AsksForUsage` and
+    `EndsBehindStop`.
     """
 
     @property
     def name(self) -> str:
-        """The word for it in config, logs and metrics, such as `dashscope`."""
+        """The provider's name in configurations, logs and metrics, such as `dashscope`."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """The most that this wire format can express; a model may do less."""
+        """Everything that this wire format can express. A model may support less."""
         ...
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The provider's named hosts with their facts; empty where every host is the operator's own."""
+        """The provider's hosts with their facts, by name. Empty if operators name their own hosts only."""
         ...
 
     @property
     def auth(self) -> AuthScheme:
-        """How a credential is put on a request; applied by `auth`, so that no adapter ever holds a secret."""
+        """The scheme by which a credential is added to a request. The caller applies it: an adapter has no secret."""
         ...
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """The request in this wire format; raises UnsupportedFeature for what it can't express."""
+        """Translate a request into this wire format.
+
+        Args:
+            request: The canonical request.
+            target: The model and the site.
+
+        Returns:
+            The request to send, without a host and without a credential.
+
+        Raises:
+            UnsupportedFeature: The wire format cannot express a part of the request.
+        """
         ...
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """The whole answer of a 2xx response; raises ProviderFailed for anything else that it holds."""
+        """Read the answer of a response with a 2xx status.
+
+        Args:
+            response: The complete response.
+            target: The model and the site that the request was built for.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            ProviderFailed: The body is not a whole answer, for example an error with status 200.
+        """
         ...
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """A parser for one streamed answer."""
+        """Create a parser for one streamed answer.
+
+        Args:
+            target: The model and the site that the request was built for.
+
+        Returns:
+            A new parser.
+        """
         ...
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """What a response with a status of 400 or more means; never raises, whatever the body."""
+        """Classify a response with a status of 400 or more. It never raises, whatever the body is.
+
+        Args:
+            response: The complete response.
+
+        Returns:
+            The failure. Its kind decides whether the gateway retries or fails over.
+        """
         ...
 
 
 @runtime_checkable
 class KnownElsewhere(Protocol):
-    """What an adapter may add: what its provider is called elsewhere, for a hint. A config takes `name` alone."""
+    """An optional member of an adapter: other names of its provider, used in hints. Configurations use `name` only."""
 
     @property
     def known_as(self) -> Sequence[str]:
-        """`qwen`, `alibaba`: no name of another provider."""
+        """Other names, such as `qwen` and `alibaba`. A name of another provider is not allowed."""
         ...
 
 
 @runtime_checkable
 class KnowsBasePath(Protocol):
-    """What an adapter may add: where the vendor's API lies at a host that an operator writes without a path."""
+    """An optional member of an adapter: the path of the vendor's API at an endpoint that is written without a path."""
 
     @property
     def usual_base_path(self) -> str:
-        """`/openai/v1`; empty for that of the vendor's first site, else `/v1`."""
+        """The path, such as `/openai/v1`. Empty means that of the vendor's first site, or `/v1` if it has no site."""
         ...
 
 
 @runtime_checkable
 class KnowsModels(Protocol):
-    """What an adapter may add: facts of the provider's models, by name or glob pattern."""
+    """An optional member of an adapter: facts of the provider's models."""
 
     @property
     def models(self) -> Mapping[str, ModelFacts]:
-        """The most specific entry wins: the exact name, then the longest pattern that matches."""
+        """Facts by name or glob pattern. The exact name wins, then the longest pattern that matches."""
         ...
 
 
 def known_models(adapter: Adapter) -> Mapping[str, ModelFacts]:
-    """What the adapter knows of the provider's models; empty where it tells nothing."""
+    """Return the facts of an adapter's models.
+
+    Args:
+        adapter: Any adapter, with or without the member `models`.
+
+    Returns:
+        Facts by name or glob pattern. Empty if the adapter has no `models`.
+    """
     return adapter.models if isinstance(adapter, KnowsModels) else {}
 
 
 @runtime_checkable
 class KnowsOffers(Protocol):
-    """What an adapter may add: what the provider's models cost, and when they are retired."""
+    """An optional member of an adapter: prices and retirement dates of the provider's models."""
 
     @property
     def offers(self) -> Offers:
-        """Empty where nothing is known."""
+        """The known prices and retirement dates, possibly none."""
         ...
 
 
 @runtime_checkable
 class EndsBehindStop(Protocol):
-    """What an adapter may add, whose provider stops behind the words of `stop` and leaves them in the text."""
+    """An optional member of an adapter whose provider leaves the stop sequence at the end of the answer."""
 
     @property
     def ends_behind_stop(self) -> bool:
-        """Whether it does: then who reads the answer takes them off (`providers.reading.stop_sequences`)."""
+        """Whether the caller must remove the stop sequence (see `providers.reading.stop_sequences`)."""
         ...
 
 
 @runtime_checkable
 class AsksForUsage(Protocol):
-    """What an adapter may add that asks for a stream's usage by a field which not every server knows."""
+    """An optional member of an adapter that asks for a stream's usage with a field that not every server accepts."""
 
     @property
     def asks_for_usage(self) -> bool:
-        """Whether it sends `stream_options` with a stream, and leaves it out where the model is `without` it."""
+        """Whether a stream's request has `stream_options`, unless the model's facts have it in `without`."""
         ...
 
 
 @runtime_checkable
 class TakesHeaders(Protocol):
-    """What an adapter may add whose provider reads a header that is the operator's to fix, such as a workspace."""
+    """An optional member of an adapter whose provider reads headers that an operator sets, such as a workspace."""
 
     @property
     def headers(self) -> Mapping[str, FixedHeader]:
-        """By name; there is no other. Whoever sends puts them on the request, behind the credential."""
+        """All headers that an operator may set, by name. The caller adds them to the request after the credential."""
         ...

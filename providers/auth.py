@@ -1,4 +1,4 @@
-"""Credential schemes, each applied to one request.
+"""Credential schemes, and how each is applied to a request.
 
 Source: Tencent Cloud API 3.0, "Signature v3", and tencentcloud-sdk-python-common 3.1.180, read 2026-11-20.
 """
@@ -29,9 +29,10 @@ _SIGNED = "content-type;host"
 def authorization(
     *, service: str, host: str, content_type: str, body: bytes, secret_id: str, secret_key: str, now: float
 ) -> tuple[str, str]:
-    """The values of `x-tc-timestamp` and `authorization`. `content_type` must equal the header byte for byte.
+    """Return the values of `x-tc-timestamp` and `authorization`.
 
-    Method, path and query are fixed: POST, `/` and none. The date is UTC's, whatever zone the machine is in.
+    `content_type` must equal the header byte for byte. Method, path and query are fixed: POST, `/` and none. The date
+    is in UTC, whatever time zone the machine has.
     """
     timestamp = str(int(now))
     date = datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%d")
@@ -51,17 +52,34 @@ _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class Secret:
-    """A text that shows itself only to who asks by name: never in a `repr`, an f-string or a log."""
+    """A secret text. Only `reveal` returns it: it never appears in a `repr`, an f-string or a log.
+
+    Args:
+        value: The text.
+
+    Attributes:
+        bearer: The `authorization` header for this text as a bearer token (RFC 6750), built once.
+
+    Example:
+        >>> from providers.contract import Secret
+        >>> str(Secret("sk-1"))
+        'Secret(…)'
+        >>> Secret("sk-1").reveal()
+        'sk-1'
+    """
 
     __slots__ = ("_value", "bearer")
 
     def __init__(self, value: str) -> None:
         self._value = value
-        # The header of whom this text alone lets in (RFC 6750): one value for all of its requests.
         self.bearer = (("authorization", f"Bearer {value}"),)
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the text.
+
+        Returns:
+            The secret in plain text.
+        """
         return self._value
 
     def __repr__(self) -> str:
@@ -83,10 +101,12 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class HeaderKey:
-    """The key alone in a header of its own, such as `x-goog-api-key`.
+    """The key in a header such as `x-goog-api-key`.
 
-    or_token: whether the provider takes a token instead, as a bearer. It is known by its form, that of a JWT, which no
-    key has.
+    Attributes:
+        header: The name of the header.
+        or_token: Whether the provider also accepts a JWT, which is sent as a bearer token. A JWT is recognised by its
+            form, which no key has.
     """
 
     header: str
@@ -95,34 +115,60 @@ class HeaderKey:
 
 @dataclass(frozen=True, slots=True)
 class NoAuth:
-    """A server that asks for no key; one that is configured is sent as a bearer."""
+    """A server that needs no key. A configured key is sent as a bearer token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TencentSignature:
-    """Tencent Cloud's TC3-HMAC-SHA256 for `service`. The secret is `SECRET_ID:SECRET_KEY`, or with `:TOKEN` behind."""
+    """Tencent Cloud's signature TC3-HMAC-SHA256. The secret is `SECRET_ID:SECRET_KEY` or `SECRET_ID:SECRET_KEY:TOKEN`.
+
+    Attributes:
+        service: The name of the cloud service in the signature's scope, such as `hunyuan`.
+    """
 
     service: str
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleAccount:
-    """A service account's key (JSON), with which bearer tokens are signed; a token that was minted elsewhere; or an API
-    key, in a header of its own."""
+    """A Google credential.
+
+    It is the key of a service account (JSON), with which bearer tokens are signed, or an access token from elsewhere,
+    or an API key, which is sent in `x-goog-api-key`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class AwsSigV4:
-    """A key pair of Amazon's, with which each request is signed for `service`; or an API key, sent as a bearer."""
+    """An AWS key pair, with which each request is signed, or a Bedrock API key, which is sent as a bearer token.
+
+    Attributes:
+        service: The name of the AWS service in the signature's scope, such as `bedrock`.
+    """
 
     service: str
 
 
 AuthScheme = Bearer | HeaderKey | NoAuth | TencentSignature | GoogleAccount | AwsSigV4
+"""Every credential scheme. An adapter's `auth` must be one of them."""
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
-    """The request with its credential: see `credential`."""
+    """Return the request with its credential.
+
+    Args:
+        scheme: The adapter's scheme.
+        wire: The request without a credential.
+        origin: The origin that the request is sent to, such as `https://api.openai.com`. Signatures cover it.
+        secret: The secret, or None for a request without a credential.
+        now: The current time in Unix seconds. Signatures cover it.
+
+    Returns:
+        The request with one or more added headers.
+
+    Raises:
+        ProviderFailed: The secret does not have the form that the scheme needs.
+    """
     headers = credential(scheme, wire, origin, secret, now)
     if not headers:
         return wire
@@ -132,9 +178,10 @@ def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | N
 def credential(
     scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float
 ) -> tuple[tuple[str, str], ...]:
-    """The headers to put on a request. `origin` (`https://host`) and `now` (unix seconds) are what signatures cover.
+    """Return the headers that authenticate a request.
 
-    Raises ProviderFailed for a secret that isn't in the form that its scheme needs.
+    Signatures cover `origin` (`https://host`) and `now` (Unix seconds). Raises ProviderFailed for a secret that does
+    not have the form that its scheme needs.
     """
     if secret is None:
         return ()
@@ -146,20 +193,20 @@ def credential(
                 return secret.bearer
             return ((name, secret.reveal()),)
         case TencentSignature(service):
-            return _by_tencent(service, wire, origin, secret, now)
+            return _sign_for_tencent(service, wire, origin, secret, now)
         case GoogleAccount() | AwsSigV4():
-            return _by_a_library(scheme, wire, origin, secret.reveal(), now)
+            return _sign_with_library(scheme, wire, origin, secret.reveal(), now)
         case _:
             assert_never(scheme)
 
 
-def _by_tencent(
+def _sign_for_tencent(
     service: str, wire: WireRequest, origin: str, secret: Secret, now: float
 ) -> tuple[tuple[str, str], ...]:
     secret_id, _, rest = secret.reveal().partition(":")
     secret_key, _, token = rest.partition(":")
     if not secret_id or not secret_key:
-        message = "this deployment's credentials are not in the form that its provider needs"
+        message = "this deployment's credentials do not have the form that its provider needs"
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, "the key must be SECRET_ID:SECRET_KEY[:TOKEN]"))
     timestamp, authorization = auth.authorization(
         service=service,
@@ -174,7 +221,7 @@ def _by_tencent(
     return (*headers, ("x-tc-token", token)) if token else headers
 
 
-def _by_a_library(
+def _sign_with_library(
     scheme: GoogleAccount | AwsSigV4, wire: WireRequest, origin: str, secret: str, now: float
 ) -> tuple[tuple[str, str], ...]:
     try:
@@ -182,12 +229,12 @@ def _by_a_library(
             return aws_headers(scheme.service, wire, origin, secret, now)
         return google_headers(secret, now)
     except KeyProblem as error:
-        message = "this deployment's credentials are not in the form that its provider needs"
+        message = "this deployment's credentials do not have the form that its provider needs"
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
 
 
 def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
-    """Why this secret would never work with the scheme, without a word of it; None if it can, or nobody can tell."""
+    """Return why a secret can never work with the scheme, or None if it may work. The text never quotes the secret."""
     match scheme:
         case GoogleAccount():
             return google_key_problem(secret.reveal())

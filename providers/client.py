@@ -1,10 +1,10 @@
-"""One adapter over one httpx client: this library without the gateway.
+"""A client for one adapter over httpx: this library without the gateway.
 
     client = Client(load_registry().adapters["openai"], http, site="us", model="gpt-6-luna", secret=Secret(key))
     answer = await client.chat(request)
     async for event in client.stream(request): ...
 
-One call is one attempt: no retry, no failover, no fence. Time limits are those of the httpx client.
+One call is one attempt: there is no retry, no failover and no fence. The timeouts are those of the httpx client.
 """
 
 from __future__ import annotations
@@ -29,11 +29,22 @@ __all__ = ["Client"]
 
 
 class Client:
-    """Asks one model at one site. `site` is a name of the catalogue, or `url` is a base URL of your own.
+    """A client for one model at one site.
 
-    `project` is your cloud project or workspace, where the site's path or host wants one.
+    Args:
+        adapter: The provider's adapter.
+        http: The httpx client. The caller closes it.
+        model: The provider's name of the model.
+        site: The name of a site of the adapter. Give either `site` or `url`.
+        url: The base URL of your own endpoint.
+        secret: The credential.
+        project: Your cloud project or workspace, if the site's path or host contains one.
+        clock: Returns the current time in Unix seconds.
 
-    Raises KeyError for a site that the adapter doesn't know, OriginError for a host that can't be sent to.
+    Raises:
+        KeyError: The adapter has no such site.
+        OriginError: Requests cannot be sent to this URL or host.
+        ValueError: Both `site` and `url` are given, or neither.
     """
 
     def __init__(
@@ -49,7 +60,7 @@ class Client:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if (site is None) == (url is None):
-            raise ValueError("give a site of the catalogue or a URL, and not both")
+            raise ValueError("give either a site of the catalogue or a URL")
         if site is not None:
             known = adapter.sites[site]
             self._origin, base_path, pins = known.origin_of(project or ""), known.base_path, known.pins
@@ -65,7 +76,7 @@ class Client:
         self._target = Target(model=model, base_path=base_path, facts=facts, pins=pins)
 
     async def chat(self, request: ChatRequest) -> ChatCompletion:
-        """The whole answer; raises ProviderError."""
+        """Return the whole answer. Raises ProviderError."""
         response = await self._open(replace(request, stream=False))
         head, body = self._head(response), bytearray()
         try:
@@ -80,7 +91,7 @@ class Client:
         return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
-        """The events as they come; the last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
+        """Yield the events as they arrive. The last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
         try:
             response = await self._open(replace(request, stream=True))
         except ProviderFailed as error:
@@ -109,7 +120,7 @@ class Client:
         try:
             return await self._http.send(prepared, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
-            # The cause stays out: what it says of a header that can't be sent quotes the key.
+            # The cause is not chained: for a header that can't be sent, its text quotes the key.
             raise ProviderFailed(_not_opened(error)) from None
 
     def _head(self, response: httpx.Response) -> WireResponse:

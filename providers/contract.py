@@ -1,8 +1,8 @@
-"""The contract for authors of adapters: every name that an adapter outside this repository may import.
+"""The public interface for authors of adapters: all names that an adapter outside this repository may import.
 
-Other modules of `providers` may change between releases; these names change only with a deprecation. Authors of
-simulators import `providers.testkit`, which loads a web server and has no place in production. A vendor that speaks
-OpenAI's dialect with differences needs no code: see `providers.compatible`.
+Other modules of `providers` may change between releases. These names change only after a deprecation. Authors of
+simulators import `providers.testkit`, which loads a web server and is not for production. A vendor whose API is
+OpenAI's with differences needs no code: see `providers.compatible`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The one closed set of ways in which a provider can fail, as values.
+"""All failures of providers, as values, and the exceptions of this library.
 
-A `Failure` says what went wrong; what follows from it (retry, failover, bench) is decided by its kind alone,
-in the gateway's execution, never by its text. `ProviderError` is the root of what this library raises:
+A `Failure` describes what went wrong. The gateway decides by its kind alone, never by its text, whether to retry, to
+fail over or to take a deployment out of use. `ProviderError` is the root of all exceptions of this library:
 
     ProviderError
-    ├── UnsupportedFeature     the adapter can't express this request; nothing was sent
-    ├── InvalidRequest         the client's request is not a chat request
+    ├── UnsupportedFeature     the adapter cannot express this request; nothing was sent
+    ├── InvalidRequest         the client's request is not a valid chat request
     └── ProviderFailed         carries a Failure
 """
 
@@ -25,42 +25,65 @@ __all__ = [
 
 
 class FailureKind(StrEnum):
-    """What went wrong, as finely as any decision needs."""
+    """The kind of a failure. It decides on retry, failover and breaker.
 
-    CONNECT = "connect"  # refused, reset, DNS, TLS: before any byte of a response
-    UNAVAILABLE = "unavailable"  # 408, 409, 5xx, 529: the provider says "not now"
-    RATE_LIMITED = "rate_limited"  # 429, with or without a time to wait
-    QUOTA = "quota"  # spent quota, unpaid bill: 402, some 429
-    SILENT = "silent"  # no first token in time
-    CREDENTIALS = "credentials"  # our key or account is refused: 401, 403
-    MODEL_NOT_FOUND = "model_not_found"  # our model or path is not there: 404
-    GEO_REFUSED = "geo_refused"  # the vendor doesn't serve the place that we call from
-    CONTEXT_LENGTH = "context_length"  # the prompt is longer than this model takes
-    FIELD_REFUSED = "field_refused"  # a field that no client has asked for is refused: the gateway's, or an adapter's
-    INVALID_REQUEST = "invalid_request"  # 400, 413, 422: the request is wrong wherever it is sent
-    UNSUPPORTED = "unsupported"  # the adapter can't express it; nothing was sent
-    CONTENT_FILTER = "content_filter"  # the provider's safety system refused
-    MALFORMED = "malformed"  # HTML, broken JSON, an empty or cut answer
-    INTERRUPTED = "interrupted"  # a stream broke, stalled or went wrong after it had begun
-    TOO_LARGE = "too_large"  # the answer is beyond our bounds
-    DEADLINE = "deadline"  # the request's own time is spent
-    OVERLOADED = "overloaded"  # our own bound on calls at once; nothing was sent
+    Attributes:
+        CONNECT: Connection refused or reset, DNS or TLS error, before any byte of a response.
+        UNAVAILABLE: 408, 409, 5xx or 529: the provider is not able to answer now.
+        RATE_LIMITED: 429, with or without a time to wait.
+        QUOTA: Quota used up or bill unpaid: 402 and some 429.
+        SILENT: No first token in time.
+        CREDENTIALS: The provider refused the key or the account: 401 or 403.
+        MODEL_NOT_FOUND: The configured model or path does not exist: 404.
+        GEO_REFUSED: The vendor does not serve the territory that the gateway calls from.
+        CONTEXT_LENGTH: The prompt is longer than the model accepts.
+        FIELD_REFUSED: The provider refused a field that no client has sent: one of the gateway or of an adapter.
+        INVALID_REQUEST: 400, 413 or 422: the request is wrong at every provider.
+        UNSUPPORTED: The adapter cannot express the request. Nothing was sent.
+        CONTENT_FILTER: The provider's safety system refused.
+        MALFORMED: HTML, invalid JSON, or an empty or truncated answer.
+        INTERRUPTED: A stream broke, stalled or failed after it had begun.
+        TOO_LARGE: The answer exceeds the limits of this library.
+        DEADLINE: The request's deadline has passed.
+        OVERLOADED: The gateway's limit of concurrent calls is reached. Nothing was sent.
+    """
+
+    CONNECT = "connect"
+    UNAVAILABLE = "unavailable"
+    RATE_LIMITED = "rate_limited"
+    QUOTA = "quota"
+    SILENT = "silent"
+    CREDENTIALS = "credentials"
+    MODEL_NOT_FOUND = "model_not_found"
+    GEO_REFUSED = "geo_refused"
+    CONTEXT_LENGTH = "context_length"
+    FIELD_REFUSED = "field_refused"
+    INVALID_REQUEST = "invalid_request"
+    UNSUPPORTED = "unsupported"
+    CONTENT_FILTER = "content_filter"
+    MALFORMED = "malformed"
+    INTERRUPTED = "interrupted"
+    TOO_LARGE = "too_large"
+    DEADLINE = "deadline"
+    OVERLOADED = "overloaded"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One classified failure.
+    """A classified failure.
 
-    kind: decides retry and failover.
-    message: for the client and the log; never a secret, never the provider's text where that may name our account.
-    detail: the provider's own words, for the log only; the reader must redact secrets before writing it.
-    status: the provider's HTTP status, None where there was none.
-    code: the provider's own error code.
-    retry_after_s: how long the provider asks us to wait, in seconds.
-    request_id: the provider's id of the call.
-    param: where in the request the mistake is, if the provider said so in OpenAI's terms.
-    should_retry: what the provider says of asking again (`x-should-retry`), None where it says nothing.
-    unsent: no byte of the request has left, for sure.
+    Attributes:
+        kind: The kind. It decides on retry and failover.
+        message: The message for the client and the log. It never contains a secret, and no text of the provider that
+            could name the operator's account.
+        detail: The provider's own text, for the log only. Redact secrets before it is written.
+        status: The provider's HTTP status, or None if there was no response.
+        code: The provider's error code.
+        retry_after_s: The time that the provider asks to wait, in seconds.
+        request_id: The provider's id of the call.
+        param: The request field that is wrong, if the provider names it as OpenAI does.
+        should_retry: The value of the provider's `x-should-retry` header, or None if there is none.
+        unsent: Whether it is certain that no byte of the request was sent.
     """
 
     kind: FailureKind
@@ -76,13 +99,20 @@ class Failure:
 
 
 class ProviderError(Exception):
-    """Root of everything that this library raises on purpose."""
+    """The root of all exceptions of this library."""
 
 
 class UnsupportedFeature(ProviderError):
-    """`feature` can't be expressed, by this adapter or in the canonical request; nothing was sent.
+    """A feature cannot be expressed by this adapter or in the canonical request. Nothing was sent.
 
-    `param` names the place in the request, where it is known.
+    Args:
+        feature: The feature, a member of `FEATURES` or another word for it.
+        message: The message for the client.
+        param: The request field, or None if unknown.
+
+    Attributes:
+        feature: The argument of this name.
+        param: The argument of this name.
     """
 
     def __init__(self, feature: str, message: str, param: str | None = None) -> None:
@@ -92,7 +122,15 @@ class UnsupportedFeature(ProviderError):
 
 
 class InvalidRequest(ProviderError):
-    """The request is not a chat request: `param` names the place (`messages[3].content`)."""
+    """The request is not a valid chat request.
+
+    Args:
+        message: The message for the client.
+        param: The request field, such as `messages[3].content`, or None if unknown.
+
+    Attributes:
+        param: The argument of this name.
+    """
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -100,7 +138,14 @@ class InvalidRequest(ProviderError):
 
 
 class ProviderFailed(ProviderError):
-    """Carries a Failure across layers."""
+    """The provider failed to answer.
+
+    Args:
+        failure: The classified failure. Its message is that of the exception.
+
+    Attributes:
+        failure: The argument of this name.
+    """
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

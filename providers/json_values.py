@@ -1,6 +1,6 @@
-"""JSON in and out, and readers that take only what is there: the border at which `Any` ends.
+"""Parse and write JSON, and read typed values from parsed JSON. No `Any` exists beyond this module.
 
-A provider's answer is read leniently: an absent member, null, or a member of another type are all "not there".
+A provider's answer is read leniently: an absent member, null and a member of another type all count as missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _EMPTY: Mapping[str, object] = {}
-# The log probabilities of a long answer are some of it.
+# Large enough for the log probabilities of a long answer.
 _MOST_BESIDE_TEXTS_BYTES = 16 * 1024 * 1024
 _INT64 = 2**63
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,15 +45,24 @@ _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
 
 
 class JsonError(ValueError):
-    """The bytes are not JSON."""
+    """A text is not valid JSON, or a value cannot be written as JSON."""
 
 
 def loads(data: bytes | bytearray | memoryview | str) -> object:
-    """The parsed value of a provider's JSON; raises JsonError, also for one of millions of values.
+    """Parse the JSON of a provider.
 
-    Falls back to the standard library for what vendors do send and orjson refuses: a surrogate pair that was split
-    over two events; NaN or Infinity (vLLM's log probabilities), which become null, as does a number beyond every
-    float; and a byte order mark, which a reader may pass over (RFC 8259, section 8.1).
+    Some vendors send JSON that orjson refuses. The standard library then reads: a surrogate pair that was split over
+    two events; NaN and Infinity (in vLLM's log probabilities) and numbers too large for a float, which become None;
+    and a byte order mark, which a reader may skip (RFC 8259, section 8.1).
+
+    Args:
+        data: The JSON text.
+
+    Returns:
+        The parsed value.
+
+    Raises:
+        JsonError: The text is not valid JSON, or contains millions of values.
     """
     if len(data) > _MOST_BESIDE_TEXTS_BYTES and holds_beside_texts(data, _MOST_BESIDE_TEXTS_BYTES):
         raise JsonError("too many values")
@@ -68,8 +77,10 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
 
 
 def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
-    """The object that `loads` read of these bytes, its whole numbers beyond 64 bits as they are written there: the fast
-    way makes floats of them. What can be read in no other way stays, and what `loads` has refused, nothing of it."""
+    """Return the object that `loads` parsed from these bytes, with exact integers above 64 bits.
+
+    orjson rounds them to floats. If the standard library cannot parse the bytes, the object is returned unchanged.
+    """
     if not value or not _MAYBE_BEYOND_64_BITS.search(data):
         return value
     try:
@@ -79,23 +90,23 @@ def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
 
 
 def holds_beside_texts(data: bytes | bytearray | memoryview | str, most: int) -> bool:
-    """Whether JSON has more than so many bytes that stand in none of its strings, each string counted as two.
+    """Return whether JSON has more than `most` bytes outside its strings. Each string counts as two bytes.
 
-    Images and long texts are a few large strings. Of anything else each third byte may become an object of 64 bytes:
-    32 MB of `[],[],` become a gigabyte, and keep everybody waiting for seconds.
+    Images and long texts are a few large strings. Outside strings, every third byte may become an object of 64 bytes:
+    32 MB of `[],[],` become 1 GB and block the process for seconds.
     """
     if len(data) <= most:
         return False
     data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
     if b"\\" in data:
-        # In pairs, as they are read: what is left of a run tells whether the quote behind it ends the string.
+        # Backslashes are removed in pairs, as a parser reads them. A remaining one escapes the quote after it.
         data = data.replace(rb"\\", b"").replace(rb"\"", b"")
     pieces = data.split(b'"', most)
     return len(pieces) + sum(map(len, pieces[::2])) > most
 
 
 loads_strictly = orjson.loads
-"""The value of JSON as the standard has it, without lone surrogates; raises ValueError, also for what is no bytes."""
+"""Parse standard JSON without lone surrogates. Raises ValueError, also for bytes that are not UTF-8."""
 
 
 def _finite(digits: str) -> float | None:
@@ -104,14 +115,33 @@ def _finite(digits: str) -> float | None:
 
 
 def dumps(value: object) -> bytes:
-    """Compact UTF-8 JSON; keys keep their order. The value must hold no lone surrogates."""
+    """Write a value as compact UTF-8 JSON. Keys keep their order.
+
+    Args:
+        value: A value without lone surrogates.
+
+    Returns:
+        The JSON text in UTF-8.
+
+    Raises:
+        TypeError: The value cannot be written as JSON.
+    """
     return orjson.dumps(value)
 
 
 def dumps_text(value: object) -> str:
-    """The JSON text of a value that `loads` gave, whatever it holds; raises JsonError if it is nested too deeply.
+    """Write any value that `loads` has returned as JSON text.
 
-    Where the fast way gives up (lone surrogates, numbers beyond 64 bits), characters are escaped.
+    A value with lone surrogates or integers above 64 bits is written with escaped characters.
+
+    Args:
+        value: The value.
+
+    Returns:
+        The JSON text.
+
+    Raises:
+        JsonError: The value is nested too deeply.
     """
     try:
         return orjson.dumps(value).decode()
@@ -119,22 +149,22 @@ def dumps_text(value: object) -> str:
         try:
             return json.dumps(value, separators=(",", ":"))
         except (ValueError, RecursionError) as error:
-            raise JsonError("can't be written as JSON") from error
+            raise JsonError("the value can't be written as JSON") from error
 
 
 def dumps_texts(texts: list[str], between: bytes) -> bytes:
-    """The insides of these texts as JSON strings, with this between them, written in one go. No lone surrogates.
+    """Return the texts as contents of JSON strings, joined with `between`. They must not contain lone surrogates.
 
-    Each is written on a line of its own, since no JSON string holds a line break. `","` would be no seam: a text that
-    ends with a quote and a comma ends with it.
+    All are written in one call, one on each line, and split at the line breaks, which no JSON string contains. `","`
+    would not be a safe separator, because a text may end with a quote and a comma.
     """
     return orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3].replace(b'",\n  "', between)
 
 
 def embed_object(text: str) -> object | None:
-    """The JSON object that stands in a string (tool arguments), to be set into a value for `dumps`; else None.
+    """Return the JSON object in a text (tool arguments) for use inside a value for `dumps`, or None if it is not one.
 
-    It is checked, and then written as it is: no number is rounded, and its depth doesn't matter.
+    The text is checked and then written unchanged: no number is rounded, and any depth of nesting is possible.
     """
     try:
         data = text.encode("utf-8")
@@ -144,28 +174,68 @@ def embed_object(text: str) -> object | None:
 
 
 def loads_text(text: str) -> object:
-    """Like `loads`, for JSON that stands in a string (tool arguments)."""
+    """Parse JSON in a string, such as the arguments of a tool call.
+
+    Args:
+        text: The JSON text.
+
+    Returns:
+        The parsed value.
+
+    Raises:
+        JsonError: The text is not valid JSON.
+    """
     return loads(text)
 
 
 def as_map(value: object) -> Mapping[str, object]:
-    """The object, or an empty one if it is something else."""
+    """Return the value if it is an object.
+
+    Args:
+        value: A parsed value.
+
+    Returns:
+        The object, or an empty one if the value is not an object.
+    """
     return value if isinstance(value, dict) else _EMPTY
 
 
 def as_list(value: object) -> Sequence[object]:
-    """The array, or an empty one if it is something else."""
+    """Return the value if it is an array.
+
+    Args:
+        value: A parsed value.
+
+    Returns:
+        The array, or an empty one if the value is not an array.
+    """
     return value if isinstance(value, list) else ()
 
 
 def read_str(source: Mapping[str, object], key: str) -> str | None:
-    """The string at `key`, or None. An empty string is a string."""
+    """Read a string.
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The string, which may be empty, or None if the member is not a string.
+    """
     value = source.get(key)
     return value if isinstance(value, str) else None
 
 
 def read_int(source: Mapping[str, object], key: str) -> int | None:
-    """The whole number at `key` (also written `3.0` or `"3"`) if it has at most 63 bits, or None."""
+    """Read an integer of at most 63 bits. `3.0` and `"3"` count as integers.
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The integer, or None if the member is not one.
+    """
     value = source.get(key)
     if type(value) is int and 0 <= value < _INT64:
         return value
@@ -174,9 +244,16 @@ def read_int(source: Mapping[str, object], key: str) -> int | None:
 
 
 def read_count(source: Mapping[str, object], key: str) -> int:
-    """How many there are by the whole number at `key`; 0 where there is none, or one that counts nothing.
+    """Read a count, such as a number of tokens.
 
-    Below 2**53, so that sums of them can be written, and are read by everybody (RFC 8259, section 6).
+    Counts are below 2**53, so that every reader of JSON reads their sums exactly (RFC 8259, section 6).
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The count, or 0 if the member is missing, negative, too large or not an integer.
     """
     number = read_int(source, key)
     return number if number is not None and not number >> 53 else 0
@@ -193,7 +270,15 @@ def _whole(value: object) -> int | None:
 
 
 def read_float(source: Mapping[str, object], key: str) -> float | None:
-    """The number at `key` if a float can hold it, or None."""
+    """Read a number.
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The number as a float, or None if the member is not a number or too large for a float.
+    """
     value = source.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -204,32 +289,48 @@ def read_float(source: Mapping[str, object], key: str) -> float | None:
 
 
 def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """The object at `key`, or an empty one."""
+    """Read an object.
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The object, or an empty one if the member is not an object.
+    """
     return as_map(source.get(key))
 
 
-def object_above(source: Mapping[str, object], place: str) -> tuple[Mapping[str, object], str]:
-    """The object that a dotted place lies in, or an empty one, and the name there."""
-    *above, last = place.split(".")
-    for name in above:
+def object_above(source: Mapping[str, object], path: str) -> tuple[Mapping[str, object], str]:
+    """Return the object that contains a dotted path, or an empty one, and the last name of the path."""
+    *outer, last = path.split(".")
+    for name in outer:
         source = read_map(source, name)
     return source, last
 
 
 def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:
-    """The array at `key`, or an empty one."""
+    """Read an array.
+
+    Args:
+        source: A parsed object.
+        key: The name of the member.
+
+    Returns:
+        The array, or an empty one if the member is not an array.
+    """
     return as_list(source.get(key))
 
 
 def mend_surrogates(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
+    """Join surrogate pairs and replace lone surrogates by U+FFFD, so that the text can be encoded."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def split_high_surrogate(text: str) -> tuple[str, str]:
-    """The text without a trailing high surrogate, and that surrogate: its other half may come in the next piece."""
+    """Return the text without a trailing high surrogate, and that surrogate. The next piece may have its other half."""
     if text and "\ud800" <= text[-1] <= "\udbff":
         return text[:-1], text[-1]
     return text, ""

@@ -15,7 +15,7 @@ _Plugin = TypeVar("_Plugin")
 
 
 def load_group(group: str, check: Callable[[object], _Plugin]) -> tuple[dict[str, _Plugin], dict[str, str]]:
-    """The installed plug-ins of a group that pass `check`, by name, and for every other name why it has none."""
+    """Return the installed plug-ins of a group that pass `check`, and the reason for each that does not, by name."""
     loaded: dict[str, _Plugin] = {}
     broken: dict[str, str] = {}
     values: dict[str, str] = {}
@@ -28,21 +28,21 @@ def load_group(group: str, check: Callable[[object], _Plugin]) -> tuple[dict[str
             continue
         try:
             loaded[point.name] = check(point.load())
-        except Exception as error:  # a stranger's module can raise anything at import
+        except Exception as error:  # the module of a plug-in can raise anything at import
             broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
     return loaded, broken
 
 
 def check_members(candidate: object, kind: str, members: Sequence[str], methods: Sequence[str]) -> Any:
-    """The candidate, if it has all of these; a class stands for what it makes without arguments.
+    """Return the candidate if it has all members and methods. A class is called without arguments first.
 
-    Raises TypeError naming what it lacks. The members are checked; their types can't be.
+    Raises TypeError with the names of missing ones. Types are not checked.
     """
     candidate = candidate() if isinstance(candidate, type) else candidate
     missing = [name for name in members if not hasattr(candidate, name)]
     missing += [name for name in methods if not callable(getattr(candidate, name, None))]
     if missing:
-        raise TypeError(f"is no {kind}: it lacks {', '.join(missing)}")
+        raise TypeError(f"is not a valid {kind}: it lacks {', '.join(missing)}")
     return candidate
 
 
@@ -57,7 +57,12 @@ _METHODS = ("build_request", "parse_response", "stream_parser", "classify_error"
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Every adapter that loaded, by name, and for every other one why it didn't."""
+    """The installed adapters.
+
+    Attributes:
+        adapters: Adapters that loaded, by name.
+        broken: The reason for each that did not load, by name.
+    """
 
     adapters: Mapping[str, Adapter]
     broken: Mapping[str, str]
@@ -65,23 +70,33 @@ class Registry:
 
 @cache
 def load_registry() -> Registry:
-    """The installed adapters. An entry point's name is the provider's name in config."""
+    """Return the installed adapters. An entry point's name is the provider's name in configurations."""
     adapters, broken = load_group(GROUP, check_adapter)
     for name, adapter in list(adapters.items()):
-        if adapter.name != name:  # logs and metrics would have another word for it than the config, perhaps another's
+        if adapter.name != name:
+            # Logs and metrics would use another name than the configuration, perhaps that of another provider.
             del adapters[name]
-            broken[name] = f"its adapter's name is {adapter.name!r}; it must be the entry point's, {name!r}"
+            broken[name] = f"the adapter's name is {adapter.name!r}; it must be the entry point's name, {name!r}"
     return Registry(adapters, broken)
 
 
 def check_adapter(candidate: object) -> Adapter:
-    """The candidate, if it has the members of an adapter; raises TypeError naming what it lacks.
+    """Return the candidate if it has the members of an adapter.
 
-    A scheme of its own would pass as `auth` until the first request: nobody could apply it.
+    `auth` is checked too, because an unknown scheme would fail only at the first request.
+
+    Args:
+        candidate: An adapter, or a class that makes one without arguments.
+
+    Returns:
+        The adapter.
+
+    Raises:
+        TypeError: Members are missing, or `auth` is not an `AuthScheme`.
     """
     adapter: Adapter = check_members(candidate, "adapter", _MEMBERS, _METHODS)
     auth: object = adapter.auth
     if not isinstance(auth, AuthScheme):
         schemes = ", ".join(scheme.__name__ for scheme in get_args(AuthScheme))
-        raise TypeError(f"is no adapter: its auth is {type(auth).__name__}, and must be one of {schemes}")
+        raise TypeError(f"is not a valid adapter: its auth is {type(auth).__name__}; expected one of {schemes}")
     return adapter

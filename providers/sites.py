@@ -1,4 +1,4 @@
-"""A provider's named hosts, with their facts: where they store and process, whom they serve, what they require."""
+"""A provider's hosts and their facts: where they store and process content, which territories they serve."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")
 
 
 def split_url(url: str) -> SplitResult:
-    """The parts of a URL. Raises ValueError where it is none.
+    """Split a URL into its parts. Raises ValueError for a text that is not a URL.
 
-    Brackets hold the whole host (RFC 3986, section 3.2.2). Older releases of Python take the host from between them and
-    leave out what stands beside it (CVE-2025-0938), which whoever reads the URL next may not.
+    Brackets must enclose the whole host (RFC 3986, section 3.2.2). Older releases of Python take the text between the
+    brackets as the host and ignore the rest (CVE-2025-0938), which the next reader of the URL may not ignore.
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     if "[" in host and not _BRACKETED.fullmatch(host):
-        raise ValueError("brackets hold a part of the host")
+        raise ValueError("brackets enclose only a part of the host")
     return parts
 
 
 PROJECT = "PROJECT"
-"""Stands in a site's base path for the operator's own project there, which is a segment of every path."""
+"""The placeholder for the operator's project in a site's base path or host."""
 
 
 HOST_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -46,22 +46,37 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Where content is kept and where it is computed on."""
+    """Where content is stored and where it is processed.
+
+    Attributes:
+        stores: The territories in which content may be stored.
+        processes: The territories in which content may be processed.
+    """
 
     stores: Places
     processes: Places
 
     def within(self, boundary: Places) -> bool:
-        """Whether neither leaves the boundary. `any` fits only a bare `*`."""
+        """Return whether content stays within a boundary. `any` fits only a boundary that is a bare `*`.
+
+        Args:
+            boundary: The permitted territories.
+
+        Returns:
+            Whether storage and processing are both inside.
+        """
         return self.stores.within(boundary) and self.processes.within(boundary)
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Which territories a vendor serves.
+    """The territories that a vendor serves.
 
-    published: whether the vendor has a list; where it has none, `places` is the site's own storage territory and
-    an operator may widen it, but not to what is in `never`.
+    Attributes:
+        places: The territories.
+        published: Whether the vendor publishes a list. If it does not, `places` is where the site stores content, and
+            an operator may widen it, except to territories in `never`.
+        never: Territories that an operator may not add.
     """
 
     places: Places
@@ -71,7 +86,12 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Models (glob patterns) whose deployment scope has a residency of its own at a site."""
+    """Models with a residency of their own at a site.
+
+    Attributes:
+        models: Names or glob patterns.
+        residency: Where these models store and process content.
+    """
 
     models: tuple[str, ...]
     residency: Residency
@@ -79,17 +99,22 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One named host.
+    """A host of a provider, with its facts.
 
-    origin: `https://us.api.openai.com`; base_path: the prefix of every path there, such as `/v1`; a segment PROJECT in
-        it is the operator's own project. Where it is the first label of the host, that is the operator's own too.
-    hosts: patterns of further hosts with the same facts (a vendor's per-workspace names).
-    residency: of every model without a scope of its own, so the widest.
-    excepts: capabilities and parameters that the vendor leaves out of its promise of residency.
-    requires: what must be attested for the promise to hold; each entry is a set of which one is enough.
-    allows: data-moving request fields that this site's promise covers.
-    pins: body fields that are written last into every request.
-    api_key_env: the environment variable that people keep this site's key in.
+    Attributes:
+        name: The site's name in configurations.
+        origin: The origin, such as `https://us.api.openai.com`. If the first label of the host is `PROJECT`, the
+            operator's own project replaces it.
+        base_path: The prefix of every path, such as `/v1`. The operator's project replaces a segment `PROJECT`.
+        residency: Where models without a scope of their own store and process content, so the widest residency.
+        availability: The territories that the vendor serves from here.
+        hosts: Patterns of further hosts with the same facts, such as host names for each workspace.
+        scopes: Models with a residency of their own.
+        excepts: Features and parameters that the vendor excludes from its promise of residency.
+        requires: Attestations without which the promise does not hold. Each entry is a set of which one is enough.
+        allows: Data-moving request fields that the promise covers.
+        pins: Body fields that are written last into every request.
+        api_key_env: The environment variable that usually holds the key for this site.
     """
 
     name: str
@@ -106,14 +131,31 @@ class Site:
     api_key_env: str = ""
 
     def residency_of(self, model: str) -> Residency:
-        """Where this model's content is stored and processed here; an unknown model takes the widest scope."""
+        """Return where the content of a model is stored and processed.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The residency of the first scope that matches, or else that of the site.
+        """
         for scope in self.scopes:
             if any(fnmatchcase(model, pattern) for pattern in scope.models):
                 return scope.residency
         return self.residency
 
     def origin_of(self, project: str) -> str:
-        """The origin, with the operator's project in it where it wants one; raises OriginError for what is no label."""
+        """Return the origin with the operator's project.
+
+        Args:
+            project: The operator's project. It is ignored if the host has no placeholder.
+
+        Returns:
+            The origin to send requests to.
+
+        Raises:
+            OriginError: The project is not a valid label of a host name.
+        """
         if not self.wants_project_in_host:
             return self.origin
         if not _LABEL.fullmatch(project):
@@ -122,29 +164,51 @@ class Site:
 
     @property
     def wants_project_in_host(self) -> bool:
-        """Whether every customer has a host of their own here."""
+        """Whether each customer has its own host at this site."""
         return self.origin.startswith(f"https://{PROJECT}.")
 
     def owns(self, origin: str) -> bool:
-        """Whether the origin is this site's, whatever its scheme and port say."""
+        """Return whether an origin belongs to this site. Scheme and port are not compared.
+
+        Args:
+            origin: An origin, such as `https://eu.api.openai.com`.
+
+        Returns:
+            Whether its host is the site's host or matches a pattern in `hosts`.
+        """
         host = _hostname(origin)
         return host == _hostname(self.origin) or any(fnmatchcase(host, pattern) for pattern in self.hosts)
 
 
 @lru_cache(maxsize=512)
 def _hostname(origin: str) -> str:
-    """A config's origins are each compared with every site of the catalogue."""
+    """Cached, because each origin of a configuration is compared with every site of the catalogue."""
     return split_url(origin).hostname or ""
 
 
 class OriginError(ValueError):
-    """A URL that can't be a place to send requests to; the message says why."""
+    """A URL to which requests cannot be sent. The message reads on after the name of the setting."""
 
 
 def parse_origin(url: str) -> tuple[str, str | None]:
-    """The origin (`https://host`, `http://host:8000`) and the path of an endpoint URL; path None if none is written.
+    """Split an endpoint URL into origin and path.
 
-    Lower case, no default port, no trailing dot, so that one host has one spelling. Raises OriginError.
+    The origin is in lower case, without a default port and without a trailing dot, so that each host has one spelling.
+
+    Args:
+        url: The URL, such as `https://llm.example.com/v1`.
+
+    Returns:
+        The origin (`https://host` or `http://host:8000`), and the path without a trailing slash, or None if the URL
+        has no path.
+
+    Raises:
+        OriginError: Requests cannot be sent to this URL.
+
+    Example:
+        >>> from providers.contract import parse_origin
+        >>> parse_origin("https://LLM.example.com:443/v1/")
+        ('https://llm.example.com', '/v1')
     """
     if not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
         raise OriginError("must be visible ASCII without spaces; write an international name in its xn-- form")
@@ -176,7 +240,10 @@ def parse_origin(url: str) -> tuple[str, str | None]:
 
 
 def _host(name: str, *, bracketed: bool) -> str | None:
-    """The one spelling of a host, None if it is no host. What ends in a number is an address, or nothing."""
+    """Return the normalised spelling of a host, or None if it is invalid.
+
+    A host whose last label is a number must be an IPv4 address.
+    """
     name = name.lower().removesuffix(".")
     if not bracketed and not _NUMBER.fullmatch(name.rpartition(".")[2]):
         return name if HOST_PATTERN.fullmatch(name) else None
@@ -186,5 +253,5 @@ def _host(name: str, *, bracketed: bool) -> str | None:
         address = IPv6Address(name)
     except ValueError:
         return None
-    # An IPv4 address dressed as IPv6 leads to the same server (RFC 4291, section 2.5.5.2).
+    # An IPv4-mapped IPv6 address leads to the same server as the IPv4 address (RFC 4291, section 2.5.5.2).
     return str(address.ipv4_mapped or f"[{address}]")

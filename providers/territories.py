@@ -12,9 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TerritoryData:
-    """names: code -> English name; groups: `@EU` -> codes; aliases: codes that people write -> the right one;
-    unknown, hidden: what is said instead of a country where nobody knows it, and where somebody hides it. stays: whose
-    people's prompts may not leave the territory."""
+    """The contents of `territories.toml`.
+
+    Attributes:
+        names: English names by territory code.
+        groups: Codes by group name, such as `@EU`.
+        aliases: Valid codes by common wrong ones.
+        unknown: Codes that location sources send if the country is unknown.
+        hidden: Codes that location sources send if the user hides the country, such as for Tor.
+        stays: Territories whose law requires that prompts stay inside.
+    """
 
     names: Mapping[str, str]
     groups: Mapping[str, frozenset[str]]
@@ -26,8 +33,8 @@ class TerritoryData:
 
 @cache
 def territory_data() -> TerritoryData:
-    """The world, as `territories.toml` has it."""
-    import tomllib  # not at the top: a process that only serves requests parses no facts
+    """Return the contents of `territories.toml`."""
+    import tomllib  # imported here, because a process that only serves requests parses no facts
 
     data: Any = tomllib.loads(files(__package__).joinpath("territories.toml").read_text("utf-8"))
     return TerritoryData(
@@ -44,34 +51,35 @@ _SUBDIVISION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 
 
 EVERYWHERE = "*"
+"""The word for all territories in a list."""
 
 
 class TerritoryError(ValueError):
-    """A word that is no territory; the message says what it could have been."""
+    """A word that is not a territory. The message suggests the one that was probably meant."""
 
 
 def parent(territory: str) -> str | None:
-    """The country of a subdivision (`US` of `US-CA`), None for a country."""
+    """Return the country of a subdivision (`US` for `US-CA`), or None for a country."""
     return territory[:2] if len(territory) > 2 else None
 
 
 def territory_name(territory: str) -> str:
-    """The English name of a country, with the code of its part if there is one; the code itself if unknown."""
+    """Return the English name of a country, followed by the code of a subdivision. An unknown code is returned."""
     data = territory_data()
     name = data.names.get(territory[:2], territory)
     return name if len(territory) == 2 else f"{name} ({territory})"
 
 
 def parse_territory(word: str) -> str:
-    """The territory code that `word` is; raises TerritoryError with the nearest code."""
+    """Return `word` if it is a territory code. Raises TerritoryError with the nearest code."""
     data = territory_data()
     if word in data.names or _is_part(word):
         return word
-    raise TerritoryError(f"{word!r} is no territory (ISO 3166){_hint(word)}")
+    raise TerritoryError(f"{word!r} is not a territory (ISO 3166){_hint(word)}")
 
 
 def _is_part(word: str) -> bool:
-    """Whether it is the code of a part of a country, and not another code of what is a territory itself (CN-HK)."""
+    """Return whether the word is the code of a subdivision, but not one of a territory with its own code (CN-HK)."""
     data = territory_data()
     return _SUBDIVISION.fullmatch(word) is not None and word[:2] in data.names and word not in data.aliases
 
@@ -90,15 +98,27 @@ def _hint(word: str) -> str:
     by_name = {name.lower(): code for code, name in data.names.items()}
     if near := get_close_matches(word.lower(), by_name, n=1, cutoff=0.8):
         return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?"
-    return "; write a code, such as DE, or US-CA for a part"
+    return "; write a code, such as DE, or US-CA for a subdivision"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """A set of territories. `included` None means everywhere; `excluded` is taken out of it.
+    """A set of territories. The most specific entry decides.
 
-    Sets stay in the operator's words: an excluded part of an included country counts, and so does an
-    included part of an excluded one.
+    The set keeps the codes that the operator wrote. So it can exclude a subdivision of an included country, or include
+    a subdivision of an excluded one.
+
+    Attributes:
+        included: Codes in the set, or None for all territories.
+        excluded: Codes that are not in the set.
+
+    Example:
+        >>> from providers.contract import parse_places
+        >>> places = parse_places(["US", "!US-CA"])
+        >>> places.contains("US-NY")
+        True
+        >>> places.contains("US-CA")
+        False
     """
 
     included: frozenset[str] | None
@@ -106,11 +126,18 @@ class Places:
 
     @property
     def is_anywhere(self) -> bool:
-        """Whether this is the bare `*`, without any exclusion."""
+        """Whether this set is a bare `*` without exclusions."""
         return self.included is None and not self.excluded
 
     def contains(self, territory: str) -> bool:
-        """Whether the territory is in the set; the most specific entry wins."""
+        """Return whether a territory is in the set.
+
+        Args:
+            territory: The code of a country or a subdivision.
+
+        Returns:
+            Whether it is in the set. The entry of a subdivision wins over that of its country.
+        """
         for code in (territory, parent(territory)):
             if code is None:
                 continue
@@ -121,25 +148,41 @@ class Places:
         return self.included is None
 
     def within(self, other: Places) -> bool:
-        """Whether every place of this set, parts of countries too, is in the other one."""
+        """Return whether this set is a subset of another one, subdivisions included.
+
+        Args:
+            other: The set that must contain this one.
+
+        Returns:
+            Whether every territory and subdivision of this set is in the other one.
+        """
         if self.included is None:
             return other.included is None and not any(map(self.contains, other.excluded))
-        # A part that the other leaves out may lie in a country that this one names. A country that it leaves out can't
-        # be here by a part that it doesn't name itself: the part would have been missed before.
+        # A subdivision that the other set excludes may lie in a country that this set includes. The reverse needs no
+        # check: a subdivision of a country that the other set excludes was found by the first condition.
         return all(map(other.contains, self.included)) and not any(map(self.contains, other.excluded))
 
     def union(self, other: Places) -> Places:
-        """What is in either, less only the part that one has of a country that the other leaves out."""
-        excluded = frozenset(code for code in self.excluded | other.excluded if self._agree(other, code))
+        """Return the union of two sets.
+
+        A subdivision that only one set includes is lost if the other set excludes its country.
+
+        Args:
+            other: The other set.
+
+        Returns:
+            The union.
+        """
+        excluded = frozenset(code for code in self.excluded | other.excluded if self._both_exclude(other, code))
         if self.included is None or other.included is None:
             return Places(None, excluded)
         return Places(self.included | other.included, excluded)
 
-    def _agree(self, other: Places, code: str) -> bool:
+    def _both_exclude(self, other: Places, code: str) -> bool:
         return not self.contains(code) and not other.contains(code)
 
     def __str__(self) -> str:
-        """As an operator writes it: `* but not CN`, `DE, FR`, `any`."""
+        """Return the set in words: `any`, `DE, FR`, `@EU but not DE`."""
         if self.is_anywhere:
             return "any"
         minus = ", ".join(sorted(self.excluded))
@@ -150,13 +193,15 @@ class Places:
 
 
 ANYWHERE = Places(None)
+"""The set of all territories."""
 
 
 NOWHERE = Places(frozenset())
+"""The empty set."""
 
 
 def _name_groups(codes: frozenset[str]) -> str:
-    """The codes with the largest known group in them named, so that the EEA is one word and not thirty."""
+    """Return the codes, with those of a whole group replaced by its name. Larger groups come first."""
     words: list[str] = []
     rest = codes
     for name, members in sorted(territory_data().groups.items(), key=lambda item: -len(item[1])):
@@ -167,7 +212,23 @@ def _name_groups(codes: frozenset[str]) -> str:
 
 
 def parse_places(words: Iterable[str]) -> Places:
-    """The set that a list like `["@EEA", CH]`, `["*", "!CN"]` or `[any]` names; raises TerritoryError."""
+    """Return the set of territories that a list of words names.
+
+    Args:
+        words: Codes (`DE`, `US-CA`), groups (`@EEA`), `*` or `any` for all territories, and each of them with `!` to
+            exclude it.
+
+    Returns:
+        The set.
+
+    Raises:
+        TerritoryError: A word is not a territory or a group, or includes a part of a country that `*` excludes.
+
+    Example:
+        >>> from providers.contract import parse_places
+        >>> str(parse_places(["*", "!CN"]))
+        'any but CN'
+    """
     included: set[str] = set()
     excluded: set[str] = set()
     everywhere = False
@@ -182,7 +243,7 @@ def parse_places(words: Iterable[str]) -> Places:
         for code in sorted(included - excluded):
             if parent(code) in excluded:
                 raise TerritoryError(
-                    f"{code!r} lies in '!{parent(code)}'; beside '*' no part of it can be let in again"
+                    f"{code!r} is in '!{parent(code)}': with '*', a part of an excluded country can't be included"
                 )
         return Places(None, frozenset(excluded))
     return Places(frozenset(included - excluded), frozenset(code for code in excluded if parent(code) in included))
@@ -193,5 +254,5 @@ def _expand(name: str) -> frozenset[str]:
         return frozenset({parse_territory(name)})
     groups = territory_data().groups
     if name not in groups:
-        raise TerritoryError(f"{name!r} is no group of territories; there are {', '.join(sorted(groups))}")
+        raise TerritoryError(f"{name!r} is not a group of territories; expected one of {', '.join(sorted(groups))}")
     return groups[name]

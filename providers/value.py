@@ -1,8 +1,8 @@
-"""The base class of immutable values that are made for every request and stream event.
+"""The base class of immutable values that are created for every request and stream event.
 
-A `msgspec.Struct` with `frozen=True` is made in a tenth of the time of a frozen dataclass. It is not a dataclass, but
-plug-ins call `dataclasses.replace` on requests and answers, and the gateway walks values with `dataclasses.fields`.
-So `Value` supplies the attribute that these functions read.
+Creating a `msgspec.Struct` with `frozen=True` takes a tenth of the time of a frozen dataclass. It is not a dataclass,
+but plug-ins call `dataclasses.replace` on requests and answers, and the gateway reads values with
+`dataclasses.fields`. So `Value` provides the attribute that these functions read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class _DataclassFields:
 
 
 class Value(msgspec.Struct, frozen=True):
-    """An immutable value, compared by its fields. The functions of `dataclasses` take it as a frozen dataclass.
+    """An immutable value, compared by its fields. The functions of `dataclasses` treat it as a frozen dataclass.
 
-    A subclass writes `frozen=True` again: `class Usage(Value, frozen=True)`.
+    A subclass must repeat `frozen=True`: `class Usage(Value, frozen=True)`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]] = _DataclassFields()  # type: ignore[assignment]
@@ -34,7 +34,7 @@ class Value(msgspec.Struct, frozen=True):
 
 @cache
 def _dataclass_fields_of(cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
-    """Return what `__dataclass_fields__` of an equal dataclass is. It is made once for each class."""
+    """Return `__dataclass_fields__` of an equivalent dataclass. It is created once for each class."""
     items: list[Any] = []
     for item in msgspec.structs.fields(cls):
         if item.default_factory is not msgspec.NODEFAULT:
@@ -49,8 +49,22 @@ def _dataclass_fields_of(cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def change(value: ValueT, /, **changes: object) -> ValueT:
-    """Return a copy with other values in some fields, in a twentieth of the time of `dataclasses.replace`.
+    """Return a copy with some fields changed, in a twentieth of the time of `dataclasses.replace`.
 
-    Raises TypeError for a name that is not a field.
+    Args:
+        value: A request, a message, an answer or another value of the canonical chat.
+        changes: New values by field name.
+
+    Returns:
+        The changed copy.
+
+    Raises:
+        TypeError: A name is not a field.
+
+    Example:
+        >>> from providers.contract import ChatRequest, UserMessage, change_request
+        >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),))
+        >>> change_request(request, stream=True).stream
+        True
     """
     return msgspec.structs.replace(value, **changes)

@@ -1,4 +1,4 @@
-"""What goes over the wire, as values: a request before it has a host and a key, and a response that has arrived."""
+"""HTTP messages as values: a request without a host and without a credential, and a complete response."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ __all__ = ["WireRequest", "WireResponse"]
 
 
 class WireRequest(Value, frozen=True):
-    """Bytes to send: no host, no framing headers, no credentials.
+    """A request to send: without host, framing headers and credentials.
 
-    path: starts with one slash, already percent-encoded, without `?`; query: pairs, encoded by the sender.
-    headers, body: not shown, because they come to hold a key and a prompt.
+    Its `repr` shows neither the headers nor the body, because they contain a key and a prompt.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path. It starts with one slash, is percent-encoded and has no `?`.
+        headers: Pairs of name (lower case) and value.
+        body: The body.
+        query: Pairs of name and value. The sender encodes them.
+
+    Example:
+        >>> from providers.contract import WireRequest
+        >>> WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), b"{}").path
+        '/v1/chat'
     """
 
     method: str
@@ -23,14 +34,18 @@ class WireRequest(Value, frozen=True):
     query: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        """Show neither the headers, which may hold a key, nor the body, which holds a prompt."""
+        """Leave out the headers, which may contain a key, and the body, which contains a prompt."""
         return f"WireRequest(method={self.method!r}, path={self.path!r}, query={self.query!r})"
 
 
 class WireResponse(Value, frozen=True):
-    """What came back: `headers` have lower-case names (repeated ones joined with `, `), `body` is decompressed.
+    """A response.
 
-    received_at: unix seconds when the status line arrived; adapters have no clock of their own.
+    Attributes:
+        status: The HTTP status.
+        headers: Values by lower-case name. Repeated headers are joined with `, `.
+        body: The decompressed body.
+        received_at: When the status line arrived, in Unix seconds. Adapters have no clock.
     """
 
     status: int

@@ -14,6 +14,7 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
 from gateway.config.schema.file import schema_json
 from providers.registry import load_registry
+from scripts.api_reference import app_page, contract_page, testkit_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 
@@ -25,6 +26,9 @@ PROVIDERS_PAGE = ROOT / "docs/reference/providers.md"
 MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
+API_CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
+API_TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
+API_APP_PAGE = ROOT / "docs/reference/api-app.md"
 
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",
@@ -34,6 +38,9 @@ FILES: Mapping[Path, Callable[[], str]] = {
     MODELS_PAGE: lambda: models_page(load_registry().adapters),
     FAULTS_PAGE: faults_page,
     LICENCES_PAGE: licences_page,
+    API_CONTRACT_PAGE: contract_page,
+    API_TESTKIT_PAGE: testkit_page,
+    API_APP_PAGE: app_page,
 }
 """The function that writes the text of each generated file."""
 

@@ -9,31 +9,51 @@ from importlib.resources import files
 
 
 class CatalogueError(ValueError):
-    """A file that is no part of a catalogue; the message names the place and what was expected."""
+    """A catalogue file is invalid. The message names the entry and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactsFile:
-    """A TOML file of facts, named by the package that contains it and its name without `.toml`.
+    """A TOML file with facts of a provider, inside a package.
 
-    A file with the facts of a provider has the provider's name, because one package may have several of them.
+    Attributes:
+        package: The name of the package.
+        name: The name of the file without `.toml`. A file of a provider has the provider's name, because a package may
+            have several.
+
+    Example:
+        `FactsFile("parrot", "parrot").read()["sites"]`
     """
 
     package: str
     name: str
 
     def read(self) -> Mapping[str, object]:
-        """Return the parsed file. It is parsed once. Raises FileNotFoundError."""
+        """Return the parsed file. It is parsed once.
+
+        Returns:
+            The top-level table.
+
+        Raises:
+            FileNotFoundError: The package has no such file.
+        """
         return _parsed(self.package, self.name)
 
     def other(self, reference: str) -> FactsFile:
-        """Return the file that a fact of this one refers to: `package:name`, or `name` in the same package."""
+        """Return the file that a fact of this one refers to.
+
+        Args:
+            reference: `package:name`, or `name` in the same package.
+
+        Returns:
+            The other file.
+        """
         package, _, name = reference.rpartition(":")
         return FactsFile(package or self.package, name)
 
 
 @cache
 def _parsed(package: str, name: str) -> Mapping[str, object]:
-    import tomllib  # not at the top: a process that only serves requests parses no facts
+    import tomllib  # imported here, because a process that only serves requests parses no facts
 
     return tomllib.loads(files(package).joinpath(f"{name}.toml").read_text("utf-8"))

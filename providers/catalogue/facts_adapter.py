@@ -1,4 +1,4 @@
-"""The base of an adapter whose sites, models, prices, headers and other names come from a facts file."""
+"""A base class for adapters whose sites, models, prices, headers and other names come from a facts file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from providers.sites import Site
 
 
 class FactsAdapter:
-    """A base class for adapters: reads the facts of `name`.toml in the package `facts_package`."""
+    """A base class for adapters that reads the facts of a provider from the file `name`.toml.
+
+    Attributes:
+        facts_package: The package that contains the file. A subclass sets it.
+        name: The provider's name. A subclass sets it.
+
+    Example:
+        `class ParrotAdapter(FactsAdapter): facts_package = "parrot"; name = "parrot"`
+    """
 
     __slots__ = ()
     facts_package: ClassVar[str]
@@ -28,25 +36,25 @@ class FactsAdapter:
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """See `providers.adapter.Adapter`."""
+        """The sites of the facts file. See `Adapter`."""
         return load_sites(self.facts)
 
     @property
     def models(self) -> Mapping[str, ModelFacts]:
-        """See `providers.adapter.KnowsModels`."""
+        """The models of the facts file. See `KnowsModels`."""
         return load_models(self.facts)
 
     @property
     def offers(self) -> Offers:
-        """See `providers.adapter.KnowsOffers`."""
+        """The prices and retirement dates of the facts file. See `KnowsOffers`."""
         return load_offers(self.facts)
 
     @property
     def headers(self) -> Mapping[str, FixedHeader]:
-        """See `providers.adapter.TakesHeaders`."""
+        """The headers of the facts file. See `TakesHeaders`."""
         return load_headers(self.facts)
 
     @property
     def known_as(self) -> tuple[str, ...]:
-        """See `providers.adapter.KnownElsewhere`."""
+        """The other names of the provider in the facts file. See `KnownElsewhere`."""
         return load_names(self.facts)

@@ -1,7 +1,7 @@
-"""Headers that an operator may have sent with every call of a provider: which there are, and what each may hold.
+"""The headers that an operator may add to every request to a provider, and the values that each may have.
 
-There is no other. A header can do what a field of the body can: keep a prompt, pass it on, choose where it is computed.
-So each is declared, as data, by who has read what it does.
+No other header can be added. Like a field of the body, a header can make the provider store a prompt, pass it on or
+choose where it is processed. So each header is declared as data, after its documentation has been read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from providers.catalogue.toml_schema import DAY, TABLE, TEXT, check_table, check
 __all__ = ["FixedHeader", "headers_of", "load_headers"]
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
-# What frames a request, says who asks or what is asked for: the adapter's, the key's and the connection's.
+# These headers belong to the adapter, the credential or the connection.
 _NEVER = frozenset(
     "accept accept-encoding api-key authorization connection content-encoding content-length content-type cookie "
     "expect forwarded host te trailer transfer-encoding upgrade user-agent via x-api-key x-forwarded-for".split()
@@ -27,10 +27,14 @@ _NEVER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FixedHeader:
-    """One header.
+    """A header that an operator may set.
 
-    value: what it may hold, a regular expression for all of it, and four characters at the least: they are masked
-        wherever they are met. about: what it does, and why no prompt goes elsewhere by it. source, as_of: who says so.
+    Attributes:
+        value: A regular expression that the whole value must match. It must not match fewer than four characters,
+            because the value is masked wherever it appears.
+        about: What the header does, and why it sends no prompt elsewhere.
+        source: The documentation that says so.
+        as_of: The day on which the source was read.
     """
 
     value: str
@@ -39,7 +43,14 @@ class FixedHeader:
     as_of: str = ""
 
     def takes(self, text: str) -> bool:
-        """Whether it may hold this."""
+        """Return whether the header may have this value.
+
+        Args:
+            text: The value.
+
+        Returns:
+            Whether it matches.
+        """
         return re.fullmatch(self.value, text) is not None
 
 
@@ -50,7 +61,7 @@ def load_headers(facts: FactsFile) -> Mapping[str, FixedHeader]:
 
 
 def headers_of(data: Any) -> Mapping[str, FixedHeader]:
-    """The headers of a parsed catalogue file (`[headers.NAME]`), ours or a stranger's. Raises CatalogueError."""
+    """Return the headers of a parsed catalogue file (`[headers.NAME]`). Raises CatalogueError."""
     headers = check_tables("headers", data.get("headers", {}), TABLE)
     return {name: _header(name, row) for name, row in headers.items()}
 
@@ -61,12 +72,12 @@ def _header(name: str, row: Any) -> FixedHeader:
         if not row.get(key):
             raise CatalogueError(f"headers.{name}: {key!r} is missing")
     if not _NAME.fullmatch(name) or name.lower() in _NEVER:
-        raise CatalogueError(f"headers.{name}: is no name that a fixed header may have")
+        raise CatalogueError(f"headers.{name}: a fixed header can't have this name")
     header = FixedHeader(row["value"], row["about"], row["source"], str(row.get("as_of", "")))
     try:
         is_short = any(header.takes("a" * length) or header.takes("1" * length) for length in range(4))
     except re.error as error:
-        raise CatalogueError(f"headers.{name}.value: is no regular expression ({error})") from None
+        raise CatalogueError(f"headers.{name}.value: is not a regular expression ({error})") from None
     if is_short:
-        raise CatalogueError(f"headers.{name}.value: takes less than four characters")
+        raise CatalogueError(f"headers.{name}.value: matches fewer than four characters; make it longer")
     return header

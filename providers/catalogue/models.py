@@ -1,4 +1,4 @@
-"""What is known of a provider's models: what each can do, and what each needs that another doesn't."""
+"""Facts of a provider's models: features, limits and special behaviour."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """One model, or a family by glob pattern.
+    """Facts of one model, or of a family of models by glob pattern.
 
-    features: what it can do, in the words of `matching.requirements`.
-    without: parameters that it refuses, though its wire format has them.
-    context_tokens, output_tokens: the most it takes and gives; None where unknown.
-    efforts: the reasoning efforts that it knows, weakest first; empty where it has no such knob.
-    api: which of a provider's paths it lives on, where there are several.
-    flags: quirks that its adapter knows by name.
-    thinking: which of a provider's ways to switch thinking is its own, where they differ by model.
-    first_token_factor: how many times longer than others it may take to its first word while it thinks, where it
-        shows nothing of its thoughts.
-    known: whether what it can do is known at all; what an operator says of other things makes no model known.
+    Attributes:
+        features: Members of `FEATURES` that the model supports.
+        without: Parameters that the model refuses although its wire format has them.
+        context_tokens: The longest prompt in tokens, or None if unknown.
+        output_tokens: The longest answer in tokens, or None if unknown.
+        efforts: The reasoning efforts that the model accepts, weakest first. Empty if it has no such setting.
+        api: The API of the provider that the model needs, if the provider has several.
+        flags: Names of special behaviour that the adapter handles.
+        thinking: How thinking is switched on for this model, if the provider has several ways.
+        first_token_factor: How many times longer than usual the first token may take while a model thinks without
+            showing its reasoning.
+        known: Whether the features are known. Other facts that an operator adds do not change it.
     """
 
     features: frozenset[str] = frozenset()
@@ -43,7 +45,7 @@ class ModelFacts:
 
 
 UNKNOWN_MODEL = ModelFacts(features=frozenset({"tools"}), known=False)
-"""A model that the catalogue doesn't know has text and tools only."""
+"""The facts of a model that is not in the catalogue: text and tools only."""
 
 
 @cache
@@ -57,17 +59,14 @@ def load_models(facts: FactsFile) -> Mapping[str, ModelFacts]:
 
 
 def models_of(data: Any) -> Mapping[str, ModelFacts]:
-    """The models of a parsed catalogue file (`[models."PATTERN"]`), ours or a stranger's.
-
-    Raises CatalogueError.
-    """
+    """Return the models of a parsed catalogue file (`[models."PATTERN"]`). Raises CatalogueError."""
     shared = check_tables("feature_sets", data.get("feature_sets", {}), TEXTS)
     models = check_tables("models", data.get("models", {}), TABLE)
     return {name: _facts(name, row, shared) for name, row in models.items()}
 
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
-    """The facts of a model: of its exact name, else of the longest pattern that matches, else UNKNOWN_MODEL."""
+    """Return the facts of a model: by exact name, by the longest pattern that matches, or else UNKNOWN_MODEL."""
     if model in models:
         return models[model]
     patterns = [pattern for pattern in models if fnmatchcase(model, pattern)]

@@ -1,7 +1,7 @@
-"""What a provider is called elsewhere: `known_as` of a catalogue file, for whoever writes such a name in a config.
+"""Other names of a provider: `known_as` of a catalogue file, used to suggest the right name.
 
-Vendors have a name for the company, one for the models and one for the cloud, and each gateway takes another of them.
-It is for hints alone: a config that could name one provider in two ways would be read in two ways.
+A vendor's company, models and cloud have different names, and other gateways use any of them. The names are used in
+hints only, so that a configuration has exactly one name for a provider.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def load_names(facts: FactsFile) -> tuple[str, ...]:
 
 
 def names_of(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The other names in a parsed catalogue file (`known_as`), ours or a stranger's. Raises CatalogueError."""
+    """Return the other names in a parsed catalogue file (`known_as`). Raises CatalogueError."""
     names: object = data.get("known_as", [])
     if not TEXTS.fits(names) or not isinstance(names, Iterable) or not all(map(plain_name, names)):
         raise CatalogueError(f"known_as: must be {TEXTS.words}, each with a letter or a digit")
@@ -31,5 +31,5 @@ def names_of(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def plain_name(name: str) -> str:
-    """The name as it is compared: `Azure-OpenAI` is `azure_openai`, and `z.ai` is `zai`."""
+    """Return the form of a name that is compared: `Azure-OpenAI` equals `azure_openai`, and `z.ai` equals `zai`."""
     return "".join(filter(str.isalnum, name.lower()))

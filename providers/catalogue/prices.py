@@ -1,4 +1,4 @@
-"""Prices and their arithmetic in whole numbers, and the retirement dates of models."""
+"""Prices of models, computed in integers, and retirement dates of models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.chat import Usage
 
 MICROS = 1_000_000
-"""Micro-units of one unit of a currency."""
+"""The number of micro-units in one unit of a currency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Micro-units for a million tokens. cached_input, cache_write: of prompt tokens that the provider had in its cache,
-    or wrote to it; None where the vendor names no price of their own, and then they cost what all input costs."""
+    """Prices in micro-units for a million tokens.
+
+    Attributes:
+        input: Prompt tokens.
+        output: Completion tokens.
+        cached_input: Prompt tokens that were read from the provider's cache. None: they cost as much as `input`.
+        cache_write: Prompt tokens that were written to the cache. None: they cost as much as `input`.
+    """
 
     input: int
     output: int
@@ -29,21 +35,25 @@ class Rates:
 
     @property
     def per_cached(self) -> int:
-        """What those cost that were in the cache, named or not."""
+        """The price of prompt tokens that were read from the cache."""
         return self.input if self.cached_input is None else self.cached_input
 
     @property
     def per_written(self) -> int:
-        """What those cost that were written to it, named or not."""
+        """The price of prompt tokens that were written to the cache."""
         return self.input if self.cache_write is None else self.cache_write
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model's tokens cost at a site.
+    """The price of a model's tokens at a site.
 
-    currency: an ISO 4217 code. above: rates of the whole request where its prompt has more tokens than this, ascending.
-    as_of, source: when this was said, and where.
+    Attributes:
+        rates: The rates of a request.
+        currency: An ISO 4217 code.
+        as_of: The day on which the source was read.
+        source: The vendor's page with the price.
+        above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
     """
 
     rates: Rates
@@ -53,7 +63,7 @@ class Price:
     above: tuple[tuple[int, Rates], ...] = ()
 
     def rates_for(self, prompt_tokens: int) -> Rates:
-        """The rates of a request with a prompt of this length."""
+        """Return the rates of a request with a prompt of this length."""
         rates = self.rates
         for more_than, dearer in self.above:
             if prompt_tokens > more_than:
@@ -62,7 +72,10 @@ class Price:
 
 
 def cost_of(usage: Usage, price: Price) -> int:
-    """What the tokens cost, in micro-units of the price's currency, rounded to the nearest. Reasoning is completion."""
+    """Return the cost of a request in micro-units of the price's currency, rounded to the nearest.
+
+    Reasoning tokens are part of the completion.
+    """
     prompt, cached = usage.prompt_tokens, usage.cached_tokens
     rates = price.rates_for(prompt) if price.above else price.rates
     if cached > prompt:
@@ -74,7 +87,7 @@ def cost_of(usage: Usage, price: Price) -> int:
 
 
 def shown_amount(micros: int) -> str:
-    """Micro-units as people write an amount: `2.50`, `0.003`; at least two decimals."""
+    """Format micro-units as an amount with at least two decimals: `2.50`, `0.003`."""
     whole, _, decimals = f"{Decimal(micros).scaleb(-6):f}".partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
@@ -92,13 +105,19 @@ _RETIREMENT_KEYS = frozenset({"models", "on", "instead", "as_of", "source"})
 
 
 _MOST = 1_000_000
-"""Of a currency's unit, for a million tokens: dearer is a slip of the pen."""
+"""The highest accepted price of a million tokens, in units of the currency. A higher one is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """models: names, or glob patterns. sites: where it holds; empty is at every site. dearer: how many percent more a
-    site asks."""
+    """An entry of the price list.
+
+    Attributes:
+        models: Names or glob patterns.
+        sites: The sites to which it applies. Empty means all.
+        price: The price.
+        dearer: Surcharges in percent, by site.
+    """
 
     models: tuple[str, ...]
     sites: frozenset[str]
@@ -106,7 +125,7 @@ class PriceRow:
     dearer: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, site: str) -> Price:
-        """The price at a site where it holds."""
+        """Return the price at a site, with its surcharge."""
         percent = 100 + self.dearer.get(site, 0)
         if percent == 100:
             return self.price
@@ -122,8 +141,15 @@ def _scaled(rates: Rates, percent: int) -> Rates:
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
-    """From the day `on` the vendor doesn't answer for these models, as it said on the day `as_of`. instead: what it
-    recommends."""
+    """An announced retirement of models.
+
+    Attributes:
+        models: Names or glob patterns.
+        on: The first day on which the vendor no longer serves the models.
+        as_of: The day on which the source was read.
+        source: The vendor's announcement.
+        instead: The model that the vendor recommends, or empty.
+    """
 
     models: tuple[str, ...]
     on: date
@@ -134,31 +160,53 @@ class Retirement:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All that is known of one provider. Of several rows the most specific counts: a name, then the longest pattern;
-    at the same pattern, a row for the site."""
+    """Prices and retirement dates of a provider's models.
+
+    If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal
+    patterns an entry for the site.
+
+    Attributes:
+        prices: The price list.
+        retirements: The announced retirements.
+    """
 
     prices: tuple[PriceRow, ...] = ()
     retirements: tuple[Retirement, ...] = ()
 
     def price(self, model: str, site: str) -> Price | None:
-        """What a model costs at a site; None where nobody told us."""
-        held = [
+        """Return the price of a model at a site.
+
+        Args:
+            model: The provider's name of the model.
+            site: The name of the site.
+
+        Returns:
+            The price, or None if it is unknown.
+        """
+        ranked = [
             ((rank, bool(row.sites)), row)
             for row in self.prices
             if (not row.sites or site in row.sites) and (rank := _rank(model, row.models))
         ]
-        return max(held, key=lambda one: one[0])[1].at(site) if held else None
+        return max(ranked, key=lambda one: one[0])[1].at(site) if ranked else None
 
     def retirement(self, model: str) -> Retirement | None:
-        """When a model is retired; None where no day is known."""
-        held = [(rank, row) for row in self.retirements if (rank := _rank(model, row.models))]
-        return max(held, key=lambda one: one[0])[1] if held else None
+        """Return the announced retirement of a model.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The retirement, or None if no date is known.
+        """
+        ranked = [(rank, row) for row in self.retirements if (rank := _rank(model, row.models))]
+        return max(ranked, key=lambda one: one[0])[1] if ranked else None
 
 
 def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
-    """How closely the patterns mean the model: exactly, then by length; None if none does."""
-    found = [(pattern == model, len(pattern)) for pattern in patterns if fnmatchcase(model, pattern)]
-    return max(found, default=None)
+    """Return how specific the best matching pattern is: exact or not, then its length. None if no pattern matches."""
+    matches = [(pattern == model, len(pattern)) for pattern in patterns if fnmatchcase(model, pattern)]
+    return max(matches, default=None)
 
 
 @cache
@@ -168,17 +216,14 @@ def load_offers(facts: FactsFile) -> Offers:
 
 
 def offers_of(data: Mapping[str, Any]) -> Offers:
-    """The offers of a parsed catalogue file (`[[prices]]`, `[[retirements]]`), ours or a stranger's.
-
-    Raises CatalogueError.
-    """
+    """Return the offers of a parsed catalogue file (`[[prices]]`, `[[retirements]]`). Raises CatalogueError."""
     prices = [_price_row(row, f"prices[{number}]") for number, row in enumerate(_rows(data, "prices"))]
     retirements = [_retirement(row, f"retirements[{number}]") for number, row in enumerate(_rows(data, "retirements"))]
     return Offers(tuple(prices), tuple(retirements))
 
 
 def micros_of(amount: object) -> int | None:
-    """An amount of a currency in micro-units; None if it is none, is negative, has more decimals, or is absurd."""
+    """Return an amount in micro-units, or None if it is not a number, negative, too large or has too many decimals."""
     if isinstance(amount, bool) or not isinstance(amount, int | float):
         return None
     micros = Decimal(str(amount)) * MICROS
@@ -192,72 +237,74 @@ def _rows(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _price_row(row: Mapping[str, Any], place: str) -> PriceRow:
-    _check_keys(row, place, _PRICE_KEYS)
+def _price_row(row: Mapping[str, Any], path: str) -> PriceRow:
+    _check_keys(row, path, _PRICE_KEYS)
     above: list[tuple[int, Rates]] = []
     for number, dearer in enumerate(_rows(row, "above")):
-        at = f"{place}.above[{number}]"
+        at = f"{path}.above[{number}]"
         _check_keys(dearer, at, _ABOVE_KEYS)
         more_than = dearer.get("prompt_tokens")
         if type(more_than) is not int or more_than <= (above[-1][0] if above else 0):
-            raise CatalogueError(f"{at}.prompt_tokens: must be a whole number, and more than that of the one before")
+            raise CatalogueError(f"{at}.prompt_tokens: must be a whole number, and larger than in the entry before")
         above.append((more_than, _rates(dearer, at)))
-    currency = _text(row, place, "currency")
+    currency = _text(row, path, "currency")
     if not (len(currency) == 3 and currency.isascii() and currency.isupper()):
-        raise CatalogueError(f"{place}.currency: {currency!r} is no ISO 4217 code")
-    price = Price(_rates(row, place), currency, _day(row, place, "as_of"), _text(row, place, "source"), tuple(above))
-    sites = frozenset(_names(row, place, "sites", optional=True))
+        raise CatalogueError(f"{path}.currency: {currency!r} is not an ISO 4217 code")
+    price = Price(_rates(row, path), currency, _day(row, path, "as_of"), _text(row, path, "source"), tuple(above))
+    sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
-        raise CatalogueError(f"{place}.dearer: must be whole percents by site, such as {{ eu = 10 }}")
-    return PriceRow(_names(row, place, "models"), sites, price, percents)
+        raise CatalogueError(f"{path}.dearer: must be whole percents by site, such as {{ eu = 10 }}")
+    return PriceRow(_names(row, path, "models"), sites, price, percents)
 
 
-def _rates(row: Mapping[str, Any], place: str) -> Rates:
+def _rates(row: Mapping[str, Any], path: str) -> Rates:
     amounts: dict[str, int] = {}
     for name in sorted(_RATES & {*row, "input", "output"}):
         micros = micros_of(row.get(name))
         if micros is None:
-            raise CatalogueError(f"{place}.{name}: must be an amount for a million tokens: 0 or more, six decimals")
+            raise CatalogueError(
+                f"{path}.{name}: must be an amount for a million tokens: 0 or more, with at most six decimals"
+            )
         amounts[name] = micros
     return Rates(**amounts)
 
 
-def _retirement(row: Mapping[str, Any], place: str) -> Retirement:
-    _check_keys(row, place, _RETIREMENT_KEYS)
+def _retirement(row: Mapping[str, Any], path: str) -> Retirement:
+    _check_keys(row, path, _RETIREMENT_KEYS)
     return Retirement(
-        _names(row, place, "models"),
-        _day(row, place, "on"),
-        _day(row, place, "as_of"),
-        _text(row, place, "source"),
-        _text(row, place, "instead") if "instead" in row else "",
+        _names(row, path, "models"),
+        _day(row, path, "on"),
+        _day(row, path, "as_of"),
+        _text(row, path, "source"),
+        _text(row, path, "instead") if "instead" in row else "",
     )
 
 
-def _check_keys(row: Mapping[str, Any], place: str, known: frozenset[str]) -> None:
+def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:
     for name in row:
         if name not in known:
-            raise CatalogueError(f"{place}: {name!r} is not known; expected one of {', '.join(sorted(known))}")
+            raise CatalogueError(f"{path}: {name!r} is not known; expected one of {', '.join(sorted(known))}")
 
 
-def _names(row: Mapping[str, Any], place: str, key: str, *, optional: bool = False) -> tuple[str, ...]:
+def _names(row: Mapping[str, Any], path: str, key: str, *, optional: bool = False) -> tuple[str, ...]:
     names: object = row.get(key, [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise CatalogueError(f"{place}.{key}: must be a list of names")
+        raise CatalogueError(f"{path}.{key}: must be a list of names")
     if not names and not optional:
-        raise CatalogueError(f"{place}.{key}: is missing")
+        raise CatalogueError(f"{path}.{key}: is missing")
     return tuple(names)
 
 
-def _day(row: Mapping[str, Any], place: str, key: str) -> date:
+def _day(row: Mapping[str, Any], path: str, key: str) -> date:
     day: object = row.get(key)
     if not isinstance(day, date) or isinstance(day, datetime):
-        raise CatalogueError(f"{place}.{key}: must be a day, without quotes, such as 2026-11-20")
+        raise CatalogueError(f"{path}.{key}: must be a day, without quotes, such as 2026-11-20")
     return day
 
 
-def _text(row: Mapping[str, Any], place: str, key: str) -> str:
+def _text(row: Mapping[str, Any], path: str, key: str) -> str:
     text: object = row.get(key)
     if not isinstance(text, str) or not text:
-        raise CatalogueError(f"{place}.{key}: is missing")
+        raise CatalogueError(f"{path}.{key}: is missing")
     return text

@@ -1,4 +1,4 @@
-"""Read sites from a facts file, with every check."""
+"""Read and check the sites of a facts file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_sites(facts: FactsFile) -> Mapping[str, Site]:
 
 
 def sites_of(data: Any) -> Mapping[str, Site]:
-    """The sites of a parsed catalogue file (`[sites.NAME]`), ours or a stranger's. Raises CatalogueError."""
+    """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError."""
     return {
         name: _site(f"sites.{name}", name, row)
         for name, row in check_tables("sites", data.get("sites", {}), TABLE).items()
@@ -44,17 +44,17 @@ _SHAPES: Mapping[str, Shape] = {
 _SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS}
 
 
-def _site(place: str, name: str, row: Any) -> Site:
-    check_table(place, row, _SHAPES, ("origin", "base_path", "stores", "processes"))
-    residency = _residency(place, row)
+def _site(path: str, name: str, row: Any) -> Site:
+    check_table(path, row, _SHAPES, ("origin", "base_path", "stores", "processes"))
+    residency = _residency(path, row)
     return Site(
         name=name,
-        origin=_origin(place, row["origin"]),
-        base_path=_base_path(place, row["base_path"]),
+        origin=_origin(path, row["origin"]),
+        base_path=_base_path(path, row["base_path"]),
         residency=residency,
-        availability=_availability(place, row, residency),
-        hosts=tuple(_pattern(place, host) for host in row.get("hosts", ())),
-        scopes=tuple(_scope(f"{place}.scopes", scope) for scope in row.get("scopes", ())),
+        availability=_availability(path, row, residency),
+        hosts=tuple(_pattern(path, host) for host in row.get("hosts", ())),
+        scopes=tuple(_scope(f"{path}.scopes", scope) for scope in row.get("scopes", ())),
         excepts=frozenset(row.get("except", ())),
         requires=tuple(frozenset(one.split("|")) for one in row.get("requires", ())),
         allows=frozenset(row.get("allows", ())),
@@ -63,70 +63,72 @@ def _site(place: str, name: str, row: Any) -> Site:
     )
 
 
-def _origin(place: str, text: str) -> str:
+def _origin(path: str, text: str) -> str:
     usual = text.replace(f"//{PROJECT}.", "//project.")
     try:
         spelt = parse_origin(usual) == (usual, None)
     except OriginError as error:
-        raise CatalogueError(f"{place}.origin: {error}") from None
+        raise CatalogueError(f"{path}.origin: {error}") from None
     if not spelt or not usual.startswith("https://"):
-        raise CatalogueError(f"{place}.origin: must be https:// and a host in small letters, without a path")
+        raise CatalogueError(f"{path}.origin: must be https:// and a host in lower case, without a path")
     return text
 
 
-def _base_path(place: str, text: str) -> str:
+def _base_path(path: str, text: str) -> str:
     if text and (not text.startswith("/") or text.endswith("/")):
-        raise CatalogueError(f"{place}.base_path: must begin with / and not end with it, such as /v1")
+        raise CatalogueError(f"{path}.base_path: must begin with / and not end with it, such as /v1")
     return text
 
 
-def _pattern(place: str, text: str) -> str:
-    """In another spelling than hosts have it would match none of them."""
+def _pattern(path: str, text: str) -> str:
+    """Check a host pattern. A pattern with upper-case letters would match no host."""
     name = text.removeprefix("*.")
     if not HOST_PATTERN.fullmatch(name) or "." not in name:
-        raise CatalogueError(f"{place}.hosts: {text!r} is no host in small letters, such as *.example.com")
+        raise CatalogueError(f"{path}.hosts: {text!r} is not a host in lower case, such as *.example.com")
     return text
 
 
-def _scope(place: str, row: Any) -> Scope:
-    check_table(place, row, _SCOPE, _SCOPE)
-    return Scope(tuple(row["models"]), _residency(place, row))
+def _scope(path: str, row: Any) -> Scope:
+    check_table(path, row, _SCOPE, _SCOPE)
+    return Scope(tuple(row["models"]), _residency(path, row))
 
 
-def _residency(place: str, row: Any) -> Residency:
-    return Residency(_named(f"{place}.stores", row["stores"]), _named(f"{place}.processes", row["processes"]))
+def _residency(path: str, row: Any) -> Residency:
+    return Residency(_named(f"{path}.stores", row["stores"]), _named(f"{path}.processes", row["processes"]))
 
 
-def _named(place: str, words: list[str]) -> Places:
-    """Nowhere lies inside every boundary."""
-    places = _places(place, words)
+def _named(path: str, words: list[str]) -> Places:
+    """Parse a set that must not be empty, because an empty set would be inside every boundary."""
+    places = _places(path, words)
     if places.included is not None and not places.included:
-        raise CatalogueError(f"{place}: names no territory; write any if unknown")
+        raise CatalogueError(f"{path}: names no territory; write any if unknown")
     return places
 
 
-def _places(place: str, words: list[str]) -> Places:
+def _places(path: str, words: list[str]) -> Places:
     try:
         return parse_places(words)
     except TerritoryError as error:
-        raise CatalogueError(f"{place}: {error}") from None
+        raise CatalogueError(f"{path}: {error}") from None
 
 
-def _availability(place: str, row: Any, residency: Residency) -> Availability:
-    never = _never(f"{place}.never", row["never"]) if "never" in row else frozenset()
+def _availability(path: str, row: Any, residency: Residency) -> Availability:
+    never = _never(f"{path}.never", row["never"]) if "never" in row else frozenset()
     listed: Any = row.get("available")
     if listed is not None:
         names: Any = _AVAILABILITY.read()
         if isinstance(listed, str) and listed not in names:
-            raise CatalogueError(f"{place}.available: {listed!r} is no list; there are {', '.join(sorted(names))}")
+            raise CatalogueError(
+                f"{path}.available: {listed!r} is not a published list; expected one of {', '.join(sorted(names))}"
+            )
         words = names[listed]["territories"] if isinstance(listed, str) else listed
-        return Availability(_places(f"{place}.available", words), published=True, never=never)
+        return Availability(_places(f"{path}.available", words), published=True, never=never)
     own = residency.stores if residency.stores.included is not None else ANYWHERE
     return Availability(own, never=never)
 
 
-def _never(place: str, words: list[str]) -> frozenset[str]:
-    named = _named(place, words).included
+def _never(path: str, words: list[str]) -> frozenset[str]:
+    named = _named(path, words).included
     if named is None:
-        raise CatalogueError(f"{place}: must name territories")
+        raise CatalogueError(f"{path}: must name territories")
     return named

@@ -1,7 +1,7 @@
-"""Whether a table of a catalogue file has the shape that its reader takes it for.
+"""Check the types and keys of tables in catalogue files.
 
-TOML has types, and Python takes nearly anything: a text where a list should stand would be read letter by letter, and a
-word that nobody knows would be passed over, with the fact that it was to state.
+Without these checks, a text in path of a list would be read letter by letter, and a misspelt key would be ignored
+together with the fact that it states.
 """
 
 from __future__ import annotations
@@ -17,32 +17,35 @@ from providers.catalogue import CatalogueError
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a value must be. words: in words."""
+    """A check of a value.
+
+    Attributes:
+        words: What the value must be, for messages.
+        fits: Returns whether a value passes.
+    """
 
     words: str
     fits: Callable[[object], bool]
 
 
-def check_table(
-    place: str, table: object, shapes: Mapping[str, Shape], needed: Iterable[str] = ()
-) -> Mapping[str, Any]:
-    """The table, if each of its words is known and holds what it should; raises CatalogueError that names the place."""
+def check_table(path: str, table: object, shapes: Mapping[str, Shape], needed: Iterable[str] = ()) -> Mapping[str, Any]:
+    """Return the table if all keys are known and all values pass. Raises CatalogueError that starts with `path`."""
     if not isinstance(table, dict):
-        raise CatalogueError(f"{place}: must be a table")
-    for word, value in table.items():
-        if word not in shapes:
-            raise CatalogueError(f"{place}: {word!r} is not known; expected one of {', '.join(sorted(shapes))}")
-        if not shapes[word].fits(value):
-            raise CatalogueError(f"{place}.{word}: must be {shapes[word].words}")
-    for word in needed:
-        if word not in table:
-            raise CatalogueError(f"{place}: {word!r} is missing")
+        raise CatalogueError(f"{path}: must be a table")
+    for key, value in table.items():
+        if key not in shapes:
+            raise CatalogueError(f"{path}: {key!r} is not known; expected one of {', '.join(sorted(shapes))}")
+        if not shapes[key].fits(value):
+            raise CatalogueError(f"{path}.{key}: must be {shapes[key].words}")
+    for key in needed:
+        if key not in table:
+            raise CatalogueError(f"{path}: {key!r} is missing")
     return table
 
 
-def check_tables(place: str, table: object, shape: Shape) -> Mapping[str, Any]:
-    """The table, if each of its entries, whose names are free, is such a thing; raises CatalogueError."""
-    return check_table(place, table, dict.fromkeys(table, shape) if isinstance(table, dict) else {})
+def check_tables(path: str, table: object, shape: Shape) -> Mapping[str, Any]:
+    """Return the table if all of its values pass. Any key is allowed. Raises CatalogueError."""
+    return check_table(path, table, dict.fromkeys(table, shape) if isinstance(table, dict) else {})
 
 
 def _is_text(value: object) -> bool:

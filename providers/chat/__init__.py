@@ -1,8 +1,9 @@
-"""The canonical chat: what every adapter reads and writes, in the shape of OpenAI's chat completions.
+"""The canonical chat: requests, answers and stream events in the shape of OpenAI's chat completions.
 
-Values only. A `ChatRequest` is what a client asks, a `ChatCompletion` a whole answer, and a stream is a
-sequence of `StreamEvent`s that ends with exactly one terminal event, `Finished` or `Failed`. This package
-knows no provider, no JSON and no HTTP; `providers.openai_json` turns it into OpenAI's JSON and back.
+Every adapter translates between these values and its wire format. A `ChatRequest` is a client's request, a
+`ChatCompletion` is a whole answer, and a stream is a sequence of `StreamEvent`s that ends with exactly one terminal
+event, `Finished` or `Failed`. This package depends on no provider, no JSON and no HTTP. `providers.openai_json`
+converts the values to OpenAI's JSON and back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A whole answer: its choices, why each ended, and what was counted."""
+"""A whole answer: its choices, finish reasons and token counts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from providers.value import Value
 __all__ = ["ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
 
 Logprobs = Mapping[str, object]
-"""Log probabilities in OpenAI's shape (`content`, `refusal`: lists of tokens), passed through unread."""
+"""Log probabilities in OpenAI's shape (`content` and `refusal` are lists of tokens). They are passed through unread."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
-"""Why a choice ended. `other` is a word of the provider's that we don't know: never taken for `stop`."""
+"""Why a choice ended. `other` is a reason that the adapter does not know. It is never treated as `stop`."""
 
 
 class Usage(Value, frozen=True):
-    """Tokens that were counted by the provider; `total` is always the sum.
+    """Token counts of an answer, as the provider reports them.
 
-    What was read from a cache or written to it, and sound, are part of `prompt`; reasoning, and what the model took or
-    didn't take of a prediction, of `completion`.
+    Attributes:
+        prompt_tokens: Tokens of the prompt. They include `cached_tokens`, `cache_write_tokens` and `audio_tokens`.
+        completion_tokens: Generated tokens. They include `reasoning_tokens` and the tokens of predictions.
+        cached_tokens: Prompt tokens that were read from the provider's cache.
+        reasoning_tokens: Tokens of the model's reasoning.
+        cache_write_tokens: Prompt tokens that were written to the provider's cache.
+        audio_tokens: Prompt tokens of audio.
+        accepted_prediction_tokens: Tokens of `prediction` that appear in the answer.
+        rejected_prediction_tokens: Tokens of `prediction` that do not appear in the answer.
     """
 
     prompt_tokens: int = 0
@@ -35,12 +42,20 @@ class Usage(Value, frozen=True):
 
     @property
     def total_tokens(self) -> int:
-        """Prompt and completion together."""
+        """The sum of prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
 
 class Choice(Value, frozen=True):
-    """One answer: the message, why it ended, and the provider's own word for that where it isn't ours."""
+    """One choice of an answer.
+
+    Attributes:
+        message: The message of the model.
+        finish_reason: Why it ended.
+        index: The number of the choice, from 0.
+        logprobs: Log probabilities, or None if they were not requested.
+        raw_finish_reason: The provider's own word, if `finish_reason` does not express it exactly.
+    """
 
     message: AssistantMessage
     finish_reason: FinishReason
@@ -50,9 +65,16 @@ class Choice(Value, frozen=True):
 
 
 class ChatCompletion(Value, frozen=True):
-    """A whole answer. `created` is in unix seconds; `usage` is None where the provider counted nothing.
+    """A whole answer.
 
-    service_tier, system_fingerprint: how the answer was processed and by which setup, in the provider's own words.
+    Attributes:
+        id: The provider's id of the answer. It may be empty.
+        model: The provider's name of the model that answered.
+        created: When it was created, in Unix seconds, or 0 if unknown.
+        choices: The choices, in the order of their index.
+        usage: Token counts, or None if the provider reported none.
+        service_tier: The provider's word for how the request was processed.
+        system_fingerprint: The provider's identifier of the model's setup.
     """
 
     id: str

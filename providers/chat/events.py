@@ -1,4 +1,4 @@
-"""An answer as it comes: a sequence of events that ends with exactly one terminal event, `Finished` or `Failed`."""
+"""Events of a streamed answer. A stream ends with exactly one terminal event, `Finished` or `Failed`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,16 @@ __all__ = [
 
 
 class Opened(Value, frozen=True):
-    """Who answers: once, before everything else that a client sees.
+    """The start of an answer: once, before all other events that a client sees.
 
-    `id` is empty and `created` (unix seconds) 0 where the provider doesn't say: parsers have no clock, so
-    that whoever reads the stream fills them in. `service_tier`, `system_fingerprint`: see `ChatCompletion`.
+    Parsers have no clock, so the reader of the stream fills in a missing `id` or `created`.
+
+    Attributes:
+        id: The provider's id of the answer, or empty.
+        model: The provider's name of the model that answers.
+        created: When it was created, in Unix seconds, or 0 if unknown.
+        service_tier: See `ChatCompletion`.
+        system_fingerprint: See `ChatCompletion`.
     """
 
     id: str
@@ -39,7 +45,13 @@ class Opened(Value, frozen=True):
 
 
 class TextDelta(Value, frozen=True):
-    """More text of a choice; never empty unless it carries log probabilities."""
+    """More text of a choice.
+
+    Attributes:
+        text: The text. It is empty only if the event has log probabilities.
+        choice: The number of the choice.
+        logprobs: Log probabilities of this text.
+    """
 
     text: str
     choice: int = 0
@@ -47,40 +59,64 @@ class TextDelta(Value, frozen=True):
 
 
 class TextRun(Value, frozen=True):
-    """Several text deltas of choice 0 in a row, as raw bytes: each piece is the inside of a JSON string, never empty.
+    """Several consecutive text deltas of choice 0 as raw bytes.
 
-    A stream of OpenAI's own dialect can be relayed so without being rebuilt. How many deltas one run holds depends on
-    how the network cut the bytes; `folding.expand` gives the same deltas whichever way it was.
+    With runs, a stream in OpenAI's wire format is relayed without being rebuilt. The number of deltas in a run depends
+    on how the network cut the bytes. `providers.reading.folding.expand` always returns the same deltas.
+
+    Attributes:
+        pieces: The contents of JSON strings, without quotes. None is empty.
     """
 
     pieces: tuple[bytes, ...]
 
 
 class ReasoningDelta(Value, frozen=True):
-    """More reasoning text of a choice."""
+    """More reasoning text of a choice.
+
+    Attributes:
+        text: The text.
+        choice: The number of the choice.
+    """
 
     text: str
     choice: int = 0
 
 
 class RefusalDelta(Value, frozen=True):
-    """More of the model's own refusal."""
+    """More text of the model's refusal.
+
+    Attributes:
+        text: The text.
+        choice: The number of the choice.
+    """
 
     text: str
     choice: int = 0
 
 
 class AnnotationsDelta(Value, frozen=True):
-    """More annotations of a choice's text, such as citations; never empty."""
+    """More annotations of a choice's text, such as citations.
+
+    Attributes:
+        annotations: At least one annotation.
+        choice: The number of the choice.
+    """
 
     annotations: tuple[Annotation, ...]
     choice: int = 0
 
 
 class ToolCallDelta(Value, frozen=True):
-    """A piece of the tool call `index` (0, 1, … in a choice).
+    """A piece of a tool call. The first piece of a call has `id`, `name` and `signature`; others have only `arguments`.
 
-    The first piece of a call has `id` and `name` (and `signature`, if any), the others only more `arguments`.
+    Attributes:
+        index: The number of the call in its choice, from 0.
+        arguments: More JSON text of the arguments.
+        id: The id of the call.
+        name: The name of the tool.
+        signature: See `ToolCall`.
+        choice: The number of the choice.
     """
 
     index: int
@@ -92,7 +128,13 @@ class ToolCallDelta(Value, frozen=True):
 
 
 class ChoiceFinish(Value, frozen=True):
-    """A choice has ended; once for each choice, after everything else of it."""
+    """The end of a choice: once for each choice, after all of its other events.
+
+    Attributes:
+        reason: Why it ended.
+        choice: The number of the choice.
+        raw: The provider's own word, if `reason` does not express it exactly.
+    """
 
     reason: FinishReason
     choice: int = 0
@@ -100,21 +142,30 @@ class ChoiceFinish(Value, frozen=True):
 
 
 class UsageReport(Value, frozen=True):
-    """What the whole answer cost; at most once, after every `ChoiceFinish`."""
+    """The token counts of the whole answer: at most once, after every `ChoiceFinish`.
+
+    Attributes:
+        usage: The token counts.
+    """
 
     usage: Usage
 
 
 class Heartbeat(Value, frozen=True):
-    """A sign of life without content (a comment, a ping): it resets the idle timer and is not forwarded."""
+    """A sign of life without content, such as a comment. It resets the idle timer and is not sent to the client."""
 
 
 class Finished(Value, frozen=True):
-    """The terminal event of a whole answer."""
+    """The terminal event of a complete answer."""
 
 
 class Failed(Value, frozen=True):
-    """The terminal event of everything else. `usage` is what the provider had counted by then, where it said so."""
+    """The terminal event of a failed answer.
+
+    Attributes:
+        failure: The failure.
+        usage: The tokens that the provider reported before the failure, or None.
+    """
 
     failure: Failure
     usage: Usage | None = None
@@ -134,3 +185,4 @@ StreamEvent = (
     | Finished
     | Failed
 )
+"""Every event of a stream."""

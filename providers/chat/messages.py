@@ -8,44 +8,67 @@ from typing import Literal, final
 from providers.value import Value
 
 Annotation = Mapping[str, object]
-"""What a model says of a place in its text, such as where that is from, in OpenAI's shape; passed through."""
+"""An annotation of a part of the text, such as a citation, in OpenAI's shape. It is passed through unread."""
 
 
 class TextPart(Value, frozen=True):
-    """A piece of text."""
+    """A part of a message that is text.
+
+    Attributes:
+        text: The text.
+    """
 
     text: str
 
 
 class ImagePart(Value, frozen=True):
-    """An image: a `data:` URI (base64) or an http(s) URL, which the provider fetches and we never do."""
+    """A part of a message that is an image.
+
+    Attributes:
+        url: A `data:` URI with base64, or an HTTP(S) URL. The provider fetches a URL; the gateway never does.
+        detail: OpenAI's `detail`: `low`, `high` or `auto`.
+    """
 
     url: str
     detail: str | None = None
 
 
 class AudioPart(Value, frozen=True):
-    """Sound, base64, in the named format (`wav`, `mp3`)."""
+    """A part of a message that is audio.
+
+    Attributes:
+        data: The audio in base64.
+        format: The format, `wav` or `mp3`.
+    """
 
     data: str
     format: str
 
 
 class FilePart(Value, frozen=True):
-    """A document: its content as a `data:` URI, and its name."""
+    """A part of a message that is a document.
+
+    Attributes:
+        data: The content as a `data:` URI.
+        filename: The name of the file.
+    """
 
     data: str
     filename: str | None = None
 
 
 Part = TextPart | ImagePart | AudioPart | FilePart
+"""Every part of a user's message."""
 
 
 class ToolCall(Value, frozen=True):
-    """One call that the model asks for.
+    """A tool call of the model.
 
-    `arguments` is JSON text as the model wrote it, possibly invalid. `signature` is an opaque token that
-    some providers (Gemini 3) want back with the call in the next turn.
+    Attributes:
+        id: The id of the call.
+        name: The name of the tool.
+        arguments: JSON text as the model wrote it. It may be invalid.
+        signature: An opaque token that some providers (Gemini 3) need back with the call in the next request.
     """
 
     id: str
@@ -56,7 +79,13 @@ class ToolCall(Value, frozen=True):
 
 @final
 class SystemMessage(Value, frozen=True):
-    """Instructions of the product; `developer` is OpenAI's newer word for `system`."""
+    """Instructions of the client app.
+
+    Attributes:
+        content: The text or its parts.
+        role: `system`, or `developer`, which is OpenAI's newer word for it.
+        name: The name of the participant.
+    """
 
     content: str | tuple[TextPart, ...]
     role: Literal["system", "developer"] = "system"
@@ -65,7 +94,12 @@ class SystemMessage(Value, frozen=True):
 
 @final
 class UserMessage(Value, frozen=True):
-    """What the person says."""
+    """A message of the user.
+
+    Attributes:
+        content: The text or its parts.
+        name: The name of the participant.
+    """
 
     content: str | tuple[Part, ...]
     name: str | None = None
@@ -73,9 +107,15 @@ class UserMessage(Value, frozen=True):
 
 @final
 class AssistantMessage(Value, frozen=True):
-    """What the model said: text, a refusal, reasoning text, and calls of tools; any of them may be absent.
+    """A message of the model.
 
-    `annotations` stand in answers alone, and go to no provider.
+    Attributes:
+        content: The text or its parts.
+        refusal: The text of the model's refusal.
+        reasoning: The reasoning text.
+        tool_calls: The tool calls.
+        name: The name of the participant.
+        annotations: Annotations of the text. They occur in answers only and are not sent to providers.
     """
 
     content: str | tuple[TextPart, ...] | None = None
@@ -88,27 +128,42 @@ class AssistantMessage(Value, frozen=True):
 
 @final
 class ToolMessage(Value, frozen=True):
-    """The result of the call `tool_call_id`."""
+    """The result of a tool call.
+
+    Attributes:
+        tool_call_id: The id of the call.
+        content: The result.
+    """
 
     tool_call_id: str
     content: str | tuple[TextPart, ...]
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+"""Every message of a request."""
 
 
 class Texts(tuple[Message, ...]):
-    """Messages that who read them knows for texts: of the system, the person and the model by turns, each without a
-    name, a part or a call. They are equal to the same messages in any other tuple; only who asks saves a look at each.
+    """Messages that are known to be plain text: system, user and assistant in turn, without names, parts or calls.
 
-    entries: the same as JSON, in OpenAI's form.
+    They are equal to the same messages in any other tuple. Code that checks for this type can skip the messages.
+
+    Attributes:
+        entries: The same messages as JSON objects in OpenAI's form.
     """
 
     entries: list[dict[str, str]]
 
 
 def text_of(content: str | tuple[Part, ...] | None) -> str:
-    """The text of a message's content: its text parts joined without a separator; other parts are passed over."""
+    """Return the text of a message's content.
+
+    Args:
+        content: The `content` of a message.
+
+    Returns:
+        The text parts, joined without a separator. Other parts are ignored.
+    """
     if content is None:
         return ""
     if isinstance(content, str):
@@ -117,19 +172,25 @@ def text_of(content: str | tuple[Part, ...] | None) -> str:
 
 
 def said_in(message: AssistantMessage) -> str:
-    """The text of an answer, for formats in which a refusal is a text like any other: a model may begin before it
-    refuses."""
+    """Return the text of an answer and its refusal, for wire formats that do not separate them.
+
+    Args:
+        message: The message of the model.
+
+    Returns:
+        The text, followed by the refusal. A model may write text before it refuses.
+    """
     return text_of(message.content) + (message.refusal or "")
 
 
 def is_data_uri(uri: str) -> bool:
-    """Whether the content is in the URI itself."""
+    """Return whether the URI contains its content."""
     return uri[:5].lower() == "data:"
 
 
 def split_data_uri(uri: str) -> tuple[str, str]:
-    """The type in small letters, empty if none is named, and the content in base64."""
+    """Return the media type in lower case (empty if there is none) and the content in base64."""
     head, _, data = uri.partition(",")
     mime = head[5:].partition(";")[0].lower()
-    # A common slip that OpenAI takes; Gemini and Claude refuse it.
+    # A common mistake that OpenAI accepts. Gemini and Claude refuse it.
     return "image/jpeg" if mime == "image/jpg" else mime, data

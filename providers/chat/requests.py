@@ -1,4 +1,4 @@
-"""What a client asks: the messages, the tools, and how it wants the answer."""
+"""A chat request: messages, tools and settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ __all__ = [
 
 
 class Tool(Value, frozen=True):
-    """A function that the model may call; `parameters` is a JSON Schema, absent for no arguments."""
+    """A function that the model may call.
+
+    Attributes:
+        name: The name of the function.
+        description: What it does, for the model.
+        parameters: The JSON Schema of its arguments, or None if it has none.
+        strict: Whether the arguments must match the schema exactly.
+    """
 
     name: str
     description: str | None = None
@@ -31,27 +38,44 @@ class Tool(Value, frozen=True):
 
 
 class NamedTool(Value, frozen=True):
-    """`tool_choice`: the model must call this one."""
+    """A `tool_choice`: the model must call this tool.
+
+    Attributes:
+        name: The name of the tool.
+    """
 
     name: str
 
 
 class AllowedTools(Value, frozen=True):
-    """`tool_choice`: of the tools given only these may (`auto`) or must (`required`) be called."""
+    """A `tool_choice`: the model may call only some of the tools.
+
+    Attributes:
+        mode: `auto` if the model may call one, `required` if it must.
+        names: The names of the tools.
+    """
 
     mode: Literal["auto", "required"]
     names: tuple[str, ...]
 
 
 ToolChoice = Literal["auto", "none", "required"] | NamedTool | AllowedTools
+"""Every value of `tool_choice`."""
 
 
 class JsonObjectFormat(Value, frozen=True):
-    """The answer is some JSON object."""
+    """A response format: the answer is any JSON object."""
 
 
 class JsonSchemaFormat(Value, frozen=True):
-    """The answer is JSON that fits `schema`."""
+    """A response format: the answer is JSON that matches a schema.
+
+    Attributes:
+        name: The name of the schema.
+        schema: The JSON Schema.
+        description: What the schema describes, for the model.
+        strict: Whether the answer must match the schema exactly.
+    """
 
     name: str
     schema: Mapping[str, object]
@@ -60,16 +84,44 @@ class JsonSchemaFormat(Value, frozen=True):
 
 
 ResponseFormat = JsonObjectFormat | JsonSchemaFormat
+"""Every response format other than text."""
 
 
 class ChatRequest(Value, frozen=True):
-    """One question to an assistant.
+    """A chat request. None means that the client did not set the field, so the provider's default applies.
 
-    `model` is what the client asked for; what the provider is asked for is in the `Target`. None means "not
-    said": the provider's default. `max_tokens` counts everything generated, reasoning included. `extra` holds
-    the fields that we have no word for, as parsed JSON; `matching` decides what becomes of them. `unread` names such
-    fields further inside (`messages.cache_control`), which are passed on to nobody. `folded`: the stream is put
-    together before anybody sees it, and must say what one JSON would have said.
+
+    Attributes:
+        model: The model that the client asked for. The provider's model is in the `Target`.
+        messages: The conversation.
+        stream: Whether the answer is streamed.
+        include_usage: Whether the client asked for token counts at the end of the stream.
+        max_tokens: The limit of all generated tokens, reasoning included.
+        temperature: The sampling temperature.
+        top_p: The limit of nucleus sampling.
+        presence_penalty: The penalty for tokens that have occurred.
+        frequency_penalty: The penalty for tokens by how often they have occurred.
+        seed: The seed of sampling, for repeatable answers.
+        stop: Stop sequences, at which the answer ends. They are not part of the answer.
+        n: The number of choices.
+        logprobs: Whether the answer has log probabilities.
+        top_logprobs: How many alternatives of each token have log probabilities.
+        logit_bias: Biases by token id.
+        tools: The tools that the model may call.
+        tool_choice: Which tools it may or must call.
+        parallel_tool_calls: Whether the model may make several calls at once.
+        response_format: The format of the answer, or None for text.
+        reasoning_effort: How long the model reasons: `none`, `minimal`, `low`, `medium`, `high` and others by model.
+        user: An identifier of the user.
+        extra: Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent.
+        unread: Names of unknown inner fields, such as `messages.cache_control`. They are not sent.
+        folded: Whether the gateway folds the stream into one JSON answer, which must be complete.
+
+    Example:
+        >>> from providers.contract import ChatRequest, UserMessage
+        >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),), temperature=0.2)
+        >>> request.settings()
+        {'temperature': 0.2}
     """
 
     model: str
@@ -98,28 +150,32 @@ class ChatRequest(Value, frozen=True):
     folded: bool = False
 
     def settings(self) -> dict[str, object]:
-        """Those of the settings that are said, by name, and that OpenAI's dialect takes as they are."""
-        said: dict[str, object] = {}
+        """Return the settings that OpenAI's wire format takes unchanged.
+
+        Returns:
+            Values by field name, without those that the client did not set.
+        """
+        settings: dict[str, object] = {}
         if self.temperature is not None:
-            said["temperature"] = self.temperature
+            settings["temperature"] = self.temperature
         if self.top_p is not None:
-            said["top_p"] = self.top_p
+            settings["top_p"] = self.top_p
         if self.presence_penalty is not None:
-            said["presence_penalty"] = self.presence_penalty
+            settings["presence_penalty"] = self.presence_penalty
         if self.frequency_penalty is not None:
-            said["frequency_penalty"] = self.frequency_penalty
+            settings["frequency_penalty"] = self.frequency_penalty
         if self.seed is not None:
-            said["seed"] = self.seed
+            settings["seed"] = self.seed
         if self.logit_bias is not None:
-            said["logit_bias"] = self.logit_bias
+            settings["logit_bias"] = self.logit_bias
         if self.parallel_tool_calls is not None:
-            said["parallel_tool_calls"] = self.parallel_tool_calls
+            settings["parallel_tool_calls"] = self.parallel_tool_calls
         if self.reasoning_effort is not None:
-            said["reasoning_effort"] = self.reasoning_effort
+            settings["reasoning_effort"] = self.reasoning_effort
         if self.user is not None:
-            said["user"] = self.user
-        return said
+            settings["user"] = self.user
+        return settings
 
 
 change_request = change
-"""`dataclasses.replace` for a request, and much faster: `change_request(request, stream=True)`."""
+"""Return a copy of a request with some fields changed. It is faster than `dataclasses.replace`."""

@@ -1,7 +1,7 @@
-"""What a request needs of whoever answers it, and the words for it.
+"""The features, parameters and data-moving fields that a request requires, and their names.
 
-A *feature* is something without which the answer would be wrong (tools, an image). A *parameter* only tunes. A field
-that *moves data* makes a provider keep something, fetch it or send it on. `capability_matching` decides what is sent.
+Without a *feature* (tools, an image) the answer would be wrong. A *parameter* only tunes the answer. A *data-moving*
+field makes a provider store data, fetch it or send it on. `capability_matching` decides what is sent.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from providers.value import Value
 
 FEATURES = frozenset(
     {
-        "tools",  # function tools, also in the history
-        "tool_choice_named",  # one certain tool must be called
-        "tool_choice_required",  # some tool must be called
-        "vision",  # an image in the request itself
+        "tools",  # function tools, also in earlier messages
+        "tool_choice_named",  # one named tool must be called
+        "tool_choice_required",  # any tool must be called
+        "vision",  # an image in the request
         "image_url",  # an image that the provider fetches
         "audio",
         "file",
@@ -41,9 +41,10 @@ FEATURES = frozenset(
         "n",  # more than one choice
         "logprobs",
         "prefill",  # the last message is the beginning of the assistant's answer
-        "reasoning",  # thinks before it answers; no request needs it
+        "reasoning",  # reasons before it answers; no request requires it
     }
 )
+"""The names of all features."""
 PLACES: Mapping[str, str] = {
     **{name: name for name in ("messages", "tools", "n", "logprobs", "stop", "reasoning_effort")},
     **dict.fromkeys(("vision", "image_url", "audio", "file", "prefill"), "messages"),
@@ -51,7 +52,7 @@ PLACES: Mapping[str, str] = {
     **dict.fromkeys(("json_object", "json_schema"), "response_format"),
     "reasoning": "reasoning_effort",
 }
-"""Where in a request each feature is asked for, and what else an adapter may be unable to say."""
+"""The request field of each feature, and of other things that an adapter may be unable to express."""
 PARAMETERS = frozenset(
     {
         "temperature",
@@ -66,31 +67,39 @@ PARAMETERS = frozenset(
         "user",
         "max_tokens",
         "strict_tools",  # `strict` of a tool
-        "message_name",  # `name` of a message: who of several people speaks
+        "message_name",  # `name` of a message, which tells participants apart
         "image_detail",  # `detail` of an image, other than `auto`
     }
 )
+"""The names of all parameters. A wire format may have more, which clients send as fields of their own."""
 IMPLIED = {"blank_stop": "stop"}
-"""Parameters that are understood by who has the other one, unless its model is without: a `stop` of blanks alone."""
+"""Parameters that a wire format supports if it supports the other one, unless the model's facts exclude them.
+
+`blank_stop` is a stop sequence that consists of white space.
+"""
 IDENTITY = frozenset({"user", "safety_identifier", "prompt_cache_key", "metadata"})
-"""Fields in which clients say who asks, or by which a provider could tell one person's requests from another's."""
-# What stands in these are the client's words, and no fields.
-_OWN_WORDS = IDENTITY | {"prediction"}
-_HOLDERS = (dict, list, tuple)
+"""Fields that identify the user, or by which a provider could link the requests of one user."""
+# The contents of these fields are the client's data, so no field names are searched in them.
+_CLIENT_DATA = IDENTITY | {"prediction"}
+_CONTAINERS = (dict, list, tuple)
 _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-# No empty object is among them: `web_search_options: {}` is how OpenAI's search is switched on.
+# The empty object is not harmless: `web_search_options: {}` switches OpenAI's search on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
-# Parameters that are no field of `ChatRequest`, but stand inside its tools and messages.
+# Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
 
 class Requirements(Value, frozen=True):
-    """What one request asks of whoever answers it: features, tuning parameters, and data-moving fields.
+    """The features, parameters and data-moving fields that a request requires.
 
-    unthinking: whether it asks for an answer without reasoning by name. sole_tool: whether the tool that must be called
-    is the only one there is, so that to name it and to require a call are the same. anew: whether a last message of the
-    assistant's need not be gone on with (`prefill`): an answer to it is enough.
+    Attributes:
+        features: Members of `FEATURES`.
+        parameters: Members of `PARAMETERS`, and names of unknown fields.
+        moving: Names of data-moving fields that are switched on.
+        unthinking: Whether the request asks explicitly for an answer without reasoning.
+        sole_tool: Whether the tool that must be called is the only one, so that naming it equals requiring a call.
+        anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
     """
 
     features: frozenset[str]
@@ -106,12 +115,15 @@ _FIELDS = FactsFile("providers.matching", "fields")
 
 @cache
 def moves_data() -> frozenset[str]:
-    """The names of request fields that move or keep data."""
+    """Return the names of request fields that move or store data."""
     return frozenset(_moves())
 
 
 def why_it_moves(name: str) -> str:
-    """What such a field does with data: `store` "keeps the conversation at the provider", by itself or in another."""
+    """Return what a data-moving field does: `store` "keeps the conversation at the provider".
+
+    The name may be dotted. Only its last part counts.
+    """
     return _moves()[name.rpartition(".")[2]]
 
 
@@ -122,8 +134,23 @@ def _moves() -> Mapping[str, str]:
 
 
 def requirements_of(request: ChatRequest) -> Requirements:
-    """What the request needs; computed once a request, whatever the number of deployments."""
-    # By name, features beside parameters: no word is both.
+    """Return what a request requires. It is computed once for each request, not once for each deployment.
+
+    Args:
+        request: The canonical request.
+
+    Returns:
+        Its requirements.
+
+    Example:
+        >>> from providers.contract import ChatRequest, Tool, UserMessage, requirements_of
+        >>> request = ChatRequest("assistant", (UserMessage("Weather?"),), tools=(Tool("weather"),), seed=1)
+        >>> sorted(requirements_of(request).features)
+        ['tools']
+        >>> sorted(requirements_of(request).parameters)
+        ['seed']
+    """
+    # Features and parameters share one dict: no name is both.
     asked = request.settings()
     if request.max_tokens is not None:
         asked["max_tokens"] = True
@@ -148,13 +175,13 @@ def requirements_of(request: ChatRequest) -> Requirements:
     needs = _requirements(tuple(asked))
     if not request.extra and not request.unread:
         return needs
-    # Names that the caller has made up, as long as a body may be: nothing is remembered by them.
+    # Not cached: a client can invent any names, as long as a body may be.
     named = frozenset((*needs.parameters, *request.extra, *request.unread))
     return Requirements(needs.features, named, _moving(request), needs.unthinking, needs.sole_tool)
 
 
-# Few kinds of needs are all that callers have. One object for each kind is its own proof of equality, so that what is
-# remembered by its needs is found without comparing them.
+# Clients have few combinations of requirements. One object for each combination makes lookups in caches that are keyed
+# by requirements fast, because identical objects need no comparison.
 @lru_cache(maxsize=256)
 def _requirements(asked: tuple[str, ...]) -> Requirements:
     names = frozenset(asked)
@@ -209,35 +236,35 @@ def _part_features(part: Part) -> tuple[str, ...]:
 
 
 def _moving(request: ChatRequest) -> frozenset[str]:
-    """Data-moving fields that are switched on: `store: false` moves nothing and is no more than an unknown field.
+    """Return the data-moving fields that are switched on. `store: false` moves nothing and is just an unknown field.
 
-    One that stands in another field, such as `additionalModelRequestFields.mcp_servers`, moves where that one is known.
-    However deep it stands, it is named behind the outermost: the names between may be the client's own words.
+    A field inside another one, such as `additionalModelRequestFields.mcp_servers`, moves data if the outer field is
+    sent. At any depth, its name is joined to that of the outermost field: names in between may be the client's data.
     """
     if not request.extra:
         return frozenset()
-    found = _switched_on(request.extra)
+    moving = _switched_on(request.extra)
     for name, value in request.extra.items():
-        if name not in _OWN_WORDS and isinstance(value, _HOLDERS):
-            found |= {f"{name}.{inner}" for inner in _switched_on_within(value)}
-    return frozenset(found)
+        if name not in _CLIENT_DATA and isinstance(value, _CONTAINERS):
+            moving |= {f"{name}.{inner}" for inner in _switched_on_within(value)}
+    return frozenset(moving)
 
 
 def _switched_on_within(value: object) -> set[str]:
-    """The data-moving fields at any depth. What a JSON Schema calls its properties are no fields."""
-    found: set[str] = set()
+    """Return the data-moving fields at any depth. Names of properties in a JSON Schema are not fields."""
+    moving: set[str] = set()
     waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            found |= _switched_on(one)
-            for name in _NAMES_IN_SCHEMAS & one.keys():
-                if isinstance(named := one[name], dict):
-                    one = {**one, name: list(named.values())}
-            waiting += [inner for inner in one.values() if isinstance(inner, _HOLDERS)]
-        elif isinstance(one, list | tuple):
-            waiting += [inner for inner in one if isinstance(inner, _HOLDERS)]
-    return found
+        item = waiting.pop()
+        if isinstance(item, dict):
+            moving |= _switched_on(item)
+            for name in _NAMES_IN_SCHEMAS & item.keys():
+                if isinstance(named := item[name], dict):
+                    item = {**item, name: list(named.values())}
+            waiting += [inner for inner in item.values() if isinstance(inner, _CONTAINERS)]
+        elif isinstance(item, list | tuple):
+            waiting += [inner for inner in item if isinstance(inner, _CONTAINERS)]
+    return moving
 
 
 def _switched_on(fields: Mapping[str, object]) -> set[str]:
@@ -245,5 +272,5 @@ def _switched_on(fields: Mapping[str, object]) -> set[str]:
 
 
 def has_effects(request: ChatRequest) -> bool:
-    """Whether it may leave something behind at the provider, so that asking twice isn't asking once."""
+    """Return whether the request may change something at the provider, so that it must not be sent twice."""
     return bool(_moving(request))

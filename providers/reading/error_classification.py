@@ -1,4 +1,4 @@
-"""Classify a failed response by its status, its code and the whole sentence of its message."""
+"""Classify a failed response by its status, its error code and its message."""
 
 from __future__ import annotations
 
@@ -31,29 +31,46 @@ _GAP = re.compile(r"\{[a-z]+\}")
 
 
 _A_WORD = r"[!-~]{1,256}"
-"""What may stand for a model or a number: one word of visible ASCII. Nobody's text is that."""
+"""The pattern of a placeholder for a model or a number: one word of visible ASCII, which can't match a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Sentence -> kind. A name in braces, such as `{model}`, is any one word; blanks around a sentence don't count.
+    """Kinds of failures by the whole sentence of an error message.
 
-    instead_of: the kind that is looked at.
+    Attributes:
+        kinds: Kinds by sentence. A name in braces, such as `{model}`, matches any one word. White space around a
+            sentence is ignored.
+        instead_of: The kind that the sentences refine. Errors of other kinds keep their kind.
+
+    Example:
+        >>> from providers.contract import FailureKind, Phrases
+        >>> phrases = Phrases({"The model {model} is overloaded.": FailureKind.UNAVAILABLE})
+        >>> phrases.kind_of(FailureKind.INVALID_REQUEST, "The model parrot-2 is overloaded.").value
+        'unavailable'
     """
 
     kinds: Mapping[str, FailureKind] = field(default_factory=dict)
     instead_of: FailureKind = FailureKind.INVALID_REQUEST
 
     def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
-        """The kind of an error that its code and status call `kind`, by what it says.
+        """Return the kind of an error according to its message.
 
-        Only what would else be the client's own mistake is looked at, if no other kind is stated: whatever says more
-        than that is believed.
+        By default only errors that would count as the client's mistake are refined. A more specific kind, from the
+        status or the error code, is trusted.
+
+        Args:
+            kind: The kind according to status and error code.
+            message: The message of the error.
+
+        Returns:
+            The kind of the matching sentence, or else `kind`.
         """
         if kind is not self.instead_of:
             return kind
         message = message.strip()
-        return next((told for said, told in self.kinds.items() if _pattern(said).fullmatch(message)), kind)
+        matches = (refined for sentence, refined in self.kinds.items() if _pattern(sentence).fullmatch(message))
+        return next(matches, kind)
 
 
 @cache
@@ -64,17 +81,17 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 MESSAGES: dict[FailureKind, str] = {
     FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
     FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
-    FailureKind.QUOTA: "the provider's quota for this deployment is spent",
+    FailureKind.QUOTA: "the provider's quota for this deployment is used up",
     FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
     FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
-    FailureKind.GEO_REFUSED: "the provider doesn't serve the place that this gateway calls from",
-    FailureKind.CONTEXT_LENGTH: "the prompt is longer than the model takes",
+    FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
+    FailureKind.CONTEXT_LENGTH: "the prompt is longer than the model accepts",
     FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
     FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
     FailureKind.CONTENT_FILTER: "the provider's safety system refused",
     FailureKind.MALFORMED: "the provider's answer is not what its API documents",
 }
-"""What is said outward of each kind: the provider's own text goes to the log, or nowhere."""
+"""The message for clients of each kind. The provider's own text is written to the log only."""
 
 
 _BY_STATUS = {
@@ -113,15 +130,21 @@ _REQUEST_IDS = (
 
 
 _SHOULD_RETRY = {"true": True, "false": False}
-"""A provider's own word, which its SDK takes before any status (openai-python 3.51, `_should_retry` in
-`_base_client.py`, read in November 2026)."""
+"""Values of `x-should-retry`. The vendor's SDK gives this header priority over the status (openai-python 3.51,
+`_should_retry` in `_base_client.py`, read in November 2026)."""
 
 
 def by_status(status: int) -> FailureKind:
-    """The kind for a status of which nothing else is known: a redirect or a 2xx is not an answer either.
+    """Return the kind of a response of which only the status is known.
 
-    Nor is another 4xx (405, 415, 421, …): it is about how the gateway speaks to what stands there. The client has no
-    part in that, so that the words aren't for it to read, and somebody else may be asked.
+    A redirect, a 2xx or another 4xx (405, 415, 421, …) is `MALFORMED`: it concerns how the gateway calls the server,
+    not the client's request, so another deployment may be tried.
+
+    Args:
+        status: The HTTP status.
+
+    Returns:
+        The kind.
     """
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -129,7 +152,15 @@ def by_status(status: int) -> FailureKind:
 
 
 def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
-    """The kind of a code, or of its longest beginning that ends at a dot: `Throttling` is `Throttling.Rate` too."""
+    """Return the kind of an error code, or of its longest prefix that ends at a dot.
+
+    Args:
+        code: The provider's error code.
+        kinds: Kinds by code or prefix. `Throttling` also matches `Throttling.Rate`.
+
+    Returns:
+        The kind, or None if the code is unknown.
+    """
     while code:
         if code in kinds:
             return kinds[code]
@@ -138,8 +169,17 @@ def by_code(code: str, kinds: Mapping[str, FailureKind]) -> FailureKind | None:
 
 
 def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
-    """Whether a code calls the request wrong, and a status the server: the same request may be answered by another try,
-    or by somebody else."""
+    """Return whether an error's code blames the request while its status blames the server.
+
+    Such a request may succeed when it is repeated or sent to another deployment.
+
+    Args:
+        kind: The kind according to the error code.
+        response: The response.
+
+    Returns:
+        Whether the kind is `INVALID_REQUEST` and the status is 500 or more.
+    """
     return kind is FailureKind.INVALID_REQUEST and response.status >= 500
 
 
@@ -154,10 +194,23 @@ def failure(
     retry_after: float | None = None,
     limits: LimitHeaders | None = None,
 ) -> Failure:
-    """The Failure of a response; the wait comes from its headers unless the body named one.
+    """Build the `Failure` of a response.
 
-    limits: the headers of the provider's limits, asked where the rate is limited and nothing else names a wait.
-    `x-should-retry` is what the provider itself says of asking again.
+    The time to wait comes from `retry_after`, the `retry-after` headers or the headers of the rate limits, in this
+    order.
+
+    Args:
+        response: The response.
+        kind: The kind of the failure.
+        code: The provider's error code.
+        detail: The provider's message, for the log. Without it, a plain text body is used.
+        request_id: The provider's id of the call, if the body contains it.
+        param: The request field that is wrong.
+        retry_after: The time to wait in seconds, if the body contains it.
+        limits: The provider's rate limit headers. They are read only if the rate is limited and no time was found.
+
+    Returns:
+        The failure, with a message for the client that does not contain the provider's text.
     """
     if retry_after is None:
         retry_after = retry_after_s(response.headers, response.received_at)
@@ -178,12 +231,26 @@ def failure(
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The provider's own id of the call, under the first of its usual names that is there."""
+    """Return the provider's id of a call.
+
+    Args:
+        headers: The headers of the response, with lower-case names.
+
+    Returns:
+        The value of the first known header that is present, or None.
+    """
     return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), None)
 
 
 def plain_text(response: WireResponse) -> str:
-    """What an error says whose body is no JSON object, but a text, or a JSON string; of an answer, nothing."""
+    """Return the message of an error whose body is plain text or a JSON string.
+
+    Args:
+        response: The response.
+
+    Returns:
+        The text. Empty for a status below 400, HTML and JSON objects.
+    """
     if response.status < 400 or is_html(response.headers.get("content-type", "")):
         return ""
     start = response.body[: 4 * _MOST_DETAIL].strip()
@@ -194,24 +261,34 @@ def plain_text(response: WireResponse) -> str:
 
 
 def mistakes_in(body: Mapping[str, object]) -> str:
-    """What a web framework (FastAPI) says of a request: its words, or those of each mistake with its place. What was
-    sent, which it repeats beside them, is left out."""
+    """Return the messages in an error body of FastAPI, without the input that it repeats.
+
+    Args:
+        body: The parsed body.
+
+    Returns:
+        `detail` if it is a text, or else the messages with their paths, separated by `; `.
+    """
     detail = body.get("detail") or as_map(body.get("message")).get("detail")
     if isinstance(detail, str):
         return detail
-    told: list[str] = []
+    messages: list[str] = []
     for mistake in map(as_map, as_list(detail)[:_MOST_MISTAKES]):
-        place = ".".join(
+        path = ".".join(
             str(part) for part in as_list(mistake.get("loc")) if isinstance(part, str | int) and part != "body"
         )
-        told.append(": ".join(filter(None, (place, read_str(mistake, "msg")))))
-    return "; ".join(filter(None, told))
+        messages.append(": ".join(filter(None, (path, read_str(mistake, "msg")))))
+    return "; ".join(filter(None, messages))
 
 
 def error_object(body: bytes) -> dict[str, object]:
-    """The JSON object of an error body, unwrapped from a one-element array or from an event stream's first `data:`.
+    """Return the JSON object of an error body, also from a one-element array or the first `data:` of an event stream.
 
-    Empty where there is none: HTML, plain text, a cut body.
+    Args:
+        body: The body.
+
+    Returns:
+        The object. Empty if there is none: HTML, plain text, a truncated body.
     """
     text = body.strip()
     if not text.startswith((b"{", b"[")):
@@ -227,5 +304,12 @@ def error_object(body: bytes) -> dict[str, object]:
 
 
 def is_html(content_type: str) -> bool:
-    """Whether this is a page for people: a portal, a firewall, a load balancer."""
+    """Return whether a response is an HTML page, such as one of a captive portal, a firewall or a load balancer.
+
+    Args:
+        content_type: The value of `content-type`.
+
+    Returns:
+        Whether it is HTML.
+    """
     return content_type.lower().startswith("text/html")

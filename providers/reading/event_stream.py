@@ -1,7 +1,7 @@
-"""The part of a stream parser that all event-stream formats share: bytes -> JSON objects -> the assembler.
+"""A stream parser for server-sent events with JSON: it splits bytes into JSON objects.
 
-A format adds one function that reads one JSON object (`read_chunk`) and hands what it finds to the `Assembler`.
-Error frames are the format's to recognise; framing, `[DONE]`, garbage, bounds and the end are handled here.
+A wire format adds one function, `read_chunk`, that reads a JSON object and passes its contents to the `Assembler`. The
+function also recognises errors. This module handles framing, `[DONE]`, invalid JSON, size limits and the end.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from providers.reading.stream_assembler import Assembler
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
 
 _MOST_AT_ONCE = 256 * 1024
-"""Bytes that are cut into items together. A whole body may be fed in one piece, and each of its lines be a comment."""
+"""The number of bytes that are split into items at once. A whole body of comments may arrive in one piece."""
 
 ReadChunk = Callable[[Mapping[str, object], str], None]
 """Reads one event's JSON object, given the name of the event; must not raise on any JSON."""
 
 ReadComment = Callable[[str], None]
-"""Reads one comment, such as DashScope's status of the event around it; must not raise on any text."""
+"""Reads one comment, such as DashScope's status of the current event; must not raise on any text."""
 
 ReadRun = Callable[[list[Any], int], int]
-"""Reads those of a burst's events, from a place on, that are plain text, and tells the place of the first that isn't.
+"""Reads events that are plain text from an index on, and returns the index of the first that is not.
 
-What is no `bytes` among them is none; must not raise on any bytes.
+An item that is not `bytes` is not plain text; must not raise on any bytes.
 """
 
 TextReader = Callable[[bytes], bytes | None]
-"""Returns the text of a piece that is one more chunk of choice 0's text and nothing else, still escaped; else None.
+"""Returns the escaped text of a piece that contains only one more text of choice 0, or None for any other piece.
 
-A piece whose text is used must not be fed to the parser, whose state it does not change.
+A piece whose text is used must not be fed to the parser. It would not change the parser's state.
 """
 
 
@@ -45,21 +45,36 @@ class StreamShortcuts(Protocol):
     """Optional methods of a `StreamParser` that save its caller work. A parser without them gets every piece."""
 
     def text_reader(self) -> TextReader | None:
-        """Return what recognises a piece with one text; None if this stream must be fed piece by piece."""
+        """Return the function that reads a piece with one text, or None if every piece must be fed."""
         ...
 
     def is_complete(self) -> bool:
-        """Whether every choice has had its finish, so that only the usage and the end mark are missing."""
+        """Return whether every choice has finished, so that only the usage and the end mark are missing."""
         ...
 
 
 def has_shortcuts(parser: StreamParser | None) -> TypeGuard[StreamShortcuts]:
-    """Whether the parser has both methods. Its class is asked, because that answer is cached."""
+    """Return whether the parser has both methods. The class is checked, because that result is cached."""
     return issubclass(type(parser), StreamShortcuts)
 
 
 class EventStreamParser:
-    """A `StreamParser` over server-sent events with one JSON object each."""
+    """A `StreamParser` for server-sent events with one JSON object each.
+
+    Args:
+        assembler: Receives the contents of the events.
+        read_chunk: Reads the JSON object of an event, given the name of the event. It must not raise on any JSON.
+        max_line_bytes: The limit of a line, and of the data of an event.
+        read_comment: Reads a comment. It must not raise on any text.
+        read_run: Reads consecutive events that are plain text. Only for speed.
+
+    Example:
+        >>> from providers.contract import Assembler, EventStreamParser, read_str
+        >>> assembler = Assembler("parrot-2")
+        >>> parser = EventStreamParser(assembler, lambda chunk, event: assembler.text(read_str(chunk, "says") or ""))
+        >>> [event.text for event in parser.feed(b'data: {"says": "Hello"}\\n\\n')[1:]]
+        ['Hello']
+    """
 
     def __init__(
         self,
@@ -76,12 +91,23 @@ class EventStreamParser:
         self._sse = SseParser(max_line_bytes)
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
+        """Return the events that these bytes complete. See `StreamParser`.
+
+        Args:
+            data: The next bytes of the body, in any cut.
+
+        Returns:
+            The completed events.
+        """
         self.read(data)
         return self._assembler.take()
 
     def read(self, data: bytes) -> None:
-        """Like `feed`; what it gives is left with the assembler."""
+        """Read bytes like `feed`, but leave the events in the assembler.
+
+        Args:
+            data: The next bytes of the body, in any cut.
+        """
         if len(data) > _MOST_AT_ONCE:
             for start in range(0, len(data), _MOST_AT_ONCE):
                 self.read(data[start : start + _MOST_AT_ONCE])
@@ -89,20 +115,36 @@ class EventStreamParser:
             self._take(self._sse.feed_plainly(data), at_end=False)
 
     def text_reader(self) -> TextReader | None:
-        """See StreamShortcuts: an event of any format may be more than one text."""
+        """Return None: an event of a format may contain more than one text. See `StreamShortcuts`.
+
+        Returns:
+            None. A subclass may return a reader.
+        """
         return None
 
     def is_complete(self) -> bool:
-        """See StreamShortcuts."""
+        """Return whether every choice has finished. See `StreamShortcuts`.
+
+        Returns:
+            Whether only the usage and the end mark are missing.
+        """
         return self._assembler.whole
 
     def begin(self) -> None:
-        """The stream has begun, by who has seen its first bytes: what looks like a byte order mark is none any more."""
+        """Record that the caller has read the first bytes of the stream, so that no byte order mark is expected."""
         self._sse.begin()
 
     def read_event(self, data: bytes, event: str = "message", at_end: bool = False) -> Mapping[str, object] | None:
-        """Read the data of one whole event, whose ends are found, and leave what it gives with the assembler; its JSON
-        object, if it had one. at_end: whether it may have been cut there."""
+        """Read the data of one complete event, and leave its events in the assembler.
+
+        Args:
+            data: The data of the event.
+            event: The name of the event.
+            at_end: Whether the body ended here, so that the data may be truncated.
+
+        Returns:
+            The JSON object, or None if the event has none.
+        """
         if not data.startswith(b"{"):
             if not data.strip() or event == "ping":
                 self._assembler.heartbeat()
@@ -113,18 +155,22 @@ class EventStreamParser:
         try:
             chunk = loads(data)
         except JsonError:
-            # What the end of the bytes left of an event is a cut, which `complete` judges: the answer may be whole.
+            # At the end of the body the event may be truncated. `complete` decides whether the answer is whole.
             if not at_end:
                 self._fail_malformed("an event of the provider's stream is not valid JSON", data)
             return None
         if type(chunk) is dict or isinstance(chunk := _unwrapped(chunk), dict):
             self._read_chunk(chunk, event)
             return chunk
-        self._fail_malformed("an event of the provider's stream is no JSON object", data)
+        self._fail_malformed("an event of the provider's stream is not a JSON object", data)
         return None
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
+        """Return the remaining events at the end of the body. See `StreamParser`.
+
+        Returns:
+            The events. The last one is the terminal event, unless `feed` has already returned it.
+        """
         if self._assembler.done:
             return ()
         self._take(self._sse.close(), at_end=True)
@@ -135,14 +181,14 @@ class EventStreamParser:
 
     def _take(self, items: list[Any], *, at_end: bool) -> None:
         assembler, read_run = self._assembler, self._read_run
-        place, count = 0, len(items)
-        while place < count and not assembler.done:
-            item = items[place]
-            place += 1
+        index, count = 0, len(items)
+        while index < count and not assembler.done:
+            item = items[index]
+            index += 1
             if type(item) is bytes:
                 self.read_event(item, at_end=at_end)
-                if read_run is not None and place < count and assembler.is_saying_text():
-                    place = read_run(items, place)
+                if read_run is not None and index < count and assembler.is_saying_text():
+                    index = read_run(items, index)
             elif isinstance(item, SseComment):
                 if self._read_comment is not None:
                     self._read_comment(item.text)
@@ -159,7 +205,7 @@ class EventStreamParser:
         self._assembler.fail(Failure(FailureKind.INTERRUPTED, message, detail=f"{len(data)} bytes"))
 
     def _read_unframed(self, rest: bytes) -> None:
-        """Bare JSON outside the framing: an error that was written past the stream's end, or the whole answer."""
+        """Read JSON outside the framing: an error after the stream's end, or the whole answer."""
         if not rest.strip():
             return
         try:
@@ -171,5 +217,5 @@ class EventStreamParser:
 
 
 def _unwrapped(value: object) -> object:
-    """The one element of an array: Gemini wraps some of its errors so."""
+    """Return the only element of an array, or the value itself. Gemini wraps some of its errors in an array."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value

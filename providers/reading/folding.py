@@ -1,7 +1,7 @@
-"""A stream folded into one whole answer, and a whole answer unfolded into a stream.
+"""Fold a stream into one whole answer, and unfold a whole answer into a stream.
 
-Both ways exist so that JSON and stream are one path: every answer is events first, whichever way it came and
-whichever way it leaves.
+Because of both, JSON and streams share one code path: every answer is handled as events, however it arrived and however
+it is sent.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class _Draft:
 
 
 class Folding:
-    """A stream on its way to one whole answer: each part is put where it belongs when it comes, so that the end of an
-    answer of a million events is no long piece of work, and none of the events has to be kept."""
+    """Folds a stream while it arrives, so that no event is stored and the end of a long answer takes little time."""
 
     __slots__ = ("_drafts", "_failure", "_is_whole", "_opened", "_run", "_usage")
 
@@ -83,13 +82,13 @@ class Folding:
         self._opened = Opened("", "", 0)
         self._drafts: dict[int, _Draft] = {}
         self._usage: Usage | None = None
-        # Texts of choice 0 in a row, still escaped: they are read together.
+        # Consecutive texts of choice 0, still escaped. They are decoded together.
         self._run: list[bytes] = []
         self._failure: Failure | None = None
         self._is_whole = False
 
     def add(self, events: Iterable[StreamEvent]) -> None:
-        """More of the stream, in order; nothing behind its terminal event counts."""
+        """Add the next events of the stream. Events after the terminal event are ignored."""
         drafts, run = self._drafts, self._run
         if self._is_whole or self._failure is not None:
             return
@@ -114,10 +113,10 @@ class Folding:
                     _add(drafts.setdefault(event.choice, _Draft()), event)
 
     def whole(self) -> ChatCompletion:
-        """The answer; raises ProviderFailed if the stream failed, or never ended."""
+        """Return the answer. Raises ProviderFailed if the stream failed or has no terminal event."""
         if not self._is_whole:
-            endless = Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete")
-            raise ProviderFailed(self._failure or endless)
+            interrupted = Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete")
+            raise ProviderFailed(self._failure or interrupted)
         _add_run(self._drafts, self._run)
         opened = self._opened
         return ChatCompletion(
@@ -132,7 +131,17 @@ class Folding:
 
 
 def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
-    """The whole answer of a stream; raises ProviderFailed if the stream failed, or never ended."""
+    """Fold the events of a stream into one whole answer.
+
+    Args:
+        events: All events of the stream, in order.
+
+    Returns:
+        The whole answer.
+
+    Raises:
+        ProviderFailed: The stream failed or has no terminal event.
+    """
     folding = Folding()
     folding.add(events)
     return folding.whole()
@@ -170,7 +179,7 @@ def _add(
 
 
 def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
-    """The token lists of all pieces, one after another."""
+    """Concatenate the token lists of all pieces."""
     if not pieces:
         return None
     joined: dict[str, object] = {}
@@ -181,27 +190,27 @@ def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
 
 
 def expand(events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
-    """The same stream with a `TextDelta` for each piece of its runs."""
+    """Yield the same stream with a `TextDelta` for each piece of its runs."""
     for event in events:
         if isinstance(event, TextRun):
-            yield from (TextDelta(_inside(piece)) for piece in event.pieces)
+            yield from (TextDelta(_decode_contents(piece)) for piece in event.pieces)
         else:
             yield event
 
 
 def text_of_run(pieces: Iterable[bytes]) -> str:
-    """The text of a `TextRun`, or of several in a row."""
-    return _inside(b"".join(pieces))
+    """Return the text of the pieces of one or more consecutive runs."""
+    return _decode_contents(b"".join(pieces))
 
 
-def _inside(piece: bytes) -> str:
-    """The text of the inside of a JSON string."""
+def _decode_contents(piece: bytes) -> str:
+    """Decode the contents of a JSON string."""
     text = loads(b'"' + piece + b'"')
     return text if isinstance(text, str) else ""
 
 
 def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
-    """The stream that folds to this answer, each part of a message in one piece."""
+    """Yield a stream that folds to this answer, with each part of a message in one piece."""
     yield Opened(
         completion.id, completion.model, completion.created, completion.service_tier, completion.system_fingerprint
     )

@@ -1,4 +1,4 @@
-"""Times to wait: `retry-after` in every form, and the headers of rate limits."""
+"""Read the time to wait from `retry-after` in every form, and from rate limit headers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 
 _MOST_S = 31 * 86_400.0
-"""Beyond it a wait is nonsense: limits are of a minute, a day or a month."""
+"""A longer wait is ignored: rate limits apply to a minute, a day or a month."""
 
 
 _BETWEEN_VALUES = re.compile(r",(?!\s*\d\d[ -])")
-"""A comma, but for the one in a date (`Fri, 20 Nov 2026`, `Friday, 20-Nov-26`)."""
+"""A comma that is not inside a date (`Fri, 20 Nov 2026`, `Friday, 20-Nov-26`)."""
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | None:
-    """Seconds to wait, None where nothing (or nonsense) is said; a moment in the past is None too, and one years ahead.
+    """Return the seconds to wait, or None if the headers have no valid value. Past and far future times are invalid.
 
-    `retry-after-ms` and `x-ms-retry-after-ms` (milliseconds) win over `retry-after` (RFC 9110, section 10.2.3:
-    seconds, here also with a fraction, or a date). A date is compared with the provider's own `date` header where
-    there is one, so that a clock that is off doesn't matter. Of several values the longest holds.
+    `retry-after-ms` and `x-ms-retry-after-ms` (milliseconds) have priority over `retry-after` (RFC 9110, section
+    10.2.3: seconds, here also with a fraction, or a date). A date is compared with the provider's `date` header if
+    there is one, so that a wrong clock does not matter. Of several values the longest applies.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         waits = [wait for value in _values(headers, name) if (wait := positive(value)) is not None]
@@ -51,7 +51,7 @@ def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | Non
 
 
 def _values(headers: Mapping[str, str], name: str) -> list[str]:
-    """Each value of a field that came more than once, as where a proxy adds its own to the provider's."""
+    """Return each value of a header that was sent more than once, for example by a proxy and by the provider."""
     return _BETWEEN_VALUES.split(headers.get(name, ""))
 
 
@@ -68,14 +68,14 @@ def _sane(wait_s: float) -> float | None:
 
 
 def now_of(headers: Mapping[str, str], received_at: float) -> float:
-    """What time it is at the provider: by its own `date`, so that a clock that is off doesn't matter, else by ours."""
+    """Return the time at the provider, from its `date` header in case the clock here is wrong, or `received_at`."""
     return moment_of(headers.get("date", "")) or received_at
 
 
 def positive(value: str | None) -> float | None:
-    """A finite number above 0."""
+    """Return the text as a finite number above 0, or None."""
     try:
-        # Python's own numbers may have underscores in them.
+        # Python accepts underscores in numbers.
         number = float(value) if value is not None and "_" not in value else math.nan
     except ValueError:
         return None
@@ -83,17 +83,17 @@ def positive(value: str | None) -> float | None:
 
 
 def moment_of(value: str) -> float | None:
-    """An HTTP date as Unix time."""
+    """Return an HTTP date as Unix time, or None."""
     try:
         moment = parsedate_to_datetime(value)
-        # A date without a zone (the oldest form that RFC 9110 has a recipient read) is not our local time.
+        # A date without a time zone (the oldest form that RFC 9110 requires a recipient to read) is in UTC.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
 def parse_duration_s(value: str) -> float | None:
-    """Seconds of a duration as Go writes it: `22s`, `1.5s`, `373.8ms`, `6m0s`; None for anything else."""
+    """Return the seconds of a duration in Go's format (`22s`, `1.5s`, `373.8ms`, `6m0s`), or None."""
     match = _DURATION.fullmatch(value.strip()[:64])
     if match is None or not any(match.groups()):
         return None
@@ -102,8 +102,8 @@ def parse_duration_s(value: str) -> float | None:
 
 
 MOST_WAIT_S = 60.0
-"""The longest wait that is concluded from a reset: these limits are of a minute, and a reset tells when *all* of one is
-back, where a request needs a part of it."""
+"""The longest wait that is derived from a reset. These limits apply to a minute, and a reset is the time at which the
+whole limit is restored, while a request needs only a part of it."""
 
 
 _EARLIEST_UNIX = 1e9
@@ -117,7 +117,16 @@ _MOST_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class LimitHeaders:
-    """Names of headers. form: with `{part}` for remaining and reset, and `{of}` for each word of `of`."""
+    """The names of a provider's rate limit headers.
+
+    Attributes:
+        form: The pattern of the names, with `{part}` for `remaining` or `reset`, and `{of}` for each word of `of`.
+        of: The limited quantities.
+
+    Example:
+        >>> from providers.contract import LimitHeaders
+        >>> headers = LimitHeaders("parrot-{of}-{part}", ("requests", "words"))
+    """
 
     form: str = "x-ratelimit-{part}-{of}"
     of: tuple[str, ...] = ("requests", "tokens")
@@ -125,14 +134,19 @@ class LimitHeaders:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Of one limit: so many are left, all are back after so many seconds; None if not said."""
+    """The state of a rate limit.
+
+    Attributes:
+        remaining: How many requests or tokens are left, or None if unknown.
+        resets_after_s: The seconds until the whole limit is restored, or None if unknown.
+    """
 
     remaining: int | None = None
     resets_after_s: float | None = None
 
 
 def read_limits(headers: Mapping[str, str], received_at: float, names: LimitHeaders) -> tuple[RateLimit, ...]:
-    """The limits that the headers tell of. What isn't understood counts as not said; never raises."""
+    """Return the rate limits in the headers. Values that are not understood count as unknown. It never raises."""
     limits = []
     for word in names.of:
         remaining, reset = (headers.get(names.form.format(part=part, of=word)) for part in _PARTS)
@@ -142,14 +156,17 @@ def read_limits(headers: Mapping[str, str], received_at: float, names: LimitHead
 
 
 def wait_s(limits: Iterable[RateLimit]) -> float | None:
-    """How long until no limit is spent any more, `MOST_WAIT_S` at the most; None where none is said to be spent."""
+    """Return the seconds until no limit is exhausted (at most `MOST_WAIT_S`), or None if none is exhausted."""
     waits = [limit.resets_after_s for limit in limits if limit.remaining == 0 and limit.resets_after_s is not None]
     return min(max(waits), MOST_WAIT_S) if waits else None
 
 
 def reset_s(text: str, headers: Mapping[str, str], received_at: float) -> float | None:
-    """Seconds until the moment that a reset names: seconds, a duration (`6m0s`, `120ms`), a moment in RFC 3339, as an
-    HTTP date or in Unix time (also milliseconds). None for anything else, and for what is past or years away."""
+    """Return the seconds until a reset, or None for an unknown format and for times in the past or years ahead.
+
+    The text has seconds, a duration (`6m0s`, `120ms`), or a time in RFC 3339, as an HTTP date or in Unix time (seconds
+    or milliseconds).
+    """
     text = text.strip()[:64]
     number = positive(text)
     if number is not None and number < _EARLIEST_UNIX:
@@ -170,7 +187,7 @@ def _count(text: str | None) -> int | None:
 
 
 def _moment(text: str) -> float | None:
-    """A moment with its zone, as Unix time."""
+    """Return a time with a time zone as Unix time, or None."""
     try:
         moment = datetime.fromisoformat(text)
         return moment.timestamp() if moment.tzinfo is not None else None

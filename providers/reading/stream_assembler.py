@@ -1,9 +1,9 @@
-"""From a provider's pieces to the canonical stream: the rules of a whole answer, kept in one place.
+"""Assemble the pieces that an adapter reads into a canonical stream. It enforces the rules of a whole answer.
 
-Adapters hand over what they read, in whatever order and with whatever repetitions the provider has; the
-`Assembler` gives out canonical events: the opening once and first, no empty deltas, tool calls with index, id and
-name once, valid fragments of arguments after it, one finish a choice after everything else, usage once, and exactly
-one terminal event. The finish is held back to the end, because `tool_calls` may still win over `stop`.
+Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events: the
+start once and first, no empty deltas, each tool call with index, id and name once and its arguments after that, one
+finish for each choice after its other events, usage once, and exactly one terminal event. Finishes are held back to the
+end, because `tool_calls` may still replace `stop`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,29 @@ _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 MAX_CHOICES = 128
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
-# One object for all: a body of empty comments has millions of them.
+# Shared objects: a body of empty comments produces millions of heartbeats.
 _FINISHED, _HEARTBEAT = Finished(), Heartbeat()
 
 
 class Assembler:
-    """One answer in the making. After `complete` or `fail` it takes nothing more.
+    """Assembles one answer. After `complete` or `fail` it ignores further calls.
 
-    identified: whether `identify` has nothing more to say.
+    Args:
+        model: The provider's name of the model, used if the answer does not name one.
+
+    Attributes:
+        done: Whether the terminal event was created.
+        identified: Whether id, model and time are known, so that `identify` has no more effect.
+        opened: Whether the event `Opened` was created.
+
+    Example:
+        >>> from providers.contract import Assembler, fold
+        >>> assembler = Assembler("parrot-2")
+        >>> assembler.text("Hello")
+        >>> assembler.finish("stop")
+        >>> assembler.complete()
+        >>> fold(assembler.take()).choices[0].message.content
+        'Hello'
     """
 
     def __init__(self, model: str) -> None:
@@ -66,18 +81,28 @@ class Assembler:
         self._call_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
-        """The events since the last call."""
+        """Return the events since the last call.
+
+        Returns:
+            The events, in order.
+        """
         events = tuple(self._events)
         self._events.clear()
         return events
 
     @property
     def whole(self) -> bool:
-        """Whether every choice that was seen has had its finish."""
+        """Whether there is at least one choice, and all of them have finished."""
         return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
-        """Who answers, as far as this piece says; what was said first stays."""
+        """Record which answer this is. The first value of each argument is kept.
+
+        Args:
+            id: The provider's id of the answer.
+            model: The provider's name of the model that answers.
+            created: When the answer was created, in Unix seconds.
+        """
         if not self.identified:
             self._id = self._id or mend_surrogates(id or "")
             self._model = self._model or mend_surrogates(model or "")
@@ -85,22 +110,45 @@ class Assembler:
             self.identified = bool(self._id and self._model and self._created)
 
     def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
-        """How the answer is processed and by which setup, while it isn't opened; what was said first stays."""
+        """Record how the answer is processed. Call it before the first content. The first value of each is kept.
+
+        Args:
+            service_tier: See `ChatCompletion`.
+            system_fingerprint: See `ChatCompletion`.
+        """
         if service_tier and self._tier is None:
             self._tier = mend_surrogates(service_tier)
         if system_fingerprint and self._fingerprint is None:
             self._fingerprint = mend_surrogates(system_fingerprint)
 
     def has(self, content: Content, choice: int = 0) -> bool:
-        """Whether the choice has content of this kind already: some vendors repeat the whole of it at the end."""
+        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end.
+
+        Args:
+            content: `text`, `reasoning`, `refusal`, `annotations` or `tool_calls`.
+            choice: The number of the choice.
+
+        Returns:
+            Whether it has such content.
+        """
         return choice in self._choices and content in self._choices[choice].said
 
     def see(self, choice: int) -> None:
-        """The choice exists, though this piece says nothing of it: the answer isn't whole without its finish."""
+        """Record that a choice exists, so that the answer is not whole without its finish.
+
+        Args:
+            choice: The number of the choice.
+        """
         self._choice(choice)
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
-        """More text. What comes after the choice's finish is dropped; so are log probabilities beyond JSON."""
+        """Add text. Text after the finish of the choice is dropped, as are log probabilities that are not valid JSON.
+
+        Args:
+            text: The text. It may end with half of a surrogate pair.
+            choice: The number of the choice.
+            logprobs: Log probabilities of this text.
+        """
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
@@ -113,52 +161,83 @@ class Assembler:
         if logprobs is not None and not is_writable(logprobs):
             logprobs = None
         if text or logprobs:
-            self._give(TextDelta(text, choice, logprobs))
+            self._emit(TextDelta(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
-        """More text of choice 0, as the insides of JSON strings that hold no surrogates."""
+        """Add text of choice 0 as contents of JSON strings. They must not contain surrogates.
+
+        Args:
+            pieces: See `TextRun`.
+        """
         state = self._choice(0)
         if state.finish:
             return
         state.said.add("text")
-        self._give(TextRun(pieces))
+        self._emit(TextRun(pieces))
 
     def is_in_text(self) -> bool:
-        """Whether one more text of the first choice is nothing but a run of its own: it would change nothing here."""
+        """Return whether one more text of choice 0 would only produce a text event and change no other state.
+
+        Returns:
+            Whether the caller may pass such text on without the assembler.
+        """
         state = self._choices.get(0)
         return state is not None and not self._events and self._is_in_text(state)
 
     def is_saying_text(self) -> bool:
-        """Whether what came last is text of the first choice, and more of it is nothing but that."""
+        """Return whether the last event is text of choice 0, and more text would only produce a text event.
+
+        Returns:
+            Whether consecutive texts may be added as a run.
+        """
         last = self._events[-1] if self._events else None
         return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
 
     def _is_in_text(self, state: ChoiceState) -> bool:
-        """Whether more text of the choice is nothing but that: nothing has ended, opens or waits for another half."""
+        """Return whether more text of the choice would only produce a text event."""
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.said
 
     def takes_runs(self) -> bool:
-        """Whether text may come as runs now: not while half a surrogate pair waits for its other half."""
+        """Return whether text may be added as a run now: not while half of a surrogate pair is held back.
+
+        Returns:
+            Whether `text_run` may be called.
+        """
         return 0 not in self._choices or "text" not in self._choices[0].cut
 
     def reasoning(self, text: str, choice: int = 0) -> None:
-        """More reasoning text."""
+        """Add reasoning text.
+
+        Args:
+            text: The text.
+            choice: The number of the choice.
+        """
         state = self._choice(choice)
         if not state.finish and (text := state.mended("reasoning", text)):
-            self._give(ReasoningDelta(text, choice))
+            self._emit(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
-        """More of the model's own refusal."""
+        """Add text of the model's refusal.
+
+        Args:
+            text: The text.
+            choice: The number of the choice.
+        """
         state = self._choice(choice)
         if not state.finish and (text := state.mended("refusal", text)):
-            self._give(RefusalDelta(text, choice))
+            self._emit(RefusalDelta(text, choice))
 
     def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
-        """More annotations of the text; those that are beyond JSON are dropped."""
+        """Add annotations of the text. Those that cannot be written as JSON are dropped.
+
+        Args:
+            annotations: The annotations, in OpenAI's shape.
+            choice: The number of the choice.
+        """
         state = self._choice(choice)
         if not state.finish and (annotations := tuple(filter(is_writable, annotations))):
             state.said.add("annotations")
-            self._give(AnnotationsDelta(annotations, choice))
+            self._emit(AnnotationsDelta(annotations, choice))
 
     def tool_call(
         self,
@@ -171,16 +250,26 @@ class Assembler:
         signature: str | None = None,
         empty: bool = False,
     ) -> None:
-        """A piece of a tool call: the one of its id, else of its index, else the last one. empty: see `turn_to`."""
+        """Add a piece of a tool call. The call is found by its id, or by its index, or it is the last one.
+
+        Args:
+            arguments: More JSON text of the arguments.
+            choice: The number of the choice.
+            index: The provider's index of the call.
+            id: The provider's id of the call.
+            name: The name of the tool.
+            signature: See `ToolCall`.
+            empty: Whether the call has no arguments, unless pieces of them follow before the next call.
+        """
         state = self._choice(choice)
         id, name, signature = mend_surrogates(id or ""), mend_surrogates(name or ""), mend_surrogates(signature or "")
         call = state.call_of(index, id, name)
-        if (empty or state.empty is not None) and (left := state.turn_to(call, empty)) is not None:
-            self._give(ToolCallDelta(left.index, "{}", choice=choice))
+        if (empty or state.empty is not None) and (completed := state.turn_to(call, empty)) is not None:
+            self._emit(ToolCallDelta(completed.index, "{}", choice=choice))
         state.said.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
         is_long = self._call_characters > _MAX_CALL_CHARACTERS
-        # One call may be told at many places, each of which is kept.
+        # A provider may use many indices for one call, and each is stored.
         if is_long or len(state.calls) > _MAX_TOOL_CALLS or len(state.by_index) > _MAX_PLACES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than accepted"))
             return
@@ -191,32 +280,46 @@ class Assembler:
         if not call.given_out:
             call.waiting += arguments
             if call.name:
-                self._give_first(call, choice)
+                self._emit_first(call, choice)
         elif arguments:
             call.has_arguments = True
-            self._give(ToolCallDelta(call.index, arguments, choice=choice))
+            self._emit(ToolCallDelta(call.index, arguments, choice=choice))
 
     def finish(self, reason: FinishReason, choice: int = 0, raw: str | None = None) -> None:
-        """The choice has ended. Of several finishes the one that says most wins."""
+        """Record the end of a choice. Of several finishes the most specific one is used.
+
+        Args:
+            reason: Why it ended.
+            choice: The number of the choice.
+            raw: The provider's own word, if `reason` does not express it exactly.
+        """
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, mend_surrogates(raw) if raw else None
 
     def filtered(self, choice: int = 0) -> None:
-        """The safety system stepped in, so that the choice has been filtered, however it ends."""
+        """Record that the safety system filtered a choice, whatever its finish is.
+
+        Args:
+            choice: The number of the choice.
+        """
         self._choice(choice).filtered = True
 
     def usage(self, usage: Usage | Callable[[], Usage]) -> None:
-        """What was counted so far; the last report counts, so that one that takes work to read may be a function."""
+        """Record the token counts so far. Only the last report is used.
+
+        Args:
+            usage: The token counts, or a function that reads them, which is called once at the end.
+        """
         self._usage = usage
 
     def heartbeat(self) -> None:
-        """A sign of life without content."""
+        """Add a sign of life without content."""
         if not self.done:
             self._events.append(_HEARTBEAT)
 
     def complete(self) -> None:
-        """The provider has said all: give out what was held back, or a failure if the answer isn't whole."""
+        """End the answer: return what was held back, or a failure if the answer is not whole."""
         if self.done:
             return
         if not self.whole:
@@ -225,32 +328,36 @@ class Assembler:
         choices = sorted(self._choices.items())
         for number, state in choices:
             for event in state.halves(number) if state.cut else ():
-                self._give(event)
+                self._emit(event)
             for call in state.calls:
                 if not call.name:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
                     return
                 if call.cut or not call.has_arguments:
-                    self._give(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
+                    self._emit(ToolCallDelta(call.index, "\ufffd" if call.cut else "{}", choice=number))
         for number, state in choices:
             reason: FinishReason = state.end or "other"
             if state.calls and reason in ("stop", "other"):
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
-            self._give(ChoiceFinish(reason, number, state.raw))
+            self._emit(ChoiceFinish(reason, number, state.raw))
         if (usage := self._counted()) is not None:
-            self._give(UsageReport(usage))
+            self._emit(UsageReport(usage))
         self._events.append(_FINISHED)
         self.done = True
 
     def _counted(self) -> Usage | None:
-        # Asked once, at the end. A function knows its reader, which knows this: no cycle is left behind.
+        # The reference is removed, because the function refers to its reader, which refers to this object.
         usage, self._usage = self._usage, None
         return usage() if callable(usage) else usage
 
     def fail(self, failure: Failure) -> None:
-        """The answer can't become whole; but a filter that steps in after something was said has ended it so."""
+        """End the answer with a failure. A content filter after the first content ends it as filtered instead.
+
+        Args:
+            failure: The failure.
+        """
         if self.done:
             return
         blocks = failure.kind is FailureKind.CONTENT_FILTER
@@ -268,7 +375,7 @@ class Assembler:
             state.calls = [call for call in state.calls if call.given_out]
         self.complete()
 
-    def _give(self, event: StreamEvent) -> None:
+    def _emit(self, event: StreamEvent) -> None:
         if self.done:
             return
         if not self.opened:
@@ -281,16 +388,16 @@ class Assembler:
         if (state := self._choices.get(number)) is not None:
             return state
         if len(self._choices) == MAX_CHOICES:
-            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken"))
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted"))
             return ChoiceState()
         state = self._choices[number] = ChoiceState()
         return state
 
-    def _give_first(self, call: CallState, choice: int) -> None:
+    def _emit_first(self, call: CallState, choice: int) -> None:
         if not call.id:
             call.id_is_ours = True
             call.id = made_call_id(self._id, choice, call.index)
         call.given_out = True
         call.has_arguments = bool(call.waiting)
-        self._give(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
+        self._emit(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
         call.waiting = ""

@@ -1,7 +1,7 @@
 """Simulated providers for tests: real HTTP servers on this machine, with failures on demand.
 
-A `Simulator` speaks a provider's wire format, `respond` is the model behind it, a `Scenario` says what goes wrong, and
-`SimulatorServer` puts them on a loopback port. The server is imported when it is first used.
+A `Simulator` implements a provider's side of its wire format, `respond` is its model, a `Scenario` sets delays and
+faults, and `SimulatorServer` serves it on a loopback port. The server is imported when it is first used.
 """
 
 from __future__ import annotations

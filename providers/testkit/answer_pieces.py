@@ -1,4 +1,4 @@
-"""What a simulated model says, in the pieces that it would make it of: text as tokens, and the arguments of calls."""
+"""Split the answers of a simulated model into pieces: text into tokens, and tool call arguments into halves."""
 
 from __future__ import annotations
 
@@ -18,18 +18,44 @@ _PIECE = re.compile(
 
 
 def cut(text: str) -> tuple[str, ...]:
-    """The pieces, in order; joined they are the text."""
+    """Split a text into tokens, each a word with the space before it, an ideograph, or punctuation.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The tokens, in order. Joined they are the text.
+
+    Example:
+        >>> from providers.testkit import cut
+        >>> cut("Hello there!")
+        ('Hello', ' there', '!')
+    """
     return tuple(_PIECE.findall(text))
 
 
 def cut_in_two(text: str) -> tuple[str, ...]:
-    """Two halves, or what there is: JSON text of arguments has no natural pieces."""
+    """Split a text, such as the JSON text of arguments, into two halves.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The halves that are not empty.
+    """
     middle = len(text) // 2
     return tuple(half for half in (text[:middle], text[middle:]) if half)
 
 
 def arguments_of(call: ToolCall) -> Mapping[str, object]:
-    """A call's arguments for a format that has an object for them; what is none is empty."""
+    """Return the arguments of a tool call as an object, for wire formats that do not send them as text.
+
+    Args:
+        call: The tool call.
+
+    Returns:
+        The parsed arguments, or an empty object if they are not a JSON object.
+    """
     try:
         return as_map(loads(call.arguments.encode()))
     except JsonError:
@@ -37,7 +63,15 @@ def arguments_of(call: ToolCall) -> Mapping[str, object]:
 
 
 def with_stop_left_in(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-    """The answer as a vendor gives it that stops behind the words of `stop`: a text that ended ends with the first."""
+    """Return an answer as a vendor sends it that leaves the stop sequence in the text (see `EndsBehindStop`).
+
+    Args:
+        completion: The answer.
+        request: The request that is answered.
+
+    Returns:
+        The answer, with the first stop sequence added to each text that ended with `stop`.
+    """
     if not request.stop:
         return completion
     return replace(completion, choices=tuple(_ended(choice, request.stop[0]) for choice in completion.choices))

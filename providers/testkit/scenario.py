@@ -1,4 +1,4 @@
-"""Faults and delays of a simulated provider, and how an operator writes them."""
+"""Faults and delays of a simulated provider, and their notation on the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NORMAL, _EDGE = NormalDist(), 1e-4
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """A status of 400 or more with the provider's own body; `kind` None takes what the status usually means."""
+    """A status of 400 or more with the provider's error body. Without `kind`, the usual kind of the status is used."""
 
     status: int
     retry_after_s: float | None = None
@@ -31,40 +31,40 @@ class HttpError:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection is reset: before any byte of a response (None), or after the head and so many events."""
+    """The connection is reset: before any byte of a response (None), or after the head and this many events."""
 
     after_events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The connection is closed in good order, but too early: after so many events, or (None) in the middle."""
+    """The connection is closed normally but too early: after this many events, or (None) in the middle."""
 
     after_events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The request is taken, and nothing ever comes back."""
+    """The request is accepted, and no response is ever sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The answer stops for ever, after so many events or (None) in the middle, and the connection stays open."""
+    """The answer stops after this many events or (None) in the middle, and the connection stays open."""
 
     after_events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The answer is whole, but waits so long before each of its pieces."""
+    """The answer is complete, with this delay before each of its pieces."""
 
     wait_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """A page for people, with status 200: a captive portal, a firewall."""
+    """An HTML page with status 200, as a captive portal or a firewall sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +74,19 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
-    """The body ends within its JSON, though the framing is whole."""
+    """The body ends inside its JSON, although the HTTP framing is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Something that is no JSON: after so many events, or (None) in the middle, and then the rest."""
+    """Invalid JSON after this many events or (None) in the middle, followed by the rest."""
 
     after_events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent:
-    """An error of this kind with status 200: in a stream after so many events, else as the whole body."""
+    """An error of this kind with status 200: in a stream after this many events, otherwise as the whole body."""
 
     kind: FailureKind = FailureKind.UNAVAILABLE
     after_events: int = 0
@@ -94,12 +94,12 @@ class ErrorEvent:
 
 @dataclass(frozen=True, slots=True)
 class NoEndMark:
-    """A whole stream without the provider's end mark."""
+    """A complete stream without the provider's end mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateFinish:
-    """A stream that says twice that it is finished."""
+    """A stream with two finish events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +129,26 @@ Fault = (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How a simulated provider behaves.
+    """The delays, faults and answers of a simulated provider.
 
-    latency_s: before the status line. first_token_s: from there to the first word, with which come the events that only
-        open the answer (of a JSON answer: before the status line too, since the whole answer comes at once).
-        between_events_s: from event to event.
-    first_token_p95_s: nineteen of twenty first words come within that, and half of them within first_token_s: a
-        log-normal spread, as latencies have it. None: all take the same.
-    script: what the first requests meet, one entry each; None is a good answer.
-    faults: what each later request may meet, with its probability; together at most 1.
-    seed: another one draws other faults.
-    text: what is said instead of the model's own words. completion: the whole answer instead of the model's.
-    aptitude: what it knows of the questions that it is asked. capacity: how much it bears; anything where it is None.
+    Attributes:
+        latency_s: The delay before the status line, in seconds.
+        first_token_s: The delay from the status line to the first token, in seconds. Events that only open the answer
+            are sent together with it. A JSON answer is sent at once, so this delay is before its status line.
+        between_events_s: The delay between events, in seconds.
+        faults: Faults of requests after the script, each with its probability. The sum must be at most 1.
+        script: Faults of the first requests, one entry each. None is a request without a fault.
+        seed: Another seed selects other requests for the faults.
+        text: The text of the answer instead of the model's own.
+        completion: The whole answer instead of the model's own.
+        aptitude: Known answers to questions, for evaluations.
+        capacity: The limit of concurrent requests and of the request rate, or None for no limit.
+        first_token_p95_s: The 95th percentile of the delay to the first token, of which `first_token_s` is the median.
+            The delays have a log-normal distribution. None: all are equal.
+
+    Example:
+        >>> from providers.testkit import Scenario, parse_fault
+        >>> scenario = Scenario(latency_s=0.05, faults=(parse_fault("503:0.1"),))
     """
 
     latency_s: float = 0.0
@@ -159,12 +167,18 @@ class Scenario:
         if sum(probability for _, probability in self.faults) > 1 + 1e-9:
             raise ValueError("the probabilities of the faults add up to more than 1; lower some of them")
         if self.first_token_p95_s is not None and not 0 < self.first_token_s <= self.first_token_p95_s:
-            raise ValueError("first_token_p95_s is the 95th percentile of a first_token_s that isn't above it")
+            raise ValueError("first_token_p95_s is the 95th percentile: it must not be below first_token_s, the median")
 
     def first_token_of(self, number: int) -> float:
-        """How long the request `number` waits for its first event, in seconds.
+        """Return the delay to the first token of a request, in seconds.
 
-        The golden ratio spreads the numbers so evenly that any few requests in a row are as a large sample would be.
+        Multiples of the golden ratio are distributed so evenly that few consecutive requests represent a large sample.
+
+        Args:
+            number: The number of the request, from 0.
+
+        Returns:
+            The delay in seconds.
         """
         if self.first_token_p95_s is None or self.first_token_s == self.first_token_p95_s:
             return self.first_token_s
@@ -173,7 +187,14 @@ class Scenario:
         return self.first_token_s * math.exp(sigma * _NORMAL.inv_cdf(min(max(drawn, _EDGE), 1 - _EDGE)))
 
     def fault_of(self, number: int) -> Fault | None:
-        """What the request `number` (0, 1, …) meets."""
+        """Return the fault of a request.
+
+        Args:
+            number: The number of the request, from 0.
+
+        Returns:
+            The fault, or None for a request without a fault.
+        """
         if number < len(self.script):
             return self.script[number]
         drawn = _draw(self.seed, number)
@@ -185,13 +206,13 @@ class Scenario:
 
 
 def _draw(seed: int, number: int) -> float:
-    """A number in [0, 1), evenly spread over request numbers, the same at every call."""
+    """Return a number in [0, 1) that is evenly distributed over request numbers, and the same at every call."""
     digest = hashlib.sha256(f"{seed}:{number}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 class ScenarioError(ValueError):
-    """A fault that can't be understood; the message says what was expected."""
+    """The notation of a fault is invalid. The message states what was expected."""
 
 
 def _plain(fault: Fault) -> Callable[[str], Fault]:
@@ -204,7 +225,7 @@ def _plain(fault: Fault) -> Callable[[str], Fault]:
 
 
 def _after(build: Callable[[int], Fault], default: Fault) -> Callable[[str], Fault]:
-    """A fault with a number of events as its value."""
+    """Build a fault whose value is a number of events."""
 
     def read(value: str) -> Fault:
         if not value:
@@ -222,7 +243,7 @@ def _slow(value: str) -> Fault:
 
 def _redirect(value: str) -> Fault:
     if not value.startswith(("http://", "https://")):
-        raise ScenarioError("takes the address to point to, such as redirect=http://127.0.0.1:9/:0.5")
+        raise ScenarioError("takes the target URL, such as redirect=http://127.0.0.1:9/:0.5")
     return Redirect(value)
 
 
@@ -245,15 +266,28 @@ FAULT_WORDS: dict[str, Callable[[str], Fault]] = {
     "context-length": _plain(HttpError(400, kind=FailureKind.CONTEXT_LENGTH)),
     "content-filter": _plain(HttpError(400, kind=FailureKind.CONTENT_FILTER)),
 }
-"""What builds each fault from the text after `=`; an HTTP status (400 to 599) is a word too."""
+"""Functions that build a fault from the text after `=`. An HTTP status (400 to 599) is a word too."""
 
 
 def parse_fault(text: str) -> tuple[Fault, float]:
-    """The fault and its probability of `FAULT[=VALUE][:PROBABILITY]`; raises ScenarioError.
+    """Parse `FAULT[=VALUE][:PROBABILITY]`.
 
-    FAULT is an HTTP status or one of FAULT_WORDS. VALUE is a time to wait in seconds (a status, `slow`), a number of
-    events (`reset`, `cut`, `stall`, `garbage`, `error-event`) or an address (`redirect`). Without a probability it
-    is 1: every request.
+    FAULT is an HTTP status, `reset`, `cut`, `silent`, `stall`, `slow`, `html`, `empty`, `truncated`, `garbage`,
+    `error-event`, `no-end-mark`, `duplicate-finish`, `redirect`, `quota`, `geo`, `context-length` or `content-filter`.
+    VALUE is a time to wait in seconds (for a status and `slow`), a number of events (for `reset`, `cut`, `stall`,
+    `garbage` and `error-event`) or a URL (for `redirect`).
+
+    Args:
+        text: The notation.
+
+    Returns:
+        The fault and its probability, which is 1 if the text has none.
+
+    Raises:
+        ScenarioError: The notation is invalid.
+
+    Example:
+        A 429 with `retry-after: 2` for every fifth request: `parse_fault("429=2:0.2")`.
     """
     rest, colon, last = text.strip().rpartition(":")
     word, _, value = (rest if colon else last).partition("=")
@@ -266,7 +300,7 @@ def parse_fault(text: str) -> tuple[Fault, float]:
 def _fault(word: str, value: str) -> Fault:
     if word.isascii() and word.isdigit():
         if not 400 <= int(word[:4]) <= 599:
-            raise ScenarioError(f"{word[:10]} is no HTTP error; expected 400 to 599")
+            raise ScenarioError(f"{word[:10]} is not an HTTP error; expected 400 to 599")
         return HttpError(int(word), _seconds(value) if value else None)
     if word not in FAULT_WORDS:
         near = difflib.get_close_matches(word, FAULT_WORDS, n=1)
@@ -281,7 +315,7 @@ def _fault(word: str, value: str) -> Fault:
 def _probability(text: str) -> float:
     probability = _number(text)
     if not 0 <= probability <= 1:
-        raise ScenarioError(f"'{text[:40]}' is no probability; expected a number from 0 to 1, such as 429:0.2")
+        raise ScenarioError(f"'{text[:40]}' is not a probability; expected a number from 0 to 1, such as 429:0.2")
     return probability
 
 

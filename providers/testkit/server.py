@@ -1,4 +1,4 @@
-"""A simulated provider on a loopback port, inside the running loop or in a thread of its own."""
+"""Serve a simulated provider on a loopback port, in the running event loop or in a thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STARTUP_LIMIT_S = 30.0
 
 
 class _State(ServerState):
-    """What the connections of one server share."""
+    """The state that the connections of one server share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _State(ServerState):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, silent, with the transport in the scope so that a scenario can break it."""
+    """uvicorn's HTTP/1.1 protocol without logs, with the transport in the scope so that a scenario can break it."""
 
     def __init__(self, config: Config, server_state: _State) -> None:
         super().__init__(config, server_state, {})
@@ -49,10 +49,19 @@ class _Protocol(HttpToolsProtocol):
 
 
 class SimulatorServer:
-    """One simulated provider: `async with SimulatorServer(dialect, "a site") as server: … server.origin …`.
+    """A server for one simulated provider. Use it as an asynchronous context manager.
 
-    Port 0 takes a free one. It installs no signal handlers and writes no log. Leaving the block closes every
-    connection at once, also those that would wait for ever.
+    It installs no signal handlers and writes no log. At the end of the block all connections are closed at once.
+
+    Args:
+        dialect: The simulator.
+        persona: The name that answers mention, such as that of a site.
+        scenario: Delays and faults. None: there are none.
+        host: The address to listen on.
+        port: The port, or 0 for a free one.
+
+    Example:
+        `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
     """
 
     def __init__(
@@ -71,7 +80,11 @@ class SimulatorServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen; raises OSError where the port is taken."""
+        """Start to listen.
+
+        Raises:
+            OSError: The port is in use.
+        """
         config = Config(
             self._app,
             http=_Protocol,
@@ -88,7 +101,7 @@ class SimulatorServer:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening and drop every connection."""
+        """Stop to listen, and close all connections at once."""
         if self._server is None:
             return
         self._app.closing = True
@@ -111,15 +124,15 @@ class SimulatorServer:
 
     @property
     def origin(self) -> str:
-        """`http://127.0.0.1:PORT`, once it has started."""
+        """The origin of the started server, `http://127.0.0.1:PORT`."""
         if self._server is None and not self._port:
-            raise RuntimeError("the simulator has no port before it has started; use `async with`")
+            raise RuntimeError("the simulator has no port before it is started; use `async with`")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
     @property
     def scenario(self) -> Scenario:
-        """What happens to requests; may be replaced while the server runs, and begins its script anew then."""
+        """The delays and faults. A new scenario can be set while the server runs. It starts its script anew."""
         return self._app.scenario
 
     @scenario.setter
@@ -128,34 +141,42 @@ class SimulatorServer:
 
     @property
     def requests(self) -> list[IncomingRequest]:
-        """The last requests (at most 1,000) that came with their whole body, oldest first."""
+        """The last requests with a complete body, oldest first. At most 1,000."""
         return self._app.requests
 
     @property
     def received(self) -> int:
-        """How many requests have come with their whole body."""
+        """The number of requests with a complete body."""
         return self._app.received
 
     @property
     def accepted(self) -> int:
-        """How many connections were ever opened: 0 proves that no byte arrived."""
+        """The number of connections that were ever accepted. 0 proves that no byte arrived."""
         return self._state.accepted
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """The number of open connections."""
         return len(self._state.connections)
 
     @property
     def disconnects(self) -> int:
-        """How many requests the client gave up before their answer was complete."""
+        """The number of requests that the client cancelled before their answer was complete."""
         return self._app.disconnects
 
 
 class SimulatorThread:
-    """Simulators in a thread with a loop of its own, for a program that has none: tests of a subprocess.
+    """Runs simulators in a thread with its own event loop, for programs without one. Use it as a context manager.
 
-    `with SimulatorThread({"eu": SimulatorServer(…)}) as thread: thread["eu"].origin`.
+    Args:
+        servers: Servers that are not started, by any name.
+
+    Raises:
+        OSError: A port is in use.
+        TimeoutError: The simulators did not start within 30 s.
+
+    Example:
+        `with SimulatorThread({"eu": SimulatorServer(dialect, "eu")}) as thread: thread["eu"].origin`
     """
 
     def __init__(self, servers: Mapping[str, SimulatorServer]) -> None:
@@ -172,7 +193,7 @@ class SimulatorThread:
     def __enter__(self) -> Self:
         self._thread.start()
         if not self._ready.wait(_STARTUP_LIMIT_S):
-            raise TimeoutError(f"the simulators didn't start within {_STARTUP_LIMIT_S:g} s")
+            raise TimeoutError(f"the simulators did not start within {_STARTUP_LIMIT_S:g} s")
         if self._error is not None:
             self._thread.join()
             raise self._error
@@ -186,7 +207,7 @@ class SimulatorThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # handed to the thread that waits
+        except BaseException as error:  # raised in the thread that waits
             self._error = error
         finally:
             self._ready.set()

@@ -1,9 +1,8 @@
-"""The model behind every simulated provider: a pure function from a request to an answer.
+"""The model of all simulated providers: a pure function from a request to an answer.
 
-It understands nothing. It answers in the language that it is asked in (English or Chinese), says who it is and that
-it is simulated, calls the tools that it is given, fills in the schemas that it is asked for, obeys `stop`,
-`max_tokens` and `n`, and goes on with an answer that is begun. No clock and no randomness: the same request gets the
-same answer, to the last id.
+It does not understand the request. It answers in the language of the request (English or Chinese), states its name and
+that it is simulated, calls given tools, fills in requested schemas, obeys `stop`, `max_tokens` and `n`, and continues a
+prefilled answer. It uses no clock and no randomness: the same request gets the same answer, ids included.
 """
 
 from __future__ import annotations
@@ -48,7 +47,15 @@ _MOST_OF_A_RESULT = 200
 
 
 def respond(request: ChatRequest, persona: str) -> ChatCompletion:
-    """The simulated answer of `persona`, such as the name of a site; `created` is 0, as there is no clock."""
+    """Return the simulated answer to a request.
+
+    Args:
+        request: The request.
+        persona: The name that the answer mentions, such as that of a site.
+
+    Returns:
+        The answer. Its `created` is 0, because the function uses no clock.
+    """
     digest = hashlib.sha256(repr((persona, request)).encode("utf-8", "surrogatepass")).hexdigest()
     choices = tuple(_choice(request, persona, index, digest) for index in range(request.n or 1))
     usage = Usage(
@@ -61,8 +68,8 @@ def respond(request: ChatRequest, persona: str) -> ChatCompletion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """One choice, and what it cost."""
+class _SimulatedChoice:
+    """One choice, with its token counts."""
 
     message: AssistantMessage
     finish: FinishReason
@@ -71,7 +78,7 @@ class _Said:
     logprobs: Logprobs | None = None
 
 
-def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _Said:
+def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _SimulatedChoice:
     chinese = _asks_in_chinese(request)
     budget = request.max_tokens if request.max_tokens is not None else 2**31
     thought = cut(_reasoning(chinese)) if request.reasoning_effort not in (None, "none") else ()
@@ -82,18 +89,20 @@ def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _Sai
     if calls:
         cost = sum(len(cut(call.arguments)) + 1 for call in calls)
         if cost > budget:
-            return _Said(AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
-        return _Said(AssistantMessage(None, reasoning=reasoning, tool_calls=calls), "tool_calls", cost, len(thought))
+            return _SimulatedChoice(AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
+        message = AssistantMessage(None, reasoning=reasoning, tool_calls=calls)
+        return _SimulatedChoice(message, "tool_calls", cost, len(thought))
     text = continued(request, _before_stop(_text(request, persona, chinese, index), request.stop))
     pieces = cut(text)
     finish: FinishReason = "stop" if len(pieces) <= budget else "length"
     pieces = pieces[:budget]
     logprobs = _logprobs(pieces) if request.logprobs else None
-    return _Said(AssistantMessage("".join(pieces), reasoning=reasoning), finish, len(pieces), len(thought), logprobs)
+    message = AssistantMessage("".join(pieces), reasoning=reasoning)
+    return _SimulatedChoice(message, finish, len(pieces), len(thought), logprobs)
 
 
 def continued(request: ChatRequest, text: str) -> str:
-    """What is left to say of a text whose beginning the request has handed over."""
+    """Return the rest of a text whose beginning is the request's last message (prefill)."""
     last = request.messages[-1]
     return text.removeprefix(text_of(last.content)) if isinstance(last, AssistantMessage) else text
 
@@ -118,21 +127,21 @@ def _reasoning(chinese: bool) -> str:
 
 
 def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
-    """What is said where no tool is called."""
+    """Return the text of an answer without tool calls."""
     results = _trailing_results(request.messages)
-    said = _after_tools(results, persona, chinese) if results else _greeting(persona, chinese)
+    text = _after_tools(results, persona, chinese) if results else _greeting(persona, chinese)
     images = _image_count(request.messages)
     if images:
-        said += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
+        text += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
     match request.response_format:
         case JsonObjectFormat():
-            return dumps({"simulated": True, "persona": persona, "message": said}).decode()
+            return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case JsonSchemaFormat(_, schema):
             return dumps(instance_of(schema, persona)).decode()
         case None:
             if request.n is None or request.n == 1:
-                return said
-            return f"{said}（{index + 1}/{request.n}）" if chinese else f"{said} ({index + 1} of {request.n})"
+                return text
+            return f"{text}（{index + 1}/{request.n}）" if chinese else f"{text} ({index + 1} of {request.n})"
 
 
 def _greeting(persona: str, chinese: bool) -> str:
@@ -148,7 +157,7 @@ def _after_tools(results: Sequence[str], persona: str, chinese: bool) -> str:
 
 
 def _trailing_results(messages: Sequence[Message]) -> list[str]:
-    """The results that the last messages bring, in order."""
+    """Return the tool results in the last messages, in order."""
     results: list[str] = []
     for message in reversed(messages):
         if not isinstance(message, ToolMessage):
@@ -163,7 +172,7 @@ def _image_count(messages: Sequence[Message]) -> int:
 
 
 def _before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first stop sequence in it; the sequence itself is not given out."""
+    """Return the text before its first stop sequence."""
     ends = [position for stop in stops if (position := text.find(stop)) >= 0]
     return text[: min(ends)] if ends else text
 
@@ -172,7 +181,7 @@ def _before_stop(text: str, stops: Sequence[str]) -> str:
 
 
 def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
-    """One call, or two where two things are asked about; none where a result has just come, or no tool may be used."""
+    """Return one call, two if the question names two things, or none after a tool result or without a callable tool."""
     tools = _callable_tools(request)
     if not tools or not isinstance(request.messages[-1], UserMessage | SystemMessage):
         return ()
@@ -196,7 +205,7 @@ def _callable_tools(request: ChatRequest) -> tuple[Tool, ...]:
 
 
 def _call(tools: Sequence[Tool], thing: str, call_id: str) -> ToolCall:
-    """A call of the tool whose name has most words in common with what is asked; of equals the first."""
+    """Return a call of the tool whose name has most words in common with the question, or of the first such tool."""
     words = re.findall(r"\w+", thing.lower())
     tool = max(tools, key=lambda tool: len(set(re.split(r"[_-]", tool.name.lower())).intersection(words)))
     subject = re.findall(r"[\w-]+", thing)

@@ -1,4 +1,4 @@
-"""What a simulator of a provider is, and the registry of simulators."""
+"""The `Simulator` protocol, and the registry of simulators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,15 @@ SERVER_SENT_EVENTS = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """A request as it came off the wire: `path` without the query, header names in lower case."""
+    """A request that a simulator received.
+
+    Attributes:
+        method: The HTTP method.
+        path: The percent-encoded path without the query.
+        query: The query, or empty.
+        headers: Values by lower-case name.
+        body: The complete body.
+    """
 
     method: str
     path: str
@@ -46,7 +54,15 @@ class IncomingRequest:
 
 
 class RequestRejected(ProviderError):
-    """The provider would reject this request. `response` is the error response that it would send."""
+    """The provider would reject this request.
+
+    Args:
+        reason: The reason, for test output.
+        response: The error response that the provider would send.
+
+    Attributes:
+        response: The argument of this name.
+    """
 
     def __init__(self, reason: str, response: WireResponse) -> None:
         super().__init__(reason)
@@ -58,38 +74,77 @@ Refused = RequestRejected
 
 
 class Simulator(Protocol):
-    """One provider's wire format, from the provider's side."""
+    """The provider's side of a wire format."""
 
     @property
     def name(self) -> str:
-        """The adapter's name."""
+        """The name of the adapter."""
         ...
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """Return the canonical request. `model` is the provider's model as the body or the path names it.
+        """Read a request.
 
-        Raises RequestRejected for a wrong path, a missing key, and a body without what an answer needs. A simulator
-        also refuses unknown fields and wrong shapes, unless tests check requests against a schema of the vendor.
+        A simulator also rejects unknown fields and wrong shapes, unless tests check requests against a schema of the
+        vendor.
+
+        Args:
+            incoming: The received request.
+
+        Returns:
+            The canonical request. Its `model` is the provider's model as the body or the path names it.
+
+        Raises:
+            RequestRejected: The path is wrong, the key is missing, or the body is not a valid request.
         """
         ...
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """A whole answer as the provider sends it."""
+        """Write a whole answer as the provider sends it.
+
+        Args:
+            completion: The answer.
+            request: The request that is answered.
+
+        Returns:
+            The response.
+        """
         ...
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """The same answer as a stream, one element per event, text cut into pieces; the end mark, if any, is last."""
+        """Write an answer as a stream.
+
+        Args:
+            completion: The answer.
+            request: The request that is answered.
+
+        Returns:
+            The bytes of each event, with the text cut into pieces. The end mark, if the provider has one, is last.
+        """
         ...
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """An HTTP error of this kind in the provider's shape and, where it has one, with its way to name a wait.
+        """Write an HTTP error as the provider sends it.
 
-        With another status than this one where the provider has no word for the kind: 402 is a spent quota by itself.
+        Args:
+            kind: The kind of the failure.
+            status: The status to use. If the provider expresses this kind by a status of its own, such as 402 for a
+                used up quota, the response has that status.
+            retry_after_s: The time to wait in seconds, if the provider can express one.
+
+        Returns:
+            The response.
         """
         ...
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """An error in the middle of a stream that began with status 200."""
+        """Write an error inside a stream that began with status 200.
+
+        Args:
+            kind: The kind of the failure.
+
+        Returns:
+            The bytes of the event.
+        """
         ...
 
 
@@ -105,11 +160,11 @@ class HasStreamType(Protocol):
 
 @runtime_checkable
 class HidesUsage(Protocol):
-    """An optional member of a simulator whose provider leaves out a part of the usage."""
+    """An optional member of a simulator whose provider does not report some token counts."""
 
     @property
     def uncounted(self) -> frozenset[str]:
-        """What the usage doesn't contain: `cached_tokens`, `reasoning_tokens`."""
+        """The fields of `Usage` that are not reported, such as `cached_tokens`."""
         ...
 
 
@@ -120,7 +175,7 @@ def stream_type_of(simulator: Simulator) -> str:
 
 
 def uncounted_by(simulator: Simulator) -> frozenset[str]:
-    """Return what the provider's usage doesn't contain: nothing, unless the simulator has an `uncounted` of its own."""
+    """Return the token counts that the provider does not report: none, unless the simulator has `uncounted`."""
     own: object = simulator.uncounted if isinstance(simulator, HidesUsage) else frozenset()
     return own if isinstance(own, frozenset) else frozenset()
 
@@ -130,18 +185,33 @@ _METHODS = ("read_request", "write_answer", "write_stream", "write_error", "writ
 
 
 class NoSimulator(LookupError):
-    """A provider can't be simulated; the message says why."""
+    """There is no simulator of a provider. The message states the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Simulators:
-    """Every simulator that loaded, by the name of its adapter, and the reason for each that did not."""
+    """The installed simulators.
+
+    Attributes:
+        dialects: Simulators that loaded, by the name of their adapter.
+        broken: The reason for each that did not load, by name.
+    """
 
     dialects: Mapping[str, Simulator]
     broken: Mapping[str, str]
 
     def named(self, provider: str) -> Simulator:
-        """Return the simulator of a provider. Raises NoSimulator."""
+        """Return the simulator of a provider.
+
+        Args:
+            provider: The name of the adapter.
+
+        Returns:
+            The simulator.
+
+        Raises:
+            NoSimulator: There is none, or it does not load.
+        """
         if provider in self.dialects:
             return self.dialects[provider]
         if provider in self.broken:
@@ -151,7 +221,16 @@ class Simulators:
 
 @cache
 def load_simulators() -> Simulators:
-    """Return the installed simulators. An entry point's name is the provider's name in the config."""
+    """Return the installed simulators. An entry point's name is the provider's name in configurations.
+
+    Returns:
+        The simulators by name, and the reason for each that does not load.
+
+    Example:
+        >>> from providers.testkit import load_simulators
+        >>> load_simulators().named("openai").name
+        'openai'
+    """
     return Simulators(*load_group(GROUP, check_simulator))
 
 

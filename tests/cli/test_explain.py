@@ -121,8 +121,8 @@ def test_a_bound_key_decides(gateway: Command) -> None:
         (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant?"),
         (["--assistant", "zzz"], "there is no assistant 'zzz'; there are: assistant"),
         (["--client", "nobody"], "there is no client 'nobody'; there are: none"),
-        (["--from", "Germany"], "--from: 'GERMANY' is no territory (ISO 3166); did you mean DE (Germany)?"),
-        (["--from", ""], "--from: '' is no territory"),
+        (["--from", "Germany"], "--from: 'GERMANY' is not a territory (ISO 3166); did you mean DE (Germany)?"),
+        (["--from", ""], "--from: '' is not a territory"),
     ],
 )
 def test_a_wrong_name_is_told_the_right_one(gateway: Command, arguments: list[str], told: str) -> None:

@@ -840,10 +840,10 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["no_such_module:ADAPTER"], [], "no_such_module"),
         (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
         (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: DialectError: dialect: 'colour' is not known"),
-        (["their_adapter:DIALECT"], [], "is no adapter: it lacks capabilities"),
+        (["their_adapter:DIALECT"], [], "is not a valid adapter: it lacks capabilities"),
         (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
         (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),
-        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is no dialect: it lacks"),
+        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is not a valid dialect: it lacks"),
     ],
 )
 def test_what_is_wrong_with_the_options_is_said(

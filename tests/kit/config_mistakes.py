@@ -60,13 +60,13 @@ SHAPES = {
         "▸x: {provider: ▸opnai, endpoint: us, stores: [▸XQ]}",
         "deployments.x.model: is missing; add it: The name of the model at the provider.",
         "deployments.x.provider: unknown provider 'opnai'; did you mean 'openai'?",
-        "deployments.x.stores[0]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "deployments.x.stores[0]: 'XQ' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "a region without a boundary, of no territory": region(
         "▸x: {territories: [JP, ▸XQ]}",
         "regions.x.boundary: is missing; add it: The territories where its prompts may be stored and processed: "
         'codes, groups, "*", and exclusions such as "!CN".',
-        "regions.x.territories[1]: 'XQ' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "regions.x.territories[1]: 'XQ' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "a client without keys, of no region": one(
         "clients",

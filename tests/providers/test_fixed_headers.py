@@ -67,16 +67,16 @@ def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "complaint"),
     [
-        ("Authorization", SOUND, "is no name"),
-        ("host", SOUND, "is no name"),
-        ("x y", SOUND, "is no name"),
+        ("Authorization", SOUND, "can.t have this name"),
+        ("host", SOUND, "can.t have this name"),
+        ("x y", SOUND, "can.t have this name"),
         ("x-a", SOUND | {"colour": "red"}, "'colour' is not known"),
         ("x-a", SOUND | {"about": ""}, "'about' is missing"),
         ("x-a", {"value": "app-[a-z]+", "about": "a"}, "'source' is missing"),
-        ("x-a", SOUND | {"value": "["}, "is no regular expression"),
-        ("x-a", SOUND | {"value": "[a-z]{3,}"}, "takes less than four"),
-        ("x-a", SOUND | {"value": "[0-9]*"}, "takes less than four"),
-        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "takes less than four"),
+        ("x-a", SOUND | {"value": "["}, "is not a regular expression"),
+        ("x-a", SOUND | {"value": "[a-z]{3,}"}, "fewer than four"),
+        ("x-a", SOUND | {"value": "[0-9]*"}, "fewer than four"),
+        ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "fewer than four"),
     ],
 )
 def test_a_mistake_in_the_data_is_told(name: str, row: dict[str, str], complaint: str) -> None:

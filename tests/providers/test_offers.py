@@ -140,7 +140,7 @@ def test_the_most_specific_row_counts() -> None:
         ("input = 2.5", "input = 0.0000001", "prices[0].input: must be an amount"),
         ("output = 10\n", "", "prices[0].output: must be an amount"),
         ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, cache_write,"),
-        ('"USD"', '"usd"', "prices[0].currency: 'usd' is no ISO 4217 code"),
+        ('"USD"', '"usd"', "prices[0].currency: 'usd' is not an ISO 4217 code"),
         ('currency = "USD"\n', "", "prices[0].currency: is missing"),
         ("2026-11-01", '"2026-11-01"', "prices[0].as_of: must be a day, without quotes"),
         ("2026-11-01", "2026-11-01T00:00:00Z", "prices[0].as_of: must be a day, without quotes"),
@@ -159,7 +159,7 @@ def test_the_most_specific_row_counts() -> None:
         (
             'source = "a page"\n',
             'source = "a page"\n' + "[[prices.above]]\nprompt_tokens = 9\ninput = 1\noutput = 1\n" * 2,
-            "prices[0].above[1].prompt_tokens: must be a whole number, and more than that of the one before",
+            "prices[0].above[1].prompt_tokens: must be a whole number, and larger than in the entry before",
         ),
     ],
 )

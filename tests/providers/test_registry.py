@@ -58,14 +58,16 @@ def test_a_plug_in_that_does_not_load_is_named_and_the_others_stay(monkeypatch: 
     )
     assert found.adapters == {"openai": ADAPTER}
     assert found.broken["acme"] == "acme.plugin:ADAPTER: ImportError: no module named 'acme_sdk'"
-    assert found.broken["half"].startswith("half:ADAPTER: TypeError: is no adapter: it lacks name, capabilities, ")
+    assert found.broken["half"].startswith(
+        "half:ADAPTER: TypeError: is not a valid adapter: it lacks name, capabilities, "
+    )
     assert found.broken["missing"].startswith("gone:ADAPTER: AttributeError: ")
 
 
 def test_an_adapter_has_the_name_that_it_is_registered_by(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load(monkeypatch, Point("acme", "acme:ADAPTER", lambda: ADAPTER))
     assert found.adapters == {}
-    assert found.broken == {"acme": "its adapter's name is 'openai'; it must be the entry point's, 'acme'"}
+    assert found.broken == {"acme": "the adapter's name is 'openai'; it must be the entry point's name, 'acme'"}
 
 
 def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,13 +107,13 @@ class TokenAuth:
     """A scheme that only its author knows."""
 
 
-def test_an_auth_that_nobody_can_apply_is_named_before_a_request_needs_it() -> None:
+def test_adapter_with_unknown_auth_scheme_is_rejected_at_load() -> None:
     own: Any = TokenAuth()
-    with pytest.raises(TypeError, match=r"its auth is TokenAuth, and must be one of Bearer, HeaderKey, NoAuth, "):
+    with pytest.raises(TypeError, match=r"its auth is TokenAuth; expected one of Bearer, HeaderKey, NoAuth, "):
         check_adapter(replace(ADAPTER, auth=own))
 
 
 def test_what_an_adapter_lacks_is_named() -> None:
     assert check_adapter(ADAPTER) is ADAPTER
-    with pytest.raises(TypeError, match=r"^is no adapter: it lacks build_request, stream_parser$"):
+    with pytest.raises(TypeError, match=r"^is not a valid adapter: it lacks build_request, stream_parser$"):
         check_adapter(Unfinished())

@@ -226,19 +226,19 @@ REGIONS = {
     ),
     "unknown territory": region(
         "x: {territories: [▸UK, ▸fr, ▸Germany, ▸EU, ▸Nowhere], boundary: ['*']}",
-        "regions.x.territories[0]: 'UK' is no territory (ISO 3166); did you mean GB?",
-        "regions.x.territories[1]: 'fr' is no territory (ISO 3166); did you mean FR? Codes are upper case",
-        "regions.x.territories[2]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
-        "regions.x.territories[3]: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
-        "regions.x.territories[4]: 'Nowhere' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "regions.x.territories[0]: 'UK' is not a territory (ISO 3166); did you mean GB?",
+        "regions.x.territories[1]: 'fr' is not a territory (ISO 3166); did you mean FR? Codes are upper case",
+        "regions.x.territories[2]: 'Germany' is not a territory (ISO 3166); did you mean DE (Germany)?",
+        "regions.x.territories[3]: 'EU' is not a territory (ISO 3166); did you mean the group @EU?",
+        "regions.x.territories[4]: 'Nowhere' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "unknown group": region(
         "x: {territories: [GB], boundary: [▸'@EAA']}",
-        "regions.x.boundary[0]: '@EAA' is no group of territories; there are @EEA, @EU",
+        "regions.x.boundary[0]: '@EAA' is not a group of territories; expected one of @EEA, @EU",
     ),
     "a part let in again": region(
         "x: {territories: [GB], ▸boundary: ['*', '!CN', CN-BJ]}",
-        "regions.x.boundary: 'CN-BJ' lies in '!CN'; beside '*' no part of it can be let in again",
+        "regions.x.boundary: 'CN-BJ' is in '!CN': with '*', a part of an excluded country can't be included",
         cell="",
     ),
     "territory in two regions, each over some lines": one(
@@ -258,7 +258,7 @@ REGIONS = {
     "blocked nowhere": one(
         "blocked",
         "blocked: [CU, ▸Koba]",
-        "blocked[1]: 'Koba' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "blocked[1]: 'Koba' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "the gateway's own place": region(
         "▸gb: {territories: [GB], boundary: [GB]}",
@@ -286,14 +286,14 @@ REGIONS = {
     ),
     "transit is no territory": region(
         "gb: {territories: [GB], boundary: [GB], transit: [▸Germany]}",
-        "regions.gb.transit[0]: 'Germany' is no territory (ISO 3166); did you mean DE (Germany)?",
+        "regions.gb.transit[0]: 'Germany' is not a territory (ISO 3166); did you mean DE (Germany)?",
         cell="cell: {territory: DE, serves: [eu, us, gb]}",
     ),
     "cell": one(
         "cell",
         "cell: {territory: ▸EU, serves: [▸eur, us], homes: {▸cnn: 'https://a.example', eu: ▸'http://a.example', "
         "us: ▸'https://u:p@a.example'}}",
-        "cell.territory: 'EU' is no territory (ISO 3166); did you mean the group @EU?",
+        "cell.territory: 'EU' is not a territory (ISO 3166); did you mean the group @EU?",
         "cell.serves[0]: unknown region 'eur'; did you mean 'eu'?",
         "cell.homes.cnn: unknown region 'cnn'; did you mean 'cn'?",
         "cell.homes.eu: the URL must start with https://, because clients send their keys there",
@@ -432,15 +432,15 @@ DEPLOYMENTS = {
     ),
     "a part that is a territory of its own": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸CN-HK, processes: CN}",
-        "deployments.x.stores: 'CN-HK' is no territory (ISO 3166); did you mean HK?",
+        "deployments.x.stores: 'CN-HK' is not a territory (ISO 3166); did you mean HK?",
     ),
     "a place that is none": deployment(
         "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: ▸Berlin, processes: DE}",
-        "deployments.x.stores: 'Berlin' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "deployments.x.stores: 'Berlin' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "a place that is none, at a known site": deployment(
         "x: {provider: openai, model: gpt-6-luna, endpoint: us, stores: ▸Berlin}",
-        "deployments.x.stores: 'Berlin' is no territory (ISO 3166); write a code, such as DE, or US-CA for a part",
+        "deployments.x.stores: 'Berlin' is not a territory (ISO 3166); write a code, such as DE, or US-CA for a subdivision",
     ),
     "no place": deployment(
         f"x: {{{SERVER}, ▸stores: [], processes: DE}}\n  y: {{{SERVER}, stores: DE, processes: ▸'!CN'}}",
@@ -713,7 +713,7 @@ LOCATION = {
     "no country": one(
         "location",
         "location: {accept_country_only: [▸Ukraine]}",
-        "location.accept_country_only[0]: 'Ukraine' is no territory (ISO 3166); did you mean UA (Ukraine)?",
+        "location.accept_country_only[0]: 'Ukraine' is not a territory (ISO 3166); did you mean UA (Ukraine)?",
     ),
     "a language": one(
         "location",

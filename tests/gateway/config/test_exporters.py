@@ -104,8 +104,8 @@ def test_region_of_another_cell_needs_no_entry() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (f"t: {{{URL}, stores: DE, processes: ▸Berlin, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
-        (f"t: {{{URL}, stores: ▸Berlin, processes: DE, regions: [eu]}}", "'Berlin' is no territory (ISO 3166)"),
+        (f"t: {{{URL}, stores: DE, processes: ▸Berlin, regions: [eu]}}", "'Berlin' is not a territory (ISO 3166)"),
+        (f"t: {{{URL}, stores: ▸Berlin, processes: DE, regions: [eu]}}", "'Berlin' is not a territory (ISO 3166)"),
         (f"t: {{{URL}, {DE}, regions: [eu, ▸us]}}", "'t' stores and processes in DE, outside the boundary of region 'us' (US)"),
         (f"t: {{{URL}, stores: DE, processes: any, regions: [▸eu]}}", "'t' processes in any, outside the boundary of region 'eu'"),
         (f"t: {{{URL}, {DE}, regions: [▸asia]}}", "unknown region 'asia'; there are cn, eu, us"),
@@ -115,7 +115,7 @@ def test_region_of_another_cell_needs_no_entry() -> None:
         (f"t: {{{URL}, {DE}, regions: [eu], headers: {{▸Host: a}}}}", "is set by the gateway itself, or decides where a request goes"),
         (f"t: {{{URL}, {DE}, regions: [eu], headers: {{x-a: ▸\"a\\nb\"}}}}", "the value can't be sent in a header"),
         (f"t: {{{URL}, {DE}, regions: [eu], sampling: ▸2}}", "must be at most 1"),
-        (f"t: {{{URL}, stores: ▸Germany, processes: DE, regions: [eu]}}", "'Germany' is no territory (ISO 3166)"),
+        (f"t: {{{URL}, stores: ▸Germany, processes: DE, regions: [eu]}}", "'Germany' is not a territory (ISO 3166)"),
         (f"▸t: {{{URL}, regions: [eu], stores: DE}}", "is missing"),
     ],
 )  # fmt: skip
