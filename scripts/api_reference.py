@@ -45,7 +45,8 @@ has a complete simulator.
 _APP_HEAD = """\
 # API: gateway.app
 
-What a program imports that embeds the gateway. [architecture.md](../architecture.md) shows what is inside.
+All names that a program imports to embed the gateway. [architecture.md](../architecture.md) shows how the gateway
+works.
 
 `make generate` writes this page from the docstrings.
 """

@@ -32,8 +32,8 @@ class FixedHeader:
     Attributes:
         value: A regular expression that the whole value must match. It must not match fewer than four characters,
             because the value is masked wherever it appears.
-        about: What the header does, and why it sends no prompt elsewhere.
-        source: The documentation that says so.
+        about: A description of the header, and why it sends no prompt elsewhere.
+        source: The documentation of the header.
         as_of: The day on which the source was read.
     """
 

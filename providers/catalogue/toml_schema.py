@@ -20,7 +20,7 @@ class Shape:
     """A check of a value.
 
     Attributes:
-        words: What the value must be, for messages.
+        words: A description of valid values, for messages.
         fits: Returns whether a value passes.
     """
 

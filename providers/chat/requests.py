@@ -26,7 +26,7 @@ class Tool(Value, frozen=True):
 
     Attributes:
         name: The name of the function.
-        description: What it does, for the model.
+        description: A description of the function, for the model.
         parameters: The JSON Schema of its arguments, or None if it has none.
         strict: Whether the arguments must match the schema exactly.
     """
@@ -73,7 +73,7 @@ class JsonSchemaFormat(Value, frozen=True):
     Attributes:
         name: The name of the schema.
         schema: The JSON Schema.
-        description: What the schema describes, for the model.
+        description: A description of the schema, for the model.
         strict: Whether the answer must match the schema exactly.
     """
 

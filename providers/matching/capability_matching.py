@@ -1,7 +1,7 @@
-"""What a deployment can do of what a request needs, and what becomes of the difference.
+"""Compare the requirements of a request with the capabilities of a deployment.
 
-A deployment that lacks a feature is passed over. A parameter that can't be expressed is dropped and named, or the
-request is refused, as the deployment says. A field that moves data is refused, unless the site's facts allow it.
+A deployment that lacks a feature is skipped. A parameter that cannot be expressed is dropped and named, or the request
+is refused, as the deployment is configured. A data-moving field is refused, unless the site's facts allow it.
 """
 
 from __future__ import annotations
@@ -58,26 +58,31 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "sampling_without_thinking": frozenset({"temperature", "top_p", "top_k"}),
     "prefill_without_thinking": frozenset({"prefill"}),
 }
-"""Flags of models (catalogue data) and the features or parameters beside which they can't reason."""
+"""Features and parameters that exclude reasoning, by flag of a model (catalogue data)."""
 _ONE_OF_TWO = "temperature_or_top_p"
-"""The flag of models that refuse both beside each other."""
+"""The flag of models that refuse both parameters in one request."""
 _CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _BOTH = frozenset({"temperature", "top_p"})
 THINKS_BY_RESPONSES = "tools_think_by_responses"
-"""The flag of models that reason about tools in OpenAI's Responses API alone."""
+"""The flag of models that reason about tools only in OpenAI's Responses API."""
 ANSWERS_ITSELF = "answers_itself"
-"""The flag of models that take a last message of their own and answer it, without going on with it."""
+"""The flag of models that answer a last message of the assistant instead of continuing it."""
 _NOT_BY_RESPONSES = frozenset(
     "n logprobs audio prefill stop blank_stop seed logit_bias presence_penalty frequency_penalty message_name "
     "prediction".split()
 )
-"""Features and parameters of chat completions for which that API has no field."""
+"""Features and parameters of chat completions that the Responses API does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapabilityMatch:
-    """How a request fits a deployment: features that are missing, parameters that can't be expressed, and
-    data-moving fields that nothing allows. It fits where the first and the last are empty."""
+    """The result of a comparison. The deployment fits if `missing` and `moving` are empty.
+
+    Attributes:
+        missing: Features that the deployment lacks.
+        unsupported: Parameters that cannot be expressed.
+        moving: Data-moving fields that are not allowed.
+    """
 
     missing: frozenset[str]
     unsupported: frozenset[str]
@@ -90,7 +95,7 @@ _UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
 def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
-    """Whether a model that shows nothing of its thoughts will think long: it is asked to, or can't do without."""
+    """Return whether a model that hides its reasoning will reason long: on request, or because it always does."""
     effort = request.reasoning_effort
     if effort is None:
         return "none" not in facts.efforts
@@ -98,7 +103,7 @@ def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
 
 
 def parameters_of(capabilities: Capabilities, facts: ModelFacts) -> frozenset[str]:
-    """The parameters that a model takes in a wire format."""
+    """Return the parameters that a model accepts in a wire format."""
     implied = {name for name, other in IMPLIED.items() if other in capabilities.parameters}
     return (capabilities.parameters | implied) - facts.without
 
@@ -110,10 +115,14 @@ def match_capabilities(
     passthrough: Set[str] = frozenset(),
     allowed_moves: Set[str] = frozenset(),
 ) -> CapabilityMatch:
-    """What of the needs a model at a site can't meet; `capabilities` are those of the wire format and the model.
+    """Return which requirements a model at a site cannot meet.
 
-    `passthrough` is what the operator lets through unknown; `allowed_moves` the data-moving fields that the site's
-    facts allow.
+    Args:
+        needs: The requirements of the request.
+        capabilities: What both the wire format and the model support.
+        facts: The facts of the model.
+        passthrough: Unknown fields that the operator allows to be sent.
+        allowed_moves: Data-moving fields that the site's facts allow.
     """
     if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
         capabilities = _by_responses(capabilities)
@@ -141,12 +150,12 @@ def match_capabilities(
 
 
 def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
-    """Whether a data-moving field would get there that isn't allowed."""
+    """Return whether a data-moving field would be sent although it is not allowed."""
     return _gets_there(name, known) and name.rpartition(".")[2] not in allowed_moves
 
 
 def _gets_there(name: str, known: Set[str]) -> bool:
-    """Whether a data-moving field is sent, if it is allowed; one that stands in an unknown field is dropped with it."""
+    """Return whether an allowed data-moving field is sent. One inside an unknown field is dropped together with it."""
     outer = name.rpartition(".")[0]
     return not outer or outer in known
 
@@ -157,20 +166,20 @@ def has_effects_there(
     passthrough: Set[str] = frozenset(),
     allowed_moves: Set[str] = frozenset(),
 ) -> bool:
-    """Whether something that moves data gets to a deployment that the needs fit."""
+    """Return whether a data-moving field is sent to a deployment that fits."""
     known = capabilities.parameters | passthrough | allowed_moves
     return any(_gets_there(name, known) for name in needs.moving)
 
 
 def _sayable(needs: Requirements, capabilities: Capabilities) -> Requirements:
-    """The needs with the choice of the only tool as the format can say it: by name, or as a call that is required."""
+    """Return the requirements with the choice of the only tool in the form that the wire format has."""
     if len(_CHOICES & capabilities.features) == 1:
         return replace(needs, features=needs.features - _CHOICES | (_CHOICES & capabilities.features))
     return needs
 
 
 def with_sayable_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
-    """The request with its `tool_choice` as `fit` has counted on it."""
+    """Return the request with the `tool_choice` that `match_capabilities` assumed."""
     if len(request.tools) != 1:
         return request
     if request.tool_choice == "required" and "tool_choice_required" not in capabilities.features:
@@ -181,7 +190,7 @@ def with_sayable_choice(request: ChatRequest, capabilities: Capabilities) -> Cha
 
 
 def _thinks(needs: Requirements, facts: ModelFacts) -> bool:
-    """Whether the model will reason: because it is asked to, does unless it is asked not to, or can't do without."""
+    """Return whether the model will reason: on request, by default, or because it always does."""
     if needs.unthinking and (not facts.efforts or "none" in facts.efforts):
         return False
     return "reasoning_effort" in needs.parameters or "thinking_default" in facts.flags
@@ -197,7 +206,7 @@ def _by_responses(capabilities: Capabilities) -> Capabilities:
 
 
 def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFacts) -> bool:
-    """Whether an effort that the client asks for can take effect, beside everything else that it asks for."""
+    """Return whether the requested reasoning effort can take effect together with the rest of the request."""
     if needs.unthinking and "none" in facts.efforts:
         return "reasoning" in capabilities.features
     asked = needs.features | needs.parameters
@@ -206,7 +215,7 @@ def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFac
 
 
 def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
-    """The request as if these parameters had not been said."""
+    """Return the request without these parameters."""
     if not dropped:
         return request
     changes: dict[str, Any] = dict.fromkeys(dropped & _UNSET_BY_NONE)

@@ -1,7 +1,7 @@
-"""Whether a provider refuses a field that no client has asked for: one that stands in everybody's request.
+"""Recognise that a provider refused a field that no client has sent: one that the gateway adds to every request.
 
-Servers of an operator's own refuse what they don't know, such as the field that asks for a stream's usage. To tell a
-client of it would be to blame it for what it never sent.
+An operator's own server may refuse unknown fields, such as the one that asks for a stream's usage. The client must not
+be blamed for a field that it did not send.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from providers.chat import ChatRequest, Tool, UserMessage, change_request
 from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import JsonError, as_map, loads
 
-_Place = tuple[str, ...]
+_Path = tuple[str, ...]
 
-_NAME = r"(?P<place>[A-Za-z_][\w.\[\]-]{0,127})"
-# How servers say, without a place beside it, that they don't know a field: as a whole, so that no prompt that an error
-# repeats can be taken for it. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM before 0.6, FastAPI,
-# Mistral, Anthropic), Go's encoding/json, jsonschema, Google's API; as_of 2026-11-20.
+_NAME = r"(?P<path>[A-Za-z_][\w.\[\]-]{0,127})"
+# Messages of servers for an unknown field, if the error has no separate `param`. The whole message must match, so that
+# a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM
+# before 0.6, FastAPI, Mistral, Anthropic), Go's encoding/json, jsonschema, Google's API; as_of 2026-11-20.
 _SENTENCES = tuple(
     re.compile(_NAME.join(map(re.escape, sentence.split("{}"))))
     for sentence in (
@@ -37,17 +37,17 @@ _SENTENCES = tuple(
     )
 )
 _STEPS = re.compile(r"[.\[\]]+")
-_MOST_SAID = 2000
+_MOST_DETAIL = 2000
 _STREAM = "stream"
-# Two texts, so that what carries one is told apart; a word of JSON, which some must be asked for by its name.
+# Two texts, so that fields which contain the text can be recognised. Some models require the word JSON in the prompt.
 _ONE, _OTHER = "json?", "json!"
 _TOOL = Tool("t", None, {"type": "object", "properties": {}})
 
 
 def own_field(adapter: Adapter, target: Target, request: ChatRequest, failure: Failure) -> str | None:
-    """The field that a refusal names, if it is sent whoever asks whatever in this form; None for what a client said.
+    """Return the refused field if it is part of every request of this form, or None if the client sent it.
 
-    The request's own words are left out, which may be megabytes: what the others come to tells enough.
+    The client's text, which may be megabytes, is left out: two short requests are built and compared instead.
     """
     named = tuple(_named(failure))
     if not named:
@@ -69,41 +69,41 @@ def own_field(adapter: Adapter, target: Target, request: ChatRequest, failure: F
     return named[0][0] if all(_is_ours(place, sent, ours) for place in named) else None
 
 
-def _named(failure: Failure) -> Iterator[_Place]:
-    """The places in the request that a refusal names, beside its words or in them."""
+def _named(failure: Failure) -> Iterator[_Path]:
+    """Yield the paths in the request that a refusal names, in `param` or in its message."""
     if failure.param:
-        yield _place(failure.param)
+        yield _path(failure.param)
         return
-    said = [sentence.strip() for sentence in failure.detail[:_MOST_SAID].split("; ")]
-    found = [next(filter(None, (form.fullmatch(one) for form in _SENTENCES)), None) for one in said]
-    for match in found if all(found) else ():
+    sentences = [sentence.strip() for sentence in failure.detail[:_MOST_DETAIL].split("; ")]
+    matches = [next(filter(None, (form.fullmatch(one) for form in _SENTENCES)), None) for one in sentences]
+    for match in matches if all(matches) else ():
         if match is not None:
-            yield _place(match["place"])
+            yield _path(match["path"])
 
 
-def _place(text: str) -> _Place:
+def _path(text: str) -> _Path:
     steps = tuple(filter(None, _STEPS.split(text)))
     return steps[1:] if steps[:1] == ("body",) and len(steps) > 1 else steps
 
 
-def _is_ours(place: _Place, sent: Mapping[_Place, object], ours: set[_Place]) -> bool:
-    """Whether all that this place can mean is ours: the deepest part of it that was sent, else a field of that name."""
+def _is_ours(place: _Path, sent: Mapping[_Path, object], ours: set[_Path]) -> bool:
+    """Return whether a path can only mean fields of the gateway: its deepest sent part, or fields of its name."""
     deepest = next((place[:depth] for depth in range(len(place), 0, -1) if place[:depth] in sent), None)
     meant = {deepest} if deepest else {there for there in sent if _is_at(place, there)}
     return bool(meant) and meant <= ours
 
 
-def _is_at(place: _Place, there: _Place) -> bool:
+def _is_at(place: _Path, there: _Path) -> bool:
     return place[: len(there)] == there or there[-len(place) :] == place
 
 
-def _fields(adapter: Adapter, target: Target, request: ChatRequest) -> dict[_Place, object]:
-    """What the body has, and what each object in it has; nothing where the request can't be said."""
+def _fields(adapter: Adapter, target: Target, request: ChatRequest) -> dict[_Path, object]:
+    """Return the fields of the body and of each object in it, or none if the request cannot be expressed."""
     try:
         body = as_map(loads(adapter.build_request(request, target).body))
     except (UnsupportedFeature, JsonError):
         return {}
-    fields: dict[_Place, object] = {}
+    fields: dict[_Path, object] = {}
     for name, value in body.items():
         fields[name,] = value
         fields |= {(name, inner): held for inner, held in as_map(value).items()}

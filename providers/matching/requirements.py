@@ -67,7 +67,7 @@ PARAMETERS = frozenset(
         "user",
         "max_tokens",
         "strict_tools",  # `strict` of a tool
-        "message_name",  # `name` of a message, which tells participants apart
+        "message_name",  # `name` of a message: one of several participants
         "image_detail",  # `detail` of an image, other than `auto`
     }
 )

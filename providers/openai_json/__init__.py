@@ -1,4 +1,4 @@
-"""The canonical chat as OpenAI's JSON, both ways: requests strictly, answers leniently."""
+"""Convert the canonical chat to OpenAI's JSON and back. Requests are read strictly, answers leniently."""
 
 from providers.openai_json.decode_request import decode_request
 from providers.openai_json.encode_answer import encode_completion, encode_usage

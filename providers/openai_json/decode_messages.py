@@ -36,14 +36,14 @@ _NO_BASE64 = re.compile(r"[^A-Za-z0-9+/_=-]", re.ASCII)
 
 
 def is_data_uri(uri: str) -> bool:
-    """Whether the content is in the URI itself."""
+    """Return whether the URI contains its content."""
     return uri[: len(_SCHEME)].lower() == _SCHEME
 
 
 def sound_data_uri(uri: str) -> str:
-    """The URI, with all before its content in small letters where that makes it sound.
+    """Return a valid data URI. If necessary, the part before its content is changed to lower case.
 
-    Raises ValueError, whose words end a sentence that begins with the field.
+    Raises ValueError. Its message reads on after the name of the field.
     """
     if _AUDIO_TYPE.fullmatch(uri):
         return uri
@@ -51,27 +51,27 @@ def sound_data_uri(uri: str) -> str:
     uri = f"{head.lower()},{content}"
     if _AUDIO_TYPE.fullmatch(uri):
         return uri
-    raise ValueError(_what_is_wrong(head.lower(), comma, content))
+    raise ValueError(_describe_problem(head.lower(), comma, content))
 
 
-def _what_is_wrong(head: str, comma: str, content: str) -> str:
+def _describe_problem(head: str, comma: str, content: str) -> str:
     if not is_data_uri(head):
-        return "is no data URI"
+        return "is not a data URI"
     if not comma or not head.endswith(";base64"):
         return "is a data URI that is not in base64"
     if not content:
         return "is a data URI without content"
-    found = _NO_BASE64.search(content)
-    if found is None:
-        return "is a data URI whose media type can't be read"
-    kind = "white space" if found[0].isspace() else "a character"
-    return f"has {kind} in its base64 that doesn't belong there (character {found.start() + 1} of it)"
+    invalid = _NO_BASE64.search(content)
+    if invalid is None:
+        return "is a data URI with an invalid media type"
+    kind = "white space" if invalid[0].isspace() else "an invalid character"
+    return f"has {kind} in its base64 (at character {invalid.start() + 1})"
 
 
 _INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
 
 
-# Beside names that networks use inside (`.svc` is Kubernetes'), those that no public server has: RFC 6761, RFC 7686.
+# Names of internal networks (`.svc` is Kubernetes'), and names that no public server has: RFC 6761, RFC 7686.
 _INSIDE_SUFFIXES = (
     *(".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home", ".svc"),
     *(".test", ".invalid", ".onion"),
@@ -88,24 +88,24 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 _RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "3fff::/20")))
-"""Protocol assignments (RFC 6890) and documentation (RFC 9637), public to some versions of Python. The metadata of a
-cloud is among them, and addresses whose server is the nearest one, such as one's own router (RFC 7723)."""
+"""Networks for protocol assignments (RFC 6890) and documentation (RFC 9637), which some versions of Python treat as
+public. They contain metadata services of clouds and anycast addresses, such as that of a router (RFC 7723)."""
 
 
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
-"""What IANA has given out as global unicast; the rest of IPv6 leads inside, by translation or by old forms."""
+"""The global unicast addresses of IANA. Other IPv6 addresses lead to internal hosts, by translation or in old forms."""
 
 
 def unreachable_host(url: str) -> str | None:
-    """Why no provider should be asked to fetch this URL, None where nothing speaks against it."""
+    """Return why a provider must not fetch this URL, or None if it may."""
     try:
         parts = split_url(url)
         host = parts.hostname
         _ = parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL"
     if not host or not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
-        return "is no URL of visible ASCII"
+        return "is not a URL of visible ASCII characters"
     if parts.username is not None or parts.password is not None:
         return "must not carry credentials"
     host = host.rstrip(".").lower()
@@ -116,7 +116,7 @@ def unreachable_host(url: str) -> str | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        # 127.1, 0x7f.1 and 0177.0.0.1 are addresses to some resolvers, and not the same one to all of them.
+        # Some resolvers read 127.1, 0x7f.1 and 0177.0.0.1 as addresses, and not all as the same one.
         return "spells an address in an unusual way" if _NUMBER.fullmatch(host.rpartition(".")[2]) else None
     return None if _is_public(address) else "points to a private or special address"
 
@@ -124,11 +124,11 @@ def unreachable_host(url: str) -> str | None:
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and _is_given_out(address)
-    return _is_given_out(address) and not address.is_multicast
+        return _is_public(inner) if inner else address in _PUBLIC_IPV6 and _is_global(address)
+    return _is_global(address) and not address.is_multicast
 
 
-def _is_given_out(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not any(address in network for network in _RESERVED)
 
 
@@ -150,11 +150,11 @@ _SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
 _MAX_CALLS = 512
 
 
-USE_A_FUNCTION = "give a function with one string argument instead, which every provider has"
+USE_A_FUNCTION = "use a function with one string argument instead, which every provider supports"
 
 
 def decode_messages(entries: list[object]) -> tuple[Message, ...]:
-    """The messages; raises InvalidRequest, also where a tool's result and the calls before it don't fit together."""
+    """Return the messages. Raises InvalidRequest, also if tool results do not match the calls before them."""
     if not entries:
         raise InvalidRequest("`messages` must not be empty", "messages")
     if (texts := plain_messages(entries, len(entries))) is not None:
@@ -168,7 +168,7 @@ def decode_messages(entries: list[object]) -> tuple[Message, ...]:
 
 
 def decode_any_message(value: object, path: str) -> Message:
-    """One message, without the short way."""
+    """Decode one message of any form."""
     source = mapping(value, path)
     role = source.get("role")
     name = text(source, "name", f"{path}.name")
@@ -292,13 +292,13 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
         content, refused = _assistant_content(source, path)
         refusal = refusal or refused
     elif not tool_calls and refusal is None:
-        raise InvalidRequest(f"`{path}.content` is required where there are no tool calls", f"{path}.content")
+        raise InvalidRequest(f"`{path}.content` is required if there are no tool calls", f"{path}.content")
     reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
     return AssistantMessage(content, refusal, reasoning, tool_calls, name)
 
 
 def _assistant_content(source: Mapping[str, object], path: str) -> tuple[str | tuple[TextPart, ...] | None, str | None]:
-    """Text and refusal: OpenAI lets an assistant's content hold parts of both kinds."""
+    """Return text and refusal. OpenAI allows parts of both kinds in the content of an assistant's message."""
     value = source["content"]
     if not isinstance(value, list) or not value:
         return _content(source, path, _text_part), None
@@ -333,7 +333,7 @@ def _tool_call(value: object, path: str) -> ToolCall:
 
 
 def _check_tool_loop(messages: list[Message]) -> None:
-    """Every call is answered by the tool messages right behind it, and every tool message answers a call."""
+    """Check that the tool messages after each call answer it, and that every tool message answers a call."""
     open_calls: list[str] = []
     for position, message in enumerate(messages):
         if isinstance(message, ToolMessage):

@@ -1,4 +1,4 @@
-"""Read a client's request strictly, with OpenAI's fields that have no canonical word.
+"""Read a client's request strictly, including OpenAI's fields that have no canonical form.
 
 Source: the official Python SDK 3.51 (`CompletionCreateParams`), read 2026-11-20.
 """
@@ -26,10 +26,10 @@ from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
 
 MOST_WITHIN = 10_000
-"""Objects and lists in all fields without a word of ours: each is looked into for what moves data."""
+"""The limit of objects and lists in all unknown fields. Each is searched for data-moving fields."""
 
 
-_HOLDERS = (dict, list)
+_CONTAINERS = (dict, list)
 
 
 _Source = Mapping[str, object]
@@ -62,7 +62,7 @@ def _modalities(source: _Source, name: str) -> bool:
 
 
 CHECKS: dict[str, _Check] = {
-    # Not to be stored is what happens anyway: sites pin it, and it is the default elsewhere.
+    # `store: false` is dropped: sites pin it, and elsewhere it is the default.
     "store": lambda source, name: bool(boolean(source, name, name)),
     "modalities": _modalities,
     "verbosity": _verbosity,
@@ -77,18 +77,18 @@ CHECKS: dict[str, _Check] = {
     "prompt_cache_options": _object,
     "web_search_options": _object,
 }
-"""By name; raises for a wrong type, and says whether the field is kept: null and absent never come here."""
+"""Checks by field name. Each raises for a wrong type and returns whether the field is kept. Null never occurs here."""
 
 
 def holds_too_much(fields: _Source) -> bool:
-    """Whether there are more objects and lists in these fields than are looked into."""
+    """Return whether these fields contain more objects and lists than are searched."""
     waiting: list[object] = [fields]
     seen = 0
     while waiting and seen <= MOST_WITHIN:
-        one = waiting.pop()
+        item = waiting.pop()
         seen += 1
-        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        waiting += [inner for inner in inside if isinstance(inner, _HOLDERS)]
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        waiting += [inner for inner in inside if isinstance(inner, _CONTAINERS)]
     return seen > MOST_WITHIN
 
 
@@ -123,16 +123,16 @@ _Reader = Callable[[Mapping[str, object], str], object]
 
 
 def decode_request(body: object) -> ChatRequest:
-    """The request that a parsed JSON body asks for; raises InvalidRequest, or UnsupportedFeature for what is valid at
-    OpenAI and has no canonical form.
+    """Return the request in a parsed JSON body.
 
-    `functions` and `function_call`, which OpenAI gave up in 2023, are refused by name.
+    Raises InvalidRequest, or UnsupportedFeature for a field that is valid at OpenAI but has no canonical form.
+    `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name.
     """
     return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
 
 
 def decode_any_request(body: object) -> ChatRequest:
-    """`decode_request` without the short way."""
+    """Decode a request of any form."""
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     source: Mapping[str, object] = body
@@ -146,7 +146,7 @@ def decode_any_request(body: object) -> ChatRequest:
     tools = _tools(source)
     fields: dict[str, Any] = {}
     extra: dict[str, object] = {}
-    # Only what is there is looked at: most requests have a handful of the two dozen fields.
+    # Only present fields are checked: most requests have few of the two dozen fields.
     for name, value in source.items():
         if value is None:
             continue
@@ -155,7 +155,7 @@ def decode_any_request(body: object) -> ChatRequest:
         elif name not in _KNOWN and (name not in CHECKS or CHECKS[name](source, name)):
             extra[name] = value
     if not tools:
-        # Without tools it says nothing, and OpenAI refuses it; frameworks send it all the same.
+        # Without tools the field has no meaning and OpenAI refuses it, but frameworks send it.
         fields.pop("parallel_tool_calls", None)
     messages = decode_messages(items(present(source, "messages", "messages"), "messages", at_most=MAX_MESSAGES))
     tool_choice = _tool_choice(source, tools)
@@ -165,7 +165,7 @@ def decode_any_request(body: object) -> ChatRequest:
         _bound_unknown(unread)
         if holds_too_much(extra):
             raise InvalidRequest(
-                f"the fields that are no part of the API hold more than {MOST_WITHIN} objects and lists"
+                f"the fields that are not part of the API contain more than {MOST_WITHIN} objects and lists"
             )
     return ChatRequest(
         model=model,
@@ -182,16 +182,20 @@ def decode_any_request(body: object) -> ChatRequest:
 
 
 def _bound_unknown(names: Collection[str]) -> None:
-    """Raise InvalidRequest for more fields without a word of ours, or longer names, than any API has: each is named in
-    the log, in the receipt and to the client, so that nobody may make them a way to fill these."""
+    """Raise InvalidRequest for more unknown fields, or longer names, than any API has.
+
+    Each is named in the log, in the receipt and to the client, so a client must not be able to fill these.
+    """
     if len(names) > _MOST_UNKNOWN:
         raise InvalidRequest(
-            f"{len(names)} fields of the request are no part of the API; at most {_MOST_UNKNOWN} are taken"
+            f"{len(names)} fields of the request are not part of the API; at most {_MOST_UNKNOWN} are accepted"
         )
     for name in names:
         if len(name) > _LONGEST_NAME:
             shown = name[:_LONGEST_NAME]
-            raise InvalidRequest(f"`{shown}…` is no part of the API, and its name too long to be passed over", shown)
+            raise InvalidRequest(
+                f"`{shown}…` is not part of the API, and its name is longer than {_LONGEST_NAME} characters", shown
+            )
 
 
 def _stream(source: Mapping[str, object]) -> tuple[bool, bool]:
@@ -239,7 +243,7 @@ def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
 
 def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
     biases = mapping(source["logit_bias"], "logit_bias")
-    # A token's name is the client's own, and a mistake is told to the log as well.
+    # The client chooses the names, and error messages are logged, so their length is limited.
     return {token: number(biases, token, f"logit_bias.{token[:_LONGEST_NAME]}", -100, 100) or 0 for token in biases}
 
 
@@ -258,7 +262,7 @@ def _tool(value: object, path: str) -> Tool:
         raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", f"{path}.type")
     if entry.get("type") != "function":
         raise InvalidRequest(
-            f"`{path}.type` must be 'function': tools that a provider hosts would take data elsewhere", f"{path}.type"
+            f"`{path}.type` must be 'function': tools that a provider hosts would send data elsewhere", f"{path}.type"
         )
     function = mapping(present(entry, "function", f"{path}.function"), f"{path}.function")
     name = text(function, "name", f"{path}.function.name")
@@ -314,7 +318,7 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
 def _tool_name(value: object, path: str, tools: tuple[Tool, ...]) -> str:
     name = text(mapping(value, path), "name", f"{path}.name")
     if name is None or all(tool.name != name for tool in tools):
-        raise InvalidRequest(f"`{path}.name` is none of the `tools`", f"{path}.name")
+        raise InvalidRequest(f"`{path}.name` is not one of the `tools`", f"{path}.name")
     return name
 
 
@@ -366,4 +370,4 @@ _READERS: dict[str, _Reader] = {
     "reasoning_effort": _effort,
     "user": lambda source, name: text(source, name, name),
 }
-"""Fields that are read by themselves, each by its name in `ChatRequest`, once they are known not to be null."""
+"""Functions that read one field each, by its name in `ChatRequest`. They are called for fields that are not null."""

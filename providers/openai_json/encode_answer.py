@@ -1,4 +1,4 @@
-"""`ChatCompletion` and stream events -> OpenAI's JSON: the one outward shape, whatever a provider sent."""
+"""Write a `ChatCompletion` as OpenAI's JSON, the form of every answer to a client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ OUTWARD_FINISH: dict[FinishReason, str] = {
     "length": "length",
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
-    # A word that we don't know is never passed off as a natural end.
+    # An unknown reason is never presented as a natural end.
     "other": "length",
 }
 
 
 def encode_completion(completion: ChatCompletion, model: str | None = None) -> dict[str, object]:
-    """The answer as a `chat.completion` object. model: what is shown for the model's name; then nothing else that may
-    tell the provider is shown either."""
+    """Return the answer as a `chat.completion` object.
+
+    `model` replaces the name of the model. Then other fields that could identify the provider are left out too.
+    """
     choices: list[object] = []
     for choice in completion.choices:
         choices.append(
@@ -47,11 +49,11 @@ def encode_completion(completion: ChatCompletion, model: str | None = None) -> d
 
 def _message(message: AssistantMessage) -> dict[str, object]:
     content = message.content
-    said = content if content is None or isinstance(content, str) else text_of(content)
+    text = content if content is None or isinstance(content, str) else text_of(content)
     if message.refusal is not None:
-        # OpenAI says null where a refusal stands instead of a text, and so do the streams.
-        said = said or None
-    body: dict[str, object] = {"role": "assistant", "content": said, "refusal": message.refusal}
+        # OpenAI writes null if there is a refusal instead of a text, and so do the streams.
+        text = text or None
+    body: dict[str, object] = {"role": "assistant", "content": text, "refusal": message.refusal}
     if message.reasoning is not None:
         body["reasoning_content"] = message.reasoning
     if message.annotations:
@@ -69,7 +71,7 @@ def _message(message: AssistantMessage) -> dict[str, object]:
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:
-    """The counts in OpenAI's words; the rarer ones where there is something to count."""
+    """Return the token counts in OpenAI's form. The rarer ones are left out if they are 0."""
     of_prompt = {"cached_tokens": usage.cached_tokens}
     of_completion = {"reasoning_tokens": usage.reasoning_tokens}
     if usage.cache_write_tokens:

@@ -1,4 +1,4 @@
-"""Write a canonical request as OpenAI JSON, always from the canonical values and never from a client's bytes."""
+"""Write a canonical request as OpenAI's JSON: from the canonical values, never from a client's bytes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from providers.formats.tool_calls import safe_call_name
 def encode_request(
     request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
 ) -> dict[str, object]:
-    """The body for `model`; what was not said is left out. `stream` is the request's; usage is always asked for."""
-    said = request.messages
-    messages: list[object] = list(said.entries) if type(said) is Texts else [*map(encode_message, said)]
+    """Return the body for `model`, without fields that are not set. The usage of a stream is always requested."""
+    history = request.messages
+    messages: list[object] = list(history.entries) if type(history) is Texts else [*map(encode_message, history)]
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
     if request.n is not None:
         body["n"] = request.n
@@ -58,22 +58,22 @@ def encode_request(
 
 
 def encode_message(message: Message) -> dict[str, object]:
-    """One message; signatures of tool calls stay inside: they are another provider's."""
+    """Return one message. Signatures of tool calls are left out, because they belong to another provider."""
     content = message.content
-    said = content if content is None or isinstance(content, str) else [_part(part) for part in content]
+    encoded = content if content is None or isinstance(content, str) else [_part(part) for part in content]
     if type(message) is UserMessage:
-        body: dict[str, object] = {"role": "user", "content": said}
+        body: dict[str, object] = {"role": "user", "content": encoded}
     elif type(message) is AssistantMessage:
-        # No content is taken beside calls alone.
-        body = {"role": "assistant", "content": "" if said is None and not message.tool_calls else said}
+        # Null content is accepted only together with tool calls.
+        body = {"role": "assistant", "content": "" if encoded is None and not message.tool_calls else encoded}
         if message.refusal is not None:
             body["refusal"] = message.refusal
         if message.tool_calls:
             body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
     elif type(message) is SystemMessage:
-        body = {"role": message.role, "content": said}
+        body = {"role": message.role, "content": encoded}
     else:
-        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": said}
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": encoded}
     if message.name is not None:
         body["name"] = message.name
     return body
@@ -94,13 +94,13 @@ def _part(part: Part) -> dict[str, object]:
 
 
 def encode_tool_call(call: ToolCall) -> dict[str, object]:
-    """One call of an assistant's message."""
+    """Return one tool call of an assistant's message."""
     function = {"name": safe_call_name(call.name), "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
 def encode_tool(tool: Tool) -> dict[str, object]:
-    """One function that may be called."""
+    """Return one function that the model may call."""
     function: dict[str, object] = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
@@ -112,7 +112,7 @@ def encode_tool(tool: Tool) -> dict[str, object]:
 
 
 def encode_tool_choice(choice: ToolChoice) -> object:
-    """`tool_choice` in OpenAI's forms."""
+    """Return `tool_choice` in OpenAI's form."""
     match choice:
         case NamedTool(name):
             return {"type": "function", "function": {"name": name}}

@@ -1,4 +1,4 @@
-"""Typed look-ups in a client's JSON that name the place of a mistake, such as `messages[3].content`."""
+"""Read typed values from a client's JSON. Errors name the path, such as `messages[3].content`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from providers.failures import InvalidRequest
 
 
 def describe(value: object) -> str:
-    """The JSON type of a value, for an error message."""
+    """Return the JSON type of a value, for an error message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -25,7 +25,7 @@ def _wrong(path: str, expected: str, value: object) -> InvalidRequest:
 
 
 def present(source: Mapping[str, object], key: str, path: str) -> object:
-    """The value at `key`; raises InvalidRequest if it is absent or null."""
+    """Return the value at `key`. Raises InvalidRequest if it is absent or null."""
     value = source.get(key)
     if value is None:
         raise InvalidRequest(f"`{path}` is required", path)
@@ -33,23 +33,23 @@ def present(source: Mapping[str, object], key: str, path: str) -> object:
 
 
 def mapping(value: object, path: str) -> Mapping[str, object]:
-    """The value as an object."""
+    """Return the value if it is an object. Raises InvalidRequest."""
     if not isinstance(value, dict):
         raise _wrong(path, "an object", value)
     return value
 
 
 def items(value: object, path: str, *, at_most: int | None = None) -> list[object]:
-    """The value as an array."""
+    """Return the value if it is an array of at most `at_most` entries. Raises InvalidRequest."""
     if not isinstance(value, list):
         raise _wrong(path, "an array", value)
     if at_most is not None and len(value) > at_most:
-        raise InvalidRequest(f"`{path}` has {len(value)} entries; at most {at_most} are taken", path)
+        raise InvalidRequest(f"`{path}` has {len(value)} entries; at most {at_most} are accepted", path)
     return value
 
 
 def text(source: Mapping[str, object], key: str, path: str) -> str | None:
-    """The string at `key`, None if absent or null."""
+    """Return the string at `key`, or None if it is absent or null. Raises InvalidRequest."""
     value = source.get(key)
     if value is None or isinstance(value, str):
         return value
@@ -57,7 +57,7 @@ def text(source: Mapping[str, object], key: str, path: str) -> str | None:
 
 
 def boolean(source: Mapping[str, object], key: str, path: str) -> bool | None:
-    """The boolean at `key`, None if absent or null."""
+    """Return the boolean at `key`, or None if it is absent or null. Raises InvalidRequest."""
     value = source.get(key)
     if value is None or isinstance(value, bool):
         return value
@@ -65,7 +65,7 @@ def boolean(source: Mapping[str, object], key: str, path: str) -> bool | None:
 
 
 def integer(source: Mapping[str, object], key: str, path: str, low: int, high: int) -> int | None:
-    """The whole number at `key` within the bounds, None if absent or null."""
+    """Return the integer at `key`, or None if it is absent or null. Raises InvalidRequest outside the bounds."""
     value = source.get(key)
     if value is None:
         return None
@@ -81,7 +81,7 @@ def integer(source: Mapping[str, object], key: str, path: str, low: int, high: i
 
 
 def number(source: Mapping[str, object], key: str, path: str, low: float, high: float) -> float | None:
-    """The number at `key` within the bounds, None if absent or null."""
+    """Return the number at `key`, or None if it is absent or null. Raises InvalidRequest outside the bounds."""
     value = source.get(key)
     if value is None:
         return None
@@ -93,7 +93,7 @@ def number(source: Mapping[str, object], key: str, path: str, low: float, high: 
 
 
 def choice(value: object, path: str, allowed: tuple[str, ...]) -> str:
-    """The value as one of the allowed words."""
+    """Return the value if it is one of the allowed words. Raises InvalidRequest."""
     if isinstance(value, str) and value in allowed:
         return value
     words = ", ".join(repr(word) for word in allowed)

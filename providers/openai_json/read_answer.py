@@ -1,4 +1,4 @@
-"""Read whole answers and stream chunks in OpenAI's dialect, as tolerantly as vendors differ."""
+"""Read whole answers and stream chunks in OpenAI's wire format. Differences between vendors are tolerated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from providers.wire import WireResponse
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0."""
+    """Return the token counts. A missing one is 0."""
     prompt, completion = source.get("prompt_tokens"), source.get("completion_tokens")
     of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
     cached = written = sound = reasoning = accepted = rejected = 0
@@ -32,7 +32,7 @@ def read_usage(source: Mapping[str, object]) -> Usage:
     if (
         type(prompt) is type(completion) is type(cached) is type(written) is type(sound) is int
         and type(reasoning) is type(accepted) is type(rejected) is int
-        # Nothing is left of numbers below 2**53 that aren't negative.
+        # The result is 0 only if all numbers are between 0 and 2**53.
         and not (prompt | completion | cached | reasoning | written | sound | accepted | rejected) >> 53
     ):
         return Usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
@@ -63,7 +63,7 @@ _CONTENTS: dict[str, Content] = {
 
 
 def read_setup(assembler: Assembler, chunk: Mapping[str, object]) -> None:
-    """How the answer is processed and by which setup, where a chunk says so."""
+    """Record the service tier and the system fingerprint of a chunk."""
     tier, fingerprint = chunk.get("service_tier"), chunk.get("system_fingerprint")
     if tier or fingerprint:
         assembler.describe(
@@ -73,34 +73,34 @@ def read_setup(assembler: Assembler, chunk: Mapping[str, object]) -> None:
 
 
 def read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
-    """The annotations of a piece, such as the citations of a web search."""
+    """Return the annotations of a delta, such as citations of a web search."""
     return tuple(one for one in read_list(delta, "annotations") if isinstance(one, dict) and one)
 
 
 def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
-    """What a whole message adds to the pieces before it: some vendors end a stream by repeating all that they said."""
+    """Return the new content of a whole message. Some vendors repeat all content at the end of a stream."""
     return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
 
 
 PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 
 
-# Fields of a message in which something may stand that is no part of the answer; any other must be empty.
-_BESIDE = frozenset({"role", "content", "audio"})
+# Fields of a message that may have a value in the plain form. Any other field must be empty.
+_PLAIN_FIELDS = frozenset({"role", "content", "audio"})
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
-    """The answer of a body in the plain form, None for any other."""
+    """Return the answer of a body in the plain form, or None for any other."""
     take = body.get
     id, model, created, entries = take("id"), take("model"), take("created"), take("choices")
     if not (type(id) is str and id and type(model) is str and model and type(created) is int):
         return None
     if not (id.isascii() and model.isascii()) and _SURROGATE.search(id + model):
         return None
-    # Of a number below 0 or beyond 63 bits something is left.
+    # The shift is not 0 for a number below 0 or above 63 bits.
     if created >> 63 or type(entries) is not list or not 0 < len(entries) <= MAX_CHOICES:
         return None
     tier, fingerprint = take("service_tier"), take("system_fingerprint")
@@ -123,7 +123,7 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
     if index != position or index is True or type(message) is not dict or type(finish) is not str:
         return None
     for name in message:
-        if name not in _BESIDE and message[name]:
+        if name not in _PLAIN_FIELDS and message[name]:
             return None
     content = message.get("content")
     if type(content) is not str or finish not in PLAIN_FINISH or take("logprobs") or take("delta"):
@@ -156,15 +156,15 @@ _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 
 
-# What most deltas hold: no more than who speaks, and text.
+# The members of most deltas.
 _OF_TEXT = frozenset({"role", "content"})
 
 
-_TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than are taken")
+_TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted")
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """The whole answer of a 2xx JSON body; raises ProviderFailed."""
+    """Return the whole answer of a 2xx response with JSON. Raises ProviderFailed."""
     try:
         value = loads(response.body)
     except JsonError:
@@ -185,17 +185,19 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
 
 
 def _is_bare_error(body: Mapping[str, object]) -> bool:
-    """Whether a body that says success is an error without an envelope: it has a code of one, and no choices.
+    """Return whether the body of a successful response is an error without an envelope: a known code and no choices.
 
-    Only a code that is known: a body without choices is no answer in any case, but what a filter refused must not be
-    asked of somebody else as if it were garbage.
+    A body without choices is never an answer, but a refusal of a content filter must not be retried elsewhere like
+    garbage.
     """
     return not body.get("choices") and read_str(body, "code") in BY_CODE
 
 
 def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
-    """Raise ProviderFailed for an answer without choices, or with one that has ended and has no message: an empty text
-    would be taken for what was said. Of one that a filter ended nothing need be left."""
+    """Raise ProviderFailed for an answer without choices, or with a finished choice without a message.
+
+    Such a choice would look like an empty answer. A filtered choice needs no message.
+    """
     choices = read_list(body, "choices")
     if not choices:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
@@ -206,7 +208,7 @@ def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
 
 
 def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) -> None:
-    """One chunk, or one whole answer, into the assembler."""
+    """Pass one chunk or one whole answer to the assembler."""
     take = chunk.get
     if take("error") or event == "error":
         assembler.fail(classify(chunk, WireResponse(NO_HTTP_ERROR, {}, b"", 0)))
@@ -217,7 +219,7 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
     choices, usage = take("choices"), take("usage")
     if type(choices) is list:
         if len(choices) > MAX_CHOICES:
-            # Not one by one: millions fit into a body.
+            # Checked before the loop, because a body may contain millions.
             assembler.fail(_TOO_MANY)
             return
         for entry in choices:
@@ -229,11 +231,11 @@ def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) ->
 
 
 def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
-    # Most of what a choice may have is empty or absent: that is asked before it is read.
+    # Most members of a choice are empty or absent, so that is checked before they are read.
     take = source.get
     index = (read_int(source, "index") or 0) if take("index") else 0
-    found = take("delta")
-    delta: Mapping[str, object] = found if type(found) is dict else _NOTHING
+    value = take("delta")
+    delta: Mapping[str, object] = value if type(value) is dict else _NOTHING
     is_whole = not delta
     if is_whole and take("message"):
         delta = new_in_message(assembler, read_map(source, "message"), index)
@@ -255,7 +257,7 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
 def _read_delta(
     assembler: Assembler, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool
 ) -> str:
-    """All that a delta can bring, in the order in which a model says it; its text."""
+    """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
     take = delta.get
     content = take("content")
     if reasoning := read_reasoning(delta):
@@ -268,29 +270,29 @@ def _read_delta(
     if take("annotations"):
         assembler.annotations(read_annotations(delta), index)
     if take("tool_calls") or take("function_call"):
-        for place, entry in enumerate(calls_in(delta)):
-            read_tool_call(assembler, as_map(entry), index, place if is_whole else None)
+        for position, entry in enumerate(calls_in(delta)):
+            read_tool_call(assembler, as_map(entry), index, position if is_whole else None)
     return text
 
 
 def read_reasoning(delta: Mapping[str, object]) -> str:
-    """The reasoning text of a piece, under whichever name it stands; the same text in two places is one."""
+    """Return the reasoning text of a delta under any of its names. The same text under two names counts once."""
     take = delta.get
     for name in ("reasoning_content", "reasoning", "thinking"):
         if take(name) and (text := read_str(delta, name)):
             return text
     details = "".join(read_str(as_map(one), "text") or "" for one in as_list(take("reasoning_details")))
-    return details or (_thoughts_among(content) if type(content := take("content")) is list else "")
+    return details or (_reasoning_in_parts(content) if type(content := take("content")) is list else "")
 
 
-def _thoughts_among(content: object) -> str:
-    """The reasoning in a list of parts, where Mistral puts it."""
-    thoughts = [as_map(part).get("thinking") for part in as_list(content)]
-    return "".join(read_text(thought) for thought in thoughts)
+def _reasoning_in_parts(content: object) -> str:
+    """Return the reasoning text in a list of parts, as Mistral sends it."""
+    parts = [as_map(part).get("thinking") for part in as_list(content)]
+    return "".join(map(read_text, parts))
 
 
 def read_text(content: object) -> str:
-    """The text of a content: a string, or a list of parts as some vendors send it."""
+    """Return the text of a content: a string, or a list of parts as some vendors send it."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -298,8 +300,10 @@ def read_text(content: object) -> str:
     return ""
 
 
-def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: int, place: int | None = None) -> None:
-    """A call or a piece of one. place: of a whole call among those of its message."""
+def read_tool_call(
+    assembler: Assembler, source: Mapping[str, object], choice: int, position: int | None = None
+) -> None:
+    """Pass a tool call or a piece of one to the assembler. `position`: that of a whole call in its message."""
     function, index = read_map(source, "function"), read_int(source, "index")
     arguments = arguments_text(function.get("arguments"))
     if arguments is None:
@@ -308,7 +312,7 @@ def read_tool_call(assembler: Assembler, source: Mapping[str, object], choice: i
     assembler.tool_call(
         arguments,
         choice=choice,
-        index=index if place is None else place,
+        index=index if position is None else position,
         id=read_str(source, "id"),
         name=read_str(function, "name"),
         empty=function.get("arguments") == {},

@@ -1,4 +1,4 @@
-"""Classify errors in OpenAI's dialect by code, type and whole sentence."""
+"""Classify errors in OpenAI's wire format by code, type and message."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ _FIELDS = {
 
 
 def place_in_chat(param: str | None) -> str | None:
-    """The field that a client has said it in, without its depth: an item of `input` is less than a message. A field of
-    both APIs stays as it is."""
+    """Return the chat field for a parameter of the Responses API, without its inner path. Other fields are unchanged.
+
+    An inner path is dropped, because an item of `input` is less than a message.
+    """
     if not param:
         return None
     return _FIELDS.get(_OUTERMOST.split(param, maxsplit=1)[0], param)
 
 
-# A 400 without a code for what the operator chose: a name, a key.
+# Messages of a 400 without a code about settings of the operator: a model's name or a key.
 _OF_OPERATORS = Phrases(
     dict.fromkeys(
         (
-            "invalid model ID",  # OpenAI, where the name is none that it could have
+            "invalid model ID",  # OpenAI, for a name that no model can have
             "model not found",  # llama.cpp as a router
             "model '{model}' not found",
             "{model} is not a valid model ID",  # OpenRouter
@@ -63,7 +65,7 @@ _LIMIT = "This model's maximum context length is {most} tokens. However, "
 _EITHER = "Please reduce the length of the input prompt or the number of requested output tokens."
 
 
-# vLLM, and DeepSeek, which has the first of these.
+# Messages of vLLM. DeepSeek has the first of them.
 _OF_VLLM = (
     f"{_LIMIT}you requested {{all}} tokens ({{prompt}} in the messages, {{answer}} in the completion). "
     "Please reduce the length of the messages or completion.",
@@ -105,13 +107,14 @@ _OTHERS = (
 
 TOO_LONG = Phrases(
     dict.fromkeys(
-        (*(f"{said}{end}" for said in _OF_VLLM for end in _ENDS), *_OTHERS),
+        (*(f"{sentence}{end}" for sentence in _OF_VLLM for end in _ENDS), *_OTHERS),
         FailureKind.CONTEXT_LENGTH,
     )
 )
 
 
-# xAI's word for a block is a 403, which is that of a key elsewhere. source: bodies captured by several projects.
+# xAI answers 403 for blocked content; at other vendors 403 concerns the key. source: bodies captured by several
+# projects.
 _BLOCKED = Phrases(
     {
         f"Content violates usage guidelines. {whose}Failed check: {{check}}": FailureKind.CONTENT_FILTER
@@ -126,16 +129,17 @@ _BLOCKED = Phrases(
 
 
 def by_sentence(kind: FailureKind, text: str) -> FailureKind:
-    """The kind of an error that its code and status call `kind`, by what it says as a whole."""
+    """Return the kind of an error by its whole message, or else `kind`, that by its code and status."""
     for phrases in (_OF_OPERATORS, TOO_LONG, _BLOCKED):
         kind = phrases.kind_of(kind, text)
     return kind
 
 
 def code_of_block(error: Mapping[str, object]) -> str | None:
-    """What is told of a block beside the code, as the code that is missing.
+    """Return the code for an error that reports blocked content in another member than `code`.
 
-    By OpenAI, or by OpenRouter (`metadata` of a moderation error), whose 403 would be that of a key.
+    OpenAI has `misalignment`. OpenRouter has `metadata` of a moderation error, whose 403 would otherwise concern the
+    key.
     """
     if error.get("misalignment"):
         return "misalignment_policy_violation"
@@ -161,7 +165,7 @@ BY_CODE = {
     "bio_policy": FailureKind.CONTENT_FILTER,
     "misalignment_policy_violation": FailureKind.CONTENT_FILTER,
     "image_content_policy_violation": FailureKind.CONTENT_FILTER,
-    # DashScope's, which is asked as a server like any other, too: in its compatible mode, or by a proxy.
+    # Codes of DashScope, which is also called in OpenAI's wire format: in its compatible mode or through a proxy.
     "data_inspection_failed": FailureKind.CONTENT_FILTER,
     "DataInspectionFailed": FailureKind.CONTENT_FILTER,
     "InternalError.Algo.DataInspectionFailed": FailureKind.CONTENT_FILTER,
@@ -190,9 +194,9 @@ NO_HTTP_ERROR = 200
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an error body means: by its code, then its type, then the HTTP status; by its text, as a whole sentence.
+    """Classify an error body: by its code, then its type, then the HTTP status. The whole message may refine the kind.
 
-    `error` is an object at OpenAI, a string at some servers, and absent where the fields stand at the top.
+    `error` is an object at OpenAI, a string at some servers, and absent if its fields are at the top level.
     """
     error = body.get("error")
     source = error if isinstance(error, dict) else body

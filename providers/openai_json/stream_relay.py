@@ -1,4 +1,4 @@
-"""Relay the text chunks of a stream by a learned template, without reading each as JSON."""
+"""Relay the text chunks of a stream with a learned template, without parsing each as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONTENT = re.compile(rb'"content": ?"')
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f\x80-\xff]*)"')
 
 
-# The inside of a JSON string. Escapes that may be halves of surrogate pairs are left to the ordinary way.
+# The contents of a JSON string. Escapes that may be halves of surrogate pairs are handled by the ordinary parser.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
 
 
@@ -37,9 +37,13 @@ _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
 
 
 class Template(Value, frozen=True):
-    """The bytes before the text, and behind it to the event's end.
+    """The bytes of a text chunk around its text.
 
-    seam: what stands between the texts of two chunks in a row. around: how many bytes a chunk has beside its text.
+    Attributes:
+        head: The bytes before the text.
+        tail: The bytes from the text to the end of the event.
+        seam: The bytes between the texts of two consecutive chunks.
+        around: The number of bytes of a chunk without its text.
     """
 
     head: bytes
@@ -48,17 +52,18 @@ class Template(Value, frozen=True):
     around: int
 
     def only(self, data: bytes) -> bytes | None:
-        """The text of a piece that is one chunk and nothing else, still escaped."""
+        """Return the escaped text of a piece that is exactly one chunk, or None."""
         text = data.removeprefix(self.head).removesuffix(self.tail)
         return text if len(text) == len(data) - self.around and _is_text(text) else None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
-        """The texts of the chunks from `start` to the last one in the data, and where they end; none if what stands
-        there is anything else, or if one of them is no valid string.
+        """Return the texts of all chunks from `start` to the last one in the data, and their end.
 
-        All of it is told in C: events are cut at their ends, texts out of them by length, and then it is seen whether
-        they make the same bytes again. (`bytes.split` prepares its search for a separator of the seam's length anew
-        for each piece: 40 microseconds of a burst.)
+        Returns no texts if the data has anything else, or if a text is not a valid string.
+
+        All of it runs in C: events are split at their ends, texts are sliced by length, and the joined result is
+        compared with the data. (`bytes.split` prepares its search for a separator of the seam's length anew for each
+        piece, which takes 40 microseconds in a burst.)
         """
         head, tail = self.head, self.tail
         events = _events(data, start, data.rfind(tail, start) + len(tail), self.around, END)
@@ -66,22 +71,27 @@ class Template(Value, frozen=True):
             return [], start
         texts = list(map(itemgetter(slice(len(head) - len(DATA), len(END) - len(tail))), events))
         parts = texts.copy()
-        # The ends go with the first and the last text: to put them around all of it would copy it twice.
+        # Head and tail are added to the first and the last text, because adding them to the result would copy it twice.
         parts[0] = head + parts[0]
         parts[-1] += tail
         again = self.seam.join(parts)
         return (texts, start + len(again)) if data.startswith(again, start) and _are_texts(texts) else ([], start)
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
-        """The text of the chunk that begins at `start`, still escaped, and where the next one begins."""
+        """Return the escaped text of the chunk at `start` and the start of the next one, or None."""
         return _match(data, start, self.head, self.tail)
 
 
 class PaddedTemplate(Value, frozen=True):
-    """The same of padded chunks: the bytes before the text, between text and padding, and behind that.
+    """The bytes of a padded text chunk around its text and its padding.
 
-    seam: what stands between the padding of a chunk and the text of the next one. between: the tail without the last
-    quote, behind which the padding begins. around: how many bytes a chunk has beside text and padding.
+    Attributes:
+        head: The bytes before the text.
+        tail: The bytes between text and padding.
+        behind: The bytes from the padding to the end of the event.
+        seam: The bytes between the padding of a chunk and the text of the next one.
+        between: The tail without its last quote, after which the padding begins.
+        around: The number of bytes of a chunk without text and padding.
     """
 
     head: bytes
@@ -107,7 +117,7 @@ class PaddedTemplate(Value, frozen=True):
         events = _events(data, start, end, self.around, behind)
         if not events:
             return [], start
-        # What stands before the last quote of an event is its text and what is around it.
+        # The part before the last quote of an event is its text with the bytes around it.
         fronts, _, paddings = zip(*map(bytes.rpartition, events, repeat(_QUOTE)), strict=True)
         texts = list(map(itemgetter(slice(len(head) - len(DATA), len(_QUOTE) - len(tail))), fronts))
         parts = [b"", tail, b"", self.seam] * len(texts)
@@ -132,7 +142,7 @@ class PaddedTemplate(Value, frozen=True):
 
 
 def _match(data: bytes, start: int, head: bytes, tail: bytes) -> tuple[bytes, int] | None:
-    """The text that stands between these two at `start`, and where they end."""
+    """Return the text between head and tail at `start`, and the end of the tail, or None."""
     if not data.startswith(head, start):
         return None
     matched = _STRING.match(data, start + len(head))
@@ -143,10 +153,10 @@ def _match(data: bytes, start: int, head: bytes, tail: bytes) -> tuple[bytes, in
 
 
 def _events(data: bytes, start: int, end: int, around: int, ending: bytes) -> list[bytes]:
-    """What stands between these places, cut at the ends of events, each without that and its first word; nothing if
-    it isn't two events or more, or if not all of them can have so many bytes around their text.
+    """Split the data between `start` and `end` into events, each without `data: ` and its end.
 
-    Whoever puts those bytes around short ones in their place would make gigabytes of what a provider sends in a piece.
+    Returns none if there are fewer than two events, or more than fit with `around` bytes each: adding these bytes to
+    many short events would turn one piece of a provider into gigabytes.
     """
     most = (end - start) // around
     if most < 2:
@@ -156,12 +166,12 @@ def _events(data: bytes, start: int, end: int, around: int, ending: bytes) -> li
 
 
 def _is_padding(padding: bytes) -> bool:
-    """Whether this is the inside of a JSON string that is ASCII and has no escapes; OpenAI takes letters and digits."""
+    """Return whether these are contents of an ASCII JSON string without escapes. OpenAI uses letters and digits."""
     return padding.isalnum() or _PADDING_STRING.fullmatch(padding) is not None
 
 
 def _is_text(piece: bytes) -> bool:
-    """Whether this is the inside of a JSON string without lone surrogates, and not empty."""
+    """Return whether these are contents of a JSON string without lone surrogates, and not empty."""
     try:
         return bool(loads_strictly(b'"' + piece + b'"'))
     except ValueError:
@@ -169,10 +179,10 @@ def _is_text(piece: bytes) -> bool:
 
 
 def _are_texts(pieces: list[bytes]) -> bool:
-    """Whether each is a text.
+    """Return whether each piece is a text.
 
-    Asked of all of them at once: a comma is a character like any other, but no part of an escape, of a pair of
-    surrogates or of another character, so that what is a string with commas between its pieces is one in each of them.
+    All are checked at once, joined with commas: a comma is never part of an escape, of a surrogate pair or of another
+    character. So if the joined pieces are a valid string, each piece is.
     """
     return all(pieces) and _is_text(b",".join(pieces))
 
@@ -186,25 +196,25 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
-    """The template of the event with this data, which was read as this chunk; None if it is no plain text chunk.
+    """Return the template of an event with this data, which was parsed as this chunk, or None if it is not plain text.
 
-    A string in JSON may be replaced by any other, and nothing else is changed. That the one which is found is the text
-    is seen by there being no other `content`, nor an escape by which a name could be written in another way.
+    A string in JSON can be replaced by another one without other changes. The string that is found is the text, because
+    there is no other `content`, and no escape by which a name could be written in another way.
     """
-    place = _CONTENT.search(body)
-    if place is None or body.count(b'"content"') != 1 or not _is_plain(chunk):
+    content = _CONTENT.search(body)
+    if content is None or body.count(b'"content"') != 1 or not _is_plain(chunk):
         return None
-    text = _STRING.match(body, place.end())
+    text = _STRING.match(body, content.end())
     if text is None or not body.startswith(b'"', text.end()):
         return None
-    head, tail = DATA + body[: place.end()], body[text.end() :] + END
+    head, tail = DATA + body[: content.end()], body[text.end() :] + END
     if head.find(b"\\u") >= 0 or tail.find(b"\\u") >= 0:
         return None
     padding = _PADDING.search(tail)
     if padding is None:
         return Template(head, tail, tail + head, len(head) + len(tail))
     if tail.count(b'"obfuscation"') != 1:
-        # No provider does so. What ends like no other part of it is searched for in linear time.
+        # No known provider does this.
         return None
     behind = tail[padding.end(1) :]
     tail = tail[: padding.start(1)]
@@ -213,7 +223,7 @@ def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate
 
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:
-    """Whether a chunk is text of choice 0 and nothing else."""
+    """Return whether a chunk contains text of choice 0 and nothing else."""
     choices = as_list(chunk.get("choices"))
     choice = as_map(choices[0]) if len(choices) == 1 else {}
     return (
@@ -240,13 +250,13 @@ _MOST_HELD_BYTES = 64 * 1024
 
 
 class RelayingParser:
-    """A `StreamParser`: `EventStreamParser`, and a short cut past it for text chunks."""
+    """A `StreamParser` that uses `EventStreamParser`, with a shortcut for text chunks."""
 
     def __init__(self, assembler: Assembler, read_chunk: ReadChunk) -> None:
         self._assembler = assembler
         self._ordinary = EventStreamParser(assembler, read_chunk)
         self._template: Template | PaddedTemplate | None = None
-        # The same while one more text would be nothing but that, which only `feed` and `close` change.
+        # The template while one more text would change no other state. Only `feed` and `close` set it.
         self._awaited: Template | PaddedTemplate | None = None
         self._lessons = 0
         self._rest = b""
@@ -255,10 +265,10 @@ class RelayingParser:
         self._splits = True
 
     def lone_text(self, data: bytes) -> bytes | None:
-        """The text of a piece that is one more chunk of choice 0's text and nothing else, still escaped; else None.
+        """Return the escaped text of a piece that is exactly one more text chunk of choice 0, or None.
 
-        So a provider sends them while it thinks. Whoever has this text needn't feed the piece, and may: nothing changes
-        here. (A piece of two chunks is none: a text holds no bare quote.)
+        A provider sends such pieces while it generates. The caller need not feed the piece, because no state changes.
+        (A piece with two chunks does not match, because a text contains no bare quote.)
         """
         return self._awaited.only(data) if self._awaited is not None else None
 
@@ -279,15 +289,15 @@ class RelayingParser:
             return self._ordinary.feed(data)
         data = self._rest + data if self._rest else data
         if _CR in data or len(self._rest) > _MOST_HELD_BYTES or is_large:
-            # Other line ends than LF have other ends of events, what is held is searched anew with each piece, and a
-            # large piece may have a line that is none any more: all further bytes go the ordinary way.
+            # Line ends other than LF end events differently, held data is searched again with each piece, and a large
+            # piece may have a line above the limit: the ordinary parser reads all further bytes.
             self._relays = False
             self._rest = b""
             self._template = self._awaited = None
             return self._ordinary.feed(data)
         assembler, ordinary, template = self._assembler, self._ordinary, self._template
         start = 0
-        # What can't be split once is taken chunk by chunk, so that no byte is looked at again for each of them.
+        # After a failed split, chunks are matched one by one, so that no byte is searched once for each chunk.
         self._splits = True
         while not assembler.done:
             if template is not None and data.startswith(template.head, start):
@@ -318,7 +328,7 @@ class RelayingParser:
         return self._template
 
     def _relay(self, template: Template | PaddedTemplate, data: bytes, start: int) -> int:
-        """Take the run of text chunks at `start`; where it ends."""
+        """Pass the run of text chunks at `start` to the assembler, and return its end."""
         if not self._assembler.takes_runs():
             return start
         pieces: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Name what a request says inside its messages, tools and options that has no canonical word.
+"""List the unknown fields inside a request's messages, tools and options.
 
-Top-level fields without a word are in `ChatRequest.extra`; those further inside are nobody's to pass on. They are
-named here, so that they aren't dropped in silence: `messages.cache_control`, `tools.function.examples`.
+Unknown top-level fields are in `ChatRequest.extra`. Unknown inner fields are not sent to providers. They are listed,
+such as `messages.cache_control` and `tools.function.examples`, so that they are not dropped silently.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _ROLE_AND_CONTENT = frozenset({"role", "content", "name"})
-# What an answer holds that isn't wanted back: clients send whole answers as the next turn's history.
+# Fields of answers that are ignored in requests: clients send whole answers in the history of the next request.
 _OF_ANSWERS = frozenset({"annotations", "parsed"})
 _MESSAGE = {
     "assistant": _ROLE_AND_CONTENT | {"refusal", "reasoning_content", "tool_calls"} | _OF_ANSWERS,
@@ -38,74 +38,74 @@ _NONE: frozenset[str] = frozenset()
 
 
 def unread_fields(body: Mapping[str, Any]) -> frozenset[str]:
-    """The names, with dots for depth and without positions; null is the same as absent. The body has been decoded."""
-    found: set[str] = set()
+    """Return the dotted names without indices, for a body that was decoded. Null is the same as absent."""
+    names: set[str] = set()
     for message in body["messages"]:
         content = message.get("content")
-        # Almost every message is a role and a text; one of calls alone has two members as well.
+        # Almost every message has only a role and a text. A message with only tool calls has two members as well.
         if len(message) > 2 or content is None:
-            found.update(_in_message(message))
+            names.update(_in_message(message))
         if type(content) is not str:
-            found.update(_in_parts(content or ()))
+            names.update(_in_parts(content or ()))
     if tools := body.get("tools"):
-        found.update(_in_tools(tools))
+        names.update(_in_tools(tools))
     if form := body.get("response_format"):
-        found.update(_in_format(form))
+        names.update(_in_format(form))
     if type(choice := body.get("tool_choice")) is dict:
-        found.update(_in_choice(choice))
+        names.update(_in_choice(choice))
     if options := body.get("stream_options"):
-        found.update(_beyond(options, _STREAM_OPTIONS, "stream_options"))
+        names.update(_unknown(options, _STREAM_OPTIONS, "stream_options"))
         if options.get("include_obfuscation"):
-            # Our chunks have no padding; who asks for none gets what it asks for.
-            found.add("stream_options.include_obfuscation")
-    return frozenset(found) if found else _NONE
+            # The gateway's chunks have no padding, so only a request for padding is not fulfilled.
+            names.add("stream_options.include_obfuscation")
+    return frozenset(names) if names else _NONE
 
 
-def _beyond(source: Mapping[str, Any], known: frozenset[str], place: str) -> Iterator[str]:
+def _unknown(source: Mapping[str, Any], known: frozenset[str], path: str) -> Iterator[str]:
     if not source.keys() <= known:
         for name, value in source.items():
             if name not in known and value is not None:
-                yield f"{place}.{name}"
+                yield f"{path}.{name}"
 
 
 def _in_message(message: Mapping[str, Any]) -> Iterator[str]:
-    yield from _beyond(message, _MESSAGE.get(message["role"], _ROLE_AND_CONTENT), "messages")
+    yield from _unknown(message, _MESSAGE.get(message["role"], _ROLE_AND_CONTENT), "messages")
     if message["role"] == "assistant":
         for call in message.get("tool_calls") or ():
-            yield from _beyond(call, _CALL, "messages.tool_calls")
-            yield from _beyond(call["function"], _CALLED, "messages.tool_calls.function")
+            yield from _unknown(call, _CALL, "messages.tool_calls")
+            yield from _unknown(call["function"], _CALLED, "messages.tool_calls.function")
 
 
 def _in_parts(parts: Any) -> Iterator[str]:
     for part in parts:
         kind = part["type"]
-        yield from _beyond(part, _PART[kind], "messages.content")
+        yield from _unknown(part, _PART[kind], "messages.content")
         if kind in _INNER:
-            yield from _beyond(part[kind], _INNER[kind], f"messages.content.{kind}")
+            yield from _unknown(part[kind], _INNER[kind], f"messages.content.{kind}")
 
 
 def _in_tools(tools: Any) -> Iterator[str]:
     for tool in tools:
-        yield from _beyond(tool, _TOOL, "tools")
-        yield from _beyond(tool["function"], _FUNCTION, "tools.function")
+        yield from _unknown(tool, _TOOL, "tools")
+        yield from _unknown(tool["function"], _FUNCTION, "tools.function")
 
 
 def _in_format(form: Mapping[str, Any]) -> Iterator[str]:
-    # A schema beside another type has not been looked at: it may be anything.
+    # With another type, the schema was not checked and may be anything.
     is_schema = form["type"] == "json_schema"
-    yield from _beyond(form, _FORMAT if is_schema else _TYPE, "response_format")
+    yield from _unknown(form, _FORMAT if is_schema else _TYPE, "response_format")
     if is_schema:
-        yield from _beyond(form["json_schema"], _SCHEMA, "response_format.json_schema")
+        yield from _unknown(form["json_schema"], _SCHEMA, "response_format.json_schema")
 
 
 def _in_choice(choice: Mapping[str, Any]) -> Iterator[str]:
     if choice["type"] == "function":
-        yield from _beyond(choice, _NAMED, "tool_choice")
-        yield from _beyond(choice["function"], _NAME, "tool_choice.function")
+        yield from _unknown(choice, _NAMED, "tool_choice")
+        yield from _unknown(choice["function"], _NAME, "tool_choice.function")
         return
-    yield from _beyond(choice, _ALLOWED, "tool_choice")
+    yield from _unknown(choice, _ALLOWED, "tool_choice")
     allowed = choice["allowed_tools"]
-    yield from _beyond(allowed, _ALLOWED_TOOLS, "tool_choice.allowed_tools")
+    yield from _unknown(allowed, _ALLOWED_TOOLS, "tool_choice.allowed_tools")
     for tool in allowed["tools"]:
-        yield from _beyond(tool, _NAMED, "tool_choice.allowed_tools.tools")
-        yield from _beyond(tool["function"], _NAME, "tool_choice.allowed_tools.tools.function")
+        yield from _unknown(tool, _NAMED, "tool_choice.allowed_tools.tools")
+        yield from _unknown(tool["function"], _NAME, "tool_choice.allowed_tools.tools.function")

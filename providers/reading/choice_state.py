@@ -27,14 +27,21 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(slots=True)
 class CallState:
-    """A tool call as far as it is known; `cut` holds half a surrogate pair of its arguments.
+    """The known parts of a tool call.
 
-    told_id: the provider's own, of which two calls may have the same; id: what the client gets.
+    Attributes:
+        index: The number of the call in its choice.
+        id: The id that the client gets.
+        provider_id: The provider's id. Two calls may have the same.
+        id_is_ours: Whether `id` was made here, because the provider sent none.
+        given_out: Whether the first piece was passed on.
+        waiting: Arguments that wait for the name.
+        cut: Half of a surrogate pair of the arguments.
     """
 
     index: int
     id: str = ""
-    told_id: str = ""
+    provider_id: str = ""
     name: str = ""
     signature: str | None = None
     id_is_ours: bool = False
@@ -44,17 +51,21 @@ class CallState:
     has_arguments: bool = False
 
     def is_another(self, name: str) -> bool:
-        """Whether a piece with this name is of another call: a server that gives each the same place, and no id, tells
-        them apart by nothing else."""
+        """Return whether a piece with this name belongs to another call.
+
+        Some servers give all calls the same index and no id, so that only the name distinguishes them.
+        """
         return bool(name and self.name) and name != self.name and (self.id_is_ours or not self.id)
 
 
 class ChoiceState:
-    """One choice as far as it is known.
+    """The known parts of a choice.
 
-    said: the kinds of content that it has so far; cut: half a surrogate pair of its text, reasoning or refusal;
-    filtered: whether the safety system stepped in, behind which its own words may come. empty: the last call, if it was
-    said to have no arguments.
+    Attributes:
+        said: The kinds of content that it has so far.
+        cut: Halves of surrogate pairs of its text, reasoning or refusal.
+        filtered: Whether the safety system filtered it. The system's own text may follow.
+        empty: The last call, if it was reported to have no arguments.
     """
 
     __slots__ = ("by_id", "by_index", "calls", "cut", "empty", "filtered", "finish", "raw", "said")
@@ -72,11 +83,14 @@ class ChoiceState:
 
     @property
     def end(self) -> FinishReason | None:
-        """Why it ended. What was filtered needs no word for that: taken for broken off, it would be asked elsewhere."""
+        """The finish reason.
+
+        A filtered choice needs no reason of the provider, or it would be retried as incomplete.
+        """
         return "content_filter" if self.filtered else self.finish
 
     def halves(self, choice: int) -> Iterator[StreamEvent]:
-        """What is shown, at its end, for the halves of surrogate pairs whose other half never came."""
+        """Yield a replacement character for each half of a surrogate pair whose other half did not arrive."""
         if self.cut.pop("reasoning", ""):
             yield ReasoningDelta("\ufffd", choice)
         if self.cut.pop("text", ""):
@@ -85,16 +99,16 @@ class ChoiceState:
             yield RefusalDelta("\ufffd", choice)
 
     def call_of(self, index: int | None, id: str, name: str) -> CallState:
-        """The call that a piece belongs to: by its id, by its place, else the last one; a new one if it is none."""
+        """Return the call that a piece belongs to: by id, by index, or the last one. Create it if there is none."""
         at_index = self.by_index.get(index) if index is not None else None
         if at_index is not None and not id and at_index.is_another(name):
             at_index = None
         call = self.by_id.get(id) if id else at_index
-        if at_index is not None and id and at_index.told_id == id:
+        if at_index is not None and id and at_index.provider_id == id:
             call = at_index
-        elif call is not None and id and name and index is not None and self._has_another_place(call, index):
-            # Some servers give every call one id: then its place tells it apart, and it gets an id of ours.
-            call = self.by_index[index] = CallState(len(self.calls), told_id=id)
+        elif call is not None and id and name and index is not None and self._has_another_index(call, index):
+            # Some servers give all calls the same id. Then the index distinguishes them, and the call gets an id here.
+            call = self.by_index[index] = CallState(len(self.calls), provider_id=id)
             self.calls.append(call)
             return call
         if id and call is None and at_index is not None and (at_index.id_is_ours or not at_index.id):
@@ -106,30 +120,30 @@ class ChoiceState:
             call = CallState(len(self.calls))
             self.calls.append(call)
         if id:
-            call.id, call.told_id = call.id if call.given_out else id, id
+            call.id, call.provider_id = call.id if call.given_out else id, id
             self.by_id[id] = call
         if index is not None:
             self.by_index[index] = call
         return call
 
     def turn_to(self, call: CallState, empty: bool) -> CallState | None:
-        """The call before this one, where it was said to be empty and no arguments of it have come: it is whole now.
+        """Return the previous call if it was reported as empty and no arguments of it arrived: it is complete now.
 
-        empty: this one has no arguments, unless pieces of them come before another call does.
+        `empty`: this call has no arguments, unless pieces of them arrive before the next call.
         """
-        left, self.empty = self.empty, call if empty or self.empty is call else None
-        if left is None or left is call or left.has_arguments or not left.given_out:
+        previous, self.empty = self.empty, call if empty or self.empty is call else None
+        if previous is None or previous is call or previous.has_arguments or not previous.given_out:
             return None
-        left.has_arguments = True
-        return left
+        previous.has_arguments = True
+        return previous
 
-    def _has_another_place(self, call: CallState, index: int) -> bool:
-        """Whether the call has a place, and it isn't this one."""
-        places = [place for place, held in self.by_index.items() if held is call]
-        return bool(places) and index not in places
+    def _has_another_index(self, call: CallState, index: int) -> bool:
+        """Return whether the call has an index other than this one."""
+        indices = [known for known, owner in self.by_index.items() if owner is call]
+        return bool(indices) and index not in indices
 
-    def mended(self, kind: Content, text: str) -> str:
-        """The text with surrogate pairs joined that were split over two pieces."""
+    def join_pieces(self, kind: Content, text: str) -> str:
+        """Return the text with surrogate pairs joined that were split over two pieces."""
         if text:
             self.said.add(kind)
         if kind not in self.cut and (text.isascii() or not SURROGATE.search(text)):
@@ -141,8 +155,7 @@ class ChoiceState:
 
 
 def is_writable(passed: Mapping[str, object]) -> bool:
-    """Whether what is passed through unread, log probabilities or an annotation, can be written as JSON again, as deep
-    as it stands in a whole answer."""
+    """Return whether log probabilities or an annotation can be written as JSON at their depth in an answer."""
     try:
         dumps([[[[[passed]]]]])
     except TypeError:
@@ -151,19 +164,19 @@ def is_writable(passed: Mapping[str, object]) -> bool:
 
 
 def made_call_id(answer_id: str, choice: int, index: int) -> str:
-    """The id of a call by its place in an answer."""
+    """Return the id for a call of which only the position in an answer is known."""
     return f"call_{answer_id}_{choice}_{index}" if choice else f"call_{answer_id}_{index}"
 
 
 def named_by_moment(event: ToolCallDelta, received_at: float) -> ToolCallDelta:
-    """The same piece of a call in an answer without an id, which came at this moment."""
+    """Return the piece of a tool call with a unique id, for an answer without an id that arrived at this time."""
     if event.id is None:
         return event
-    return replace(event, id=_told_apart(event.id, event.choice, event.index, received_at))
+    return replace(event, id=_unique_id(event.id, event.choice, event.index, received_at))
 
 
 def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatCompletion:
-    """The same for a whole answer without an id."""
+    """Return a whole answer without an id, with unique ids of its tool calls."""
     if not any(choice.message.tool_calls for choice in completion.choices):
         return completion
     return replace(completion, choices=tuple(_with_named(choice, received_at) for choice in completion.choices))
@@ -171,14 +184,14 @@ def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatComp
 
 def _with_named(choice: Choice, received_at: float) -> Choice:
     calls = [
-        replace(call, id=_told_apart(call.id, choice.index, index, received_at))
+        replace(call, id=_unique_id(call.id, choice.index, index, received_at))
         for index, call in enumerate(choice.message.tool_calls)
     ]
     return replace(choice, message=replace(choice.message, tool_calls=tuple(calls)))
 
 
-def _told_apart(id: str, choice: int, index: int, received_at: float) -> str:
+def _unique_id(id: str, choice: int, index: int, received_at: float) -> str:
     if id != made_call_id("", choice, index):
         return id
-    # Turns follow each other, so that a microsecond tells them apart.
+    # Answers of a conversation follow each other, so a time in microseconds is unique.
     return made_call_id(f"{int(received_at * 1_000_000):x}", choice, index)

@@ -1,8 +1,7 @@
-"""Read whatever a provider sent back to one request, whichever of its forms it chose.
+"""Read a provider's response to one request, in any form.
 
-Asked for a stream, some answer with one JSON body (their errors, mostly); asked for JSON, some answer with a
-stream. Both are read here, and so are a status that is no success and a page of HTML. Everything else of an answer
-is its adapter's to read.
+Some providers answer a request for a stream with one JSON body (mostly errors), and some answer a request for JSON with
+a stream. This module handles both, and also error statuses and HTML pages. The adapter reads the rest of an answer.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from providers.wire import WireResponse
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 TOO_LARGE = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than accepted")
-"""What an answer beyond this, or another bound of ours, comes to."""
+"""The failure for an answer that exceeds this limit or another one of this library."""
 
 
 def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
-    """The whole answer that a response holds; raises ProviderFailed for everything that is none.
+    """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 
-    stop: the words that the provider was asked to stop at.
+    `stop`: the stop sequences of the request.
     """
     if response.status >= 400:
         raise ProviderFailed(adapter.classify_error(response))
     if not 200 <= response.status < 300:
-        # A redirect would take the prompt to a host that nobody permitted.
+        # Following a redirect would send the prompt to a host that is not permitted.
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
     form = _form_of(response.headers.get("content-type", ""))
     if form == "html":
@@ -53,12 +52,12 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
 
 
 def is_event_stream(head: WireResponse) -> bool:
-    """Whether the body behind this head is an event stream, whatever was asked for."""
+    """Return whether the body of this response is an event stream, whatever was requested."""
     return _form_of(head.headers.get("content-type", "")) == "events"
 
 
 def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
-    """The events with the provider's id of the call in a failure: a stream itself may not know it."""
+    """Add the provider's id of the call to a failure, because the stream itself may not contain it."""
     last = events[-1] if events else None
     if not isinstance(last, Failed) or last.failure.request_id is not None:
         return events
@@ -77,9 +76,9 @@ def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
 
 
 class AnswerReader:
-    """A `StreamParser` for the body behind a head: incremental where it is a stream, at its end where it is not.
+    """A `StreamParser` for the body of any response. A stream is parsed as it arrives, another body at its end.
 
-    stop: the words that the provider was asked to stop at.
+    `stop`: the stop sequences of the request.
     """
 
     def __init__(self, adapter: Adapter, head: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> None:
@@ -97,7 +96,7 @@ class AnswerReader:
         self._body = bytearray()
         self._done = False
         self._opened = False
-        # Whether the events need no look any more: nothing in them is to be filled in.
+        # Whether no further event can have missing values, so that events need not be checked.
         self._is_named = False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
@@ -115,7 +114,7 @@ class AnswerReader:
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
             return (Failed(TOO_LARGE),)
-        # Blank lines that a provider sends to keep a JSON body alive are a sign of life like any other byte.
+        # A provider may send blank lines to keep the connection of a JSON body alive. They count as a sign of life.
         return (Heartbeat(),)
 
     def text_reader(self) -> TextReader | None:
@@ -148,8 +147,7 @@ class AnswerReader:
             return (Failed(error.failure),)
 
     def _filled_in(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
-        """The events with what the provider doesn't say: the moment of the answer, and what tells its calls apart from
-        those of another answer that has no id either."""
+        """Fill in missing values: the time of the answer, and unique ids of tool calls if the answer has no id."""
         first = events[0] if events else None
         if first.__class__ is Opened and first.id:
             self._opened = self._is_named = True

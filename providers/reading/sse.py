@@ -1,9 +1,9 @@
-"""Server-sent events, incrementally: bytes in, events out (WHATWG HTML, section 9.2, "Server-sent events").
+"""Parse server-sent events incrementally (WHATWG HTML, section 9.2, "Server-sent events").
 
-The only parser of this format in the project. It works on bytes: lines end with LF, CRLF or CR only (raw
-U+2028 and U+0085 are legal inside a line of JSON), and UTF-8 is decoded once a line is complete. Two things go
-beyond the standard, because providers need them: comments are shown (DashScope's status is one), and what is
-left at the end of the bytes without a closing blank line is given out as an event rather than dropped.
+This is the only parser of the format in the project. It works on bytes: lines end with LF, CRLF or CR only (raw U+2028
+and U+0085 are allowed inside a line of JSON), and UTF-8 is decoded when a line is complete. It differs from the
+standard in two ways that providers need: it returns comments (DashScope's status is one), and data without a closing
+blank line at the end of the body is returned as an event instead of being dropped.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
 _MOST_DATA_LINES = 16 * 1024
-"""Of one event, that are held one by one: a list of short lines is twenty times as large as what stands in them."""
+"""The limit of data lines of an event that are stored separately. A list of short lines takes 20 times their size."""
 _BOM = b"\xef\xbb\xbf"
-# As numbers: Python looks for those at once, and for bytes only behind an exception of its own.
+# As integers: `in` is faster for an integer than for bytes of length 1.
 _CR, _LF = b"\r\n"
 
 
 @dataclass(slots=True)
 class ServerSentEvent:
-    """One event: its type (`message` where none was named) and its data lines joined with LF, as raw bytes.
+    """One event: its type (`message` by default) and its data lines joined with LF, as raw bytes.
 
-    Not frozen: it lives between two functions, and a stream makes one for each of its events.
+    Not frozen, because one is created for each event of a stream, and it is used by two functions only.
     """
 
     data: bytes
@@ -33,7 +33,7 @@ class ServerSentEvent:
 
 @dataclass(frozen=True, slots=True)
 class SseComment:
-    """A line that starts with a colon, without that colon: a keep-alive or a status."""
+    """A line that starts with a colon, without the colon: a keep-alive or a status."""
 
     text: str
 
@@ -42,11 +42,10 @@ SseItem = ServerSentEvent | SseComment
 
 
 class SseParser:
-    """Feed it bytes in any cut; it holds at most one unfinished line and one unfinished event.
+    """An incremental parser. It stores at most one incomplete line and one incomplete event.
 
-    A line, or the data of one event, beyond `max_line_bytes` sets `overflowed`, and nothing comes after it. After
-    `close`, `unframed` holds every line that was no field of the standard: Gemini ends a failed stream with bare
-    JSON.
+    If a line or the data of an event exceeds `max_line_bytes`, `overflowed` is set and nothing more is returned. After
+    `close`, `unframed` has all lines that are not fields of the standard: Gemini ends a failed stream with bare JSON.
     """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -63,19 +62,19 @@ class SseParser:
 
     @property
     def unframed(self) -> bytes:
-        """The lines that are no event, in order, joined with LF."""
+        """The lines that are not part of an event, in order, joined with LF."""
         return bytes(self._unframed[:-1])
 
     def feed(self, data: bytes) -> list[SseItem]:
-        """The events and comments that these bytes complete; none once a bound is passed."""
+        """Return the events and comments that these bytes complete, or none after a limit was exceeded."""
         return [ServerSentEvent(item) if type(item) is bytes else item for item in self.feed_plainly(data)]
 
     def begin(self) -> None:
-        """The stream has begun: no byte order mark comes any more."""
+        """Record that the stream has begun, so that no byte order mark is expected."""
         self._at_start = False
 
     def feed_plainly(self, data: bytes) -> list[Any]:
-        """Like `feed`, but of events that are one line of data and nothing else the values alone, as `bytes`."""
+        """Return events like `feed`, but an event that is only one line of data as the `bytes` of its value."""
         if self.overflowed:
             return []
         if self._skip_line_feed and data:
@@ -90,18 +89,20 @@ class SseParser:
         return values + self._feed(data)
 
     def _values(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """The values of the events at the beginning if each is one line of data, and the bytes behind them; told in C
-        for all of them at once, for events of another form make it all or nothing."""
+        """Return the values of the first events, if each of them is one line of data, and the remaining bytes.
+
+        All are split in C at once. If one event has another form, no values are returned.
+        """
         end = b"\r\n\r\n" if _CR in data else b"\n\n"
-        place = data.rfind(end)
-        if place < 0 or len(data) > _USUAL_BYTES:
+        last_end = data.rfind(end)
+        if last_end < 0 or len(data) > _USUAL_BYTES:
             return [], data
-        values = data[len(b"data: ") : place].split(end + b"data: ")
+        values = data[len(b"data: ") : last_end].split(end + b"data: ")
         joined = b"".join(values)
         if _LF in joined or _CR in joined or max(map(len, values)) > self._max_line_bytes - len(b"data: "):
             return [], data
         self._at_start = False
-        return values, data[place + len(end) :]
+        return values, data[last_end + len(end) :]
 
     def _feed(self, data: bytes) -> list[SseItem]:
         buffer = self._buffer
@@ -117,14 +118,14 @@ class SseParser:
             line = bytes(buffer[start:end])
             start = end + 1
             if end == carriage:
-                # A line ends at its CR at once: waiting to see whether an LF follows would hold an event back.
+                # A CR ends the line at once: waiting for a possible LF would delay the event.
                 if start == len(buffer):
                     self._skip_line_feed = True
                 elif start == line_feed:
                     start += 1
             if (item := self._take_line(line)) is not None:
                 items.append(item)
-            # Only the one that is used up is looked for again, so that no byte is searched once a line.
+            # Search again only for the line end that was used, so that no byte is searched once for each line.
             if 0 <= line_feed < start:
                 line_feed = buffer.find(b"\n", start)
             if 0 <= carriage < start:
@@ -138,7 +139,7 @@ class SseParser:
         return items
 
     def _usual_lines(self) -> list[bytes] | None:
-        """The whole lines of the buffer, taken out of it; None where it is a large one."""
+        """Remove the complete lines from the buffer and return them, or return None for a large buffer."""
         buffer = self._buffer
         if len(buffer) > _USUAL_BYTES:
             return None
@@ -158,7 +159,7 @@ class SseParser:
         items: list[SseItem] = []
         held = self._data
         for line in lines:
-            # The two lines that nearly every event is made of; `_take_line` would do the same with them.
+            # Shortcuts for the two lines of nearly every event. `_take_line` has the same effect.
             if not line and len(held) == 1 and not self._event:
                 items.append(ServerSentEvent(held.pop()))
                 self._data_bytes = 0
@@ -166,7 +167,7 @@ class SseParser:
                 held.append(line[6:])
                 self._data_bytes = len(line) - 6
             elif not (line or held or self._event):
-                # A blank line behind another: a kilobyte of gzip is a million of them.
+                # A repeated blank line. One kilobyte of gzip can contain a million of them.
                 continue
             elif (item := self._take_line(line)) is not None:
                 items.append(item)
@@ -177,7 +178,10 @@ class SseParser:
         return items
 
     def close(self) -> list[SseItem]:
-        """What the end of the bytes completes: an unfinished line counts as a line, unfinished data as an event."""
+        """Return the last items at the end of the body.
+
+        An incomplete line counts as a line, incomplete data as an event.
+        """
         items: list[SseItem] = []
         rest = bytes(self._buffer)
         self._buffer.clear()
@@ -189,7 +193,7 @@ class SseParser:
         return items
 
     def _skip_bom(self) -> bool:
-        """Whether the start of the stream is known: a byte order mark may itself be cut in pieces."""
+        """Skip a byte order mark. Return False if more bytes are needed, because the mark may be cut in pieces."""
         if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
             return False
         if self._buffer.startswith(_BOM):
@@ -218,7 +222,7 @@ class SseParser:
         if name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name not in (b"id", b"retry") and len(self._unframed) + len(line) <= self._max_line_bytes:
-            # As bytes: a list of short lines would be twenty times as large.
+            # Stored as bytes: a list of short lines would take 20 times the memory.
             self._unframed += line
             self._unframed += b"\n"
         return None
@@ -234,5 +238,5 @@ class SseParser:
 
 
 def _nearest(line_feed: int, carriage: int) -> int:
-    """The first line end of the two, -1 if there is none."""
+    """Return the smaller of two indices, where -1 means that there is none."""
     return min(line_feed, carriage) if line_feed >= 0 and carriage >= 0 else max(line_feed, carriage)

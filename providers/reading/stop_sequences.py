@@ -1,7 +1,8 @@
-"""Take the words of `stop` off the end of an answer, where a provider stops behind them and leaves them in.
+"""Remove the stop sequence from the end of an answer, for providers that leave it in the text.
 
-At OpenAI an answer ends before them. Of a stream that means holding back what may be the beginning of such a word until
-the next piece, or the end, decides. Only a text that really ends so loses anything: a vendor that mends itself may.
+OpenAI's answers end before the stop sequence. In a stream, text that may be the beginning of a stop sequence is held
+back until the next piece or the end. Nothing else is removed, so answers stay correct if a vendor changes this
+behaviour.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ __all__ = ["StopTrimmer", "stops_left_in", "trimmed"]
 
 
 def stops_left_in(adapter: Adapter, stops: Sequence[str]) -> tuple[str, ...]:
-    """Those of a request's stop words that its answer may end with: none, at most providers."""
+    """Return the stop sequences of a request that its answer may end with. Most providers: none."""
     if not stops or not isinstance(adapter, EndsBehindStop) or not adapter.ends_behind_stop:
         return ()
     return tuple(stop for stop in stops if stop)
 
 
 def trimmed(completion: ChatCompletion, stops: Sequence[str]) -> ChatCompletion:
-    """The whole answer without the words that ended it."""
+    """Return a whole answer without the stop sequence at its end."""
     return replace(completion, choices=tuple(_trimmed_choice(choice, stops) for choice in completion.choices))
 
 
@@ -48,14 +49,14 @@ def _trimmed_choice(choice: Choice, stops: Sequence[str]) -> Choice:
 
 
 class StopTrimmer:
-    """Reads the events of one stream, and gives them out without the words that ended it."""
+    """Removes the stop sequence from the events of one stream."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held: dict[int, str] = {}
 
     def take(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
-        """What is certain after these events."""
+        """Return the events that can be passed on after these events."""
         return tuple(shown for event in events for shown in self._shown(event))
 
     def _shown(self, event: StreamEvent) -> Iterator[StreamEvent]:
@@ -80,7 +81,7 @@ class StopTrimmer:
                     yield TextDelta(held, event.choice)
                 yield event
             case Failed():
-                # Nobody will know how it went on: what is held is as likely text as not.
+                # The rest of the text is lost, and what is held back may be normal text.
                 for choice, held in self._held.items():
                     yield TextDelta(held, choice)
                 self._held.clear()
@@ -90,7 +91,7 @@ class StopTrimmer:
 
 
 def _may_begin_stop(text: str, stops: Sequence[str]) -> int:
-    """How many of the last characters could be the beginning of a stop word, or be one."""
+    """Return how many of the last characters could be a stop sequence or its beginning."""
     longest = 0
     for stop in stops:
         for length in range(min(len(stop), len(text)), longest, -1):
@@ -101,5 +102,5 @@ def _may_begin_stop(text: str, stops: Sequence[str]) -> int:
 
 
 def _without(text: str, stops: Sequence[str]) -> str:
-    found = max((stop for stop in stops if text.endswith(stop)), key=len, default="")
-    return text[: len(text) - len(found)]
+    longest = max((stop for stop in stops if text.endswith(stop)), key=len, default="")
+    return text[: len(text) - len(longest)]

@@ -157,7 +157,7 @@ class Assembler:
         state = self._choice(choice)
         if state.finish:
             return
-        text = state.mended("text", text)
+        text = state.join_pieces("text", text)
         if logprobs is not None and not is_writable(logprobs):
             logprobs = None
         if text or logprobs:
@@ -213,7 +213,7 @@ class Assembler:
             choice: The number of the choice.
         """
         state = self._choice(choice)
-        if not state.finish and (text := state.mended("reasoning", text)):
+        if not state.finish and (text := state.join_pieces("reasoning", text)):
             self._emit(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
@@ -224,7 +224,7 @@ class Assembler:
             choice: The number of the choice.
         """
         state = self._choice(choice)
-        if not state.finish and (text := state.mended("refusal", text)):
+        if not state.finish and (text := state.join_pieces("refusal", text)):
             self._emit(RefusalDelta(text, choice))
 
     def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:

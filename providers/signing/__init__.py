@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class KeyProblem(ValueError):
-    """A credential that can't be used; the message reads on after "the key"."""
+    """A credential that cannot be used. The message reads on after "the key"."""

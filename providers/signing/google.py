@@ -1,13 +1,12 @@
-"""What lets in at Google's APIs: a bearer token out of a service account's key, signed here, asked for nowhere; a token
-that was minted elsewhere; or an API key.
+"""Authenticate at Google's APIs: with a token signed by a service account's key, an access token or an API key.
 
-Google takes a token that a service account signed itself (AIP-4111, "self-signed JWT with scope"; google-auth does the
-same for `always_use_jwt_access`), so that no issuer of tokens is called: no other host learns when a prompt is sent,
-and none can be down. google-auth (the extra `google`) parses the key and signs; it is given no transport.
+Google accepts a token that a service account signed itself (AIP-4111, "self-signed JWT with scope"; google-auth does
+the same for `always_use_jwt_access`). So no token issuer is called: no other host learns when a prompt is sent, and the
+issuer cannot be down. google-auth (the extra `google`) parses the key and signs. It gets no transport.
 
-An API key has a header of its own, at paths with a project too; as a bearer it gets a 401 ("API keys are not supported
-by this API"). It is known by its beginning: `AIza`, or `AQ.` where it is bound to a service account (express mode does
-so). Tokens begin with `ya29.` or `eyJ`. source: Google's page on API keys of Vertex, google-genai 3.4.0
+An API key is sent in its own header, also at paths with a project. As a bearer token it gets a 401 ("API keys are not
+supported by this API"). It is recognised by its prefix: `AIza`, or `AQ.` if it is bound to a service account (as in
+express mode). Tokens begin with `ya29.` or `eyJ`. source: Google's page on API keys of Vertex, google-genai 3.4.0
 (`_api_client.py`), googleapis/dotnet-genai issue 305, captures in googleapis/java-genai issue 1000; as_of 2026-11-22.
 """
 
@@ -23,7 +22,7 @@ __all__ = ["google_bearer", "google_headers", "google_key_problem"]
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LIFETIME_S = 3600
-# A token is made anew so often, and so lives at least half of its time.
+# A token is renewed after half of its lifetime.
 _RENEWED_EACH_S = 1800
 _MOST_KEYS = 64
 _NEEDED = ("type", "client_email", "private_key")
@@ -31,16 +30,16 @@ _API_KEYS = ("AIza", "AQ.")
 
 
 def google_headers(secret: str, now: float) -> tuple[tuple[str, str], ...]:
-    """The headers that let a request in at `now` (unix seconds). Raises KeyProblem."""
+    """Return the headers that authenticate a request at `now` (Unix seconds). Raises KeyProblem."""
     if secret.startswith(_API_KEYS):
         return (("x-goog-api-key", secret),)
     return (("authorization", f"Bearer {google_bearer(secret, now)}"),)
 
 
 def google_bearer(secret: str, now: float) -> str:
-    """The token to send at `now` (unix seconds): signed with a service account's key (JSON), or the given one itself.
+    """Return the token for a request at `now` (Unix seconds): signed with a service account's key, or the secret.
 
-    Raises KeyProblem. The same key and half hour give the same token, so that a signature is made once.
+    The same key and half hour give the same token, so that it is signed only once. Raises KeyProblem.
     """
     if not secret.lstrip().startswith("{"):
         return secret
@@ -48,7 +47,7 @@ def google_bearer(secret: str, now: float) -> str:
 
 
 def google_key_problem(secret: str) -> str | None:
-    """Why this secret would never work, None if it can."""
+    """Return why this secret can never work, or None if it may work."""
     try:
         google_bearer(secret, 0)
     except KeyProblem as error:
@@ -78,14 +77,15 @@ def _account(key: str) -> Mapping[str, object]:
     try:
         info = as_map(loads_text(key))
     except JsonError:
-        raise KeyProblem("is no JSON of a service account's key") from None
+        raise KeyProblem("is not the JSON of a service account's key") from None
     if info.get("type") == "external_account":
         raise KeyProblem(
-            "is a config of workload identity federation: its tokens come from an issuer, which isn't asked here; name "
-            "a file (${file:/path}) in which something else keeps a fresh access token, read again when it changes"
+            "is a configuration of workload identity federation, whose token issuer the gateway does not call; name a "
+            "file (${file:/path}) with an access token that another program renews. The gateway reads the file again "
+            "when it changes"
         )
     if missing := [name for name in _NEEDED if not read_str(info, name)]:
-        raise KeyProblem(f"is no service account's key: it lacks {', '.join(missing)}")
+        raise KeyProblem(f"is not a service account's key: it lacks {', '.join(missing)}")
     if info["type"] != "service_account":
-        raise KeyProblem("is a key of another kind than `service_account`, which only Google's own servers can use")
+        raise KeyProblem("is a key of another type than `service_account`, which only Google's own servers can use")
     return info

@@ -1,7 +1,7 @@
-"""Sign a request for Amazon's APIs: AWS Signature Version 4, by botocore's signer, with the time as an argument.
+"""Sign requests to AWS with Signature Version 4. botocore signs; the time is an argument.
 
-A secret is `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with a third part for a session token; or what `aws sts` prints, as JSON;
-or a Bedrock API key, a bearer token that signs nothing. botocore (the extra `aws`) signs and is given no socket.
+A secret is `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, optionally with `:SESSION_TOKEN`, or the JSON that `aws sts` prints, or a
+Bedrock API key, which is sent as a bearer token. botocore (the extra `aws`) gets no socket.
 Source: botocore 1.44.5 (auth.py), AWS General Reference on Signature Version 4, read 2026-11-20.
 """
 
@@ -27,7 +27,7 @@ _SIGNED = frozenset({"content-type", "accept"})
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """A key pair of Amazon's, and the session that it belongs to."""
+    """An AWS key pair, with its session token if there is one."""
 
     id: str
     secret: str = field(repr=False)
@@ -35,7 +35,7 @@ class _Keys:
 
 
 def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: float) -> tuple[tuple[str, str], ...]:
-    """The headers that make a request Amazon's to trust; raises KeyProblem. The same input gives the same signature."""
+    """Return the headers that authenticate a request. The same input gives the same signature. Raises KeyProblem."""
     keys = _keys(secret)
     if keys is None:
         return (("authorization", f"Bearer {secret}"),)
@@ -52,17 +52,17 @@ def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: 
     url = f"{origin}{wire.path}" + (f"?{urlencode(wire.query)}" if wire.query else "")
     covered = [(name, value) for name, value in wire.headers if name in _SIGNED]
     request = AWSRequest(method=wire.method, url=url, data=wire.body, headers=dict([*covered, *added]))
-    # What botocore's own `add_auth` does, but for the clock that it reads.
+    # As botocore's `add_auth`, but that reads the clock.
     request.context["timestamp"] = stamp
     signer = SigV4Auth(Credentials(keys.id, keys.secret, keys.session), service, _region(origin))
     signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
     names = signer.signed_headers(signer.headers_to_sign(request))
-    said = f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, Signature={signature}"
-    return (*added, ("authorization", said))
+    authorization = f"{_ALGORITHM} Credential={signer.scope(request)}, SignedHeaders={names}, Signature={signature}"
+    return (*added, ("authorization", authorization))
 
 
 def aws_key_problem(secret: str) -> str | None:
-    """Why this secret would never work, None if it can."""
+    """Return why this secret can never work, or None if it may work."""
     try:
         aws_headers("any", WireRequest("POST", "/", (), b""), "https://localhost", secret, 0)
     except KeyProblem as error:
@@ -71,30 +71,30 @@ def aws_key_problem(secret: str) -> str | None:
 
 
 def _region(origin: str) -> str:
-    """The region that a host names; any one for a host that names none, such as a server on this machine."""
+    """Return the region in a host name, or a default for a host without one, such as a local server."""
     match = _REGION.search(urlsplit(origin).hostname or "")
     return match["region"] if match else _ANY_REGION
 
 
 def _keys(secret: str) -> _Keys | None:
-    """The key pair in a secret; None for a bearer token."""
+    """Return the key pair in a secret, or None for a bearer token."""
     if secret.lstrip().startswith("{"):
         return _keys_of_json(secret)
     if ":" not in secret:
         return None
     match = _PLAIN.fullmatch(secret)
     if match is None:
-        raise KeyProblem("is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with an optional `:SESSION_TOKEN`")
+        raise KeyProblem("is not `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with an optional `:SESSION_TOKEN`")
     return _Keys(match["id"], match["secret"], match["session"])
 
 
 def _keys_of_json(secret: str) -> _Keys:
     try:
-        found = as_map(loads_text(secret))
+        document = as_map(loads_text(secret))
     except JsonError:
-        raise KeyProblem("is no JSON of a key pair") from None
-    found = read_map(found, "Credentials") or found
-    key_id, key = read_str(found, "AccessKeyId"), read_str(found, "SecretAccessKey")
+        raise KeyProblem("is not the JSON of a key pair") from None
+    credentials = read_map(document, "Credentials") or document
+    key_id, key = read_str(credentials, "AccessKeyId"), read_str(credentials, "SecretAccessKey")
     if not key_id or not key:
-        raise KeyProblem("is no key pair: it lacks AccessKeyId or SecretAccessKey")
-    return _Keys(key_id, key, read_str(found, "SessionToken"))
+        raise KeyProblem("is not a key pair: it lacks AccessKeyId or SecretAccessKey")
+    return _Keys(key_id, key, read_str(credentials, "SessionToken"))

@@ -1,7 +1,7 @@
-"""What a simulated model knows: for each question what it says, and how likely it says something else instead.
+"""Set the answers of a simulated model: a reply for each question, and the probability of another reply.
 
-Which of the two follows from the seed and the question alone, so that a simulated model answers the same question the
-same way whenever it is asked, and two seeds know different things.
+The seed and the question alone determine the reply. So a simulated model always answers a question in the same way, and
+models with different seeds know different answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from providers.testkit.answer_pieces import cut
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is said: text, or calls of tools."""
+    """A reply: text or tool calls."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()
@@ -24,7 +24,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One question: `reply` in the share `chance` (0 to 1) of all seeds, `otherwise` in the rest."""
+    """The replies to a question: `reply` for the fraction `chance` (0 to 1) of all seeds, `otherwise` for the rest."""
 
     reply: Reply
     otherwise: Reply
@@ -33,13 +33,13 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class AnswerQuality:
-    """The lessons by the whole text of the last thing that the person says."""
+    """The lessons by the whole text of the last user message."""
 
     lessons: Mapping[str, Lesson]
     seed: int = 0
 
     def reply_to(self, question: str) -> Reply | None:
-        """What is said to a question; None where it is none of the known ones."""
+        """Return the reply to a question, or None if the question is unknown."""
         lesson = self.lessons.get(question)
         if lesson is None:
             return None
@@ -48,9 +48,9 @@ class AnswerQuality:
         return lesson.reply if drawn < lesson.chance else lesson.otherwise
 
     def taught(self, request: ChatRequest, completion: ChatCompletion) -> ChatCompletion:
-        """The completion with what was learnt instead of the model's own words, and its tokens counted anew."""
-        asked = next((one for one in reversed(request.messages) if isinstance(one, UserMessage)), None)
-        reply = self.reply_to(text_of(asked.content)) if asked is not None else None
+        """Return the completion with the reply instead of the model's own text, and with its tokens counted again."""
+        question = next((message for message in reversed(request.messages) if isinstance(message, UserMessage)), None)
+        reply = self.reply_to(text_of(question.content)) if question is not None else None
         if reply is None:
             return completion
         pieces = cut(reply.text)

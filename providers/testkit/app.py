@@ -1,7 +1,7 @@
-"""The simulated provider as a pure ASGI application: reads a request, plays the steps that were staged for it.
+"""A simulated provider as an ASGI application: it reads a request and performs the wire steps of its answer.
 
-Where the server puts the connection's transport into the scope's state, a break is a real one; without it (an
-in-process client) the application raises ConnectionResetError instead.
+If the server puts the connection's transport into the state of the scope, connections are really broken. Without it
+(for an in-process client) the application raises ConnectionResetError instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class SimulatorApp:
-    """One simulated provider. What it was asked and what became of it can be read at any time, from any thread."""
+    """One simulated provider. Its requests and counts can be read at any time from any thread."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class SimulatorApp:
 
     @property
     def scenario(self) -> Scenario:
-        """What happens to requests; a new one begins its script from the start."""
+        """The delays and faults. A new scenario starts its script anew."""
         return self._scenario
 
     @scenario.setter
@@ -65,11 +65,11 @@ class SimulatorApp:
 
     @property
     def requests(self) -> list[IncomingRequest]:
-        """The last requests (at most 1,000) that came with their whole body, oldest first."""
+        """The last requests with a complete body, oldest first. At most 1,000."""
         return list(self._remembered)
 
     async def __call__(self, scope: Mapping[str, Any], receive: _Receive, send: _Send) -> None:
-        """ASGI 3: serves `http`, refuses everything else."""
+        """Handle an ASGI 3 scope of the type `http`. Raises RuntimeError for other types."""
         if scope["type"] != "http":
             raise RuntimeError(f"a simulator serves http only, not {scope['type']}")
         incoming = await _read(scope, receive)
@@ -84,7 +84,8 @@ class SimulatorApp:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
             if playing.done():
                 if playing.result():
-                    # The server notes the end of the connection a moment later, and takes less for a mistake.
+                    # The server notices the broken connection later, and would report an incomplete response as an
+                    # error.
                     await leaving
             else:
                 self._count_disconnect()
@@ -97,7 +98,7 @@ class SimulatorApp:
             self.disconnects += 1
 
     def _note(self, incoming: IncomingRequest) -> int:
-        """Remember the request; the number that it has in the scenario."""
+        """Store the request, and return its number in the scenario."""
         number = self._position
         self._position += 1
         self.received += 1
@@ -148,7 +149,7 @@ class SimulatorApp:
 
 
 async def _read(scope: Mapping[str, Any], receive: _Receive) -> IncomingRequest | None:
-    """The whole request; None if the client left before it was complete."""
+    """Return the whole request, or None if the client disconnected before it was complete."""
     body = bytearray()
     more = True
     while more:
@@ -173,10 +174,10 @@ async def _disconnected(receive: _Receive) -> None:
 
 
 async def _play(steps: tuple[Step, ...], send: _Send, transport: asyncio.Transport | None, began_at: float) -> bool:
-    """Play the steps; whether the connection was broken on purpose.
+    """Perform the steps. Return whether the connection was broken on purpose.
 
-    began_at: by the clock of the loop. Waits count from when they were due, so that many short ones are together as
-    long as they were meant to be.
+    `began_at` is a time of the loop's clock. Each wait starts at the due time of the last one, so that the sum of many
+    short waits is exact.
     """
     clock = asyncio.get_running_loop().time
     due = began_at
@@ -192,7 +193,7 @@ async def _play(steps: tuple[Step, ...], send: _Send, transport: asyncio.Transpo
                     await asyncio.Event().wait()
                     continue
                 now = clock()
-                # A client that reads slowly doesn't get in a heap what it kept waiting.
+                # After a delay by a slow client, do not send all events at once.
                 due = (due if now - due < _CATCHES_UP_S else now) + seconds
                 await asyncio.sleep(due - now)
             case Break(reset):
@@ -210,8 +211,8 @@ async def _break(transport: asyncio.Transport | None, reset: bool) -> None:
     if not reset:
         transport.close()
         return
-    # What was sent before is part of the scenario: let it leave first.
-    while transport.get_write_buffer_size():  # noqa: ASYNC110  # a transport tells nobody when it has drained
+    # The data before the break is part of the scenario, so it must be sent first.
+    while transport.get_write_buffer_size():  # noqa: ASYNC110  # a transport has no event for an empty buffer
         await asyncio.sleep(0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()

@@ -1,4 +1,4 @@
-"""How much a simulated provider bears: beyond it requests wait, as on a machine that is busy, or are turned away."""
+"""The capacity of a simulated provider. Requests above it wait, as on a busy machine, or are rejected."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _BURST_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """So many requests at once and so many a second (None: any number).
+    """The limits of a simulated provider.
 
-    beyond: `slow`: what is more waits for its turn. 429, 503: it gets this status; a second's worth may come at once.
+    Attributes:
+        concurrent: The limit of concurrent requests. None: no limit.
+        rps: The limit of requests per second. None: no limit.
+        beyond: `slow`: requests above a limit wait. 429 or 503: they get this status. A burst of one second is
+            accepted.
     """
 
     concurrent: int | None = None
@@ -23,7 +27,7 @@ class Capacity:
 
 
 class Gate:
-    """The requests that are inside, and those that wait."""
+    """Admits requests within the capacity, and queues or rejects others."""
 
     def __init__(self) -> None:
         self._inside = 0
@@ -31,7 +35,7 @@ class Gate:
         self._next_at = 0.0
 
     async def enter(self, capacity: Capacity) -> int | None:
-        """None once the request is inside, which `leave` must tell the end of; else the status that it gets."""
+        """Return None when the request is admitted (then call `leave` at its end), or the status to reject it with."""
         now = asyncio.get_running_loop().time()
         full = capacity.concurrent is not None and self._inside >= capacity.concurrent
         if capacity.beyond != "slow":
@@ -46,27 +50,27 @@ class Gate:
             self._next_at = starts_at + 1 / capacity.rps
             await asyncio.sleep(starts_at - now)
         if capacity.concurrent is not None and self._inside >= capacity.concurrent:
-            await self._turn()
+            await self._wait_for_turn()
         else:
             self._inside += 1
         return None
 
-    async def _turn(self) -> None:
-        """Wait until somebody leaves, whose place is then taken."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+    async def _wait_for_turn(self) -> None:
+        """Wait until another request ends and passes its slot to this one."""
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot)
         try:
-            await place
+            await slot
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if slot.done() and not slot.cancelled():
                 self.leave()
             raise
 
     def leave(self) -> None:
-        """A request has ended; who waits longest takes its place."""
+        """End a request, and pass its slot to the request that has waited longest."""
         while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
         self._inside -= 1

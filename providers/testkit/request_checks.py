@@ -9,15 +9,18 @@ from providers.json_values import as_list, as_map, read_str
 
 
 def out_of_turn(roles: Sequence[str]) -> int | None:
-    """The place of the first message that is not its side's turn; results of tools may stand in a row."""
-    speaker = ""
-    for place, role in enumerate(roles):
+    """Return the index of the first message that breaks the alternation of user and assistant, or None.
+
+    Consecutive tool results are allowed.
+    """
+    last_side = ""
+    for index, role in enumerate(roles):
         if role in ("system", "developer"):
             continue
         side = "assistant" if role == "assistant" else "user"
-        if side == speaker and not (role == "tool" and roles[place - 1] == "tool"):
-            return place
-        speaker = side
+        if side == last_side and not (role == "tool" and roles[index - 1] == "tool"):
+            return index
+        last_side = side
     return None
 
 

@@ -1,8 +1,8 @@
-"""A value that fits a JSON Schema: what a simulated model puts into a tool's arguments and into structured output.
+"""Build a value that matches a JSON Schema, for the tool arguments and the structured output of a simulated model.
 
-Covers what tool schemas use: types, `properties`, `required`, `items`, `prefixItems`, bounds of numbers, strings and
-arrays, `enum`, `const`, `default`, `examples`, common formats, `anyOf`, `oneOf`, `allOf` and local `$ref`, recursive
-ones too. It doesn't solve `pattern`, `not`, `if` or `dependentSchemas`; name an `example` beside those.
+It supports the keywords that tool schemas use: types, `properties`, `required`, `items`, `prefixItems`, bounds of
+numbers, strings and arrays, `enum`, `const`, `default`, `examples`, common formats, `anyOf`, `oneOf`, `allOf` and local
+`$ref`, also recursive ones. It does not solve `pattern`, `not`, `if` or `dependentSchemas`: add `examples` to those.
 Source: JSON Schema 2020-12, Core and Validation.
 """
 
@@ -26,14 +26,14 @@ _FORMATS = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _SHALLOW = 6
-"""Deeper than this only what is required is filled in, so that a recursive schema comes to an end."""
+"""Below this depth only required properties are filled in, so that a recursive schema ends."""
 _DEEPEST = 48
 
 _Schema = Mapping[str, Any]
 
 
 def instance_of(schema: Mapping[str, object], word: str = "example") -> object:
-    """A value that fits; free strings are `word`. The same schema and word give the same value."""
+    """Return a value that matches the schema. Free strings are `word`. The same arguments give the same value."""
     return _Synthesis(schema, word).build(schema, 0, 0)
 
 
@@ -43,7 +43,7 @@ class _Synthesis:
     word: str
 
     def build(self, schema: object, depth: int, variant: int) -> object:
-        """`variant` numbers the elements of an array, so that they differ from one another."""
+        """Build a value. `variant` is the index of an element of an array, so that elements differ."""
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return None if schema is False or depth > _DEEPEST else self.word
         if "$ref" in schema:
@@ -108,13 +108,13 @@ class _Synthesis:
         return text if most is None or len(text) <= most else text[len(text) - int(most) :]
 
     def _referred(self, schema: _Schema) -> _Schema:
-        """What a local reference (`#/$defs/Node`) points to, with what stands beside the reference."""
+        """Return the schema of a local reference (`#/$defs/Node`), merged with the keywords next to the reference."""
         node: Any = self.root
         for step in str(schema["$ref"]).removeprefix("#").split("/")[1:]:
             step = step.replace("~1", "/").replace("~0", "~")
             node = node.get(step, {}) if isinstance(node, Mapping) else {}
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**node, **beside} if isinstance(node, Mapping) else beside
+        siblings = {key: value for key, value in schema.items() if key != "$ref"}
+        return {**node, **siblings} if isinstance(node, Mapping) else siblings
 
     def _merged(self, schema: _Schema, others: list[Any]) -> _Schema:
         merged = {key: value for key, value in schema.items() if key != "allOf"}
@@ -132,7 +132,7 @@ class _Synthesis:
 
 
 def _chosen(branches: list[Any], depth: int) -> object:
-    """The first branch that says something; deep down the null one, which ends a recursion."""
+    """Return the first branch other than null. At great depth return the null branch, which ends a recursion."""
     empty = [branch for branch in branches if isinstance(branch, Mapping) and branch.get("type") == "null"]
     full = [branch for branch in branches if branch not in empty]
     preferred = empty + full if depth >= _SHALLOW else full + empty
@@ -154,12 +154,12 @@ def _type_of(schema: _Schema) -> str:
 
 
 def _number(schema: _Schema, whole: bool, variant: int) -> int | float:
-    """A number within the bounds; with a step (1 for a whole one) the lowest multiple, else the middle."""
+    """Return a number within the bounds: the lowest multiple of the step (1 for integers), or the middle."""
     low = max(schema.get("minimum", -math.inf), above := schema.get("exclusiveMinimum", -math.inf))
     high = min(schema.get("maximum", math.inf), below := schema.get("exclusiveMaximum", math.inf))
     step = schema.get("multipleOf") or (1 if whole else 0)
     if step:
-        # Divided as whole numbers: those beyond 2**53 have no exact float.
+        # Integer division, because integers above 2**53 have no exact float.
         value = step if low == -math.inf else -(-low // step) * step
         value += step if value == above else 0
         if value > high or value == below:

@@ -1,4 +1,4 @@
-"""From an answer and a fault to what happens on the wire: a list of steps, computed without a socket or a clock."""
+"""Turn an answer and a fault into the steps on the wire. It uses no socket and no clock."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing, for so long; for ever with None."""
+    """A wait of this many seconds, or without end (None)."""
 
     seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The connection ends here, with the framing unfinished: by a reset, or in good order."""
+    """The connection ends here with incomplete framing: by a reset or by a normal close."""
 
     reset: bool
 
@@ -73,7 +73,10 @@ _FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECAS
 def stage(
     dialect: Simulator, request: ChatRequest, completion: ChatCompletion, scenario: Scenario, fault: Fault | None
 ) -> tuple[Step, ...]:
-    """What the client gets to see, step by step. Where the last step is no `Break`, the body's end is framed."""
+    """Return the steps of a response, as the client sees them.
+
+    Unless the last step is `Break`, the framing is complete.
+    """
     head = _instead_of_an_answer(dialect, fault)
     if head is not None:
         return (Wait(scenario.latency_s), *head)
@@ -94,7 +97,7 @@ def whole(response: WireResponse) -> tuple[Step, ...]:
 
 
 def _instead_of_an_answer(dialect: Simulator, fault: Fault | None) -> tuple[Step, ...] | None:
-    """The faults that look the same whether a stream was asked for or not."""
+    """Return the steps of a fault that is the same for JSON and streams, or None for other faults."""
     match fault:
         case HttpError(status, retry_after_s, kind):
             return whole(dialect.write_error(kind or by_status(status), status, retry_after_s))
@@ -165,13 +168,13 @@ def _stream(dialect: Simulator, events: Sequence[bytes], scenario: Scenario, fau
             finish = _finish_position(events)
             yield from _paced((*events[: finish + 1], *events[finish:]), scenario)
         case HttpError() | Silent() | Html() | Redirect():
-            raise AssertionError("is no answer, so it was staged before")
+            raise AssertionError("these faults replace the answer and were handled before")
         case _:
             assert_never(fault)
 
 
 def _paced(events: Iterable[bytes], scenario: Scenario, opening: int = 0) -> Iterator[Step]:
-    """The events with the waits between them; those that only open the answer come with its first word."""
+    """Yield the events with waits between them. Events that only open the answer are sent with its first token."""
     wait_s = scenario.first_token_s
     for index, event in enumerate(events):
         if wait_s and not 0 < index <= opening:
@@ -181,25 +184,25 @@ def _paced(events: Iterable[bytes], scenario: Scenario, opening: int = 0) -> Ite
 
 
 def _opening(events: Sequence[bytes], completion: ChatCompletion) -> int:
-    """How many events come before the first word of the answer; 0 where that can't be told."""
-    said = text_of(completion.choices[0].message.content) if completion.choices else ""
-    first = next(iter(cut(said)), "").strip()
+    """Return the number of events before the first token of the answer, or 0 if it is not found."""
+    text = text_of(completion.choices[0].message.content) if completion.choices else ""
+    first = next(iter(cut(text)), "").strip()
     forms = [json.dumps(first, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (False, True)] if first else []
     return next((index for index, event in enumerate(events) if any(form in event for form in forms)), 0)
 
 
 def _middle(events: Sequence[bytes]) -> int:
-    """How many events are half of the answer, and never its finish."""
+    """Return the number of events in the first half of the answer, without its finish."""
     return min(len(events) // 2, _finish_position(events))
 
 
 def _finish_position(events: Sequence[bytes]) -> int:
-    """Which event says that the answer has ended."""
+    """Return the index of the event with the finish reason, or of the last event."""
     return next((i for i, event in enumerate(events) if _FINISH.search(event)), len(events) - 1)
 
 
 def _error_status(kind: FailureKind) -> int:
-    """The status that an error of this kind would have had."""
+    """Return the usual status of an error of this kind."""
     statuses = {
         FailureKind.CREDENTIALS: 401,
         FailureKind.QUOTA: 429,

@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
         else:
             self._bare_bytes += len(data)
             if self._bare_bytes > MAX_HEAD_BYTES and self._error is None:
-                # An endless head, interim responses, chunk extensions or trailers: no byte of a body.
+                # An endless head, interim responses, chunk extensions or trailers, without a byte of a body.
                 self._break(_too_large())
         # Counted per read, with the framing, rather than per chunk: a burst has one read and many chunks.
         self._buffered += len(data)
@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             if status == 101:
-                raise BadResponse("the server switched protocols, which nobody asked for")
+                raise BadResponse("the server switched protocols without being asked")
             if status < 100:
                 raise BadResponse("the response has a status below 100")
             self._raw = raw[end + 4 :]
@@ -296,11 +296,11 @@ class Connection(asyncio.Protocol):
 
 def _bad(error: Exception) -> TransportError:
     cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
-    return cause if isinstance(cause, TransportError) else BadResponse("the response is no valid HTTP/1.1")
+    return cause if isinstance(cause, TransportError) else BadResponse("the response is not valid HTTP/1.1")
 
 
 def _too_large() -> BadResponse:
-    return BadResponse(f"the response has more than {MAX_HEAD_BYTES} bytes that are no body")
+    return BadResponse(f"the response has more than {MAX_HEAD_BYTES} bytes that are not part of its body")
 
 
 class ResponseHeaders(Mapping[str, str]):

@@ -1,4 +1,4 @@
-"""Decompress a body as it arrives, within bounds: a small compressed piece can stand for a very large one."""
+"""Decompress a body as it arrives, with a size limit: a small compressed piece can expand to a very large one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Decoder", "decoder_for"]
 
 _PIECE_BYTES = 1024 * 1024
 _MOST_MEMBERS = 1000
-"""A body may be several compressed ones in a row (RFC 1952, section 2.2). Empty ones cost time and come to nothing."""
+"""The limit of consecutive compressed members in a body (RFC 1952, section 2.2). Empty ones cost time."""
 
 _KNOWN = frozenset("br compress deflate gzip identity zstd".split())
 _LONGEST = 40
 
 
 class Decoder:
-    """gzip or deflate (RFC 9110, section 8.4.1), incrementally."""
+    """An incremental decoder of gzip or deflate (RFC 9110, section 8.4.1)."""
 
     def __init__(self, window_bits: int) -> None:
         self._window_bits = window_bits
@@ -26,7 +26,10 @@ class Decoder:
         self._members = 1
 
     def feed(self, data: bytes, at_most: int) -> bytes:
-        """What these bytes decompress to; raises BadResponse for garbage, TooLarge beyond `at_most` bytes."""
+        """Return the decompressed bytes.
+
+        Raises BadResponse for invalid data, TooLarge for more than `at_most` bytes.
+        """
         out = bytearray()
         try:
             while data:
@@ -51,9 +54,9 @@ class Decoder:
 
 
 def decoder_for(encoding: str) -> Decoder | None:
-    """The decoder of a `content-encoding`, None for an uncompressed body; raises BadResponse for others.
+    """Return the decoder of a `content-encoding`, or None for an uncompressed body. Raises BadResponse for others.
 
-    We never ask for compression; some servers send it all the same.
+    The gateway never requests compression, but some servers send it.
     """
     match encoding.strip().lower():
         case "" | "identity":
@@ -63,7 +66,7 @@ def decoder_for(encoding: str) -> Decoder | None:
         case "deflate":
             return Decoder(zlib.MAX_WBITS)
         case other:
-            # What is no name of a way is not told: it may be anything, such as our key.
+            # An unknown name is not shown: it may be anything, such as the key of the request.
             names = [name.strip() for name in other[:_LONGEST].split(",")]
-            way = f" ({', '.join(names)})" if _KNOWN.issuperset(names) else ""
-            raise BadResponse(f"the body is compressed in a way that nobody asked for{way}")
+            shown = f" ({', '.join(names)})" if _KNOWN.issuperset(names) else ""
+            raise BadResponse(f"the body has a content-encoding that was not requested{shown}")

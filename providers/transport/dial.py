@@ -88,7 +88,7 @@ async def first_socket(addresses: Addresses) -> socket.socket:
     """Return a socket that is connected to the first address that accepts.
 
     Raises:
-        OSError, RuntimeError, ValueError: None accepts. The most telling reason is raised (RuntimeError is uvloop's).
+        OSError, RuntimeError, ValueError: None accepts. The most specific reason is raised (RuntimeError is uvloop's).
     """
     tries = _Tries(asyncio.get_running_loop())
     try:
@@ -121,7 +121,7 @@ class _Tries:
 
 
 def _rank(error: Exception) -> int:
-    """Rank an error, most telling first. A refusal means the host was reached; no route often just means no IPv6."""
+    """Rank an error, most specific first. A refusal means the host was reached; no route often just means no IPv6."""
     if isinstance(error, ConnectionError):
         return 0
     return 2 if isinstance(error, OSError) and error.errno in _NO_WAY else 1

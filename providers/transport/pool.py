@@ -71,7 +71,7 @@ class PoolRequest(msgspec.Struct):
         start: The head before `content-length`, see `request_start`.
         connect_s: Limit for DNS, TCP and TLS together.
         permit: Given to the pool's `allow` with the origin.
-        recheck: Called when a new connection stands. What it raises is passed on.
+        recheck: Called when a new connection stands. Its exceptions are passed on.
         head_only: The response has no body (HEAD).
     """
 

@@ -29,11 +29,11 @@ def test_a_sound_one_is_taken_in_one_spelling(uri: str, taken: str) -> None:
         ("data:image/png,abc", "is a data URI that is not in base64"),
         ("data:image/png;base64", "is a data URI that is not in base64"),
         ("data:image/png;base64,", "is a data URI without content"),
-        ("data:;base64,aGk=", "is a data URI whose media type can't be read"),
-        ("data:image png;base64,aGk=", "is a data URI whose media type can't be read"),
-        ("data:image/png;base64,aG\nk=", "has white space in its base64 that doesn't belong there (character 3 of it)"),
-        ("data:image/png;base64,aGk=é", "has a character in its base64 that doesn't belong there (character 5 of it)"),
-        ("aGk=", "is no data URI"),
+        ("data:;base64,aGk=", "is a data URI with an invalid media type"),
+        ("data:image png;base64,aGk=", "is a data URI with an invalid media type"),
+        ("data:image/png;base64,aG\nk=", "has white space in its base64 (at character 3)"),
+        ("data:image/png;base64,aGk=é", "has an invalid character in its base64 (at character 5)"),
+        ("aGk=", "is not a data URI"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_of_it_is_quoted(uri: str, words: str) -> None:
@@ -51,7 +51,7 @@ def test_an_error_names_the_place_and_shows_how() -> None:
     with pytest.raises(InvalidRequest) as raised:
         decode_messages([{"role": "user", "content": [{"type": "file", "file": {"file_data": "aGk="}}]}])
     assert str(raised.value) == (
-        "`messages[0].content[0].file.file_data` is no data URI: write data:application/pdf;base64,…"
+        "`messages[0].content[0].file.file_data` is not a data URI: write data:application/pdf;base64,…"
     )
 
 

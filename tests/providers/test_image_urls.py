@@ -166,8 +166,8 @@ def test_what_points_inside_or_nowhere_is_refused(host: str) -> None:
 
 @pytest.mark.parametrize("character", [*map(chr, range(33)), *'\\"<>^`{|}\x7f', "\x80", "é", "\u2028", "\ud83d"])
 def test_a_url_is_visible_ascii_to_its_end(character: str) -> None:
-    assert unreachable_host(f"https://example.com/a{character}b") == "is no URL of visible ASCII"
-    assert unreachable_host(f"https://example.com/a?b={character}") == "is no URL of visible ASCII"
+    assert unreachable_host(f"https://example.com/a{character}b") == "is not a URL of visible ASCII characters"
+    assert unreachable_host(f"https://example.com/a?b={character}") == "is not a URL of visible ASCII characters"
 
 
 def dotted(address: int, write: Callable[[int], str], parts: int) -> str:

@@ -73,10 +73,10 @@ def test_an_api_key_is_no_bearer(key: str) -> None:
 @pytest.mark.parametrize(
     ("secret", "why"),
     [
-        ("{", "is no JSON of a service account's key"),
-        ("{}", "is no service account's key: it lacks type, client_email, private_key"),
-        (json.dumps({**ACCOUNT, "type": "authorized_user"}), "is a key of another kind"),
-        (json.dumps({"type": "external_account", "audience": "//iam"}), "is a config of workload identity federation"),
+        ("{", "is not the JSON of a service account's key"),
+        ("{}", "is not a service account's key: it lacks type, client_email, private_key"),
+        (json.dumps({**ACCOUNT, "type": "authorized_user"}), "is a key of another type"),
+        (json.dumps({"type": "external_account", "audience": "//iam"}), "is a configuration of workload identity federation"),
         (
             json.dumps({**ACCOUNT, "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}),
             "can't be read",

@@ -106,11 +106,11 @@ def test_a_secret_in_every_form() -> None:
 @pytest.mark.parametrize(
     ("secret", "why"),
     [
-        (":KEY", "is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
-        (f"{ID}:{KEY} with words", "is no `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
-        ("{", "is no JSON of a key pair"),
-        ('{"AccessKeyId": "x"}', "is no key pair"),
-        ('{"AccessKeyId": "", "SecretAccessKey": "x"}', "is no key pair"),
+        (":KEY", "is not `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
+        (f"{ID}:{KEY} with words", "is not `ACCESS_KEY_ID:SECRET_ACCESS_KEY`"),
+        ("{", "is not the JSON of a key pair"),
+        ('{"AccessKeyId": "x"}', "is not a key pair"),
+        ('{"AccessKeyId": "", "SecretAccessKey": "x"}', "is not a key pair"),
     ],
 )
 def test_a_secret_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:

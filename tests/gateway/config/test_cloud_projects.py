@@ -94,7 +94,7 @@ def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
 def test_key_in_a_wrong_form_is_an_error() -> None:
     key = json.dumps({"type": "service_account", "client_email": "secret-name@x"})
     found = refused(f"{NEW}, endpoint: eu, project: p", key)
-    assert found == ["api_key: KEY is no service account's key: it lacks private_key"]
+    assert found == ["api_key: KEY is not a service account's key: it lacks private_key"]
 
 
 def test_a_key_file_may_have_lines(tmp_path: Path) -> None:
