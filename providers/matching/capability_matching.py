@@ -119,7 +119,7 @@ def match_capabilities(
 
     Args:
         needs: The requirements of the request.
-        capabilities: What both the wire format and the model support.
+        capabilities: Those that the wire format and the model both have.
         facts: The facts of the model.
         passthrough: Unknown fields that the operator allows to be sent.
         allowed_moves: Data-moving fields that the site's facts allow.

@@ -88,7 +88,7 @@ class PaddedTemplate(Value, frozen=True):
     Attributes:
         head: The bytes before the text.
         tail: The bytes between text and padding.
-        behind: The bytes from the padding to the end of the event.
+        rest: The bytes from the padding to the end of the event.
         seam: The bytes between the padding of a chunk and the text of the next one.
         between: The tail without its last quote, after which the padding begins.
         around: The number of bytes of a chunk without text and padding.
@@ -96,14 +96,14 @@ class PaddedTemplate(Value, frozen=True):
 
     head: bytes
     tail: bytes
-    behind: bytes
+    rest: bytes
     seam: bytes
     between: bytes
     around: int
 
     def only(self, data: bytes) -> bytes | None:
         """See `Template.only`."""
-        front, _, padding = data.removeprefix(self.head).removesuffix(self.behind).rpartition(_QUOTE)
+        front, _, padding = data.removeprefix(self.head).removesuffix(self.rest).rpartition(_QUOTE)
         text = front.removesuffix(self.between)
         if len(text) + len(padding) != len(data) - self.around or not _is_padding(padding):
             return None
@@ -111,10 +111,10 @@ class PaddedTemplate(Value, frozen=True):
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
         """See `Template.split`."""
-        head, tail, behind = self.head, self.tail, self.behind
+        head, tail, rest = self.head, self.tail, self.rest
         last = data.rfind(tail, start, data.rfind(END))
         end = data.find(END, last) + len(END)
-        events = _events(data, start, end, self.around, behind)
+        events = _events(data, start, end, self.around, rest)
         if not events:
             return [], start
         # The part before the last quote of an event is its text with the bytes around it.
@@ -123,7 +123,7 @@ class PaddedTemplate(Value, frozen=True):
         parts = [b"", tail, b"", self.seam] * len(texts)
         parts[0::4], parts[2::4] = texts, paddings
         parts[0] = head + parts[0]
-        parts[-1] = behind
+        parts[-1] = rest
         again = b"".join(parts)
         if not data.startswith(again, start) or not _is_padding(b"".join(paddings)) or not _are_texts(texts):
             return [], start
@@ -136,9 +136,9 @@ class PaddedTemplate(Value, frozen=True):
             return None
         text, end = matched
         padding = _PADDING_STRING.match(data, end)
-        if padding is None or not data.startswith(self.behind, padding.end()):
+        if padding is None or not data.startswith(self.rest, padding.end()):
             return None
-        return text, padding.end() + len(self.behind)
+        return text, padding.end() + len(self.rest)
 
 
 def _match(data: bytes, start: int, head: bytes, tail: bytes) -> tuple[bytes, int] | None:
@@ -216,10 +216,10 @@ def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate
     if tail.count(b'"obfuscation"') != 1:
         # No known provider does this.
         return None
-    behind = tail[padding.end(1) :]
+    rest = tail[padding.end(1) :]
     tail = tail[: padding.start(1)]
-    around = len(head) + len(tail) + len(behind)
-    return PaddedTemplate(head, tail, behind, behind + head, tail.removesuffix(_QUOTE), around)
+    around = len(head) + len(tail) + len(rest)
+    return PaddedTemplate(head, tail, rest, rest + head, tail.removesuffix(_QUOTE), around)
 
 
 def _is_plain(chunk: Mapping[str, object]) -> bool:

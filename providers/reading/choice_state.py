@@ -62,13 +62,13 @@ class ChoiceState:
     """The known parts of a choice.
 
     Attributes:
-        said: The kinds of content that it has so far.
+        content_kinds: The kinds of content that it has so far.
         cut: Halves of surrogate pairs of its text, reasoning or refusal.
         filtered: Whether the safety system filtered it. The system's own text may follow.
         empty: The last call, if it was reported to have no arguments.
     """
 
-    __slots__ = ("by_id", "by_index", "calls", "cut", "empty", "filtered", "finish", "raw", "said")
+    __slots__ = ("by_id", "by_index", "calls", "content_kinds", "cut", "empty", "filtered", "finish", "raw")
 
     def __init__(self) -> None:
         self.filtered = False
@@ -78,7 +78,7 @@ class ChoiceState:
         self.by_index: dict[int, CallState] = {}
         self.by_id: dict[str, CallState] = {}
         self.empty: CallState | None = None
-        self.said: set[Content] = set()
+        self.content_kinds: set[Content] = set()
         self.cut: dict[str, str] = {}
 
     @property
@@ -145,7 +145,7 @@ class ChoiceState:
     def join_pieces(self, kind: Content, text: str) -> str:
         """Return the text with surrogate pairs joined that were split over two pieces."""
         if text:
-            self.said.add(kind)
+            self.content_kinds.add(kind)
         if kind not in self.cut and (text.isascii() or not SURROGATE.search(text)):
             return text
         text, rest = split_high_surrogate(self.cut.pop(kind, "") + text)

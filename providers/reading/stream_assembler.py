@@ -131,7 +131,7 @@ class Assembler:
         Returns:
             Whether it has such content.
         """
-        return choice in self._choices and content in self._choices[choice].said
+        return choice in self._choices and content in self._choices[choice].content_kinds
 
     def see(self, choice: int) -> None:
         """Record that a choice exists, so that the answer is not whole without its finish.
@@ -172,7 +172,7 @@ class Assembler:
         state = self._choice(0)
         if state.finish:
             return
-        state.said.add("text")
+        state.content_kinds.add("text")
         self._emit(TextRun(pieces))
 
     def is_in_text(self) -> bool:
@@ -195,7 +195,7 @@ class Assembler:
 
     def _is_in_text(self, state: ChoiceState) -> bool:
         """Return whether more text of the choice would only produce a text event."""
-        return self.opened and not self.done and not state.finish and not state.cut and "text" in state.said
+        return self.opened and not self.done and not state.finish and not state.cut and "text" in state.content_kinds
 
     def takes_runs(self) -> bool:
         """Return whether text may be added as a run now: not while half of a surrogate pair is held back.
@@ -236,7 +236,7 @@ class Assembler:
         """
         state = self._choice(choice)
         if not state.finish and (annotations := tuple(filter(is_writable, annotations))):
-            state.said.add("annotations")
+            state.content_kinds.add("annotations")
             self._emit(AnnotationsDelta(annotations, choice))
 
     def tool_call(
@@ -266,7 +266,7 @@ class Assembler:
         call = state.call_of(index, id, name)
         if (empty or state.empty is not None) and (completed := state.turn_to(call, empty)) is not None:
             self._emit(ToolCallDelta(completed.index, "{}", choice=choice))
-        state.said.add("tool_calls")
+        state.content_kinds.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
         is_long = self._call_characters > _MAX_CALL_CHARACTERS
         # A provider may use many indices for one call, and each is stored.

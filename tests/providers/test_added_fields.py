@@ -1,4 +1,4 @@
-"""A refusal of a field that nobody's request put there is told apart from one of what a client said."""
+"""A refused field that the gateway adds is distinguished from a refused field of the client."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def named(param: str | None = None, detail: str = "") -> Failure:
 
 @pytest.mark.parametrize("body", REFUSALS, ids=lambda body: str(next(iter(body))))
 @pytest.mark.parametrize("provider", ["openai-compatible", "vllm", "ollama", "llamacpp"])
-def test_whoever_refuses_to_tell_of_usage_is_not_asked_for_it_by_the_client(
+def test_server_that_refuses_stream_options_is_asked_without_them_by_the_client(
     provider: str, body: dict[str, Any]
 ) -> None:
     adapter = ADAPTERS[provider]
@@ -90,7 +90,7 @@ def test_whoever_refuses_to_tell_of_usage_is_not_asked_for_it_by_the_client(
         (ASKED, "body", None),
     ],
 )
-def test_what_a_client_said_or_nobody_sent_is_none_of_ours(
+def test_field_of_the_client_or_an_unsent_field_is_not_an_own_field(
     request_: ChatRequest, param: str, field: str | None
 ) -> None:
     assert own_field(SERVER, TARGET, request_, named(param)) == field
@@ -99,7 +99,7 @@ def test_what_a_client_said_or_nobody_sent_is_none_of_ours(
 @pytest.mark.parametrize(
     ("provider", "asked", "param", "field"),
     [
-        # What a row sends with tools, unless the client has said it.
+        # The field that a compatible vendor adds with tools, unless the client has set it.
         ("dashscope-compatible", {}, "parallel_tool_calls", None),
         ("dashscope-compatible", {"tools": (Tool("f"),)}, "parallel_tool_calls", "parallel_tool_calls"),
         ("dashscope-compatible", {"tools": (Tool("f"),), "parallel_tool_calls": False}, "parallel_tool_calls", None),
@@ -131,7 +131,7 @@ def test_it_is_so_for_every_adapter(provider: str, asked: dict[str, Any], param:
     ],
 )
 def test_a_sentence_counts_as_a_whole(said: str) -> None:
-    """A prompt that an error repeats says nothing here."""
+    """A prompt that an error repeats does not count."""
     assert own_field(SERVER, TARGET, change_request(ASKED, temperature=1), named(detail=said)) is None
 
 

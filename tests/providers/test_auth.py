@@ -1,4 +1,4 @@
-"""Each scheme puts the key where it says, and nothing else ever shows it."""
+"""Each scheme adds the credential in its form, and nothing else ever shows it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def test_every_scheme_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("scheme", "header"), SCHEMES)
-def test_the_key_is_where_the_scheme_says_and_the_rest_is_as_it_was(
-    scheme: AuthScheme, header: tuple[str, str]
-) -> None:
+def test_scheme_adds_the_key_and_changes_nothing_else(scheme: AuthScheme, header: tuple[str, str]) -> None:
     signed = apply(scheme, WIRE, "https://example.com", Secret(KEY), 5.0)
     assert signed == WireRequest(WIRE.method, WIRE.path, (*WIRE.headers, header), WIRE.body, WIRE.query)
     assert WIRE.headers == (("content-type", "application/json"),)
@@ -116,7 +114,7 @@ def test_a_request_shows_neither_its_headers_nor_its_body() -> None:
     assert shown == "WireRequest(method='POST', path='/v1/chat', query=())"
 
 
-def test_a_secret_is_told_by_its_text_and_by_nothing_else() -> None:
+def test_secrets_are_equal_by_their_text_only() -> None:
     assert Secret(KEY).reveal() == KEY
     assert Secret(KEY) == Secret(KEY)
     assert Secret(KEY) != Secret("other")

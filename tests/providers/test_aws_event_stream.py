@@ -1,4 +1,4 @@
-"""Amazon's binary framing: its own vectors, botocore's reader, every cut, and bytes that are no such stream."""
+"""Amazon's binary framing: its own test vectors, botocore's reader, every cut, and invalid bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request needs, what a deployment can't do of it, and the request without what was dropped."""
+"""The requirements of a request, those that a deployment lacks, and the request without dropped parameters."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ _BOTH, _NAME, _MUST = {"tool_choice_named", "tool_choice_required"}, {"tool_choi
 def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
     tools: tuple[Tool, ...], choice: ToolChoice, can: set[str], missing: set[str], said: ToolChoice | None
 ) -> None:
-    """said: what a format that can do that much is given; None where it isn't asked."""
+    """`said` is the choice that such a wire format gets, or None if the request does not fit."""
     request = ask(tools=tools, tool_choice=choice)
     capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
     assert match_capabilities(requirements_of(request), capabilities, ModelFacts()).missing == missing
@@ -157,7 +157,7 @@ def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
         assert with_sayable_choice(request, capabilities) == replace(request, tool_choice=said)
 
 
-def test_an_effort_beside_a_tool_that_is_named_after_all_is_told() -> None:
+def test_effort_with_a_named_tool_is_reported_as_unsupported() -> None:
     thinks = ModelFacts(efforts=("low",), flags=frozenset({"thinking"}))
     capabilities = Capabilities(frozenset({"tools", "tool_choice_named", "reasoning"}), frozenset({"reasoning_effort"}))
     request = ask(tools=_ONE, tool_choice="required", reasoning_effort="low")
@@ -220,7 +220,7 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
         # A schema's properties have any name; what stands in them is looked at as ever.
         ({"guided_json": {"properties": {"provider": {"type": "string"}, "models": {"type": "array"}}}}, set()),
         ({"more": {"properties": {"a": {"store": True}}}}, {"more.store"}),
-        # What stands there are words of the client's own.
+        # The contents of these fields are the client's data.
         ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
     ],
 )
@@ -235,7 +235,7 @@ def test_fields_that_the_design_names_move_data() -> None:
 
 @unhurried
 @given(requests(inner=True))
-def test_needs_are_said_in_known_words(request: ChatRequest) -> None:
+def test_requirements_contain_known_names_only(request: ChatRequest) -> None:
     found = requirements_of(request)
     assert found.features <= FEATURES - {"reasoning"}
     assert found.parameters <= PARAMETERS | IMPLIED.keys() | request.extra.keys() | request.unread
@@ -460,7 +460,7 @@ def test_who_can_not_think_little_thinks_long_whatever_is_asked(
 
 
 def test_a_field_that_is_called_like_a_feature_is_none() -> None:
-    # Features and parameters are told apart by their words.
+    # No name is both a feature and a parameter.
     assert FEATURES.isdisjoint(PARAMETERS | IMPLIED.keys())
     named = ask(extra={"vision": True, "unthinking": True}, unread=frozenset({"prefill"}))
     assert requirements_of(named) == needs(parameters={"vision", "unthinking", "prefill"})

@@ -62,7 +62,7 @@ def test_published_lists_name_territories_that_exist() -> None:
         assert {code[:2] for code in listed.excluded} <= listed.included <= territory_data().names.keys()
 
 
-def test_fields_that_move_data_say_what_they_do() -> None:
+def test_data_moving_fields_have_a_description() -> None:
     fields = FactsFile("providers.matching", "fields").read()["moves_data"]
     assert isinstance(fields, dict)
     assert fields.keys() == moves_data()
@@ -70,7 +70,7 @@ def test_fields_that_move_data_say_what_they_do() -> None:
 
 
 @pytest.mark.parametrize(("provider", "name"), MODELS)
-def test_every_model_is_told_in_known_words(provider: str, name: str) -> None:
+def test_facts_of_every_model_use_known_names(provider: str, name: str) -> None:
     facts = models(provider)[name]
     adapter = ADAPTERS[provider]
     assert facts.features <= adapter.capabilities.features

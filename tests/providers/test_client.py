@@ -1,4 +1,4 @@
-"""One adapter over one httpx client: one call is one attempt, and every way it can end is told once."""
+"""The client for one adapter over httpx: one call is one attempt, and every outcome is reported once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def ask(http: httpx.AsyncClient) -> Callable[..., Client]:
-    """A client of OpenAI's site in the US, or of what is said instead."""
+    """Return a client for OpenAI's site in the US, or for the given settings."""
 
     def make(adapter: Adapter = OPENAI, **fields: Any) -> Client:
         where = {} if fields.keys() & {"site", "url"} else {"site": "us"}
@@ -107,7 +107,7 @@ async def test_a_call_is_one_signed_request_to_the_site(
     }
 
 
-async def test_chat_asks_for_json_and_stream_for_a_stream_whatever_the_request_says(
+async def test_chat_requests_json_and_stream_requests_a_stream_for_any_request(
     ask: Callable[..., Client], respx_mock: respx.MockRouter
 ) -> None:
     route = respx_mock.post(US).respond(json=WHOLE)

@@ -1,4 +1,4 @@
-"""Data URIs in a request: one spelling goes on, and what is wrong with another is said."""
+"""Data URIs in a request are normalised, and an invalid one is described."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_sound_one_is_taken_in_one_spelling(uri: str, taken: str) -> None:
         ("aGk=", "is not a data URI"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_of_it_is_quoted(uri: str, words: str) -> None:
+def test_invalid_data_uri_is_described_without_quoting_it(uri: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         sound_data_uri(uri)
 

@@ -207,7 +207,7 @@ def test_a_mistake_names_its_place(entry: Any, place: str) -> None:
         ([assistant(call("a"))], "messages"),
     ],
 )
-def test_every_call_has_its_result_right_behind_it(entries: list[Any], param: str) -> None:
+def test_every_tool_call_must_be_followed_by_its_result(entries: list[Any], param: str) -> None:
     assert mistake(*entries).param == param
 
 
@@ -222,7 +222,7 @@ def test_no_message_is_no_request() -> None:
     assert mistake().param == "messages"
 
 
-def test_a_mistake_never_repeats_what_was_said() -> None:
+def test_error_message_never_repeats_the_text_of_the_request() -> None:
     secret = "my secret diagnosis"
     for entry in (
         {"role": secret, "content": secret},

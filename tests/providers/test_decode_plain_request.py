@@ -84,7 +84,7 @@ def test_both_ways_to_read_a_message_mean_the_same(entries: list[object]) -> Non
 
 @settings(max_examples=examples(300))
 @given(BODIES)
-def test_what_is_known_for_texts_is_what_a_look_at_each_message_says(body: object) -> None:
+def test_requirements_of_texts_equal_those_of_the_same_messages(body: object) -> None:
     if (short := plain_request(body, MAX_MESSAGES)) is not None:
         assert isinstance(short.messages, Texts)
         general = replace(short, messages=tuple(short.messages))

@@ -1,4 +1,4 @@
-"""What a status means by itself, and what is found in the body of an error."""
+"""Failures are classified by status and by the contents of the error body."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_status_has_a_message_for_the_client() -> None:
     assert {by_status(status) for status in range(200, 600)} <= MESSAGES.keys()
 
 
-def test_a_failure_says_our_words_to_the_client_and_theirs_to_the_log() -> None:
+def test_failure_has_our_message_for_the_client_and_the_providers_text_for_the_log() -> None:
     headers = {"retry-after": "7", "x-request-id": "req-1"}
     assert failure(response(429, headers), FailureKind.RATE_LIMITED, code="c", detail="org-1 is over", param="n") == Failure(
         kind=FailureKind.RATE_LIMITED,
@@ -75,7 +75,7 @@ def test_a_failure_says_our_words_to_the_client_and_theirs_to_the_log() -> None:
     )  # fmt: skip
 
 
-def test_what_the_body_says_wins_over_the_headers() -> None:
+def test_wait_in_the_body_wins_over_the_headers() -> None:
     told = failure(
         response(429, {"retry-after": "7", "x-request-id": "head"}),
         FailureKind.RATE_LIMITED,
@@ -89,12 +89,12 @@ def test_what_the_body_says_wins_over_the_headers() -> None:
 @pytest.mark.parametrize(
     ("said", "taken"), [("true", True), (" False ", False), ("", None), ("1", None), ("true, false", None)]
 )
-def test_what_a_provider_says_of_asking_again_is_taken(said: str, taken: bool | None) -> None:
+def test_should_retry_header_of_a_provider_is_read(said: str, taken: bool | None) -> None:
     headers = {"x-should-retry": said} if said else {}
     assert failure(response(500, headers), FailureKind.UNAVAILABLE).should_retry is taken
 
 
-def test_what_a_provider_says_is_bounded_and_can_be_written() -> None:
+def test_texts_of_a_provider_are_limited_and_can_be_encoded() -> None:
     long = "x\ud83d" * 5000
     told = failure(response(), FailureKind.UNAVAILABLE, code=long, detail=long, request_id=long, param=long)
     for text, most in ((told.detail, 2000), (told.code, 200), (told.request_id, 200), (told.param, 200)):
@@ -154,7 +154,7 @@ def test_no_body_raises(body: bytes) -> None:
     ("kind", "html"),
     [("text/html", True), ("Text/HTML; charset=utf-8", True), ("application/json", False), ("text/plain", False), ("", False)],
 )  # fmt: skip
-def test_a_page_for_people_is_told_by_its_type(kind: str, html: bool) -> None:
+def test_html_page_is_recognised_by_its_content_type(kind: str, html: bool) -> None:
     assert is_html(kind) is html
 
 
@@ -181,7 +181,7 @@ def test_a_page_for_people_is_told_by_its_type(kind: str, html: bool) -> None:
         ({}, ""),
     ],
 )
-def test_a_web_frameworks_mistakes_are_told_with_their_places(body: dict[str, object], told: str) -> None:
+def test_errors_of_a_web_framework_are_reported_with_their_paths(body: dict[str, object], told: str) -> None:
     assert mistakes_in(body) == told
 
 

@@ -1,4 +1,4 @@
-"""A sentence of a provider's is one, or it is not: words of a client's that an error repeats are none."""
+"""Only whole sentences of a provider change the kind of a failure, not a client's text that an error repeats."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ PHRASES = Phrases(
         ("what is the model 'm'?", INVALID),
     ],
 )
-def test_what_is_said_counts_as_a_whole(message: str, kind: FailureKind) -> None:
+def test_only_a_whole_sentence_decides_the_kind(message: str, kind: FailureKind) -> None:
     assert PHRASES.kind_of(INVALID, message) is kind
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind is not INVALID])
-def test_what_a_code_or_a_status_says_is_believed(kind: FailureKind) -> None:
+def test_kind_by_code_or_status_is_not_refined(kind: FailureKind) -> None:
     assert PHRASES.kind_of(kind, "No model") is kind
 
 
 @unhurried
 @given(before=st.text(min_size=1), after=st.text(min_size=1))
-def test_a_prompt_that_an_error_repeats_blames_nobody_else(before: str, after: str) -> None:
+def test_prompt_that_is_repeated_in_an_error_does_not_change_the_kind(before: str, after: str) -> None:
     adapter = adapter_named("deepseek")
     for text in (f"{before}.Model Not Exist", f"Model Not Exist.{after}", f"{before}.Model Not Exist.{after}"):
         body = {"error": {"message": text, "type": "invalid_request_error", "code": "invalid_request_error"}}
@@ -84,7 +84,7 @@ OF_OPENROUTER = "This endpoint's maximum context length is 262144 tokens. Howeve
 
 
 def taken_for(provider: str, message: str) -> FailureKind:
-    """What a provider's error is taken for that says no more than this: with the code of every wrong request."""
+    """Return the kind of a provider's error with this message and with the code of any invalid request."""
     code = {"minimax": "2013", "siliconflow": 20015, "vllm": 400, "mistral": "3051"}.get(provider, "InvalidParameter")
     body: object = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     if provider == "minimax":
@@ -168,7 +168,7 @@ def taken_for(provider: str, message: str) -> FailureKind:
         ),
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_by_its_sentence(providers: str, message: str) -> None:
+def test_too_long_prompt_is_recognised_by_the_sentence_of_the_error(providers: str, message: str) -> None:
     for provider in providers.split():
         assert taken_for(provider, message) is FailureKind.CONTEXT_LENGTH
         for other in (f"Invalid value: {message}", f"{message} Hello", message.replace("token", "word")):

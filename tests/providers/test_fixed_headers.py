@@ -1,4 +1,4 @@
-"""Headers that an operator may fix: each is declared, has a narrow form, and is none that frames or opens anything."""
+"""Headers that an operator may set: each is declared, has a narrow form, and does not frame or authenticate requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_there_are_those_that_were_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("name", "header"), DECLARED)
-def test_each_says_what_it_does_and_takes_no_more_than_a_name(name: str, header: object) -> None:
+def test_each_header_is_described_and_accepts_only_names(name: str, header: object) -> None:
     assert isinstance(header, FixedHeader)
     assert header.about
     assert header.source
@@ -79,7 +79,7 @@ def test_forms(value: str, taken: list[str], refused: list[str]) -> None:
         ("x-a", SOUND | {"value": "[0-9]{3,9}"}, "fewer than four"),
     ],
 )
-def test_a_mistake_in_the_data_is_told(name: str, row: dict[str, str], complaint: str) -> None:
+def test_mistake_in_the_data_is_reported(name: str, row: dict[str, str], complaint: str) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         headers_of({"headers": {name: row}})
 

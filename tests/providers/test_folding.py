@@ -65,7 +65,7 @@ def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
 
 @unhurried
 @given(st.lists(st.tuples(st.integers(0, 2), words), min_size=1))
-def test_choices_that_come_interleaved_are_told_apart(said: list[tuple[int, str]]) -> None:
+def test_interleaved_choices_are_kept_separate(said: list[tuple[int, str]]) -> None:
     assembler = Assembler("m")
     for choice, text in said:
         assembler.text(text, choice)
@@ -107,7 +107,7 @@ def test_the_events_of_a_whole_answer() -> None:
     ]
 
 
-def test_no_text_is_null_beside_calls_and_empty_otherwise() -> None:
+def test_missing_text_is_null_with_tool_calls_and_empty_otherwise() -> None:
     with_call = fold([Opened("i", "m", 1), ToolCallDelta(0, "{}", "c", "f"), ChoiceFinish("tool_calls"), Finished()])
     assert with_call.choices[0].message.content is None
     without = fold([Opened("i", "m", 1), ReasoningDelta("r"), ChoiceFinish("length"), Finished()])
@@ -147,7 +147,7 @@ def test_a_stream_that_failed_is_its_failure() -> None:
 
 
 @pytest.mark.parametrize("said", [TextDelta("a"), TextRun((b"a",))])
-def test_a_choice_whose_end_nobody_named_is_there_all_the_same(said: StreamEvent) -> None:
+def test_choice_without_a_finish_is_kept(said: StreamEvent) -> None:
     (choice,) = fold([Opened("i", "m", 1), said, Finished()]).choices
     assert (choice.message.content, choice.finish_reason) == ("a", "other")
 

@@ -1,4 +1,4 @@
-"""What stands in a conversation's past reaches whichever vendor goes on with it."""
+"""The history of a conversation reaches every vendor that continues it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No URL that points inside somebody's network is handed on, however its address is spelled."""
+"""A URL of an internal network is never sent to a provider, however its address is spelled."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_what_can_be_read_in_no_other_way_stays() -> None:
 
 
 def test_what_was_refused_is_not_read_again() -> None:
-    # Of millions of values, say: they would be made all the same.
+    # Refused JSON, such as that with millions of values, must not be parsed again.
     assert unrounded({}, b'{"n":618970019642690137449562111}') == {}
 
 
@@ -260,7 +260,7 @@ def test_pairs_are_joined_and_lone_surrogates_replaced(text: str) -> None:
 
 @settings(unhurried, max_examples=examples(300))
 @given(st.lists(any_text))
-def test_pieces_mended_one_after_another_are_the_whole_mended(pieces: list[str]) -> None:
+def test_pieces_with_joined_surrogates_equal_the_whole_text_with_joined_surrogates(pieces: list[str]) -> None:
     out, rest = "", ""
     for piece in pieces:
         text, rest = split_high_surrogate(rest + piece)
@@ -287,7 +287,7 @@ def test_a_line_break_is_no_surrogate() -> None:
     )
 )
 def test_texts_are_written_together_as_they_are_one_by_one(texts: list[str]) -> None:
-    """Also those that end like the seam between two strings: a model that writes JSON says `",` all the time."""
+    """Also texts that end like the separator between two strings: a model that writes JSON often writes `",`."""
     for each in (texts, [*texts, '",', *texts]):
         assert dumps_texts(each, b"\n").split(b"\n") == [dumps(text)[1:-1] for text in each]
 
@@ -330,7 +330,7 @@ def test_a_text_is_one_value_whatever_stands_in_it(unit: bytes) -> None:
 
 
 @given(json_values, st.integers(0, 60))
-def test_what_stands_beside_texts_is_what_is_left_without_them(value: object, most: int) -> None:
+def test_bytes_outside_strings_are_those_that_remain_without_the_strings(value: object, most: int) -> None:
     data = json.dumps(value)
     without = re.sub(r'"(?:[^"\\]|\\.)*"', '""', data)
     assert holds_beside_texts(data, most) is (len(data.encode()) > most and len(without) + 1 > most)

@@ -112,7 +112,7 @@ SETTINGS = (
 @unhurried
 @given(turns=JSON, settings=st.dictionaries(st.sampled_from(SETTINGS), JSON, max_size=3))
 def test_no_request_breaks_a_simulator(vendor: str, turns: object, settings: dict[str, object]) -> None:
-    """Whatever a request holds, it is refused or has an answer, whole and streamed."""
+    """Any request is rejected or gets an answer, whole and streamed."""
     body = {"model": "gpt-6", "max_tokens": 99, **dict.fromkeys(TURNS, turns), **settings}
     changes = {"path": "/v1/responses"} if vendor == "responses" else {}
     name = "openai" if vendor == "responses" else vendor

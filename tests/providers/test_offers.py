@@ -55,7 +55,7 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
         assert retirement.as_of <= date(2026, 11, 20)
 
 
-def test_every_adapter_of_ours_tells_its_offers() -> None:
+def test_every_own_adapter_has_offers() -> None:
     assert len(PROVIDERS) == len(ADAPTERS)
     assert sum(bool(offers(name).prices) for name in PROVIDERS) >= 7
 
@@ -186,7 +186,7 @@ def test_a_retirement_that_is_none_is_a_mistake_at_its_place(old: str, new: str,
     assert message in str(error.value)
 
 
-def test_a_model_of_the_catalogue_says_only_what_is_known() -> None:
+def test_catalogue_model_has_known_keys_only() -> None:
     with pytest.raises(
         CatalogueError, match=r"models\.'m': 'contextt' is not known; expected one of api, context_tokens"
     ):

@@ -121,7 +121,7 @@ def test_one_odd_member_in_the_documented_form_is_read_as_ever(body: dict[str, A
 
 @pytest.mark.parametrize("index", [lambda n: n, lambda _: 0], ids=["apart", "all of them one"])
 def test_more_choices_than_are_taken_are_too_many_by_both_ways(index: Callable[[int], int]) -> None:
-    """Also where all say that they are the same one: a body has room for millions, and each takes its time."""
+    """Also if all have the same index: a body may contain millions, and each takes time."""
     message, count = {"content": "a"}, MAX_CHOICES + 1
     choices = [{"index": index(n), "message": message, "finish_reason": "stop"} for n in range(count)]
     body = {"id": "a", "model": "m", "created": 1, "choices": choices}

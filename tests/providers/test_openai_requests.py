@@ -172,7 +172,7 @@ def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
         ({"functions": None}, "extra", {}),
     ],
 )
-def test_what_a_client_may_say(fields: dict[str, Any], name: str, value: object) -> None:
+def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: object) -> None:
     request = decode_request(body(**fields))
     assert getattr(request, name) == value
     assert type(getattr(request, name)) in (type(value), Texts)
@@ -409,7 +409,7 @@ def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: di
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "mode": "x"}}},
             {"response_format.json_schema.mode"},
         ),
-        # A schema is for its own type alone, and nobody has looked at it beside another.
+        # A schema belongs to its own type only. With another type it is not checked.
         *(
             ({"response_format": {"type": kind, "json_schema": schema}}, {"response_format.json_schema"})
             for kind in ("text", "json_object")
@@ -440,7 +440,7 @@ def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: di
         ),
     ],
 )
-def test_what_nobody_reads_is_named(fields: dict[str, Any], unread: set[str]) -> None:
+def test_unread_fields_are_listed(fields: dict[str, Any], unread: set[str]) -> None:
     assert decode_request(body(**fields)).unread == unread
 
 
@@ -453,7 +453,7 @@ def test_a_body_that_is_no_object_has_no_place(value: object) -> None:
     ("value", "word"),
     [(None, "null"), (True, "a boolean"), (1.5, "a number"), ("", "a string"), ([], "an array"), ({}, "an object")],
 )
-def test_a_mistake_says_what_was_found_instead(value: object, word: str) -> None:
+def test_error_states_the_type_that_was_found(value: object, word: str) -> None:
     assert describe(value) == word
     if value is not None and not isinstance(value, dict):
         assert str(mistake(body(messages=[value]))) == f"`messages[0]` must be an object, not {word}"
@@ -462,7 +462,7 @@ def test_a_mistake_says_what_was_found_instead(value: object, word: str) -> None
 # --- what is sent ---------------------------------------------------------------------------------
 
 
-def test_what_was_not_said_is_left_out() -> None:
+def test_unset_fields_are_left_out() -> None:
     assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
 
 
@@ -496,7 +496,7 @@ def test_a_stream_always_asks_for_usage() -> None:
     assert encoded["stream_options"] == {"include_usage": True}
 
 
-def test_zero_false_and_empty_are_said() -> None:
+def test_zero_false_and_empty_values_are_sent() -> None:
     request = ChatRequest("m", (UserMessage(""),), temperature=0, seed=0, logprobs=False, user="", logit_bias={})
     encoded = encode_request(request, "m")
     assert {name: encoded[name] for name in ("temperature", "seed", "logprobs", "user", "logit_bias")} == {
@@ -572,13 +572,13 @@ def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
 
 
 @pytest.mark.parametrize(("content", "told"), [("Well.", "Well."), ("", None), (None, None)])
-def test_beside_a_refusal_a_text_stays_and_none_is_null(content: str | None, told: str | None) -> None:
+def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | None, told: str | None) -> None:
     choices = (Choice(AssistantMessage(content, "I won't."), "stop"),)
     written: Any = encode_completion(ChatCompletion("id", "m", 5, choices))
     assert written["choices"][0]["message"] == {"role": "assistant", "content": told, "refusal": "I won't."}
 
 
-def test_what_an_answer_tells_beside_its_text_is_told_where_its_model_is() -> None:
+def test_other_fields_of_an_answer_are_shown_only_with_its_model() -> None:
     cited = ({"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2}},)
     choices = (Choice(AssistantMessage("Hi", annotations=cited), "stop"),)
     completion = ChatCompletion("id", "m", 5, choices, None, "flex", "fp_1")
@@ -603,7 +603,7 @@ def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletio
 
 
 @pytest.mark.parametrize("place", ["top", "message"])
-def test_what_nobody_knows_is_bounded_because_it_is_named(place: str) -> None:
+def test_number_and_length_of_unknown_field_names_are_limited(place: str) -> None:
     """In the log, in the receipt and to the client: 32 MB of names would fill all three."""
 
     def ask(names: list[str]) -> ChatRequest:
@@ -621,7 +621,7 @@ def test_what_nobody_knows_is_bounded_because_it_is_named(place: str) -> None:
     assert len(raised.value.param or "") < 200
 
 
-def test_what_nobody_knows_is_bounded_because_it_is_looked_into() -> None:
+def test_objects_in_unknown_fields_are_limited() -> None:
     """Each object in it may have a field that moves data; a body has room for millions."""
     taken = decode_request(body(more=[[{"a": [1, "b"]}]] * 3_332))
     assert len(taken.extra) == 1
@@ -629,7 +629,7 @@ def test_what_nobody_knows_is_bounded_because_it_is_looked_into() -> None:
         assert "contain more than 10000 objects" in str(mistake(body(more=field)))
 
 
-def test_a_mistake_of_a_long_token_is_told_in_few_words() -> None:
+def test_error_for_a_long_token_is_short() -> None:
     error = mistake(body(logit_bias={"7" * 100_000: 1000}))
     assert len(str(error)) < 300
     assert len(error.param or "") < 200

@@ -1,4 +1,4 @@
-"""What tokens cost: exact, in whole numbers, by the length of the prompt and with what was in the cache."""
+"""The cost of tokens: exact, in integers, by the length of the prompt and with cached tokens."""
 
 from __future__ import annotations
 

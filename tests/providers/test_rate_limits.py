@@ -1,4 +1,4 @@
-"""What headers say of a provider's limits: every form of a reset, and what follows from a limit that is spent."""
+"""Rate limit headers of providers: every form of a reset, and the wait for an exhausted limit."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_moment_is_measured_by_the_providers_own_clock() -> None:
             (RateLimit(0, 28_800.0),),
             MOST_WAIT_S,
         ),
-        # What Azure's answers of the Responses API have been seen to say, which is nothing.
+        # Observed in Azure's answers of the Responses API. The values have no meaning.
         (
             {
                 "x-ratelimit-limit-tokens": "-1",
@@ -171,6 +171,6 @@ def test_a_row_names_its_own_headers() -> None:
     names = LimitHeaders("x-ratelimit-{part}-{of}-minute", ("req", "tokens"))
     headers = {"x-ratelimit-limit-req-minute": "720", "x-ratelimit-remaining-req-minute": "0"}
     assert read_limits(headers, NOW, names) == (RateLimit(0),)
-    # Mistral's row: should it ever tell a reset, it is read.
+    # Mistral's headers: if it ever sends a reset, it is read.
     spent = {"x_ratelimit_remaining_req_minute": "0", "x_ratelimit_reset_req_minute": "4"}
     assert waited("mistral", body=b'{"type": "rate_limited"}', **spent) == 4.0

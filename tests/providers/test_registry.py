@@ -30,7 +30,7 @@ def fails() -> object:
 
 
 def load(monkeypatch: pytest.MonkeyPatch, *points: Point) -> registry.Registry:
-    """What is found where these are the installed plug-ins."""
+    """Return the registry with these installed plug-ins."""
 
     def installed(*, group: str) -> tuple[Point, ...]:
         assert group == GROUP == "providers.adapters"

@@ -1,4 +1,4 @@
-"""Whatever form a provider chose for its answer, it is read; whatever is no answer is a failure."""
+"""An answer in any form is read, and any other response is a failure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def events(pieces: Iterable[bytes], kind: str | None = STREAM, status: int = 200
     return list(expand([*found, *reader.close()]))
 
 
-def test_a_lone_text_is_told_of_once_the_answer_is_open() -> None:
+def test_lone_text_is_recognised_after_the_answer_has_begun() -> None:
     first, second = (
         b'data: {"id":"s","model":"m","created":1,"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % text
         for text in (b"a", b"b")
@@ -137,7 +137,7 @@ def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[
         assert [event.created for event in events([body], kind) if isinstance(event, Opened)] == [created]
 
 
-# --- what is no answer ----------------------------------------------------------------------------
+# --- responses without an answer ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_is_no_answer_fails_alike_in_both_forms(body: bytes, kind: str, sta
     assert failure_of(body, kind, status) is failure
 
 
-def test_an_answer_that_was_cut_is_told_and_not_repaired() -> None:
+def test_truncated_answer_is_reported_and_not_repaired() -> None:
     cut = chunks({"delta": {"content": "half"}}, done=False)
     with pytest.raises(ProviderFailed) as caught:
         answer(cut, STREAM)
@@ -183,7 +183,7 @@ def test_an_answer_that_was_cut_is_told_and_not_repaired() -> None:
     assert isinstance(found[-1], Failed)
 
 
-def test_a_failure_names_its_status_and_says_nothing_of_the_page() -> None:
+def test_failure_names_the_status_and_does_not_quote_the_page() -> None:
     with pytest.raises(ProviderFailed) as caught:
         answer(b"<html>your card 4111 was refused</html>", HTML)
     assert caught.value.failure.status == 200
@@ -282,9 +282,7 @@ def ids_of(completion: ChatCompletion) -> list[str]:
 
 
 @pytest.mark.parametrize(("body", "kind"), [(CALLING_WHOLE, JSON), (CALLING_STREAM, STREAM), (CALLING_WHOLE, TEXT)])
-def test_calls_of_two_answers_are_told_apart_where_neither_they_nor_their_answer_has_an_id(
-    body: bytes, kind: str
-) -> None:
+def test_calls_of_two_answers_without_ids_get_different_ids(body: bytes, kind: str) -> None:
     turns = []
     for moment in (NOW, NOW + 0.0001):
         head = replace(response(body, kind), received_at=moment)

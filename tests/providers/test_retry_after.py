@@ -1,4 +1,4 @@
-"""How long to wait, in every form that a provider may say it in."""
+"""The time to wait, in every form that providers send."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         ({"retry-after": "0"}, None),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "inf"}, None),
-        # A month is a limit's time, and years are nobody's.
+        # A limit may apply to a month, but not to years.
         ({"retry-after": "2678400"}, 2678400),
         ({"retry-after": "2678401"}, None),
         ({"retry-after": "99999999999"}, None),

@@ -76,7 +76,10 @@ def test_an_api_key_is_no_bearer(key: str) -> None:
         ("{", "is not the JSON of a service account's key"),
         ("{}", "is not a service account's key: it lacks type, client_email, private_key"),
         (json.dumps({**ACCOUNT, "type": "authorized_user"}), "is a key of another type"),
-        (json.dumps({"type": "external_account", "audience": "//iam"}), "is a configuration of workload identity federation"),
+        (
+            json.dumps({"type": "external_account", "audience": "//iam"}),
+            "is a configuration of workload identity federation",
+        ),
         (
             json.dumps({**ACCOUNT, "private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"}),
             "can't be read",
@@ -85,7 +88,7 @@ def test_an_api_key_is_no_bearer(key: str) -> None:
     ],
     ids=["broken", "empty", "user", "federation", "no key", "no PEM"],
 )
-def test_a_key_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:
+def test_unusable_key_is_explained_without_quoting_it(secret: str, why: str) -> None:
     problem = secret_problem(GoogleAccount(), Secret(secret))
     assert problem is not None
     assert why in problem
@@ -97,7 +100,7 @@ def test_a_key_that_can_never_work_says_why_and_nothing_of_itself(secret: str, w
     assert "PRIVATE" not in failure.message + failure.detail
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
     problem = secret_problem(GoogleAccount(), Secret(json.dumps({**ACCOUNT, "private_key_id": "another"})))
     assert problem == 'needs google-auth; pip install "assistant-gateway[google]"'

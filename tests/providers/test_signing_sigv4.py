@@ -113,7 +113,7 @@ def test_a_secret_in_every_form() -> None:
         ('{"AccessKeyId": "", "SecretAccessKey": "x"}', "is not a key pair"),
     ],
 )
-def test_a_secret_that_can_never_work_says_why_and_nothing_of_itself(secret: str, why: str) -> None:
+def test_unusable_secret_is_explained_without_quoting_it(secret: str, why: str) -> None:
     problem = secret_problem(AwsSigV4("bedrock"), Secret(secret))
     assert problem is not None
     assert why in problem
@@ -123,7 +123,7 @@ def test_a_secret_that_can_never_work_says_why_and_nothing_of_itself(secret: str
     assert caught.value.failure.kind is FailureKind.CREDENTIALS
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
     problem = secret_problem(AwsSigV4("bedrock"), Secret(f"{ID}:{KEY}"))
     assert problem == 'needs botocore; pip install "assistant-gateway[aws]"'

@@ -1,4 +1,4 @@
-"""What a simulated model is set to know and to bear is what it knows and bears."""
+"""A simulated model has the configured knowledge and capacity."""
 
 from __future__ import annotations
 

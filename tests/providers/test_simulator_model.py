@@ -47,7 +47,7 @@ def said(request: ChatRequest, persona: str = "Testland") -> str:
     return text_of(first(request, persona).message.content)
 
 
-def test_says_who_it_is_and_that_it_is_simulated() -> None:
+def test_answer_names_the_persona_and_that_it_is_simulated() -> None:
     assert "Testland" in said(ask())
     assert "simulated" in said(ask())
     assert first(ask()).finish_reason == "stop"
@@ -83,7 +83,7 @@ def test_pieces_are_the_text(text: str) -> None:
     assert all(cut(text))
 
 
-def test_max_tokens_cuts_and_says_so() -> None:
+def test_max_tokens_shortens_the_answer_with_finish_length() -> None:
     whole = first(ask())
     tokens = len(cut(text_of(whole.message.content)))
     assert first(ask(max_tokens=tokens)) == whole
@@ -171,7 +171,7 @@ def test_obeys_the_tool_choice() -> None:
     assert calls(replace(request, tool_choice="required"))[0][0] == "get_weather"
 
 
-def test_tells_the_results_of_the_tools() -> None:
+def test_answer_repeats_the_results_of_the_tools() -> None:
     called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"), ToolCall("b", "get_time", "{}")))
     results = (ToolMessage("a", "-3 °C"), ToolMessage("b", "12:00"))
     request = ChatRequest("m", (UserMessage("Weather?"), called, *results), tools=(WEATHER,))

@@ -34,7 +34,7 @@ def refusal(body: object, **changes: object) -> tuple[int, dict[str, object]]:
 
 
 def errors(body: object) -> set[str]:
-    """Return what the vendor's checks say of a request: each place with its reason, the first of several."""
+    """Return the errors of the vendor's checks: each path with the first reason."""
     return set(request_errors("openai", incoming(body)))
 
 

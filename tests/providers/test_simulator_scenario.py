@@ -62,7 +62,7 @@ def test_the_script_comes_first_one_entry_a_request() -> None:
     assert [scenario.fault_of(n) for n in range(5)] == [Html(), None, Reset(), Empty(), Empty()]
 
 
-def test_faults_come_as_often_as_said_and_at_the_same_requests_each_time() -> None:
+def test_faults_have_the_configured_frequency_at_the_same_requests_each_time() -> None:
     scenario = Scenario(faults=((Html(), 0.2), (Reset(), 0.1)))
     drawn = [scenario.fault_of(n) for n in range(5000)]
     assert drawn == [scenario.fault_of(n) for n in range(5000)]
@@ -129,7 +129,7 @@ def test_every_word_is_a_fault() -> None:
         ("redirect:1", "takes the target URL"),
     ],
 )
-def test_a_mistake_says_what_was_expected(text: str, complaint: str) -> None:
+def test_invalid_fault_notation_states_the_expected_form(text: str, complaint: str) -> None:
     with pytest.raises(ScenarioError, match=complaint) as raised:
         parse_fault(text)
     assert str(raised.value).startswith(f"fault '{text}'")
@@ -148,7 +148,7 @@ def test_a_good_answer() -> None:
     )
 
 
-def test_waits_are_where_they_are_said_to_be() -> None:
+def test_waits_are_at_the_configured_positions() -> None:
     scenario = Scenario(latency_s=3, first_token_s=2, between_events_s=1)
     steps = staged(None, scenario=scenario)
     assert isinstance(steps[1], Head)
@@ -160,7 +160,7 @@ def test_waits_are_where_they_are_said_to_be() -> None:
     assert [step.seconds for step in staged(Slow(9)) if isinstance(step, Wait)] == [0, *[9] * len(GOOD)]
 
 
-def test_the_first_words_are_spread_as_they_are_said_to_be_also_over_a_few_requests() -> None:
+def test_first_token_delays_have_the_configured_distribution_over_few_requests() -> None:
     scenario = Scenario(first_token_s=0.1, first_token_p95_s=0.3, seed=5)
     for begin in (0, 17, 1000):
         times = sorted(scenario.first_token_of(number) for number in range(begin, begin + 40))

@@ -116,7 +116,7 @@ async def test_the_script_is_used_up(client: httpx.AsyncClient, server: Simulato
     assert (await chat(client)).status_code == 503
 
 
-async def test_says_what_it_is_told_to(client: httpx.AsyncClient, server: SimulatorServer) -> None:
+async def test_scenario_text_replaces_the_answer(client: httpx.AsyncClient, server: SimulatorServer) -> None:
     server.scenario = Scenario(text="exactly this")
     assert (await chat(client)).json()["choices"][0]["message"]["content"] == "exactly this"
     completion = ChatCompletion("id-1", "m", 17, (Choice(AssistantMessage("whole"), "length"),))
@@ -278,7 +278,7 @@ def test_simulators_in_a_thread() -> None:
     assert (thread["eu"].received, thread["us"].received) == (1, 0)
 
 
-def test_a_thread_whose_port_is_taken_says_so() -> None:
+def test_thread_with_a_used_port_raises_the_error() -> None:
     with SimulatorThread({"a": SimulatorServer(SIMULATOR, "a")}) as thread:
         port = int(thread["a"].origin.rpartition(":")[2])
         second = SimulatorThread({"b": SimulatorServer(SIMULATOR, "b", port=port)})

@@ -107,7 +107,7 @@ def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boun
     assert site(provider, name).residency_of(model).within(places(*boundary)) is inside
 
 
-def test_a_row_may_say_which_fields_its_promise_covers() -> None:
+def test_site_may_list_fields_that_its_promise_covers() -> None:
     row = {"origin": "https://a.example", "base_path": "/v1", "stores": ["DE"], "processes": ["DE"]}
     told = sites_of({"sites": {"plain": row, "more": {**row, "allows": ["store"]}}})
     assert {name: known.allows for name, known in told.items()} == {"plain": frozenset(), "more": {"store"}}
@@ -197,7 +197,7 @@ def test_no_two_sites_share_a_key() -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_source_and_a_date_stand_beside_the_facts(provider: str) -> None:
+def test_facts_have_a_source_and_a_date(provider: str) -> None:
     lists = {row["available"] for row in rows(provider).values() if "available" in row}
     for name in lists:
         assert FactsFile("providers.catalogue", "availability").read()[name].keys() >= {

@@ -17,7 +17,7 @@ from tests.kit.chat_strategies import unhurried
 NEWLINES = ("\n", "\r\n", "\r")
 LINE_BREAKS_OF_TEXT = "\u2028\u2029\u0085\x0b\x0c\x1c"
 
-# What a line may hold, often with a character at which `str.splitlines` would cut.
+# The contents of a line, often with a character at which `str.splitlines` would cut.
 line_text = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")
     | st.sampled_from(":  é你👩" + LINE_BREAKS_OF_TEXT)
@@ -40,7 +40,7 @@ def written(item: SseItem, newline: str) -> str:
 
 
 def parsed(pieces: Iterable[bytes], limit: int = 1 << 20) -> tuple[list[SseItem], bool, bytes]:
-    """Everything that a parser says of these pieces, to the end."""
+    """Return all items that a parser returns for these pieces and at the end."""
     parser = SseParser(limit)
     items = [item for piece in pieces for item in parser.feed(piece)]
     items += parser.close()
@@ -230,7 +230,7 @@ def test_a_line_ends_at_cr_as_cheaply_as_at_lf() -> None:
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_events_of_one_line_of_data_are_told_apart_at_once(newline: bytes) -> None:
+def test_events_of_one_data_line_are_split_at_once(newline: bytes) -> None:
     parser = SseParser()
     end = 2 * newline
     assert parser.feed_plainly(b"data: a" + end + b"data: b" + end + b"data: c") == [b"a", b"b"]

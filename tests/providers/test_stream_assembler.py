@@ -1,4 +1,4 @@
-"""The rules of a whole answer, held against whatever a provider may say in whatever order."""
+"""The rules of a whole answer hold for any pieces in any order."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_any_sequence_of_calls_gives_a_canonical_stream(
     events = run(made, sequence)
     check_grammar(events)
     assert made.done
-    # Whatever comes after the end, nothing is said any more.
+    # After the end, no call has an effect.
     assert run(made, [*sequence, ("fail", (BROKEN,), {}), ("complete", (), {}), ("heartbeat", (), {})]) == []
     for event in events:
         dumps([str(getattr(event, name)) for name in getattr(event, "__slots__", ())])  # no lone surrogate anywhere
@@ -201,7 +201,7 @@ def test_it_does_not_matter_when_the_events_are_taken(
 
 @unhurried
 @given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
-def test_what_is_said_arrives_whole_however_it_was_cut(said: list[tuple[str, str]]) -> None:
+def test_content_is_complete_for_any_cut(said: list[tuple[str, str]]) -> None:
     events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in said))
     for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
         spoken = "".join(piece for one, piece in said if one == kind)
@@ -212,7 +212,7 @@ def test_what_is_said_arrives_whole_however_it_was_cut(said: list[tuple[str, str
 # --- one rule at a time ---------------------------------------------------------------------------
 
 
-def test_the_opening_is_first_and_once_and_says_what_was_said_first() -> None:
+def test_opened_is_first_and_once_with_the_first_values() -> None:
     made = Assembler("asked")
     made.identify(id="", model="", created=0)
     made.heartbeat()
@@ -274,7 +274,7 @@ def test_log_probabilities_that_are_kept_can_be_written_where_they_stand() -> No
     assert {*kept} == {True, False}
 
 
-def test_what_a_choice_says_after_its_finish_is_dropped_and_what_others_say_is_not() -> None:
+def test_content_after_the_finish_of_its_choice_is_dropped() -> None:
     made = assembler()
     made.text("a")
     made.finish("stop")
@@ -325,7 +325,7 @@ def test_a_surrogate_that_never_finds_its_half_is_replaced() -> None:
 # --- tool calls -----------------------------------------------------------------------------------
 
 
-def test_a_call_is_told_by_its_id() -> None:
+def test_tool_call_piece_is_matched_by_id() -> None:
     assert calls_of(
         {"id": "a", "name": "f", "arguments": "1"},
         {"id": "b", "name": "g", "arguments": "2"},
@@ -334,7 +334,7 @@ def test_a_call_is_told_by_its_id() -> None:
     ) == [(0, "a", "f", "13"), (1, "b", "g", "24")]
 
 
-def test_a_call_is_told_by_its_index_where_no_id_is_repeated() -> None:
+def test_tool_call_piece_without_id_is_matched_by_index() -> None:
     assert calls_of(
         {"index": 4, "id": "a", "name": "f"},
         {"index": 2, "id": "b", "name": "g"},
@@ -344,7 +344,7 @@ def test_a_call_is_told_by_its_index_where_no_id_is_repeated() -> None:
     ) == [(0, "a", "f", "13"), (1, "b", "g", "2")]
 
 
-def test_a_piece_that_says_nothing_of_itself_belongs_to_the_last_call() -> None:
+def test_piece_without_id_and_index_belongs_to_the_last_call() -> None:
     assert calls_of(
         {"id": "a", "name": "f", "arguments": "1"},
         {"id": "b", "name": "g"},
@@ -385,7 +385,7 @@ def test_an_id_that_comes_late_does_not_split_a_call_but_a_second_one_does() -> 
 FILTERED = Failure(FailureKind.CONTENT_FILTER, "filtered", code="E42")
 
 
-def test_a_filter_that_steps_in_after_something_was_said_has_ended_the_answer() -> None:
+def test_filter_after_the_first_content_ends_the_answer() -> None:
     made = assembler()
     made.text("Half")
     made.text("One", 1)
@@ -401,7 +401,7 @@ def test_a_filter_that_steps_in_after_something_was_said_has_ended_the_answer() 
     )
 
 
-def test_a_filter_that_comes_behind_the_finish_wins_over_it() -> None:
+def test_filter_after_the_finish_replaces_it() -> None:
     made = assembler()
     made.text("All")
     made.finish("stop")
@@ -409,7 +409,7 @@ def test_a_filter_that_comes_behind_the_finish_wins_over_it() -> None:
     assert made.take()[2:] == (ChoiceFinish("content_filter", 0, "E42"), Finished())
 
 
-def test_a_filter_before_anything_was_said_is_a_failure() -> None:
+def test_filter_before_the_first_content_is_a_failure() -> None:
     begun, calling = assembler(), assembler()
     begun.see(0)
     calling.tool_call("{", index=0)
@@ -418,7 +418,7 @@ def test_a_filter_before_anything_was_said_is_a_failure() -> None:
         assert made.take() == (Failed(FILTERED),)
 
 
-def test_calls_that_share_a_place_and_have_no_id_are_told_apart_by_their_names() -> None:
+def test_calls_with_one_index_and_no_id_are_distinguished_by_name() -> None:
     assert calls_of(
         {"index": 0, "name": "f", "arguments": '{"a":1}'},
         {"index": 0, "name": "g", "arguments": "{}"},
@@ -476,7 +476,7 @@ RANKED: tuple[FinishReason, ...] = ("other", "stop", "length", "tool_calls", "co
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(RANKED, RANKED)))
-def test_of_two_finishes_the_one_that_says_more_wins(first: FinishReason, second: FinishReason) -> None:
+def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) -> None:
     events = events_of(
         lambda made: made.text("a", 1),
         lambda made: made.tool_call("{}", name="f", choice=1) if "tool_calls" in (first, second) else None,
@@ -611,7 +611,7 @@ def called(*pieces: dict[str, Any]) -> list[tuple[int, str, str]]:
     ]
 
 
-def test_calls_that_have_one_id_are_told_apart_by_their_places() -> None:
+def test_calls_with_one_id_are_distinguished_by_index() -> None:
     first, second = {"id": "call_0", "index": 0, "name": "f"}, {"id": "call_0", "index": 1, "name": "f"}
     wanted = [(0, "f", '{"a":1}'), (1, "f", '{"a":2}')]
     assert called({**first, "arguments": '{"a":1}'}, {**second, "arguments": '{"a":2}'}) == wanted
@@ -619,7 +619,7 @@ def test_calls_that_have_one_id_are_told_apart_by_their_places() -> None:
     assert called(*pieces) == wanted
     # With its name again and again, a piece still belongs where its place is.
     assert called({**first, "arguments": '{"a"'}, {**first, "arguments": ":1}"}) == [(0, "f", '{"a":1}')]
-    # Without places there is nothing to tell them apart by.
+    # Without indices nothing distinguishes them.
     assert called({"id": "x", "name": "f", "arguments": "{"}, {"id": "x", "arguments": "}"}) == [(0, "f", "{}")]
 
 

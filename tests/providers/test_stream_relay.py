@@ -134,7 +134,7 @@ def test_a_chunk_by_itself_is_taken_from_the_template(padded: bool, monkeypatch:
 @settings(max_examples=examples(300))
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
 def test_a_lone_text_may_be_taken_in_place_of_its_event(stream: list[bytes], cuts: list[int], by_itself: bool) -> None:
-    """A piece that has one needn't be fed, and nothing that comes behind it means anything else."""
+    """A piece with a lone text need not be fed, and the following data has the same meaning without it."""
     data = chunk({"content": "so"}) + b"".join(stream)
     ends = [len(b"".join(stream[:count])) for count in range(len(stream) + 1)]
     places = sorted(
@@ -162,7 +162,7 @@ inside = st.lists(
 
 @settings(max_examples=examples(1000))
 @given(st.lists(inside, min_size=1, max_size=4))
-def test_texts_are_told_together_as_they_are_one_by_one(pieces: list[bytes]) -> None:
+def test_joined_texts_are_recognised_like_single_texts(pieces: list[bytes]) -> None:
     def is_text(piece: bytes) -> bool:
         try:
             text = json.loads(b'"' + piece + b'"')
@@ -171,7 +171,7 @@ def test_texts_are_told_together_as_they_are_one_by_one(pieces: list[bytes]) -> 
         return bool(text) and not any("\ud800" <= character <= "\udfff" for character in text)
 
     assert _are_texts(pieces) == all(map(is_text, pieces))
-    # What one more text of a run by itself is matched by is no wider, and stricter only where there are surrogates.
+    # The pattern of a single text matches no more, and less only for surrogates.
     if all(_STRING.fullmatch(piece) and _is_utf8(piece) for piece in pieces):
         assert _are_texts(pieces)
 
@@ -200,7 +200,7 @@ frames = st.fixed_dictionaries(
     frames, st.permutations(["choices", "content", "obfuscation", "system_fingerprint", "more"]), st.booleans(), texts
 )
 def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str], spaced: bool, text: str) -> None:
-    """Whatever else stands in the chunk, and wherever: another text in its place is that text, and nothing else."""
+    """With any other members of the chunk, in any order, replacing the text changes nothing else."""
     value = {name: frame[name] for name in order if name in frame}
     body = json.dumps(value, separators=(", ", ": ") if spaced else (",", ":")).encode()
     template = learn(body, value)
@@ -216,7 +216,7 @@ def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str]
 
 
 def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
-    """Without the padding, which nobody reads."""
+    """Return the chunk without its padding, which has no meaning."""
     return {
         name: _unpadded(held) if isinstance(held, dict) else held
         for name, held in value.items()
@@ -265,7 +265,7 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
 @settings(max_examples=examples(300))
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
 def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
-    """To its last chunk that has come whole, whatever has come behind it."""
+    """A run is split up to its last complete chunk, whatever data follows."""
     whole = b"".join(said(text, padding if padded else None) for text, padding in run)
     behind = said("x", "y" if padded else None) if goes_on else chunk({}, "stop")
     pieces, end = template_of(padded).split(whole + behind[: cut % len(behind)], 0)
@@ -287,7 +287,7 @@ def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_o
 def test_a_burst_means_what_its_chunks_mean(
     run: list[tuple[str, str]], padded: bool, between: list[bytes], changed: tuple[int, int] | None, cut: int
 ) -> None:
-    """Whatever is among them, wherever they are cut, and with any byte changed: what is split is what each is alone."""
+    """With any blocks, cuts and changed bytes, splitting gives the same texts as matching each chunk alone."""
     blocks = [said(text, padding if padded else None) for text, padding in run]
     blocks[1:1] = between
     data = b"".join(blocks)
@@ -316,8 +316,8 @@ values = inside.map(lambda text: b'"' + text + b'"') | st.sampled_from(
 
 @settings(max_examples=examples(500))
 @given(values, paddings, st.booleans())
-def test_one_chunk_by_itself_is_told_from_everything_else(value: bytes, padding: str, padded: bool) -> None:
-    """It has a string for its text: no other value, no blanks around it, nothing more behind it."""
+def test_single_chunk_is_distinguished_from_any_other_data(value: bytes, padding: str, padded: bool) -> None:
+    """The text must be a string, without blanks around it and without more data after it."""
     data = said("TEXT", padding if padded else None).replace(b'"TEXT"', value)
     text = template_of(padded).only(data)
     is_text = value[:1] == value[-1:] == b'"' and _are_texts([value[1:-1]])
@@ -346,7 +346,7 @@ def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> 
 
 
 def test_where_a_padding_begins_is_found_in_linear_time() -> None:
-    """What stands before it is searched for from the end: nothing in it may look like its end again and again."""
+    """The part before the padding is searched from the end, so repeated look-alikes of its end must not cost time."""
     again = b'{"obfuscation":"\\n"},'
     body = compact({"content": "a"}, "pad").replace(b'"obfuscation"', b'"x":[' + again * 3 + b'{}],"obfuscation"')
     body = body.removeprefix(b"data: ").removesuffix(b"\n\n")

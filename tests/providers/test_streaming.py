@@ -1,4 +1,4 @@
-"""What all event streams share: framing, the end mark, garbage, bounds, and what stands outside the framing."""
+"""The common parts of all event streams: framing, end mark, garbage, limits and data outside the framing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def kind_of(events: list[StreamEvent]) -> FailureKind:
         b"event: ping\ndata: 2026-11-20\n\n" + SAID + b"event: ping\ndata: [1]\n\n" + ENDED,
         b'data: [{"say":"a"}]\n\n' + ENDED,
         b'data: {"say":\ndata: "a"}\n\n' + ENDED,
-        # Garbage behind a whole answer takes nothing away from it.
+        # Garbage after a whole answer does not change it.
         SAID + ENDED + b"data: oh no\n\n" + SAID,
         SAID + ENDED + b"data: 5\n\n" + SAID,
         SAID + ENDED + b"data: {",
@@ -122,20 +122,20 @@ def test_what_is_not_whole_is_a_failure_under_any_cut(data: bytes, kind: Failure
         assert events[:2] == [OPENED, TextDelta("a")] or SAID not in data
 
 
-def test_an_end_mark_before_the_end_is_told_as_what_it_is() -> None:
+def test_end_mark_before_the_end_is_reported_as_interrupted() -> None:
     last = hear(SAID + DONE)[-1]
     assert isinstance(last, Failed)
     assert last.failure.message == "the provider's answer ended before it was complete"
 
 
-def test_a_failure_says_how_much_was_wrong_and_not_what() -> None:
+def test_failure_states_the_size_of_invalid_data_and_does_not_quote_it() -> None:
     last = hear(b"data: my diagnosis\n\n")[-1]
     assert isinstance(last, Failed)
     assert last.failure.detail == "12 bytes"
     assert "diagnosis" not in repr(last)
 
 
-def test_the_reader_is_told_the_names_of_events_and_the_comments() -> None:
+def test_reader_gets_the_names_of_events_and_the_comments() -> None:
     heard = Heard()
     heard.hear(b":HTTP_STATUS/200\nevent: result\n" + SAID + ENDED + b'{"unframed": 1}')
     assert heard.comments == ["HTTP_STATUS/200"]
@@ -145,7 +145,7 @@ def test_the_reader_is_told_the_names_of_events_and_the_comments() -> None:
     assert cut.events == ["message", "message"]
 
 
-def test_signs_of_life_are_told_apart_from_events() -> None:
+def test_heartbeats_are_distinguished_from_events() -> None:
     heard = Heard()
     assert heard.parser.feed(b": ping\n\n") == (Heartbeat(),)
     assert heard.parser.feed(b"data:  \n\n") == (Heartbeat(),)
@@ -153,7 +153,7 @@ def test_signs_of_life_are_told_apart_from_events() -> None:
     assert heard.parser.feed(SAID) == (OPENED, TextDelta("a"))
 
 
-def test_nothing_comes_after_the_end_and_nobody_is_asked_to_read_it() -> None:
+def test_nothing_is_read_or_returned_after_the_end() -> None:
     heard = Heard()
     assert heard.hear(SAID + ENDED + DONE)[-1] == Finished()
     assert heard.parser.feed(SAID + b": ping\n\n") == heard.parser.close() == ()

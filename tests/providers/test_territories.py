@@ -23,7 +23,7 @@ from providers.territories import (
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
-# A country's own code stands for the rest of it; a part in no set shows what holds for parts that nobody names.
+# A country's own code stands for the rest of it. A subdivision in no set represents all that are not named.
 COUNTRIES = ("US", "CN", "DE")
 PARTS = ("US-CA", "US-NY", "CN-BJ")
 WORLD = (*COUNTRIES, *PARTS, "US-ZZ", "CN-ZZ", "DE-ZZ", "FR", "FR-ZZ")
@@ -44,7 +44,7 @@ def members(places: Places) -> set[str]:
 
 
 def meaning(words: Iterable[str]) -> set[str]:
-    """What a list says: of the words that speak of a place, the most specific decides, and `!` before the plain one."""
+    """Return the territories of a list: the most specific matching word decides, and `!` wins over the plain word."""
     found = set()
     for place in WORLD:
         for name in (place, parent(place), "*"):
@@ -58,7 +58,7 @@ def meaning(words: Iterable[str]) -> set[str]:
 
 @settings(unhurried, max_examples=examples(500))
 @given(written)
-def test_a_list_means_what_its_most_specific_words_say(words: list[str]) -> None:
+def test_most_specific_word_of_a_list_decides(words: list[str]) -> None:
     if lets_in_again(words):
         with pytest.raises(TerritoryError, match="can't be included"):
             parse_places(words)
@@ -79,7 +79,7 @@ def covers_unnamed(inner: Places, outer: Places) -> bool:
 
 @settings(unhurried, max_examples=examples(500))
 @given(built, built)
-def test_within_never_says_yes_for_a_place_outside(inner: Places, outer: Places) -> None:
+def test_within_is_never_true_for_a_territory_outside(inner: Places, outer: Places) -> None:
     if inner.within(outer):
         assert members(inner) <= members(outer)
 
@@ -223,7 +223,7 @@ def test_codes_are_taken_as_they_are(word: str) -> None:
         ("*", None),
     ],
 )
-def test_a_word_that_is_no_territory_is_told_what_it_could_be(word: str, hint: str | None) -> None:
+def test_unknown_territory_is_reported_with_a_suggestion(word: str, hint: str | None) -> None:
     with pytest.raises(TerritoryError) as caught:
         parse_territory(word)
     message = str(caught.value)
@@ -237,7 +237,7 @@ def test_a_list_with_a_wrong_word_is_refused(words: list[str]) -> None:
         parse_places(words)
 
 
-def test_an_unknown_group_is_told_the_known_ones() -> None:
+def test_unknown_group_is_reported_with_the_known_groups() -> None:
     with pytest.raises(TerritoryError, match="'@Europe' is not a group of territories; expected one of @EEA, @EU"):
         parse_places(["@Europe"])
 

@@ -1,4 +1,4 @@
-"""A value behaves as a frozen dataclass does, though it is none, and never shows a key or a prompt."""
+"""A value behaves like a frozen dataclass, although it is not one, and never shows a key or a prompt."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_a_schema_refuses_an_unknown_field_and_a_wrong_type_at_any_depth(vendor:
         assert errors_of(subject, replace(wire, body=dumps(mistaken))), f"{place}: {mistaken}"
 
 
-# What is the client's own, not the vendor's: the arguments of calls and the schemas of tools.
+# Contents of the client, not of the vendor: the arguments of calls and the schemas of tools.
 _OWN = frozenset({"parameters", "parametersJsonSchema", "input_schema", "inputSchema", "args", "input", "response"})
 
 

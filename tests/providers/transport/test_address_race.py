@@ -1,4 +1,4 @@
-"""Where none of several addresses takes a connection, one reason is told: the one that says most."""
+"""If none of several addresses accepts a connection, the most specific error is reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES = [
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
-    """Let each address fail as is said, by its port."""
+    """Let each address fail with the error that is given for its port."""
 
     async def sock_connect(_: socket.socket, address: tuple[str, int]) -> None:
         raise errors[address[1]]
@@ -47,7 +47,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
 
 
 @pytest.mark.parametrize(("errors", "told"), CASES)
-async def test_what_says_most_is_told(
+async def test_most_specific_error_is_reported(
     monkeypatch: pytest.MonkeyPatch, errors: list[Exception], told: Exception
 ) -> None:
     failing(monkeypatch, errors)
@@ -59,7 +59,7 @@ async def test_what_says_most_is_told(
 
 
 @pytest.mark.parametrize("addresses", [1, 2])
-async def test_where_no_socket_can_be_made_it_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, addresses: int) -> None:
+async def test_error_of_creating_a_socket_is_reported(monkeypatch: pytest.MonkeyPatch, addresses: int) -> None:
     """A process that has as many files open as it may: no address was tried, and none is to blame."""
 
     def full(*_: object, **__: object) -> None:
@@ -74,7 +74,7 @@ async def test_where_no_socket_can_be_made_it_is_told_as_it_is(monkeypatch: pyte
     assert lacks_room(raised.value)
 
 
-async def test_the_pool_tells_it_and_whose_fault_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pool_reports_the_error_and_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     names, pool = Names(monkeypatch), Pool(anyone)
     names.ports = range(2)
     for errors, words, is_ours in (

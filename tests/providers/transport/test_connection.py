@@ -21,7 +21,7 @@ MAX_PIECE = 256 * 1024
 
 
 class FakeTransport:
-    """What a connection does to its transport."""
+    """A transport that records the calls of its connection."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -124,7 +124,7 @@ async def test_whatever_comes_too_early_an_end_is_an_error(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("wire", NO_SECOND.values(), ids=NO_SECOND)
-async def test_what_comes_behind_makes_it_unfit(wire: Wire) -> None:
+async def test_data_after_the_response_makes_the_connection_unfit(wire: Wire) -> None:
     (_, _, _, error), fit = await result_of(wire, [wire.data])
     assert (error, fit) == ("", False)
 
@@ -307,13 +307,13 @@ async def test_a_tap_takes_what_comes_while_a_read_waits() -> None:
     assert tapped.connection.reusable
 
 
-async def test_what_a_tap_leaves_is_read_and_what_comes_behind_it_too() -> None:
+async def test_data_that_a_tap_leaves_is_read_with_the_data_after_it() -> None:
     tapped = Tapped()
     reading = await tapped.waits()
     for piece in (b"2\r\na!\r\n", b"1\r\nb\r\n"):
         tapped.connection.data_received(piece)
     assert await reading == b"a!b"
-    # Nobody waits: there is nothing to be faster than.
+    # No read waits, so the tap is not called.
     tapped.connection.data_received(b"1\r\nc\r\n")
     assert await read(tapped.connection, tapped._tap) == b"c"
     assert tapped.taken == []
@@ -399,7 +399,7 @@ async def test_one_read_of_a_burst_is_all_that_is_held() -> None:
     assert not transport.reading
 
 
-async def test_a_whole_answer_that_nobody_read_makes_it_unfit_if_it_stopped_the_reading() -> None:
+async def test_unread_whole_answer_that_paused_reading_makes_the_connection_unfit() -> None:
     connection, transport = connected()
     connection.begin(b"request")
     connection.data_received(HEAD % 300_000 + b"x" * 299_999)
@@ -479,7 +479,7 @@ async def test_an_exchange_begins_anew() -> None:
         assert await read(connection) == b""
 
 
-async def test_one_that_was_lost_before_its_first_request_is_waited_for_by_nobody() -> None:
+async def test_connection_lost_before_its_first_request_fails_at_once() -> None:
     connection, transport = connected()
     connection.connection_lost(None)
     with pytest.raises(ConnectionBroken) as raised:

@@ -1,4 +1,4 @@
-"""Compressed bodies that nobody asked for: as they come, whole, within bounds, or an error."""
+"""Unrequested compressed bodies are decoded incrementally and within limits, or are an error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_body_as_it_is_needs_nothing(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip, br", "gzip;q=1", "*"])
-def test_what_nobody_asked_for_is_refused(encoding: str) -> None:
+def test_unrequested_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(BadResponse, match="not requested"):
         decoder_for(encoding)
 
@@ -55,7 +55,7 @@ def test_what_nobody_asked_for_is_refused(encoding: str) -> None:
     ("encoding", "told"),
     [("BR", "(br)"), ("gzip, zstd", "(gzip, zstd)"), ("Bearer sk-us-secret", None), ("br, sk-1", None)],
 )
-def test_a_refusal_names_the_way_and_nothing_else_that_a_server_may_say(encoding: str, told: str | None) -> None:
+def test_refusal_names_only_known_encodings(encoding: str, told: str | None) -> None:
     with pytest.raises(BadResponse) as raised:
         decoder_for(encoding)
     assert str(raised.value) == " ".join(filter(None, ("the body has a content-encoding that was not requested", told)))
@@ -103,7 +103,7 @@ def test_nothing_is_nothing(encoding: str) -> None:
 
 
 @given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5), cut=st.integers(0, 2000))
-def test_members_one_behind_another_are_one_body(parts: list[bytes], cut: int) -> None:
+def test_consecutive_members_are_one_body(parts: list[bytes], cut: int) -> None:
     wire = b"".join(gzip.compress(part) for part in parts)
     assert decoded("gzip", wire[:cut], wire[cut:]) == b"".join(parts)
     assert decoded("gzip", *(gzip.compress(part) for part in parts)) == b"".join(parts)

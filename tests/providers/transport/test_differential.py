@@ -19,7 +19,7 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 @dataclass(frozen=True)
 class Seen:
-    """What a client got: a response, or nothing but an error."""
+    """The result of a request: a response or an error."""
 
     status: int = 0
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -54,7 +54,7 @@ async def fetch(client: httpx.AsyncClient, url: str, method: str = "POST", conte
 async def both(
     transport: httpx.AsyncBaseTransport, script: Script, method: str = "POST"
 ) -> tuple[Seen, Seen, Scripted]:
-    """What this script gives, and what the next request over the same transport gives."""
+    """Return the result of this script, and that of the next request over the same transport."""
     async with scripted(script, say(GOOD), say(GOOD)) as server, client_over(transport) as client:
         first = await fetch(client, server.origin, method)
         await turns()

@@ -20,7 +20,7 @@ VALUES = st.lists(
 
 
 class Seen:
-    """What the parser gives."""
+    """Return the result of the parser."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []

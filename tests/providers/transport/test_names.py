@@ -1,4 +1,4 @@
-"""A name whose servers are silent keeps nobody else waiting, and is asked for once at a time."""
+"""A slow name lookup does not delay others, and each name is looked up once at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     system.speaks.set()
 
 
-async def test_silent_names_keep_nobody_else_waiting(system: System) -> None:
+async def test_slow_name_lookups_do_not_delay_others(system: System) -> None:
     pool = Pool(anyone)
     asking = [
         asyncio.ensure_future(ask(pool, f"http://{number}.silent.test")) for number in range(_MORE_THAN_ANY_POOL_HAS)
@@ -71,7 +71,7 @@ async def test_a_failure_is_everybodys_and_is_not_kept(system: System) -> None:
     assert await names.addresses("silent.test", 443) == FOUND
 
 
-async def test_a_failure_that_nobody_waits_for_is_no_news(system: System) -> None:
+async def test_failed_lookup_without_a_waiter_is_not_reported(system: System) -> None:
     names, system.error = Names(), socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     news: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: news.append(context))
@@ -82,7 +82,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_news(system: System) -> Non
         await asking
     system.speaks.set()
     await until(lambda: not names._asked and "name" not in [thread.name for thread in threading.enumerate()])
-    # By its traceback, the error would keep the answer, which tells when it goes.
+    # The traceback of the error would keep the answer alive, and the test checks when it is freed.
     system.error = None
     del asking
     gc.collect()

@@ -1,4 +1,4 @@
-"""The pool's life: whom it connects to, what it keeps, what it lets go of, and that nothing is ever left behind."""
+"""The pool: which connections it opens, keeps and closes, and that it never leaks one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def rest_of(response: Response) -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that refuses: bound, and nobody listens."""
+    """A port that refuses connections: it is bound, but no server listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -53,7 +53,7 @@ def silent_port() -> Iterator[int]:
 # --- what is sent ---------------------------------------------------------------------------------
 
 
-async def test_a_request_is_written_once_and_as_it_is_said() -> None:
+async def test_request_is_written_once_and_unchanged() -> None:
     bodies: list[bytes] = []
 
     async def script(peer: Peer) -> None:
@@ -74,7 +74,7 @@ async def test_a_request_is_written_once_and_as_it_is_said() -> None:
         await pool.aclose()
 
 
-async def test_a_header_that_no_byte_stands_for_leaves_nothing_behind() -> None:
+async def test_header_that_cannot_be_encoded_leaves_no_connection_open() -> None:
     async with scripted() as server:
         pool = pool_of()
         with pytest.raises(UnicodeEncodeError):
@@ -233,7 +233,7 @@ async def test_a_connection_that_is_never_idle_for_long_is_not_used_for_ever(mon
             await ask(pool, origin)
         (kept,) = pool._idle[origin]
         kept.made_at -= module._LONGEST_S
-        # Who is asked meanwhile is asked on it: it ends behind an answer.
+        # A request in the meantime uses this connection, which ends after an answer.
         await ask(pool, origin)
         await until(lambda: server.open == 0)
         assert (pool._open, names.asked) == (0, ["provider.test"])
@@ -471,7 +471,7 @@ async def test_room_that_others_take_first_does_not_cost_every_idle_connection(m
 
 
 @pytest.mark.parametrize("bad", [b"HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"])
-async def test_what_is_no_response_leaves_nothing_behind(bad: bytes) -> None:
+async def test_invalid_response_leaves_no_connection_open(bad: bytes) -> None:
     async with scripted(hold(bad)) as server:
         pool = pool_of()
         with pytest.raises(BadResponse):

@@ -27,7 +27,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def trusting(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """The pool's own context, with this authority's root besides."""
+    """Return the pool's TLS context, which also trusts this authority's root."""
     path: Path = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return tls_context(str(path))
@@ -48,7 +48,7 @@ def pool(trusting: ssl.SSLContext) -> Pool:
     return Pool(anyone, trusting)
 
 
-async def test_a_server_that_is_who_it_says_is_asked(
+async def test_server_with_a_valid_certificate_is_called(
     pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch)
