@@ -9,18 +9,18 @@ from providers.matching.capability_matching import (
     THINKS_BY_RESPONSES,
     has_effects_there,
     parameters_of,
-    thinks_unseen,
-    with_sayable_choice,
     without_parameters,
 )
 from providers.matching.capability_matching import CapabilityMatch as Fit
 from providers.matching.capability_matching import match_capabilities as fit
+from providers.matching.capability_matching import reasons_unseen as thinks_unseen
+from providers.matching.capability_matching import with_supported_choice as with_sayable_choice
+from providers.matching.requirements import FEATURE_PARAMS as PLACES
 from providers.matching.requirements import (
     FEATURES,
     IDENTITY,
     IMPLIED,
     PARAMETERS,
-    PLACES,
     has_effects,
     moves_data,
     why_it_moves,

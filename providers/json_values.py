@@ -20,25 +20,25 @@ __all__ = [
     "dumps_text",
     "dumps_texts",
     "embed_object",
-    "holds_beside_texts",
+    "exceeds_outside_strings",
     "loads",
     "loads_strictly",
     "loads_text",
-    "mend_surrogates",
-    "object_above",
+    "parent_object",
     "read_count",
     "read_float",
     "read_int",
     "read_list",
     "read_map",
     "read_str",
+    "repair_surrogates",
     "split_high_surrogate",
-    "unrounded",
+    "with_exact_integers",
 ]
 
 _EMPTY: Mapping[str, object] = {}
 # Large enough for the log probabilities of a long answer.
-_MOST_BESIDE_TEXTS_BYTES = 16 * 1024 * 1024
+_MAX_BYTES_OUTSIDE_STRINGS = 16 * 1024 * 1024
 _INT64 = 2**63
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
@@ -64,7 +64,7 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
     Raises:
         JsonError: The text is not valid JSON, or contains millions of values.
     """
-    if len(data) > _MOST_BESIDE_TEXTS_BYTES and holds_beside_texts(data, _MOST_BESIDE_TEXTS_BYTES):
+    if len(data) > _MAX_BYTES_OUTSIDE_STRINGS and exceeds_outside_strings(data, _MAX_BYTES_OUTSIDE_STRINGS):
         raise JsonError("too many values")
     try:
         return orjson.loads(data)
@@ -76,7 +76,7 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
             raise JsonError("not valid JSON") from error
 
 
-def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
+def with_exact_integers(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
     """Return the object that `loads` parsed from these bytes, with exact integers above 64 bits.
 
     orjson rounds them to floats. If the standard library cannot parse the bytes, the object is returned unchanged.
@@ -89,7 +89,7 @@ def unrounded(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
         return value
 
 
-def holds_beside_texts(data: bytes | bytearray | memoryview | str, most: int) -> bool:
+def exceeds_outside_strings(data: bytes | bytearray | memoryview | str, most: int) -> bool:
     """Return whether JSON has more than `most` bytes outside its strings. Each string counts as two bytes.
 
     Images and long texts are a few large strings. Outside strings, every third byte may become an object of 64 bytes:
@@ -106,7 +106,7 @@ def holds_beside_texts(data: bytes | bytearray | memoryview | str, most: int) ->
 
 
 loads_strictly = orjson.loads
-"""Parse standard JSON without lone surrogates. Raises ValueError, also for bytes that are not UTF-8."""
+"""Parse standard JSON without lone surrogates. Raises ValueError, also for an argument of another type."""
 
 
 def _finite(digits: str) -> float | None:
@@ -301,7 +301,7 @@ def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
     return as_map(source.get(key))
 
 
-def object_above(source: Mapping[str, object], path: str) -> tuple[Mapping[str, object], str]:
+def parent_object(source: Mapping[str, object], path: str) -> tuple[Mapping[str, object], str]:
     """Return the object that contains a dotted path, or an empty one, and the last name of the path."""
     *outer, last = path.split(".")
     for name in outer:
@@ -322,7 +322,7 @@ def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:
     return as_list(source.get(key))
 
 
-def mend_surrogates(text: str) -> str:
+def repair_surrogates(text: str) -> str:
     """Join surrogate pairs and replace lone surrogates by U+FFFD, so that the text can be encoded."""
     if text.isascii() or not _SURROGATE.search(text):
         return text

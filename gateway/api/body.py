@@ -18,7 +18,7 @@ from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
 from providers.chat import ChatRequest
-from providers.json_values import holds_beside_texts
+from providers.json_values import exceeds_outside_strings
 from providers.openai_json.decode_request import MAX_MESSAGES, decode_any_request
 from providers.openai_json.plain_request import plain_request
 
@@ -242,7 +242,7 @@ def parse_json(body: bytes) -> object:
 
 
 def _parsed(body: bytes) -> object:
-    if len(body) > MAX_BESIDE_TEXTS_BYTES and holds_beside_texts(body, MAX_BESIDE_TEXTS_BYTES):
+    if len(body) > MAX_BESIDE_TEXTS_BYTES and exceeds_outside_strings(body, MAX_BESIDE_TEXTS_BYTES):
         limit = f"{MAX_BESIDE_TEXTS_BYTES // 2**20} MB"
         raise ApiError(
             "request_too_large",

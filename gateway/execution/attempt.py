@@ -31,7 +31,7 @@ from gateway.model.record import AttemptRecord
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
-from providers.matching.capability_matching import thinks_unseen
+from providers.matching.capability_matching import reasons_unseen
 
 
 class AttemptState(Enum):
@@ -203,6 +203,6 @@ def first_token_timeout_s(deployment: Deployment, request: ChatRequest, bounds: 
     if deployment.first_token_s is not None:
         return deployment.first_token_s
     facts = deployment.target.facts
-    if facts.first_token_factor != 1 and thinks_unseen(request, facts):
+    if facts.first_token_factor != 1 and reasons_unseen(request, facts):
         return bounds.first_token_s * facts.first_token_factor
     return bounds.first_token_s

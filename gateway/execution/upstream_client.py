@@ -28,9 +28,9 @@ from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
-from providers.matching.capability_matching import with_sayable_choice, without_parameters
+from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
-from providers.matching.requirements import IDENTITY, PLACES, has_effects
+from providers.matching.requirements import FEATURE_PARAMS, IDENTITY, has_effects
 from providers.reading.error_classification import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
@@ -173,7 +173,7 @@ def _write(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
     try:
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
-            sent = with_sayable_choice(sent, deployment.capabilities)
+            sent = with_supported_choice(sent, deployment.capabilities)
         if deployment.pseudonym_key is not None:
             sent = pseudonymous(sent, deployment.provider, deployment.pseudonym_key, deployment.target.passthrough)
         return sent, deployment.adapter.build_request(sent, deployment.target)
@@ -206,7 +206,7 @@ def _recheck(still_allowed: StillAllowed, step: Step) -> None:
 
 
 def _unsupported(error: UnsupportedFeature) -> Failure:
-    param = error.param or PLACES.get(error.feature)
+    param = error.param or FEATURE_PARAMS.get(error.feature)
     return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
 
 

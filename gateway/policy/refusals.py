@@ -19,7 +19,7 @@ from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
-from providers.matching.requirements import PLACES, Requirements
+from providers.matching.requirements import FEATURE_PARAMS, Requirements
 from providers.territories import Places, territory_name
 
 _LEGAL = frozenset(
@@ -186,7 +186,7 @@ def _refuse_unsupported(
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
         missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
-        params = {PLACES[feature] for feature in missing}
+        params = {FEATURE_PARAMS[feature] for feature in missing}
     param = next(iter(params)) if len(params) == 1 else None
     hint = f": see `{param}`" if param is not None and param not in details else ""
     if missing == {"prefill"}:

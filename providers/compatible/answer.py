@@ -15,7 +15,7 @@ from providers.json_values import (
     JsonError,
     as_map,
     loads,
-    object_above,
+    parent_object,
     read_count,
     read_int,
     read_list,
@@ -212,5 +212,5 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     usage = read_usage(source)
     if usage.cached_tokens or not rule.cached:
         return usage
-    cached = next(filter(None, (read_count(*object_above(source, place)) for place in rule.cached)), 0)
+    cached = next(filter(None, (read_count(*parent_object(source, place)) for place in rule.cached)), 0)
     return replace(usage, cached_tokens=cached)

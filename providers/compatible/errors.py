@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from providers.compatible.dialect import Errors
 from providers.failures import Failure, FailureKind
-from providers.json_values import object_above, read_int
+from providers.json_values import parent_object, read_int
 from providers.openai_json.read_errors import BY_CODE, BY_TYPE, TOO_LONG
 from providers.reading.error_classification import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
 from providers.wire import WireResponse
@@ -72,7 +72,7 @@ def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
 
 def _text_at(body: Mapping[str, object], place: str) -> str:
     """The text, or the whole number as text, at a dotted place; empty where there is neither."""
-    source, last = object_above(body, place)
+    source, last = parent_object(body, place)
     value = source.get(last)
     if isinstance(value, str):
         return value

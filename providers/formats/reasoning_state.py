@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from providers.chat import AssistantMessage, ToolCall, text_of
 from providers.failures import Failure, FailureKind
-from providers.json_values import JsonError, as_list, dumps, loads, mend_surrogates
+from providers.json_values import JsonError, as_list, dumps, loads, repair_surrogates
 from providers.reading.stream_assembler import Assembler
 
 # Base64, in which signatures are written, has no such character.
@@ -108,9 +108,9 @@ def blocks_of(
 def pack(thoughts: Sequence[Thought], model: str) -> str | None:
     """The thoughts as a call's signature; None where there are none that a model would know again."""
     rows = [
-        [mend_surrogates(thought.redacted)]
+        [repair_surrogates(thought.redacted)]
         if thought.redacted
-        else [mend_surrogates(thought.text), mend_surrogates(thought.signature)]
+        else [repair_surrogates(thought.text), repair_surrogates(thought.signature)]
         for thought in thoughts
         if thought.redacted or thought.signature
     ]

@@ -15,12 +15,12 @@ from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
 from providers.chat import ChatRequest, ImagePart, Message, NamedTool, ToolMessage, UserMessage, change_request
 from providers.matching.requirements import (
+    FEATURE_PARAMS,
     FEATURES,
     IDENTITY,
     IMPLIED,
     INNER_PARAMETERS,
     PARAMETERS,
-    PLACES,
     Requirements,
     has_effects,
     moves_data,
@@ -31,10 +31,10 @@ from providers.matching.requirements import (
 __all__ = [
     "ANSWERS_ITSELF",
     "FEATURES",
+    "FEATURE_PARAMS",
     "IDENTITY",
     "IMPLIED",
     "PARAMETERS",
-    "PLACES",
     "THINKS_BY_RESPONSES",
     "CapabilityMatch",
     "Requirements",
@@ -43,10 +43,10 @@ __all__ = [
     "match_capabilities",
     "moves_data",
     "parameters_of",
+    "reasons_unseen",
     "requirements_of",
-    "thinks_unseen",
     "why_it_moves",
-    "with_sayable_choice",
+    "with_supported_choice",
     "without_parameters",
 ]
 
@@ -94,7 +94,7 @@ _FITS = CapabilityMatch(frozenset(), frozenset(), frozenset())
 _UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
-def thinks_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
+def reasons_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
     """Return whether a model that hides its reasoning will reason long: on request, or because it always does."""
     effort = request.reasoning_effort
     if effort is None:
@@ -129,7 +129,7 @@ def match_capabilities(
     elif needs.anew and ANSWERS_ITSELF in facts.flags:
         needs = replace(needs, features=needs.features - {"prefill"})
     if needs.sole_tool and not needs.features <= capabilities.features:
-        needs = _sayable(needs, capabilities)
+        needs = _with_supported_choice(needs, capabilities)
     refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH
     if (
         needs.features <= capabilities.features
@@ -171,14 +171,14 @@ def has_effects_there(
     return any(_gets_there(name, known) for name in needs.moving)
 
 
-def _sayable(needs: Requirements, capabilities: Capabilities) -> Requirements:
+def _with_supported_choice(needs: Requirements, capabilities: Capabilities) -> Requirements:
     """Return the requirements with the choice of the only tool in the form that the wire format has."""
     if len(_CHOICES & capabilities.features) == 1:
         return replace(needs, features=needs.features - _CHOICES | (_CHOICES & capabilities.features))
     return needs
 
 
-def with_sayable_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+def with_supported_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
     """Return the request with the `tool_choice` that `match_capabilities` assumed."""
     if len(request.tools) != 1:
         return request

@@ -45,7 +45,7 @@ FEATURES = frozenset(
     }
 )
 """The names of all features."""
-PLACES: Mapping[str, str] = {
+FEATURE_PARAMS: Mapping[str, str] = {
     **{name: name for name in ("messages", "tools", "n", "logprobs", "stop", "reasoning_effort")},
     **dict.fromkeys(("vision", "image_url", "audio", "file", "prefill"), "messages"),
     **dict.fromkeys(("tool_choice_named", "tool_choice_required"), "tool_choice"),

@@ -23,7 +23,7 @@ _FIELDS = {
 }
 
 
-def place_in_chat(param: str | None) -> str | None:
+def chat_param(param: str | None) -> str | None:
     """Return the chat field for a parameter of the Responses API, without its inner path. Other fields are unchanged.
 
     An inner path is dropped, because an item of `input` is less than a message.
@@ -215,7 +215,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         by_sentence(kind, text or ""),
         code=code or word,
         detail=text,
-        param=place_in_chat(read_str(source, "param")),
+        param=chat_param(read_str(source, "param")),
         request_id=read_str(body, "request_id"),
         limits=_LIMITS,
     )

@@ -17,7 +17,7 @@ from providers.chat import (
     TextDelta,
     ToolCallDelta,
 )
-from providers.json_values import dumps, mend_surrogates, split_high_surrogate
+from providers.json_values import dumps, repair_surrogates, split_high_surrogate
 
 Content = Literal["text", "reasoning", "refusal", "annotations", "tool_calls"]
 
@@ -151,7 +151,7 @@ class ChoiceState:
         text, rest = split_high_surrogate(self.cut.pop(kind, "") + text)
         if rest:
             self.cut[kind] = rest
-        return mend_surrogates(text)
+        return repair_surrogates(text)
 
 
 def is_writable(passed: Mapping[str, object]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from providers.failures import Failure, FailureKind
-from providers.json_values import JsonError, as_list, as_map, loads, mend_surrogates, read_str
+from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
 from providers.reading.rate_limits import LimitHeaders, read_limits, retry_after_s, wait_s
 from providers.wire import WireResponse
 
@@ -220,12 +220,12 @@ def failure(
     return Failure(
         kind=kind,
         message=MESSAGES.get(kind, kind.value),
-        detail=mend_surrogates((detail or "")[:_MOST_DETAIL]),
+        detail=repair_surrogates((detail or "")[:_MOST_DETAIL]),
         status=response.status,
-        code=mend_surrogates(code[:200]) if code else None,
+        code=repair_surrogates(code[:200]) if code else None,
         retry_after_s=retry_after,
-        request_id=mend_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
-        param=mend_surrogates(param[:200]) if param else None,
+        request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
+        param=repair_surrogates(param[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
     )
 

@@ -30,7 +30,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.json_values import mend_surrogates, split_high_surrogate
+from providers.json_values import repair_surrogates, split_high_surrogate
 from providers.reading.choice_state import SURROGATE, CallState, ChoiceState, Content, is_writable, made_call_id
 
 __all__ = ["MAX_CHOICES", "Assembler"]
@@ -104,8 +104,8 @@ class Assembler:
             created: When the answer was created, in Unix seconds.
         """
         if not self.identified:
-            self._id = self._id or mend_surrogates(id or "")
-            self._model = self._model or mend_surrogates(model or "")
+            self._id = self._id or repair_surrogates(id or "")
+            self._model = self._model or repair_surrogates(model or "")
             self._created = self._created or created or 0
             self.identified = bool(self._id and self._model and self._created)
 
@@ -117,9 +117,9 @@ class Assembler:
             system_fingerprint: See `ChatCompletion`.
         """
         if service_tier and self._tier is None:
-            self._tier = mend_surrogates(service_tier)
+            self._tier = repair_surrogates(service_tier)
         if system_fingerprint and self._fingerprint is None:
-            self._fingerprint = mend_surrogates(system_fingerprint)
+            self._fingerprint = repair_surrogates(system_fingerprint)
 
     def has(self, content: Content, choice: int = 0) -> bool:
         """Return whether a choice already has content of a kind. Some vendors repeat all content at the end.
@@ -262,7 +262,11 @@ class Assembler:
             empty: Whether the call has no arguments, unless pieces of them follow before the next call.
         """
         state = self._choice(choice)
-        id, name, signature = mend_surrogates(id or ""), mend_surrogates(name or ""), mend_surrogates(signature or "")
+        id, name, signature = (
+            repair_surrogates(id or ""),
+            repair_surrogates(name or ""),
+            repair_surrogates(signature or ""),
+        )
         call = state.call_of(index, id, name)
         if (empty or state.empty is not None) and (completed := state.turn_to(call, empty)) is not None:
             self._emit(ToolCallDelta(completed.index, "{}", choice=choice))
@@ -276,7 +280,7 @@ class Assembler:
         call.name = call.name or name
         call.signature = call.signature or signature or None
         arguments, call.cut = split_high_surrogate(call.cut + arguments)
-        arguments = mend_surrogates(arguments)
+        arguments = repair_surrogates(arguments)
         if not call.given_out:
             call.waiting += arguments
             if call.name:
@@ -295,7 +299,7 @@ class Assembler:
         """
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
-            state.finish, state.raw = reason, mend_surrogates(raw) if raw else None
+            state.finish, state.raw = reason, repair_surrogates(raw) if raw else None
 
     def filtered(self, choice: int = 0) -> None:
         """Record that the safety system filtered a choice, whatever its finish is.

@@ -20,7 +20,7 @@ from gateway.model.location import EdgeReport
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.failures import InvalidRequest, UnsupportedFeature
-from providers.matching.capability_matching import with_sayable_choice, without_parameters
+from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.openai_json import decode_request
 from tests.kit.configs import Config, table_of
@@ -608,7 +608,7 @@ def asked(
             raise Refused(decision.outcome)
         [step] = decision.outcome.steps
         deployment = step.deployment
-        fitted = with_sayable_choice(without_parameters(request, step.dropped), deployment.capabilities)
+        fitted = with_supported_choice(without_parameters(request, step.dropped), deployment.capabilities)
         wire = deployment.adapter.build_request(fitted, deployment.target)
         return json.loads(wire.body), step.dropped
     except (InvalidRequest, UnsupportedFeature, Refused) as error:

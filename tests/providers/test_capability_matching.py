@@ -38,8 +38,8 @@ from providers.matching.capability_matching import (
     has_effects_there,
     match_capabilities,
     parameters_of,
-    thinks_unseen,
-    with_sayable_choice,
+    reasons_unseen,
+    with_supported_choice,
     without_parameters,
 )
 from providers.matching.requirements import (
@@ -154,7 +154,7 @@ def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
     capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
     assert match_capabilities(requirements_of(request), capabilities, ModelFacts()).missing == missing
     if said is not None:
-        assert with_sayable_choice(request, capabilities) == replace(request, tool_choice=said)
+        assert with_supported_choice(request, capabilities) == replace(request, tool_choice=said)
 
 
 def test_effort_with_a_named_tool_is_reported_as_unsupported() -> None:
@@ -456,7 +456,7 @@ def test_who_is_asked_not_to_think_but_always_does_takes_what_the_responses_api_
 def test_who_can_not_think_little_thinks_long_whatever_is_asked(
     efforts: tuple[str, ...], effort: str | None, long: bool
 ) -> None:
-    assert thinks_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long
+    assert reasons_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long
 
 
 def test_a_field_that_is_called_like_a_feature_is_none() -> None:

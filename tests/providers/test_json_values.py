@@ -19,18 +19,18 @@ from providers.json_values import (
     dumps_text,
     dumps_texts,
     embed_object,
-    holds_beside_texts,
+    exceeds_outside_strings,
     loads,
     loads_text,
-    mend_surrogates,
     read_count,
     read_float,
     read_int,
     read_list,
     read_map,
     read_str,
+    repair_surrogates,
     split_high_surrogate,
-    unrounded,
+    with_exact_integers,
 )
 from tests.kit.chat_strategies import json_values, unhurried
 from tests.kit.example_counts import examples
@@ -74,19 +74,19 @@ def test_what_vendors_send(text: str, value: object) -> None:
 )
 def test_numbers_beyond_64_bits_are_as_they_were_written(text: str, value: object) -> None:
     data = text.encode()
-    read = unrounded(as_map(loads(data)), data)
+    read = with_exact_integers(as_map(loads(data)), data)
     assert repr(read) == repr(value)
 
 
 def test_what_can_be_read_in_no_other_way_stays() -> None:
     rounded = {"n": 1e30}
-    assert unrounded(rounded, b'{"n":' + b"9" * 5000 + b"}") is rounded
-    assert unrounded(rounded, b'{"n":1}') is rounded
+    assert with_exact_integers(rounded, b'{"n":' + b"9" * 5000 + b"}") is rounded
+    assert with_exact_integers(rounded, b'{"n":1}') is rounded
 
 
 def test_what_was_refused_is_not_read_again() -> None:
     # Refused JSON, such as that with millions of values, must not be parsed again.
-    assert unrounded({}, b'{"n":618970019642690137449562111}') == {}
+    assert with_exact_integers({}, b'{"n":618970019642690137449562111}') == {}
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
@@ -254,8 +254,8 @@ def mended(text: str) -> str:
 @settings(unhurried, max_examples=examples(300))
 @given(any_text)
 def test_pairs_are_joined_and_lone_surrogates_replaced(text: str) -> None:
-    assert mend_surrogates(text) == mended(text)
-    assert json.loads(dumps(mend_surrogates(text))) == mended(text)
+    assert repair_surrogates(text) == mended(text)
+    assert json.loads(dumps(repair_surrogates(text))) == mended(text)
 
 
 @settings(unhurried, max_examples=examples(300))
@@ -265,7 +265,7 @@ def test_pieces_with_joined_surrogates_equal_the_whole_text_with_joined_surrogat
     for piece in pieces:
         text, rest = split_high_surrogate(rest + piece)
         assert not rest or "\ud800" <= rest <= "\udbff"
-        out += mend_surrogates(text)
+        out += repair_surrogates(text)
     assert out + ("\ufffd" if rest else "") == mended("".join(pieces))
 
 
@@ -319,25 +319,25 @@ MOST = 10_000
 @pytest.mark.parametrize("text", [b"", b"\xc3\xa9[{,", rb"\"", rb"\\", rb"\\\"[", b"x" * MOST])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, bytes.decode])
 def test_many_values_are_seen_before_they_are_made(kind: Any, text: bytes, unit: bytes) -> None:
-    assert holds_beside_texts(kind(b'["%b",%b0]' % (text, unit * (3 * MOST // len(unit)))), MOST)
+    assert exceeds_outside_strings(kind(b'["%b",%b0]' % (text, unit * (3 * MOST // len(unit)))), MOST)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'"",', b"x", rb"\\", rb"\"", rb"\\\"", rb"\"[1],[2]\",", b"\xc3\xa9"])
 def test_a_text_is_one_value_whatever_stands_in_it(unit: bytes) -> None:
     text = json.dumps([(unit * (3 * MOST // len(unit))).decode()])
-    assert not holds_beside_texts(text.encode(), MOST)
-    assert not holds_beside_texts(text, MOST)
+    assert not exceeds_outside_strings(text.encode(), MOST)
+    assert not exceeds_outside_strings(text, MOST)
 
 
 @given(json_values, st.integers(0, 60))
 def test_bytes_outside_strings_are_those_that_remain_without_the_strings(value: object, most: int) -> None:
     data = json.dumps(value)
     without = re.sub(r'"(?:[^"\\]|\\.)*"', '""', data)
-    assert holds_beside_texts(data, most) is (len(data.encode()) > most and len(without) + 1 > most)
+    assert exceeds_outside_strings(data, most) is (len(data.encode()) > most and len(without) + 1 > most)
 
 
 def test_an_answer_of_millions_of_values_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("providers.json_values._MOST_BESIDE_TEXTS_BYTES", MOST)
+    monkeypatch.setattr("providers.json_values._MAX_BYTES_OUTSIDE_STRINGS", MOST)
     with pytest.raises(JsonError, match="too many values"):
         loads(b"[%b0]" % (b"[]," * MOST))
     assert loads(b'["%b"]' % (b"[]," * MOST)) == ["[]," * MOST]

@@ -208,7 +208,7 @@ def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str]
         return
     written = template.head + json.dumps(text)[1:-1].encode() + template.tail
     if isinstance(template, PaddedTemplate):
-        written += b"PAD" + template.behind
+        written += b"PAD" + template.rest
     read = loads(written.removeprefix(b"data: "))
     assert isinstance(read, dict)
     assert read["choices"] == [{"index": 0, "delta": {"content": text}, "finish_reason": None}]

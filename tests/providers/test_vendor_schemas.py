@@ -22,7 +22,7 @@ from providers.json_values import dumps, loads
 from providers.matching.capability_matching import (
     match_capabilities,
     parameters_of,
-    with_sayable_choice,
+    with_supported_choice,
     without_parameters,
 )
 from providers.matching.requirements import requirements_of
@@ -101,7 +101,7 @@ def as_sent(subject: Subject, request: ChatRequest) -> WireRequest | None:
     if match.missing or match.moving:
         return None
     try:
-        return subject.build(with_sayable_choice(without_parameters(request, match.unsupported), capabilities))
+        return subject.build(with_supported_choice(without_parameters(request, match.unsupported), capabilities))
     except ProviderError:
         return None
 

@@ -23,7 +23,7 @@ from providers.json_values import (
     read_list,
     read_map,
     read_str,
-    unrounded,
+    with_exact_integers,
 )
 from providers.reading.error_classification import error_object, failure
 from providers.reading.folding import fold
@@ -55,7 +55,7 @@ def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
     reader = MessageReader(target)
     # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
-    reader.read_message(unrounded(body, response.body) if b"tool_use" in response.body else body)
+    reader.read_message(with_exact_integers(body, response.body) if b"tool_use" in response.body else body)
     return fold(reader.assembler.take())
 
 

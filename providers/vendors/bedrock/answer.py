@@ -23,7 +23,7 @@ from providers.json_values import (
     read_list,
     read_map,
     read_str,
-    unrounded,
+    with_exact_integers,
 )
 from providers.reading.error_classification import error_object, failure
 from providers.reading.event_stream import TextReader
@@ -59,7 +59,7 @@ def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     body: Mapping[str, object] = error_object(response.body)
     if b"toolUse" in response.body:
         # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
-        body = unrounded(body, response.body)
+        body = with_exact_integers(body, response.body)
     message = read_map(read_map(body, "output"), "message")
     if not isinstance(message.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))

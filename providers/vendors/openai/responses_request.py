@@ -37,7 +37,7 @@ from providers.chat import (
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import marked, own_signature
 from providers.formats.tool_calls import safe_call_id, safe_call_name, spoken
-from providers.json_values import JsonError, as_list, as_map, dumps, loads, mend_surrogates, read_list, read_str
+from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 
 _MOST_THOUGHTS = 64
@@ -67,7 +67,9 @@ def thought_of(item: Mapping[str, object]) -> SealedThought | None:
     if not id or not sealed:
         return None
     texts = (read_str(as_map(part), "text") for part in read_list(item, "summary")[:_MOST_SUMMARIES])
-    return SealedThought(mend_surrogates(id), mend_surrogates(sealed), tuple(mend_surrogates(t) for t in texts if t))
+    return SealedThought(
+        repair_surrogates(id), repair_surrogates(sealed), tuple(repair_surrogates(t) for t in texts if t)
+    )
 
 
 def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
