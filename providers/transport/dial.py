@@ -51,24 +51,24 @@ class Names:
         loop = asyncio.get_running_loop()
         answer: _Answer = loop.create_future()
 
-        def tell(found: Addresses, error: Exception | None) -> None:
+        def deliver(addresses: Addresses, error: Exception | None) -> None:
             del self._asked[host, port]
             if error is None:
-                answer.set_result(found)
+                answer.set_result(addresses)
             else:
                 answer.set_exception(error)
                 # All callers may have been cancelled.
                 answer.exception()
 
         def work() -> None:
-            found: Addresses = ()
+            addresses: Addresses = ()
             error = None
             try:
-                found = _look_up(host, port)
+                addresses = _look_up(host, port)
             except Exception as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(tell, found, error)
+                loop.call_soon_threadsafe(deliver, addresses, error)
 
         try:
             # A daemon: the process's end does not wait for it.

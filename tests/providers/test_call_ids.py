@@ -22,7 +22,7 @@ def test_what_was_joined_comes_apart_again(call_id: str, signature: str) -> None
 
 @unhurried
 @given(ids)
-def test_an_id_without_a_signature_passes_as_it_is(call_id: str) -> None:
+def test_call_id_without_a_signature_is_unchanged(call_id: str) -> None:
     assert join_call_id(call_id, None) == call_id
     assert split_call_id(call_id) == (call_id, None)
 

@@ -84,7 +84,7 @@ def needs(
         ({ANSWERS_ITSELF, THINKS_BY_RESPONSES, "thinking_default"}, {"prefill"}, True, set()),
     ],
 )
-def test_a_last_message_of_its_own_is_answered_by_who_does_so(
+def test_last_assistant_message_is_accepted_by_models_that_answer_it(
     flags: set[str], features: set[str], anew: bool, missing: set[str]
 ) -> None:
     asked = replace(needs(features), anew=anew)
@@ -224,7 +224,7 @@ def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> N
         ({"metadata": {"conversation": "7"}, "prediction": {"models": "x"}}, set()),
     ],
 )
-def test_what_moves_data_only_where_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
+def test_field_moves_data_only_if_it_is_switched_on(extra: dict[str, Any], moving: set[str]) -> None:
     assert requirements_of(ask(extra=extra)).moving == moving
 
 
@@ -344,7 +344,7 @@ def test_an_effort_needs_a_model_that_reasons() -> None:
 
 @unhurried
 @given(requests(inner=True), st.data())
-def test_the_request_without_what_was_dropped_needs_all_the_rest(request: ChatRequest, data: st.DataObject) -> None:
+def test_request_without_dropped_parameters_keeps_other_requirements(request: ChatRequest, data: st.DataObject) -> None:
     before = requirements_of(request)
     dropped = data.draw(st.sets(st.sampled_from(sorted(PARAMETERS | before.parameters))))
     after = without_parameters(request, dropped)
@@ -429,7 +429,7 @@ def test_of_two_that_exclude_each_other_one_is_dropped() -> None:
     assert match_capabilities(both, able, ModelFacts()).unsupported == frozenset()
 
 
-def test_who_is_asked_not_to_think_but_always_does_takes_what_the_responses_api_takes() -> None:
+def test_model_that_always_reasons_is_matched_with_the_responses_api() -> None:
     able = Capabilities(frozenset({"tools", "n", "reasoning"}), frozenset({"stop", "reasoning_effort"}))
     asked = requirements_of(ask(tools=(Tool("f"),), reasoning_effort="none", n=2))
     always, free = (

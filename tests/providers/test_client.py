@@ -201,7 +201,7 @@ async def test_a_stream_comes_in_pieces_and_is_closed(ask: Callable[..., Client]
     assert body.closed
 
 
-async def test_a_reader_who_leaves_closes_the_response(
+async def test_reader_that_stops_early_closes_the_response(
     ask: Callable[..., Client], respx_mock: respx.MockRouter
 ) -> None:
     body = Body(*PIECES)

@@ -52,7 +52,7 @@ def test_openai_has_both() -> None:
 
 
 @pytest.mark.parametrize("provider", ONE_FIELD)
-def test_what_the_operator_lets_through_goes_as_it_is(provider: str) -> None:
+def test_passthrough_fields_are_sent_unchanged(provider: str) -> None:
     body = sent(provider, ONE_FIELD[provider][0], ASK, passthrough=frozenset({"safety_identifier"}))
     assert body["safety_identifier"] == "s-1"
 

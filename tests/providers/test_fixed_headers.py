@@ -84,7 +84,7 @@ def test_mistake_in_the_data_is_reported(name: str, row: dict[str, str], complai
         headers_of({"headers": {name: row}})
 
 
-def test_what_is_declared_is_what_is_read() -> None:
+def test_declared_facts_equal_the_file() -> None:
     row = SOUND | {"value": "[0-9a-z]{4,8}", "as_of": "2026-11-20"}
     (header,) = headers_of({"headers": {"x-a": row}}).values()
     assert header == FixedHeader("[0-9a-z]{4,8}", "what it does", "a page", "2026-11-20")

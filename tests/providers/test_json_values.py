@@ -120,7 +120,7 @@ def test_what_is_not_json_is_one_error(data: bytes) -> None:
         loads(data)
 
 
-def test_an_error_does_not_show_what_it_could_not_read() -> None:
+def test_error_does_not_quote_invalid_json() -> None:
     with pytest.raises(JsonError) as caught:
         loads(b'{"prompt": "my diagnosis"')
     assert "diagnosis" not in str(caught.value)
@@ -145,7 +145,7 @@ def test_no_bytes_raise_anything_else(data: bytes | str) -> None:
         (math.nan, "null"),
     ],
 )
-def test_text_of_what_was_read_can_always_be_written(value: object, text: str) -> None:
+def test_parsed_value_can_always_be_written(value: object, text: str) -> None:
     assert dumps_text(value) == text
 
 

@@ -95,7 +95,7 @@ def long_way(body: dict[str, Any]) -> ChatCompletion | None:
 
 
 @given(bodies)
-def test_where_the_short_way_reads_it_reads_what_the_long_way_reads(body: dict[str, Any]) -> None:
+def test_fast_path_reads_the_same_request_as_the_general_path(body: dict[str, Any]) -> None:
     expected = long_way(body)
     short = plain_completion(body, expected.usage if expected else None)
     assert short is None or short == expected

@@ -62,7 +62,7 @@ def test_what_is_encoded_is_decoded_again(request: ChatRequest, field: str) -> N
 
 @unhurried
 @given(requests())
-def test_encoding_leaves_the_request_as_it_is(request: ChatRequest) -> None:
+def test_encoding_does_not_change_the_request(request: ChatRequest) -> None:
     before = copy.deepcopy(request)
     assert encode_request(request, "m") == encode_request(request, "m")
     assert request == before

@@ -64,7 +64,7 @@ def test_a_plug_in_that_does_not_load_is_named_and_the_others_stay(monkeypatch: 
     assert found.broken["missing"].startswith("gone:ADAPTER: AttributeError: ")
 
 
-def test_an_adapter_has_the_name_that_it_is_registered_by(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_name_must_equal_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load(monkeypatch, Point("acme", "acme:ADAPTER", lambda: ADAPTER))
     assert found.adapters == {}
     assert found.broken == {"acme": "the adapter's name is 'openai'; it must be the entry point's name, 'acme'"}

@@ -240,7 +240,7 @@ def test_a_json_body_that_trickles_in_is_alive() -> None:
     assert [reader.feed(piece) for piece in (b"\n", b" ", b"{")] == [(Heartbeat(),)] * 3
 
 
-def test_the_head_is_left_as_it_is() -> None:
+def test_head_of_the_response_is_unchanged() -> None:
     head = response(b"")
     reader = AnswerReader(ADAPTER, head, TARGET)
     reader.feed(whole())

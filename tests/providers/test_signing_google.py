@@ -58,7 +58,7 @@ def test_it_can_be_verified_and_lives_between_a_half_and_a_whole_hour() -> None:
         assert verifier.verify(header + b"." + payload, base64.urlsafe_b64decode(padded))
 
 
-def test_a_token_is_sent_as_it_is() -> None:
+def test_access_token_is_sent_unchanged() -> None:
     assert sent("ya29.made-up") == "Bearer ya29.made-up"
     assert secret_problem(GoogleAccount(), Secret("ya29.made-up")) is None
 

@@ -58,7 +58,7 @@ async def test_beyond_its_rate_a_request_is_turned_away_and_a_second_worth_is_no
     assert [await gate.enter(capacity) for _ in range(7)] == [None] * 5 + [429] * 2
 
 
-async def test_who_waits_comes_in_in_turn_and_who_left_is_passed_over() -> None:
+async def test_waiting_requests_are_admitted_in_order_and_cancelled_ones_are_skipped() -> None:
     gate, capacity = Gate(), Capacity(concurrent=1)
     assert await gate.enter(capacity) is None
     came: list[str] = []

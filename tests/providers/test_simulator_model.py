@@ -148,7 +148,7 @@ def calls(request: ChatRequest) -> list[tuple[str, object]]:
     return [(call.name, json.loads(call.arguments)) for call in first(request).message.tool_calls]
 
 
-def test_calls_a_tool_with_what_is_asked_about() -> None:
+def test_tool_call_has_the_subject_of_the_question() -> None:
     request = ask("What is the weather in Oslo?", tools=(CLOCK, WEATHER))
     assert calls(request) == [("get_weather", {"city": "Oslo"})]
     assert first(request).finish_reason == "tool_calls"

@@ -215,7 +215,7 @@ def test_usage_is_streamed_only_where_asked_for() -> None:
     assert all("usage" not in chunk for chunk in chunks(events))
 
 
-def test_the_vendor_s_own_models_never_show_what_they_think() -> None:
+def test_models_of_the_vendor_never_show_their_reasoning() -> None:
     assert b"reasoning_content" not in SIMULATOR.write_answer(ANSWER, STREAM).body
     assert b"reasoning_content" not in b"".join(SIMULATOR.write_stream(ANSWER, STREAM))
     other = replace(ANSWER, model="deepseek-v4")

@@ -83,7 +83,7 @@ async def test_answers_a_stream_event_by_event(client: httpx.AsyncClient, server
     assert received.count(b"data: ") == 3
 
 
-async def test_remembers_what_it_was_asked(client: httpx.AsyncClient, server: SimulatorServer) -> None:
+async def test_server_stores_its_requests(client: httpx.AsyncClient, server: SimulatorServer) -> None:
     assert (server.received, server.accepted, server.requests) == (0, 0, [])
     await client.post("/a%2Fb/chat/completions?x=1", json=BODY, headers=[("x-a", "1"), ("X-A", "2")])
     (request,) = server.requests
@@ -103,7 +103,7 @@ async def test_what_is_remembered_is_bounded() -> None:
     assert (app.received, len(app.requests)) == (1001, 1000)
 
 
-async def test_refuses_what_the_provider_would(client: httpx.AsyncClient) -> None:
+async def test_server_rejects_requests_that_the_provider_rejects(client: httpx.AsyncClient) -> None:
     assert (await chat(client, {"model": "m"})).json()["error"]["param"] == "messages"
     assert (await client.post("/v1/chat/completions", json=BODY, headers={"authorization": ""})).status_code == 401
     assert (await client.get("/v1/nothing")).status_code == 404

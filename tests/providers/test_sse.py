@@ -58,7 +58,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 @unhurried
 @given(st.lists(comments | events), st.sampled_from(NEWLINES), st.lists(st.integers(0)), st.booleans())
-def test_what_a_server_writes_is_what_is_read_under_any_cut(
+def test_written_events_are_read_under_any_cut(
     items: list[SseItem], newline: str, places: list[int], bom: bool
 ) -> None:
     data = (b"\xef\xbb\xbf" if bom else b"") + "".join(written(item, newline) for item in items).encode()
@@ -245,7 +245,7 @@ def test_line_ends_of_other_kinds_mean_the_same(end: bytes) -> None:
     assert items_of(data) == parsed(data[at : at + 1] for at in range(len(data)))[0]
 
 
-def test_short_lines_of_one_event_take_hardly_more_than_what_stands_in_them() -> None:
+def test_short_lines_of_one_event_take_little_memory() -> None:
     parser, lines = SseParser(), 60_000
     data = b"data: xy\n" * 1000
     tracemalloc.start()

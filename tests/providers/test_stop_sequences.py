@@ -83,7 +83,7 @@ def test_the_cut_of_the_network_does_not_matter(text: str, stops: list[str], dat
     assert all(expected.startswith(one) for one in seen), "something was shown that had to be taken back"
 
 
-def test_what_is_held_comes_before_what_follows_it() -> None:
+def test_held_text_is_returned_before_later_events() -> None:
     trimmer = StopTrimmer(("END",))
     call = ToolCallDelta(0, "{}", "c", "f")
     assert trimmer.take([TextDelta("aE"), ReasoningDelta("r"), TextDelta("N"), call]) == (

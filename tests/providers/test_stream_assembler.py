@@ -540,7 +540,7 @@ def test_an_answer_is_whole_when_every_choice_seen_has_ended() -> None:
     assert other.whole
 
 
-def test_has_remembers_what_kinds_of_content_there_were() -> None:
+def test_has_reports_the_kinds_of_content_so_far() -> None:
     made = assembler()
     made.text("")
     assert not made.has("text")

@@ -100,7 +100,9 @@ def relaying() -> RelayingParser:
 
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())
 @settings(max_examples=examples(600), deadline=None)
-def test_the_short_cut_means_what_the_ordinary_way_means(stream: list[bytes], cuts: list[int], ended: bool) -> None:
+def test_shortcut_gives_the_same_answer_as_the_ordinary_parser(
+    stream: list[bytes], cuts: list[int], ended: bool
+) -> None:
     data = b"".join(stream) + (chunk({}, "stop") + b"data: [DONE]\n\n" if ended else b"")
     assert parsed(relaying(), data, cuts) == parsed(ordinary(), data, [])
 
@@ -284,7 +286,7 @@ def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_o
     | st.none(),
     st.integers(0, 5000),
 )
-def test_a_burst_means_what_its_chunks_mean(
+def test_burst_gives_the_same_text_as_its_chunks(
     run: list[tuple[str, str]], padded: bool, between: list[bytes], changed: tuple[int, int] | None, cut: int
 ) -> None:
     """With any blocks, cuts and changed bytes, splitting gives the same texts as matching each chunk alone."""

@@ -88,7 +88,7 @@ def kind_of(events: list[StreamEvent]) -> FailureKind:
         b'{"say":\r"a",\r"end":1}\r\r',
     ],
 )
-def test_a_whole_answer_is_whole_however_it_is_framed(data: bytes) -> None:
+def test_whole_answer_is_read_in_any_framing(data: bytes) -> None:
     assert quiet(hear(data)) == WHOLE
     assert quiet(hear(*(data[at : at + 1] for at in range(len(data))))) == WHOLE
 
@@ -194,7 +194,7 @@ def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, mo
     assert peak_bytes < 12 * len(data)
 
 
-def test_a_large_piece_means_what_it_means_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_piece_gives_the_same_events_as_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (SAID + b": c\n\n" + ENDED + DONE, SAID * 2 + b'data: {"error":1}\n\n' + SAID):
         whole, apart = Heard(), Heard()
         monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5)

@@ -98,7 +98,7 @@ def test_within_is_an_order(a: Places, b: Places, c: Places) -> None:
 
 @settings(unhurried, max_examples=examples(500))
 @given(parsed, parsed)
-def test_a_union_has_what_is_in_either(a: Places, b: Places) -> None:
+def test_union_contains_the_territories_of_both_sets(a: Places, b: Places) -> None:
     both = a.union(b)
     either = members(a) | members(b)
     assert members(both) == members(b.union(a))

@@ -131,7 +131,7 @@ async def test_data_after_the_response_makes_the_connection_unfit(wire: Wire) ->
 
 @given(data=st.binary(max_size=400), then=st.sampled_from(["close", "reset"]))
 @settings(max_examples=examples(200), deadline=None)
-def test_garbage_is_a_transport_error_and_nothing_else(data: bytes, then: str) -> None:
+def test_garbage_raises_a_transport_error(data: bytes, then: str) -> None:
     async def go() -> None:
         wire = b"HTTP/1.1 200 OK\r\n" + data
         (_, _, _, error), fit = await result_of(Wire(b"", then), [wire])
@@ -295,7 +295,7 @@ class Tapped:
         return reading
 
 
-async def test_a_tap_takes_what_comes_while_a_read_waits() -> None:
+async def test_tap_takes_data_that_arrives_while_a_read_waits() -> None:
     tapped = Tapped()
     reading = await tapped.waits()
     for piece in (b"1\r\na\r\n", b"1\r\n", b"b\r\n"):

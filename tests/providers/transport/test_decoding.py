@@ -41,7 +41,7 @@ def test_a_body_is_decompressed(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
-def test_a_body_as_it_is_needs_nothing(encoding: str) -> None:
+def test_uncompressed_body_needs_no_decoder(encoding: str) -> None:
     assert decoder_for(encoding) is None
 
 
@@ -79,7 +79,7 @@ def test_the_first_events_are_out_before_the_rest_is_in(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_wherever_it_is_cut_it_is_the_same(encoding: str) -> None:
+def test_any_cut_gives_the_same_result(encoding: str) -> None:
     wire = compressed(encoding, TEXT)
     for cut in range(len(wire) + 1):
         assert decoded(encoding, wire[:cut], wire[cut:]) == TEXT

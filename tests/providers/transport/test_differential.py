@@ -139,7 +139,7 @@ async def test_a_response_to_head_has_no_body(framing: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_every_method_is_sent_as_it_is(method: str) -> None:
+async def test_every_method_is_sent_unchanged(method: str) -> None:
     async with scripted(say(GOOD)) as server, client_over(PoolTransport()) as client:
         assert await fetch(client, f"{server.origin}/a%20b?c=d", method) == SECOND
         assert server.heads[0].startswith(f"{method} /a%20b?c=d HTTP/1.1\r\nhost: 127.0.0.1:".encode())

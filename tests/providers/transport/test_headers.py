@@ -46,7 +46,7 @@ def head_of(pairs: list[tuple[str, str]]) -> bytes:
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6))
-def test_they_are_what_the_parser_gives(pairs: list[tuple[str, str]]) -> None:
+def test_headers_equal_the_result_of_the_parser(pairs: list[tuple[str, str]]) -> None:
     head = head_of(pairs)
     expected = parsed(head)
     headers, by_name = ResponseHeaders(head), joined(expected)

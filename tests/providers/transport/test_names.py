@@ -44,7 +44,7 @@ async def test_slow_name_lookups_do_not_delay_others(system: System) -> None:
     await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def test_all_who_ask_at_once_wait_for_one_answer_and_none_ends_it_by_leaving(system: System) -> None:
+async def test_concurrent_lookups_share_one_answer_and_survive_cancelled_ones(system: System) -> None:
     names = Names()
     asking = [asyncio.ensure_future(names.addresses("silent.test", 443)) for _ in range(5)]
     other_port = asyncio.ensure_future(names.addresses("silent.test", 8443))

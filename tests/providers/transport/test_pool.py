@@ -242,7 +242,7 @@ async def test_a_connection_that_is_never_idle_for_long_is_not_used_for_ever(mon
         await pool.aclose()
 
 
-async def test_only_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_long_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     together = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -581,7 +581,7 @@ async def test_if_the_first_address_refuses_the_next_is_taken(
         await pool.aclose()
 
 
-async def test_if_all_addresses_refuse_it_is_an_error(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
+async def test_refusal_by_all_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
     names = Names(monkeypatch)
     names.ports = (silent_port, silent_port)
     pool = pool_of()
