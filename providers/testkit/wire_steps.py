@@ -91,7 +91,7 @@ def stage(
 
 
 def whole(response: WireResponse) -> tuple[Step, ...]:
-    """A response as it is, framed by its length."""
+    """Return the steps of a complete response, framed by its length."""
     length = ("content-length", str(len(response.body)))
     return (Head(response.status, (*response.headers.items(), length)), Send(response.body))
 

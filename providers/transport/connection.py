@@ -252,12 +252,12 @@ class Connection(asyncio.Protocol):
     # --- httptools' side --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A response begins. After a complete one it is garbage."""
+        """Handle the beginning of a response. After a complete response it is unsolicited data."""
         if self.end >= 0:
             self._reusable = False
 
     def on_headers_complete(self) -> None:
-        """The head is complete. An interim response (1xx) is skipped."""
+        """Handle a complete head. An interim response (1xx) is skipped."""
         if self.end >= 0:
             return
         # The parser skips empty lines before the head.
@@ -286,7 +286,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False
 
     def on_message_complete(self) -> None:
-        """The response is complete; or an interim response is, and the final one follows."""
+        """Handle the end of a response, or of an interim response before the final one."""
         if self.end >= 0 or not self.status:
             return
         self.end = len(self._chunks)

@@ -1,4 +1,4 @@
-"""A signature rides through a client inside the id of its call, and nothing else does."""
+"""A client sends a signature back inside the id of its tool call, and nothing else is stored there."""
 
 from __future__ import annotations
 

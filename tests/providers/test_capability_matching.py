@@ -168,7 +168,7 @@ def test_effort_with_a_named_tool_is_reported_as_unsupported() -> None:
 
 @pytest.mark.parametrize("fields", [{"extra": {"a name": 1}}, {"unread": frozenset({"a name"})}])
 def test_needs_are_kept_but_not_by_a_name_that_a_client_made_up(fields: dict[str, Any]) -> None:
-    """A name may be as long as a body: what is kept of it would be another's memory."""
+    """A name may be as long as a body, so it must not be cached."""
     assert requirements_of(ask(seed=1)) is requirements_of(ask(seed=2))
     made_up = requirements_of(ask(**fields))
     assert made_up.parameters == {"a name"}

@@ -1,4 +1,4 @@
-"""The catalogue's data: every file is sound, and a model's facts are those of its most specific entry."""
+"""The catalogue's data: every file is valid, and a model's facts are those of its most specific entry."""
 
 from __future__ import annotations
 

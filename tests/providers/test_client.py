@@ -37,7 +37,7 @@ STREAM = {"content-type": "text/event-stream"}
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that arrives in pieces, and may break off; it knows whether it was closed."""
+    """A body that arrives in pieces and may break off. It records whether it was closed."""
 
     def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
         self.pieces, self.error = pieces, error
@@ -77,7 +77,7 @@ async def events_of(client: Client, request: ChatRequest = HI) -> list[StreamEve
 
 
 async def failure_of(client: Client) -> FailureKind:
-    """How chat fails, which has to be how stream fails."""
+    """Return the failure of `chat`, after a check that `stream` fails in the same way."""
     with pytest.raises(ProviderFailed) as caught:
         await client.chat(HI)
     terminal = (await events_of(client))[-1]
@@ -166,7 +166,7 @@ async def test_a_place_has_to_be_one(ask: Callable[..., Client]) -> None:
 
 async def test_what_can_not_be_expressed_is_not_sent(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:
     class Refusing:
-        """OpenAI's adapter, but for a request that it can't express."""
+        """OpenAI's adapter, with one feature that it cannot express."""
 
         def __getattr__(self, name: str) -> object:
             return getattr(OPENAI, name)

@@ -1,4 +1,4 @@
-"""Messages as a client sends them: shapes, exact places of mistakes, and the loop of calls and results."""
+"""Messages of clients: their forms, exact paths of errors, and the order of tool calls and results."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_signatures_and_reasoning_stay_inside() -> None:
     [("get_weather-2", "get_weather-2"), ("api.search", "api_search"), ("für", "f_r"), ("n" * 65, "n" * 64)],
 )
 def test_an_earlier_call_goes_back_under_a_name_that_is_taken(name: str, sent: str) -> None:
-    """OpenAI and others refuse a whole conversation in which a model has called what no tool can be named."""
+    """OpenAI and others refuse a conversation with a call whose name is not valid for a tool."""
     message = AssistantMessage(None, tool_calls=(ToolCall("c", name, "{}"),))
     (call,) = cast("list[Any]", encode_message(message)["tool_calls"])
     assert call["function"]["name"] == sent

@@ -1,4 +1,4 @@
-"""The short way to read a request and the general one mean the same, mistakes included."""
+"""The fast path and the general path read the same request, or report the same error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's two words for who asks, at vendors that have one."""
+"""OpenAI's two fields for the end user, at vendors that have one."""
 
 from __future__ import annotations
 

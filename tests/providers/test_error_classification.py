@@ -187,7 +187,7 @@ def test_errors_of_a_web_framework_are_reported_with_their_paths(body: dict[str,
 
 @pytest.mark.parametrize("name", ["mistral", "openai-compatible"])
 def test_a_web_frameworks_mistakes_are_the_details_of_a_wrong_request(name: str) -> None:
-    """Mistral's API answers so, and servers of one's own that FastAPI serves."""
+    """Mistral's API and operators' own FastAPI servers send this form."""
     body = dumps({"detail": [{"loc": ["body", "tool_choice"], "msg": "Input should be 'auto'", "type": "enum"}]})
     found = load_registry().adapters[name].classify_error(response(422, body=body))
     assert (found.kind, found.detail) == (FailureKind.INVALID_REQUEST, "tool_choice: Input should be 'auto'")

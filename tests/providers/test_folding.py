@@ -1,4 +1,4 @@
-"""JSON and stream are one path: a whole answer survives being unfolded and folded, and folding judges the end."""
+"""Unfolding and folding a whole answer gives the same answer, and folding detects an incomplete one."""
 
 from __future__ import annotations
 

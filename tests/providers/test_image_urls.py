@@ -171,7 +171,7 @@ def test_a_url_is_visible_ascii_to_its_end(character: str) -> None:
 
 
 def dotted(address: int, write: Callable[[int], str], parts: int) -> str:
-    """The address in as many numbers as are wanted, the last one holding the rest."""
+    """Return the address in this many numbers, the last of which has the remaining bits."""
     first = [address >> (8 * (3 - position)) & 255 for position in range(parts - 1)]
     return ".".join(write(number) for number in [*first, address & (256 ** (5 - parts) - 1)])
 

@@ -1,4 +1,4 @@
-"""JSON at the border: what vendors send that isn't JSON, and readers that never raise."""
+"""Lenient JSON: invalid JSON that vendors send, and readers that never raise."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_no_reader_raises(source: dict[str, Any]) -> None:
 
 
 def mended(text: str) -> str:
-    """The reference: pairs joined, every other surrogate replaced."""
+    """Return the reference result: surrogate pairs joined, every other surrogate replaced."""
     joined = re.sub(
         "[\ud800-\udbff][\udc00-\udfff]",
         lambda pair: chr(0x10000 + ((ord(pair[0][0]) & 0x3FF) << 10) + (ord(pair[0][1]) & 0x3FF)),

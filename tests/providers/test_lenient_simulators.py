@@ -58,7 +58,7 @@ def test_unknown_fields_are_ignored_at_any_depth(vendor: str) -> None:
 
 
 def _with_unknown_fields(value: object) -> object:
-    """Return the value with a new member in each object but those that are the client's own."""
+    """Return the value with a new member in each object, except in the client's own data."""
     if isinstance(value, dict):
         own = _OWN if isinstance(value.get("input"), list) else (*_OWN, "input")
         grown = {name: member if name in own else _with_unknown_fields(member) for name, member in value.items()}

@@ -1,4 +1,4 @@
-"""Names that providers have elsewhere: each belongs to one provider alone."""
+"""Other names of providers: each belongs to one provider only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short way to read a whole answer means what the long way means."""
+"""The fast path for whole answers gives the same result as the general path."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_answer_is_the_same_whichever_way_it_was_read(body: dict[str, Any]) -
 
 @given(documented)
 def test_one_odd_member_in_the_documented_form_is_read_as_ever(body: dict[str, Any]) -> None:
-    """Most bodies above are odd in many places, and no short way takes them."""
+    """Most bodies above have many deviations, so the fast path does not accept them."""
     raw = json.dumps(body).encode()
     read, expected = read_completion(WireResponse(200, {}, raw, 0), "asked"), long_way(as_map(loads(raw)))
     assert read == expected

@@ -1,4 +1,4 @@
-"""OpenAI's chat request as JSON, both ways: what is valid, where each mistake is, and that nothing is lost."""
+"""OpenAI's chat requests are decoded and encoded without loss, and each error names its path."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_encoding_does_not_change_the_request(request: ChatRequest) -> None:
 
 @st.composite
 def bodies_with_a_slip(draw: st.DrawFn) -> Any:
-    """A valid body in which one place holds something else, or nothing."""
+    """Return a valid body in which one member has another value or is missing."""
     request = draw(requests())
     value: Any = loads(dumps(encode_request(request, request.model) | dict(request.extra)))
     holder: Any = [value]
@@ -604,7 +604,7 @@ def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletio
 
 @pytest.mark.parametrize("place", ["top", "message"])
 def test_number_and_length_of_unknown_field_names_are_limited(place: str) -> None:
-    """In the log, in the receipt and to the client: 32 MB of names would fill all three."""
+    """The names are in the log, in the receipt and in the answer: 32 MB of names would fill all three."""
 
     def ask(names: list[str]) -> ChatRequest:
         unknown = dict.fromkeys(names, 1)
@@ -622,7 +622,7 @@ def test_number_and_length_of_unknown_field_names_are_limited(place: str) -> Non
 
 
 def test_objects_in_unknown_fields_are_limited() -> None:
-    """Each object in it may have a field that moves data; a body has room for millions."""
+    """Each object in it is searched for data-moving fields, and a body may contain millions."""
     taken = decode_request(body(more=[[{"a": [1, "b"]}]] * 3_332))
     assert len(taken.extra) == 1
     for field in ([[]] * 10_001, {"a": [{}] * 10_001}, [[{"a": []}]] * 4_000):

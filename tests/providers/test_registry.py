@@ -18,7 +18,7 @@ from providers.vendors.openai.simulator import SIMULATOR
 
 @dataclass(frozen=True)
 class Point:
-    """An entry point as the registry uses it."""
+    """An entry point with the members that the registry uses."""
 
     name: str
     value: str
@@ -104,7 +104,7 @@ class Unfinished:
 
 
 class TokenAuth:
-    """A scheme that only its author knows."""
+    """A credential scheme that is not part of the contract."""
 
 
 def test_adapter_with_unknown_auth_scheme_is_rejected_at_load() -> None:

@@ -304,7 +304,7 @@ def test_calls_of_an_answer_with_an_id_are_named_by_it_alone() -> None:
 
 
 def test_a_parser_without_shortcuts_is_read_piece_by_piece() -> None:
-    """A plug-in's parser needs `feed` and `close` alone."""
+    """A plug-in's parser needs only `feed` and `close`."""
 
     class Plain:
         def feed(self, data: bytes) -> tuple[StreamEvent, ...]:

@@ -17,7 +17,7 @@ NOW = 1_795_156_170.0  # Fri, 20 Nov 2026 06:29:30 GMT
 
 @pytest.fixture(params=["UTC", "Asia/Tokyo"], autouse=True)
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The same waits wherever the gateway stands."""
+    """The waits do not depend on the local time zone."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield

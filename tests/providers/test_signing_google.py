@@ -1,4 +1,4 @@
-"""Tokens for Google: signed from a service account's key as google-auth signs them, or passed on as they are."""
+"""Tokens for Google: signed with a service account's key as by google-auth, or passed on unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sent(secret: str, now: float = NOW) -> str:
 
 
 def test_a_token_is_signed_as_google_auth_signs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Byte for byte what Google's own library sends where it asks no issuer."""
+    """The token equals that of Google's own library without a token issuer."""
     issued_at = datetime.datetime.fromtimestamp(NOW // 1800 * 1800, datetime.UTC).replace(tzinfo=None)
     monkeypatch.setattr(_helpers, "utcnow", lambda: issued_at)
     theirs = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]

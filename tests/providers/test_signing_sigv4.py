@@ -1,4 +1,4 @@
-"""Signatures of Amazon's kind: AWS's own vectors, botocore's own signer, and secrets in every form."""
+"""AWS signatures: AWS's own test vectors, botocore's own signer, and secrets in every form."""
 
 from __future__ import annotations
 

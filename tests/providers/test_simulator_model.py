@@ -1,4 +1,4 @@
-"""The simulated model: deterministic, obedient, and valid against every schema that it is asked to fill in."""
+"""The simulated model is deterministic, obeys the settings and matches every requested schema."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def errors(body: object) -> set[str]:
 
 
 def places(body: object) -> set[str]:
-    """Return the places that the vendor's checks refuse."""
+    """Return the paths that the vendor's checks refuse."""
     return {error.partition(":")[0] for error in errors(body)}
 
 

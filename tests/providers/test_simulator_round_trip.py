@@ -1,4 +1,4 @@
-"""Each adapter of ours against its own simulator over a real socket: a greeting, tools in a loop, a schema, a stream."""
+"""Each own adapter against its simulator over a real socket: a greeting, a tool loop, a schema, a stream."""
 
 from __future__ import annotations
 

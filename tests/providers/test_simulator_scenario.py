@@ -1,4 +1,4 @@
-"""Scenarios: which request meets what, how it is written, and what it looks like on the wire, without a socket."""
+"""Scenarios: the fault of each request, their notation, and their steps on the wire, without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulators over real sockets: answers, faults that break connections, clients that leave, threads."""
+"""Simulators over real sockets: answers, faults that break connections, clients that disconnect, threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def client(server: SimulatorServer) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another task does; fail after the deadline."""
+    """Wait for the result of another task, and fail after the deadline."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110  # the other side is a socket, which sets no event
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The facts of every known host, as the vendors publish them, and the URLs that can be a place to send to."""
+"""The facts of every known host, as the vendors publish them, and the URLs that requests can be sent to."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_every_site_of_the_catalogue_is_sound(provider: str, name: str) -> None:
 
 
 def test_a_host_has_one_set_of_facts_and_one_key() -> None:
-    """Two APIs of one vendor may share a host: then they share all that is known of it, but for what a site pins."""
+    """Two APIs of one vendor may share a host. Then they share all its facts except for pins."""
     known = [(provider, site(provider, name)) for provider, name in SITES]
     for provider, one in known:
         for other_provider, other in known:
@@ -191,7 +191,7 @@ def test_a_host_has_one_set_of_facts_and_one_key() -> None:
 
 
 def test_no_two_sites_share_a_key() -> None:
-    """But Tencent Cloud's, where a key is the account's, whatever region is asked."""
+    """Except at Tencent Cloud, where a key belongs to the account in all regions."""
     keys = {one.origin: one.api_key_env for one in (site(provider, name) for provider, name in SITES)}
     assert [key for key in keys.values() if list(keys.values()).count(key) > 1] == ["TENCENTCLOUD_SECRET"] * 2
 

@@ -1,4 +1,4 @@
-"""The event-stream parser: nothing depends on how the bytes were cut, and no bound can be passed."""
+"""The event-stream parser: the result does not depend on the cuts, and limits cannot be exceeded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ events = st.builds(
 
 
 def written(item: SseItem, newline: str) -> str:
-    """The item as a careful server writes it."""
+    """Return the item as a correct server writes it."""
     if isinstance(item, SseComment):
         return f": {item.text}{newline}"
     data = "".join(f"data: {line}{newline}" for line in item.data.decode().split("\n"))

@@ -1,4 +1,4 @@
-"""The words of `stop` at the end of an answer, at a vendor that leaves them in."""
+"""Stop sequences at the end of an answer are removed for vendors that leave them in."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMPATIBLE = adapter_named("hunyuan-compatible")
 
 
 def shown(pieces: Sequence[str], stops: Sequence[str], reason: FinishReason = "stop") -> list[str]:
-    """The text that a client has seen after each piece, and at the end."""
+    """Return the text that a client has received after each piece and at the end."""
     trimmer, seen = StopTrimmer(stops), [""]
     steps: list[StreamEvent] = [*(TextDelta(piece) for piece in pieces), ChoiceFinish(reason)]
     for step in steps:

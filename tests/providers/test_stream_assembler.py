@@ -49,7 +49,7 @@ def assembler() -> Assembler:
 
 
 def events_of(*steps: Callable[[Assembler], None]) -> list[StreamEvent]:
-    """Everything but the opening that a whole answer of these steps gives."""
+    """Return all events of a whole answer with these steps, except for the opening."""
     made = assembler()
     for step in steps:
         step(made)
@@ -61,7 +61,7 @@ def events_of(*steps: Callable[[Assembler], None]) -> list[StreamEvent]:
 
 
 def calls_of(*pieces: dict[str, Any]) -> list[tuple[int, str | None, str | None, str]]:
-    """The calls that these pieces make: index, id, name and joined arguments, in order of their first sight."""
+    """Return the calls of these pieces in order of their first piece: index, id, name and joined arguments."""
     calls: dict[int, tuple[int, str | None, str | None, str]] = {}
     for event in events_of(*(lambda made, piece=piece: made.tool_call(**piece) for piece in pieces)):
         if isinstance(event, ToolCallDelta):
@@ -74,7 +74,9 @@ def calls_of(*pieces: dict[str, Any]) -> list[tuple[int, str | None, str | None,
 
 
 def check_grammar(events: Sequence[StreamEvent]) -> None:
-    """The canonical stream: opening; deltas; finishes; usage; one terminal event; heartbeats anywhere before that."""
+    """Check the order of a canonical stream: opening, deltas, finishes, usage and one terminal event, with heartbeats
+    anywhere before it.
+    """
     *body, terminal = [event for event in events if not isinstance(event, Heartbeat)]
     assert isinstance(terminal, Finished | Failed)
     assert not isinstance(events[-1], Heartbeat)
@@ -257,7 +259,7 @@ def test_log_probabilities_beyond_json_are_dropped_and_the_text_stays() -> None:
 
 
 def test_log_probabilities_that_are_kept_can_be_written_where_they_stand() -> None:
-    """However deep they are by themselves: in a whole answer they stand deeper."""
+    """In a whole answer they are nested deeper than alone, which may exceed the limit of JSON."""
     kept: list[bool] = []
     for depth in range(235, 265):
         nested: list[Any] = []
@@ -595,7 +597,7 @@ def test_choices_are_bounded_in_number() -> None:
 
 
 def called(*pieces: dict[str, Any]) -> list[tuple[int, str, str]]:
-    """The calls that the pieces make: index, name and arguments."""
+    """Return the calls of the pieces: index, name and arguments."""
     made = Assembler("m")
     for piece in pieces:
         made.tool_call(**piece)

@@ -1,4 +1,4 @@
-"""The short cut past parsing: it must mean exactly what the ordinary way means, whatever the stream and its cuts."""
+"""The shortcut past parsing gives the same events as the ordinary parser for any stream and any cuts."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_shortcut_gives_the_same_answer_as_the_ordinary_parser(
 @settings(max_examples=examples(300))
 @given(st.lists(blocks, max_size=12))
 def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> None:
-    """Each event in a piece of its own, as a paced stream comes: there a chunk has a shorter way yet."""
+    """Each event arrives in its own piece, as in a slow stream, where a faster path exists."""
     ends = [len(b"".join(stream[: position + 1])) for position in range(len(stream))]
     data = b"".join(stream)
     assert parsed(relaying(), data, ends) == parsed(ordinary(), data, ends)
@@ -334,7 +334,7 @@ def test_single_chunk_is_distinguished_from_any_other_data(value: bytes, padding
 
 @pytest.mark.parametrize("padding", [None, "pad"])
 def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> None:
-    """The pieces of a burst are put together again to compare them: no more than there are."""
+    """The comparison joins the pieces of a burst again, and must not create more bytes than arrived."""
     parser, large = relaying(), said("a", padding).replace(b'"c1"', b'"%b"' % (b"c" * 50_000))
     parser.feed(large)
     tracemalloc.start()
@@ -383,7 +383,7 @@ def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
 
 
 def test_a_run_between_other_chunks_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a piece can't be split as a whole, it isn't tried again for each of its chunks."""
+    """If a piece cannot be split at once, that is not tried again for each of its chunks."""
     said = chunk({"content": "a"})
     calls: list[int] = []
     parser = relaying()
@@ -411,7 +411,7 @@ def test_an_event_is_given_out_with_its_last_byte() -> None:
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
 def test_a_line_that_is_too_large_is_so_in_one_piece_too(begun: int) -> None:
-    """As a compressed body has it; a text of that size would else pass by the template."""
+    """A compressed body may have such a text, which must not bypass the limit through the template."""
     parser, other = relaying(), ordinary()
     first, large = chunk({"content": "a"}) * begun, chunk({"content": "b" * MAX_LINE_BYTES})
     expected = [*other.feed(first), *other.feed(large)]

@@ -28,7 +28,7 @@ WHOLE = [OPENED, TextDelta("a"), ChoiceFinish("stop"), Finished()]
 
 
 class Heard:
-    """A dialect of three words, and all that its reader was given."""
+    """A small wire format that records everything that its reader gets."""
 
     def __init__(self, limit: int = 1 << 20) -> None:
         self.events: list[str] = []
@@ -179,7 +179,7 @@ def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], plac
 
 @pytest.mark.parametrize("line", [b":\n", b":\n\n", b"data:\n\n", b"ab\n", b"\n"])
 def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole body may be fed at once, and a small compressed one can stand for a very large one."""
+    """A whole body may be fed at once, and a small compressed body may expand to a very large one."""
     monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 4096)
     data = line * (100_000 // len(line))
     parser = EventStreamParser(Assembler("m"), lambda chunk, event: None)

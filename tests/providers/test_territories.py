@@ -1,4 +1,4 @@
-"""Sets of territories, held against a model that writes out every place of a small world."""
+"""Sets of territories are compared with a model that lists every territory of a small world."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ built = st.builds(Places, st.none() | st.frozensets(codes, max_size=4), st.froze
 
 
 def lets_in_again(words: list[str]) -> bool:
-    """Whether a part of a country that `*` leaves out is named too, which a set can't hold."""
+    """Whether the list includes a part of a country that it excludes from `*`, which a set cannot express."""
     return "*" in words and any(f"!{parent(word)}" in words and f"!{word}" not in words for word in words)
 
 
@@ -73,7 +73,7 @@ def test_within_is_inclusion_of_every_place(inner: Places, outer: Places) -> Non
 
 
 def covers_unnamed(inner: Places, outer: Places) -> bool:
-    """Whether the countries that no list names are covered too: the model's FR stands for them."""
+    """Whether the countries that no list names are covered too. FR represents them in the model."""
     return inner.included is not None or outer.included is None
 
 
@@ -272,7 +272,7 @@ def test_the_data_of_the_world() -> None:
 
 
 def test_one_place_has_one_code() -> None:
-    """A part of a country that is a territory itself is written in one way only, and that one is known."""
+    """A part of a country with its own territory code has one valid spelling."""
     data = territory_data()
     assert {"CN-HK": "HK", "CN-MO": "MO", "CN-TW": "TW", "US-PR": "PR"}.items() <= data.aliases.items()
     for other, code in data.aliases.items():

@@ -42,7 +42,7 @@ QUICK = (
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Every kind of field."""
+    """A value with every kind of field."""
 
     first: int
     second: str = "b"
@@ -51,7 +51,7 @@ class Slow:
 
 
 class Quick(Value, frozen=True):
-    """The same."""
+    """The same fields as a frozen dataclass."""
 
     first: int
     second: str = "b"

@@ -82,7 +82,7 @@ def test_what_a_site_pins_is_accepted(subject: Subject) -> None:
 
 
 def _is_sound(request: ChatRequest) -> bool:
-    """Return whether the request has no mistake of its client's, which reaches the vendor as it is."""
+    """Return whether the request has no error of the client, which would reach the vendor unchanged."""
     written = repr(request)
     names = [tool.name for tool in request.tools]
     return (
@@ -95,7 +95,7 @@ def _is_sound(request: ChatRequest) -> bool:
 
 
 def as_sent(subject: Subject, request: ChatRequest) -> WireRequest | None:
-    """Return what a deployment of this model is sent of a request; None where it is never asked."""
+    """Return the request that a deployment of this model gets, or None if it is never used for it."""
     capabilities = Capabilities(subject.features, parameters_of(subject.adapter.capabilities, subject.facts))
     match = match_capabilities(requirements_of(request), capabilities, subject.facts)
     if match.missing or match.moving:
@@ -144,7 +144,7 @@ _OWN = frozenset({"parameters", "parametersJsonSchema", "input_schema", "inputSc
 
 
 def _with_mistakes(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the value with one mistake in each place: a new member in an object, and an object in place of a text."""
+    """Yield the value with one error each: a new member in an object, or an object in place of a text."""
     if isinstance(value, dict):
         yield f"{place}.x_new", {**value, "x_new": 1}
         for name, member in value.items():

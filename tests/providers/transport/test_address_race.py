@@ -60,7 +60,7 @@ async def test_most_specific_error_is_reported(
 
 @pytest.mark.parametrize("addresses", [1, 2])
 async def test_error_of_creating_a_socket_is_reported(monkeypatch: pytest.MonkeyPatch, addresses: int) -> None:
-    """A process that has as many files open as it may: no address was tried, and none is to blame."""
+    """The process has reached its limit of open files: no address was tried, so none has failed."""
 
     def full(*_: object, **__: object) -> None:
         raise no(errno.EMFILE)

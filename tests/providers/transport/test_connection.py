@@ -1,4 +1,4 @@
-"""One connection without a socket: every cut of every response, and what it holds back and lets go of."""
+"""One connection without a socket: every cut of every response, backpressure and the end of the connection."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def connected() -> tuple[Connection, FakeTransport]:
 
 
 async def read(connection: Connection, tap: Tap | None = None) -> bytes:
-    """The body's next bytes, as everyone who has a connection reads them; empty at the end."""
+    """Return the next bytes of the body, or empty bytes at its end."""
     while (data := connection.take()) is None:
         await connection.more(tap)
     return data
@@ -66,7 +66,7 @@ Result = tuple[int, list[tuple[bytes, bytes]], bytes, str]
 
 
 async def result_of(wire: Wire, pieces: Iterable[bytes]) -> tuple[Result, bool]:
-    """Status, headers, body and the error's name; and whether the connection is fit for another request."""
+    """Return status, headers, body and the name of the error, and whether the connection can be reused."""
     connection, transport = connected()
     head = connection.begin(b"request")
     for piece in pieces:
@@ -115,7 +115,7 @@ async def test_the_result_does_not_depend_on_the_cut(wire: Wire) -> None:
 
 @pytest.mark.parametrize("wire", small(LEGAL).values(), ids=small(LEGAL))
 async def test_whatever_comes_too_early_an_end_is_an_error(wire: Wire) -> None:
-    """Each prefix of a response is broken, but for one that has no other end than the close."""
+    """Each prefix of a response is an error, unless the response ends with the connection."""
     for end in range(len(wire.data)):
         (_, _, _, error), fit = await result_of(Wire(b"", "close"), [wire.data[:end]] if end else [])
         ends_with_the_close = b"\r\n\r\n" in wire.data[:end] and wire.then == "close" and b"length" not in wire.data
@@ -274,7 +274,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Tapped:
-    """A read with a tap that takes every chunk but those with a `!`."""
+    """A read with a tap that takes every chunk except those with a `!`."""
 
     def __init__(self, head: bytes = CHUNKED) -> None:
         self.taken: list[bytes] = []

@@ -174,7 +174,7 @@ def test_more_than_a_piece_comes_whole() -> None:
 
 
 def test_parts_that_come_to_nothing_are_bounded() -> None:
-    """A quarter of a megabyte of empty ones would take a third of a second, and their provider can send them for ever."""
+    """250 KB of empty members take a third of a second, and a provider can send them without end."""
     empty = gzip.compress(b"")
     found = decoder("gzip")
     assert found.feed(empty * 900, PLENTY) == b""

@@ -1,4 +1,4 @@
-"""A machine without another file or port makes no connection: whose fault that is, whatever the system calls it."""
+"""A machine without free files or ports opens no connection, and the error is not counted against the provider."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_it_is_distinguished_from_failures_of_providers(
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ECONNREFUSED])
 def test_an_error_that_was_raised_anew_from_its_wrapping_is_looked_at_once(number: int) -> None:
-    """A ring of causes, as of respx: who went round it would keep everybody waiting for ever."""
+    """A cycle of causes, as raised by respx, must not be followed without end."""
     error = OSError(number, "words")
     wrapping = ValueError("wrapped")
     error.__cause__, wrapping.__cause__ = wrapping, error

@@ -1,4 +1,4 @@
-"""A response's headers, read when they are asked for, are those that the parser gives one by one."""
+"""Response headers that are parsed on demand equal those of the parser."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ async def test_failed_lookup_without_a_waiter_is_not_reported(system: System) ->
 async def test_a_machine_without_room_for_a_thread_blames_no_provider(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's bound of processes counts threads."""
+    """The process limit of a container counts threads."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -154,7 +154,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
 
 @pytest.mark.parametrize("end", [False, True], ids=["an answer that nobody asked for", "an end"])
 async def test_what_the_loop_has_not_read_yet_is_not_taken_for_the_next_answer(end: bool) -> None:
-    """A busy loop comes late to what the system has long had: the next request must not begin on that connection."""
+    """A busy loop reads late what the system has received: the next request must not use that connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
         listening.settimeout(10)
         pool, peers = pool_of(), list[socket.socket]()
@@ -225,7 +225,7 @@ async def test_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_connection_that_is_never_idle_for_long_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider's name may point elsewhere by now."""
+    """The addresses of a provider's name may have changed."""
     names = Names(monkeypatch)
     async with scripted(*[say(GOOD)] * 4) as server:
         pool, origin = pool_of(), server.origin.replace("127.0.0.1", "provider.test")
@@ -618,7 +618,7 @@ async def test_if_the_first_address_is_silent_the_next_is_raced(monkeypatch: pyt
 
 
 def hang(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
-    """Make the looking up of names, or the connecting, wait for ever."""
+    """Make name lookups or connections wait without end."""
     Names(monkeypatch).hangs = phase == "name"
 
     async def start_connection(*_: object, **__: object) -> socket.socket:
@@ -679,7 +679,7 @@ async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close() -> N
 
 
 async def test_cancelled_at_any_moment_nothing_is_left() -> None:
-    """The same exchange, cancelled after each possible number of turns of the loop."""
+    """The exchange is cancelled after each possible number of loop iterations."""
     async with scripted(*[hold(HEAD + b"half")] * 60) as server:
         pool = pool_of()
         for moment in range(40):

@@ -1,4 +1,4 @@
-"""TLS is verified, always: whose certificate, for which name, until when; and what the server sees of us."""
+"""TLS is always verified: issuer, name and validity of the certificate. HTTP/1.1 is negotiated, with or without ALPN."""
 
 from __future__ import annotations
 
