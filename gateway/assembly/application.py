@@ -170,11 +170,14 @@ _OF_LIMITERS: Mapping[str, Callable[[ConcurrencyLimiter], float]] = {
 
 
 def transport_named(name: str) -> Transport:
-    """Return a transport by its name.
+    """Create a transport for requests to providers.
 
     Args:
-        name: `lean` for the gateway's own connection pool. `httpx` for httpx's transport with verified TLS, without a
-            proxy from the environment and without redirects.
+        name: `lean` for the gateway's own connection pool, or `httpx` for httpx with verified TLS, without redirects
+            and without proxies from the environment.
+
+    Returns:
+        The transport. The gateway closes it at shutdown.
     """
     if name == "lean":
         return PoolTransport()
@@ -188,24 +191,27 @@ def _warn_of_location(detail: str) -> None:
 
 
 class Gateway:
-    """The ASGI application.
+    """The gateway as an ASGI application.
 
-    Chat requests take the shortest path, health probes a short one. Everything else goes through FastAPI, which is
-    imported at the first such request.
+    The chat endpoint and the health probes are called directly. Other paths are handled by FastAPI, which is imported
+    at their first request.
+
+    Args:
+        config: The config version to start with.
+        transport: The transport for requests to providers. None: the gateway's own connection pool.
+        quota_store: The store of client limits and concurrency limits. None: limits of this process only.
+        state_dir: The directory for results of shadow traffic. None: there is no shadow traffic.
+        receipt_settings: How receipts are kept. None: there are no receipts.
+        consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
+        most_requests: The limit of concurrent requests.
 
     Attributes:
         table: The active config version.
+        is_draining: Whether the process is about to end. Then the readiness probe fails.
         metrics: The metrics of this process.
-        is_draining: Whether it only finishes running requests. The readiness probe then fails.
 
-    Args:
-        config: The first config version.
-        transport: The HTTP client for providers.
-        quota_store: The store of clients' quotas.
-        state_dir: The directory for shadow results. None sends no shadow traffic.
-        receipt_settings: Where receipts are stored. None stores none.
-        consent_key: The key for consent tokens that workers share if the config has none.
-        most_requests: The most chat requests at once.
+    Example:
+        `app = Gateway(config_version, transport_named("lean"))`
     """
 
     def __init__(
@@ -265,7 +271,11 @@ class Gateway:
         self._rest = ProbesFirst(probes, LazyApplication(rest))
 
     def activate(self, config: ConfigVersion) -> None:
-        """Use this config version for new requests. Running requests keep theirs."""
+        """Use another config version for new requests. Running requests keep theirs.
+
+        Args:
+            config: The config version.
+        """
         self.table = config
         self._executor.prune(config)
         self._locations.prepare(config.location.rules)
@@ -279,19 +289,32 @@ class Gateway:
                 logger().warning("breaker_closed", deployment=deployment)
 
     def drain(self) -> None:
-        """Let running requests finish, and report that the process is not ready."""
+        """Prepare for the end of the process: the readiness probe fails, and running requests are finished."""
         self.is_draining = True
 
     def flush(self) -> None:
-        """Write logs and metrics of finished requests now."""
+        """Write the logs and metrics of finished requests now instead of with the next batch."""
         self._telemetry.flush()
 
     def unavailable_deployments(self) -> Mapping[str, Unavailable]:
-        """Return the deployments that are not used here: in a cooldown, or with an open breaker."""
+        """Return the deployments that this process does not use now.
+
+        Returns:
+            The reason for each by name: it is in a cooldown, or its breaker is open.
+        """
         return self._health.snapshot(self.table)
 
     def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
-        """Handle one ASGI 3 connection. Returns the inner coroutine, because each wrapper would cost time per step."""
+        """Handle one ASGI 3 connection. The inner coroutine is returned directly, because another one would cost time.
+
+        Args:
+            scope: The ASGI scope.
+            receive: The ASGI receive function.
+            send: The ASGI send function.
+
+        Returns:
+            The coroutine that handles the connection.
+        """
         if self.table.cors is not None and scope["type"] == "http":
             return self._cross(self.table.cors, scope, receive, send)
         return self._answer(scope, receive, send)
