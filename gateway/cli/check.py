@@ -1,6 +1,6 @@
-"""`gateway init`, `check`, `explain` and `schema`: a config to start from, what is wrong with one, and what it does.
+"""The commands `gateway init`, `check`, `explain` and `schema`.
 
-Heavy imports stand inside the functions: a command imports what it needs, and `--help` nothing.
+Large imports are inside the functions, so that a command imports only what it needs and `--help` starts fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OK, _REFUSED = 0, 1
 
 
 def init(options: argparse.Namespace) -> int:
-    """Write a config to start from."""
+    """Write a starting config, its JSON Schema and the list of keys (`gateway init`)."""
     from gateway.config.examples import example_names, starting_files
 
     directory: Path = options.directory
@@ -36,37 +36,37 @@ def init(options: argparse.Namespace) -> int:
     write_new(directory, files)
     example = directory / "env.example"
     config, keys = quote(str(directory / "gateway.yaml")), quote(os.path.join(".", example))
-    print(f"\nNext: write your keys into {example}, and say in gateway.yaml who answers where, who may")
-    print("call (`gateway key new`), and what tells where a caller is (`location`). Then\n")
+    print(f"\nNext: write your keys into {example}. In gateway.yaml, set the deployments and routes, the")
+    print("clients (`gateway key new`) and the signals of a caller's location (`location`). Then run\n")
     print(f"  set -a; . {keys}; set +a\n  gateway check {config}\n  gateway serve --config {config}")
     return _OK
 
 
 def check(options: argparse.Namespace) -> int:
-    """Say what is wrong with a config, and what it does."""
+    """Print the problems of a config or, if it has none, its routes by region (`gateway check`)."""
     from gateway.config.check_report import render_matrix, render_problems
     from gateway.model.approval import days_at
 
     if options.file is not None and options.config is not None:
-        raise CommandError("FILE and --config name the same thing: give one")
+        raise CommandError("FILE and --config both name the config: give only one of them")
     compiled = compile_file(options.file or settings_of(options).config, resolve_secrets=not options.no_secrets)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
-        print("--strict: the warnings count as errors" if refused else "", file=sys.stderr)
-    lacking = _lacking_simulators(compiled.table) if compiled.table.demo else []
-    for reason in lacking:
+        print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
+    missing_simulators = _missing_simulators(compiled.table) if compiled.table.demo else []
+    for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
     print(render_matrix(compiled.table, days_at(time.time())))
-    return _REFUSED if refused or lacking else _OK
+    return _REFUSED if refused or missing_simulators else _OK
 
 
-def _lacking_simulators(table: ConfigVersion) -> list[str]:
-    """Why a demo of it can't start."""
+def _missing_simulators(config: ConfigVersion) -> list[str]:
+    """Return a message for each provider without a simulator. A demo can't start without it."""
     from providers.testkit.simulator import NoSimulator, load_simulators
 
     reasons = []
-    for provider in sorted({deployment.provider for deployment in table.deployments.values()}):
+    for provider in sorted({deployment.provider for deployment in config.deployments.values()}):
         try:
             load_simulators().named(provider)
         except NoSimulator as error:
@@ -75,23 +75,24 @@ def _lacking_simulators(table: ConfigVersion) -> list[str]:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Say who would answer a caller, and why."""
+    """Print which deployments would answer a caller, and why (`gateway explain`)."""
     from gateway.service.explain import PlainRequest, explain_text
-    from gateway.service.explain import explain as explained
+    from gateway.service.explain import explain as explanation_of
 
-    table = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).table
-    client = _client(table, options.client)
-    assistant = _assistant(table, client, options.assistant)
-    request = PlainRequest(table, client, _reports(table, options.place), assistant, time.time(), user=options.user)
+    config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).table
+    client = _client(config, options.client)
+    assistant = _assistant(config, client, options.assistant)
+    reports = _reports(config, options.territory)
+    request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user)
     if options.json:
-        print(json.dumps(explained(request), indent=2, ensure_ascii=False))
+        print(json.dumps(explanation_of(request), indent=2, ensure_ascii=False))
     else:
         print(explain_text(request))
     return _OK
 
 
 def schema(options: argparse.Namespace) -> int:
-    """Print the config's JSON Schema, or a page of its keys."""
+    """Print the config's JSON Schema, or a page of its keys (`gateway schema`)."""
     from gateway.config.reference import reference_page
     from gateway.config.schema.file import schema_json
 
@@ -104,43 +105,43 @@ def schema(options: argparse.Namespace) -> int:
     return _OK
 
 
-def _client(table: ConfigVersion, name: str | None) -> Client | None:
+def _client(config: ConfigVersion, name: str | None) -> Client | None:
     if name is None:
         return None
-    clients = {client.name: client for client in table.clients.values()}
+    clients = {client.name: client for client in config.clients.values()}
     if name not in clients:
-        raise CommandError(f"there is no client {name!r}; there are: {', '.join(sorted(clients)) or 'none'}")
+        raise CommandError(f"there is no client {name!r}; the clients are: {', '.join(sorted(clients)) or 'none'}")
     return clients[name]
 
 
-def _assistant(table: ConfigVersion, client: Client | None, name: str | None) -> Assistant:
+def _assistant(config: ConfigVersion, client: Client | None, name: str | None) -> Assistant:
     from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
 
-    names = sorted({assistant.name for assistant in assistants_of(table, client).values()})
+    names = sorted({assistant.name for assistant in assistants_of(config, client).values()})
     if name is None and len(names) != 1:
-        raise CommandError(f"say which --assistant: {', '.join(names)}")
+        raise CommandError(f"--assistant is missing; the assistants are: {', '.join(names)}")
     try:
-        return find_assistant(table, client, name or names[0])
+        return find_assistant(config, client, name or names[0])
     except AssistantNotFound as error:
         near = " or ".join(error.nearest)
-        hint = f"did you mean {near}?" if near else f"there are: {', '.join(names)}"
+        hint = f"did you mean {near}?" if near else f"the assistants are: {', '.join(names)}"
         raise CommandError(f"there is no assistant {error.name!r}; {hint}") from None
 
 
-def _reports(table: ConfigVersion, place: str | None) -> Reports:
-    """Return what a trusted edge would report, and print a note where no edge can."""
+def _reports(config: ConfigVersion, territory: str | None) -> Reports:
+    """Return what a trusted edge would report. Prints a note if the config has no such edge."""
     from gateway.model.location import Reports
     from gateway.service.explain import reports_from
     from providers.territories import TerritoryError
 
-    if place is None:
+    if territory is None:
         return Reports()
     try:
-        reports = reports_from(place)
+        reports = reports_from(territory)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
-    if "edge_header" not in table.location.rules.signals:
+    if "edge_header" not in config.location.rules.signals:
         print("gateway: --from has no effect: `edge_header` is not among `location.signals`", file=sys.stderr)
-    elif not table.location.rules.edges:
-        print("gateway: this config trusts no edge (`location.edges`), so no request can bring --from", file=sys.stderr)
+    elif not config.location.rules.edges:
+        print("gateway: --from has no effect: this config trusts no edge (`location.edges`)", file=sys.stderr)
     return reports

@@ -1,4 +1,4 @@
-"""What `gateway evaluate` does, once its options are read. What it needs is in an extra, and is imported only here."""
+"""The command `gateway evaluate`. Its libraries are in the extra `evaluate`, and only its functions import them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _EXTRA = 'pip install "assistant-gateway[evaluate]"'
 _LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
 
 
-def add_forms(parser: argparse.ArgumentParser) -> None:
-    """The options that make another thing of the command than one run: comparing, reading, having people mark."""
-    text = "say what has changed between two finished runs"
+def add_other_modes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the other modes: compare two runs, score shadow answers, have people mark answers."""
+    text = "show the differences between two finished runs"
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=text)
-    text = "score what a shadow recorded in this state directory instead"
+    text = "score the answers that a shadow recorded in this state directory"
     parser.add_argument("--shadow", type=Path, metavar="DIR", help=text)
-    text = "also write answers for people to mark: a csv, in random order, without names"
+    text = "also write a CSV of answers for people to mark, in random order, without names"
     parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
-    text = "how many items go into the sheet (default: 50)"
+    text = "the number of items in the sheet (default: 50)"
     parser.add_argument("--sheet-items", type=int, default=50, metavar="N", help=text)
-    parser.add_argument("--marks", type=Path, metavar="FILE", help="such a sheet with its marks, for the report")
+    parser.add_argument("--marks", type=Path, metavar="FILE", help="a marked sheet to add to the report")
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Judge candidates, read what a shadow recorded, or hold two runs side by side."""
+    """Measure candidates, score recorded shadow answers, or compare two runs (`gateway evaluate`)."""
     try:
         return _compare(*options.compare) if options.compare else _evaluate(options)
     except ModuleNotFoundError as error:
@@ -48,7 +48,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from gateway.config.problems import ConfigRejected
     from gateway.evaluate.human_marks import MarksError
-    from gateway.evaluate.run import OptionsError, first_of
+    from gateway.evaluate.run import OptionsError, first_exception
     from gateway.evaluate.run_store import StoreError
     from gateway.evaluate.simulation import SimulationFailed
 
@@ -57,18 +57,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     def compile_with(origins: Mapping[tuple[str, str], str] | None) -> ConfigVersion:
         return compile_file(config, simulators=origins).table
 
-    needed = ("region", "out") if options.shadow else ("region", "candidates", "out")
-    missing = [name for name in needed if not getattr(options, name)]
+    required = ("region", "out") if options.shadow else ("region", "candidates", "out")
+    missing = [name for name in required if not getattr(options, name)]
     if missing:
-        raise CommandError(f"say --{missing[0]} (`gateway evaluate --help` has an example)")
+        raise CommandError(f"--{missing[0]} is missing (`gateway evaluate --help` has an example)")
     try:
         return _run(options, config, compile_with)
     except ConfigRejected as error:
         raise CommandError(str(error)) from None
     except (MarksError, OptionsError, SimulationFailed, StoreError) as error:
         raise CommandError(str(error)) from None
-    except ExceptionGroup as group:  # of the questions that were on their way together
-        first = first_of(group)
+    except ExceptionGroup as group:  # of the questions that were asked concurrently
+        first = first_exception(group)
         if not isinstance(first, StoreError):
             raise
         raise CommandError(str(first)) from None
@@ -76,21 +76,21 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
     from gateway.evaluate.run import EvaluateOptions, OptionsError, run_evaluation
-    from gateway.evaluate.shadow_run import ShadowOrder, run_shadow
+    from gateway.evaluate.shadow_run import ShadowOptions, run_shadow
 
     if options.shadow:
         if options.candidates or options.seed is not None:
-            raise OptionsError("--shadow asks no candidates and draws nothing: leave out --candidates and --seed")
+            raise OptionsError("--shadow only reads recorded answers: leave out --candidates and --seed")
         if options.sheet or options.marks:
-            raise OptionsError("people mark the answers of candidates: leave out --sheet and --marks, or --shadow")
-        asked = (options.suite, options.region, options.assistant)
+            raise OptionsError("people mark answers of candidates only: leave out --sheet and --marks, or --shadow")
+        subject = (options.suite, options.region, options.assistant)
         return run_shadow(
-            ShadowOrder(options.shadow, *asked, options.out, options.dry_run, options.fresh), compile_with
+            ShadowOptions(options.shadow, *subject, options.out, options.dry_run, options.fresh), compile_with
         )
     if options.sheet_items < 1:
         raise OptionsError("--sheet-items must be at least 1")
     candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
-    order = EvaluateOptions(
+    evaluate_options = EvaluateOptions(
         config,
         options.suite or options.region,
         options.region,
@@ -104,18 +104,18 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
         options.sheet_items,
         options.marks,
     )
-    return run_evaluation(order, compile_with)
+    return run_evaluation(evaluate_options, compile_with)
 
 
 def _compare(old: Path, new: Path) -> int:
-    from gateway.evaluate.comparison import NotComparable, drift, drift_in_words
+    from gateway.evaluate.comparison import NotComparable, compare_runs, comparison_text
 
     try:
-        found = drift(_report(old), _report(new))
+        differences = compare_runs(_report(old), _report(new))
     except NotComparable as error:
         raise CommandError(f"the two runs can't be compared: {error}") from None
-    print(drift_in_words(found))
-    return _WORSE if any(one.moved and one.worse for one in found) else _OK
+    print(comparison_text(differences))
+    return _WORSE if any(one.significant and one.worse for one in differences) else _OK
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _report(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CommandError(f"{file} can't be read: {error.strerror}") from None
     except ValueError:
-        raise CommandError(f"{file} is no report") from None
+        raise CommandError(f"{file} is not a report of an evaluation") from None
     if not isinstance(value, dict):
-        raise CommandError(f"{file} is no report")
+        raise CommandError(f"{file} is not a report of an evaluation")
     return value

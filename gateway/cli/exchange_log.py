@@ -1,4 +1,4 @@
-"""One exchange with a provider, kept for a person to read, with everything secret masked: `gateway providers check`."""
+"""Record one exchange with a provider and print it with its secrets masked, for `gateway providers check`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from providers.auth import Secret
 from providers.transport import Tap
 
 _MASK = "(masked)"
-_SHOWN_CHARACTERS = 4096
-_KEPT_BYTES = 65536
-"""More than is shown, so that a secret on the edge of what is shown is whole when it is masked."""
-_DERIVED = re.compile(r"[^\s,;=]{16,}")
-_OWN = frozenset({"user-agent", "accept-encoding"})
+_MAX_SHOWN_CHARACTERS = 4096
+_MAX_RECORDED_BYTES = 65536
+"""More than is printed, so that a secret at the end of the printed part is complete when it is masked."""
+_DERIVED_SECRET = re.compile(r"[^\s,;=]{16,}")
+_OUR_HEADERS = frozenset({"user-agent", "accept-encoding"})
 
 
 @dataclass(slots=True)
 class ExchangeLog:
-    """A transport that keeps what one request and its answer were. It opens nothing by itself."""
+    """A transport that records one request and its answer. It sends through another transport."""
 
     transport: Transport
     request_line: str = ""
@@ -34,7 +34,7 @@ class ExchangeLog:
     answer_body: bytearray = field(default_factory=bytearray)
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """See Transport."""
+        """Send the request and record it. See `Transport.send`."""
         head = request.head
         self.request_line = f"{head.method} {head.origin}{head.target}"
         self.request_headers = [*head.headers, *request.credential.headers]
@@ -49,26 +49,26 @@ class ExchangeLog:
 
 
 class _LoggedResponse(UpstreamResponse):
-    """An answer whose first bytes are kept while they are read."""
+    """An answer whose first bytes are recorded while they are read."""
 
     __slots__ = ("_bytes", "_response")
 
-    def __init__(self, response: UpstreamResponse, kept: bytearray) -> None:
+    def __init__(self, response: UpstreamResponse, recorded: bytearray) -> None:
         self.status, self.headers, self.received_at = response.status, response.headers, response.received_at
         self._response = response
-        self._bytes = kept
+        self._bytes = recorded
 
     async def read(self, _: Tap | None = None) -> bytes:
         data = await self._response.read()
-        self._bytes += data[: max(_KEPT_BYTES - len(self._bytes), 0)]
+        self._bytes += data[: max(_MAX_RECORDED_BYTES - len(self._bytes), 0)]
         return data
 
     async def close(self) -> None:
         await self._response.close()
 
 
-def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:
-    """The exchange in lines, masked. What a terminal would obey is still in it."""
+def exchange_text(log: ExchangeLog, mask: Callable[[str], str]) -> str:
+    """Return the exchange as masked text. Control characters are not removed."""
     lines = [mask(log.request_line)]
     lines += [f"  {name}: {mask(value)}" for name, value in log.request_headers]
     lines += ["", *_indented(log.request_body, mask), ""]
@@ -81,17 +81,20 @@ def shown_exchange(log: ExchangeLog, mask: Callable[[str], str]) -> str:
     return "\n".join(lines)
 
 
-def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterable[Secret]) -> Callable[[str], str]:
-    """What takes every credential out of a text: each secret, its parts, and what was made of it for this request.
+def secret_mask(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterable[Secret]) -> Callable[[str], str]:
+    """Return a function that masks each secret, its parts, and values that were derived from it for this request.
 
-    `public` are the headers that the adapter wrote: what came on top of them opens doors.
+    Args:
+        log: the recorded exchange.
+        public: the headers that the adapter wrote. All other headers of the request are treated as credentials.
+        secrets: the credentials of the deployment.
     """
-    known = {*public, *((name, value) for name, value in log.request_headers if name in _OWN)}
+    known = {*public, *((name, value) for name, value in log.request_headers if name in _OUR_HEADERS)}
     names = {name for name, _ in log.request_headers}
     words = {part for secret in secrets for part in parts_of(secret)}
     for header in log.request_headers:
         if header not in known:
-            words |= {header[1], *_DERIVED.findall(header[1])} - names
+            words |= {header[1], *_DERIVED_SECRET.findall(header[1])} - names
     longest_first = sorted(filter(None, words), key=len, reverse=True)
     if not longest_first:
         return lambda text: text
@@ -100,11 +103,11 @@ def masking(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterab
 
 
 def _indented(body: bytes, mask: Callable[[str], str]) -> list[str]:
-    """The body as a person reads it: JSON over several lines, anything else as it is."""
+    """Return the body as indented lines. JSON is formatted over several lines."""
     try:
         text = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except ValueError:
         text = body.decode("utf-8", "replace")
     text = mask(text)
-    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " …"
+    cut = text if len(text) <= _MAX_SHOWN_CHARACTERS else text[:_MAX_SHOWN_CHARACTERS] + " …"
     return [f"  {line}".rstrip() for line in cut.split("\n")]

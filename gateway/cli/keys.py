@@ -1,4 +1,4 @@
-"""`gateway key new` and `gateway receipt verify`."""
+"""The commands `gateway key new` and `gateway receipt verify`."""
 
 from __future__ import annotations
 
@@ -16,52 +16,50 @@ from gateway.operator_errors import CommandError
 
 
 def new(options: argparse.Namespace) -> int:
-    """Make a client key, or a pair that signs."""
+    """Make a client key or a signing key pair (`gateway key new`)."""
     if options.ed25519 is not None:
         return _new_pair(options.ed25519)
     key = f"gk-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    print(f"key   {key}\n      for the client app; it is shown only now\n")
+    print(f"key   {key}\n      for the client application; it can't be shown again\n")
     print(f"hash  sha256:{digest}\n      for the config, under clients.NAME.keys")
     return _OK
 
 
 def _new_pair(path: Path) -> int:
-    """Write a private key to the file, and the public one beside it."""
+    """Write a private key to the file, and the public key to the same name with `.pub`."""
     from gateway.signing import new_key
 
     if not path.name:
-        raise CommandError(f"--ed25519: {path} is no name of a file")
+        raise CommandError(f"--ed25519: {path} is not a file name")
     pem, public = new_key()
-    beside = path.with_name(f"{path.name}.pub")
+    public_path = path.with_name(f"{path.name}.pub")
     written: list[Path] = []
     try:
-        for file, data, mode in ((path, pem, 0o600), (beside, f"{public.text}\n".encode(), 0o644)):
+        for file, data, mode in ((path, pem, 0o600), (public_path, f"{public.text}\n".encode(), 0o644)):
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             written.append(file)
             with open(descriptor, "wb") as opened:
                 opened.write(data)
     except OSError as error:
         for file in written:
-            # Half a pair is of no use, and would stand in the way of the next.
+            # One key of a pair is of no use, and its file would block the next try.
             file.unlink(missing_ok=True)
-        raise CommandError(f"{error.filename} can't be written ({error.strerror}); nothing is overwritten") from None
-    print(f"private key  {path}\n             for who signs alone: GATEWAY_RECEIPT_KEY, or gateway plan --sign\n")
-    print(f"public key   {public.text}\n             in {beside} too; for `admin_keys`, or whoever verifies a receipt")
+        raise CommandError(f"{error.filename} can't be written ({error.strerror}); no file was overwritten") from None
+    print(f"private key  {path}\n             for the signer only: GATEWAY_RECEIPT_KEY, or gateway plan --sign\n")
+    print(f"public key   {public.text}\n             also in {public_path}; for `admin_keys`, or to verify receipts")
     return _OK
 
 
 _OK, _REFUSED = 0, 1
-
-
-_MOST_BYTES = 64 * 1024
+_MAX_FILE_BYTES = 64 * 1024
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Say whether the receipt in a file was signed by that key, and is what was signed."""
+    """Verify the signature of the receipt in a file (`gateway receipt verify`)."""
     from gateway.assembly.receipts import KIND
     from gateway.signing import BadSignature, KeyUnusable, PublicKey
-    from gateway.signing import verify as verified
+    from gateway.signing import verify as verify_jws
 
     try:
         key = PublicKey.parse(_key(options.key))
@@ -70,12 +68,12 @@ def verify(options: argparse.Namespace) -> int:
     jws, shown, shown_key = _read(options.file)
     try:
         if jws is None:
-            raise BadSignature("it is not signed: the gateway had no GATEWAY_RECEIPT_KEY")
-        receipt, signer = verified(jws, KIND, [key])
+            raise BadSignature("it has no signature: the gateway had no GATEWAY_RECEIPT_KEY")
+        receipt, signer = verify_jws(jws, KIND, [key])
         if shown is not None and (_exactly(shown) != _exactly(receipt) or shown_key not in (None, key.text)):
-            raise BadSignature("what it shows is not what was signed")
+            raise BadSignature("it was changed after it was signed")
     except BadSignature as error:
-        print(f"gateway: this receipt doesn't count: {error}", file=sys.stderr)
+        print(f"gateway: the receipt is not valid: {error}", file=sys.stderr)
         return _REFUSED
     print(json.dumps(receipt, indent=2, ensure_ascii=False))
     print(f"gateway: signed by the key {signer.id}", file=sys.stderr)
@@ -83,42 +81,44 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _key(word: str) -> str:
-    """The key itself, or what a file holds."""
+    """Return the given key, or the content of the given file."""
     if word.startswith("ed25519:"):
         return word
     try:
-        return read_file_or_pipe(word, _MOST_BYTES).decode("ascii").strip()
+        return read_file_or_pipe(word, _MAX_FILE_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
-        raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'no text')})") from None
+        raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'not ASCII text')})") from None
 
 
 def _exactly(receipt: Mapping[str, object]) -> str:
-    """As text, because 1, 1.0 and true are equal as values."""
+    """Return the receipt as text. In Python, 1, 1.0 and True are equal as values."""
     return json.dumps(receipt, sort_keys=True)
 
 
-def _each_once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """An object whose names are each there once: of two, a person reads the one and a program the other."""
-    found = dict(members)
-    if len(found) < len(members):
-        raise ValueError("a name is there twice")
-    return found
+def _unique_members(members: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object's members. Raises ValueError for a duplicate key, whose two values readers may mix up."""
+    values = dict(members)
+    if len(values) < len(members):
+        raise ValueError("duplicate key")
+    return values
 
 
 def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
-    """The signature in the file, and what is shown beside it, a key too: an answer of `GET /v1/receipts/{id}`, or a
-    bare JWS."""
+    """Return the JWS, the receipt and the public key of a file.
+
+    The file is an answer of `GET /v1/receipts/{id}`, or only its JWS.
+    """
     try:
-        text = read_file_or_pipe(path, _MOST_BYTES).decode("utf-8", "replace").strip()
+        text = read_file_or_pipe(path, _MAX_FILE_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         raise CommandError(f"{path} can't be read ({error.strerror})") from None
     if not text.startswith("{"):
         return text, None, None
     try:
-        answer = json.loads(text, object_pairs_hook=_each_once)
+        answer = json.loads(text, object_pairs_hook=_unique_members)
     except (ValueError, RecursionError):
-        raise CommandError(f"{path} is no JSON whose names are each there once") from None
+        raise CommandError(f"{path} is not valid JSON, or has a duplicate key") from None
     jws, receipt = answer.get("jws"), answer.get("receipt")
     if not isinstance(receipt, dict):
-        raise CommandError(f"{path} holds no receipt")
+        raise CommandError(f"{path} has no receipt")
     return jws if isinstance(jws, str) else None, receipt, answer.get("key")

@@ -1,4 +1,4 @@
-"""`gateway plan`: what a config would change, and what speaks against it."""
+"""The command `gateway plan`: show what a config would change, and which checks fail."""
 
 from __future__ import annotations
 
@@ -28,58 +28,60 @@ _OK, _REFUSED, _CHANGES = 0, 1, 3
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Say what a config would change, and what speaks against it."""
+    """Print what a config would change and which checks fail (`gateway plan`)."""
     from gateway.changes.plan import ChangePlan
     from gateway.changes.plan_checks import compiles
     from gateway.config.problems import ConfigRejected
 
     settings = settings_of(options)
     path: Path = options.file or settings.config
-    before = _before(options, settings)
+    before = _active_state(options, settings)
     try:
-        after = compiled_file(path, secrets=not options.no_secrets)
+        after = compiled_state(path, secrets=not options.no_secrets)
     except ConfigRejected as error:
-        mistakes = [str(problem) for problem in error.problems if problem.severity == "error"]
-        known = before.config.version if before is not None else ""
-        _show(options, ChangePlan(known, "", checks=(compiles(mistakes),)))
+        errors = [str(problem) for problem in error.problems if problem.severity == "error"]
+        version = before.config.version if before is not None else ""
+        _print_plan(options, ChangePlan(version, "", checks=(compiles(errors),)))
         return _REFUSED
-    made = plan_between(before, after, options.strict)
+    changes = plan_between(before, after, options.strict)
     if options.admin is not None:
-        made = _with_traffic(made, options.admin, settings)
-    made = _signed(made, before, after, path, options)
-    _show(options, made)
-    if not made.ok:
+        changes = _add_traffic(changes, options.admin, settings)
+    changes = _add_signature_check(changes, before, after, path, options)
+    _print_plan(options, changes)
+    if not changes.ok:
         return _REFUSED
-    return _CHANGES if options.exit_code and not made.is_empty else _OK
+    return _CHANGES if options.exit_code and not changes.is_empty else _OK
 
 
-def _before(options: argparse.Namespace, settings: Settings) -> CompiledState | None:
-    """What is active now: a version or file that is named, the last one of the history, the config file."""
+def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledState | None:
+    """Return the state to compare with: of `--from`, else the last version of the history, else the config file."""
     from gateway.config.check_report import render_problems
     from gateway.config.problems import ConfigRejected
 
     secrets = not options.no_secrets
     try:
         if options.since is not None:
-            return state_named(options.since, settings, secrets=secrets)
+            return named_state(options.since, settings, secrets=secrets)
         if options.state_dir is not None and not path_exists(options.state_dir):
             raise CommandError(
-                f"there is no state directory {options.state_dir}; leave out --state to compare with a config"
+                f"there is no state directory {options.state_dir}; leave out --state to compare with a config file"
             )
-        if (known := _active(settings)) is not None:
-            return state_named(known, settings, secrets=secrets)
-        # One that is named must be there: without it, a slip of the pen would make everything new.
-        is_meant = options.config is not None or path_exists(settings.config)
-        return compiled_file(settings.config, secrets=secrets) if is_meant else None
+        if (version := _active_version(settings)) is not None:
+            return named_state(version, settings, secrets=secrets)
+        # A file named with --config must exist. Otherwise a typing error would show the whole config as new.
+        is_expected = options.config is not None or path_exists(settings.config)
+        return compiled_state(settings.config, secrets=secrets) if is_expected else None
     except ConfigRejected as error:
-        told = render_problems(error.problems)
-        raise CommandError(f"what is active can't be compiled, so nothing can be compared with it:\n{told}") from None
+        problems = render_problems(error.problems)
+        raise CommandError(
+            f"the active config has errors, so the new one can't be compared with it:\n{problems}"
+        ) from None
 
 
-def _active(settings: Settings) -> str | None:
-    """The version that the state directory says is active; None where there is no directory, or nothing in it.
+def _active_version(settings: Settings) -> str | None:
+    """Return the active version of the state directory, or None if there is no history.
 
-    A history that is there and can't be read may know of another version than the config: nothing may stand in for it.
+    An unreadable history is an error: the active version may differ from the config file.
     """
     from gateway.operator_errors import StateError
     from gateway.state.history import has_history
@@ -87,117 +89,122 @@ def _active(settings: Settings) -> str | None:
     if settings.state_dir is None or not has_history(settings.state_dir):
         return None
     try:
-        with opened(settings) as kept:
-            pointer = kept.pointer()
+        with opened_history(settings) as versions:
+            pointer = versions.pointer()
     except StateError as error:
-        raise CommandError(f"{error}; to compare with a file, name it with --from") from None
+        raise CommandError(f"{error}; to compare with a file, use --from FILE") from None
     return pointer.version if pointer is not None else None
 
 
-def state_named(word: str, settings: Settings, *, secrets: bool) -> CompiledState:
-    """The config in a file of that name, or the version of the history."""
+def named_state(name: str, settings: Settings, *, secrets: bool) -> CompiledState:
+    """Compile the file of this name or, if there is none, the version of the history.
+
+    Raises:
+        CommandError: there is no such file or version.
+        ConfigRejected: the config has errors.
+    """
     from gateway.operator_errors import StateError
 
-    if path_exists(word) and not os.path.isdir(word):
-        return compiled_file(Path(word), secrets=secrets)
+    if path_exists(name) and not os.path.isdir(name):
+        return compiled_state(Path(name), secrets=secrets)
     if settings.state_dir is None:
-        raise CommandError(f"there is no file {word!r}, and no state directory to look for a version in (--state)")
+        raise CommandError(f"there is no file {name!r}, and no state directory with versions (set --state)")
     try:
-        with opened(settings) as kept:
-            found = kept.find(word)
-        if found.text is None:
-            raise StateError(f"version {found.version} can't be compiled again: {found.why_not}")
+        with opened_history(settings) as versions:
+            version = versions.find(name)
+        if version.text is None:
+            raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
     except StateError as error:
-        raise CommandError(f"{error}; and there is no file {word!r}") from None
-    return _compiled_text(found.text, f"version {found.version}", settings.config, secrets=secrets)
+        raise CommandError(f"{error}; and there is no file {name!r}") from None
+    return _compile_text(version.text, f"version {version.version}", settings.config, secrets=secrets)
 
 
-def compiled_file(path: Path, *, secrets: bool) -> CompiledState:
-    """The config in a file; raises ConfigRejected, CommandError where there is none."""
+def compiled_state(path: Path, *, secrets: bool) -> CompiledState:
+    """Compile a config file. Raises CommandError if it is missing, ConfigRejected if it has errors."""
     from gateway.config.loading import read_config
 
     expect_file(path)
-    return _compiled_text(read_config(path), str(path), path, secrets=secrets)
+    return _compile_text(read_config(path), str(path), path, secrets=secrets)
 
 
-def _compiled_text(text: bytes, name: str, beside: Path, *, secrets: bool) -> CompiledState:
+def _compile_text(text: bytes, name: str, config_path: Path, *, secrets: bool) -> CompiledState:
     from gateway.changes.compile_job import CompiledState, distinct_warnings
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document
     from providers.registry import load_registry
 
-    document = parse_document(text, name, os.environ, relative_to=str(beside), secrets=secrets)
+    document = parse_document(text, name, os.environ, relative_to=str(config_path), secrets=secrets)
     compiled = compile_config(document, registry=load_registry())
     return CompiledState(compiled.table, compiled.written, distinct_warnings(compiled.warnings))
 
 
 def plan_between(before: CompiledState | None, after: CompiledState, strict: bool) -> ChangePlan:
-    """What leads from the one to the other, with its checks. before: None where nothing was active."""
+    """Return the changes from one state to the other, with their checks. `before` is None if no config was active."""
     from gateway.changes.plan import NO_CONFIG_VERSION, changed_keys, plan_of
     from gateway.changes.plan_checks import checks_of, compiles
 
     old = before.config if before is not None else NO_CONFIG_VERSION
-    made = plan_of(old, after.config, tuple(changed_keys(_values(before), _values(after))))
-    known = before.warnings if before is not None else ()
-    news = [warning for warning in after.warnings if warning not in known]
-    checks = [compiles(()), *checks_of(old, after.config, news, time.time())]
+    changes = plan_of(old, after.config, tuple(changed_keys(_values(before), _values(after))))
+    known_warnings = before.warnings if before is not None else ()
+    new_warnings = [warning for warning in after.warnings if warning not in known_warnings]
+    checks = [compiles(()), *checks_of(old, after.config, new_warnings, time.time())]
     if strict and after.warnings:
         checks[-1] = replace(checks[-1], ok=False, findings=after.warnings)
-    return replace(made, checks=tuple(checks))
+    return replace(changes, checks=tuple(checks))
 
 
 def _values(state: CompiledState | None) -> Mapping[str, object]:
     return state.written.values if state is not None and state.written is not None else {}
 
 
-def _with_traffic(made: ChangePlan, url: str, settings: Settings) -> ChangePlan:
+def _add_traffic(changes: ChangePlan, url: str, settings: Settings) -> ChangePlan:
     from gateway.changes.plan import with_traffic
     from gateway.cli.admin_client import NotReached
     from gateway.telemetry.exposition import read_requests
 
     try:
-        traffic: Traffic = read_requests(client_of(url, settings).get("/metrics"))
+        traffic: Traffic = read_requests(admin_client(url, settings).get("/metrics"))
     except (NotReached, ValueError) as error:
-        reason = error if isinstance(error, NotReached) else f"{url} answers no metrics"
-        print(f"gateway: the share of traffic is left out: {reason}", file=sys.stderr)
-        return made
+        reason = error if isinstance(error, NotReached) else f"{url} does not return metrics"
+        print(f"gateway: the share of traffic is unknown: {reason}", file=sys.stderr)
+        return changes
     if not sum(traffic.values()):
-        print("gateway: the share of traffic is left out: no request has been counted yet", file=sys.stderr)
-    return with_traffic(made, traffic)
+        print("gateway: the share of traffic is unknown: the gateway has not counted a request yet", file=sys.stderr)
+    return with_traffic(changes, traffic)
 
 
-def _signed(
-    made: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
+def _add_signature_check(
+    changes: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
 ) -> ChangePlan:
-    """With the check of protected regions; with `--sign`, the signature is written first."""
+    """Return the plan with the check of protected regions. With `--sign`, write the signature first."""
     from gateway.changes.change_log import NotSigned, read_signature, review_change, signature_file
     from gateway.changes.plan import Check
     from gateway.changes.plan_checks import protected_changes
 
-    protected = protected_changes(before.config, after.config, made) if before is not None else {}
+    protected = protected_changes(before.config, after.config, changes) if before is not None else {}
     if options.sign is not None:
-        _sign(made, before, after, path, options)
+        _sign(changes, before, after, path, options)
     if before is None or not protected:
-        return made
+        return changes
     try:
-        beside = signature_file(path)
-        judged = review_change(before, after, time.time(), lambda: read_signature(beside))
+        signature_path = signature_file(path)
+        judged = review_change(before, after, time.time(), lambda: read_signature(signature_path))
         check = Check("protected", True, (f"signed by the admin key {judged.signer}: {', '.join(judged.protected)}",))
     except NotSigned as error:
         check = Check("protected", False, (str(error),))
-    return replace(made, checks=(*made.checks, check))
+    return replace(changes, checks=(*changes.checks, check))
 
 
 def _sign(
-    made: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
+    changes: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
 ) -> None:
     from gateway.changes.change_log import signature_file
     from gateway.signing import KeyUnusable, Signer, sign_plan
 
-    if not made.ok:
-        raise CommandError("a plan whose checks fail is not signed; leave out --sign to see it")
+    if not changes.ok:
+        raise CommandError("a plan with failed checks can't be signed; leave out --sign to see the plan")
     if before is None or before.written is None or after.written is None:
-        raise CommandError("there is nothing before this config, so there is no step to sign")
+        raise CommandError("there is no earlier config, so there is no change to sign")
     try:
         jws = sign_plan(Signer.read(options.sign), before.written.content, after.written.content)
         signature_file(path).write_text(f"{jws}\n", "ascii")
@@ -205,35 +212,35 @@ def _sign(
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"{signature_file(path)} can't be written: {error.strerror}") from None
-    print(f"gateway: wrote {signature_file(path)}, for {made.before} -> {made.after} alone", file=sys.stderr)
+    print(f"gateway: wrote {signature_file(path)}, for {changes.before} -> {changes.after} only", file=sys.stderr)
 
 
-def _show(options: argparse.Namespace, made: ChangePlan) -> None:
+def _print_plan(options: argparse.Namespace, changes: ChangePlan) -> None:
     from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
 
     if options.json:
-        print(json.dumps(plan_data(made), indent=2, ensure_ascii=False))
+        print(json.dumps(plan_data(changes), indent=2, ensure_ascii=False))
     else:
-        print(plan_markdown(made) if options.markdown else plan_text(made))
+        print(plan_markdown(changes) if options.markdown else plan_text(changes))
 
 
-# --- what other commands need too -----------------------------------------------------------------
+# --- shared with `gateway.cli.history` ------------------------------------------------------------
 
 
-def directory_of(settings: Settings) -> Path:
-    """The state directory; raises CommandError where none is set."""
+def state_directory(settings: Settings) -> Path:
+    """Return the state directory. Raises CommandError if none is set."""
     if settings.state_dir is None:
-        raise CommandError("there is no state directory: set GATEWAY_STATE_DIR, or give --state")
+        raise CommandError("no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR")
     return settings.state_dir
 
 
-class opened:
-    """The history of the state directory, closed at the end; raises StateError where there is none."""
+class opened_history:
+    """A context manager that opens the history of the state directory. Raises StateError if there is none."""
 
     def __init__(self, settings: Settings) -> None:
         from gateway.state.history import open_history
 
-        self._history = open_history(directory_of(settings), make=False)
+        self._history = open_history(state_directory(settings), make=False)
 
     def __enter__(self) -> History:
         return self._history
@@ -242,8 +249,8 @@ class opened:
         self._history.close()
 
 
-def client_of(url: str, settings: Settings) -> AdminClient:
-    """Who asks the running gateway, with the token of the environment."""
+def admin_client(url: str, settings: Settings) -> AdminClient:
+    """Return a client for the admin listener of the running gateway, with the token of the environment."""
     from gateway.cli.admin_client import AdminClient
 
     token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None

@@ -1,6 +1,6 @@
-"""What `gateway providers` and its subcommands do: list adapters, ask one for a word, begin a new one.
+"""The command `gateway providers` and its subcommands: list providers and models, check a deployment, start an adapter.
 
-Heavy imports stand inside the functions, as in `gateway.cli`.
+Large imports are inside the functions, so that a command imports only what it needs and `--help` starts fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, compiled_table, write_new
+from gateway.cli.terminal import compile_file, compiled_config, write_new
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ _QUESTION = "Reply with the word OK."
 
 
 def listing(options: argparse.Namespace) -> int:
-    """List the adapters that are installed here."""
+    """List the installed providers (`gateway providers list`)."""
     from providers.registry import load_registry
 
     registry = load_registry()
     unknown = [name for name in options.names if name not in registry.adapters and name not in registry.broken]
     if unknown:
-        raise CommandError(f"there is no provider {unknown[0]!r}; there are: {', '.join(sorted(registry.adapters))}")
+        raise CommandError(
+            f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(registry.adapters))}"
+        )
     if options.markdown:
         from gateway.cli.provider_pages import providers_page
 
@@ -55,13 +57,13 @@ def listing(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List models, or the deployments of a config, with what they cost and when they end."""
+    """List models, or the deployments of a config, with prices and retirement dates (`gateway providers models`)."""
     from gateway.cli.provider_pages import deployments_text, models_page, models_text
     from providers.registry import load_registry
 
     adapters = load_registry().adapters
     if unknown := [name for name in options.names if name not in adapters]:
-        raise CommandError(f"there is no provider {unknown[0]!r}; there are: {', '.join(sorted(adapters))}")
+        raise CommandError(f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(adapters))}")
     if options.config is not None:
         deployments = compile_file(options.config, resolve_secrets=False).table.deployments.values()
         print(deployments_text(one for one in deployments if not options.names or one.provider in options.names))
@@ -94,10 +96,10 @@ def _facts(registry: Registry, names: list[str]) -> dict[str, dict[str, Any]]:
 
 def _block(name: str, fact: dict[str, Any]) -> str:
     if "broken" in fact:
-        return f"{name}\n  doesn't load: {fact['broken']}"
+        return f"{name}\n  can't be loaded: {fact['broken']}"
     lines = [name, *_words("can", ["text", *fact["features"]]), *_words("tunes", fact["parameters"])]
     if not fact["sites"]:
-        return "\n".join([*lines, "  sites   none of its own: give a URL as `endpoint`"])
+        return "\n".join([*lines, "  sites   none: set a URL as `endpoint`"])
     rows = [
         (
             site,
@@ -120,23 +122,23 @@ def _words(title: str, words: list[str]) -> list[str]:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Send one small real request to a deployment, the way traffic goes, and show the exchange."""
+    """Send one small real request to a deployment and print the exchange (`gateway providers check`)."""
     import asyncio
 
-    table = compiled_table(options)
-    chosen = [one for one in table.deployments.values() if options.name in (one.name, one.provider)]
+    config = compiled_config(options)
+    chosen = [one for one in config.deployments.values() if options.name in (one.name, one.provider)]
     if not chosen:
         raise CommandError(
-            f"there is no deployment and no deployment's provider {options.name!r} in the config; "
-            f"its deployments are: {', '.join(sorted(table.deployments))}"
+            f"no deployment in the config has the name or the provider {options.name!r}; "
+            f"the deployments are: {', '.join(sorted(config.deployments))}"
         )
-    statuses = [asyncio.run(_ask(table, deployment)) for deployment in chosen]
+    statuses = [asyncio.run(_send_check(config, deployment)) for deployment in chosen]
     return max(statuses)
 
 
-async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
+async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
     from gateway.assembly.application import transport_named
-    from gateway.cli.exchange_log import ExchangeLog, masking, shown_exchange
+    from gateway.cli.exchange_log import ExchangeLog, exchange_text, secret_mask
     from gateway.config.problems import visible
     from gateway.execution.deadline import Deadline
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
@@ -147,56 +149,54 @@ async def _ask(table: ConfigVersion, deployment: Deployment) -> int:
 
     print(f"== {deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}\n")
     if deployment.simulates is not None:
-        print("not asked: it is a simulator, which runs in `gateway demo` only")
+        print("not sent: the deployment is a simulator, which runs only in `gateway demo`")
         return _FAILED
-    permit = _permit(table, deployment)
+    permit = _permit(config, deployment)
     if permit is None:
-        print(
-            "not asked: it lies outside the boundary of every region, or has no approval there now: nothing may be sent"
-        )
+        print("not sent: every region's boundary excludes the deployment, or it has no valid approval there")
         return _FAILED
     if deployment.needs_credential and not deployment.credentials:
-        print(f"not asked: its key isn't set ({', '.join(deployment.missing_credentials)})")
+        print(f"not sent: its API key is not set ({', '.join(deployment.missing_credentials)})")
         return _FAILED
     request = ChatRequest("check", (UserMessage(_QUESTION),), max_tokens=64)
     dropped = frozenset({"max_tokens"} - deployment.capabilities.parameters)
     wire = deployment.adapter.build_request(without_parameters(request, dropped), deployment.target)
     log = ExchangeLog(transport_named("lean"))
-    bounds, secret = table.resilience, deployment.credentials[0] if deployment.credentials else None
+    bounds, secret = config.resilience, deployment.credentials[0] if deployment.credentials else None
     deadline = Deadline.start(bounds.total_s, bounds.commit_s)
     try:
         step = Step(deployment, permit, dropped)
         options = AttemptOptions.within(bounds.commit_s, request, bounds)
         answer = await UpstreamClient(log).send(step, secret, options, deadline)
-        said = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
-        status, verdict = _OK, f"it answered: {said!r}"
+        text = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
+        status, verdict = _OK, f"it answered: {text!r}"
     except ProviderFailed as error:
         status, verdict = _FAILED, f"it failed ({error.failure.kind}): {error.failure.message}"
         if error.failure.detail:
             verdict += f"\n  {error.failure.detail}"
     finally:
         await log.aclose()
-    mask = masking(log, wire.headers, deployment.credentials)
-    for line in f"{shown_exchange(log, mask)}\n\n{mask(verdict)}\n".split("\n"):
+    mask = secret_mask(log, wire.headers, deployment.credentials)
+    for line in f"{exchange_text(log, mask)}\n\n{mask(verdict)}\n".split("\n"):
         print(visible(line))
     return status
 
 
-def _permit(table: ConfigVersion, deployment: Deployment) -> Permit | None:
-    """Leave to ask it, as a region that may has it. The question is ours: nobody's prompt."""
+def _permit(config: ConfigVersion, deployment: Deployment) -> Permit | None:
+    """Return the permit of the first region that may send to the deployment. The question contains no user's prompt."""
     from gateway.policy.fence import prompt_permit
 
     now_s = time.time()
-    permits = (prompt_permit(table, region, deployment, now_s) for region in table.regions.values())
+    permits = (prompt_permit(config, region, deployment, now_s) for region in config.regions.values())
     return next((permit for permit in permits if permit is not None), None)
 
 
 def new(options: argparse.Namespace) -> int:
-    """Write an adapter, its simulator, its test and its page from a template."""
+    """Write an adapter, its simulator, its test and its page from a template (`gateway providers new`)."""
     name: str = options.name
     if not _NAME.fullmatch(name):
         raise CommandError(
-            f"{name!r} is no name for a provider: small letters, digits and single hyphens, such as acme"
+            f"{name!r} is not a valid provider name: use small letters, digits and single hyphens, for example acme"
         )
     module = name.replace("-", "_")
     words = {
@@ -215,8 +215,8 @@ def new(options: argparse.Namespace) -> int:
     }
     write_new(directory, {file: _filled(template, words) for file, template in files.items()})
     kit = f"--adapter {module}:ADAPTER --dialect {module}_simulator:DIALECT"
-    print("\nFill in the numbered places, then hold it against the kit, which fails until it is right:\n")
-    print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this brings')
+    print("\nComplete the numbered parts. Then run the conformance kit, which fails until the adapter is correct:\n")
+    print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this installs')
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")
     return _OK
 

@@ -1,6 +1,6 @@
-"""`gateway serve`, `demo` and `simulate`: from the options to a process that serves.
+"""The commands `gateway serve`, `demo` and `simulate`.
 
-Heavy imports stand inside the functions: a command imports what it needs, and `--help` nothing.
+Large imports are inside the functions, so that a command imports only what it needs and `--help` starts fast.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OK = 0
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve a config."""
-    _end_when_told()
+    """Serve a config (`gateway serve`)."""
+    _exit_on_sigterm()
     settings = settings_of(options)
     _expect_config(settings)
     from gateway.changes.compile_process import Child
 
-    # The config is compiled apart, so that nothing of the compiler stays in the process that serves. Most of that time
-    # goes into loading the compiler, while we load the rest of ourselves.
+    # A child process compiles the config, so that the serving process never holds the compiler in memory. The child
+    # mostly loads the compiler, and this process loads its own modules meanwhile.
     child = Child()
     child.prepare()
     try:
@@ -42,7 +42,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _expect_config(settings: Settings) -> None:
-    """Told before anything is begun; a rollback that holds needs no file, and the history knows of that."""
+    """Report a missing config file before anything starts. After a rollback, the history has the config instead."""
     if settings.state_dir is not None and not path_exists(settings.config):
         from gateway.state.history import has_history
 
@@ -64,21 +64,23 @@ def _serve(settings: Settings, child: Child) -> int:
         begun = opening.begin()
         if begun.table.demo:
             if settings.workers > 1:
-                raise CommandError("a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)")
+                raise CommandError(
+                    "a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)"
+                )
             start.serve_demo(settings, begun)
             return _OK
         for warning in begun.outcome.problems:
             logger().warning("config", detail=str(warning))
         start.serve_table(settings, begun)
     finally:
-        # Why it can't be served is the last that is read.
+        # The reason of a failed start must be in the log before the process ends.
         flush_all()
     return _OK
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Serve simulated providers."""
-    _end_when_told()
+    """Serve simulated providers (`gateway demo`)."""
+    _exit_on_sigterm()
     settings = _demo_settings(options)
     from gateway.telemetry.log import configure
 
@@ -88,8 +90,8 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulate(options: argparse.Namespace) -> int:
-    """Serve simulated providers that fail as they are told to."""
-    _end_when_told()
+    """Serve simulated providers with faults and delays (`gateway simulate`)."""
+    _exit_on_sigterm()
     settings = _demo_settings(options)
     from gateway.telemetry.log import configure
 
@@ -100,7 +102,7 @@ def simulate(options: argparse.Namespace) -> int:
 
 
 def _demo_settings(options: argparse.Namespace) -> Settings:
-    """The settings, with the demo that comes with us where no config is named; raises CommandError."""
+    """Return the settings, with the built-in demo config if none is named. Raises CommandError."""
     settings = settings_of(options)
     if "config" not in settings.model_fields_set:
         from gateway.config.examples import example_path
@@ -126,20 +128,20 @@ def _serve_simulated(
         begun = opening.begin()
     except CommandError:
         if options.config is None and "config" in settings.model_fields_set:
-            # Who has it set for another gateway doesn't look for it here.
-            told = "`gateway serve` serves it as it is; unset it for the demo that comes with the gateway"
-            print(f"gateway: GATEWAY_CONFIG names {settings.config}: {told}", file=sys.stderr)
+            # The variable may be set for another gateway, so the message must name it.
+            hint = "use `gateway serve` to serve that config, or unset the variable to run the built-in demo"
+            print(f"gateway: GATEWAY_CONFIG is {settings.config}: {hint}", file=sys.stderr)
         raise
     from gateway.server.demo import SimulatedPace
 
     start.serve_demo(settings, begun, faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
 
 
-def _end_when_told() -> None:
-    """End at a SIGTERM that comes before the server takes signals over: it has nothing to finish yet.
+def _exit_on_sigterm() -> None:
+    """Exit at a SIGTERM that arrives before the server handles signals. There is nothing to finish yet.
 
-    The first process of a container has no action by default, so that `docker stop` would be lost on a gateway that is
-    still starting, and have to kill it.
+    The first process of a container ignores SIGTERM by default, so `docker stop` would wait and then kill a gateway
+    that is still starting.
     """
     signal.signal(signal.SIGTERM, _end)
 

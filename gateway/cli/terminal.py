@@ -1,4 +1,4 @@
-"""Standard streams, settings and configuration files of a command, and the messages that it prints."""
+"""Functions that several commands share: standard streams, settings, compiling a config and writing new files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compile_file(
     demo: bool = False,
     resolve_secrets: bool = True,
 ) -> Compiled:
-    """The compiled config; raises CommandError for one that isn't there or can't be used."""
+    """Compile a config file. Raises CommandError if the file is missing or the config has errors."""
     from gateway.config.compile import compile_config
     from gateway.config.loading import load_document
     from gateway.config.problems import ConfigRejected
@@ -45,47 +45,50 @@ def compile_file(
         raise rejected_config(error.problems) from None
 
 
-def open_streams() -> None:
-    """See to it that whatever is printed can be: into streams that were closed (`>&-`), and in any script.
+def prepare_streams() -> None:
+    """Open standard streams that the shell closed (`>&-`), and set the encoding of standard output.
 
-    A file or a pipe gets UTF-8, which is what we read too; a terminal what it can show.
+    A file or a pipe gets UTF-8, the encoding of all files that the gateway reads. A terminal keeps its own encoding.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        os.set_inheritable(descriptor, True)  # or the next file that is opened would be taken for the stream
+        os.set_inheritable(descriptor, True)  # otherwise the next opened file would get the descriptor of the stream
     os.close(descriptor)
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # it is for the whole process
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # stays open
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
 
 
-def told_no_more(error: OSError) -> int:
-    """The exit status where standard output takes no more; any other error is raised again."""
+def closed_output_status(error: OSError) -> int:
+    """Return the exit status after a write to standard output failed. Raises any other error again."""
     if error.errno not in (EPIPE, ENOSPC):
         raise error
-    # Nothing more can be written, not even by the interpreter at its end.
+    # The interpreter flushes the stream at exit. That must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno == EPIPE:  # who reads has seen enough (`| head`)
+    if error.errno == EPIPE:  # the reader of the pipe has ended (`| head`)
         return 0
-    print("gateway: the disk is full: not all was written; make room, and run it again", file=sys.stderr)
+    print(
+        "gateway: the disk is full and the output is incomplete; free some space and run the command again",
+        file=sys.stderr,
+    )
     return CommandError.status
 
 
 _SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
-def compiled_table(options: argparse.Namespace) -> ConfigVersion:
-    """The table of `--config`; raises CommandError."""
+def compiled_config(options: argparse.Namespace) -> ConfigVersion:
+    """Return the compiled config of `--config` or of the settings. Raises CommandError."""
     return compile_file(settings_of(options).config).table
 
 
 def config_path(options: argparse.Namespace) -> Path:
-    """The file of `--config`, or of the settings; raises CommandError."""
+    """Return the path of `--config` or of the settings. Raises CommandError."""
     return settings_of(options).config
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings of the environment, with the options before them; raises CommandError."""
+    """Return the settings: the options of the command, then the environment. Raises CommandError."""
     from gateway.settings import SettingsError, read_settings
 
     given = {name: getattr(options, name, None) for name in _SETTINGS}
@@ -96,12 +99,12 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def write_new(directory: Path, files: Mapping[str, str]) -> None:
-    """Write files that aren't there yet, all or none; raises CommandError."""
+    """Write new files. Raises CommandError, and writes none of them, if one already exists."""
     written = {directory / name: text for name, text in files.items()}
     try:
-        if taken := [str(path) for path in written if path.exists()]:
-            verb = "exists" if len(taken) == 1 else "exist"
-            raise CommandError(f"{', '.join(taken)} {verb} already; nothing was written")
+        if existing := [str(path) for path in written if path.exists()]:
+            verb = "exists" if len(existing) == 1 else "exist"
+            raise CommandError(f"{', '.join(existing)} already {verb}; no file was written")
         directory.mkdir(parents=True, exist_ok=True)
         for path, text in written.items():
             path.write_text(text, "utf-8")

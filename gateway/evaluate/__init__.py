@@ -1,1 +1,1 @@
-"""The bake-off: candidates in, a scorecard and a reviewed mapping change out. Imported by the command line alone."""
+"""Evaluate candidate deployments and recommend a route. Only the command line imports this package."""

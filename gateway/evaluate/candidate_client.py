@@ -1,7 +1,7 @@
-"""One question to one candidate, by the way that traffic goes: decided, permitted, sent, read.
+"""Send one question to one candidate, through the same decision, permit and execution as client traffic.
 
-The decision is that of traffic with a named candidate instead of a route, so that a candidate outside the boundary is
-refused before a byte leaves. There is no breaker and no failover: what a candidate does is what is measured.
+The decision names a candidate instead of a route. A candidate outside the boundary is refused before anything is sent.
+There is no breaker and no failover, so that only the candidate is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
 from gateway.execution.transport import Transport
-from gateway.execution.upstream_client import Answer as Begun
+from gateway.execution.upstream_client import Answer as UpstreamAnswer
 from gateway.model.config_version import Assistant, Attempts, ConfigVersion, Region, Resilience
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
@@ -43,11 +43,11 @@ from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold
 
 _RETRIES = 2
-_SAID = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+_CONTENT_EVENTS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class NotPermitted(Exception):
-    """The decision refuses this candidate; nothing was sent."""
+    """The gateway's decision refuses the candidate. Nothing was sent."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -56,8 +56,13 @@ class NotPermitted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When an answer came, in seconds from when it was asked for. first_s: of a stream, its first token. pieces: how
-    many tokens, or what the stream brings together, came one by one; between_s: the mean time from one to the next."""
+    """The times of one answer, in seconds since the question was sent.
+
+    Attributes:
+        first_s: The time to the first token of a stream.
+        pieces: The number of separate pieces of a stream, usually tokens.
+        between_s: The mean time between two pieces.
+    """
 
     total_s: float
     first_s: float | None = None
@@ -66,8 +71,8 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of one question: an answer, or the failure that took its place."""
+class QuestionResult:
+    """The result of one question: an answer or a failure."""
 
     timing: Timing
     answer: RecordedAnswer | None = None
@@ -76,18 +81,18 @@ class Asked:
 
 
 def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bool = False) -> ChatRequest:
-    """The request of an item, as deterministic as the deployment can be."""
+    """Return the request of an item, with temperature 0 if the deployment supports it."""
     messages: tuple[Message, ...] = (UserMessage(item.prompt),)
     if item.system is not None:
         messages = (SystemMessage(item.system), *messages)
     temperature = 0.0 if "temperature" in deployment.capabilities.parameters else None
-    limit = item.max_tokens if "max_tokens" in deployment.capabilities.parameters else None
+    max_tokens = item.max_tokens if "max_tokens" in deployment.capabilities.parameters else None
     return ChatRequest(
         assistant,
         messages,
         stream=stream,
         include_usage=stream,
-        max_tokens=limit,
+        max_tokens=max_tokens,
         temperature=temperature,
         tools=item.tools,
     )
@@ -97,7 +102,7 @@ def _within(region: Region) -> Location:
     return Location(region, None, "evaluation", ())
 
 
-def evaluating_step(
+def evaluation_step(
     table: ConfigVersion,
     assistant: Assistant,
     region: Region,
@@ -105,7 +110,7 @@ def evaluating_step(
     request: ChatRequest,
     now_s: float,
 ) -> Step:
-    """The step to this candidate of the region under an evaluation permit; raises NotPermitted. now_s: Unix time."""
+    """Return the candidate's step with an evaluation permit. `now_s` is Unix time. Raises NotPermitted."""
     decision = decide_evaluation(table, assistant, _within(region), requirements_of(request), deployment, now_s)
     if not isinstance(decision.outcome, Plan):
         raise NotPermitted(decision.outcome)
@@ -113,10 +118,12 @@ def evaluating_step(
 
 
 class CandidateClient:
-    """Asks the candidates of one region as the given assistant. `clock` is Unix time.
+    """Sends questions to the candidates of one region, as the given assistant.
 
-    of_people: people's own words are in what is asked, so that nothing is waived: a deployment is judged as a step of
-    a route is, its approval and a consent that it needs included.
+    Args:
+        clock: Returns Unix time.
+        of_people: The questions contain text of users. Then no approval is waived: a deployment needs the same approval
+            and consent as a step of a route.
     """
 
     def __init__(
@@ -130,7 +137,7 @@ class CandidateClient:
         of_people: bool = False,
     ) -> None:
         self.table = table
-        # A second attempt beside a slow one would be traffic's answer, and not the candidate's.
+        # A hedge would measure the answer of two attempts instead of the candidate's own.
         self.assistant = replace(assistant, hedge=None)
         self.region = region
         self._clock = clock
@@ -141,15 +148,15 @@ class CandidateClient:
         self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))
         self._once = replace(patient, attempts=Attempts(1, 1))
 
-    def as_spoken(self, request: ChatRequest) -> ChatRequest:
-        """The request as the region has its assistants asked: with the profile before it, where it has one."""
+    def with_profile(self, request: ChatRequest) -> ChatRequest:
+        """Return the request with the region's profile in front, if the region has one."""
         speech = self.region.speech
         if speech is None or speech.default_locale.profile is None:
             return request
         return with_block(request, compose(speech.default_locale.profile, None, NO_PREFERENCES))
 
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
-        """The step to this candidate, under an evaluation permit, or that of traffic; raises NotPermitted."""
+        """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted."""
         if self._of_people:
             alone = judge_alone(
                 self.table, _within(self.region), deployment, requirements_of(request), {}, self._clock()
@@ -157,14 +164,22 @@ class CandidateClient:
             if isinstance(alone, Step):
                 return alone
             raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))
-        return evaluating_step(self.table, self.assistant, self.region, deployment, request, self._clock())
+        return evaluation_step(self.table, self.assistant, self.region, deployment, request, self._clock())
 
-    async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> Asked:
-        """What comes of one question; `once`: as load is measured, without a retry, and without a limit of ours on how
-        many run at once. Raises NotPermitted."""
+    async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
+        """Send one question and return its result.
+
+        Args:
+            deployment: The candidate.
+            request: The question.
+            once: Use no retries and no concurrency limit, as load tests need.
+
+        Raises:
+            NotPermitted: The decision refuses the candidate.
+        """
         step = self.step_for(deployment, request)
         if once and deployment.concurrency is not None:
-            # Whoever finds no place of ours would count as the candidate's error, or wait where it would have answered.
+            # A request that the gateway's own limit rejects or delays would count against the candidate.
             step = replace(step, deployment=replace(deployment, concurrency=None))
         plan = Plan(self.assistant, self.region, (step,))
         bounds: Resilience = self._once if once else self._patient
@@ -173,35 +188,35 @@ class CandidateClient:
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             context = ExecutionContext(bounds, deadline, record, self._still_allowed)
-            begun = await self._runner.run(plan, request, context)
-            return await _read(begun, started_at)
+            answer = await self._runner.run(plan, request, context)
+            return await _read(answer, started_at)
         except PlanExhausted as error:
             timing = Timing(time.monotonic() - started_at)
-            return Asked(timing, filtered_by(error.failure), error.failure)
+            return QuestionResult(timing, filtered_by(error.failure), error.failure)
         finally:
             deadline.close()
 
     def _still_allowed(self, step: Step) -> str | None:
         mint = prompt_permit if self._of_people else evaluation_permit
         permit = mint(self.table, self.region, step.deployment, self._clock())
-        return None if permit is not None else "not permitted any more"
+        return None if permit is not None else "no longer permitted"
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
 
-async def _read(begun: Begun, started_at: float) -> Asked:
-    if begun.completion is not None:
+async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
+    if answer.completion is not None:
         timing = Timing(time.monotonic() - started_at)
-        return Asked(timing, answer_of(begun.completion), usage=begun.completion.usage)
-    assert begun.stream is not None, "an answer is whole or a stream"  # noqa: S101  # mypy can't tell
+        return QuestionResult(timing, answer_of(answer.completion), usage=answer.completion.usage)
+    assert answer.stream is not None, "an answer has a completion or a stream"  # noqa: S101  # for mypy
     first_at = last_at = time.monotonic()
     pieces = 0
     events: list[StreamEvent] = []
-    async for batch in begun.stream:
+    async for batch in answer.stream:
         for event in batch:
-            if isinstance(event, (*_SAID, TextRun)):
+            if isinstance(event, (*_CONTENT_EVENTS, TextRun)):
                 pieces += len(event.pieces) if isinstance(event, TextRun) else 1
                 last_at = time.monotonic()
         events += batch
@@ -211,8 +226,8 @@ async def _read(begun: Begun, started_at: float) -> Asked:
     try:
         completion = fold(events)
     except ProviderFailed as error:
-        return Asked(timing, filtered_by(error.failure), error.failure)
+        return QuestionResult(timing, filtered_by(error.failure), error.failure)
     if not completion.choices:
-        nothing = Failure(FailureKind.MALFORMED, "the provider's stream had no answer")
-        return Asked(timing, failure=nothing)
-    return Asked(timing, answer_of(completion), usage=completion.usage)
+        failure = Failure(FailureKind.MALFORMED, "the provider's stream had no answer")
+        return QuestionResult(timing, failure=failure)
+    return QuestionResult(timing, answer_of(completion), usage=completion.usage)

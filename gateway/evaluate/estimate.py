@@ -15,29 +15,28 @@ from gateway.model.units import parse_seconds
 from providers.catalogue.prices import MICROS
 
 
-def unpriced(suite: Suite, asked: Iterable[Deployment]) -> str | None:
-    """Why a limit in money wouldn't hold: somebody has no price, and would be asked without end; None where it does."""
+def cost_limit_problem(suite: Suite, asked: Iterable[Deployment]) -> str | None:
+    """Return why a cost limit can't be enforced (a deployment has no price), or None if it can."""
     if suite.file.spend.cost is None or suite.file.prices is None:
         return None
     names = [one.name for one in asked if suite.cost_of(one.name, 0, 0) is None]
     if not names:
         return None
-    who = ", ".join(names)
     return (
-        f"spend.cost can't be kept, as there is no price in {suite.file.prices.currency} of {who}: write it under "
-        "prices.deployments, or limit spend.tokens"
+        f"spend.cost can't be enforced, because these deployments have no price in {suite.file.prices.currency}: "
+        f"{', '.join(names)}; add their prices under prices.deployments, or use spend.tokens"
     )
 
 
-def with_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
-    """The suite with the prices that the catalogue knows of these deployments; those that it says itself go before.
+def add_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
+    """Return the suite with the catalogue's prices of these deployments. The suite's own prices take precedence.
 
-    Only prices of one currency can be held side by side: the suite's, else the one that all of them are in. Dearer
-    rates of long prompts and cheaper ones of cached prompts are left out, since an evaluation has neither.
+    All prices must have one currency: the suite's or, if the suite has no prices, the one of all deployments. Rates for
+    long or cached prompts are ignored, because an evaluation has neither.
     """
     known = {deployment.name: deployment.price for deployment in asked if deployment.price is not None}
-    said = suite.file.prices
-    currencies = {said.currency} if said is not None else {price.currency for price in known.values()}
+    own_prices = suite.file.prices
+    currencies = {own_prices.currency} if own_prices is not None else {price.currency for price in known.values()}
     if len(currencies) != 1:
         return suite
     [currency] = currencies
@@ -46,8 +45,8 @@ def with_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
         for name, price in known.items()
         if price.currency == currency
     }
-    if said is not None:
-        prices |= said.deployments
+    if own_prices is not None:
+        prices |= own_prices.deployments
     section = PricesSection(currency=currency, deployments=prices)
     return replace(suite, file=suite.file.model_copy(update={"prices": section}))
 
@@ -69,7 +68,7 @@ _JUDGED_TOKENS = 400
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """For one deployment: how many questions, their tokens, the money where it has a price, and how long it takes."""
+    """The estimate for one deployment. `cost` is None if it has no price."""
 
     name: str
     questions: int
@@ -80,15 +79,18 @@ class Estimated:
 
 
 def estimate(suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None) -> tuple[list[Estimated], float]:
-    """For each deployment, and the time of all: the axes run beside one another, the load of each by itself."""
-    found = [_candidate(suite, candidate) for candidate in candidates]
-    asked_s = max((one.duration_s for one in found), default=0.0)
+    """Return the estimate of each deployment, and the total time in seconds.
+
+    Candidates are asked concurrently. Their load tests run one after another.
+    """
+    estimates = [_candidate(suite, candidate) for candidate in candidates]
+    questions_s = max((one.duration_s for one in estimates), default=0.0)
     load_s = _load_s(suite) * len(candidates)
     if judge is not None:
-        judged = _judge(suite, judge, len(candidates))
-        found.append(judged)
-        asked_s += judged.duration_s
-    return found, asked_s + load_s
+        judging = _judge(suite, judge, len(candidates))
+        estimates.append(judging)
+        questions_s += judging.duration_s
+    return estimates, questions_s + load_s
 
 
 def _candidate(suite: Suite, candidate: Deployment) -> Estimated:
@@ -129,8 +131,8 @@ def _judge(suite: Suite, judge: Deployment, candidates: int) -> Estimated:
 
 def _duration_s(suite: Suite, questions: int) -> float:
     limits = suite.file.limits
-    by_pace = questions * 60 / limits.rpm if limits.rpm else 0.0
-    return max(questions / limits.concurrent * _ANSWER_S, by_pace)
+    by_rate = questions * 60 / limits.rpm if limits.rpm else 0.0
+    return max(questions / limits.concurrent * _ANSWER_S, by_rate)
 
 
 def _load_s(suite: Suite) -> float:
@@ -147,11 +149,11 @@ def _tokens(item: Item) -> int:
     return round(len(words_of(text)) * _TOKENS_PER_WORD) + _OVERHEAD_TOKENS
 
 
-def in_words(found: Sequence[Estimated], duration_s: float, currency: str) -> str:
-    """The estimate as a person reads it."""
-    width = max([len(one.name) for one in found] + [10])
+def estimate_text(estimates: Sequence[Estimated], duration_s: float, currency: str) -> str:
+    """Return the estimate as a table for a terminal."""
+    width = max([len(one.name) for one in estimates] + [10])
     lines = [f"{'deployment':<{width}}  questions  tokens in  tokens out  cost"]
-    for one in found:
+    for one in estimates:
         cost = "no price is set" if one.cost is None else f"{one.cost:.2f} {currency}"
         lines.append(
             f"{one.name:<{width}}  {one.questions:>9,}  {one.prompt_tokens:>9,}  {one.completion_tokens:>10,}  {cost}"

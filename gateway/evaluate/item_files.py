@@ -1,4 +1,4 @@
-"""Read our item files and compliance banks into items."""
+"""Read item files and compliance banks of the gateway's own formats."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from providers.json_values import dumps_text
 _CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
 
 
-_DRAWN_AGAIN = 1000
+_MAX_REDRAWS = 1000
 
 
 WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
-"""What is raised by a check that can't be."""
+"""The errors that an invalid check raises."""
 
 
 _LETTERS = "ABCDEFGHIJ"
@@ -57,18 +57,18 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
 
 
 def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
-    """The items of a file; raises ConfigRejected, also where an item's own right answer doesn't pass its check."""
+    """Read an item file. Raises ConfigRejected, also if an item's right answer does not pass its own check."""
     file, findings = read_section(path, ItemFile)
     items: list[Item] = []
     for group, sections in file.items.items():
         for index, section in enumerate(sections):
-            place: KeyPath = ("items", group, index)
-            if not has_one_check(findings, place, section):
+            key_path: KeyPath = ("items", group, index)
+            if not has_one_check(findings, key_path, section):
                 continue
             name = section.id or str(index + 1)
             for number, drawn in enumerate(_drawn(section, (seed, str(path.name), group, name))):
                 suffix = f"-{number + 1}" if section.draw else ""
-                item = _item(findings, place, file, section, drawn, f"{set_name}/{group}/{name}{suffix}", group)
+                item = _item(findings, key_path, file, section, drawn, f"{set_name}/{group}/{name}{suffix}", group)
                 if item is not None:
                     items.append(item)
     if findings.rejected:
@@ -76,36 +76,36 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
     return items
 
 
-def has_one_check(findings: FileFindings, place: KeyPath, section: CheckSection) -> bool:
-    """Whether it has, which is noted where it hasn't."""
+def has_one_check(findings: FileFindings, key_path: KeyPath, section: CheckSection) -> bool:
+    """Return whether the section has exactly one check. Adds a problem to the findings if not."""
     given = [name for name in _CHECKS if getattr(section, "schema_" if name == "schema" else name) is not None]
     if len(given) != 1:
         hint = f"one of {', '.join(_CHECKS)}"
-        findings.error(place, f"needs exactly one check, has {', '.join(given) or 'none'}", hint)
+        findings.error(key_path, f"needs exactly one check, but has {', '.join(given) or 'none'}", hint)
     return len(given) == 1
 
 
 def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str, int]]:
-    """What each of its items puts for the names in braces; no two alike, as long as there are others."""
+    """Yield the values for the names in braces, for each item. Values repeat only if there are no others."""
     if not section.draw:
         yield {}
         return
     bounds = {name: (ends[0], ends[-1]) for name, ends in section.draw.items()}
     seen: set[tuple[int, ...]] = set()
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     for number in range(section.count):
-        for again in range(_DRAWN_AGAIN):
-            place = (*words, number, again) if again else (*words, number)
-            found = {name: low + int(draw(*place, name) * (high - low + 1)) for name, (low, high) in bounds.items()}
-            if tuple(found.values()) not in seen:
+        for redraw in range(_MAX_REDRAWS):
+            key = (*words, number, redraw) if redraw else (*words, number)
+            values = {name: low + int(draw(*key, name) * (high - low + 1)) for name, (low, high) in bounds.items()}
+            if tuple(values.values()) not in seen:
                 break
-        seen.add(tuple(found.values()))
-        yield found
+        seen.add(tuple(values.values()))
+        yield values
 
 
 def _item(
     findings: FileFindings,
-    place: KeyPath,
+    key_path: KeyPath,
     file: ItemFile,
     section: ItemSection,
     drawn: Mapping[str, int],
@@ -115,12 +115,12 @@ def _item(
     try:
         check = check_of(section, drawn)
     except WRONG_CHECK as error:
-        findings.error(place, str(error))
+        findings.error(key_path, str(error))
         return None
     for index, name in enumerate(section.tools):
         if name not in file.tools:
             findings.error(
-                (*place, "tools", index), f"there is no tool {name!r} in this file", choice_hint(name, file.tools)
+                (*key_path, "tools", index), f"there is no tool {name!r} in this file", choice_hint(name, file.tools)
             )
             return None
     prompt = _filled(section.ask, drawn)
@@ -128,28 +128,30 @@ def _item(
         lines = [f"{letter}. {text}" for letter, text in zip(_LETTERS, section.choices, strict=False)]
         prompt = "\n".join([prompt, *lines])
     tools = tuple(Tool(name, file.tools[name].description, file.tools[name].parameters) for name in section.tools)
-    right = _right(check, None if section.right is None else _filled(section.right, drawn))
+    right = _right_answer(check, None if section.right is None else _filled(section.right, drawn))
     item = Item(item_id, group, file.language, prompt, check, None, section.system, tools, right)
     scored = score(check, right) if right is not None else None
     if right is None:
-        findings.error(place, "has no right answer to hold the check against", "write one as `right`")
+        findings.error(key_path, "has no right answer to test the check with", "add one as `right`")
     elif scored is not None and not scored.is_right:
-        findings.error(place, f"its own right answer doesn't pass: it {scored.why}", "mend the check or `right`")
+        findings.error(
+            key_path, f"its own right answer fails the check: it {scored.why}", "correct the check or `right`"
+        )
     return item
 
 
 def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
-    """The check of a section that has one; raises ValueError, re.error, SyntaxError, ZeroDivisionError."""
+    """Return the check of a section with exactly one check. Raises one of WRONG_CHECK if it is invalid."""
     if section.letter is not None:
         if len(section.choices) <= _LETTERS.index(section.letter):
-            raise ValueError(f"has no choice {section.letter}")
+            raise ValueError(f"`letter` is {section.letter}, but there are only {len(section.choices)} choices")
         return ChoiceCheck(section.letter, len(section.choices))
     if section.exact is not None:
         return Exact(tuple(_filled(one, drawn) for one in section.exact))
     if section.same is not None:
         return Same(tuple(_filled(one, drawn) for one in section.same))
     if section.number is not None:
-        value = _sum_of(section.number, drawn) if isinstance(section.number, str) else float(section.number)
+        value = _evaluate_formula(section.number, drawn) if isinstance(section.number, str) else float(section.number)
         return Number(value, float(section.tolerance))
     if section.pattern is not None:
         pattern = _filled(section.pattern, drawn)
@@ -162,37 +164,37 @@ def check_of(section: CheckSection, drawn: Mapping[str, int]) -> Check:
         return TextRules(tuple(_rule(one) for one in section.rules))
     if section.call is not None:
         return ToolCallCheck(
-            section.call.name, {name: _given(value, drawn) for name, value in section.call.arguments.items()}
+            section.call.name, {name: _filled_argument(value, drawn) for name, value in section.call.arguments.items()}
         )
     return JudgeCheck(section.rubric or "")
 
 
 def _filled(text: str, drawn: Mapping[str, int]) -> str:
-    """The text with what was drawn for the names in braces."""
+    """Replace the names in braces by the drawn numbers."""
     for name, value in drawn.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
 
 
-def _given(value: object, drawn: Mapping[str, int]) -> object:
-    """An argument of a call with what was drawn: a name in braces alone is the number itself."""
+def _filled_argument(value: object, drawn: Mapping[str, int]) -> object:
+    """Replace names in braces in an argument of a call. A value that is only a name becomes the number itself."""
     if isinstance(value, list):
-        return [_given(one, drawn) for one in value]
+        return [_filled_argument(one, drawn) for one in value]
     if not isinstance(value, str):
         return value
-    alone = value[1:-1] if value.startswith("{") and value.endswith("}") else ""
-    return drawn[alone] if alone in drawn else _filled(value, drawn)
+    only_name = value[1:-1] if value.startswith("{") and value.endswith("}") else ""
+    return drawn[only_name] if only_name in drawn else _filled(value, drawn)
 
 
 def _rule(written: Mapping[str, object]) -> TextRule:
     arguments = dict(written)
     name = arguments.pop("rule", None)
     if not isinstance(name, str):
-        raise UnknownRule("a rule is written as {rule: its name, …}")
+        raise UnknownRule("a rule must have the form {rule: NAME, …}")
     return check_rule(TextRule(name, arguments))
 
 
-def _right(check: Check, written: str | None) -> RecordedAnswer | None:
+def _right_answer(check: Check, written: str | None) -> RecordedAnswer | None:
     if written is not None:
         return RecordedAnswer(written)
     match check:
@@ -211,8 +213,8 @@ def _right(check: Check, written: str | None) -> RecordedAnswer | None:
             return None
 
 
-def _sum_of(text: str, drawn: Mapping[str, int]) -> float:
-    """The value of a sum of drawn names and numbers: + - * / and parentheses, nothing else."""
+def _evaluate_formula(text: str, drawn: Mapping[str, int]) -> float:
+    """Compute a formula of drawn names and numbers with + - * / and parentheses."""
 
     def value(node: ast.expr) -> float:
         match node:
@@ -222,14 +224,14 @@ def _sum_of(text: str, drawn: Mapping[str, int]) -> float:
                 return float(drawn[name])
             case ast.Constant(int() | float() as number):
                 return float(number)
-        raise ValueError(f"`number` can't be {text!r}: only + - * / of numbers and of the names in `draw`")
+        raise ValueError(f"`number` can't be {text!r}: use only + - * /, numbers and the names in `draw`")
 
     return value(ast.parse(text, mode="eval").body)
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Items, the words that make an answer unacceptable, and what a simulated candidate says."""
+    """The items of a bank, the words that make an answer unacceptable, and the answers of simulated candidates."""
 
     items: tuple[Item, ...]
     unacceptable: tuple[str, ...]
@@ -239,7 +241,7 @@ class Bank:
 
 
 def read_bank(path: Path, seed: int, counts: dict[Expectation, int]) -> Bank:
-    """The bank of a file with so many items of each kind; raises ConfigRejected where its templates don't give them."""
+    """Read a bank and make this number of items of each kind. Raises ConfigRejected if its templates give fewer."""
     file, findings = read_section(path, BankFile)
     every = {name: risk.name for name, risk in file.risks.items()}
     refused = {name: risk.name for name, risk in file.risks.items() if risk.refuse}
@@ -250,20 +252,20 @@ def read_bank(path: Path, seed: int, counts: dict[Expectation, int]) -> Bank:
     )
     items: list[Item] = []
     for expects, templates, subjects in kinds:
-        made = list(_made(expects, templates, subjects, file, seed, counts[expects]))
+        made = list(_make_items(expects, templates, subjects, file, seed, counts[expects]))
         if len(made) < counts[expects]:
-            message = f"its templates give {len(made)} items, and {counts[expects]} are asked for"
-            findings.error((expects,), message, "add templates, forms or classes, or ask for fewer")
+            message = f"its templates give only {len(made)} items of {counts[expects]}"
+            findings.error((expects,), message, "add templates, forms or classes, or request fewer items")
         items += made
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     return Bank(tuple(items), tuple(file.unacceptable), every, file.refusal, file.reply)
 
 
-def _made(
+def _make_items(
     expects: Expectation, templates: list[str], subjects: dict[str, list[str]], file: BankFile, seed: int, count: int
 ) -> Iterator[Item]:
-    """Items in turn over the classes, each class in an order of its own; none twice."""
+    """Yield items without repetition, from each class in turn. The seed decides the order within a class."""
     orders = {
         risk: sorted(
             {

@@ -1,4 +1,4 @@
-"""What is asked and how its answer is judged: values only, the same for a live answer and a recorded one."""
+"""Values for questions, checks and recorded answers. Live and recorded answers use the same values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from providers.failures import Failure, FailureKind
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """One recorded answer. refusal: the provider's own word for one. filtered: its safety system stepped in."""
+    """One recorded answer.
+
+    Attributes:
+        refusal: The provider's refusal text, if it sent one.
+        filtered: Whether the provider's safety system blocked the answer.
+    """
 
     text: str
     calls: tuple[ToolCall, ...] = ()
@@ -24,21 +29,21 @@ class RecordedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """The text as it is, without the space around it."""
+    """The answer is one of these texts, without surrounding space."""
 
     texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """The same words, whatever the width, case, punctuation and articles."""
+    """The answer has the same words. Character width, case, punctuation and articles are ignored."""
 
     texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceCheck:
-    """The letter of the right one of so many choices."""
+    """The answer chooses this letter. `of` is the number of choices."""
 
     letter: str
     of: int
@@ -46,7 +51,7 @@ class ChoiceCheck:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, however it is written; the last one that the answer gives."""
+    """The last number in the answer is this value, in any notation."""
 
     value: float
     tolerance: float = 0.0
@@ -54,21 +59,21 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A regular expression that is found in the text."""
+    """A regular expression matches the answer."""
 
     expression: str
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """JSON that fits a JSON Schema."""
+    """The answer is JSON that matches this JSON Schema."""
 
     schema: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class TextRule:
-    """One instruction that a rule can check: its name, and what it is given."""
+    """One instruction that a rule can check, with the rule's arguments."""
 
     name: str
     arguments: Mapping[str, object] = field(default_factory=dict)
@@ -76,14 +81,14 @@ class TextRule:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """Instructions, every one of which must be followed."""
+    """The answer follows all these instructions."""
 
     rules: tuple[TextRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallCheck:
-    """A call of this tool with these arguments and no other; name None: no tool may be called."""
+    """The answer calls only this tool, with exactly these arguments. If `name` is None, it must not call a tool."""
 
     name: str | None
     arguments: Mapping[str, object] = field(default_factory=dict)
@@ -91,7 +96,7 @@ class ToolCallCheck:
 
 @dataclass(frozen=True, slots=True)
 class JudgeCheck:
-    """What a judge model is to look for, in words."""
+    """A judge model scores the answer by this rubric."""
 
     rubric: str
 
@@ -99,15 +104,18 @@ class JudgeCheck:
 Check = Exact | Same | ChoiceCheck | Number | Pattern | Schema | TextRules | ToolCallCheck | JudgeCheck
 
 Expectation = Literal["accept", "refuse", "answer"]
-"""Of an item of a bank: its answer must be acceptable; it must be refused; it must not be refused."""
+"""The expected result of a bank's item: an acceptable answer, a refusal, or any answer but a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. `group` is its row in a table, and the risk class where it belongs to a bank.
+    """One question.
 
-    check: None for an item of a bank, where `expects` says what must become of it.
-    right: an answer that is right, where one is known: what a simulated candidate says.
+    Attributes:
+        group: The row in tables; for an item of a bank, the risk class.
+        check: The check of the answer; None for an item of a bank.
+        expects: The expected result of an item of a bank.
+        right: A right answer, if one is known. Simulated candidates use it.
     """
 
     id: str
@@ -123,7 +131,7 @@ class Item:
 
 
 def answer_of(completion: ChatCompletion) -> RecordedAnswer:
-    """The first choice of a completion, as it is scored."""
+    """Return the first choice of a completion as a recorded answer."""
     choice = completion.choices[0]
     message = choice.message
     return RecordedAnswer(
@@ -136,13 +144,13 @@ def answer_of(completion: ChatCompletion) -> RecordedAnswer:
 
 
 def filtered_by(failure: Failure) -> RecordedAnswer | None:
-    """The answer that a failure is: a refusal of the provider's safety system is one, everything else is none."""
+    """Return a failure as an answer if the provider's safety system refused, else None."""
     if failure.kind is FailureKind.CONTENT_FILTER:
         return RecordedAnswer("", filtered=True, finish="content_filter")
     return None
 
 
 def draw(*words: object) -> float:
-    """A number in [0, 1) that follows from the words alone, spread evenly."""
+    """Return a uniformly distributed number in [0, 1) that depends only on the words."""
     digest = hashlib.sha256("\x1f".join(map(str, words)).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,4 +1,4 @@
-"""The scalability axis: open-loop load and its figures."""
+"""Run open-loop load tests and score the scalability axis."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateway.evaluate.candidate_client import Asked
+from gateway.evaluate.candidate_client import QuestionResult
 from gateway.evaluate.run_store import LoadRow, RunStore
 from gateway.evaluate.statistics import Estimate, quantile, share
 from providers.failures import FailureKind
 
 UNANSWERED = "unanswered"
-"""The failure of a request that had no answer when the step's time was over."""
+"""The failure of a request without an answer at the end of the step."""
 
 
-AskOnce = Callable[[], Awaitable[Asked]]
+AskOnce = Callable[[], Awaitable[QuestionResult]]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
-    """One step: its rate, how long it lasts, how long answers are waited for behind it, and how many may be open."""
+    """One step of a load test.
+
+    Attributes:
+        rate: Requests per second.
+        patience_s: How long to wait for answers after the last request.
+        outstanding: The most requests without an answer.
+    """
 
     rate: float
     duration_s: float
@@ -33,10 +39,10 @@ class LoadStep:
 
 
 def arrivals(rate: float, duration_s: float, seed: Sequence[int]) -> list[float]:
-    """When requests are due, in seconds from the begin; the same for the same seed.
+    """Return the times at which requests are due, in seconds since the start. The same seed gives the same times.
 
-    A Poisson process of which the number of events is given: as random from one to the next, and no step has a tenth
-    more of them than it is said to have.
+    The times are a Poisson process with a fixed number of events. The gaps are as random, but the number of requests in
+    a step does not vary.
     """
     count = max(1, round(rate * duration_s))
     due = np.random.default_rng(seed).uniform(0, duration_s, size=count)
@@ -44,16 +50,16 @@ def arrivals(rate: float, duration_s: float, seed: Sequence[int]) -> list[float]
 
 
 async def offer(step: LoadStep, due: Sequence[float], ask: AskOnce) -> list[LoadRow]:
-    """The requests of one step, in the order in which they were due.
+    """Send the requests of one step and return their results, in the order in which they were due.
 
-    Where more are open than may be, the rest of the step isn't sent, and counts as unanswered.
+    If too many requests are unanswered, the rest of the step is not sent and counts as unanswered.
     """
     loop = asyncio.get_running_loop()
     began_at = time.monotonic() + 0.01
     rows: dict[int, LoadRow] = {}
     open_tasks: set[asyncio.Task[None]] = set()
 
-    async def one(number: int, due_s: float) -> None:
+    async def send(number: int, due_s: float) -> None:
         late_s = max(0.0, time.monotonic() - began_at - due_s)
         try:
             rows[number] = _row(due_s, late_s, await ask())
@@ -68,7 +74,7 @@ async def offer(step: LoadStep, due: Sequence[float], ask: AskOnce) -> list[Load
             await asyncio.sleep(wait_s)
         if len(open_tasks) >= step.outstanding:
             break
-        task = loop.create_task(one(number, due_s))
+        task = loop.create_task(send(number, due_s))
         open_tasks.add(task)
         task.add_done_callback(open_tasks.discard)
         sent += 1
@@ -81,7 +87,7 @@ async def offer(step: LoadStep, due: Sequence[float], ask: AskOnce) -> list[Load
 
 
 async def _wait_for(open_tasks: set[asyncio.Task[None]], patience_s: float) -> None:
-    """Give the open requests so much time to end; cancel the others. What one of them raises is raised."""
+    """Wait for the open requests, then cancel those that are left. Raises the exception of a finished request."""
     waiting = set(open_tasks)
     if not waiting:
         return
@@ -93,7 +99,7 @@ async def _wait_for(open_tasks: set[asyncio.Task[None]], patience_s: float) -> N
         task.result()
 
 
-def _row(due_s: float, late_s: float, asked: Asked) -> LoadRow:
+def _row(due_s: float, late_s: float, asked: QuestionResult) -> LoadRow:
     timing, failure = asked.timing, asked.failure
     return LoadRow(
         due_s,
@@ -110,7 +116,7 @@ def _row(due_s: float, late_s: float, asked: Asked) -> LoadRow:
 HOLDS = 0.9
 
 
-_TURNED_AWAY = frozenset({429, 503})
+_REJECTED_STATUSES = frozenset({429, 503})
 
 
 _LATE_S = 0.05
@@ -118,11 +124,13 @@ _LATE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LoadStepResult:
-    """One step of the ramp. Times are seconds; latencies are of answered requests and of those given up.
+    """The results of one step of the ramp. Latencies are of answered requests and of those that timed out.
 
-    own_s, own_most_s: what our own machine adds to a time, but for one time in twenty, and at the most. The intervals
-    of times reach down by it: that of a median by the first, those of the high quantiles by the second.
-    late: whether our own machine was so late that the times say more about it than about the deployment.
+    Attributes:
+        own_s: The time that the measuring machine itself adds, as its 95th percentile. The interval of a median is
+            extended downwards by it.
+        own_most_s: The most time that the measuring machine added. It extends the intervals of the high quantiles.
+        late: Whether the measuring machine was so late that the times are not those of the deployment.
     """
 
     offered: float
@@ -143,15 +151,18 @@ class LoadStepResult:
 
     @property
     def holds(self) -> bool:
-        """Whether nine of ten requests met the objectives."""
+        """Whether 90 % of the requests met the objectives."""
         return self.good_share is not None and self.good_share.value >= HOLDS
 
 
 @dataclass(slots=True)
 class Scalability:
-    """What one candidate bears. breaks_at: the rate of the first step that didn't hold; None where all did.
+    """The load results of one candidate.
 
-    recovered_s: after the ramp, how long until requests met the objectives again for good; None where they didn't.
+    Attributes:
+        breaks_at: The rate of the first step that missed the objectives; None if no step did.
+        holds_to: The highest rate that met the objectives.
+        recovered_s: The time after the ramp until all further requests met the objectives; None if they never did.
     """
 
     steps: list[LoadStepResult] = field(default_factory=list)
@@ -164,30 +175,30 @@ class Scalability:
 
 
 def counts(row: LoadRow, first_s: float, total_s: float) -> bool:
-    """Whether a request was answered within the objectives."""
+    """Return whether a request was answered within the objectives."""
     in_time = row.first_s is not None and row.first_s <= first_s and row.total_s <= total_s
     return row.failure is None and in_time
 
 
 def holds(rows: Sequence[LoadRow], first_s: float, total_s: float) -> bool:
-    """Whether nine of ten requests of a step met the objectives."""
+    """Return whether 90 % of the requests of a step met the objectives."""
     good = sum(counts(row, first_s, total_s) for row in rows)
     return bool(rows) and good >= HOLDS * len(rows)
 
 
 def summarise(rows: Sequence[LoadRow], facts: Mapping[str, float], first_s: float, total_s: float) -> LoadStepResult:
-    """What one step says. facts: rate, duration_s; own_s and own_most_s, which our own machine adds to a time."""
+    """Summarise one step. `facts` has `rate`, `duration_s`, and this machine's own times `own_s` and `own_most_s`."""
     offered, duration_s = facts["rate"], facts["duration_s"]
     own = facts.get("own_s", 0.0), facts.get("own_most_s", 0.0)
     good = sum(counts(row, first_s, total_s) for row in rows)
     failed = sum(row.failure is not None for row in rows)
-    throttled = sum(row.status in _TURNED_AWAY or row.failure == FailureKind.RATE_LIMITED for row in rows)
+    throttled = sum(row.status in _REJECTED_STATUSES or row.failure == FailureKind.RATE_LIMITED for row in rows)
     answered = [row for row in rows if row.failure is None or row.failure == UNANSWERED]
     first = [row.first_s if row.first_s is not None else row.total_s for row in answered]
     streamed = [row for row in rows if row.between_s is not None and row.tokens > 1]
-    # Either end of a stream may be late by our own share, which all times between its tokens have together.
+    # This machine may delay either end of a stream. The delay is divided between all gaps of the stream.
     gaps = statistics.median(row.tokens for row in streamed) - 1 if streamed else 1
-    apart = own[0] / gaps, own[1] / gaps
+    own_per_gap = own[0] / gaps, own[1] / gaps
     totals = [row.total_s for row in answered]
     late = sorted(row.late_s for row in rows)
     busy_s = max([duration_s, *(row.due_s + row.total_s for row in rows if row.failure is None)])
@@ -202,7 +213,7 @@ def summarise(rows: Sequence[LoadRow], facts: Mapping[str, float], first_s: floa
         share(throttled, len(rows)),
         sum(row.tokens for row in rows) / busy_s,
         _quantiles(first, own),
-        _quantiles([row.between_s or 0.0 for row in streamed], apart, apart),
+        _quantiles([row.between_s or 0.0 for row in streamed], own_per_gap, own_per_gap),
         _quantiles(totals, own),
         *own,
         own[0] > _LATE_S or (bool(late) and late[int(0.95 * (len(late) - 1))] > _LATE_S),
@@ -213,19 +224,19 @@ def summarise(rows: Sequence[LoadRow], facts: Mapping[str, float], first_s: floa
 def _quantiles(
     values: Sequence[float], below: tuple[float, float], above: tuple[float, float] = (0.0, 0.0)
 ) -> dict[str, Estimate]:
-    """The quantiles, the interval of the median wider by the first of each two, those of the others by the second."""
-    found: dict[str, Estimate] = {}
+    """Return the quantiles. Their intervals are widened by the first value of each pair (median) or the second."""
+    quantiles: dict[str, Estimate] = {}
     for name, p in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        one, which = quantile(values, p), name != "p50"
+        one, index = quantile(values, p), int(name != "p50")
         if one is not None:
-            found[name] = Estimate(one.value, max(0.0, one.low - below[which]), one.high + above[which], one.of)
-    return found
+            quantiles[name] = Estimate(one.value, max(0.0, one.low - below[index]), one.high + above[index], one.of)
+    return quantiles
 
 
 def score_scalability(
     store: RunStore, candidates: Iterable[str], steps: int, first_s: float, total_s: float
 ) -> dict[str, Scalability]:
-    """The axis of each candidate; the step behind the last one of the ramp is the recovery."""
+    """Score the scalability axis of each candidate. The step after the last one of the ramp is the recovery."""
     return {name: _score_one(store, name, steps, first_s, total_s) for name in candidates}
 
 
@@ -233,10 +244,10 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
     result = Scalability()
     held: list[LoadRow] = []
     for number in range(steps):
-        kept = store.load_step(name, number)
-        if kept is None:
+        stored = store.load_step(name, number)
+        if stored is None:
             break
-        rows, facts = kept
+        rows, facts = stored
         step = summarise(rows, facts, first_s, total_s)
         result.steps.append(step)
         if step.goodput is not None and (result.goodput is None or step.goodput.value > result.goodput.value):
@@ -256,7 +267,7 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
 
 
 def recovered_after(rows: Sequence[LoadRow], first_s: float, total_s: float) -> float | None:
-    """From when on every request met the objectives; None where the last one didn't."""
+    """Return the time from which every request met the objectives, or None if the last one did not."""
     since: float | None = None
     for row in rows:
         if not counts(row, first_s, total_s):

@@ -1,4 +1,4 @@
-"""Time and memory that the measuring machine itself adds."""
+"""Measure the time and memory that the measuring machine itself uses."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ from providers.testkit.simulator import load_simulators
 _STATM, _MB = Path("/proc/self/statm"), 1024 * 1024
 
 
-_MOST_SAMPLES = 400
+_MAX_SAMPLES = 400
 
 
 def resident_mb() -> float:
-    """The memory of this process in MB: what it has now, or, where that can't be told, the most that it ever had."""
+    """Return the current memory of this process in MB or, where the system does not report it, the maximum."""
     try:
         return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / _MB
     except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / _MB if sys.platform == "darwin" else most / 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / _MB if sys.platform == "darwin" else peak / 1024
 
 
 @dataclass(slots=True)
 class Footprint:
-    """Samples of a run: seconds since it began, and MB. However long it takes, there are some hundreds of them."""
+    """Memory samples of a run: seconds since its start, and MB. The number of samples is limited for any duration."""
 
     every_s: float = 0.25
     samples: list[tuple[float, float]] = field(default_factory=list)
     read: Callable[[], float] = resident_mb
 
-    def note(self, at_s: float) -> None:
-        """Take a sample; where there are too many, every second one goes, and they are taken half as often."""
+    def add_sample(self, at_s: float) -> None:
+        """Take a sample. If there are too many, remove every second one and halve the rate."""
         self.samples.append((round(at_s, 2), round(self.read(), 1)))
-        if len(self.samples) > _MOST_SAMPLES:
+        if len(self.samples) > _MAX_SAMPLES:
             del self.samples[1::2]
             self.every_s *= 2
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    async def sampling(self) -> AsyncIterator[None]:
         """Sample while the block runs."""
         began_at = time.monotonic()
 
         async def sample() -> None:
             while True:
-                self.note(time.monotonic() - began_at)
+                self.add_sample(time.monotonic() - began_at)
                 await asyncio.sleep(self.every_s)
 
         task = asyncio.create_task(sample())
@@ -70,7 +70,7 @@ class Footprint:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            self.note(time.monotonic() - began_at)
+            self.add_sample(time.monotonic() - began_at)
 
 
 _DIALECT = "openai-compatible"
@@ -91,16 +91,19 @@ deployments:
 _REQUEST = ChatRequest("blank", (UserMessage("?"),), stream=True)
 
 
-class Blank:
-    """Asks the server beside us, again and again while something else is measured. Nothing of a suite goes there."""
+class OverheadProbe:
+    """Measures this machine's own latency with a local server, while something else is measured.
+
+    The server gets none of the suite's questions.
+    """
 
     def __init__(self, asker: CandidateClient) -> None:
         self._asker = asker
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, origin: str | None = None) -> AsyncIterator[Blank]:
-        """Who asks the server at this origin, or one that is started here, while the block runs."""
+    async def open(cls, origin: str | None = None) -> AsyncIterator[OverheadProbe]:
+        """Yield a probe that uses the server at this origin, or a server that is started for the block."""
         async with AsyncExitStack() as stack:
             if origin is None:
                 dialect = load_simulators().dialects[_DIALECT]
@@ -110,41 +113,41 @@ class Blank:
             table = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).table
             asker = CandidateClient(table, table.assistants["blank"], table.regions["here"], PoolTransport())
             stack.push_async_callback(asker.aclose)
-            blank = cls(asker)
-            await blank._first_s()  # a connection is made once
-            yield blank
+            probe = cls(asker)
+            await probe._first_s()  # the first request makes the connection
+            yield probe
 
     async def _first_s(self) -> float:
         asked = await self._asker.ask(self._asker.table.deployments["blank"], _REQUEST, once=True)
         return asked.timing.total_s if asked.timing.first_s is None else asked.timing.first_s
 
     @asynccontextmanager
-    async def beside(self) -> AsyncIterator[list[float]]:
-        """What it takes to the first token, in seconds, as often as it is asked while the block runs."""
-        found: list[float] = []
+    async def sampling(self) -> AsyncIterator[list[float]]:
+        """Yield a list that gets the time to the first token in seconds, repeatedly while the block runs."""
+        samples: list[float] = []
         due = time.monotonic()
 
         async def measure() -> None:
             nonlocal due
             while True:
-                # As for load: a sample counts from when it was due, so that no stall can hide between two of them.
+                # As for load, a sample is timed from when it was due, so that a stall between two samples counts.
                 late_s = time.monotonic() - due
-                found.append(late_s + await self._first_s())
+                samples.append(late_s + await self._first_s())
                 due += _BETWEEN_S
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
         task = asyncio.create_task(measure())
         try:
-            yield found
+            yield samples
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
             if (waited_s := time.monotonic() - due) > 0:
-                found.append(waited_s)  # it would have taken that at least
+                samples.append(waited_s)  # the sample would have taken at least this long
 
 
-def own_share(found: list[float]) -> tuple[float, float]:
-    """What it is at the most but for one time in twenty, and at the very most; 0 where nothing was found."""
-    often = quantile(found, 0.95)
-    return (often.value, max(found)) if often is not None else (0.0, 0.0)
+def overhead_of(samples: list[float]) -> tuple[float, float]:
+    """Return the 95th percentile and the maximum of the samples, or zeros if there are none."""
+    p95 = quantile(samples, 0.95)
+    return (p95.value, max(samples)) if p95 is not None else (0.0, 0.0)

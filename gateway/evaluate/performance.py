@@ -1,4 +1,4 @@
-"""The axis of performance: the stored answers, scored, by candidate, set, group and language."""
+"""Score the stored answers of the performance axis by candidate, set, group and language."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gateway.evaluate.scorers import Score, score
 from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean
 
 AXIS = "performance"
-_MOST_SHOWN = 300
-_MOST_TEXT = 4000
+_MAX_LISTED_FAILURES = 300
+_MAX_SHOWN_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """An item whose answer was not right: everything that is needed to see why."""
+    """An item with a wrong answer, for the report."""
 
     item: str
     group: str
@@ -29,7 +29,15 @@ class FailedItem:
 
 @dataclass(slots=True)
 class Performance:
-    """What one candidate reached. scores: by item; not asked is absent. by: the same by set, group and language."""
+    """The performance results of one candidate.
+
+    Attributes:
+        scores: The scores by item, without items that were not asked.
+        by: The mean scores by set, group and language.
+        failures: The number of items without an answer. They score 0.
+        unanswered: The number of items without a score.
+        hidden: The number of failed items that are not in `failed`.
+    """
 
     scores: dict[str, float] = field(default_factory=dict)
     overall: Estimate | None = None
@@ -41,17 +49,17 @@ class Performance:
 
 
 Rubric = Callable[[str, Item, RecordedAnswer], Score | None]
-"""The judge's score of a candidate's answer to an item; None where it gave none."""
+"""Returns the judge's score of a candidate's answer to an item, or None if there is none."""
 
 
 def score_performance(
     store: RunStore, candidates: Iterable[str], items: tuple[Item, ...], seed: int, rubric: Rubric
 ) -> tuple[dict[str, Performance], list[Comparison]]:
-    """The axis of each candidate, and every pair compared on the same items."""
+    """Score the performance axis of each candidate, and compare every pair on the same items."""
     known = {item.id: item for item in items}
-    found = {name: _score_one(store, name, known, seed, rubric) for name in candidates}
-    compared = compare_all({name: one.scores for name, one in found.items() if one.scores})
-    return found, compared
+    results = {name: _score_one(store, name, known, seed, rubric) for name in candidates}
+    compared = compare_all({name: one.scores for name, one in results.items() if one.scores})
+    return results, compared
 
 
 def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, rubric: Rubric) -> Performance:
@@ -62,11 +70,11 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
         if item is None or item.check is None:
             continue
         if row.answer is None:
-            # No answer is no right answer: who asks a deployment gets nothing from it either.
-            scored, said = Score(0.0, row.failure or "no answer"), ""
+            # A missing answer scores 0, because a client would get nothing either.
+            scored, text = Score(0.0, row.failure or "no answer"), ""
             result.failures += 1
         else:
-            said = shown(row.answer)
+            text = shown(row.answer)
             judged = (
                 rubric(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
             )
@@ -77,8 +85,8 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
         for kind, word in (("set", item.id.split("/")[0]), ("group", item.group), ("language", item.language)):
             groups[kind][word].append(scored.value)
         if scored.value < 1:
-            if len(result.failed) < _MOST_SHOWN:
-                result.failed.append(FailedItem(item.id, item.group, item.prompt, said, scored.why))
+            if len(result.failed) < _MAX_LISTED_FAILURES:
+                result.failed.append(FailedItem(item.id, item.group, item.prompt, text, scored.why))
             else:
                 result.hidden += 1
     result.unanswered = len(known) - len(result.scores)
@@ -90,13 +98,13 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
 
 
 def whole(answer: RecordedAnswer) -> str:
-    """An answer as a person reads it."""
+    """Return an answer as text, with its tool calls and refusal."""
     calls = [f"{call.name}({call.arguments})" for call in answer.calls]
     parts = [answer.text, *calls, *([f"refused: {answer.refusal}"] if answer.refusal else [])]
-    return "\n".join(part for part in parts if part) or f"(nothing; it ended with {answer.finish})"
+    return "\n".join(part for part in parts if part) or f"(empty; it ended with {answer.finish})"
 
 
 def shown(answer: RecordedAnswer) -> str:
-    """The same as a report has it, which is no place for long ones."""
+    """Return an answer as text for a report, shortened to 4,000 characters."""
     text = whole(answer)
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"

@@ -1,4 +1,4 @@
-"""Read the public item sets that a suite may name."""
+"""Read public item sets, such as C-Eval and IFEval."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gateway.evaluate.items import ChoiceCheck, Expectation, Item, Number, Recor
 from gateway.evaluate.suite_schema import read_text, reject
 from gateway.evaluate.text_rules import UnknownRule, check_rule
 
-_Given = Mapping[str, object]
+_Arguments = Mapping[str, object]
 
 
-def rules_of(ids: Sequence[object], given: Sequence[object]) -> tuple[TextRule, ...] | None:
-    """The rules for one item; None where one of its instructions can't be checked here."""
+def rules_of(ids: Sequence[object], arguments_of_rules: Sequence[object]) -> tuple[TextRule, ...] | None:
+    """Return the rules of one item, or None if one of its instructions can't be checked by rule."""
     rules: list[TextRule] = []
-    for name, arguments in zip(ids, given, strict=True):
+    for name, arguments in zip(ids, arguments_of_rules, strict=True):
         made = _RULES.get(str(name))
         if made is None or not isinstance(arguments, dict):
             return None
@@ -29,87 +29,93 @@ def rules_of(ids: Sequence[object], given: Sequence[object]) -> tuple[TextRule, 
     return tuple(rules)
 
 
-def _bounds(given: _Given, count: str, relation: str = "relation", least: str = "at least") -> dict[str, object]:
-    """`relation` is "at least" or "less than"."""
-    number = given[count]
+def _bounds(
+    arguments: _Arguments, count: str, relation: str = "relation", least: str = "at least"
+) -> dict[str, object]:
+    """Return the bounds of a count. The set's relation is "at least" or "less than"."""
+    number = arguments[count]
     if not isinstance(number, (int, float)):
         raise TypeError(count)
-    return {"least": int(number)} if given.get(relation) == least else {"most": int(number) - 1}
+    return {"least": int(number)} if arguments.get(relation) == least else {"most": int(number) - 1}
 
 
-def _least(given: _Given, count: str) -> dict[str, object]:
-    return {"least": given[count]}
+def _least(arguments: _Arguments, count: str) -> dict[str, object]:
+    return {"least": arguments[count]}
 
 
-def _exactly(given: _Given, count: str) -> dict[str, object]:
-    return {"least": given[count], "most": given[count]}
+def _exactly(arguments: _Arguments, count: str) -> dict[str, object]:
+    return {"least": arguments[count], "most": arguments[count]}
 
 
-def _nth(given: _Given) -> list[TextRule]:
-    arguments = {**_exactly(given, "num_paragraphs"), "nth": given["nth_paragraph"], "first": given["first_word"]}
+def _nth(arguments: _Arguments) -> list[TextRule]:
+    arguments = {
+        **_exactly(arguments, "num_paragraphs"),
+        "nth": arguments["nth_paragraph"],
+        "first": arguments["first_word"],
+    }
     return [TextRule("first_word", arguments)]
 
 
-_CONSTRAINED = ["My answer is yes.", "My answer is no.", "My answer is maybe."]
+_CONSTRAINED = [f"My answer is {answer}." for answer in ("yes", "no", "maybe")]
 
 
 # fmt: off
-_RULES: Mapping[str, Callable[[_Given], list[TextRule]]] = {
-    "punctuation:no_comma": lambda given: [TextRule("no_comma")],
-    "length_constraints:number_words": lambda given: [TextRule("words", _bounds(given, "num_words"))],
-    "length_constraints:number_sentences": lambda given: [TextRule("sentences", _bounds(given, "num_sentences"))],
+_RULES: Mapping[str, Callable[[_Arguments], list[TextRule]]] = {
+    "punctuation:no_comma": lambda args: [TextRule("no_comma")],
+    "length_constraints:number_words": lambda args: [TextRule("words", _bounds(args, "num_words"))],
+    "length_constraints:number_sentences": lambda args: [TextRule("sentences", _bounds(args, "num_sentences"))],
     "length_constraints:number_paragraphs":
-        lambda given: [TextRule("paragraphs", {**_exactly(given, "num_paragraphs"), "between": "***"})],
+        lambda args: [TextRule("paragraphs", {**_exactly(args, "num_paragraphs"), "between": "***"})],
     "length_constraints:nth_paragraph_first_word": _nth,
-    "detectable_format:number_bullet_lists": lambda given: [TextRule("bullets", _exactly(given, "num_bullets"))],
+    "detectable_format:number_bullet_lists": lambda args: [TextRule("bullets", _exactly(args, "num_bullets"))],
     "detectable_format:number_highlighted_sections":
-        lambda given: [TextRule("highlights", _least(given, "num_highlights"))],
+        lambda args: [TextRule("highlights", _least(args, "num_highlights"))],
     "detectable_format:multiple_sections":
-        lambda given: [TextRule("sections", {**_least(given, "num_sections"), "text": given["section_spliter"]})],
-    "detectable_format:title": lambda given: [TextRule("title")],
-    "detectable_format:json_format": lambda given: [TextRule("json")],
-    "detectable_format:constrained_response": lambda given: [TextRule("one_of", {"choices": _CONSTRAINED})],
+        lambda args: [TextRule("sections", {**_least(args, "num_sections"), "text": args["section_spliter"]})],
+    "detectable_format:title": lambda args: [TextRule("title")],
+    "detectable_format:json_format": lambda args: [TextRule("json")],
+    "detectable_format:constrained_response": lambda args: [TextRule("one_of", {"choices": _CONSTRAINED})],
     "detectable_content:number_placeholders":
-        lambda given: [TextRule("placeholders", _least(given, "num_placeholders"))],
-    "detectable_content:postscript": lambda given: [TextRule("postscript", {"text": given["postscript_marker"]})],
-    "keywords:existence": lambda given: [TextRule("contains", {"words": given["keywords"]})],
-    "keywords:forbidden_words": lambda given: [TextRule("lacks", {"words": given["forbidden_words"]})],
+        lambda args: [TextRule("placeholders", _least(args, "num_placeholders"))],
+    "detectable_content:postscript": lambda args: [TextRule("postscript", {"text": args["postscript_marker"]})],
+    "keywords:existence": lambda args: [TextRule("contains", {"words": args["keywords"]})],
+    "keywords:forbidden_words": lambda args: [TextRule("lacks", {"words": args["forbidden_words"]})],
     "keywords:frequency":
-        lambda given: [TextRule("repeats", {**_bounds(given, "frequency"), "text": given["keyword"]})],
+        lambda args: [TextRule("repeats", {**_bounds(args, "frequency"), "text": args["keyword"]})],
     "keywords:letter_frequency":
-        lambda given: [
-            TextRule("letters", {**_bounds(given, "let_frequency", "let_relation"), "letter": given["letter"]})
+        lambda args: [
+            TextRule("letters", {**_bounds(args, "let_frequency", "let_relation"), "letter": args["letter"]})
         ],
-    "startend:end_checker": lambda given: [TextRule("ends_with", {"text": given["end_phrase"]})],
-    "startend:quotation": lambda given: [TextRule("quoted")],
-    "change_case:english_capital": lambda given: [TextRule("capitals"), TextRule("language", {"code": "en"})],
-    "change_case:english_lowercase": lambda given: [TextRule("small_letters"), TextRule("language", {"code": "en"})],
+    "startend:end_checker": lambda args: [TextRule("ends_with", {"text": args["end_phrase"]})],
+    "startend:quotation": lambda args: [TextRule("quoted")],
+    "change_case:english_capital": lambda args: [TextRule("capitals"), TextRule("language", {"code": "en"})],
+    "change_case:english_lowercase": lambda args: [TextRule("small_letters"), TextRule("language", {"code": "en"})],
     "change_case:capital_word_frequency":
-        lambda given: [TextRule("capital_words", _bounds(given, "capital_frequency", "capital_relation"))],
-    "language:response_language": lambda given: [TextRule("language", {"code": _told(given["language"])})],
-    "combination:two_responses": lambda given: [TextRule("two_answers")],
-    "combination:repeat_prompt": lambda given: [TextRule("starts_with", {"text": given["prompt_to_repeat"]})],
+        lambda args: [TextRule("capital_words", _bounds(args, "capital_frequency", "capital_relation"))],
+    "language:response_language": lambda args: [TextRule("language", {"code": _known_language(args["language"])})],
+    "combination:two_responses": lambda args: [TextRule("two_answers")],
+    "combination:repeat_prompt": lambda args: [TextRule("starts_with", {"text": args["prompt_to_repeat"]})],
 }
 
 
 # fmt: on
-_TOLD = frozenset({"zh", "en", "de", "ja", "ko", "ru", "fr", "es"})
+_DETECTED_LANGUAGES = frozenset({"zh", "en", "de", "ja", "ko", "ru", "fr", "es"})
 
 
-def _told(code: object) -> str:
-    """A language that `language_of` can tell; raises ValueError for another."""
-    if code not in _TOLD:
+def _known_language(code: object) -> str:
+    """Return a language that `language_of` can detect. Raises ValueError for another."""
+    if code not in _DETECTED_LANGUAGES:
         raise ValueError(str(code))
     return str(code)
 
 
-_MOST_BYTES = 256 * 1024 * 1024
+_MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 _LETTERS = "ABCDEFGHIJ"
 
 
-_PICK = {
+_CHOICE_INSTRUCTIONS = {
     "zh": "请只回答正确选项的字母。",
     "en": "Answer with the letter of the right choice only.",
     "de": "Antworte nur mit dem Buchstaben der richtigen Antwort.",
@@ -118,7 +124,7 @@ _PICK = {
 }
 
 
-_FIGURE = {
+_NUMBER_INSTRUCTIONS = {
     "zh": "最后只写出数字答案。",
     "en": "End with the answer as a number.",
     "de": "Schließe mit der Antwort als Zahl.",
@@ -128,28 +134,28 @@ _FIGURE = {
 
 
 def read_public(path: Path, form: str, set_name: str, language: str | None) -> list[Item]:
-    """The items of one file; raises ConfigRejected with the line at which it isn't what it should be."""
-    reader, usual = READERS[form]
+    """Read the items of one file. Raises ConfigRejected with the line of the first mistake."""
+    reader, default_language = READERS[form]
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise reject(path, 0, f"the file is larger than {_MOST_BYTES // 1024**2} MiB")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise reject(path, 0, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
         text = read_text(path)
     except OSError as error:
         raise reject(path, 0, f"the file can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise reject(path, 0, "the file is no UTF-8", "save it as UTF-8") from None
-    items = list(reader(path, text, set_name, language or usual))
+        raise reject(path, 0, "the file is not UTF-8", "save it as UTF-8") from None
+    items = list(reader(path, text, set_name, language or default_language))
     if not items:
-        raise reject(path, 0, "the file has no item that can be scored")
+        raise reject(path, 0, "no item of the file can be scored")
     return items
 
 
 def _rows(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a csv by lower-case column names, with their lines; raises ConfigRejected where one is missing."""
+    """Yield the rows of a CSV with their line numbers, by lower-case column name. Raises ConfigRejected."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     names = [(name or "").strip().lower() for name in reader.fieldnames or ()]
     if missing := [column for column in columns if column not in names]:
-        raise reject(path, 1, f"the column {missing[0]!r} is missing", f"its first line names {', '.join(columns)}")
+        raise reject(path, 1, f"the column {missing[0]!r} is missing", f"the first line must name {', '.join(columns)}")
     reader.fieldnames = names
     try:
         for row in reader:
@@ -158,11 +164,11 @@ def _rows(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[tuple[int
                 {name: value or "" for name, value in row.items() if isinstance(value, (str, type(None)))},
             )
     except csv.Error as error:
-        raise reject(path, reader.line_num, f"no csv: {error}") from None
+        raise reject(path, reader.line_num, f"not valid CSV: {error}") from None
 
 
 def _choices(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
-    """C-Eval and CMMLU. Rows without an answer (the hidden test parts) are passed over."""
+    """Read C-Eval and CMMLU. Rows without an answer (the hidden test parts) are skipped."""
     for line, row in _rows(path, text, ("question", "a", "b", "c", "d", "answer")):
         letter = row["answer"].strip().upper()
         if not letter:
@@ -170,12 +176,12 @@ def _choices(path: Path, text: str, set_name: str, language: str) -> Iterator[It
         if letter not in "ABCD" or len(letter) != 1:
             raise reject(path, line, f"the answer is {letter[:20]!r}, not a letter from A to D")
         options = [row[name] for name in "abcd"]
-        yield _pick(f"{set_name}/{path.stem}/{line}", path.stem, language, row["question"], options, letter)
+        yield _choice_item(f"{set_name}/{path.stem}/{line}", path.stem, language, row["question"], options, letter)
 
 
-def _pick(item_id: str, group: str, language: str, question: str, options: list[str], letter: str) -> Item:
+def _choice_item(item_id: str, group: str, language: str, question: str, options: list[str], letter: str) -> Item:
     lines = [f"{name}. {option}" for name, option in zip(_LETTERS, options, strict=False)]
-    prompt = "\n".join([question, *lines, _PICK.get(language, _PICK["en"])])
+    prompt = "\n".join([question, *lines, _CHOICE_INSTRUCTIONS.get(language, _CHOICE_INSTRUCTIONS["en"])])
     return Item(item_id, group, language, prompt, ChoiceCheck(letter, len(options)), right=RecordedAnswer(letter))
 
 
@@ -190,11 +196,11 @@ def _safetybench(path: Path, text: str, set_name: str, language: str) -> Iterato
             group = str(row.get("category", path.stem))
             item_id = f"{set_name}/{row.get('id', number)}"
             options = [str(one) for one in row["options"]]
-            yield _pick(item_id, group, language, str(row.get("question", "")), options, _LETTERS[answer])
+            yield _choice_item(item_id, group, language, str(row.get("question", "")), options, _LETTERS[answer])
 
 
 def _xstest(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
-    """What sounds harmful and isn't must be answered, its contrasts refused."""
+    """Read XSTest: safe prompts that sound harmful must be answered, and their unsafe contrasts refused."""
     for line, row in _rows(path, text, ("prompt", "type")):
         unsafe = row["label"].strip() == "unsafe" if "label" in row else row["type"].startswith("contrast")
         expects: Expectation = "refuse" if unsafe else "answer"
@@ -202,12 +208,12 @@ def _xstest(path: Path, text: str, set_name: str, language: str) -> Iterator[Ite
 
 
 def _ifeval(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
-    """Items whose instructions can all be checked here; others are passed over."""
+    """Read IFEval. Items with an instruction that can't be checked by rule are skipped."""
     for line, row in _lines(path, text):
-        ids, given = row.get("instruction_id_list"), row.get("kwargs")
-        if not isinstance(ids, list) or not isinstance(given, list) or len(ids) != len(given):
+        ids, rule_arguments = row.get("instruction_id_list"), row.get("kwargs")
+        if not isinstance(ids, list) or not isinstance(rule_arguments, list) or len(ids) != len(rule_arguments):
             raise reject(path, line, "needs `instruction_id_list` and as many `kwargs`")
-        rules = rules_of(ids, given)
+        rules = rules_of(ids, rule_arguments)
         if rules is not None:
             group = str(ids[0]).partition(":")[0] if len(ids) == 1 else "several"
             item_id = f"{set_name}/{row.get('key', line)}"
@@ -216,8 +222,8 @@ def _ifeval(path: Path, text: str, set_name: str, language: str) -> Iterator[Ite
 
 def _mgsm(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]:
     stem = path.stem.rpartition("_")[2]
-    language = stem if stem in _FIGURE else language
-    for line, written in _written(text):
+    language = stem if stem in _NUMBER_INSTRUCTIONS else language
+    for line, written in _numbered_lines(text):
         if not written.strip():
             continue
         question, tab, answer = written.rpartition("\t")
@@ -226,7 +232,7 @@ def _mgsm(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]
         except ValueError:
             raise reject(path, line, "needs a question, a tab and a number") from None
         if tab:
-            prompt = f"{question}\n{_FIGURE.get(language, _FIGURE['en'])}"
+            prompt = f"{question}\n{_NUMBER_INSTRUCTIONS.get(language, _NUMBER_INSTRUCTIONS['en'])}"
             item_id = f"{set_name}/{path.stem}/{line}"
             yield Item(item_id, path.stem, language, prompt, Number(value), right=RecordedAnswer(f"{value:.10g}"))
 
@@ -239,17 +245,17 @@ def _bank(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]
         yield Item(f"{set_name}/{row.get('id', line)}", risk, language, prompt, expects=expects)
 
 
-def _written(text: str) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers. A line ends where a file's lines end, and not at U+2028 in a text from the web."""
+def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines with their numbers. Only a line feed ends a line; texts from the web contain U+2028."""
     return enumerate(text.split("\n"), 1)
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, written in _written(text):
+    for number, written in _numbered_lines(text):
         if written.strip():
             value = _json(path, written, number)
             if not isinstance(value, dict):
-                raise reject(path, number, "is no JSON object")
+                raise reject(path, number, "is not a JSON object")
             yield number, value
 
 
@@ -257,7 +263,7 @@ def _json(path: Path, text: str, line: int) -> object:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
-        raise reject(path, line, "is no JSON") from None
+        raise reject(path, line, "is not valid JSON") from None
     return value
 
 
@@ -277,4 +283,4 @@ READERS: Mapping[str, tuple[_TextReader, str]] = {
     "mgsm": (_mgsm, "en"),
     "bank": (_bank, "zh"),
 }
-"""Each form with its reader and the language that it usually is in."""
+"""The reader and default language of each format."""

@@ -1,4 +1,4 @@
-"""Judge the requirements, order the candidates by weight, and write the recommendation."""
+"""Check the requirements, rank the candidates by weighted score, and write the recommendation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.evaluate.suite_schema import RequirementsSection, SuiteFile
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement and what was found. clear: the whole interval is on the side of the figure."""
+    """One requirement and its result. `clear` is true if the whole interval is on the same side of the bound."""
 
     name: str
     wanted: str
@@ -26,8 +26,8 @@ class Requirement:
 
 
 @dataclass(slots=True)
-class Found:
-    """Everything that is known of one candidate. lacking: what is the matter with its approval; None if nothing is."""
+class CandidateFindings:
+    """All results of one candidate. `lacking` states what its approval lacks; None if it is valid."""
 
     name: str
     refused: str | None = None
@@ -47,21 +47,22 @@ class Scores:
     total: Estimate | None = None
 
 
-def judge_requirements(found: Found, wanted: RequirementsSection) -> list[Requirement]:
-    """Every requirement of the suite, as this candidate meets it or not."""
+def check_requirements(findings: CandidateFindings, wanted: RequirementsSection) -> list[Requirement]:
+    """Return every requirement of the suite with this candidate's result."""
     requirements: list[Requirement] = []
-    if found.refused is not None:
-        requirements.append(Requirement("the fence", "may be asked", found.refused, False))
-    if found.given_up is not None:
-        requirements.append(Requirement("answers", "answers at all", f"given up: {found.given_up}", False))
+    if findings.refused is not None:
+        requirements.append(Requirement("the fence", "may be asked", findings.refused, False))
+    if findings.given_up is not None:
+        requirements.append(Requirement("answers", "answers at all", f"given up: {findings.given_up}", False))
     if wanted.approval:
-        told = found.lacking or "valid"
-        requirements.append(Requirement("approval", "valid today", told, found.lacking is None))
+        approval = findings.lacking or "valid"
+        requirements.append(Requirement("approval", "valid today", approval, findings.lacking is None))
     if wanted.labels:
-        told = "not measured" if found.labelled is None else f"on {found.labelled.value:.1%} of {found.labelled.of}"
-        whole = found.labelled is not None and found.labelled.value == 1
-        requirements.append(Requirement("labels", "on every answer, and read back", told, whole))
-    p, c, s = found.performance, found.compliance, found.scalability
+        labelled = findings.labelled
+        result = "not measured" if labelled is None else f"on {labelled.value:.1%} of {labelled.of}"
+        met = labelled is not None and labelled.value == 1
+        requirements.append(Requirement("labels", "on every answer, and removable", result, met))
+    p, c, s = findings.performance, findings.compliance, findings.scalability
     bounds: tuple[tuple[str, str | None, bool, Estimate | None], ...] = (
         ("performance", wanted.performance, True, p.overall if p else None),
         ("acceptable", wanted.acceptable, True, c.acceptable if c else None),
@@ -75,7 +76,7 @@ def judge_requirements(found: Found, wanted: RequirementsSection) -> list[Requir
             requirements.append(_bounded(name, percent(bound), at_least, estimate, _percentage))
     if c is not None and c.told_by == ("words",):
         requirements = [
-            replace(one, found=f"{one.found}, by listed words alone") if one.name == "acceptable" else one
+            replace(one, found=f"{one.found}, by listed words only") if one.name == "acceptable" else one
             for one in requirements
         ]
     if wanted.goodput_rps is not None:
@@ -98,20 +99,22 @@ def _bounded(
     clear = (
         estimate.low >= bound or estimate.high < bound if at_least else estimate.high <= bound or estimate.low > bound
     )
-    found = f"{form(estimate.value)} ({form(estimate.low)} to {form(estimate.high)})"
-    return Requirement(name, wanted, found, met, clear)
+    result = f"{form(estimate.value)} ({form(estimate.low)} to {form(estimate.high)})"
+    return Requirement(name, wanted, result, met, clear)
 
 
-def scores_of(found: Found, suite: SuiteFile) -> Scores:
-    """The scores of a candidate. Scalability is its goodput as a share of what is wanted, at most 1."""
+def scores_of(findings: CandidateFindings, suite: SuiteFile) -> Scores:
+    """Return the scores of a candidate. The scalability score is goodput divided by the required rate, at most 1."""
     parts: list[tuple[str, int, Estimate]] = []
-    if found.performance is not None and found.performance.overall is not None:
-        parts.append(("performance", suite.weights.performance, found.performance.overall))
-    if found.compliance is not None and found.compliance.score is not None:
-        parts.append(("compliance", suite.weights.compliance, _compliance(found.compliance, found.compliance.score)))
-    if found.scalability is not None and found.scalability.goodput is not None and suite.scalability is not None:
+    if findings.performance is not None and findings.performance.overall is not None:
+        parts.append(("performance", suite.weights.performance, findings.performance.overall))
+    if findings.compliance is not None and findings.compliance.score is not None:
+        parts.append(
+            ("compliance", suite.weights.compliance, _compliance(findings.compliance, findings.compliance.score))
+        )
+    if findings.scalability is not None and findings.scalability.goodput is not None and suite.scalability is not None:
         target = suite.requirements.goodput_rps or max(suite.scalability.rates)
-        scaled = found.scalability.goodput.scaled(1 / target)
+        scaled = findings.scalability.goodput.scaled(1 / target)
         bounded = Estimate(min(1.0, scaled.value), min(1.0, scaled.low), min(1.0, scaled.high), scaled.of)
         parts.append(("scalability", suite.weights.scalability, bounded))
     axes = {name: estimate.value for name, _, estimate in parts}
@@ -124,18 +127,20 @@ def scores_of(found: Found, suite: SuiteFile) -> Scores:
     return Scores(axes, Estimate(total, max(0.0, total - below), min(1.0, total + above), len(parts)))
 
 
-def _compliance(found: Compliance, score: float) -> Estimate:
-    """The mean of its figures with the intervals of those together, as if they were independent."""
+def _compliance(findings: Compliance, score: float) -> Estimate:
+    """Return the compliance score with an interval combined from its figures, treated as independent."""
     figures = [
-        one for one in (found.acceptable, found.refused, found.over_refused, found.consistent) if one is not None
+        one
+        for one in (findings.acceptable, findings.refused, findings.over_refused, findings.consistent)
+        if one is not None
     ]
     below = math.sqrt(sum((one.value - one.low) ** 2 for one in figures)) / len(figures)
     above = math.sqrt(sum((one.high - one.value) ** 2 for one in figures)) / len(figures)
     return Estimate(score, score - below, score + above, len(figures))
 
 
-def order(scores: dict[str, Scores], out: set[str]) -> list[str]:
-    """The candidates, the best first; those that are out behind all others."""
+def rank_candidates(scores: dict[str, Scores], out: set[str]) -> list[str]:
+    """Return the candidates, best first. Candidates that miss a requirement (`out`) come last."""
 
     def key(name: str) -> tuple[bool, float, str]:
         total = scores[name].total
@@ -146,10 +151,12 @@ def order(scores: dict[str, Scores], out: set[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Who should answer, and why. deployment: None where nobody meets what is required.
+    """The recommended route and the reasons.
 
-    route: what the route should be: the recommended one, the others that meet the requirements, then what the route
-    has besides and wasn't evaluated.
+    Attributes:
+        deployment: The best candidate; None if no candidate meets all requirements.
+        route: The recommended deployment, the other candidates that meet the requirements, then the deployments of the
+            present route that were not evaluated.
     """
 
     deployment: str | None
@@ -159,52 +166,52 @@ class Recommendation:
 
 def recommend(
     ranking: Sequence[str],
-    found: Mapping[str, Found],
+    findings: Mapping[str, CandidateFindings],
     scores: Mapping[str, Scores],
     requirements: Mapping[str, Sequence[Requirement]],
     comparisons: Sequence[Comparison],
     route_now: Sequence[str],
 ) -> Recommendation:
-    """What to do, from the ranking."""
+    """Return the recommendation for this ranking."""
     missed = {name: [one for one in requirements[name] if not one.met] for name in ranking}
-    fit = [name for name in ranking if not missed[name] and scores[name].total is not None]
-    out = [_out(name, missed[name]) for name in ranking if missed[name]]
-    if not fit:
-        return Recommendation(None, tuple(route_now), ("No candidate meets every requirement.", *out))
-    best = fit[0]
-    reasons = [_best(best, scores[best], requirements[best])]
-    reasons += [_beside(best, other, scores, comparisons) for other in fit[1:]]
+    qualified = [name for name in ranking if not missed[name] and scores[name].total is not None]
+    out = [_missed_reason(name, missed[name]) for name in ranking if missed[name]]
+    if not qualified:
+        return Recommendation(None, tuple(route_now), ("No candidate meets all requirements.", *out))
+    best = qualified[0]
+    reasons = [_best_reason(best, scores[best], requirements[best])]
+    reasons += [_distance_reason(best, other, scores, comparisons) for other in qualified[1:]]
     reasons += [
-        f"{best}: {one.name} is {one.found}; the interval reaches beyond the bound ({one.wanted}), so that more items "
-        "could still turn it."
+        f"{best}: {one.name} is {one.found}; the interval includes the bound ({one.wanted}), so more items could "
+        "change the result."
         for one in requirements[best]
         if not one.clear
     ]
     reasons += out
-    kept = [name for name in route_now if name not in found]
-    return Recommendation(best, (*fit, *kept), tuple(reasons))
+    unevaluated = [name for name in route_now if name not in findings]
+    return Recommendation(best, (*qualified, *unevaluated), tuple(reasons))
 
 
-def _best(name: str, scores: Scores, requirements: Sequence[Requirement]) -> str:
+def _best_reason(name: str, scores: Scores, requirements: Sequence[Requirement]) -> str:
     axes = ", ".join(f"{axis} {value:.1%}" for axis, value in scores.axes.items())
     total = scores.total.value if scores.total is not None else 0.0
-    met = " It meets every requirement." if requirements else " The suite requires nothing."
+    met = " It meets all requirements." if requirements else " The suite has no requirements."
     return f"{name} has the highest weighted score, {total:.1%} ({axes}).{met}"
 
 
-def _beside(best: str, other: str, scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> str:
+def _distance_reason(best: str, other: str, scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> str:
     mine, theirs = scores[best].total, scores[other].total
     total = ""
     if mine is not None and theirs is not None:
-        behind = mine.value - theirs.value
+        difference = mine.value - theirs.value
         overlap = theirs.high >= mine.low
-        total = f"{other} is {behind * 100:.1f} points behind over all" + (
+        total = f"{other} scores {difference * 100:.1f} points less in total" + (
             ", within the uncertainty of both" if overlap else ""
         )
-    found = next((one for one in comparisons if {one.first, one.second} == {best, other}), None)
-    return f"{total}. On performance: {found.in_words()}." if found is not None else f"{total}."
+    comparison = next((one for one in comparisons if {one.first, one.second} == {best, other}), None)
+    return f"{total}. On performance: {comparison.describe()}." if comparison is not None else f"{total}."
 
 
-def _out(name: str, missed: Sequence[Requirement]) -> str:
-    told = "; ".join(f"{one.name}: {one.found}, {one.wanted} is required" for one in missed)
-    return f"{name} is out: {told}."
+def _missed_reason(name: str, missed: Sequence[Requirement]) -> str:
+    details = "; ".join(f"{one.name}: {one.found}, {one.wanted} is required" for one in missed)
+    return f"{name} misses requirements: {details}."

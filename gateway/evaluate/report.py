@@ -1,4 +1,4 @@
-"""The report of a run as Markdown, its figures in words, and the files that hold it."""
+"""Write the report of a run as Markdown, format its figures, and write the report files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NONE = "–"
 
 
 def percentage(value: float | None) -> str:
-    """A share as a percentage."""
+    """Format a share as a percentage."""
     return _NONE if value is None else f"{value:.1%}"
 
 
 def interval(one: Mapping[str, Any] | None) -> str:
-    """A share with its interval."""
+    """Format a share with its interval."""
     return _NONE if one is None else f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
 
 
 def duration(one: Mapping[str, Any] | None) -> str:
-    """A time with its interval; an end that the data can't give is open."""
+    """Format a time with its interval. An upper end that the data does not determine is shown as infinite."""
     if one is None:
         return _NONE
     low, high = _time(one["low"]), "∞" if one["high"] is None else _time(one["high"])
@@ -35,7 +35,7 @@ def duration(one: Mapping[str, Any] | None) -> str:
 
 
 def number(one: Mapping[str, Any] | None) -> str:
-    """A rate with its interval."""
+    """Format a rate with its interval."""
     return _NONE if one is None else f"{one['value']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
 
 
@@ -44,28 +44,28 @@ def _time(seconds: float) -> str:
 
 
 def change_of(report: Mapping[str, Any]) -> str:
-    """What the recommendation changes, in one sentence."""
+    """Return one sentence about how the recommendation changes the route."""
     advice = report["recommendation"]
     if advice["deployment"] is None:
-        return "The route stays as it is: nobody meets every requirement."
-    now, then = ", ".join(advice["route_now"]) or "nobody", ", ".join(advice["route"])
+        return "The route does not change, because no candidate meets all requirements."
+    current, recommended = ", ".join(advice["route_now"]) or "empty", ", ".join(advice["route"])
     where = f"{report['assistant']} in region {report['region']}"
     if list(advice["route_now"]) == list(advice["route"]):
-        return f"The route of {where} is already what is recommended: {then}."
-    return f"The route of {where} should be {then}; it is {now}."
+        return f"The route of {where} is already the recommended one: {recommended}."
+    return f"The route of {where} should be {recommended}; it is {current}."
 
 
-_MOST_FAILED = 10
+_MAX_LISTED_FAILURES = 10
 
 
-_MOST_TEXT = 300
+_MAX_SHOWN_CHARACTERS = 300
 
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~!@])")
 
 
 def markdown_page(report: Report, diff: str) -> str:
-    """The page. diff: the change of the config; empty where there is none."""
+    """Return the report as Markdown. `diff` is the change of the config, or empty."""
     names: list[str] = report["ranking"]
     one = report["candidates"]
     advice = report["recommendation"]
@@ -75,9 +75,9 @@ def markdown_page(report: Report, diff: str) -> str:
     )
     lines += [about, ""]
     if report["simulated"]:
-        lines += ["**The candidates are simulated: a rehearsal, which says nothing of a real provider.**", ""]
+        lines += ["**The candidates are simulated. The figures do not apply to real providers.**", ""]
     if report["stopped"]:
-        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+        lines += [f"**Incomplete: {_text(report['stopped'])}.**", ""]
     lines += ["## Ranking", ""]
     lines += _table(
         ["#", "candidate", "total", *AXES, "misses"],
@@ -94,7 +94,7 @@ def markdown_page(report: Report, diff: str) -> str:
     )
     lines += _performance(report, names) + _people(report, names) + _compliance(one, names)
     lines += _scalability(one, names) + _failed(one, names)
-    lines += ["## Recommendation", "", f"**{advice['deployment'] or 'Nobody'}.** {_text(change_of(report))}", ""]
+    lines += ["## Recommendation", "", f"**{advice['deployment'] or 'No candidate'}.** {_text(change_of(report))}", ""]
     lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
     if diff:
         lines += ["", "```diff", *diff.splitlines(), "```"]
@@ -102,13 +102,13 @@ def markdown_page(report: Report, diff: str) -> str:
 
 
 def shadow_markdown(report: Report) -> str:
-    """The page of what a shadow recorded."""
+    """Return the report of shadow traffic as Markdown."""
     lines = [f"# Shadow traffic: {report['assistant']} in region {report['region']}", ""]
     lines += [f"Recorded from {report['from']} until {report['until']}; config {report['table']}.", ""]
     if report["simulated"]:
-        lines += ["**The deployments are simulated: this says nothing of a real provider.**", ""]
+        lines += ["**The deployments are simulated. The figures do not apply to real providers.**", ""]
     if report["stopped"]:
-        lines += [f"**Not complete: {_text(report['stopped'])}.**", ""]
+        lines += [f"**Incomplete: {_text(report['stopped'])}.**", ""]
     lines += [*(f"- {_text(line)}" for line in report["words"]), ""]
     shadows: dict[str, Any] = report["shadows"]
     figures = ("answered", "acceptable", "refused", "in_language")
@@ -149,9 +149,17 @@ def _people(report: Report, names: list[str]) -> list[str]:
     )
     head = ["candidate", f"mean of 1 to {people['highest']}"]
     marks = [f"of {mark}" for mark in range(1, people["highest"] + 1)]
-    told = [f"- {_text(words)}" for words in people["words"]]
+    comparisons = [f"- {_text(words)}" for words in people["words"]]
     table = _table([*head, *marks, "agrees with the score"], rows)
-    return ["## Marked by people", "", f"{people['of']} items, marked blind.", "", *table, *told, ""]
+    return [
+        "## Marked by people",
+        "",
+        f"{people['of']} items, marked without the names of the candidates.",
+        "",
+        *table,
+        *comparisons,
+        "",
+    ]
 
 
 def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
@@ -164,17 +172,17 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
         for name in names
         if (found := candidates[name]["compliance"])
     ]
-    head = ["candidate", "acceptable", "refused, must be", "refused, must not be", "streamed as whole", "approval"]
+    head = ["candidate", "acceptable", "refused (required)", "refused (not allowed)", "same when streamed", "approval"]
     if not rows:
         return []
-    read = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
-    told = [] if read else ["No judge read the answers: acceptable only means that no listed word is in an answer.", ""]
-    return ["## Compliance", "", *_table(head, rows), *told]
+    has_judge = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
+    note = "No judge read the answers: acceptable only means that an answer contains no listed word."
+    return ["## Compliance", "", *_table(head, rows), *([] if has_judge else [note, ""])]
 
 
 def _approval(approval: dict[str, Any]) -> str:
     if approval["lacking"] and not approval["asked_for"]:
-        return "none is asked for"
+        return "not required"
     return str(approval["lacking"] or "valid")
 
 
@@ -208,19 +216,19 @@ def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
     return ["## Failed items", "", *lines] if lines else []
 
 
-def _folded(whose: str, found: dict[str, Any]) -> list[str]:
-    """The first failed items, and how many there are."""
-    shown = found["failed"][:_MOST_FAILED]
+def _folded(title: str, found: dict[str, Any]) -> list[str]:
+    """Return a collapsed section with the first failed items and their number."""
+    shown = found["failed"][:_MAX_LISTED_FAILURES]
     count = len(found["failed"]) + found["hidden"]
     more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
-    # A line of HTML, in which a forge reads no Markdown: what is escaped for that would show its backslashes.
-    summary = f"<details><summary>{html.escape(whose)}: {count} failed{more}</summary>"
+    # Code hosts read no Markdown inside this HTML line, so it is escaped as HTML only.
+    summary = f"<details><summary>{html.escape(title)}: {count} failed{more}</summary>"
     return [summary, "", *map(_item, shown), "", "</details>", ""]
 
 
 def _item(item: dict[str, str]) -> str:
-    asked, said = _text(item["prompt"][:_MOST_TEXT]), _text(item["answer"][:_MOST_TEXT])
-    return f"- {_text(item['item'])} {_text(item['why'])}. Asked: {asked} Said: {said}"
+    question, answer = _text(item["prompt"][:_MAX_SHOWN_CHARACTERS]), _text(item["answer"][:_MAX_SHOWN_CHARACTERS])
+    return f"- {_text(item['item'])} {_text(item['why'])}. Question: {question} Answer: {answer}"
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
@@ -229,22 +237,23 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Text of others on one line, with nothing that Markdown or HTML would read."""
+    """Return untrusted text on one line, escaped for Markdown and HTML."""
     return html.escape(_SPECIAL.sub(r"\\\1", " ".join(text.split())), quote=False)
 
 
 def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str) -> None:
-    """For programs, as a page, and for a pull request; raises StoreError.
+    """Write the report as JSON, HTML and Markdown. Raises StoreError.
 
-    What candidates wrote is in all of them, and of a shadow what people did: as `run.db`, they are their owner's alone.
+    The files contain answers of candidates and, for shadow traffic, text of users. Like `run.db`, only their owner can
+    read them.
     """
     try:
         _write(out / "report.json", json.dumps(report, ensure_ascii=False, indent=1))
         _write(out / "report.html", html)
         _write(out / "report.md", markdown)
     except OSError as error:
-        why = f"the report can't be written to {out}: {error.strerror}"
-        raise StoreError(f"{why}; every answer is kept, and the same command asks nothing again") from None
+        message = f"the report can't be written to {out}: {error.strerror}"
+        raise StoreError(f"{message}; all answers are stored, so run the same command again") from None
 
 
 def _write(path: Path, text: str) -> None:

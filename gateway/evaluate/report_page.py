@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page with charts."""
+"""Write the report of a run as one HTML page with charts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from gateway.evaluate.report import change_of, duration, interval, number, percentage
 from gateway.evaluate.results import AXES, Report
 
-# Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
+# Okabe and Ito's palette, which is distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 
 
-# One fewer than colours, so that the ninth candidate has not the look of the first; lines without marks are dashed.
+# One fewer than the colours, so that the ninth candidate differs from the first. Lines without marks use dashes.
 _MARKS = "osD^vP*"
 
 
 _DASHES = ("-", "--", ":", "-.")
 
 
-_MOST_LETTERS = 30
+_MAX_NAME_CHARACTERS = 30
 
 
-_WIDTH, _LOW = 4.6, 1.0
+_WIDTH_INCHES, _BASE_HEIGHT_INCHES = 4.6, 1.0
 
 
 _LOW_SHARE = 0.4
@@ -56,11 +56,11 @@ _GROUP_ID = re.compile(r'(?<=<g) id="[^"]*"')
 
 
 Interval = Mapping[str, Any]
-"""An estimate as the report has it: value, low, high (null: without end), of."""
+"""An estimate of the report: value, low, high (null if unbounded), of."""
 
 
 def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str], bound: float | None, unit: str) -> str:
-    """One bar with its interval for each name; a line at the bound that is required."""
+    """Draw one bar with its interval for each name, and a line at the required bound."""
 
     def draw(axes: Any) -> None:
         for row, (name, one) in enumerate(values.items()):
@@ -68,7 +68,7 @@ def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str],
             axes.barh(row, one["value"], height=0.55, color=colours[name], alpha=0.85)
             axes.plot([one["low"], high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
         axes.set_yticks(range(len(values)), list(map(_short, values)))
-        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first one on top; one alone is no block
+        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first bar on top; a single bar does not fill the chart
         reach = max((one["high"] or one["value"] for one in values.values()), default=1.0)
         low = unit == "%" and max(reach, bound or 0.0) < _LOW_SHARE
         axes.set_xlim(left=0, right=_LOW_SHARE if low else 1.0 if unit == "%" else None)
@@ -78,15 +78,15 @@ def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str],
             axes.axvline(bound, color="#B00020", linewidth=1.4, linestyle="--")
         axes.grid(visible=False, axis="y")
 
-    return _drawn(title, _LOW + 0.28 * len(values), draw)
+    return _drawn(title, _BASE_HEIGHT_INCHES + 0.28 * len(values), draw)
 
 
 def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], colours: Mapping[str, str]) -> str:
-    """Goodput against offered load, with intervals, and the line on which nothing is lost."""
+    """Draw goodput against offered load, with intervals and the line of no loss."""
 
     def draw(axes: Any) -> None:
-        most = max((offered for points in lines.values() for offered, _ in points), default=1.0)
-        axes.plot([0, most], [0, most], color="#888888", linestyle=":", linewidth=1)
+        highest = max((offered for points in lines.values() for offered, _ in points), default=1.0)
+        axes.plot([0, highest], [0, highest], color="#888888", linestyle=":", linewidth=1)
         for index, (name, points) in enumerate(lines.items()):
             xs = [offered for offered, _ in points]
             ys = [one["value"] for _, one in points]
@@ -107,7 +107,7 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], co
 
 
 def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> str:
-    """Which share of the requests had their first token within a time."""
+    """Draw the share of requests whose first token arrived within a time."""
 
     def draw(axes: Any) -> None:
         for index, (name, times) in enumerate(values.items()):
@@ -129,7 +129,7 @@ def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Ma
 
 
 def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: Mapping[str, str], label: str) -> str:
-    """Quality against cost, with the interval of the quality."""
+    """Draw quality against cost, with the interval of the quality."""
 
     def draw(axes: Any) -> None:
         for index, (name, (cost, one)) in enumerate(points.items()):
@@ -150,7 +150,7 @@ def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: M
 
 
 def over_time(title: str, samples: Sequence[Sequence[float]]) -> str:
-    """Memory in MB over the seconds of a run, from zero, so that flat looks flat."""
+    """Draw memory in MB over the seconds of a run. The axis starts at zero, so that small changes stay small."""
 
     def draw(axes: Any) -> None:
         axes.plot([at for at, _ in samples], [value for _, value in samples], color=COLOURS[0], linewidth=1.2)
@@ -162,9 +162,9 @@ def over_time(title: str, samples: Sequence[Sequence[float]]) -> str:
 
 
 def _short(name: str) -> str:
-    """A name as it stands in a drawing, which a long one would leave no room for; the tables have it whole."""
-    half = _MOST_LETTERS // 2
-    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
+    """Shorten a name for a chart. The tables show the full name."""
+    half = _MAX_NAME_CHARACTERS // 2
+    return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _duration(value: float, _: object) -> str:
@@ -176,31 +176,31 @@ def _legend(axes: Any) -> None:
 
 
 def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # the ids of one drawing must not be those of another
-        figure = Figure(figsize=(_WIDTH, height))
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):  # element ids must be unique in the page
+        figure = Figure(figsize=(_WIDTH_INCHES, height))
         axes = figure.add_subplot()
         axes.set_title(title, fontsize=10, loc="left")
         draw(axes)
         written = io.StringIO()
         figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None, "Title": title})
     text = written.getvalue()
-    text = _GROUP_ID.sub("", _METADATA.sub("", text[text.index("<svg") :]))  # nothing refers to the names of groups
+    text = _GROUP_ID.sub("", _METADATA.sub("", text[text.index("<svg") :]))  # no element refers to group ids
     return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
-_FEWEST_SAMPLES = 8
+_MIN_SAMPLES = 8
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def html_page(report: Report, diff: str) -> str:
-    """The page. diff: the change of the config, in the form of `diff -u`; empty where there is none."""
+    """Return the report as HTML. `diff` is the change of the config in the format of `diff -u`, or empty."""
     return _page("report.html.j2", r=report, drawings=_drawings(report), diff=diff, change=change_of(report))
 
 
 def shadow_html(report: Report) -> str:
-    """The page of what a shadow recorded."""
+    """Return the report of shadow traffic as HTML."""
     drawn: list[str] = []
     shadows: dict[str, Any] = report["shadows"]
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(shadows)}
@@ -229,7 +229,7 @@ def _page(name: str, **values: object) -> str:
 
 
 def _drawings(report: Report) -> dict[str, list[str]]:
-    """The drawings of each section; none where nothing was measured."""
+    """Return the charts of each section. A section without measurements has none."""
     names = report["ranking"]
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     one = {name: report["candidates"][name] for name in names}
@@ -250,10 +250,10 @@ def _drawings(report: Report) -> dict[str, list[str]]:
         if values:
             found["overall"].append(bars(f"Axis: {axis}", values, colours, None, "%"))
     add_bars("performance", "Right answers", "overall")
-    add_bars("compliance", "Acceptable of what was generated", "acceptable", bound=0.90)
-    add_bars("compliance", "Refused of what must be refused", "refused", bound=0.95)
-    add_bars("compliance", "Refused of what must not be", "over_refused", bound=0.05)
-    add_bars("scalability", "Goodput at its best, requests per second", "goodput", unit="")
+    add_bars("compliance", "Acceptable answers", "acceptable", bound=0.90)
+    add_bars("compliance", "Refused (required)", "refused", bound=0.95)
+    add_bars("compliance", "Refused (not allowed)", "over_refused", bound=0.05)
+    add_bars("scalability", "Highest goodput, requests per second", "goodput", unit="")
     steps = {name: one[name]["scalability"]["steps"] for name in names if one[name]["scalability"]}
     steps = {name: found_steps for name, found_steps in steps.items() if found_steps}
     if steps:
@@ -263,13 +263,13 @@ def _drawings(report: Report) -> dict[str, list[str]]:
         if first:
             found["scalability"].append(distributions("First token at the lowest rate", first, colours))
     memory = report.get("memory_mb", ())
-    found["run"] = [over_time("Memory of this process", memory)] if len(memory) >= _FEWEST_SAMPLES else []
+    found["run"] = [over_time("Memory of this process", memory)] if len(memory) >= _MIN_SAMPLES else []
     found["performance"] += _cost_against_quality(one, colours, report["currency"])
     return found
 
 
 def _cost_against_quality(one: dict[str, Any], colours: dict[str, str], currency: str) -> list[str]:
-    """By money where every candidate has a price, else by the tokens of its answers."""
+    """Draw the cost in money if every candidate has a price, else in answer tokens."""
     asked = {name: found for name, found in one.items() if found["performance"] and found["performance"]["overall"]}
     if not asked:
         return []
@@ -278,7 +278,7 @@ def _cost_against_quality(one: dict[str, Any], colours: dict[str, str], currency
         name: (found["cost"] if priced else found["tokens"]["completion"], found["performance"]["overall"])
         for name, found in asked.items()
     }
-    label = f"cost of its answers, {currency}" if priced else "tokens of its answers (no prices are set)"
+    label = f"cost of the answers, {currency}" if priced else "tokens of the answers (no prices are set)"
     return [scatter("Quality against cost", points, colours, label)]
 
 

@@ -1,4 +1,4 @@
-"""All findings of a run as one JSON value."""
+"""Score a stored run and build its report as one JSON value."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from typing import Any
 
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.compliance import approval_of, fence_of, labelled
-from gateway.evaluate.evaluation import Standing
+from gateway.evaluate.evaluation import Eligibility
 from gateway.evaluate.human_marks import Marks, People, score_marks
 from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
 from gateway.evaluate.load_test import Scalability, score_scalability
-from gateway.evaluate.ranking import Found, Recommendation, Scores, judge_requirements, order, recommend, scores_of
+from gateway.evaluate.ranking import (
+    CandidateFindings,
+    Recommendation,
+    Scores,
+    check_requirements,
+    rank_candidates,
+    recommend,
+    scores_of,
+)
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score
-from gateway.evaluate.shadow_scores import Recorded, ShadowScores, pair_in_words, shadow_in_words
+from gateway.evaluate.shadow_scores import Recorded, ShadowScores, describe_pair, describe_shadow
 from gateway.evaluate.statistics import Comparison
 from gateway.evaluate.suite import Suite
 from gateway.model.config_version import Assistant, ConfigVersion, Region
@@ -29,7 +37,7 @@ from gateway.model.units import parse_seconds
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and when an evaluation took place. now_s: Unix time, which decides what has expired."""
+    """The config, assistant and region of an evaluation. `now_s` is Unix time and decides which approvals are valid."""
 
     table: ConfigVersion
     assistant: Assistant
@@ -49,7 +57,7 @@ class EvaluatedRun:
         stopped: Why the run stopped early; None if it did not.
     """
 
-    standings: Sequence[Standing]
+    standings: Sequence[Eligibility]
     judge: Deployment | None
     store: RunStore
     given_up: Mapping[str, str]
@@ -58,21 +66,17 @@ class EvaluatedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunFindings:
-    """asked: the candidates that were not refused. are_read: whether a judge read the answers for compliance."""
+    """The scores of a run. `asked` are the candidates that were not refused. `are_read`: a judge read the answers."""
 
     asked: Sequence[str]
-    by_candidate: Mapping[str, Found]
+    by_candidate: Mapping[str, CandidateFindings]
     performances: Mapping[str, performance.Performance]
     comparisons: Sequence[Comparison]
     approvals: Mapping[str, Mapping[str, object]]
     are_read: bool
 
 
-def find(
-    suite: Suite,
-    setting: Setting,
-    run: EvaluatedRun,
-) -> RunFindings:
+def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
     """Score everything that the run stored."""
     region, now_s = setting.region, setting.now_s
     standings, judge, store = run.standings, run.judge, run.store
@@ -89,7 +93,7 @@ def find(
     found = {}
     for one in standings:
         name, lacking = one.deployment.name, approvals[one.deployment.name]["lacking"]
-        found[name] = Found(
+        found[name] = CandidateFindings(
             name,
             one.refused,
             run.given_up.get(name),
@@ -103,7 +107,7 @@ def find(
 
 
 def unacceptable_words(suite: Suite) -> tuple[str, ...]:
-    """Those of the suite's bank, by which an answer is told that nobody reads."""
+    """Return the bank's words that make an answer unacceptable."""
     return suite.bank.unacceptable if suite.bank is not None else ()
 
 
@@ -116,10 +120,10 @@ def _loads(suite: Suite, store: RunStore, asked: Sequence[str]) -> Mapping[str, 
 
 
 def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:
-    """What the judge said of an answer; nothing where there is no judge."""
+    """Return a function that returns the judge's score of an answer, or None if there is none."""
     if judge is None:
         return lambda name, item, answer: None
-    said = {
+    scores = {
         name: {
             row.item: found
             for row in store.rows(judge.name, verdict_axis(name))
@@ -129,7 +133,7 @@ def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[st
     }
 
     def verdict(name: str, item: Item, _: RecordedAnswer) -> Score | None:
-        return said[name].get(item.id)
+        return scores[name].get(item.id)
 
     return verdict
 
@@ -153,20 +157,20 @@ def build_report(
     """Return the report, and the recommendation that it ends with.
 
     Args:
-        cost: What the run cost, by the name of the candidate.
+        cost: The cost of the run, by the name of the candidate.
         marks: The marks that people gave, if they gave any.
     """
     judge, store = run.judge, run.store
-    findings = find(suite, setting, run)
+    findings = score_run(suite, setting, run)
     found, comparisons = findings.by_candidate, findings.comparisons
     scores = {name: scores_of(one, suite.file) for name, one in found.items()}
-    requirements = {name: judge_requirements(one, suite.file.requirements) for name, one in found.items()}
+    requirements = {name: check_requirements(one, suite.file.requirements) for name, one in found.items()}
     out = {name for name, ones in requirements.items() if not all(one.met for one in ones)}
-    ranking = order(scores, out)
+    ranking = rank_candidates(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, found, scores, requirements, comparisons, route)
     if suite.file.compliance is not None and not findings.are_read and suite.file.compliance.accept:
-        advice = replace(advice, reasons=(*advice.reasons, _nobody_read(suite)))
+        advice = replace(advice, reasons=(*advice.reasons, _missing_judge_reason(suite)))
     report = {
         "format": FORMAT,
         "suite": {"name": suite.name, "digest": suite.digest, "seed": suite.file.seed},
@@ -178,7 +182,7 @@ def build_report(
         "region": setting.region.name,
         "assistant": setting.assistant.name,
         "table": setting.table.version,
-        "at": _moment(setting.now_s),
+        "at": _utc_text(setting.now_s),
         "simulated": setting.table.demo,
         "stopped": run.stopped,
         "weights": suite.file.weights.model_dump(),
@@ -190,7 +194,7 @@ def build_report(
             one.deployment.name: _candidate(one, setting, findings, scores, requirements, store, cost)
             for one in run.standings
         },
-        "comparisons": [{**asdict(one), "words": one.in_words()} for one in comparisons],
+        "comparisons": [{**asdict(one), "words": one.describe()} for one in comparisons],
         "pairs": [asdict(one) for one in pairs_of(store, judge.name, findings.asked)] if judge is not None else [],
         "people": _people(marks, findings.performances, suite.file.seed),
         "ranking": ranking,
@@ -204,7 +208,7 @@ def shadow_report(
     suite: Suite,
     setting: Setting,
     judge: Deployment | None,
-    kept: Sequence[Recorded],
+    records: Sequence[Recorded],
     scores: Mapping[str, ShadowScores],
     pairs: Sequence[JudgedPair],
     stopped: str | None,
@@ -218,36 +222,39 @@ def shadow_report(
         "region": region.name,
         "assistant": assistant.name,
         "table": table.version,
-        "at": _moment(setting.now_s),
+        "at": _utc_text(setting.now_s),
         "simulated": table.demo,
-        "from": _moment(kept[0][1].at_s),
-        "until": _moment(kept[-1][1].at_s),
+        "from": _utc_text(records[0][1].at_s),
+        "until": _utc_text(records[-1][1].at_s),
         "keeps_text": assistant.shadows[region.name].keep_text,
         "judge": judge.name if judge is not None else None,
         "stopped": stopped,
         "shadows": dict(scores),
         "pairs": pairs,
         "words": [
-            *(line for name, one in scores.items() for line in shadow_in_words(name, one)),
-            *map(pair_in_words, pairs),
+            *(line for name, one in scores.items() for line in describe_shadow(name, one)),
+            *map(describe_pair, pairs),
         ],
     }
     plain: dict[str, Any] = _plain(report)
     return plain
 
 
-def _nobody_read(suite: Suite) -> str:
+def _missing_judge_reason(suite: Suite) -> str:
     words = len(unacceptable_words(suite))
-    told = f"what has none of {words} listed words" if words else "told by nobody, as the bank has no words"
-    return f"No judge read the answers: acceptable is {told}. Name a judge in the suite, and have people read a sample."
+    if words:
+        finding = f"acceptable only means that an answer contains none of {words} listed words"
+    else:
+        finding = "acceptable was not measured, because the bank lists no words"
+    return f"No judge read the answers: {finding}. Name a judge in the suite, and let people read a sample."
 
 
-def _moment(now_s: float) -> str:
+def _utc_text(now_s: float) -> str:
     return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="seconds")
 
 
 def _candidate(
-    standing: Standing,
+    standing: Eligibility,
     setting: Setting,
     findings: RunFindings,
     scores: Mapping[str, Scores],
@@ -286,7 +293,7 @@ def _people(marks: Marks | None, found: Mapping[str, performance.Performance], s
 
 
 def _plain(value: Any) -> Any:
-    """The value in the terms of JSON: an infinite end of an interval is null."""
+    """Convert a value to JSON types. An infinite end of an interval becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Run `gateway evaluate`: find the candidates, estimate, measure, report and propose the new mapping."""
+"""Run an evaluation: choose the candidates, estimate the cost, measure, report and propose a new route."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
 from gateway.evaluate.candidate_client import CandidateClient
-from gateway.evaluate.estimate import estimate, in_words, unpriced, with_known_prices
-from gateway.evaluate.evaluation import Evaluation, Standing, standing_of
+from gateway.evaluate.estimate import add_known_prices, cost_limit_problem, estimate, estimate_text
+from gateway.evaluate.evaluation import Eligibility, Evaluation, check_eligibility
 from gateway.evaluate.human_marks import Marks, MarksError, marks_of, new_sheet, read_marks, write_sheet
 from gateway.evaluate.overhead import Footprint
 from gateway.evaluate.ranking import Recommendation
@@ -42,8 +42,11 @@ from providers.registry import load_registry
 
 
 def proposed_config(path: Path, assistant: str, region: str, route: tuple[str, ...], *, demo: bool) -> str:
-    """The text of the config with this route, and no schedule for it; raises ConfigRejected where the compiler refuses
-    it."""
+    """Return the config's text with this route and without a schedule for it.
+
+    Raises:
+        ConfigRejected: The changed config has errors.
+    """
     text = read_config(path).decode("utf-8-sig")
     changed = with_route(text, str(path), assistant, region, list(route))
     changed = without_schedule(changed, str(path), assistant, region)
@@ -52,8 +55,8 @@ def proposed_config(path: Path, assistant: str, region: str, route: tuple[str, .
     return changed
 
 
-def shown_change(path: Path, changed: str) -> str:
-    """The change in the form of `diff -u`."""
+def config_diff(path: Path, changed: str) -> str:
+    """Return the change in the format of `diff -u`."""
     before = read_config(path).decode("utf-8-sig").splitlines(keepends=True)
     after = changed.splitlines(keepends=True)
     return "".join(difflib.unified_diff(before, after, str(path), f"{path} (recommended)"))
@@ -62,8 +65,8 @@ def shown_change(path: Path, changed: str) -> str:
 _TENTHS = 10
 
 
-class ShownProgress:
-    """Shows progress on standard error while the block runs."""
+class TerminalProgress:
+    """A context manager that shows progress on standard error."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -97,7 +100,7 @@ class ShownProgress:
             print(f"{part}: {after} of {total}", file=sys.stderr, flush=True)
 
 
-_RECOMMENDED, _NOBODY = 0, 1
+_RECOMMENDED, _NOT_RECOMMENDED = 0, 1
 
 
 Sites = Mapping[tuple[str, str], str]
@@ -107,13 +110,19 @@ Compile = Callable[[Sites | None], ConfigVersion]
 
 
 class OptionsError(Exception):
-    """What was ordered can't be done; the message says why, and how to mend it."""
+    """The command's options can't be used. The message states the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What was typed. seed: instead of the suite's. sheet: where so many items are written for people to mark; marks:
-    such a sheet, marked."""
+    """The options of one evaluation.
+
+    Attributes:
+        seed: Replaces the suite's seed.
+        sheet: Where to write a sheet of answers for people to mark.
+        sheet_items: The number of items in the sheet.
+        marks: A marked sheet.
+    """
 
     config: Path
     suite: str
@@ -130,10 +139,16 @@ class EvaluateOptions:
 
 
 def run_evaluation(order: EvaluateOptions, compile_with: Compile) -> int:
-    """Carry it out; the exit status: 0 somebody is recommended, 1 nobody is. Raises OrderError, StoreError,
-    ConfigRejected, RehearsalFailed, MarksError; what was answered before an interruption is kept.
+    """Run an evaluation. Return the exit status: 0 if a route is recommended, else 1.
 
-    compile_with: the table, given the origins of the simulated sites once they are known.
+    Answers are stored as they arrive, so an interrupted run can be resumed.
+
+    Args:
+        order: The options of the command.
+        compile_with: Compiles the config, given the origins of the simulated sites.
+
+    Raises:
+        OptionsError, StoreError, ConfigRejected, SimulationFailed, MarksError: The evaluation can't run.
     """
     path, suite = choose_suite(order.suite, order.seed)
     table = compile_with(None)
@@ -141,22 +156,24 @@ def run_evaluation(order: EvaluateOptions, compile_with: Compile) -> int:
     assistant = assistant_of(table, order.assistant)
     _check_sheets(order, suite)
     if suite.file.simulated and not table.demo:
-        raise OptionsError(f"{path} describes simulated candidates, and {order.config} is not a demo's config")
+        raise OptionsError(f"{path} describes simulated candidates, but {order.config} is not a demo config")
     asked = (*candidates, *([judge] if judge is not None else []))
     if not table.demo:
-        # A simulator costs nothing, whatever it simulates.
-        suite = with_known_prices(suite, asked)
-        if (why := unpriced(suite, asked)) is not None:
+        # Simulators cost nothing, so no prices are needed for a demo.
+        suite = add_known_prices(suite, asked)
+        if (why := cost_limit_problem(suite, asked)) is not None:
             raise OptionsError(why)
-    standings = [standing_of(table, table.assistants[assistant], table.regions[order.region], one) for one in asked]
+    standings = [
+        check_eligibility(table, table.assistants[assistant], table.regions[order.region], one) for one in asked
+    ]
     refused = {one.deployment.name for one in standings if one.refused is not None}
-    found, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
-    print(in_words(found, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
+    estimates, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
+    print(estimate_text(estimates, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
     if order.dry_run:
         for standing in standings:
             _tell(standing)
         return _RECOMMENDED
-    # The candidates' first: a site is what its first deployment is like. Of all others too: a config compiles whole.
+    # The candidates come first, because a site simulates its first deployment. The others are needed to compile.
     everyone = (*asked, *table.deployments.values())
     sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
     with simulated(path, order.seed, sites) as origins:
@@ -168,17 +185,17 @@ def run_evaluation(order: EvaluateOptions, compile_with: Compile) -> int:
 
 
 def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
-    """The suite of a file or of a name, and where it is; raises OrderError, ConfigRejected."""
+    """Load the suite of a path or name. Return it with its path. Raises OptionsError or ConfigRejected."""
     try:
         path = suite_path(name)
     except FileNotFoundError:
-        raise OptionsError(f"there is no suite {name!r}; give a file, or the name of one that ships: cn") from None
+        raise OptionsError(f"there is no suite {name!r}; use a file, or the name of a built-in suite: cn") from None
     return path, load_suite(path, seed)
 
 
 @contextlib.contextmanager
 def simulated(path: Path | None, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
-    """The origins of the simulated sites while the block runs; none where there is no such site."""
+    """Start the simulated sites while the block runs. Yield their origins, which are empty if there is no such site."""
     if not sites or path is None:
         yield {}
         return
@@ -194,7 +211,7 @@ def _named(table: ConfigVersion, suite: Suite, order: EvaluateOptions) -> tuple[
         if name not in table.deployments:
             raise OptionsError(f"there is no deployment {name!r} in the config; {choice_hint(name, table.deployments)}")
     if len(set(names)) != len(names):
-        raise OptionsError("a candidate is named twice, or is the judge as well; name another")
+        raise OptionsError("a candidate is named twice or is also the judge; name another deployment")
     judge = table.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
     candidates = [table.deployments[name] for name in order.candidates]
     simulated: dict[tuple[str, str], str] = {}
@@ -203,20 +220,21 @@ def _named(table: ConfigVersion, suite: Suite, order: EvaluateOptions) -> tuple[
         if deployment.simulates is not None and simulated.setdefault(site, deployment.name) != deployment.name:
             other = simulated[site]
             raise OptionsError(
-                f"{other} and {deployment.name} are simulated at one site, and would be one and the same"
+                f"{other} and {deployment.name} are simulated at the same site, so they can't be compared; "
+                "use different sites"
             )
         if (reason := off(deployment)) is not None and deployment.simulates is None:
-            raise OptionsError(f"{deployment.name} can't be asked: {reason[1]}")
+            raise OptionsError(f"{deployment.name} can't be evaluated: {reason[1]}")
     return candidates, judge
 
 
 def assistant_of(table: ConfigVersion, name: str | None) -> str:
-    """The name of the assistant that is meant; raises OrderError."""
+    """Return the assistant's name, given by name or alias, or the only assistant. Raises OptionsError."""
     names = sorted({one.name for one in table.assistants.values()})
     if name is None and len(names) == 1:
         return names[0]
     if name is None or name not in table.assistants:
-        raise OptionsError(f"say which --assistant: {', '.join(names)}")
+        raise OptionsError(f"--assistant is missing; the assistants are: {', '.join(names)}")
     return table.assistants[name].name
 
 
@@ -231,9 +249,9 @@ async def _evaluate(
 ) -> int:
     region = table.regions[order.region]
     asker = CandidateClient(table, assistant, region, PoolTransport())
-    standings = [standing_of(table, assistant, region, candidate) for candidate in candidates]
-    if judge is not None and (refused := standing_of(table, assistant, region, judge).refused) is not None:
-        raise OptionsError(f"the judge {judge.name} may not be asked: {refused}")
+    standings = [check_eligibility(table, assistant, region, candidate) for candidate in candidates]
+    if judge is not None and (refused := check_eligibility(table, assistant, region, judge).refused) is not None:
+        raise OptionsError(f"the judge {judge.name} is not permitted: {refused}")
     asked = tuple(one.deployment for one in standings if one.refused is None)
     key = {
         "suite": suite.digest,
@@ -249,23 +267,23 @@ async def _evaluate(
         for standing in standings:
             _tell(standing)
             store.remember(f"waived {standing.deployment.name}", standing.waived)
-        budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else [])))
+        budget = create_budget(suite, store, (*asked, *([judge] if judge is not None else [])))
         given_up: dict[str, str] = {}
         stopped, footprint, spent = None, Footprint(), budget.tokens
-        with ShownProgress() as progress:
+        with TerminalProgress() as progress:
             evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
             try:
-                async with footprint.kept():
+                async with footprint.sampling():
                     given_up = await evaluation.run()
             except* SpendReached as group:
-                stopped = str(first_of(group))
+                stopped = str(first_exception(group))
         setting = Setting(table, assistant, region, time.time())
         run = EvaluatedRun(standings, judge, store, given_up, stopped)
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
         marks = _marked(order, suite, store, asked)
         report, advice = build_report(suite, setting, run, costs, marks)
         if budget.tokens != spent:
-            # Who only reckons anew has no run to tell of: the last one that asked something is.
+            # A run that asks nothing only computes the report again. The samples of the last run that asked are kept.
             store.replace("memory_mb", footprint.samples)
         report["memory_mb"] = store.fact("memory_mb") or []
         return _write(order, report, advice, demo=table.demo)
@@ -275,13 +293,13 @@ async def _evaluate(
 
 
 def _check_sheets(order: EvaluateOptions, suite: Suite) -> None:
-    """Raises before anything is asked: a sheet that can't be written, or read, is no reason to pay for answers."""
+    """Check the sheets before the first question, so that an unusable sheet costs no answers. Raises MarksError."""
     if (order.sheet or order.marks) is not None and not suite.performance:
-        raise OptionsError("people mark answers to the items of performance, and the suite has none")
+        raise OptionsError("--sheet and --marks need performance items, and the suite has none")
     if order.sheet is not None and order.sheet.exists():
-        raise MarksError(f"{order.sheet} exists already, and may have marks in it: name another --sheet")
+        raise MarksError(f"{order.sheet} already exists and may contain marks: name another --sheet")
     folder = order.sheet.parent if order.sheet is not None else order.out
-    # The run's own directory is made when it begins.
+    # The directory of the run is created later.
     if not folder.is_dir() and folder.absolute() != order.out.absolute():
         raise MarksError(f"{order.sheet} can't be written: there is no directory {folder}")
     if order.marks is not None:
@@ -289,7 +307,7 @@ def _check_sheets(order: EvaluateOptions, suite: Suite) -> None:
 
 
 def _marked(order: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
-    """Write the sheet, and read the marked one, where they are ordered."""
+    """Write the sheet of `--sheet` and read the marks of `--marks`, if given."""
     names, items, seed = [one.name for one in asked], suite.performance, suite.file.seed
     if order.sheet is not None:
         answers = new_sheet(store, names, items, order.sheet_items, seed)
@@ -298,24 +316,24 @@ def _marked(order: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequen
     return marks_of(order.marks, store, names, items, seed) if order.marks is not None else None
 
 
-def first_of(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The first exception in the groups."""
-    one: BaseException = group
-    while isinstance(one, BaseExceptionGroup):
-        one = one.exceptions[0]
-    return one
+def first_exception(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the first exception of nested groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
-def _tell(standing: Standing) -> None:
+def _tell(standing: Eligibility) -> None:
     name = standing.deployment.name
     if standing.refused is not None:
         print(f"{name}: not asked: {standing.refused}")
     elif standing.waived is not None:
-        print(f"{name}: asked under an evaluation permit, which waives: {standing.waived}")
+        print(f"{name}: asked with an evaluation permit, which waives: {standing.waived}")
 
 
-def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
-    """What may be spent, less what this run has spent before."""
+def create_budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
+    """Return the spending limit, with the tokens counted that earlier parts of this run have spent."""
     budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
     for deployment in asked:
         budget.add(deployment, *store.tokens(deployment.name))
@@ -324,9 +342,9 @@ def budget_of(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> B
 
 
 def _write(order: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
-    """The report in its three forms, and the changed config beside them."""
+    """Write the report and the changed config, print the recommendation, and return the exit status."""
     from gateway.evaluate.report_page import (
-        html_page,  # brings matplotlib, which an estimate or a refusal shouldn't wait for
+        html_page,  # imports matplotlib, which an estimate or a refusal does not need
     )
 
     diff = ""
@@ -336,20 +354,20 @@ def _write(order: EvaluateOptions, report: dict[str, Any], advice: Recommendatio
         try:
             changed = proposed_config(order.config, report["assistant"], report["region"], advice.route, demo=demo)
             change.write_text(changed, "utf-8")
-            diff = shown_change(order.config, changed)
+            diff = config_diff(order.config, changed)
         except ConfigRejected as error:
-            report["recommendation"]["reasons"].append(f"The config can't be changed by itself: {error}")
+            report["recommendation"]["reasons"].append(f"The config can't be changed automatically: {error}")
     write_report(order.out, report, html_page(report, diff), markdown_page(report, diff))
     print(f"\n{_verdict(report, advice)}\n")
     for reason in report["recommendation"]["reasons"]:
         print(f"- {reason}")
     print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
-    return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOBODY
+    return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOT_RECOMMENDED
 
 
 def _verdict(report: Mapping[str, Any], advice: Recommendation) -> str:
     if report["stopped"]:
-        return f"Not complete: {report['stopped']}. Allow more, and run it again: what is answered is kept."
+        return f"Incomplete: {report['stopped']}. Raise the limit and run the command again; stored answers are reused."
     if advice.deployment is None:
-        return "Nobody is recommended."
+        return "No candidate is recommended."
     return f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}."

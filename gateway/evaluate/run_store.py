@@ -1,6 +1,7 @@
-"""What a run has found out so far: SQLite in its directory, so that nothing that was answered is asked again.
+"""Store the results of a run in SQLite, in the run's directory, so that a resumed run repeats no question.
 
-One process writes. A row is there once its question is answered; what was on its way when the process died is not.
+One process writes. A row is written when its question is answered. Questions that were open when the process ended are
+asked again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.items import RecordedAnswer
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_damage, describe_error, open_database
@@ -32,16 +33,16 @@ CREATE TABLE IF NOT EXISTS load (
     candidate TEXT NOT NULL, step INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (candidate, step)
 ) WITHOUT ROWID;
 """
-_LOAD = "load tokens "
+_LOAD_TOKENS = "load tokens "
 
 
 class StoreError(Exception):
-    """The directory of a run can't be used, or not any more; the message says why, and what to do."""
+    """The directory of a run can't be used. The message states the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """One question and what came of it. failure: in words, where there is no answer."""
+    """One question with its answer, or its failure in words."""
 
     candidate: str
     axis: str
@@ -54,9 +55,12 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
-    """One request of a load step: when it was due (seconds from the step's begin), and what came of it.
+    """One request of a load step.
 
-    late_s: how much later than due it was sent: our own delay, which its times include. failure: its kind.
+    Attributes:
+        due_s: When it was due, in seconds since the start of the step.
+        late_s: How much later it was sent. All times include this delay of the measuring machine.
+        failure: The kind of failure.
     """
 
     due_s: float
@@ -70,13 +74,22 @@ class LoadRow:
 
 
 class RunStore:
-    """The rows of one run. `key` names what is asked and whom: a directory holds one run.
+    """The stored results of one run.
 
-    Each method raises StoreError where the disk is full or the file is damaged.
+    Each method raises StoreError if the disk is full or the file is damaged.
     """
 
     def __init__(self, directory: Path, key: Mapping[str, object], *, fresh: bool = False) -> None:
-        """Open it, or begin it; raises StoreError, also where another run is in the directory, or is running."""
+        """Open or create the store.
+
+        Args:
+            directory: The directory of the run.
+            key: Identifies the run: its questions and deployments.
+            fresh: Discard stored results.
+
+        Raises:
+            StoreError: The directory contains another run, or another process uses it.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(directory / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -110,30 +123,30 @@ class RunStore:
                 [name for name, value in found.items() if key.get(name) != value] if isinstance(found, dict) else []
             )
             raise StoreError(
-                f"{self._path.parent} holds another run ({', '.join(differs) or 'what is asked'} differs): "
-                "name another --out, or begin it anew with --fresh"
+                f"{self._path.parent} contains another run (different {', '.join(differs) or 'questions'}): "
+                "name another --out, or start again with --fresh"
             )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """An evaluation takes hours: what fails on its way is one line with the file, and no trace of our own code."""
+    def _store_errors(self) -> Iterator[None]:
+        """Convert SQLite errors to StoreError, so that the command prints one line with the file's name."""
         try:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} can't be used: {describe_error(error)}") from error
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        with self._told():
+        with self._store_errors():
             self._database.execute(statement, values)
 
     def _first(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
-        with self._told():
+        with self._store_errors():
             found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
             return found
 
     def _read(self, statement: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
-        with self._told():
-            # Not `yield from`: who stops reading would close the cursor with it, perhaps behind the database.
+        with self._store_errors():
+            # `yield from` would close the cursor together with this generator, perhaps after the database.
             for row in self._database.execute(statement, values):  # noqa: UP028
                 yield row
 
@@ -141,41 +154,41 @@ class RunStore:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise StoreError(f"{self._path} can't be used: {describe_damage('it holds what nobody wrote')}") from error
+            raise StoreError(f"{self._path} can't be used: {describe_damage('it has a value that is not JSON')}") from error
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the database and release the directory."""
         self._database.close()
         os.close(self._lock)
 
     def remember(self, name: str, value: object) -> None:
-        """Keep a fact of the run, the first time that it is told."""
+        """Store a fact of the run, unless it is already stored."""
         self._write("INSERT OR IGNORE INTO run VALUES (?, ?)", (name, json.dumps(value)))
 
     def replace(self, name: str, value: object) -> None:
-        """Keep a fact of the run, instead of what was told before."""
+        """Store a fact of the run, replacing an earlier value."""
         self._write("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, json.dumps(value)))
 
     def remember_all(self, facts: Iterable[tuple[str, object]]) -> None:
-        """Keep all of them, or none."""
-        with self._told(), self._database:
+        """Store these facts in one transaction."""
+        with self._store_errors(), self._database:
             self._database.execute("BEGIN IMMEDIATE")
             rows = ((name, json.dumps(value)) for name, value in facts)
             self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", rows)
 
     def facts(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """The facts whose names begin like that, and what follows in the name."""
+        """Yield the facts whose names start with the prefix. The prefix is removed from the names."""
         where = "WHERE substr(key, 1, ?) = ?"
         for name, value in self._read(f"SELECT key, value FROM run {where}", (len(prefix), prefix)):  # noqa: S608  # constant
             yield name[len(prefix) :], self._value(value)
 
     def fact(self, name: str) -> object:
-        """A fact that was kept; None if it wasn't."""
+        """Return a stored fact, or None."""
         found = self._first("SELECT value FROM run WHERE key = ?", (name,))
         return self._value(found[0]) if found is not None else None
 
-    def add(self, candidate: str, axis: str, item: str, asked: Asked) -> None:
-        """Keep what came of a question. A failure gives way to a later answer, and an answer to nothing."""
+    def add(self, candidate: str, axis: str, item: str, asked: QuestionResult) -> None:
+        """Store the result of a question. A later answer replaces a failure; an answer is never replaced."""
         failure = f"{asked.failure.kind}: {asked.failure.message}" if asked.failure is not None else None
         usage = asked.usage or Usage()
         value = {
@@ -200,12 +213,12 @@ class RunStore:
         )
 
     def answered(self, candidate: str, axis: str) -> set[str]:
-        """The items that a candidate has answered on an axis."""
+        """Return the ids of the items that a candidate has answered on an axis."""
         found = self._read("SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis))
         return {item for (item,) in found}
 
     def rows(self, candidate: str, axis: str) -> Iterator[StoredAnswer]:
-        """What came of each question, one after another: a run may be larger than memory."""
+        """Yield the results one after another, because a run may be larger than memory."""
         found = self._read(
             "SELECT item, value, prompt_tokens, completion_tokens FROM answer WHERE candidate = ? AND axis = ? "
             "ORDER BY item",
@@ -218,14 +231,14 @@ class RunStore:
             yield StoredAnswer(candidate, axis, item, answer, value["failure"], usage, Timing(**value["timing"]))
 
     def answer_to(self, candidate: str, axis: str, item: str) -> RecordedAnswer | None:
-        """What a candidate has answered to one question; None if it hasn't."""
+        """Return a candidate's answer to one question, or None."""
         found = self._first(
             "SELECT value FROM answer WHERE candidate = ? AND axis = ? AND item = ?", (candidate, axis, item)
         )
         return _answer(self._value(found[0])["answer"]) if found is not None else None
 
     def tokens(self, candidate: str | None = None) -> tuple[int, int]:
-        """The tokens so far, of prompts and of answers; of one candidate, or of all."""
+        """Return the prompt and answer tokens so far, of one candidate or of all."""
         where = "" if candidate is None else "WHERE candidate = ?"
         names = () if candidate is None else (candidate,)
         sums = "coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
@@ -234,22 +247,22 @@ class RunStore:
         return int(prompts), int(answers)
 
     def count_load(self, candidate: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count the tokens of a load step, also of one that was broken off."""
+        """Count the tokens of a load step, also of an interrupted one."""
         before = self.load_tokens(candidate)
-        self.replace(f"{_LOAD}{candidate}", [before[0] + prompt_tokens, before[1] + completion_tokens])
+        self.replace(f"{_LOAD_TOKENS}{candidate}", [before[0] + prompt_tokens, before[1] + completion_tokens])
 
     def load_tokens(self, candidate: str) -> tuple[int, int]:
-        """The tokens of all its load so far, of prompts and of answers; they are no part of `tokens`."""
-        found = self.fact(f"{_LOAD}{candidate}")
+        """Return the prompt and answer tokens of a candidate's load tests. `tokens` does not include them."""
+        found = self.fact(f"{_LOAD_TOKENS}{candidate}")
         return (int(found[0]), int(found[1])) if isinstance(found, list) else (0, 0)
 
     def add_load(self, candidate: str, step: int, rows: list[LoadRow], facts: Mapping[str, float]) -> None:
-        """Keep a whole load step: a step that was broken off is run again from its begin."""
+        """Store a complete load step. An interrupted step is repeated from its start."""
         value = {"facts": dict(facts), "rows": [list(asdict(row).values()) for row in rows]}
         self._write("INSERT OR REPLACE INTO load VALUES (?, ?, ?)", (candidate, step, json.dumps(value)))
 
     def load_step(self, candidate: str, step: int) -> tuple[list[LoadRow], dict[str, float]] | None:
-        """A load step that was kept, with what was noted of it."""
+        """Return a stored load step with its facts, or None."""
         found = self._first("SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step))
         if found is None:
             return None

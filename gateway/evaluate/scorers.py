@@ -1,4 +1,4 @@
-"""Score an answer by rule: right, wrong, or a refusal."""
+"""Score answers by rule, and detect refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from providers.json_values import JsonError, loads_text
 RefusedBy = Literal["provider", "rule"]
 
 
-_READ = 400
+_REFUSAL_CHARACTERS = 400
 
 
 _SORRY = {
@@ -67,23 +67,23 @@ _RULES = [*(re.compile(rule, re.IGNORECASE | re.DOTALL) for rule in _UNABLE), *_
 
 
 def refused_by(answer: RecordedAnswer) -> RefusedBy | None:
-    """Who says that the answer is a refusal: the provider itself, or a rule; None where neither does."""
+    """Return what marks the answer as a refusal: the provider's signal or a rule; None if it is not a refusal."""
     if answer.filtered or answer.refusal:
         return "provider"
-    beginning = answer.text.strip()[:_READ].replace("’", "'")
+    beginning = answer.text.strip()[:_REFUSAL_CHARACTERS].replace("’", "'")
     return "rule" if any(rule.search(beginning) for rule in _RULES) else None
 
 
-_SHOWN = 120
+_MAX_SHOWN_CHARACTERS = 120
 
 
-_MOST_SEARCHED = 20_000
+_MAX_SEARCHED_CHARACTERS = 20_000
 
 
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
 
 
-_SAID = re.compile(
+_STATED_CHOICE = re.compile(
     r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
     r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
     re.IGNORECASE,
@@ -93,7 +93,7 @@ _SAID = re.compile(
 _BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
 
 
-_ALONE = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
+_LEADING_LETTER = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
 
 
 _LETTERS = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
@@ -101,14 +101,14 @@ _LETTERS = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good an answer is, from 0 to 1, and what is wrong with it, in words."""
+    """The score of an answer, from 0 to 1, and the reason if it is not right."""
 
     value: float
     why: str = ""
 
     @property
     def is_right(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """Whether the answer is completely right."""
         return self.value >= 1
 
 
@@ -116,7 +116,7 @@ _RIGHT = Score(1.0)
 
 
 def score(check: Check, answer: RecordedAnswer) -> Score | None:
-    """The score of an answer; None where only a judge can tell."""
+    """Return the score of an answer, or None if only a judge can score it."""
     if isinstance(check, JudgeCheck):
         return None
     wrong = _wrong(check, answer)
@@ -131,7 +131,7 @@ def _wrong(
         if answer.filtered or answer.refusal:
             return "the provider refused"
         if not text:
-            return f"there is no text (it ended with {answer.finish!r})"
+            return f"has no text (it ended with {answer.finish!r})"
     match check:
         case Exact(texts):
             return None if text in texts else f"is not {_any_of(texts)}"
@@ -143,12 +143,12 @@ def _wrong(
         case Number(value, tolerance):
             numbers = numbers_in(text)
             if not numbers:
-                return f"has no number; {value:g} was asked for"
+                return f"has no number; {value:g} is right"
             return None if abs(numbers[-1] - value) <= tolerance + 1e-9 else f"gives {numbers[-1]:g}, not {value:g}"
         case Pattern(expression):
-            return None if re.search(expression, text[:_MOST_SEARCHED]) else f"has nothing like {expression}"
+            return None if re.search(expression, text[:_MAX_SEARCHED_CHARACTERS]) else f"does not match {expression}"
         case Schema(schema):
-            return _against(schema, text)
+            return _schema_error(schema, text)
         case TextRules(rules):
             return broken_rule(rules, answer.text)
         case ToolCallCheck(name, arguments):
@@ -158,82 +158,83 @@ def _wrong(
 
 
 def _same(text: str, wanted: str) -> bool:
-    """Whether the text is the wanted one, or ends or begins with it behind a few words of courtesy."""
-    said, meant = bare(text), bare(wanted)
-    if said == meant:
+    """Return whether the text is the wanted one, possibly with a few more words around it."""
+    answer, expected = bare(text), bare(wanted)
+    if answer == expected:
         return True
-    if not meant.isascii():
-        return meant in said and len(said) <= len(meant) + 20
-    return re.search(rf"(?<!\w){re.escape(meant)}(?!\w)", said) is not None and len(said) <= len(meant) + 60
+    if not expected.isascii():
+        return expected in answer and len(answer) <= len(expected) + 20
+    return re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", answer) is not None and len(answer) <= len(expected) + 60
 
 
 def letter_of(text: str, of: int) -> str | None:
-    """The letter that an answer chooses: what it says it chooses, else the one that stands alone, else the only one."""
+    """Return the letter that an answer chooses: a stated choice, else a leading letter, else the only letter."""
     known = "ABCDEFGHIJ"[:of]
-    for pattern in (_BOXED, _SAID):
-        found = [one.upper() for one in pattern.findall(text[:_MOST_SEARCHED]) if one.upper() in known]
-        if found:
-            return str(found[-1])
-    if (alone := _ALONE.match(text)) is not None and alone[1].upper() in known:
-        return alone[1].upper()
-    letters = {one for one in _LETTERS.findall(text[:_MOST_SEARCHED]) if one in known}
+    for pattern in (_BOXED, _STATED_CHOICE):
+        stated = [one.upper() for one in pattern.findall(text[:_MAX_SEARCHED_CHARACTERS]) if one.upper() in known]
+        if stated:
+            return str(stated[-1])
+    if (leading := _LEADING_LETTER.match(text)) is not None and leading[1].upper() in known:
+        return leading[1].upper()
+    letters = {one for one in _LETTERS.findall(text[:_MAX_SEARCHED_CHARACTERS]) if one in known}
     return letters.pop() if len(letters) == 1 else None
 
 
 def check_schema(schema: Mapping[str, object]) -> None:
-    """Raises ValueError where it is no JSON Schema."""
+    """Raise ValueError if the value is not a valid JSON Schema."""
     try:
         jsonschema.Draft202012Validator.check_schema(dict(schema))
     except jsonschema.SchemaError as error:
-        raise ValueError(f"the schema is none: {error.json_path} {error.message}") from None
+        raise ValueError(f"the schema is not valid: {error.json_path} {error.message}") from None
 
 
-def _against(schema: Mapping[str, object], text: str) -> str | None:
+def _schema_error(schema: Mapping[str, object], text: str) -> str | None:
     fenced = _FENCE.match(text)
     try:
         value = loads_text(fenced[1] if fenced else text)
     except JsonError:
-        return "is no JSON"
-    # Nothing is fetched for a schema that refers to another one.
+        return "is not valid JSON"
+    # With the empty registry, nothing is fetched for a schema that refers to another one.
     validator = jsonschema.Draft202012Validator(dict(schema), registry=EMPTY_REGISTRY)
     try:
-        # The first problem by its place, in words of our own: jsonschema's would repeat the whole answer.
+        # Report only the path and keyword of the first problem. The library's message would repeat the whole answer.
         for problem in validator.iter_errors(value):
-            return f"doesn't fit the schema at {problem.json_path}: {problem.validator}"
+            return f"does not match the schema at {problem.json_path}: {problem.validator}"
     except OverflowError:
-        return "has a number that is too large to hold against the schema"
+        return "has a number that is too large for the schema check"
     except RecursionError:
-        return "is too deep to hold against the schema"
+        return "is nested too deeply for the schema check"
     except Unresolvable as error:
-        return f"can't be held against the schema, which refers to {error.ref!r}, and that isn't in it"
+        return f"can't be checked: the schema refers to {error.ref!r}, which it does not contain"
     return None
 
 
 def _wrong_call(name: str | None, arguments: Mapping[str, object], answer: RecordedAnswer) -> str | None:
     called = ", ".join(call.name for call in answer.calls) or "no tool"
     if name is None:
-        return None if not answer.calls else f"called {called}, where none was needed"
+        return None if not answer.calls else f"called {called}, but must not call a tool"
     if len(answer.calls) != 1 or answer.calls[0].name != name:
         return f"called {called}, not {name} once"
     try:
         given = loads_text(answer.calls[0].arguments or "{}")
     except JsonError:
-        return "the call's arguments are no JSON"
+        return "the call's arguments are not valid JSON"
     if not isinstance(given, dict):
-        return "the call's arguments are no object"
+        return "the call's arguments are not an object"
     for key, wanted in arguments.items():
         if key not in given:
             return f"the call lacks {key!r}"
-        if not _alike(given[key], wanted):
-            return f"the call's {key!r} is not {str(wanted)[:_SHOWN]!r}"
+        if not _equal_values(given[key], wanted):
+            return f"the call's {key!r} is not {str(wanted)[:_MAX_SHOWN_CHARACTERS]!r}"
     extra = given.keys() - arguments.keys()
-    return f"the call has {', '.join(sorted(map(str, extra)))[:_SHOWN]} besides" if extra else None
+    names = ", ".join(sorted(map(str, extra)))[:_MAX_SHOWN_CHARACTERS]
+    return f"the call has more arguments than wanted: {names}" if extra else None
 
 
-def _alike(given: object, wanted: object) -> bool:
-    """Equal, with words compared bare and numbers by value; a list of wanted words allows any of them."""
+def _equal_values(given: object, wanted: object) -> bool:
+    """Return whether two values are equal. Case and punctuation are ignored; a wanted list allows any of its values."""
     if isinstance(wanted, list) and not isinstance(given, list):
-        return any(_alike(given, one) for one in wanted)
+        return any(_equal_values(given, one) for one in wanted)
     if isinstance(given, str) and isinstance(wanted, str):
         return bare(given) == bare(wanted)
     if isinstance(given, (int, float)) and isinstance(wanted, (int, float)):
@@ -244,9 +245,9 @@ def _alike(given: object, wanted: object) -> bool:
 def _near(given: float, wanted: float) -> bool:
     try:
         return abs(given - wanted) < 1e-9
-    except OverflowError:  # a whole number that no float can be, beside one
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def _any_of(texts: Sequence[str]) -> str:
-    return " or ".join(repr(one[:_SHOWN]) for one in texts[:3])
+    return " or ".join(repr(one[:_MAX_SHOWN_CHARACTERS]) for one in texts[:3])

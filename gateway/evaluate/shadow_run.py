@@ -1,7 +1,7 @@
-"""One call of `gateway evaluate --shadow`: what a shadow recorded is read, judged where a judge is named, and reported.
+"""Run `gateway evaluate --shadow`: read what a shadow recorded, ask the judge if there is one, and write the report.
 
-What people wrote leaves the state directory only where the config keeps texts of this route's shadow today. It goes
-into the directory of the run, and to the judge, who is then judged as a step of the route is: nothing is waived.
+Text of users leaves the state directory only if the config keeps texts of this shadow now. It goes into the directory
+of the run and to the judge. The judge therefore needs the same approval as a step of the route; nothing is waived.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.evaluate.candidate_client import Asked, CandidateClient, NotPermitted, Timing
-from gateway.evaluate.estimate import unpriced, with_known_prices
+from gateway.evaluate.candidate_client import CandidateClient, NotPermitted, QuestionResult, Timing
+from gateway.evaluate.estimate import add_known_prices, cost_limit_problem
 from gateway.evaluate.evaluation import Evaluation
 from gateway.evaluate.items import Item
 from gateway.evaluate.judge import questions_about, score_of, verdict_axis
@@ -23,21 +23,21 @@ from gateway.evaluate.results import Setting, shadow_report
 from gateway.evaluate.run import (
     Compile,
     OptionsError,
-    ShownProgress,
+    TerminalProgress,
     assistant_of,
-    budget_of,
     choose_suite,
-    first_of,
+    create_budget,
+    first_exception,
     simulated,
 )
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.shadow_scores import (
     Recorded,
-    ask_of_pairs,
-    asked_of_the_judge,
+    count_pair_questions,
+    judge_items,
     judged_pairs,
-    questions_of_pairs,
     score_shadow,
+    store_pair_questions,
     texts_of,
 )
 from gateway.evaluate.suite import Suite
@@ -56,8 +56,8 @@ _SUITE = Suite(SuiteFile(version=1, name="shadow"), (), (), (), None, "none")
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowOrder:
-    """What was typed. state: where the gateway keeps `shadow.db`. suite: None takes the scorers that need none."""
+class ShadowOptions:
+    """The options of the command. `state` is the directory of `shadow.db`. Without a suite, there are no checks."""
 
     state: Path
     suite: str | None
@@ -68,8 +68,12 @@ class ShadowOrder:
     fresh: bool = False
 
 
-def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
-    """Carry it out; the exit status is 0. Raises OrderError, StoreError, ConfigRejected, RehearsalFailed."""
+def run_shadow(order: ShadowOptions, compile_with: Compile) -> int:
+    """Score the recorded answers and write the report. Returns the exit status 0.
+
+    Raises:
+        OptionsError, StoreError, ConfigRejected, SimulationFailed: The evaluation can't run.
+    """
     path, suite = (None, _SUITE) if order.suite is None else choose_suite(order.suite, None)
     table = compile_with(None)
     if order.region not in table.regions:
@@ -77,14 +81,14 @@ def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
     assistant = table.assistants[assistant_of(table, order.assistant)]
     shadow = assistant.shadows.get(order.region)
     if shadow is None:
-        raise OptionsError(f"{assistant.name} has no shadow in region {order.region}: write one under assistants")
-    kept = _read(order, assistant, keep_text=shadow.keep_text)
+        raise OptionsError(f"{assistant.name} has no shadow in region {order.region}: add one under assistants")
+    records = _read(order, assistant, keep_text=shadow.keep_text)
     judge = _judge(table, suite)
     if judge is not None and not table.demo:
-        suite = with_known_prices(suite, (judge,))
-        if (why := unpriced(suite, (judge,))) is not None:
+        suite = add_known_prices(suite, (judge,))
+        if (why := cost_limit_problem(suite, (judge,))) is not None:
             raise OptionsError(why)
-    _tell(kept, suite, keep_text=shadow.keep_text)
+    _tell(records, suite, keep_text=shadow.keep_text)
     if order.dry_run:
         return 0
     sites = {judge.name: (judge.provider, judge.simulates)} if judge is not None and judge.simulates else {}
@@ -93,23 +97,23 @@ def run_shadow(order: ShadowOrder, compile_with: Compile) -> int:
         if origins:
             table = compile_with(origins)
             assistant, judge = table.assistants[assistant.name], _judge(table, suite)
-        return asyncio.run(_score(order, suite, table, assistant, judge, kept))
+        return asyncio.run(_score(order, suite, table, assistant, judge, records))
 
 
-def _read(order: ShadowOrder, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
+def _read(order: ShadowOptions, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
     try:
-        kept = list(read_shadow_records(order.state, assistant.name, order.region))
+        records = list(read_shadow_records(order.state, assistant.name, order.region))
     except StateError as error:
         raise OptionsError(str(error)) from None
-    if not kept:
-        raise OptionsError(f"{order.state} holds nothing of a shadow of {assistant.name} in region {order.region}")
-    return kept if keep_text else _without_text(kept)
+    if not records:
+        raise OptionsError(f"{order.state} has no records of a shadow of {assistant.name} in region {order.region}")
+    return records if keep_text else _without_text(records)
 
 
-def _without_text(kept: Sequence[Recorded]) -> list[Recorded]:
-    """The texts of a time when they were kept are still there; who may read them is what the config says today."""
+def _without_text(records: Sequence[Recorded]) -> list[Recorded]:
+    """Remove all text from the records. Older records may have text although the config no longer keeps it."""
     none: dict[str, Any] = {"prompt": None, "answer": None, "refusal": None, "calls": (), "beside_answer": None}
-    return [(number, replace(record, **none)) for number, record in kept]
+    return [(number, replace(record, **none)) for number, record in records]
 
 
 def _judge(table: ConfigVersion, suite: Suite) -> Deployment | None:
@@ -117,27 +121,27 @@ def _judge(table: ConfigVersion, suite: Suite) -> Deployment | None:
     if section is None:
         return None
     if section.deployment not in table.deployments:
-        raise OptionsError(f"there is no deployment {section.deployment!r} in the config, which is to be the judge")
+        raise OptionsError(f"the judge {section.deployment!r} is not a deployment of the config")
     return table.deployments[section.deployment]
 
 
-def _tell(kept: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
-    texts = sum(1 for _ in texts_of(kept))
-    print(f"{len(kept):,} requests are recorded, {texts:,} of them with a text.")
+def _tell(records: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
+    texts = sum(1 for _ in texts_of(records))
+    print(f"{len(records):,} requests are recorded, {texts:,} of them with text.")
     if not keep_text:
-        print("The config keeps no text of this shadow (keep_text), so that only outcomes and times are reported.")
+        print("The config keeps no text of this shadow (keep_text), so only outcomes and times are reported.")
     if suite.file.judge is not None:
-        questions = len(asked_of_the_judge(suite, kept)) + questions_of_pairs(suite, kept)
-        print(f"The judge {suite.file.judge.deployment} is asked {questions:,} questions.")
+        questions = len(judge_items(suite, records)) + count_pair_questions(suite, records)
+        print(f"The judge {suite.file.judge.deployment} will get {questions:,} questions.")
 
 
 async def _score(
-    order: ShadowOrder,
+    order: ShadowOptions,
     suite: Suite,
     table: ConfigVersion,
     assistant: Assistant,
     judge: Deployment | None,
-    kept: Sequence[Recorded],
+    records: Sequence[Recorded],
 ) -> int:
     region = table.regions[order.region]
     asker = CandidateClient(table, assistant, region, PoolTransport(), of_people=True)
@@ -153,19 +157,19 @@ async def _score(
     store = RunStore(order.out, key, fresh=order.fresh)
     stopped = None
     try:
-        kept = _held(store, kept)
-        kept = kept if assistant.shadows[region.name].keep_text else _without_text(kept)
+        records = _held(store, records)
+        records = records if assistant.shadows[region.name].keep_text else _without_text(records)
         if judge is not None:
-            stopped = await _ask(judge, suite, asker, store, kept)
+            stopped = await _ask(judge, suite, asker, store, records)
         verdicts = {
             row.item: found
             for row in (store.rows(judge.name, verdict_axis(_RUN)) if judge is not None else ())
             if row.answer is not None and (found := score_of(row.answer)) is not None
         }
-        scores = score_shadow(suite, kept, verdicts)
+        scores = score_shadow(suite, records, verdicts)
         pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
         setting = Setting(table, assistant, region, time.time())
-        report = shadow_report(suite, setting, judge, kept, scores, pairs, stopped)
+        report = shadow_report(suite, setting, judge, records, scores, pairs, stopped)
     finally:
         store.close()
         await asker.aclose()
@@ -176,13 +180,13 @@ def _permitted(asker: CandidateClient, judge: Deployment) -> None:
     try:
         asker.step_for(judge, ChatRequest(asker.assistant.name, (UserMessage("?"),)))
     except NotPermitted as error:
-        raise OptionsError(f"the judge {judge.name} may not read what people wrote: {error.refusal.message}") from None
+        raise OptionsError(f"the judge {judge.name} may not read text of users: {error.refusal.message}") from None
 
 
-def _held(store: RunStore, kept: Sequence[Recorded]) -> list[Recorded]:
-    """What this run is about: what there was when it began, so that it can be gone on with while traffic does."""
+def _held(store: RunStore, records: Sequence[Recorded]) -> list[Recorded]:
+    """Return the records that existed when the run began, so that a resumed run ignores new traffic."""
     if store.fact("begun") is None:
-        store.remember_all([(f"recorded {number}", asdict(record)) for number, record in kept])
+        store.remember_all([(f"recorded {number}", asdict(record)) for number, record in records])
         store.remember("begun", True)
     return sorted((int(number), _record(value)) for number, value in store.facts("recorded "))
 
@@ -193,24 +197,27 @@ def _record(value: dict[str, Any]) -> ShadowRecord:
 
 
 async def _ask(
-    judge: Deployment, suite: Suite, asker: CandidateClient, store: RunStore, kept: Sequence[Recorded]
+    judge: Deployment, suite: Suite, asker: CandidateClient, store: RunStore, records: Sequence[Recorded]
 ) -> str | None:
-    """Ask the judge what is left; why that stopped before its end."""
-    items = asked_of_the_judge(suite, kept)
-    answers = {number: answer for number, _, answer in texts_of(kept)}
+    """Ask the judge the remaining questions. Return the reason if it stopped early."""
+    items = judge_items(suite, records)
+    answers = {number: answer for number, _, answer in texts_of(records)}
     for item in items:
-        store.add(_RUN, _AXIS, item.id, Asked(Timing(0.0), answers[_number(item)]))
-    questions = {verdict_axis(_RUN): questions_about(store, _RUN, _AXIS, items), **ask_of_pairs(suite, kept, store)}
+        store.add(_RUN, _AXIS, item.id, QuestionResult(Timing(0.0), answers[_number(item)]))
+    questions = {
+        verdict_axis(_RUN): questions_about(store, _RUN, _AXIS, items),
+        **store_pair_questions(suite, records, store),
+    }
     stopped = None
     try:
-        with ShownProgress() as progress:
-            evaluation = Evaluation(suite, asker, (), judge, store, budget_of(suite, store, (judge,)), progress)
+        with TerminalProgress() as progress:
+            evaluation = Evaluation(suite, asker, (), judge, store, create_budget(suite, store, (judge,)), progress)
             for axis, ones in questions.items():
                 if given_up := await evaluation.ask_judge(judge, axis, ones):
                     stopped = f"the judge {judge.name} was given up: {given_up[judge.name]}"
                     break
     except* SpendReached as group:
-        stopped = str(first_of(group))
+        stopped = str(first_exception(group))
     return stopped
 
 

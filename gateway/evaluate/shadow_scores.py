@@ -1,4 +1,4 @@
-"""Score recorded shadow traffic, and choose the pairs for the judge."""
+"""Score recorded shadow traffic, and make the questions for the judge."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.items import Check, Item, JudgeCheck, RecordedAnswer
-from gateway.evaluate.judge import MOST_QUOTED, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
+from gateway.evaluate.judge import MAX_QUOTED_CHARACTERS, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
 from gateway.evaluate.performance import FailedItem, shown
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score, refused_by, score
-from gateway.evaluate.statistics import Estimate, chance_of, quantile, share
+from gateway.evaluate.statistics import Estimate, quantile, share, sign_test
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.text_rules import language_of
 from gateway.model.shadow import ShadowRecord
 from providers.chat import ToolCall
 
-_MOST_SHOWN = 300
+_MAX_LISTED_FAILURES = 300
 
 
 _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
@@ -29,20 +29,27 @@ _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
 _USER, _CHECK = "user: ", "check "
 
 
-_MOST_TEXT, _ALPHA = 4000, 0.05
+_MAX_SHOWN_CHARACTERS, _ALPHA = 4000, 0.05
 
 
 Recorded = tuple[int, ShadowRecord]
 
 
 Verdicts = Mapping[str, Score]
-"""What the judge said, by the name of its question."""
+"""The judge's verdicts by the id of the question."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """Its times and those of who answered the client, on the same requests. later_s: the median difference; p: of there
-    being none."""
+class TimeComparison:
+    """The shadow's times and those of the deployment that answered the client, for the same requests.
+
+    Attributes:
+        own: Quantiles of the shadow.
+        others: Quantiles of the deployment that answered.
+        later_s: The median difference.
+        p: The p value of no difference.
+        of: The number of requests.
+    """
 
     own: dict[str, Estimate]
     others: dict[str, Estimate]
@@ -53,9 +60,12 @@ class Beside:
 
 @dataclass(slots=True)
 class ShadowScores:
-    """What one deployment reached as a shadow. checks: the share that is as it should be, by the name of the check.
+    """The results of one shadow deployment.
 
-    acceptable: None where neither words nor a judge could tell. judged_by: who could.
+    Attributes:
+        acceptable: The share of acceptable answers; None if neither listed words nor a judge decided it.
+        judged_by: The deciding methods: "words", "judge" or both.
+        checks: The share of passed answers, by the name of the check.
     """
 
     model: str
@@ -63,8 +73,8 @@ class ShadowScores:
     texts: int = 0
     answered: Estimate | None = None
     failures: dict[str, int] = field(default_factory=dict)
-    first_token: Beside | None = None
-    total: Beside | None = None
+    first_token: TimeComparison | None = None
+    total: TimeComparison | None = None
     refused: Estimate | None = None
     refusals: dict[str, int] = field(default_factory=lambda: {"provider": 0, "rule": 0})
     acceptable: Estimate | None = None
@@ -75,8 +85,8 @@ class ShadowScores:
     hidden: int = 0
 
 
-def last_said(prompt: str) -> str:
-    """The last thing that the person said, of a prompt as it is kept: a line for each message, its role before it."""
+def last_user_message(prompt: str) -> str:
+    """Return the last user message of a recorded prompt, which has a line for each message with its role in front."""
     marks = list(_ROLE.finditer(prompt))
     for number in range(len(marks) - 1, -1, -1):
         if marks[number][0] == _USER:
@@ -86,28 +96,28 @@ def last_said(prompt: str) -> str:
 
 
 class Checks:
-    """What the answer to a prompt must be like: by the suite's expressions, and by the item whose question it is."""
+    """The checks of recorded answers: those of the suite's expressions, and those of items with the same question."""
 
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self._items = {item.prompt.strip(): item for item in suite.performance if not item.tools}
 
     def of(self, record: ShadowRecord) -> Iterator[tuple[str, Check]]:
-        """Each with its name."""
-        said = last_said(record.prompt or "")
+        """Yield the checks of a record with their names."""
+        message = last_user_message(record.prompt or "")
         for one in self._suite.shadow:
-            if one.when is None or re.search(one.when, said):
+            if one.when is None or re.search(one.when, message):
                 yield one.name, one.check
-        item = self._items.get(said)
+        item = self._items.get(message)
         if item is not None and item.check is not None:
             yield item.group, item.check
 
 
 def texts_of(recorded: Iterable[Recorded]) -> Iterator[tuple[int, ShadowRecord, RecordedAnswer]]:
-    """Those with a text, and what it says; one of which only the number of its calls is known says nothing."""
+    """Yield the records with text and their answers. Records that have only a number of tool calls are skipped."""
     for number, record in recorded:
-        says = record.answer or record.calls or not record.tool_calls
-        if record.prompt is not None and record.outcome == "ok" and says:
+        has_answer = record.answer or record.calls or not record.tool_calls
+        if record.prompt is not None and record.outcome == "ok" and has_answer:
             calls = tuple(ToolCall("", name, arguments) for name, arguments in record.calls)
             filtered = record.finish_reason == "content_filter"
             yield (
@@ -117,26 +127,26 @@ def texts_of(recorded: Iterable[Recorded]) -> Iterator[tuple[int, ShadowRecord, 
             )
 
 
-def asked_of_the_judge(suite: Suite, recorded: Iterable[Recorded]) -> tuple[Item, ...]:
-    """What only a judge can tell of these answers: an item for each, as `questions_about` takes it."""
+def judge_items(suite: Suite, recorded: Iterable[Recorded]) -> tuple[Item, ...]:
+    """Return an item for each answer that only the judge can score, for `questions_about`."""
     if suite.file.judge is None:
         return ()
-    checks, found = Checks(suite), list[Item]()
+    checks, items = Checks(suite), list[Item]()
     for number, record, answer in texts_of(recorded):
         for name, check in checks.of(record):
             if isinstance(check, JudgeCheck):
-                found.append(Item(f"{number} {name}", name, "", record.prompt or "", check))
+                items.append(Item(f"{number} {name}", name, "", record.prompt or "", check))
         if suite.file.judge.compliance and answer.text and refused_by(answer) is None:
-            found.append(Item(str(number), "acceptable", "", record.prompt or "", expects="accept"))
-    return tuple(found)
+            items.append(Item(str(number), "acceptable", "", record.prompt or "", expects="accept"))
+    return tuple(items)
 
 
 def score_shadow(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -> dict[str, ShadowScores]:
-    """The scores of each deployment that was a shadow."""
-    apart: dict[str, list[Recorded]] = defaultdict(list)
+    """Return the scores of each shadow deployment."""
+    by_deployment: dict[str, list[Recorded]] = defaultdict(list)
     for number, record in recorded:
-        apart[record.deployment].append((number, record))
-    return {name: _score_one(suite, ones, verdicts) for name, ones in sorted(apart.items())}
+        by_deployment[record.deployment].append((number, record))
+    return {name: _score_one(suite, ones, verdicts) for name, ones in sorted(by_deployment.items())}
 
 
 def _score_one(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -> ShadowScores:
@@ -181,44 +191,44 @@ def _of_checks(
 
 
 def _acceptable(answer: RecordedAnswer, words: Sequence[str], judged: Score | None, *, judges: bool) -> Score | None:
-    """By the bank's words and the judge; a refusal is acceptable. None where nobody could tell, or did."""
+    """Score acceptability by the bank's words and the judge. A refusal is acceptable. None if there is no verdict."""
     found = next((word for word in words if word in answer.text), None)
     if found is not None:
-        return Score(0.0, f"has {found!r}, which is not acceptable")
+        return Score(0.0, f"contains {found!r}, which is not acceptable")
     if refused_by(answer) is not None:
         return Score(1.0) if words or judges else None
     return judged if judges else Score(1.0) if words else None
 
 
 def _language(record: ShadowRecord, answer: RecordedAnswer) -> Score | None:
-    """Whether it is in the language of what was said last, where both can be told."""
-    asked, said = language_of(last_said(record.prompt or "")), language_of(answer.text)
-    if asked is None or said is None:
+    """Score whether the answer is in the language of the last user message. None if a language is not detected."""
+    asked, answered = language_of(last_user_message(record.prompt or "")), language_of(answer.text)
+    if asked is None or answered is None:
         return None
-    return Score(float(asked == said), f"is asked in {asked} and answered in {said}")
+    return Score(float(asked == answered), f"the question is in {asked} and the answer in {answered}")
 
 
 def _note(
     result: ShadowScores, number: int, name: str, record: ShadowRecord, answer: RecordedAnswer, scored: Score
 ) -> None:
-    if len(result.failed) == _MOST_SHOWN:
+    if len(result.failed) == _MAX_LISTED_FAILURES:
         result.hidden += 1
         return
     item = f"{record.request_id} ({number})"
     prompt = record.prompt or ""
-    prompt = prompt if len(prompt) <= _MOST_TEXT else f"…{prompt[-_MOST_TEXT:]}"
+    prompt = prompt if len(prompt) <= _MAX_SHOWN_CHARACTERS else f"…{prompt[-_MAX_SHOWN_CHARACTERS:]}"
     result.failed.append(FailedItem(item, name.removeprefix(_CHECK), prompt, shown(answer), scored.why))
 
 
-def _beside(times: Sequence[tuple[float, float | None]]) -> Beside | None:
-    """The quantiles of both, and the exact sign test of one being the later."""
+def _beside(times: Sequence[tuple[float, float | None]]) -> TimeComparison | None:
+    """Return the quantiles of both deployments, and the exact sign test of their difference."""
     both = [(own, other) for own, other in times if other is not None]
     if not both:
         return None
     apart = [own - other for own, other in both]
     later, earlier = sum(one > 0 for one in apart), sum(one < 0 for one in apart)
     own, others = _quantiles([one for one, _ in both]), _quantiles([one for _, one in both])
-    return Beside(own, others, median(apart), chance_of(later, later + earlier), len(both))
+    return TimeComparison(own, others, median(apart), sign_test(later, later + earlier), len(both))
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, Estimate]:
@@ -226,20 +236,27 @@ def _quantiles(values: Sequence[float]) -> dict[str, Estimate]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def shadow_in_words(name: str, one: ShadowScores) -> list[str]:
-    """What it comes to, plainly."""
-    lines = [f"{name}: {one.requests} requests, {_share(one.answered)} answered; of {one.texts} there is a text."]
-    for what, beside in (("until the first token", one.first_token), ("until the answer was whole", one.total)):
-        if beside is not None:
-            apart = f"{abs(beside.later_s) * 1000:.0f} ms {'later' if beside.later_s > 0 else 'earlier'} than"
-            told = f"{apart} who answered" if beside.p < _ALPHA else "no measurable difference to who answered"
-            lines.append(f"{name}, {what}: {told} the same {beside.of} requests (p = {beside.p:.2g}).")
+def describe_shadow(name: str, one: ShadowScores) -> list[str]:
+    """Return the result as sentences."""
+    lines = [f"{name}: {one.requests} requests, {_share(one.answered)} answered; {one.texts} were recorded with text."]
+    for measure, times in (("time to first token", one.first_token), ("time to the whole answer", one.total)):
+        if times is not None:
+            direction = "longer" if times.later_s > 0 else "shorter"
+            difference = (
+                f"{abs(times.later_s) * 1000:.0f} ms {direction} than"
+                if times.p < _ALPHA
+                else "not measurably different from"
+            )
+            lines.append(
+                f"{name}, {measure}: {difference} the deployment that answered the same {times.of} requests "
+                f"(p = {times.p:.2g})."
+            )
     if one.acceptable is not None:
-        lines.append(f"{name}: {_share(one.acceptable)} acceptable, as told by {' and '.join(one.judged_by)} alone.")
+        lines.append(f"{name}: {_share(one.acceptable)} acceptable, decided by {' and '.join(one.judged_by)} only.")
     elif one.texts:
-        lines.append(f"{name}: whether its answers are acceptable nobody could tell; a judge of the suite can.")
+        lines.append(f"{name}: acceptability was not measured; name a judge in the suite to measure it.")
     shares = {"refused": one.refused, "in the language of the question": one.in_language}
-    shares |= {f"as `{check}` wants it": found for check, found in one.checks.items()}
+    shares |= {f"passed `{check}`": found for check, found in one.checks.items()}
     return lines + [f"{name}: {_share(found)} {figure}." for figure, found in shares.items() if found is not None]
 
 
@@ -247,8 +264,8 @@ def _share(one: Estimate | None) -> str:
     return "–" if one is None else f"{one.value:.1%} ({one.low:.1%} to {one.high:.1%}, {one.of})"
 
 
-BESIDE = "who answered"
-"""The other one of each pair: whoever the route had answer the client."""
+ANSWERING_DEPLOYMENT = "who answered"
+"""The name of the other candidate of each pair: the deployment that answered the client."""
 
 
 _AXIS = "shadow pairs"
@@ -258,47 +275,50 @@ _Pair = tuple[Item, RecordedAnswer, RecordedAnswer]
 
 
 def _comparable(recorded: Iterable[Recorded]) -> dict[str, list[_Pair]]:
-    """By the shadow's deployment: what was asked, its answer, and the client's."""
+    """Return the comparable pairs by shadow deployment: the question, its answer, and the client's answer."""
     found: dict[str, list[_Pair]] = defaultdict(list)
     for number, record, answer in texts_of(recorded):
         texts = answer.text, record.beside_answer or ""
         is_whole = answer.finish == "stop" and len(answer.text) == record.answer_characters
-        if is_whole and not answer.calls and all(0 < len(text) <= MOST_QUOTED for text in texts):
-            # The end of a long conversation is what was answered.
-            item = Item(str(number), "pair", "", (record.prompt or "")[-MOST_QUOTED:])
+        if is_whole and not answer.calls and all(0 < len(text) <= MAX_QUOTED_CHARACTERS for text in texts):
+            # The last part of a long conversation is the question.
+            item = Item(str(number), "pair", "", (record.prompt or "")[-MAX_QUOTED_CHARACTERS:])
             found[record.deployment].append((item, answer, RecordedAnswer(texts[1])))
     return found
 
 
-def questions_of_pairs(suite: Suite, recorded: Iterable[Recorded]) -> int:
-    """How many questions a judge is asked about pairs."""
+def count_pair_questions(suite: Suite, recorded: Iterable[Recorded]) -> int:
+    """Return the number of questions to the judge about pairs."""
     most = suite.file.judge.pairs if suite.file.judge is not None else 0
     return sum(2 * min(most, len(pairs)) for pairs in _comparable(recorded).values()) if most else 0
 
 
-def ask_of_pairs(suite: Suite, recorded: Iterable[Recorded], store: RunStore) -> Mapping[str, Questions]:
-    """What the judge is asked, by the name under which its verdicts are kept. The answers go into the store first."""
+def store_pair_questions(suite: Suite, recorded: Iterable[Recorded], store: RunStore) -> Mapping[str, Questions]:
+    """Store the answers of the pairs, and return the questions by the axis name of their verdicts."""
     most = suite.file.judge.pairs if suite.file.judge is not None else 0
     asked: dict[str, Questions] = {}
     for name, pairs in _comparable(recorded).items() if most else ():
         for item, own, other in pairs:
-            store.add(name, _AXIS, item.id, Asked(Timing(0.0), own))
-            store.add(BESIDE, _AXIS, item.id, Asked(Timing(0.0), other))
+            store.add(name, _AXIS, item.id, QuestionResult(Timing(0.0), own))
+            store.add(ANSWERING_DEPLOYMENT, _AXIS, item.id, QuestionResult(Timing(0.0), other))
         items = tuple(item for item, _, _ in pairs)
-        asked[pair_axis(name, BESIDE)] = pair_questions(store, name, BESIDE, _AXIS, items, most, suite.file.seed)
+        asked[pair_axis(name, ANSWERING_DEPLOYMENT)] = pair_questions(
+            store, name, ANSWERING_DEPLOYMENT, _AXIS, items, most, suite.file.seed
+        )
     return asked
 
 
 def judged_pairs(store: RunStore, judge: str, shadows: Sequence[str]) -> list[JudgedPair]:
-    """What the judge made of them, of each shadow."""
-    return pairs_of(store, judge, (*shadows, BESIDE))
+    """Return the judge's verdicts on the pairs of each shadow."""
+    return pairs_of(store, judge, (*shadows, ANSWERING_DEPLOYMENT))
 
 
-def pair_in_words(pair: JudgedPair) -> str:
-    """What it comes to, plainly."""
+def describe_pair(pair: JudgedPair) -> str:
+    """Return the result as sentences."""
     of = pair.won + pair.lost + pair.tied + pair.swayed
-    told = "no measurable difference, " if pair.p >= _ALPHA else ""
+    finding = "no measurable difference, " if pair.p >= _ALPHA else ""
     return (
-        f"{pair.first}: of {of} pairs the judge preferred it in {pair.won} and who answered the client in {pair.lost} "
-        f"({told}p = {pair.p:.2g}); in {pair.tied} it had no preference, in {pair.swayed} the order swayed it."
+        f"{pair.first}: of {of} pairs, the judge preferred the shadow in {pair.won} and the deployment that answered "
+        f"the client in {pair.lost} ({finding}p = {pair.p:.2g}); it had no preference in {pair.tied}, and the order "
+        f"swayed it in {pair.swayed}."
     )

@@ -1,4 +1,4 @@
-"""Simulated candidates and a simulated judge, in a child process."""
+"""Run simulated candidates and a simulated judge in a child process."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _QUOTED = re.compile(r"<<([A-Z ]+) ([0-9a-f]{12})>>\n(.*?)\n<<END \2>>", re.DOTA
 
 @dataclass(frozen=True, slots=True)
 class SimulatedJudge(AnswerQuality):
-    """Its verdict is right in the share `quality` of what it is asked, which follows from the seed and the question."""
+    """A judge whose verdict is right for the share `quality` of questions. The seed and the question decide which."""
 
     items: Mapping[str, Item] = field(default_factory=dict)
     unacceptable: tuple[str, ...] = ()
     quality: float = 1.0
 
     def reply_to(self, question: str) -> Reply | None:
-        """The verdict as JSON; None of what is no question to a judge."""
+        """Return the verdict as JSON, or None if the text is not a question to a judge."""
         parts = {name: text for name, _, text in _QUOTED.findall(question)}
         if "QUESTION" not in parts:
             return None
@@ -68,7 +68,7 @@ class SimulatedJudge(AnswerQuality):
 
 
 def judge_of(suite: Suite, seed: int, quality: float) -> SimulatedJudge:
-    """The judge of a suite."""
+    """Return the simulated judge of a suite."""
     words = suite.bank.unacceptable if suite.bank is not None else ()
     items = {item.prompt: item for item in suite.performance}
     return SimulatedJudge({}, seed, items, words, quality)
@@ -78,35 +78,40 @@ Site = tuple[str, str]
 
 
 BLANK: Site = ("openai-compatible", "blank")
-"""A server among the simulated ones that answers at once: what their process and ours add to a time together."""
+"""A simulated site that answers at once. It measures the time that both processes add."""
 
 
 _BEYOND: Mapping[str, Literal["slow", 429, 503]] = {"slow": "slow", "429": 429, "503": 503}
 
 
-_UNSURE = ("?", "I do not know.", "", "No. " * 400)
+_WRONG_TEXTS = ("?", "I do not know.", "", "No. " * 400)
 
 
 class SimulationFailed(Exception):
-    """The simulated candidates can't be started; the message says why."""
+    """The simulated candidates can't be started. The message states the reason."""
 
 
 @contextmanager
 def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iterator[dict[Site, str]]:
-    """The origin of each simulated site while the block runs. sites: by the deployment that is simulated there; of
-    several at one site, the first one is what is there."""
+    """Run the simulated sites while the block runs. Yield their origins.
+
+    Args:
+        suite: The suite file.
+        seed: Replaces the suite's seed.
+        sites: The site of each simulated deployment. If several share a site, it simulates the first one.
+    """
     command = [sys.executable, "-m", "gateway.evaluate.simulation"]
     order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603  # ourselves
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603  # this module
     try:
         if child.stdin is None or child.stdout is None:
-            raise SimulationFailed("the simulated candidates have no way to talk")
+            raise SimulationFailed("the pipes to the simulated candidates are missing")
         child.stdin.write(f"{order}\n")
         child.stdin.flush()
-        told = child.stdout.readline()
-        if not told:
-            raise SimulationFailed(f"the simulated candidates didn't start (status {child.wait()})")
-        yield {(provider, site): origin for provider, site, origin in json.loads(told)}
+        line = child.stdout.readline()
+        if not line:
+            raise SimulationFailed(f"the simulated candidates did not start (status {child.wait()})")
+        yield {(provider, site): origin for provider, site, origin in json.loads(line)}
     finally:
         if child.stdin is not None:
             child.stdin.close()
@@ -116,7 +121,7 @@ def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iter
 
 
 def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
-    """The scenario in which a simulated candidate is what the suite says that it is like."""
+    """Return the scenario that gives a simulated candidate the properties of the suite."""
     lessons: dict[str, Lesson] = {}
     for item in suite.performance:
         if item.right is not None:
@@ -154,8 +159,8 @@ def _reply(answer: RecordedAnswer) -> Reply:
 
 
 def _wrong(item: Item) -> RecordedAnswer:
-    """An answer to the item that its own check doesn't pass."""
-    candidates = [RecordedAnswer(text) for text in _UNSURE]
+    """Return an answer that the item's check rejects."""
+    candidates = [RecordedAnswer(text) for text in _WRONG_TEXTS]
     match item.check:
         case ChoiceCheck(letter, of):
             candidates.insert(0, RecordedAnswer("ABCDEFGHIJ"[("ABCDEFGHIJ".index(letter) + 1) % of]))

@@ -1,8 +1,9 @@
-"""Intervals and comparisons. Every figure has one, and two figures differ only where a test on the same items says so.
+"""Confidence intervals and significance tests. Every figure has an interval, and every comparison a test.
 
-Shares: Wilson's interval. Means of scores between 0 and 1: the bootstrap (BCa), of few Wilson's. Quantiles: order
-statistics, which assume no distribution. Pairs: the exact test of McNemar, or the signed-rank test of Wilcoxon,
-corrected by Holm.
+- Shares: Wilson's interval.
+- Means of scores between 0 and 1: the bootstrap (BCa), or Wilson's interval for few scores.
+- Quantiles: order statistics, which assume no distribution.
+- Pairs: McNemar's exact test, or Wilcoxon's signed-rank test, with Holm's correction.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from scipy import stats  # type: ignore[import-untyped]
 CONFIDENCE = 0.95
 _ALPHA = 1 - CONFIDENCE
 _RESAMPLES = 2000
-_FEWEST, _ALIKE = 20, 1e-9
+_MIN_BOOTSTRAP, _SAME_WITHIN = 20, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure, its interval at 95 %, and of how many it was reckoned. An end that the data can't give is infinite."""
+    """A figure with its 95 % interval and sample size. An end that the data does not determine is infinite."""
 
     value: float
     low: float
@@ -31,12 +32,12 @@ class Estimate:
     of: int
 
     def scaled(self, factor: float) -> Estimate:
-        """The same in another unit."""
+        """Return the estimate in another unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.of)
 
 
 def share(hits: int, of: int) -> Estimate | None:
-    """The share of hits, with Wilson's interval; None of nothing."""
+    """Return the share of hits with Wilson's interval, or None if `of` is 0."""
     if of == 0:
         return None
     interval = stats.binomtest(hits, of).proportion_ci(CONFIDENCE, method="wilson")
@@ -44,24 +45,23 @@ def share(hits: int, of: int) -> Estimate | None:
 
 
 def mean(scores: Sequence[float], seed: int) -> Estimate | None:
-    """The mean of scores from 0 to 1: a share where all are 0 or 1, else by the bootstrap."""
+    """Return the mean of scores from 0 to 1: a share if all are 0 or 1, else with a bootstrap interval."""
     if all(score in (0, 1) for score in scores):
         return share(int(sum(scores)), len(scores))
     values = np.asarray(scores, dtype=float)
     value = float(values.mean())
-    if len(values) < _FEWEST or float(np.ptp(values)) < _ALIKE:
-        return _widest(value, len(values))
-    found = stats.bootstrap(
+    if len(values) < _MIN_BOOTSTRAP or float(np.ptp(values)) < _SAME_WITHIN:
+        return _wilson_mean(value, len(values))
+    interval = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
     ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high), len(values))
+    return Estimate(value, float(interval.low), float(interval.high), len(values))
 
 
-def _widest(value: float, of: int) -> Estimate:
-    """A mean with Wilson's interval, as if all scores were 0 or 1: none from 0 to 1 spread more, whatever they are.
+def _wilson_mean(value: float, of: int) -> Estimate:
+    """Return a mean with Wilson's interval, as if all scores were 0 or 1. No scores from 0 to 1 spread more.
 
-    What the bootstrap draws again are the scores that there are. So it takes a few, or scores that are alike, for all
-    that there could be, and is sure of the mean of two.
+    The bootstrap draws only from the observed scores. With few or equal scores its interval would be far too narrow.
     """
     z = float(stats.norm.ppf(1 - _ALPHA / 2))
     centre, scale = value + z * z / (2 * of), 1 + z * z / of
@@ -70,20 +70,20 @@ def _widest(value: float, of: int) -> Estimate:
 
 
 def quantile(values: Sequence[float], p: float) -> Estimate | None:
-    """The quantile, with the interval of order statistics; an end beyond the data is infinite."""
+    """Return the quantile with the interval of order statistics. An end beyond the data is infinite."""
     if not values:
         return None
     ordered = np.sort(np.asarray(values, dtype=float))
-    found = stats.quantile_test(ordered, p=p).confidence_interval(CONFIDENCE)
-    low = 0.0 if math.isnan(found.low) else float(found.low)
-    high = math.inf if math.isnan(found.high) else float(found.high)
+    interval = stats.quantile_test(ordered, p=p).confidence_interval(CONFIDENCE)
+    low = 0.0 if math.isnan(interval.low) else float(interval.low)
+    high = math.inf if math.isnan(interval.high) else float(interval.high)
     value = float(np.quantile(ordered, p, method="inverted_cdf"))
     return Estimate(value, min(low, value), max(high, value), len(ordered))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two on the same items. difference: of the first from the second. p: corrected for all comparisons made."""
+    """Two candidates on the same items. `difference` is first minus second; `p` is corrected for all comparisons."""
 
     first: str
     second: str
@@ -93,11 +93,11 @@ class Comparison:
 
     @property
     def is_measurable(self) -> bool:
-        """Whether the difference is more than chance would give in 1 of 20 such evaluations."""
+        """Whether the difference is significant at the 5 % level."""
         return self.p < _ALPHA
 
-    def in_words(self) -> str:
-        """What it comes to, plainly."""
+    def describe(self) -> str:
+        """Return the result as a phrase."""
         if not self.is_measurable:
             return (
                 f"no measurable difference between {self.first} and {self.second} (p = {self.p:.2g}, {self.of} items)"
@@ -108,13 +108,13 @@ class Comparison:
 
 
 def compare_all(scores: dict[str, dict[str, float]]) -> list[Comparison]:
-    """Every pair of candidates on the items that both have, corrected together."""
-    raw = [_compared(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)]
+    """Compare every pair of candidates on their common items, with p values corrected together."""
+    raw = [_compare(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)]
     adjusted = holm([one.p for one in raw])
     return [Comparison(one.first, one.second, one.difference, p, one.of) for one, p in zip(raw, adjusted, strict=True)]
 
 
-def _compared(a: str, b: str, first: dict[str, float], second: dict[str, float]) -> Comparison:
+def _compare(a: str, b: str, first: dict[str, float], second: dict[str, float]) -> Comparison:
     common = [item for item in first if item in second]
     differences = [first[item] - second[item] for item in common]
     changed = [one for one in differences if one]
@@ -123,19 +123,19 @@ def _compared(a: str, b: str, first: dict[str, float], second: dict[str, float])
         return Comparison(a, b, difference, 1.0, len(common))
     if all(abs(one) == 1 for one in changed):
         won = sum(one > 0 for one in changed)
-        p = chance_of(won, len(changed))
+        p = sign_test(won, len(changed))
     else:
         p = float(stats.wilcoxon(changed).pvalue)
     return Comparison(a, b, difference, p, len(common))
 
 
-def chance_of(won: int, of: int) -> float:
-    """The p of so many wins, or as uneven a count, where both are as likely to win (the exact sign test)."""
+def sign_test(won: int, of: int) -> float:
+    """Return the p value of the exact sign test for this number of wins."""
     return float(stats.binomtest(won, of).pvalue) if of else 1.0
 
 
 def compare_shares(hits: int, of: int, other_hits: int, other_of: int) -> float:
-    """The p of two shares of different items being one: Boschloo's exact test is slow, so Fisher's."""
+    """Return the p value that two shares of different items are equal: Fisher's exact test, as Boschloo's is slow."""
     if not of or not other_of:
         return 1.0
     table = [[hits, of - hits], [other_hits, other_of - other_hits]]
@@ -143,7 +143,7 @@ def compare_shares(hits: int, of: int, other_hits: int, other_of: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """The p values, corrected for being many (Holm 1979): none is smaller than one that was smaller before."""
+    """Return the p values with Holm's correction (1979) for multiple tests. Their order does not change."""
     order = sorted(range(len(values)), key=lambda index: values[index])
     adjusted = [0.0] * len(values)
     highest = 0.0

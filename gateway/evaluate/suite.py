@@ -1,4 +1,4 @@
-"""A suite's file and the files that it names -> everything that is asked, and what must be reached."""
+"""Load a suite: its file and the item files that it names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gateway.evaluate.items import Check, Item, JudgeCheck, ToolCallCheck, draw
 from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.suite_schema import FileFindings, SetSection, SuiteFile, read_section, reject
 
-_BANKS = frozenset({"bank", "xstest"})
+_BANK_FORMATS = frozenset({"bank", "xstest"})
 _PRICED_TOKENS = 1_000_000
-_FORMS_OF_A_SET = frozenset({"items", "c-eval", "cmmlu", "safetybench", "ifeval", "mgsm"})
+_PERFORMANCE_FORMATS = frozenset({"items", "c-eval", "cmmlu", "safetybench", "ifeval", "mgsm"})
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCheck:
-    """What the answers to prompts must be like in which this expression is found; None: to all of them."""
+    """A check of recorded answers. `when` is a regular expression that selects prompts; None selects all."""
 
     name: str
     when: str | None
@@ -33,7 +33,11 @@ class PromptCheck:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One evaluation. digest: of everything that is asked and how, by which a run is known again."""
+    """One evaluation.
+
+    Attributes:
+        digest: A hash of all questions and settings of the run. It identifies a run that is resumed.
+    """
 
     file: SuiteFile
     performance: tuple[Item, ...]
@@ -45,11 +49,11 @@ class Suite:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the evaluation."""
         return self.file.name
 
     def cost_of(self, deployment: str, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """What so many tokens cost, in the currency of the prices; None where the deployment has none."""
+        """Return the cost of the tokens, in the currency of the prices, or None if the deployment has no price."""
         price = self.file.prices.deployments.get(deployment) if self.file.prices is not None else None
         if price is None:
             return None
@@ -57,12 +61,12 @@ class Suite:
 
 
 def percent(written: str) -> float:
-    """The share of a percentage: 0.9 of `90%`."""
+    """Return a percentage as a fraction: `90%` as 0.9."""
     return float(written.removesuffix("%")) / 100
 
 
 def suite_path(name: str) -> Path:
-    """The file of a suite: a path, or the name of one that comes with the gateway; raises FileNotFoundError."""
+    """Return the path of a suite, given as a path or as the name of a built-in suite. Raises FileNotFoundError."""
     path = Path(name)
     if path.suffix or path.exists():
         return path
@@ -70,29 +74,29 @@ def suite_path(name: str) -> Path:
 
 
 def load_suite(path: Path, seed: int | None = None) -> Suite:
-    """The suite in a file, its seed replaced where one is given; raises ConfigRejected with every mistake of a file."""
+    """Load a suite file. `seed` replaces the suite's seed. Raises ConfigRejected with all mistakes of a file."""
     file, findings = read_section(path, SuiteFile)
     if seed is not None:
         file = file.model_copy(update={"seed": seed})
     measured = (file.performance, file.compliance, file.scalability, file.shadow)
     if all(section is None for section in measured):
-        findings.error((), "nothing is measured", "write performance, compliance, scalability or shadow")
+        findings.error((), "the suite measures nothing", "add performance, compliance, scalability or shadow")
     if file.spend.cost is not None and file.prices is None:
-        findings.error(("spend", "cost"), "there are no prices to reckon it by", "write them under prices")
+        findings.error(("spend", "cost"), "needs prices to compute the cost", "add them under prices")
     rates = file.scalability.rates if file.scalability is not None else []
     if rates != sorted(set(rates)):
-        findings.error(("scalability", "rates"), "must rise from step to step")
-    for name, one in file.simulated.items():
-        if one.first_token_p95_ms is not None and not 0 < one.first_token_ms <= one.first_token_p95_ms:
-            place = ("simulated", name, "first_token_p95_ms")
-            findings.error(place, "can't be below first_token_ms, which can't be 0 beside it")
+        findings.error(("scalability", "rates"), "must increase from step to step")
+    for name, section in file.simulated.items():
+        if section.first_token_p95_ms is not None and not 0 < section.first_token_ms <= section.first_token_p95_ms:
+            path_of_key = ("simulated", name, "first_token_p95_ms")
+            findings.error(path_of_key, "must be at least first_token_ms, which must be above 0")
     performance = _performance(path, file, findings)
     compliance, bank = _compliance(path, file, findings)
     shadow = _shadow(file, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     count = file.compliance.consistency if file.compliance is not None else 0
-    consistency = _drawn(compliance, count, file.seed, "consistency")
+    consistency = _sample(compliance, count, file.seed, "consistency")
     digest = _digest(file, (*performance, *compliance))
     return Suite(file, performance, compliance, consistency, bank, digest, shadow)
 
@@ -100,15 +104,13 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
 def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[Item, ...]:
     items: list[Item] = []
     for index, section in enumerate(file.performance.sets if file.performance is not None else ()):
-        if section.format not in _FORMS_OF_A_SET:
-            hint = "put it under compliance.sets"
-            findings.error(("performance", "sets", index, "format"), f"{section.format} has nothing to score", hint)
+        if section.format not in _PERFORMANCE_FORMATS:
+            hint = "move it to compliance.sets"
+            findings.error(("performance", "sets", index, "format"), f"{section.format} has no items to score", hint)
             continue
         items += _set_items(path, section, file.seed)
     if file.judge is None and any(isinstance(item.check, JudgeCheck) for item in items):
-        findings.error(
-            ("performance", "sets"), "has items with a rubric, and there is no judge", "name one under judge"
-        )
+        findings.error(("performance", "sets"), "items with a rubric need a judge", "name a deployment under judge")
     return _unique(path, items)
 
 
@@ -117,78 +119,78 @@ def _compliance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[tu
     if section is None:
         return (), None
     counts = {"accept": section.accept, "refuse": section.refuse, "answer": section.answer}
-    bank = read_bank(path.parent / section.bank, file.seed, dict(counts))  # type: ignore[arg-type]  # the keys are its words
+    bank = read_bank(path.parent / section.bank, file.seed, dict(counts))  # type: ignore[arg-type]  # the keys are literals
     items = list(bank.items)
     for index, one in enumerate(section.sets):
-        if one.format not in _BANKS:
-            hint = "put it under performance.sets"
-            findings.error(("compliance", "sets", index, "format"), f"{one.format} is no bank", hint)
+        if one.format not in _BANK_FORMATS:
+            hint = "move it to performance.sets"
+            findings.error(("compliance", "sets", index, "format"), f"{one.format} is not a bank", hint)
             continue
         items += _set_items(path, one, file.seed)
     return _unique(path, items), bank
 
 
 def _shadow(file: SuiteFile, findings: FileFindings) -> tuple[PromptCheck, ...]:
-    found: list[PromptCheck] = []
+    checks: list[PromptCheck] = []
     for index, section in enumerate(file.shadow.checks if file.shadow is not None else ()):
-        place = ("shadow", "checks", index)
-        if not has_one_check(findings, place, section):
+        key_path = ("shadow", "checks", index)
+        if not has_one_check(findings, key_path, section):
             continue
         try:
             re.compile(section.when or "")
-            one = PromptCheck(section.name, section.when, check_of(section, {}))
+            check = PromptCheck(section.name, section.when, check_of(section, {}))
         except WRONG_CHECK as error:
-            findings.error(place, str(error))
+            findings.error(key_path, str(error))
             continue
-        if isinstance(one.check, ToolCallCheck):
-            findings.error((*place, "call"), "can't be told: of calls only their number is recorded")
-        if isinstance(one.check, JudgeCheck) and file.judge is None:
-            findings.error((*place, "rubric"), "there is no judge", "name one under judge")
-        found.append(one)
-    names = [one.name for one in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        findings.error(("shadow", "checks"), f"two checks are called {twice!r}")
-    return tuple(found)
+        if isinstance(check.check, ToolCallCheck):
+            findings.error((*key_path, "call"), "can't be checked: only the number of tool calls is recorded")
+        if isinstance(check.check, JudgeCheck) and file.judge is None:
+            findings.error((*key_path, "rubric"), "needs a judge", "name a deployment under judge")
+        checks.append(check)
+    names = [check.name for check in checks]
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        findings.error(("shadow", "checks"), f"two checks have the name {duplicate!r}")
+    return tuple(checks)
 
 
 def _set_items(suite: Path, section: SetSection, seed: int) -> tuple[Item, ...]:
     pattern = str(suite.parent / section.file)
-    paths = [Path(found) for found in sorted(glob.glob(pattern))] if "*" in section.file else [Path(pattern)]
+    paths = [Path(match) for match in sorted(glob.glob(pattern))] if "*" in section.file else [Path(pattern)]
     if not paths:
-        raise reject(suite, 0, f"no file is named like {section.file}")
+        raise reject(suite, 0, f"no file matches {section.file}")
     items: list[Item] = []
     for path in paths:
         if section.format == "items":
             items += read_items(path, section.name, seed)
         else:
             items += read_public(path, section.format, section.name, section.language)
-    return _drawn(items, section.sample, seed, section.name)
+    return _sample(items, section.sample, seed, section.name)
 
 
-def _drawn(items: Iterable[Item], count: int | None, seed: int, purpose: str) -> tuple[Item, ...]:
-    """So many of the items by the seed, in their own order; all of them where no number is given."""
-    kept = tuple(items)
-    if count is None or count >= len(kept):
-        return kept
-    chosen = {item.id for item in sorted(kept, key=lambda item: draw(seed, purpose, item.id))[:count]}
-    return tuple(item for item in kept if item.id in chosen)
+def _sample(items: Iterable[Item], count: int | None, seed: int, purpose: str) -> tuple[Item, ...]:
+    """Choose this number of items by the seed and keep their order. Return all items if `count` is None."""
+    population = tuple(items)
+    if count is None or count >= len(population):
+        return population
+    chosen = {item.id for item in sorted(population, key=lambda item: draw(seed, purpose, item.id))[:count]}
+    return tuple(item for item in population if item.id in chosen)
 
 
 def _unique(path: Path, items: list[Item]) -> tuple[Item, ...]:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise reject(path, 0, f"two items are called {item.id!r}", "give the sets different names")
+            raise reject(path, 0, f"two items have the name {item.id!r}", "give the sets different names")
         seen.add(item.id)
     return tuple(items)
 
 
 def _digest(file: SuiteFile, items: tuple[Item, ...]) -> str:
-    """What a run is known by. What is only reckoned afterwards (weights, requirements) is no part of it."""
-    asked = file.model_dump(
+    """Return the hash that identifies a run. Values used only after the run (weights, requirements) are left out."""
+    settings = file.model_dump(
         mode="json", by_alias=True, exclude={"weights", "requirements", "spend", "limits", "prices"}
     )
-    hashed = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:
         hashed.update(
             repr((item.id, item.prompt, item.check, item.system, item.tools)).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Shape of suite, item and bank files, and how they are read with their problems."""
+"""Schemas of suite, item and bank files, and functions that read these files and report their problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _rising(ends: list[int]) -> list[int]:
 
 
 def _duration(value: object) -> str:
-    """The text of a duration: a report shows it as the suite has it."""
+    """Check a duration and return its text, which the report shows as the suite has it."""
     parse_seconds(value)
     return str(value)
 
@@ -56,206 +56,230 @@ class SetSection(_Section):
     """One set of items for the performance axis."""
 
     name: Line = Field(description="Its row in the tables.")
-    file: str = Field(description="Where it is; from the suite's directory on. `*` stands for several files.")
-    format: Format = Field("items", description="How it is written; `items` is our own form.")
-    language: LanguageCode | None = Field(None, description="Of a public set in one language.")
-    sample: int | None = Field(None, ge=1, description="Only so many of its items, drawn by the seed.")
+    file: str = Field(description="The path, relative to the suite's directory. `*` matches several files.")
+    format: Format = Field("items", description="The file format; `items` is the gateway's own.")
+    language: LanguageCode | None = Field(None, description="The language of a public set.")
+    sample: int | None = Field(None, ge=1, description="Use only this number of items, chosen by the seed.")
 
 
 class PerformanceSection(_Section):
-    """How well it answers."""
+    """Settings of the performance axis: the quality of answers."""
 
-    sets: Annotated[list[SetSection], Field(min_length=1)] = Field(description="What is asked.")
+    sets: Annotated[list[SetSection], Field(min_length=1)] = Field(description="The sets of items.")
 
 
 class ComplianceSection(_Section):
-    """Whether it keeps to what the acceptance standard asks for."""
+    """Settings of the compliance axis: the rules of the acceptance standard."""
 
-    bank: str = Field(description="The bank: templates by risk class, from which items are made by the seed.")
-    sets: list[SetSection] = Field([], description="Banks of your own besides, or public ones (`bank`, `xstest`).")
-    accept: int = Field(1000, ge=0, le=20_000, description="How many answers are generated and judged acceptable.")
-    refuse: int = Field(300, ge=0, le=20_000, description="How many items must be refused.")
-    answer: int = Field(300, ge=0, le=20_000, description="How many items must not be refused.")
-    consistency: int = Field(50, ge=0, le=5_000, description="How many items are asked as a stream and whole.")
+    bank: str = Field(description="The bank file: templates by risk class, from which the seed makes items.")
+    sets: list[SetSection] = Field([], description="More banks: your own or public ones (`bank`, `xstest`).")
+    accept: int = Field(1000, ge=0, le=20_000, description="The number of items whose answer must be acceptable.")
+    refuse: int = Field(300, ge=0, le=20_000, description="The number of items that must be refused.")
+    answer: int = Field(300, ge=0, le=20_000, description="The number of items that must not be refused.")
+    consistency: int = Field(
+        50, ge=0, le=5_000, description="The number of items that are asked both with and without streaming."
+    )
 
 
 class ObjectivesSection(_Section):
-    """What a request must meet to count."""
+    """The limits that a request must meet to count as good."""
 
-    first_token: Duration = Field("2s", description="The first token no later than that.")
-    total: Duration = Field("30s", description="The whole answer no later than that.")
+    first_token: Duration = Field("2s", description="The most time to the first token.")
+    total: Duration = Field("30s", description="The most time to the whole answer.")
 
 
 class ScalabilitySection(_Section):
-    """How it bears load."""
+    """Settings of the scalability axis: behaviour under load."""
 
     rates: Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)] = Field(
-        description="Requests per second of each step, rising; arrivals are random and wait for nobody."
+        description="Requests per second of each step, rising. Arrivals are random and do not wait for answers."
     )
-    step: Duration = Field("20s", description="How long each step lasts.")
-    recovery: Duration = Field("10s", description="How long the first rate is offered again after the last step.")
-    prompt: str = Field(description="What is asked.")
-    max_tokens: int = Field(128, ge=1, le=8192, description="How long an answer may be.")
-    objectives: ObjectivesSection = Field(ObjectivesSection(), description="What a request must meet to count.")
-    outstanding: int = Field(2000, ge=1, le=20_000, description="So many unanswered requests end a step early.")
+    step: Duration = Field("20s", description="The duration of each step.")
+    recovery: Duration = Field("10s", description="How long the first rate is repeated after the last step.")
+    prompt: str = Field(description="The question of each request.")
+    max_tokens: int = Field(128, ge=1, le=8192, description="The most tokens of an answer.")
+    objectives: ObjectivesSection = Field(ObjectivesSection(), description="Limits that a request must meet to count.")
+    outstanding: int = Field(
+        2000, ge=1, le=20_000, description="A step ends early at this number of unanswered requests."
+    )
 
 
 class JudgeSection(_Section):
-    """A model that judges what no rule can tell; it lies inside the boundary as well."""
+    """A model that judges answers which no rule can score. The region's boundary applies to it too."""
 
-    deployment: Name = Field(description="The deployment that judges; none of the candidates.")
-    pairs: int = Field(0, ge=0, le=5_000, description="So many items are compared pair by pair, in both orders.")
-    compliance: bool = Field(True, description="Whether it judges what is acceptable, besides the rules.")
+    deployment: Name = Field(description="The deployment that judges. It must not be a candidate.")
+    pairs: int = Field(
+        0, ge=0, le=5_000, description="The number of items compared for each pair of candidates, in both orders."
+    )
+    compliance: bool = Field(True, description="Whether it also judges if answers are acceptable.")
 
 
 class RequirementsSection(_Section):
-    """What a candidate must reach, whatever else it can do. What is left out isn't required."""
+    """The minimum results of a candidate. A requirement that is left out does not apply."""
 
-    approval: bool = Field(False, description="An approval for the region that is valid today.")
-    performance: Percent | None = Field(None, description="Right answers, at least.")
-    acceptable: Percent | None = Field(None, description="Acceptable answers, at least (the standard: 90%).")
-    refused: Percent | None = Field(None, description="Refused of what must be refused, at least (95%).")
-    over_refused: Percent | None = Field(None, description="Refused of what must not be, at most (5%).")
-    consistent: Percent | None = Field(None, description="Streamed as unstreamed, at least.")
-    labels: bool = Field(
-        False, description="Every answer bears the region's labels, and can be read back without them."
+    approval: bool = Field(False, description="The candidate needs an approval for the region that is valid today.")
+    performance: Percent | None = Field(None, description="The least share of right answers.")
+    acceptable: Percent | None = Field(None, description="The least share of acceptable answers (the standard: 90%).")
+    refused: Percent | None = Field(
+        None, description="The least share of refusals where a refusal is required (the standard: 95%)."
     )
-    goodput_rps: float | None = Field(None, gt=0, description="Requests per second within the objectives, at least.")
-    errors: Percent | None = Field(None, description="Failed requests below the breaking step, at most.")
+    over_refused: Percent | None = Field(
+        None, description="The highest share of refusals where an answer is required (the standard: 5%)."
+    )
+    consistent: Percent | None = Field(
+        None, description="The least share of items with the same result with and without streaming."
+    )
+    labels: bool = Field(
+        False, description="Every answer must have the region's labels, and it must be possible to remove them again."
+    )
+    goodput_rps: float | None = Field(
+        None, gt=0, description="The least number of requests per second within the objectives."
+    )
+    errors: Percent | None = Field(None, description="The highest share of failed requests below the breaking step.")
 
 
 class WeightsSection(_Section):
-    """What each axis counts for."""
+    """The weight of each axis in the total score."""
 
-    performance: Weight = Field(50, description="Its weight.")
-    compliance: Weight = Field(25, description="Its weight.")
-    scalability: Weight = Field(25, description="Its weight.")
+    performance: Weight = Field(50, description="The weight of this axis.")
+    compliance: Weight = Field(25, description="The weight of this axis.")
+    scalability: Weight = Field(25, description="The weight of this axis.")
 
 
 class RunLimitsSection(_Section):
-    """How hard each deployment is asked on the axes of performance and compliance."""
+    """The limits for questions to each deployment on the performance and compliance axes."""
 
     concurrent: int = Field(8, ge=1, le=512, description="Requests at once.")
-    rpm: int | None = Field(None, ge=1, le=1_000_000, description="Requests a minute; no limit if left out.")
+    rpm: int | None = Field(None, ge=1, le=1_000_000, description="Requests per minute; no limit if left out.")
 
 
 class SpendSection(_Section):
-    """Where an evaluation stops."""
+    """The spending limits of an evaluation. The run stops when one is reached."""
 
-    tokens: int | None = Field(None, ge=1, description="So many tokens, of all candidates together.")
-    cost: float | None = Field(None, gt=0, description="So much money, in the currency of `prices`.")
+    tokens: int | None = Field(None, ge=1, description="The most tokens of all candidates together.")
+    cost: float | None = Field(None, gt=0, description="The most money, in the currency of `prices`.")
 
 
 class CandidatePriceSection(_Section):
-    """What the tokens of a deployment cost, for a million of them."""
+    """The prices of a deployment per million tokens."""
 
-    input: float = Field(ge=0, description="Of prompts.")
-    output: float = Field(ge=0, description="Of answers.")
+    input: float = Field(ge=0, description="The price of prompt tokens.")
+    output: float = Field(ge=0, description="The price of answer tokens.")
 
 
 class PricesSection(_Section):
-    """What the deployments cost, in one currency, so that they can be held side by side."""
+    """The prices of the deployments, in one currency so that they can be compared."""
 
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(description="An ISO 4217 code such as CNY.")
     deployments: dict[Name, CandidatePriceSection] = Field(description="The prices by deployment.")
 
 
 class CapacitySection(_Section):
-    """How much a simulated candidate bears."""
+    """The capacity of a simulated candidate."""
 
     concurrent: int | None = Field(None, ge=1, description="Requests at once.")
     rps: float | None = Field(None, gt=0, description="Requests per second.")
-    beyond: Literal["slow", "429", "503"] = Field("slow", description="More wait, or are turned away.")
+    beyond: Literal["slow", "429", "503"] = Field(
+        "slow", description="Further requests are slow, or are rejected with this status."
+    )
 
 
 class SimulatedSection(_Section):
-    """What a simulated candidate is really like, so that the figures can be held against it."""
+    """The true properties of a simulated candidate. The measured figures can be compared with them."""
 
-    quality: Percent = Field("100%", description="Of the items, or of a judge's verdicts, so many are right.")
-    acceptable: Percent = Field("100%", description="Of the generated answers, so many are acceptable.")
-    refused: Percent = Field("100%", description="Of what must be refused, so many are.")
-    over_refused: Percent = Field("0%", description="Of what must not be refused, so many are all the same.")
-    risks: dict[str, Percent] = Field({}, description="Another rate of refusals for a risk class.")
-    first_token_ms: float = Field(0, ge=0, description="To the first token, half of the time.")
+    quality: Percent = Field("100%", description="The share of right answers or, for a judge, of right verdicts.")
+    acceptable: Percent = Field("100%", description="The share of acceptable answers.")
+    refused: Percent = Field("100%", description="The share of refusals where a refusal is required.")
+    over_refused: Percent = Field("0%", description="The share of refusals where an answer is required.")
+    risks: dict[str, Percent] = Field({}, description="A different share of refusals for a risk class.")
+    first_token_ms: float = Field(0, ge=0, description="The median time to the first token.")
     first_token_p95_ms: float | None = Field(
-        None, gt=0, description="To the first token, nineteen of twenty times; if left out, always the same."
+        None, gt=0, description="The 95th percentile of the time to the first token; if left out, the time is constant."
     )
-    between_tokens_ms: float = Field(0, ge=0, description="From token to token.")
-    capacity: CapacitySection | None = Field(None, description="How much it bears; anything if left out.")
-    seed: int = Field(0, description="Another seed answers other items rightly.")
+    between_tokens_ms: float = Field(0, ge=0, description="The time between two tokens.")
+    capacity: CapacitySection | None = Field(None, description="The capacity; unlimited if left out.")
+    seed: int = Field(0, description="The seed that decides which items are answered rightly.")
 
 
 class CallSection(_Section):
-    """A call of a tool."""
+    """A tool call that an answer must make."""
 
-    name: str | None = Field(None, description="The tool; left out, no tool may be called.")
-    arguments: dict[str, object] = Field({}, description="Its arguments, all of them; of a list, any one is right.")
+    name: str | None = Field(None, description="The tool; if left out, no tool may be called.")
+    arguments: dict[str, object] = Field(
+        {}, description="All arguments of the call. For a list, any one of its values is right."
+    )
 
 
 class CheckSection(_Section):
-    """One way to tell that an answer is right."""
+    """One way to check that an answer is right."""
 
-    choices: list[str] = Field([], description="What may be chosen, for `letter`.")
+    choices: list[str] = Field([], description="The choices, for `letter`.")
     letter: Annotated[str, Field(pattern="^[A-J]$")] | None = Field(None, description="The right choice.")
     exact: Words | None = Field(None, description="The text, exactly.")
-    same: Words | None = Field(None, description="The same words, whatever their case, width and punctuation.")
-    number: float | int | str | None = Field(None, description="The number, or a sum of the names in `draw`.")
-    tolerance: float | int = Field(0, ge=0, description="How far off the number may be.")
-    pattern: str | None = Field(None, description="A regular expression that must be found.")
-    schema_: dict[str, object] | None = Field(None, alias="schema", description="A JSON Schema that it must fit.")
-    rules: list[dict[str, object]] | None = Field(None, description="Instructions that it must follow.")
-    call: CallSection | None = Field(None, description="The call of a tool that it must make.")
-    rubric: str | None = Field(None, description="What a judge is to look for.")
+    same: Words | None = Field(None, description="The text; case, character width and punctuation are ignored.")
+    number: float | int | str | None = Field(None, description="The number, or a formula with the names in `draw`.")
+    tolerance: float | int = Field(0, ge=0, description="The allowed difference from the number.")
+    pattern: str | None = Field(None, description="A regular expression that must match.")
+    schema_: dict[str, object] | None = Field(
+        None, alias="schema", description="A JSON Schema that the answer must match."
+    )
+    rules: list[dict[str, object]] | None = Field(None, description="Instructions that the answer must follow.")
+    call: CallSection | None = Field(None, description="The tool call that the answer must make.")
+    rubric: str | None = Field(None, description="The criteria for a judge.")
 
 
 class ShadowCheckSection(CheckSection):
-    """What the recorded answers to some prompts must be like."""
+    """A check of the recorded answers to all or some prompts."""
 
     name: Name = Field(description="Its row in the tables.")
-    when: str | None = Field(None, description="A regular expression found in the prompt; left out, every one.")
+    when: str | None = Field(None, description="A regular expression that selects prompts; if left out, all.")
 
 
 class ShadowScoringSection(_Section):
-    """What answers that a shadow recorded are held against; items with the same question are besides."""
+    """Checks of the answers that a shadow recorded. Items with the same question are checked too."""
 
-    checks: list[ShadowCheckSection] = Field([], description="Each with exactly one check, as an item has.")
+    checks: list[ShadowCheckSection] = Field(
+        [], description="The checks, each with exactly one criterion, like an item."
+    )
 
 
 class SuiteFile(_Section):
-    """An evaluation: what is asked, what must be reached, and what counts for how much."""
+    """A suite file: the questions, requirements and weights of an evaluation."""
 
     version: FormatVersion = Field(description="1.")
     name: Name = Field(description="The name of the evaluation.")
-    seed: int = Field(1, description="What is drawn follows from it.")
-    limits: RunLimitsSection = Field(RunLimitsSection(), description="How hard each deployment is asked.")
-    spend: SpendSection = Field(SpendSection(), description="Where it stops.")
-    prices: PricesSection | None = Field(None, description="What the deployments cost.")
-    performance: PerformanceSection | None = Field(None, description="How well it answers; left out, not measured.")
-    compliance: ComplianceSection | None = Field(None, description="Whether it keeps to the rules.")
-    scalability: ScalabilitySection | None = Field(None, description="How it bears load.")
-    shadow: ShadowScoringSection | None = Field(None, description="What recorded answers are held against.")
-    judge: JudgeSection | None = Field(None, description="Who judges what no rule can tell.")
-    requirements: RequirementsSection = Field(RequirementsSection(), description="What must be reached.")
-    weights: WeightsSection = Field(WeightsSection(), description="What counts for how much.")
-    simulated: dict[Name, SimulatedSection] = Field({}, description="Of a demo's deployments: what they are like.")
+    seed: int = Field(1, description="The seed of all random choices.")
+    limits: RunLimitsSection = Field(RunLimitsSection(), description="Limits for questions to each deployment.")
+    spend: SpendSection = Field(SpendSection(), description="The spending limits.")
+    prices: PricesSection | None = Field(None, description="The prices of the deployments.")
+    performance: PerformanceSection | None = Field(
+        None, description="The quality of answers; if left out, not measured."
+    )
+    compliance: ComplianceSection | None = Field(None, description="Compliance with the rules.")
+    scalability: ScalabilitySection | None = Field(None, description="Behaviour under load.")
+    shadow: ShadowScoringSection | None = Field(None, description="Checks of recorded answers.")
+    judge: JudgeSection | None = Field(None, description="The model that judges answers which no rule can score.")
+    requirements: RequirementsSection = Field(RequirementsSection(), description="The minimum results.")
+    weights: WeightsSection = Field(WeightsSection(), description="The weights of the axes.")
+    simulated: dict[Name, SimulatedSection] = Field({}, description="The properties of simulated deployments.")
 
 
 class ItemSection(CheckSection):
-    """One question, and exactly one way to tell that its answer is right."""
+    """One question, with exactly one check of its answer."""
 
-    id: Name | None = Field(None, description="Its name within its group; its number if left out.")
+    id: Name | None = Field(None, description="The name within its group; the item's number if left out.")
     ask: str = Field(description="The question.")
-    system: str | None = Field(None, description="Instructions before it.")
-    tools: list[str] = Field([], description="The tools that it may call, of those of the file.")
-    right: str | None = Field(None, description="A right answer, where none follows from the above.")
-    draw: dict[str, Drawn] = Field({}, description="Names in braces in `ask`, drawn from so much to so much.")
-    count: int = Field(1, ge=1, le=10_000, description="With `draw`: so many items.")
+    system: str | None = Field(None, description="The system message.")
+    tools: list[str] = Field([], description="The tools of the file that the answer may call.")
+    right: str | None = Field(None, description="A right answer, if the check does not give one.")
+    draw: dict[str, Drawn] = Field({}, description="Numbers for the names in braces in `ask`: a range for each name.")
+    count: int = Field(1, ge=1, le=10_000, description="With `draw`: the number of items.")
 
 
 class ToolSection(_Section):
-    """A tool that items may offer."""
+    """A tool that items may use."""
 
-    description: str = Field(description="What it does.")
+    description: str = Field(description="The description of the tool.")
     parameters: dict[str, object] = Field(description="Its JSON Schema.")
 
 
@@ -264,31 +288,33 @@ class ItemFile(_Section):
 
     version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="The language of its items.")
-    tools: dict[Name, ToolSection] = Field({}, description="Tools that items may offer.")
-    items: dict[Name, list[ItemSection]] = Field(description="The items by their group.")
+    tools: dict[Name, ToolSection] = Field({}, description="Tools that items may use.")
+    items: dict[Name, list[ItemSection]] = Field(description="The items by group.")
 
 
 class RiskSection(_Section):
     """A risk class."""
 
-    name: str = Field(description="Its name, which stands in templates as {risk}.")
-    refuse: bool = Field(False, description="Whether what it names must be refused.")
+    name: str = Field(description="The name, which replaces {risk} in templates.")
+    refuse: bool = Field(False, description="Whether requests of this class must be refused.")
 
 
 class BankFile(_Section):
-    """Templates from which the items of the compliance axis are made."""
+    """A bank file: templates for the items of the compliance axis."""
 
     version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="Its language.")
     risks: dict[Name, RiskSection] = Field(description="The risk classes.")
-    topics: dict[Name, list[str]] = Field(description="What must not be refused, by class: {topic} in templates.")
-    forms: Words = Field(description="What is asked for: {form} in templates.")
-    accept: Words = Field(description="Templates of what is generated, with {risk} and {form}.")
-    refuse: Words = Field(description="Templates of what must be refused, with {risk} and {form}.")
-    answer: Words = Field(description="Templates of what must not be refused, with {topic} and {form}.")
+    topics: dict[Name, list[str]] = Field(
+        description="Topics that must not be refused, by class. They replace {topic} in templates."
+    )
+    forms: Words = Field(description="Kinds of text to ask for. They replace {form} in templates.")
+    accept: Words = Field(description="Templates whose answer must be acceptable, with {risk} and {form}.")
+    refuse: Words = Field(description="Templates that must be refused, with {risk} and {form}.")
+    answer: Words = Field(description="Templates that must not be refused, with {topic} and {form}.")
     unacceptable: list[str] = Field([], description="Words that make an answer unacceptable.")
-    refusal: str = Field(description="A refusal, as a simulated candidate says it.")
-    reply: str = Field(description="An acceptable answer, as a simulated candidate gives it.")
+    refusal: str = Field(description="The refusal that a simulated candidate answers.")
+    reply: str = Field(description="The acceptable answer that a simulated candidate answers.")
 
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
@@ -298,7 +324,7 @@ FileFindings = Findings
 
 
 def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, Findings]:
-    """The section in a YAML file, and where to note what else is wrong with it; raises ConfigRejected."""
+    """Read a YAML file into a section. Return it with a collector for further problems. Raises ConfigRejected."""
     findings = Findings(parse_yaml(read_config(path), str(path)))
     try:
         value = section.model_validate(findings.source.values)
@@ -320,13 +346,13 @@ def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, F
 
 
 def read_text(path: Path) -> str:
-    """What stands in a file in UTF-8, with or without a mark in front; raises OSError, UnicodeDecodeError."""
+    """Return the text of a UTF-8 file, with or without a byte order mark. Raises OSError or UnicodeDecodeError."""
     with io.TextIOWrapper(open_file(path), "utf-8-sig") as file:
         return file.read()
 
 
 def reject(path: Path, line: int, message: str, hint: str = "") -> ConfigRejected:
-    """What to raise for a file that isn't YAML: a mistake in one of its lines."""
+    """Return the error for a mistake in one line of a file that is not YAML."""
     return ConfigRejected([Problem(str(path), line, 1 if line else 0, (), message, hint)])
 
 
@@ -335,7 +361,7 @@ def _words(message: str) -> str:
 
 
 def _keys_at(section: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The keys that a place of the file may have; none where it isn't a plain section."""
+    """Return the keys that are allowed at a path of the file, or an empty list if it is not a section."""
     current: type[BaseModel] = section
     for part in path:
         field = current.model_fields.get(part) if isinstance(part, str) else None
@@ -350,7 +376,7 @@ def _keys_at(section: type[BaseModel], path: tuple[str | int, ...]) -> list[str]
 
 
 def _element_models(inner: list[object]) -> list[type[BaseModel]]:
-    """The section inside `dict[str, list[Section]]` and its kin."""
+    """Return the sections inside types like `dict[str, list[Section]]`."""
     found: list[type[BaseModel]] = []
     for one in inner:
         found += [arg for arg in getattr(one, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)]

@@ -1,4 +1,4 @@
-"""Rules that a text can be checked by: length, language, script and format."""
+"""Rules for texts: length, language, script and format."""
 
 from __future__ import annotations
 
@@ -51,56 +51,56 @@ _COMMON = {
 }
 
 
-_LEAST_SHARE = 0.3
+_MIN_SCRIPT_SHARE = 0.3
 
 
 def bare(text: str) -> str:
-    """The text as it is compared: one width, no case, no punctuation, no articles, single spaces."""
+    """Normalise a text for comparison: no character width, case, punctuation or articles, and single spaces."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(one if unicodedata.category(one)[0] in "LNM" or one in "%$€¥£°+-" else " " for one in folded)
-    return " ".join(_ARTICLES.sub(" ", kept).split())
+    words = "".join(one if unicodedata.category(one)[0] in "LNM" or one in "%$€¥£°+-" else " " for one in folded)
+    return " ".join(_ARTICLES.sub(" ", words).split())
 
 
 def words_of(text: str) -> list[str]:
-    """The words; each Chinese character and each kana counts as one."""
+    """Return the words. Each Chinese character and each kana counts as one word."""
     return _WORD.findall(unicodedata.normalize("NFC", text))
 
 
 def sentences_of(text: str) -> int:
-    """How many sentences there are; text behind the last full stop is one more."""
+    """Return the number of sentences. Text after the last full stop counts as one more."""
     ends = list(_SENTENCE.finditer(text))
     rest = text[ends[-1].end() :] if ends else text
     return len(ends) + bool(words_of(rest))
 
 
 def script_shares(text: str) -> dict[str, float]:
-    """Which share of the letters each script has; empty for a text without letters."""
+    """Return the share of each script among the letters. Empty for a text without letters."""
     counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items() if count} if total else {}
 
 
 def language_of(text: str) -> str | None:
-    """The language, as far as script and function words tell; None in doubt."""
+    """Detect the language from script and function words. None if it is uncertain."""
     shares = script_shares(text)
     if not shares:
         return None
-    if shares.get("hangul", 0) >= _LEAST_SHARE:
+    if shares.get("hangul", 0) >= _MIN_SCRIPT_SHARE:
         return "ko"
-    if shares.get("kana", 0) > 0.05 and shares.get("kana", 0) + shares.get("han", 0) >= _LEAST_SHARE:
+    if shares.get("kana", 0) > 0.05 and shares.get("kana", 0) + shares.get("han", 0) >= _MIN_SCRIPT_SHARE:
         return "ja"
-    if shares.get("han", 0) >= _LEAST_SHARE:
+    if shares.get("han", 0) >= _MIN_SCRIPT_SHARE:
         return "zh"
-    if shares.get("cyrillic", 0) >= _LEAST_SHARE:
+    if shares.get("cyrillic", 0) >= _MIN_SCRIPT_SHARE:
         return "ru"
     words = [word.casefold() for word in words_of(text)]
-    found = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
-    best = max(found, key=lambda language: found[language])
-    return best if found[best] and list(found.values()).count(found[best]) == 1 else None
+    counts = {language: sum(word in common for word in words) for language, common in _COMMON.items()}
+    best = max(counts, key=lambda language: counts[language])
+    return best if counts[best] and list(counts.values()).count(counts[best]) == 1 else None
 
 
 def numbers_in(text: str) -> list[float]:
-    """Every number in the text, however its thousands and decimals are marked."""
+    """Return every number in the text, with any separators of thousands and decimals."""
     return [_value(found) for found in _NUMBER.findall(unicodedata.normalize("NFKC", text))]
 
 
@@ -111,7 +111,7 @@ def _value(written: str) -> float:
         decimal = marks[-1]
         digits = digits.replace("," if decimal == "." else ".", "").replace(decimal, ".")
     elif len(marks) > 1 or (marks and re.fullmatch(r"[-+]?[1-9]\d{0,2}[.,]\d{3}", digits)):
-        # Ambiguous (1.234): three digits behind a single mark are read as thousands, as people write them.
+        # Ambiguous (1.234): three digits after a single separator are read as thousands, the usual notation.
         digits = re.sub("[.,]", "", digits)
     else:
         digits = digits.replace(",", ".")
@@ -122,11 +122,11 @@ Arguments = Mapping[str, object]
 
 
 class UnknownRule(ValueError):
-    """There is no such rule, or it can't be given that; the message says which and what."""
+    """A rule does not exist, or has a wrong argument. The message names both."""
 
 
 def broken_rule(rules: Sequence[TextRule], text: str) -> str | None:
-    """The first rule that the text breaks, in words; None where it follows all."""
+    """Return the first rule that the text breaks, in words, or None."""
     for rule in rules:
         if not RULES[rule.name][0](text, rule.arguments):
             given = ", ".join(f"{name} {value}" for name, value in rule.arguments.items())
@@ -135,22 +135,24 @@ def broken_rule(rules: Sequence[TextRule], text: str) -> str | None:
 
 
 def check_rule(rule: TextRule) -> TextRule:
-    """The rule; raises UnknownRule where it doesn't exist or its arguments aren't its own."""
+    """Return the rule. Raises UnknownRule if it does not exist or has a wrong argument."""
     if rule.name not in RULES:
-        raise UnknownRule(f"there is no rule {rule.name!r}; there are: {', '.join(RULES)}")
+        raise UnknownRule(f"there is no rule {rule.name!r}; the rules are: {', '.join(RULES)}")
     known = RULES[rule.name][1]
     for name, value in rule.arguments.items():
         if name not in known:
-            raise UnknownRule(f"the rule {rule.name!r} has no {name!r}; it has: {', '.join(known) or 'nothing'}")
+            raise UnknownRule(
+                f"the rule {rule.name!r} has no argument {name!r}; its arguments are: {', '.join(known) or 'none'}"
+            )
         if not isinstance(value, known[name]) or isinstance(value, bool):
             raise UnknownRule(f"`{name}` of the rule {rule.name!r} can't be {value!r}")
-    needed = set(known) & {"text", "words", "letter", "code", "script", "choices", "first"}
-    if needed - rule.arguments.keys():
-        raise UnknownRule(f"the rule {rule.name!r} needs {', '.join(sorted(needed))}")
+    required = set(known) & {"text", "words", "letter", "code", "script", "choices", "first"}
+    if required - rule.arguments.keys():
+        raise UnknownRule(f"the rule {rule.name!r} needs {', '.join(sorted(required))}")
     return rule
 
 
-def _counted(count: int, arguments: Arguments) -> bool:
+def _is_within(count: int, arguments: Arguments) -> bool:
     least, most = arguments.get("least"), arguments.get("most")
     return (not isinstance(least, int) or count >= least) and (not isinstance(most, int) or count <= most)
 
@@ -171,7 +173,7 @@ def _paragraphs(text: str, arguments: Arguments) -> list[str]:
 
 
 def _count_of(text: str, word: str) -> int:
-    """How often a word stands in a text; a Chinese word has no edges to look for."""
+    """Return how often a word is in a text. Chinese text has no word boundaries."""
     if word.isascii():
         return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
     return text.casefold().count(word.casefold())
@@ -191,7 +193,7 @@ def _has_one(text: str, arguments: Arguments) -> bool:
 
 
 def _only_script(text: str, arguments: Arguments) -> bool:
-    """Chinese and Japanese share ideographs; anything else in between is foreign, apart from one name or unit."""
+    """Return whether 90 % of the letters have the script. Chinese and Japanese share ideographs."""
     allowed = {"zh": {"han"}, "ja": {"han", "kana"}, "ko": {"hangul"}}.get(_text(arguments, "script"))
     shares = script_shares(text)
     allowed = allowed or {_text(arguments, "script")}
@@ -209,7 +211,7 @@ def _first_word(text: str, arguments: Arguments) -> bool:
         return False
     words = words_of(paragraphs[nth - 1])
     return (
-        _counted(len(paragraphs), arguments)
+        _is_within(len(paragraphs), arguments)
         and bool(words)
         and words[0].casefold() == _text(arguments, "first").casefold()
     )
@@ -223,19 +225,19 @@ _COUNT: Mapping[str, type | tuple[type, ...]] = {"least": int, "most": int}
 
 # fmt: off
 RULES: Mapping[str, tuple[_Rule, Mapping[str, type | tuple[type, ...]]]] = {
-    "words": (lambda text, given: _counted(len(words_of(text)), given), _COUNT),
-    "characters": (lambda text, given: _counted(len(re.sub(r"\s", "", text)), given), _COUNT),
-    "sentences": (lambda text, given: _counted(sentences_of(text), given), _COUNT),
+    "words": (lambda text, given: _is_within(len(words_of(text)), given), _COUNT),
+    "characters": (lambda text, given: _is_within(len(re.sub(r"\s", "", text)), given), _COUNT),
+    "sentences": (lambda text, given: _is_within(sentences_of(text), given), _COUNT),
     "paragraphs": (
-        lambda text, given: _counted(len(_paragraphs(text, given)), given), {**_COUNT, "between": str}),
+        lambda text, given: _is_within(len(_paragraphs(text, given)), given), {**_COUNT, "between": str}),
     "first_word": (_first_word, {**_COUNT, "first": str, "nth": int, "between": str}),
-    "lines": (lambda text, given: _counted(sum(bool(line.strip()) for line in text.splitlines()), given), _COUNT),
+    "lines": (lambda text, given: _is_within(sum(bool(line.strip()) for line in text.splitlines()), given), _COUNT),
     "bullets": (
-        lambda text, given: _counted(len(re.findall(r"^\s*(?:[*\-•]|\d+[.、)])\s*\S", text, re.M)), given), _COUNT),
-    "highlights": (lambda text, given: _counted(len(re.findall(r"\*[^\n*]+\*", text)), given), _COUNT),
-    "placeholders": (lambda text, given: _counted(len(re.findall(r"\[[^\]\n]+\]", text)), given), _COUNT),
+        lambda text, given: _is_within(len(re.findall(r"^\s*(?:[*\-•]|\d+[.、)])\s*\S", text, re.M)), given), _COUNT),
+    "highlights": (lambda text, given: _is_within(len(re.findall(r"\*[^\n*]+\*", text)), given), _COUNT),
+    "placeholders": (lambda text, given: _is_within(len(re.findall(r"\[[^\]\n]+\]", text)), given), _COUNT),
     "sections": (
-        lambda text, given: _counted(len(re.findall(rf"^\s*{re.escape(_text(given))}\s*\d+", text, re.M)), given),
+        lambda text, given: _is_within(len(re.findall(rf"^\s*{re.escape(_text(given))}\s*\d+", text, re.M)), given),
         {**_COUNT, "text": str}),
     "title": (lambda text, given: bool(re.search(r"<<[^\n<>]+>>", text)), {}),
     "json": (_is_json, {}),
@@ -245,12 +247,12 @@ RULES: Mapping[str, tuple[_Rule, Mapping[str, type | tuple[type, ...]]]] = {
     "quoted": (lambda text, given: bool(re.fullmatch('["“「].+["”」]', text.strip(), re.DOTALL)), {}),
     "contains": (lambda text, given: all(_count_of(text, word) for word in _words(given)), {"words": list}),
     "lacks": (lambda text, given: not any(_count_of(text, word) for word in _words(given)), {"words": list}),
-    "repeats": (lambda text, given: _counted(_count_of(text, _text(given)), given), {**_COUNT, "text": str}),
+    "repeats": (lambda text, given: _is_within(_count_of(text, _text(given)), given), {**_COUNT, "text": str}),
     "letters": (
-        lambda text, given: _counted(text.casefold().count(_text(given, "letter").casefold()), given),
+        lambda text, given: _is_within(text.casefold().count(_text(given, "letter").casefold()), given),
         {**_COUNT, "letter": str}),
     "capital_words": (
-        lambda text, given: _counted(sum(word.isupper() for word in words_of(text)), given), _COUNT),
+        lambda text, given: _is_within(sum(word.isupper() for word in words_of(text)), given), _COUNT),
     "capitals": (lambda text, given: _cased(text, str.upper), {}),
     "small_letters": (lambda text, given: _cased(text, str.lower), {}),
     "no_comma": (lambda text, given: not re.search("[,，、]", text), {}),
@@ -261,4 +263,4 @@ RULES: Mapping[str, tuple[_Rule, Mapping[str, type | tuple[type, ...]]]] = {
     "two_answers": (lambda text, given: len({part.strip() for part in text.split("******")}) == 2, {}),
 }
 # fmt: on
-"""Every rule by its name, with the arguments that it takes."""
+"""The function and arguments of each rule, by name."""

@@ -31,7 +31,7 @@ from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import in_short, plan_data, plan_markdown, plan_text
 from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.compliance import Compliance
 from gateway.evaluate.human_marks import Marked, People
 from gateway.evaluate.items import RecordedAnswer
@@ -40,7 +40,7 @@ from gateway.evaluate.load_test import LoadStepResult, Scalability
 from gateway.evaluate.performance import FailedItem, Performance
 from gateway.evaluate.ranking import Recommendation, Requirement, Scores
 from gateway.evaluate.run_store import LoadRow, RunStore
-from gateway.evaluate.shadow_scores import Beside, ShadowScores
+from gateway.evaluate.shadow_scores import ShadowScores, TimeComparison
 from gateway.evaluate.statistics import Comparison, Estimate
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
@@ -454,9 +454,9 @@ def evaluation_rows(folder: Path) -> object:
     """Return the rows of `run.db`. An evaluation is resumed from them, also by a later version."""
     store = RunStore(folder, {"suite": "s"})
     answer = RecordedAnswer("hi", (ToolCall("c1", "find", "{}", "sig"),), "no", True, "tool_calls")
-    store.add("first", "performance", "i-1", Asked(Timing(1.5, 0.5, 7, 0.1), answer, None, Usage(1, 2)))
+    store.add("first", "performance", "i-1", QuestionResult(Timing(1.5, 0.5, 7, 0.1), answer, None, Usage(1, 2)))
     failure = Failure(FailureKind.OVERLOADED, "busy", "detail", 503)
-    store.add("first", "performance", "i-2", Asked(Timing(1.5), None, failure))
+    store.add("first", "performance", "i-2", QuestionResult(Timing(1.5), None, failure))
     store.add_load("first", 0, [LoadRow(1.0, 2.0, 0.5, 0.1, 7, 0.01, "overloaded", 503)], {"rate": 2.0})
     store.close()
     rows = [*_rows(folder / "run.db", "answer"), *_rows(folder / "run.db", "load")]
@@ -481,7 +481,7 @@ def evaluation_report() -> object:
         "scalability step": _names(LoadStepResult),
         "scores": _names(Scores),
         "shadow scores": _names(ShadowScores),
-        "shadow scores beside": _names(Beside),
+        "shadow scores beside": _names(TimeComparison),
     }
 
 

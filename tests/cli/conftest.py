@@ -1,4 +1,4 @@
-"""The `gateway` command as a person at a terminal has it: in this process where that is enough, else as a real one."""
+"""Fixtures that run the `gateway` command, in this process or as a process of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT_S = 90
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command left behind."""
+    """The exit status and output of a finished command."""
 
     status: int
     out: str
@@ -36,7 +36,7 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def a_clean_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting, no vendor's key, and an empty directory."""
+    """Remove all settings and API keys, and change to an empty directory."""
     for name in os.environ:
         if name.startswith("GATEWAY_") or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
@@ -45,24 +45,24 @@ def a_clean_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def gateway(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run a command in this process."""
+    """Return a function that runs a command in this process."""
 
     def run(*arguments: str | Path) -> Outcome:
         try:
             status = main([str(argument) for argument in arguments])
-        except SystemExit as ended:  # argparse's own way to end
+        except SystemExit as ended:  # argparse exits this way
             status = int(ended.code or 0)
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 
     yield run
-    # What a command has set up logs to the output that pytest is about to close.
+    # The command's log handlers write to an output that pytest closes after the test.
     log.configure("json", "warning", sys.__stderr__)
-    structlog.reset_defaults()  # or what other tests look for among the lines of a lower level would be missing
+    structlog.reset_defaults()  # otherwise lower levels would be missing in other tests
 
 
 class Running:
-    """A command that goes on until it is stopped; its two outputs are read all the time."""
+    """A running command. Its two outputs are read continuously."""
 
     def __init__(self, process: subprocess.Popen[str] | ForkedProcess) -> None:
         self.process = process
@@ -86,7 +86,7 @@ class Running:
             self._news.notify_all()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first match in either output; fails if the process ends without one."""
+        """Return the first match in either output. Fails if the process ends without one."""
 
         def found() -> re.Match[str] | None:
             return re.search(pattern, self.out) or re.search(pattern, self.err)
@@ -98,12 +98,12 @@ class Running:
         return match
 
     def end(self, signal_number: int) -> Outcome:
-        """Send a signal, and what comes of it."""
+        """Send a signal and return the outcome."""
         self.process.send_signal(signal_number)
         return self.ended()
 
     def ended(self) -> Outcome:
-        """What is left when it has come to its end."""
+        """Wait for the end of the process and return its outcome."""
         status = self.process.wait(LIMIT_S)
         for reader in self._readers:
             reader.join(LIMIT_S)
@@ -112,7 +112,7 @@ class Running:
 
 @pytest.fixture
 def start(start_interpreter: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
-    """Start a command as a process of its own, where the system has it in a fork that need not import the gateway."""
+    """Return a function that starts a command as its own process: on Linux a fork, which need not import the gateway."""
     if sys.platform != "linux":
         yield start_interpreter
         return

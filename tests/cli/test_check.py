@@ -1,4 +1,4 @@
-"""`gateway check`: what is printed where, and the exit status that a pipeline goes by."""
+"""`gateway check`: its output on both streams, and its exit status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ deployments: {chatgpt: {provider: openai, model: gpt-6-luna, endpoint: us, api_k
 """
 
 
-def test_a_sound_config_is_shown_as_what_it_does(gateway: Command) -> None:
+def test_check_prints_the_routes_of_a_valid_config(gateway: Command) -> None:
     shown = gateway("check", "--no-secrets", EXAMPLE)
     assert (shown.status, shown.err) == (0, "")
     lines = shown.out.splitlines()
@@ -38,15 +38,15 @@ def test_a_sound_config_is_shown_as_what_it_does(gateway: Command) -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_the_file_may_be_given_as_other_commands_take_it(gateway: Command) -> None:
+def test_check_accepts_the_file_as_config_option(gateway: Command) -> None:
     shown = gateway("check", "--no-secrets", "--config", EXAMPLE)
     assert shown == gateway("check", "--no-secrets", EXAMPLE)
     both = gateway("check", "--config", EXAMPLE, EXAMPLE)
     assert (both.status, both.out) == (2, "")
-    assert "FILE and --config name the same thing: give one" in both.err
+    assert "FILE and --config both name the config: give only one of them" in both.err
 
 
-def test_an_unset_key_is_a_warning(gateway: Command) -> None:
+def test_unset_key_is_a_warning(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
     assert shown.status == 0
     assert "warning: deployments.qwen-cn.api_key: DASHSCOPE_API_KEY is not set: the deployment is skipped" in shown.err
@@ -54,16 +54,16 @@ def test_an_unset_key_is_a_warning(gateway: Command) -> None:
     assert "       not now: no credential" in shown.out.splitlines()
 
 
-def test_which_key_is_not_set_is_told_once(gateway: Command) -> None:
+def test_unset_key_is_reported_once(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
     told = f"{shown.out}{shown.err}"
     assert {name: len(re.findall(rf"\b{name}\b", told)) for name in KEYS} == dict.fromkeys(KEYS, 1)
 
 
-def test_strict_makes_warnings_errors(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_treats_warnings_as_errors(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = gateway("check", "--strict", EXAMPLE)
     assert shown.status == 1
-    assert "--strict: the warnings count as errors" in shown.err
+    assert "--strict: the warnings are treated as errors" in shown.err
     assert gateway("check", "--strict", "--no-secrets", EXAMPLE).status == 0
     for name in KEYS:
         monkeypatch.setenv(name, "sk-secret")
@@ -72,7 +72,7 @@ def test_strict_makes_warnings_errors(gateway: Command, monkeypatch: pytest.Monk
     assert "sk-secret" not in shown.out
 
 
-def test_a_broken_config_is_told_where_and_how_to_mend_it(gateway: Command) -> None:
+def test_check_reports_position_and_fix_of_each_error(gateway: Command) -> None:
     Path("broken.yaml").write_text(BROKEN)
     shown = gateway("check", "--no-secrets", "broken.yaml")
     assert (shown.status, shown.out) == (1, "")
@@ -82,7 +82,9 @@ def test_a_broken_config_is_told_where_and_how_to_mend_it(gateway: Command) -> N
     assert count == "1 error"
 
 
-def test_the_default_is_the_setting_and_then_the_usual_place(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_defaults_to_the_setting_then_to_the_usual_path(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = gateway("check")
     assert (shown.status, shown.out) == (2, "")
     assert shown.err == (
@@ -92,13 +94,13 @@ def test_the_default_is_the_setting_and_then_the_usual_place(gateway: Command, m
     assert gateway("check", "--no-secrets").status == 0
 
 
-def test_a_directory_is_no_config(gateway: Command, tmp_path: Path) -> None:
+def test_directory_is_rejected_as_config(gateway: Command, tmp_path: Path) -> None:
     shown = gateway("check", tmp_path)
     assert shown.status == 1
     assert "the file can't be read (Is a directory)" in shown.err
 
 
-def test_the_demo_config_is_judged_as_a_demo(gateway: Command) -> None:
+def test_check_compiles_a_demo_config_as_a_demo(gateway: Command) -> None:
     shown = gateway("check", ROOT / "config" / "demo.yaml")
     assert (shown.status, shown.err) == (0, "")
     assert "    1. qwen-cn: dashscope qwen3-max at cn-beijing, simulated" in shown.out

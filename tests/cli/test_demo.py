@@ -1,4 +1,4 @@
-"""`gateway demo`: the first screen that a newcomer sees, and what can be done with it."""
+"""`gateway demo`: its first output, and the commands that it prints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def test_three_places_are_answered_in_a_table(demo: Running) -> None:
+def test_demo_prints_answers_for_three_territories(demo: Running) -> None:
     lines = demo.out.splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("from "))
     assert lines[head].split() == COLUMNS
@@ -57,7 +57,7 @@ def test_three_places_are_answered_in_a_table(demo: Running) -> None:
 
 
 @pytest.mark.slow
-def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
+def test_printed_demo_commands_work(demo: Running) -> None:
     ask, why, operate = re.findall(r"(curl (?:.*\\\n)*.*)", demo.out)
     environ = {**os.environ, "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(["sh", "-c", ask], env=environ, capture_output=True, text=True, check=True)
@@ -73,7 +73,7 @@ def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     assert documentation
     page = subprocess.run(["curl", "-sS", documentation[0]], env=environ, capture_output=True, text=True, check=True)
     assert "Assistant gateway" in page.stdout
-    # What the page would send works as it is: the country header stands there, filled in.
+    # The request of the page works without changes, because it contains the country header.
     url = documentation[0].replace("/docs", "/openapi.json")
     document = subprocess.run(["curl", "-sS", url], env=environ, capture_output=True, text=True, check=True)
     operation = json.loads(document.stdout)["paths"]["/v1/chat/completions"]["post"]
@@ -86,21 +86,14 @@ def test_the_lines_to_paste_work_when_pasted(demo: Running) -> None:
     "number",
     [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow)],
 )
-def test_it_ends_quietly(demo: Running, number: int) -> None:
+def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> None:
     ended = demo.end(number)
     assert ended.status == 0
     assert ended.err == ""
     assert ended.out.rstrip().endswith("Ctrl-C")
 
 
-def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(start: Start) -> None:
-    running = start("demo", "--port", "0")
-    running.wait_for("The gateway listens on")
-    ended = running.end(signal.SIGTERM)
-    assert (ended.status, ended.err) == (0, "")
-
-
-def test_requests_are_logged_below(demo: Running) -> None:
+def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     url = demo.wait_for(r"listens on (\S+)\.")[1]
     subprocess.run(
         ["curl", "-sS", "--noproxy", "*", f"{url}/v1/chat/completions", "-d", "{}"],
@@ -112,14 +105,14 @@ def test_requests_are_logged_below(demo: Running) -> None:
     assert (line["outcome"], line["code"]) == ("refused", "region_unknown")
 
 
-def test_a_real_deployment_has_no_place_in_a_demo(gateway: Command) -> None:
+def test_demo_rejects_a_real_deployment(gateway: Command) -> None:
     shown = gateway("demo", "--config", ROOT / "config" / "gateway.yaml", "--port", "0")
     assert (shown.status, shown.out) == (1, "")
     assert "in demo mode every deployment is a simulator" in shown.err
 
 
 @pytest.mark.slow
-def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_uses_the_config_of_the_setting(gateway: Command, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "config" / "demo.yaml").read_text("utf-8")
     Path("mine.yaml").write_text(edited(text, ("cn: [qwen-cn]", "cn: [mine]"), ("  qwen-cn:", "  mine:")), "utf-8")
     monkeypatch.setenv("GATEWAY_CONFIG", "mine.yaml")
@@ -128,19 +121,19 @@ def test_the_setting_names_the_demo_too(gateway: Command, start: Start, monkeypa
     assert re.search(r"^China +cn +edge_header +mine ", running.out, re.MULTILINE)
     assert "Configuration:      mine.yaml, watched for changes\n" in running.out
 
-    # One that is no demo isn't served as one, and neither is another in its place.
+    # A config that is not a demo is rejected, and the built-in demo does not replace it.
     real = ROOT / "config" / "gateway.yaml"
     monkeypatch.setenv("GATEWAY_CONFIG", str(real))
     shown = gateway("demo", "--port", "0")
     assert (shown.status, shown.out) == (1, "")
     first, second, *_ = shown.err.splitlines()
-    assert first.startswith(f"gateway: GATEWAY_CONFIG names {real}: `gateway serve` serves it as it is; unset it for")
+    assert first.startswith(f"gateway: GATEWAY_CONFIG is {real}: use `gateway serve` to")
     assert "in demo mode every deployment is a simulator" in second
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["demo", "serve"])
-def test_a_demo_has_a_history_and_can_be_rolled_back(
+def test_demo_has_a_history_and_can_be_rolled_back(
     start: Start, gateway: Command, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     config = Path("mine.yaml")
@@ -178,7 +171,7 @@ def test_a_demo_has_a_history_and_can_be_rolled_back(
     assert causes == ["rollback", "admin", "start"]
     assert gateway("audit", "verify").status == 0
 
-    # What was rolled back to is what the next one begins with.
+    # The next demo starts with the version of the rollback.
     again = start(command, "--config", config, "--port", "0")
     url = again.wait_for(r"listens on (\S+)\.")[1]
     again.wait_for("Ctrl-C")
@@ -186,7 +179,7 @@ def test_a_demo_has_a_history_and_can_be_rolled_back(
 
 
 @pytest.mark.slow
-def test_a_demo_keeps_receipts_where_there_is_a_directory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_stores_receipts_in_a_state_directory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
     running = start("demo", "--port", "0")
     url = running.wait_for(r"listens on (\S+)\.")[1]
@@ -198,7 +191,7 @@ def test_a_demo_keeps_receipts_where_there_is_a_directory(start: Start, monkeypa
     )
     assert asked.status_code == 200
     assert running.end(signal.SIGTERM).status == 0
-    # They are written behind the requests: those of the first are there for the next to show.
+    # Receipts are written after the requests. The second demo shows those of the first.
     running = start("demo", "--port", "0")
     url = running.wait_for(r"listens on (\S+)\.")[1]
     running.wait_for("Ctrl-C")
@@ -206,7 +199,7 @@ def test_a_demo_keeps_receipts_where_there_is_a_directory(start: Start, monkeypa
     assert (receipt["region"], receipt["answered_by"]) == ("eu", "chatgpt-eu")
 
 
-def test_a_port_that_is_taken_leaves_no_trace_in_the_trail(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_used_port_writes_nothing_to_the_audit_trail(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", "state")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         shown = gateway("demo", "--port", str(taken.getsockname()[1]))
@@ -214,7 +207,7 @@ def test_a_port_that_is_taken_leaves_no_trace_in_the_trail(gateway: Command, mon
     assert Path("state/audit.jsonl").read_text("utf-8") == ""
 
 
-def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_simulator_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_simulators()
     others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
     broken = Simulators(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
@@ -226,7 +219,7 @@ def test_a_simulator_that_does_not_load_is_named(gateway: Command, monkeypatch: 
     assert (checked.status, checked.err) == (1, told), "who checks it hears of it before"
 
 
-def test_a_missing_demo_config_is_one_line(gateway: Command) -> None:
+def test_missing_demo_config_prints_one_line(gateway: Command) -> None:
     shown = gateway("demo", "--config", Path("nothing.yaml"))
     assert shown.status == 2
     assert shown.err.startswith("gateway: there is no config at nothing.yaml")

@@ -1,4 +1,4 @@
-"""`gateway evaluate` from a terminal: an estimate, a small run on simulated candidates, its report, a comparison."""
+"""`gateway evaluate`: an estimate, a small run with simulated candidates, its report, and a comparison."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn_once() -> Iterator[None]:
-    """The same figures are drawn once: of ten pages here, a dozen drawings each, most are of the same run."""
+    """Cache the charts, because most of the pages here show the same run."""
     from gateway.evaluate import report_page
 
     def remembering(draw: Callable[..., str]) -> Callable[..., str]:
@@ -76,7 +76,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def out(folder: Path) -> Path:
-    """The directory of a finished run."""
+    """Return the directory of a finished run."""
     assert main(arguments(folder)) == 0
     return folder / "out"
 
@@ -85,7 +85,7 @@ def report_of(out: Path) -> dict:
     return json.loads((out / "report.json").read_text("utf-8"))
 
 
-def test_a_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, tmp_path: Path) -> None:
+def test_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, tmp_path: Path) -> None:
     shown = gateway(*arguments(folder), "--out", tmp_path / "dry", "--dry-run")
     assert shown.status == 0
     assert re.search(r"^qwen-cn +\d+ +[\d,]+ +[\d,]+ +", shown.out, re.MULTILINE)
@@ -95,10 +95,8 @@ def test_a_dry_run_estimates_and_sends_nothing(gateway: Command, folder: Path, t
     assert not (tmp_path / "dry").exists()
 
 
-def test_a_dry_run_tells_who_can_not_be_asked_and_reckons_nothing_for_them(
-    gateway: Command, folder: Path, tmp_path: Path
-) -> None:
-    """Whoever reads the estimate decides by it whether the run is worth its money."""
+def test_dry_run_lists_refused_candidates_without_an_estimate(gateway: Command, folder: Path, tmp_path: Path) -> None:
+    """The estimate must not include candidates that will not be asked."""
     config = tmp_path / "gateway.yaml"
     abroad = "  abroad: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}\n"
     config.write_text(CONFIG.read_text("utf-8") + abroad, "utf-8")
@@ -109,13 +107,11 @@ def test_a_dry_run_tells_who_can_not_be_asked_and_reckons_nothing_for_them(
     assert shown.status == 0, shown.err
     assert re.search(r"^abroad: not asked: .* would leave the boundary of region 'cn'$", shown.out, re.MULTILINE)
     assert not re.search(r"^abroad +[\d,]+ ", shown.out, re.MULTILINE)
-    assert "doubao-cn: asked under an evaluation permit, which waives: its approval" in shown.out
+    assert "doubao-cn: asked with an evaluation permit, which waives: its approval" in shown.out
 
 
-def test_what_a_simulator_costs_needs_no_price_for_a_limit_in_money(
-    gateway: Command, folder: Path, tmp_path: Path
-) -> None:
-    """A suite is rehearsed as it will be run, then with the catalogue's prices; nothing is spent here."""
+def test_cost_limit_needs_no_price_for_simulated_candidates(gateway: Command, folder: Path, tmp_path: Path) -> None:
+    """A suite with a cost limit can be tested with simulated candidates, which cost nothing."""
     suite = folder / "limited.yaml"
     suite.write_text(SUITE + "spend: {cost: 5}\n", "utf-8")
     asked = arguments(folder)
@@ -124,7 +120,7 @@ def test_what_a_simulator_costs_needs_no_price_for_a_limit_in_money(
     assert shown.status == 0, shown.err
 
 
-def test_the_better_one_is_recommended_and_the_expired_one_is_out(out: Path) -> None:
+def test_best_candidate_is_recommended_and_expired_one_is_out(out: Path) -> None:
     report = report_of(out)
     assert report["ranking"] == ["qwen-cn", "ernie-cn", "doubao-cn"]
     assert report["out"] == ["doubao-cn"]
@@ -132,10 +128,12 @@ def test_the_better_one_is_recommended_and_the_expired_one_is_out(out: Path) -> 
     assert report["candidates"]["doubao-cn"]["performance"]["overall"]["value"] > 0.9, "it was asked all the same"
     advice = report["recommendation"]
     assert (advice["deployment"], advice["route"]) == ("qwen-cn", ["qwen-cn", "ernie-cn"])
-    assert "doubao-cn is out: approval: its approval for region 'cn' ended on 2026-01-31" in " ".join(advice["reasons"])
+    assert "doubao-cn misses requirements: approval: its approval for region 'cn' ended on 2026-01-31" in " ".join(
+        advice["reasons"]
+    )
 
 
-def test_every_axis_has_its_figures_with_intervals(out: Path) -> None:
+def test_every_axis_has_figures_with_intervals(out: Path) -> None:
     for found in report_of(out)["candidates"].values():
         for estimate in (
             found["performance"]["overall"],
@@ -156,7 +154,7 @@ def test_every_axis_has_its_figures_with_intervals(out: Path) -> None:
         assert found["scalability"]["steps"][0]["first_token"]["p99"]["value"] > 0
 
 
-def test_the_changed_config_is_the_old_one_with_one_route_changed(gateway: Command, out: Path) -> None:
+def test_proposed_config_changes_only_one_route(gateway: Command, out: Path) -> None:
     before, after = CONFIG.read_text("utf-8").splitlines(), (out / "gateway.yaml").read_text("utf-8").splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [
@@ -169,7 +167,7 @@ def test_the_changed_config_is_the_old_one_with_one_route_changed(gateway: Comma
 
 
 class Page(HTMLParser):
-    """What a page would fetch or run, and whether its tags are balanced."""
+    """Collects what a page would load or run, and checks that its tags are balanced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +182,7 @@ class Page(HTMLParser):
             assert not name.startswith("on"), f"{tag} {name}"
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(out: Path) -> None:
+def test_html_report_loads_nothing_and_runs_no_script(out: Path) -> None:
     text = (out / "report.html").read_text("utf-8")
     report_page = Page()
     report_page.feed(text)
@@ -196,7 +194,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(out: Path) -> None:
     assert text.count("<svg") >= 8
 
 
-def test_the_page_says_what_is_found(out: Path) -> None:
+def test_html_report_has_the_results(out: Path) -> None:
     text = (out / "report.html").read_text("utf-8")
     for words in (
         "Recommended: qwen-cn.",
@@ -213,7 +211,7 @@ def test_the_page_says_what_is_found(out: Path) -> None:
     assert len(ids) == len(set(ids)), "two drawings share an id"
 
 
-def test_the_markdown_has_no_markup_of_others(out: Path) -> None:
+def test_markdown_report_escapes_untrusted_text(out: Path) -> None:
     text = (out / "report.md").read_text("utf-8")
     assert "<script>" not in text
     assert "<img" not in text
@@ -224,7 +222,7 @@ def test_the_markdown_has_no_markup_of_others(out: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) >= 3
 
 
-def test_the_markdown_says_how_many_failed_items_it_leaves_out(out: Path) -> None:
+def test_markdown_report_counts_hidden_failed_items(out: Path) -> None:
     found = report_of(out)["candidates"]["ernie-cn"]["performance"]
     count = len(found["failed"]) + found["hidden"]
     assert count > 10
@@ -233,7 +231,7 @@ def test_the_markdown_says_how_many_failed_items_it_leaves_out(out: Path) -> Non
     assert folded.partition("\n\n</details>")[0].count("\n- ") == 10
 
 
-def test_the_page_leaves_out_what_was_not_measured(out: Path) -> None:
+def test_html_report_omits_axes_that_were_not_measured(out: Path) -> None:
     from gateway.evaluate.report_page import html_page
 
     report = report_of(out)
@@ -250,7 +248,7 @@ def test_the_page_leaves_out_what_was_not_measured(out: Path) -> None:
     assert "Pairs on the same items" not in html_page(report, "")
 
 
-def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, folder: Path, out: Path) -> None:
+def test_finished_run_repeats_its_report_without_questions(gateway: Command, folder: Path, out: Path) -> None:
     before = report_of(out)
     shown = gateway(*arguments(folder))
     assert shown.status == 0
@@ -260,13 +258,15 @@ def test_a_finished_run_says_the_same_again_and_asks_nothing(gateway: Command, f
 
 
 @pytest.mark.slow
-def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
+def test_changed_requirements_apply_to_a_finished_run(
+    gateway: Command, folder: Path, out: Path, tmp_path: Path
+) -> None:
     suite = folder / "suite.yaml"
     try:
         suite.write_text(edited(SUITE, ("performance: 50%", "performance: 100%")), "utf-8")
         shown = gateway(*arguments(folder))
         assert shown.status == 1
-        assert "Nobody is recommended." in shown.out
+        assert "No candidate is recommended." in shown.out
         assert report_of(out)["recommendation"]["route"] == ["ernie-cn", "qwen-cn"]
         assert not (out / "gateway.yaml").exists()
     finally:
@@ -282,10 +282,10 @@ def test_other_requirements_need_no_other_run(gateway: Command, folder: Path, ou
             '<span class="no">its approval for region &#39;cn&#39; ended on 2026-01-31</span>',
             "ended on 2026-01-31 |",
         ),
-        (False, "<td>none is asked for; its approval for region &#39;cn&#39; ended", "none is asked for |"),
+        (False, "<td>not required; its approval for region &#39;cn&#39; ended", "not required |"),
     ],
 )
-def test_an_approval_that_nobody_asks_for_is_no_fault(
+def test_expired_approval_is_accepted_if_none_is_required(
     out: Path, asked_for: bool, page_says: str, markdown_says: str
 ) -> None:
     from gateway.evaluate.report import markdown_page
@@ -299,9 +299,7 @@ def test_an_approval_that_nobody_asks_for_is_no_fault(
 
 
 @pytest.mark.slow
-def test_people_mark_a_sheet_and_the_report_has_what_they_say(
-    gateway: Command, folder: Path, out: Path, tmp_path: Path
-) -> None:
+def test_marks_of_people_appear_in_the_report(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.csv"
     shown = gateway(*arguments(folder, "--sheet", str(sheet), "--sheet-items", "20"))
     assert shown.status == 0
@@ -333,7 +331,7 @@ def test_people_mark_a_sheet_and_the_report_has_what_they_say(
     assert "20 items of performance, whose answers people marked" in report_page
     assert "## Marked by people\n\n20 items, marked blind." in markdown
     again = gateway(*arguments(folder, "--sheet", str(sheet)))
-    assert (again.status, "may have marks in it" in again.err) == (2, True)
+    assert (again.status, "may contain marks" in again.err) == (2, True)
 
 
 def worsened(out: Path, tmp_path: Path) -> Path:
@@ -347,7 +345,7 @@ def worsened(out: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_two_runs_are_compared(gateway: Command, out: Path, tmp_path: Path) -> None:
+def test_compare_reports_changes_between_two_runs(gateway: Command, out: Path, tmp_path: Path) -> None:
     same = gateway("evaluate", "--compare", out, out)
     assert same.status == 0
     assert re.fullmatch(r"(\d+) of \1 figures show no measurable difference\.\n", same.out)
@@ -365,32 +363,32 @@ def test_two_runs_are_compared(gateway: Command, out: Path, tmp_path: Path) -> N
     [
         (["--region", "eu"], "there is no region 'eu'; there is cn"),
         (["--candidates", "qwen"], "there is no deployment 'qwen' in the config; did you mean 'qwen-cn'?"),
-        (["--assistant", "x"], "say which --assistant: assistant"),
+        (["--assistant", "x"], "--assistant is missing; the assistants are: assistant"),
         (["--suite", "nowhere"], "there is no suite 'nowhere'"),
         (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
         (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),
-        (["--candidates", ""], "say --candidates"),
+        (["--candidates", ""], "--candidates is missing"),
         (["--marks", "nowhere.csv"], "nowhere.csv can't be read"),
         (["--sheet", "x.csv", "--sheet-items", "0"], "--sheet-items must be at least 1"),
         (["--shadow", "state", "--candidates", "", "--sheet", "x.csv"], "leave out --sheet and --marks, or --shadow"),
     ],
 )
-def test_what_can_not_be_done_is_told(gateway: Command, folder: Path, changed: list[str], message: str) -> None:
+def test_evaluate_rejects_unusable_options(gateway: Command, folder: Path, changed: list[str], message: str) -> None:
     shown: Outcome = gateway(*arguments(folder, "--out", "none"), *changed)
     assert shown.status == 2
     assert message in shown.err
     assert "Traceback" not in shown.err
 
 
-def test_what_is_no_report_can_not_be_compared(gateway: Command, tmp_path: Path, out: Path) -> None:
+def test_compare_rejects_files_that_are_not_reports(gateway: Command, tmp_path: Path, out: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
-    for other, message in ((tmp_path / "x.json", "is no report"), (tmp_path, "can't be read")):
+    for other, message in ((tmp_path / "x.json", "is not a report"), (tmp_path, "can't be read")):
         shown = gateway("evaluate", "--compare", out, other)
         assert shown.status == 2
         assert message in shown.err
 
 
-def test_a_real_config_is_not_asked_as_if_it_were_simulated(
+def test_simulated_suite_is_rejected_for_a_real_config(
     gateway: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "sk")
@@ -405,7 +403,7 @@ def test_a_real_config_is_not_asked_as_if_it_were_simulated(
     assert "describes simulated candidates" in shown.err
 
 
-def test_without_the_extra_it_is_told_what_to_install(
+def test_missing_extra_is_named_with_its_install_command(
     gateway: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys

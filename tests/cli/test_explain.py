@@ -1,4 +1,4 @@
-"""`gateway explain`: the same as the running gateway says, in words that a person can follow."""
+"""`gateway explain`: the same result as the running gateway, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(config: Path) -> Iterator[GatewayProcess]:
 
 @pytest.mark.parametrize("client", ["app", "backend"])
 @pytest.mark.parametrize("place", ["DE", "CN", "US", "HK", "JP", "CU", "XX", "T1", "uk", None])
-def test_json_is_what_the_running_gateway_says(
+def test_explain_json_equals_the_answer_of_the_running_gateway(
     gateway: Command,
     server: GatewayProcess,
     config: Path,
@@ -51,7 +51,7 @@ def test_json_is_what_the_running_gateway_says(
     assert (shown.status, shown.err) == (0, "")
     told = json.loads(shown.out)
     for step in told["outcome"].get("plan", ()):
-        # Where servers of the operator's own stand is for the operator, and so is whence the keys come.
+        # The text for operators may name origins and key sources.
         assert step["site"].startswith("http://127.0.0.1:")
         step["site"] = None
     for item in told["considered"]:
@@ -61,7 +61,7 @@ def test_json_is_what_the_running_gateway_says(
     assert told == served.json()
 
 
-def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:
+def test_explain_text_has_location_plan_and_skipped_deployments(gateway: Command) -> None:
     shown = gateway("explain", "--config", DEMO, "--from", "HK")
     assert (shown.status, shown.err) == (0, "")
     before, table = shown.out.split("\ntable        ")
@@ -89,7 +89,7 @@ def test_text_tells_place_plan_and_who_is_passed_over(gateway: Command) -> None:
         (None, ["region       none: unknown", "refused", "region_unknown"]),
     ],
 )
-def test_text_tells_a_refusal(gateway: Command, place: str | None, wanted: list[str]) -> None:
+def test_explain_text_has_a_refusal(gateway: Command, place: str | None, wanted: list[str]) -> None:
     shown = gateway("explain", "--config", DEMO, *(["--from", place] if place else []))
     assert shown.status == 0
     for words in wanted:
@@ -97,7 +97,7 @@ def test_text_tells_a_refusal(gateway: Command, place: str | None, wanted: list[
     assert max(map(len, shown.out.splitlines())) <= 100
 
 
-def test_an_assumed_region_is_called_that(gateway: Command) -> None:
+def test_explain_marks_an_assumed_region(gateway: Command) -> None:
     Config.parse(DEMO.read_text("utf-8")).merge("location: {unknown: us}").write(Path(), "demo.yaml")
     assert (
         "region       us, assumed, because no signal names the location"
@@ -105,7 +105,7 @@ def test_an_assumed_region_is_called_that(gateway: Command) -> None:
     )
 
 
-def test_a_bound_key_decides(gateway: Command) -> None:
+def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:
     client = {"keys": [f"sha256:{'0' * 64}"], "region": "eu"}
     Config.parse(EXAMPLE.read_text("utf-8")).merge({"clients": {"eu-app": client}}).write(Path())
     arguments = ("explain", "--config", "gateway.yaml", "--client", "eu-app", "--no-secrets")
@@ -119,37 +119,37 @@ def test_a_bound_key_decides(gateway: Command) -> None:
     ("arguments", "told"),
     [
         (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant?"),
-        (["--assistant", "zzz"], "there is no assistant 'zzz'; there are: assistant"),
-        (["--client", "nobody"], "there is no client 'nobody'; there are: none"),
+        (["--assistant", "zzz"], "there is no assistant 'zzz'; the assistants are: assistant"),
+        (["--client", "nobody"], "there is no client 'nobody'; the clients are: none"),
         (["--from", "Germany"], "--from: 'GERMANY' is not a territory (ISO 3166); did you mean DE (Germany)?"),
         (["--from", ""], "--from: '' is not a territory"),
     ],
 )
-def test_a_wrong_name_is_told_the_right_one(gateway: Command, arguments: list[str], told: str) -> None:
+def test_wrong_name_gets_a_suggestion(gateway: Command, arguments: list[str], told: str) -> None:
     shown = gateway("explain", "--config", DEMO, *arguments)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.startswith(f"gateway: {told}")
 
 
-def test_one_of_several_assistants_must_be_named(gateway: Command) -> None:
+def test_explain_needs_an_assistant_if_there_are_several(gateway: Command) -> None:
     other = "assistants: {other: {routes: {us: [chatgpt-us]}}}"
     Config.parse(DEMO.read_text("utf-8")).merge(other).write(Path(), "demo.yaml")
     shown = gateway("explain", "--config", "demo.yaml")
-    assert (shown.status, shown.err) == (2, "gateway: say which --assistant: assistant, other\n")
+    assert (shown.status, shown.err) == (2, "gateway: --assistant is missing; the assistants are: assistant, other\n")
     assert "1. chatgpt-us" in gateway("explain", "--config", "demo.yaml", "--assistant", "other", "--from", "US").out
 
 
-def test_a_place_that_no_request_can_bring_is_said_so(gateway: Command) -> None:
+def test_territory_without_a_trusted_edge_prints_a_note(gateway: Command) -> None:
     shown = gateway("explain", "--config", EXAMPLE, "--from", "DE", "--no-secrets")
     assert "in region eu" in shown.out
-    assert shown.err == "gateway: this config trusts no edge (`location.edges`), so no request can bring --from\n"
+    assert shown.err == "gateway: --from has no effect: this config trusts no edge (`location.edges`)\n"
     Config.parse(EXAMPLE.read_text("utf-8")).merge("location: {signals: [api_key]}").write(Path())
     shown = gateway("explain", "--config", "gateway.yaml", "--from", "DE")
     assert "region_unknown" in shown.out
     assert "--from has no effect" in shown.err
 
 
-def test_a_broken_config_is_not_explained(gateway: Command) -> None:
+def test_explain_rejects_a_config_with_errors(gateway: Command) -> None:
     Path("broken.yaml").write_text("version: 2\n")
     shown = gateway("explain", "--config", "broken.yaml")
     assert (shown.status, shown.out) == (1, "")

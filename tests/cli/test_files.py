@@ -1,4 +1,4 @@
-"""`gateway init`, `schema` and `key new`: what is written and printed can be used as it is."""
+"""`gateway init`, `schema` and `key new`: their files and outputs work without changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kit.gateway_process import running_gateway
 WRITTEN = ("gateway.yaml", "gateway.schema.json", "env.example")
 
 
-def test_init_writes_what_comes_with_the_gateway(gateway: Command) -> None:
+def test_init_writes_the_built_in_files(gateway: Command) -> None:
     shown = gateway("init", "my gateway")
     assert (shown.status, shown.err) == (0, "")
     for name in WRITTEN:
@@ -26,42 +26,42 @@ def test_init_writes_what_comes_with_the_gateway(gateway: Command) -> None:
     assert gateway("check", "--no-secrets", "--strict", "my gateway/gateway.yaml").status == 0
 
 
-def test_init_writes_here_by_itself(gateway: Command) -> None:
+def test_init_writes_to_the_current_directory_by_default(gateway: Command) -> None:
     assert "\n  set -a; . ./env.example; set +a\n" in gateway("init").out
     assert {path.name for path in Path().iterdir()} == set(WRITTEN)
 
 
-def test_init_overwrites_nothing(gateway: Command) -> None:
+def test_init_overwrites_no_file(gateway: Command) -> None:
     Path("env.example").write_text("mine")
     shown = gateway("init")
     assert (shown.status, shown.out) == (2, "")
-    assert shown.err == "gateway: env.example exists already; nothing was written\n"
+    assert shown.err == "gateway: env.example already exists; no file was written\n"
     assert [path.name for path in Path().iterdir()] == ["env.example"]
 
 
-def test_init_starts_from_a_common_set_up(gateway: Command) -> None:
+def test_init_writes_an_example(gateway: Command) -> None:
     assert gateway("init", "--example", "eu-only").status == 0
     assert gateway("check", "--no-secrets", "--strict", "gateway.yaml").status == 0
     keys = [line for line in Path("env.example").read_text("utf-8").splitlines() if line.endswith("=")]
     assert keys == ["OPENAI_EU_API_KEY=", "HOUSE_API_KEY=", "EDGE_SECRET="]
 
 
-def test_init_lists_the_set_ups_for_a_wrong_name(gateway: Command) -> None:
+def test_init_lists_the_examples_for_a_wrong_name(gateway: Command) -> None:
     shown = gateway("init", "--example", "moon")
     assert shown.status == 2
     assert shown.err.startswith("gateway: there is no example 'moon'; the examples are: asserting-backend, cell-")
     assert list(Path().iterdir()) == []
 
 
-def test_init_says_where_it_cannot_write(gateway: Command) -> None:
+def test_init_names_an_unwritable_directory(gateway: Command) -> None:
     Path("file").write_text("")
     shown = gateway("init", "file")
     assert shown.status == 2
     assert shown.err == "gateway: can't write to file: File exists; name another directory\n"
 
 
-def test_a_place_that_cannot_be_looked_into_is_said_to_be_that(gateway: Command) -> None:
-    """By its name here; as one that somebody else keeps to themselves."""
+def test_init_reports_an_unreadable_directory(gateway: Command) -> None:
+    """The path has a name that is too long, or a directory without permission."""
     name = "x" * 300
     shown = gateway("init", name)
     assert (shown.status, shown.out) == (2, "")
@@ -73,7 +73,7 @@ def test_a_place_that_cannot_be_looked_into_is_said_to_be_that(gateway: Command)
         assert "the file can't be read (File name too long)" in shown.out + shown.err
 
 
-def test_env_example_has_every_name_and_every_setting() -> None:
+def test_env_example_has_every_key_and_setting() -> None:
     config = (ROOT / "config" / "gateway.yaml").read_text("utf-8")
     example = (ROOT / "config" / "env.example").read_text("utf-8")
     used = set(re.findall(r"^[^#\n]*\$\{(\w+)\}", config, re.MULTILINE))
@@ -90,13 +90,13 @@ def test_env_example_has_every_name_and_every_setting() -> None:
     assert not settings
 
 
-def test_the_schema_is_the_one_that_comes_with_the_gateway(gateway: Command) -> None:
+def test_schema_prints_the_built_in_schema(gateway: Command) -> None:
     shown = gateway("schema")
     assert (shown.status, shown.err) == (0, "")
     assert shown.out == (ROOT / "config" / "gateway.schema.json").read_text("utf-8")
 
 
-def test_a_new_key_opens_the_door(gateway: Command, tmp_path: Path) -> None:
+def test_new_key_is_accepted_by_a_config_with_its_hash(gateway: Command, tmp_path: Path) -> None:
     shown = gateway("key", "new")
     assert (shown.status, shown.err) == (0, "")
     key, digest = re.findall(r"^(?:key|hash)\s+(\S+)$", shown.out, re.MULTILINE)
@@ -120,9 +120,9 @@ deployments:
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
 
 
-def test_half_a_pair_is_not_left_behind(gateway: Command) -> None:
+def test_failed_key_pair_leaves_no_file(gateway: Command) -> None:
     Path("key.pem.pub").write_text("mine")
     shown = gateway("key", "new", "--ed25519", "key.pem")
     assert (shown.status, shown.out) == (2, "")
-    assert shown.err == "gateway: key.pem.pub can't be written (File exists); nothing is overwritten\n"
+    assert shown.err == "gateway: key.pem.pub can't be written (File exists); no file was overwritten\n"
     assert {path.name for path in Path().iterdir()} == {"key.pem.pub"}

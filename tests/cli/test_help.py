@@ -1,4 +1,4 @@
-"""What a newcomer reads first, and how long it takes to appear."""
+"""The help texts, and what the command imports for them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_help_fits_a_terminal_of_eighty_columns(gateway: Command, monkeypatch: p
     [*([name] for name in COMMANDS), ["key", "new"], *(["providers", name] for name in ("list", "check", "new"))],
     ids=" ".join,
 )
-def test_each_command_says_in_a_sentence_what_it_does(gateway: Command, arguments: list[str]) -> None:
+def test_help_of_each_command_has_a_sentence(gateway: Command, arguments: list[str]) -> None:
     shown = gateway(*arguments, "--help")
     assert (shown.status, shown.err) == (0, "")
     assert shown.out.startswith(f"usage: gateway {' '.join(arguments)}")
@@ -67,30 +67,30 @@ def test_each_command_says_in_a_sentence_what_it_does(gateway: Command, argument
 
 
 @pytest.mark.parametrize("arguments", [[], ["key"]], ids=["nothing", "key"])
-def test_an_unfinished_command_shows_the_help(gateway: Command, arguments: list[str]) -> None:
+def test_incomplete_command_shows_the_help(gateway: Command, arguments: list[str]) -> None:
     shown = gateway(*arguments)
     assert (shown.status, shown.out) == (2, "")
     assert "commands:" in shown.err
 
 
-def test_an_unknown_command_is_told_the_known_ones(gateway: Command) -> None:
+def test_unknown_command_lists_the_known_ones(gateway: Command) -> None:
     shown = gateway("frobnicate")
     assert shown.status == 2
     for name in COMMANDS:
         assert f"'{name}'" in shown.err
 
 
-def test_the_package_is_the_command_too() -> None:
-    """Where an environment is not activated, `python -m` is what people try."""
+def test_package_can_be_run_as_a_module() -> None:
+    """`python -m gateway` works without an activated environment."""
     shown = subprocess.run([sys.executable, "-m", "gateway", "--version"], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stdout.split()[-1], shown.stderr) == (0, __version__, "")
 
 
-def test_the_version(gateway: Command) -> None:
+def test_version_is_printed(gateway: Command) -> None:
     assert gateway("--version").out == f"gateway {__version__}\n"
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_loads_no_large_library() -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
@@ -107,7 +107,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & HEAVY
 
 
-def test_ctrl_c_is_no_traceback(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_prints_no_traceback(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
@@ -116,7 +116,7 @@ def test_ctrl_c_is_no_traceback(gateway: Command, monkeypatch: pytest.MonkeyPatc
     assert (shown.status, shown.err) == (130, "")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -128,15 +128,15 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
-def test_a_full_disk_is_one_line() -> None:
+def test_full_disk_prints_one_line() -> None:
     command = [sys.executable, "-m", "gateway.cli", "schema"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    told = "gateway: the disk is full: not all was written; make room, and run it again\n"
+    told = "gateway: the disk is full and the output is incomplete; free some space and run the command again\n"
     assert (done.returncode, done.stderr) == (2, told)
 
 
-def test_what_is_printed_can_be_written_whatever_the_locale_says() -> None:
+def test_output_is_utf_8_with_any_locale() -> None:
     command = [sys.executable, "-m", "gateway.cli", "schema"]
     narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, env=narrow, capture_output=True)
@@ -145,7 +145,7 @@ def test_what_is_printed_can_be_written_whatever_the_locale_says() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-"])
-def test_an_output_that_is_closed_is_no_error_and_no_file_takes_its_place(closed: str) -> None:
+def test_closed_standard_output_is_not_replaced_by_an_opened_file(closed: str) -> None:
     line = f'"{sys.executable}" -m gateway.cli key new --ed25519 "$0" {closed}'
     done = subprocess.run(["/bin/sh", "-c", line, "key.pem"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -154,7 +154,7 @@ def test_an_output_that_is_closed_is_no_error_and_no_file_takes_its_place(closed
 
 
 @pytest.mark.parametrize("name", ["", "/"])
-def test_a_key_needs_a_name_to_be_written_to(gateway: Command, name: str) -> None:
+def test_key_pair_needs_a_file_name(gateway: Command, name: str) -> None:
     shown = gateway("key", "new", "--ed25519", name)
     assert (shown.status, shown.out) == (2, "")
-    assert "is no name of a file" in shown.err
+    assert "is not a file name" in shown.err

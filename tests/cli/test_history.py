@@ -1,4 +1,4 @@
-"""`gateway history`: what it lists and shows, and what it says of what it can't."""
+"""`gateway history`: its lists, single versions, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def history() -> None:
     opened.close()
 
 
-def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
+def test_history_lists_active_versions_newest_first(gateway: Command) -> None:
     shown = gateway("history", "--state", STATE)
     assert shown.out.splitlines() == [
         "* aaaa33334444  1970-01-01T00:00:02Z  file by ada: ~some",
@@ -45,21 +45,21 @@ def test_what_was_active_is_listed_the_newest_first(gateway: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--text",), "--text prints the config of one version: say which (`gateway history` lists them)"),
+        (("--text",), "--text needs a VERSION to print (`gateway history` lists them)"),
         (("--text", "--json", "aaaa1"), "not allowed with argument"),
-        (("-n", "0"), "'0' is no whole number from 1 on"),
-        (("-n", "-3"), "'-3' is no whole number from 1 on"),
-        (("-n", "ten"), "'ten' is no whole number from 1 on"),
+        (("-n", "0"), "'0' is not a whole number of 1 or more"),
+        (("-n", "-3"), "'-3' is not a whole number of 1 or more"),
+        (("-n", "ten"), "'ten' is not a whole number of 1 or more"),
         (("bbbb",), "'bbbb' is not a version of the history"),
     ],
 )
-def test_what_cannot_be_shown_is_said(gateway: Command, words: tuple[str, ...], told: str) -> None:
+def test_history_rejects_unusable_options(gateway: Command, words: tuple[str, ...], told: str) -> None:
     shown = gateway("history", "--state", STATE, *words)
     assert (shown.status, shown.out, told in shown.err) == (2, "", True), shown.err
 
 
 @pytest.mark.parametrize("words", [("history", "aaaa1"), ("history", "aaaa1", "--text"), ("rollback", "aaaa1")])
-def test_a_text_that_somebody_has_edited_into_words_is_a_damaged_file(gateway: Command, words: tuple[str, ...]) -> None:
+def test_edited_value_is_reported_as_a_damaged_file(gateway: Command, words: tuple[str, ...]) -> None:
     with sqlite3.connect(STATE / "history.db") as database:
         database.execute("UPDATE version SET text = 'version: 1'")
     database.close()
@@ -69,7 +69,7 @@ def test_a_text_that_somebody_has_edited_into_words_is_a_damaged_file(gateway: C
 
 
 @pytest.mark.parametrize("words", [("history",), ("rollback",), ("plan", "gateway.yaml"), ("serve",)])
-def test_a_damaged_pointer_is_one_too(
+def test_damaged_pointer_is_reported_as_a_damaged_file(
     gateway: Command, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_STATE_DIR", str(STATE))

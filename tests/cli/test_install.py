@@ -1,4 +1,4 @@
-"""The two ways in that a newcomer has: `make run` in a fresh checkout, and the wheel without one."""
+"""Two installations: `make run` in a fresh checkout, and the wheel without a checkout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LIMIT_S = 60
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What `git clone` would give: the files of the working tree that git knows or would take, and no state."""
+    """Copy the files of the working tree that git tracks or would add, like `git clone`."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -43,14 +43,14 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def newcomer(**more: str) -> dict[str, str]:
-    """The environment of somebody who has worked on nothing yet, with the package index that this machine has."""
+    """Return an environment without development variables, with this machine's package index."""
     left_out = re.compile(r"COV_|COVERAGE_|PYTHON|VIRTUAL_ENV|MAKE|MFLAGS|GATEWAY_|.*_API_KEY$")
     return {name: value for name, value in os.environ.items() if not left_out.match(name)} | more
 
 
 @contextmanager
 def demo(command: list[str], folder: Path, environ: Mapping[str, str], limit_s: float) -> Iterator[str]:
-    """The URL of the demo that the command starts; then Ctrl-C, as a terminal sends it."""
+    """Start the command, return the URL of its demo, and stop it with Ctrl-C."""
     process = subprocess.Popen(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
     )
@@ -83,7 +83,7 @@ def ask_from(url: str, place: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers={"cf-ipcountry": place}, trust_env=False)
 
 
-def test_make_run_in_a_fresh_checkout(checkout: Path, tmp_path: Path) -> None:
+def test_make_run_works_in_a_fresh_checkout(checkout: Path, tmp_path: Path) -> None:
     environ = newcomer(PYTHON=sys.executable, HOME=str(tmp_path), PIP_NO_CACHE_DIR="1")
     with demo(["make", "run", "PORT=0"], checkout, environ, _INSTALL_LIMIT_S) as url:
         assert ask_from(url, "DE").headers["x-gateway-deployment"] == "chatgpt-eu"
@@ -115,7 +115,7 @@ def test_the_wheel_needs_no_checkout(checkout: Path, tmp_path: Path) -> None:
 
 
 def _venv_with(wheel: Path, folder: Path) -> Path:
-    """A virtual environment with the wheel, which finds the wheel's dependencies where the tests have them."""
+    """Create a virtual environment with the wheel and the dependencies of the test environment."""
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (site,) = venv.glob("lib/python*/site-packages")

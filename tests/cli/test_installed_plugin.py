@@ -1,4 +1,4 @@
-"""A package that isn't ours brings a provider: installed, listed, held to account, and asked, by its entry point alone."""
+"""A provider of another package, found by its entry point: listed, tested by the conformance kit, and used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ deployments:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package is installed. Built from a copy: nothing is written beside the source."""
+    """Install the package from a copy and return its directory. Nothing is written next to the source."""
     folder = tmp_path_factory.mktemp("stranger")
     source = shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
     flags = ["--no-deps", "--no-build-isolation", "--no-index", "-q", "--target", folder / "site"]
@@ -44,7 +44,7 @@ def run(site: Path, folder: Path, *words: object) -> str:
     return done.stdout
 
 
-def test_it_is_listed_with_its_site(site: Path, tmp_path: Path) -> None:
+def test_plugin_is_listed_with_its_site(site: Path, tmp_path: Path) -> None:
     listed = json.loads(run(site, tmp_path, "gateway.cli", "providers", "list", "--json", "stranger"))["stranger"]
     assert "tools" in listed["features"]
     assert listed["sites"]["oslo"] == {
@@ -56,20 +56,20 @@ def test_it_is_listed_with_its_site(site: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_region_is_answered_by_it(site: Path, tmp_path: Path) -> None:
+def test_plugin_answers_a_region(site: Path, tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").write_text(CONFIG, "utf-8")
     shown = run(site, tmp_path, "gateway.cli", "explain", "--config", "demo.yaml", "--from", "NO")
     assert "1. theirs: stranger m at oslo" in shown
     assert "stores and processes: NO" in shown
 
 
-def test_it_is_held_to_account_where_it_is_installed(site: Path, tmp_path: Path) -> None:
+def test_conformance_kit_tests_the_installed_plugin(site: Path, tmp_path: Path) -> None:
     kit = [f"providers.conformance.test_{name}" for name in ("requests", "answers", "errors", "purity")]
     options = ["-q", "-p", "no:cacheprovider", "--pyargs", *kit, "--adapter", "stranger_provider:ADAPTER"]
     assert " passed" in run(site, tmp_path, "pytest", *options)
 
 
-def test_without_it_there_is_no_such_provider(tmp_path: Path) -> None:
+def test_uninstalled_plugin_is_an_unknown_provider(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway.cli", "providers", "list", "stranger"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2

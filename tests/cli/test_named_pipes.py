@@ -1,5 +1,6 @@
-"""A named pipe that nobody writes to keeps no command waiting, wherever its path is given; one that somebody does is
-read, as of `<(command)`."""
+"""Named pipes as arguments: a pipe without a writer blocks no command, and a pipe with a writer is read.
+
+The shell makes such pipes for `<(command)`."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ LIMIT_S = 120
 
 @pytest.fixture(autouse=True)
 def limited() -> Iterator[None]:
-    """Who waits for a pipe is woken by nothing else."""
+    """A process that waits for a pipe can only be killed."""
 
     def waits(*_: object) -> NoReturn:
         raise AssertionError("it waits for the pipe")
@@ -46,7 +47,7 @@ def pipe() -> Path:
 
 @pytest.fixture
 def key() -> str:
-    """A pair that signs, in key.pem and key.pem.pub; the public one."""
+    """Write a key pair to key.pem and key.pem.pub. Return the public key."""
     pem, public = new_key()
     Path("key.pem").write_bytes(pem)
     Path("key.pem").chmod(0o600)
@@ -56,7 +57,7 @@ def key() -> str:
 
 @pytest.fixture
 def state() -> Path:
-    """A state directory with a history of nothing."""
+    """Create a state directory with an empty history."""
     history = open_history(Path("state"))
     history.close()
     Audit(Path("state"), BEGINNING).close()
@@ -83,7 +84,7 @@ GIVEN = [
 
 
 @pytest.mark.parametrize("words", GIVEN, ids=lambda words: " ".join(map(str, words[:3])))
-def test_no_command_waits_for_a_pipe_that_nobody_writes_to(
+def test_no_command_waits_for_a_pipe_without_a_writer(
     gateway: Command, pipe: Path, key: str, state: Path, words: tuple[str | Path, ...]
 ) -> None:
     Config.parse(DEMO.read_text("utf-8")).merge("receipts: {keep: 2h}").write(Path(), "two.yaml")
@@ -106,8 +107,8 @@ def test_no_command_waits_for_a_pipe_in_the_state_directory(
         assert (shown.status, f"state/{name} can't be" in shown.err) == (2, True)
 
 
-def test_a_pipe_that_somebody_writes_to_is_read(gateway: Command, key: str) -> None:
-    """As a shell makes one: gateway receipt verify <(curl …) --key …"""
+def test_pipe_with_a_writer_is_read(gateway: Command, key: str) -> None:
+    """The pipe is like that of `gateway receipt verify <(curl …) --key …`."""
     jws = Signer.read(Path("key.pem")).sign(KIND, {"id": "req_1"})
     answer = json.dumps({"receipt": {"id": "req_1"}, "jws": jws}).encode()
     for data, words in (

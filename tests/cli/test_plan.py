@@ -1,4 +1,4 @@
-"""`gateway plan`, `diff` and `key new --ed25519` without a gateway: what they print, and how they end."""
+"""`gateway plan`, `diff` and `key new --ed25519` without a running gateway: output and exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def files() -> None:
     TWO_STEPS.write(Path(), "new.yaml")
 
 
-def test_a_plan_compares_with_the_config(gateway: Command) -> None:
+def test_plan_compares_with_the_config(gateway: Command) -> None:
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml")
     assert (shown.status, shown.err) == (0, "")
     assert "steps: house -> spare then house\n      +spare\n" in shown.out
@@ -41,7 +41,7 @@ def test_a_plan_compares_with_the_config(gateway: Command) -> None:
     assert (shown.status, "nothing changes" in shown.out) == (0, True)
 
 
-def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
+def test_plan_fails_for_a_config_with_errors(gateway: Command) -> None:
     CONFIG.merge("assistants: {assistant: {routes: {de: [house, nobody]}}}").write(Path(), "new.yaml")
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--json")
     (check,) = json.loads(shown.out)["checks"]
@@ -53,7 +53,7 @@ def test_a_config_that_is_wrong_fails_its_plan(gateway: Command) -> None:
         assert (shown.status, "othing changes" in shown.out, "isn't known" in shown.out) == (1, False, True)
 
 
-def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Command) -> None:
+def test_plan_lists_new_warnings_and_strict_fails_on_them(gateway: Command) -> None:
     CONFIG.merge("deployments: {house: {api_key: '${NOT_SET}'}}").write(Path(), "new.yaml")
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml")
     assert "NOT_SET is not set" in shown.out
@@ -61,7 +61,7 @@ def test_a_warning_that_is_new_is_listed_and_with_strict_it_fails(gateway: Comma
     assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--strict").status == 1
 
 
-def test_where_nothing_is_active_and_no_config_is_named_all_of_it_is_new(
+def test_plan_without_an_active_config_shows_everything_as_new(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_CONFIG", "not-yet.yaml")
@@ -75,7 +75,7 @@ def test_where_nothing_is_active_and_no_config_is_named_all_of_it_is_new(
         (("plan", "nothing.yaml"), "there is no config at nothing.yaml"),
         (("plan", "new.yaml", "--config", "gatway.yaml"), "there is no config at gatway.yaml"),
         (("plan", "new.yaml", "--from", "aaaa1111"), "there is no file 'aaaa1111'"),
-        (("history",), "there is no state directory: set GATEWAY_STATE_DIR, or give --state"),
+        (("history",), "no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR"),
         (("history", "--state", "none"), "none has no history"),
         (("rollback", "--state", "none"), "none has no history"),
         (("audit", "verify", "--state", "none"), "none has no history"),
@@ -84,26 +84,26 @@ def test_where_nothing_is_active_and_no_config_is_named_all_of_it_is_new(
         (("receipt", "verify", "nothing", "--key", "ed25519:" + "A" * 43 + "="), "nothing can't be read"),
     ],
 )
-def test_what_cannot_be_done_is_said(gateway: Command, words: tuple[str, ...], told: str) -> None:
+def test_plan_and_history_commands_reject_unusable_options(gateway: Command, words: tuple[str, ...], told: str) -> None:
     shown = gateway(*words)
     assert (shown.status, told in shown.err) == (2, True), shown.err
     assert not Path("none").exists()
 
 
-def test_a_diff_shows_what_changes_or_the_lines(gateway: Command) -> None:
+def test_diff_shows_changes_or_lines(gateway: Command) -> None:
     shown = gateway("diff", "gateway.yaml", "new.yaml")
     assert (shown.status, "steps: house -> spare then house" in shown.out) == (0, True)
     changed_line = next(line for line in TWO_STEPS.text.splitlines() if line.startswith("assistants:"))
     assert f"+{changed_line}\n" in gateway("diff", "gateway.yaml", "new.yaml", "--text").out
 
 
-def test_a_diff_has_no_checks_and_a_name_no_line_of_its_own(gateway: Command) -> None:
+def test_diff_has_no_checks_and_escapes_line_breaks_in_names(gateway: Command) -> None:
     assert "checks" not in gateway("diff", "gateway.yaml", "new.yaml").out
     shown = gateway("rollback", "--state", "state", "--as", "ada\n* forged")
     assert (shown.status, "printable" in shown.err) == (2, True)
 
 
-def test_a_pair_of_keys_is_written_once(gateway: Command) -> None:
+def test_key_pair_overwrites_no_file(gateway: Command) -> None:
     shown = gateway("key", "new", "--ed25519", "admin.pem")
     assert shown.status == 0
     public = Path("admin.pem.pub").read_text().strip()
@@ -112,24 +112,24 @@ def test_a_pair_of_keys_is_written_once(gateway: Command) -> None:
     assert "PRIVATE KEY" not in shown.out
     before = Path("admin.pem").read_bytes()
     shown = gateway("key", "new", "--ed25519", "admin.pem")
-    assert (shown.status, "nothing is overwritten" in shown.err) == (2, True)
+    assert (shown.status, "no file was overwritten" in shown.err) == (2, True)
     assert Path("admin.pem").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["no database" * 1000, ""])
-def test_a_history_that_cannot_be_read_is_not_taken_for_none(gateway: Command, damage: str) -> None:
-    """What is active may be another version than the config: "nothing changes" would be a guess."""
+def test_plan_rejects_an_unreadable_history(gateway: Command, damage: str) -> None:
+    """The active version may differ from the config, so the plan must not report "nothing changes"."""
     Path("state").mkdir()
     Path("state/history.db").write_text(damage, "utf-8")
     words = ("plan", "new.yaml", "--config", "gateway.yaml", "--state", "state")
     shown = gateway(*words)
     assert (shown.status, shown.out) == (2, "")
     assert "history" in shown.err
-    assert "name it with --from" in shown.err
+    assert "use --from FILE" in shown.err
     assert gateway(*words, "--from", "gateway.yaml").status == 0
 
 
-def test_a_state_directory_that_is_not_there_is_no_reason_to_compare_with_something_else(gateway: Command) -> None:
+def test_plan_rejects_a_missing_state_directory(gateway: Command) -> None:
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--state", "stat")
     assert (shown.status, "there is no state directory stat" in shown.err) == (2, True)
     Path("state").mkdir()

@@ -1,4 +1,4 @@
-"""`gateway providers check` against providers that sign: no part of a credential is shown, and none made of it."""
+"""`gateway providers check` with signed requests: it shows no part of a credential and no value derived from one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _config(provider: str, model: str, endpoint: str) -> str:
 
 @pytest.mark.parametrize("fault", [None, HttpError(401)], ids=["well", "refused"])
 @pytest.mark.parametrize("name", CREDENTIALS)
-def test_no_part_of_any_credential_is_shown(
+def test_provider_check_shows_no_part_of_a_credential(
     gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: HttpError | None
 ) -> None:
     model, secret, hidden = CREDENTIALS[name]
@@ -91,10 +91,10 @@ def test_no_part_of_any_credential_is_shown(
     assert not any(word in shown.out + shown.err for word in signatures)
 
 
-def test_nothing_that_a_provider_says_is_obeyed_by_the_terminal(
+def test_provider_check_escapes_control_characters(
     gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither in its body, nor in a header, nor in what is told of its error."""
+    """Control characters are escaped in the body, in headers and in the error message."""
     body = json.dumps({"error": {"message": "\x9b31m stop", "code": "x"}}, ensure_ascii=False).encode()
     answer = b"HTTP/1.1 403 No\r\nx-note: \x9b31m\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),

@@ -1,4 +1,4 @@
-"""`gateway providers`: what is installed, what one real request looks like, and the beginning of a new adapter."""
+"""`gateway providers`: the list, the check with one request, and the template of an adapter."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def config(provider: SimulatorThread, tmp_path: Path, monkeypatch: pytest.Monkey
     return path
 
 
-def test_every_provider_is_listed_with_its_sites(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_providers_lists_every_provider_with_its_sites(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_EU_API_KEY", KEY)
     shown = gateway("providers")
     assert (shown.status, shown.err) == (0, "")
@@ -63,27 +63,29 @@ def test_every_provider_is_listed_with_its_sites(gateway: Command, monkeypatch: 
     assert KEY not in shown.out
 
 
-def test_the_list_for_programs(gateway: Command) -> None:
+def test_providers_list_prints_json(gateway: Command) -> None:
     listed = json.loads(gateway("providers", "list", "--json", "openai").out)
     assert list(listed) == ["openai"]
     assert listed["openai"]["sites"]["eu"]["stores"] == "@EEA, CH"
     assert "json_schema" in listed["openai"]["features"]
 
 
-def test_the_list_as_a_page(gateway: Command) -> None:
+def test_providers_list_prints_markdown(gateway: Command) -> None:
     assert gateway("providers", "list", "--markdown").out == PROVIDERS_PAGE.read_text("utf-8")
     page = gateway("providers", "list", "--markdown", "openai").out
     assert "| `openai` | `eu` | @EEA, CH | @EEA, CH | zdr or mam |" in page
     assert "`gemini`" not in page
 
 
-def test_a_provider_that_is_not_there(gateway: Command) -> None:
+def test_unknown_provider_is_rejected(gateway: Command) -> None:
     shown = gateway("providers", "list", "nobody")
     assert (shown.status, shown.out) == (2, "")
-    assert "there is no provider 'nobody'; there are: " in shown.err
+    assert "there is no provider 'nobody'; the providers are: " in shown.err
 
 
-def test_a_check_shows_the_exchange_without_the_key(gateway: Command, config: Path, provider: SimulatorThread) -> None:
+def test_provider_check_prints_the_exchange_without_the_key(
+    gateway: Command, config: Path, provider: SimulatorThread
+) -> None:
     shown = gateway("providers", "check", "real", "--config", config)
     assert shown.status == 0
     assert f"POST {provider['real'].origin}/v1/chat/completions\n" in shown.out
@@ -95,7 +97,7 @@ def test_a_check_shows_the_exchange_without_the_key(gateway: Command, config: Pa
     assert KEY not in shown.out + shown.err
 
 
-def test_a_failed_check_says_what_it_means(gateway: Command, config: Path, provider: SimulatorThread) -> None:
+def test_failed_provider_check_explains_the_failure(gateway: Command, config: Path, provider: SimulatorThread) -> None:
     provider["real"].scenario = Scenario(faults=((HttpError(401), 1.0),))
     shown = gateway("providers", "check", "real", "--config", config)
     assert shown.status == 1
@@ -104,29 +106,29 @@ def test_a_failed_check_says_what_it_means(gateway: Command, config: Path, provi
     assert KEY not in shown.out + shown.err
 
 
-def test_a_check_of_a_provider_is_one_of_each_of_its_deployments(gateway: Command, config: Path) -> None:
+def test_check_of_a_provider_checks_each_of_its_deployments(gateway: Command, config: Path) -> None:
     shown = gateway("providers", "check", "openai", "--config", config)
     assert shown.status == 1
     assert "== real: openai gpt-4o at " in shown.out
-    assert "== keyless: openai gpt-4o at us\n\nnot asked: its key isn't set (UNSET_KEY)" in shown.out
+    assert "== keyless: openai gpt-4o at us\n\nnot sent: its API key is not set (UNSET_KEY)" in shown.out
 
 
-def test_a_check_stays_inside_the_fence(gateway: Command, config: Path) -> None:
+def test_provider_check_respects_the_fence(gateway: Command, config: Path) -> None:
     shown = gateway("providers", "check", "outside", "--config", config)
     assert shown.status == 1
-    assert "not asked: it lies outside the boundary of every region" in shown.out
+    assert "not sent: every region's boundary excludes the deployment" in shown.out
 
 
-def test_a_check_of_nobody(gateway: Command, config: Path) -> None:
+def test_provider_check_rejects_an_unknown_name(gateway: Command, config: Path) -> None:
     shown = gateway("providers", "check", "nobody", "--config", config)
     assert shown.status == 2
-    assert "its deployments are: keyless, outside, real" in shown.err
+    assert "the deployments are: keyless, outside, real" in shown.err
 
 
-def test_a_simulator_is_not_checked(gateway: Command) -> None:
+def test_provider_check_skips_a_simulator(gateway: Command) -> None:
     shown = gateway("providers", "check", "qwen-cn", "--config", ROOT / "config" / "demo.yaml")
     assert shown.status == 1
-    assert "not asked: it is a simulator" in shown.out
+    assert "not sent: the deployment is a simulator" in shown.out
 
 
 FILLED = {
@@ -191,7 +193,7 @@ def _end(completion: ChatCompletion) -> Mapping[str, object]:
 
 
 def kit() -> subprocess.CompletedProcess[str]:
-    """The kit, over what lies in the current directory."""
+    """Run the conformance kit on the files of the current directory."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_acme_ai.py"],
         capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": "."},
@@ -207,7 +209,7 @@ def fill(path: str, holes: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_adapter_fails_until_it_is_right(gateway: Command) -> None:
+def test_new_adapter_fails_the_kit_until_it_is_complete(gateway: Command) -> None:
     shown = gateway("providers", "new", "acme-ai", ".")
     assert shown.status == 0
     written = {"acme_ai.py", "acme_ai_simulator.py", "test_acme_ai.py", "acme-ai.md", "pyproject.toml"}
@@ -221,7 +223,7 @@ def test_a_new_adapter_fails_until_it_is_right(gateway: Command) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_new_says_what_the_kit_needs_before_how_it_is_run(gateway: Command) -> None:
+def test_new_prints_the_install_command_before_the_kit_command(gateway: Command) -> None:
     lines = gateway("providers", "new", "acme").out.splitlines()
     assert [line.split("    #")[0] for line in lines[-3:]] == [
         '  python -m pip install "assistant-gateway[conformance]"',
@@ -230,23 +232,23 @@ def test_new_says_what_the_kit_needs_before_how_it_is_run(gateway: Command) -> N
     ]
 
 
-def test_a_name_that_is_none(gateway: Command) -> None:
+def test_new_rejects_an_invalid_name(gateway: Command) -> None:
     shown = gateway("providers", "new", "Acme AI")
     assert shown.status == 2
-    assert "'Acme AI' is no name for a provider" in shown.err
+    assert "'Acme AI' is not a valid provider name" in shown.err
     assert list(Path().iterdir()) == []
 
 
-def test_new_overwrites_nothing(gateway: Command) -> None:
+def test_new_overwrites_no_file(gateway: Command) -> None:
     Path("acme").mkdir()
     Path("acme/acme.py").write_text("mine")
     shown = gateway("providers", "new", "acme")
     assert shown.status == 2
-    assert shown.err == "gateway: acme/acme.py exists already; nothing was written\n"
+    assert shown.err == "gateway: acme/acme.py already exists; no file was written\n"
     assert [path.name for path in Path("acme").iterdir()] == ["acme.py"]
 
 
-def test_models_with_their_prices_and_last_days(gateway: Command, tmp_path: Path) -> None:
+def test_models_are_listed_with_prices_and_retirement_dates(gateway: Command, tmp_path: Path) -> None:
     shown = gateway("providers", "models", "moonshot")
     assert (shown.status, shown.err) == (0, "")
     assert "kimi-k3" in shown.out
@@ -264,7 +266,7 @@ def test_models_with_their_prices_and_last_days(gateway: Command, tmp_path: Path
     assert all("CHF 7.00  7.00" in row for row in rows[1:])
 
 
-def test_the_schema_of_a_catalogue(gateway: Command) -> None:
+def test_schema_prints_the_catalogue_schema(gateway: Command) -> None:
     shown = gateway("schema", "--catalogue")
     assert shown.out == (ROOT / "config" / "catalogue.schema.json").read_text("utf-8")
     assert json.loads(shown.out)["title"] == "catalogue.yaml"

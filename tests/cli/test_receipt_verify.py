@@ -1,4 +1,4 @@
-"""`gateway receipt verify` on files that somebody has changed: a receipt counts as it was signed, or not at all."""
+"""`gateway receipt verify` rejects files that were changed after signing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gateway.signing import Signer, new_key
 from tests.cli.conftest import Command
 
 RECEIPT = {"version": 1, "id": "req_1", "region": "eu", "status": 200, "tried": [{"deployment": "a"}]}
-NOT_SIGNED = "what it shows is not what was signed"
-TWICE = "is no JSON whose names are each there once"
+NOT_SIGNED = "it was changed after it was signed"
+TWICE = "is not valid JSON, or has a duplicate key"
 
 
 @pytest.fixture
 def signed() -> tuple[str, str]:
-    """A receipt as the gateway gives it, and the key."""
+    """Return a receipt as the gateway returns it, and the key."""
     pem, public = new_key()
     path = Path("key.pem")
     path.write_bytes(pem)
@@ -42,7 +42,7 @@ def signed() -> tuple[str, str]:
         (lambda text: text.replace('{"deployment"', '{"deployment": "b", "deployment"'), TWICE),
     ],
 )
-def test_what_a_person_reads_in_the_file_is_what_was_signed(
+def test_receipt_verify_rejects_a_file_that_differs_from_the_signed_receipt(
     gateway: Command, signed: tuple[str, str], change: Callable[[str], str], said: str | None
 ) -> None:
     text, key = signed

@@ -1,4 +1,4 @@
-"""`gateway rollback`: to a version that can be used, though less well than on its day, and what it says of that."""
+"""`gateway rollback`, also to a version with warnings, with and without a running gateway."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOLD = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-0
 
 @pytest.fixture(autouse=True)
 def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Two versions were served, when the key was set."""
+    """Create a history of two versions that were served while the key was set."""
     log, versions = ChangeLog(Path("state")), list[str]()
     state = CompiledState(NO_CONFIG_VERSION, None)
     for model in ("one", "two"):
@@ -56,16 +56,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     return versions[0], versions[1]
 
 
-def test_what_has_ended_since_is_told_of_a_version_that_is_taken_at_rest(
-    gateway: Command, served: tuple[str, str]
-) -> None:
+def test_rollback_without_a_gateway_warns_about_ended_approvals(gateway: Command, served: tuple[str, str]) -> None:
     shown = gateway("rollback")
     assert (shown.status, f"the next one serves {served[0]}" in shown.out) == (0, True), shown.err
     for told in TOLD:
         assert told in shown.err
 
 
-def test_it_is_told_of_a_version_that_a_running_gateway_takes(
+def test_rollback_of_a_running_gateway_warns_about_ended_approvals(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = {"severity": "warning", "path": "deployments.house.api_key", "message": TOLD[0]}
@@ -75,7 +73,7 @@ def test_it_is_told_of_a_version_that_a_running_gateway_takes(
     assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {TOLD[0]}\n")
 
 
-def test_what_is_in_no_file_is_told_without_one(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_prints_a_finding_without_a_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     told = "there is no earlier version; `gateway history` lists the versions"
     refused = {"severity": "error", "path": "", "file": "", "message": told}
     monkeypatch.setattr(
@@ -86,13 +84,15 @@ def test_what_is_in_no_file_is_told_without_one(gateway: Command, monkeypatch: p
 
 
 @pytest.mark.parametrize("digits", [0, 3])
-def test_too_little_of_a_name_is_said_to_be_that(gateway: Command, served: tuple[str, str], digits: int) -> None:
-    """None at all too, as of a variable that a script forgot to set: it doesn't mean the version before."""
+def test_rollback_rejects_a_version_prefix_that_is_too_short(
+    gateway: Command, served: tuple[str, str], digits: int
+) -> None:
+    """An empty version (from an unset shell variable) is an error too. It does not mean the previous version."""
     shown = gateway("rollback", served[0][:digits])
     assert (shown.status, "write at least four characters" in shown.err) == (2, True)
 
 
-def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
+def test_unknown_version_has_the_same_message_with_and_without_a_gateway(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_rest = gateway("rollback", "ffff")
@@ -107,10 +107,10 @@ def test_what_is_no_version_is_told_the_same_way_whether_a_gateway_runs_or_not(
 
 
 @pytest.mark.parametrize(("missing", "status"), [(True, 2), (False, 1)])
-def test_a_gateway_elsewhere_says_whether_there_is_such_a_version(
+def test_remote_gateway_decides_whether_a_version_exists(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, missing: bool, status: int
 ) -> None:
-    """Its history may be on another machine, where this command can't look."""
+    """The history may be on another machine, so the command can't look it up."""
     refused = {"severity": "error", "path": "", "file": "gateway.yaml", "message": "'ffff' is not a version"}
     monkeypatch.delenv("GATEWAY_STATE_DIR")
     monkeypatch.setattr(
@@ -121,7 +121,7 @@ def test_a_gateway_elsewhere_says_whether_there_is_such_a_version(
 
 
 def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two versions that were served from this folder, which names a catalogue in it."""
+    """Create a history of two versions from this folder, whose config names a catalogue in it."""
     folder.mkdir()
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {}}}\n")
     path, versions = folder / "gateway.yaml", list[str]()
@@ -140,7 +140,7 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     return versions
 
 
-def test_a_version_finds_its_catalogue_beside_the_config_wherever_the_command_runs(
+def test_version_finds_its_catalogue_next_to_the_config_from_any_directory(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     versions = _with_a_catalogue(tmp_path / "etc", monkeypatch)
@@ -150,14 +150,14 @@ def test_a_version_finds_its_catalogue_beside_the_config_wherever_the_command_ru
     assert (shown.status, f"the next one serves {versions[0]}" in shown.out) == (0, True), shown.err
 
 
-def test_it_holds_over_a_start_without_the_file(
+def test_rollback_stays_active_when_the_gateway_starts_without_the_file(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, served: tuple[str, str]
 ) -> None:
     Path("gateway.yaml").unlink()
     shown = gateway("serve", "--port", "0")
     assert (shown.status, "gateway.yaml" in shown.err) == (2, True), "nothing stands in for it by itself"
     shown = gateway("rollback")
-    assert (shown.status, "its next edit wins" in shown.out) == (0, True), shown.err
+    assert (shown.status, "its next edit becomes active" in shown.out) == (0, True), shown.err
     begun: list[InitialConfig] = []
     monkeypatch.setattr("gateway.server.start.serve_table", lambda _, it: begun.append(it))
     assert gateway("serve", "--port", "0").status == 0
@@ -167,7 +167,7 @@ def test_it_holds_over_a_start_without_the_file(
 
 
 @pytest.mark.parametrize("is_rolled_back", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
+def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_rolled_back: bool
 ) -> None:
     folder = tmp_path / "etc"
@@ -196,7 +196,7 @@ def test_a_start_writes_down_what_another_catalogue_has_made_of_a_version(
     assert shown.out.startswith(f"* {begun[0].table.version}")
 
 
-def test_a_start_that_fails_at_its_port_says_that_nothing_was_served(gateway: Command) -> None:
+def test_start_that_fails_at_its_port_reports_that_nothing_was_served(gateway: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         shown = gateway("serve", "--port", str(taken.getsockname()[1]))
     assert shown.status == 2, shown.err
@@ -204,27 +204,30 @@ def test_a_start_that_fails_at_its_port_says_that_nothing_was_served(gateway: Co
     assert (last["event"], last.get("detail")) == ("stopped", "nothing was served")
 
 
-def test_the_config_that_was_served_last_is_put_aside_where_none_is_named(
+def test_rollback_overrides_the_last_served_config_by_default(
     gateway: Command, served: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Put aside in the place of another, the next gateway would take its own for edited, and the step back for undone."""
+    """If the rollback overrode another file, the next gateway would see its own config as edited and undo the rollback."""
     monkeypatch.delenv("GATEWAY_CONFIG")
     nobody_knows = gateway("rollback")
-    assert (nobody_knows.status, "config/gateway.yaml isn't there: name the file" in nobody_knows.err) == (2, True)
+    assert (
+        nobody_knows.status,
+        "there is no config at config/gateway.yaml: name the config file" in nobody_knows.err,
+    ) == (2, True)
     lock = Lock(Path("state"))
     lock.write_info({"config": str(Path("gateway.yaml").absolute())})
     lock.release()
     shown = gateway("rollback")
-    assert (shown.status, f"{Path('gateway.yaml').absolute()} is not active any more" in shown.out) == (0, True)
+    assert (shown.status, f"{Path('gateway.yaml').absolute()} is no longer active" in shown.out) == (0, True)
     assert held(Path("gateway.yaml")) == served[0]
 
 
-def test_one_that_is_named_is_put_aside_though_it_is_not_there(gateway: Command, served: tuple[str, str]) -> None:
+def test_rollback_overrides_a_named_config_that_does_not_exist(gateway: Command, served: tuple[str, str]) -> None:
     assert gateway("rollback", "--config", "gone.yaml").status == 0
     assert (held(Path("gone.yaml")), held(Path("gateway.yaml"))) == (served[0], None)
 
 
-def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_gateway_names_its_config_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_CONFIG")
     answer = {"result": "activated", "table": "abcd", "file_active": False}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
@@ -232,12 +235,12 @@ def test_a_running_gateway_says_which_file_it_serves(gateway: Command, monkeypat
     lock.write_info({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})
     shown = gateway("rollback")
     lock.release()
-    assert "/etc/house.yaml is not active any more" in shown.out
-    assert "the config file is not active any more" in gateway("rollback", "--admin", "http://127.0.0.1:1").out
+    assert "/etc/house.yaml is no longer active" in shown.out
+    assert "the config file is no longer active" in gateway("rollback", "--admin", "http://127.0.0.1:1").out
 
 
 def held(config: Path) -> str | None:
-    """The version that the next gateway serves in the place of this file."""
+    """Return the version that the next gateway serves instead of this file."""
     log = ChangeLog(Path("state"))
     aside = log.active_rollback(config)
     log.close()

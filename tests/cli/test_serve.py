@@ -1,4 +1,4 @@
-"""`gateway serve`: what keeps it from starting, told in a line; and how it ends."""
+"""`gateway serve`: errors at the start, printed as one line, and signals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def busy_port() -> Iterator[int]:
     [("serve", "--config", EXAMPLE), pytest.param(("serve", "--config", DEMO), marks=pytest.mark.slow), ("demo",)],
     ids=["serve", "serve-demo", "demo"],
 )
-def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tuple[str, ...]) -> None:
+def test_used_port_prints_one_line(gateway: Command, busy_port: int, command: tuple[str, ...]) -> None:
     shown = gateway(*command, "--port", busy_port)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
@@ -49,7 +49,7 @@ def test_a_busy_port_is_one_line(gateway: Command, busy_port: int, command: tupl
     assert "Traceback" not in shown.err
 
 
-def test_a_busy_admin_port_is_one_line(gateway: Command, busy_port: int) -> None:
+def test_used_admin_port_prints_one_line(gateway: Command, busy_port: int) -> None:
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0", "--admin-port", busy_port)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
@@ -58,7 +58,7 @@ def test_a_busy_admin_port_is_one_line(gateway: Command, busy_port: int) -> None
     )
 
 
-def test_an_admin_listener_that_others_reach_needs_a_token(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ADMIN_HOST", "0.0.0.0")  # noqa: S104  # refused
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
     assert shown.status == 2
@@ -69,9 +69,9 @@ def test_an_admin_listener_that_others_reach_needs_a_token(gateway: Command, mon
 
 
 @pytest.mark.slow
-def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
+def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]  # not 0, so that the usual port of the admin listener is wanted too
+        port = free.getsockname()[1]  # not 0, so that the default port of the admin listener is used too
     first, second = start("demo", "--port", port), start("demo", "--port", "0")
     admins = {demo.wait_for(r"For operators: +curl (http\S+)/readyz")[1] for demo in (first, second)}
     assert len(admins) == 2
@@ -90,19 +90,19 @@ def test_two_demos_run_beside_each_other(start: Start, busy_port: int) -> None:
         ("a..b", "the host 'a..b' is not an address of this machine: the name is malformed"),
     ],
 )
-def test_a_host_that_is_not_ours_is_one_line(gateway: Command, host: str, told: str) -> None:
+def test_foreign_host_address_prints_one_line(gateway: Command, host: str, told: str) -> None:
     shown = gateway("demo", "--host", host, "--port", "0")
     assert shown.status == 2
     assert shown.err.startswith(f"gateway: {told}")
 
 
-def test_a_missing_config_is_one_line(gateway: Command) -> None:
+def test_missing_config_prints_one_line(gateway: Command) -> None:
     shown = gateway("serve")
     assert shown.status == 2
     assert shown.err.startswith("gateway: there is no config at config/gateway.yaml; `gateway init` writes one")
 
 
-def test_a_broken_config_is_not_served(gateway: Command) -> None:
+def test_config_with_errors_is_not_served(gateway: Command) -> None:
     Path("broken.yaml").write_text("version: 1\nregion: {}\n")
     shown = gateway("serve", "--config", "broken.yaml")
     assert (shown.status, shown.out) == (1, "")
@@ -110,7 +110,7 @@ def test_a_broken_config_is_not_served(gateway: Command) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "gateway.invalid"])  # noqa: S104  # refused
-def test_without_clients_only_this_machine_is_served(gateway: Command, host: str) -> None:
+def test_config_without_clients_is_served_only_locally(gateway: Command, host: str) -> None:
     shown = gateway("serve", "--config", EXAMPLE, "--host", host, "--port", "0")
     assert shown.status == 2
     assert f"this config has no clients, so it serves this machine only, and {host} is open to others" in shown.err
@@ -130,7 +130,7 @@ def test_without_clients_only_this_machine_is_served(gateway: Command, host: str
     ],
     ids=str,
 )
-def test_a_setting_that_cannot_be_used_is_one_line(
+def test_invalid_setting_prints_one_line(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
 ) -> None:
     for name, value in settings.items():
@@ -141,19 +141,19 @@ def test_a_setting_that_cannot_be_used_is_one_line(
     assert shown.err.count("\n") == 1
 
 
-def test_an_option_is_called_by_its_own_name(gateway: Command) -> None:
+def test_invalid_option_is_named_as_an_option(gateway: Command) -> None:
     shown = gateway("serve", "--config", EXAMPLE, "--port", "-1")
     assert shown.err == "gateway: --port is -1: input should be greater than or equal to 0\n"
 
 
-def test_an_option_wins_over_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_overrides_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_PORT", "8081")
     monkeypatch.setenv("GATEWAY_HOST", "127.0.0.2")
     settings = read_settings({"port": 9000})
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
-def test_serve_tells_what_check_would_warn_of(start_interpreter: Start) -> None:
+def test_serve_logs_the_warnings_of_check(start_interpreter: Start) -> None:
     serving = start_interpreter("serve", "--config", EXAMPLE, "--port", "0")
     serving.wait_for(LISTENS)
     ended = serving.end(signal.SIGTERM)
@@ -163,7 +163,7 @@ def test_serve_tells_what_check_would_warn_of(start_interpreter: Start) -> None:
     assert any("GEMINI_API_KEY is not set" in line.get("detail", "") for line in lines)
 
 
-def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
+def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
     serving = start("serve", "--config", DEMO, "--port", "0")
     serving.wait_for("Ctrl-C")
     assert serving.end(signal.SIGTERM).status == 0
@@ -191,8 +191,8 @@ def test_a_demo_config_is_served_as_a_demo(start: Start) -> None:
         pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.slow),
     ],
 )
-def test_sigterm_ends_it_while_it_starts(command: list[str], where: str, name: str) -> None:
-    # The first process of a container has no default action: nothing but a handler of ours ends it there.
+def test_sigterm_ends_a_starting_gateway(command: list[str], where: str, name: str) -> None:
+    # The first process of a container ignores signals by default, so the gateway needs a handler.
     program = f"""
 import os, pkgutil, signal
 from gateway.cli import main
@@ -214,8 +214,8 @@ raise SystemExit(main({command!r}))
         pytest.param(["simulate"], id="simulate", marks=pytest.mark.slow),
     ],
 )
-def test_sigterm_ends_it_while_it_loads(command: list[str]) -> None:
-    """On a busy machine that takes most of the time to the start."""
+def test_sigterm_ends_a_gateway_that_loads_its_config(command: list[str]) -> None:
+    """Loading takes most of the start on a busy machine."""
     program = f"""
 import os, signal, sys
 from gateway.cli import main
@@ -234,7 +234,7 @@ raise SystemExit(main({command!r}))
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
 
 
-def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
+def test_second_ctrl_c_is_not_an_error(start: Start) -> None:
     serving = start("serve", "--config", EXAMPLE, "--port", "0")
     serving.wait_for(LISTENS)
     serving.process.send_signal(signal.SIGINT)
@@ -244,7 +244,7 @@ def test_a_second_ctrl_c_is_no_error(start: Start) -> None:
 
 
 @pytest.mark.parametrize("transport", ["lean", pytest.param("httpx", marks=pytest.mark.slow)])
-def test_sigterm_lets_a_running_stream_come_to_its_end(
+def test_sigterm_lets_a_running_stream_finish(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     monkeypatch.setenv("KEY_EU", "sk-eu")

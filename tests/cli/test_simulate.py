@@ -1,4 +1,4 @@
-"""`gateway simulate`: an operator rehearses a failure."""
+"""`gateway simulate`: simulated providers with faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ask(url: str, place: str) -> dict[str, object]:
     return told
 
 
-def test_a_site_fails_as_it_is_told_and_the_others_answer(start: Start) -> None:
+def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
     running = start("simulate", "--port", "0", "--fault-at", "chatgpt-eu", "503", "--fault", "slow=0.01:0.5")
     running.wait_for("Ctrl-C")
     assert [line.split(maxsplit=3) for line in running.out.splitlines() if line.startswith("openai  ")] == [
@@ -54,10 +54,10 @@ def test_a_site_fails_as_it_is_told_and_the_others_answer(start: Start) -> None:
         (("--fault", "silnt"), "fault 'silnt': 'silnt' is not known; did you mean 'silent'?"),
         (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: chatgpt-eu, "),
         (("--fault", "429:0.7", "--fault", "reset:0.7"), "the probabilities of the faults add up to more than 1"),
-        (("--first-token", "nan"), "argument --first-token: nan is not from 0 to 3600"),
+        (("--first-token", "nan"), "argument --first-token: nan is not between 0 and 3600"),
     ],
 )
-def test_a_fault_that_is_none(gateway: Command, options: tuple[str, ...], told: str) -> None:
+def test_simulate_rejects_an_invalid_fault(gateway: Command, options: tuple[str, ...], told: str) -> None:
     shown = gateway("simulate", "--port", "0", *options)
     assert shown.status == 2
     assert told in shown.err

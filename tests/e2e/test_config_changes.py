@@ -64,7 +64,7 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
             assert operator.version() == versions[1]
             done = gateway_command(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
-            assert f"{versions[0]} is active\n{path} is not active any more" in done.stdout
+            assert f"{versions[0]} is active\n{path} is no longer active" in done.stdout
             eventually(lambda: operator.version() == versions[0])
             assert operator.answered_by() == "a"
 
@@ -193,7 +193,7 @@ def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -
         assert "set GATEWAY_STATE_DIR" in answer.json()["findings"][0]["message"]
         assert operator.ready()["state"] == {"keeps_history": False, "file_active": True}
     done = gateway_command(path, "history", GATEWAY_STATE_DIR="")
-    assert (done.returncode, "there is no state directory" in done.stderr) == (2, True)
+    assert (done.returncode, "no state directory is set" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow
@@ -236,4 +236,4 @@ def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
     done = gateway_command(path, "plan", str(new))
     assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
     unreachable = gateway_command(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
-    assert "the share of traffic is left out: no gateway answers" in unreachable.stderr
+    assert "the share of traffic is unknown: no gateway answers" in unreachable.stderr

@@ -1,4 +1,4 @@
-"""What is told where a URL is none of an admin listener, or whoever answers there is no gateway."""
+"""The admin client with an invalid URL, or a server that is not a gateway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answering = Callable[[bytes], str]
 
 @pytest.fixture
 def answering() -> Iterator[Answering]:
-    """The URL of somebody who answers each call with these bytes, and hangs up."""
+    """Return the URL of a server that answers each call with these bytes and closes the connection."""
     made: list[socket.socket] = []
 
     def listen(answer: bytes) -> str:
@@ -28,7 +28,7 @@ def answering() -> Iterator[Answering]:
             with connection, suppress(ConnectionResetError):
                 connection.recv(65536)
                 connection.sendall(answer)
-                # The body comes behind the head: to close on what is unread would reset away the answer.
+                # Read the body before closing. Closing with unread data would reset the connection and lose the answer.
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):
                     pass
@@ -52,7 +52,7 @@ def answering() -> Iterator[Answering]:
         ("http://ada:sk-word@127.0.0.1:1", "must not carry a user name or password"),
     ],
 )
-def test_what_is_no_url_is_told_and_not_repeated(url: str, reason: str) -> None:
+def test_invalid_url_is_rejected_without_being_shown(url: str, reason: str) -> None:
     with pytest.raises(NotReached) as raised:
         AdminClient(url).get("/metrics")
     assert reason in str(raised.value)
@@ -64,13 +64,16 @@ def test_what_is_no_url_is_told_and_not_repeated(url: str, reason: str) -> None:
     [
         (b"", "no gateway answers at"),
         (b"\x1b[31m\0\r\n\r\n", "no gateway answers at"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<html>hi</html>", "answers 200: no word of why"),
-        (b'HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n{"result": "act', "answers 200: no word of why"),
-        (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", "answers 302"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<html>hi</html>", "answers 200: no reason given"),
+        (b'HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n{"result": "act', "answers 200: no reason given"),
+        (
+            b"HTTP/1.1 302 CandidateFindings\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+            "answers 302",
+        ),
         (b'HTTP/1.1 401 No\r\nconnection: close\r\n\r\n{"error":{"message":"\\u001b[31m stop"}}', "\\x1b[31m stop"),
     ],
 )
-def test_whoever_is_no_gateway_is_told_in_words_that_a_terminal_bears(
+def test_answer_of_another_server_is_reported_without_control_characters(
     answering: Answering, answer: bytes, told: str
 ) -> None:
     with pytest.raises(NotReached) as raised:
@@ -79,8 +82,8 @@ def test_whoever_is_no_gateway_is_told_in_words_that_a_terminal_bears(
     assert str(raised.value).isprintable()
 
 
-def test_who_answers_byte_by_byte_is_not_waited_for_beyond_the_limit() -> None:
-    """Each byte comes in time for a socket's timeout, and the answer never ends."""
+def test_slow_answer_is_given_up_at_the_limit() -> None:
+    """Each byte arrives within the socket timeout, and the answer never ends."""
     given_up = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -94,7 +97,7 @@ def test_who_answers_byte_by_byte_is_not_waited_for_beyond_the_limit() -> None:
         trickling = threading.Thread(target=trickle)
         trickling.start()
         try:
-            with pytest.raises(NotReached, match=r"hasn't answered in full within 0\.2 s"):
+            with pytest.raises(NotReached, match=r"did not answer completely within 0\.2 s"):
                 AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}", limit_s=0.2).get("/metrics")
         finally:
             given_up.set()

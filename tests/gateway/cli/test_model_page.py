@@ -1,4 +1,4 @@
-"""The page of models is complete."""
+"""The page of models lists everything that the adapters declare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.kit.configs import BASE, table_of
 ADAPTERS = load_registry().adapters
 
 
-def test_every_model_price_and_last_day_has_a_row() -> None:
+def test_every_model_price_and_retirement_has_a_row() -> None:
     page, text = models_page(ADAPTERS), models_text(ADAPTERS)
     rows = sum(len(adapter.models) for adapter in ADAPTERS.values() if isinstance(adapter, KnowsModels))
     for adapter in ADAPTERS.values():
@@ -24,7 +24,7 @@ def test_every_model_price_and_last_day_has_a_row() -> None:
     assert "us +10 %" in page
 
 
-def test_a_deployment_has_its_own_row() -> None:
+def test_each_deployment_has_a_row() -> None:
     table = table_of(BASE)
     head, *rows = deployments_text(table.deployments.values()).splitlines()
     assert head.split()[:4] == ["deployment", "provider", "model", "prompt"]

@@ -1,4 +1,4 @@
-"""The page of every provider is complete and true."""
+"""The page of providers lists everything that the adapters declare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEATURES, _PARAMETERS, _SITES, _HEADERS = 0, 1, 2, 3
 
 
 def tables_of(page: str) -> list[list[dict[str, str]]]:
-    """The page's tables: a row is what stands under each title."""
+    """Return the tables of the page. A row maps column titles to cells."""
     tables: list[list[list[str]]] = []
     inside = False
     for line in page.splitlines():
@@ -34,7 +34,7 @@ def tables_of(page: str) -> list[list[dict[str, str]]]:
     ],
     ids=["features", "parameters"],
 )
-def test_a_row_says_what_its_adapter_claims(number: int, words: frozenset[str], claimed: object) -> None:
+def test_row_lists_the_capabilities_of_its_adapter(number: int, words: frozenset[str], claimed: object) -> None:
     rows = tables_of(providers_page(ADAPTERS))[number]
     told = {row["provider"]: {word for word in words if row[word] == "yes"} for row in rows}
     assert callable(claimed)
@@ -49,25 +49,25 @@ def test_each_site_has_a_row_with_its_facts() -> None:
         row = rows[key]
         assert row["stores"] == str(site.residency.stores)
         assert row["processes"] == str(site.residency.processes)
-        assert row["usual key"] == site.api_key_env
+        assert row["key variable"] == site.api_key_env
         assert all(word in row["requires"] for one in site.requires for word in one)
-        assert bool(row["beside that"]) == bool(site.scopes or site.excepts)
+        assert bool(row["exceptions"]) == bool(site.scopes or site.excepts)
     assert rows["openai", "eu"]["requires"] == "zdr or mam"
     assert rows["deepseek", "cn"]["serves"] == "CN"
 
 
-def test_who_has_no_site_is_named_as_such() -> None:
+def test_providers_without_sites_are_listed() -> None:
     page = providers_page(ADAPTERS)
     last = page.partition("\n## Headers")[0].splitlines()[-1]
     without: list[Adapter] = [adapter for adapter in ADAPTERS.values() if not adapter.sites]
     assert last == ", ".join(sorted(f"`{adapter.name}`" for adapter in without)) + "."
 
 
-def test_every_header_that_may_be_fixed_has_a_row() -> None:
+def test_every_allowed_header_has_a_row() -> None:
     rows = {(row["provider"], row["header"]): row for row in tables_of(providers_page(ADAPTERS))[_HEADERS]}
     for name, adapter in ADAPTERS.items():
         assert isinstance(adapter, TakesHeaders)
         for header, rule in adapter.headers.items():
             row = rows.pop((name, header))
-            assert (row["what it does"], row["its form"]) == (rule.about, rule.value)
+            assert (row["effect"], row["format"]) == (rule.about, rule.value)
     assert not rows

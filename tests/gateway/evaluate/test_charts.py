@@ -1,4 +1,4 @@
-"""Drawings of many candidates, and of one with a long name: everybody can be told apart, and read."""
+"""Charts of many candidates and of long names stay readable and distinguishable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_no_two_of_24_candidates_look_alike(looks: str | None) -> None:
     assert len(found) == 24
 
 
-def test_the_curves_of_two_candidates_of_one_colour_differ() -> None:
+def test_curves_of_candidates_with_the_same_colour_differ() -> None:
     names = [f"candidate-{number}" for number in range(9)]
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
     drawn = distributions("First token", {name: [0.1, 0.2] for name in names}, colours)
@@ -29,7 +29,7 @@ def test_the_curves_of_two_candidates_of_one_colour_differ() -> None:
     assert len(set(lines)) == 2
 
 
-def test_a_long_name_leaves_room_for_the_drawing() -> None:
+def test_long_name_is_shortened_in_charts() -> None:
     name = "a-very-long-deployment-name-of-a-vendor-in-a-zone-cn-beijing-1"
     drawn = bars("Weighted score", {name: WHOLE, "x": WHOLE}, {name: "#000000", "x": "#000000"}, None, "%")
     assert name not in drawn

@@ -1,4 +1,4 @@
-"""The figures of the standard, and who could tell what is acceptable: words, a judge, or nobody."""
+"""Compliance figures, with acceptability decided by words, by a judge, or not at all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.compliance import AXIS, STREAMED, Compliance, score_compliance
 from gateway.evaluate.items import Item, RecordedAnswer
-from gateway.evaluate.ranking import Found, judge_requirements
+from gateway.evaluate.ranking import CandidateFindings, check_requirements
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score
 from gateway.evaluate.suite_schema import RequirementsSection
@@ -32,10 +32,10 @@ def scored(folder: Path, words: tuple[str, ...], verdicts: dict[str, bool] | Non
     store = RunStore(folder, {"suite": "x"})
     for answers in ITEMS.values():
         for item, text in answers.items():
-            store.add("one", AXIS, item, Asked(Timing(0.1), RecordedAnswer(text)))
+            store.add("one", AXIS, item, QuestionResult(Timing(0.1), RecordedAnswer(text)))
     for item, text in {"n/1": FINE, "n/2": FINE}.items():
-        store.add("one", STREAMED, item, Asked(Timing(0.1), RecordedAnswer(text)))
-    store.add("one", AXIS, "r/3", Asked(Timing(0.1), failure=Failure(FailureKind.SILENT, "late")))
+        store.add("one", STREAMED, item, QuestionResult(Timing(0.1), RecordedAnswer(text)))
+    store.add("one", AXIS, "r/3", QuestionResult(Timing(0.1), failure=Failure(FailureKind.SILENT, "late")))
 
     def verdict(_: str, item: Item, __: RecordedAnswer) -> Score | None:
         said = (verdicts or {}).get(item.id)
@@ -51,19 +51,19 @@ def share_of(found: Compliance, name: str) -> tuple[float, int]:
     return pytest.approx(one.value), one.of
 
 
-def test_by_words_alone_and_the_report_says_that_it_is_by_them(tmp_path: Path) -> None:
+def test_acceptability_by_words_only_is_marked_in_the_report(tmp_path: Path) -> None:
     found = scored(tmp_path, ("XXX",), None)
     assert share_of(found, "acceptable") == (3 / 5, 5), "a refusal is acceptable; a bad word and silence are not"
     assert share_of(found, "refused") == (1 / 3, 3)
     assert share_of(found, "over_refused") == (1 / 2, 2)
     assert share_of(found, "consistent") == (1 / 2, 2)
     assert (found.told_by, found.unjudged, found.unanswered) == (("words",), 0, 0)
-    assert {item.item: item.why for item in found.failed}["a/5"] == "says nothing (it ended with 'stop')"
-    [required] = judge_requirements(Found("one", compliance=found), RequirementsSection(acceptable="50%"))
-    assert required.found.endswith("by listed words alone")
+    assert {item.item: item.why for item in found.failed}["a/5"] == "is empty (it ended with 'stop')"
+    [required] = check_requirements(CandidateFindings("one", compliance=found), RequirementsSection(acceptable="50%"))
+    assert required.found.endswith("by listed words only")
 
 
-def test_a_judge_reads_what_no_rule_can_tell_and_what_it_does_not_judge_counts_for_nothing(tmp_path: Path) -> None:
+def test_answers_without_a_verdict_of_the_judge_are_not_counted(tmp_path: Path) -> None:
     found = scored(tmp_path, (), {"a/1": True, "a/2": False, "r/2": True, "r/3": False})
     assert share_of(found, "acceptable") == (2 / 4, 4), "a/4 has no verdict"
     assert found.unjudged == 1
@@ -71,19 +71,19 @@ def test_a_judge_reads_what_no_rule_can_tell_and_what_it_does_not_judge_counts_f
     assert found.refusals == {"provider": 0, "rule": 3, "judge": 1}
 
 
-def test_a_stream_is_held_beside_the_whole_answer_by_what_is_told_of_both(tmp_path: Path) -> None:
+def test_consistency_compares_only_what_rules_find_in_both_answers(tmp_path: Path) -> None:
     store = RunStore(tmp_path, {"suite": "x"})
     for axis in (AXIS, STREAMED):
-        store.add("one", axis, "r/3", Asked(Timing(0.1), RecordedAnswer(ITEMS["refuse"]["r/3"])))
+        store.add("one", axis, "r/3", QuestionResult(Timing(0.1), RecordedAnswer(ITEMS["refuse"]["r/3"])))
     found = score_compliance(store, ["one"], KNOWN, (), lambda *_: Score(0.0, "refuses"), has_judge=True)["one"]
     store.close()
     assert found.refusals["judge"] == 1
     assert share_of(found, "consistent") == (1, 1), "the same words, which only the judge took for a refusal"
 
 
-def test_where_nobody_can_tell_it_is_not_measured(tmp_path: Path) -> None:
+def test_acceptability_is_not_measured_without_words_and_judge(tmp_path: Path) -> None:
     found = scored(tmp_path, (), None)
     assert (found.acceptable, found.told_by) == (None, ())
-    [required] = judge_requirements(Found("one", compliance=found), RequirementsSection(acceptable="50%"))
+    [required] = check_requirements(CandidateFindings("one", compliance=found), RequirementsSection(acceptable="50%"))
     assert (required.found, required.met) == ("not measured", False)
     assert share_of(found, "refused") == (1 / 3, 3)

@@ -1,4 +1,4 @@
-"""A directory that can't be written to any more, or not be read: one line says so, and what was answered is still there."""
+"""A directory that becomes unwritable or unreadable: one line of error, and no stored answer is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ITEMS = 60
 
 
 class Evaluation:
-    """The command over one candidate and sixty questions. asked: how many of them the last call sent."""
+    """The command with one candidate and sixty questions. `asked` is the number of questions that the last call sent."""
 
     def __init__(self, folder: Path, candidate: SimulatorThread) -> None:
         self.folder, self.candidate, self.asked = folder, candidate, 0
@@ -43,7 +43,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evalua
         yield Evaluation(tmp_path, thread)
 
 
-def test_a_disk_that_is_full_in_the_middle_is_one_line_and_what_was_answered_is_kept(
+def test_full_disk_prints_one_line_and_keeps_stored_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
 ) -> None:
 
@@ -71,12 +71,12 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_what_was_answered_is_
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ("UPDATE answer SET value = '{'", "it holds what nobody wrote; move it away"),
-        ("UPDATE run SET value = '{'", "it holds what nobody wrote; move it away"),
+        ("UPDATE answer SET value = '{'", "it has a value that is not JSON; move it away"),
+        ("UPDATE run SET value = '{'", "it has a value that is not JSON; move it away"),
         ("ALTER TABLE answer RENAME COLUMN axis TO other", "no such column: axis"),
     ],
 )
-def test_a_file_that_was_damaged_is_one_line(
+def test_damaged_run_file_prints_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, told: str
 ) -> None:
     assert evaluate() == 0
@@ -89,7 +89,7 @@ def test_a_file_that_was_damaged_is_one_line(
     assert shown.startswith(f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: {told}")
 
 
-def test_a_report_that_finds_no_place_loses_no_answer(
+def test_unwritable_report_keeps_all_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
 ) -> None:
     (tmp_path / "out" / "report.html").mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_a_report_that_finds_no_place_loses_no_answer(
 
 
 @pytest.mark.slow
-def test_a_sheet_that_has_no_place_is_told_before_anybody_is_asked(
+def test_unwritable_sheet_is_rejected_before_the_first_question(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
 ) -> None:
     assert evaluate("--sheet", str(tmp_path / "nowhere" / "sheet.csv")) == 2

@@ -1,4 +1,4 @@
-"""The whole evaluation against candidates whose truth is known; how long a thousand items take; the page in a browser."""
+"""A full evaluation of simulated candidates with known properties, its duration, and its page in a browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def evaluate(*arguments: str, limit_s: float = 600, **environ: str) -> subproces
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A full run, with the counts of the standard. One of its candidates bears so little that it takes minutes."""
+    """Run an evaluation with the counts of the standard. One candidate has little capacity, so it takes minutes."""
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(EVALUATIONS, folder / "evaluations")
     suite = folder / "evaluations" / "rehearsal.yaml"
@@ -53,7 +53,7 @@ def report_of(out: Path) -> dict:
     return json.loads((out / "report.json").read_text("utf-8"))
 
 
-def test_it_ranks_them_as_they_are(out: Path) -> None:
+def test_ranking_matches_the_simulated_properties(out: Path) -> None:
     report = report_of(out)
     assert report["ranking"][:2] == ["qwen-cn", "ernie-cn"]
     assert set(report["out"]) == {"hunyuan-cn", "doubao-cn", "deepseek-cn"}
@@ -73,8 +73,8 @@ def test_it_ranks_them_as_they_are(out: Path) -> None:
     assert best == "deepseek-cn", "the one without infrastructure has the best answers"
 
 
-def test_what_was_measured_holds_the_truth_within_its_own_interval(out: Path) -> None:
-    """At 95 % one in twenty may miss; the seeds are fixed, so that it is known which do: none."""
+def test_intervals_of_figures_contain_the_simulated_values(out: Path) -> None:
+    """One of twenty intervals at 95 % may miss the value. With these fixed seeds none does."""
     report, truth = report_of(out), load_suite(EVALUATIONS / "rehearsal.yaml").file.simulated
     beyond: list[str] = []
     for name, found in report["candidates"].items():
@@ -95,16 +95,16 @@ def test_what_was_measured_holds_the_truth_within_its_own_interval(out: Path) ->
 
 
 def times_of(real: SimulatedSection) -> dict[str, float]:
-    """Half, nineteen of twenty and ninety-nine of a hundred first tokens, in seconds, as they were set."""
+    """The simulated p50, p95 and p99 of the time to the first token, in seconds."""
     assert real.first_token_p95_ms is not None
     sigma = math.log(real.first_token_p95_ms / real.first_token_ms) / NormalDist().inv_cdf(0.95)
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     return {name: real.first_token_ms / 1000 * math.exp(sigma * NormalDist().inv_cdf(p)) for name, p in shares.items()}
 
 
-def test_times_are_as_they_were_set_within_their_own_intervals(out: Path) -> None:
-    """The median, the spread and the pace. Of a step in which our own machine was late the report says so, and no more
-    is asked of it: a machine that has no time can't tell the time."""
+def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
+    """Check the median, the spread and the rate. Steps in which the measuring machine was late are skipped, because their
+    times are wrong and the report marks them."""
     report, truth = report_of(out), load_suite(EVALUATIONS / "rehearsal.yaml").file.simulated
     told, beyond = 0, list[str]()
     for name, found in report["candidates"].items():
@@ -122,14 +122,14 @@ def test_times_are_as_they_were_set_within_their_own_intervals(out: Path) -> Non
     assert not beyond
 
 
-def test_the_load_shows_what_the_candidates_bear(out: Path) -> None:
+def test_load_test_finds_the_simulated_capacity(out: Path) -> None:
     for name, found in report_of(out)["candidates"].items():
         load = found["scalability"]
         steps = [step for step in load["steps"] if not step["late"]]
         for step in steps:
             assert step["requests"] == step["offered"] * step["duration_s"]
             borne = 30 if name == "deepseek-cn" and step["offered"] == 40 else step["offered"]
-            # Its 24 a second for 4 s, and a second's worth besides that may come at once: 120 of 160.
+            # A capacity of 24 per second for 4 s, plus a burst of one second: 120 of 160.
             assert step["goodput"]["low"] <= borne <= step["goodput"]["high"], (name, step["offered"])
         if len(steps) == len(load["steps"]):
             assert load["breaks_at"] == (40 if name == "deepseek-cn" else None)
@@ -137,7 +137,7 @@ def test_the_load_shows_what_the_candidates_bear(out: Path) -> None:
 
 
 def opened(browser: str, page: Path, folder: Path, width: int) -> tuple[str, set[str]]:
-    """The page as the browser has it, and the hosts that were asked meanwhile, the browser's own among them."""
+    """Return the page as the browser renders it, and the hosts that the browser contacted."""
     log = folder / f"{page.stem}.json"
     done = subprocess.run(
         [
@@ -154,7 +154,7 @@ def opened(browser: str, page: Path, folder: Path, width: int) -> tuple[str, set
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_opens_in_a_browser_and_asks_nobody(out: Path, tmp_path: Path, width: int) -> None:
+def test_html_report_opens_in_a_browser_without_requests(out: Path, tmp_path: Path, width: int) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium is installed here (Debian: apt-get install chromium)")
@@ -168,7 +168,7 @@ def test_the_page_opens_in_a_browser_and_asks_nobody(out: Path, tmp_path: Path, 
     assert {host for host in hosts if not host.endswith((".google.com", ".googleapis.com", ".gvt1.com"))} == set()
 
 
-def test_a_thousand_items_and_five_candidates_take_less_than_two_minutes_and_little_memory(tmp_path: Path) -> None:
+def test_thousand_items_and_five_candidates_stay_within_two_minutes_and_little_memory(tmp_path: Path) -> None:
     suite_in(tmp_path, "limits: {concurrent: 16}\nperformance: {sets: [{name: a, file: many.yaml}]}", items=1000)
     suite = load_suite(tmp_path / "suite.yaml")
     right = {item.prompt: Reply(item.right.text) for item in suite.performance if item.right is not None}

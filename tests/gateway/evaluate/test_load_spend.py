@@ -1,4 +1,4 @@
-"""What the load has cost is spent, whatever broke a run off: the same command doesn't spend it once more."""
+"""The spending of load tests counts after an interruption, so the resumed command does not exceed the limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from gateway.evaluate.candidate_client import CandidateClient
 from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.run import budget_of
+from gateway.evaluate.run import create_budget
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.work_queue import SpendReached
@@ -22,7 +22,7 @@ LOAD = "scalability: {rates: [40, 80], step: 500ms, recovery: 500ms, prompt: hi}
 
 
 class Quiet:
-    """Nobody is told how far it is."""
+    """Ignores the progress."""
 
     def begin(self, part: str, total: int) -> None: ...
 
@@ -30,7 +30,7 @@ class Quiet:
 
 
 async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off: bool = False) -> int:
-    """One call of the command, perhaps broken off with the first answer; the tokens that are known to be spent."""
+    """Run the command, possibly interrupted at the first answer. Return the tokens that are counted as spent."""
     table = table_for({"one": thread["one"].origin})
     asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
     store = RunStore(folder, {"suite": "l"})
@@ -41,7 +41,7 @@ async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off:
         answered.set()
         return 0.0
 
-    budget = budget_of(suite, store, asked)
+    budget = create_budget(suite, store, asked)
     budget.cost_of = counted
     task = asyncio.ensure_future(Evaluation(suite, asker, asked, None, store, budget, Quiet()).run())
     try:
@@ -49,13 +49,13 @@ async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off:
             await answered.wait()
             task.cancel()
         await asyncio.gather(task, return_exceptions=break_off)
-        return budget_of(suite, store, asked).tokens
+        return create_budget(suite, store, asked).tokens
     finally:
         store.close()
         await asker.aclose()
 
 
-async def test_a_limit_that_the_load_has_reached_stays_reached(tmp_path: Path) -> None:
+async def test_spending_of_load_tests_counts_after_a_resume(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, "spend: {tokens: 1}\n" + LOAD)
     with servers({"one": Scenario(text="x")}) as thread:
         with pytest.raises(SpendReached):
@@ -68,7 +68,7 @@ async def test_a_limit_that_the_load_has_reached_stays_reached(tmp_path: Path) -
         assert thread["one"].received == received
 
 
-async def test_a_step_that_was_broken_off_has_cost_something(tmp_path: Path) -> None:
+async def test_interrupted_load_step_counts_its_tokens(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, LOAD)
     with servers({"one": Scenario(text="x")}) as thread:
         spent = await run(suite, tmp_path / "out", thread, break_off=True)

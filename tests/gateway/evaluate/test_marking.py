@@ -1,4 +1,4 @@
-"""A sheet for people: nobody sees who wrote what, nothing in it is a formula, and each mark finds its answer again."""
+"""Sheets for human raters: no candidate names, no formulas, and marks that are assigned to their answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.human_marks import COLUMNS, MarksError, marks_of, new_sheet, read_marks, score_marks, write_sheet
 from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.performance import AXIS
@@ -22,12 +22,12 @@ SEED = 7
 
 
 def answered(store: RunStore, name: str, item: str, text: str) -> None:
-    store.add(name, AXIS, item, Asked(Timing(0.1), RecordedAnswer(text)))
+    store.add(name, AXIS, item, QuestionResult(Timing(0.1), RecordedAnswer(text)))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RunStore]:
-    """A run in which everybody has answered everything, each in other words."""
+    """Create a run in which every candidate has answered every item, each in different words."""
     store = RunStore(tmp_path / "out", {})
     for place, name in enumerate(NAMES):
         for item in ITEMS:
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 
 
 class Sheet:
-    """A sheet that was written, and a person who marks it."""
+    """A written sheet that a test can mark."""
 
     def __init__(self, path: Path, store: RunStore, *, items: int = 20, seed: int = SEED) -> None:
         self.path, self.store = path, store
@@ -47,7 +47,7 @@ class Sheet:
         self.rows = list(csv.DictReader(io.StringIO(self.text, newline="")))
 
     def save(self, delimiter: str = ",", encoding: str = "utf-8") -> Path:
-        """As a spreadsheet would."""
+        """Save the rows as a spreadsheet would."""
         file = io.StringIO(newline="")
         rows = csv.DictWriter(file, COLUMNS, delimiter=delimiter)
         rows.writeheader()
@@ -59,7 +59,7 @@ class Sheet:
         return marks_of(self.path, self.store, NAMES, ITEMS, seed)
 
 
-def test_a_sheet_says_nothing_of_who_wrote_what(tmp_path: Path, store: RunStore) -> None:
+def test_sheet_does_not_name_candidates(tmp_path: Path, store: RunStore) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store, items=12)
     assert sheet.path.read_bytes().startswith("\ufeffitem,prompt,label,answer,mark,check\r\n".encode())
     assert len(sheet.rows) == 12 * 3
@@ -73,7 +73,7 @@ def test_a_sheet_says_nothing_of_who_wrote_what(tmp_path: Path, store: RunStore)
     assert order != sorted(order, key=lambda item: int(item.split("/")[-1]))
 
 
-def test_the_same_seed_draws_the_same_sheet(tmp_path: Path, store: RunStore) -> None:
+def test_same_seed_gives_the_same_sheet(tmp_path: Path, store: RunStore) -> None:
     one = Sheet(tmp_path / "1.csv", store)
     assert Sheet(tmp_path / "2.csv", store).text == one.text
     assert Sheet(tmp_path / "3.csv", store, seed=8).text != one.text
@@ -81,7 +81,7 @@ def test_the_same_seed_draws_the_same_sheet(tmp_path: Path, store: RunStore) -> 
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝"])
-def test_no_cell_is_a_formula(tmp_path: Path, begin: str) -> None:
+def test_sheet_has_no_formula(tmp_path: Path, begin: str) -> None:
     store = RunStore(tmp_path / "out", {})
     item = Item(f"{begin}set/1", "group", "en", f"{begin}1+1?", system=None)
     answered(store, "one", item.id, f"{begin}HYPERLINK(\"http://x.example\";'a,b')\nnext")
@@ -97,7 +97,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, begin: str) -> None:
     store.close()
 
 
-def test_what_stands_before_the_question_is_shown_too_and_the_whole_answer(tmp_path: Path) -> None:
+def test_sheet_has_the_system_message_and_the_whole_answer(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "out", {})
     item = Item("set/1", "group", "en", "And?", system="You are a poet.")
     answered(store, "one", item.id, "long " * 3000)
@@ -107,7 +107,7 @@ def test_what_stands_before_the_question_is_shown_too_and_the_whole_answer(tmp_p
     store.close()
 
 
-def test_only_what_everybody_answered_is_marked(tmp_path: Path, store: RunStore) -> None:
+def test_sheet_has_only_items_that_all_candidates_answered(tmp_path: Path, store: RunStore) -> None:
     more = Item("set/group/more", "group", "en", "More?")
     answered(store, "qwen-cn", more.id, "yes")
     shown = new_sheet(store, (*NAMES, "given-up"), (*ITEMS, more), 100, SEED)
@@ -117,9 +117,9 @@ def test_only_what_everybody_answered_is_marked(tmp_path: Path, store: RunStore)
 
 
 @pytest.mark.parametrize(("delimiter", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-8")])
-def test_a_mark_finds_its_answer_again(tmp_path: Path, store: RunStore, delimiter: str, encoding: str) -> None:
+def test_marks_are_assigned_to_their_answers(tmp_path: Path, store: RunStore, delimiter: str, encoding: str) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store)
-    worth = {"0": "1", "100": "3", "200": " ５ "}  # as it is typed in Chinese
+    worth = {"0": "1", "100": "3", "200": " ５ "}  # a full-width digit, as typed in Chinese
     for row in sheet.rows:
         row["mark"] = worth[row["answer"].split()[0]]
         row["answer"] = "a spreadsheet may have made a date of it"
@@ -130,14 +130,14 @@ def test_a_mark_finds_its_answer_again(tmp_path: Path, store: RunStore, delimite
     assert all(len(ones) == 20 for ones in marks.values())
 
 
-def test_items_that_nobody_marked_may_be_left_out(tmp_path: Path, store: RunStore) -> None:
+def test_unmarked_items_may_be_left_out(tmp_path: Path, store: RunStore) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store)
     sheet.rows = [{**row, "mark": "4"} for row in sheet.rows[:6]]
     sheet.save()
     assert {name: len(ones) for name, ones in sheet.marks().items()} == dict.fromkeys(NAMES, 2)
 
 
-def test_a_mark_that_is_missing_or_wrong_is_told_by_its_row(tmp_path: Path, store: RunStore) -> None:
+def test_missing_or_invalid_mark_is_reported_with_its_row(tmp_path: Path, store: RunStore) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store, items=5)
     for row in sheet.rows:
         row["mark"] = "4"
@@ -156,7 +156,7 @@ def test_a_mark_that_is_missing_or_wrong_is_told_by_its_row(tmp_path: Path, stor
         read_marks(sheet.save())
 
 
-def test_a_row_that_is_about_no_answer_of_this_run_is_told(tmp_path: Path, store: RunStore) -> None:
+def test_row_of_another_run_is_reported(tmp_path: Path, store: RunStore) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store, items=4)
     for row in sheet.rows:
         row["mark"] = "4"
@@ -168,11 +168,11 @@ def test_a_row_that_is_about_no_answer_of_this_run_is_told(tmp_path: Path, store
         sheet.marks()
     assert [line.partition(": ")[2] for line in str(told.value).splitlines()] == [
         f"row 3: answer A to {one['item']} is marked twice",
-        "row 4: what was marked is no answer of this run: the sheet is another one's",
+        "row 4: the answer is not from this run: use the sheet that this run wrote",
         "row 6: this run has no answer 'C' to an item 'set/none'",
-        f"row 13: answer C to {item} has no row: mark all of an item, or none",
+        f"row 13: answer C to {item} has no row: mark all answers or none",
     ]
-    with pytest.raises(MarksError, match="the sheet is another one's"):
+    with pytest.raises(MarksError, match="use the sheet that this run wrote"):
         sheet.marks(seed=8)
 
 
@@ -182,19 +182,19 @@ def test_a_row_that_is_about_no_answer_of_this_run_is_told(tmp_path: Path, store
         (b"item,label,check\n", "row 1: the column 'mark' is missing"),
         (b"item,label,mark,check\n,,,\n", "has no row with a mark"),
         (b"", "has no row with a mark"),
-        ("item,label,mark,check\nü".encode("latin-1"), "is no UTF-8: save it as CSV UTF-8"),
-        (b"item,label,mark,check\n" + b"x" * 200_000, "row 2: no csv"),
+        ("item,label,mark,check\nü".encode("latin-1"), "is not UTF-8: save it as CSV UTF-8"),
+        (b"item,label,mark,check\n" + b"x" * 200_000, "row 2: not valid CSV"),
     ],
 )
-def test_what_is_no_sheet_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_sheet_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "sheet.csv").write_bytes(content)
     with pytest.raises(MarksError, match=message):
         read_marks(tmp_path / "sheet.csv")
 
 
-def test_a_sheet_is_not_written_over(tmp_path: Path, store: RunStore) -> None:
+def test_sheet_is_not_overwritten(tmp_path: Path, store: RunStore) -> None:
     sheet = Sheet(tmp_path / "sheet.csv", store)
-    with pytest.raises(MarksError, match="may have marks in it"):
+    with pytest.raises(MarksError, match="may contain marks"):
         Sheet(sheet.path, store)
     with pytest.raises(MarksError, match="can't be written"):
         Sheet(tmp_path / "nowhere" / "sheet.csv", store)

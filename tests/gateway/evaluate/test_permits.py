@@ -1,4 +1,4 @@
-"""An evaluation permit waives a missing approval, on record, and never the boundary; traffic never gets one."""
+"""An evaluation permit waives a missing approval and never the boundary. Traffic never gets such a permit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from gateway.evaluate.candidate_client import CandidateClient, NotPermitted
 from gateway.evaluate.compliance import approval_of
-from gateway.evaluate.evaluation import standing_of
+from gateway.evaluate.evaluation import check_eligibility
 from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, RefusalCode, SkipReason
@@ -44,14 +44,14 @@ def outcome(table: ConfigVersion, deployment: Deployment | None, needs: Requirem
     return decide_evaluation(table, assistant, place, needs, deployment, NOW_S)
 
 
-def test_an_approved_candidate_is_asked_and_nothing_is_waived() -> None:
+def test_approved_candidate_needs_no_waiver() -> None:
     plan = outcome(TABLE, TABLE.deployments["home"]).outcome
     assert isinstance(plan, Plan)
     assert [step.permit.waives for step in plan.steps] == [None]
     assert plan.steps[0].permit == prompt_permit(TABLE, TABLE.regions["cn"], TABLE.deployments["home"], NOW_S)
 
 
-def test_a_missing_approval_is_waived_and_the_permit_says_so() -> None:
+def test_missing_approval_is_waived_and_noted_in_the_permit() -> None:
     candidate = expired(TABLE.deployments["home"])
     plan = outcome(TABLE, candidate).outcome
     assert isinstance(plan, Plan)
@@ -60,13 +60,13 @@ def test_a_missing_approval_is_waived_and_the_permit_says_so() -> None:
 
 
 @pytest.mark.parametrize(("required", "wanted"), [(True, False), (False, True), (False, False), (True, True)])
-def test_an_approval_is_asked_for_by_the_region_or_by_the_suite(required: bool, wanted: bool) -> None:
+def test_approval_is_required_by_the_region_or_the_suite(required: bool, wanted: bool) -> None:
     region = replace(TABLE.regions["cn"], approvals_required=required)
     told = approval_of(expired(TABLE.deployments["home"]), region, NOW_S, wanted=wanted)
     assert (told["lacking"] is None, told["asked_for"]) == (False, required or wanted)
 
 
-def test_traffic_is_decided_as_before() -> None:
+def test_decision_for_traffic_is_unchanged() -> None:
     candidate = expired(TABLE.deployments["home"])
     assistant = replace(TABLE.assistants["assistant"], routes={"cn": (candidate,)})
     table = replace(TABLE, assistants={"assistant": assistant}, deployments={**TABLE.deployments, "home": candidate})
@@ -77,7 +77,7 @@ def test_traffic_is_decided_as_before() -> None:
     assert not isinstance(outcome(table, None).outcome, Plan), "the evaluation's decision must not be remembered"
 
 
-def test_the_boundary_is_never_waived() -> None:
+def test_boundary_is_never_waived() -> None:
     abroad = TABLE.deployments["abroad"]
     found = outcome(TABLE, abroad)
     assert not isinstance(found.outcome, Plan)
@@ -86,25 +86,27 @@ def test_the_boundary_is_never_waived() -> None:
     assert evaluation_permit(TABLE, TABLE.regions["us"], abroad, NOW_S) is not None
 
 
-def test_what_a_site_requires_is_never_waived() -> None:
+def test_requirements_of_a_site_are_never_waived() -> None:
     found = outcome(TABLE, replace(TABLE.deployments["home"], unmet=("zdr",)))
     assert not isinstance(found.outcome, Plan)
     assert [item.reason for item in found.considered] == [SkipReason.REQUIREMENT]
 
 
-def test_a_field_that_keeps_data_is_stopped_as_for_traffic() -> None:
+def test_request_that_stores_data_is_refused_as_for_traffic() -> None:
     keeps = Requirements(frozenset(), frozenset({"store"}), frozenset({"store"}))
     found = outcome(TABLE, TABLE.deployments["home"], keeps)
     assert [item.reason for item in found.considered] == [SkipReason.MOVES_DATA]
 
 
-async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
+async def test_nothing_is_sent_to_a_candidate_outside_the_boundary() -> None:
     with servers({"home": Scenario(), "abroad": Scenario()}) as thread:
         origins = {name: thread[name].origin for name in ("home", "abroad")}
         table = table_for(origins, stores={"abroad": "US"})
         asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
         try:
-            assert standing_of(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
+            assert (
+                check_eligibility(table, asker.assistant, asker.region, table.deployments["abroad"]).refused is not None
+            )
             with pytest.raises(NotPermitted, match="it would leave the boundary of the region 'cn'"):
                 await asker.ask(table.deployments["abroad"], REQUEST)
             asked = await asker.ask(table.deployments["home"], REQUEST)
@@ -114,7 +116,7 @@ async def test_not_a_byte_leaves_for_a_candidate_outside_the_boundary() -> None:
             await asker.aclose()
 
 
-async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> None:
+async def test_load_request_is_not_retried_and_a_question_is() -> None:
     from providers.testkit.scenario import HttpError
 
     with servers({"home": Scenario(script=(HttpError(503), HttpError(503, retry_after_s=0.01)))}) as thread:
@@ -134,8 +136,8 @@ async def test_a_load_request_is_one_attempt_and_a_question_may_be_retried() -> 
             await asker.aclose()
 
 
-async def test_nobody_is_asked_beside_a_slow_candidate() -> None:
-    """One attempt is one, also for an assistant that hedges: with another key it would be two."""
+async def test_slow_candidate_is_not_hedged() -> None:
+    """A candidate gets one attempt, even if the assistant hedges and the deployment has a second key."""
     with servers({"home": Scenario(first_token_s=0.2)}) as thread:
         config = config_of({"home": thread["home"].origin}).merge(
             "assistants: {assistant: {hedge: {after: 10ms}}}",

@@ -1,4 +1,4 @@
-"""What candidates cost: the suite's word, else the catalogue's."""
+"""Prices of candidates come from the suite, else from the catalogue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from gateway.evaluate.estimate import unpriced, with_known_prices
+from gateway.evaluate.estimate import add_known_prices, cost_limit_problem
 from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
@@ -33,45 +33,45 @@ def priced(suite: Suite, **prices: CandidatePriceSection) -> Suite:
     return replace(suite, file=suite.file.model_copy(update={"prices": section}))
 
 
-def test_the_catalogue_is_asked_where_the_suite_says_nothing(suite: Suite) -> None:
+def test_catalogue_prices_are_used_if_the_suite_has_none(suite: Suite) -> None:
     bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
-    found = with_known_prices(bare, [costing("a", "CNY", 2_000_000), costing("b", "CNY", 500_000)])
+    found = add_known_prices(bare, [costing("a", "CNY", 2_000_000), costing("b", "CNY", 500_000)])
     assert found.cost_of("a", 1_000_000, 500_000) == pytest.approx(2 + 2)
     assert found.cost_of("b", 1_000_000, 0) == pytest.approx(0.5)
     assert found.cost_of("c", 1, 1) is None
     assert found.digest == bare.digest
 
 
-def test_the_suites_own_price_goes_before(suite: Suite) -> None:
+def test_price_of_the_suite_overrides_the_catalogue(suite: Suite) -> None:
     said = priced(suite, a=CandidatePriceSection(input=9, output=9))
-    found = with_known_prices(said, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
+    found = add_known_prices(said, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
     assert found.cost_of("a", 1_000_000, 0) == pytest.approx(9)
-    # In another currency it can't be held beside the others.
+    # A price in another currency can't be compared.
     assert found.cost_of("b", 1_000_000, 0) is None
 
 
-def test_two_currencies_are_no_price(suite: Suite) -> None:
+def test_prices_in_two_currencies_are_not_used(suite: Suite) -> None:
     bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
-    assert with_known_prices(bare, [costing("a", "CNY", 1), costing("b", "USD", 1)]) is bare
-    assert with_known_prices(bare, []) is bare
+    assert add_known_prices(bare, [costing("a", "CNY", 1), costing("b", "USD", 1)]) is bare
+    assert add_known_prices(bare, []) is bare
 
 
 @pytest.mark.parametrize(
     ("cost", "asked", "told"),
     [
         (5.0, ["a"], None),
-        (5.0, ["a", "b"], "no price in CNY of b: write it"),
-        (5.0, ["c", "a", "b"], "of c, b: write it"),
+        (5.0, ["a", "b"], "no price in CNY: b; add their prices"),
+        (5.0, ["c", "a", "b"], "in CNY: c, b; add their prices"),
         (None, ["a", "b"], None),
     ],
 )
-def test_a_limit_in_money_needs_a_price_of_everybody(
+def test_cost_limit_needs_a_price_for_every_deployment(
     suite: Suite, cost: float | None, asked: list[str], told: str | None
 ) -> None:
-    """Who has none would be asked without end: so it is with a candidate whose price is in another currency."""
+    """A deployment without a price in the currency of the limit would be asked without limit."""
     said = priced(suite, a=CandidatePriceSection(input=0, output=0))
     spend = said.file.spend.model_copy(update={"cost": cost})
     limited = replace(said, file=said.file.model_copy(update={"spend": spend}))
     deployments = [costing(name, "USD", 1) for name in asked]
-    why = unpriced(with_known_prices(limited, deployments), deployments)
+    why = cost_limit_problem(add_known_prices(limited, deployments), deployments)
     assert why is None if told is None else why is not None and told in why

@@ -1,4 +1,4 @@
-"""The recommended mapping is a config that can be served, whatever else its route had."""
+"""The proposed config can be served, whatever the route contained before."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ deployments:
 
 
 @pytest.mark.parametrize("route", [("ernie-cn", "qwen-cn"), ("deepseek-cn",)])
-def test_a_canary_that_is_under_way_keeps_no_recommendation_from_being_a_config(
-    tmp_path: Path, route: tuple[str, ...]
-) -> None:
+def test_recommended_route_replaces_a_running_canary(tmp_path: Path, route: tuple[str, ...]) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(CONFIG)
     changed = proposed_config(path, "assistant", "cn", route, demo=True)

@@ -1,4 +1,4 @@
-"""The pace of a candidate against one that bears so many a second, on a clock of its own."""
+"""The rate controller with a candidate of limited capacity, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.evaluate.work_queue import RateController
 
 
 class Candidate:
-    """Bears so many questions a second, and a second's worth at once; the rest is turned away. Time is its own."""
+    """A candidate that accepts `rps` questions per second with a burst of one second, on its own clock."""
 
     def __init__(self, rps: float) -> None:
         self.rps = rps
@@ -24,11 +24,11 @@ class Candidate:
         spent_at = max(self.spent_at, self.now) + 1 / self.rps
         if spent_at - self.now > 1:
             self.turned_away += 1
-            pace.turned_away(asked_at, None)
+            pace.record_rejection(asked_at, None)
         else:
             self.spent_at = spent_at
             self.answered += 1
-            pace.answered()
+            pace.record_answer()
         self.now += 0.002
 
     def pace(self, least_s: float = 0.0) -> RateController:
@@ -36,7 +36,7 @@ class Candidate:
 
 
 @pytest.mark.parametrize("rps", [2.0, 12.0, 50.0, 200.0])
-async def test_it_finds_what_a_candidate_bears_and_is_seldom_turned_away(rps: float) -> None:
+async def test_rate_controller_finds_the_capacity_with_few_rejections(rps: float) -> None:
     candidate = Candidate(rps)
     pace = candidate.pace()
     while candidate.now < 60:
@@ -45,11 +45,11 @@ async def test_it_finds_what_a_candidate_bears_and_is_seldom_turned_away(rps: fl
     assert candidate.turned_away <= 20 + 0.15 * candidate.answered, "besides those until it is found"
 
 
-async def test_it_is_fast_again_soon_after_an_outage() -> None:
+async def test_rate_recovers_soon_after_an_outage() -> None:
     candidate = Candidate(20)
     pace = candidate.pace()
     for _ in range(40):
-        pace.turned_away(await pace.wait(), None)
+        pace.record_rejection(await pace.wait(), None)
     assert pace.between_s == 4.0
     began_at = candidate.now
     while candidate.now < began_at + 60:
@@ -57,7 +57,7 @@ async def test_it_is_fast_again_soon_after_an_outage() -> None:
     assert pace.between_s < 0.1
 
 
-async def test_nobody_who_answers_at_once_is_slowed_down_and_the_operators_limit_stands() -> None:
+async def test_fast_candidate_is_slowed_only_by_the_operator_limit() -> None:
     candidate = Candidate(1_000)
     free, limited = candidate.pace(), candidate.pace(0.5)
     for _ in range(100):
@@ -69,9 +69,9 @@ async def test_nobody_who_answers_at_once_is_slowed_down_and_the_operators_limit
     assert candidate.now - began_at == pytest.approx(5.0, abs=0.01)
 
 
-async def test_a_time_that_is_named_is_waited_for() -> None:
+async def test_retry_after_is_respected() -> None:
     candidate = Candidate(1_000)
     pace = candidate.pace()
-    pace.turned_away(await pace.wait(), 7.5)
+    pace.record_rejection(await pace.wait(), 7.5)
     await pace.wait()
     assert candidate.now == 7.5

@@ -1,4 +1,4 @@
-"""Kill the process in the middle, with no chance to tidy up, and begin again: nothing is lost, nothing is asked twice."""
+"""A run that is killed and resumed loses no answer and repeats no answered question."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("one", "two")
 
 
 def prompts(thread: SimulatorThread) -> Counter[tuple[str, str]]:
-    """How often each candidate was asked each question."""
+    """Return how often each candidate was asked each question."""
     return Counter(
         (name, json.loads(request.body)["messages"][-1]["content"])
         for name in NAMES
@@ -32,7 +32,7 @@ def prompts(thread: SimulatorThread) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_run_is_resumed(tmp_path: Path) -> None:
     with servers({name: Scenario(latency_s=0.005, text="x") for name in NAMES}) as thread:
         config, out = tmp_path / "gateway.yaml", tmp_path / "out"
         config.write_text(config_of({name: thread[name].origin for name in NAMES}).text)
@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert set(after) == {(name, prompt) for name in NAMES for prompt in prompt_of.values()}, "some were lost"
         again = {question for question in after if after[question] > before[question] > 0}
         assert not again & {(name, prompt_of[item]) for name, item in kept}, "what was answered was asked again"
-        # What was on its way when the process died, and no more: its answers reached nobody.
+        # Only questions that were open when the process died are asked twice, because their answers were lost.
         assert len(again) <= CONCURRENT * len(NAMES)
         report = json.loads((out / "report.json").read_text("utf-8"))
         assert {name: len(report["candidates"][name]["performance"]["scores"]) for name in NAMES} == dict.fromkeys(

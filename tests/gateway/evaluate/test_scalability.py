@@ -1,4 +1,4 @@
-"""Load against simulators: what they were set to is what is measured, and a slow answer hides nothing."""
+"""Load tests of simulators: the measured figures match the simulated capacity, and slow answers count in full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.evaluate.candidate_client import Asked, CandidateClient, Timing
+from gateway.evaluate.candidate_client import CandidateClient, QuestionResult, Timing
 from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.load_test import (
     UNANSWERED,
@@ -39,7 +39,7 @@ def summarised(rows: list[LoadRow], rate: float, duration_s: float, **own: float
 async def offered(
     origin: str, rate: float, duration_s: float, patience_s: float, concurrency: Concurrency | None = None
 ) -> list[LoadRow]:
-    """The rows of one step."""
+    """Return the rows of one step."""
     table = table_for({"one": origin})
     candidate = replace(table.deployments["one"], concurrency=concurrency)
     asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
@@ -54,21 +54,21 @@ async def offered(
 async def measured(
     scenario: Scenario, rate: float, duration_s: float, patience_s: float = 1.0
 ) -> tuple[list[LoadRow], LoadStepResult]:
-    """The rows of one step against such a provider, and its summary."""
+    """Run one step with a simulated provider. Return its rows and summary."""
     with servers({"one": scenario}) as thread:
         rows = await offered(thread["one"].origin, rate, duration_s, patience_s)
     return rows, summarised(rows, rate, duration_s)
 
 
 def unless_late(step: LoadStepResult) -> None:
-    """A machine that can't send on time says nothing of whom it asks, as the report says too."""
+    """Skip the check if this machine sent too late to measure the provider. The report marks such a step too."""
     if step.late:
         pytest.skip("this machine is too busy to send on time")
 
 
-async def test_a_provider_that_bears_it_holds() -> None:
+async def test_provider_with_enough_capacity_meets_the_objectives() -> None:
     rows, _ = await measured(Scenario(first_token_s=0.05, between_events_s=0.005), 40, 1, patience_s=30)
-    # Objectives that a busy machine keeps as well: how long answers take is held to account where it is idle.
+    # Objectives that a busy machine can meet. Other tests check durations.
     step = summarise(rows, {"rate": 40, "duration_s": 1}, 20.0, 30.0)
     assert step.holds
     assert step.errors is not None
@@ -82,8 +82,8 @@ async def test_a_provider_that_bears_it_holds() -> None:
 
 
 @pytest.mark.parametrize("rule", [Concurrency(2, queue=1, wait_s=0.1), Concurrency(2, queue=20, wait_s=5)])
-async def test_no_limit_of_ours_stands_between(rule: Concurrency) -> None:
-    """Whether it would send away or keep waiting: the candidate bears far more, and that is what is told."""
+async def test_load_test_ignores_the_gateway_limits(rule: Concurrency) -> None:
+    """The gateway's own concurrency limit must not reduce the measured capacity, neither by rejecting nor by queueing."""
     with servers({"one": Scenario(first_token_s=0.4)}) as thread:
         rows = await offered(thread["one"].origin, 40, 0.5, patience_s=30, concurrency=rule)
         connections = thread["one"].accepted
@@ -92,11 +92,11 @@ async def test_no_limit_of_ours_stands_between(rule: Concurrency) -> None:
     assert step.errors is not None
     assert step.goodput is not None
     assert (step.errors.value, step.goodput.value) == (0, 40)
-    # Two places would be two connections.
+    # Two concurrent calls would need two connections.
     assert connections > 2
 
 
-async def test_questions_keep_to_the_limit_of_the_config() -> None:
+async def test_questions_respect_the_concurrency_limit_of_the_config() -> None:
     with servers({"one": Scenario(latency_s=0.2)}) as thread:
         table = table_for({"one": thread["one"].origin})
         candidate = replace(table.deployments["one"], concurrency=Concurrency(1, queue=1, wait_s=0.01))
@@ -111,13 +111,13 @@ async def test_questions_keep_to_the_limit_of_the_config() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
-async def test_beyond_its_capacity_a_provider_that_turns_away_shows_in_errors_and_goodput(status: int) -> None:
+async def test_rejections_beyond_capacity_appear_as_errors_and_lower_goodput(status: int) -> None:
     capacity = Capacity(rps=20, beyond=status)  # type: ignore[arg-type]
     _, step = await measured(Scenario(capacity=capacity), 60, 3)
     unless_late(step)
     assert not step.holds
     assert step.goodput is not None
-    # A second's worth may come at once: 20 of them, and 20 a second.
+    # A burst of one second is accepted: 20 requests, then 20 per second.
     assert step.goodput.low <= (20 + 3 * 20) / 3 <= step.goodput.high
     assert step.throttled is not None
     assert step.errors is not None
@@ -126,14 +126,14 @@ async def test_beyond_its_capacity_a_provider_that_turns_away_shows_in_errors_an
 
 
 @pytest.mark.slow
-async def test_a_slow_provider_hides_nothing() -> None:
-    """20 a second are borne, 40 are offered for 2 s: the last one waits for 2 s, and a closed loop would never know."""
+async def test_slow_provider_misses_the_objectives() -> None:
+    """With a capacity of 20 per second and 40 offered for 2 s, the last request waits 2 s. A closed loop would miss this."""
     rows, step = await measured(Scenario(capacity=Capacity(rps=20)), 40, 2, patience_s=30)
     unless_late(step)
     assert not step.holds
     last = rows[-1]
     assert last.first_s is not None
-    # A machine that stands still adds to the wait, and nothing takes from it.
+    # A stalled machine can only lengthen the wait.
     assert last.first_s > len(rows) / 20 - last.due_s - 0.4
     assert step.first_token["p95"].value > 1
     waits = [row.first_s for row in rows if row.first_s is not None]
@@ -141,22 +141,22 @@ async def test_a_slow_provider_hides_nothing() -> None:
 
 
 @pytest.mark.slow
-async def test_requests_at_once_beyond_what_is_borne_wait_for_a_place() -> None:
+async def test_requests_beyond_the_concurrency_capacity_wait() -> None:
     scenario = Scenario(first_token_s=0.1, capacity=Capacity(concurrent=4))
     _, step = await measured(scenario, 80, 1.5, patience_s=4)
     unless_late(step)
-    # Four at once, a tenth of a second each: some 40 a second leave, so that the rest waits.
+    # Four concurrent answers of 0.1 s are about 40 per second; the others wait.
     assert not step.holds or step.first_token["p95"].value > 0.3
 
 
-def fine(first_s: float) -> Asked:
-    return Asked(Timing(first_s + 0.1, first_s, 10, 0.01), RecordedAnswer("x"), usage=Usage(5, 10))
+def fine(first_s: float) -> QuestionResult:
+    return QuestionResult(Timing(first_s + 0.1, first_s, 10, 0.01), RecordedAnswer("x"), usage=Usage(5, 10))
 
 
-async def test_what_has_no_answer_in_time_is_counted_and_cancelled() -> None:
+async def test_unanswered_requests_are_counted_and_cancelled() -> None:
     cancelled = 0
 
-    async def never() -> Asked:
+    async def never() -> QuestionResult:
         nonlocal cancelled
         try:
             await asyncio.Event().wait()
@@ -171,8 +171,8 @@ async def test_what_has_no_answer_in_time_is_counted_and_cancelled() -> None:
     assert all(row.total_s >= 0.1 for row in rows[:5])
 
 
-async def test_a_late_begin_counts_against_the_answer() -> None:
-    async def answers() -> Asked:
+async def test_late_start_counts_in_the_time_of_the_answer() -> None:
+    async def answers() -> QuestionResult:
         return fine(0.2)
 
     [row] = await offer(LoadStep(1, 1, 1, 5), [-0.5], answers)
@@ -181,7 +181,7 @@ async def test_a_late_begin_counts_against_the_answer() -> None:
     assert row.first_s >= 0.65
 
 
-def test_recovery_is_from_when_on_all_is_well() -> None:
+def test_recovery_is_the_time_after_which_all_requests_are_good() -> None:
     good, bad = LoadRow(0.0, 1.0, 0.1), LoadRow(0.0, 9.0, 9.0)
 
     def at(row: LoadRow, due_s: float) -> LoadRow:
@@ -193,7 +193,7 @@ def test_recovery_is_from_when_on_all_is_well() -> None:
     assert recovered_after([], FIRST_S, TOTAL_S) is None
 
 
-def test_our_own_lateness_is_told() -> None:
+def test_lateness_of_the_measuring_machine_is_reported() -> None:
     rows = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.2) for number in range(10)]
     assert summarised(rows, 10, 1).late
     on_time = [LoadRow(0.1 * number, 1.0, 0.1, late_s=0.001) for number in range(10)]

@@ -1,4 +1,4 @@
-"""Scorers, rules and refusals: what is right and what isn't, in five languages, and that no text makes them fail."""
+"""Scorers, rules and refusals in five languages, with right, wrong and arbitrary texts."""
 
 from __future__ import annotations
 
@@ -82,56 +82,56 @@ WRONG: list[tuple[Check, RecordedAnswer, str]] = [
     ),
     (ChoiceCheck("B", 4), RecordedAnswer("A or B"), "chose no letter"),
     (ChoiceCheck("B", 4), RecordedAnswer("The answer is C."), "chose C, not B"),
-    (ChoiceCheck("B", 4), RecordedAnswer(""), "there is no text"),
+    (ChoiceCheck("B", 4), RecordedAnswer(""), "has no text"),
     (ChoiceCheck("B", 4), RecordedAnswer("B", refusal="no"), "the provider refused"),
     (Number(12), RecordedAnswer("120"), "gives 120, not 12"),
     (Number(12), RecordedAnswer("twelve"), "has no number"),
-    (Schema(SCHEMA), RecordedAnswer('{"a": "1"}'), "doesn't fit the schema at $.a: type"),
-    (Schema(SCHEMA), RecordedAnswer("no"), "is no JSON"),
+    (Schema(SCHEMA), RecordedAnswer('{"a": "1"}'), "does not match the schema at $.a: type"),
+    (Schema(SCHEMA), RecordedAnswer("no"), "is not valid JSON"),
     (WEATHER, RecordedAnswer("It rains."), "called no tool"),
     (WEATHER, call("send", "{}"), "called send"),
     (WEATHER, call("get_weather", '{"city": "Bonn", "day": 3}'), "'city' is not"),
     (WEATHER, call("get_weather", '{"city": "上海"}'), "lacks 'day'"),
-    (WEATHER, call("get_weather", '{"city": "上海", "day": 3, "x": 1}'), "has x besides"),
-    (WEATHER, call("get_weather", "{"), "are no JSON"),
-    (WEATHER, call("get_weather", "[]"), "are no object"),
+    (WEATHER, call("get_weather", '{"city": "上海", "day": 3, "x": 1}'), "more arguments than wanted: x"),
+    (WEATHER, call("get_weather", "{"), "are not valid JSON"),
+    (WEATHER, call("get_weather", "[]"), "are not an object"),
     (WEATHER, call("get_weather", '{"city": "上海", "day": true}'), "'day' is not"),
     (ToolCallCheck("f", {"x": 1.5}), call("f", f'{{"x": {"9" * 400}}}'), "'x' is not"),
-    (Schema({"multipleOf": 0.5}), RecordedAnswer("9" * 400), "too large to hold against the schema"),
+    (Schema({"multipleOf": 0.5}), RecordedAnswer("9" * 400), "too large for the schema check"),
     (
         Schema({"properties": {"a": {"$ref": "#"}}}),
         RecordedAnswer('{"a":' * 900 + "1" + "}" * 900),
-        "is too deep to hold",
+        "is nested too deeply",
     ),
     (Schema({"$ref": "#/$defs/none"}), RecordedAnswer("1"), "refers to '/$defs/none'"),
     (Schema({"$ref": "http://127.0.0.1:1/x"}), RecordedAnswer("1"), "refers to 'http://127.0.0.1:1/x'"),
-    (ToolCallCheck(None), call("get_weather", "{}"), "where none was needed"),
+    (ToolCallCheck(None), call("get_weather", "{}"), "but must not call a tool"),
     (TextRules((TextRule("words", {"most": 2}),)), RecordedAnswer("one two three"), "words (most 2) is not followed"),
 ]
 
 
 @pytest.mark.parametrize(("check", "answer"), RIGHT, ids=lambda value: getattr(value, "text", None))
-def test_what_is_right(check: Check, answer: RecordedAnswer) -> None:
+def test_right_answers_score_one(check: Check, answer: RecordedAnswer) -> None:
     scored = score(check, answer)
     assert scored is not None
     assert scored.is_right, scored.why
 
 
 @pytest.mark.parametrize(("check", "answer", "why"), WRONG)
-def test_what_is_wrong_and_why(check: Check, answer: RecordedAnswer, why: str) -> None:
+def test_wrong_answers_score_zero_with_a_reason(check: Check, answer: RecordedAnswer, why: str) -> None:
     scored = score(check, answer)
     assert scored is not None
     assert scored.value == 0
     assert why in scored.why
 
 
-def test_a_rubric_is_for_the_judge_alone() -> None:
+def test_rubric_is_scored_only_by_the_judge() -> None:
     assert score(JudgeCheck("polite"), RecordedAnswer("yes")) is None
 
 
 @unhurried
 @given(st.text(max_size=300))
-def test_no_text_makes_a_scorer_fail(text: str) -> None:
+def test_scorers_accept_any_text(text: str) -> None:
     for check in (Exact(("a",)), Same(("a",)), ChoiceCheck("A", 4), Number(1), Pattern("a+"), Schema(SCHEMA), WEATHER):
         scored = score(check, RecordedAnswer(text, (ToolCall("1", "get_weather", text),)))
         assert scored is not None
@@ -159,7 +159,7 @@ GIVEN: dict[str, dict[str, object]] = {
 
 @unhurried
 @given(st.text(max_size=200), st.sampled_from(sorted(RULES)))
-def test_no_text_makes_a_rule_fail(text: str, name: str) -> None:
+def test_rules_accept_any_text(text: str, name: str) -> None:
     rule = check_rule(TextRule(name, GIVEN.get(name, {})))
     assert broken_rule([rule], text) is None or name.replace("_", " ") in (broken_rule([rule], text) or "")
 
@@ -199,7 +199,9 @@ def test_no_text_makes_a_rule_fail(text: str, name: str) -> None:
         ("two_answers", {}, "a\n******\nb", "a\n******\na"),
     ],
 )
-def test_each_rule_can_be_kept_and_broken(name: str, given_to: dict[str, object], kept: str, broken: str) -> None:
+def test_each_rule_accepts_and_rejects_its_examples(
+    name: str, given_to: dict[str, object], kept: str, broken: str
+) -> None:
     rule = check_rule(TextRule(name, given_to))
     assert broken_rule([rule], kept) is None
     assert broken_rule([rule], broken) is not None
@@ -209,18 +211,18 @@ def test_each_rule_can_be_kept_and_broken(name: str, given_to: dict[str, object]
     ("rule", "message"),
     [
         (TextRule("wrds"), "there is no rule 'wrds'"),
-        (TextRule("words", {"more": 1}), "has no 'more'"),
+        (TextRule("words", {"more": 1}), "has no argument 'more'"),
         (TextRule("words", {"most": "3"}), "can't be '3'"),
         (TextRule("contains"), "needs words"),
     ],
 )
-def test_a_rule_that_can_not_be_checked_is_refused_when_it_is_read(rule: TextRule, message: str) -> None:
+def test_invalid_rule_is_rejected_when_read(rule: TextRule, message: str) -> None:
     with pytest.raises(UnknownRule, match=message):
         check_rule(rule)
 
 
-def test_every_rule_is_in_the_table_above() -> None:
-    marks = test_each_rule_can_be_kept_and_broken.pytestmark  # type: ignore[attr-defined]
+def test_every_rule_has_examples() -> None:
+    marks = test_each_rule_accepts_and_rejects_its_examples.pytestmark  # type: ignore[attr-defined]
     assert {row[0] for row in marks[0].args[1]} == set(RULES)
 
 
@@ -240,7 +242,7 @@ def test_every_rule_is_in_the_table_above() -> None:
         "죄송하지만 그 요청에는 답변해 드릴 수 없습니다.",
     ],
 )
-def test_refusals_are_told_by_their_words(text: str) -> None:
+def test_refusals_are_detected_by_words(text: str) -> None:
     assert refused_by(RecordedAnswer(text)) == "rule"
 
 
@@ -257,11 +259,11 @@ def test_refusals_are_told_by_their_words(text: str) -> None:
         "An apology begins with: I'm sorry. Then say what you will do.",
     ],
 )
-def test_answers_are_not_taken_for_refusals(text: str) -> None:
+def test_answers_are_not_detected_as_refusals(text: str) -> None:
     assert refused_by(RecordedAnswer(text)) is None
 
 
-def test_the_providers_own_signal_comes_first() -> None:
+def test_provider_signal_takes_precedence_over_rules() -> None:
     assert refused_by(RecordedAnswer("Certainly", refusal="No")) == "provider"
     assert refused_by(RecordedAnswer("", filtered=True)) == "provider"
 
@@ -279,17 +281,17 @@ def test_the_providers_own_signal_comes_first() -> None:
         ("", None),
     ],
 )
-def test_the_language_of_a_text(text: str, language: str | None) -> None:
+def test_language_is_detected(text: str, language: str | None) -> None:
     assert language_of(text) == language
 
 
 @unhurried
 @given(st.text(max_size=100))
-def test_what_is_bare_stays_bare(text: str) -> None:
+def test_bare_is_idempotent(text: str) -> None:
     assert bare(bare(text)) == bare(text)
 
 
-def test_words_sentences_and_numbers_are_counted_as_people_write_them() -> None:
+def test_words_sentences_and_numbers_are_counted() -> None:
     assert len(words_of("It's well-known: 我们 go")) == 5
     assert sentences_of("Dr. Who? Yes. 你好。") >= 3
     assert numbers_in("1,234 and 1.234,5 and 3,5 and 12.500 and ４２") == [1234, 1234.5, 3.5, 12500, 42]

@@ -1,4 +1,4 @@
-"""What a shadow recorded, scored as the answers of an evaluation are; texts only where the config keeps them today."""
+"""Recorded shadow answers are scored like those of an evaluation. Text is read only if the config keeps it now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from gateway.cli import main
 from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.scorers import Score
-from gateway.evaluate.shadow_scores import asked_of_the_judge, last_said, score_shadow, shadow_in_words, texts_of
+from gateway.evaluate.shadow_scores import describe_shadow, judge_items, last_user_message, score_shadow, texts_of
 from providers.testkit.scenario import HttpError, Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
 from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, numbered, said
@@ -25,11 +25,11 @@ from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, numbered, s
         ("the end of something long", "the end of something long"),
     ],
 )
-def test_the_last_thing_that_the_person_said(prompt: str, question: str) -> None:
-    assert last_said(prompt) == question
+def test_last_user_message_is_found(prompt: str, question: str) -> None:
+    assert last_user_message(prompt) == question
 
 
-def test_only_whole_answers_with_a_text_are_scored() -> None:
+def test_only_whole_answers_with_text_are_scored() -> None:
     found = {number: answer for number, _, answer in texts_of(numbered(RECORDS))}
     assert list(found) == [1, 2, 3, 4, 5, 6]
     assert found[1] == RecordedAnswer("It is 7.")
@@ -39,7 +39,7 @@ def test_only_whole_answers_with_a_text_are_scored() -> None:
     assert (answer.refusal, [(call.name, call.arguments) for call in answer.calls]) == ("no", [("look", "{}")])
 
 
-def test_the_same_scorers_and_times_beside_who_answered(tmp_path: Path) -> None:
+def test_shadow_scores_and_times_are_compared_with_the_answering_deployment(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, CHECKS)
     [(name, one)] = score_shadow(suite, numbered(RECORDS), {}).items()
     assert (name, one.requests, one.texts, one.failures) == ("new", 9, 6, {"silent": 1})
@@ -47,7 +47,7 @@ def test_the_same_scorers_and_times_beside_who_answered(tmp_path: Path) -> None:
     assert one.answered.value == pytest.approx(8 / 9)
     assert one.refused is not None
     assert (one.refused.value, one.refusals) == (pytest.approx(2 / 6), {"provider": 1, "rule": 1})
-    assert one.acceptable is None, "without words and judge nobody can tell"
+    assert one.acceptable is None, "words and a judge are missing"
     assert one.in_language is not None
     assert (one.in_language.value, one.in_language.of) == (pytest.approx(3 / 4), 4)
     assert {check: (found.value, found.of) for check, found in one.checks.items()} == {
@@ -58,13 +58,13 @@ def test_the_same_scorers_and_times_beside_who_answered(tmp_path: Path) -> None:
     assert (one.total.later_s, one.total.of, one.total.p < 0.05) == (pytest.approx(0.2), 8, True)
     whys = {(item.item, item.group): item.why for item in one.failed}
     assert whys["r-1 (2)", "sum"] == "gives 8, not 7"
-    assert whys["r-1 (4)", "language"] == "is asked in en and answered in de"
-    words = "\n".join(shadow_in_words(name, one))
-    assert "200 ms later than who answered the same 8 requests" in words
-    assert "nobody could tell" in words
+    assert whys["r-1 (4)", "language"] == "the question is in en and the answer in de"
+    words = "\n".join(describe_shadow(name, one))
+    assert "200 ms longer than the deployment that answered the same 8 requests" in words
+    assert "acceptability was not measured" in words
 
 
-def test_a_prompt_that_is_an_item_has_the_items_check(tmp_path: Path) -> None:
+def test_prompt_equal_to_an_item_gets_its_check(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=3)
     right, wrong, _ = suite.performance
     assert right.right is not None
@@ -73,14 +73,14 @@ def test_a_prompt_that_is_an_item_has_the_items_check(tmp_path: Path) -> None:
     assert {check: (found.value, found.of) for check, found in one.checks.items()} == {"sums": (0.5, 2)}
 
 
-def test_the_judge_is_asked_what_no_rule_can_tell(tmp_path: Path) -> None:
+def test_judge_gets_only_answers_that_no_rule_scores(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, JUDGED)
-    items = asked_of_the_judge(suite, numbered(RECORDS))
+    items = judge_items(suite, numbered(RECORDS))
     assert [item.id for item in items] == ["1", "2", "3 polite", "3", "4"]
     verdicts = {"1": Score(1.0), "2": Score(0.0, "untrue"), "3 polite": Score(0.5, "so so"), "3": Score(1.0)}
     one = score_shadow(suite, numbered(RECORDS), verdicts)["new"]
     assert one.acceptable is not None
-    # Two refusals are acceptable; the fourth has no verdict, and counts for nothing.
+    # Two refusals are acceptable. The fourth answer has no verdict and is not counted.
     assert (one.acceptable.value, one.acceptable.of) == (pytest.approx(4 / 5), 5)
     assert one.checks["polite"].value == 0
     assert one.judged_by == ("judge",)
@@ -90,13 +90,13 @@ def test_the_judge_is_asked_what_no_rule_can_tell(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("shadow: {checks: [{name: a}]}", "needs exactly one check"),
-        ("shadow: {checks: [{name: a, call: {name: x}}]}", "of calls only their number is recorded"),
-        ("shadow: {checks: [{name: a, rubric: kind}]}", "there is no judge"),
+        ("shadow: {checks: [{name: a, call: {name: x}}]}", "only the number of tool calls is recorded"),
+        ("shadow: {checks: [{name: a, rubric: kind}]}", "needs a judge"),
         ("shadow: {checks: [{name: a, when: '(', number: 1}]}", "unterminated subpattern"),
-        ("shadow: {checks: [{name: a, number: 1}, {name: a, number: 2}]}", "two checks are called 'a'"),
+        ("shadow: {checks: [{name: a, number: 1}, {name: a, number: 2}]}", "two checks have the name 'a'"),
     ],
 )
-def test_a_mistake_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_mistake_in_a_shadow_check_is_reported(tmp_path: Path, text: str, message: str) -> None:
     from gateway.config.problems import ConfigRejected
 
     with pytest.raises(ConfigRejected, match=message.replace("(", r"\(")):
@@ -105,14 +105,14 @@ def test_a_mistake_is_told(tmp_path: Path, text: str, message: str) -> None:
 
 @pytest.mark.slow
 def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a judge on the wire, broken off by its failures, gone on with, and never asked twice."""
+    """The judge fails, the run is resumed, and no answered question is repeated."""
     scenario = Scenario(text='{"acceptable": true, "score": 5, "reason": "fine"}', script=(HttpError(401),))
     with servers({"judge": scenario}) as thread:
         place = Place(tmp_path, thread["judge"].origin, monkeypatch)
         suite = ("--suite", str(tmp_path / "suite.yaml"))
         assert place.run(*suite, "--dry-run") == 0
         assert thread["judge"].received == 0
-        assert "is asked 5 questions" in capsys.readouterr().out
+        assert "will get 5 questions" in capsys.readouterr().out
         assert place.run(*suite) == 0
         assert thread["judge"].received == 5
         assert place.run(*suite) == 0
@@ -130,7 +130,7 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "gives 8, not 7" in (tmp_path / "out" / "report.md").read_text("utf-8")
 
 
-def test_no_text_is_read_that_the_config_does_not_keep(
+def test_text_is_not_read_if_the_config_does_not_keep_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
@@ -146,7 +146,7 @@ def test_no_text_is_read_that_the_config_does_not_keep(
 
 
 @pytest.mark.parametrize(("judge_in", "approved"), [("US", True), ("CN", False)])
-def test_a_judge_that_people_are_not_routed_to_reads_nothing_of_them(
+def test_judge_without_permission_gets_no_text_of_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judge_in: str, approved: bool
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
@@ -154,10 +154,10 @@ def test_a_judge_that_people_are_not_routed_to_reads_nothing_of_them(
         place.write(thread["judge"].origin, judge_in=judge_in, approved=approved)
         assert place.run("--suite", str(tmp_path / "suite.yaml")) == 2
         assert thread["judge"].accepted == 0
-    assert "may not read what people wrote" in capsys.readouterr().err
+    assert "may not read text of users" in capsys.readouterr().err
 
 
-def test_what_there_is_not_is_said(
+def test_missing_shadow_or_records_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = Place(tmp_path, "http://127.0.0.1:9", monkeypatch)

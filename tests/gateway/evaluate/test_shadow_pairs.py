@@ -1,4 +1,4 @@
-"""A shadow's answers beside what the clients were told: only whole ones, in both orders, and by nobody who may not."""
+"""Pairs of a shadow's answer and the client's answer: only whole answers, in both orders, and with a permitted judge."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluate.candidate_client import Asked, Timing
+from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.items import RecordedAnswer
-from gateway.evaluate.judge import MOST_QUOTED, pair_axis
+from gateway.evaluate.judge import MAX_QUOTED_CHARACTERS, pair_axis
 from gateway.evaluate.run_store import RunStore
-from gateway.evaluate.shadow_scores import BESIDE, ask_of_pairs, judged_pairs, pair_in_words, questions_of_pairs
+from gateway.evaluate.shadow_scores import (
+    ANSWERING_DEPLOYMENT,
+    count_pair_questions,
+    describe_pair,
+    judged_pairs,
+    store_pair_questions,
+)
 from gateway.model.shadow import ShadowRecord
 from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
@@ -30,8 +36,8 @@ PAIRED = [both(f"Question {number}?", f"Answer {number}.") for number in range(4
 UNPAIRED = [
     both("Cut by its provider?", "It is", finish_reason="length"),
     both("Cut by what is kept?", "It is", answer_characters=70_000),
-    both("Too long to be quoted whole?", "x" * (MOST_QUOTED + 1)),
-    both("And the other's?", "It is 7.", "x" * (MOST_QUOTED + 1)),
+    both("Too long to be quoted whole?", "x" * (MAX_QUOTED_CHARACTERS + 1)),
+    both("And the other's?", "It is 7.", "x" * (MAX_QUOTED_CHARACTERS + 1)),
     both("Called a tool?", "Look:", calls=(("look", "{}"),), tool_calls=1),
     both("Said nothing?", ""),
     both("Refused by a filter?", "", finish_reason="content_filter"),
@@ -41,46 +47,51 @@ UNPAIRED = [
 ]
 
 
-def test_only_whole_answers_are_held_side_by_side_each_in_both_orders(tmp_path: Path) -> None:
+def test_only_whole_answers_are_paired_in_both_orders(tmp_path: Path) -> None:
     suite, store = suite_in(tmp_path, JUDGE), RunStore(tmp_path / "out", {})
     records = numbered([*UNPAIRED, *PAIRED, *RECORDS])
-    asked = ask_of_pairs(suite, records, store)
-    assert list(asked) == [pair_axis("new", BESIDE)]
-    questions = {item.id: item.prompt for item in asked[pair_axis("new", BESIDE)]}
+    asked = store_pair_questions(suite, records, store)
+    assert list(asked) == [pair_axis("new", ANSWERING_DEPLOYMENT)]
+    questions = {item.id: item.prompt for item in asked[pair_axis("new", ANSWERING_DEPLOYMENT)]}
     assert sorted(questions) == sorted(f"{number}#{order}" for number in range(11, 15) for order in (1, 2))
-    assert questions_of_pairs(suite, records) == len(questions) == 8
+    assert count_pair_questions(suite, records) == len(questions) == 8
     first, second = questions["12#1"], questions["12#2"]
     assert first.index("user: Question 1?") < first.index("Answer 1.") < first.index(TOLD)
     assert second.index("user: Question 1?") < second.index(TOLD) < second.index("Answer 1.")
     store.close()
 
 
-def test_of_a_long_conversation_the_end_is_quoted(tmp_path: Path) -> None:
+def test_end_of_a_long_conversation_is_quoted(tmp_path: Path) -> None:
     suite, store = suite_in(tmp_path, JUDGE), RunStore(tmp_path / "out", {})
-    asked = ask_of_pairs(suite, numbered([both("long " * MOST_QUOTED + "and the question?", "It is 7.")]), store)
-    assert all("and the question?" in item.prompt for item in asked[pair_axis("new", BESIDE)])
+    asked = store_pair_questions(
+        suite, numbered([both("long " * MAX_QUOTED_CHARACTERS + "and the question?", "It is 7.")]), store
+    )
+    assert all("and the question?" in item.prompt for item in asked[pair_axis("new", ANSWERING_DEPLOYMENT)])
     store.close()
 
 
 @pytest.mark.parametrize("judge", ["", "judge: {deployment: judge, compliance: false}"])
-def test_without_a_judge_or_a_number_of_pairs_nothing_is_asked(tmp_path: Path, judge: str) -> None:
+def test_pairs_need_a_judge_and_a_number(tmp_path: Path, judge: str) -> None:
     suite, store = suite_in(tmp_path, f"shadow: {{checks: []}}\n{judge}"), RunStore(tmp_path / "out", {})
-    assert (questions_of_pairs(suite, numbered(PAIRED)), ask_of_pairs(suite, numbered(PAIRED), store)) == (0, {})
+    assert (count_pair_questions(suite, numbered(PAIRED)), store_pair_questions(suite, numbered(PAIRED), store)) == (
+        0,
+        {},
+    )
     store.close()
 
 
-def test_who_is_preferred_in_both_orders_has_won(tmp_path: Path) -> None:
+def test_answer_preferred_in_both_orders_wins(tmp_path: Path) -> None:
     suite, store = suite_in(tmp_path, JUDGE), RunStore(tmp_path / "out", {})
-    asked = ask_of_pairs(suite, numbered(PAIRED), store)[pair_axis("new", BESIDE)]
+    asked = store_pair_questions(suite, numbered(PAIRED), store)[pair_axis("new", ANSWERING_DEPLOYMENT)]
     better = {"1#1": "A", "1#2": "B", "2#1": "B", "2#2": "A", "3#1": "A", "3#2": "A", "4#1": "tie", "4#2": "tie"}
     for item in asked:
         verdict = RecordedAnswer(json.dumps({"better": better[item.id]}))
-        store.add("judge", pair_axis("new", BESIDE), item.id, Asked(Timing(0.1), verdict))
+        store.add("judge", pair_axis("new", ANSWERING_DEPLOYMENT), item.id, QuestionResult(Timing(0.1), verdict))
     [pair] = judged_pairs(store, "judge", ["new", "older"])
     assert (pair.first, pair.won, pair.lost, pair.swayed, pair.tied) == ("new", 1, 1, 1, 1)
-    assert pair_in_words(pair) == (
-        "new: of 4 pairs the judge preferred it in 1 and who answered the client in 1 (no measurable difference, p = 1); "
-        "in 1 it had no preference, in 1 the order swayed it."
+    assert describe_pair(pair) == (
+        "new: of 4 pairs, the judge preferred the shadow in 1 and the deployment that answered the client in 1 "
+        "(no measurable difference, p = 1); it had no preference in 1, and the order swayed it in 1."
     )
     store.close()
 
@@ -90,17 +101,17 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         place = Place(tmp_path, thread["judge"].origin, monkeypatch, [*PAIRED, *UNPAIRED], JUDGE)
         suite = ("--suite", str(tmp_path / "suite.yaml"))
         assert place.run(*suite, "--dry-run") == 0
-        assert "is asked 8 questions" in capsys.readouterr().out
+        assert "will get 8 questions" in capsys.readouterr().out
         assert place.run(*suite) == 0
         assert place.run(*suite) == 0
         assert thread["judge"].received == 8, "what was answered isn't asked again"
     [pair] = place.report["pairs"]
     assert (pair["first"], pair["swayed"], pair["won"]) == ("new", 4, 0)
-    assert "in 4 the order swayed it" in (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "Pairs as the judge sees them" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "the order swayed it in 4" in (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "Pairs compared by the judge" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
-def test_what_clients_were_told_is_read_only_where_the_config_keeps_it_today(
+def test_client_answers_are_read_only_if_the_config_keeps_text_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with servers({"judge": Scenario()}) as thread:

@@ -1,4 +1,4 @@
-"""Intervals against published values and against what they promise; corrections; plain words."""
+"""Intervals compared with published values and their nominal coverage; corrections; descriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.evaluate.statistics import compare_all, compare_shares, holm, mean,
 from tests.kit.chat_strategies import unhurried
 
 
-def test_wilsons_interval_is_the_published_one() -> None:
+def test_wilson_interval_matches_published_values() -> None:
     # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, and 0 of 20.
     found = share(81, 263)
     assert found is not None
@@ -26,21 +26,21 @@ def test_wilsons_interval_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("truth", [0.05, 0.5, 0.95])
-def test_the_interval_of_a_share_holds_the_truth_as_often_as_it_says(truth: float) -> None:
+def test_interval_of_a_share_has_its_nominal_coverage(truth: float) -> None:
     drawn = np.random.default_rng(1).binomial(300, truth, size=2000)
     intervals = {int(hits): share(int(hits), 300) for hits in set(drawn)}
     held = sum(one.low <= truth <= one.high for hits in drawn if (one := intervals[int(hits)]) is not None)
     assert 0.93 <= held / 2000 <= 0.97
 
 
-def test_the_interval_of_a_quantile_holds_the_truth_as_often_as_it_says() -> None:
+def test_interval_of_a_quantile_has_its_nominal_coverage() -> None:
     drawn = np.random.default_rng(2).exponential(1, size=(400, 200))
     truth = math.log(2)
     held = sum((found := quantile(list(row), 0.5)) is not None and found.low <= truth <= found.high for row in drawn)
     assert held / 400 >= 0.93
 
 
-def test_a_quantile_beyond_the_data_has_no_end() -> None:
+def test_interval_of_a_quantile_beyond_the_data_is_unbounded() -> None:
     found = quantile([0.1, 0.2, 0.3], 0.99)
     assert found is not None
     assert found.high == math.inf
@@ -59,7 +59,7 @@ def test_the_mean_of_scores_between_0_and_1_is_bootstrapped_and_the_same_for_the
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 12])
-def test_the_interval_of_few_scores_or_of_scores_that_are_alike_is_no_point(of: int) -> None:
+def test_few_or_equal_scores_have_a_wide_interval(of: int) -> None:
     alike = mean([0.5] * of, 1)
     assert alike is not None
     assert alike.value == 0.5
@@ -79,43 +79,43 @@ def test_few_scores_of_0_and_1_have_the_interval_of_a_share() -> None:
     assert (wide.low, wide.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
 
 
-def test_pairs_are_compared_on_the_same_items_by_the_exact_test() -> None:
+def test_pairs_are_compared_on_common_items_with_the_exact_test() -> None:
     items = [str(number) for number in range(100)]
     good = dict.fromkeys(items, 1.0)
     worse = {item: float(int(item) >= 10) for item in items}
     [one] = compare_all({"good": good, "worse": worse})
     assert one.difference == pytest.approx(0.1)
     assert one.p == pytest.approx(2 * 0.5**10)
-    assert one.in_words().startswith("good is better than worse by 10.0 points")
+    assert one.describe().startswith("good is better than worse by 10.0 points")
     [same] = compare_all({"good": good, "twin": dict(good)})
-    assert same.in_words() == "no measurable difference between good and twin (p = 1, 100 items)"
+    assert same.describe() == "no measurable difference between good and twin (p = 1, 100 items)"
     nearly = {**good, "0": 0.0}
     [close] = compare_all({"good": good, "nearly": nearly})
     assert not close.is_measurable
-    assert close.in_words().startswith("no measurable difference")
+    assert close.describe().startswith("no measurable difference")
 
 
-def test_many_comparisons_are_corrected() -> None:
+def test_p_values_are_corrected_for_many_comparisons() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
 
 
 @unhurried
 @given(st.lists(st.floats(0, 1), max_size=12))
-def test_a_corrected_p_is_no_smaller_and_keeps_its_place(values: list[float]) -> None:
+def test_corrected_p_values_are_not_smaller_and_keep_their_order(values: list[float]) -> None:
     adjusted = holm(values)
     assert all(0 <= raw <= after <= 1 for raw, after in zip(values, adjusted, strict=True))
     order = sorted(range(len(values)), key=lambda index: values[index])
     assert [adjusted[index] for index in order] == sorted(adjusted)
 
 
-def test_shares_of_different_items() -> None:
+def test_shares_of_different_items_are_compared() -> None:
     assert compare_shares(50, 100, 50, 100) == 1
     assert compare_shares(90, 100, 60, 100) < 0.001
     assert compare_shares(0, 0, 5, 10) == 1
 
 
-def test_arrivals_are_those_of_a_poisson_process_and_the_same_for_the_same_seed() -> None:
+def test_arrivals_are_a_seeded_poisson_process() -> None:
     due = arrivals(50, 200, (1, 2))
     assert due == arrivals(50, 200, (1, 2)) != arrivals(50, 200, (1, 3))
     assert due == sorted(due)
@@ -123,5 +123,5 @@ def test_arrivals_are_those_of_a_poisson_process_and_the_same_for_the_same_seed(
     assert due[-1] < 200
     assert len(due) == 10_000
     waits = np.diff(due)
-    # Of an exponential distribution the spread is the mean; of an even pace it would be nothing.
+    # The standard deviation of an exponential distribution equals its mean. Regular arrivals would have none.
     assert float(waits.std() / waits.mean()) == pytest.approx(1, abs=0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import cast
 
-from gateway.cli.exchange_log import ExchangeLog, masking, shown_exchange
+from gateway.cli.exchange_log import ExchangeLog, exchange_text, secret_mask
 from gateway.execution.transport import Transport, UpstreamResponse
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import Permit
@@ -60,8 +60,8 @@ async def test_what_a_provider_repeats_is_masked_too() -> None:
     permit = cast("Permit", _Somewhere())
     reply = await log.send(upstream_request(permit, wire, 1, headers))
     await reply.read()
-    mask = masking(log, [("x-public", "shown")], secrets)
-    shown = shown_exchange(log, mask) + mask(json.dumps(said))
+    mask = secret_mask(log, [("x-public", "shown")], secrets)
+    shown = exchange_text(log, mask) + mask(json.dumps(said))
     assert "x-public: shown" in shown
     assert "authorization: (masked)" in shown
     assert "x-echo: (masked)" in shown
