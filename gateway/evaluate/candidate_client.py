@@ -103,7 +103,7 @@ def _within(region: Region) -> Location:
 
 
 def evaluation_step(
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     region: Region,
     deployment: Deployment,
@@ -111,7 +111,7 @@ def evaluation_step(
     now_s: float,
 ) -> Step:
     """Return the candidate's step with an evaluation permit. `now_s` is Unix time. Raises NotPermitted."""
-    decision = decide_evaluation(table, assistant, _within(region), requirements_of(request), deployment, now_s)
+    decision = decide_evaluation(config, assistant, _within(region), requirements_of(request), deployment, now_s)
     if not isinstance(decision.outcome, Plan):
         raise NotPermitted(decision.outcome)
     return decision.outcome.steps[0]
@@ -128,7 +128,7 @@ class CandidateClient:
 
     def __init__(
         self,
-        table: ConfigVersion,
+        config: ConfigVersion,
         assistant: Assistant,
         region: Region,
         transport: Transport,
@@ -136,7 +136,7 @@ class CandidateClient:
         *,
         of_people: bool = False,
     ) -> None:
-        self.table = table
+        self.config = config
         # A hedge would measure the answer of two attempts instead of the candidate's own.
         self.assistant = replace(assistant, hedge=None)
         self.region = region
@@ -144,7 +144,7 @@ class CandidateClient:
         self._of_people = of_people
         self._transport = transport
         self._runner = PlanExecutor(transport, Health())
-        patient = replace(table.resilience, breaker=None, retry_budget=None)
+        patient = replace(config.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))
         self._once = replace(patient, attempts=Attempts(1, 1))
 
@@ -159,12 +159,12 @@ class CandidateClient:
         """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted."""
         if self._of_people:
             alone = judge_alone(
-                self.table, _within(self.region), deployment, requirements_of(request), {}, self._clock()
+                self.config, _within(self.region), deployment, requirements_of(request), {}, self._clock()
             )
             if isinstance(alone, Step):
                 return alone
             raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))
-        return evaluation_step(self.table, self.assistant, self.region, deployment, request, self._clock())
+        return evaluation_step(self.config, self.assistant, self.region, deployment, request, self._clock())
 
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
         """Send one question and return its result.
@@ -184,7 +184,7 @@ class CandidateClient:
         plan = Plan(self.assistant, self.region, (step,))
         bounds: Resilience = self._once if once else self._patient
         started_at = time.monotonic()
-        record = Record("evaluation", started_at, self.table.version)
+        record = Record("evaluation", started_at, self.config.version)
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             context = ExecutionContext(bounds, deadline, record, self._still_allowed)
@@ -198,7 +198,7 @@ class CandidateClient:
 
     def _still_allowed(self, step: Step) -> str | None:
         mint = prompt_permit if self._of_people else evaluation_permit
-        permit = mint(self.table, self.region, step.deployment, self._clock())
+        permit = mint(self.config, self.region, step.deployment, self._clock())
         return None if permit is not None else "no longer permitted"
 
     async def aclose(self) -> None:

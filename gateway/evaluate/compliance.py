@@ -53,19 +53,19 @@ def approval_of(deployment: Deployment, region: Region, now_s: float, *, wanted:
 
 
 def fence_of(
-    table: ConfigVersion, assistant: Assistant, deployment: Deployment, region: Region, now_s: float
+    config: ConfigVersion, assistant: Assistant, deployment: Deployment, region: Region, now_s: float
 ) -> dict[str, object]:
     """Return the gateway's decision for the deployment: in each region, and for a request that stores data."""
 
     def reason(where: Region, needs: Requirements) -> tuple[SkipReason | None, str]:
         location = Location(where, None, "evaluation", ())
-        decision = decide_evaluation(table, assistant, location, needs, deployment, now_s)
+        decision = decide_evaluation(config, assistant, location, needs, deployment, now_s)
         if isinstance(decision.outcome, Plan):
             return None, ""
         first = decision.considered[0] if decision.considered else None
         return (first.reason if first else None), (first.detail if first else decision.outcome.message)
 
-    regions = {name: reason(where, _PLAIN_REQUEST) for name, where in table.regions.items()}
+    regions = {name: reason(where, _PLAIN_REQUEST) for name, where in config.regions.items()}
     skip_reason, detail_of_storing = reason(region, _STORING_REQUEST)
     return {
         "stores": str(deployment.residency.stores),

@@ -53,12 +53,12 @@ class Eligibility:
 
 
 def check_eligibility(
-    table: ConfigVersion, assistant: Assistant, region: Region, deployment: Deployment
+    config: ConfigVersion, assistant: Assistant, region: Region, deployment: Deployment
 ) -> Eligibility:
     """Return whether a candidate may be asked, before anything is sent."""
     asked = ChatRequest(assistant.name, (UserMessage("?"),))
     try:
-        step = evaluation_step(table, assistant, region, deployment, asked, time.time())
+        step = evaluation_step(config, assistant, region, deployment, asked, time.time())
     except NotPermitted as error:
         return Eligibility(deployment, refused=error.refusal.message)
     return Eligibility(deployment, waived=step.permit.waives)
@@ -74,7 +74,7 @@ class Evaluation:
     """
 
     suite: Suite
-    asker: CandidateClient
+    client: CandidateClient
     candidates: tuple[Deployment, ...]
     judge: Deployment | None
     store: RunStore
@@ -102,13 +102,13 @@ class Evaluation:
         return given_up
 
     async def _ask_all(self, axis: str, items: Iterable[Item], count: int, stream: bool) -> dict[str, str]:
-        assistant = self.asker.assistant.name
+        assistant = self.client.assistant.name
 
         async def ask(deployment: Deployment, item: Item) -> QuestionResult:
             request = request_of(item, assistant, deployment, stream=stream)
             # The judge is not an assistant of the region, so the region's profile does not apply.
-            with_profile = request if deployment is self.judge else self.asker.with_profile(request)
-            return await self.asker.ask(deployment, with_profile)
+            with_profile = request if deployment is self.judge else self.client.with_profile(request)
+            return await self.client.ask(deployment, with_profile)
 
         work = Work(axis, items, ask, self._progress_callback(axis))
         done = sum(len(self.store.answered(candidate.name, axis)) for candidate in self.candidates)
@@ -147,14 +147,14 @@ class Evaluation:
             return stored[0]
         self.budget.check()
         item = Item("load", "load", "", section.prompt, max_tokens=section.max_tokens)
-        plain = request_of(item, self.asker.assistant.name, candidate, stream=True)
-        request = self.asker.with_profile(plain)
+        plain = request_of(item, self.client.assistant.name, candidate, stream=True)
+        request = self.client.with_profile(plain)
 
         spent = Usage()
 
         async def ask() -> QuestionResult:
             nonlocal spent
-            asked = await self.asker.ask(candidate, request, once=True)
+            asked = await self.client.ask(candidate, request, once=True)
             if asked.usage is not None:
                 spent = Usage(
                     spent.prompt_tokens + asked.usage.prompt_tokens,

@@ -97,8 +97,8 @@ class OverheadProbe:
     The server gets none of the suite's questions.
     """
 
-    def __init__(self, asker: CandidateClient) -> None:
-        self._asker = asker
+    def __init__(self, client: CandidateClient) -> None:
+        self._client = client
 
     @classmethod
     @asynccontextmanager
@@ -110,15 +110,15 @@ class OverheadProbe:
                 server = SimulatorServer(dialect, "blank", Scenario(text="Yes."))
                 origin = (await stack.enter_async_context(server)).origin
             text = _CONFIG.format(dialect=_DIALECT, origin=origin)
-            table = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).table
-            asker = CandidateClient(table, table.assistants["blank"], table.regions["here"], PoolTransport())
-            stack.push_async_callback(asker.aclose)
-            probe = cls(asker)
+            config = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).table
+            client = CandidateClient(config, config.assistants["blank"], config.regions["here"], PoolTransport())
+            stack.push_async_callback(client.aclose)
+            probe = cls(client)
             await probe._first_s()  # the first request makes the connection
             yield probe
 
     async def _first_s(self) -> float:
-        asked = await self._asker.ask(self._asker.table.deployments["blank"], _REQUEST, once=True)
+        asked = await self._client.ask(self._client.config.deployments["blank"], _REQUEST, once=True)
         return asked.timing.total_s if asked.timing.first_s is None else asked.timing.first_s
 
     @asynccontextmanager

@@ -83,13 +83,13 @@ def markdown_page(report: Report, diff: str) -> str:
         ["#", "candidate", "total", *AXES, "misses"],
         (
             [
-                "out" if name in report["out"] else str(place),
+                "out" if name in report["out"] else str(rank),
                 name,
                 interval(one[name]["score"]["total"]),
                 *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
                 ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
             ]
-            for place, name in enumerate(names, 1)
+            for rank, name in enumerate(names, 1)
         ),
     )
     lines += _performance(report, names) + _people(report, names) + _compliance(one, names)
@@ -125,14 +125,14 @@ def shadow_markdown(report: Report) -> str:
 
 
 def _performance(report: Report, names: list[str]) -> list[str]:
-    found = {name: report["candidates"][name]["performance"] for name in names}
-    found = {name: one for name, one in found.items() if one and one["overall"]}
-    if not found:
+    results = {name: report["candidates"][name]["performance"] for name in names}
+    results = {name: one for name, one in results.items() if one and one["overall"]}
+    if not results:
         return []
-    groups = sorted({group for one in found.values() for group in one["by"].get("group", {})})
+    groups = sorted({group for one in results.values() for group in one["by"].get("group", {})})
     rows = (
         [name, interval(one["overall"]), *(interval(one["by"]["group"].get(group)) for group in groups)]
-        for name, one in found.items()
+        for name, one in results.items()
     )
     compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
     return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *compared, ""]
@@ -166,11 +166,11 @@ def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
     rows = [
         [
             name,
-            *(interval(found[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
+            *(interval(results[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
             _approval(candidates[name]["approval"]),
         ]
         for name in names
-        if (found := candidates[name]["compliance"])
+        if (results := candidates[name]["compliance"])
     ]
     head = ["candidate", "acceptable", "refused (required)", "refused (not allowed)", "same when streamed", "approval"]
     if not rows:
@@ -198,8 +198,8 @@ def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:
             duration(step["total"].get("p95")),
         ]
         for name in names
-        if (found := candidates[name]["scalability"])
-        for step in found["steps"]
+        if (results := candidates[name]["scalability"])
+        for step in results["steps"]
     ]
     head = ["candidate", "offered /s", "goodput /s", "errors", "first token p50", "p95", "whole p95"]
     return ["## Scalability", "", *_table(head, rows)] if rows else []
@@ -209,17 +209,17 @@ def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
     lines: list[str] = []
     for name in names:
         for axis in ("performance", "compliance"):
-            found = candidates[name][axis]
-            if not found or not found["failed"]:
+            results = candidates[name][axis]
+            if not results or not results["failed"]:
                 continue
-            lines += _folded(f"{name}, {axis}", found)
+            lines += _folded(f"{name}, {axis}", results)
     return ["## Failed items", "", *lines] if lines else []
 
 
-def _folded(title: str, found: dict[str, Any]) -> list[str]:
+def _folded(title: str, results: dict[str, Any]) -> list[str]:
     """Return a collapsed section with the first failed items and their number."""
-    shown = found["failed"][:_MAX_LISTED_FAILURES]
-    count = len(found["failed"]) + found["hidden"]
+    shown = results["failed"][:_MAX_LISTED_FAILURES]
+    count = len(results["failed"]) + results["hidden"]
     more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
     # Code hosts read no Markdown inside this HTML line, so it is escaped as HTML only.
     summary = f"<details><summary>{html.escape(title)}: {count} failed{more}</summary>"

@@ -39,7 +39,7 @@ from gateway.model.units import parse_seconds
 class Setting:
     """The config, assistant and region of an evaluation. `now_s` is Unix time and decides which approvals are valid."""
 
-    table: ConfigVersion
+    config: ConfigVersion
     assistant: Assistant
     region: Region
     now_s: float
@@ -50,14 +50,14 @@ class EvaluatedRun:
     """A run that has ended.
 
     Attributes:
-        standings: The candidates, and why one of them was refused.
+        eligibilities: The candidates, and why one of them was refused.
         judge: The deployment that judged the answers; None if the suite names none.
         store: The stored answers.
         given_up: Why a candidate was not asked to the end, by its name.
         stopped: Why the run stopped early; None if it did not.
     """
 
-    standings: Sequence[Eligibility]
+    eligibilities: Sequence[Eligibility]
     judge: Deployment | None
     store: RunStore
     given_up: Mapping[str, str]
@@ -79,8 +79,8 @@ class RunFindings:
 def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
     """Score everything that the run stored."""
     region, now_s = setting.region, setting.now_s
-    standings, judge, store = run.standings, run.judge, run.store
-    asked = [standing.deployment.name for standing in standings if standing.refused is None]
+    eligibilities, judge, store = run.eligibilities, run.judge, run.store
+    asked = [eligibility.deployment.name for eligibility in eligibilities if eligibility.refused is None]
     verdict = _verdicts(store, judge, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
     are_read = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
@@ -89,11 +89,13 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
     )
     loads = _loads(suite, store, asked)
     wanted = suite.file.requirements.approval
-    approvals = {one.deployment.name: approval_of(one.deployment, region, now_s, wanted=wanted) for one in standings}
-    found = {}
-    for one in standings:
+    approvals = {
+        one.deployment.name: approval_of(one.deployment, region, now_s, wanted=wanted) for one in eligibilities
+    }
+    results = {}
+    for one in eligibilities:
         name, lacking = one.deployment.name, approvals[one.deployment.name]["lacking"]
-        found[name] = CandidateFindings(
+        results[name] = CandidateFindings(
             name,
             one.refused,
             run.given_up.get(name),
@@ -103,7 +105,7 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
             compliances.get(name) if suite.compliance else None,
             loads.get(name),
         )
-    return RunFindings(asked, found, performances, comparisons, approvals, are_read)
+    return RunFindings(asked, results, performances, comparisons, approvals, are_read)
 
 
 def unacceptable_words(suite: Suite) -> tuple[str, ...]:
@@ -125,9 +127,9 @@ def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[st
         return lambda name, item, answer: None
     scores = {
         name: {
-            row.item: found
+            row.item: results
             for row in store.rows(judge.name, verdict_axis(name))
-            if row.answer is not None and (found := score_of(row.answer)) is not None
+            if row.answer is not None and (results := score_of(row.answer)) is not None
         }
         for name in candidates
     }
@@ -162,13 +164,13 @@ def build_report(
     """
     judge, store = run.judge, run.store
     findings = score_run(suite, setting, run)
-    found, comparisons = findings.by_candidate, findings.comparisons
-    scores = {name: scores_of(one, suite.file) for name, one in found.items()}
-    requirements = {name: check_requirements(one, suite.file.requirements) for name, one in found.items()}
+    results, comparisons = findings.by_candidate, findings.comparisons
+    scores = {name: scores_of(one, suite.file) for name, one in results.items()}
+    requirements = {name: check_requirements(one, suite.file.requirements) for name, one in results.items()}
     out = {name for name, ones in requirements.items() if not all(one.met for one in ones)}
     ranking = rank_candidates(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
-    advice = recommend(ranking, found, scores, requirements, comparisons, route)
+    advice = recommend(ranking, results, scores, requirements, comparisons, route)
     if suite.file.compliance is not None and not findings.are_read and suite.file.compliance.accept:
         advice = replace(advice, reasons=(*advice.reasons, _missing_judge_reason(suite)))
     report = {
@@ -181,9 +183,9 @@ def build_report(
         },
         "region": setting.region.name,
         "assistant": setting.assistant.name,
-        "table": setting.table.version,
+        "table": setting.config.version,
         "at": _utc_text(setting.now_s),
-        "simulated": setting.table.demo,
+        "simulated": setting.config.demo,
         "stopped": run.stopped,
         "weights": suite.file.weights.model_dump(),
         "objectives": suite.file.scalability.objectives.model_dump() if suite.file.scalability is not None else None,
@@ -192,7 +194,7 @@ def build_report(
         "risks": suite.bank.risks if suite.bank is not None else {},
         "candidates": {
             one.deployment.name: _candidate(one, setting, findings, scores, requirements, store, cost)
-            for one in run.standings
+            for one in run.eligibilities
         },
         "comparisons": [{**asdict(one), "words": one.describe()} for one in comparisons],
         "pairs": [asdict(one) for one in pairs_of(store, judge.name, findings.asked)] if judge is not None else [],
@@ -214,16 +216,16 @@ def shadow_report(
     stopped: str | None,
 ) -> dict[str, Any]:
     """Return the report of what a shadow recorded."""
-    table, assistant, region = setting.table, setting.assistant, setting.region
+    config, assistant, region = setting.config, setting.assistant, setting.region
     report = {
         "format": FORMAT,
         "kind": "shadow",
         "suite": {"name": suite.name, "digest": suite.digest},
         "region": region.name,
         "assistant": assistant.name,
-        "table": table.version,
+        "table": config.version,
         "at": _utc_text(setting.now_s),
-        "simulated": table.demo,
+        "simulated": config.demo,
         "from": _utc_text(records[0][1].at_s),
         "until": _utc_text(records[-1][1].at_s),
         "keeps_text": assistant.shadows[region.name].keep_text,
@@ -254,7 +256,7 @@ def _utc_text(now_s: float) -> str:
 
 
 def _candidate(
-    standing: Eligibility,
+    eligibility: Eligibility,
     setting: Setting,
     findings: RunFindings,
     scores: Mapping[str, Scores],
@@ -262,7 +264,7 @@ def _candidate(
     store: RunStore,
     cost: Mapping[str, float | None],
 ) -> dict[str, Any]:
-    deployment = standing.deployment
+    deployment = eligibility.deployment
     one = findings.by_candidate[deployment.name]
     prompt_tokens, completion_tokens = store.tokens(deployment.name)
     compliance_score = one.compliance.score if one.compliance is not None else None
@@ -270,11 +272,11 @@ def _candidate(
         "provider": deployment.provider,
         "model": deployment.model,
         "site": deployment.site,
-        "refused": standing.refused,
-        "waived": standing.waived,
+        "refused": eligibility.refused,
+        "waived": eligibility.waived,
         "given_up": one.given_up,
         "approval": findings.approvals[deployment.name],
-        "fence": fence_of(setting.table, setting.assistant, deployment, setting.region, setting.now_s),
+        "fence": fence_of(setting.config, setting.assistant, deployment, setting.region, setting.now_s),
         "tokens": {"prompt": prompt_tokens, "completion": completion_tokens},
         "load_tokens": sum(store.load_tokens(deployment.name)),
         "cost": cost.get(deployment.name),
@@ -287,8 +289,8 @@ def _candidate(
     }
 
 
-def _people(marks: Marks | None, found: Mapping[str, performance.Performance], seed: int) -> People | None:
-    scores = {name: one.scores for name, one in found.items()}
+def _people(marks: Marks | None, results: Mapping[str, performance.Performance], seed: int) -> People | None:
+    scores = {name: one.scores for name, one in results.items()}
     return score_marks(marks, scores, seed) if marks is not None else None
 
 

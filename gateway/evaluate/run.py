@@ -138,50 +138,50 @@ class EvaluateOptions:
     marks: Path | None = None
 
 
-def run_evaluation(order: EvaluateOptions, compile_with: Compile) -> int:
+def run_evaluation(options: EvaluateOptions, compile_with: Compile) -> int:
     """Run an evaluation. Return the exit status: 0 if a route is recommended, else 1.
 
     Answers are stored as they arrive, so an interrupted run can be resumed.
 
     Args:
-        order: The options of the command.
+        options: The options of the command.
         compile_with: Compiles the config, given the origins of the simulated sites.
 
     Raises:
         OptionsError, StoreError, ConfigRejected, SimulationFailed, MarksError: The evaluation can't run.
     """
-    path, suite = choose_suite(order.suite, order.seed)
-    table = compile_with(None)
-    candidates, judge = _named(table, suite, order)
-    assistant = assistant_of(table, order.assistant)
-    _check_sheets(order, suite)
-    if suite.file.simulated and not table.demo:
-        raise OptionsError(f"{path} describes simulated candidates, but {order.config} is not a demo config")
+    path, suite = choose_suite(options.suite, options.seed)
+    config = compile_with(None)
+    candidates, judge = _named_deployments(config, suite, options)
+    assistant = assistant_of(config, options.assistant)
+    _check_sheets(options, suite)
+    if suite.file.simulated and not config.demo:
+        raise OptionsError(f"{path} describes simulated candidates, but {options.config} is not a demo config")
     asked = (*candidates, *([judge] if judge is not None else []))
-    if not table.demo:
+    if not config.demo:
         # Simulators cost nothing, so no prices are needed for a demo.
         suite = add_known_prices(suite, asked)
         if (why := cost_limit_problem(suite, asked)) is not None:
             raise OptionsError(why)
-    standings = [
-        check_eligibility(table, table.assistants[assistant], table.regions[order.region], one) for one in asked
+    eligibilities = [
+        check_eligibility(config, config.assistants[assistant], config.regions[options.region], one) for one in asked
     ]
-    refused = {one.deployment.name for one in standings if one.refused is not None}
+    refused = {one.deployment.name for one in eligibilities if one.refused is not None}
     estimates, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
     print(estimate_text(estimates, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
-    if order.dry_run:
-        for standing in standings:
-            _tell(standing)
+    if options.dry_run:
+        for eligibility in eligibilities:
+            _print_eligibility(eligibility)
         return _RECOMMENDED
     # The candidates come first, because a site simulates its first deployment. The others are needed to compile.
-    everyone = (*asked, *table.deployments.values())
+    everyone = (*asked, *config.deployments.values())
     sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
-    with simulated(path, order.seed, sites) as origins:
+    with simulated(path, options.seed, sites) as origins:
         if origins:
-            table = compile_with(origins)
-            candidates, judge = _named(table, suite, order)
+            config = compile_with(origins)
+            candidates, judge = _named_deployments(config, suite, options)
         blank = origins.get(BLANK)
-        return asyncio.run(_evaluate(order, suite, table, table.assistants[assistant], candidates, judge, blank))
+        return asyncio.run(_evaluate(options, suite, config, config.assistants[assistant], candidates, judge, blank))
 
 
 def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
@@ -203,17 +203,21 @@ def simulated(path: Path | None, seed: int | None, sites: dict[str, tuple[str, s
         yield origins
 
 
-def _named(table: ConfigVersion, suite: Suite, order: EvaluateOptions) -> tuple[list[Deployment], Deployment | None]:
-    if order.region not in table.regions:
-        raise OptionsError(f"there is no region {order.region!r}; {choice_hint(order.region, table.regions)}")
-    names = [*order.candidates, *([suite.file.judge.deployment] if suite.file.judge is not None else [])]
+def _named_deployments(
+    config: ConfigVersion, suite: Suite, options: EvaluateOptions
+) -> tuple[list[Deployment], Deployment | None]:
+    if options.region not in config.regions:
+        raise OptionsError(f"there is no region {options.region!r}; {choice_hint(options.region, config.regions)}")
+    names = [*options.candidates, *([suite.file.judge.deployment] if suite.file.judge is not None else [])]
     for name in names:
-        if name not in table.deployments:
-            raise OptionsError(f"there is no deployment {name!r} in the config; {choice_hint(name, table.deployments)}")
+        if name not in config.deployments:
+            raise OptionsError(
+                f"there is no deployment {name!r} in the config; {choice_hint(name, config.deployments)}"
+            )
     if len(set(names)) != len(names):
         raise OptionsError("a candidate is named twice or is also the judge; name another deployment")
-    judge = table.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
-    candidates = [table.deployments[name] for name in order.candidates]
+    judge = config.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
+    candidates = [config.deployments[name] for name in options.candidates]
     simulated: dict[tuple[str, str], str] = {}
     for deployment in (*candidates, *([judge] if judge is not None else [])):
         site = (deployment.provider, deployment.simulates or "")
@@ -228,31 +232,31 @@ def _named(table: ConfigVersion, suite: Suite, order: EvaluateOptions) -> tuple[
     return candidates, judge
 
 
-def assistant_of(table: ConfigVersion, name: str | None) -> str:
+def assistant_of(config: ConfigVersion, name: str | None) -> str:
     """Return the assistant's name, given by name or alias, or the only assistant. Raises OptionsError."""
-    names = sorted({one.name for one in table.assistants.values()})
+    names = sorted({one.name for one in config.assistants.values()})
     if name is None and len(names) == 1:
         return names[0]
-    if name is None or name not in table.assistants:
-        raise OptionsError(f"--assistant is missing; the assistants are: {', '.join(names)}")
-    return table.assistants[name].name
+    if name is None or name not in config.assistants:
+        raise OptionsError(f"--assistant must be one of: {', '.join(names)}")
+    return config.assistants[name].name
 
 
 async def _evaluate(
-    order: EvaluateOptions,
+    options: EvaluateOptions,
     suite: Suite,
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     candidates: list[Deployment],
     judge: Deployment | None,
     blank: str | None,
 ) -> int:
-    region = table.regions[order.region]
-    asker = CandidateClient(table, assistant, region, PoolTransport())
-    standings = [check_eligibility(table, assistant, region, candidate) for candidate in candidates]
-    if judge is not None and (refused := check_eligibility(table, assistant, region, judge).refused) is not None:
+    region = config.regions[options.region]
+    client = CandidateClient(config, assistant, region, PoolTransport())
+    eligibilities = [check_eligibility(config, assistant, region, candidate) for candidate in candidates]
+    if judge is not None and (refused := check_eligibility(config, assistant, region, judge).refused) is not None:
         raise OptionsError(f"the judge {judge.name} is not permitted: {refused}")
-    asked = tuple(one.deployment for one in standings if one.refused is None)
+    asked = tuple(one.deployment for one in eligibilities if one.refused is None)
     key = {
         "suite": suite.digest,
         "region": region.name,
@@ -262,58 +266,58 @@ async def _evaluate(
         ),
         "judge": judge.name if judge is not None else None,
     }
-    store = RunStore(order.out, key, fresh=order.fresh)
+    store = RunStore(options.out, key, fresh=options.fresh)
     try:
-        for standing in standings:
-            _tell(standing)
-            store.remember(f"waived {standing.deployment.name}", standing.waived)
+        for eligibility in eligibilities:
+            _print_eligibility(eligibility)
+            store.remember(f"waived {eligibility.deployment.name}", eligibility.waived)
         budget = create_budget(suite, store, (*asked, *([judge] if judge is not None else [])))
         given_up: dict[str, str] = {}
         stopped, footprint, spent = None, Footprint(), budget.tokens
         with TerminalProgress() as progress:
-            evaluation = Evaluation(suite, asker, asked, judge, store, budget, progress, blank)
+            evaluation = Evaluation(suite, client, asked, judge, store, budget, progress, blank)
             try:
                 async with footprint.sampling():
                     given_up = await evaluation.run()
             except* SpendReached as group:
                 stopped = str(first_exception(group))
-        setting = Setting(table, assistant, region, time.time())
-        run = EvaluatedRun(standings, judge, store, given_up, stopped)
+        setting = Setting(config, assistant, region, time.time())
+        run = EvaluatedRun(eligibilities, judge, store, given_up, stopped)
         costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
-        marks = _marked(order, suite, store, asked)
+        marks = _marked(options, suite, store, asked)
         report, advice = build_report(suite, setting, run, costs, marks)
         if budget.tokens != spent:
             # A run that asks nothing only computes the report again. The samples of the last run that asked are kept.
             store.replace("memory_mb", footprint.samples)
         report["memory_mb"] = store.fact("memory_mb") or []
-        return _write(order, report, advice, demo=table.demo)
+        return _write(options, report, advice, demo=config.demo)
     finally:
         store.close()
-        await asker.aclose()
+        await client.aclose()
 
 
-def _check_sheets(order: EvaluateOptions, suite: Suite) -> None:
+def _check_sheets(options: EvaluateOptions, suite: Suite) -> None:
     """Check the sheets before the first question, so that an unusable sheet costs no answers. Raises MarksError."""
-    if (order.sheet or order.marks) is not None and not suite.performance:
+    if (options.sheet or options.marks) is not None and not suite.performance:
         raise OptionsError("--sheet and --marks need performance items, and the suite has none")
-    if order.sheet is not None and order.sheet.exists():
-        raise MarksError(f"{order.sheet} already exists and may contain marks: name another --sheet")
-    folder = order.sheet.parent if order.sheet is not None else order.out
+    if options.sheet is not None and options.sheet.exists():
+        raise MarksError(f"{options.sheet} already exists and may contain marks: name another --sheet")
+    folder = options.sheet.parent if options.sheet is not None else options.out
     # The directory of the run is created later.
-    if not folder.is_dir() and folder.absolute() != order.out.absolute():
-        raise MarksError(f"{order.sheet} can't be written: there is no directory {folder}")
-    if order.marks is not None:
-        read_marks(order.marks)
+    if not folder.is_dir() and folder.absolute() != options.out.absolute():
+        raise MarksError(f"{options.sheet} can't be written: there is no directory {folder}")
+    if options.marks is not None:
+        read_marks(options.marks)
 
 
-def _marked(order: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
+def _marked(options: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
     """Write the sheet of `--sheet` and read the marks of `--marks`, if given."""
     names, items, seed = [one.name for one in asked], suite.performance, suite.file.seed
-    if order.sheet is not None:
-        answers = new_sheet(store, names, items, order.sheet_items, seed)
-        write_sheet(order.sheet, answers)
-        print(f"wrote {order.sheet}: {len(answers):,} answers for people to mark")
-    return marks_of(order.marks, store, names, items, seed) if order.marks is not None else None
+    if options.sheet is not None:
+        answers = new_sheet(store, names, items, options.sheet_items, seed)
+        write_sheet(options.sheet, answers)
+        print(f"wrote {options.sheet}: {len(answers):,} answers for people to mark")
+    return marks_of(options.marks, store, names, items, seed) if options.marks is not None else None
 
 
 def first_exception(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -324,12 +328,12 @@ def first_exception(group: BaseExceptionGroup[Any]) -> BaseException:
     return error
 
 
-def _tell(standing: Eligibility) -> None:
-    name = standing.deployment.name
-    if standing.refused is not None:
-        print(f"{name}: not asked: {standing.refused}")
-    elif standing.waived is not None:
-        print(f"{name}: asked with an evaluation permit, which waives: {standing.waived}")
+def _print_eligibility(eligibility: Eligibility) -> None:
+    name = eligibility.deployment.name
+    if eligibility.refused is not None:
+        print(f"{name}: not asked: {eligibility.refused}")
+    elif eligibility.waived is not None:
+        print(f"{name}: asked with an evaluation permit, which waives: {eligibility.waived}")
 
 
 def create_budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
@@ -341,27 +345,27 @@ def create_budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) 
     return budget
 
 
-def _write(order: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
+def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
     """Write the report and the changed config, print the recommendation, and return the exit status."""
     from gateway.evaluate.report_page import (
         html_page,  # imports matplotlib, which an estimate or a refusal does not need
     )
 
     diff = ""
-    change = order.out / "gateway.yaml"
+    change = options.out / "gateway.yaml"
     change.unlink(missing_ok=True)
     if advice.deployment is not None and list(advice.route) != report["recommendation"]["route_now"]:
         try:
-            changed = proposed_config(order.config, report["assistant"], report["region"], advice.route, demo=demo)
+            changed = proposed_config(options.config, report["assistant"], report["region"], advice.route, demo=demo)
             change.write_text(changed, "utf-8")
-            diff = config_diff(order.config, changed)
+            diff = config_diff(options.config, changed)
         except ConfigRejected as error:
             report["recommendation"]["reasons"].append(f"The config can't be changed automatically: {error}")
-    write_report(order.out, report, html_page(report, diff), markdown_page(report, diff))
+    write_report(options.out, report, html_page(report, diff), markdown_page(report, diff))
     print(f"\n{_verdict(report, advice)}\n")
     for reason in report["recommendation"]["reasons"]:
         print(f"- {reason}")
-    print(f"\nwrote {order.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
+    print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
     return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOT_RECOMMENDED
 
 

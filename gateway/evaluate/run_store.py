@@ -117,10 +117,10 @@ class RunStore:
 
     def _begin(self, key: Mapping[str, object]) -> None:
         self.remember("key", key)
-        found = self.fact("key")
-        if found != key:
+        stored = self.fact("key")
+        if stored != key:
             differs = (
-                [name for name, value in found.items() if key.get(name) != value] if isinstance(found, dict) else []
+                [name for name, value in stored.items() if key.get(name) != value] if isinstance(stored, dict) else []
             )
             raise StoreError(
                 f"{self._path.parent} contains another run (different {', '.join(differs) or 'questions'}): "
@@ -141,8 +141,8 @@ class RunStore:
 
     def _first(self, statement: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
         with self._store_errors():
-            found: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
-            return found
+            row: tuple[Any, ...] | None = self._database.execute(statement, values).fetchone()
+            return row
 
     def _read(self, statement: str, values: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
         with self._store_errors():
@@ -184,8 +184,8 @@ class RunStore:
 
     def fact(self, name: str) -> object:
         """Return a stored fact, or None."""
-        found = self._first("SELECT value FROM run WHERE key = ?", (name,))
-        return self._value(found[0]) if found is not None else None
+        row = self._first("SELECT value FROM run WHERE key = ?", (name,))
+        return self._value(row[0]) if row is not None else None
 
     def add(self, candidate: str, axis: str, item: str, asked: QuestionResult) -> None:
         """Store the result of a question. A later answer replaces a failure; an answer is never replaced."""
@@ -214,17 +214,17 @@ class RunStore:
 
     def answered(self, candidate: str, axis: str) -> set[str]:
         """Return the ids of the items that a candidate has answered on an axis."""
-        found = self._read("SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis))
-        return {item for (item,) in found}
+        rows = self._read("SELECT item FROM answer WHERE candidate = ? AND axis = ? AND answered", (candidate, axis))
+        return {item for (item,) in rows}
 
     def rows(self, candidate: str, axis: str) -> Iterator[StoredAnswer]:
         """Yield the results one after another, because a run may be larger than memory."""
-        found = self._read(
+        rows = self._read(
             "SELECT item, value, prompt_tokens, completion_tokens FROM answer WHERE candidate = ? AND axis = ? "
             "ORDER BY item",
             (candidate, axis),
         )
-        for item, text, prompt_tokens, completion_tokens in found:
+        for item, text, prompt_tokens, completion_tokens in rows:
             value = self._value(text)
             usage = Usage(prompt_tokens, completion_tokens)
             answer = _answer(value["answer"])
@@ -232,10 +232,10 @@ class RunStore:
 
     def answer_to(self, candidate: str, axis: str, item: str) -> RecordedAnswer | None:
         """Return a candidate's answer to one question, or None."""
-        found = self._first(
+        row = self._first(
             "SELECT value FROM answer WHERE candidate = ? AND axis = ? AND item = ?", (candidate, axis, item)
         )
-        return _answer(self._value(found[0])["answer"]) if found is not None else None
+        return _answer(self._value(row[0])["answer"]) if row is not None else None
 
     def tokens(self, candidate: str | None = None) -> tuple[int, int]:
         """Return the prompt and answer tokens so far, of one candidate or of all."""
@@ -253,8 +253,8 @@ class RunStore:
 
     def load_tokens(self, candidate: str) -> tuple[int, int]:
         """Return the prompt and answer tokens of a candidate's load tests. `tokens` does not include them."""
-        found = self.fact(f"{_LOAD_TOKENS}{candidate}")
-        return (int(found[0]), int(found[1])) if isinstance(found, list) else (0, 0)
+        stored = self.fact(f"{_LOAD_TOKENS}{candidate}")
+        return (int(stored[0]), int(stored[1])) if isinstance(stored, list) else (0, 0)
 
     def add_load(self, candidate: str, step: int, rows: list[LoadRow], facts: Mapping[str, float]) -> None:
         """Store a complete load step. An interrupted step is repeated from its start."""
@@ -263,10 +263,10 @@ class RunStore:
 
     def load_step(self, candidate: str, step: int) -> tuple[list[LoadRow], dict[str, float]] | None:
         """Return a stored load step with its facts, or None."""
-        found = self._first("SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step))
-        if found is None:
+        row = self._first("SELECT value FROM load WHERE candidate = ? AND step = ?", (candidate, step))
+        if row is None:
             return None
-        value = self._value(found[0])
+        value = self._value(row[0])
         return [LoadRow(*row) for row in value["rows"]], value["facts"]
 
 

@@ -68,45 +68,45 @@ class ShadowOptions:
     fresh: bool = False
 
 
-def run_shadow(order: ShadowOptions, compile_with: Compile) -> int:
+def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
     """Score the recorded answers and write the report. Returns the exit status 0.
 
     Raises:
         OptionsError, StoreError, ConfigRejected, SimulationFailed: The evaluation can't run.
     """
-    path, suite = (None, _SUITE) if order.suite is None else choose_suite(order.suite, None)
-    table = compile_with(None)
-    if order.region not in table.regions:
-        raise OptionsError(f"there is no region {order.region!r} in the config")
-    assistant = table.assistants[assistant_of(table, order.assistant)]
-    shadow = assistant.shadows.get(order.region)
+    path, suite = (None, _SUITE) if options.suite is None else choose_suite(options.suite, None)
+    config = compile_with(None)
+    if options.region not in config.regions:
+        raise OptionsError(f"there is no region {options.region!r} in the config")
+    assistant = config.assistants[assistant_of(config, options.assistant)]
+    shadow = assistant.shadows.get(options.region)
     if shadow is None:
-        raise OptionsError(f"{assistant.name} has no shadow in region {order.region}: add one under assistants")
-    records = _read(order, assistant, keep_text=shadow.keep_text)
-    judge = _judge(table, suite)
-    if judge is not None and not table.demo:
+        raise OptionsError(f"{assistant.name} has no shadow in region {options.region}: add one under assistants")
+    records = _read(options, assistant, keep_text=shadow.keep_text)
+    judge = _judge(config, suite)
+    if judge is not None and not config.demo:
         suite = add_known_prices(suite, (judge,))
         if (why := cost_limit_problem(suite, (judge,))) is not None:
             raise OptionsError(why)
-    _tell(records, suite, keep_text=shadow.keep_text)
-    if order.dry_run:
+    _print_summary(records, suite, keep_text=shadow.keep_text)
+    if options.dry_run:
         return 0
     sites = {judge.name: (judge.provider, judge.simulates)} if judge is not None and judge.simulates else {}
-    everyone = {one.name: (one.provider, one.simulates) for one in table.deployments.values() if one.simulates}
+    everyone = {one.name: (one.provider, one.simulates) for one in config.deployments.values() if one.simulates}
     with simulated(path, None, {**sites, **everyone} if sites else {}) as origins:
         if origins:
-            table = compile_with(origins)
-            assistant, judge = table.assistants[assistant.name], _judge(table, suite)
-        return asyncio.run(_score(order, suite, table, assistant, judge, records))
+            config = compile_with(origins)
+            assistant, judge = config.assistants[assistant.name], _judge(config, suite)
+        return asyncio.run(_score(options, suite, config, assistant, judge, records))
 
 
-def _read(order: ShadowOptions, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
+def _read(options: ShadowOptions, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
     try:
-        records = list(read_shadow_records(order.state, assistant.name, order.region))
+        records = list(read_shadow_records(options.state, assistant.name, options.region))
     except StateError as error:
         raise OptionsError(str(error)) from None
     if not records:
-        raise OptionsError(f"{order.state} has no records of a shadow of {assistant.name} in region {order.region}")
+        raise OptionsError(f"{options.state} has no records of a shadow of {assistant.name} in region {options.region}")
     return records if keep_text else _without_text(records)
 
 
@@ -116,16 +116,16 @@ def _without_text(records: Sequence[Recorded]) -> list[Recorded]:
     return [(number, replace(record, **none)) for number, record in records]
 
 
-def _judge(table: ConfigVersion, suite: Suite) -> Deployment | None:
+def _judge(config: ConfigVersion, suite: Suite) -> Deployment | None:
     section = suite.file.judge
     if section is None:
         return None
-    if section.deployment not in table.deployments:
+    if section.deployment not in config.deployments:
         raise OptionsError(f"the judge {section.deployment!r} is not a deployment of the config")
-    return table.deployments[section.deployment]
+    return config.deployments[section.deployment]
 
 
-def _tell(records: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
+def _print_summary(records: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None:
     texts = sum(1 for _ in texts_of(records))
     print(f"{len(records):,} requests are recorded, {texts:,} of them with text.")
     if not keep_text:
@@ -136,17 +136,17 @@ def _tell(records: Sequence[Recorded], suite: Suite, *, keep_text: bool) -> None
 
 
 async def _score(
-    order: ShadowOptions,
+    options: ShadowOptions,
     suite: Suite,
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     judge: Deployment | None,
     records: Sequence[Recorded],
 ) -> int:
-    region = table.regions[order.region]
-    asker = CandidateClient(table, assistant, region, PoolTransport(), of_people=True)
+    region = config.regions[options.region]
+    client = CandidateClient(config, assistant, region, PoolTransport(), of_people=True)
     if judge is not None:
-        _permitted(asker, judge)
+        _permitted(client, judge)
     key = {
         "what": _RUN,
         "suite": suite.digest,
@@ -154,31 +154,31 @@ async def _score(
         "assistant": assistant.name,
         "judge": judge.name if judge is not None else None,
     }
-    store = RunStore(order.out, key, fresh=order.fresh)
+    store = RunStore(options.out, key, fresh=options.fresh)
     stopped = None
     try:
         records = _held(store, records)
         records = records if assistant.shadows[region.name].keep_text else _without_text(records)
         if judge is not None:
-            stopped = await _ask(judge, suite, asker, store, records)
+            stopped = await _ask(judge, suite, client, store, records)
         verdicts = {
-            row.item: found
+            row.item: verdict
             for row in (store.rows(judge.name, verdict_axis(_RUN)) if judge is not None else ())
-            if row.answer is not None and (found := score_of(row.answer)) is not None
+            if row.answer is not None and (verdict := score_of(row.answer)) is not None
         }
         scores = score_shadow(suite, records, verdicts)
         pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
-        setting = Setting(table, assistant, region, time.time())
+        setting = Setting(config, assistant, region, time.time())
         report = shadow_report(suite, setting, judge, records, scores, pairs, stopped)
     finally:
         store.close()
-        await asker.aclose()
-    return _write(order.out, report)
+        await client.aclose()
+    return _write(options.out, report)
 
 
-def _permitted(asker: CandidateClient, judge: Deployment) -> None:
+def _permitted(client: CandidateClient, judge: Deployment) -> None:
     try:
-        asker.step_for(judge, ChatRequest(asker.assistant.name, (UserMessage("?"),)))
+        client.step_for(judge, ChatRequest(client.assistant.name, (UserMessage("?"),)))
     except NotPermitted as error:
         raise OptionsError(f"the judge {judge.name} may not read text of users: {error.refusal.message}") from None
 
@@ -197,7 +197,7 @@ def _record(value: dict[str, Any]) -> ShadowRecord:
 
 
 async def _ask(
-    judge: Deployment, suite: Suite, asker: CandidateClient, store: RunStore, records: Sequence[Recorded]
+    judge: Deployment, suite: Suite, client: CandidateClient, store: RunStore, records: Sequence[Recorded]
 ) -> str | None:
     """Ask the judge the remaining questions. Return the reason if it stopped early."""
     items = judge_items(suite, records)
@@ -211,7 +211,7 @@ async def _ask(
     stopped = None
     try:
         with TerminalProgress() as progress:
-            evaluation = Evaluation(suite, asker, (), judge, store, create_budget(suite, store, (judge,)), progress)
+            evaluation = Evaluation(suite, client, (), judge, store, create_budget(suite, store, (judge,)), progress)
             for axis, ones in questions.items():
                 if given_up := await evaluation.ask_judge(judge, axis, ones):
                     stopped = f"the judge {judge.name} was given up: {given_up[judge.name]}"

@@ -167,9 +167,9 @@ def _score_one(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -
         if by is not None:
             result.refusals[by] = result.refusals.get(by, 0) + 1
         acceptable = _acceptable(answer, words, verdicts.get(str(number)), judges=judges)
-        found: dict[str, Score | None] = {"acceptable": acceptable, "language": _language(record, answer)}
-        found |= _of_checks(checks, number, record, answer, verdicts)
-        for name, scored in found.items():
+        scores: dict[str, Score | None] = {"acceptable": acceptable, "language": _language(record, answer)}
+        scores |= _check_scores(checks, number, record, answer, verdicts)
+        for name, scored in scores.items():
             if scored is not None:
                 held[name].append(scored.is_right)
                 if not scored.is_right:
@@ -181,20 +181,20 @@ def _score_one(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -
     return result
 
 
-def _of_checks(
+def _check_scores(
     checks: Checks, number: int, record: ShadowRecord, answer: RecordedAnswer, verdicts: Verdicts
 ) -> Iterator[tuple[str, Score]]:
     for name, check in checks.of(record):
-        found = verdicts.get(f"{number} {name}") if isinstance(check, JudgeCheck) else score(check, answer)
-        if found is not None:
-            yield f"{_CHECK}{name}", found
+        result = verdicts.get(f"{number} {name}") if isinstance(check, JudgeCheck) else score(check, answer)
+        if result is not None:
+            yield f"{_CHECK}{name}", result
 
 
 def _acceptable(answer: RecordedAnswer, words: Sequence[str], judged: Score | None, *, judges: bool) -> Score | None:
     """Score acceptability by the bank's words and the judge. A refusal is acceptable. None if there is no verdict."""
-    found = next((word for word in words if word in answer.text), None)
-    if found is not None:
-        return Score(0.0, f"contains {found!r}, which is not acceptable")
+    listed_word = next((word for word in words if word in answer.text), None)
+    if listed_word is not None:
+        return Score(0.0, f"contains {listed_word!r}, which is not acceptable")
     if refused_by(answer) is not None:
         return Score(1.0) if words or judges else None
     return judged if judges else Score(1.0) if words else None
@@ -232,8 +232,8 @@ def _beside(times: Sequence[tuple[float, float | None]]) -> TimeComparison | Non
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, Estimate]:
-    found = {name: quantile(values, p) for name, p in (("p50", 0.5), ("p95", 0.95))}
-    return {name: one for name, one in found.items() if one is not None}
+    quantiles = {name: quantile(values, p) for name, p in (("p50", 0.5), ("p95", 0.95))}
+    return {name: one for name, one in quantiles.items() if one is not None}
 
 
 def describe_shadow(name: str, one: ShadowScores) -> list[str]:
@@ -256,8 +256,10 @@ def describe_shadow(name: str, one: ShadowScores) -> list[str]:
     elif one.texts:
         lines.append(f"{name}: acceptability was not measured; name a judge in the suite to measure it.")
     shares = {"refused": one.refused, "in the language of the question": one.in_language}
-    shares |= {f"passed `{check}`": found for check, found in one.checks.items()}
-    return lines + [f"{name}: {_share(found)} {figure}." for figure, found in shares.items() if found is not None]
+    shares |= {f"passed `{check}`": one_share for check, one_share in one.checks.items()}
+    return lines + [
+        f"{name}: {_share(one_share)} {figure}." for figure, one_share in shares.items() if one_share is not None
+    ]
 
 
 def _share(one: Estimate | None) -> str:
@@ -276,15 +278,15 @@ _Pair = tuple[Item, RecordedAnswer, RecordedAnswer]
 
 def _comparable(recorded: Iterable[Recorded]) -> dict[str, list[_Pair]]:
     """Return the comparable pairs by shadow deployment: the question, its answer, and the client's answer."""
-    found: dict[str, list[_Pair]] = defaultdict(list)
+    pairs: dict[str, list[_Pair]] = defaultdict(list)
     for number, record, answer in texts_of(recorded):
         texts = answer.text, record.beside_answer or ""
         is_whole = answer.finish == "stop" and len(answer.text) == record.answer_characters
         if is_whole and not answer.calls and all(0 < len(text) <= MAX_QUOTED_CHARACTERS for text in texts):
             # The last part of a long conversation is the question.
             item = Item(str(number), "pair", "", (record.prompt or "")[-MAX_QUOTED_CHARACTERS:])
-            found[record.deployment].append((item, answer, RecordedAnswer(texts[1])))
-    return found
+            pairs[record.deployment].append((item, answer, RecordedAnswer(texts[1])))
+    return pairs
 
 
 def count_pair_questions(suite: Suite, recorded: Iterable[Recorded]) -> int:

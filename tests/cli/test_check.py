@@ -56,8 +56,8 @@ def test_unset_key_is_a_warning(gateway: Command) -> None:
 
 def test_unset_key_is_reported_once(gateway: Command) -> None:
     shown = gateway("check", EXAMPLE)
-    told = f"{shown.out}{shown.err}"
-    assert {name: len(re.findall(rf"\b{name}\b", told)) for name in KEYS} == dict.fromkeys(KEYS, 1)
+    output = f"{shown.out}{shown.err}"
+    assert {name: len(re.findall(rf"\b{name}\b", output)) for name in KEYS} == dict.fromkeys(KEYS, 1)
 
 
 def test_strict_treats_warnings_as_errors(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:

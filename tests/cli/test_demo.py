@@ -212,11 +212,11 @@ def test_broken_simulator_is_named(gateway: Command, monkeypatch: pytest.MonkeyP
     others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
     broken = Simulators(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
     monkeypatch.setattr(simulator, "load_simulators", lambda: broken)
-    told = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
+    message = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"
     shown = gateway("demo", "--port", "0")
-    assert (shown.status, shown.out, shown.err) == (2, "", told)
+    assert (shown.status, shown.out, shown.err) == (2, "", message)
     checked = gateway("check", ROOT / "config" / "demo.yaml")
-    assert (checked.status, checked.err) == (1, told), "who checks it hears of it before"
+    assert (checked.status, checked.err) == (1, message), "`check` reports it too"
 
 
 def test_missing_demo_config_prints_one_line(gateway: Command) -> None:

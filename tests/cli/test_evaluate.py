@@ -363,7 +363,7 @@ def test_compare_reports_changes_between_two_runs(gateway: Command, out: Path, t
     [
         (["--region", "eu"], "there is no region 'eu'; there is cn"),
         (["--candidates", "qwen"], "there is no deployment 'qwen' in the config; did you mean 'qwen-cn'?"),
-        (["--assistant", "x"], "--assistant is missing; the assistants are: assistant"),
+        (["--assistant", "x"], "--assistant must be one of: assistant"),
         (["--suite", "nowhere"], "there is no suite 'nowhere'"),
         (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
         (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),

@@ -49,16 +49,16 @@ def test_explain_json_equals_the_answer_of_the_running_gateway(
     asked = ["--from", place] if place else []
     shown = gateway("explain", "--config", config, "--client", client, "--json", *asked)
     assert (shown.status, shown.err) == (0, "")
-    told = json.loads(shown.out)
-    for step in told["outcome"].get("plan", ()):
+    explanation = json.loads(shown.out)
+    for step in explanation["outcome"].get("plan", ()):
         # The text for operators may name origins and key sources.
         assert step["site"].startswith("http://127.0.0.1:")
         step["site"] = None
-    for item in told["considered"]:
+    for item in explanation["considered"]:
         if item["reason"] == "credential":
             assert "KEY_" in item["detail"]
             item["detail"] = "no credential"
-    assert told == served.json()
+    assert explanation == served.json()
 
 
 def test_explain_text_has_location_plan_and_skipped_deployments(gateway: Command) -> None:
@@ -116,7 +116,7 @@ def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant?"),
         (["--assistant", "zzz"], "there is no assistant 'zzz'; the assistants are: assistant"),
@@ -125,10 +125,10 @@ def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:
         (["--from", ""], "--from: '' is not a territory"),
     ],
 )
-def test_wrong_name_gets_a_suggestion(gateway: Command, arguments: list[str], told: str) -> None:
+def test_wrong_name_gets_a_suggestion(gateway: Command, arguments: list[str], message: str) -> None:
     shown = gateway("explain", "--config", DEMO, *arguments)
     assert (shown.status, shown.out) == (2, "")
-    assert shown.err.startswith(f"gateway: {told}")
+    assert shown.err.startswith(f"gateway: {message}")
 
 
 def test_explain_needs_an_assistant_if_there_are_several(gateway: Command) -> None:

@@ -132,8 +132,8 @@ def test_full_disk_prints_one_line() -> None:
     command = [sys.executable, "-m", "gateway.cli", "schema"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    told = "gateway: the disk is full and the output is incomplete; free some space and run the command again\n"
-    assert (done.returncode, done.stderr) == (2, told)
+    message = "gateway: the disk is full and the output is incomplete; free some space and run the command again\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_output_is_utf_8_with_any_locale() -> None:

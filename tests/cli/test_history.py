@@ -35,15 +35,15 @@ def test_history_lists_active_versions_newest_first(gateway: Command) -> None:
     opened.close()
     lines = gateway("history", "--state", STATE).out.splitlines()
     assert [line[:1] for line in lines] == ["*", " ", " ", " "]
-    told = json.loads(gateway("history", "--state", STATE, "--json").out)["activations"]
-    assert [it["active"] for it in told] == [True, False, False, False], "once, as the star"
+    activations = json.loads(gateway("history", "--state", STATE, "--json").out)["activations"]
+    assert [it["active"] for it in activations] == [True, False, False, False], "only the last activation"
     assert gateway("history", "--state", STATE, "-n", "1").out.count("\n") == 1
     assert gateway("history", "--state", STATE, "aaaa1", "--text").out == "# aaaa11112222\n"
     assert json.loads(gateway("history", "--state", STATE, "aaaa3", "--json").out)["previous"] == ONE.version
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--text",), "--text needs a VERSION to print (`gateway history` lists them)"),
         (("--text", "--json", "aaaa1"), "not allowed with argument"),
@@ -53,9 +53,9 @@ def test_history_lists_active_versions_newest_first(gateway: Command) -> None:
         (("bbbb",), "'bbbb' is not a version of the history"),
     ],
 )
-def test_history_rejects_unusable_options(gateway: Command, words: tuple[str, ...], told: str) -> None:
+def test_history_rejects_unusable_options(gateway: Command, words: tuple[str, ...], message: str) -> None:
     shown = gateway("history", "--state", STATE, *words)
-    assert (shown.status, shown.out, told in shown.err) == (2, "", True), shown.err
+    assert (shown.status, shown.out, message in shown.err) == (2, "", True), shown.err
 
 
 @pytest.mark.parametrize("words", [("history", "aaaa1"), ("history", "aaaa1", "--text"), ("rollback", "aaaa1")])

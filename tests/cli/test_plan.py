@@ -70,7 +70,7 @@ def test_plan_without_an_active_config_shows_everything_as_new(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("plan", "nothing.yaml"), "there is no config at nothing.yaml"),
         (("plan", "new.yaml", "--config", "gatway.yaml"), "there is no config at gatway.yaml"),
@@ -84,9 +84,11 @@ def test_plan_without_an_active_config_shows_everything_as_new(
         (("receipt", "verify", "nothing", "--key", "ed25519:" + "A" * 43 + "="), "nothing can't be read"),
     ],
 )
-def test_plan_and_history_commands_reject_unusable_options(gateway: Command, words: tuple[str, ...], told: str) -> None:
+def test_plan_and_history_commands_reject_unusable_options(
+    gateway: Command, words: tuple[str, ...], message: str
+) -> None:
     shown = gateway(*words)
-    assert (shown.status, told in shown.err) == (2, True), shown.err
+    assert (shown.status, message in shown.err) == (2, True), shown.err
     assert not Path("none").exists()
 
 

@@ -29,7 +29,7 @@ def signed() -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda text: text, None),
         (lambda text: json.dumps(json.loads(text), indent=4, sort_keys=True), None),
@@ -43,11 +43,11 @@ def signed() -> tuple[str, str]:
     ],
 )
 def test_receipt_verify_rejects_a_file_that_differs_from_the_signed_receipt(
-    gateway: Command, signed: tuple[str, str], change: Callable[[str], str], said: str | None
+    gateway: Command, signed: tuple[str, str], change: Callable[[str], str], message: str | None
 ) -> None:
     text, key = signed
     Path("receipt.json").write_text(change(text))
     done = gateway("receipt", "verify", "receipt.json", "--key", key)
-    assert (done.status == 0) == (said is None), done.err
-    assert said is None or said in done.err
-    assert said is not None or json.loads(done.out) == RECEIPT
+    assert (done.status == 0) == (message is None), done.err
+    assert message is None or message in done.err
+    assert message is not None or json.loads(done.out) == RECEIPT

@@ -34,7 +34,7 @@ deployments:
     api_key: "${HOUSE_KEY}"
     approvals: [{region: de, authority: BSI, kind: registration, number: "1", model_name: m, valid_until: 2026-11-01}]
 """)
-TOLD = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-01")
+MESSAGES = ("HOUSE_KEY is not set", "its approval for region 'de' ended on 2026-11-01")
 
 
 @pytest.fixture(autouse=True)
@@ -59,28 +59,28 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 def test_rollback_without_a_gateway_warns_about_ended_approvals(gateway: Command, served: tuple[str, str]) -> None:
     shown = gateway("rollback")
     assert (shown.status, f"the next one serves {served[0]}" in shown.out) == (0, True), shown.err
-    for told in TOLD:
-        assert told in shown.err
+    for message in MESSAGES:
+        assert message in shown.err
 
 
 def test_rollback_of_a_running_gateway_warns_about_ended_approvals(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = {"severity": "warning", "path": "deployments.house.api_key", "message": TOLD[0]}
+    finding = {"severity": "warning", "path": "deployments.house.api_key", "message": MESSAGES[0]}
     answer = {"result": "activated", "table": "abcd", "file_active": False, "findings": [finding]}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
-    assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {TOLD[0]}\n")
+    assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {MESSAGES[0]}\n")
 
 
 def test_rollback_prints_a_finding_without_a_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = "there is no earlier version; `gateway history` lists the versions"
-    refused = {"severity": "error", "path": "", "file": "", "message": told}
+    message = "there is no earlier version; `gateway history` lists the versions"
+    refused = {"severity": "error", "path": "", "file": "", "message": message}
     monkeypatch.setattr(
         AdminClient, "post", lambda *_: (422, {"result": "rejected", "table": "abcd", "findings": [refused]})
     )
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
-    assert shown.err == f"gateway: {told}\ngateway: not rolled back; abcd stays active\n"
+    assert shown.err == f"gateway: {message}\ngateway: not rolled back; abcd stays active\n"
 
 
 @pytest.mark.parametrize("digits", [0, 3])
@@ -209,10 +209,10 @@ def test_rollback_overrides_the_last_served_config_by_default(
 ) -> None:
     """If the rollback overrode another file, the next gateway would see its own config as edited and undo the rollback."""
     monkeypatch.delenv("GATEWAY_CONFIG")
-    nobody_knows = gateway("rollback")
+    unknown = gateway("rollback")
     assert (
-        nobody_knows.status,
-        "there is no config at config/gateway.yaml: name the config file" in nobody_knows.err,
+        unknown.status,
+        "there is no config at config/gateway.yaml: name the config file" in unknown.err,
     ) == (2, True)
     lock = Lock(Path("state"))
     lock.write_info({"config": str(Path("gateway.yaml").absolute())})

@@ -80,7 +80,7 @@ def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "told"),
+    ("host", "message"),
     [
         (
             "203.0.113.7",
@@ -90,10 +90,10 @@ def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
         ("a..b", "the host 'a..b' is not an address of this machine: the name is malformed"),
     ],
 )
-def test_foreign_host_address_prints_one_line(gateway: Command, host: str, told: str) -> None:
+def test_foreign_host_address_prints_one_line(gateway: Command, host: str, message: str) -> None:
     shown = gateway("demo", "--host", host, "--port", "0")
     assert shown.status == 2
-    assert shown.err.startswith(f"gateway: {told}")
+    assert shown.err.startswith(f"gateway: {message}")
 
 
 def test_missing_config_prints_one_line(gateway: Command) -> None:
@@ -117,7 +117,7 @@ def test_config_without_clients_is_served_only_locally(gateway: Command, host: s
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"GATEWAY_PORT": "tcp://10.0.0.1:80"}, "GATEWAY_PORT is 'tcp://10.0.0.1:80': input should be a valid integer"),
         ({"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000': input should be less than or equal to 65535"),
@@ -131,13 +131,13 @@ def test_config_without_clients_is_served_only_locally(gateway: Command, host: s
     ids=str,
 )
 def test_invalid_setting_prints_one_line(
-    gateway: Command, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     shown = gateway("serve", "--config", EXAMPLE)
     assert (shown.status, shown.out) == (2, "")
-    assert shown.err.startswith(f"gateway: {told}")
+    assert shown.err.startswith(f"gateway: {message}")
     assert shown.err.count("\n") == 1
 
 

@@ -28,8 +28,10 @@ def ask(url: str, place: str) -> dict[str, object]:
         body,
     ]
     headers = ["-H", "content-type: application/json"]
-    told: dict[str, object] = json.loads(subprocess.run([*command, *headers], check=True, capture_output=True).stdout)
-    return told
+    explanation: dict[str, object] = json.loads(
+        subprocess.run([*command, *headers], check=True, capture_output=True).stdout
+    )
+    return explanation
 
 
 def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
@@ -49,7 +51,7 @@ def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--fault", "silnt"), "fault 'silnt': 'silnt' is not known; did you mean 'silent'?"),
         (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: chatgpt-eu, "),
@@ -57,7 +59,7 @@ def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
         (("--first-token", "nan"), "argument --first-token: nan is not between 0 and 3600"),
     ],
 )
-def test_simulate_rejects_an_invalid_fault(gateway: Command, options: tuple[str, ...], told: str) -> None:
+def test_simulate_rejects_an_invalid_fault(gateway: Command, options: tuple[str, ...], message: str) -> None:
     shown = gateway("simulate", "--port", "0", *options)
     assert shown.status == 2
-    assert told in shown.err
+    assert message in shown.err

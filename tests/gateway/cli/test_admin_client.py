@@ -60,7 +60,7 @@ def test_invalid_url_is_rejected_without_being_shown(url: str, reason: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (b"", "no gateway answers at"),
         (b"\x1b[31m\0\r\n\r\n", "no gateway answers at"),
@@ -74,11 +74,11 @@ def test_invalid_url_is_rejected_without_being_shown(url: str, reason: str) -> N
     ],
 )
 def test_answer_of_another_server_is_reported_without_control_characters(
-    answering: Answering, answer: bytes, told: str
+    answering: Answering, answer: bytes, message: str
 ) -> None:
     with pytest.raises(NotReached) as raised:
         AdminClient(answering(answer)).post("/rollback", {}, "ada")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).isprintable()
 
 

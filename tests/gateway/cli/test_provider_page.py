@@ -36,9 +36,9 @@ def tables_of(page: str) -> list[list[dict[str, str]]]:
 )
 def test_row_lists_the_capabilities_of_its_adapter(number: int, words: frozenset[str], claimed: object) -> None:
     rows = tables_of(providers_page(ADAPTERS))[number]
-    told = {row["provider"]: {word for word in words if row[word] == "yes"} for row in rows}
+    listed = {row["provider"]: {word for word in words if row[word] == "yes"} for row in rows}
     assert callable(claimed)
-    assert told == {name: claimed(adapter) for name, adapter in ADAPTERS.items()}
+    assert listed == {name: claimed(adapter) for name, adapter in ADAPTERS.items()}
 
 
 def test_each_site_has_a_row_with_its_facts() -> None:

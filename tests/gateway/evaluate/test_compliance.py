@@ -38,8 +38,8 @@ def scored(folder: Path, words: tuple[str, ...], verdicts: dict[str, bool] | Non
     store.add("one", AXIS, "r/3", QuestionResult(Timing(0.1), failure=Failure(FailureKind.SILENT, "late")))
 
     def verdict(_: str, item: Item, __: RecordedAnswer) -> Score | None:
-        said = (verdicts or {}).get(item.id)
-        return None if said is None else Score(float(said), "why")
+        verdict = (verdicts or {}).get(item.id)
+        return None if verdict is None else Score(float(verdict), "why")
 
     found = score_compliance(store, ["one"], KNOWN, words, verdict, has_judge=verdicts is not None)
     store.close()

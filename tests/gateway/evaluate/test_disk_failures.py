@@ -56,8 +56,8 @@ def test_full_disk_prints_one_line_and_keeps_stored_answers(
     with monkeypatch.context() as patched:
         patched.setattr(run_store, "open_database", small)
         assert evaluate() == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"
 
     database = sqlite3.connect(tmp_path / "out" / "run.db")
     (kept,) = database.execute("SELECT count(*) FROM answer WHERE answered").fetchone()
@@ -69,7 +69,7 @@ def test_full_disk_prints_one_line_and_keeps_stored_answers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("statement", "told"),
+    ("statement", "message"),
     [
         ("UPDATE answer SET value = '{'", "it has a value that is not JSON; move it away"),
         ("UPDATE run SET value = '{'", "it has a value that is not JSON; move it away"),
@@ -77,7 +77,7 @@ def test_full_disk_prints_one_line_and_keeps_stored_answers(
     ],
 )
 def test_damaged_run_file_prints_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, message: str
 ) -> None:
     assert evaluate() == 0
     database = sqlite3.connect(tmp_path / "out" / "run.db", isolation_level=None)
@@ -86,7 +86,7 @@ def test_damaged_run_file_prints_one_line(
 
     assert evaluate() == 2
     shown = capsys.readouterr().err.strip().splitlines()[-1]
-    assert shown.startswith(f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: {told}")
+    assert shown.startswith(f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: {message}")
 
 
 def test_unwritable_report_keeps_all_answers(

@@ -106,11 +106,11 @@ def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
     """Check the median, the spread and the rate. Steps in which the measuring machine was late are skipped, because their
     times are wrong and the report marks them."""
     report, truth = report_of(out), load_suite(EVALUATIONS / "rehearsal.yaml").file.simulated
-    told, beyond = 0, list[str]()
+    on_time, beyond = 0, list[str]()
     for name, found in report["candidates"].items():
         load = found["scalability"]
         for step in (one for one in (*load["steps"], load["recovery"]) if not one["late"]):
-            told += 1
+            on_time += 1
             wanted = {("first_token", p): time_s for p, time_s in times_of(truth[name]).items()}
             wanted["between_tokens", "p50"] = truth[name].between_tokens_ms / 1000
             for (kind, p), time_s in wanted.items():
@@ -118,7 +118,7 @@ def test_intervals_of_times_contain_the_simulated_values(out: Path) -> None:
                 high = math.inf if one["high"] is None else one["high"]
                 if not one["low"] <= time_s <= high:
                     beyond.append(f"{name} at {step['offered']}/s, {kind} {p}: {time_s} is not in {one}")
-    print(f"{told} steps were on time")
+    print(f"{on_time} steps were on time")
     assert not beyond
 
 

@@ -58,8 +58,8 @@ def test_last_json_object_is_the_verdict() -> None:
 
 def store_with(folder: Path, answers: dict[str, dict[str, str]], axis: str = "performance") -> RunStore:
     store = RunStore(folder, {"suite": "j"})
-    for candidate, said in answers.items():
-        for item, text in said.items():
+    for candidate, texts in answers.items():
+        for item, text in texts.items():
             store.add(candidate, axis, item, QuestionResult(Timing(0.1), RecordedAnswer(text)))
     return store
 
@@ -86,9 +86,9 @@ def test_judge_gets_bank_answers_that_no_rule_decided(tmp_path: Path) -> None:
 
 
 def test_each_pair_is_judged_in_both_orders(tmp_path: Path) -> None:
-    said = {item.id: "text" for item in PLAIN}
+    texts = {item.id: "text" for item in PLAIN}
     store = store_with(
-        tmp_path, {"one": {k: f"1 {v}" for k, v in said.items()}, "two": {k: f"2 {v}" for k, v in said.items()}}
+        tmp_path, {"one": {k: f"1 {v}" for k, v in texts.items()}, "two": {k: f"2 {v}" for k, v in texts.items()}}
     )
     questions = pair_questions(store, "one", "two", "performance", PLAIN, 5, 1)
     assert len(questions) == 10
@@ -101,8 +101,8 @@ def test_each_pair_is_judged_in_both_orders(tmp_path: Path) -> None:
 
 def test_memory_of_questions_does_not_grow_with_quoted_answers(tmp_path: Path) -> None:
     items = tuple(replace(RUBRIC, id=f"r/{number}") for number in range(200))
-    said = {item.id: "word " * 1600 for item in items}
-    store = store_with(tmp_path, {"one": said, "two": said})
+    texts = {item.id: "word " * 1600 for item in items}
+    store = store_with(tmp_path, {"one": texts, "two": texts})
     tracemalloc.start()
     questions = questions_about(store, "one", "performance", items)
     questions += pair_questions(store, "one", "two", "performance", items, 200, 1)
@@ -154,10 +154,10 @@ def test_simulated_judge_is_right_at_its_quality(tmp_path: Path, quality: float,
     store = store_with(tmp_path / "p", {"one": right, "two": dict.fromkeys(right, "no idea")})
     pairs = pair_questions(store, "one", "two", "performance", suite.performance, 60, 1)
     for question in (*pairs, *questions_about(store, "one", "performance", items)):
-        said = judge.reply_to(question.prompt)
-        assert said is not None
+        reply = judge.reply_to(question.prompt)
+        assert reply is not None
         axis = "judge:one" if question.id == "r/1" else "pair:one:two"
-        store.add("judge", axis, question.id, QuestionResult(Timing(0.1), RecordedAnswer(said.text)))
+        store.add("judge", axis, question.id, QuestionResult(Timing(0.1), RecordedAnswer(reply.text)))
     [pair] = pairs_of(store, "judge", ["one", "two"])
     assert pair.won + pair.swayed + pair.lost == 60
     assert pair.wins is not None

@@ -47,10 +47,10 @@ async def test_question_has_the_region_profile() -> None:
         TABLE, TABLE.assistants["assistant"], region_with(Locale("zh", (), profile)), PoolTransport()
     )
     request = ChatRequest("assistant", (UserMessage("?"),))
-    spoken = asker.with_profile(request)
-    assert isinstance(spoken.messages[0], SystemMessage)
-    assert "Use metric units." in str(spoken.messages[0].content)
-    assert spoken.messages[1:] == request.messages
+    prepared = asker.with_profile(request)
+    assert isinstance(prepared.messages[0], SystemMessage)
+    assert "Use metric units." in str(prepared.messages[0].content)
+    assert prepared.messages[1:] == request.messages
     plain = CandidateClient(TABLE, TABLE.assistants["assistant"], TABLE.regions["cn"], PoolTransport())
     assert plain.with_profile(request) is request
     await asker.aclose()

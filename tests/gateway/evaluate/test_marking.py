@@ -68,7 +68,7 @@ def test_sheet_does_not_name_candidates(tmp_path: Path, store: RunStore) -> None
     assert {row["mark"] for row in sheet.rows} == {""}
     assert {row["prompt"] for row in sheet.rows[:3]} == {f"Question {sheet.rows[0]['item'].split('/')[-1]}?"}
     first = [row["answer"].split()[0] for row in sheet.rows if row["label"] == "A"]
-    assert set(first) == {"0", "100", "200"}, "somebody never comes first, by which he is known"
+    assert set(first) == {"0", "100", "200"}, "the order reveals a candidate"
     order = [row["item"] for row in sheet.rows[::3]]
     assert order != sorted(order, key=lambda item: int(item.split("/")[-1]))
 
@@ -142,9 +142,9 @@ def test_missing_or_invalid_mark_is_reported_with_its_row(tmp_path: Path, store:
     for row in sheet.rows:
         row["mark"] = "4"
     sheet.rows[0]["mark"], sheet.rows[1]["mark"], sheet.rows[3]["mark"], sheet.rows[4]["mark"] = "", "6", "4.5", "good"
-    with pytest.raises(MarksError) as told:
+    with pytest.raises(MarksError) as raised:
         read_marks(sheet.save())
-    assert str(told.value).splitlines() == [
+    assert str(raised.value).splitlines() == [
         f"{sheet.path}: row 2: the mark is missing; write a whole number from 1 to 5",
         f"{sheet.path}: row 3: the mark is '6'; write a whole number from 1 to 5",
         f"{sheet.path}: row 5: the mark is '4.5'; write a whole number from 1 to 5",
@@ -164,9 +164,9 @@ def test_row_of_another_run_is_reported(tmp_path: Path, store: RunStore) -> None
     sheet.rows = [one, one, {**two, "check": "abcdefghij"}, three, {**three, "item": "set/none"}, *rest[:-1]]
     sheet.save()
     item = rest[-1]["item"]
-    with pytest.raises(MarksError) as told:
+    with pytest.raises(MarksError) as raised:
         sheet.marks()
-    assert [line.partition(": ")[2] for line in str(told.value).splitlines()] == [
+    assert [line.partition(": ")[2] for line in str(raised.value).splitlines()] == [
         f"row 3: answer A to {one['item']} is marked twice",
         "row 4: the answer is not from this run: use the sheet that this run wrote",
         "row 6: this run has no answer 'C' to an item 'set/none'",

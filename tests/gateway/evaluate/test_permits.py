@@ -62,8 +62,8 @@ def test_missing_approval_is_waived_and_noted_in_the_permit() -> None:
 @pytest.mark.parametrize(("required", "wanted"), [(True, False), (False, True), (False, False), (True, True)])
 def test_approval_is_required_by_the_region_or_the_suite(required: bool, wanted: bool) -> None:
     region = replace(TABLE.regions["cn"], approvals_required=required)
-    told = approval_of(expired(TABLE.deployments["home"]), region, NOW_S, wanted=wanted)
-    assert (told["lacking"] is None, told["asked_for"]) == (False, required or wanted)
+    approval = approval_of(expired(TABLE.deployments["home"]), region, NOW_S, wanted=wanted)
+    assert (approval["lacking"] is None, approval["asked_for"]) == (False, required or wanted)
 
 
 def test_decision_for_traffic_is_unchanged() -> None:

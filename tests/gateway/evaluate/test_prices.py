@@ -43,8 +43,8 @@ def test_catalogue_prices_are_used_if_the_suite_has_none(suite: Suite) -> None:
 
 
 def test_price_of_the_suite_overrides_the_catalogue(suite: Suite) -> None:
-    said = priced(suite, a=CandidatePriceSection(input=9, output=9))
-    found = add_known_prices(said, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
+    with_price = priced(suite, a=CandidatePriceSection(input=9, output=9))
+    found = add_known_prices(with_price, [costing("a", "CNY", 2_000_000), costing("b", "USD", 2_000_000)])
     assert found.cost_of("a", 1_000_000, 0) == pytest.approx(9)
     # A price in another currency can't be compared.
     assert found.cost_of("b", 1_000_000, 0) is None
@@ -57,7 +57,7 @@ def test_prices_in_two_currencies_are_not_used(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "asked", "told"),
+    ("cost", "asked", "message"),
     [
         (5.0, ["a"], None),
         (5.0, ["a", "b"], "no price in CNY: b; add their prices"),
@@ -66,12 +66,12 @@ def test_prices_in_two_currencies_are_not_used(suite: Suite) -> None:
     ],
 )
 def test_cost_limit_needs_a_price_for_every_deployment(
-    suite: Suite, cost: float | None, asked: list[str], told: str | None
+    suite: Suite, cost: float | None, asked: list[str], message: str | None
 ) -> None:
     """A deployment without a price in the currency of the limit would be asked without limit."""
-    said = priced(suite, a=CandidatePriceSection(input=0, output=0))
-    spend = said.file.spend.model_copy(update={"cost": cost})
-    limited = replace(said, file=said.file.model_copy(update={"spend": spend}))
+    with_price = priced(suite, a=CandidatePriceSection(input=0, output=0))
+    spend = with_price.file.spend.model_copy(update={"cost": cost})
+    limited = replace(with_price, file=with_price.file.model_copy(update={"spend": spend}))
     deployments = [costing(name, "USD", 1) for name in asked]
     why = cost_limit_problem(add_known_prices(limited, deployments), deployments)
-    assert why is None if told is None else why is not None and told in why
+    assert why is None if message is None else why is not None and message in why

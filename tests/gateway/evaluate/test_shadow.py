@@ -56,9 +56,9 @@ def test_shadow_scores_and_times_are_compared_with_the_answering_deployment(tmp_
     }
     assert one.total is not None
     assert (one.total.later_s, one.total.of, one.total.p < 0.05) == (pytest.approx(0.2), 8, True)
-    whys = {(item.item, item.group): item.why for item in one.failed}
-    assert whys["r-1 (2)", "sum"] == "gives 8, not 7"
-    assert whys["r-1 (4)", "language"] == "the question is in en and the answer in de"
+    reasons = {(item.item, item.group): item.why for item in one.failed}
+    assert reasons["r-1 (2)", "sum"] == "gives 8, not 7"
+    assert reasons["r-1 (4)", "language"] == "the question is in en and the answer in de"
     words = "\n".join(describe_shadow(name, one))
     assert "200 ms longer than the deployment that answered the same 8 requests" in words
     assert "acceptability was not measured" in words

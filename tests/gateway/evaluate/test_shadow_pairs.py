@@ -24,12 +24,12 @@ from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
 from tests.kit.shadow_records import RECORDS, Place, numbered, said
 
-TOLD = "The client was told this."
+CLIENT_ANSWER = "This is the answer of the client."
 JUDGE = "shadow: {checks: []}\njudge: {deployment: judge, pairs: 10, compliance: false}\n"
 
 
-def both(prompt: str, answer: str, told: str | None = TOLD, **more: object) -> ShadowRecord:
-    return said(prompt, answer, beside_answer=told, **{"answer_characters": len(answer), **more})
+def both(prompt: str, answer: str, client_answer: str | None = CLIENT_ANSWER, **more: object) -> ShadowRecord:
+    return said(prompt, answer, beside_answer=client_answer, **{"answer_characters": len(answer), **more})
 
 
 PAIRED = [both(f"Question {number}?", f"Answer {number}.") for number in range(4)]
@@ -56,8 +56,8 @@ def test_only_whole_answers_are_paired_in_both_orders(tmp_path: Path) -> None:
     assert sorted(questions) == sorted(f"{number}#{order}" for number in range(11, 15) for order in (1, 2))
     assert count_pair_questions(suite, records) == len(questions) == 8
     first, second = questions["12#1"], questions["12#2"]
-    assert first.index("user: Question 1?") < first.index("Answer 1.") < first.index(TOLD)
-    assert second.index("user: Question 1?") < second.index(TOLD) < second.index("Answer 1.")
+    assert first.index("user: Question 1?") < first.index("Answer 1.") < first.index(CLIENT_ANSWER)
+    assert second.index("user: Question 1?") < second.index(CLIENT_ANSWER) < second.index("Answer 1.")
     store.close()
 
 
@@ -115,11 +115,11 @@ def test_client_answers_are_read_only_if_the_config_keeps_text_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
-        records = [replace(PAIRED[0], refusal="It can't, TOLD", calls=(("look", "TOLD"),))]
+        records = [replace(PAIRED[0], refusal="It can't, CLIENT_ANSWER", calls=(("look", "CLIENT_ANSWER"),))]
         place = Place(tmp_path, thread["judge"].origin, monkeypatch, records, JUDGE)
         place.write(thread["judge"].origin, keep_text=False)
         assert place.run("--suite", str(tmp_path / "suite.yaml")) == 0
         assert thread["judge"].accepted == 0
     kept = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
-    assert TOLD.encode() not in kept
-    assert b"TOLD" not in kept
+    assert CLIENT_ANSWER.encode() not in kept
+    assert b"CLIENT_ANSWER" not in kept
