@@ -277,7 +277,7 @@ def _pin_rollback(
         raise CommandError(
             f"{settings.state_dir} has no history: no config was ever served with it as GATEWAY_STATE_DIR"
         )
-    pinned = change_log.wanted(version, pointer.version, config)
+    pinned = change_log.rollback_target(version, pointer.version, config)
     if not pinned.file and "config" not in settings.model_fields_set:
         raise CommandError(f"there is no config at {config}: name the config file of the next gateway with --config")
     name = f"version {pinned.version.version}"

@@ -154,7 +154,8 @@ class RunStore:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise StoreError(f"{self._path} can't be used: {describe_damage('it has a value that is not JSON')}") from error
+            damage = describe_damage("it has a value that is not JSON")
+            raise StoreError(f"{self._path} can't be used: {damage}") from error
 
     def close(self) -> None:
         """Close the database and release the directory."""

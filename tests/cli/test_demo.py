@@ -93,6 +93,13 @@ def test_demo_ends_without_output_on_interrupt(demo: Running, number: int) -> No
     assert ended.out.rstrip().endswith("Ctrl-C")
 
 
+def test_sigterm_during_the_example_requests_ends_the_demo_without_a_traceback(start: Start) -> None:
+    running = start("demo", "--port", "0")
+    running.wait_for("The gateway listens on")
+    ended = running.end(signal.SIGTERM)
+    assert (ended.status, ended.err) == (0, "")
+
+
 def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     url = demo.wait_for(r"listens on (\S+)\.")[1]
     subprocess.run(
