@@ -1,8 +1,8 @@
-"""The kit that every adapter must pass, ours and a stranger's: `pytest --pyargs providers.conformance`.
+"""The conformance kit: tests that every adapter must pass. Run it with `pytest --pyargs providers.conformance`.
 
     pytest --pyargs providers.conformance --adapter my_package:ADAPTER --dialect my_package:DIALECT
 
-The adapter is held against its dialect, which is the provider's side of the same wire format: what the one sends the
-other must understand, and the other way round. A capability that is claimed is tested. Needs `pip install
-"assistant-gateway[conformance]"`. `wire` says how recorded fixtures are written.
+The adapter is tested against its dialect, a simulator of the provider's side of the same wire format: each must
+understand what the other sends. Every capability that the adapter claims is tested. The kit needs `pip install
+"assistant-gateway[conformance]"`. `providers.conformance.recordings` describes the format of recorded fixtures.
 """

@@ -1,4 +1,4 @@
-"""Canonical requests and answers of the conformance kit, with odd histories."""
+"""The canonical requests and answers that the conformance kit uses, including unusual histories."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ ODD_HISTORIES = {
     "blank parts": _asked(UserMessage((TextPart(""), TextPart(" ")))),
     "an answer first": _asked(AssistantMessage("Hello"), _HI),
     "two answers": _asked(_HI, AssistantMessage("One"), AssistantMessage("Two"), _HI),
-    "an answer that says nothing": _asked(_HI, AssistantMessage(None), _HI),
+    "an empty answer": _asked(_HI, AssistantMessage(None), _HI),
     "an answer without parts": _asked(_HI, AssistantMessage(()), _HI),
     "a refusal": _asked(_HI, AssistantMessage(None, refusal="No."), _HI),
     "thoughts alone": _asked(_HI, AssistantMessage(None, reasoning="Hm."), _HI),
@@ -89,7 +89,7 @@ ODD_HISTORIES = {
 
 
 HARD_TEXT = 'Grüße, 你好, 👩‍🚀; a\u2028b\u0085c\u2029d "quoted" \\ back\tslash\nand a new line: data: [DONE]'
-"""Text that goes wrong where bytes, lines or escapes are handled carelessly."""
+"""Text that is damaged if bytes, line ends or escapes are handled carelessly."""
 
 
 _PNG = (
@@ -108,7 +108,7 @@ _WEATHER = Tool(
 )
 
 
-_CLOCK = Tool("get_time", "What time it is.")
+_CLOCK = Tool("get_time", "The current time.")
 
 
 _SCHEMA = {
@@ -134,7 +134,7 @@ _PARAMETERS: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestCase:
-    """One request that a subject claims to be able to send."""
+    """A request that the subject claims to support."""
 
     subject: Subject
     name: str
@@ -146,7 +146,7 @@ class RequestCase:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCase:
-    """One answer that a subject claims to be able to read."""
+    """An answer that the subject claims to support."""
 
     subject: Subject
     name: str
@@ -161,12 +161,12 @@ class AnswerCase:
 
 
 def question(*messages: Message) -> ChatRequest:
-    """A request that asks for text; without messages a short question."""
+    """Return a request for text. Without `messages`, it asks a short question."""
     return ChatRequest("assistant", messages or (UserMessage("What is the capital of Norway?"),))
 
 
 def request_cases(subject: Subject) -> Iterator[RequestCase]:
-    """Everything that this subject claims to be able to ask."""
+    """Yield a request for everything that this subject claims to support."""
     for name, request in _plain_requests():
         yield RequestCase(subject, name, request)
     for feature, requests in feature_requests().items():
@@ -206,7 +206,7 @@ def _plain_requests() -> Iterator[tuple[str, ChatRequest]]:
 
 
 def feature_requests() -> dict[str, dict[str, ChatRequest]]:
-    """For each feature the requests that need it and nothing else."""
+    """Return, for each feature, requests that need this feature and no other."""
     picture, photo, address = ImagePart(_PNG), ImagePart(_JPEG), ImagePart("https://images.example.com/a%20cat.png")
     image = question(UserMessage((TextPart("What is this?"), picture, TextPart("And this?"), photo)))
     tools = replace(question(), tools=(_WEATHER, _CLOCK))
@@ -246,29 +246,32 @@ def feature_requests() -> dict[str, dict[str, ChatRequest]]:
 
 
 def _tool_loops() -> dict[str, ChatRequest]:
-    """Conversations in which tools were called and have answered."""
+    """Return conversations that contain tool calls and their results."""
     oslo = ToolCall("call_a1", "get_weather", '{"city":"Oslo"}')
     beijing = ToolCall("call_b2", "get_weather", '{"city":"北京 👩‍🚀"}')
     clock = ToolCall("call_c3", "get_time", "{}")
-    asked = UserMessage("How is the weather?")
+    user = UserMessage("How is the weather?")
 
     def loop(calls: tuple[ToolCall, ...], *after: Message, text: str | None = None) -> ChatRequest:
-        messages = (asked, AssistantMessage(text, tool_calls=calls), *after)
+        messages = (user, AssistantMessage(text, tool_calls=calls), *after)
         return replace(question(*messages), tools=(_WEATHER, _CLOCK))
 
-    said_oslo = ToolMessage("call_a1", '{"degrees":-3}')
-    said_beijing = ToolMessage("call_b2", "晴天")
-    said_time = ToolMessage("call_c3", (TextPart("12:00"),))
-    # As of servers that count calls anew in each answer.
-    again, said_again = AssistantMessage(None, tool_calls=(replace(clock, id=oslo.id),)), ToolMessage(oslo.id, "12:00")
+    oslo_result = ToolMessage("call_a1", '{"degrees":-3}')
+    beijing_result = ToolMessage("call_b2", "晴天")
+    clock_result = ToolMessage("call_c3", (TextPart("12:00"),))
+    # Some servers number the calls of each answer from the start, so an id occurs twice in a conversation.
+    same_id, same_id_result = (
+        AssistantMessage(None, tool_calls=(replace(clock, id=oslo.id),)),
+        ToolMessage(oslo.id, "12:00"),
+    )
     return {
-        "tool_result": loop((oslo,), said_oslo),
-        "tool_result_with_text": loop((oslo,), said_oslo, text="Let me look."),
-        "tool_no_arguments": loop((clock,), said_time),
-        "tool_parallel": loop((oslo, beijing, clock), said_oslo, said_beijing, said_time),
-        "tool_then_user": loop((oslo, beijing), said_oslo, said_beijing, UserMessage("And tomorrow?")),
-        "tool_twice": loop((oslo,), said_oslo, AssistantMessage(None, tool_calls=(clock,)), said_time),
-        "tool_twice_one_id": loop((oslo,), said_oslo, again, said_again),
+        "tool_result": loop((oslo,), oslo_result),
+        "tool_result_with_text": loop((oslo,), oslo_result, text="Let me look."),
+        "tool_no_arguments": loop((clock,), clock_result),
+        "tool_parallel": loop((oslo, beijing, clock), oslo_result, beijing_result, clock_result),
+        "tool_then_user": loop((oslo, beijing), oslo_result, beijing_result, UserMessage("And tomorrow?")),
+        "tool_twice": loop((oslo,), oslo_result, AssistantMessage(None, tool_calls=(clock,)), clock_result),
+        "tool_twice_one_id": loop((oslo,), oslo_result, same_id, same_id_result),
     }
 
 
@@ -276,16 +279,18 @@ def _tool_loops() -> dict[str, ChatRequest]:
 
 
 def completion_of(subject: Subject, *choices: Choice, usage: Usage | None = None) -> ChatCompletion:
-    """An answer of the subject's model, with as much usage as its provider tells."""
+    """Return an answer of the subject's model. Counts that the provider does not report are 0."""
     usage = replace(usage or Usage(31, 12), **dict.fromkeys(subject.uncounted, 0))
     return ChatCompletion("resp-7f3a", subject.model, 1_795_000_000, choices, usage)
 
 
 def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
-    """Everything that this subject claims to be able to read."""
-    asked = question()
+    """Yield an answer for everything that this subject claims to support."""
+    plain_question = question()
 
-    def case(name: str, *choices: Choice, usage: Usage | None = None, request: ChatRequest = asked) -> AnswerCase:
+    def case(
+        name: str, *choices: Choice, usage: Usage | None = None, request: ChatRequest = plain_question
+    ) -> AnswerCase:
         return AnswerCase(subject, name, completion_of(subject, *choices, usage=usage), request)
 
     hello = AssistantMessage("Oslo is the capital of Norway.")
@@ -305,7 +310,7 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
             yield case(name, Choice(message, "tool_calls"), request=with_tools)
     if "n" in subject.features:
         pair = (Choice(hello, "stop"), Choice(AssistantMessage("Oslo, of course"), "length", 1))
-        yield case("n", *pair, request=replace(asked, n=2))
+        yield case("n", *pair, request=replace(plain_question, n=2))
     if "json_schema" in subject.features:
         filled = AssistantMessage('{"city":"Oslo","degrees":-3}')
         yield case("json_schema", Choice(filled, "stop"), request=feature_requests()["json_schema"]["json_schema"])
@@ -329,7 +334,10 @@ def _calling_messages() -> dict[str, AssistantMessage]:
 
 
 def rich_answer(subject: Subject) -> tuple[ChatCompletion, ChatRequest]:
-    """One answer with everything that the subject claims: thoughts, text that is hard to cut, calls, usage."""
+    """Return an answer that uses all that the subject claims, and its request.
+
+    It has reasoning, non-ASCII text, tool calls and usage, as far as the subject claims them.
+    """
     thinks, calls = "reasoning" in subject.features, "tools" in subject.features
     oslo = ToolCall("call_a1", "get_weather", '{"city":"Os\u2028lo"}')
     clock = ToolCall("call_c3", "get_time", "{}")

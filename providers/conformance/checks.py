@@ -1,4 +1,4 @@
-"""Shared assertions of the conformance kit, and bytes with members that no provider has yet."""
+"""Shared assertions of the conformance kit, and functions that add unknown members to JSON."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _NEW_VALUE: dict[str, object] = {"deep": [None, 1.5]}
 
 
 NEW_LINE = dumps({_NEW: _NEW_VALUE}) + b"\n"
-"""What a vendor whose streams are lines of JSON says in words of tomorrow."""
+"""A line of a JSON Lines stream whose content is unknown, as a vendor might add it later."""
 
 
 NEW_EVENT = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\ndata: " + NEW_LINE + b"\n"
-"""The same as a server-sent event of a new name."""
+"""The same content as a server-sent event of an unknown type."""
 
 
 def with_new_members(document: bytes) -> bytes:
-    """The JSON with new members in each of its objects; what is no JSON stays."""
+    """Return the JSON with unknown members added to each of its objects, or `document` itself if it is not JSON."""
     try:
         return dumps(_grown(loads(document)))
     except JsonError:
@@ -51,7 +51,7 @@ def with_new_members(document: bytes) -> bytes:
 
 
 def event_with_new_members(event: bytes) -> bytes:
-    """An event of a stream, each of whose lines of JSON, in a `data` field or bare, has them."""
+    """Return the event with unknown members added to each of its JSON lines, bare or in a `data` field."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
         if line.startswith(b"data:") and b"{" in line:
@@ -62,7 +62,10 @@ def event_with_new_members(event: bytes) -> bytes:
 
 
 def without_new_members(completion: ChatCompletion) -> ChatCompletion:
-    """The answer without those that stood where everything is the model's, or passed through as it came."""
+    """Return the answer without unknown members in tool arguments and log probabilities.
+
+    Those parts are passed on unchanged, so unknown members stay in them.
+    """
     return replace(completion, choices=tuple(_old(choice) for choice in completion.choices))
 
 
@@ -98,7 +101,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-_NOT_THEIRS = frozenset(
+_RESERVED_HEADERS = frozenset(
     {
         "host",
         "content-length",
@@ -119,64 +122,79 @@ _NOT_THEIRS = frozenset(
         "accept-encoding",
     }
 )
-"""Headers of framing, routing and credentials: whoever sends the request writes them."""
+"""Headers for framing, routing and credentials. The HTTP client writes them, never an adapter."""
 
 
-_SAID = "its index, text, refusal, calls, finish reason and log probabilities"
+_COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log probabilities"
 
 
 _CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
 def check_wire(wire: WireRequest, base_path: str) -> None:
-    """Assert that whoever sends this can't be led elsewhere by it."""
-    assert wire.method == "POST", f"method {wire.method!r}"
-    assert wire.path.startswith(base_path + "/"), f"path {wire.path!r} doesn't begin with {base_path!r} and a slash"
-    # Of some APIs `/` is the only path; then the last segment is empty.
+    """Assert that the request is valid and cannot change where it is sent."""
+    assert wire.method == "POST", f"method {wire.method!r}: must be 'POST'"
+    assert wire.path.startswith(base_path + "/"), (
+        f"path {wire.path!r}: must begin with the base path {base_path!r} and a slash"
+    )
+    # For some APIs `/` is the only path; then the last segment is empty.
     for segment in wire.path.removesuffix("/")[1:].split("/") if wire.path != "/" else ():
-        assert _SEGMENT.fullmatch(segment), f"path {wire.path!r}: segment {segment!r} is empty or not encoded"
-        assert not _BAD_ESCAPE.search(segment), f"path {wire.path!r}: {segment!r} has a broken escape"
+        assert _SEGMENT.fullmatch(segment), (
+            f"path {wire.path!r}: the segment {segment!r} is empty or not percent-encoded"
+        )
+        assert not _BAD_ESCAPE.search(segment), f"path {wire.path!r}: the segment {segment!r} has an invalid % escape"
         assert segment.replace("%2e", ".").replace("%2E", ".") not in (".", ".."), (
-            f"path {wire.path!r}: dot segment; no encoding hides one, so raise UnsupportedFeature for such a name"
+            f"path {wire.path!r}: a dot segment is unsafe, even if encoded: raise UnsupportedFeature for such a name"
         )
     names = [name for name, _ in wire.headers]
-    assert len(set(names)) == len(names), f"a header stands twice: {names!r}"
+    assert len(set(names)) == len(names), f"a header name occurs twice: {names!r}"
     content_type = dict(wire.headers).get("content-type", "")
-    assert "json" in content_type, f"content-type {content_type!r}: nobody adds the one of a JSON body"
+    assert "json" in content_type, (
+        f"content-type {content_type!r}: the adapter must set the content type of its JSON body"
+    )
     for name, value in wire.headers:
-        assert _TOKEN.fullmatch(name), f"header name {name!r} is no lower-case token"
-        assert name not in _NOT_THEIRS, f"header {name!r} is written by whoever sends the request"
-        assert not name.startswith(("x-forwarded-", "proxy-")), f"header {name!r} routes"
-        assert _VALUE.fullmatch(value), f"header {name}: {value!r}"
+        assert _TOKEN.fullmatch(name), f"header name {name!r}: must be a valid token in lower case"
+        assert name not in _RESERVED_HEADERS, f"header {name!r}: reserved for the HTTP client; do not set it"
+        assert not name.startswith(("x-forwarded-", "proxy-")), (
+            f"header {name!r}: proxy headers must not be set by an adapter"
+        )
+        assert _VALUE.fullmatch(value), f"header {name}: invalid value {value!r}"
     for name, value in wire.query:
-        assert name.lower() not in _CREDENTIALS, f"query {name!r}: a key is a header's, by `auth`; URLs are logged"
-        assert _VALUE.fullmatch(f"{name}={value}"), f"query {name!r}: {value!r}"
+        assert name.lower() not in _CREDENTIALS, (
+            f"query parameter {name!r}: URLs are logged, so credentials must be sent in a header, with `auth`"
+        )
+        assert _VALUE.fullmatch(f"{name}={value}"), f"query parameter {name!r}: invalid value {value!r}"
 
 
 def without_heartbeats(events: Sequence[StreamEvent]) -> list[StreamEvent]:
-    """The events that mean something."""
+    """Return the events without heartbeats."""
     return [event for event in events if not isinstance(event, Heartbeat)]
 
 
 def content_events(events: Sequence[StreamEvent]) -> list[StreamEvent]:
-    """The events that carry something of an answer."""
+    """Return the events that carry a part of the answer: text, reasoning, refusal or tool calls."""
     return [e for e in events if isinstance(e, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta)]
 
 
 def check_ends_once(events: Sequence[StreamEvent]) -> Finished | Failed:
-    """Assert that the stream is opened at most once and first, and ended once and last; the terminal event."""
+    """Return the terminal event. Assert that it is the only one and the last, and that `Opened` can only be first."""
     terminal = [event for event in events if isinstance(event, Finished | Failed)]
-    assert len(terminal) == 1, f"{len(terminal)} terminal events in {events!r}"
-    assert events[-1] is terminal[0], f"events after the terminal one in {events!r}"
+    assert len(terminal) == 1, (
+        f"the stream must end with exactly one `Finished` or `Failed`, not {len(terminal)}: {events!r}"
+    )
+    assert events[-1] is terminal[0], f"events follow the terminal event: {events!r}"
     meaningful = without_heartbeats(events)
     opened = [position for position, event in enumerate(meaningful) if isinstance(event, Opened)]
-    assert opened in ([], [0]), f"the opening comes once and first, not at {opened}"
+    assert opened in ([], [0]), f"`Opened` must be the first event and occur only once; found at positions {opened}"
     return terminal[0]
 
 
 def check_order(events: Sequence[StreamEvent]) -> None:
-    """Assert that a client can put these together, in whatever order the provider's pieces came: nothing of a choice
-    behind its finish, a call's id and name with its first piece and no other, and the usage once, behind it all."""
+    """Assert that the events are in canonical order, so that a client can assemble them.
+
+    Nothing of a choice follows its `ChoiceFinish`. A tool call's first piece, and no other, has its id and name. Usage
+    is reported once, just before the end.
+    """
     ended = check_ends_once(events)
     finished: set[int] = set()
     begun: set[tuple[int, int]] = set()
@@ -184,44 +202,67 @@ def check_order(events: Sequence[StreamEvent]) -> None:
     for position, event in enumerate(meaningful):
         if isinstance(event, ToolCallDelta):
             is_first = (event.choice, event.index) not in begun
-            assert is_first == bool(event.id) == bool(event.name), f"a call's first piece alone has its id: {event!r}"
+            assert is_first == bool(event.id) == bool(event.name), (
+                f"only the first piece of a tool call, and always that one, must have its id and name: {event!r}"
+            )
             begun.add((event.choice, event.index))
         if isinstance(
             event, TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ToolCallDelta | ChoiceFinish
         ):
-            assert event.choice not in finished, f"{event!r} comes behind the finish of its choice"
+            assert event.choice not in finished, f"{event!r} follows the `ChoiceFinish` of its choice"
         if isinstance(event, ChoiceFinish):
             finished.add(event.choice)
         if isinstance(event, UsageReport):
-            assert position == len(meaningful) - 2, "usage comes once, and nothing but the end behind it"
-    assert finished or isinstance(ended, Failed), "a whole answer has a finish"
+            assert position == len(meaningful) - 2, "`UsageReport` must occur once, directly before the terminal event"
+    assert finished or isinstance(ended, Failed), "a stream that ends with `Finished` needs a `ChoiceFinish`"
 
 
 def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) -> None:
-    """Assert that an answer says what the provider said in `sent`, a body or a stream."""
-    # Some vendors name an answer in a header alone, which no stream parser sees.
-    assert actual.id in ("", wanted.id)
-    assert actual.model == wanted.model, f"the model: {actual.model!r} was read, {wanted.model!r} was sent"
-    assert actual.created in (0, wanted.created), f"created is {actual.created}: the provider says when, no clock does"
-    read, said = [_said(choice) for choice in actual.choices], [_said(choice) for choice in wanted.choices]
-    assert read == said, f"of each choice, {_SAID} were\n{said!r} as it was sent, and\n{read!r} as it was read"
-    for got, meant in zip(actual.choices, wanted.choices, strict=True):
-        if meant.finish_reason == "other":
-            assert got.raw_finish_reason == meant.raw_finish_reason, "the provider's own word for the end is lost"
-        # Some models think without showing it.
-        assert got.message.reasoning in (None, meant.message.reasoning)
-        for call, named in zip(got.message.tool_calls, meant.message.tool_calls, strict=True):
-            # Some vendors have no ids; the next turn names the call by the id that they do have.
-            assert call.id == named.id or named.id.encode() not in sent, f"the id {named.id!r} became {call.id!r}"
-        assert got.message.content is not None or got.message.tool_calls, "no text is '' where no tool is called"
-    # Some vendors count thoughts as output without saying how many they were.
+    """Assert that the adapter read the answer as the provider sent it.
+
+    Args:
+        actual: The answer that the adapter read.
+        wanted: The answer that the dialect was given.
+        sent: The bytes that the dialect sent, a body or a stream.
+    """
+    # Some vendors send the answer's id in a header only, and a stream parser sees no headers.
+    assert actual.id in ("", wanted.id), f"id: {wanted.id!r} was sent, and {actual.id!r} was read"
+    assert actual.model == wanted.model, f"model: {wanted.model!r} was sent, and {actual.model!r} was read"
+    assert actual.created in (0, wanted.created), (
+        f"created: {actual.created} was read; it must be the provider's time ({wanted.created}), or 0 if it sends none"
+    )
+    read, expected = [_fields(choice) for choice in actual.choices], [_fields(choice) for choice in wanted.choices]
+    assert read == expected, (
+        f"choices ({_COMPARED_FIELDS}) differ. The provider sent\n{expected!r}\nand the adapter read\n{read!r}"
+    )
+    for choice, expected_choice in zip(actual.choices, wanted.choices, strict=True):
+        if expected_choice.finish_reason == "other":
+            assert choice.raw_finish_reason == expected_choice.raw_finish_reason, (
+                "`raw_finish_reason` must keep the provider's own value if `finish_reason` is 'other'"
+            )
+        # Some models do not show their reasoning.
+        assert choice.message.reasoning in (None, expected_choice.message.reasoning), (
+            f"reasoning: {expected_choice.message.reasoning!r} was sent, and {choice.message.reasoning!r} was read"
+        )
+        calls = zip(choice.message.tool_calls, expected_choice.message.tool_calls, strict=True)
+        for call, expected_call in calls:
+            # Some vendors have no call ids. If an id was sent, the next turn must refer to the call by it.
+            assert call.id == expected_call.id or expected_call.id.encode() not in sent, (
+                f"tool call id: {expected_call.id!r} was sent, and {call.id!r} was read"
+            )
+        assert choice.message.content is not None or choice.message.tool_calls, (
+            "`content` must be '' if an answer has neither text nor tool calls"
+        )
+    # Some vendors count reasoning as output without a separate count.
     uncounted = None if wanted.usage is None else replace(wanted.usage, reasoning_tokens=0)
-    assert actual.usage in (wanted.usage, uncounted), f"the usage: {actual.usage!r} was read of {sent[-400:]!r}"
+    assert actual.usage in (wanted.usage, uncounted), (
+        f"usage: {wanted.usage!r} was sent, and {actual.usage!r} was read from {sent[-400:]!r}"
+    )
 
 
-def _said(choice: Choice) -> tuple[object, ...]:
+def _fields(choice: Choice) -> tuple[object, ...]:
     message = choice.message
     calls = [(call.name, arguments_value(call.arguments)) for call in message.tool_calls]
-    assert all(call.id for call in message.tool_calls), "a call without an id"
-    assert len({call.id for call in message.tool_calls}) == len(calls), "two calls with one id"
+    assert all(call.id for call in message.tool_calls), "a tool call has no id"
+    assert len({call.id for call in message.tool_calls}) == len(calls), "two tool calls have the same id"
     return choice.index, text_of(message.content), message.refusal, calls, choice.finish_reason, choice.logprobs

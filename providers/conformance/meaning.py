@@ -1,8 +1,7 @@
-"""What of a request must survive the way to the provider, in a form that two requests can be compared by.
+"""Compare two requests by their meaning: the part of a request that must reach the provider unchanged.
 
-Wire formats may join, split, move and rename: system texts become one, texts of one speaker are merged, an empty text
-is left out, a silent turn stands where one is wanted, ids of calls are made anew. What was said, by whom, in which
-order, and what was asked for may not change.
+A wire format may join system texts, merge consecutive texts of one role, leave out an empty text, insert a blank turn
+where it needs one, and give tool calls new ids. The content, its roles and order, and the parameters must not change.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from providers.chat import (
 )
 from providers.json_values import JsonError, loads_text
 
-__all__ = ["arguments_value", "conversation", "is_absent", "parameters", "tools_asked"]
+__all__ = ["arguments_value", "callable_tools", "conversation", "is_absent", "parameters"]
 
 _Atom = tuple[object, ...]
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
-# What a turn holds that says nothing: formats that want somebody's turn want a text in it, and some none that is blank.
-_SILENCE = ("", " ", ".")
+# The content of an inserted turn: formats that need a turn need a text in it, and some refuse a blank one.
+_FILLER_TEXTS = ("", " ", ".")
 _COMPARED = (
     "temperature",
     "top_p",
@@ -53,18 +52,18 @@ _COMPARED = (
 
 
 def conversation(request: ChatRequest) -> list[_Atom]:
-    """Who said what, in order: system texts first and as one, then texts, images, calls and results."""
+    """Return the content with its roles, in order: the system texts joined, then texts, images, calls and results."""
     systems = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
-    # A format without several system messages puts something between the texts: a line end, or nothing.
+    # A format that has only one system message joins the texts with line ends, or with nothing.
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
     for atom in _atoms(request):
         last = atoms[-1] if atoms else ("",)
         if atom[0] in ("user", "assistant"):
-            # So does a format in which nobody speaks twice in a row.
+            # A format that needs alternating roles joins the texts of one role in the same way.
             atom = (atom[0], str(atom[1]).replace("\n\n", ""))
         if atom[0] in ("user", "assistant") and last[0] == atom[0]:
             atoms[-1] = (atom[0], f"{last[1]}{atom[1]}")
-        elif atom[1] not in _SILENCE or atom[0] not in ("user", "assistant"):
+        elif atom[1] not in _FILLER_TEXTS or atom[0] not in ("user", "assistant"):
             atoms.append(atom)
     return atoms
 
@@ -104,15 +103,15 @@ def _part(part: Part) -> _Atom:
 
 
 def arguments_value(arguments: str) -> object:
-    """The value of a call's arguments; the text itself where it is no JSON."""
+    """Return the value of a call's arguments, or the text itself if it is not JSON."""
     try:
         return loads_text(arguments)
     except JsonError:
         return arguments
 
 
-def tools_asked(request: ChatRequest) -> object:
-    """Which tools may or must be called, and what they are."""
+def callable_tools(request: ChatRequest) -> object:
+    """Return the mode ("auto", "required" or "none") and the tools that may be called in it."""
     names = [tool.name for tool in request.tools]
     mode: str = "auto"
     match request.tool_choice:
@@ -127,46 +126,48 @@ def tools_asked(request: ChatRequest) -> object:
         case _:
             assert_never(request.tool_choice)
     if mode == "none":
-        # Which tools are not to be called is nobody's concern: some vendors are told by giving them no tools.
+        # Some vendors express this mode by sending no tools, so the tools are not compared.
         names = []
-    callable_tools = {
+    tools = {
         tool.name: (tool.description, tool.parameters or _EMPTY_SCHEMA) for tool in request.tools if tool.name in names
     }
-    # Where none may be called, a format may leave them out.
-    return (mode, callable_tools) if callable_tools and mode != "none" else ("none", {})
+    # If no tool may be called, a format may leave the tools out.
+    return (mode, tools) if tools and mode != "none" else ("none", {})
 
 
 def is_absent(value: object) -> bool:
-    """Whether a setting says nothing; 0 says something."""
+    """Return whether a parameter is not set. 0 is a value."""
     return value is None or value is False or value == ()
 
 
 def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object]:
-    """The tuning of a request, as far as `wanted` said anything about it."""
-    said: dict[str, object] = {}
+    """Return the parameters of `request` that `wanted` sets."""
+    values: dict[str, object] = {}
     for name in _COMPARED:
         if getattr(wanted, name) not in (None, ()):
-            said[name] = getattr(request, name)
+            values[name] = getattr(request, name)
     match wanted.response_format:
         case JsonObjectFormat():
-            said["response_format"] = isinstance(request.response_format, JsonObjectFormat)
+            values["response_format"] = isinstance(request.response_format, JsonObjectFormat)
         case JsonSchemaFormat():
-            form = request.response_format
-            said["response_format"] = form.schema if isinstance(form, JsonSchemaFormat) else form
+            response_format = request.response_format
+            values["response_format"] = (
+                response_format.schema if isinstance(response_format, JsonSchemaFormat) else response_format
+            )
         case None:
             pass
         case _:
             assert_never(wanted.response_format)
     if any(tool.strict for tool in wanted.tools):
-        said["strict_tools"] = [tool.name for tool in request.tools if tool.strict]
+        values["strict_tools"] = [tool.name for tool in request.tools if tool.strict]
     if names := _names(wanted):
-        said["message_name"] = [name for name in _names(request) if name in names]
+        values["message_name"] = [name for name in _names(request) if name in names]
     if _details(wanted):
-        said["image_detail"] = _details(request)
+        values["image_detail"] = _details(request)
     if wanted.reasoning_effort is not None:
-        # How strongly to think is each provider's own ladder; whether to think at all is the same everywhere.
-        said["thinks"] = request.reasoning_effort not in (None, "none")
-    return said
+        # Each provider has its own levels of effort. Only whether the model reasons at all can be compared.
+        values["reasons"] = request.reasoning_effort not in (None, "none")
+    return values
 
 
 def _names(request: ChatRequest) -> list[str]:

@@ -1,7 +1,7 @@
-"""The pytest side of the kit: its options, and what each case is run over.
+"""The pytest plug-in of the kit: its command-line options and the parameters of its tests.
 
-pytest loads this module in every session where the package is installed, before anything is measured; so it imports
-nothing of the project until a case of the kit asks for a subject.
+pytest loads this module in every session of an environment in which the package is installed, before coverage
+measurement starts. So it imports no other module of the project until a test of the kit needs a subject.
 """
 
 from __future__ import annotations
@@ -22,59 +22,59 @@ pytest.register_assert_rewrite(*(f"{_PACKAGE}test_{name}" for name in _MODULES),
 
 
 class Hooks:
-    """The hook of the kit, for a conftest next to the module that imports its cases."""
+    """The hooks of the kit, for a conftest in the folder of the module that imports its tests."""
 
     @pytest.hookspec(firstresult=True)
     def pytest_conformance_values(
         self, config: pytest.Config, case: str, values: Sequence[object], selection: Selection
     ) -> Sequence[object] | None:
-        """Return those of the values that a case runs over, each as it is or in a `pytest.param` with marks.
+        """Return the values that a test runs over, each as it is or in a `pytest.param` with marks.
 
-        None leaves the choice to the next conftest, and by default a case runs over all values.
+        None leaves the choice to the next conftest. By default, a test runs over all values.
         """
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the hook of the kit."""
+    """Declare the hooks of the kit."""
     pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The kit's options."""
+    """Add the kit's options."""
     group = parser.getgroup("conformance", "conformance of a provider's adapter (providers.conformance)")
     group.addoption(
         "--adapter",
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help="hold this adapter against the kit; may be repeated (default: every registered one that has a dialect)",
+        help="test this adapter; may be repeated (default: every registered adapter that has a registered dialect)",
     )
     group.addoption(
         "--dialect",
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help="the dialect of the adapter at the same place in the list (default: the registered one of its name, else "
-        "`DIALECT` of the adapter's module)",
+        help="the dialect of the adapter at the same position (default: the dialect registered under the adapter's "
+        "name, or else `DIALECT` in the adapter's module)",
     )
     group.addoption(
         "--wire",
         metavar="DIR",
-        help="recorded fixtures: a folder for each adapter (default: tests/wire, if it exists)",
+        help="the folder of recorded fixtures, with a subfolder for each adapter (default: tests/wire, if it exists)",
     )
     group.addoption(
-        "--write-wire", action="store_true", help="write what the adapters make of the fixtures as their expectation"
+        "--write-wire", action="store_true", help="write the adapters' results into the fixtures as expected results"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what is wrong with the options before anything is collected."""
+    """Report wrong options before tests are collected."""
     if any(config.getoption(name) for name in ("--adapter", "--dialect", "--wire")):
         _selection(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each case of the kit over every subject; cases of other tests are left alone."""
+    """Run each test of the kit for every subject. Other tests are not changed."""
     if not metafunc.function.__module__.startswith(_PACKAGE):
         return
     selection = _selection(metafunc.config)
@@ -86,9 +86,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """What the kit was told to hold to account."""
-    chosen: list[str] = config.getoption("--adapter")
-    return f"conformance: {', '.join(chosen)}" if chosen else None
+    """Return the line that names the adapters under test."""
+    names: list[str] = config.getoption("--adapter")
+    return f"conformance: {', '.join(names)}" if names else None
 
 
 def _selection(config: pytest.Config) -> Selection:

@@ -1,7 +1,6 @@
-"""The rule that an adapter is pure, as functions of a module's source: no I/O, no clock, no state shared by requests.
+"""Check a module's source for purity: no I/O, no clock, no state that requests share.
 
-The kit applies the rule to the modules of an adapter. This repository's own tests apply it to everything that adapters
-import from it.
+The kit checks the modules of an adapter. This repository's own tests check all modules that adapters import from it.
 """
 
 from __future__ import annotations
@@ -22,67 +21,67 @@ _CLOCK_OR_FILE = re.compile(r"(.*\.)?(now|utcnow|today|uuid[14])|open|print|inpu
 _CHANGES = frozenset("add append clear discard extend insert pop popitem remove setdefault update".split())
 _CHANGEABLE = frozenset("list dict set bytearray defaultdict deque Counter OrderedDict count".split())
 _MAKING = frozenset({"__init__", "__new__", "__post_init__"})
-_SHARED = "{module}, line {line}: `{name}` is every request's; what is kept there changes another one"
+_SHARED = "{module}, line {line}: `{name}` is shared by all requests and must not be changed"
 _FORBIDDEN = frozenset(_FORBIDDEN_NAMES.split())
 
 
 def modules_within_package(start: str) -> list[str]:
-    """Return the module and all that it imports, directly or not, within the package that it lies in."""
-    within = start.rpartition(".")[0] + "."
-    found: list[str] = []
-    waiting = [start]
-    while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found.append(module)
-            waiting += [name for name in _imports(module) if name.startswith(within) and _exists(name)]
-    return found
+    """Return the module and the modules of its package that it imports, directly or indirectly."""
+    package_prefix = start.rpartition(".")[0] + "."
+    modules: list[str] = []
+    pending = [start]
+    while pending:
+        module = pending.pop()
+        if module not in modules:
+            modules.append(module)
+            pending += [name for name in _imports(module) if name.startswith(package_prefix) and _exists(name)]
+    return modules
 
 
 def forbidden_imports(module: str) -> list[str]:
-    """Return the modules that this one imports although they do I/O, or read a clock or the environment."""
+    """Return the imported modules that do I/O or read a clock or the environment."""
     return sorted({name for name in _imports(module) if _is_forbidden(name)})
 
 
 def impurities(module: str, shared_classes: Collection[str] = ()) -> Iterator[str]:
-    """Yield a sentence for each line of a module that reads a clock or a file, or changes what requests share.
+    """Yield a message for each line of a module that reads a clock or a file, or changes state that requests share.
 
     Args:
         module: The dotted name of the module.
-        shared_classes: The names of its classes that have one instance for all requests, such as the adapter. Their
-            methods may not change the instance.
+        shared_classes: The names of its classes that have one instance for all requests, such as the adapter's. Their
+            methods must not change the instance.
     """
     tree = ast.parse(Path(_source_of(module)).read_text("utf-8"))
     shared = {name for statement in tree.body for name in _bound_by(statement)}
     for node in ast.walk(tree):
         where = f"{module}, line {getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Global):
-            yield f"{where}: `global` makes one request change another"
+            yield f"{where}: `global` changes state that all requests share"
         if isinstance(node, ast.Call) and _CLOCK_OR_FILE.fullmatch(name := ast.unparse(node.func)):
-            yield f"{where}: {name}() is no pure function"
+            yield f"{where}: {name}() is not a pure function"
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
-            kept = {argument.arg for argument in _kept_arguments(function)}
-            for name, line in _changed_in(function, kept):
-                if name in shared | kept:
+            persistent = {argument.arg for argument in _arguments_with_mutable_default(function)}
+            for name, line in _changed_in(function, persistent):
+                if name in shared | persistent:
                     yield _SHARED.format(module=module, line=line, name=name)
     for method in _methods(tree, shared_classes):
-        this = method.args.args[0].arg if method.args.args else ""
-        for name, line in _changed_in(method, {this}):
-            if name == this:
-                yield _SHARED.format(module=module, line=line, name=this)
+        instance = method.args.args[0].arg if method.args.args else ""
+        for name, line in _changed_in(method, {instance}):
+            if name == instance:
+                yield _SHARED.format(module=module, line=line, name=instance)
 
 
 def _bound_by(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of the module gives a value."""
+    """Yield the names that a statement at module level binds."""
     if isinstance(statement, ast.ClassDef):
         yield statement.name
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-def _kept_arguments(function: ast.FunctionDef) -> Iterator[ast.arg]:
-    """Those whose default can be changed: it is made once, and is there again in the next call."""
+def _arguments_with_mutable_default(function: ast.FunctionDef) -> Iterator[ast.arg]:
+    """Yield the arguments whose default is mutable. Python creates a default once, so all calls share it."""
     arguments = [*function.args.posonlyargs, *function.args.args]
     pairs = [*zip(reversed(arguments), reversed(function.args.defaults), strict=False)]
     pairs += [
@@ -97,7 +96,7 @@ def _kept_arguments(function: ast.FunctionDef) -> Iterator[ast.arg]:
 
 
 def _methods(tree: ast.Module, classes: Collection[str]) -> Iterator[ast.FunctionDef]:
-    """The functions of these classes of the module, but those that make an instance."""
+    """Yield the methods of these classes, except constructors and static methods."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in classes:
             yield from (
@@ -112,9 +111,11 @@ def _is_static(method: ast.FunctionDef) -> bool:
 
 
 def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[str, int]]:
-    """What the function changes by a name that isn't its own, and on which line: `X[k] = v`, `del X[k]`, `X.a = v`,
-    `X.a.add(v)`, `next(X)`."""
-    # Of an argument that is given another value, such as a copy, that one is changed.
+    """Yield each name that is not local to the function and whose object it changes, with the line.
+
+    A change is `X[k] = v`, `del X[k]`, `X.a = v`, `X.a.add(v)` or `next(X)`.
+    """
+    # An argument that is assigned again, for example to a copy, is local.
     own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)} - not_own
     own |= {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     for node in _walk(function, not_own):
@@ -132,20 +133,20 @@ def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[
 
 
 def _walk(function: ast.FunctionDef, names: set[str]) -> Iterator[ast.AST]:
-    """All of it but the functions in it to which one of these names is an argument of their own."""
-    waiting: list[ast.AST] = [*function.body]
-    while waiting:
-        node = waiting.pop()
+    """Yield the nodes of the function. Skip nested functions that have one of these names as an argument."""
+    pending: list[ast.AST] = [*function.body]
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.FunctionDef) and not names.isdisjoint(
             one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)
         ):
             continue
         yield node
-        waiting += ast.iter_child_nodes(node)
+        pending += ast.iter_child_nodes(node)
 
 
 def _imports(module: str) -> Iterator[str]:
-    """The full name of everything that the module's source imports, at whatever depth of the code."""
+    """Yield the full name of each import in the module's source, including imports inside functions."""
     source = Path(_source_of(module)).read_text("utf-8")
     package = module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
@@ -161,8 +162,8 @@ def _imports(module: str) -> Iterator[str]:
 def _source_of(module: str) -> str:
     loaded = sys.modules.get(module)
     spec = loaded.__spec__ if loaded is not None else find_spec(module)
-    assert spec is not None, f"{module} is no module"
-    assert spec.origin is not None, f"{module} has no source"
+    assert spec is not None, f"{module} is not a module"
+    assert spec.origin is not None, f"{module} has no source file"
     return spec.origin
 
 

@@ -1,14 +1,15 @@
-"""Recorded fixtures: `DIR/<adapter>/<case>.{request.json,response.json,stream.txt,expect.json}`.
+"""Read recorded fixtures: `DIR/<adapter>/<case>.{request.json,response.json,stream.txt,expect.json}`.
 
-`request.json` says what a client asks (`request`, in OpenAI's shape), of which `model` at which `base_path`, and what
-must be `sent`: `path`, `query` (an object, absent for none), `headers` (those that matter, absent for none), `body`.
+`request.json` holds the client's `request` (in OpenAI's format), the `model`, the `base_path`, and the request that the
+adapter must build from them, `sent`: `path`, `query` (an object, absent if empty), `headers` (those to compare, absent
+if empty) and `body`.
 
-`response.json` (a whole answer) and `stream.txt` (a stream) are the provider's bytes, untouched. `expect.json` says
-what must come of them: `answer`, of both, or `stream` where a stream means something else. Either is a completion as
-`plain` writes it, or `{"failure": {…}, "before": "the text that came first"}`. It also holds the `model`, and of the
-response the `status` (200) and `headers` ({}).
+`response.json` (a whole answer) and `stream.txt` (a stream) are the provider's bytes, unchanged. `expect.json` holds
+the result of reading them: `answer` for both, or `stream` if a stream has another result. A result is a completion in
+the form that `completion_to_json` writes, or `{"failure": {…}, "before": "the text before the failure"}`. The file also
+holds the `model`, and the response's `status` (default 200) and `headers` (default {}).
 
-The files that are ours have `about`, `source` and `date`. Prose (`*.md`) may lie beside them.
+`request.json` and `expect.json` also have `about`, `source` and `date`. The folder may contain prose (`*.md`).
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from providers.json_values import JsonError, loads
 from providers.wire import WireResponse
 
 _KINDS = ("request.json", "response.json", "stream.txt", "expect.json")
-_NEEDED = ("about", "source", "date", "model")
+_REQUIRED = ("about", "source", "date", "model")
 
 
 class WireError(ValueError):
-    """A fixture that can't be used; the message says which file and why."""
+    """A fixture cannot be used. The message names the file and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireCase:
-    """The fixtures of one case, as far as they exist."""
+    """The fixture files of one case. Not all of them need to exist."""
 
     adapter: Adapter
     folder: Path
@@ -46,35 +47,43 @@ class WireCase:
         return f"{self.adapter.name}-{self.name}"
 
     def path(self, kind: str) -> Path:
-        """The file of this kind (`stream.txt`)."""
+        """Return the path of the case's file of this kind, such as `stream.txt`."""
         return self.folder / f"{self.name}.{kind}"
 
     def document(self, kind: str) -> Mapping[str, Any]:
-        """The parsed file, one of ours. Raises WireError."""
+        """Parse `request.json` or `expect.json`.
+
+        Raises:
+            WireError: The file is not valid JSON, or lacks a required member.
+        """
         try:
             value = loads(self.path(kind).read_bytes())
         except JsonError as error:
             raise WireError(f"{self.path(kind)}: {error}") from error
-        missing = [name for name in _NEEDED if not isinstance(value, dict) or not value.get(name)]
+        missing = [name for name in _REQUIRED if not isinstance(value, dict) or not value.get(name)]
         if missing or not isinstance(value, dict):
             raise WireError(f"{self.path(kind)}: lacks {', '.join(missing)}")
         return value
 
     def target(self, document: Mapping[str, Any]) -> Target:
-        """Where the case's request is built for, or its answer came from."""
+        """Return the target of the case's request or answer."""
         model = document["model"]
         return Target(model, document.get("base_path", "/v1"), model_facts(known_models(self.adapter), model))
 
     @property
     def response(self) -> WireResponse:
-        """The recorded answer, received at second 0."""
+        """The recorded answer, with 0 as its time of receipt."""
         document = self.document("expect.json")
         headers = {"content-type": "application/json", **document.get("headers", {})}
         return WireResponse(document.get("status", 200), headers, self.path("response.json").read_bytes(), 0)
 
 
 def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]:
-    """The cases of these adapters in the folder; raises WireError for a file that belongs to no case."""
+    """Return the cases in the folder for the adapters of these subjects.
+
+    Raises:
+        WireError: A file does not belong to a case, or a case is incomplete.
+    """
     cases: dict[tuple[str, str], WireCase] = {}
     for name, adapter in sorted({subject.adapter.name: subject.adapter for subject in subjects}.items()):
         for file in sorted((folder / name).glob("*")):
@@ -82,7 +91,9 @@ def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]
             if kind == "md":
                 continue
             if kind not in _KINDS:
-                raise WireError(f"{file}: is no fixture; expected CASE.{', CASE.'.join(_KINDS)}, or prose in .md")
+                raise WireError(
+                    f"{file}: unknown kind of fixture. Name it CASE.{', CASE.'.join(_KINDS)}, or *.md for prose"
+                )
             cases[name, case] = WireCase(adapter, folder / name, case)
     for one in cases.values():
         _check_complete(one)
@@ -92,14 +103,16 @@ def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]
 def _check_complete(case: WireCase) -> None:
     answered = case.path("response.json").exists() or case.path("stream.txt").exists()
     if answered != case.path("expect.json").exists():
-        raise WireError(f"{case.folder / case.name}: an answer and its expect.json come together, or neither")
+        raise WireError(
+            f"{case.folder / case.name}: an answer (response.json or stream.txt) needs an expect.json, and the reverse"
+        )
     for kind in ("request.json", "expect.json"):
         if case.path(kind).exists():
             case.document(kind)
 
 
-def plain(completion: ChatCompletion) -> dict[str, object]:
-    """A completion as JSON, without what is absent."""
+def completion_to_json(completion: ChatCompletion) -> dict[str, object]:
+    """Return a completion as JSON, without absent members."""
     usage = completion.usage
     counted = usage is not None and {
         "prompt_tokens": usage.prompt_tokens,
@@ -107,24 +120,24 @@ def plain(completion: ChatCompletion) -> dict[str, object]:
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
     }
-    said = {
+    members = {
         "id": completion.id,
         "model": completion.model,
         "created": completion.created,
-        "choices": [_plain_choice(choice) for choice in completion.choices],
+        "choices": [_choice_to_json(choice) for choice in completion.choices],
         "usage": {name: count for name, count in counted.items() if count} if counted else None,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in members.items() if value is not None}
 
 
-def _plain_choice(choice: Choice) -> dict[str, object]:
+def _choice_to_json(choice: Choice) -> dict[str, object]:
     message = choice.message
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments}
         | ({"signature": call.signature} if call.signature else {})
         for call in message.tool_calls
     ]
-    said = {
+    members = {
         "content": None if message.content is None else text_of(message.content),
         "reasoning": message.reasoning,
         "refusal": message.refusal,
@@ -133,12 +146,12 @@ def _plain_choice(choice: Choice) -> dict[str, object]:
         "raw_finish_reason": choice.raw_finish_reason,
         "logprobs": choice.logprobs,
     }
-    return {"index": choice.index} | {name: value for name, value in said.items() if value is not None}
+    return {"index": choice.index} | {name: value for name, value in members.items() if value is not None}
 
 
-def plain_failure(failure: Failure) -> dict[str, object]:
-    """What matters of a failure, as JSON: not its words."""
-    said = {
+def failure_to_json(failure: Failure) -> dict[str, object]:
+    """Return a failure as JSON, without its texts and absent members."""
+    members = {
         "kind": failure.kind.value,
         "status": failure.status,
         "code": failure.code,
@@ -146,4 +159,4 @@ def plain_failure(failure: Failure) -> dict[str, object]:
         "retry_after_s": failure.retry_after_s,
         "request_id": failure.request_id,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in members.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Which subjects, cases and fixtures the kit runs over, by the options of the command line."""
+"""Select the subjects, cases and fixtures of a run from the command-line options."""
 
 from __future__ import annotations
 
@@ -25,38 +25,43 @@ _WIRE_ARGUMENTS = {"wire_request": "request.json", "wire_answer": "response.json
 
 @dataclass(frozen=True)
 class Selection:
-    """families: every model family of every adapter. wire: the folder of recorded fixtures, None without one."""
+    """The subjects and fixtures of a run of the kit.
+
+    Attributes:
+        families: A subject for each model family of each adapter.
+        wire: The folder of recorded fixtures, or None if there is none.
+    """
 
     families: tuple[Subject, ...]
     wire: Path | None
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
-        """The ablest model of each adapter and path of its API: answers look the same for every model there."""
-        ablest: dict[tuple[str, str], Subject] = {}
+        """The model with the most features for each adapter and API. All models of an API answer in the same form."""
+        most_capable: dict[tuple[str, str], Subject] = {}
         for family in self.families:
             key = (family.adapter.name, family.facts.api)
-            if key not in ablest or len(family.features) > len(ablest[key].features):
-                ablest[key] = family
-        return tuple(ablest.values())
+            if key not in most_capable or len(family.features) > len(most_capable[key].features):
+                most_capable[key] = family
+        return tuple(most_capable.values())
 
-    def parameters(self, wanted: frozenset[str]) -> Mapping[str, Sequence[object]]:
-        """The values of each argument by which a case of the kit asks to be run over something."""
-        known: dict[str, Sequence[object]] = {}
-        if "subject" in wanted:
-            known["subject"] = self.subjects
-        if "sse_subject" in wanted:
-            known["sse_subject"] = [one for one in self.subjects if one.streams_text]
-        if "family" in wanted:
-            known["family"] = self.families
-        if "asking" in wanted:
-            known["asking"] = self._request_cases
-        if "answering" in wanted:
-            known["answering"] = self._answer_cases
+    def parameters(self, names: frozenset[str]) -> Mapping[str, Sequence[object]]:
+        """Return the values of each test argument in `names` that the kit provides."""
+        values: dict[str, Sequence[object]] = {}
+        if "subject" in names:
+            values["subject"] = self.subjects
+        if "sse_subject" in names:
+            values["sse_subject"] = [one for one in self.subjects if one.streams_text]
+        if "family" in names:
+            values["family"] = self.families
+        if "request_case" in names:
+            values["request_case"] = self._request_cases
+        if "answer_case" in names:
+            values["answer_case"] = self._answer_cases
         for name, kind in _WIRE_ARGUMENTS.items():
-            if name in wanted:
-                known[name] = [case for case in self._wire_cases if case.path(kind).exists()]
-        return known
+            if name in names:
+                values[name] = [case for case in self._wire_cases if case.path(kind).exists()]
+        return values
 
     @cached_property
     def _request_cases(self) -> Sequence[object]:
@@ -79,14 +84,22 @@ class Selection:
 def select(
     adapters: Sequence[str], dialects: Sequence[str], wire: Path, *, wire_is_given: bool, folder: Path | None = None
 ) -> Selection:
-    """What the options name; raises pytest.UsageError where that is nothing.
+    """Load the adapters and dialects that the options name.
 
-    folder: where modules are looked for too, as `python -m` does: an adapter in the making is installed nowhere.
+    Args:
+        adapters: The values of `--adapter`.
+        dialects: The values of `--dialect`.
+        wire: The folder of recorded fixtures.
+        wire_is_given: Whether `--wire` was given, so that the folder must exist.
+        folder: A folder to add to the import path, as `python -m` does: an adapter in development is not installed.
+
+    Raises:
+        pytest.UsageError: An option is wrong, or no adapter with a dialect is installed.
     """
     if adapters and folder is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     if wire_is_given and not wire.is_dir():
-        raise pytest.UsageError(f"--wire: {wire} is no folder")
+        raise pytest.UsageError(f"--wire: {wire} is not a folder")
     pairs = [_named(name, index, dialects) for index, name in enumerate(adapters)] if adapters else _registered()
     return Selection(tuple(subject for pair in pairs for subject in pair), wire if wire.is_dir() else None)
 
@@ -96,39 +109,40 @@ def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...
         adapter = check_adapter(_load(name, "--adapter"))
         if index < len(dialects):
             return subjects_of(adapter, check_simulator(_load(dialects[index], "--dialect")))
-        return subjects_of(adapter, _usual_dialect(name, adapter))
+        return subjects_of(adapter, _default_dialect(name, adapter))
     except TypeError as error:
         raise pytest.UsageError(f"{name}: {error}") from error
 
 
-def _usual_dialect(name: str, adapter: Adapter) -> Simulator:
-    """The dialect that is registered for the adapter, else the one that its own module calls `DIALECT`."""
+def _default_dialect(name: str, adapter: Adapter) -> Simulator:
+    """Return the dialect that is registered for the adapter, or else `DIALECT` in the adapter's module."""
     dialect = load_simulators().dialects.get(adapter.name)
     if dialect is None:
-        beside = getattr(import_module(name.partition(":")[0]), "DIALECT", None)
-        if beside is None:
+        in_module = getattr(import_module(name.partition(":")[0]), "DIALECT", None)
+        if in_module is None:
             raise pytest.UsageError(
-                f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one by --dialect"
+                f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one with --dialect"
             )
-        dialect = check_simulator(beside)
+        dialect = check_simulator(in_module)
     return dialect
 
 
 def _registered() -> list[tuple[Subject, ...]]:
-    known = load_simulators().dialects
-    pairs = [subjects_of(adapter, known[name]) for name, adapter in load_registry().adapters.items() if name in known]
+    dialects = load_simulators().dialects
+    adapters = load_registry().adapters
+    pairs = [subjects_of(adapter, dialects[name]) for name, adapter in adapters.items() if name in dialects]
     if not pairs:
-        raise pytest.UsageError("no adapter with a dialect is installed; name one by --adapter and --dialect")
+        raise pytest.UsageError("no adapter with a dialect is installed; name one with --adapter and --dialect")
     return pairs
 
 
 def _load(name: str, option: str) -> object:
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
-        raise pytest.UsageError(f"{option} takes MODULE:NAME, such as my_package:ADAPTER, not '{name}'")
+        raise pytest.UsageError(f"{option} '{name}': must have the form MODULE:NAME, such as my_package:ADAPTER")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise pytest.UsageError(f"{option} {name}: {error}") from error
-    except Exception as error:  # a stranger's module can raise anything at import
+    except Exception as error:  # a third-party module can raise any exception at import
         raise pytest.UsageError(f"{option} {name}: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""What the kit holds to account: one adapter and its dialect, with one of its models."""
+"""The subject of a test: an adapter, its dialect and one of its models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNKNOWN_MODEL = "some-model"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One adapter with one model of each family that it knows."""
+    """An adapter, its dialect and one model, with functions that pass requests and answers between the two."""
 
     adapter: Adapter
     dialect: Simulator
@@ -39,88 +39,105 @@ class Subject:
 
     @property
     def features(self) -> frozenset[str]:
-        """What both the wire format and the model claim."""
+        """The features that both the adapter and the model claim."""
         return self.adapter.capabilities.features & self.facts.features
 
     @property
     def parameters(self) -> frozenset[str]:
-        """The canonical tuning fields that both claim."""
+        """The canonical parameters that both the adapter and the model claim."""
         return (self.adapter.capabilities.parameters & PARAMETERS) - self.facts.without
 
     @property
     def streams_text(self) -> bool:
-        """Whether its streams are server-sent events: others have a framing of their own, which has no lines."""
+        """Whether its streams are server-sent events."""
         return stream_type_of(self.dialect) == SERVER_SENT_EVENTS
 
     @property
     def streams_lines(self) -> bool:
-        """Whether its streams are lines of JSON."""
+        """Whether its streams are lines of JSON (JSON Lines)."""
         kind = stream_type_of(self.dialect).partition(";")[0].strip().lower()
         return kind in ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
     @property
     def uncounted(self) -> frozenset[str]:
-        """What the provider's usage doesn't tell."""
+        """The usage counts that the provider does not report."""
         return uncounted_by(self.dialect)
 
     @property
     def target(self) -> Target:
-        """Where a request of the kit is built for: the adapter's first site."""
+        """The target of the kit's requests: the adapter's first site."""
         site = next(iter(self.adapter.sites.values()), None)
         return Target(self.model, site.base_path if site else "/v1", self.facts)
 
     def build(self, request: ChatRequest) -> WireRequest:
-        """The request in the adapter's wire format. It gets a copy: cases share tools, and what one call changed in
-        them wouldn't be seen any more where that is looked for."""
+        """Build the request in the adapter's wire format.
+
+        The adapter gets a copy. Cases share tools, and a change of one would hide the same change in a later case.
+        """
         return self.adapter.build_request(deepcopy(request), self.target)
 
     def read(self, wire: WireRequest) -> ChatRequest:
-        """What the provider understands of it; raises RequestRejected."""
+        """Return the request as the dialect reads it.
+
+        Raises:
+            RequestRejected: The dialect refuses the request.
+        """
         signed = auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT)
         return self.dialect.read_request(incoming_of(signed))
 
-    def asked(self, request: ChatRequest) -> ChatRequest:
-        """The request as it reaches the provider."""
+    def received(self, request: ChatRequest) -> ChatRequest:
+        """Build the request and return it as the dialect reads it."""
         return self.read(self.build(request))
 
     def answer(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-        """What the adapter makes of the provider's whole answer; raises ProviderFailed."""
-        response = self.dialect.write_answer(completion, self.asked(request))
+        """Write the answer with the dialect and return it as the adapter reads it.
+
+        Raises:
+            ProviderFailed: The adapter reads it as an error.
+        """
+        response = self.dialect.write_answer(completion, self.received(request))
         return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
 
     def stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """The provider's answer as a stream, event by event."""
-        return self.dialect.write_stream(completion, self.asked(replace(request, stream=True, include_usage=True)))
+        """Write the answer as a stream with the dialect. Each item is one event."""
+        return self.dialect.write_stream(completion, self.received(replace(request, stream=True, include_usage=True)))
 
     def events(self, *pieces: bytes) -> tuple[StreamEvent, ...]:
-        """What the adapter makes of a stream that comes in these pieces."""
+        """Return the adapter's events for a stream that arrives in these pieces."""
         return parse_stream(self.adapter, self.target, pieces)
 
     def folded(self, *pieces: bytes) -> ChatCompletion:
-        """The whole answer of a stream; raises ProviderFailed."""
+        """Fold a stream into a whole answer.
+
+        Raises:
+            ProviderFailed: The stream ends with a failure.
+        """
         return fold(self.events(*pieces))
 
     def response(self, body: bytes, status: int = 200, content_type: str = "application/json") -> WireResponse:
-        """A response with any body."""
+        """Return a response with this body."""
         return WireResponse(status, {"content-type": content_type}, body, _RECEIVED_AT)
 
 
 def parse_stream(adapter: Adapter, target: Target, pieces: Iterable[bytes]) -> tuple[StreamEvent, ...]:
-    """The events of a stream from its first byte to its end, its runs of text expanded."""
+    """Return all events of a stream, with its text runs expanded into deltas."""
     parser = adapter.stream_parser(target)
     events = [event for piece in pieces for event in parser.feed(piece)]
     return tuple(expand([*events, *parser.close()]))
 
 
 def incoming_of(wire: WireRequest) -> IncomingRequest:
-    """The request as a server gets it."""
+    """Return the request as a server receives it."""
     headers = {name.lower(): value for name, value in wire.headers}
     headers |= {"host": ORIGIN.removeprefix("https://"), "content-length": str(len(wire.body))}
     return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, wire.body)
 
 
 def subjects_of(adapter: Adapter, dialect: Simulator) -> tuple[Subject, ...]:
-    """One for each model family of the adapter; where it knows none, a model that can do all that the format can."""
+    """Return a subject for each model family of the adapter.
+
+    If the adapter knows no models, the subject is an invented model with all features of the adapter.
+    """
     models = known_models(adapter)
     if not models:
         return (Subject(adapter, dialect, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features)),)
@@ -129,7 +146,7 @@ def subjects_of(adapter: Adapter, dialect: Simulator) -> tuple[Subject, ...]:
 
 
 def _member_of(family: str) -> str:
-    """A model's name that the family's glob pattern matches."""
+    """Return a model name that matches the family's glob pattern."""
     name = ""
     for character in family:
         name += ("4" if name.endswith(("-", ".")) else "") if character == "*" else character

@@ -1,4 +1,4 @@
-"""What an adapter reads: whole answers and streams of the same answer, which must come to the same."""
+"""Test how an adapter reads answers. A whole answer and a stream of it must give the same result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from providers.reading.response_reader import AnswerReader, read_answer
 from providers.testkit.simulator import stream_type_of
 from providers.wire import WireResponse
 
-_MOMENT_S = 1_795_000_000.0
+_RECEIVED_AT = 1_795_000_000.0
 
 
 def _whole(case: AnswerCase) -> ChatCompletion | None:
-    """The answer; None where the provider refuses with an error what its filter stopped, as it may."""
+    """Return the answer, or None if the provider reports a filtered answer as an error, which is allowed."""
     try:
         return case.subject.answer(case.completion, case.request)
     except ProviderFailed as error:
@@ -37,34 +37,36 @@ def _whole(case: AnswerCase) -> ChatCompletion | None:
 
 
 def _body(case: AnswerCase) -> bytes:
-    """What the provider sends as the whole answer."""
-    return case.subject.dialect.write_answer(case.completion, case.subject.asked(case.request)).body
+    """Return the body of the provider's whole answer."""
+    return case.subject.dialect.write_answer(case.completion, case.subject.received(case.request)).body
 
 
 def _streamed(case: AnswerCase) -> ChatCompletion:
     return case.subject.folded(*case.subject.stream(case.completion, case.request))
 
 
-def test_a_whole_answer_says_what_the_provider_said(answering: AnswerCase) -> None:
-    whole = _whole(answering)
+def test_whole_answer_is_read_as_it_was_sent(answer_case: AnswerCase) -> None:
+    whole = _whole(answer_case)
     if whole is not None:
-        check_answer(whole, answering.completion, _body(answering))
+        check_answer(whole, answer_case.completion, _body(answer_case))
 
 
-def test_a_streamed_answer_says_what_the_provider_said(answering: AnswerCase) -> None:
-    sent = answering.subject.stream(answering.completion, answering.request)
-    check_answer(_streamed(answering), answering.completion, b"".join(sent))
+def test_streamed_answer_is_read_as_it_was_sent(answer_case: AnswerCase) -> None:
+    sent = answer_case.subject.stream(answer_case.completion, answer_case.request)
+    check_answer(_streamed(answer_case), answer_case.completion, b"".join(sent))
 
 
-def test_streamed_and_whole_are_the_same(answering: AnswerCase) -> None:
-    whole, streamed = _whole(answering), _streamed(answering)
+def test_streamed_and_whole_answers_are_equal(answer_case: AnswerCase) -> None:
+    whole, streamed = _whole(answer_case), _streamed(answer_case)
     if whole is not None:
         assert replace(streamed, created=0) == replace(whole, created=0)
 
 
-def test_the_model_that_answered_is_the_one_that_is_named(subject: Subject) -> None:
-    """An alias, or a pointer to the newest, is answered by a model of another name. Where the provider names none, it
-    is the one that was asked."""
+def test_answer_names_the_model_that_answered(subject: Subject) -> None:
+    """The answer's `model` is the one that the provider names, which differs from the target's if that is an alias.
+
+    If the provider names none, it is the model of the target.
+    """
     answered = "resolved-2026-11-01"
     choice = Choice(AssistantMessage("Oslo."), "stop")
     case = AnswerCase(subject, "model", replace(completion_of(subject, choice), model=answered), question())
@@ -72,13 +74,13 @@ def test_the_model_that_answered_is_the_one_that_is_named(subject: Subject) -> N
     for sent, read in ((_body(case), subject.answer(case.completion, case.request)), (b"".join(stream), None)):
         named = (read or subject.folded(*stream)).model
         wanted = answered if answered.encode() in sent else subject.model
-        assert named == wanted, f"{wanted!r} answered, and {named!r} is named"
+        assert named == wanted, f"model: {wanted!r} answered, but the adapter returned {named!r}"
 
 
 @pytest.mark.parametrize("kind", ["reasoning", "refusal"])
-def test_thoughts_and_refusals_that_are_sent_are_read(subject: Subject, kind: str) -> None:
-    """Not every format has them: what stands in the provider's bytes must come of them, if only as text."""
-    words = "That is not for me to say."
+def test_reasoning_and_refusals_are_read(subject: Subject, kind: str) -> None:
+    """If the provider's format contains reasoning or a refusal, the adapter must read it, at least as text."""
+    words = "That is not a question for me."
     thinks = kind == "reasoning"
     message = AssistantMessage("Oslo.", reasoning=words) if thinks else AssistantMessage(None, words)
     case = AnswerCase(subject, kind, completion_of(subject, Choice(message, "stop")), question())
@@ -89,31 +91,31 @@ def test_thoughts_and_refusals_that_are_sent_are_read(subject: Subject, kind: st
         assert words == (got.reasoning if thinks else got.refusal or text_of(got.content))
 
 
-def test_unknown_fields_of_a_whole_answer_make_no_difference(subject: Subject) -> None:
+def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
     completion, request = rich_answer(subject)
-    response = subject.dialect.write_answer(completion, subject.asked(request))
-    grown = replace(response, body=with_new_members(response.body))
-    whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, grown))
+    response = subject.dialect.write_answer(completion, subject.received(request))
+    extended = replace(response, body=with_new_members(response.body))
+    whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
     assert without_new_members(read) == without_new_members(whole)
 
 
-def test_a_stream_is_known_by_its_content_type(subject: Subject) -> None:
-    """What is called JSON is one body, which is read at its end; anything else but a page is a stream."""
+def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:
+    """A JSON content type means one body, which is read at its end. Any other type, except HTML, means a stream."""
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
     content_type = stream_type_of(subject.dialect)
-    head = WireResponse(200, {"content-type": content_type}, b"", _MOMENT_S)
+    head = WireResponse(200, {"content-type": content_type}, b"", _RECEIVED_AT)
     reader = AnswerReader(subject.adapter, head, subject.target)
     events = [event for piece in stream for event in reader.feed(piece)]
     assert content_events(list(expand(events))), (
-        f"nothing of a stream is given out before its end: {content_type!r} is read as one body and needs another word,"
-        " or its parser keeps back events that are whole"
+        "no content is emitted before the end of the stream. Either the parser holds back complete events, or the "
+        f"content type {content_type!r} marks the stream as one JSON body, and the dialect needs another content type"
     )
     assert isinstance(check_ends_once([*events, *reader.close()]), Finished)
 
 
-def test_ids_that_a_provider_doesn_t_give_differ_between_answers(subject: Subject) -> None:
-    """A conversation has several answers with calls: what is called `call_0` in each can't be told apart."""
+def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
+    """A conversation contains several answers with tool calls, so an id such as `call_0` in each would be ambiguous."""
     completion, request = rich_answer(subject)
     if not completion.choices[0].message.tool_calls:
         return
@@ -123,14 +125,14 @@ def test_ids_that_a_provider_doesn_t_give_differ_between_answers(subject: Subjec
         calls = [replace(call, id=f"{call.id}-{number}") for call in turn.choices[0].message.tool_calls]
         message = replace(turn.choices[0].message, tool_calls=tuple(calls))
         turn = replace(turn, choices=(replace(turn.choices[0], message=message),))
-        response = subject.dialect.write_answer(turn, subject.asked(request))
-        response = replace(response, received_at=_MOMENT_S + number)
+        response = subject.dialect.write_answer(turn, subject.received(request))
+        response = replace(response, received_at=_RECEIVED_AT + number)
         ids = {call.id for call in read_answer(subject.adapter, response, subject.target).choices[0].message.tool_calls}
-        assert not seen & ids, f"two answers have calls with the same ids: {sorted(seen & ids)}"
+        assert not seen & ids, f"two answers have tool calls with the same ids: {sorted(seen & ids)}"
         seen |= ids
 
 
-def test_a_stream_is_in_canonical_order(subject: Subject) -> None:
+def test_stream_events_are_in_canonical_order(subject: Subject) -> None:
     completion, request = rich_answer(subject)
     events = subject.events(*subject.stream(completion, request))
     assert isinstance(check_ends_once(events), Finished)
@@ -139,38 +141,38 @@ def test_a_stream_is_in_canonical_order(subject: Subject) -> None:
     check_order(events)
 
 
-def test_order_holds_whatever_the_provider_repeats_or_leaves_out(subject: Subject) -> None:
+def test_order_is_canonical_when_events_are_repeated_or_missing(subject: Subject) -> None:
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
     for position, event in enumerate(stream):
         check_order(subject.events(*stream[:position], *stream[position + 1 :]))
-        for place in range(len(stream) + 1):
-            check_order(subject.events(*stream[:place], event, *stream[place:]))
+        for repeated_at in range(len(stream) + 1):
+            check_order(subject.events(*stream[:repeated_at], event, *stream[repeated_at:]))
 
 
-def test_text_arrives_in_pieces(subject: Subject) -> None:
-    """A parser that gives out its text only at the end would pass every other case."""
+def test_text_is_streamed_before_the_end(subject: Subject) -> None:
+    """A parser that emits its text only at the end would pass all other tests."""
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
     parser = subject.adapter.stream_parser(subject.target)
     early = [event for piece in stream[: len(stream) // 2] for event in parser.feed(piece)]
-    assert content_events(list(expand(early))), "half of the stream brought no content"
+    assert content_events(list(expand(early))), "the first half of the stream gave no content events"
 
 
-def test_no_event_waits_for_the_next(subject: Subject) -> None:
-    """A client sees each word when the provider has sent it, and not when the one behind it comes."""
-    said = AssistantMessage("Oslo is the capital of Norway, and a fine place to be.")
-    stream = subject.stream(completion_of(subject, Choice(said, "stop")), question())
+def test_each_event_is_emitted_when_it_arrives(subject: Subject) -> None:
+    """The parser must not hold back an event until the next one arrives."""
+    message = AssistantMessage("Oslo is the capital of Norway, and a fine place to be.")
+    stream = subject.stream(completion_of(subject, Choice(message, "stop")), question())
     parser = subject.adapter.stream_parser(subject.target)
-    given: list[StreamEvent] = []
+    emitted: list[StreamEvent] = []
     for position, piece in enumerate(stream, 1):
-        given += parser.feed(piece)
+        emitted += parser.feed(piece)
         whole = content_events(subject.events(*stream[:position]))
-        assert content_events(list(expand(given))) == whole, f"something of {piece!r} is held back"
+        assert content_events(list(expand(emitted))) == whole, f"the parser held back content of {piece!r}"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"[]", b'"x"', b"<html>", b"{", b'{"choices":[]}', b"[1,2]"])
-def test_what_is_no_answer_fails(subject: Subject, body: bytes) -> None:
+def test_body_without_an_answer_fails(subject: Subject, body: bytes) -> None:
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(subject.response(body), subject.target)
     assert raised.value.failure.kind not in (FailureKind.CREDENTIALS, FailureKind.CONTENT_FILTER)
@@ -179,7 +181,7 @@ def test_what_is_no_answer_fails(subject: Subject, body: bytes) -> None:
 @pytest.mark.parametrize("blank", [b"\n\n\n \n", b"\r\n" * 3], ids=["lf", "crlf"])
 def test_blank_lines_before_a_json_answer_are_skipped(subject: Subject, blank: bytes) -> None:
     completion, request = rich_answer(subject)
-    response = subject.dialect.write_answer(completion, subject.asked(request))
+    response = subject.dialect.write_answer(completion, subject.received(request))
     padded = subject.response(blank + response.body)
     plain = subject.response(response.body)
     read = subject.adapter.parse_response

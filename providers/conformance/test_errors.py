@@ -1,4 +1,4 @@
-"""Errors: every status with every kind of body, and errors inside a stream that began well."""
+"""Test how an adapter classifies errors: each status with each kind of body, and errors inside a stream."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from providers.wire import WireResponse
 _AFTER_S = 7.0
 _NOW = 1_795_000_000.0
 _MARK = "sk-7Qx"
-_MOST_DETAIL = 2000
+_MAX_DETAIL_CHARS = 2000
 
-# What the provider says, and what may be made of it. Not every vendor has a code for each kind, and none is guessed
-# from text; what else is allowed is the kind next to it that is treated no worse.
+# The kind that the provider reports, and the kinds that are accepted for it. Not every vendor has a code for each kind,
+# and an adapter must not guess from text. So a related kind that is treated at least as safely is accepted too.
 _KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
     (FailureKind.RATE_LIMITED, 429): frozenset({FailureKind.RATE_LIMITED}),
     (FailureKind.QUOTA, 429): frozenset({FailureKind.QUOTA}),
@@ -35,9 +35,9 @@ _KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
     (FailureKind.CONTENT_FILTER, 400): frozenset({FailureKind.CONTENT_FILTER}),
     (FailureKind.INVALID_REQUEST, 400): frozenset({FailureKind.INVALID_REQUEST}),
 }
-_NO_WORD_FOR_QUOTA = (
-    "; a provider that has no code and no type for a spent quota answers with status 402, and so must its dialect: "
-    "a row leaves `quota` out of [simulator.errors]"
+_NO_CODE_FOR_QUOTA = (
+    "; if the provider has no code or type for a spent quota, its dialect must answer with status 402: "
+    "the TOML file of a compatible vendor leaves `quota` out of [simulator.errors]"
 )
 _BY_STATUS = {
     401: FailureKind.CREDENTIALS,
@@ -52,7 +52,7 @@ _BY_STATUS = {
     504: FailureKind.UNAVAILABLE,
     529: FailureKind.UNAVAILABLE,
 }
-"""What a status means where the body says nothing: what follows from it is decided by this alone."""
+"""The kind for each status when the body contains no known code."""
 
 _BODIES = (
     b"",
@@ -78,40 +78,43 @@ _each_kind = pytest.mark.parametrize(
 
 
 @_each_kind
-def test_the_provider_s_own_errors_are_told_apart(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_provider_errors_are_classified(subject: Subject, kind: FailureKind, status: int) -> None:
     response = subject.dialect.write_error(kind, status)
     if response.status < 400:
-        # Some vendors answer what their filter stopped with 200 and no text.
+        # Some vendors answer a filtered request with status 200 and no text.
         assert kind is FailureKind.CONTENT_FILTER
         answer = subject.adapter.parse_response(response, subject.target)
         assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}
         return
     failure = subject.adapter.classify_error(response)
-    way_out = _NO_WORD_FOR_QUOTA if kind is FailureKind.QUOTA else ""
+    hint = _NO_CODE_FOR_QUOTA if kind is FailureKind.QUOTA else ""
     assert failure.kind in _KINDS[kind, status], (
-        f"{response.status} with {response.body!r} means {kind}, and became {failure.kind}{way_out}"
+        f"status {response.status} with {response.body!r} means {kind}, but was classified as {failure.kind}{hint}"
     )
     assert failure.status == response.status
-    _check_says_nothing_of_theirs(failure, response)
+    _check_message_contains_no_provider_text(failure, response)
 
 
 @_each_kind
-def test_a_cut_error_body_is_still_a_failure(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_truncated_error_body_is_still_a_failure(subject: Subject, kind: FailureKind, status: int) -> None:
     response = subject.dialect.write_error(kind, status)
     for cut in range(len(response.body)):
         failure = subject.adapter.classify_error(replace(response, body=response.body[:cut]))
         assert isinstance(failure, Failure)
 
 
-def test_a_time_to_wait_is_read(subject: Subject) -> None:
+def test_retry_after_of_the_provider_is_read(subject: Subject) -> None:
     for kind, status in ((FailureKind.RATE_LIMITED, 429), (FailureKind.UNAVAILABLE, 503)):
         response = subject.dialect.write_error(kind, status, _AFTER_S)
-        silent = subject.dialect.write_error(kind, status)
-        names_a_wait = (response.headers, response.body) != (silent.headers, silent.body)
+        without = subject.dialect.write_error(kind, status)
+        has_retry_after = (response.headers, response.body) != (without.headers, without.body)
         wait_s = subject.adapter.classify_error(response).retry_after_s
-        told = f"{response.headers!r} with {response.body!r}"
-        assert wait_s == (_AFTER_S if names_a_wait else None), f"{told} names {_AFTER_S:g} s, and {wait_s} s were read"
-        assert subject.adapter.classify_error(silent).retry_after_s is None, f"{silent.body!r} names no time to wait"
+        assert wait_s == (_AFTER_S if has_retry_after else None), (
+            f"{response.headers!r} with {response.body!r}: retry_after_s must be {_AFTER_S:g}, not {wait_s}"
+        )
+        assert subject.adapter.classify_error(without).retry_after_s is None, (
+            f"{without.body!r} contains no time to wait, so retry_after_s must be None"
+        )
 
 
 @pytest.mark.parametrize(
@@ -119,69 +122,76 @@ def test_a_time_to_wait_is_read(subject: Subject) -> None:
     [("7", _AFTER_S), (formatdate(_NOW + _AFTER_S, usegmt=True), _AFTER_S), ("soon", None), ("", None), ("nan", None)],
     ids=["seconds", "date", "word", "empty", "nan"],
 )
-def test_a_retry_after_header_is_read(subject: Subject, value: str, wait_s: float | None) -> None:
-    """RFC 9110, section 10.2.3: seconds, or a date; `classify.failure` reads both, and passes over what is neither."""
+def test_retry_after_header_is_read(subject: Subject, value: str, wait_s: float | None) -> None:
+    """RFC 9110, section 10.2.3: `retry-after` is seconds or a date. Any other value is ignored.
+
+    `classify.failure` reads both forms.
+    """
     response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429)
     response = replace(response, headers={**response.headers, "retry-after": value}, received_at=_NOW)
     assert subject.adapter.classify_error(response).retry_after_s == wait_s
 
 
 @_each_kind
-def test_no_text_of_theirs_reaches_the_client(subject: Subject, kind: FailureKind, status: int) -> None:
-    """Vendors repeat the key that they refuse, in whichever field: `Failure.message` is the adapter's own words."""
+def test_error_text_of_the_provider_does_not_reach_the_client(subject: Subject, kind: FailureKind, status: int) -> None:
+    """`Failure.message` must be the adapter's own text: vendors repeat a refused API key in any of their fields."""
     error = subject.dialect.write_error(kind, status)
     for body in (_MARK.encode(), *_marked(error.body)):
         failure = subject.adapter.classify_error(replace(error, status=status, body=body))
         for message in (failure.message, _message_of_200(subject, replace(error, status=200, body=body))):
-            assert _MARK not in message, f"{message!r} repeats {body!r}"
+            assert _MARK not in message, f"`Failure.message` {message!r} repeats text of the provider's body {body!r}"
 
 
 @_each_kind
-def test_an_error_leaves_a_word_for_the_log(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_error_has_a_code_or_detail_for_the_log(subject: Subject, kind: FailureKind, status: int) -> None:
     response = subject.dialect.write_error(kind, status)
     if response.status >= 400 and _texts(response.body):
         failure = subject.adapter.classify_error(response)
-        assert failure.code or failure.detail, "the provider's own words go into `code` and `detail`"
+        assert failure.code or failure.detail, "`Failure.code` or `Failure.detail` must keep the provider's error text"
 
 
 @pytest.mark.parametrize("body", _BODIES, ids=lambda body: repr(body[:24]))
-def test_every_status_with_any_body(subject: Subject, body: bytes) -> None:
+def test_every_error_status_with_any_body_is_a_failure(subject: Subject, body: bytes) -> None:
     content_type = "text/html" if body.startswith(b"<") else "application/json"
     for status in range(400, 600):
         failure = subject.adapter.classify_error(subject.response(body, status, content_type))
         assert isinstance(failure, Failure)
         assert failure.status == status
-        assert len(failure.detail) <= _MOST_DETAIL
+        assert len(failure.detail) <= _MAX_DETAIL_CHARS
         if status in _BY_STATUS and not body.startswith((b'{"error":{', b"[{")):
-            assert failure.kind is _BY_STATUS[status], f"{status} became {failure.kind}"
+            assert failure.kind is _BY_STATUS[status], (
+                f"status {status} means {_BY_STATUS[status]}, but was classified as {failure.kind}"
+            )
 
 
 @_each_kind
-def test_an_error_with_status_200_is_no_answer(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_error_with_status_200_fails(subject: Subject, kind: FailureKind, status: int) -> None:
     error = subject.dialect.write_error(kind, status)
     if error.status < 400:
         return
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(replace(error, status=200), subject.target)
-    became = raised.value.failure.kind
+    actual = raised.value.failure.kind
     if kind is FailureKind.CONTENT_FILTER:
-        assert became is FailureKind.CONTENT_FILTER
-    said = _kind_by_its_word(subject, error)
-    assert said in (None, became), f"{error.body!r} means {said} with any status, and became {became} with 200"
+        assert actual is FailureKind.CONTENT_FILTER
+    expected = _kind_by_body(subject, error)
+    assert expected in (None, actual), (
+        f"{error.body!r} means {expected} with any other status, but was classified as {actual} with status 200"
+    )
 
 
-def test_a_time_to_wait_is_read_with_status_200(subject: Subject) -> None:
+def test_retry_after_is_read_with_status_200(subject: Subject) -> None:
     response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429, _AFTER_S)
     if response.status < 400:
         return
-    told = subject.adapter.classify_error(response)
+    with_status = subject.adapter.classify_error(response)
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(replace(response, status=200), subject.target)
-    assert raised.value.failure.retry_after_s == told.retry_after_s
+    assert raised.value.failure.retry_after_s == with_status.retry_after_s
 
 
 @_each_kind
-def test_an_error_as_the_first_event(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_error_as_the_first_event_ends_the_stream(subject: Subject, kind: FailureKind, status: int) -> None:
     stream = subject.dialect.write_error_event(kind)
     for cut in range(len(stream)):
         events = subject.events(stream[:cut], stream[cut:])
@@ -190,8 +200,8 @@ def test_an_error_as_the_first_event(subject: Subject, kind: FailureKind, status
 
 
 @_each_kind
-def test_what_an_error_event_says(subject: Subject, kind: FailureKind, status: int) -> None:
-    """As with a status: nothing of theirs for the client, a word for the log, and the kind by its code."""
+def test_error_event_is_classified_and_logged(subject: Subject, kind: FailureKind, status: int) -> None:
+    """The rules of an error status apply: no provider text for the client, a detail for the log, the kind by code."""
     event, error = subject.dialect.write_error_event(kind), subject.dialect.write_error(kind, status)
     ended = check_ends_once(subject.events(event))
     if isinstance(ended, Finished):
@@ -199,31 +209,37 @@ def test_what_an_error_event_says(subject: Subject, kind: FailureKind, status: i
     failure = ended.failure
     for body in _documents_in(event):
         if _texts(body):
-            assert failure.code or failure.detail, f"of {event!r} nothing is left for the log"
-        told = subject.adapter.classify_error(error)
-        if failure.code is not None and failure.code == told.code:
-            said = _kind_by_its_word(subject, error)
-            assert said in (None, failure.kind), f"{failure.code} means {said}, and became {failure.kind} in a stream"
+            assert failure.code or failure.detail, (
+                f"`Failure.code` or `Failure.detail` must keep the error text of {event!r}"
+            )
+        with_status = subject.adapter.classify_error(error)
+        if failure.code is not None and failure.code == with_status.code:
+            expected = _kind_by_body(subject, error)
+            assert expected in (None, failure.kind), (
+                f"the code {failure.code} means {expected}, but was classified as {failure.kind} in a stream"
+            )
         for marked in _marked(body):
             last = subject.events(event.replace(body, marked))[-1]
-            assert not isinstance(last, Failed) or _MARK not in last.failure.message, f"{marked!r} is repeated"
+            assert not isinstance(last, Failed) or _MARK not in last.failure.message, (
+                f"`Failure.message` repeats text of {marked!r}"
+            )
 
 
-def _kind_by_its_word(subject: Subject, error: WireResponse) -> FailureKind | None:
-    """What the error means by its body alone; None where the status decides, or a header."""
+def _kind_by_body(subject: Subject, error: WireResponse) -> FailureKind | None:
+    """Return the kind that follows from the body alone, or None if the status or a header decides."""
     bare = (replace(error, status=status, headers={}) for status in (error.status, 400, 500))
     kinds = {subject.adapter.classify_error(one).kind for one in bare}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def _documents_in(event: bytes) -> list[bytes]:
-    """The JSON objects of an event, each in a `data` field or on a line of its own."""
+    """Return the JSON objects of an event, each in a `data` field or on its own line."""
     lines = (line.removeprefix(b"data:").strip() for line in event.split(b"\n"))
     return [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
 
 @_each_kind
-def test_an_error_in_the_middle(subject: Subject, kind: FailureKind, status: int) -> None:
+def test_error_in_the_middle_ends_the_stream(subject: Subject, kind: FailureKind, status: int) -> None:
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
     error = subject.dialect.write_error_event(kind)
@@ -231,33 +247,35 @@ def test_an_error_in_the_middle(subject: Subject, kind: FailureKind, status: int
         events = subject.events(*stream[:position], error, *stream[position:])
         _check_ended_by(kind, status, events)
         before = content_events(subject.events(*stream[:position]))
-        assert content_events(events)[: len(before)] == before, "what came before the error is lost"
+        assert content_events(events)[: len(before)] == before, "content that arrived before the error is lost"
 
 
 def _check_ended_by(kind: FailureKind, status: int, events: Sequence[StreamEvent]) -> None:
-    """Assert that the stream failed with this kind, or one that is treated no worse: it has no status to go by."""
+    """Assert that the stream failed with this kind, or with one that is accepted because a stream has no status."""
     ended = check_ends_once(events)
     if isinstance(ended, Finished):
-        # A filter is how an answer may end, but it must be called one.
+        # A filtered answer may also end normally, with the finish reason `content_filter`.
         finishes = {event.reason for event in events if isinstance(event, ChoiceFinish)}
-        assert kind is FailureKind.CONTENT_FILTER, f"an event that means {kind} was passed over: the answer ended well"
+        assert kind is FailureKind.CONTENT_FILTER, (
+            f"an error event that means {kind} was ignored: the stream ended with `Finished`"
+        )
         assert finishes == {"content_filter"}
         return
     allowed = _KINDS[kind, status]
     if kind is not FailureKind.CONTENT_FILTER:
         allowed |= {FailureKind.UNAVAILABLE, FailureKind.INTERRUPTED}
-    assert ended.failure.kind in allowed, f"an event that means {kind} became {ended.failure.kind}"
+    assert ended.failure.kind in allowed, f"an error event that means {kind} was classified as {ended.failure.kind}"
 
 
-def _check_says_nothing_of_theirs(failure: Failure, response: WireResponse) -> None:
-    """The provider's text may name our account: it is for the log, not for the client."""
+def _check_message_contains_no_provider_text(failure: Failure, response: WireResponse) -> None:
+    """Assert that the message for the client has no text of the provider's, which may name the operator's account."""
     assert failure.message
     for text in _texts(response.body):
         assert text not in failure.message
 
 
 def _message_of_200(subject: Subject, response: WireResponse) -> str:
-    """What is said of an error with status 200; empty where it passes for an answer."""
+    """Return the failure's message for an error body with status 200, or "" if it is read as an answer."""
     try:
         subject.adapter.parse_response(response, subject.target)
     except ProviderFailed as failed:
@@ -266,7 +284,7 @@ def _message_of_200(subject: Subject, response: WireResponse) -> str:
 
 
 def _marked(body: bytes) -> Iterator[bytes]:
-    """The JSON of an error with each of its texts in turn replaced by one that must not be repeated."""
+    """Yield the JSON of an error with each of its texts in turn replaced by a mark that must not be repeated."""
     try:
         value = loads(body)
     except JsonError:

@@ -1,4 +1,4 @@
-"""Whatever a provider sends, an adapter answers with a failure or an answer, in bounded memory, and never raises."""
+"""Test that any bytes from a provider give an answer or a failure, in bounded memory, and never another exception."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from providers.reading.folding import fold
 _HUGE_LINE_BYTES = 9 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _ENDLESS_BYTES = 80 * 1024 * 1024
-_MOST_MEMORY_BYTES = 64 * 1024 * 1024
+_MAX_MEMORY_BYTES = 64 * 1024 * 1024
 _thorough = settings(
     max_examples=100,
     deadline=None,
@@ -34,13 +34,13 @@ _thorough = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 
-# Half of a surrogate pair can be written in JSON, but not in UTF-8; whole numbers have no end.
+# JSON can contain half of a surrogate pair, which UTF-8 cannot encode, and integers of any size.
 _text = st.text(max_size=8) | st.sampled_from(["stop", "\ud83d", "x\ude00y"])
 _scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | _text
 _json = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3))
 
 
-_ODDITIES: tuple[object, ...] = (
+_ODD_VALUES: tuple[object, ...] = (
     None,
     True,
     "",
@@ -64,19 +64,19 @@ def _encoded(value: object) -> bytes:
 
 @_thorough
 @given(data=st.binary(max_size=400), cut=st.integers(0, 400))
-def test_random_bytes(subject: Subject, data: bytes, cut: int) -> None:
+def test_random_bytes_never_raise(subject: Subject, data: bytes, cut: int) -> None:
     _check_bytes(subject, data)
     assert subject.events(data[:cut], data[cut:]) == subject.events(data)
 
 
 @_thorough
 @given(value=_json)
-def test_random_json(subject: Subject, value: object) -> None:
+def test_random_json_never_raises(subject: Subject, value: object) -> None:
     _check_bytes(subject, _encoded(value))
     _check_bytes(subject, b"data: " + _encoded(value) + b"\n\n")
 
 
-def test_a_good_stream_with_something_wrong_in_it(subject: Subject) -> None:
+def test_stream_with_one_wrong_value_never_raises(subject: Subject) -> None:
     completion, request = rich_answer(subject)
     events = subject.stream(completion, request)
     for position, event in enumerate(events):
@@ -84,14 +84,14 @@ def test_a_good_stream_with_something_wrong_in_it(subject: Subject) -> None:
             _check_stream(subject, b"".join((*events[:position], broken, *events[position + 1 :])))
 
 
-def test_a_good_answer_with_something_wrong_in_it(subject: Subject) -> None:
+def test_answer_with_one_wrong_value_never_raises(subject: Subject) -> None:
     completion, request = rich_answer(subject)
-    answer = subject.dialect.write_answer(completion, subject.asked(request))
+    answer = subject.dialect.write_answer(completion, subject.received(request))
     for broken in _broken(answer.body):
         _check_answer(subject, broken)
 
 
-def test_an_error_with_something_wrong_in_it(subject: Subject) -> None:
+def test_error_with_one_wrong_value_never_raises(subject: Subject) -> None:
     for kind in (FailureKind.RATE_LIMITED, FailureKind.CREDENTIALS, FailureKind.CONTENT_FILTER):
         error = subject.dialect.write_error(kind, 429, 7)
         for broken in _broken(error.body):
@@ -99,7 +99,7 @@ def test_an_error_with_something_wrong_in_it(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("start", [b"data: ", b'data: {"', b": ", b"x", b"event: "], ids=repr)
-def test_a_line_without_an_end_is_given_up(subject: Subject, start: bytes) -> None:
+def test_endless_line_fails_in_bounded_memory(subject: Subject, start: bytes) -> None:
     parser = subject.adapter.stream_parser(subject.target)
     tracemalloc.start()
     try:
@@ -115,13 +115,14 @@ def test_a_line_without_an_end_is_given_up(subject: Subject, start: bytes) -> No
 
 
 def _check_memory() -> None:
-    _, most = tracemalloc.get_traced_memory()
-    assert most < _MOST_MEMORY_BYTES, (
-        f"{most} bytes were held: give up a line or an event beyond a few megabytes, with `FailureKind.TOO_LARGE`"
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    assert peak_bytes < _MAX_MEMORY_BYTES, (
+        f"the parser held {peak_bytes} bytes. End the stream with `FailureKind.TOO_LARGE` if a line or an event is "
+        "larger than a few megabytes"
     )
 
 
-def test_an_endless_event_is_given_up(subject: Subject) -> None:
+def test_endless_event_fails(subject: Subject) -> None:
     parser = subject.adapter.stream_parser(subject.target)
     line = b"data: " + b"x" * 65530 + b"\n"
     events = [event for _ in range(_HUGE_LINE_BYTES // len(line)) for event in parser.feed(line)]
@@ -130,7 +131,7 @@ def test_an_endless_event_is_given_up(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 100_000, b'{"x":1e999999}'], ids=len)
-def test_json_that_is_too_much_for_a_parser(subject: Subject, body: bytes) -> None:
+def test_deep_or_huge_json_never_raises(subject: Subject, body: bytes) -> None:
     _check_bytes(subject, body)
     _check_bytes(subject, b"data: " + body + b"\n\n")
 
@@ -167,18 +168,19 @@ def _check_error(subject: Subject, body: bytes, status: int) -> None:
 
 
 def _check_writable(outcome: ChatCompletion | Failure) -> None:
-    """Assert that a client, or a log, can be told of it: that no text or number in it is beyond JSON, and that what is
-    added up never falls."""
+    """Assert that the outcome can be written as JSON, and that no usage count is negative."""
     if isinstance(outcome, Failure):
         dumps([outcome.message, outcome.detail, outcome.code, outcome.param, outcome.request_id])
     else:
         dumps(encode_completion(outcome, outcome.model))
         counts = astuple(outcome.usage) if outcome.usage is not None else ()
-        assert not any(count < 0 for count in counts), "a count is below 0; `json_values.read_count` reads that as 0"
+        assert not any(count < 0 for count in counts), (
+            "a usage count is negative: read counts with `json_values.read_count`, which replaces negative ones by 0"
+        )
 
 
 def _broken_events(event: bytes) -> Iterator[bytes]:
-    """The event with each member of its JSON, in a `data` field or a line of its own, replaced by each oddity."""
+    """Yield the event with each value of its JSON, in a `data` field or on its own line, replaced by each odd value."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
         if line.startswith((b"data:", b"{")) and b"{" in line:
@@ -188,22 +190,22 @@ def _broken_events(event: bytes) -> Iterator[bytes]:
 
 
 def _broken(document: bytes) -> Iterator[bytes]:
-    """The JSON with the value at each place replaced by each oddity; nothing of what is no JSON."""
+    """Yield the JSON with the value at each position replaced by each odd value; nothing if it is not JSON."""
     try:
         loads(document)
     except JsonError:
         return
-    for place in range(1 + len(list(_places(loads(document))))):
-        for oddity in _ODDITIES:
+    for position in range(1 + len(list(_positions(loads(document))))):
+        for odd_value in _ODD_VALUES:
             value: Any = loads(document)
-            parent, key = [([value], 0), *_places(value)][place]
-            parent[key] = oddity
-            yield _encoded(parent[0] if place == 0 else value)
+            parent, key = [([value], 0), *_positions(value)][position]
+            parent[key] = odd_value
+            yield _encoded(parent[0] if position == 0 else value)
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a value, as what holds it and the key there."""
+def _positions(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each position in a value as its container and the key or index in it."""
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, member in list(members):
         yield value, key
-        yield from _places(member)
+        yield from _positions(member)

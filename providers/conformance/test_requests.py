@@ -1,4 +1,4 @@
-"""What an adapter sends: the same each time, to the right path, and with the meaning of the canonical request."""
+"""Test an adapter's requests: deterministic, with the right path, and with the meaning of the canonical request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target, known_models
 from providers.conformance.cases import ODD_CALLS, ODD_HISTORIES, RequestCase, feature_requests, question, rich_answer
 from providers.conformance.checks import check_wire
-from providers.conformance.meaning import conversation, is_absent, parameters, tools_asked
+from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
@@ -32,8 +32,8 @@ _TUNING = (
     "top_logprobs",
     "response_format",
 )
-"""What has a default of the provider's own. How hard to think, and whether calls come one by one, is left out: vendors
-differ in what they do unasked, and an adapter may say it to make them alike."""
+"""Parameters for which the provider's own default must apply. Reasoning effort and parallel tool calls are left out:
+the defaults of vendors differ there, and an adapter may send a value to make the vendors alike."""
 
 _HOSTILE = (
     "a?b#c",
@@ -62,61 +62,71 @@ _HOSTILE = (
 )
 
 
-def test_build_is_deterministic_and_leaves_its_input_alone(asking: RequestCase) -> None:
-    request, target = deepcopy(asking.request), asking.subject.target
+def test_build_request_is_deterministic_and_does_not_change_its_input(request_case: RequestCase) -> None:
+    request, target = deepcopy(request_case.request), request_case.subject.target
     before = repr((request, target))
-    first, again = (asking.subject.adapter.build_request(request, target) for _ in range(2))
-    assert repr((request, target)) == before, "build_request changed the request or the target that it was given"
-    assert again == first, "the same request was built in two ways"
+    first, again = (request_case.subject.adapter.build_request(request, target) for _ in range(2))
+    assert repr((request, target)) == before, "`build_request` changed its argument `request` or `target`"
+    assert again == first, "`build_request` gave two results for the same request"
 
 
-def test_path_and_headers(asking: RequestCase) -> None:
-    wire = asking.subject.build(asking.request)
-    check_wire(wire, asking.subject.target.base_path)
-    assert as_map(loads(wire.body)), "the body is no JSON object"
+def test_path_and_headers_are_valid(request_case: RequestCase) -> None:
+    wire = request_case.subject.build(request_case.request)
+    check_wire(wire, request_case.subject.target.base_path)
+    assert as_map(loads(wire.body)), "the body is not a JSON object, or is empty"
 
 
-def test_the_provider_understands_the_same(asking: RequestCase) -> None:
-    sent, wanted = asking.subject.asked(asking.request), asking.request
-    assert sent.model == asking.subject.model, "the provider's model is `target.model`; `request.model` is the client's"
-    for read in (conversation, tools_asked, lambda one: parameters(one, wanted)):
-        asked, understood = read(wanted), read(sent)
-        assert understood == asked, f"asked was\n{asked!r}\nand the provider understands\n{understood!r}"
-    # A model that only streams may be asked for a stream where JSON is wanted: either form of answer can be read.
+def test_provider_receives_the_same_request(request_case: RequestCase) -> None:
+    sent, wanted = request_case.subject.received(request_case.request), request_case.request
+    assert sent.model == request_case.subject.model, (
+        f"model: send `target.model` ({request_case.subject.model!r}), not {sent.model!r}; `request.model` is the "
+        "client's name for it"
+    )
+    for read in (conversation, callable_tools, lambda one: parameters(one, wanted)):
+        expected, received = read(wanted), read(sent)
+        assert received == expected, f"the client sent\n{expected!r}\nand the provider receives\n{received!r}"
+    # For a model that only streams, the adapter may request a stream when the client wants JSON: both can be read.
     assert sent.stream or not wanted.stream
 
 
-def test_nothing_is_asked_for_that_nobody_said(asking: RequestCase) -> None:
-    """A setting of the adapter's own makes another answer of the same question, and no client can tell why."""
-    sent, wanted = asking.subject.asked(asking.request), asking.request
+def test_no_parameter_is_added(request_case: RequestCase) -> None:
+    """An adapter must not send parameters of its own: they change the answer, and the client cannot see them."""
+    sent, wanted = request_case.subject.received(request_case.request), request_case.request
     for name in _TUNING:
         if is_absent(getattr(wanted, name)):
             value = getattr(sent, name)
-            assert is_absent(value), f"{name} of {value!r} is sent, and the request has none"
+            assert is_absent(value), f"{name}={value!r} is sent, but the request does not set it"
 
 
-def test_no_limit_of_its_own_is_sent_where_none_is_needed(subject: Subject) -> None:
-    """An answer that ends too early looks like the model's fault. Some vendors want a limit: their dialect refuses a
-    request without one."""
+def test_no_unneeded_max_tokens_is_sent(subject: Subject) -> None:
+    """An adapter may add `max_tokens` only if the vendor requires it, so that its dialect refuses a request without.
+
+    Without this rule, answers would be cut off, and the model would seem to be the cause.
+    """
     wire = subject.build(question())
     limit = subject.read(wire).max_tokens
     if limit is not None:
-        asked = replace(wire, body=dumps(_without(limit, loads(wire.body))))
+        without_limit = replace(wire, body=dumps(_without(limit, loads(wire.body))))
         with pytest.raises(RequestRejected):
-            pytest.fail(f"max_tokens of {limit} is sent, and the provider understands {subject.read(asked)} without it")
+            pytest.fail(
+                f"max_tokens={limit} is sent, but the provider also accepts the request without it: "
+                f"{subject.read(without_limit)}"
+            )
 
 
-def test_a_folded_stream_is_asked_for_what_one_json_would_say(asking: RequestCase) -> None:
-    """Nothing but the form may differ: a model that thinks only in streams must not begin to think by it."""
-    json_body = replace(asking.request, stream=False, include_usage=False)
-    whole, folded = (asking.subject.asked(one) for one in (json_body, replace(json_body, stream=True, folded=True)))
+def test_folded_stream_request_differs_only_in_its_form(request_case: RequestCase) -> None:
+    """Only the form may differ: a model that reasons only in streams must not start to reason."""
+    json_body = replace(request_case.request, stream=False, include_usage=False)
+    whole, folded = (
+        request_case.subject.received(one) for one in (json_body, replace(json_body, stream=True, folded=True))
+    )
     assert folded.stream
     assert replace(folded, stream=whole.stream, include_usage=whole.include_usage) == whole
 
 
 @pytest.mark.parametrize("model", _HOSTILE, ids=lambda name: ascii(name[:40]))
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_no_model_name_leads_elsewhere(subject: Subject, model: str, stream: bool) -> None:
+def test_model_name_cannot_change_the_destination(subject: Subject, model: str, stream: bool) -> None:
     target = replace(subject.target, model=model)
     try:
         wire = subject.adapter.build_request(replace(question(), stream=stream), target)
@@ -126,31 +136,37 @@ def test_no_model_name_leads_elsewhere(subject: Subject, model: str, stream: boo
 
 
 @pytest.mark.parametrize("base_path", ["", "/v1", "/a/b/c"])
-def test_the_base_path_is_the_target_s(subject: Subject, base_path: str) -> None:
+def test_base_path_of_the_target_is_used(subject: Subject, base_path: str) -> None:
     wire = subject.adapter.build_request(question(), replace(subject.target, base_path=base_path))
     check_wire(wire, base_path)
 
 
-def test_every_feature_is_a_word_that_is_known(family: Subject) -> None:
+def test_claimed_features_are_known(family: Subject) -> None:
     unknown = sorted(family.adapter.capabilities.features - FEATURES)
-    assert not unknown, f"no request asks for {', '.join(unknown)}; the features are {', '.join(sorted(FEATURES))}"
+    assert not unknown, f"unknown features {', '.join(unknown)}; known features: {', '.join(sorted(FEATURES))}"
 
 
-def test_nothing_is_dropped_in_silence(subject: Subject) -> None:
-    # A model that answers a last message of the assistant's needs no word for it.
-    understood = {"prefill"} if ANSWERS_ITSELF in subject.facts.flags else set()
+def test_unclaimed_feature_is_refused(subject: Subject) -> None:
+    # A model with this flag continues a last message of the assistant, so the adapter need not claim `prefill`.
+    implied = {"prefill"} if ANSWERS_ITSELF in subject.facts.flags else set()
     for feature, requests in feature_requests().items():
-        if feature in subject.adapter.capabilities.features | understood:
+        if feature in subject.adapter.capabilities.features | implied:
             continue
         for name, request in requests.items():
             with pytest.raises(UnsupportedFeature):
-                pytest.fail(f"{name} was sent as {subject.build(request)}, though '{feature}' is not claimed")
+                pytest.fail(
+                    f"the request {name!r} needs the feature '{feature}', which the adapter does not claim: raise "
+                    f"UnsupportedFeature instead of sending {subject.build(request)}"
+                )
 
 
 @pytest.mark.parametrize("history", ODD_HISTORIES)
-def test_an_odd_history_is_sent_or_refused(subject: Subject, history: str) -> None:
-    """Clients send what a model has said, and models write what is no JSON: who can't send that says so by a
-    `ProviderError`, and the client is told its mistake. Any other exception is the gateway's own fault to it."""
+def test_unusual_history_is_sent_or_refused(subject: Subject, history: str) -> None:
+    """Clients send models' earlier answers back, and models write tool arguments that are not JSON.
+
+    An adapter that cannot send such a history raises a `ProviderError`, which becomes a client error. Any other
+    exception becomes an internal error of the gateway.
+    """
     if "tools" not in subject.features and history in ODD_CALLS:
         return
     try:
@@ -161,66 +177,66 @@ def test_an_odd_history_is_sent_or_refused(subject: Subject, history: str) -> No
     assert as_map(loads(wire.body))
 
 
-def test_an_effort_makes_a_difference(family: Subject) -> None:
-    """Of those that the model knows; where none are known, of the usual ones."""
+def test_reasoning_effort_changes_the_request(family: Subject) -> None:
+    """Tried with the efforts that the model knows, or with the usual ones if none are known."""
     if "reasoning_effort" not in family.parameters:
         return
     efforts = family.facts.efforts or (() if known_models(family.adapter) else ("low", "medium", "high"))
     built = [family.build(replace(question(), reasoning_effort=effort)) for effort in efforts]
     assert not built or len(efforts) == 1 or any(one != family.build(question()) for one in built), (
-        "`reasoning_effort` is claimed and makes no difference"
+        "the adapter claims `reasoning_effort`, but it does not change the request"
     )
 
 
-def test_usage_is_not_asked_for_where_the_server_has_no_field_for_it(subject: Subject) -> None:
+def test_stream_options_are_omitted_when_unsupported(subject: Subject) -> None:
     adapter = subject.adapter
     if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
         return
     completion, request = rich_answer(subject)
-    asked = replace(request, stream=True, include_usage=True)
-    without = replace(subject, facts=replace(subject.facts, without=subject.facts.without | {STREAM_OPTIONS}))
-    said, unsaid = (as_map(loads(one.build(asked).body)) for one in (subject, without))
-    assert unsaid == {name: value for name, value in said.items() if name != STREAM_OPTIONS}
-    answer = without.folded(*without.stream(completion, asked))
-    assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, asked)), usage=None)
+    streamed = replace(request, stream=True, include_usage=True)
+    unsupported = replace(subject, facts=replace(subject.facts, without=subject.facts.without | {STREAM_OPTIONS}))
+    with_options, without_options = (as_map(loads(one.build(streamed).body)) for one in (subject, unsupported))
+    assert without_options == {name: value for name, value in with_options.items() if name != STREAM_OPTIONS}
+    answer = unsupported.folded(*unsupported.stream(completion, streamed))
+    assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, streamed)), usage=None)
 
 
-def test_zero_is_a_value(family: Subject) -> None:
-    """What is 0 was said: it is no absent one. A vendor that takes no 0 is sent the least that it takes."""
+def test_zero_is_sent_as_a_value(family: Subject) -> None:
+    """0 must not be read as absent. If a vendor does not accept 0, the adapter sends the smallest accepted value."""
     for name, most in (("temperature", 0.1), ("top_p", 0.1), ("seed", 1)):
         if name in family.parameters:
-            sent = getattr(family.asked(replace(question(), **{name: 0})), name)  # type: ignore[arg-type]
-            assert sent is not None, f"{name} of 0 is lost"
-            assert sent <= most, f"{name} of 0 became {sent}"
+            sent = getattr(family.received(replace(question(), **{name: 0})), name)  # type: ignore[arg-type]
+            assert sent is not None, f"{name}=0 is not sent"
+            assert sent <= most, f"{name}=0 is sent as {sent}"
 
 
-def test_what_the_operator_lets_through_is_sent(subject: Subject) -> None:
+def test_passthrough_parameter_is_sent(subject: Subject) -> None:
     target = replace(subject.target, passthrough=frozenset({"x_extra"}))
     body = loads(subject.adapter.build_request(replace(question(), extra={"x_extra": "client"}), target).body)
-    assert list(_values_at("x_extra", body)) == ["client"], "`request.extra` goes into the body"
+    assert list(_values_at("x_extra", body)) == ["client"], "write the members of `request.extra` into the body"
 
 
-def test_the_provider_s_own_parameters_are_sent(family: Subject) -> None:
-    """What is claimed beyond the canonical parameters arrives in `request.extra`, by its name."""
+def test_claimed_vendor_parameters_are_sent(family: Subject) -> None:
+    """A claimed parameter that is not canonical arrives in `request.extra` under its name."""
     plain = family.build(question())
     for name in sorted(family.adapter.capabilities.parameters - PARAMETERS - family.facts.without):
         built = [family.build(replace(question(), extra={name: value})) for value in (7, True, False)]
-        assert any(one != plain for one in built), f"{name} is claimed and makes no difference"
+        assert any(one != plain for one in built), f"the adapter claims `{name}`, but it does not change the request"
 
 
-def test_what_a_site_pins_is_written_last(subject: Subject) -> None:
-    asked = replace(question(), extra={"x_pinned": "client"})
+def test_pinned_value_overrides_the_client(subject: Subject) -> None:
+    request = replace(question(), extra={"x_pinned": "client"})
     target = replace(subject.target, pins={"x_pinned": "site"}, passthrough=frozenset({"x_pinned"}))
-    body = loads(subject.adapter.build_request(asked, target).body)
+    body = loads(subject.adapter.build_request(request, target).body)
     assert list(_values_at("x_pinned", body)) == ["site"], (
-        "`target.pins` goes into the body last, behind `request.extra`"
+        "write `target.pins` into the body last, after `request.extra`, so that they override it"
     )
 
 
-def test_the_pins_of_every_site_are_understood(family: Subject) -> None:
+def test_pins_of_every_site_are_accepted(family: Subject) -> None:
     for site in family.adapter.sites.values():
         if site.pins and site.scopes and site.residency_of(family.model) is site.residency:
-            # What a site pins may be a word that only the models of its scopes know.
+            # A pinned value may be one that only the models of the site's scopes know.
             continue
         target = Target(family.model, site.base_path, family.facts, site.pins)
         wire = family.adapter.build_request(question(), target)
@@ -228,7 +244,7 @@ def test_the_pins_of_every_site_are_understood(family: Subject) -> None:
 
 
 def _without(limit: int, value: object) -> object:
-    """The JSON value without the members that are this number."""
+    """Return the JSON value without the members that equal `limit`."""
     if isinstance(value, dict):
         return {
             name: _without(limit, member)
@@ -239,7 +255,7 @@ def _without(limit: int, value: object) -> object:
 
 
 def _values_at(key: str, value: object) -> Iterator[object]:
-    """What stands at this key, anywhere in a JSON value: each format has its own place for what it is told."""
+    """Yield the values under this key, anywhere in a JSON value: the place of a parameter differs between formats."""
     for name, member in as_map(value).items():
         if name == key:
             yield member

@@ -1,4 +1,4 @@
-"""Streams however the network cuts them, whatever their lines end with, and wherever they break off."""
+"""Test streams with every division into pieces, every line end, and truncated at every byte."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def _with_line_ends(subject: Subject, events: Sequence[bytes], line_end: bytes) 
 def test_every_split_gives_the_same_events(subject: Subject, line_end: bytes) -> None:
     stream = _stream(subject)
     if line_end != b"\n":
-        # The same cuts within JSON would be tried thrice; what differs is near the line ends.
+        # A short stream is enough here: the line ends differ, and cuts within JSON were tried with the first one.
         plain = completion_of(subject, Choice(AssistantMessage("你好 👍"), "stop"))
         stream = _with_line_ends(subject, subject.stream(plain, question()), line_end)
     whole = subject.events(stream)
-    assert isinstance(whole[-1], Finished), f"a whole stream ended with {whole[-1]!r}"
+    assert isinstance(whole[-1], Finished), f"a complete stream must end with `Finished`, not {whole[-1]!r}"
     for cut in range(1, len(stream)):
-        assert subject.events(stream[:cut], stream[cut:]) == whole, f"cut at {cut}: {stream[:cut][-40:]!r}"
+        assert subject.events(stream[:cut], stream[cut:]) == whole, (
+            f"the events differ if the stream is divided at byte {cut}, after {stream[:cut][-40:]!r}"
+        )
 
 
 @_LINE_ENDS
@@ -76,30 +78,32 @@ def test_empty_pieces_make_no_difference(subject: Subject) -> None:
     assert subject.events(b"", stream[:50], b"", stream[50:], b"") == subject.events(stream)
 
 
-def test_every_prefix_ends_once_and_a_cut_answer_fails(subject: Subject) -> None:
+def test_truncated_stream_fails(subject: Subject) -> None:
     stream = _stream(subject)
     wanted = _choices(subject.events(stream))
     finished = [cut for cut in range(len(stream) + 1) if _is_finished(subject, stream[:cut], wanted)]
-    assert finished, "the whole stream is not finished"
-    assert finished == list(range(finished[0], len(stream) + 1)), "more bytes made a whole answer fail"
+    assert finished, "the complete stream does not end with `Finished`"
+    assert finished == list(range(finished[0], len(stream) + 1)), "more bytes made a complete answer fail"
 
 
 def _is_finished(subject: Subject, prefix: bytes, wanted: ChatCompletion) -> bool:
     events = subject.events(prefix)
     if isinstance(check_ends_once(events), Failed):
         return False
-    assert _choices(events) == wanted, f"a cut answer was passed off as whole after {prefix[-80:]!r}"
+    assert _choices(events) == wanted, (
+        f"a truncated stream must end with `Failed`, but an incomplete answer was finished after {prefix[-80:]!r}"
+    )
     return True
 
 
 def _choices(events: tuple[StreamEvent, ...]) -> ChatCompletion:
-    """The answer without its cost, which comes after its end and may be lost with a cut there."""
+    """Return the answer without its usage, which a truncated stream may lack because it is sent after the text."""
     whole = fold(events)
     return ChatCompletion(whole.id, whole.model, whole.created, whole.choices)
 
 
-def test_an_event_that_is_no_json_is_not_passed_over(subject: Subject) -> None:
-    """What was in it is lost: an answer without it isn't whole."""
+def test_invalid_json_event_is_not_ignored(subject: Subject) -> None:
+    """The content of such an event is lost, so the answer is incomplete and the stream must fail."""
     if not subject.streams_text and not subject.streams_lines:
         return
     completion, request = rich_answer(subject)
@@ -109,15 +113,15 @@ def test_an_event_that_is_no_json_is_not_passed_over(subject: Subject) -> None:
         broken = re.sub(rb"(?m)^((?:data:)?\s*\{.*)\}\r?$", rb"\1", event)
         if broken == event:
             continue
-        heard = subject.events(*events[:position], broken, *events[position + 1 :])
-        if isinstance(check_ends_once(heard), Finished):
-            # After its end a choice has nothing to lose.
-            assert _choices(heard) == wanted, (
-                f"{broken!r} is no JSON and was passed over: the stream has `Failed` there"
+        emitted = subject.events(*events[:position], broken, *events[position + 1 :])
+        if isinstance(check_ends_once(emitted), Finished):
+            # An event after the end of a choice contains none of its content, so it may be ignored.
+            assert _choices(emitted) == wanted, (
+                f"{broken!r} is not valid JSON and was ignored: end the stream with `Failed` there"
             )
 
 
-def test_nothing_comes_after_the_end(subject: Subject) -> None:
+def test_no_event_follows_the_end(subject: Subject) -> None:
     parser = subject.adapter.stream_parser(subject.target)
     events = [*parser.feed(_stream(subject)), *parser.close()]
     check_ends_once(events)
@@ -125,8 +129,8 @@ def test_nothing_comes_after_the_end(subject: Subject) -> None:
     assert parser.close() == ()
 
 
-def test_a_call_without_arguments_is_whole_before_the_next_begins(subject: Subject) -> None:
-    """Clients take a call for whole there, the official SDK's stream of events among them."""
+def test_call_without_arguments_is_complete_before_the_next_call(subject: Subject) -> None:
+    """Clients, such as the event stream of the official SDK, consider a call complete when the next one begins."""
     if "tools" not in subject.features:
         return
     clock, oslo = ToolCall("call_a1", "get_time", "{}"), ToolCall("call_b2", "get_weather", '{"city":"Oslo"}')
@@ -137,12 +141,12 @@ def test_a_call_without_arguments_is_whole_before_the_next_begins(subject: Subje
         if isinstance(event, ToolCallDelta):
             if event.index == len(calls):
                 calls.append("")
-            assert event.index == len(calls) - 1, f"a piece of call {event.index} comes behind the next one's beginning"
+            assert event.index == len(calls) - 1, f"a piece of call {event.index} follows the start of the next call"
             calls[-1] += event.arguments
     assert [loads(call.encode()) for call in calls] == [{}, {"city": "Oslo"}, {}]
 
 
-def test_comments_are_signs_of_life(sse_subject: Subject) -> None:
+def test_comments_become_heartbeats(sse_subject: Subject) -> None:
     completion, request = rich_answer(sse_subject)
     events = sse_subject.stream(completion, request)
     plain = sse_subject.events(*events)
@@ -167,7 +171,7 @@ def test_a_repeated_or_missing_end_makes_no_difference(subject: Subject) -> None
         assert subject.folded(*events) == whole
 
 
-def test_data_may_stand_on_several_lines_and_without_a_space(sse_subject: Subject) -> None:
+def test_multi_line_data_and_data_without_a_space_are_read(sse_subject: Subject) -> None:
     completion, request = rich_answer(sse_subject)
     events = sse_subject.stream(completion, request)
     spread = [_with_data(event, lambda text: json.dumps(json.loads(text), indent=1).encode()) for event in events]
@@ -177,18 +181,20 @@ def test_data_may_stand_on_several_lines_and_without_a_space(sse_subject: Subjec
     assert sse_subject.events(*dense) == sse_subject.events(*events)
 
 
-def test_nothing_is_read_behind_the_end_mark(sse_subject: Subject) -> None:
+def test_data_after_done_is_ignored(sse_subject: Subject) -> None:
     completion, request = rich_answer(sse_subject)
     *events, last = sse_subject.stream(completion, request)
     if b"[DONE]" not in last:
         return
     whole = sse_subject.folded(*events, last)
     for mark in (b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data: [DONE] \n\n", b"data: [DONE]\r\n\r\n"):
-        for behind in ((), (last,), events, (b"data: {\n\n",), (b"<html>",)):
-            assert sse_subject.folded(*events, mark, *behind) == whole, f"{mark!r} with {behind!r} behind it"
+        for after in ((), (last,), events, (b"data: {\n\n",), (b"<html>",)):
+            assert sse_subject.folded(*events, mark, *after) == whole, (
+                f"the answer differs if {after!r} follows {mark!r}: ignore everything after `[DONE]`"
+            )
 
 
-def test_unknown_fields_and_events_make_no_difference(subject: Subject) -> None:
+def test_unknown_fields_and_events_are_ignored(subject: Subject) -> None:
     completion, request = rich_answer(subject)
     events = subject.stream(completion, request)
     marked = [event_with_new_members(event) for event in events]
@@ -199,8 +205,8 @@ def test_unknown_fields_and_events_make_no_difference(subject: Subject) -> None:
         assert without_new_members(subject.folded(*pieces)) == without_new_members(whole)
 
 
-def test_blank_lines_and_other_line_ends_make_no_difference(subject: Subject) -> None:
-    """Of lines of JSON; those of server-sent events have cases of their own."""
+def test_blank_lines_and_line_ends_of_json_lines_are_ignored(subject: Subject) -> None:
+    """Only for JSON Lines; server-sent events have their own tests."""
     if not subject.streams_lines:
         return
     completion, request = rich_answer(subject)
@@ -214,7 +220,7 @@ def test_blank_lines_and_other_line_ends_make_no_difference(subject: Subject) ->
 
 
 def _with_data(event: bytes, write: Callable[[bytes], bytes]) -> bytes:
-    """The event with its JSON written in another way, each line of it in a `data` field."""
+    """Return the event with its JSON rewritten by `write`, each line of it in its own `data` field."""
     lines: list[bytes] = []
     for line in event.split(b"\n"):
         if line.startswith(b"data:") and b"{" in line:

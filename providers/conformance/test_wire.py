@@ -1,4 +1,4 @@
-"""Recorded requests, answers and streams: what is sent, and what comes of what came back."""
+"""Test recorded fixtures: the requests that are built, and the results of recorded answers and streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from providers.chat import Failed, StreamEvent, TextDelta
 from providers.conformance.checks import check_ends_once
-from providers.conformance.recordings import WireCase, plain, plain_failure
+from providers.conformance.recordings import WireCase, completion_to_json, failure_to_json
 from providers.conformance.subject import parse_stream
 from providers.failures import ProviderFailed
 from providers.json_values import loads
@@ -20,7 +20,7 @@ from providers.reading.folding import fold
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
 
-def test_what_is_sent(wire_request: WireCase, pytestconfig: pytest.Config) -> None:
+def test_recorded_request_is_built(wire_request: WireCase, pytestconfig: pytest.Config) -> None:
     document = wire_request.document("request.json")
     sent = wire_request.adapter.build_request(decode_request(document["request"]), wire_request.target(document))
     wanted = document.get("sent", {})
@@ -31,17 +31,17 @@ def test_what_is_sent(wire_request: WireCase, pytestconfig: pytest.Config) -> No
         "body": loads(sent.body),
     }
     if pytestconfig.getoption("--write-wire"):
-        said = {name: value for name, value in actual.items() if value}
-        _write(wire_request, "request.json", {**document, "sent": said})
+        present = {name: value for name, value in actual.items() if value}
+        _write(wire_request, "request.json", {**document, "sent": present})
         return
     assert actual == {"query": {}, "headers": {}, **wanted}
 
 
-def test_what_comes_of_an_answer(wire_answer: WireCase, pytestconfig: pytest.Config) -> None:
+def test_recorded_answer_is_read(wire_answer: WireCase, pytestconfig: pytest.Config) -> None:
     _expect(wire_answer, "answer", _of_answer(wire_answer), pytestconfig)
 
 
-def test_what_comes_of_a_stream(wire_stream: WireCase, pytestconfig: pytest.Config) -> None:
+def test_recorded_stream_is_read(wire_stream: WireCase, pytestconfig: pytest.Config) -> None:
     document = wire_stream.document("expect.json")
     recorded = wire_stream.path("stream.txt").read_bytes()
     events = parse_stream(wire_stream.adapter, wire_stream.target(document), [recorded])
@@ -50,7 +50,7 @@ def test_what_comes_of_a_stream(wire_stream: WireCase, pytestconfig: pytest.Conf
     _expect(wire_stream, "stream" if differs else "answer", _of_stream(events), pytestconfig)
 
 
-def test_a_stream_comes_to_the_same_however_it_is_cut(wire_stream: WireCase) -> None:
+def test_recorded_stream_is_read_the_same_in_any_pieces(wire_stream: WireCase) -> None:
     recorded = wire_stream.path("stream.txt").read_bytes()
     target = wire_stream.target(wire_stream.document("expect.json"))
 
@@ -60,12 +60,14 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(wire_stream: WireCase) -> 
     whole = parsed(recorded)
     for line_end in _LINE_ENDS:
         body = recorded.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
-        assert parsed(body) == whole, f"with lines that end in {line_end!r}"
+        assert parsed(body) == whole, f"the events differ if lines end with {line_end!r}"
         assert parsed(*(body[i : i + 1] for i in range(len(body)))) == whole
         for cut in range(1, len(body)):
-            # What differs between line ends is near them.
+            # For other line ends, only cuts near a line end can make a difference.
             if line_end == b"\n" or line_end[-1] in body[cut - 2 : cut + 2]:
-                assert parsed(body[:cut], body[cut:]) == whole, f"cut at {cut}"
+                assert parsed(body[:cut], body[cut:]) == whole, (
+                    f"the events differ if the stream is divided at byte {cut}"
+                )
     for cut in range(len(recorded)):
         check_ends_once(parsed(recorded[:cut]))
 
@@ -73,18 +75,18 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(wire_stream: WireCase) -> 
 def _of_answer(wire: WireCase) -> dict[str, object]:
     response = wire.response
     if response.status >= 400:
-        return {"failure": plain_failure(wire.adapter.classify_error(response))}
+        return {"failure": failure_to_json(wire.adapter.classify_error(response))}
     try:
-        return plain(wire.adapter.parse_response(response, wire.target(wire.document("expect.json"))))
+        return completion_to_json(wire.adapter.parse_response(response, wire.target(wire.document("expect.json"))))
     except ProviderFailed as error:
-        return {"failure": plain_failure(error.failure)}
+        return {"failure": failure_to_json(error.failure)}
 
 
 def _of_stream(events: tuple[StreamEvent, ...]) -> dict[str, object]:
     if not isinstance(events[-1], Failed):
-        return plain(fold(events))
+        return completion_to_json(fold(events))
     before = "".join(event.text for event in events if isinstance(event, TextDelta))
-    return {"failure": plain_failure(events[-1].failure), "before": before}
+    return {"failure": failure_to_json(events[-1].failure), "before": before}
 
 
 def _expect(wire: WireCase, key: str, actual: dict[str, object], config: pytest.Config) -> None:

@@ -1,8 +1,8 @@
-"""Which of the kit's cases wait for `make ci`: the fast suite shows each thing where it can differ, and once elsewhere.
+"""Mark kit tests as slow, so that they run with `make ci` only. The fast suite runs each test where results can differ.
 
-A wire format in code of its own is held to all but the long cases. Rows of data are read by one adapter, and a vendor's
-second door speaks as its first: of them, one stands for all, and of the others the fast suite asks what is data. What
-waits and is run over another model than an adapter's ablest waits for `make kit`.
+An adapter with its own code runs all tests except the long ones. The compatible vendors share one adapter, and a
+vendor's second endpoint has the format of its first. So one of them runs all tests, and the others run only the tests
+that depend on their data. Slow tests over another model than an adapter's most capable one run with `make kit`.
 """
 
 from __future__ import annotations
@@ -17,47 +17,48 @@ from providers.conformance.selection import Selection
 from providers.conformance.subject import Subject
 from providers.registry import load_registry
 
-_ROWS = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)}
-_LIKE_ANOTHER = {*_ROWS, "vertex", "openai-compatible"} - {"minimax"}
-# What says most of a row of data, at little cost; recorded answers are for every adapter, always.
+_COMPATIBLE = {name for name, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)}
+_LIKE_ANOTHER = {*_COMPATIBLE, "vertex", "openai-compatible"} - {"minimax"}
+# The tests that check most of a compatible vendor's data at little cost. Recorded answers are tested for all adapters.
 _OF_DATA = (
-    "test_the_provider_s_own_errors_are_told_apart",
-    "test_the_pins_of_every_site_are_understood",
-    "test_what_a_site_pins_is_written_last",
-    "test_nothing_is_dropped_in_silence",
-    "test_a_stream_is_in_canonical_order",
-    "test_members_can_t_be_changed",
-    "test_data_may_stand_on_several_lines_and_without_a_space",
-    "test_nothing_is_read_behind_the_end_mark",
+    "test_provider_errors_are_classified",
+    "test_pins_of_every_site_are_accepted",
+    "test_pinned_value_overrides_the_client",
+    "test_unclaimed_feature_is_refused",
+    "test_stream_events_are_in_canonical_order",
+    "test_adapter_is_frozen",
+    "test_multi_line_data_and_data_without_a_space_are_read",
+    "test_data_after_done_is_ignored",
 )
-# As many cases as requests and models, and the same code: the ablest model of an adapter, which comes first, is enough.
+# These run once for each request and model, over the same code. An adapter's most capable model, its first, is enough.
 _MANY = (
-    "test_the_provider_understands_the_same",
-    "test_build_is_deterministic_and_leaves_its_input_alone",
-    "test_nothing_is_asked_for_that_nobody_said",
-    "test_path_and_headers",
-    "test_no_model_name_leads_elsewhere",
+    "test_provider_receives_the_same_request",
+    "test_build_request_is_deterministic_and_does_not_change_its_input",
+    "test_no_parameter_is_added",
+    "test_path_and_headers_are_valid",
+    "test_model_name_cannot_change_the_destination",
 )
-# Here a model's own facts decide too, and they show in its plain question.
-_BY_MODEL = "test_a_folded_stream_is_asked_for_what_one_json_would_say"
-# Seconds each, over the same parts of the house: one stream of bare data, one of named events. (The ablest model of
-# `openai` shows the Responses API; chat completions are shown by `openai-compatible`.)
+# Here a model's own facts matter too. A plain question is enough to see them.
+_BY_MODEL = "test_folded_stream_request_differs_only_in_its_form"
+# These take seconds each, over shared code. They run for one stream of plain data and one of named events. (The most
+# capable model of `openai` uses the Responses API; `openai-compatible` covers chat completions.)
 _LONG = (
     "test_every_split_gives_the_same_events",
     "test_byte_by_byte_gives_the_same_events",
-    "test_every_prefix_ends_once_and_a_cut_answer_fails",
-    "test_a_good_stream_with_something_wrong_in_it",
-    "test_a_good_answer_with_something_wrong_in_it",
-    "test_random_bytes",
-    "test_random_json",
-    "test_a_line_without_an_end_is_given_up",
-    "test_an_endless_event_is_given_up",
-    "test_order_holds_whatever_the_provider_repeats_or_leaves_out",
-    "test_json_that_is_too_much_for_a_parser",
+    "test_truncated_stream_fails",
+    "test_stream_with_one_wrong_value_never_raises",
+    "test_answer_with_one_wrong_value_never_raises",
+    "test_random_bytes_never_raise",
+    "test_random_json_never_raises",
+    "test_endless_line_fails_in_bounded_memory",
+    "test_endless_event_fails",
+    "test_order_is_canonical_when_events_are_repeated_or_missing",
+    "test_deep_or_huge_json_never_raises",
 )
-_EVERY_CUT = "test_a_stream_comes_to_the_same_however_it_is_cut"
+_EVERY_CUT = "test_recorded_stream_is_read_the_same_in_any_pieces"
 _LONG_FOR = {"openai-compatible", "anthropic"}
-# Text, calls, an error and an odd end of a line: a cut meets the reader of lines, and of each kind of event one is enough.
+# Text, calls, an error and unusual line ends. A split affects only the reader of lines, so one recording of each kind
+# of event is enough.
 _EVERY_CUT_OF = (
     "[anthropic-overloaded]",
     "[anthropic-tools]",
@@ -70,38 +71,38 @@ _EVERY_CUT_OF = (
 )
 
 
-# Cases that the command line leaves out are not made: there are twenty-nine thousand of them. With any other expression
-# all are made, and pytest selects among them.
-_NOT_MADE = {"not slow": pytest.mark.slow, "slow and not every_model": pytest.mark.every_model}
+# The 29,000 cases that these marker expressions exclude are not created. With any other expression, all cases are
+# created, and pytest selects among them.
+_EXCLUDED = {"not slow": pytest.mark.slow, "slow and not every_model": pytest.mark.every_model}
 
 
 def pytest_conformance_values(
     config: pytest.Config, case: str, values: Sequence[object], selection: Selection
 ) -> Sequence[object]:
-    ablest: dict[str, Subject] = {}
+    first_subjects: dict[str, Subject] = {}
     for subject in selection.subjects:
-        ablest.setdefault(subject.adapter.name, subject)
-    not_made = _NOT_MADE.get(config.option.markexpr)
-    marked = [pytest.param(value, marks=_marks_of(f"{case}[{value}]", value, ablest)) for value in values]
-    made = [value for value in marked if not_made not in value.marks]
-    # Without any value pytest reports a skipped test. One that the command line leaves out is deselected instead.
-    return made or marked[:1]
+        first_subjects.setdefault(subject.adapter.name, subject)
+    excluded = _EXCLUDED.get(config.option.markexpr)
+    marked = [pytest.param(value, marks=_marks_of(f"{case}[{value}]", value, first_subjects)) for value in values]
+    created = [value for value in marked if excluded not in value.marks]
+    # Without a value, pytest would report a skipped test. So one excluded case is kept, which pytest deselects.
+    return created or marked[:1]
 
 
-def _marks_of(name: str, value: object, ablest: dict[str, Subject]) -> tuple[pytest.MarkDecorator, ...]:
+def _marks_of(name: str, value: object, first_subjects: dict[str, Subject]) -> tuple[pytest.MarkDecorator, ...]:
     subject = getattr(value, "subject", value)
     assert isinstance(subject, Subject | WireCase)
-    if not _waits(name, subject, ablest):
+    if not _is_slow(name, subject, first_subjects):
         return ()
-    one_of_many = isinstance(subject, Subject) and subject.model != ablest[subject.adapter.name].model
+    one_of_many = isinstance(subject, Subject) and subject.model != first_subjects[subject.adapter.name].model
     return (pytest.mark.slow, pytest.mark.every_model) if one_of_many else (pytest.mark.slow,)
 
 
-def _waits(name: str, value: Subject | WireCase, ablest: dict[str, Subject]) -> bool:
+def _is_slow(name: str, value: Subject | WireCase, first_subjects: dict[str, Subject]) -> bool:
     adapter = value.adapter.name
     if isinstance(value, WireCase):
         return name.startswith(_EVERY_CUT) and not name.endswith(_EVERY_CUT_OF)
-    first = ablest[adapter]
+    first = first_subjects[adapter]
     if name.startswith(_LONG):
         return adapter not in _LONG_FOR
     if adapter in _LIKE_ANOTHER:

@@ -1,4 +1,4 @@
-"""A kit that can't fail is worthless: each of these adapters is broken in one way, and the kit says so."""
+"""Each adapter here is broken in one way, and a test of the conformance kit must fail for it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter
 from providers.vendors.openai.simulator import SIMULATOR, OpenAISimulator
 from providers.wire import WireRequest, WireResponse
 
-pytestmark = pytest.mark.slow  # runs the whole kit over and over
+pytestmark = pytest.mark.slow  # runs parts of the kit many times
 
 _ERROR = (FailureKind.CREDENTIALS, 401)
 
 
 @dataclass(frozen=True, slots=True)
 class Broken(OpenAIAdapter):
-    """A good adapter, with one function of it replaced."""
+    """A correct adapter in which functions can be replaced."""
 
     build: Callable[[ChatRequest, Target], WireRequest] = COMPATIBLE.build_request
     parse: Callable[[WireResponse, Target], ChatCompletion] = COMPATIBLE.parse_response
@@ -83,7 +83,7 @@ GOOD = Broken(COMPATIBLE.name, COMPATIBLE.auth, COMPATIBLE.max_tokens_field)
 
 
 class Parser:
-    """A parser whose events pass through a function."""
+    """A parser whose events are changed by a function."""
 
     def __init__(self, change: Callable[[StreamEvent], Iterable[StreamEvent]]) -> None:
         self._inner = COMPATIBLE.stream_parser(Target("m", "", subject(GOOD).facts))
@@ -100,21 +100,21 @@ class Parser:
 
 
 class Decoding(Parser):
-    """Decodes each piece as it comes, as a parser over text does."""
+    """A parser that decodes each piece separately, so that divided characters are damaged."""
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         return super().feed(data.decode("utf-8", "replace").encode())
 
 
 class SplittingLines(Parser):
-    """Splits lines where text does: at U+2028 and U+0085 too."""
+    """A parser that also splits lines at U+2028, as `str.splitlines` does."""
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         return super().feed(b"\n".join(line.encode() for line in data.decode("utf-8", "replace").split("\u2028")))
 
 
 class Skipping(Parser):
-    """Passes over what it can't read."""
+    """A parser that ignores invalid events."""
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         read = COMPATIBLE.stream_parser(Target("m", "", subject(GOOD).facts)).feed(data)
@@ -122,7 +122,7 @@ class Skipping(Parser):
 
 
 class Raising(Parser):
-    """Raises for what goes wrong, instead of saying so."""
+    """A parser that raises an exception instead of emitting `Failed`."""
 
     def _changed(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
         changed = super()._changed(events)
@@ -133,7 +133,7 @@ class Raising(Parser):
 
 
 class Holding(Parser):
-    """Holds everything back until the end."""
+    """A parser that emits all events at the end."""
 
     def __init__(self) -> None:
         super().__init__(lambda event: [event])
@@ -149,7 +149,7 @@ class Holding(Parser):
 
 
 class Late(Parser):
-    """Gives out each event when the next one comes."""
+    """A parser that emits each event only when the next one arrives."""
 
     def __init__(self) -> None:
         super().__init__(lambda event: [event])
@@ -215,7 +215,7 @@ def fragile(response: WireResponse) -> Failure:
     return COMPATIBLE.classify_error(response)
 
 
-def saying(change: Callable[[Failure, WireResponse], Failure]) -> Broken:
+def classifying(change: Callable[[Failure, WireResponse], Failure]) -> Broken:
     return replace(GOOD, classify=lambda response: change(COMPATIBLE.classify_error(response), response))
 
 
@@ -244,7 +244,7 @@ def reading_arguments(request: ChatRequest, target: Target) -> WireRequest:
 
 
 class Strict(Parser):
-    """Fails at what it doesn't know."""
+    """A parser that fails for unknown fields."""
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         if b"x_new" in data:
@@ -309,291 +309,304 @@ def finished_anyway(event: StreamEvent) -> list[StreamEvent]:
 _shared_parser = Parser(lambda event: [event])
 _more_claimed = replace(COMPATIBLE.capabilities, parameters=COMPATIBLE.capabilities.parameters | {"top_k"})
 CASES: dict[str, tuple[Adapter, Callable[[Subject], None]]] = {
-    "a model's name goes into the path as it is": (
+    "model name is not encoded in the path": (
         replace(GOOD, build=careless_build),
-        lambda one: requests.test_no_model_name_leads_elsewhere(one, "a\r\nHost: evil.example", False),
+        lambda one: requests.test_model_name_cannot_change_the_destination(one, "a\r\nHost: evil.example", False),
     ),
-    "the path is fixed": (
+    "base path of the target is ignored": (
         sending(lambda wire: replace(wire, path="/v1/chat/completions")),
-        lambda one: requests.test_the_base_path_is_the_target_s(one, "/a/b/c"),
+        lambda one: requests.test_base_path_of_the_target_is_used(one, "/a/b/c"),
     ),
-    "a header names the host": (
+    "host header is set": (
         sending(lambda wire: replace(wire, headers=(*wire.headers, ("host", "evil.example")))),
-        each_request(requests.test_path_and_headers),
+        each_request(requests.test_path_and_headers_are_valid),
     ),
-    "a key stands in the URL": (
+    "API key is in the URL": (
         sending(lambda wire: replace(wire, query=(("key", "AIza"),))),
-        each_request(requests.test_path_and_headers),
+        each_request(requests.test_path_and_headers_are_valid),
     ),
-    "no two requests are the same": (
+    "request is not deterministic": (
         sending(lambda wire: replace(wire, headers=(*wire.headers, ("x-number", str(next(_numbers)))))),
-        each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
+        each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input),
     ),
-    "the input is changed": (
+    "input is changed": (
         replace(GOOD, build=greedy_build),
-        each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone),
+        each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input),
     ),
-    "the request is changed, as an earlier case's was": (
+    "input is changed, after an earlier case changed the same tools": (
         replace(GOOD, build=greedy_build),
         lambda one: (
             [one.build(case.request) for case in request_cases(one)]
-            and each_request(requests.test_build_is_deterministic_and_leaves_its_input_alone)(one)
+            and each_request(requests.test_build_request_is_deterministic_and_does_not_change_its_input)(one)
         ),
     ),
-    "system texts are lost": (asking(without_systems), each_request(requests.test_the_provider_understands_the_same)),
+    "system texts are lost": (asking(without_systems), each_request(requests.test_provider_receives_the_same_request)),
     "tools are lost": (
         asking(lambda request: replace(request, tools=(), tool_choice=None, parallel_tool_calls=None)),
-        each_request(requests.test_the_provider_understands_the_same),
+        each_request(requests.test_provider_receives_the_same_request),
     ),
     "a parameter is lost": (
         asking(lambda request: replace(request, seed=None)),
-        each_request(requests.test_the_provider_understands_the_same),
+        each_request(requests.test_provider_receives_the_same_request),
     ),
-    "a temperature of its own is sent": (
+    "default temperature is added": (
         asking(
             lambda request: replace(request, temperature=0.7 if request.temperature is None else request.temperature)
         ),
-        each_request(requests.test_nothing_is_asked_for_that_nobody_said),
+        each_request(requests.test_no_parameter_is_added),
     ),
-    "an answer's length has a limit of its own": (
+    "default max_tokens is added": (
         asking(lambda request: replace(request, max_tokens=request.max_tokens or 512)),
-        requests.test_no_limit_of_its_own_is_sent_where_none_is_needed,
+        requests.test_no_unneeded_max_tokens_is_sent,
     ),
-    "whoever answers, the model that was asked is named": (
+    "answer names the requested model instead of the answering one": (
         replace(
             GOOD, parse=lambda answer, target: replace(COMPATIBLE.parse_response(answer, target), model=target.model)
         ),
-        answers.test_the_model_that_answered_is_the_one_that_is_named,
+        answers.test_answer_names_the_model_that_answered,
     ),
-    "a stream's model is made up": (
+    "stream names an invented model": (
         parsing(lambda event: [replace(event, model="m-1") if isinstance(event, Opened) else event]),
-        answers.test_the_model_that_answered_is_the_one_that_is_named,
+        answers.test_answer_names_the_model_that_answered,
     ),
-    "a body is a list": (
+    "body is a list": (
         sending(lambda wire: replace(wire, body=b"[" + wire.body + b"]")),
-        each_request(requests.test_path_and_headers),
+        each_request(requests.test_path_and_headers_are_valid),
     ),
-    "streams are asked for as JSON": (
+    "stream is requested as JSON": (
         asking(lambda request: replace(request, stream=False)),
-        each_request(requests.test_the_provider_understands_the_same),
+        each_request(requests.test_provider_receives_the_same_request),
     ),
-    "what isn't claimed is sent all the same": (
+    "unclaimed feature is sent": (
         replace(GOOD, claims=_texts_only),
-        requests.test_nothing_is_dropped_in_silence,
+        requests.test_unclaimed_feature_is_refused,
     ),
-    "a client overrules what a site pins": (
+    "client overrides a pinned value": (
         replace(GOOD, build=pins_first),
-        requests.test_what_a_site_pins_is_written_last,
+        requests.test_pinned_value_overrides_the_client,
     ),
-    "usage is not read": (replace(GOOD, parse=uncounted), each_answer(answers.test_streamed_and_whole_are_the_same)),
+    "usage is not read": (
+        replace(GOOD, parse=uncounted),
+        each_answer(answers.test_streamed_and_whole_answers_are_equal),
+    ),
     "a stream's usage is not read": (
         parsing(lambda event: [] if isinstance(event, UsageReport) else [event]),
-        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+        each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
     ),
-    "a feature that no request asks for": (
+    "unknown feature is claimed": (
         replace(GOOD, claims=replace(COMPATIBLE.capabilities, features=frozenset({"tool"}))),
-        requests.test_every_feature_is_a_word_that_is_known,
+        requests.test_claimed_features_are_known,
     ),
-    "all text comes at the end": (
+    "all text is emitted at the end": (
         replace(GOOD, parser=lambda _: Holding()),
-        answers.test_text_arrives_in_pieces,
+        answers.test_text_is_streamed_before_the_end,
     ),
-    "pieces are decoded as they come": (
+    "pieces are decoded separately": (
         replace(GOOD, parser=lambda _: Decoding(lambda event: [event])),
         lambda one: streams.test_every_split_gives_the_same_events(one, b"\n"),
     ),
     "lines end at U+2028": (
         replace(GOOD, parser=lambda _: SplittingLines(lambda event: [event])),
-        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+        each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
     ),
-    "a cut answer is passed off as whole": (
+    "truncated answer is finished": (
         parsing(finished_anyway),
-        streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
+        streams.test_truncated_stream_fails,
     ),
-    "an event that is no JSON is passed over": (
+    "event with invalid JSON is ignored": (
         replace(GOOD, parser=lambda _: Skipping(lambda event: [event])),
-        streams.test_an_event_that_is_no_json_is_not_passed_over,
+        streams.test_invalid_json_event_is_not_ignored,
     ),
-    "the end comes twice": (
+    "terminal event is emitted twice": (
         parsing(lambda event: [event, event] if isinstance(event, Finished) else [event]),
-        streams.test_every_prefix_ends_once_and_a_cut_answer_fails,
+        streams.test_truncated_stream_fails,
     ),
-    "comments are taken for text": (
+    "comments are read as text": (
         parsing(lambda event: [TextDelta("?")] if type(event).__name__ == "Heartbeat" else [event]),
-        streams.test_comments_are_signs_of_life,
+        streams.test_comments_become_heartbeats,
     ),
-    "a parser raises": (replace(GOOD, parser=lambda _: Raising(lambda event: [event])), garbage.test_random_bytes),
-    "a key that is refused looks like a bad request": (
+    "parser raises an exception": (
+        replace(GOOD, parser=lambda _: Raising(lambda event: [event])),
+        garbage.test_random_bytes_never_raise,
+    ),
+    "refused API key is classified as an invalid request": (
         replace(GOOD, classify=always(FailureKind.INVALID_REQUEST)),
-        lambda one: errors.test_the_provider_s_own_errors_are_told_apart(one, *_ERROR),
+        lambda one: errors.test_provider_errors_are_classified(one, *_ERROR),
     ),
-    "any error is the filter's": (
+    "every error is classified as content_filter": (
         replace(GOOD, classify=always(FailureKind.CONTENT_FILTER)),
-        lambda one: errors.test_every_status_with_any_body(one, b""),
+        lambda one: errors.test_every_error_status_with_any_body_is_a_failure(one, b""),
     ),
-    "the provider's words reach the client": (
+    "provider text reaches the client": (
         replace(GOOD, classify=quoting),
-        lambda one: errors.test_the_provider_s_own_errors_are_told_apart(one, *_ERROR),
+        lambda one: errors.test_provider_errors_are_classified(one, *_ERROR),
     ),
-    "a body that is no text raises": (
+    "binary body raises an exception": (
         replace(GOOD, classify=fragile),
-        lambda one: errors.test_every_status_with_any_body(one, b"\xff\xfe\x00"),
+        lambda one: errors.test_every_error_status_with_any_body_is_a_failure(one, b"\xff\xfe\x00"),
     ),
-    "calls have other ids than the provider's": (
+    "call ids differ from the provider's": (
         parsing(with_other_ids),
-        each_answer(answers.test_a_streamed_answer_says_what_the_provider_said),
+        each_answer(answers.test_streamed_answer_is_read_as_it_was_sent),
     ),
     "refusals are not read": (
         parsing(lambda event: [] if isinstance(event, RefusalDelta) else [event]),
-        lambda one: answers.test_thoughts_and_refusals_that_are_sent_are_read(one, "refusal"),
+        lambda one: answers.test_reasoning_and_refusals_are_read(one, "refusal"),
     ),
-    "thoughts are not read": (
+    "reasoning is not read": (
         parsing(lambda event: [] if isinstance(event, ReasoningDelta) else [event]),
-        lambda one: answers.test_thoughts_and_refusals_that_are_sent_are_read(one, "reasoning"),
+        lambda one: answers.test_reasoning_and_refusals_are_read(one, "reasoning"),
     ),
-    "text comes behind the finish": (
+    "text follows the finish": (
         parsing(lambda event: [event, TextDelta("!")] if isinstance(event, ChoiceFinish) else [event]),
-        answers.test_order_holds_whatever_the_provider_repeats_or_leaves_out,
+        answers.test_order_is_canonical_when_events_are_repeated_or_missing,
     ),
-    "each event waits for the next": (replace(GOOD, parser=lambda _: Late()), answers.test_no_event_waits_for_the_next),
-    "a date is no time to wait": (
-        saying(without_dates),
-        lambda one: errors.test_a_retry_after_header_is_read(one, formatdate(1_795_000_007, usegmt=True), 7.0),
+    "each event waits for the next": (
+        replace(GOOD, parser=lambda _: Late()),
+        answers.test_each_event_is_emitted_when_it_arrives,
     ),
-    "a time to wait that is none raises": (
-        saying(waiting),
-        lambda one: errors.test_a_retry_after_header_is_read(one, "soon", None),
+    "retry-after date is ignored": (
+        classifying(without_dates),
+        lambda one: errors.test_retry_after_header_is_read(one, formatdate(1_795_000_007, usegmt=True), 7.0),
     ),
-    "the beginning of the provider's words reaches the client": (
-        saying(lambda failure, _: replace(failure, message=f"it failed: {failure.detail[:8]}")),
-        lambda one: errors.test_no_text_of_theirs_reaches_the_client(one, *_ERROR),
+    "invalid retry-after raises an exception": (
+        classifying(waiting),
+        lambda one: errors.test_retry_after_header_is_read(one, "soon", None),
     ),
-    "nothing is left for the log": (
-        saying(lambda failure, _: replace(failure, code=None, detail="")),
-        lambda one: errors.test_an_error_leaves_a_word_for_the_log(one, *_ERROR),
+    "start of the provider text reaches the client": (
+        classifying(lambda failure, _: replace(failure, message=f"it failed: {failure.detail[:8]}")),
+        lambda one: errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR),
     ),
-    "0 is taken for nothing": (
+    "error has no detail for the log": (
+        classifying(lambda failure, _: replace(failure, code=None, detail="")),
+        lambda one: errors.test_error_has_a_code_or_detail_for_the_log(one, *_ERROR),
+    ),
+    "0 is read as absent": (
         asking(lambda request: replace(request, temperature=request.temperature or None)),
-        requests.test_zero_is_a_value,
+        requests.test_zero_is_sent_as_a_value,
     ),
-    "what the operator lets through is lost": (
+    "passthrough parameter is lost": (
         asking(lambda request: replace(request, extra={})),
-        requests.test_what_the_operator_lets_through_is_sent,
+        requests.test_passthrough_parameter_is_sent,
     ),
-    "a parameter of the vendor's own is claimed alone": (
+    "vendor parameter is claimed but not sent": (
         replace(asking(lambda request: replace(request, extra={})), claims=_more_claimed),
-        requests.test_the_provider_s_own_parameters_are_sent,
+        requests.test_claimed_vendor_parameters_are_sent,
     ),
-    "all streams have one parser": (
+    "all streams share one parser": (
         replace(GOOD, parser=lambda _: _shared_parser),
-        purity.test_two_streams_at_once_are_two_answers,
+        purity.test_interleaved_streams_do_not_mix,
     ),
-    "what is held has no bound": (
+    "parser memory is unbounded": (
         replace(GOOD, parser=lambda _: Holding()),
-        lambda one: garbage.test_a_line_without_an_end_is_given_up(one, b"x"),
+        lambda one: garbage.test_endless_line_fails_in_bounded_memory(one, b"x"),
     ),
-    "a body without its content type": (
+    "content type is missing": (
         sending(lambda wire: replace(wire, headers=())),
-        each_request(requests.test_path_and_headers),
+        each_request(requests.test_path_and_headers_are_valid),
     ),
-    "a header stands twice": (
+    "header occurs twice": (
         sending(lambda wire: replace(wire, headers=(("content-type", "text/plain"), *wire.headers))),
-        each_request(requests.test_path_and_headers),
+        each_request(requests.test_path_and_headers_are_valid),
     ),
-    "every image is a PNG": (
+    "every image is sent as PNG": (
         sending(lambda wire: replace(wire, body=wire.body.replace(b"image/jpeg", b"image/png"))),
-        each_request(requests.test_the_provider_understands_the_same),
+        each_request(requests.test_provider_receives_the_same_request),
     ),
-    "arguments that are no JSON raise": (
+    "arguments that are not JSON raise an exception": (
         replace(GOOD, build=reading_arguments),
-        lambda one: requests.test_an_odd_history_is_sent_or_refused(one, "arguments {broken"),
+        lambda one: requests.test_unusual_history_is_sent_or_refused(one, "arguments {broken"),
     ),
-    "an effort is lost": (
+    "reasoning effort is lost": (
         asking(lambda request: replace(request, reasoning_effort=None)),
-        requests.test_an_effort_makes_a_difference,
+        requests.test_reasoning_effort_changes_the_request,
     ),
-    "a new member fails a stream": (
+    "unknown member fails a stream": (
         replace(GOOD, parser=lambda _: Strict(lambda event: [event])),
-        streams.test_unknown_fields_and_events_make_no_difference,
+        streams.test_unknown_fields_and_events_are_ignored,
     ),
-    "a new member fails an answer": (
+    "unknown member fails an answer": (
         replace(GOOD, parse=strict_answer),
-        answers.test_unknown_fields_of_a_whole_answer_make_no_difference,
+        answers.test_unknown_fields_of_a_whole_answer_are_ignored,
     ),
-    "ids of calls are the same in each answer": (
+    "call ids are the same in each answer": (
         replace(GOOD, parse=numbered_calls),
-        answers.test_ids_that_a_provider_doesn_t_give_differ_between_answers,
+        answers.test_generated_call_ids_differ_between_answers,
     ),
-    "a code means something else with status 200": (
+    "error code is classified differently with status 200": (
         replace(GOOD, parse=blaming_the_key),
-        lambda one: errors.test_an_error_with_status_200_is_no_answer(one, FailureKind.QUOTA, 429),
+        lambda one: errors.test_error_with_status_200_fails(one, FailureKind.QUOTA, 429),
     ),
-    "a time to wait is lost with status 200": (
+    "retry-after is lost with status 200": (
         replace(GOOD, parse=impatient),
-        errors.test_a_time_to_wait_is_read_with_status_200,
+        errors.test_retry_after_is_read_with_status_200,
     ),
-    "a stream's error repeats the provider's words": (
+    "error in a stream repeats provider text": (
         parsing(lambda event: [quoted(event)]),
-        lambda one: errors.test_what_an_error_event_says(one, *_ERROR),
+        lambda one: errors.test_error_event_is_classified_and_logged(one, *_ERROR),
     ),
-    "a stream's error leaves nothing for the log": (
+    "error in a stream has no detail for the log": (
         parsing(lambda event: [silenced(event)]),
-        lambda one: errors.test_what_an_error_event_says(one, *_ERROR),
+        lambda one: errors.test_error_event_is_classified_and_logged(one, *_ERROR),
     ),
-    "an error in the middle is passed over": (
+    "error in the middle of a stream is ignored": (
         parsing(finished_anyway),
-        lambda one: errors.test_an_error_in_the_middle(one, *_ERROR),
+        lambda one: errors.test_error_in_the_middle_ends_the_stream(one, *_ERROR),
     ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kit_sees_that(name: str) -> None:
+def test_kit_fails_for_a_broken_adapter(name: str) -> None:
     broken, test = CASES[name]
     with pytest.raises((Exception, pytest.fail.Exception)):
         test(subject(broken))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kit_is_content_where_nothing_is_broken(name: str) -> None:
+def test_kit_passes_for_the_correct_adapter(name: str) -> None:
     _, test = CASES[name]
     test(subject(GOOD))
 
 
 @dataclass(frozen=True, slots=True)
-class Plainspoken(OpenAISimulator):
-    """A vendor whose errors are a line of text."""
+class PlainTextErrors(OpenAISimulator):
+    """A vendor whose error bodies are plain text."""
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         return WireResponse(status, {"content-type": "text/plain"}, f"ERR|{kind.value}".encode(), 0)
 
 
-def test_errors_that_are_no_json_are_no_fault() -> None:
-    one = replace(subject(GOOD), dialect=Plainspoken("openai-compatible"))
-    garbage.test_an_error_with_something_wrong_in_it(one)
-    errors.test_no_text_of_theirs_reaches_the_client(one, *_ERROR)
+def test_kit_accepts_error_bodies_in_plain_text() -> None:
+    one = replace(subject(GOOD), dialect=PlainTextErrors("openai-compatible"))
+    garbage.test_error_with_one_wrong_value_never_raises(one)
+    errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
-class Wordless(OpenAISimulator):
-    """A vendor that has no word for what went wrong, and says it with `says`, or with whatever status is asked for."""
+class ErrorsWithoutCode(OpenAISimulator):
+    """A vendor whose errors have no code: only the status, `fixed_status` or the requested one, shows the kind."""
 
-    says: int | None = None
+    fixed_status: int | None = None
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        return WireResponse(self.says or status, {"content-type": "application/json"}, b'{"error": {"code": ""}}', 0)
+        return WireResponse(
+            self.fixed_status or status, {"content-type": "application/json"}, b'{"error": {"code": ""}}', 0
+        )
 
 
-def test_a_spent_quota_without_a_word_is_told_by_the_status_and_the_kit_says_so() -> None:
-    told_apart = errors.test_the_provider_s_own_errors_are_told_apart
+def test_kit_names_the_fix_for_a_quota_error_without_a_code() -> None:
+    check_classified = errors.test_provider_errors_are_classified
     with pytest.raises(AssertionError, match=r"leaves `quota` out of \[simulator.errors\]"):
-        told_apart(replace(subject(GOOD), dialect=Wordless("openai-compatible")), FailureKind.QUOTA, 429)
-    told_apart(replace(subject(GOOD), dialect=Wordless("openai-compatible", 402)), FailureKind.QUOTA, 429)
+        check_classified(replace(subject(GOOD), dialect=ErrorsWithoutCode("openai-compatible")), FailureKind.QUOTA, 429)
+    check_classified(
+        replace(subject(GOOD), dialect=ErrorsWithoutCode("openai-compatible", 402)), FailureKind.QUOTA, 429
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class InLines(OpenAISimulator):
-    """A vendor whose streams are lines of JSON."""
+    """A vendor whose streams are JSON Lines."""
 
     stream_type: str = "application/x-ndjson"
 
@@ -603,7 +616,7 @@ class InLines(OpenAISimulator):
 
 
 class Lines(Parser):
-    """Reads each line as JSON; of a blank one it makes what `blank` is."""
+    """A parser that reads each line as JSON, and a blank line as `blank`."""
 
     def __init__(self, blank: bytes) -> None:
         super().__init__(lambda event: [event])
@@ -616,20 +629,20 @@ class Lines(Parser):
 
 
 @pytest.mark.parametrize(("blank", "is_right"), [(b"[]", False), (b"", True)], ids=["failing", "passed_over"])
-def test_the_kit_sees_that_a_blank_line_is_no_json(blank: bytes, is_right: bool) -> None:
+def test_kit_fails_if_a_blank_line_is_not_ignored(blank: bytes, is_right: bool) -> None:
     one = replace(subject(replace(GOOD, parser=lambda _: Lines(blank))), dialect=InLines("openai-compatible"))
     assert one.streams_lines
     if is_right:
-        streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
-        streams.test_unknown_fields_and_events_make_no_difference(one)
-        streams.test_an_event_that_is_no_json_is_not_passed_over(one)
+        streams.test_blank_lines_and_line_ends_of_json_lines_are_ignored(one)
+        streams.test_unknown_fields_and_events_are_ignored(one)
+        streams.test_invalid_json_event_is_not_ignored(one)
         return
     with pytest.raises((Exception, pytest.fail.Exception)):
-        streams.test_blank_lines_and_other_line_ends_make_no_difference(one)
+        streams.test_blank_lines_and_line_ends_of_json_lines_are_ignored(one)
 
 
 class SkippingLines(Lines):
-    """Passes over a line that is no JSON."""
+    """A parser that ignores lines of invalid JSON."""
 
     def __init__(self) -> None:
         super().__init__(b"")
@@ -640,27 +653,27 @@ class SkippingLines(Lines):
         return super().feed(b"".join(line + b"\n" for line in lines if line.endswith((b"}", b"]"))))
 
 
-def test_the_kit_sees_that_a_line_is_passed_over() -> None:
+def test_kit_fails_if_an_invalid_line_is_ignored() -> None:
     one = replace(subject(replace(GOOD, parser=lambda _: SkippingLines())), dialect=InLines("openai-compatible"))
-    streams.test_unknown_fields_and_events_make_no_difference(one)
-    with pytest.raises(AssertionError, match="is no JSON and was passed over"):
-        streams.test_an_event_that_is_no_json_is_not_passed_over(one)
+    streams.test_unknown_fields_and_events_are_ignored(one)
+    with pytest.raises(AssertionError, match="is not valid JSON and was ignored"):
+        streams.test_invalid_json_event_is_not_ignored(one)
 
 
-def test_the_kit_sees_that_a_stream_is_called_json() -> None:
+def test_kit_fails_if_the_content_type_of_a_stream_means_one_json_body() -> None:
     called_json = InLines("openai-compatible", stream_type="application/stream+json")
     one = replace(subject(replace(GOOD, parser=lambda _: Lines(b""))), dialect=InLines("openai-compatible"))
-    answers.test_a_stream_is_known_by_its_content_type(one)
-    with pytest.raises(AssertionError, match="another word"):
-        answers.test_a_stream_is_known_by_its_content_type(replace(one, dialect=called_json))
+    answers.test_stream_is_recognised_by_its_content_type(one)
+    with pytest.raises(AssertionError, match="another content type"):
+        answers.test_stream_is_recognised_by_its_content_type(replace(one, dialect=called_json))
 
 
-def test_a_line_of_json_is_broken_as_an_event_is() -> None:
+def test_json_lines_are_broken_in_the_same_way_as_events() -> None:
     lines, events = (list(garbage._broken_events(event)) for event in (b'{"say":"x"}\n', b'data: {"say":"x"}\n\n'))
     assert [b"data: " + line + b"\n" for line in lines] == events != []
 
 
-def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kit_fails_if_the_adapter_imports_an_http_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "vendor_with_client"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -675,7 +688,7 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
     from vendor_with_client.adapter import ADAPTER
 
     with pytest.raises(AssertionError, match=r"urllib\.request"):
-        purity.test_imports_nothing_that_does_io(subject(ADAPTER))
+        purity.test_adapter_imports_no_io(subject(ADAPTER))
 
 
 @pytest.mark.parametrize(
@@ -700,7 +713,7 @@ def test_the_kit_sees_an_import_of_a_client(tmp_path: Path, monkeypatch: pytest.
     ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log list_of_a_class "
     "default counter adapter".split(),
 )
-def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kit_fails_for_impure_code(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"vendor_that_is_not_pure_{crc32(source.encode())}"
     bases = "Noting, OpenAIAdapter" if "class Noting" in source else "OpenAIAdapter"
     (tmp_path / f"{name}.py").write_text(
@@ -712,15 +725,15 @@ def test_the_kit_sees_what_is_not_pure(source: str, tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(tmp_path)
     impure = subject(import_module(name).ADAPTER)
     with pytest.raises(AssertionError, match=name):
-        held_to_be_pure(impure)
+        check_purity(impure)
 
 
-def held_to_be_pure(subject: Subject) -> None:
-    purity.test_imports_nothing_that_does_io(subject)
-    purity.test_uses_no_clock_no_global_and_no_file(subject)
+def check_purity(subject: Subject) -> None:
+    purity.test_adapter_imports_no_io(subject)
+    purity.test_adapter_uses_no_clock_global_state_or_file(subject)
 
 
-def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_may_change_its_local_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vendor_that_is_pure.py").write_text(
         "KINDS = {}\nKINDS['a'] = 1\nWORDS = ['a']\n"
         "def words(WORDS):\n    WORDS.append('b')\n    KINDS = {}\n    KINDS['b'] = 2\n    return WORDS, KINDS\n"
@@ -729,7 +742,7 @@ def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pyte
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
-    held_to_be_pure(subject(import_module("vendor_that_is_pure").ADAPTER))
+    check_purity(subject(import_module("vendor_that_is_pure").ADAPTER))
 
 
 @pytest.mark.parametrize(
@@ -744,7 +757,7 @@ def test_a_function_may_change_what_is_its_own(tmp_path: Path, monkeypatch: pyte
     ],
     ids="static default_copied parser_within function_within cached_property".split(),
 )
-def test_an_adapter_may_be_written_in_an_odd_style(
+def test_kit_passes_for_pure_code_in_unusual_style(
     members: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"vendor_in_an_odd_style_{crc32(members.encode())}"
@@ -755,17 +768,17 @@ def test_an_adapter_may_be_written_in_an_odd_style(
         'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
-    held_to_be_pure(subject(import_module(name).ADAPTER))
+    check_purity(subject(import_module(name).ADAPTER))
 
 
 def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The kit as a stranger runs it, in a repository of theirs."""
+    """Run the kit as a third party does, in its own repository."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", *options]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Path:
+def plugin_folder(tmp_path: Path) -> Path:
     (tmp_path / "their_adapter.py").write_text(
         "from dataclasses import dataclass, replace\n"
         "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
@@ -800,36 +813,36 @@ def stranger(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_stranger_s_adapter_passes_by_the_command_line(stranger: Path) -> None:
+def test_third_party_adapter_passes_on_the_command_line(plugin_folder: Path) -> None:
     modules = [f"providers.conformance.test_{name}" for name in ("requests", "wire")]
-    done = run_kit(stranger, *modules, "--adapter", "their_adapter:GOOD", "--dialect", "their_adapter:DIALECT")
+    done = run_kit(plugin_folder, *modules, "--adapter", "their_adapter:GOOD", "--dialect", "their_adapter:DIALECT")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
-def test_an_adapter_in_the_making_is_found_where_pytest_is_called_with_the_dialect_beside_it(stranger: Path) -> None:
-    """`pytest` itself, not `python -m pytest`: it doesn't look for modules where it is called."""
+def test_adapter_in_the_current_folder_is_found_with_the_dialect_of_its_module(plugin_folder: Path) -> None:
+    """`pytest` itself, unlike `python -m pytest`, does not add the current folder to the import path."""
     command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider", "--pyargs"]
     kit = ["providers.conformance.test_purity", "--adapter", "their_adapter:GOOD"]
-    done = subprocess.run([*command, *kit], cwd=stranger, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, *kit], cwd=plugin_folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
-def test_a_class_stands_for_what_it_makes(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(stranger)
+def test_class_as_adapter_is_instantiated(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(plugin_folder)
     for name in ("their_adapter", "alone"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (one,) = select(["alone:Made"], ["alone:Side"], stranger, wire_is_given=False).subjects
+    (one,) = select(["alone:Made"], ["alone:Side"], plugin_folder, wire_is_given=False).subjects
     assert (one.adapter.name, one.dialect.name) == ("theirs", "theirs")
 
 
-def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
+def test_broken_third_party_adapter_fails_on_the_command_line(plugin_folder: Path) -> None:
     kit = "providers.conformance.test_requests"
-    done = run_kit(stranger, kit, "--adapter", "their_adapter:BROKEN", "--dialect", "their_adapter:DIALECT")
+    done = run_kit(plugin_folder, kit, "--adapter", "their_adapter:BROKEN", "--dialect", "their_adapter:DIALECT")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED" in done.stdout
-    assert "test_the_provider_understands_the_same[theirs-some-model-stop]" in done.stdout
+    assert "test_provider_receives_the_same_request[theirs-some-model-stop]" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -846,34 +859,34 @@ def test_a_stranger_s_adapter_fails_by_the_command_line(stranger: Path) -> None:
         (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is not a valid dialect: it lacks"),
     ],
 )
-def test_what_is_wrong_with_the_options_is_said(
-    stranger: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], dialects: list[str], complaint: str
+def test_wrong_option_is_reported(
+    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], dialects: list[str], complaint: str
 ) -> None:
-    monkeypatch.syspath_prepend(stranger)
+    monkeypatch.syspath_prepend(plugin_folder)
     for name in ("their_adapter", "alone"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(pytest.UsageError, match=complaint):
-        select(adapters, dialects, stranger, wire_is_given=False)
+        select(adapters, dialects, plugin_folder, wire_is_given=False)
 
 
-def test_a_wrong_option_is_one_clear_line(stranger: Path) -> None:
+def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:
     kit = "providers.conformance.test_purity"
-    done = run_kit(stranger, kit, "--adapter", "providers.vendors.openai.adapter:ADAPTER", "--wire", "nowhere")
+    done = run_kit(plugin_folder, kit, "--adapter", "providers.vendors.openai.adapter:ADAPTER", "--wire", "nowhere")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert done.stderr.strip().splitlines() == [f"ERROR: --wire: {stranger / 'nowhere'} is no folder"]
+    assert done.stderr.strip().splitlines() == [f"ERROR: --wire: {plugin_folder / 'nowhere'} is not a folder"]
 
 
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({"a.stream.txt": ""}, "come together"),
-        ({"a.expect.json": "{}"}, "come together"),
-        ({"a.text": ""}, "is no fixture"),
+        ({"a.stream.txt": ""}, "needs an expect.json, and the reverse"),
+        ({"a.expect.json": "{}"}, "needs an expect.json, and the reverse"),
+        ({"a.text": ""}, "unknown kind of fixture"),
         ({"a.response.json": "{}", "a.expect.json": "{"}, "a.expect.json: not valid JSON"),
         ({"a.response.json": "{}", "a.expect.json": '{"about":"x"}'}, "lacks source, date, model"),
     ],
 )
-def test_a_fixture_that_can_t_be_used_is_named(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
+def test_invalid_fixture_is_reported(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
     (tmp_path / "openai-compatible").mkdir()
     for name, text in files.items():
         (tmp_path / "openai-compatible" / name).write_text(text)

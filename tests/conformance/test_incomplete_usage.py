@@ -1,4 +1,4 @@
-"""A vendor whose usage doesn't tell all: the kit asks for what it tells."""
+"""The kit expects only the usage counts that a vendor reports."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ assert isinstance(DEEPSEEK, CompatibleSimulator)
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet(CompatibleSimulator):
+class IncompleteUsageSimulator(CompatibleSimulator):
     uncounted: frozenset[str] = frozenset()
 
 
 def subject(*uncounted: str) -> Subject:
-    dialect = Quiet(DEEPSEEK.adapter, DEEPSEEK.side, frozenset(uncounted))
+    dialect = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.side, frozenset(uncounted))
     return subjects_of(load_registry().adapters["deepseek"], dialect)[0]
 
 
 @pytest.mark.parametrize("uncounted", [(), ("cached_tokens",), ("cached_tokens", "reasoning_tokens")])
-def test_what_a_vendor_does_not_count_is_not_asked_for(uncounted: tuple[str, ...]) -> None:
+def test_kit_expects_no_counts_that_the_vendor_does_not_report(uncounted: tuple[str, ...]) -> None:
     usages = {case.name: case.completion.usage for case in answer_cases(subject(*uncounted))}
     cached, thinking = usages["cached"], usages["reasoning"]
     assert cached is not None
@@ -37,5 +37,5 @@ def test_what_a_vendor_does_not_count_is_not_asked_for(uncounted: tuple[str, ...
     assert (cached.prompt_tokens, cached.completion_tokens) == (31, 12)
 
 
-def test_who_says_nothing_counts_all() -> None:
+def test_simulator_without_a_declaration_reports_all_counts() -> None:
     assert uncounted_by(DEEPSEEK) == frozenset()
