@@ -1,6 +1,6 @@
-"""Vendors that speak OpenAI's dialect with differences: one engine, and one TOML file for each vendor.
+"""Compatible vendors: vendors whose API is OpenAI's with differences. One engine reads a TOML file for each vendor.
 
-A package outside this repository makes an adapter and its simulator from the text of such a file.
+A package outside this repository builds an adapter and its simulator from the text of such a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ __all__ = ["CompatibleAdapter", "DialectError", "adapter_of", "simulator_of"]
 
 
 def simulator_of(toml: str) -> CompatibleSimulator:
-    """Return the simulator of a vendor that a TOML text describes. Raises DialectError."""
-    from providers.compatible import simulator  # not at the top: an adapter in production needs no simulator
+    """Return the simulator of the compatible vendor that a TOML text describes.
+
+    Raises:
+        DialectError: The text does not describe a vendor. The message names the place.
+    """
+    from providers.compatible import simulator  # imported here because an adapter in production needs no simulator
 
     return simulator.simulator_of(toml)

@@ -1,7 +1,7 @@
-"""One adapter for every vendor that speaks OpenAI's dialect with differences. Each vendor is a TOML file.
+"""The adapter for all compatible vendors. A TOML file describes each vendor's differences from OpenAI's API.
 
-acme = "providers.compatible.adapter:acme"          in this repository: reads providers/compatible/acme.toml
-ADAPTER = adapter_of(files("acme").joinpath("acme.toml").read_text())         anywhere else
+acme = "providers.compatible.adapter:acme"          entry point in this repository: reads providers/compatible/acme.toml
+ADAPTER = adapter_of(files("acme").joinpath("acme.toml").read_text())         in another package
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.answer import compatible_parser, read_compatible_completion
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.errors import classify
-from providers.compatible.request import encode_body, place_of
+from providers.compatible.request import encode_body, path_and_query
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -34,7 +34,7 @@ from providers.wire import WireRequest, WireResponse
 
 __all__ = ["CompatibleAdapter", "DialectError", "adapter_named", "adapter_of"]
 
-_PARTS = frozenset(
+_SECTIONS = frozenset(
     {"name", "known_as", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
 )
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
@@ -43,10 +43,20 @@ _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream")
 
 @dataclass(frozen=True, slots=True)
 class CompatibleAdapter:
-    """One vendor's dialect of chat completions, as its row has it."""
+    """The adapter of one compatible vendor.
+
+    Attributes:
+        name: The provider's name in the configuration.
+        dialect: The differences from OpenAI's API (`[dialect]`).
+        sites: The vendor's sites (`[sites]`).
+        models: The facts about its models (`[models]`).
+        offers: Prices and retirements.
+        headers: Headers that are sent with each request (`[headers]`).
+        known_as: Other names of the vendor.
+    """
 
     name: str
-    row: CompatibleDialect
+    dialect: CompatibleDialect
     sites: Mapping[str, Site]
     models: Mapping[str, ModelFacts]
     offers: Offers = field(default_factory=Offers)
@@ -54,107 +64,126 @@ class CompatibleAdapter:
     known_as: tuple[str, ...] = ()
 
     @property
+    def row(self) -> CompatibleDialect:
+        """The former name of `dialect`, for plug-ins of earlier releases."""
+        return self.dialect
+
+    @property
     def capabilities(self) -> Capabilities:
         """See `providers.adapter.Adapter`."""
-        return self.row.capabilities
+        return self.dialect.capabilities
 
     @property
     def auth(self) -> AuthScheme:
         """See `providers.adapter.Adapter`."""
-        return self.row.auth
+        return self.dialect.auth
 
     @property
     def ends_behind_stop(self) -> bool:
         """See `providers.adapter.EndsBehindStop`."""
-        return self.row.answers.stop_left_in
+        return self.dialect.answers.stop_left_in
 
     @property
     def asks_for_usage(self) -> bool:
         """See `providers.adapter.AsksForUsage`."""
-        return self.row.requests.stream_options
+        return self.dialect.requests.stream_options
 
     @property
     def usual_base_path(self) -> str:
         """See `providers.adapter.KnowsBasePath`."""
-        return self.row.requests.base_path
+        return self.dialect.requests.base_path
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`; may ask for a stream where the client wants one JSON."""
-        body = encode_body(request, target, self.row)
-        path, query = place_of(request, target, self.row)
+        """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""
+        body = encode_body(request, target, self.dialect)
+        path, query = path_and_query(request, target, self.dialect)
         return WireRequest("POST", path, _STREAM if body.get("stream") is True else _WHOLE, dumps(body), query)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
-        return read_compatible_completion(response, self.row, target.model, self.sites)
+        return read_compatible_completion(response, self.dialect, target.model, self.sites)
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        return compatible_parser(self.row, target.model, self.sites)
+        return compatible_parser(self.dialect, target.model, self.sites)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""
-        return classify(error_object(response.body), response, self.row.errors, self.sites)
+        return classify(error_object(response.body), response, self.dialect.errors, self.sites)
 
 
 def adapter_of(toml: str) -> CompatibleAdapter:
-    """The adapter of a row as text: `name`, `[dialect]`, `[sites]`, `[models]`, `[headers]`, and what it offers.
+    """Return the adapter of the vendor that a TOML text describes.
 
-    Raises RowError, CatalogueError, TOMLDecodeError.
+    Args:
+        toml: The text of the vendor's file: `name`, `[dialect]`, `[sites]`, `[models]`, `[headers]`, prices and
+            retirements.
+
+    Raises:
+        DialectError: `name` or `[dialect]` is wrong. The message names the place.
+        CatalogueError: Another section is wrong.
+        TOMLDecodeError: The text is not TOML.
     """
     data: Mapping[str, Any] = tomllib.loads(toml)
     name = data.get("name")
     if not isinstance(name, str) or not name:
-        raise DialectError("name: is missing: the provider's name in config")
-    for word in data:
-        if word not in _PARTS:
-            raise DialectError(f"{word}: is not known; expected one of {', '.join(sorted(_PARTS))}")
-    row = read_dialect(_dialect_of(data))
+        raise DialectError("name: is missing; set it to the provider's name in the configuration")
+    for section in data:
+        if section not in _SECTIONS:
+            raise DialectError(f"{section}: is not known; expected one of {', '.join(sorted(_SECTIONS))}")
+    dialect = read_dialect(_dialect_of(data))
     adapter = CompatibleAdapter(
-        name, row, sites_of(data), models_of(data), offers_of(data), headers_of(data), names_of(data)
+        name, dialect, sites_of(data), models_of(data), offers_of(data), headers_of(data), names_of(data)
     )
     _check_names(adapter)
     return adapter
 
 
 def _check_names(adapter: CompatibleAdapter) -> None:
-    """What one table calls by a name is in another one, or among the words that requests are judged by."""
-    row = adapter.row
+    """Check that the names that one section uses are defined in another, or are known features and parameters."""
+    dialect = adapter.dialect
     for name, facts in adapter.models.items():
-        if facts.thinking and facts.thinking not in row.thinking:
-            raise DialectError(f"models.{name!r}.thinking: {facts.thinking!r} is no form of dialect.thinking")
+        if facts.thinking and facts.thinking not in dialect.thinking:
+            raise DialectError(
+                f"models.{name!r}.thinking: {facts.thinking!r} is not known; add it to dialect.thinking, which has "
+                f"{', '.join(dialect.thinking) or 'no entries'}"
+            )
         if unknown := facts.features - FEATURES:
-            raise DialectError(f"models.{name!r}.features: {min(unknown)!r} is not known")
+            raise DialectError(
+                f"models.{name!r}.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}"
+            )
     for name, site in adapter.sites.items():
-        if unknown := site.excepts - FEATURES - PARAMETERS - row.capabilities.parameters:
-            raise DialectError(f"sites.{name}.except: {min(unknown)!r} is not known")
+        if unknown := site.excepts - FEATURES - PARAMETERS - dialect.capabilities.parameters:
+            raise DialectError(f"sites.{name}.except: {min(unknown)!r} is not a feature or parameter")
 
 
 @cache
 def adapter_named(name: str) -> CompatibleAdapter:
-    """The adapter of our catalogue's file `name`.toml; raises FileNotFoundError."""
+    """Return the adapter of `providers/compatible/NAME.toml`. Raises FileNotFoundError."""
     facts = facts_of(name)
-    row = read_dialect(_dialect_of(facts.read()))
+    dialect = read_dialect(_dialect_of(facts.read()))
     return CompatibleAdapter(
-        name, row, load_sites(facts), load_models(facts), load_offers(facts), load_headers(facts), load_names(facts)
+        name, dialect, load_sites(facts), load_models(facts), load_offers(facts), load_headers(facts), load_names(facts)
     )
 
 
 def facts_of(name: str) -> FactsFile:
-    """The facts file of a vendor of ours, which contains its dialect too."""
+    """Return the TOML file of a compatible vendor of this repository. It contains facts and dialect."""
     return FactsFile("providers.compatible", name)
 
 
 def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
     dialect: object = data.get("dialect")
     if not isinstance(dialect, dict):
-        raise DialectError("dialect: is missing: how the vendor differs from OpenAI")
+        raise DialectError(
+            "dialect: is missing; add the section [dialect], which describes the differences from OpenAI"
+        )
     return dialect
 
 
 def __getattr__(name: str) -> CompatibleAdapter:
-    """`rows:dashscope_compatible` is the adapter of dashscope-compatible.toml: what an entry point names."""
+    """Return the adapter of a TOML file for an entry point: `dashscope_compatible` reads dashscope-compatible.toml."""
     try:
         return adapter_named(name.replace("_", "-"))
     except FileNotFoundError:
-        raise AttributeError(f"there is no row {name!r} in the catalogue") from None
+        raise AttributeError(f"no compatible vendor {name!r}: there is no such TOML file") from None

@@ -1,4 +1,4 @@
-"""Read whole answers and chunks of a compatible vendor, and thoughts in `<think>` tags."""
+"""Read whole answers and stream chunks of a compatible vendor, including reasoning in `<think>` tags."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ThinkTags:
-    """One text in the making. Thoughts stand at its beginning only; a tag further behind is text like any other."""
+    """Separate `<think>` reasoning from text, piece by piece. Only a tag at the start of the text counts."""
 
     __slots__ = ("_held", "_state")
 
@@ -55,7 +55,12 @@ class ThinkTags:
         self._held = ""
 
     def split(self, piece: str, last: bool) -> tuple[str, str]:
-        """The thoughts and the text that are certain after this piece; `last`: nothing more comes."""
+        """Return the reasoning and the text that are certain after this piece.
+
+        Args:
+            piece: The next piece of the text.
+            last: Whether this is the last piece, so that nothing may be held back.
+        """
         thoughts = text = ""
         rest, self._held = self._held + piece, ""
         if self._state == "before":
@@ -66,55 +71,59 @@ class ThinkTags:
                 self._held = rest
                 return "", ""
             else:
-                self._state = "behind"
+                self._state = "text"
         if self._state == "within":
             thoughts, closed, rest = rest.partition(_CLOSE)
             if closed:
                 self._state = "after"
             elif not last:
-                kept = _tail(thoughts)
-                self._held = thoughts[len(thoughts) - kept :]
-                thoughts = thoughts[: len(thoughts) - kept]
+                tail = _tail_characters(thoughts)
+                self._held = thoughts[len(thoughts) - tail :]
+                thoughts = thoughts[: len(thoughts) - tail]
         if self._state == "after":
             # The blank line between thoughts and answer belongs to neither.
             rest = rest.lstrip()
             if rest:
-                self._state = "behind"
-        if self._state == "behind":
+                self._state = "text"
+        if self._state == "text":
             text = rest
         return thoughts, text
 
 
-def _tail(text: str) -> int:
-    """How many characters at the end may be the beginning of the closing tag."""
+def _tail_characters(text: str) -> int:
+    """Return how many characters at the end may be the start of the closing tag."""
     return next((size for size in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:size])), 0)
 
 
-def compatible_parser(row: CompatibleDialect, model: str, sites: Iterable[str]) -> StreamParser:
-    """A parser for one stream. Text chunks are relayed as they are where no rule of the row looks into text."""
-    reader = _Reader(row.answers, row.errors, model, sites)
-    if row.answers.inline_thoughts:
+def compatible_parser(dialect: CompatibleDialect, model: str, sites: Iterable[str]) -> StreamParser:
+    """Return a parser for one stream. Text chunks are relayed unchanged unless reasoning is inside the text."""
+    reader = _Reader(dialect.answers, dialect.errors, model, sites)
+    if dialect.answers.inline_thoughts:
         return EventStreamParser(reader.assembler, reader.read_chunk)
     return RelayingParser(reader.assembler, reader.read_chunk)
 
 
 def read_compatible_completion(
-    response: WireResponse, row: CompatibleDialect, model: str, sites: Iterable[str]
+    response: WireResponse, dialect: CompatibleDialect, model: str, sites: Iterable[str]
 ) -> ChatCompletion:
-    """The whole answer of a 2xx JSON body; raises ProviderFailed."""
+    """Read the whole answer of a 2xx JSON body.
+
+    Raises:
+        ProviderFailed: The body is an error, or not an answer.
+    """
     try:
         body = as_map(loads(response.body))
     except JsonError:
         body = {}
-    if holds_error(body, row.errors):
-        raise ProviderFailed(classify(body, response, row.errors, sites))
-    rule = row.answers
+    if holds_error(body, dialect.errors):
+        raise ProviderFailed(classify(body, response, dialect.errors, sites))
+    rule = dialect.answers
     is_usual = PLAIN_FINISH.keys().isdisjoint(rule.finish)
     if is_usual and not (rule.safety or rule.inline_thoughts or rule.usage_in_choices):
         usage = read_map(body, "usage")
         if plain := plain_completion(body, _usage(usage, rule) if usage else None):
             return plain
-    reader = _Reader(rule, row.errors, model, sites)
+    reader = _Reader(rule, dialect.errors, model, sites)
     if not reader.is_flagged(body):
         check_choices(body, response)
     reader.read_chunk(body, "message")
@@ -123,7 +132,7 @@ def read_compatible_completion(
 
 
 class _Reader:
-    """One answer in the making: what its chunks have said of safety and of thoughts so far."""
+    """Read one answer into its `assembler`, chunk by chunk."""
 
     def __init__(self, rule: Answers, errors: Errors, model: str, sites: Iterable[str]) -> None:
         self.assembler = Assembler(model)
@@ -133,7 +142,7 @@ class _Reader:
         self._tags: dict[int, ThinkTags] = {}
 
     def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
-        """One chunk, or one whole answer, into the assembler."""
+        """Read one chunk, or a whole answer."""
         if event == "error" or holds_error(chunk, self._errors):
             self.assembler.fail(classify(chunk, WireResponse(200, {}, b"", 0), self._errors, self._sites))
             return
@@ -151,11 +160,11 @@ class _Reader:
         if usage := read_map(chunk, "usage"):
             self.assembler.usage(_usage(usage, self._rule))
         if blocked and not read_list(chunk, "choices"):
-            # Nothing is left of what was blocked.
+            # The vendor sends no choice for a blocked answer.
             self._end(FailureKind.CONTENT_FILTER, 0, "content_filter")
 
     def is_flagged(self, source: Mapping[str, object]) -> bool:
-        """Whether the safety system stepped in here, as far as this choice, or this whole answer, says."""
+        """Return whether this choice, or this answer, is marked as blocked by the vendor's safety system."""
         return any(source.get(name) not in (None, False, 0, "", "0") for name in self._rule.safety)
 
     def _read_choice(self, source: Mapping[str, object], blocked: bool) -> None:
@@ -168,12 +177,12 @@ class _Reader:
             self.assembler.filtered(index)
         logprobs = read_map(source, "logprobs") or None
         text = read_text(delta.get("content"))
-        word = read_str(source, "finish_reason")
-        ended = bool(word and word != "null")
+        raw_reason = read_str(source, "finish_reason")
+        ended = bool(raw_reason and raw_reason != "null")
         thoughts = read_reasoning(delta)
         if self._rule.inline_thoughts:
             if repeats:
-                # A whole message begins anew; its text was left out above where it has been said already.
+                # A whole message starts from the beginning. Text that was already emitted was left out above.
                 self._tags[index] = ThinkTags()
             inline, text = self._tags.setdefault(index, ThinkTags()).split(text, ended)
             thoughts = thoughts or inline
@@ -188,24 +197,24 @@ class _Reader:
         if annotations := read_annotations(delta):
             self.assembler.annotations(annotations, index)
         is_whole = repeats and not self._rule.message_is_delta
-        for place, entry in enumerate(calls_in(delta)):
-            read_tool_call(self.assembler, as_map(entry), index, place if is_whole else None)
+        for position, entry in enumerate(calls_in(delta)):
+            read_tool_call(self.assembler, as_map(entry), index, position if is_whole else None)
         if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
             self.assembler.usage(_usage(usage, self._rule))
-        if word and ended:
-            self._end(self._ending(word), index, word)
+        if raw_reason and ended:
+            self._end(self._ending(raw_reason), index, raw_reason)
         elif not text:
             self.assembler.see(index)
 
-    def _ending(self, word: str) -> Ending:
-        return self._rule.finish.get(word) or FINISH.get(word, "other")
+    def _ending(self, raw_reason: str) -> Ending:
+        return self._rule.finish.get(raw_reason) or FINISH.get(raw_reason, "other")
 
-    def _end(self, ending: Ending, index: int, word: str) -> None:
+    def _end(self, ending: Ending, index: int, raw_reason: str) -> None:
         if isinstance(ending, FailureKind):
-            # Some vendors tell of a failure by the word for the end alone.
-            self.assembler.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
+            # Some vendors report a failure only by the finish reason.
+            self.assembler.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=raw_reason[:200]))
             return
-        self.assembler.finish(ending, index, word[:100] if ending == "other" else None)
+        self.assembler.finish(ending, index, raw_reason[:100] if ending == "other" else None)
 
 
 def _usage(source: Mapping[str, object], rule: Answers) -> Usage:

@@ -1,4 +1,7 @@
-"""The schema of `[dialect]`: every difference from OpenAI's dialect that data can express."""
+"""The schema of `[dialect]` in a compatible vendor's TOML file: its differences from OpenAI's API, as data.
+
+Each dataclass is a table of the file, and its attributes are the keys.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ from providers.reading.rate_limits import LimitHeaders
 
 
 class DialectError(ValueError):
-    """The data is no row; the message names the place and what was expected."""
+    """A compatible vendor's TOML file is wrong. The message names the place and what was expected."""
 
 
 DIALECT: Mapping[str, Shape] = {
@@ -58,11 +61,20 @@ _BY_TYPE: Mapping[str, Shape] = {
     "Phrases": LISTS,
     "LimitHeaders": TABLE,
 }
-"""How TOML writes what a class holds, by the type that stands there."""
+"""The TOML value for each type of an attribute."""
 
 
-def check_words(data: object, place: str, known: type | Mapping[str, Shape]) -> Mapping[str, Any]:
-    """The table, if it has nothing but what the class (or these words) may hold; raises RowError."""
+def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> Mapping[str, Any]:
+    """Return the table if each of its keys is known, with a value of the right type.
+
+    Args:
+        data: The parsed table.
+        place: The table's name in messages.
+        known: A dataclass whose attributes are the keys, or the keys with their types.
+
+    Raises:
+        DialectError: A key is unknown, or its value has the wrong type.
+    """
     shapes = {one.name: _BY_TYPE[str(one.type)] for one in fields(known)} if isinstance(known, type) else known
     try:
         return check_table(place, data, shapes)
@@ -71,7 +83,7 @@ def check_words(data: object, place: str, known: type | Mapping[str, Shape]) -> 
 
 
 Ending = FinishReason | FailureKind
-"""What a word for the end means: how a choice ended, or that it failed."""
+"""The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
 
 
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
@@ -86,6 +98,9 @@ _CLOSED = {
 }
 
 
+_KINDS = ", ".join(kind.value for kind in FailureKind)
+
+
 _OR_BEARER = "|bearer"
 
 
@@ -94,9 +109,12 @@ _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """How the beginning of the assistant's answer is handed over, where the vendor has a way of its own.
+    """How to make the model continue the assistant's last message, if the vendor has a way of its own.
 
-    message: fields of that last message; body: fields of the request; path: where it must be sent instead.
+    Attributes:
+        message: Fields that are added to the last message.
+        body: Fields that are added to the request.
+        path: The path to use instead of `Requests.path`.
     """
 
     message: Mapping[str, object] = field(default_factory=dict)
@@ -106,12 +124,18 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """One way to switch thinking. Some vendors have several, by model (`thinking` of the model names it).
+    """One way to switch thinking on and off. If a vendor has several, `thinking` of a model names the one to use.
 
-    on, off: parts of the body. effort: the field that takes an effort's word, in the words of the model's `efforts`;
-    efforts: those of a model of which none are known; ladder: an effort that the model doesn't know -> one that it has.
-    budget: the field that takes a number of tokens, by `budgets`. forced_off: thinking and a tool that must be called
-    exclude each other. streamed: who thinks streams.
+    Attributes:
+        on: Fields of the body that switch thinking on.
+        off: Fields of the body that switch thinking off.
+        effort: The field for the reasoning effort. Its values are the model's `efforts`.
+        efforts: The efforts of a model whose own are unknown.
+        ladder: Replaces an effort that the model does not know by one that it knows.
+        budget: The field for a number of thinking tokens.
+        budgets: The number of tokens for each effort.
+        forced_off: Whether thinking must be off if the request forces a tool call.
+        streamed: Whether the model thinks only in streams.
     """
 
     on: Mapping[str, object] = field(default_factory=dict)
@@ -129,23 +153,39 @@ class Thinking:
 class Requests:
     """How a request differs from OpenAI's.
 
-    max_tokens: the field of the limit; bounded_tokens: whether more than the model gives is refused there. rename: our
-    parameter -> the vendor's. bounds: the numbers that are taken; what lies beyond is brought to the nearest, but for
-    `n`: who asks for more answers than there are gets none. constants, streaming, streaming_tools: fields that are
-    always sent, with a stream, with tools in a stream. with_tools: fields that are sent with tools where the request
-    says nothing of them. stream_options: whether usage in a stream must be, and can be, asked for. system: `first`
-    joins all instructions in one message at the beginning. turns: `alternate` makes people (or tools) and the assistant
-    speak in turn: no turn is blank, one stands between a tool's result and the user, and the last turn is a user's, a
-    tool's, or an answer to be continued; `spoken` only leaves nothing blank. details: the words for an image's detail,
-    where `image_detail` is among the parameters. sound_uri: whether sound is a `data:` URI, and not base64 alone.
-    most_messages: after that. most_tools: of those that are sent. n_beside_tools: whether both can be asked for.
-    choices: `tool_choice` -> the vendor's word; `omit` leaves the tools out, `leave` the choice itself, `only` sends
-    the one tool and asks for some call. call_ids: the form of a call's id (`nine`: nine letters and digits).
-    reasoning_back: whether reasoning text goes back in a turn with calls: `kept` if there is any, `required` also if
-    there is none. user_bytes: of `user`; a longer one is told by its SHA-256. json_word: a JSON format needs the word
-    in a message. most_stops, stop_characters: bounds of stop.
-    base_path: where the API lies at a host that is written without a path, if not where it does at the first site.
-    query: of the URL. path_by: a function that builds path and query from the target (`azure`).
+    Attributes:
+        base_path: The base path for an endpoint that is configured without a path, if it differs from the first site's.
+        path: The path below the base path.
+        path_by: The function that builds path and query from the target (`azure`).
+        query: The query of the URL.
+        max_tokens: The field for the limit of the answer's tokens.
+        bounded_tokens: Whether the vendor refuses a limit above the model's maximum, so that it must be lowered.
+        rename: The vendor's name of a parameter, for each name of ours.
+        bounds: The accepted range of a number. A value beyond it is replaced by the nearest; only `n` is refused.
+        constants: Fields that are always sent.
+        streaming: Fields that are sent with a stream.
+        streaming_tools: Fields that are sent with tools in a stream.
+        with_tools: Fields that are sent with tools if the request does not set them.
+        stream_options: Whether usage in a stream must be requested with `stream_options`.
+        developer: Whether the role `developer` exists. Otherwise it becomes `system`.
+        system: `first` joins all system messages into one, at the beginning.
+        turns: `alternate` makes user (or tool) and assistant messages alternate, without blank ones, and ends with a
+            user message, a tool result, or an answer to continue. `spoken` only removes blank messages.
+        sound_uri: Whether audio is a `data:` URI instead of plain base64.
+        most_messages: The maximum number of messages. A longer conversation is refused.
+        most_tools: The maximum number of tools that are sent.
+        n_beside_tools: Whether `n` above 1 is allowed together with tools.
+        details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
+        choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
+            and `only` sends the one tool and requires a call.
+        call_ids: The form of call ids: `nine` is nine letters and digits.
+        reasoning_back: Whether reasoning is sent back in turns with tool calls: `kept` if the client sends it,
+            `required` also a blank one if the client does not.
+        json_word: Whether a JSON response format requires the word "json" in a message.
+        most_stops: The maximum number of stop sequences.
+        stop_characters: The maximum length of a stop sequence.
+        user_bytes: The maximum length of `user`. A longer one is replaced by its SHA-256.
+        prefill: How to continue the assistant's last message.
     """
 
     base_path: str = ""
@@ -180,20 +220,24 @@ class Requests:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where requests are sent, below the base: `path`, and another for the beginning of an answer if it has one."""
-        beside = self.prefill.path if self.prefill is not None else ""
-        return (self.path, beside) if beside else (self.path,)
+        """The paths below the base path: `path`, and the one for prefill if it differs."""
+        prefill_path = self.prefill.path if self.prefill is not None else ""
+        return (self.path, prefill_path) if prefill_path else (self.path,)
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """How an answer differs from OpenAI's.
 
-    finish: words for the end beyond the usual ones; one may mean a failure. safety: fields of a choice, or of the
-    answer, that are set where the safety system stepped in. cached: further places in `usage` of the cached tokens,
-    dotted. usage_in_choices: usage may stand in a choice. inline_thoughts: thoughts stand in the text, within <think>
-    tags. message_is_delta: a stream's choices have `message` for `delta`. stop_left_in: the text ends with the words of
-    `stop` that ended it. events: the name of an event -> what it means.
+    Attributes:
+        finish: The meaning of finish reasons that OpenAI does not have. One may mean a failure.
+        safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
+        cached: More dotted paths in `usage` where the number of cached tokens may be.
+        usage_in_choices: Whether `usage` may be in a choice.
+        inline_thoughts: Whether reasoning is in the text, in <think> tags.
+        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
+        stop_left_in: Whether the text ends with the stop sequence that ended it.
+        events: The meaning of named events.
     """
 
     finish: Mapping[str, Ending] = field(default_factory=dict)
@@ -208,13 +252,23 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How errors look: by which code, type, or number that stands where nothing should.
+    """How to read errors.
 
-    codes, types: -> kind; an entry covers its own sub-codes (`Throttling` also `Throttling.Rate`). messages: whole
-    sentences -> kind, `{model}` for a model's name, where a fault has the code of a wrong request. code_at, type_at,
-    message_at, request_id_at: the places, dotted, the first one that holds something counts. status_at: the place of a
-    number that is an error unless it is 0, whatever else the body has. limits: the headers that tell of limits: `form`,
-    with {part} for remaining and reset, and {of} for each word of `of`.
+    Of several paths, the first one with a value counts.
+
+    Attributes:
+        codes: The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`).
+        types: The failure kind for each error type.
+        messages: The failure kind for each whole sentence, for errors that have the code of an invalid request.
+            `{model}` stands for a model's name.
+        code_at: The dotted paths of the code.
+        type_at: The dotted paths of the type.
+        message_at: The dotted paths of the message.
+        request_id_at: The dotted paths of the request id.
+        request_id_headers: The response headers that contain the request id.
+        status_at: The dotted path of a number that means an error unless it is 0.
+        limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
+            entry of `of`.
     """
 
     codes: Mapping[str, FailureKind] = field(default_factory=dict)
@@ -231,9 +285,16 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class CompatibleDialect:
-    """One vendor's dialect. capabilities: the most that it can express; a model may do less.
+    """The differences of one vendor from OpenAI's API.
 
-    auth: `bearer`, `none`, `header:NAME`, or `header:NAME|bearer` where a token may stand in the key's place.
+    Attributes:
+        auth: `bearer`, `none`, `header:NAME`, or `header:NAME|bearer` if a bearer token may replace the key.
+        capabilities: The features and parameters that the API can express. A model may support fewer.
+        requests: Differences of requests (`[dialect.request]`).
+        thinking: The ways to switch thinking, by name (`[dialect.thinking]`).
+        answers: Differences of answers (`[dialect.answer]`).
+        errors: Differences of errors (`[dialect.errors]`).
+        source: The source of these facts.
     """
 
     auth: AuthScheme
@@ -246,14 +307,16 @@ class CompatibleDialect:
 
 
 def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
-    """The row of a parsed `[dialect]` table; raises RowError."""
-    check_words(data, "dialect", DIALECT)
+    """Return the dialect of a parsed `[dialect]` table. Raises DialectError."""
+    check_keys(data, "dialect", DIALECT)
     features = frozenset(data.get("features", ()))
     if unknown := features - FEATURES:
         raise DialectError(f"dialect.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}")
     requests = _requests(data.get("request", {}))
     if ("prefill" in features) != (requests.prefill is not None):
-        raise DialectError("dialect.request.prefill: stands where, and only where, `features` has 'prefill'")
+        raise DialectError(
+            "dialect.request.prefill: is required if `features` has 'prefill', and not allowed otherwise"
+        )
     return CompatibleDialect(
         auth=_auth(str(data.get("auth", "bearer"))),
         capabilities=Capabilities(features, _parameters(data.get("parameters", ()))),
@@ -266,7 +329,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
 
 
 def _parameters(words: Iterable[str]) -> frozenset[str]:
-    """The parameters; who has a field for who asks understands both of OpenAI's words for it."""
+    """Return the parameters. A vendor with a field for the end user supports both of OpenAI's fields for it."""
     known = frozenset(words)
     return known | {SAFETY_IDENTIFIER} if "user" in known else known
 
@@ -283,31 +346,33 @@ def _auth(word: str) -> AuthScheme:
 
 def _requests(data: Mapping[str, Any]) -> Requests:
     place = "dialect.request"
-    check_words(data, place, Requests)
+    check_keys(data, place, Requests)
     values: dict[str, Any] = dict(data)
     if "max_tokens" in data.get("rename", {}):
-        raise DialectError(f"{place}.rename: the field of the limit is named by {place}.max_tokens")
+        raise DialectError(f"{place}.rename: set the name of max_tokens with {place}.max_tokens instead")
     if "bounds" in data:
         values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
     if "details" in data:
         values["details"] = frozenset(data["details"])
     if "prefill" in data:
-        check_words(data["prefill"], f"{place}.prefill", Prefill)
+        check_keys(data["prefill"], f"{place}.prefill", Prefill)
         values["prefill"] = Prefill(**data["prefill"])
     for name, words in _CLOSED.items():
         if data.get(name, words[0]) not in words:
-            raise DialectError(f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
+            raise DialectError(
+                f"{place}.{name}: {data[name]!r} is not known; expected one of {', '.join(filter(None, words))}"
+            )
     return Requests(**values)
 
 
 def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
-    check_words(data, f"dialect.thinking.{name}", Thinking)
+    check_keys(data, f"dialect.thinking.{name}", Thinking)
     return Thinking(**{**data, "efforts": tuple(data.get("efforts", ()))})
 
 
 def _answers(data: Mapping[str, Any]) -> Answers:
     place = "dialect.answer"
-    check_words(data, place, Answers)
+    check_keys(data, place, Answers)
     values: dict[str, Any] = dict(data)
     for name in ("finish", "events"):
         values[name] = {word: _ending(f"{place}.{name}.{word}", to) for word, to in data.get(name, {}).items()}
@@ -322,11 +387,11 @@ def _ending(place: str, word: str) -> Ending:
 
 def _errors(data: Mapping[str, Any]) -> Errors:
     place = "dialect.errors"
-    check_words(data, place, Errors)
+    check_keys(data, place, Errors)
     values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
     for name in ("codes", "types", "messages"):
         table: Mapping[str, Any] = data.get(name, {})
-        # Written by kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
+        # The file lists the codes of each kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
         values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}
     values["messages"] = Phrases(values["messages"])
     if "limits" in data:
@@ -335,11 +400,11 @@ def _errors(data: Mapping[str, Any]) -> Errors:
 
 
 def _limits(data: Mapping[str, Any], place: str) -> LimitHeaders:
-    check_words(data, place, LimitHeaders)
+    check_keys(data, place, LimitHeaders)
     usual = LimitHeaders()
     form, words = str(data.get("form", usual.form)), data.get("of", usual.of)
     if set(_PLACEHOLDER.findall(form)) != {"{part}", "{of}"} or form != form.lower():
-        raise DialectError(f"{place}.form: {form!r} must have {{part}} and {{of}}, and small letters beside them")
+        raise DialectError(f"{place}.form: {form!r} must contain {{part}} and {{of}}, and be in lower case")
     return LimitHeaders(form, tuple(words))
 
 
@@ -347,4 +412,4 @@ def _kind(place: str, word: str) -> FailureKind:
     try:
         return FailureKind(word)
     except ValueError:
-        raise DialectError(f"{place}: {word!r} is no kind of failure") from None
+        raise DialectError(f"{place}: {word!r} is not a failure kind; expected one of {_KINDS}") from None

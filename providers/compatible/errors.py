@@ -1,6 +1,7 @@
-"""What an error body means in the dialect of a row: by its code, its type, then the HTTP status.
+"""Classify the errors of a compatible vendor: by code, then type, then HTTP status.
 
-Its text counts only as a whole sentence that the row knows (`providers.reading.error_classification`).
+Its text counts only if it is a whole sentence that the vendor's TOML file lists (see
+`providers.reading.error_classification`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NO_HTTP_ERROR = 200
 
 
 def holds_error(body: Mapping[str, object], rule: Errors) -> bool:
-    """Whether a body is an error though its status says success."""
+    """Return whether a body is an error although its status is a success."""
     if body.get("error"):
         return True
     if rule.status_at and _text_at(body, rule.status_at) not in ("", "0"):
@@ -29,32 +30,36 @@ def holds_error(body: Mapping[str, object], rule: Errors) -> bool:
 
 
 def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, sites: Iterable[str]) -> Failure:
-    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks.
+    """Return the failure for an error body.
 
-    `sites`: those of the vendor. Their keys don't open each other, so that a refused key is told to belong elsewhere,
-    perhaps; nobody ever tries it there.
+    Args:
+        body: The parsed body.
+        response: The response. If its status is below 400, only the body shows the error.
+        rule: The vendor's rules for errors.
+        sites: The vendor's sites. Each has its own keys, so the detail of a refused key names the other sites. The
+            key is never tried there.
     """
     codes = [code for place in rule.code_at if (code := _text_at(body, place)) not in ("", "0")]
-    # An inner code that is known says more than an outer one that isn't.
+    # A known inner code is more exact than an unknown outer one.
     code = next((one for one in codes if one in BY_CODE or by_code(one, rule.codes)), codes[0] if codes else "")
-    word = _first(body, rule.type_at)
+    error_type = _first(body, rule.type_at)
     detail = _first(body, rule.message_at) or mistakes_in(body) or plain_text(response)
-    kind = by_code(code, rule.codes) or by_code(word, rule.types) or BY_CODE.get(code) or BY_CODE.get(word)
+    kind = by_code(code, rule.codes) or by_code(error_type, rule.types) or BY_CODE.get(code) or BY_CODE.get(error_type)
     if kind is None and response.status < 400:
-        kind = BY_TYPE.get(word)
+        kind = BY_TYPE.get(error_type)
     if kind is None or blames_itself(kind, response):
         status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
     kind = TOO_LONG.kind_of(rule.messages.kind_of(kind, detail), detail)
-    others = sorted(sites)
-    if kind is FailureKind.CREDENTIALS and len(others) > 1:
-        detail = f"this key may belong to another site ({', '.join(others)} have keys of their own): {detail}"
+    site_names = sorted(sites)
+    if kind is FailureKind.CREDENTIALS and len(site_names) > 1:
+        detail = f"this key may belong to another site (each of {', '.join(site_names)} has its own keys): {detail}"
     headers = (response.headers.get(name) for name in rule.request_id_headers)
     request_id = _first(body, rule.request_id_at) or next(filter(None, headers), None)
     return failure(
         response,
         kind,
-        code=code or word or None,
+        code=code or error_type or None,
         detail=detail,
         request_id=request_id,
         param=_param(body),
@@ -71,7 +76,7 @@ def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
 
 
 def _text_at(body: Mapping[str, object], place: str) -> str:
-    """The text, or the whole number as text, at a dotted place; empty where there is neither."""
+    """Return the text, or the integer as text, at a dotted path, or "" if there is neither."""
     source, last = parent_object(body, place)
     value = source.get(last)
     if isinstance(value, str):

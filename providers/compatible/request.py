@@ -1,4 +1,4 @@
-"""Write the request of a compatible vendor: body, path and the switch for thinking."""
+"""Write the request of a compatible vendor: its body, its path and the fields that switch thinking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from providers.chat import (
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
 from providers.compatible.messages import encode_messages
 from providers.failures import UnsupportedFeature
-from providers.formats.request_options import with_one_name
+from providers.formats.request_options import with_end_user_in_user
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool_choice
@@ -33,28 +33,30 @@ _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def thinking_fields(
-    request: ChatRequest, row: CompatibleDialect, facts: ModelFacts
+    request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """Parts of the body: what no field of the request may change, and what one of the vendor's own may.
+    """Return two parts of the body: fields that the client cannot override, and fields that its own parameters can.
 
-    Nothing asked is nothing said: the provider's default holds. But a model that shows its thinking in a stream only
-    is told not to think where one JSON is wanted, and one that can't be made to call a tool while it thinks is told
-    not to think where one must be called; so is one that takes no tools at all while it thinks.
+    Without an effort in the request, nothing is sent and the provider's default applies. Thinking is switched off if:
+
+    - The model thinks only in streams, and one JSON body is wanted.
+    - The model cannot be forced to call a tool while it thinks, and the request forces a call.
+    - The model accepts no tools, or no response format, while it thinks.
     """
-    form = row.thinking.get(facts.thinking or "default")
+    form = dialect.thinking.get(facts.thinking or "default")
     if form is None or ("thinking_only" in facts.flags and not form.effort):
         return {}, {}
     if "tools_without_thinking" in facts.flags and request.tools:
         return form.off or _effort_field(form, "none"), {}
-    unthinking = (form.forced_off and _must_call(request)) or (
+    conflicts = (form.forced_off and _must_call(request)) or (
         request.response_format is not None and "json_without_thinking" in facts.flags
     )
-    if unthinking and "thinking_only" not in facts.flags:
+    if conflicts and "thinking_only" not in facts.flags:
         return (form.off if "reasoning" in facts.features else {}), {}
     effort = request.reasoning_effort
     if effort is None:
-        quiet = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
-        return {}, form.off if quiet else {}
+        switch_off = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
+        return {}, form.off if switch_off else {}
     effort = _known(effort, form, facts)
     if effort == "none":
         return {}, form.off or _effort_field(form, effort)
@@ -71,15 +73,15 @@ def _must_call(request: ChatRequest) -> bool:
 
 
 def _known(effort: str, form: Thinking, facts: ModelFacts) -> str:
-    """The effort in a word that the model knows: its own, the ladder's, else the nearest below, else the least."""
+    """Return an effort that the model knows: the same, the ladder's replacement, the next lower one, or the lowest."""
     known = facts.efforts or form.efforts
     if not known or effort in known:
         return effort
     if form.ladder.get(effort) in known:
         return form.ladder[effort]
-    place = _LADDER.index(effort) if effort in _LADDER else 0
-    below = [word for word in known if _LADDER.index(word) <= place]
-    # Who asks for no thinking at all gets the least that there is; who asks for some is not given none.
+    rank = _LADDER.index(effort) if effort in _LADDER else 0
+    below = [word for word in known if _LADDER.index(word) <= rank]
+    # "none" becomes the lowest effort that exists. Any other effort must not become "none".
     if below and (below[-1] != "none" or len(known) == 1):
         return below[-1]
     return next((word for word in known if word != "none"), known[0])
@@ -98,7 +100,7 @@ _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
 _AZURE_VERSION = "2024-10-21"
-"""The last dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
+"""The latest dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
 
 
 _STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
@@ -107,26 +109,28 @@ _STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
 _OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
-def place_of(request: ChatRequest, target: Target, row: CompatibleDialect) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The path and the query that the request is sent to."""
-    rule = row.requests
+def path_and_query(
+    request: ChatRequest, target: Target, dialect: CompatibleDialect
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the path and the query of the request's URL."""
+    rule = dialect.requests
     if rule.path_by:
         return _PATHS[rule.path_by](target)
     base, path = target.base_path, rule.path
     if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
-        # It stands beside the version that a URL may name, not below it.
+        # This path replaces the version in the base path; it is not below it.
         base, path = base.removesuffix("/v1"), rule.prefill.path
     return base + path, tuple(rule.query.items())
 
 
-def encode_body(request: ChatRequest, target: Target, row: CompatibleDialect) -> dict[str, object]:
-    """The body; raises UnsupportedFeature for what the vendor can't be asked."""
-    rule = row.requests
-    _check_features(request, row, target)
-    request = _in_bounds(with_one_name(request, target), rule, target.facts.output_tokens)
-    tools, choice = _tools(request, rule, strict="strict_tools" in row.capabilities.parameters)
+def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect) -> dict[str, object]:
+    """Return the request's body. Raises UnsupportedFeature for anything that the vendor's API cannot express."""
+    rule = dialect.requests
+    _check_features(request, dialect, target)
+    request = _in_bounds(with_end_user_in_user(request, target), rule, target.facts.output_tokens)
+    tools, choice = _tools(request, rule, strict="strict_tools" in dialect.capabilities.parameters)
     plain = encode_request(
-        # `logprobs: false` is what everybody does who isn't asked; some models refuse the field itself.
+        # `logprobs: false` is the default of all vendors, and some models refuse the field.
         change_request(
             request,
             messages=(),
@@ -138,20 +142,20 @@ def encode_body(request: ChatRequest, target: Target, row: CompatibleDialect) ->
         target.model,
         max_tokens_field=rule.max_tokens,
     )
-    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_said(name, row, target)}
-    body["messages"] = encode_messages(request, row, target.facts)
+    body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_sent(name, dialect, target)}
+    body["messages"] = encode_messages(request, dialect, target.facts)
     for name, value in rule.with_tools.items() if tools else ():
         body.setdefault(name, value)
     if choice is not None:
         body["tool_choice"] = choice
-    forced, thinking = thinking_fields(request, row, target.facts)
+    forced, thinking = thinking_fields(request, dialect, target.facts)
     body.update(rule.constants)
     body.update(thinking)
     body.update(request.extra)
     body.update(forced)
     if rule.prefill is not None and isinstance(request.messages[-1], AssistantMessage):
         body.update(rule.prefill.body)
-    if _must_stream(body, request, row, target):
+    if _must_stream(body, request, dialect, target):
         body["stream"] = True
         if rule.stream_options and STREAM_OPTIONS not in target.facts.without:
             body[STREAM_OPTIONS] = {"include_usage": True}
@@ -161,38 +165,38 @@ def encode_body(request: ChatRequest, target: Target, row: CompatibleDialect) ->
     return body
 
 
-def _is_said(name: str, row: CompatibleDialect, target: Target) -> bool:
-    """Whether the model has this field of OpenAI's; what it lacks was dropped, and named, before."""
+def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:
+    """Return whether the model has this field of OpenAI's. Fields that it lacks were dropped and reported before."""
     if name in ("stream", "stream_options"):
         return False
-    if name == row.requests.max_tokens:
-        return "max_tokens" in row.capabilities.parameters
+    if name == dialect.requests.max_tokens:
+        return "max_tokens" in dialect.capabilities.parameters
     if name in _OF_FEATURES:
-        # Who has no such feature has no such field, and is asked for one choice without them in any case.
-        return _OF_FEATURES[name] in row.capabilities.features & target.facts.features
-    return name in _STRUCTURE or name in row.capabilities.parameters
+        # A vendor without the feature has no such field, and the request needs only its default.
+        return _OF_FEATURES[name] in dialect.capabilities.features & target.facts.features
+    return name in _STRUCTURE or name in dialect.capabilities.parameters
 
 
-def _must_stream(body: Mapping[str, object], request: ChatRequest, row: CompatibleDialect, target: Target) -> bool:
-    """Whether a stream is asked for: where the client wants one, or the model doesn't think in one piece."""
+def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: CompatibleDialect, target: Target) -> bool:
+    """Return whether a stream is requested: the client wants one, or the model thinks only in streams."""
     if request.stream or "stream_only" in target.facts.flags:
         return True
-    form = row.thinking.get(target.facts.thinking or "default")
+    form = dialect.thinking.get(target.facts.thinking or "default")
     if form is None or not form.streamed:
         return False
     return "thinking_only" in target.facts.flags or all(body.get(name) == value for name, value in form.on.items())
 
 
-def _check_features(request: ChatRequest, row: CompatibleDialect, target: Target) -> None:
-    """Refuse by name what the vendor's API can't express: nothing that an answer depends on is left out.
+def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Target) -> None:
+    """Raise UnsupportedFeature for features that the vendor's API lacks: leaving one out would change the answer.
 
-    A last message of the assistant's needs no expressing where the model answers it.
+    A model that continues a last message of the assistant by itself needs no `prefill`.
     """
-    understood = {"prefill"} if ANSWERS_ITSELF in target.facts.flags else set()
-    for feature in sorted(requirements_of(request).features - row.capabilities.features - understood):
-        raise UnsupportedFeature(feature, f"this provider's API has no {feature}")
+    implied = {"prefill"} if ANSWERS_ITSELF in target.facts.flags else set()
+    for feature in sorted(requirements_of(request).features - dialect.capabilities.features - implied):
+        raise UnsupportedFeature(feature, f"this provider's API does not support {feature}")
     if (
-        row.requests.json_word
+        dialect.requests.json_word
         and isinstance(request.response_format, JsonObjectFormat)
         and not any(
             "json" in text_of(message.content).lower()
@@ -206,14 +210,18 @@ def _check_features(request: ChatRequest, row: CompatibleDialect, target: Target
 
 
 def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) -> ChatRequest:
-    """The request with its numbers, and who asks, brought into what the vendor takes; what can't be is refused."""
+    """Return the request with its numbers and `user` within the vendor's bounds.
+
+    Raises:
+        UnsupportedFeature: `n` or `stop` is beyond the bounds. These are not changed, because the answer would differ.
+    """
     changes: dict[str, float | int | str] = {}
     most_choices = int(rule.bounds["n"][1]) if "n" in rule.bounds else None
     if request.n is not None and request.n > 1:
         if most_choices is not None and request.n > most_choices:
-            raise UnsupportedFeature("n", f"this provider gives at most {most_choices} choices")
+            raise UnsupportedFeature("n", f"this provider returns at most {most_choices} choices")
         if request.tools and not rule.n_beside_tools:
-            raise UnsupportedFeature("n", "this provider gives one choice beside tools")
+            raise UnsupportedFeature("n", "this provider returns only one choice if the request has tools")
     for name, (low, high) in rule.bounds.items():
         value = getattr(request, name, None)
         if value is not None and not low <= value <= high:
@@ -222,24 +230,24 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
     if rule.bounded_tokens and request.max_tokens is not None and output_tokens is not None:
         changes["max_tokens"] = min(request.max_tokens, output_tokens)
     if rule.most_stops is not None and len(request.stop) > rule.most_stops:
-        raise UnsupportedFeature("stop", f"this provider takes at most {rule.most_stops} stop sequences")
+        raise UnsupportedFeature("stop", f"this provider accepts at most {rule.most_stops} stop sequences")
     if rule.stop_characters is not None and any(len(stop) > rule.stop_characters for stop in request.stop):
         raise UnsupportedFeature(
-            "stop", f"this provider's stop sequences have at most {rule.stop_characters} characters"
+            "stop", f"this provider accepts stop sequences of at most {rule.stop_characters} characters"
         )
     if rule.user_bytes is not None and request.user is not None:
         user = request.user.encode("utf-8", "surrogatepass")
         if len(user) > rule.user_bytes:
-            # Whoever it is stays told apart from everybody else, which is all that the vendor has it for.
+            # A hash still distinguishes end users, which is the only purpose of the field.
             changes["user"] = hashlib.sha256(user).hexdigest()
     return change_request(request, **changes) if changes else request
 
 
 def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:
-    """The tools, and the vendor's word for which of them may or must be called (None: nothing is said)."""
+    """Return the tools, and the vendor's value of `tool_choice` (None: the field is not sent)."""
     tools, choice = request.tools, request.tool_choice
     if isinstance(choice, AllowedTools):
-        # OpenAI's alone; who gets no other tool can call no other.
+        # Only OpenAI has this choice. For other vendors, the tools that may not be called are left out.
         tools, choice = tuple(tool for tool in tools if tool.name in choice.names), choice.mode
     word = rule.choices.get("named" if isinstance(choice, NamedTool) else str(choice))
     if isinstance(choice, NamedTool) and word == "only":
@@ -248,7 +256,7 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
     if word == "omit":
         return (), None
     if rule.most_tools is not None and len(tools) > rule.most_tools:
-        raise UnsupportedFeature("tools", f"this provider takes at most {rule.most_tools} tools")
+        raise UnsupportedFeature("tools", f"this provider accepts at most {rule.most_tools} tools")
     sent = tuple(_tool(tool, strict) for tool in tools)
     if choice is None or word == "leave" or not tools:
         return sent, None
@@ -261,11 +269,11 @@ def _tool(tool: Tool, strict: bool) -> Tool:
 
 
 def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Azure has two APIs: under `/openai` the deployment is a part of the path, else it is the body's model."""
+    """Return path and query for Azure's two APIs: below `/openai`, the deployment's name is part of the path."""
     base = target.base_path
     if base.endswith("/openai"):
         if target.model in ("", ".", ".."):
-            raise UnsupportedFeature("model", "the deployment's name can't be a part of a path")
+            raise UnsupportedFeature("model", f"the Azure deployment's name {target.model!r} cannot be part of a path")
         base = f"{base}/deployments/{quote(target.model, safe='')}"
     return f"{base}/chat/completions", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
 

@@ -1,7 +1,7 @@
-"""One simulator for every vendor that speaks OpenAI's dialect with differences. It reads the adapter's TOML file.
+"""The simulator for all compatible vendors. It reads the same TOML file as the adapter.
 
-acme = "providers.compatible.simulator:acme"          in this repository: reads providers/compatible/acme.toml
-DIALECT = simulator_of(files("acme").joinpath("acme.toml").read_text())           anywhere else
+acme = "providers.compatible.simulator:acme"        entry point in this repository: reads providers/compatible/acme.toml
+DIALECT = simulator_of(files("acme").joinpath("acme.toml").read_text())         in another package
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice
 from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of, facts_of
 from providers.compatible.simulator_answer import (
     SimulatorFormat,
+    encode_answer,
+    encode_event,
+    encode_stream,
     error_body,
-    event_of,
-    filled,
+    filled_error,
     read_simulator_format,
-    stream_of,
-    whole_of,
 )
 from providers.compatible.simulator_request import as_openai, objections
 from providers.failures import FailureKind, InvalidRequest
@@ -43,10 +43,15 @@ _FILTERED = ChatCompletion(
 
 @dataclass(frozen=True, slots=True)
 class CompatibleSimulator:
-    """See `providers.testkit.simulator.Simulator`."""
+    """The simulator of one compatible vendor. See `providers.testkit.simulator.Simulator`.
+
+    Attributes:
+        adapter: The vendor's adapter, whose dialect and facts decide what the simulator accepts.
+        format: The form of its answers and errors (`[simulator]`).
+    """
 
     adapter: CompatibleAdapter
-    side: SimulatorFormat
+    format: SimulatorFormat
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ class CompatibleSimulator:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.testkit.simulator.Simulator`."""
-        if not incoming.path.endswith(self.adapter.row.requests.paths):
+        if not incoming.path.endswith(self.adapter.dialect.requests.paths):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
@@ -64,27 +69,27 @@ class CompatibleSimulator:
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise self._wrong("the content type must be application/json")
         try:
-            # Some official clients write every field that they know, as null.
+            # Some official clients send every field that they know, with null for those that are not set.
             body = {name: value for name, value in as_map(loads(incoming.body)).items() if value is not None}
         except JsonError:
             raise self._wrong("the body is not valid JSON") from None
         facts = self._facts(read_str(body, "model") or "")
-        for objection in objections(body, self.adapter.row, facts, incoming.path):
+        for objection in objections(body, self.adapter.dialect, facts, incoming.path):
             raise self._wrong(objection)
         try:
-            return decode_request(as_openai(body, self.adapter.row, facts))
+            return decode_request(as_openai(body, self.adapter.dialect, facts))
         except InvalidRequest as error:
             raise self._wrong(str(error)) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        body = self.side.blank.encode() + dumps(whole_of(self._ended(completion, request), self.side))
+        body = self.format.blank.encode() + dumps(encode_answer(self._ended(completion, request), self.format))
         return WireResponse(200, _headers(completion.id), body, 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """See `providers.testkit.simulator.Simulator`."""
-        wants_usage = request.include_usage or not self.adapter.row.requests.stream_options
-        return tuple(stream_of(self._ended(completion, request), self.side, wants_usage))
+        wants_usage = request.include_usage or not self.adapter.dialect.requests.stream_options
+        return tuple(encode_stream(self._ended(completion, request), self.format, wants_usage))
 
     def _ended(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
         return with_stop_left_in(completion, request) if self.adapter.ends_behind_stop else completion
@@ -92,25 +97,27 @@ class CompatibleSimulator:
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
         if self._filters_by_finish(kind):
-            body = dumps(whole_of(_FILTERED, self.side))
+            body = dumps(encode_answer(_FILTERED, self.format))
             return WireResponse(200, _headers("simulated-filter"), body, 0)
-        if kind is FailureKind.QUOTA and kind not in self.side.errors:
-            status = _PAYMENT_REQUIRED  # all that a vendor without a word for it can say
+        if kind is FailureKind.QUOTA and kind not in self.format.errors:
+            status = _PAYMENT_REQUIRED  # a vendor without a code for a spent quota shows it by the status
         headers = _headers(f"simulated-{kind.value}")
         if retry_after_s is not None:
             headers["retry-after"] = f"{retry_after_s:g}"
-        return WireResponse(status, headers, dumps(error_body(kind, self.side)), 0)
+        return WireResponse(status, headers, dumps(error_body(kind, self.format)), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         if self._filters_by_finish(kind):
-            *_, finish, _ = stream_of(replace(_FILTERED, usage=None), replace(self.side, whole_at_end=False), False)
+            *_, finish, _ = encode_stream(
+                replace(_FILTERED, usage=None), replace(self.format, whole_at_end=False), False
+            )
             return finish
-        return event_of(error_body(kind, self.side), self.side)
+        return encode_event(error_body(kind, self.format), self.format)
 
     def _filters_by_finish(self, kind: FailureKind) -> bool:
-        """Whether this is a vendor that tells of its filter by the word for the end alone."""
-        return kind is FailureKind.CONTENT_FILTER and kind not in self.side.errors
+        """Return whether the vendor reports a filtered answer only by its finish reason."""
+        return kind is FailureKind.CONTENT_FILTER and kind not in self.format.errors
 
     def _has_key(self, headers: Mapping[str, str]) -> bool:
         match self.adapter.auth:
@@ -122,18 +129,18 @@ class CompatibleSimulator:
                 return _bears_key(headers)
 
     def _facts(self, model: str) -> ModelFacts:
-        """What the model does; one that no catalogue knows does all that the API has."""
+        """Return the model's facts. An unknown model has all features of the API."""
         facts = model_facts(self.adapter.models, model)
         return ModelFacts(features=self.adapter.capabilities.features) if facts is UNKNOWN_MODEL else facts
 
     def _refused(self, status: int, kind: FailureKind, message: str) -> RequestRejected:
-        code, word = self.side.errors.get(kind, ("", ""))
-        body = dumps(filled(self.side, code, word, message))
+        code, error_type = self.format.errors.get(kind, ("", ""))
+        body = dumps(filled_error(self.format, code, error_type, message))
         return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
 
     def _wrong(self, message: str) -> RequestRejected:
-        code, word, status = self.side.refused
-        body = dumps(filled(self.side, code, word, message))
+        code, error_type, status = self.format.refused
+        body = dumps(filled_error(self.format, code, error_type, message))
         return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
 
 
@@ -147,21 +154,25 @@ def _headers(request_id: str) -> dict[str, str]:
 
 
 def simulator_of(toml: str) -> CompatibleSimulator:
-    """Return the simulator of a vendor as TOML text, by `[dialect]` and `[simulator]`. Raises DialectError."""
+    """Return the simulator of the vendor that a TOML text describes with `[dialect]` and `[simulator]`.
+
+    Raises:
+        DialectError: The text does not describe a vendor. The message names the place.
+    """
     data: Mapping[str, Any] = tomllib.loads(toml)
     return CompatibleSimulator(adapter_of(toml), read_simulator_format(data.get("simulator", {})))
 
 
 @cache
 def simulator_named(name: str) -> CompatibleSimulator:
-    """The dialect of our catalogue's file `name`.toml; raises FileNotFoundError."""
+    """Return the simulator of `providers/compatible/NAME.toml`. Raises FileNotFoundError."""
     data: Any = facts_of(name).read()
     return CompatibleSimulator(adapter_named(name), read_simulator_format(data.get("simulator", {})))
 
 
 def __getattr__(name: str) -> CompatibleSimulator:
-    """`rows:dashscope_compatible` is the dialect of dashscope-compatible.toml: what an entry point names."""
+    """Return the simulator of a TOML file for an entry point: `vendor_compatible` reads vendor-compatible.toml."""
     try:
         return simulator_named(name.replace("_", "-"))
     except FileNotFoundError:
-        raise AttributeError(f"there is no row {name!r} in the catalogue") from None
+        raise AttributeError(f"no compatible vendor {name!r}: there is no such TOML file") from None

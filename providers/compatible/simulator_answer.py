@@ -1,4 +1,4 @@
-"""The schema of `[simulator]`, and the answers, streams and errors of a simulated compatible vendor."""
+"""Write the answers, streams and errors of a simulated compatible vendor, and define the schema of `[simulator]`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,28 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class SimulatorFormat:
-    """What this vendor's bytes look like; the defaults are OpenAI's.
+    """The form of a vendor's answers and errors. The defaults are OpenAI's.
 
-    error: the body of an error, with `$code`, `$number` (the code as a number), `$type` and `$message` to be filled in;
-    errors: kind -> (code, type); without one for `quota`, a spent quota is told by status 402, and without one for
-    `content_filter` the filter is told by the word for the end. refused: the code, type and status of a request that is
-    wrong.
-    tools, objects: how calls come in a stream; arguments as an object. usage: where it stands in a stream. reasoning:
-    where thoughts stand. role: in which deltas it stands. finish: our word for the end -> theirs. answer, choice:
-    members of every body, of every choice; filtered: of a choice that the safety system stopped; opening: the first
-    chunk. comment: sent between events; blank: sent before a whole answer. space: whether one stands behind `data:`.
-    whole_at_end: a stream ends with the whole message; message_is_delta: a stream's choices have `message`.
+    Attributes:
+        error: The body of an error. `$code`, `$number` (the code as a number), `$type` and `$message` are filled in.
+        errors: The code and type for each failure kind. Without `quota`, a spent quota is shown by status 402. Without
+            `content_filter`, a filtered answer is shown by its finish reason.
+        refused: The code, type and status for an invalid request.
+        tools: How a stream sends tool calls.
+        objects: Whether a call's arguments are an object.
+        usage: Where a stream sends usage.
+        reasoning: Where reasoning is sent.
+        role: Which deltas have the role.
+        finish: The vendor's finish reason for each of ours.
+        answer: Members that every body has.
+        choice: Members that every choice has.
+        filtered: Members of a choice that the vendor's safety system blocked.
+        opening: The first chunk of a stream.
+        comment: A comment between the events of a stream.
+        blank: White space before a whole answer.
+        space: Whether a space follows `data:`.
+        whole_at_end: Whether a stream ends with the whole message.
+        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
     """
 
     error: Mapping[str, Any] = field(default_factory=lambda: _OPENAI_ERROR)
@@ -60,7 +71,7 @@ _OPENAI_ERROR: Mapping[str, Any] = {"error": {"message": "$message", "type": "$t
 
 
 def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
-    """The side of a parsed `[simulator]` table; raises RowError."""
+    """Return the format of a parsed `[simulator]` table. Raises DialectError."""
     known = {one.name for one in fields(SimulatorFormat)}
     for name in data:
         if name not in known:
@@ -69,10 +80,12 @@ def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
         if data.get(name, words[0]) not in words:
             raise DialectError(f"simulator.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
     values: dict[str, Any] = dict(data)
-    values["errors"] = {FailureKind(kind): (str(code), str(word)) for kind, (code, word) in _errors(data).items()}
+    values["errors"] = {
+        FailureKind(kind): (str(code), str(error_type)) for kind, (code, error_type) in _errors(data).items()
+    }
     if "refused" in data:
-        code, word, status = data["refused"]
-        values["refused"] = (str(code), str(word), int(status))
+        code, error_type, status = data["refused"]
+        values["refused"] = (str(code), str(error_type), int(status))
     return SimulatorFormat(**values)
 
 
@@ -87,12 +100,12 @@ END = b"data: [DONE]\n\n"
 _PIECES_OF_TAGS = 5
 
 
-def whole_of(completion: ChatCompletion, side: SimulatorFormat, streams: bool = False) -> dict[str, object]:
-    """The body of a whole answer; `streams`: as the last chunk of a stream repeats it."""
+def encode_answer(completion: ChatCompletion, wire_format: SimulatorFormat) -> dict[str, object]:
+    """Return the body of a whole answer. Some streams repeat it as their last chunk."""
     return {
         **_frame(completion, "chat.completion"),
-        **side.answer,
-        "choices": [_choice(choice, side) for choice in completion.choices],
+        **wire_format.answer,
+        "choices": [_choice(choice, wire_format) for choice in completion.choices],
         **({} if completion.usage is None else {"usage": _usage(completion.usage)}),
     }
 
@@ -105,21 +118,21 @@ def _usage(usage: Usage) -> dict[str, object]:
     return encode_usage(usage)
 
 
-def _choice(choice: Choice, side: SimulatorFormat) -> dict[str, object]:
+def _choice(choice: Choice, wire_format: SimulatorFormat) -> dict[str, object]:
     message = choice.message
     text = None if message.content is None else text_of(message.content)
     body: dict[str, object] = {"role": "assistant", "content": text}
     if message.reasoning is not None:
-        body |= _thought(message.reasoning, text or "", side)
+        body |= _thought(message.reasoning, text or "", wire_format)
     if message.refusal is not None:
         body["refusal"] = message.refusal
     if message.tool_calls:
-        body["tool_calls"] = [_call(call, side) for call in message.tool_calls]
-    return {"index": choice.index, "message": body, **_logprobs(choice), **_end(choice, side)}
+        body["tool_calls"] = [_call(call, wire_format) for call in message.tool_calls]
+    return {"index": choice.index, "message": body, **_logprobs(choice), **_end(choice, wire_format)}
 
 
-def _thought(thought: str, text: str, side: SimulatorFormat) -> dict[str, object]:
-    match side.reasoning:
+def _thought(thought: str, text: str, wire_format: SimulatorFormat) -> dict[str, object]:
+    match wire_format.reasoning:
         case "tags":
             return {"content": f"<think>{thought}</think>\n\n{text}"}
         case "parts":
@@ -135,128 +148,132 @@ def _logprobs(choice: Choice) -> dict[str, object]:
     return {"logprobs": choice.logprobs} if choice.logprobs else {}
 
 
-def _end(choice: Choice, side: SimulatorFormat) -> dict[str, object]:
-    filtered = side.filtered if choice.finish_reason == "content_filter" else {}
-    word = choice.raw_finish_reason or side.finish.get(choice.finish_reason, choice.finish_reason)
-    return {**side.choice, "finish_reason": word, **filtered}
+def _end(choice: Choice, wire_format: SimulatorFormat) -> dict[str, object]:
+    filtered = wire_format.filtered if choice.finish_reason == "content_filter" else {}
+    raw_reason = choice.raw_finish_reason or wire_format.finish.get(choice.finish_reason, choice.finish_reason)
+    return {**wire_format.choice, "finish_reason": raw_reason, **filtered}
 
 
-def _call(call: ToolCall, side: SimulatorFormat) -> dict[str, object]:
-    arguments: object = loads_text(call.arguments) if side.objects else call.arguments
+def _call(call: ToolCall, wire_format: SimulatorFormat) -> dict[str, object]:
+    arguments: object = loads_text(call.arguments) if wire_format.objects else call.arguments
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 # --- in pieces ------------------------------------------------------------------------------------
 
 
-def stream_of(completion: ChatCompletion, side: SimulatorFormat, wants_usage: bool) -> Iterator[bytes]:
-    """The events of a stream, with its end mark."""
-    frame = {**_frame(completion, "chat.completion.chunk"), **side.answer}
-    if side.opening:
-        yield event_of(side.opening, side)
+def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, wants_usage: bool) -> Iterator[bytes]:
+    """Yield the events of a stream, including its end mark."""
+    frame = {**_frame(completion, "chat.completion.chunk"), **wire_format.answer}
+    if wire_format.opening:
+        yield encode_event(wire_format.opening, wire_format)
     usage = None if completion.usage is None else _usage(completion.usage)
-    chunks = list(_deltas(completion, side))
+    chunks = list(_deltas(completion, wire_format))
     for position, choice in enumerate(chunks):
         chunk: dict[str, object] = {**frame, "choices": [choice]}
         last = position == len(chunks) - 1
-        if usage is not None and (side.usage == "each" or (side.usage == "finish" and last)):
+        if usage is not None and (wire_format.usage == "each" or (wire_format.usage == "finish" and last)):
             chunk["usage"] = usage
-        if usage is not None and side.usage == "choice" and last:
+        if usage is not None and wire_format.usage == "choice" and last:
             choice["usage"] = usage
-        yield event_of(chunk, side)
-        if side.comment and position == 0:
-            yield f": {side.comment}\n\n".encode()
-    if side.whole_at_end:
-        yield event_of(whole_of(completion, side, streams=True), side)
-    if usage is not None and side.usage == "last" and wants_usage:
-        yield event_of({**frame, "choices": [], "usage": usage}, side)
+        yield encode_event(chunk, wire_format)
+        if wire_format.comment and position == 0:
+            yield f": {wire_format.comment}\n\n".encode()
+    if wire_format.whole_at_end:
+        yield encode_event(encode_answer(completion, wire_format), wire_format)
+    if usage is not None and wire_format.usage == "last" and wants_usage:
+        yield encode_event({**frame, "choices": [], "usage": usage}, wire_format)
     yield END
 
 
-def event_of(value: Mapping[str, object], side: SimulatorFormat) -> bytes:
-    """One event of a stream."""
-    return (b"data: " if side.space else b"data:") + dumps(value) + b"\n\n"
+def encode_event(value: Mapping[str, object], wire_format: SimulatorFormat) -> bytes:
+    """Return one event of a stream."""
+    return (b"data: " if wire_format.space else b"data:") + dumps(value) + b"\n\n"
 
 
-def _deltas(completion: ChatCompletion, side: SimulatorFormat) -> Iterator[dict[str, object]]:
+def _deltas(completion: ChatCompletion, wire_format: SimulatorFormat) -> Iterator[dict[str, object]]:
     for choice in completion.choices:
-        yield _delta(choice.index, {"role": "assistant", "content": ""}, side)
+        yield _delta(choice.index, {"role": "assistant", "content": ""}, wire_format)
     for choice in completion.choices:
-        for delta in _contents(choice, side):
+        for delta in _contents(choice, wire_format):
             scored = "content" in delta and choice.logprobs
-            yield {**_delta(choice.index, delta, side), **(_logprobs(choice) if scored else {})}
+            yield {**_delta(choice.index, delta, wire_format), **(_logprobs(choice) if scored else {})}
     for choice in completion.choices:
-        yield {**_delta(choice.index, {}, side), **_end(choice, side)}
+        yield {**_delta(choice.index, {}, wire_format), **_end(choice, wire_format)}
 
 
-def _contents(choice: Choice, side: SimulatorFormat) -> Iterator[dict[str, object]]:
+def _contents(choice: Choice, wire_format: SimulatorFormat) -> Iterator[dict[str, object]]:
     message = choice.message
     text = text_of(message.content)
     if message.reasoning:
-        yield from _thoughts(message.reasoning, side)
+        yield from _thoughts(message.reasoning, wire_format)
     for piece in (text,) if choice.logprobs else cut(text):
         yield {"content": piece}
     for piece in cut(message.refusal or ""):
         yield {"refusal": piece}
     for position, call in enumerate(message.tool_calls):
-        for delta in _calls(call, position, side):
+        for delta in _calls(call, position, wire_format):
             yield {"content": None, "tool_calls": [delta]}
 
 
-def _thoughts(thought: str, side: SimulatorFormat) -> Iterator[dict[str, object]]:
-    if side.reasoning == "tags":
+def _thoughts(thought: str, wire_format: SimulatorFormat) -> Iterator[dict[str, object]]:
+    if wire_format.reasoning == "tags":
         whole = f"<think>{thought}</think>\n\n"
         for start in range(0, len(whole), _PIECES_OF_TAGS):
             yield {"content": whole[start : start + _PIECES_OF_TAGS]}
         return
     for piece in cut(thought):
-        if side.reasoning == "parts":
+        if wire_format.reasoning == "parts":
             yield {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": piece}]}]}
-        elif side.reasoning == "details":
+        elif wire_format.reasoning == "details":
             yield {"reasoning_details": [{"type": "reasoning.text", "text": piece}]}
         else:
-            yield {side.reasoning: piece, "content": None}
+            yield {wire_format.reasoning: piece, "content": None}
 
 
-def _calls(call: ToolCall, position: int, side: SimulatorFormat) -> Iterator[dict[str, object]]:
-    whole = _call(call, side)
-    if side.tools in ("whole", "same_index", "no_index"):
-        index = {} if side.tools == "no_index" else {"index": 0 if side.tools == "same_index" else position}
+def _calls(call: ToolCall, position: int, wire_format: SimulatorFormat) -> Iterator[dict[str, object]]:
+    whole = _call(call, wire_format)
+    if wire_format.tools in ("whole", "same_index", "no_index"):
+        index = (
+            {} if wire_format.tools == "no_index" else {"index": 0 if wire_format.tools == "same_index" else position}
+        )
         yield {**index, **whole}
         return
     yield {"index": position, **whole, "function": {"name": call.name, "arguments": ""}}
     for half in cut_in_two(call.arguments):
-        again: dict[str, Any] = {"id": call.id, "type": "function"} if side.tools == "repeated" else {}
-        name = {"name": call.name} if side.tools == "repeated" else {}
+        again: dict[str, Any] = {"id": call.id, "type": "function"} if wire_format.tools == "repeated" else {}
+        name = {"name": call.name} if wire_format.tools == "repeated" else {}
         yield {"index": position, **again, "function": {**name, "arguments": half}}
 
 
-def _delta(index: int, delta: dict[str, object], side: SimulatorFormat) -> dict[str, object]:
-    if side.role == "each":
+def _delta(index: int, delta: dict[str, object], wire_format: SimulatorFormat) -> dict[str, object]:
+    if wire_format.role == "each":
         delta = {"role": "assistant", **delta}
-    elif side.role == "empty" and "role" not in delta:
+    elif wire_format.role == "empty" and "role" not in delta:
         delta = {"role": "", **delta}
-    where = "message" if side.message_is_delta else "delta"
-    return {"index": index, where: delta, **side.choice, "finish_reason": None}
+    where = "message" if wire_format.message_is_delta else "delta"
+    return {"index": index, where: delta, **wire_format.choice, "finish_reason": None}
 
 
-def error_body(kind: FailureKind, side: SimulatorFormat) -> dict[str, object]:
-    """The body of an error of this kind."""
-    code, word = side.errors.get(kind, ("", ""))
-    return filled(side, code, word, f"Simulated failure: {kind.value}.")
+def error_body(kind: FailureKind, wire_format: SimulatorFormat) -> dict[str, object]:
+    """Return the body of an error of this kind."""
+    code, error_type = wire_format.errors.get(kind, ("", ""))
+    return filled_error(wire_format, code, error_type, f"Simulated failure: {kind.value}.")
 
 
-def filled(side: SimulatorFormat, code: str, word: str, message: str) -> dict[str, object]:
-    """The vendor's error body with these members."""
-    body: dict[str, object] = {name: _fill(value, code, word, message) for name, value in side.error.items()}
+def filled_error(wire_format: SimulatorFormat, code: str, error_type: str, message: str) -> dict[str, object]:
+    """Return the vendor's error body with this code, type and message."""
+    body: dict[str, object] = {
+        name: _fill(value, code, error_type, message) for name, value in wire_format.error.items()
+    }
     return body
 
 
-def _fill(value: Any, code: str, word: str, message: str) -> object:
+def _fill(value: Any, code: str, error_type: str, message: str) -> object:
     if isinstance(value, dict):
-        return {name: _fill(member, code, word, message) for name, member in value.items()}
+        return {name: _fill(member, code, error_type, message) for name, member in value.items()}
     if value == "$number":
         return int(code) if code.isdigit() else 0
     if not isinstance(value, str):
         return value
-    return value.replace("$code", code).replace("$type", word).replace("$message", message)
+    return value.replace("$code", code).replace("$type", error_type).replace("$message", message)

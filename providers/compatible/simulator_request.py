@@ -1,4 +1,7 @@
-"""What a row's vendor refuses, and what a request means that it takes: strict where the vendor is, or may be."""
+"""Check and read a request as a compatible vendor does. It is as strict as the vendor is, or may be.
+
+The messages imitate those of vendors.
+"""
 
 from __future__ import annotations
 
@@ -31,55 +34,57 @@ _WITH_FEATURES = {
 }
 
 
-def objections(body: Mapping[str, object], row: CompatibleDialect, facts: ModelFacts, path: str) -> Iterator[str]:
-    """What is wrong with a parsed body beyond its shape, each in a sentence, in the order in which it is looked at."""
-    able = row.capabilities.features & facts.features
-    known = _fields(row)
+def objections(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts, path: str) -> Iterator[str]:
+    """Yield a message for each rule of the vendor that a parsed body breaks, in the order of the checks."""
+    able = dialect.capabilities.features & facts.features
+    known = _fields(dialect)
     yield from (f"{name}: Extra inputs are not permitted" for name in body if name not in known)
     for name in facts.without:
-        if (field := _field_of(name, row)) in body and field not in row.requests.constants:
+        if (field := _field_of(name, dialect)) in body and field not in dialect.requests.constants:
             yield f"{field} is not supported by this model"
-    yield from _about_numbers(body, row)
-    yield from _about_messages(body, row, able, facts)
-    yield from _about_tools(body, row, able)
-    yield from _about_format(body, row, able)
-    yield from _about_thinking(body, row, facts)
-    prefill = row.requests.prefill
+    yield from _about_numbers(body, dialect)
+    yield from _about_messages(body, dialect, able, facts)
+    yield from _about_tools(body, dialect, able)
+    yield from _about_format(body, dialect, able)
+    yield from _about_thinking(body, dialect, facts)
+    prefill = dialect.requests.prefill
     if prefill is not None and prefill.path and path.endswith(prefill.path) != _continues(body):
-        yield "the prefix of an answer is taken on the beta path alone"
+        yield "the prefix of an answer is accepted only on the beta path"
 
 
-def _field_of(parameter: str, row: CompatibleDialect) -> str:
-    return row.requests.max_tokens if parameter == "max_tokens" else row.requests.rename.get(parameter, parameter)
+def _field_of(parameter: str, dialect: CompatibleDialect) -> str:
+    return (
+        dialect.requests.max_tokens if parameter == "max_tokens" else dialect.requests.rename.get(parameter, parameter)
+    )
 
 
-def _fields(row: CompatibleDialect) -> frozenset[str]:
-    rule = row.requests
+def _fields(dialect: CompatibleDialect) -> frozenset[str]:
+    rule = dialect.requests
     known = {"model", "messages", "stream", *rule.constants, *rule.streaming, *rule.streaming_tools}
     known |= {"stream_options"} if rule.stream_options else set()
     for feature, names in _WITH_FEATURES.items():
-        known |= set(names) if feature in row.capabilities.features else set()
-    known |= {_field_of(name, row) for name in row.capabilities.parameters - _NO_FIELDS}
-    for form in row.thinking.values():
+        known |= set(names) if feature in dialect.capabilities.features else set()
+    known |= {_field_of(name, dialect) for name in dialect.capabilities.parameters - _NO_FIELDS}
+    for form in dialect.thinking.values():
         known |= {*form.on, *form.off, form.effort, form.budget} - {""}
     if rule.prefill is not None:
         known |= set(rule.prefill.body)
     return frozenset(known)
 
 
-def _about_numbers(body: Mapping[str, object], row: CompatibleDialect) -> Iterator[str]:
-    for parameter, (low, high) in row.requests.bounds.items():
-        field = _field_of(parameter, row)
+def _about_numbers(body: Mapping[str, object], dialect: CompatibleDialect) -> Iterator[str]:
+    for parameter, (low, high) in dialect.requests.bounds.items():
+        field = _field_of(parameter, dialect)
         value = body.get(field)
         if isinstance(value, int | float) and not low <= value <= high:
             yield f"{field} must be between {low:g} and {high:g}"
-    user, longest_user = str(body.get(_field_of("user", row))), row.requests.user_bytes
+    user, longest_user = str(body.get(_field_of("user", dialect))), dialect.requests.user_bytes
     if longest_user is not None and len(user.encode("utf-8", "replace")) > longest_user:
-        yield f"{_field_of('user', row)} has more than {longest_user} bytes"
+        yield f"{_field_of('user', dialect)} has more than {longest_user} bytes"
     stops = body.get("stop")
     if stops is not None and not isinstance(stops, list):
         yield "stop must be a list"
-    most, longest = row.requests.most_stops, row.requests.stop_characters
+    most, longest = dialect.requests.most_stops, dialect.requests.stop_characters
     if most is not None and len(as_list(stops)) > most:
         yield f"stop has more than {most} entries"
     if longest is not None and any(len(str(stop)) > longest for stop in as_list(stops)):
@@ -87,18 +92,18 @@ def _about_numbers(body: Mapping[str, object], row: CompatibleDialect) -> Iterat
 
 
 def _about_messages(
-    body: Mapping[str, object], row: CompatibleDialect, able: frozenset[str], facts: ModelFacts
+    body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str], facts: ModelFacts
 ) -> Iterator[str]:
-    rule = row.requests
-    details = rule.details if "image_detail" in row.capabilities.parameters else frozenset()
+    rule = dialect.requests
+    details = rule.details if "image_detail" in dialect.capabilities.parameters else frozenset()
     continued = rule.prefill.message if rule.prefill is not None else {}
-    names = {"name"} if "message_name" in row.capabilities.parameters else set()
+    names = {"name"} if "message_name" in dialect.capabilities.parameters else set()
     messages = [as_map(entry) for entry in read_list(body, "messages")]
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         yield f"messages has more than {rule.most_messages} entries"
     if rule.turns == "alternate":
         yield from _about_turns(messages, continued)
-    if "reasoning" in facts.features and rule.reasoning_back == "required" and _owes_thoughts(messages, continued):
+    if "reasoning" in facts.features and rule.reasoning_back == "required" and _lacks_reasoning(messages, continued):
         yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
         role, place = str(message.get("role")), f"messages[{position}]"
@@ -123,22 +128,22 @@ def _about_messages(
         yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
 
 
-def _owes_thoughts(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
-    """Whether an answer, but for one to be `continued`, is without its thoughts in a turn that has calls."""
-    calls = owes = False
+def _lacks_reasoning(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
+    """Return whether an answer in a turn with calls lacks its reasoning. An answer to be `continued` does not count."""
+    calls = lacks = False
     for message in messages:
         if message.get("role") == "user":
-            calls = owes = False
+            calls = lacks = False
         elif message.get("role") == "assistant" and not any(map(message.get, continued)):
             calls = calls or bool(message.get("tool_calls"))
-            owes = owes or not read_str(message, "reasoning_content")
-        if calls and owes:
+            lacks = lacks or not read_str(message, "reasoning_content")
+        if calls and lacks:
             return True
     return False
 
 
 def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> Iterator[str]:
-    """What a vendor says of who speaks when, where it minds; the last answer may be one to be `continued`."""
+    """Check that roles alternate, for vendors that require it. The last answer may be one to be `continued`."""
     if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
         yield f"messages[{wrong}]: user (tool) and assistant must alternate"
     for message in messages:
@@ -173,54 +178,54 @@ def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[str]:
             yield f"{place}: {wrong}"
 
 
-def _about_tools(body: Mapping[str, object], row: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
+def _about_tools(body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
-    if row.requests.most_tools is not None and len(tools) > row.requests.most_tools:
-        yield f"tools has more than {row.requests.most_tools} entries"
-    if tools and not row.requests.n_beside_tools and body.get("n") not in (None, 1):
-        yield "n must be 1 where tools are given"
-    strict = "strict_tools" in row.capabilities.parameters
+    if dialect.requests.most_tools is not None and len(tools) > dialect.requests.most_tools:
+        yield f"tools has more than {dialect.requests.most_tools} entries"
+    if tools and not dialect.requests.n_beside_tools and body.get("n") not in (None, 1):
+        yield "n must be 1 if tools are given"
+    strict = "strict_tools" in dialect.capabilities.parameters
     if any(tool.get("parameters") is None or (not strict and "strict" in tool) for tool in tools):
-        yield "tools: every function needs parameters, and nothing that is not known"
+        yield "tools: every function needs parameters, and no unknown fields"
     choice = body.get("tool_choice")
     if choice is None:
         return
     if not tools:
         yield "tool_choice is only allowed when tools are given"
     word = "named" if isinstance(choice, dict) else str(choice)
-    if word not in _words(row, able) or (isinstance(choice, dict) and choice.get("type") != "function"):
+    if word not in _tool_choices(dialect, able) or (isinstance(choice, dict) and choice.get("type") != "function"):
         yield f"tool_choice {word!r} is not supported"
 
 
-def _words(row: CompatibleDialect, able: frozenset[str]) -> frozenset[str]:
-    """The words that the vendor has for which tools are called."""
+def _tool_choices(dialect: CompatibleDialect, able: frozenset[str]) -> frozenset[str]:
+    """Return the values of `tool_choice` that the vendor accepts."""
     ours = {"auto", "none"}
     ours |= {"required"} if "tool_choice_required" in able else set()
     ours |= {"named"} if "tool_choice_named" in able else set()
-    return frozenset(row.requests.choices.get(word, word) for word in ours) - {"omit", "leave", "only"}
+    return frozenset(dialect.requests.choices.get(word, word) for word in ours) - {"omit", "leave", "only"}
 
 
-def _about_format(body: Mapping[str, object], row: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
+def _about_format(body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
     kind = read_str(read_map(body, "response_format"), "type")
     if kind not in (None, "text") and kind not in able:
         yield f"response_format {kind!r} is not supported"
-    if kind == "json_object" and row.requests.json_word and "json" not in str(body.get("messages")).lower():
+    if kind == "json_object" and dialect.requests.json_word and "json" not in str(body.get("messages")).lower():
         yield "Prompt must contain the word 'json' in some form to use response_format."
 
 
-def _about_thinking(body: Mapping[str, object], row: CompatibleDialect, facts: ModelFacts) -> Iterator[str]:
-    form = _form(row, facts)
+def _about_thinking(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts) -> Iterator[str]:
+    form = _form(dialect, facts)
     if form is None:
         return
-    asked = _effort(body, form)
-    thinks = "thinking_only" in facts.flags or asked not in (None, "none")
-    thinks = thinks or (asked is None and "thinking_default" in facts.flags)
+    wanted = _effort(body, form)
+    thinks = "thinking_only" in facts.flags or wanted not in (None, "none")
+    thinks = thinks or (wanted is None and "thinking_default" in facts.flags)
     choice = body.get("tool_choice")
     forces = isinstance(choice, dict) or choice in ("required", "any")
     if thinks and forces and form.forced_off:
         yield "Thinking mode does not support this tool_choice"
-    silent = asked == "none" or (asked is None and "thinking_default" not in facts.flags)
-    if "tools_without_thinking" in facts.flags and body.get("tools") and not silent:
+    is_off = wanted == "none" or (wanted is None and "thinking_default" not in facts.flags)
+    if "tools_without_thinking" in facts.flags and body.get("tools") and not is_off:
         yield "Function tools with reasoning_effort are not supported"
     if thinks and form.streamed and body.get("stream") is not True:
         yield "enable_thinking must be set to false for non-streaming calls"
@@ -229,12 +234,12 @@ def _about_thinking(body: Mapping[str, object], row: CompatibleDialect, facts: M
         yield f"{form.effort}: {effort!r} is not supported by this model"
 
 
-def _form(row: CompatibleDialect, facts: ModelFacts) -> Thinking | None:
-    return row.thinking.get(facts.thinking or "default")
+def _form(dialect: CompatibleDialect, facts: ModelFacts) -> Thinking | None:
+    return dialect.thinking.get(facts.thinking or "default")
 
 
 def _effort(body: Mapping[str, object], form: Thinking) -> str | None:
-    """The effort that a body asks for, in a word of ours; `medium` where it only says that it shall think."""
+    """Return the reasoning effort of a body. It is `medium` if the body only switches thinking on."""
     if form.effort and isinstance(body.get(form.effort), str):
         return str(body[form.effort])
     if form.off and all(body.get(name) == value for name, value in form.off.items()):
@@ -249,33 +254,33 @@ def _continues(body: Mapping[str, object]) -> bool:
     return bool(messages) and as_map(messages[-1]).get("role") == "assistant"
 
 
-def as_openai(body: Mapping[str, object], row: CompatibleDialect, facts: ModelFacts) -> dict[str, object]:
-    """The body in OpenAI's own words."""
-    rule = row.requests
+def as_openai(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts) -> dict[str, object]:
+    """Return the body as a request of OpenAI's API."""
+    rule = dialect.requests
     back = {name: ours for ours, name in rule.rename.items()} | {rule.max_tokens: "max_tokens"}
-    own = set(_fields(row)) - set(back) - {_field_of(name, row) for name in row.capabilities.parameters}
+    own = set(_fields(dialect)) - set(back) - {_field_of(name, dialect) for name in dialect.capabilities.parameters}
     plain = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "n"}
     plain |= {"logprobs", "top_logprobs"}
-    kept = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
+    converted = {back.get(name, name): value for name, value in body.items() if name not in own or name in plain}
     messages = [as_map(entry) for entry in read_list(body, "messages")]
-    kept["messages"] = [_plain_message(message, row) for message in messages]
+    converted["messages"] = [_plain_message(message, dialect) for message in messages]
     if body.get("stream") is True and not rule.stream_options:
-        kept["stream_options"] = {"include_usage": True}
+        converted["stream_options"] = {"include_usage": True}
     words: dict[object, str] = {theirs: ours for ours, theirs in rule.choices.items()}
     choice: Any = body.get("tool_choice")
     if isinstance(choice, str) and choice in words:
-        kept["tool_choice"] = words[choice]
-    form = _form(row, facts)
+        converted["tool_choice"] = words[choice]
+    form = _form(dialect, facts)
     if form is not None and (effort := _effort(body, form)) is not None:
-        kept["reasoning_effort"] = effort
-    return kept
+        converted["reasoning_effort"] = effort
+    return converted
 
 
-def _plain_message(message: Mapping[str, object], row: CompatibleDialect) -> Mapping[str, object]:
-    prefill = row.requests.prefill
+def _plain_message(message: Mapping[str, object], dialect: CompatibleDialect) -> Mapping[str, object]:
+    prefill = dialect.requests.prefill
     dropped = set(prefill.message) if prefill is not None else set()
     plain = {name: value for name, value in message.items() if name not in dropped}
-    if row.requests.sound_uri and isinstance(parts := plain.get("content"), list):
+    if dialect.requests.sound_uri and isinstance(parts := plain.get("content"), list):
         plain["content"] = [_plain_part(as_map(part)) for part in parts]
     return plain
 

@@ -1,4 +1,4 @@
-"""Alibaba Cloud's error codes, which its Anthropic-compatible host sends too.
+"""Classify Alibaba Cloud's error codes. Its Anthropic-compatible endpoint sends them too.
 
 Source: Alibaba Cloud Model Studio, error codes, and dashscope 2.0.2, read 2026-11-20.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from providers.failures import FailureKind
 from providers.reading.error_classification import by_code
 
-# An entry covers its own sub-codes (`AccessDenied` also `AccessDenied.Unpurchased`); the longer entry wins. The codes
-# of status 500 and 503 are not here: the status says all. A 400 with `InternalError.Algo` is a wrong request, and a 500
-# with `InternalError.Algo.InvalidParameter` none.
-# `insufficient_quota` is a limit of tokens per minute here, unlike at OpenAI.
+# An entry covers its sub-codes (`AccessDenied` also covers `AccessDenied.Unpurchased`); the longest match wins. Codes
+# of status 500 and 503 are not listed, because the status is enough. A 400 with `InternalError.Algo` is an invalid
+# request, but a 500 with `InternalError.Algo.InvalidParameter` is not.
+# `insufficient_quota` is a limit on tokens per minute here, unlike at OpenAI.
 _BY_CODE = {
     "AccessDenied": FailureKind.CREDENTIALS,
     "AllocationQuota": FailureKind.QUOTA,
@@ -48,5 +48,5 @@ _WRAPPER = "InternalError.Algo."
 
 
 def kind_of_code(code: str) -> FailureKind | None:
-    """What a native code says by itself; None where it leaves that to the status."""
+    """Return the failure kind of a native code, or None if the status decides."""
     return by_code(code.removeprefix(_WRAPPER), _BY_CODE)

@@ -1,8 +1,10 @@
-"""Claude's rules at both vendors that serve it: schemas, thinking budgets, stop words, refused features.
+"""Rules for Claude that Anthropic and Bedrock share: schemas, thinking budgets, stop sequences, unsupported features.
+
+The facts about single models are in the catalogue.
 
 Source: anthropic 2.10.0 (transform_schema), platform.claude.com on structured outputs; read 2026-11-20.
-Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; which
-model refuses what is the catalogue's; read 2026-11-20.
+Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; read
+2026-11-20.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from providers.adapter import Target
 from providers.chat import ChatRequest, JsonObjectFormat, NamedTool, Tool
 from providers.failures import UnsupportedFeature
 from providers.formats.request_options import nearest_effort
-from providers.formats.tool_calls import PlainChoice
+from providers.formats.tool_calls import SimpleToolChoice
 from providers.json_values import as_map, dumps_text
 
-_PLAIN = frozenset({"type", "description", "title", "enum", "const", "required", "$ref", "default"})
+_SUPPORTED = frozenset({"type", "description", "title", "enum", "const", "required", "$ref", "default"})
 
 
 _MAPS = frozenset({"properties", "$defs", "definitions"})
@@ -31,21 +33,31 @@ _IGNORED = frozenset({"$schema", "$id", "additionalProperties", "examples"})
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
 
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 def strict_schema(schema: Mapping[str, object], feature: str) -> dict[str, object]:
-    """The schema in the vendor's subset; raises UnsupportedFeature for an object with members of any name."""
+    """Return the schema in the subset that structured outputs support. Other keywords move to the description.
+
+    Args:
+        schema: The client's JSON schema.
+        feature: The feature that the exception names.
+
+    Raises:
+        UnsupportedFeature: An object allows members of any name, or the schema is nested too deeply.
+    """
     return _closed(schema, feature, 0)
 
 
 def _closed(schema: object, feature: str, depth: int) -> dict[str, object]:
-    if depth > _DEEPEST:
-        raise UnsupportedFeature(feature, "the provider's structured outputs take no schema that is nested so deeply")
+    if depth > _MAX_DEPTH:
+        raise UnsupportedFeature(
+            feature, f"the provider's structured outputs support at most {_MAX_DEPTH} levels of nesting in a schema"
+        )
     closed: dict[str, object] = {}
-    beyond: dict[str, object] = {}
+    unsupported: dict[str, object] = {}
     for name, value in as_map(schema).items():
-        if name in _PLAIN:
+        if name in _SUPPORTED:
             closed[name] = value
         elif name in _MAPS:
             closed[name] = {key: _closed(inner, feature, depth + 1) for key, inner in as_map(value).items()}
@@ -56,14 +68,15 @@ def _closed(schema: object, feature: str, depth: int) -> dict[str, object]:
         elif (name == "minItems" and value in (0, 1)) or (name == "format" and value in _FORMATS):
             closed[name] = value
         elif name not in _IGNORED:
-            beyond[name] = value
+            unsupported[name] = value
     if _is_object(closed):
         _check_named(as_map(schema), feature)
         closed["additionalProperties"] = False
-    if beyond:
-        told = dumps_text(beyond)
-        said = closed.get("description")
-        closed["description"] = f"{said}\n\n{told}" if isinstance(said, str) and said else told
+    if unsupported:
+        # The model can still follow these keywords if it reads them in the description.
+        keywords = dumps_text(unsupported)
+        text = closed.get("description")
+        closed["description"] = f"{text}\n\n{keywords}" if isinstance(text, str) and text else keywords
     return closed
 
 
@@ -76,48 +89,56 @@ def _check_named(schema: Mapping[str, object], feature: str) -> None:
     others = schema.get("additionalProperties")
     is_open = others is not False and (others is not None or "properties" not in schema)
     if is_open or "patternProperties" in schema:
-        message = "the provider's structured outputs take only objects whose properties are all named"
+        message = "the provider's structured outputs support only objects whose properties are all named"
         raise UnsupportedFeature(feature, message)
 
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
 
 
-_LEAST_BUDGET_TOKENS = 1024
+_MIN_BUDGET_TOKENS = 1024
 
 
 ANY_EFFORT = ("none", "low", "medium", "high")
 
 
 def check_features(request: ChatRequest) -> None:
-    """Raise UnsupportedFeature for what no host of Claude's has a field for."""
+    """Raise UnsupportedFeature if the request needs a feature that Claude has on no platform."""
     if isinstance(request.response_format, JsonObjectFormat):
         raise UnsupportedFeature("json_object", "the provider has no JSON mode without a schema")
     if request.n is not None and request.n > 1:
-        raise UnsupportedFeature("n", "the provider gives one choice only")
+        raise UnsupportedFeature("n", "the provider returns only one choice")
     if request.logprobs:
-        raise UnsupportedFeature("logprobs", "the provider gives no log probabilities")
+        raise UnsupportedFeature("logprobs", "the provider returns no log probabilities")
 
 
 def stops_of(stops: Sequence[str]) -> list[str]:
-    """The words to stop at; raises UnsupportedFeature for one of blanks alone."""
+    """Return the stop sequences. Raises UnsupportedFeature if one consists of white space only."""
     if any(not stop.strip() for stop in stops):
-        raise UnsupportedFeature("stop", "the provider takes no `stop` of blanks alone")
+        raise UnsupportedFeature("stop", "the provider does not accept a `stop` sequence of white space only")
     return list(stops)
 
 
 def arguments_schema(tool: Tool) -> Mapping[str, object]:
-    """The schema of what a tool takes; no host of Claude's takes one that doesn't say that it is of an object."""
+    """Return the schema of a tool's arguments. Claude requires its type to be `object`, so a missing one is added."""
     schema: Mapping[str, object] = tool.parameters or {"type": "object", "properties": {}}
     return schema if schema.get("type") == "object" else {**schema, "type": "object"}
 
 
 def thinking_of(
-    request: ChatRequest, target: Target, choice: PlainChoice, max_tokens: int, *, unthought: bool
+    request: ChatRequest, target: Target, choice: SimpleToolChoice, max_tokens: int, *, lacks_thoughts: bool
 ) -> dict[str, object]:
-    """How the model is to think; empty for as it does by itself. Its thoughts are shown where an effort was asked for.
+    """Return the value of the `thinking` field, or an empty object for the model's default.
 
-    unthought: whether it must continue calls that have no thoughts, which a model that thinks by budget refuses.
+    The thoughts are shown only if the client set an effort.
+
+    Args:
+        request: The client's request.
+        target: The deployment's target, whose model flags decide.
+        choice: The tool choice that is sent.
+        max_tokens: The limit that is sent. A thinking budget must be smaller.
+        lacks_thoughts: Whether the history contains tool calls without thoughts. A model with a thinking budget refuses
+            to continue such a history, so thinking stays off.
     """
     flags = target.facts.flags
     by_default = "thinking_default" in flags
@@ -133,10 +154,10 @@ def thinking_of(
     if "thinking_budget" not in flags:
         return {"type": "adaptive", "display": "summarized"}
     budget = _budget_tokens(effort, max_tokens)
-    return {"type": "enabled", "budget_tokens": budget} if budget and not unthought else {}
+    return {"type": "enabled", "budget_tokens": budget} if budget and not lacks_thoughts else {}
 
 
 def _budget_tokens(effort: str, max_tokens: int) -> int:
-    """What an effort may cost in thinking: less than the whole answer, and 0 where that leaves no budget to set."""
+    """Return the thinking budget of an effort: less than `max_tokens`, and 0 if that is below the minimum."""
     budget = min(_BUDGETS[effort], max_tokens - 1)
-    return budget if budget >= _LEAST_BUDGET_TOKENS else 0
+    return budget if budget >= _MIN_BUDGET_TOKENS else 0

@@ -1,4 +1,7 @@
-"""Opaque reasoning state that goes back with the next turn, marked with the model that it belongs to."""
+"""Carry a model's opaque reasoning state (thoughts and signatures) to the next turn, marked with its model.
+
+Clients send tool calls back unchanged. So the state is packed into a signature, and the signature into the call's id.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, dumps, loads, repair_surrogates
 from providers.reading.stream_assembler import Assembler
 
-# Base64, in which signatures are written, has no such character.
+# Signatures are written in Base64, which does not use this character.
 _SEPARATOR = "."
 
 
-def marked(signature: str, model: str) -> str:
-    """The signature as the canonical chat carries it."""
+def mark_signature(signature: str, model: str) -> str:
+    """Return the signature with the mark of the model that gave it."""
     return f"{_mark(model)}{_SEPARATOR}{signature}"
 
 
 def own_signature(carried: str | None, model: str) -> str | None:
-    """The signature that `model` itself gave, None where there is none or it is another model's.
+    """Return the signature without its mark, or None if there is none or another model gave it.
 
-    One without a mark came to the client by another way than ours and is taken at its word.
+    A signature without a mark did not come from this gateway. It is returned unchanged.
     """
     if not carried:
         return None
@@ -42,23 +45,23 @@ def _mark(model: str) -> str:
 _Block = dict[str, object]
 
 
-_MOST_THOUGHTS = 64
+_MAX_THOUGHTS = 64
 
 
-_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
+_MAX_CHARACTERS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """One block: a text with its signature, or (`redacted`) a sealed one of which nothing is shown."""
+    """One thinking block: a text with its signature, or an encrypted block (`redacted`) without text."""
 
     text: str = ""
     signature: str = ""
     redacted: str = ""
 
 
-class Kept:
-    """The thoughts of one answer of `model`, until the call behind them takes them along."""
+class ThoughtCollector:
+    """Collect the thoughts of one answer until the next tool call, whose signature carries them."""
 
     def __init__(self, assembler: Assembler, model: str) -> None:
         self._assembler = assembler
@@ -66,21 +69,21 @@ class Kept:
         self._thoughts: list[Thought] = []
         self._characters = 0
 
-    def keep(self, pieces: list[str], piece: str) -> None:
-        """Keep a piece of a thought among its others; an endless one ends the answer."""
+    def append(self, pieces: list[str], piece: str) -> None:
+        """Append a piece of a thought to its pieces. If all thoughts exceed the limit, the answer fails."""
         self._characters += len(piece)
-        if self._characters > _MOST_KEPT_CHARACTERS:
-            message = "the provider's thoughts are larger than accepted"
+        if self._characters > _MAX_CHARACTERS:
+            message = f"the reasoning of the provider's answer is longer than {_MAX_CHARACTERS} characters"
             self._assembler.fail(Failure(FailureKind.TOO_LARGE, message))
         elif piece:
             pieces.append(piece)
 
     def add(self, thought: Thought) -> None:
-        """A thought is whole."""
+        """Add a complete thought."""
         self._thoughts.append(thought)
 
     def take(self) -> str | None:
-        """The signature of a call that begins: all thoughts since the call before."""
+        """Return the signature for a tool call that begins: all thoughts since the previous call. Clears them."""
         signature = pack(self._thoughts, self._model)
         self._thoughts.clear()
         return signature
@@ -93,8 +96,11 @@ def blocks_of(
     thought_block: Callable[[Thought], _Block],
     call_block: Callable[[ToolCall], _Block],
 ) -> list[_Block]:
-    """What Claude said in a turn, as it wants it back: thoughts, text, and the calls, each later one behind its own
-    thoughts. Without a call no thought rides along."""
+    """Return an assistant message as Claude's content blocks, in the order that Claude expects.
+
+    The first call's thoughts come first, then the text, then the calls. Each later call follows its own thoughts. A
+    message without calls has no thoughts, because only calls carry them.
+    """
     texts = [text_block(text) for text in (text_of(message.content), message.refusal or "") if text.strip()]
     blocks: list[_Block] = []
     for position, call in enumerate(message.tool_calls):
@@ -106,7 +112,7 @@ def blocks_of(
 
 
 def pack(thoughts: Sequence[Thought], model: str) -> str | None:
-    """The thoughts as a call's signature; None where there are none that a model would know again."""
+    """Pack the thoughts into a call's signature. Return None if none has a signature that the model would accept."""
     rows = [
         [repair_surrogates(thought.redacted)]
         if thought.redacted
@@ -116,11 +122,11 @@ def pack(thoughts: Sequence[Thought], model: str) -> str | None:
     ]
     if not rows:
         return None
-    return marked(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+    return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
 
 
 def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
-    """The thoughts that `model` itself had before a call; none where the signature is another's or no such thing."""
+    """Return the thoughts in a call's signature, or none if it is invalid or belongs to another model."""
     packed = own_signature(signature, model)
     if packed is None:
         return ()
@@ -129,7 +135,7 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
     except (ValueError, binascii.Error, JsonError):
         return ()
     thoughts: list[Thought] = []
-    for row in rows[:_MOST_THOUGHTS]:
+    for row in rows[:_MAX_THOUGHTS]:
         match row:
             case [str(redacted)]:
                 thoughts.append(Thought(redacted=redacted))
@@ -144,11 +150,11 @@ _ID_SEPARATOR = "~sig~"
 
 
 def join_call_id(call_id: str, signature: str | None) -> str:
-    """The id that a client sees."""
+    """Return the call id for the client, which contains the signature."""
     return call_id if signature is None else f"{call_id}{_ID_SEPARATOR}{signature}"
 
 
-def split_call_id(outward: str) -> tuple[str, str | None]:
-    """The provider's own id, and the signature that came with it."""
-    call_id, separator, signature = outward.partition(_ID_SEPARATOR)
-    return (call_id, signature) if separator and call_id and signature else (outward, None)
+def split_call_id(client_id: str) -> tuple[str, str | None]:
+    """Return the provider's call id and its signature, if the client's id contains one."""
+    call_id, separator, signature = client_id.partition(_ID_SEPARATOR)
+    return (call_id, signature) if separator and call_id and signature else (client_id, None)

@@ -1,4 +1,4 @@
-"""Request options that several wire formats share: the nearest reasoning effort, and one end-user field."""
+"""Request options that several wire formats share: the nearest supported reasoning effort, and the end-user field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def nearest_effort(wanted: str, known: Sequence[str]) -> str:
-    """The strongest effort of the model that isn't above what is wanted, else its weakest; `known` is weakest first."""
+    """Return the strongest effort of the model that is not above `wanted`, or else the model's weakest.
+
+    Args:
+        wanted: The client's effort.
+        known: The model's efforts, weakest first.
+
+    Raises:
+        UnsupportedFeature: `wanted` is not an effort.
+    """
     if wanted not in EFFORTS:
         raise UnsupportedFeature("reasoning_effort", f"`reasoning_effort` must be one of {', '.join(EFFORTS)}")
     weaker = [effort for effort in known if EFFORTS.index(effort) <= EFFORTS.index(wanted)]
@@ -22,10 +30,10 @@ def nearest_effort(wanted: str, known: Sequence[str]) -> str:
 SAFETY_IDENTIFIER = "safety_identifier"
 
 
-def with_one_name(request: ChatRequest, target: Target) -> ChatRequest:
-    """The request with its newer word for who asks in `user`, unless the operator lets it through as it is."""
-    said = request.extra.get(SAFETY_IDENTIFIER)
-    if not isinstance(said, str) or SAFETY_IDENTIFIER in target.passthrough:
+def with_end_user_in_user(request: ChatRequest, target: Target) -> ChatRequest:
+    """Return the request with `safety_identifier` moved to `user`, unless the operator lists it in `passthrough`."""
+    identifier = request.extra.get(SAFETY_IDENTIFIER)
+    if not isinstance(identifier, str) or SAFETY_IDENTIFIER in target.passthrough:
         return request
     extra = {name: value for name, value in request.extra.items() if name != SAFETY_IDENTIFIER}
-    return change_request(request, user=said or request.user, extra=extra)
+    return change_request(request, user=identifier or request.user, extra=extra)

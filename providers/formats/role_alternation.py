@@ -1,5 +1,4 @@
-"""A conversation in which people (or tools) and the assistant speak in turn, or say something at least, for vendors
-that refuse any other."""
+"""Change a conversation so that roles alternate, or so that no message is blank, for vendors that require it."""
 
 from __future__ import annotations
 
@@ -18,17 +17,21 @@ from providers.chat import (
     said_in,
     text_of,
 )
-from providers.formats.tool_calls import SILENT
+from providers.formats.tool_calls import FILLER_TEXT
 
 
-def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
-    """The messages with those of one side in a row made one, and a silent turn wherever one is wanted and nobody spoke.
+def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Message]:
+    """Merge consecutive messages of one role, and insert filler messages, so that user and assistant alternate.
 
-    Instructions stay where they are, and results of tools may stand in a row. A person who speaks right behind a
-    tool's result is on its side, and nothing that either said may be left out: the assistant has a silent turn between.
-    An assistant that says nothing but blanks, and calls nothing, has had no turn; a person or a tool has, and is
-    silent. The last turn is a person's or a tool's, or an answer that the model is to go on with. continues: whether
-    the last message is such an answer.
+    - System messages keep their places, and tool results may follow each other.
+    - Between a tool result and a user message, a filler message of the assistant is inserted, because both are on the
+      user's side.
+    - A blank assistant message without calls is left out. A blank user message or tool result becomes a filler.
+    - The last message is a user's, a tool result, or an answer that the model continues; otherwise a filler is added.
+
+    Args:
+        messages: The conversation.
+        continues: Whether the model must continue the last message.
     """
     turns: list[Message] = []
     for message in messages:
@@ -37,7 +40,7 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
             case UserMessage() if isinstance(last, UserMessage):
                 turns[-1] = replace(last, content=_joined(last.content, message.content))
             case UserMessage() if isinstance(last, ToolMessage):
-                turns += [AssistantMessage(SILENT), message]
+                turns += [AssistantMessage(FILLER_TEXT), message]
             case AssistantMessage() if not _has_turn(message):
                 continue
             case AssistantMessage() if isinstance(last, AssistantMessage):
@@ -49,19 +52,22 @@ def alternating(messages: Sequence[Message], continues: bool) -> list[Message]:
                 turns.append(message)
     continued = continues and isinstance(messages[-1], AssistantMessage) and _has_turn(messages[-1])
     if not continued and not (turns and isinstance(turns[-1], UserMessage | ToolMessage)):
-        turns.append(UserMessage(SILENT))
-    return [replace(turn, content=SILENT) if _is_silent(turn) else turn for turn in turns]
+        turns.append(UserMessage(FILLER_TEXT))
+    return [replace(turn, content=FILLER_TEXT) if _is_blank(turn) else turn for turn in turns]
 
 
-def without_blanks(messages: Sequence[Message]) -> list[Message]:
-    """The messages without those of the assistant's, and instructions, that say nothing but blanks; a person or a tool
-    that does is silent. An answer that was cut off before its first word would end the conversation else."""
-    said = [message for message in messages if _has_turn(message)]
-    return [replace(turn, content=SILENT) if _is_silent(turn) else turn for turn in said] or [UserMessage(SILENT)]
+def without_blank_messages(messages: Sequence[Message]) -> list[Message]:
+    """Leave out blank system and assistant messages, and replace blank user messages and tool results by a filler.
+
+    Otherwise an answer that was cut off before its first word would make every later request of the conversation fail.
+    """
+    remaining = [message for message in messages if _has_turn(message)]
+    filled = [replace(message, content=FILLER_TEXT) if _is_blank(message) else message for message in remaining]
+    return filled or [UserMessage(FILLER_TEXT)]
 
 
 def _has_turn(message: Message) -> bool:
-    """Whether the assistant, or who instructs it, says or calls anything; a person or a tool always has a turn."""
+    """Return whether the message is not blank. User messages and tool results always count."""
     match message:
         case AssistantMessage(tool_calls=calls):
             return bool(calls or said_in(message).strip())
@@ -71,7 +77,7 @@ def _has_turn(message: Message) -> bool:
             return True
 
 
-def _is_silent(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
+def _is_blank(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
     return isinstance(turn, UserMessage | ToolMessage) and all(
         isinstance(part, TextPart) and not part.text.strip() for part in _parts(turn.content)
     )

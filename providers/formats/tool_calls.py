@@ -1,4 +1,4 @@
-"""Tools that may be called, calls with their results, and safe names and ids of calls."""
+"""Write tools, tool calls and their results for formats that are stricter than OpenAI's."""
 
 from __future__ import annotations
 
@@ -32,33 +32,34 @@ _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def safe_call_name(name: str) -> str:
-    """The name of an earlier call in the characters that OpenAI, Claude's hosts and others take.
+    """Return the name of an earlier call in the characters that OpenAI, Claude and others accept.
 
-    A tool has no other name, but a model may have called one that isn't there (`default_api.search`), which a client
-    keeps in its history and tells it of. Whoever takes no such name would refuse that conversation for ever.
+    The names of tools have only such characters. But a model may call a tool that does not exist
+    (`default_api.search`), and the client keeps that call in its history. Without this change, a strict provider would
+    refuse every later request of that conversation.
     """
     return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:64]
 
 
-PlainChoice = NamedTool | Literal["auto", "none", "required"] | None
-"""A choice of tools where a format has no word for some of them: those are left out of the list instead."""
+SimpleToolChoice = NamedTool | Literal["auto", "none", "required"] | None
+"""A tool choice without `AllowedTools`, for formats that cannot express it: the other tools are left out instead."""
 
 
-SILENT = "."
-"""What somebody says who says nothing, where a format wants a text that isn't blank."""
+FILLER_TEXT = "."
+"""The text of a message without content, for formats that require a text that is not blank."""
 
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-_MOST_CHARACTERS = 64
+_MAX_ID_CHARACTERS = 64
 
 
-def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
-    """What may be called, and the choice among it.
+def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
+    """Return the tools that may be called, and the choice among them.
 
-    A history of calls without any tool names those that were called, and none may be called again: such a history is
-    a valid chat, and Claude's hosts refuse calls without tools.
+    If the history contains calls but the request has no tools, the called tools are returned with the choice "none".
+    Such a request is valid, but Claude refuses calls without tools.
     """
     if not request.tools:
         names = dict.fromkeys(
@@ -73,13 +74,16 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
     return request.tools, choice
 
 
-def spoken(
+def turns_with_results(
     messages: Sequence[Message],
 ) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, str]]]]:
-    """Each message that somebody said, with its calls and their results, for formats whose turns are two people's.
+    """Yield each message except tool results, with its calls and their results.
 
-    Ids are unique in all of the conversation, as Claude wants them: some servers count calls anew in each answer.
-    Raises UnsupportedFeature where calls and results don't fit together.
+    It is for formats that have only user and assistant turns. Call ids become unique in the whole conversation, as
+    Claude requires, because some servers number the calls of each answer from the start.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
     """
     taken: dict[str, int] = {}
     position = 0
@@ -87,7 +91,9 @@ def spoken(
         message = messages[position]
         position += 1
         if isinstance(message, ToolMessage):
-            raise UnsupportedFeature("tools", f"messages[{position - 1}] answers no call of the message before it")
+            raise UnsupportedFeature(
+                "tools", f"messages[{position - 1}] is a tool message without a call in the message before it"
+            )
         results: list[ToolMessage] = []
         if isinstance(message, AssistantMessage) and message.tool_calls:
             while position < len(messages) and isinstance(result := messages[position], ToolMessage):
@@ -100,10 +106,10 @@ def spoken(
 
 
 def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
-    """The call under an id that none before it has; `taken` gets it.
+    """Return the call with an id that no earlier call has, and add it to `taken`.
 
-    Each id there has the last number that it came under: two thousand calls of one id, counted from the beginning each
-    time, would keep everybody waiting for seconds.
+    `taken` maps each id to the last number that was appended to it. Counting from 1 for each of two thousand calls with
+    the same id would block the process for seconds.
     """
     id, number = call.id, taken.get(call.id, 1)
     while id in taken:
@@ -114,43 +120,53 @@ def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
     return call if id == call.id else replace(call, id=id)
 
 
-def retold(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages with each call and its result as texts, for formats that take calls only beside tools that may be
-    called again; raises as `spoken` does."""
-    told: list[Message] = []
-    for message, results in spoken(messages):
+def calls_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the messages with tool calls and their results as texts.
+
+    It is for formats that accept calls in the history only if the request has tools.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
+    """
+    rewritten: list[Message] = []
+    for message, results in turns_with_results(messages):
         if not results or not isinstance(message, AssistantMessage):
-            told.append(message)
+            rewritten.append(message)
             continue
         calls = [f"[Called {call.name}: {call.arguments.strip() or '{}'}]" for call, _ in results]
-        said = [text] if (text := said_in(message)).strip() else []
-        told.append(AssistantMessage("\n".join([*said, *calls])))
-        told.append(UserMessage("\n".join(f"[Result of {call.name}: {text}]" for call, text in results)))
-    return tuple(told)
+        texts = [text] if (text := said_in(message)).strip() else []
+        rewritten.append(AssistantMessage("\n".join([*texts, *calls])))
+        rewritten.append(UserMessage("\n".join(f"[Result of {call.name}: {text}]" for call, text in results)))
+    return tuple(rewritten)
 
 
-def silences(roles: Sequence[str], messages: Sequence[Message]) -> tuple[bool, bool]:
-    """Whether a user who says nothing must stand before the turns, and behind them.
+def needs_filler_turns(roles: Sequence[str], messages: Sequence[Message]) -> tuple[bool, bool]:
+    """Return whether a filler turn of the user is needed before the turns, and after them.
 
-    The first turn is a user's, and the last one the model's only where the last message is: instructions stand
-    elsewhere, and may have been all that was said.
+    The first turn must be the user's. The last one may be the model's only if the last message is the assistant's.
+    System messages are not in `roles`, and may be the only messages.
     """
     if not roles:
         return True, False
-    behind = roles[-1] == "assistant" and not isinstance(messages[-1], AssistantMessage)
-    return roles[0] == "assistant", behind
+    needed_at_end = roles[-1] == "assistant" and not isinstance(messages[-1], AssistantMessage)
+    return roles[0] == "assistant", needed_at_end
 
 
 def arguments_of(call: ToolCall) -> object:
-    """A call's arguments as the object that formats want that take no text. What the model of another provider wrote
-    wrongly is still told, as `_raw`."""
+    """Return a call's arguments as an object, for formats that do not accept text.
+
+    Invalid JSON, which another provider's model may have written, is sent as the member `_raw`.
+    """
     arguments = embed_object(call.arguments.strip() or "{}")
     return {"_raw": call.arguments} if arguments is None else arguments
 
 
 def arguments_text(value: object) -> str | None:
-    """The arguments of an answer's call as JSON text, also where they came as an object; None if that is nested beyond
-    reason. Of an empty one nothing: with some servers the arguments begin so, and their pieces follow."""
+    """Return the arguments of an answer's call as JSON text, also if they arrived as an object.
+
+    An empty object becomes "": some servers send it first, and the pieces of the text after it. Returns None if the
+    object is nested too deeply.
+    """
     if isinstance(value, str):
         return value
     try:
@@ -160,29 +176,35 @@ def arguments_text(value: object) -> str | None:
 
 
 def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
-    """The calls in a message, or a piece of one, of OpenAI's dialect. Some servers still write the form that it gave up
-    in 2023: one call without an id."""
+    """Return the tool calls of a message or delta in OpenAI's dialect.
+
+    Some servers still send `function_call`, which OpenAI replaced in 2023: one call without an id.
+    """
     former = read_map(delta, "function_call")
     return read_list(delta, "tool_calls") or ([{"index": 0, "function": former}] if former else [])
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
-    """Each call with the text of its result; raises UnsupportedFeature where one is missing or too many."""
-    waiting = list(results)
+    """Return each call with the text of its result.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
+    """
+    remaining = list(results)
     pairs: list[tuple[ToolCall, str]] = []
     for call in calls:
-        position = next((i for i, one in enumerate(waiting) if one.tool_call_id == call.id), None)
+        position = next((i for i, one in enumerate(remaining) if one.tool_call_id == call.id), None)
         if position is None:
-            message = f"the call of {call.name!r} has no result; the provider wants one for each call"
+            message = f"the call of {call.name!r} has no result: add a tool message for each call"
             raise UnsupportedFeature("tools", message)
-        pairs.append((call, text_of(waiting.pop(position).content)))
-    if waiting:
-        raise UnsupportedFeature("tools", "a tool message answers no call of the assistant message before it")
+        pairs.append((call, text_of(remaining.pop(position).content)))
+    if remaining:
+        raise UnsupportedFeature("tools", "a tool message has no call in the assistant message before it")
     return pairs
 
 
 def safe_call_id(call_id: str) -> str:
-    """The id in the characters that Claude's hosts take; another vendor's may have more (`functions.get:0`)."""
-    if len(call_id) <= _MOST_CHARACTERS and not _UNSAFE.search(call_id):
+    """Return the id in the characters that Claude accepts. Ids of other vendors may have more (`functions.get:0`)."""
+    if len(call_id) <= _MAX_ID_CHARACTERS and not _UNSAFE.search(call_id):
         return call_id
     return f"{_UNSAFE.sub('_', call_id)[:48]}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"

@@ -22,7 +22,7 @@ class IncompleteUsageSimulator(CompatibleSimulator):
 
 
 def subject(*uncounted: str) -> Subject:
-    dialect = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.side, frozenset(uncounted))
+    dialect = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.format, frozenset(uncounted))
     return subjects_of(load_registry().adapters["deepseek"], dialect)[0]
 
 

@@ -30,7 +30,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import Thought, pack, unpack
-from providers.formats.tool_calls import spoken
+from providers.formats.tool_calls import turns_with_results
 from providers.matching.capability_matching import match_capabilities, parameters_of, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.anthropic.adapter import ADAPTER
@@ -195,7 +195,7 @@ def test_an_id_that_comes_a_thousand_times_is_not_counted_from_the_beginning_eac
 
     call = ToolCall(Id("call_0"), "now", "{}")
     loops = [AssistantMessage(None, tool_calls=(call,)), ToolMessage("call_0", "12")] * 1000
-    made = {pairs[0][0].id for _, pairs in spoken(loops)}
+    made = {pairs[0][0].id for _, pairs in turns_with_results(loops)}
     assert (len(made), len(written)) == (1000, 999)
 
 

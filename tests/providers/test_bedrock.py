@@ -157,7 +157,7 @@ def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...]) -
 
 
 def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
-    with pytest.raises(UnsupportedFeature, match="blanks"):
+    with pytest.raises(UnsupportedFeature, match="white space only"):
         sent(UserMessage("Hi"), stop=("\n",))
     nova = "amazon.nova-pro-v1:0"
     asked = ChatRequest("assistant", (UserMessage("Hi"),), stop=("\n",))

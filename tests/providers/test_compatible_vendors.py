@@ -276,9 +276,9 @@ def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(for
     facts = target(adapter, "acme-1").facts
     last: dict[str, object] = {"role": "assistant", "content": "One,"}
     body = {"model": "acme-1", "messages": [{"role": "user", "content": "Count."}, last]}
-    assert [*objections(body, adapter.row, facts, "/v1/chat/completions")]
+    assert [*objections(body, adapter.dialect, facts, "/v1/chat/completions")]
     last[form] = True
-    assert not [*objections(body, adapter.row, facts, "/v1/chat/completions")]
+    assert not [*objections(body, adapter.dialect, facts, "/v1/chat/completions")]
 
 
 @pytest.mark.parametrize(
@@ -289,10 +289,13 @@ def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(for
         (('"tools", "reasoning"]\npar', '"tols"]\npar'), "dialect.features: 'tols' is not known"),
         (("header:x-acme-key", "basic"), "dialect.auth: 'basic' is not known"),
         (("[dialect.request]", '[dialect.request]\nsystem = "last"'), "dialect.request.system: 'last' is not known"),
-        (('"tools", "reasoning"]\npar', '"prefill"]\npar'), "dialect.request.prefill: stands where"),
-        (('"unavailable"', '"sleeping"'), "dialect.answer.finish.out_of_breath: 'sleeping' is no kind of failure"),
-        (("quota = ", "qota = "), "dialect.errors.codes: 'qota' is no kind of failure"),
-        (("bounds", 'rename = { max_tokens = "most" }\nbounds'), "dialect.request.rename: the field of the limit is"),
+        (('"tools", "reasoning"]\npar', '"prefill"]\npar'), "dialect.request.prefill: is required if"),
+        (
+            ('"unavailable"', '"sleeping"'),
+            "dialect.answer.finish.out_of_breath: 'sleeping' is not a failure kind; expected one of",
+        ),
+        (("quota = ", "qota = "), "dialect.errors.codes: 'qota' is not a failure kind; expected one of"),
+        (("bounds", 'rename = { max_tokens = "most" }\nbounds'), "dialect.request.rename: set the name of max_tokens"),
         (("on = ", "one = "), "dialect.thinking.default: 'one' is not known"),
         (('name = "acme"', ""), "name: is missing"),
     ],
@@ -325,7 +328,7 @@ SITE = 'processes = ["NO"]'
         ('stores = ["NO"]', "", "sites.oslo: 'stores' is missing"),
         (SITE, f'{SITE}\nrequire = ["zdr"]', "sites.oslo: 'require' is not known"),
         (SITE, f'{SITE}\nexcept = "tools"', "sites.oslo.except: must be a list of texts"),
-        (SITE, f'{SITE}\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not known"),
+        (SITE, f'{SITE}\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not a feature or parameter"),
         (SITE, f'{SITE}\nnever = "CN"', "sites.oslo.never: must be a list of texts"),
         (SITE, f'{SITE}\nnever = ["*"]', "sites.oslo.never: must name territories"),
         (
@@ -347,7 +350,7 @@ SITE = 'processes = ["NO"]'
         ("https://api", "https://me:word@api", "sites.oslo.origin: must not carry a user name"),
         ('"/v1"', '"v1"', "sites.oslo.base_path: must begin with /"),
         ('"reasoning"]\neff', '"reasonning"]\neff', "models.'acme-*'.features: 'reasonning' is not known"),
-        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is no form of dialect.thinking"),
+        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is not known; add it to"),
         ("efforts", 'context_tokens = "many"\nefforts', "models.'acme-*'.context_tokens: must be a whole number"),
     ],
 )
@@ -424,7 +427,7 @@ def test_what_is_no_row_is_no_attribute(monkeypatch: pytest.MonkeyPatch) -> None
     from providers.compatible import simulator as dialects
 
     for module in (rows, dialects):
-        with pytest.raises(AttributeError, match="there is no row 'nobody'"):
+        with pytest.raises(AttributeError, match="no compatible vendor 'nobody'"):
             module.nobody  # noqa: B018
     monkeypatch.setattr(rows, "facts_of", lambda name: FactsFile("providers.catalogue", name))
     with pytest.raises(DialectError):
@@ -564,7 +567,7 @@ def test_answers_of_one_turn_keep_their_calls() -> None:
 def roles_heard(provider: str, model: str, *messages: Message) -> str:
     """Who speaks when in a request that the vendor's side takes."""
     body, adapter = sent(provider, model, replace(TOOLS, messages=messages)), adapter_named(provider)
-    assert not [*objections(body, adapter.row, target(adapter, model).facts, "/v1/chat/completions")]
+    assert not [*objections(body, adapter.dialect, target(adapter, model).facts, "/v1/chat/completions")]
     return " ".join(message["role"] for message in body["messages"])
 
 
@@ -882,7 +885,7 @@ def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, m
     assert spoken(provider, model, SystemMessage("")) == [("user", ".")]
     adapter, blank = adapter_named(provider), {"role": "assistant", "content": ""}
     body = {"model": model, "messages": [{"role": "user", "content": "one"}, blank, {"role": "user", "content": "two"}]}
-    objected = objections(body, adapter.row, model_facts(adapter.models, model), "/v1/chat/completions")
+    objected = objections(body, adapter.dialect, model_facts(adapter.models, model), "/v1/chat/completions")
     refused = "the message at position 1 with role 'assistant' must not be empty"
     assert [*objected] == [refused], "the simulated vendor refuses it too"
 
@@ -986,7 +989,7 @@ def test_more_tools_than_the_vendor_takes_are_for_somebody_else(provider: str) -
         "tools": [{"type": "function", "function": {"name": "t", "parameters": {}}}] * 129
     }
     facts = model_facts(adapter.models, model)
-    assert "tools has more than 128 entries" in list(objections(body, adapter.row, facts, "/chat/completions"))
+    assert "tools has more than 128 entries" in list(objections(body, adapter.dialect, facts, "/chat/completions"))
 
 
 @pytest.mark.parametrize(("model", "takes"), [("seed-1-6-250915", True), ("seed-1-8-251228", False)])

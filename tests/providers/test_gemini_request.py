@@ -33,7 +33,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import UnsupportedFeature
-from providers.formats.reasoning_state import marked, own_signature
+from providers.formats.reasoning_state import mark_signature, own_signature
 from providers.matching.capability_matching import match_capabilities, without_parameters
 from providers.matching.requirements import requirements_of
 from providers.vendors.gemini.adapter import ADAPTER, GeminiAdapter
@@ -293,7 +293,7 @@ def test_big_numbers_in_arguments_are_not_rounded() -> None:
 
 
 def test_a_signature_goes_back_in_the_part_that_it_came_in() -> None:
-    own = marked("U0lH", NEW)
+    own = mark_signature("U0lH", NEW)
     turns = contents(
         UserMessage("Go"),
         AssistantMessage(tool_calls=(call("a", signature=own), call("b"))),
@@ -308,18 +308,18 @@ def test_a_signature_goes_back_in_the_part_that_it_came_in() -> None:
 
 
 def test_another_models_signature_is_none() -> None:
-    history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a", signature=marked("U0lH", LITE)),)))
+    history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a", signature=mark_signature("U0lH", LITE)),)))
     turns = contents(*history, ToolMessage("a", ""))
     assert turns[1]["parts"][0]["thoughtSignature"] == BYPASS
     assert "thoughtSignature" not in contents(*history, ToolMessage("a", ""), model=OLD)[1]["parts"][0]
 
 
 def test_the_mark_of_a_signature() -> None:
-    assert own_signature(marked("U0lH", NEW), NEW) == "U0lH"
-    assert own_signature(marked("U0lH", NEW), LITE) is None
+    assert own_signature(mark_signature("U0lH", NEW), NEW) == "U0lH"
+    assert own_signature(mark_signature("U0lH", NEW), LITE) is None
     assert own_signature("U0lH", NEW) == "U0lH"
-    assert own_signature(None, NEW) is own_signature("", NEW) is own_signature(marked("", NEW), NEW) is None
-    assert NEW not in marked("U0lH", NEW)
+    assert own_signature(None, NEW) is own_signature("", NEW) is own_signature(mark_signature("", NEW), NEW) is None
+    assert NEW not in mark_signature("U0lH", NEW)
 
 
 def test_the_form_of_the_bypass_can_be_chosen() -> None:

@@ -557,7 +557,7 @@ def test_a_200_with_a_bare_error_is_that_error_and_no_garbage(code: str, kind: F
     "code",
     [
         code
-        for code, to in adapter_named("dashscope-compatible").row.errors.codes.items()
+        for code, to in adapter_named("dashscope-compatible").dialect.errors.codes.items()
         if to is FailureKind.CONTENT_FILTER
     ],
 )

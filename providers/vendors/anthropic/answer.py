@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from providers.adapter import Target
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import Kept, Thought
+from providers.formats.reasoning_state import Thought, ThoughtCollector
 from providers.json_values import (
     JsonError,
     as_map,
@@ -79,7 +79,7 @@ class MessageReader:
         self.assembler = Assembler(target.model)
         self._target = target
         self._blocks: dict[int, _Block] = {}
-        self._thoughts = Kept(self.assembler, target.model)
+        self._thoughts = ThoughtCollector(self.assembler, target.model)
         self._calls = 0
         self._usage: dict[str, object] = {}
 
@@ -133,7 +133,7 @@ class MessageReader:
                 self.assembler.text(read_str(source, "text") or "")
             case "thinking":
                 self._think(block, read_str(source, "thinking") or "")
-                self._thoughts.keep(block.signature, read_str(source, "signature") or "")
+                self._thoughts.append(block.signature, read_str(source, "signature") or "")
             case "redacted_thinking":
                 block.redacted = read_str(source, "data") or ""
             case "tool_use":
@@ -159,7 +159,7 @@ class MessageReader:
             case "thinking_delta":
                 self._think(block, read_str(delta, "thinking") or "")
             case "signature_delta":
-                self._thoughts.keep(block.signature, read_str(delta, "signature") or "")
+                self._thoughts.append(block.signature, read_str(delta, "signature") or "")
             case "input_json_delta" if block.kind == "tool_use":
                 if piece := read_str(delta, "partial_json"):
                     block.has_pieces = True
@@ -167,7 +167,7 @@ class MessageReader:
 
     def _think(self, block: _Block, text: str) -> None:
         self.assembler.reasoning(text)
-        self._thoughts.keep(block.text, text)
+        self._thoughts.append(block.text, text)
 
     def _stop_block(self, index: int) -> None:
         block = self._blocks.pop(index, None)

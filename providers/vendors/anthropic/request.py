@@ -35,16 +35,16 @@ from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.claude import ANY_EFFORT, arguments_schema, check_features, stops_of, strict_schema, thinking_of
 from providers.formats.reasoning_state import Thought, blocks_of
-from providers.formats.request_options import nearest_effort, with_one_name
+from providers.formats.request_options import nearest_effort, with_end_user_in_user
 from providers.formats.tool_calls import (
-    SILENT,
-    PlainChoice,
+    FILLER_TEXT,
+    SimpleToolChoice,
     arguments_of,
+    needs_filler_turns,
     safe_call_id,
     safe_call_name,
-    silences,
-    spoken,
     tools_of,
+    turns_with_results,
 )
 from providers.json_values import as_map
 
@@ -73,7 +73,7 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
     nothing remains that a user said, and one must have, a silent one stands.
     """
     turns: list[_Turn] = []
-    for message, results in spoken(messages):
+    for message, results in turns_with_results(messages):
         match message:
             case SystemMessage():
                 pass
@@ -85,13 +85,13 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
             case _:
                 assert_never(message)
     _mend_prefill(turns)
-    before, behind = silences([turn.role for turn in turns], messages)
-    silent = _Turn("user", [_text(SILENT)])
+    before, behind = needs_filler_turns([turn.role for turn in turns], messages)
+    silent = _Turn("user", [_text(FILLER_TEXT)])
     turns = [*([silent] if before else []), *turns, *([silent] if behind else [])]
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def continues_unthought(messages: Sequence[dict[str, object]]) -> bool:
+def lacks_thoughts(messages: Sequence[dict[str, object]]) -> bool:
     """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
     for message in reversed(messages):
         blocks = message["content"]
@@ -204,7 +204,7 @@ def version_of(body: Mapping[str, object]) -> str:
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """The body, with what the site pins written last; raises UnsupportedFeature."""
     check_features(request)
-    request = with_one_name(request, target)
+    request = with_end_user_in_user(request, target)
     if clash := sorted(_OURS & request.extra.keys()):
         message = f"{clash[0]!r} is made of the request's own fields; it can't be sent besides"
         raise UnsupportedFeature(clash[0], message)
@@ -229,7 +229,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         body["stop_sequences"] = stops_of(request.stop)
     if request.stream:
         body["stream"] = True
-    thinking = thinking_of(request, target, choice, max_tokens, unthought=continues_unthought(messages))
+    thinking = thinking_of(request, target, choice, max_tokens, lacks_thoughts=lacks_thoughts(messages))
     merged: dict[str, dict[str, object]] = {
         "output_config": _output_config(request, target, thinking),
         "metadata": {"user_id": request.user} if request.user is not None else {},
@@ -260,7 +260,7 @@ def _tool(tool: Tool) -> dict[str, object]:
     return {**body, "input_schema": schema}
 
 
-def _tool_choice(choice: PlainChoice, parallel: bool | None) -> dict[str, object]:
+def _tool_choice(choice: SimpleToolChoice, parallel: bool | None) -> dict[str, object]:
     body: dict[str, object]
     match choice:
         case "none":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from providers.adapter import Target
 from providers.chat import ChatCompletion, FinishReason, StreamEvent, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import Kept, Thought
+from providers.formats.reasoning_state import Thought, ThoughtCollector
 from providers.json_values import (
     JsonError,
     as_map,
@@ -153,7 +153,7 @@ class _Reader:
     def __init__(self, target: Target) -> None:
         self.assembler = Assembler(target.model)
         self._blocks: dict[int, _Block] = {}
-        self._thoughts = Kept(self.assembler, target.model)
+        self._thoughts = ThoughtCollector(self.assembler, target.model)
         self._calls = 0
 
     def read_event(self, name: str, event: Mapping[str, object]) -> None:
@@ -214,9 +214,9 @@ class _Reader:
         thought = read_map(delta, "reasoningContent")
         if said := read_str(thought, "text"):
             self.assembler.reasoning(said)
-            self._thoughts.keep(block.text, said)
-        self._thoughts.keep(block.signature, read_str(thought, "signature") or "")
-        self._thoughts.keep(block.redacted, read_str(thought, "redactedContent") or "")
+            self._thoughts.append(block.text, said)
+        self._thoughts.append(block.signature, read_str(thought, "signature") or "")
+        self._thoughts.append(block.redacted, read_str(thought, "redactedContent") or "")
 
     def _stop(self, index: int) -> None:
         block = self._blocks.pop(index, None)

@@ -35,15 +35,15 @@ from providers.formats.claude import arguments_schema, check_features, stops_of,
 from providers.formats.reasoning_state import Thought, blocks_of
 from providers.formats.request_options import nearest_effort
 from providers.formats.tool_calls import (
-    SILENT,
-    PlainChoice,
+    FILLER_TEXT,
+    SimpleToolChoice,
     arguments_of,
-    retold,
+    calls_as_text,
+    needs_filler_turns,
     safe_call_id,
     safe_call_name,
-    silences,
-    spoken,
     tools_of,
+    turns_with_results,
 )
 from providers.json_values import as_map, dumps
 
@@ -80,13 +80,13 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """
     check_features(request)
     tools, choice = _tools(request)
-    turns = _turns(request.messages if tools else retold(request.messages), target.model)
+    turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model)
     body: dict[str, object] = {"messages": turns}
     if system := [text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)]:
         body["system"] = [{"text": text} for text in system if text.strip()]
     max_tokens = _max_tokens(request, target)
-    unthought = _continues_unthought(turns)
-    thinking = thinking_of(request, target, choice, max_tokens or _USUAL_MAX_TOKENS, unthought=unthought)
+    without_thoughts = _lacks_thoughts(turns)
+    thinking = thinking_of(request, target, choice, max_tokens or _USUAL_MAX_TOKENS, lacks_thoughts=without_thoughts)
     if max_tokens is None and thinking.get("type") == "enabled":
         max_tokens = target.facts.output_tokens or _USUAL_MAX_TOKENS
     inference: dict[str, object] = {
@@ -122,7 +122,7 @@ def _stops(request: ChatRequest, target: Target) -> list[str]:
     return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
 
 
-def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], PlainChoice]:
+def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
     """Converse has no word against calling: its tools are left out then, and a history of calls is told in texts, since
     it takes calls beside tools alone."""
     tools, choice = tools_of(request)
@@ -141,7 +141,7 @@ def _tool(tool: Tool) -> _Block:
     return {"toolSpec": spec}
 
 
-def _tool_choice(choice: PlainChoice) -> _Block:
+def _tool_choice(choice: SimpleToolChoice) -> _Block:
     match choice:
         case None | "none":
             return {}
@@ -182,7 +182,7 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
         elif content:
             turns.append((role, content))
 
-    for message, results in spoken(messages):
+    for message, results in turns_with_results(messages):
         match message:
             case SystemMessage():
                 pass
@@ -193,19 +193,19 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
                 say("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
-    before, behind = silences([role for role, _ in turns], messages)
-    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": SILENT}])]
+    before, behind = needs_filler_turns([role for role, _ in turns], messages)
+    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": FILLER_TEXT}])]
     turns = [*(silent if before else []), *turns, *(silent if behind else [])]
     if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
         turns[-1][1][-1] = {"text": text.rstrip()}
     for _, blocks in turns:
         if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
             # No document is taken without a word about it.
-            blocks.append({"text": SILENT})
+            blocks.append({"text": FILLER_TEXT})
     return [{"role": role, "content": content} for role, content in turns]
 
 
-def _continues_unthought(turns: Sequence[Mapping[str, object]]) -> bool:
+def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
     """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
     if len(turns) < 2 or not isinstance(asked := turns[-1]["content"], list):
         return False

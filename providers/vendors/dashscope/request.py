@@ -34,7 +34,7 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.formats.tool_calls import SILENT
+from providers.formats.tool_calls import FILLER_TEXT
 from providers.openai_json.encode_request import encode_request, encode_tool_call
 
 _BUDGET_TOKENS: Mapping[str, int] = {
@@ -201,7 +201,7 @@ def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, o
     if isinstance(messages[-1], AssistantMessage):
         raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's")
     if not rest or isinstance(rest[-1], AssistantMessage):
-        rest.append(UserMessage(SILENT))
+        rest.append(UserMessage(FILLER_TEXT))
     if system:
         rest.insert(0, SystemMessage(system))
     return [_message(message, multimodal) for message in rest]

@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import marked
+from providers.formats.reasoning_state import mark_signature
 from providers.json_values import (
     JsonError,
     as_map,
@@ -234,7 +234,7 @@ class ChunkReader:
             choice=index,
             id=read_str(call, "id"),
             name=name,
-            signature=marked(signature, self._model) if signature else None,
+            signature=mark_signature(signature, self._model) if signature else None,
         )
 
     def _finish(self, word: str, index: int) -> None:

@@ -38,7 +38,7 @@ from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import own_signature
 from providers.formats.request_options import nearest_effort
-from providers.formats.tool_calls import arguments_of, spoken
+from providers.formats.tool_calls import arguments_of, turns_with_results
 from providers.json_values import as_map
 
 _MIME_BY_ENDING = {
@@ -85,7 +85,7 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
     Neighbours of one role become one turn, and what is empty is left out: Gemini refuses empty parts and texts.
     """
     turns: list[_Turn] = []
-    for message, results in spoken(messages):
+    for message, results in turns_with_results(messages):
         match message:
             case SystemMessage():
                 pass

@@ -28,8 +28,8 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.formats.role_alternation import alternating
-from providers.formats.tool_calls import SILENT
+from providers.formats.role_alternation import alternate_roles
+from providers.formats.tool_calls import FILLER_TEXT
 from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
 
@@ -89,10 +89,10 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """The conversation: instructions joined and first, then people (or tools) and the assistant in turn."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
     spoken = [message for message in messages if not isinstance(message, SystemMessage)]
-    turns = alternating(spoken, continues=False)
+    turns = alternate_roles(spoken, continues=False)
     if isinstance(turns[0], AssistantMessage):
         # A greeting before anybody has spoken; the first turn must be a person's.
-        turns.insert(0, UserMessage(SILENT))
+        turns.insert(0, UserMessage(FILLER_TEXT))
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
 

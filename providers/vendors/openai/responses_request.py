@@ -35,8 +35,8 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import UnsupportedFeature
-from providers.formats.reasoning_state import marked, own_signature
-from providers.formats.tool_calls import safe_call_id, safe_call_name, spoken
+from providers.formats.reasoning_state import mark_signature, own_signature
+from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_with_results
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 
@@ -77,7 +77,7 @@ def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
     if not thoughts:
         return None
     rows = [[thought.id, thought.sealed, *thought.summaries] for thought in thoughts]
-    return marked(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
+    return mark_signature(base64.urlsafe_b64encode(dumps(rows)).decode(), model)
 
 
 def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
@@ -170,7 +170,7 @@ def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object
     """The conversation as items. An output belongs to its call by the id alone, however far apart they stand, so that
     an id which came in two turns is made two: servers that count their calls anew in each answer have `call_0` in all.
     """
-    for message, results in spoken(messages):
+    for message, results in turns_with_results(messages):
         match message:
             case SystemMessage(content, role):
                 yield {"role": role, "content": _content(content)}
