@@ -1,1 +1,1 @@
-"""One folder for each vendor with a wire format of its own: adapter, simulator and facts together."""
+"""Vendors with their own wire format: one folder each, with adapter, simulator and facts."""

@@ -177,5 +177,5 @@ def test_a_refused_key_may_belong_to_another_site() -> None:
     """The log says so; nobody tries it there, and the client isn't told of our accounts."""
     body = b'{"code":"InvalidApiKey","message":"Invalid API-key provided.","request_id":"r"}'
     failure = ADAPTER.classify_error(WireResponse(401, {}, body, 0))
-    assert failure.detail.startswith("a key belongs to one site")
+    assert failure.detail.startswith("each site has its own keys")
     assert "site" not in failure.message

@@ -117,7 +117,7 @@ def test_the_text_path_takes_strings_only() -> None:
 
 @pytest.mark.parametrize("part", [ImagePart(PIXEL), AudioPart("UklGRg==", "wav")])
 def test_the_text_path_refuses_what_is_no_text(part: ImagePart | AudioPart) -> None:
-    with pytest.raises(UnsupportedFeature, match="text only"):
+    with pytest.raises(UnsupportedFeature, match="only text"):
         messages(UserMessage((TextPart("look"), part)))
 
 

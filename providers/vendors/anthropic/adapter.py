@@ -1,7 +1,9 @@
-"""Anthropic by its Messages API: `POST /v1/messages`, whole or as server-sent events.
+"""The adapter for Anthropic's Messages API: `POST /v1/messages`, as one JSON body or as server-sent events.
 
-Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20. `request` writes, `answer` and
-`errors` read; `formats.reasoning_state` keeps what one turn must give back to the next.
+`request` writes requests; `answer` and `errors` read answers. `formats.reasoning_state` carries thoughts to the next
+turn.
+
+Source: anthropic 2.10.0 and platform.claude.com, read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ _PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AnthropicAdapter(FactsAdapter):
-    """The Messages API."""
+    """The adapter for the Messages API."""
 
     facts_package: ClassVar[str] = "providers.vendors.anthropic"
     name: str = "anthropic"
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the format can say, in one model or another."""
+        """The features and parameters that the format can express. No model supports all of them."""
         return Capabilities(_FEATURES, _PARAMETERS)
 
     @property

@@ -1,6 +1,7 @@
-"""Read Anthropic's answers: whole ones and the events of a stream.
+"""Read Anthropic's answers: whole messages and stream events.
 
-A whole message is read as the events that it would have come in, so that both obey the same rules.
+A whole message is read as the events of a stream, so that the same rules apply to both.
+
 Source: anthropic 2.10.0 (Message, RawMessageStreamEvent, StopReason, Usage), platform.claude.com on streaming; read
 2026-11-20.
 """
@@ -38,30 +39,44 @@ _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
-    # The model gave its turn back between two of the provider's own tools, which nobody asks for here.
+    # The turn paused between two of the provider's own tools, which the gateway does not request.
     "pause_turn": "stop",
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _NO_HTTP_ERROR = 200
-_MOST_BLOCKS = 1024
+_MAX_BLOCKS = 1024
 
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
-    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    """Read the whole answer of a 2xx body.
+
+    Raises:
+        ProviderFailed: The body is an error with status 200, or not a message.
+    """
     body = error_object(response.body)
     if body.get("error"):
         raise ProviderFailed(classify(body, response))
     if body.get("type") != "message" or not isinstance(body.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
     reader = MessageReader(target)
-    # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
+    # Here a call's arguments are part of the answer's JSON. Their numbers must not be rounded.
     reader.read_message(with_exact_integers(body, response.body) if b"tool_use" in response.body else body)
     return fold(reader.assembler.take())
 
 
 @dataclass(slots=True)
 class _Block:
-    """One block of content as far as it is known; `call` is its number among the calls, `input` what it began with."""
+    """The known part of a content block.
+
+    Attributes:
+        kind: The block's type.
+        text: The pieces of a thought.
+        signature: The pieces of a thought's signature.
+        redacted: An encrypted thought.
+        call: The index of a tool call.
+        input: The arguments in the block's start, as JSON text.
+        has_pieces: Whether arguments arrived as deltas.
+    """
 
     kind: str
     text: list[str] = field(default_factory=list)
@@ -73,7 +88,7 @@ class _Block:
 
 
 class MessageReader:
-    """Reads one answer into its `assembler`."""
+    """Read one answer into its `assembler`."""
 
     def __init__(self, target: Target) -> None:
         self.assembler = Assembler(target.model)
@@ -84,7 +99,7 @@ class MessageReader:
         self._usage: dict[str, object] = {}
 
     def read_message(self, message: Mapping[str, object]) -> None:
-        """A whole message."""
+        """Read a whole message."""
         self._start(message)
         for index, entry in enumerate(read_list(message, "content")):
             self._start_block(index, as_map(entry))
@@ -94,7 +109,7 @@ class MessageReader:
         self.assembler.complete()
 
     def read_event(self, event: Mapping[str, object], name: str) -> None:
-        """One event of a stream; one that isn't known is a sign of life."""
+        """Read one event of a stream. An unknown event is a heartbeat."""
         index = read_int(event, "index") or 0
         kind = "error" if name == "error" or event.get("error") else read_str(event, "type")
         match kind:
@@ -112,7 +127,7 @@ class MessageReader:
             case "message_stop":
                 self.assembler.complete()
             case "message" if not self.assembler.opened:
-                # The whole answer, though a stream was asked for. (Some servers repeat it so at a stream's end.)
+                # The whole answer although a stream was requested. (Some servers also send it at a stream's end.)
                 self.read_message(event)
             case "error":
                 self.assembler.fail(classify(event, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
@@ -125,8 +140,10 @@ class MessageReader:
 
     def _start_block(self, index: int, source: Mapping[str, object]) -> None:
         block = self._blocks[index] = _Block(read_str(source, "type") or "")
-        if len(self._blocks) > _MOST_BLOCKS:
-            self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more blocks than are taken"))
+        if len(self._blocks) > _MAX_BLOCKS:
+            self.assembler.fail(
+                Failure(FailureKind.TOO_LARGE, f"the provider's answer has more than {_MAX_BLOCKS} open blocks")
+            )
             return
         match block.kind:
             case "text":
@@ -142,7 +159,7 @@ class MessageReader:
     def _start_call(self, block: _Block, source: Mapping[str, object]) -> None:
         block.call, self._calls = self._calls, self._calls + 1
         try:
-            block.input = dumps_text(given) if (given := read_map(source, "input")) else ""
+            block.input = dumps_text(arguments) if (arguments := read_map(source, "input")) else ""
         except JsonError:
             self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
             return
@@ -176,28 +193,28 @@ class MessageReader:
         if block.kind in ("thinking", "redacted_thinking"):
             self._thoughts.add(Thought("".join(block.text), "".join(block.signature), block.redacted))
         elif block.kind == "tool_use" and not block.has_pieces:
-            # Said here and not at the answer's end: clients take a call for whole once the next one begins.
+            # Emitted here and not at the answer's end: clients consider a call complete when the next one begins.
             self.assembler.tool_call(block.input or "{}", index=block.call)
 
     def _finish(self, source: Mapping[str, object]) -> None:
-        if word := read_str(source, "stop_reason"):
-            self.assembler.finish(_FINISH.get(word, "other"), raw=None if word in _SAME_AS_OURS else word[:100])
+        if reason := read_str(source, "stop_reason"):
+            self.assembler.finish(_FINISH.get(reason, "other"), raw=None if reason in _SAME_AS_OURS else reason[:100])
 
     def _count(self, source: Mapping[str, object]) -> None:
-        """Counts are cumulative, and a later report has only what changed. It also tells where the answer was made."""
+        """Read usage: counts are cumulative, and later reports contain only changes. Check the place of inference."""
         self._usage.update({name: value for name, value in read_map(source, "usage").items() if value is not None})
         if not self._usage:
             return
         self.assembler.usage(lambda: _usage(self._usage))
         wanted, actual = self._target.pins.get("inference_geo"), read_str(self._usage, "inference_geo")
         if wanted is not None and actual is not None and actual != wanted:
-            # Not asked for again: the deployment is benched, and the next step is tried.
-            message = "the provider computed the answer outside the place that this site promises"
+            # The request is not repeated there: the deployment is put into cooldown, and the next step is tried.
+            message = f"the provider computed the answer in {actual[:100]!r}, but this site promises {wanted!r}"
             self.assembler.fail(Failure(FailureKind.GEO_REFUSED, message, code="inference_geo"))
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0. What is read from or written to the cache is counted beside the input."""
+    """Return the counts; a missing one is 0. `input_tokens` does not contain tokens read from or written to the cache."""
     cached = read_count(source, "cache_read_input_tokens")
     written = read_count(source, "cache_creation_input_tokens")
     return Usage(

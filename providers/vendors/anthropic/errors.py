@@ -1,4 +1,4 @@
-"""What Anthropic's errors mean: by `details.error_code`, then `type`, then the HTTP status; whole sentences count.
+"""Classify Anthropic's errors: by `details.error_code`, then `type`, then HTTP status, then known sentences.
 
 Source: anthropic 2.10.0 (error types and codes), platform.claude.com on errors and rate limits, public captures of the
 refusal by geography; read 2026-11-20.
@@ -31,7 +31,7 @@ _BY_TYPE = {
     "authentication_error": FailureKind.CREDENTIALS,
     "billing_error": FailureKind.QUOTA,
     "conflict_error": FailureKind.UNAVAILABLE,
-    # An edge in front of the API: the place that we call from isn't served.
+    # An edge in front of the API does not serve the gateway's location.
     "forbidden": FailureKind.GEO_REFUSED,
     "invalid_request_error": FailureKind.INVALID_REQUEST,
     "not_found_error": FailureKind.MODEL_NOT_FOUND,
@@ -41,7 +41,8 @@ _BY_TYPE = {
     "request_too_large": FailureKind.INVALID_REQUEST,
     "timeout_error": FailureKind.UNAVAILABLE,
 }
-# Each has the type of a wrong request, and mostly no code. source: bodies captured by users, 2024-11 to 2026-08.
+# These errors have the type of an invalid request, and mostly no code. source: bodies captured by users, 2024-11 to
+# 2026-08.
 _MESSAGES = Phrases(
     {
         "prompt is too long: {tokens} tokens > {most} maximum": FailureKind.CONTEXT_LENGTH,
@@ -59,13 +60,13 @@ _LIMITS = LimitHeaders("anthropic-ratelimit-{of}-{part}", ("requests", "tokens",
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """The failure that an error body stands for; `response.status` is below 400 where only the body speaks."""
+    """Return the failure for an error body. If `response.status` is below 400, only the body shows the error."""
     error = read_map(body, "error")
-    word = read_str(error, "type") or ""
+    error_type = read_str(error, "type") or ""
     code = read_str(read_map(error, "details"), "error_code") or ""
-    kind = _BY_CODE.get(code) or _BY_TYPE.get(word)
+    kind = _BY_CODE.get(code) or _BY_TYPE.get(error_type)
     if not error and (native := read_str(body, "code")):
-        # Alibaba's mirror of this API tells its failures as in its own.
+        # Alibaba's Anthropic-compatible endpoint sends errors in the form of its native API.
         code, kind = native, kind_of_code(native)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
@@ -74,7 +75,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     return failure(
         response,
         kind,
-        code=code or word or None,
+        code=code or error_type or None,
         detail=detail,
         request_id=read_str(body, "request_id") or response.headers.get("request-id"),
         limits=_LIMITS,

@@ -1,8 +1,8 @@
 """Write the body of Anthropic's `POST /v1/messages`.
 
 Source: anthropic 2.10.0 (MessageParam and its blocks), platform.claude.com on tool use and thinking; read 2026-11-20.
-Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; which
-model refuses what is the catalogue's; read 2026-11-20.
+Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; read
+2026-11-20. The facts about single models are in the catalogue.
 """
 
 from __future__ import annotations
@@ -58,19 +58,22 @@ class _Turn:
 
 
 def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """One text block a system or developer message, in order: what stands in mid-conversation goes there too.
+    """Return a text block for each system or developer message, in order, including those in mid-conversation.
 
-    Newer models take a system turn between the others, under rules of placement; an older one refuses it (400).
+    Newer models accept a system turn at certain places of the conversation; older ones refuse it with status 400.
     """
     texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
     return [_text(text) for text in texts if text.strip()]
 
 
 def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
-    """The turns of user and assistant; raises UnsupportedFeature where calls and their results don't fit together.
+    """Return the turns of user and assistant.
 
-    Neighbours of one role become one turn, and blank texts are left out: the vendor refuses them. Where
-    nothing remains that a user said, and one must have, a silent one stands.
+    Consecutive messages of one role become one turn. Blank texts are left out, because the vendor refuses them. If a
+    required user turn is missing, a filler is inserted.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
     """
     turns: list[_Turn] = []
     for message, results in turns_with_results(messages):
@@ -78,21 +81,21 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
             case SystemMessage():
                 pass
             case UserMessage(content):
-                _say(turns, "user", _parts(content))
+                _append(turns, "user", _parts(content))
             case AssistantMessage():
-                _say(turns, "assistant", blocks_of(message, model, _text, _thought, _call))
-                _say(turns, "user", [_result(call, text) for call, text in results])
+                _append(turns, "assistant", blocks_of(message, model, _text, _thought, _call))
+                _append(turns, "user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
-    _mend_prefill(turns)
-    before, behind = needs_filler_turns([turn.role for turn in turns], messages)
-    silent = _Turn("user", [_text(FILLER_TEXT)])
-    turns = [*([silent] if before else []), *turns, *([silent] if behind else [])]
+    _strip_prefill(turns)
+    before, after = needs_filler_turns([turn.role for turn in turns], messages)
+    filler = _Turn("user", [_text(FILLER_TEXT)])
+    turns = [*([filler] if before else []), *turns, *([filler] if after else [])]
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def lacks_thoughts(messages: Sequence[dict[str, object]]) -> bool:
-    """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
+    """Return whether the answer continues tool calls without thoughts, which another model made."""
     for message in reversed(messages):
         blocks = message["content"]
         kinds = [block["type"] for block in blocks] if isinstance(blocks, list) else []
@@ -103,7 +106,7 @@ def lacks_thoughts(messages: Sequence[dict[str, object]]) -> bool:
     return False
 
 
-def _say(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> None:
+def _append(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> None:
     if not content:
         return
     if not turns or turns[-1].role != role:
@@ -111,8 +114,8 @@ def _say(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> Non
     turns[-1].content += content
 
 
-def _mend_prefill(turns: list[_Turn]) -> None:
-    """Cut the blank end of a text that the model is to continue: the vendor refuses it."""
+def _strip_prefill(turns: list[_Turn]) -> None:
+    """Remove white space at the end of a text that the model must continue: the vendor refuses it."""
     if turns and turns[-1].role == "assistant" and isinstance(text := turns[-1].content[-1].get("text"), str):
         turns[-1].content[-1] = _text(text.rstrip())
 
@@ -135,7 +138,7 @@ def _part(part: Part) -> dict[str, object]:
         case FilePart(data, filename):
             return {"type": "document", "source": _document_source(data), **({"title": filename} if filename else {})}
         case AudioPart():
-            raise UnsupportedFeature("audio", "the provider takes no sound")
+            raise UnsupportedFeature("audio", "the provider does not accept audio")
         case _:
             assert_never(part)
 
@@ -145,7 +148,7 @@ def _image_source(url: str) -> dict[str, object]:
         return {"type": "url", "url": url}
     mime, data = split_data_uri(url)
     if mime not in _IMAGE_TYPES:
-        raise UnsupportedFeature("vision", f"the provider takes images of the types {', '.join(_IMAGE_TYPES)}")
+        raise UnsupportedFeature("vision", f"the provider accepts only images of the types {', '.join(_IMAGE_TYPES)}")
     return {"type": "base64", "media_type": mime, "data": data}
 
 
@@ -158,7 +161,7 @@ def _document_source(uri: str) -> dict[str, object]:
             return {"type": "text", "media_type": mime, "data": base64.b64decode(data, validate=True).decode("utf-8")}
         except (ValueError, binascii.Error):
             raise UnsupportedFeature("file", "a text file must be UTF-8 in base64") from None
-    raise UnsupportedFeature("file", "the provider takes files of the types application/pdf and text/plain")
+    raise UnsupportedFeature("file", "the provider accepts only files of the types application/pdf and text/plain")
 
 
 def _thought(thought: Thought) -> dict[str, object]:
@@ -180,8 +183,8 @@ def _result(call: ToolCall, text: str) -> dict[str, object]:
     return {"type": "tool_result", "tool_use_id": safe_call_id(call.id), **({"content": text} if text.strip() else {})}
 
 
-# The least that any of the vendor's models gives; one that isn't known may refuse more.
-_USUAL_MAX_TOKENS = 4096
+# The smallest maximum of the vendor's models. An unknown model may refuse more.
+_DEFAULT_MAX_TOKENS = 4096
 
 
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -190,23 +193,23 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 _VERSION, _VERSION_WITH_SAMPLING = "2026-10-21", "2023-06-01"
 
 
-_OURS = frozenset({"system", "stop_sequences"})
+_DERIVED = frozenset({"system", "stop_sequences"})
 
 
 _MERGED = frozenset({"output_config", "metadata", "thinking"})
 
 
 def version_of(body: Mapping[str, object]) -> str:
-    """The `anthropic-version` of a body: the newer one refuses sampling parameters, even at their defaults."""
+    """Return the `anthropic-version` for a body. The newer version refuses sampling parameters, even defaults."""
     return _VERSION_WITH_SAMPLING if any(name in body for name in _SAMPLING) else _VERSION
 
 
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """The body, with what the site pins written last; raises UnsupportedFeature."""
+    """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     check_features(request)
     request = with_end_user_in_user(request, target)
-    if clash := sorted(_OURS & request.extra.keys()):
-        message = f"{clash[0]!r} is made of the request's own fields; it can't be sent besides"
+    if clash := sorted(_DERIVED & request.extra.keys()):
+        message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from `messages` and `stop`"
         raise UnsupportedFeature(clash[0], message)
     tools, choice = tools_of(request)
     max_tokens = _max_tokens(request, target)
@@ -243,10 +246,10 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
 
 
 def _max_tokens(request: ChatRequest, target: Target) -> int:
-    """What is asked for, but no more than the model gives; all that it gives where nothing is said."""
+    """Return the requested limit, but at most the model's maximum. Without a requested limit, return the maximum."""
     most = target.facts.output_tokens
     if request.max_tokens is None:
-        return most or _USUAL_MAX_TOKENS
+        return most or _DEFAULT_MAX_TOKENS
     return min(request.max_tokens, most) if most else request.max_tokens
 
 

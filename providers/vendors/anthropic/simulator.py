@@ -1,8 +1,8 @@
-"""Anthropic's Messages API from the provider's side.
+"""The simulator of Anthropic's Messages API.
 
 This module checks path, key and version, and writes answers and errors. `simulator_request` reads requests leniently.
 
-Source of shapes and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20.
+Source of formats and refusals: anthropic 2.10.0, platform.claude.com and public captures; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AnthropicSimulator:
         return WireResponse(200, _HEADERS, dumps(message), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. What was counted of the output comes with the end."""
+        """See `providers.testkit.simulator.Simulator`. The count of output tokens is sent at the end."""
         choice = completion.choices[0]
         started = {
             **_head(completion),
@@ -87,7 +87,7 @@ class AnthropicSimulator:
         return (*events, _event("message_stop"))
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`. What a filter stops is no error, but an answer without text."""
+        """See `providers.testkit.simulator.Simulator`. A filtered request gets an answer without text, not an error."""
         if kind is FailureKind.CONTENT_FILTER:
             refused = {"id": "msg_simulated", "type": "message", "role": "assistant", "model": "", "content": []}
             end = {"stop_reason": "refusal", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 0}}
@@ -101,7 +101,7 @@ class AnthropicSimulator:
         return WireResponse(status, headers, response.body, 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a reason that says so."""
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the stop reason `refusal`."""
         if kind is FailureKind.CONTENT_FILTER:
             end = {"stop_reason": "refusal", "stop_sequence": None}
             return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
@@ -165,7 +165,7 @@ def _blocks(choice: Choice, model: str) -> Iterator[dict[str, object]]:
 
 
 def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:
-    """A block as it grows: the first piece of a call's input is empty, and one without arguments has no other."""
+    """Yield the events of a block. The first piece of a call's input is always empty."""
     deltas: list[dict[str, object]]
     match block["type"]:
         case "thinking":

@@ -138,7 +138,7 @@ def _tool_choice(choice: Mapping[str, object]) -> ToolChoice | None:
 
 
 def _effort(body: Mapping[str, object]) -> str | None:
-    """Return how hard the model is to think. None means that it does as it is used to."""
+    """Return the reasoning effort, or None for the model's default."""
     thinking = read_map(body, "thinking")
     if thinking.get("type") in ("disabled", "between_tools"):
         return "none"

@@ -1,8 +1,9 @@
-"""Amazon Bedrock by Converse and ConverseStream: one shape for the models of many makers.
+"""The adapter for Amazon Bedrock's Converse and ConverseStream: one format for the models of many makers.
 
-Where a request is computed is a fact of the host and of the model's name: `eu.` before it lets it be computed anywhere
-in Europe, `global.` anywhere. Source: botocore 1.44.5 and docs.aws.amazon.com, read 2026-11-20. The parts:
-`request` writes, `answer` and `errors` read.
+The host and the model's name decide where a request is computed: the prefix `eu.` allows any region in Europe,
+`global.` any region. `request` writes requests; `answer` and `errors` read answers.
+
+Source: botocore 1.44.5 and docs.aws.amazon.com, read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "ma
 
 @dataclass(frozen=True, slots=True)
 class BedrockAdapter(FactsAdapter):
-    """Converse, for a key pair or an API key."""
+    """The adapter for Converse, with an AWS key pair or an API key."""
 
     facts_package: ClassVar[str] = "providers.vendors.bedrock"
     name: str = "bedrock"
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the format can say, in one model or another."""
+        """The features and parameters that the format can express. No model supports all of them."""
         return Capabilities(_FEATURES, _PARAMETERS)
 
     @property
@@ -50,7 +51,7 @@ class BedrockAdapter(FactsAdapter):
         """See `providers.adapter.Adapter`."""
         model = quote(target.model, safe="")
         if not model.strip("."):
-            raise UnsupportedFeature("model", "a model's name must not be dots alone")
+            raise UnsupportedFeature("model", f"the model's name {target.model!r} must not consist of dots only")
         return WireRequest(
             method="POST",
             path=f"{target.base_path}/{model}/{'converse-stream' if request.stream else 'converse'}",

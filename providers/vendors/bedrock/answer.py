@@ -47,7 +47,7 @@ _FINISH: dict[str, FinishReason] = {
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 
 
-# The model's own output is unusable: no answer, whatever came before it.
+# The model's output is unusable. Text that came before it is not an answer either.
 _GENERATION_FAILED = "malformed_"
 
 
@@ -55,10 +55,10 @@ _NO_HTTP_ERROR = 200
 
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
-    """The whole answer of a 2xx body; raises ProviderFailed."""
+    """Read the whole answer of a 2xx body. Raises ProviderFailed."""
     body: Mapping[str, object] = error_object(response.body)
     if b"toolUse" in response.body:
-        # A stream has the arguments as the model wrote them; here they stand in the JSON of the answer.
+        # Here a call's arguments are part of the answer's JSON. Their numbers must not be rounded.
         body = with_exact_integers(body, response.body)
     message = read_map(read_map(body, "output"), "message")
     if not isinstance(message.get("content"), list):
@@ -81,7 +81,7 @@ class ConverseStreamParser:
         self._decoder = EventStreamDecoder()
 
     def text_reader(self) -> TextReader | None:
-        """See `providers.reading.event_stream.StreamShortcuts`: every message of this framing is decoded."""
+        """See `providers.reading.event_stream.StreamShortcuts`. This framing has no shortcut."""
         return None
 
     def is_complete(self) -> bool:
@@ -95,7 +95,7 @@ class ConverseStreamParser:
         for message in self._decoder.feed(data):
             self._read(message)
         if self._decoder.broken:
-            self._fail_malformed("the provider's stream is not in its framing")
+            self._fail_malformed("the provider's stream is not a valid AWS event stream")
         return self._assembler.take()
 
     def close(self) -> tuple[StreamEvent, ...]:
@@ -118,7 +118,7 @@ class ConverseStreamParser:
             case "event" if isinstance(value, dict):
                 self._reader.read_event(headers.get(":event-type", ""), body)
             case "event":
-                self._fail_malformed("an event of the provider's stream is no JSON object")
+                self._fail_malformed("an event of the provider's stream is not a JSON object")
             case "exception":
                 self._fail(headers.get(":exception-type", ""), body)
             case "error":
@@ -138,7 +138,7 @@ class ConverseStreamParser:
 
 @dataclass(slots=True)
 class _Block:
-    """One block of content as far as it is known; `call` is its number, if it is a tool call."""
+    """The known part of a content block. `call` is its index if it is a tool call."""
 
     call: int | None = None
     has_arguments: bool = False
@@ -148,7 +148,7 @@ class _Block:
 
 
 class _Reader:
-    """Reads one answer into its `assembler`."""
+    """Read one answer into its `assembler`."""
 
     def __init__(self, target: Target) -> None:
         self.assembler = Assembler(target.model)
@@ -157,7 +157,7 @@ class _Reader:
         self._calls = 0
 
     def read_event(self, name: str, event: Mapping[str, object]) -> None:
-        """One event of a stream; one that isn't known is a sign of life."""
+        """Read one event of a stream. An unknown event is a heartbeat."""
         index = read_int(event, "contentBlockIndex") or 0
         match name:
             case "contentBlockStart":
@@ -172,24 +172,24 @@ class _Reader:
             case "metadata":
                 self.count(event)
                 if self.assembler.whole:
-                    # It comes last: whoever waits needn't wait for the connection's end.
+                    # This event is the last one, so there is no need to wait until the connection closes.
                     self.assembler.complete()
             case _:
                 self.assembler.heartbeat()
 
     def read_block(self, index: int, block: Mapping[str, object]) -> None:
-        """One block of a whole message."""
+        """Read one block of a whole message."""
         if use := read_map(block, "toolUse"):
             self._start_call(index, use)
             try:
-                given = dumps_text(arguments) if (arguments := read_map(use, "input")) else ""
+                text = dumps_text(arguments) if (arguments := read_map(use, "input")) else ""
             except JsonError:
                 self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
                 return
-            self._extend(index, {"toolUse": {"input": given}})
+            self._extend(index, {"toolUse": {"input": text}})
         elif thought := read_map(block, "reasoningContent"):
-            said = read_map(thought, "reasoningText")
-            for part in ({"text": said.get("text")}, {"signature": said.get("signature")}, thought):
+            reasoning = read_map(thought, "reasoningText")
+            for part in ({"text": reasoning.get("text")}, {"signature": reasoning.get("signature")}, thought):
                 self._extend(index, {"reasoningContent": part})
         else:
             self._extend(index, block)
@@ -204,7 +204,7 @@ class _Reader:
         )
 
     def _extend(self, index: int, delta: Mapping[str, object]) -> None:
-        # Blocks of text and thoughts begin with their first piece.
+        # Blocks of text and thoughts have no start event; their first piece begins them.
         block = self._blocks.setdefault(index, _Block())
         if text := read_str(delta, "text"):
             self.assembler.text(text)
@@ -212,9 +212,9 @@ class _Reader:
             block.has_arguments = True
             self.assembler.tool_call(piece, index=block.call)
         thought = read_map(delta, "reasoningContent")
-        if said := read_str(thought, "text"):
-            self.assembler.reasoning(said)
-            self._thoughts.append(block.text, said)
+        if reasoning := read_str(thought, "text"):
+            self.assembler.reasoning(reasoning)
+            self._thoughts.append(block.text, reasoning)
         self._thoughts.append(block.signature, read_str(thought, "signature") or "")
         self._thoughts.append(block.redacted, read_str(thought, "redactedContent") or "")
 
@@ -223,23 +223,24 @@ class _Reader:
         if block is None:
             return
         if block.call is not None and not block.has_arguments:
-            # Said here and not at the answer's end: clients take a call for whole once the next one begins.
+            # Emitted here and not at the answer's end: clients consider a call complete when the next one begins.
             self.assembler.tool_call("{}", index=block.call)
         if block.signature or block.redacted:
             self._thoughts.add(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
 
-    def finish(self, word: str) -> None:
-        """The answer has ended, in the provider's word for it."""
-        if not word:
+    def finish(self, stop_reason: str) -> None:
+        """Finish the answer with the provider's stop reason."""
+        if not stop_reason:
             return
-        if word.startswith(_GENERATION_FAILED):
-            message = "the provider's model produced nothing that can be used"
-            self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=word[:100]))
+        if stop_reason.startswith(_GENERATION_FAILED):
+            message = "the provider's model produced no usable output"
+            self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=stop_reason[:100]))
             return
-        self.assembler.finish(_FINISH.get(word, "other"), raw=None if word in _SAME_AS_OURS else word[:100])
+        raw = None if stop_reason in _SAME_AS_OURS else stop_reason[:100]
+        self.assembler.finish(_FINISH.get(stop_reason, "other"), raw=raw)
 
     def count(self, source: Mapping[str, object]) -> None:
-        """The counts, if there are any; thoughts are part of the output, and nobody says how many they were."""
+        """Read the counts, if there are any. Reasoning is part of the output; it has no separate count."""
         if not (usage := read_map(source, "usage")):
             return
         cached = read_count(usage, "cacheReadInputTokens")

@@ -21,7 +21,7 @@ _BY_NAME = {
     "invalidsignature": FailureKind.CREDENTIALS,
     "missingauthenticationtoken": FailureKind.CREDENTIALS,
     "modelerror": FailureKind.UNAVAILABLE,
-    # A 429, of which the service model says that it may be retried and is no throttling.
+    # Status 429. According to the service model it may be retried, and it is not throttling.
     "modelnotready": FailureKind.UNAVAILABLE,
     "modelstreamerror": FailureKind.UNAVAILABLE,
     "modeltimeout": FailureKind.UNAVAILABLE,
@@ -34,14 +34,14 @@ _BY_NAME = {
 }
 
 
-_NOT_FROM_HERE = "Access to Anthropic models is not allowed from unsupported countries, regions, or territories."
+_UNSUPPORTED_LOCATION = "Access to Anthropic models is not allowed from unsupported countries, regions, or territories."
 
 
 _TOO_LONG = ("Input is too long for requested model.", "prompt is too long: {tokens} tokens > {most} maximum")
 
 
-# A model's name is wrong, a maker doesn't serve the place that we call from, or the prompt is too long: a
-# ValidationException like any other.
+# A wrong model name, a location that the model's maker does not serve, and a prompt that is too long have the name of
+# other invalid requests: ValidationException.
 # source: bodies captured by users; as_of 2026-11-20.
 _MESSAGES = Phrases(
     {
@@ -52,22 +52,22 @@ _MESSAGES = Phrases(
             for apostrophe in ("'", "\u2019")
         },
         **dict.fromkeys(_TOO_LONG, FailureKind.CONTEXT_LENGTH),
-        **{f"The model returned the following errors: {said}": FailureKind.CONTEXT_LENGTH for said in _TOO_LONG},
-        _NOT_FROM_HERE: FailureKind.GEO_REFUSED,
-        f"{_NOT_FROM_HERE} Please refer to https://www.anthropic.com/supported-countries for more information on the "
+        **{f"The model returned the following errors: {text}": FailureKind.CONTEXT_LENGTH for text in _TOO_LONG},
+        _UNSUPPORTED_LOCATION: FailureKind.GEO_REFUSED,
+        f"{_UNSUPPORTED_LOCATION} Please refer to https://www.anthropic.com/supported-countries for more information on the "
         "countries and regions Anthropic currently supports.": FailureKind.GEO_REFUSED,
     }
 )
 
 
-# The text of these repeats what was signed, session tokens included.
-_SAY_WHAT_WAS_SIGNED = frozenset({"incompletesignature", "invalidsignature"})
+# The texts of these errors repeat the signed data, including session tokens. They must not reach the log.
+_REPEATS_SIGNED_DATA = frozenset({"incompletesignature", "invalidsignature"})
 
 
 def classify(name: str, body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an exception means: by its name, else by the HTTP status; by its text, where that is a whole sentence."""
-    word = name.partition(":")[0].rpartition("#")[2]
-    key = word.lower().removesuffix("exception")
+    """Return the failure for an exception: by its name or the HTTP status, then by known sentences of its text."""
+    exception = name.partition(":")[0].rpartition("#")[2]
+    key = exception.lower().removesuffix("exception")
     kind = _BY_NAME.get(key)
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
@@ -76,7 +76,7 @@ def classify(name: str, body: Mapping[str, object], response: WireResponse) -> F
     return failure(
         response,
         kind,
-        code=word or None,
-        detail=None if key in _SAY_WHAT_WAS_SIGNED else detail,
+        code=exception or None,
+        detail=None if key in _REPEATS_SIGNED_DATA else detail,
         request_id=response.headers.get("x-amzn-requestid"),
     )

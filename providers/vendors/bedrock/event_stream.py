@@ -1,8 +1,9 @@
-"""Amazon's binary event stream (`application/vnd.amazon.eventstream`): bytes in, messages out, and one message's bytes.
+"""Decode and encode Amazon's binary event stream (`application/vnd.amazon.eventstream`).
 
-A message is its length, the length of its headers, a checksum of these two, headers, payload and a checksum of it all;
-numbers are big-endian, checksums CRC-32. Source: botocore 1.44.5 (eventstream.py), AWS "Event stream encoding", read
-2026-11-20. The only reader and writer of this framing in the project.
+A message consists of its length, the length of its headers, a checksum of these two, the headers, the payload, and a
+checksum of all. Numbers are big-endian; checksums are CRC-32.
+
+Source: botocore 1.44.5 (eventstream.py), AWS "Event stream encoding", read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
 _PRELUDE = struct.Struct(">III")
 _CHECKSUM_BYTES = 4
-_LEAST_BYTES = _PRELUDE.size + _CHECKSUM_BYTES
-_MOST_BYTES = 8 * 1024 * 1024
-_MOST_HEADER_BYTES = 128 * 1024
+_MIN_BYTES = _PRELUDE.size + _CHECKSUM_BYTES
+_MAX_BYTES = 8 * 1024 * 1024
+_MAX_HEADER_BYTES = 128 * 1024
 _STRING = 7
-# What the other types of header values take; 6 are bytes and 7 text, which say their length themselves.
+# The size of the header values of each type. Types 6 (bytes) and 7 (text) contain their own length.
 _FIXED_BYTES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
-    """One message: its headers that are text (`:event-type`), and its payload."""
+    """One message: its text headers (such as `:event-type`) and its payload."""
 
     headers: Mapping[str, str]
     payload: bytes
 
 
 class EventStreamDecoder:
-    """Feed it bytes in any cut; it holds at most one unfinished message.
+    """Decode a stream that arrives in pieces of any size. At most one incomplete message is held in memory.
 
-    Bytes that are no such stream set `broken`, and nothing comes after them.
+    Attributes:
+        broken: Whether the bytes were not a valid stream. No messages follow.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class EventStreamDecoder:
         self.broken = False
 
     def feed(self, data: bytes) -> list[EventMessage]:
-        """The messages that these bytes complete."""
+        """Return the messages that these bytes complete."""
         messages: list[EventMessage] = []
         if self.broken:
             return messages
@@ -52,8 +54,8 @@ class EventStreamDecoder:
         while len(self._buffer) - start >= _PRELUDE.size:
             total, header_bytes, checksum = _PRELUDE.unpack_from(self._buffer, start)
             if (
-                not _LEAST_BYTES <= total <= _MOST_BYTES
-                or header_bytes > min(total - _LEAST_BYTES, _MOST_HEADER_BYTES)
+                not _MIN_BYTES <= total <= _MAX_BYTES
+                or header_bytes > min(total - _MIN_BYTES, _MAX_HEADER_BYTES)
                 or zlib.crc32(self._buffer[start : start + 8]) != checksum
             ):
                 return self._break(messages)
@@ -78,8 +80,8 @@ class EventStreamDecoder:
 
 
 def _headers(data: bytes) -> dict[str, str] | None:
-    """The headers that are text; None where the bytes are no headers."""
-    found: dict[str, str] = {}
+    """Return the text headers, or None if the bytes are not valid headers."""
+    headers: dict[str, str] = {}
     position = 0
     try:
         while position < len(data):
@@ -95,14 +97,14 @@ def _headers(data: bytes) -> dict[str, str] | None:
             if position > len(data):
                 return None
             if kind == _STRING:
-                found[name.decode("utf-8")] = data[value_at:position].decode("utf-8")
+                headers[name.decode("utf-8")] = data[value_at:position].decode("utf-8")
     except (IndexError, KeyError, UnicodeDecodeError):
         return None
-    return found
+    return headers
 
 
 def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message with headers of text."""
+    """Return the bytes of a message with text headers."""
     encoded = b"".join(
         bytes([len(name.encode())])
         + name.encode()
@@ -111,6 +113,6 @@ def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
         + value.encode()
         for name, value in headers.items()
     )
-    lengths = struct.pack(">II", _LEAST_BYTES + len(encoded) + len(payload), len(encoded))
+    lengths = struct.pack(">II", _MIN_BYTES + len(encoded) + len(payload), len(encoded))
     message = lengths + struct.pack(">I", zlib.crc32(lengths)) + encoded + payload
     return message + struct.pack(">I", zlib.crc32(message))

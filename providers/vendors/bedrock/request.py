@@ -1,7 +1,7 @@
-"""`ChatRequest` -> the body of Bedrock's Converse: one shape for every model, and beside it what only some have.
+"""Write the body of Bedrock's Converse: fields for all models, and additional fields for some.
 
-Source: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com on Converse; which model refuses
-what is the catalogue's; read 2026-11-20.
+Source: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com on Converse; read 2026-11-20. The
+facts about single models are in the catalogue.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ _DOCUMENT_FORMATS = {
     "text/plain": "txt",
 }
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
-_MOST_NAME_CHARACTERS = 200
-_OWN_FIELDS = "additionalModelRequestFields"
+_MAX_NAME_CHARACTERS = 200
+_MODEL_FIELDS = "additionalModelRequestFields"
 _ANY_EFFORT = ("none", "low", "medium", "high")
-_USUAL_MAX_TOKENS = 4096
+_DEFAULT_MAX_TOKENS = 4096
 
 _Block = dict[str, object]
 
 
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """The body, with what the site pins written last; raises UnsupportedFeature.
+    """Return the body. Values that the site pins are written last. Raises UnsupportedFeature.
 
-    Fields that aren't Converse's own go to the model (`additionalModelRequestFields`).
+    Fields that Converse does not have are passed to the model in `additionalModelRequestFields`.
     """
     check_features(request)
     tools, choice = _tools(request)
@@ -86,34 +86,34 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         body["system"] = [{"text": text} for text in system if text.strip()]
     max_tokens = _max_tokens(request, target)
     without_thoughts = _lacks_thoughts(turns)
-    thinking = thinking_of(request, target, choice, max_tokens or _USUAL_MAX_TOKENS, lacks_thoughts=without_thoughts)
+    thinking = thinking_of(request, target, choice, max_tokens or _DEFAULT_MAX_TOKENS, lacks_thoughts=without_thoughts)
     if max_tokens is None and thinking.get("type") == "enabled":
-        max_tokens = target.facts.output_tokens or _USUAL_MAX_TOKENS
+        max_tokens = target.facts.output_tokens or _DEFAULT_MAX_TOKENS
     inference: dict[str, object] = {
         "maxTokens": max_tokens,
         "temperature": None if request.temperature is None else min(request.temperature, 1),
         "topP": request.top_p,
         "stopSequences": _stops(request, target) or None,
     }
-    if said := {name: value for name, value in inference.items() if value is not None}:
-        body["inferenceConfig"] = said
+    if config := {name: value for name, value in inference.items() if value is not None}:
+        body["inferenceConfig"] = config
     if tools:
         body["toolConfig"] = {"tools": [_tool(tool) for tool in tools], **_tool_choice(choice)}
-    if config := _output_config(request, target, thinking):
-        body["outputConfig"] = config
-    own = {name: value for name, value in request.extra.items() if name != _OWN_FIELDS and name not in target.pins}
-    own |= as_map(request.extra.get(_OWN_FIELDS))
+    if output := _output_config(request, target, thinking):
+        body["outputConfig"] = output
+    own = {name: value for name, value in request.extra.items() if name != _MODEL_FIELDS and name not in target.pins}
+    own |= as_map(request.extra.get(_MODEL_FIELDS))
     if thinking:
         own["thinking"] = thinking
     if own:
-        body[_OWN_FIELDS] = own
+        body[_MODEL_FIELDS] = own
     return {**body, **target.pins}
 
 
 def _max_tokens(request: ChatRequest, target: Target) -> int | None:
     most = target.facts.output_tokens
     if request.max_tokens is None:
-        # A model that thinks by budget must be told both; else the model's own limit holds.
+        # A model with a thinking budget needs both limits. For others, the model's own limit applies.
         return most if "thinking_budget" in target.facts.flags and request.reasoning_effort is not None else None
     return min(request.max_tokens, most) if most else request.max_tokens
 
@@ -123,8 +123,11 @@ def _stops(request: ChatRequest, target: Target) -> list[str]:
 
 
 def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
-    """Converse has no word against calling: its tools are left out then, and a history of calls is told in texts, since
-    it takes calls beside tools alone."""
+    """Return the tools and the choice. For the choice "none" there are no tools.
+
+    Converse cannot express that no tool may be called, so the tools are left out. Calls in the history are then sent as
+    texts, because Converse accepts calls only in a request with tools.
+    """
     tools, choice = tools_of(request)
     return ((), choice) if choice == "none" else (tools, choice)
 
@@ -160,7 +163,7 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
     if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
         config["effort"] = nearest_effort(request.reasoning_effort, target.facts.efforts or _ANY_EFFORT)
     if isinstance(form := request.response_format, JsonSchemaFormat):
-        # The schema is text here, and named.
+        # In Converse, the schema is a text and has a name.
         schema = {"schema": dumps(strict_schema(form.schema, "json_schema")).decode(), "name": form.name}
         if form.description:
             schema["description"] = form.description
@@ -172,11 +175,11 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
 
 
 def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
-    """The turns of user and assistant, a user's first: neighbours of one role are joined, and blank texts left out."""
+    """Return the turns of user and assistant, the user's first. Join turns of one role, and leave out blank texts."""
     turns: list[tuple[str, list[_Block]]] = []
     numbers = count(1)
 
-    def say(role: str, content: list[_Block]) -> None:
+    def append(role: str, content: list[_Block]) -> None:
         if content and turns and turns[-1][0] == role:
             turns[-1][1].extend(content)
         elif content:
@@ -187,31 +190,31 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
             case SystemMessage():
                 pass
             case UserMessage(content):
-                say("user", _parts(content, numbers))
+                append("user", _parts(content, numbers))
             case AssistantMessage():
-                say("assistant", blocks_of(message, model, _text, _thought, _call))
-                say("user", [_result(call, text) for call, text in results])
+                append("assistant", blocks_of(message, model, _text, _thought, _call))
+                append("user", [_result(call, text) for call, text in results])
             case _:
                 assert_never(message)
-    before, behind = needs_filler_turns([role for role, _ in turns], messages)
-    silent: list[tuple[str, list[_Block]]] = [("user", [{"text": FILLER_TEXT}])]
-    turns = [*(silent if before else []), *turns, *(silent if behind else [])]
+    before, after = needs_filler_turns([role for role, _ in turns], messages)
+    filler: list[tuple[str, list[_Block]]] = [("user", [{"text": FILLER_TEXT}])]
+    turns = [*(filler if before else []), *turns, *(filler if after else [])]
     if turns[-1][0] == "assistant" and isinstance(text := turns[-1][1][-1].get("text"), str):
         turns[-1][1][-1] = {"text": text.rstrip()}
     for _, blocks in turns:
         if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
-            # No document is taken without a word about it.
+            # A turn with a document must also contain a text.
             blocks.append({"text": FILLER_TEXT})
     return [{"role": role, "content": content} for role, content in turns]
 
 
 def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
-    """Whether the answer continues a loop of tools whose calls come without their thoughts: another model's."""
-    if len(turns) < 2 or not isinstance(asked := turns[-1]["content"], list):
+    """Return whether the answer continues tool calls without thoughts, which another model made."""
+    if len(turns) < 2 or not isinstance(last := turns[-1]["content"], list):
         return False
     before = turns[-2]["content"]
     first = before[0] if isinstance(before, list) else {}
-    return "toolResult" in asked[0] and "reasoningContent" not in first
+    return "toolResult" in last[0] and "reasoningContent" not in first
 
 
 def _parts(content: str | tuple[Part, ...], numbers: Iterator[int]) -> list[_Block]:
@@ -227,31 +230,30 @@ def _part(part: Part, numbers: Iterator[int]) -> _Block:
             mime, data = _split(url, "image_url")
             if mime not in _IMAGE_FORMATS:
                 raise UnsupportedFeature(
-                    "vision", f"the provider takes images of the types {', '.join(_IMAGE_FORMATS)}"
+                    "vision", f"the provider accepts only images of the types {', '.join(_IMAGE_FORMATS)}"
                 )
             return {"image": {"format": _IMAGE_FORMATS[mime], "source": {"bytes": data}}}
         case FilePart(uri, filename):
             mime, data = _split(uri, "file")
             if mime not in _DOCUMENT_FORMATS:
                 raise UnsupportedFeature(
-                    "file", f"the provider takes files of the types {', '.join(_DOCUMENT_FORMATS)}"
+                    "file", f"the provider accepts only files of the types {', '.join(_DOCUMENT_FORMATS)}"
                 )
-            # Two documents of one name are refused, in all of a request, and so are most characters in it, and a longer
-            # one than that of a file may be.
+            # The vendor refuses two documents with the same name in a request, most special characters, and long names.
             name = " ".join(_NOT_IN_A_NAME.sub(" ", filename or "").split()) or "document"
             number = f" {next(numbers)}"
-            name = name[: _MOST_NAME_CHARACTERS - len(number)].rstrip() + number
+            name = name[: _MAX_NAME_CHARACTERS - len(number)].rstrip() + number
             named = {"format": _DOCUMENT_FORMATS[mime], "name": name}
             return {"document": {**named, "source": {"bytes": data}}}
         case AudioPart():
-            raise UnsupportedFeature("audio", "the provider takes no sound in this form")
+            raise UnsupportedFeature("audio", "the provider does not accept audio in this format")
         case _:
             assert_never(part)
 
 
 def _split(uri: str, feature: str) -> tuple[str, str]:
     if not is_data_uri(uri):
-        raise UnsupportedFeature(feature, "the provider fetches nothing from the web")
+        raise UnsupportedFeature(feature, "the provider does not fetch URLs: send the content as a data: URI")
     return split_data_uri(uri)
 
 

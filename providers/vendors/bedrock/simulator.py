@@ -1,9 +1,9 @@
-"""Bedrock's Converse from the provider's side.
+"""The simulator of Bedrock's Converse.
 
 This module checks path and key, and writes answers, the binary stream and errors. `simulator_request` reads requests
 leniently.
 
-Source of shapes and refusals: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com; read
+Source of formats and refusals: botocore 1.44.5 (the service model of bedrock-runtime), docs.aws.amazon.com; read
 2026-11-20.
 """
 
@@ -53,7 +53,7 @@ _IN_A_STREAM = frozenset({"ThrottlingException", "ValidationException", "Service
 
 @dataclass(frozen=True, slots=True)
 class BedrockSimulator:
-    """See `providers.testkit.simulator.Simulator`; its streams are in Amazon's binary framing."""
+    """See `providers.testkit.simulator.Simulator`. Streams use Amazon's binary framing."""
 
     name: str = "bedrock"
     stream_type: str = CONTENT_TYPE
@@ -63,15 +63,15 @@ class BedrockSimulator:
         path = _PATH.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "UnknownOperationException", f"no operation at {incoming.path[:200]}")
-        said = incoming.headers.get("authorization", "")
-        signed = _SIGNED.fullmatch(said) and incoming.headers.get("x-amz-date")
-        if not signed and not (said.lower().startswith("bearer ") and said[7:].strip()):
+        authorization = incoming.headers.get("authorization", "")
+        is_signed = _SIGNED.fullmatch(authorization) and incoming.headers.get("x-amz-date")
+        if not is_signed and not (authorization.lower().startswith("bearer ") and authorization[7:].strip()):
             raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
         try:
             body = loads(incoming.body)
             return read_body(body, unquote(path["model"]), stream=path["method"] == "converse-stream")
         except JsonError:
-            raise _refused(400, "SerializationException", "The request body is no JSON") from None
+            raise _refused(400, "SerializationException", "The request body is not valid JSON") from None
         except InvalidRequest as error:
             raise _refused(400, "ValidationException", str(error)) from None
 
@@ -81,23 +81,23 @@ class BedrockSimulator:
         message = {"role": "assistant", "content": list(_blocks(choice))}
         body = {
             "output": {"message": message},
-            "stopReason": _word(choice),
+            "stopReason": _stop_reason(choice),
             "usage": _usage(completion.usage),
             "metrics": {"latencyMs": 1},
         }
         return WireResponse(200, _HEADERS, dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. What was counted comes behind the end."""
+        """See `providers.testkit.simulator.Simulator`. Usage is sent after the end of the message."""
         choice = completion.choices[0]
         events = [_event("messageStart", {"role": "assistant"})]
         for index, block in enumerate(_blocks(choice)):
             events += _block_events(index, block)
-        events.append(_event("messageStop", {"stopReason": _word(choice)}))
+        events.append(_event("messageStop", {"stopReason": _stop_reason(choice)}))
         return (*events, _event("metadata", {"usage": _usage(completion.usage), "metrics": {"latencyMs": 1}}))
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`. It names no time to wait, and a filter is no error."""
+        """See `providers.testkit.simulator.Simulator`. There is no `retry-after`. A filtered answer is not an error."""
         if kind is FailureKind.CONTENT_FILTER:
             usage = _usage(None)
             body = {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "content_filtered"}
@@ -105,7 +105,7 @@ class BedrockSimulator:
         return _error(status, _name(kind, status), f"Simulated failure: {kind.value}.")
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a reason that says so."""
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with `content_filtered`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event("messageStop", {"stopReason": "content_filtered"})
         name = _name(kind, 503)
@@ -133,7 +133,7 @@ def _event(name: str, body: Mapping[str, object]) -> bytes:
     return encode_message(headers, dumps(body))
 
 
-def _word(choice: Choice) -> str:
+def _stop_reason(choice: Choice) -> str:
     return choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
 
 
@@ -159,7 +159,7 @@ def _blocks(choice: Choice) -> Iterator[dict[str, object]]:
 
 
 def _block_events(index: int, block: Mapping[str, object]) -> Iterator[bytes]:
-    """A block as it grows: only a call says how it starts."""
+    """Yield the events of a block. Only a tool call has a start event."""
     deltas: list[dict[str, object]]
     if use := as_map(block.get("toolUse")):
         start = {"toolUse": {"toolUseId": use["toolUseId"], "name": use["name"]}}

@@ -128,7 +128,7 @@ def _tool_choice(choice: Mapping[str, object]) -> ToolChoice | None:
 
 
 def _effort(body: Mapping[str, object], thinking: Mapping[str, object]) -> str | None:
-    """Return how hard the model is to think. None means that it does as it is used to."""
+    """Return the reasoning effort, or None for the model's default."""
     effort = read_str(read_map(body, "outputConfig"), "effort")
     match thinking.get("type"):
         case "adaptive":
@@ -150,6 +150,6 @@ def _format(body: Mapping[str, object]) -> ResponseFormat | None:
     try:
         schema = as_map(loads_text(read_str(definition, "schema") or ""))
     except JsonError:
-        place = "outputConfig.textFormat.structure.jsonSchema.schema"
-        raise InvalidRequest(f"{place} is not a valid JSON schema", place) from None
+        path = "outputConfig.textFormat.structure.jsonSchema.schema"
+        raise InvalidRequest(f"{path} is not a valid JSON schema", path) from None
     return JsonSchemaFormat(read_str(definition, "name") or "response", schema)

@@ -1,7 +1,8 @@
-"""Alibaba DashScope (Model Studio), the native API: text generation and multimodal generation.
+"""The adapter for the native API of Alibaba DashScope (Model Studio): text generation and multimodal generation.
 
-A model lives on exactly one of the two paths; which one is catalogue data (`api`), never found out by trying. Source:
-Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
+Each model has exactly one of the two paths. The catalogue (`api`) decides which one; it is never tried out.
+
+Source: Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _PARAMETERS = (PARAMETERS - _UNKNOWN) | {
 
 @dataclass(frozen=True, slots=True)
 class DashScopeAdapter(FactsAdapter):
-    """DashScope's native wire format."""
+    """The adapter for DashScope's native wire format."""
 
     facts_package: ClassVar[str] = "providers.vendors.dashscope"
     name: str = "dashscope"
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the two paths can express together."""
+        """The features and parameters that the two paths can express together."""
         return Capabilities(_FEATURES, _PARAMETERS)
 
     @property
@@ -56,10 +57,10 @@ class DashScopeAdapter(FactsAdapter):
         return Bearer()
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`; may ask for a stream where the client wants one JSON (`encode_body`)."""
+        """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""
         body, streams = encode_body(request, target)
         path = _MULTIMODAL_PATH if is_multimodal(target.facts) else _TEXT_PATH
-        # The headers alone switch to a stream; nothing in the body does.
+        # Only the headers request a stream; the body has no field for it.
         return WireRequest("POST", target.base_path + path, _STREAM if streams else _WHOLE, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
@@ -72,7 +73,7 @@ class DashScopeAdapter(FactsAdapter):
         return EventStreamParser(reader.assembler, reader.read_chunk, read_comment=reader.read_comment)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`; also where the body is an event stream that is labelled JSON."""
+        """See `providers.adapter.Adapter`. The body may be an event stream although its content type is JSON."""
         return classify(error_object(response.body), response)
 
 

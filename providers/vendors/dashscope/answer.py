@@ -1,4 +1,4 @@
-"""Read DashScope's answers and stream events, and find what is new where a stream repeats its text.
+"""Read DashScope's answers and stream events, and find the new text in streams that repeat the whole text so far.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
 """
@@ -20,14 +20,15 @@ from providers.reading.stream_assembler import Assembler
 from providers.vendors.dashscope.errors import classify, holds_error
 from providers.wire import WireResponse
 
-_MOST_HELD = 8
+_MAX_HELD_PIECES = 8
 
 
 class Increments:
-    """One text in the making.
+    """Find the new part of each piece of a text, whether the stream sends only additions or repeats the whole text.
 
-    `proof`: how many pieces in a row must each extend the one before until the text is taken to be repeated. Two for
-    prose; one for JSON, where no piece can begin with the whole text so far.
+    Args:
+        proof: How many consecutive pieces must extend the previous one before the stream counts as repeating. Two for
+            prose; one for JSON, where no addition can begin with the whole text so far.
     """
 
     __slots__ = ("_mode", "_proof", "_seen")
@@ -38,7 +39,12 @@ class Increments:
         self._seen: list[str] = []
 
     def new(self, piece: str, *, last: bool) -> list[str]:
-        """The additions that are certain after this piece; `last`: no more text comes, so nothing is held back."""
+        """Return the additions that are certain after this piece.
+
+        Args:
+            piece: The next piece.
+            last: Whether no more text follows, so that nothing may be held back.
+        """
         match self._mode:
             case "adding":
                 return [piece] if piece else []
@@ -61,7 +67,7 @@ class Increments:
                 held = seen[1:]
                 del seen[1:]
                 return self._additions(held)
-            if len(seen) <= _MOST_HELD:
+            if len(seen) <= _MAX_HELD_PIECES:
                 return []
         elif piece:
             seen.append(piece)
@@ -73,7 +79,7 @@ class Increments:
         return held
 
     def _additions(self, pieces: list[str]) -> list[str]:
-        """What each piece adds to the text so far (all that `_seen` holds now); one that doesn't extend it is new."""
+        """Return what each piece adds to the text so far (`_seen[0]`). A piece that does not extend it is new text."""
         additions: list[str] = []
         for piece in pieces:
             so_far = self._seen[0]
@@ -100,7 +106,11 @@ _NO_STATUS = 200
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    """Read the whole answer of a 2xx body.
+
+    Raises:
+        ProviderFailed: The body is an error with status 200, or has no choices.
+    """
     body = error_object(response.body)
     if holds_error(body):
         raise ProviderFailed(classify(body, response))
@@ -113,7 +123,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
 
 
 def _choices(body: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """The choices, or the one that `output.text` is where the result format is `text`."""
+    """Return the choices. If the result format is `text`, the only choice is `output.text`."""
     output = read_map(body, "output")
     choices = [as_map(entry) for entry in read_list(output, "choices")]
     text = read_str(output, "text")
@@ -124,7 +134,7 @@ def _choices(body: Mapping[str, object]) -> list[Mapping[str, object]]:
 
 @dataclass(slots=True)
 class _Call:
-    """A tool call as far as it is known."""
+    """The known part of a tool call."""
 
     id: str
     arguments: Increments
@@ -132,7 +142,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice as far as it is known."""
+    """The known part of a choice."""
 
     text: Increments = field(default_factory=lambda: Increments(proof=2))
     calls: dict[int, _Call] = field(default_factory=dict)
@@ -140,7 +150,7 @@ class _Choice:
 
 
 class DashScopeReader:
-    """Reads the events of one answer into its `assembler`."""
+    """Read the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:
         self.assembler = Assembler(model)
@@ -149,28 +159,28 @@ class DashScopeReader:
         self._usage: dict[int, Usage] = {}
 
     def read_comment(self, comment: str) -> None:
-        """The status of the event around it: `HTTP_STATUS/400`."""
+        """Read the status of the event from its comment: `HTTP_STATUS/400`."""
         if comment.startswith(_STATUS_COMMENT):
             status = comment[len(_STATUS_COMMENT) :].strip()
             self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else _NO_STATUS
 
     def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
-        """One event, or one whole answer."""
+        """Read one event, or a whole answer."""
         if event == "error" or holds_error(chunk):
             self._end(classify(chunk, WireResponse(self._status, {}, b"", 0)))
             return
         self.assembler.identify(id=read_str(chunk, "request_id"))
         choices = _choices(chunk)
-        # As the vendor's own SDK counts them, where none says which it is.
-        by_place = len(choices) > 1 and all("index" not in choice for choice in choices)
-        for place, choice in enumerate(choices):
-            self._read_choice(choice, place if by_place else read_int(choice, "index") or 0)
+        # If no choice has an index, its position counts, as in the vendor's own SDK.
+        by_position = len(choices) > 1 and all("index" not in choice for choice in choices)
+        for position, choice in enumerate(choices):
+            self._read_choice(choice, position if by_position else read_int(choice, "index") or 0)
         usage = read_map(chunk, "usage")
         if usage:
             self._read_usage(usage, choices)
 
     def _end(self, failed: Failure) -> None:
-        """An error ends the answer; what a doubtful piece added was said before it."""
+        """End the answer with a failure. If it was filtered, emit the text that is still held back first."""
         for index, choice in self._choices.items():
             if failed.kind is FailureKind.CONTENT_FILTER and not choice.finished:
                 for text in choice.text.new("", last=True):
@@ -180,10 +190,10 @@ class DashScopeReader:
     def _read_choice(self, source: Mapping[str, object], index: int) -> None:
         choice = self._choices.setdefault(index, _Choice())
         message = read_map(source, "message") or read_map(source, "delta")
-        word = read_str(source, "finish_reason")
-        ends = bool(word) and word != "null"
+        raw_reason = read_str(source, "finish_reason")
+        ends = bool(raw_reason) and raw_reason != "null"
         calls = read_list(message, "tool_calls")
-        # Thinking needs incremental output, so that reasoning text is never repeated.
+        # Thinking requires incremental output, so reasoning is never repeated.
         reasoning = read_str(message, "reasoning_content") or ""
         self.assembler.reasoning(reasoning, index)
         texts = choice.text.new(read_text(message.get("content")), last=ends or bool(calls))
@@ -192,9 +202,10 @@ class DashScopeReader:
             self.assembler.text(text, index)
         for entry in calls:
             self._read_call(as_map(entry), index, choice, ends)
-        if ends and word:
+        if ends and raw_reason:
             choice.finished = True
-            self.assembler.finish(_FINISH.get(word, "other"), index, None if word in _FINISH else word[:100])
+            raw = None if raw_reason in _FINISH else raw_reason[:100]
+            self.assembler.finish(_FINISH.get(raw_reason, "other"), index, raw)
 
     def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
         function = read_map(source, "function")
@@ -202,18 +213,18 @@ class DashScopeReader:
         if arguments is None:
             self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
             return
-        place, id = read_int(source, "index"), read_str(source, "id") or ""
-        if place is not None:
-            call = choice.calls.get(place)
+        position, id = read_int(source, "index"), read_str(source, "id") or ""
+        if position is not None:
+            call = choice.calls.get(position)
             if call is None or (id and call.id and id != call.id):
-                call = choice.calls[place] = _Call(id, Increments(proof=1))
+                call = choice.calls[position] = _Call(id, Increments(proof=1))
             call.id = call.id or id
             arguments = "".join(call.arguments.new(arguments, last=ends))
         name, empty = read_str(function, "name"), function.get("arguments") == {}
-        self.assembler.tool_call(arguments, choice=index, index=place, id=id, name=name, empty=empty)
+        self.assembler.tool_call(arguments, choice=index, index=position, id=id, name=name, empty=empty)
 
     def _read_usage(self, source: Mapping[str, object], choices: list[Mapping[str, object]]) -> None:
-        """Counts are cumulative; with several choices, an event of one choice counts that choice's output alone."""
+        """Read usage. Counts are cumulative. If there are several choices, an event of one counts only its output."""
         usage = _usage(source)
         if len(choices) != 1:
             self._usage.clear()
@@ -231,7 +242,7 @@ class DashScopeReader:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0."""
+    """Return the counts; a missing one is 0."""
     of_prompt = read_map(source, "prompt_tokens_details")
     return Usage(
         prompt_tokens=read_count(source, "input_tokens"),

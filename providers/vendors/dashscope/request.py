@@ -1,4 +1,4 @@
-"""Write canonical requests in DashScope's native shape: `model`, `input.messages` and `parameters`.
+"""Write requests in DashScope's native format: `model`, `input.messages` and `parameters`.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope), its pages on structured output and deep thinking, and
 dashscope 2.0.2 with the command line that it bundles; read 2026-11-20.
@@ -45,8 +45,8 @@ _BUDGET_TOKENS: Mapping[str, int] = {
     "xhigh": 32768,
     "max": 32768,
 }
-"""What an effort may cost in thinking: never more than the least of the models allows, and never left out, because
-some models take an absent budget for 0 and refuse it."""
+"""The thinking tokens for each effort. All models accept these budgets. A budget is always sent, because some models
+read an absent one as 0 and refuse it."""
 
 _AS_AT_OPENAI = (
     "max_tokens",
@@ -63,21 +63,25 @@ _AS_AT_OPENAI = (
 )
 _HIGHEST_TEMPERATURE = 1.99
 _LOWEST_TOP_P = 0.01
-_MOST_CHOICES = 4
+_MAX_CHOICES = 4
 _MAX_SEED = 2**63 - 1
 _ILLEGAL_TOOL_NAME = "search"
 
 
 def is_multimodal(facts: ModelFacts) -> bool:
-    """Which of the two native paths the model lives on: catalogue data, text where nothing is known."""
+    """Return whether the model uses the multimodal path, by the catalogue. An unknown model uses the text path."""
     return facts.api == "multimodal"
 
 
 def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
-    """The body, and whether the answer must be asked for as a stream; raises UnsupportedFeature.
+    """Return the body, and whether a stream is requested.
 
-    The request's own extras go into `parameters`; what the site pins is written last, beside them. Models that only
-    stream, or think, are asked for a stream even when the client wants one JSON: whoever reads the answer folds it.
+    The request's extra parameters go into `parameters`. Values that the site pins are written last, at the top level. A
+    stream is also requested for a model that only streams, and for one that thinks; the reader folds it if the client
+    wants one JSON body.
+
+    Raises:
+        UnsupportedFeature: The API cannot express the request.
     """
     parameters = _parameters(request, target.facts)
     parameters.update({name: value for name, value in request.extra.items() if name not in target.pins})
@@ -90,7 +94,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     parameters["result_format"] = "message"
     parameters.pop("incremental_output", None)
     if streams:
-        # Without it every event repeats the whole text so far.
+        # Without this parameter, each event repeats the whole text so far.
         parameters["incremental_output"] = True
     messages = _messages(request.messages, is_multimodal(target.facts))
     body = {"model": target.model, "input": {"messages": messages}, "parameters": parameters}
@@ -100,24 +104,25 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
 def _parameters(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
     tools, choice = _tools(request)
     _check_json_word(request)
-    # Of a request's fields those that are named and shaped as at OpenAI.
+    # These fields have the names and formats of OpenAI's.
     plain = encode_request(
         change_request(request, messages=(), tools=tools, tool_choice=choice), "", max_tokens_field="max_tokens"
     )
     parameters = {name: plain[name] for name in _AS_AT_OPENAI if name in plain}
     if request.max_tokens is not None and facts.output_tokens is not None:
-        # More than the model can give is refused.
+        # The provider refuses more than the model's maximum.
         parameters["max_tokens"] = min(request.max_tokens, facts.output_tokens)
     if request.temperature is not None:
         parameters["temperature"] = min(request.temperature, _HIGHEST_TEMPERATURE)
     if request.top_p == 0:
         parameters["top_p"] = _LOWEST_TOP_P
     if request.seed is not None:
-        # Any number is as good as another; negative ones are refused.
+        # Negative seeds are refused. Any mapping will do if the same seed gives the same number.
         parameters["seed"] = request.seed & _MAX_SEED
     if request.n is not None and request.n > 1:
-        if request.n > _MOST_CHOICES or tools:
-            raise UnsupportedFeature("n", f"DashScope gives at most {_MOST_CHOICES} choices, and one beside tools")
+        if request.n > _MAX_CHOICES or tools:
+            message = f"DashScope returns at most {_MAX_CHOICES} choices, and only one if the request has tools"
+            raise UnsupportedFeature("n", message)
         parameters["n"] = request.n
     if tools:
         # OpenAI's default is true, DashScope's is false.
@@ -126,14 +131,14 @@ def _parameters(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
 
 
 def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], ToolChoice | None]:
-    """The tools and the choice as they can be said: of allowed tools, only these are sent."""
+    """Return the tools and the choice that DashScope can express. Of allowed tools, only these are sent."""
     tools, choice = request.tools, request.tool_choice
     if choice == "required" or (isinstance(choice, AllowedTools) and choice.mode == "required"):
-        raise UnsupportedFeature("tool_choice_required", "DashScope can't be made to call some tool; name one")
+        raise UnsupportedFeature("tool_choice_required", "DashScope does not support `required`: name one tool instead")
     if isinstance(choice, AllowedTools):
         tools, choice = tuple(tool for tool in tools if tool.name in choice.names), "auto"
     if any(tool.name == _ILLEGAL_TOOL_NAME for tool in tools):
-        raise UnsupportedFeature("tools", f"DashScope takes no tool named '{_ILLEGAL_TOOL_NAME}'; rename it")
+        raise UnsupportedFeature("tools", f"DashScope refuses a tool named '{_ILLEGAL_TOOL_NAME}': rename it")
     return tuple(replace(tool, strict=None, parameters=_schema(tool)) for tool in tools), choice
 
 
@@ -142,10 +147,10 @@ def _schema(tool: Tool) -> Mapping[str, object]:
 
 
 def _check_json_word(request: ChatRequest) -> None:
-    """Refuse what the provider would refuse, with a reason: free-form JSON that no message speaks of.
+    """Refuse a `json_object` format if no message contains the word "json". The provider would refuse it too.
 
-    OpenAI has the same rule, so that a client which works there works here. We don't add the word: the prompt is the
-    client's. A schema needs no word.
+    OpenAI has the same rule, so a client that works there works here. The gateway does not add the word, because it
+    does not change prompts. A `json_schema` format needs no word.
     """
     if isinstance(request.response_format, JsonObjectFormat) and not any(
         "json" in text_of(message.content).lower()
@@ -158,25 +163,27 @@ def _check_json_word(request: ChatRequest) -> None:
 
 
 def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
-    """`enable_thinking` and `thinking_budget` as far as they must be said; nothing for models without the knob.
+    """Return `enable_thinking` and `thinking_budget` as far as they must be sent; nothing if the model has no switch.
 
-    Asked for are `enable_thinking` as an extra of the request, else its effort. Nothing asked: the provider's default
-    in a stream; off for one JSON, where models that think by default refuse to. A tool that must be called excludes
-    thinking, whatever else was asked, and so does JSON as a format with the older models.
+    `enable_thinking` in the request decides, or else its effort. Without both, the provider's default applies to a
+    stream, and thinking is off for one JSON body, because models that think by default refuse that. Thinking is always
+    off if the request forces a tool call, and with older models also for a JSON format.
     """
     always = "thinking_only" in facts.flags
     if not always and not facts.flags & {"thinking", "thinking_default"}:
         return {}
-    effort, said = request.reasoning_effort, request.extra.get("enable_thinking")
+    effort, wanted = request.reasoning_effort, request.extra.get("enable_thinking")
     if isinstance(request.tool_choice, NamedTool):
         if always:
-            raise UnsupportedFeature("tool_choice_named", "this model always thinks, and then calls no certain tool")
+            raise UnsupportedFeature(
+                "tool_choice_named", "this model always thinks, and cannot be forced to call a tool while it thinks"
+            )
         return {"enable_thinking": False}
     if request.response_format is not None and "json_without_thinking" in facts.flags:
         return {"enable_thinking": False}
     enabled: bool | None = None
-    if always or isinstance(said, bool):
-        enabled = always or said is True
+    if always or isinstance(wanted, bool):
+        enabled = always or wanted is True
     elif effort is not None:
         enabled = effort != "none"
     elif "thinking_default" in facts.flags and (request.folded or not request.stream):
@@ -184,22 +191,22 @@ def _thinking(request: ChatRequest, facts: ModelFacts) -> dict[str, object]:
     parameters: dict[str, object] = {} if always or enabled is None else {"enable_thinking": enabled}
     budgeted = "thinking_budget" not in facts.without and "thinking_budget" not in request.extra
     if enabled and effort is not None and budgeted:
-        # A model that can't stop thinking does its least.
+        # A model that always thinks gets the smallest budget.
         budget = _BUDGET_TOKENS.get(effort, _BUDGET_TOKENS["minimal"])
-        # `max_tokens` limits only the visible text at this provider, and all of the answer at OpenAI.
+        # Here `max_tokens` limits only the visible text; at OpenAI it limits the whole answer.
         parameters["thinking_budget"] = min(budget, request.max_tokens or budget)
     return parameters
 
 
 def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, object]]:
-    """The conversation: all instructions joined in one system message, which must be the first; then the rest.
+    """Return the conversation: all system messages joined into one, first message, then the rest.
 
-    The last message must be a user's or a tool's: where instructions stood last, a user stands there who says nothing.
+    The last message must be a user's or a tool's. If a system message was last, a filler of the user is added.
     """
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
     if isinstance(messages[-1], AssistantMessage):
-        raise UnsupportedFeature("prefill", "DashScope wants the last message to be the user's or a tool's")
+        raise UnsupportedFeature("prefill", "DashScope requires the last message to be the user's or a tool's")
     if not rest or isinstance(rest[-1], AssistantMessage):
         rest.append(UserMessage(FILLER_TEXT))
     if system:
@@ -214,7 +221,7 @@ def _message(message: Message, multimodal: bool) -> dict[str, object]:
         case UserMessage(content):
             return {"role": "user", "content": _content(content, multimodal)}
         case AssistantMessage(tool_calls=calls):
-            # Reasoning text stays out: the provider doesn't take it back.
+            # Reasoning is left out: the provider does not accept it.
             text = said_in(message)
             body: dict[str, object] = {"role": "assistant", "content": _content(text, multimodal and bool(text))}
             if calls:
@@ -227,13 +234,13 @@ def _message(message: Message, multimodal: bool) -> dict[str, object]:
 
 
 def _content(content: str | tuple[Part, ...], multimodal: bool) -> object:
-    """A string on the text path, which takes nothing else; a list of parts on the other."""
+    """Return a string for the text path, which accepts only strings, or a list of parts for the multimodal path."""
     parts = (TextPart(content),) if isinstance(content, str) else content
     encoded = [_part(part) for part in parts]
     if multimodal:
         return encoded
     if any(not isinstance(part, TextPart) for part in parts):
-        raise UnsupportedFeature("vision", "this model takes text only, by the catalogue's `api` for it")
+        raise UnsupportedFeature("vision", "this model accepts only text, according to its `api` in the catalogue")
     return text_of(content)
 
 
@@ -246,6 +253,6 @@ def _part(part: Part) -> dict[str, str]:
         case AudioPart(data, sound):
             return {"audio": f"data:audio/{sound};base64,{data}"}
         case FilePart():
-            raise UnsupportedFeature("file", "DashScope takes no documents in a message")
+            raise UnsupportedFeature("file", "DashScope does not accept documents in a message")
         case _:
             assert_never(part)

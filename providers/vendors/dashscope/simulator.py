@@ -1,6 +1,6 @@
-"""DashScope's native API from the provider's side: as strict with requests as the vendor is, or a little more.
+"""The simulator of DashScope's native API. It is as strict with requests as the vendor, or a little stricter.
 
-Source of shapes and refusals: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2;
+Source of formats and refusals: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2;
 read 2026-11-20.
 """
 
@@ -28,7 +28,7 @@ _PATHS = {
 _JSON = {"content-type": "application/json"}
 _BLOCKED = ("DataInspectionFailed", 400)
 _FILTERED = "Output data may contain inappropriate content."
-# Each kind of failure as (code, the status that it has where none is given). It names no time to wait.
+# Each failure kind as (code, default status). The vendor sends no `retry-after`.
 _ERRORS: dict[FailureKind, tuple[str, int]] = {
     FailureKind.RATE_LIMITED: ("Throttling.RateQuota", 429),
     FailureKind.QUOTA: ("PrepaidBillOverdue", 429),
@@ -49,7 +49,7 @@ class DashScopeSimulator:
     name: str = "dashscope"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `Simulator`; `reasoning_effort` says whether and how much the model thinks."""
+        """See `Simulator`. `reasoning_effort` shows whether and how much the model thinks."""
         scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _refused(NativeError("Invalid API-key provided.", "InvalidApiKey"), 401)
@@ -77,10 +77,10 @@ class DashScopeSimulator:
             raise _refused(NativeError(str(error))) from None
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`. A filtered answer is an error: it has no finish for that."""
+        """See `providers.testkit.simulator.Simulator`. A filtered answer is an error; it has no finish reason."""
         if any(choice.finish_reason == "content_filter" for choice in completion.choices):
             return _error(_BLOCKED[0], _FILTERED, _BLOCKED[1])
-        lists = _takes_lists(request)
+        lists = _uses_lists(request)
         several = len(completion.choices) > 1
         choices = [_choice(each, _whole(each, lists), _finish_word(each), several) for each in completion.choices]
         output = {"text": None, "finish_reason": None, "choices": choices}
@@ -90,8 +90,8 @@ class DashScopeSimulator:
         return WireResponse(200, _JSON, dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `Simulator`. Usage grows with each event; with `n`, each choice has its own."""
-        lists = _takes_lists(request)
+        """See `Simulator`. Usage grows with each event. If there are several choices, each has its own usage."""
+        lists = _uses_lists(request)
         several = len(completion.choices) > 1
         events: list[bytes] = []
         for position, choice in enumerate(completion.choices):
@@ -122,13 +122,13 @@ class DashScopeSimulator:
         return _event(1, "error", status, _error_body(code, f"Simulated failure: {kind.value}."))
 
 
-def _takes_lists(request: ChatRequest) -> bool:
-    """Whether the model lives on the path where a content is a list of parts."""
+def _uses_lists(request: ChatRequest) -> bool:
+    """Return whether the model uses the multimodal path, where a content is a list of parts."""
     return model_facts(load_models(_FACTS), request.model).api == "multimodal"
 
 
 def _asks_for_stream(incoming: IncomingRequest) -> bool:
-    """Two headers ask for a stream, and one alone does not."""
+    """Return whether both headers that request a stream are present."""
     wanted = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
     if wanted and "text/event-stream" not in incoming.headers.get("accept", ""):
         raise _refused(NativeError("A stream needs the header Accept: text/event-stream."))
@@ -182,7 +182,7 @@ def _whole(choice: Choice, lists: bool) -> dict[str, object]:
 
 
 def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
-    """The messages of one choice's events; the last is the empty one that ends it."""
+    """Yield the messages of one choice's events. The last, empty one ends the choice."""
     message = choice.message
     for piece in cut(message.reasoning or ""):
         yield {"content": _content("", lists), "reasoning_content": piece}
@@ -195,7 +195,7 @@ def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
 
 
 def _fragments(index: int, call: ToolCall) -> Iterator[dict[str, object]]:
-    """The id and the name come once; later fragments have them empty."""
+    """Yield a call's fragments. Only the first one has the id and the name."""
     yield _call(index, call.id, call.name, "")
     for half in cut_in_two(call.arguments):
         yield _call(index, "", "", half)
@@ -206,7 +206,7 @@ def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
 
 
 def _share(usage: Usage, position: int, of: int) -> Usage:
-    """What one of several choices cost: an equal part, and the first takes what is left over."""
+    """Return the usage of one of several choices: an equal part, and for the first one also the remainder."""
     output, reasoning = usage.completion_tokens // of, usage.reasoning_tokens // of
     if position == 0:
         output, reasoning = usage.completion_tokens - output * (of - 1), usage.reasoning_tokens - reasoning * (of - 1)
@@ -214,7 +214,7 @@ def _share(usage: Usage, position: int, of: int) -> Usage:
 
 
 def _usage(usage: Usage, part: float = 1) -> dict[str, object]:
-    """The counts after this part of the output."""
+    """Return the counts after this fraction of the output."""
     output = round(usage.completion_tokens * part)
     return {
         "input_tokens": usage.prompt_tokens,

@@ -1,7 +1,7 @@
-"""What DashScope's native API refuses, and what a request means that it takes.
+"""Check and read a request as DashScope's native API does.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope) and error codes, dashscope 2.0.2, captured 400 bodies of
-2025 and 2026; read 2026-11-20. Stricter than the vendor in one point: unknown fields are refused everywhere.
+2025 and 2026; read 2026-11-20. It is stricter than the vendor in one point: unknown fields are always refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from providers.json_values import as_list, as_map, read_list, read_map, read_str
 
 @dataclass(frozen=True, slots=True)
 class NativeError:
-    """Why a request is refused, in the members of a native error."""
+    """The reason for a refusal: the message and code of a native error."""
 
     message: str
     code: str = "InvalidParameter"
@@ -24,7 +24,7 @@ class NativeError:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """The numbers that a parameter takes; `above` and `below` leave the bound itself out."""
+    """The range of a parameter. `above` and `below` exclude the bound itself."""
 
     low: float
     high: float = math.inf
@@ -80,7 +80,7 @@ _JSON_FORMATS = ("json_object", "json_schema")
 _KNOB = frozenset({"thinking", "thinking_default"})
 _NO_THINKING = "InvalidParameter.NotSupportEnableThinking"
 _IN_ONE_PIECE = "parameter.enable_thinking must be set to false for non-streaming calls"
-# An effort for a budget, the other way round than the gateway's table: the first that is no smaller.
+# The effort for a budget: the first entry that is not smaller than the budget.
 _EFFORTS = ((512, "minimal"), (2048, "low"), (8192, "medium"), (24576, "high"))
 
 
@@ -88,12 +88,12 @@ def thinks(parameters: Mapping[str, object], facts: ModelFacts) -> bool:
     """Whether the model thinks before this answer."""
     if "thinking_only" in facts.flags:
         return True
-    asked = parameters.get("enable_thinking")
-    return asked is True or (asked is None and "thinking_default" in facts.flags)
+    enabled = parameters.get("enable_thinking")
+    return enabled is True or (enabled is None and "thinking_default" in facts.flags)
 
 
 def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[NativeError]:
-    """Everything that is wrong with a body for the model's own path, in the order in which it is looked at."""
+    """Yield an error for each rule of the model's path that a body breaks, in the order of the checks."""
     parameters = read_map(body, "parameters")
     yield from _unknown(body, frozenset({"model", "input", "parameters"}), "")
     yield from _unknown(read_map(body, "input"), frozenset({"messages"}), "input.")
@@ -111,41 +111,41 @@ def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> 
     yield from _in_format(body, parameters, facts)
 
 
-def _unknown(source: Mapping[str, object], known: frozenset[str], place: str) -> Iterator[NativeError]:
-    return (NativeError(f"Unknown field: {place}{name}") for name in source if name not in known)
+def _unknown(source: Mapping[str, object], known: frozenset[str], path: str) -> Iterator[NativeError]:
+    return (NativeError(f"Unknown field: {path}{name}") for name in source if name not in known)
 
 
 def _in_messages(messages: object, facts: ModelFacts) -> Iterator[NativeError]:
     entries = [as_map(entry) for entry in as_list(messages)]
     for position, message in enumerate(entries):
-        role, place = read_str(message, "role") or "", f"input.messages[{position}]"
+        role, path = read_str(message, "role") or "", f"input.messages[{position}]"
         if role not in _MESSAGE_FIELDS:
-            yield NativeError(f"Role must be one of system, user, assistant, tool: {place}.role")
-        yield from _unknown(message, _MESSAGE_FIELDS.get(role, frozenset()), f"{place}.")
+            yield NativeError(f"Role must be one of system, user, assistant, tool: {path}.role")
+        yield from _unknown(message, _MESSAGE_FIELDS.get(role, frozenset()), f"{path}.")
         if role == "system" and position:
-            yield NativeError(f"System message must be at the beginning: {place}")
-        yield from _in_content(message.get("content"), facts, f"{place}.content")
+            yield NativeError(f"System message must be at the beginning: {path}")
+        yield from _in_content(message.get("content"), facts, f"{path}.content")
     if not entries or entries[-1].get("role") not in ("user", "tool"):
         yield NativeError("The last message must be of the role user or tool: input.messages")
 
 
-def _in_content(content: object, facts: ModelFacts, place: str) -> Iterator[NativeError]:
+def _in_content(content: object, facts: ModelFacts, path: str) -> Iterator[NativeError]:
     if not isinstance(content, str) and (facts.api != "multimodal" or not isinstance(content, list)):
-        yield NativeError(f"input content must be a string: {place}")
+        yield NativeError(f"input content must be a string: {path}")
     for part in as_list(content):
         kinds = list(as_map(part))
         if len(kinds) != 1 or kinds[0] not in ("text", "image", "audio"):
-            yield NativeError(f"The item of content should be a message of a certain modal: {place}")
+            yield NativeError(f"The item of content should be a message of a certain modal: {path}")
         elif not isinstance(as_map(part)[kinds[0]], str):
-            yield NativeError(f"A part's value must be a string: {place}")
+            yield NativeError(f"A part's value must be a string: {path}")
 
 
 def _in_thinking(parameters: Mapping[str, object], facts: ModelFacts, streams: bool) -> Iterator[NativeError]:
-    asked = parameters.get("enable_thinking")
-    if asked is not None:
-        if not isinstance(asked, bool):
+    enabled = parameters.get("enable_thinking")
+    if enabled is not None:
+        if not isinstance(enabled, bool):
             yield NativeError("parameters.enable_thinking must be a boolean")
-        if asked is False and "thinking_only" in facts.flags:
+        if enabled is False and "thinking_only" in facts.flags:
             yield NativeError("The value of the enable_thinking parameter is restricted to True.")
         if not facts.flags & (_KNOB | {"thinking_only"}):
             yield NativeError("enable_thinking is not supported by this model", _NO_THINKING)
@@ -188,15 +188,15 @@ def _in_format(
     if kind in _JSON_FORMATS and kind not in facts.features:
         yield NativeError(f"response_format {kind} is not supported by this model")
     messages = [as_map(entry) for entry in read_list(read_map(body, "input"), "messages")]
-    asked = [str(message.get("content")) for message in messages if message.get("role") in ("system", "user")]
-    if kind == "json_object" and not any("json" in text.lower() for text in asked):
+    texts = [str(message.get("content")) for message in messages if message.get("role") in ("system", "user")]
+    if kind == "json_object" and not any("json" in text.lower() for text in texts):
         yield NativeError(
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
         )
 
 
 def as_openai(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> dict[str, object]:
-    """The same request in OpenAI's shape, for the shared decoder; parameters of DashScope's own stay as they are."""
+    """Return the request in OpenAI's format, for the shared decoder. DashScope's own parameters stay unchanged."""
     parameters = read_map(body, "parameters")
     request: dict[str, object] = {name: parameters[name] for name in (*_AS_AT_OPENAI, *_OWN) if name in parameters}
     request["model"] = body.get("model")

@@ -1,9 +1,11 @@
-"""Google Gemini: `generateContent`, and `streamGenerateContent` as server-sent events.
+"""The adapters for Google Gemini: `generateContent`, and `streamGenerateContent` as server-sent events.
 
-The Developer API and Vertex AI speak the same words at other hosts, paths and with other credentials.
+The Developer API and Vertex AI have the same format. Hosts, paths and credentials differ.
 
-Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20. `request` writes, `answer` and `errors` read;
-`formats.reasoning_state` keeps what one turn must give back to the next.
+`request` writes requests; `answer` and `errors` read answers. `formats.reasoning_state` carries signatures to the next
+turn.
+
+Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -47,12 +49,15 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 
 @dataclass(frozen=True, slots=True)
 class GeminiAdapter(FactsAdapter):
-    """The native wire format.
+    """The adapter for the native wire format.
 
-    publisher: stands in the path before a model, where the host has models of several publishers.
-    bypass_signature: stands for the thought signature of a call that another model made. Google documents the words
-        `skip_thought_signature_validator`; the field is bytes, so base64 of them is sent. Some clients send the
-        words as they are.
+    Attributes:
+        name: The provider's name.
+        auth: How requests are authenticated.
+        bypass_signature: The thought signature that is sent for a call that another model made. Google documents the
+            text `skip_thought_signature_validator`. The field is of the type bytes, so its base64 is sent; some clients
+            send the text itself.
+        publisher: The part of the path before the model, if the host has models of several publishers.
     """
 
     facts_package: ClassVar[str] = "providers.vendors.gemini"
@@ -63,7 +68,7 @@ class GeminiAdapter(FactsAdapter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Every feature, in one model or another, and the parameters that have a field."""
+        """All features, and the parameters that the format has. No model supports all of them."""
         return Capabilities(FEATURES, _PARAMETERS)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:

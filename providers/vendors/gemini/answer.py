@@ -34,7 +34,7 @@ from providers.reading.stream_assembler import Assembler
 from providers.vendors.gemini.errors import classify
 from providers.wire import WireResponse
 
-# A pair of surrogates may be split over two chunks: those escapes are left to the ordinary way.
+# Two chunks may contain the halves of a surrogate pair. Chunks with such escapes take the general path.
 _STRING = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++'
 
 
@@ -57,7 +57,10 @@ _USUAL = re.compile(
 
 
 def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
-    """The texts of the usual chunks in a row, as the insides of JSON strings; none if one of them is no UTF-8."""
+    """Return the texts of consecutive chunks in the usual layout, as contents of JSON strings.
+
+    Return none if one of them is not UTF-8.
+    """
     texts: list[bytes] = []
     with suppress(TypeError):
         for chunk in map(_USUAL.fullmatch, islice(events, start, None)):
@@ -89,7 +92,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
-# The model's own output was unusable: not an answer, unless something came before it.
+# The model's output was unusable. It is an answer only if text came before it.
 _GENERATION_FAILED = frozenset(
     {
         "MALFORMED_FUNCTION_CALL",
@@ -101,7 +104,7 @@ _GENERATION_FAILED = frozenset(
 )
 
 
-# Words that say nothing: an answer is one all the same, and where there is none it was withheld.
+# Reasons without a meaning. If there is text, the answer is complete; otherwise it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 
 
@@ -112,9 +115,12 @@ _NO_HTTP_ERROR = 200
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """The whole answer of a 2xx JSON body; raises ProviderFailed.
+    """Read the whole answer of a 2xx JSON body.
 
-    The body is one object, or the array of chunks that Gemini streams where `alt=sse` was lost on the way.
+    The body is one object, or an array of chunks, which Gemini sends if a proxy removed `alt=sse`.
+
+    Raises:
+        ProviderFailed: The body is an error, or has no finished candidate.
     """
     try:
         body = loads(response.body)
@@ -134,7 +140,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
 
 
 class ChunkReader:
-    """Reads the chunks of one answer into an assembler; `model` is the one that was asked."""
+    """Read the chunks of one answer into an assembler. `model` is the requested model."""
 
     def __init__(self, assembler: Assembler, model: str) -> None:
         self._assembler = assembler
@@ -143,13 +149,13 @@ class ChunkReader:
         self._counts: Mapping[str, object] = {}
 
     def read(self, chunk: Mapping[str, object], _event: str = "message") -> None:
-        """One chunk, or one whole answer."""
+        """Read one chunk, or a whole answer."""
         assembler = self._assembler
         usage = chunk.get("usageMetadata")
         if usage and type(usage) is dict:
             self._count(usage)
         if assembler.opened and (text := _only_text(chunk)):
-            # Nearly every chunk of a stream: it says nothing but this.
+            # Nearly all chunks of a stream contain only text.
             self._answered.add(0)
             assembler.text(text)
             return
@@ -165,7 +171,7 @@ class ChunkReader:
             assembler.finish("content_filter", 0, blocked[:100])
 
     def read_run(self, events: list[Any], start: int) -> int:
-        """Do what `read` does with one plain chunk, for a run of them at once. See `event_stream.ReadRun`."""
+        """Read several consecutive text chunks at once, with the same result as `read`. See `event_stream.ReadRun`."""
         if pieces := usual_texts(events, start):
             end = start + len(pieces)
             self._count(read_map(as_map(loads(events[end - 1])), "usageMetadata"))
@@ -173,16 +179,16 @@ class ChunkReader:
             self._assembler.text_run(pieces)
             return end
         texts: list[str] = []
-        counted: list[Any] = []
+        chunks: list[Any] = []
         with suppress(ValueError):
             for data in islice(events, start, None):
-                # No lone surrogates: what has them goes the ordinary way.
+                # Chunks with lone surrogates raise ValueError here and take the general path.
                 chunk = loads_strictly(data)
                 if not (text := _only_text(chunk)):
                     break
                 texts.append(text)
-                counted.append(chunk)
-        for chunk in reversed(counted):
+                chunks.append(chunk)
+        for chunk in reversed(chunks):
             if (usage := chunk.get("usageMetadata")) and type(usage) is dict:
                 self._count(usage)
                 break
@@ -192,7 +198,7 @@ class ChunkReader:
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Every chunk counts anew from the beginning; only the last count is read."""
+        """Keep the counts of a chunk. They are cumulative, so only the last ones are read."""
         if not self._counts:
             self._assembler.usage(self._usage)
         self._counts = counts
@@ -202,14 +208,14 @@ class ChunkReader:
 
     def _candidate(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0
-        # A choice that has been seen must also come to its finish.
+        # A choice that was seen must also be finished.
         self._assembler.see(index)
         for part in read_list(read_map(source, "content"), "parts"):
             self._part(as_map(part), index)
         if "logprobsResult" in source and (logprobs := _logprobs(read_map(source, "logprobsResult"))):
             self._assembler.text("", index, logprobs)
-        if word := read_str(source, "finishReason"):
-            self._finish(word, index)
+        if raw_reason := read_str(source, "finishReason"):
+            self._finish(raw_reason, index)
 
     def _part(self, part: Mapping[str, object], index: int) -> None:
         if isinstance(part.get("functionCall"), dict):
@@ -225,7 +231,8 @@ class ChunkReader:
         call = read_map(part, "functionCall")
         name, arguments = read_str(call, "name"), _arguments(call.get("args"))
         if not name or arguments is None:
-            self._assembler.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call that is none"))
+            message = "a tool call in the provider's answer has no name, or its arguments cannot be written as JSON"
+            self._assembler.fail(Failure(FailureKind.MALFORMED, message))
             return
         signature = read_str(part, "thoughtSignature")
         self._answered.add(index)
@@ -237,20 +244,20 @@ class ChunkReader:
             signature=mark_signature(signature, self._model) if signature else None,
         )
 
-    def _finish(self, word: str, index: int) -> None:
+    def _finish(self, raw_reason: str, index: int) -> None:
         answered = index in self._answered
-        if word in _GENERATION_FAILED and not answered:
-            message = "the provider's model produced nothing that can be used"
-            self._assembler.fail(Failure(FailureKind.MALFORMED, message, code=word))
+        if raw_reason in _GENERATION_FAILED and not answered:
+            message = "the provider's model produced no usable output"
+            self._assembler.fail(Failure(FailureKind.MALFORMED, message, code=raw_reason))
             return
-        reason = _FINISH.get(word, "other")
-        if word in _VAGUE or word in _GENERATION_FAILED:
+        reason = _FINISH.get(raw_reason, "other")
+        if raw_reason in _VAGUE or raw_reason in _GENERATION_FAILED:
             reason = "stop" if answered else "content_filter"
-        self._assembler.finish(reason, index, None if word in _SAME_AS_OURS else word[:100])
+        self._assembler.finish(reason, index, None if raw_reason in _SAME_AS_OURS else raw_reason[:100])
 
 
 def _only_text(chunk: Mapping[str, Any]) -> str | None:
-    """The text of a chunk that holds one text part of choice 0 and, counts aside, nothing else; None for any other."""
+    """Return the text of a chunk that has one text part of choice 0 and nothing else except counts; None otherwise."""
     try:
         (candidate,) = chunk["candidates"]
         (part,) = candidate["content"]["parts"]
@@ -259,12 +266,12 @@ def _only_text(chunk: Mapping[str, Any]) -> str | None:
         return None
     if "error" in chunk or type(text) is not str or len(part) != 1:
         return None
-    said = len(candidate)
-    return text if said == 1 or (said == 2 and candidate.get("index") == 0) else None
+    members = len(candidate)
+    return text if members == 1 or (members == 2 and candidate.get("index") == 0) else None
 
 
 def _arguments(args: object) -> str | None:
-    """The arguments as JSON text, which is whole; None where they can't be written."""
+    """Return the arguments as JSON text, or None if they cannot be written."""
     try:
         return dumps_text(args) if args else "{}"
     except JsonError:
@@ -272,7 +279,7 @@ def _arguments(args: object) -> str | None:
 
 
 def _logprobs(result: Mapping[str, object]) -> Logprobs | None:
-    """The chosen tokens with their alternatives, in OpenAI's shape."""
+    """Return the chosen tokens with their alternatives, in OpenAI's format."""
     top = read_list(result, "topCandidates")
     content: list[dict[str, object]] = []
     for position, chosen in enumerate(read_list(result, "chosenCandidates")):
@@ -287,7 +294,7 @@ def _token(source: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0. Thoughts are counted apart from the candidates, tool use from the prompt."""
+    """Return the counts; a missing one is 0. The vendor counts thoughts and tool use separately."""
     thoughts = read_count(source, "thoughtsTokenCount")
     return Usage(
         prompt_tokens=read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount"),
@@ -299,5 +306,5 @@ def read_usage(source: Mapping[str, object]) -> Usage:
 
 
 def _count_of(modality: str, details: Sequence[object]) -> int:
-    """How many of the tokens that are counted by their kind are of this one; each kind is named once."""
+    """Return the number of tokens of this modality. Each modality occurs at most once in the details."""
     return next((read_count(one, "tokenCount") for one in map(as_map, details) if one.get("modality") == modality), 0)

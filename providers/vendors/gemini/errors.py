@@ -1,4 +1,4 @@
-"""What Gemini's errors mean, those of Vertex's service too.
+"""Classify the errors of Gemini and Vertex AI.
 
 Source: ai.google.dev on errors, and public captures of error details and of errors within streams; read 2026-11-20.
 """
@@ -17,7 +17,7 @@ from providers.wire import WireResponse
 _BY_STATUS_WORD = {
     "INVALID_ARGUMENT": FailureKind.INVALID_REQUEST,
     "OUT_OF_RANGE": FailureKind.INVALID_REQUEST,
-    # "User location is not supported", or a bill that is due: both are ours to mend, and both fail over.
+    # "User location is not supported", or an unpaid bill: the operator must fix both, and both fail over.
     "FAILED_PRECONDITION": FailureKind.GEO_REFUSED,
     "UNAUTHENTICATED": FailureKind.CREDENTIALS,
     "PERMISSION_DENIED": FailureKind.CREDENTIALS,
@@ -30,8 +30,8 @@ _BY_STATUS_WORD = {
     "UNAVAILABLE": FailureKind.UNAVAILABLE,
     "UNKNOWN": FailureKind.UNAVAILABLE,
 }
-# A name that no model could have, and a prompt that is too long for the model. source: bodies captured by several
-# projects; as_of 2026-11-20.
+# An invalid model name, and a prompt that is too long for the model. source: bodies captured by several projects; as_of
+# 2026-11-20.
 _MESSAGES = Phrases(
     {
         "* GenerateContentRequest.model: unexpected model name format": FailureKind.MODEL_NOT_FOUND,
@@ -40,18 +40,18 @@ _MESSAGES = Phrases(
         ),
     }
 )
-# Prepaid credit that is used up has the word of a limit of the rate, and a status of its own. source: "Depleted prepay
-# credits now return HTTP 402 instead of 429", Google in its forum (discuss.ai.google.dev, 183654); as_of 2026-11-22.
+# Used-up prepaid credit has the status word of a rate limit, but another HTTP status. source: "Depleted prepay credits
+# now return HTTP 402 instead of 429", Google in its forum (discuss.ai.google.dev, 183654); as_of 2026-11-22.
 _NO_CREDIT = 402
-_SAID_WAIT = re.compile(r"Please retry in ([0-9.hms]{2,32}?)\.?\s*\Z")
+_WAIT_IN_TEXT = re.compile(r"Please retry in ([0-9.hms]{2,32}?)\.?\s*\Z")
 _BAD_KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED"})
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """What an error body means: by the reason in its details, its status word, then the HTTP status.
+    """Return the failure for an error body: by the reason in its details, its status word, then the HTTP status.
 
-    In a stream that began with 200 the status stands in the body. The text counts where it is a whole sentence that
-    tells of the model's name, or of the prompt's length.
+    In a stream that began with 200, the status is in the body. The text counts only if it is a known sentence about the
+    model's name or the prompt's length.
     """
     error = read_map(body, "error")
     details = [as_map(detail) for detail in read_list(error, "details")]
@@ -72,15 +72,15 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
 
 
 def _is_daily(detail: Mapping[str, object]) -> bool:
-    """Whether this names a quota of the day: no wait that is worth it mends it."""
+    """Return whether the detail names a daily quota. A short wait does not help then."""
     violations = (as_map(violation) for violation in read_list(detail, "violations"))
     return any("PerDay" in (read_str(violation, "quotaId") or "") for violation in violations)
 
 
 def _wait_s(details: Sequence[Mapping[str, object]], message: str) -> float | None:
-    """The wait that Gemini names, which sends no `retry-after`: by the field for it, else wherever else it says so."""
+    """Return the time to wait from the error's details, or else from its text. Gemini sends no `retry-after` header."""
     delays = [read_str(detail, "retryDelay") for detail in details]
     delays += [read_str(read_map(detail, "metadata"), "quotaResetDelay") for detail in details]
-    if said := _SAID_WAIT.search(message):
-        delays.append(said[1])
+    if match := _WAIT_IN_TEXT.search(message):
+        delays.append(match[1])
     return next((wait for delay in delays if delay and (wait := parse_duration_s(delay)) is not None), None)

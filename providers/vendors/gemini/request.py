@@ -55,10 +55,12 @@ _MIME_BY_ENDING = {
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How a model wants its earlier calls back.
+    """How earlier tool calls are sent back to a model.
 
-    ids: whether with ids and signatures (3 and later) or without (an id is an unknown field to 2.x).
-    bypass: what stands for the signature of a call that another model made.
+    Attributes:
+        model: The model's name.
+        ids: Whether calls have ids and signatures (Gemini 3 and later). To 2.x, an id is an unknown field.
+        bypass: The signature for a call that another model made.
     """
 
     model: str
@@ -74,15 +76,18 @@ class _Turn:
 
 
 def system_parts(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """The parts of `systemInstruction`, one a message, in order: Gemini has no other place for them."""
+    """Return the parts of `systemInstruction`: one for each system message, in order."""
     texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
     return [{"text": text} for text in texts if text]
 
 
 def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, object]]:
-    """The turns of user and model; raises UnsupportedFeature where calls and their results don't fit together.
+    """Return the turns of user and model.
 
-    Neighbours of one role become one turn, and what is empty is left out: Gemini refuses empty parts and texts.
+    Consecutive messages of one role become one turn. Empty texts are left out, because Gemini refuses empty parts.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
     """
     turns: list[_Turn] = []
     for message, results in turns_with_results(messages):
@@ -90,18 +95,18 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
             case SystemMessage():
                 pass
             case UserMessage(content):
-                _say(turns, "user", _parts(content))
+                _append(turns, "user", _parts(content))
             case AssistantMessage():
-                _say(turns, "model", _model_parts(message, replay))
+                _append(turns, "model", _model_parts(message, replay))
                 if results:
                     turns.append(_Turn("user", [_result(*one, replay) for one in results], is_results=True))
             case _:
                 assert_never(message)
-    _add_silent_users(turns, messages)
+    _add_filler_turns(turns, messages)
     return [{"role": turn.role, "parts": turn.parts} for turn in turns]
 
 
-def _say(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
+def _append(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
     if not parts:
         return
     if not turns or turns[-1].role != role or turns[-1].is_results:
@@ -109,12 +114,12 @@ def _say(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
     turns[-1].parts += parts
 
 
-def _add_silent_users(turns: list[_Turn], messages: Sequence[Message]) -> None:
-    """Let a blank turn of the user's stand where Gemini wants one, and all that was said went elsewhere or was empty.
+def _add_filler_turns(turns: list[_Turn], messages: Sequence[Message]) -> None:
+    """Add a blank user turn where Gemini requires one.
 
-    A request of system messages alone, one that ends with a system message after the model's turn, and one that begins
-    with calls are valid chats; Gemini takes neither no contents nor, in most models, the model's turn as the last one,
-    and calls only behind a turn of the user's.
+    A chat may contain only system messages, end with a system message after the model's turn, or begin with calls.
+    Gemini refuses empty contents, and calls without a user turn before them. Most models refuse the model's turn as the
+    last one.
     """
     if turns and any("functionCall" in part for part in turns[0].parts):
         turns.insert(0, _Turn("user", [{"text": " "}]))
@@ -148,7 +153,7 @@ def _inline(data_uri: str) -> dict[str, object]:
 
 
 def _linked_image(url: str) -> dict[str, object]:
-    """An image that Google fetches; its type only where the URL shows it, since a wrong one is worse than none."""
+    """Return an image that Google fetches. Its type is sent only if the URL shows it; a wrong one is worse than none."""
     ending = urlsplit(url).path.rpartition(".")[2].lower()
     mime = {"mimeType": _MIME_BY_ENDING[ending]} if ending in _MIME_BY_ENDING else {}
     return {"fileData": {**mime, "fileUri": url}}
@@ -173,7 +178,7 @@ def _function_call(call: ToolCall, replay: Replay) -> dict[str, object]:
 
 
 def _result(call: ToolCall, text: str, replay: Replay) -> dict[str, object]:
-    """One result; without ids the order of the calls is all that tells two of one name apart."""
+    """Return one result. Without ids, only their order distinguishes the results of two calls of one function."""
     identity = {"id": call.id} if replay.ids else {}
     return {"functionResponse": {**identity, "name": call.name, "response": {"output": text}}}
 
@@ -181,27 +186,28 @@ def _result(call: ToolCall, text: str, replay: Replay) -> dict[str, object]:
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
 
-_OURS = frozenset({"contents", "systemInstruction", "toolConfig"})
+_DERIVED = frozenset({"contents", "systemInstruction", "toolConfig"})
 
 
 _MAX_SEED = 2**31 - 1
 
 
-# Above 0, as google-genai's types have it.
-_LEAST_TEMPERATURE = 0.01
+# The value must be above 0, according to google-genai's types.
+_MIN_TEMPERATURE = 0.01
 
 
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
 
-# Tokens, as Google's own OpenAI-compatible layer sets them for 2.5; 0 switches thinking off.
+# Thinking tokens for Gemini 2.5, as in Google's own OpenAI-compatible API; 0 switches thinking off.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 
 
 def encode_body(request: ChatRequest, target: Target, bypass: str) -> dict[str, object]:
-    """The body, with what the site pins written last; raises UnsupportedFeature."""
-    if clash := sorted(_OURS & request.extra.keys()):
-        raise UnsupportedFeature(clash[0], f"{clash[0]!r} is made of the messages and tools; it can't be sent besides")
+    """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
+    if clash := sorted(_DERIVED & request.extra.keys()):
+        message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from `messages` and `tools`"
+        raise UnsupportedFeature(clash[0], message)
     body: dict[str, object] = {
         name: value for name, value in request.extra.items() if name not in ("top_k", "generationConfig")
     }
@@ -223,7 +229,10 @@ def _declarations(tools: Sequence[Tool]) -> list[dict[str, object]]:
     declarations: list[dict[str, object]] = []
     for position, tool in enumerate(tools):
         if not _FUNCTION_NAME.fullmatch(tool.name):
-            message = f"tools[{position}]: Gemini takes function names that begin with a letter or '_' only"
+            message = (
+                f"tools[{position}]: Gemini does not accept this function name. It must begin with a letter or '_' and "
+                "have at most 128 letters, digits and '_.:-'"
+            )
             raise UnsupportedFeature("tools", message)
         declaration: dict[str, object] = {"name": tool.name}
         if tool.description:
@@ -239,7 +248,7 @@ def _calling(choice: ToolChoice) -> dict[str, object]:
         case NamedTool(name):
             return {"mode": "ANY", "allowedFunctionNames": [name]}
         case AllowedTools(mode, names):
-            # AUTO takes no names; VALIDATED is AUTO with names, and holds the calls to their schemas.
+            # AUTO accepts no names. VALIDATED is AUTO with names, and its calls follow their schemas.
             return {"mode": "ANY" if mode == "required" else "VALIDATED", "allowedFunctionNames": list(names)}
         case "auto":
             return {"mode": "AUTO"}
@@ -252,9 +261,9 @@ def _calling(choice: ToolChoice) -> dict[str, object]:
 
 
 def _generation_config(request: ChatRequest, target: Target) -> dict[str, object]:
-    """What an operator lets through (`passthrough: [generationConfig]`), and over it what the request says."""
-    said: dict[str, object] = {
-        "temperature": None if request.temperature is None else max(request.temperature, _LEAST_TEMPERATURE),
+    """Return the fields of the request, merged over the client's `generationConfig` if that is in `passthrough`."""
+    fields: dict[str, object] = {
+        "temperature": None if request.temperature is None else max(request.temperature, _MIN_TEMPERATURE),
         "topP": request.top_p,
         "topK": request.extra.get("top_k"),
         # One choice is the default, and newer models refuse the field.
@@ -263,7 +272,7 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
         "stopSequences": list(request.stop) or None,
         "presencePenalty": request.presence_penalty,
         "frequencyPenalty": request.frequency_penalty,
-        # 32 bits with a sign; any number is as good as another.
+        # The field has 32 bits with a sign. Any mapping will do if the same seed gives the same number.
         "seed": None if request.seed is None else request.seed & _MAX_SEED,
         "responseLogprobs": request.logprobs or None,
         "logprobs": (request.top_logprobs or None) if request.logprobs else None,
@@ -272,21 +281,21 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
         case None:
             pass
         case JsonObjectFormat():
-            said["responseMimeType"] = "application/json"
+            fields["responseMimeType"] = "application/json"
         case JsonSchemaFormat(_, schema):
-            said["responseMimeType"] = "application/json"
-            said["responseJsonSchema"] = schema
+            fields["responseMimeType"] = "application/json"
+            fields["responseJsonSchema"] = schema
         case _:
             assert_never(request.response_format)
     if request.reasoning_effort is not None:
-        said["thinkingConfig"] = _thinking(request.reasoning_effort, target)
+        fields["thinkingConfig"] = _thinking(request.reasoning_effort, target)
     config = dict(as_map(request.extra.get("generationConfig")))
-    config.update({name: value for name, value in said.items() if value is not None})
+    config.update({name: value for name, value in fields.items() if value is not None})
     return config
 
 
 def _thinking(wanted: str, target: Target) -> dict[str, object]:
-    """The effort as a level, or for 2.5 as a budget of tokens; thoughts are shown unless none were wanted."""
+    """Return the effort as a level, or for Gemini 2.5 as a token budget. Thoughts are shown unless thinking is off."""
     effort = nearest_effort(wanted, target.facts.efforts or _LEVELS)
     config: dict[str, object] = (
         {"thinkingBudget": _BUDGETS[effort]}

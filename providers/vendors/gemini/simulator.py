@@ -1,8 +1,8 @@
-"""Gemini from the provider's side, by the Developer API and by Vertex AI.
+"""The simulators of Gemini's Developer API and of Vertex AI.
 
 This module checks path and key, and writes answers and errors. `simulator_request` reads requests leniently.
 
-Source of shapes and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20.
+Source of formats and refusals: google-genai 3.3.0, ai.google.dev and public captures; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VERTEX_PATH = re.compile(
 _HEADERS = {"content-type": "application/json; charset=UTF-8"}
 _TYPE = "type.googleapis.com/google.rpc."
 _FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"}
-# The vendor has one status for each of these, whatever an error of the kind is elsewhere.
+# The vendor always sends these kinds with its own status.
 _OWN_STATUS = {FailureKind.GEO_REFUSED: 400, FailureKind.QUOTA: 429}
 _WORDS = {
     FailureKind.RATE_LIMITED: "RESOURCE_EXHAUSTED",
@@ -95,7 +95,7 @@ class GeminiSimulator:
         return WireResponse(200, _HEADERS, dumps(body), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. There is no end mark; usage is on every chunk, cumulative."""
+        """See `providers.testkit.simulator.Simulator`. There is no end mark. Each chunk has cumulative usage."""
         if _is_blocked(completion):
             return (_event(_block(completion)),)
         chunks = [[piece] for choice in completion.choices for piece in _pieces(choice, request.model)]
@@ -106,7 +106,7 @@ class GeminiSimulator:
         )
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `Simulator`. A filtered prompt is not an error here, but an answer without candidates."""
+        """See `Simulator`. A filtered prompt gets an answer without candidates, not an error."""
         if kind is FailureKind.CONTENT_FILTER:
             return WireResponse(200, _HEADERS, dumps({"promptFeedback": {"blockReason": "SAFETY"}}), 0)
         status = _OWN_STATUS.get(kind, status)
@@ -118,7 +118,7 @@ class GeminiSimulator:
         return _error(status, word, f"Simulated failure: {kind.value}.", details)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with a candidate that says so."""
+        """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the finish reason `SAFETY`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event({"candidates": [{"finishReason": "SAFETY", "index": 0}]})
         return _event(as_map(loads(self.write_error(kind, _EVENT_STATUS.get(kind, 503)).body)))
@@ -164,7 +164,7 @@ def _frame(completion: ChatCompletion, usage: Usage | None) -> dict[str, object]
 
 
 def _so_far(usage: Usage | None, number: int, count: int) -> Usage | None:
-    """What is counted when `number` of `count` chunks are sent."""
+    """Return the usage after `number` of `count` chunks."""
     if usage is None:
         return None
     reasoning = usage.reasoning_tokens * number // count
@@ -173,10 +173,10 @@ def _so_far(usage: Usage | None, number: int, count: int) -> Usage | None:
 
 
 def _is_blocked(completion: ChatCompletion) -> bool:
-    """Whether nothing but the filter spoke: the prompt itself was refused."""
+    """Return whether the prompt itself was filtered, so that there is no content."""
     first = completion.choices[0]
-    silent = not text_of(first.message.content) and not first.message.reasoning and not first.message.tool_calls
-    return len(completion.choices) == 1 and silent and first.finish_reason == "content_filter"
+    is_empty = not text_of(first.message.content) and not first.message.reasoning and not first.message.tool_calls
+    return len(completion.choices) == 1 and is_empty and first.finish_reason == "content_filter"
 
 
 def _block(completion: ChatCompletion) -> dict[str, object]:
@@ -203,7 +203,7 @@ def _candidate(choice: Choice, model: str) -> dict[str, object]:
 
 
 def _pieces(choice: Choice, model: str) -> Iterator[dict[str, object]]:
-    """The candidate of each chunk but the last: text grows, a function call comes whole."""
+    """Yield the candidate of each chunk except the last. Text is sent in pieces, a function call as a whole."""
     message = choice.message
     text = text_of(message.content) + (message.refusal or "")
     for piece in cut(message.reasoning or ""):
@@ -222,7 +222,7 @@ def _piece(choice: Choice, part: dict[str, object]) -> dict[str, object]:
 
 
 def _calls(calls: Sequence[ToolCall], model: str) -> list[dict[str, object]]:
-    """The function calls: from 3 on with ids, and with a signature on the first."""
+    """Return the function calls. From Gemini 3 they have ids, and the first one has a signature."""
     ids = "call_ids" in model_facts(load_models(_FACTS), model).flags
     parts: list[dict[str, object]] = []
     for position, call in enumerate(calls):
@@ -249,7 +249,7 @@ def _token(token: Mapping[str, object]) -> dict[str, object]:
 
 
 def _bears_token(incoming: IncomingRequest) -> bool:
-    """Whether a token lets the request in, which an API key in its place is not."""
+    """Return whether the request has a bearer token that is not an API key."""
     scheme, _, token = incoming.headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and bool(token.strip()) and not token.startswith(("AIza", "AQ."))
 

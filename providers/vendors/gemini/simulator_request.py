@@ -165,7 +165,7 @@ def _format(config: Mapping[str, object]) -> ResponseFormat | None:
 
 
 def _effort(thinking: Mapping[str, object]) -> str | None:
-    """Return how hard the model is to think. None means that it does as it is used to."""
+    """Return the reasoning effort, or None for the model's default."""
     if level := read_str(thinking, "thinkingLevel"):
         return level.lower()
     budget = read_float(thinking, "thinkingBudget")

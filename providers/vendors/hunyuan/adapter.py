@@ -1,7 +1,8 @@
-"""Tencent Hunyuan, the native API: ChatCompletions of Tencent Cloud API 3.0, signed with TC3-HMAC-SHA256.
+"""The adapter for Tencent Hunyuan's native API: ChatCompletions of Tencent Cloud API 3.0, signed with TC3-HMAC-SHA256.
 
-Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. At this vendor `stop`
-ends the text behind the words that matched; who reads the answer takes them off.
+With `stop`, the vendor's text ends after the stop sequence that matched. The reader of the answer removes it.
+
+Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _PARAMETERS = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effo
 
 @dataclass(frozen=True, slots=True)
 class HunyuanAdapter(FactsAdapter):
-    """Hunyuan's native wire format."""
+    """The adapter for Hunyuan's native wire format."""
 
     facts_package: ClassVar[str] = "providers.vendors.hunyuan"
     name: str = "hunyuan"
 
     @property
     def capabilities(self) -> Capabilities:
-        """Text, images and tools: the API has no limit of tokens, no JSON format and no second choice."""
+        """Text, images and tools. The API has no token limit, no JSON format and only one choice."""
         return Capabilities(FEATURES, _PARAMETERS)
 
     @property
     def ends_behind_stop(self) -> bool:
-        """See `providers.adapter.EndsBehindStop`; the vendor says that this may change."""
+        """See `providers.adapter.EndsBehindStop`. According to the vendor, this may change."""
         return True
 
     @property
@@ -53,7 +54,7 @@ class HunyuanAdapter(FactsAdapter):
         return TencentSignature("hunyuan")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`. The signature covers the path `/`, which is the only one there is."""
+        """See `providers.adapter.Adapter`. The signature covers the path `/`, the only one of the API."""
         return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:

@@ -1,4 +1,4 @@
-"""Read Hunyuan's native answers: whole ones within `Response`, events of a stream without, errors with status 200.
+"""Read Hunyuan's native answers. Whole answers are in `Response`, stream events are not; errors have status 200.
 
 Source: tencentcloud-sdk-python-hunyuan 3.1.180 (models, errorcodes) and the vendor's error-code page, read 2026-11-20.
 """
@@ -22,7 +22,7 @@ _FINISH: dict[str, FinishReason] = {
     "sensitive": "content_filter",
     "content_filter": "content_filter",
 }
-# An entry covers its own sub-codes; the longer one wins.
+# An entry covers its sub-codes; the longest match wins.
 _BY_CODE = {
     "AuthFailure": FailureKind.CREDENTIALS,
     "FailedOperation.ConsoleServerError": FailureKind.UNAVAILABLE,
@@ -50,17 +50,21 @@ _BY_CODE = {
     "UnknownParameter": FailureKind.INVALID_REQUEST,
     "UnsupportedRegion": FailureKind.CREDENTIALS,
 }
-_TO_BE_ENDED = "1"
+_MODERATED = "1"
 _NO_HTTP_ERROR = 200
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """The whole answer of a 2xx body; raises ProviderFailed, also for an error that has status 200."""
+    """Read the whole answer of a 2xx body.
+
+    Raises:
+        ProviderFailed: The body is an error with status 200, or has no choices.
+    """
     body = error_object(response.body)
     answer = read_map(body, "Response") or body
     if _error_of(answer):
         raise ProviderFailed(classify(body, response))
-    if not read_list(answer, "Choices") and not _is_to_be_ended(answer):
+    if not read_list(answer, "Choices") and not _is_moderated(answer):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
     reader = HunyuanReader(model)
     reader.read_chunk(answer, "message")
@@ -69,7 +73,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """The failure that an error body stands for: by its code, else by the HTTP status."""
+    """Return the failure for an error body: by its code, else by the HTTP status."""
     answer = read_map(body, "Response") or body
     error = _error_of(answer)
     code = read_str(error, "Code") or str(read_int(error, "Code") or "")
@@ -78,13 +82,13 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     detail = read_str(error, "Message") or read_str(error, "Msg") or plain_text(response)
     if kind is FailureKind.CREDENTIALS:
-        detail = f"a key of Tencent Cloud's other site (mainland or international) is refused here: {detail}"
+        detail = f"the key may belong to Tencent Cloud's other site (mainland or international): {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(answer, "RequestId"))
 
 
-def _is_to_be_ended(source: Mapping[str, object]) -> bool:
-    """Whether the safety system stepped in here, as far as this choice, or this whole answer, says."""
-    return read_str(source, "ModerationLevel") == _TO_BE_ENDED
+def _is_moderated(source: Mapping[str, object]) -> bool:
+    """Return whether this choice, or this answer, is marked as blocked by the vendor's safety system."""
+    return read_str(source, "ModerationLevel") == _MODERATED
 
 
 def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
@@ -92,45 +96,45 @@ def _error_of(answer: Mapping[str, object]) -> Mapping[str, object]:
 
 
 class HunyuanReader:
-    """Reads the events of one answer into its `assembler`."""
+    """Read the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:
         self.assembler = Assembler(model)
 
     def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
-        """One event, or one whole answer, which may stand within `Response`."""
+        """Read one event, or a whole answer, which may be in `Response`."""
         answer = read_map(chunk, "Response") or chunk
         if _error_of(answer):
             self.assembler.fail(classify(answer, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
             return
         id = read_str(answer, "Id") or read_str(answer, "RequestId")
         self.assembler.identify(id=id, created=read_int(answer, "Created"))
-        blocked = _is_to_be_ended(answer)
+        blocked = _is_moderated(answer)
         choices = read_list(answer, "Choices")
         if blocked and not choices:
-            # Nothing is left of what was blocked.
+            # The vendor sends no choice for a blocked answer.
             self.assembler.filtered()
         for entry in choices:
             choice = as_map(entry)
-            self._read_choice(choice, blocked or _is_to_be_ended(choice))
+            self._read_choice(choice, blocked or _is_moderated(choice))
         if usage := read_map(answer, "Usage"):
             self.assembler.usage(_usage(usage))
 
     def _read_choice(self, source: Mapping[str, object], blocked: bool) -> None:
         index = read_int(source, "Index") or 0
-        said = read_map(source, "Delta") or read_map(source, "Message")
-        if thoughts := read_str(said, "ReasoningContent"):
+        message = read_map(source, "Delta") or read_map(source, "Message")
+        if thoughts := read_str(message, "ReasoningContent"):
             self.assembler.reasoning(thoughts, index)
-        if text := read_str(said, "Content"):
+        if text := read_str(message, "Content"):
             self.assembler.text(text, index)
-        for entry in read_list(said, "ToolCalls"):
+        for entry in read_list(message, "ToolCalls"):
             self._read_call(as_map(entry), index)
         if blocked:
             self.assembler.filtered(index)
-        word = read_str(source, "FinishReason")
-        if word:
-            reason = _FINISH.get(word, "other")
-            self.assembler.finish(reason, index, word[:100] if reason == "other" else None)
+        raw_reason = read_str(source, "FinishReason")
+        if raw_reason:
+            reason = _FINISH.get(raw_reason, "other")
+            self.assembler.finish(reason, index, raw_reason[:100] if reason == "other" else None)
         else:
             self.assembler.see(index)
 
@@ -146,7 +150,7 @@ class HunyuanReader:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    # The count of cached tokens is a string at this vendor.
+    # This vendor sends the count of cached tokens as a string.
     return Usage(
         read_count(source, "PromptTokens"),
         read_count(source, "CompletionTokens"),

@@ -1,4 +1,4 @@
-"""Write canonical requests in Hunyuan's native shape: PascalCase, tools' schemas as JSON text, turns that alternate.
+"""Write requests in Hunyuan's native format: PascalCase, tool schemas as JSON text, alternating roles.
 
 Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, ChatCompletions, and tencentcloud-sdk-python-hunyuan 3.1.180, read
 2026-11-20.
@@ -34,26 +34,26 @@ from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
 
 FEATURES = frozenset({"tools", "tool_choice_named", "vision", "image_url", "reasoning"})
-_MOST_MESSAGES = 40
-_MOST_SEED = 10000
+_MAX_MESSAGES = 40
+_MAX_SEED = 10000
 
 
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """The body; raises UnsupportedFeature for what the API can't be asked."""
+    """Return the body. Raises UnsupportedFeature if the API cannot express the request."""
     for feature in sorted(requirements_of(request).features - FEATURES):
-        raise UnsupportedFeature(feature, f"Hunyuan's native API has no {feature}")
+        raise UnsupportedFeature(feature, f"Hunyuan's native API does not support {feature}")
     messages = _messages(request.messages)
-    if len(messages) > _MOST_MESSAGES:
-        raise UnsupportedFeature("messages", f"Hunyuan's native API takes at most {_MOST_MESSAGES} messages")
+    if len(messages) > _MAX_MESSAGES:
+        raise UnsupportedFeature("messages", f"Hunyuan's native API accepts at most {_MAX_MESSAGES} messages")
     body: dict[str, object] = {"Model": target.model, "Messages": messages, "Stream": request.stream}
     if request.temperature is not None:
         body["Temperature"] = request.temperature
     if request.top_p is not None:
         body["TopP"] = request.top_p
     if request.seed is not None:
-        # Any number is as good as another, if it is the same one each time.
-        inside = 1 <= request.seed <= _MOST_SEED
-        body["Seed"] = request.seed if inside else 1 + request.seed % _MOST_SEED
+        # Any mapping will do if the same seed gives the same number.
+        inside = 1 <= request.seed <= _MAX_SEED
+        body["Seed"] = request.seed if inside else 1 + request.seed % _MAX_SEED
     if request.stop:
         body["Stop"] = list(request.stop)
     body.update(_tools(request))
@@ -86,12 +86,12 @@ def _tool(tool: Tool) -> dict[str, object]:
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """The conversation: instructions joined and first, then people (or tools) and the assistant in turn."""
+    """Return the conversation: the system messages joined, then user (or tool) and assistant alternating."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
-    spoken = [message for message in messages if not isinstance(message, SystemMessage)]
-    turns = alternate_roles(spoken, continues=False)
+    others = [message for message in messages if not isinstance(message, SystemMessage)]
+    turns = alternate_roles(others, continues=False)
     if isinstance(turns[0], AssistantMessage):
-        # A greeting before anybody has spoken; the first turn must be a person's.
+        # The first turn must be the user's, but a conversation may begin with the assistant's greeting.
         turns.insert(0, UserMessage(FILLER_TEXT))
     encoded = [_message(message) for message in turns]
     return [{"Role": "system", "Content": system}, *encoded] if system else encoded
@@ -104,12 +104,12 @@ def _message(message: Message) -> dict[str, object]:
         case UserMessage(content):
             if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
                 return {"Role": "user", "Content": text_of(content)}
-            # Images alone are refused: there must be a text beside them.
+            # The vendor refuses images without a text.
             texts = any(isinstance(part, TextPart) for part in content)
             parts = content if texts else (*content, TextPart(" "))
             return {"Role": "user", "Contents": [_part(part) for part in parts]}
         case AssistantMessage(_, _, _, calls):
-            # Reasoning text stays out: sent back it is an error.
+            # Reasoning is left out: the vendor refuses it.
             body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
             return {**body, "ToolCalls": [_call(call, i) for i, call in enumerate(calls)]} if calls else body
         case ToolMessage(call_id, content):
@@ -125,7 +125,7 @@ def _part(part: Part) -> dict[str, object]:
         case ImagePart(url):
             return {"Type": "image_url", "ImageUrl": {"Url": url}}
         case _:
-            raise UnsupportedFeature("file", "Hunyuan's native API takes text and images")
+            raise UnsupportedFeature("file", "Hunyuan's native API accepts only text and images")
 
 
 def _call(call: ToolCall, index: int) -> dict[str, object]:

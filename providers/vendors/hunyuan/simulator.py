@@ -1,4 +1,4 @@
-"""Hunyuan's native API from the provider's side: signed requests, answers within `Response`, errors with status 200.
+"""The simulator of Hunyuan's native API: signed requests, answers in `Response`, errors with status 200.
 
 Source: Tencent Cloud API 3.0 and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20.
 """
@@ -42,9 +42,9 @@ class HunyuanSimulator:
     name: str = "hunyuan"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`. The signature's form is checked, and not whose it is."""
+        """See `providers.testkit.simulator.Simulator`. The form of the signature is checked, not its key."""
         if incoming.method != "POST" or not incoming.path.endswith("/"):
-            raise _refused("InvalidRequest", f"{incoming.method} {incoming.path} is no action")
+            raise _refused("InvalidRequest", f"{incoming.method} {incoming.path} is not an action")
         for code, words in refusals_of_head(incoming.headers):
             raise _refused(code, words)
         try:
@@ -73,7 +73,7 @@ class HunyuanSimulator:
         return WireResponse(200, _headers(completion.id), dumps({"Response": answer}), 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. Usage stands in each event; there is no end mark."""
+        """See `providers.testkit.simulator.Simulator`. Each event has usage; there is no end mark."""
         events = []
         completion = with_stop_left_in(completion, request)
         for choice in completion.choices:

@@ -1,8 +1,8 @@
-"""What Hunyuan's native API refuses, and what a request means that it takes.
+"""Check and read a request as Hunyuan's native API does.
 
-Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20.
-Stricter than the vendor, perhaps, in two points: unknown fields are refused everywhere, and so is a person who speaks
-right behind a tool's result, of which nothing is told.
+Source: Tencent Cloud API 3.0, hunyuan 2023-09-01, and tencentcloud-sdk-python-hunyuan 3.1.180, read 2026-11-20. It may
+be stricter than the vendor in two points: unknown fields are always refused, and so is a user message directly after a
+tool result, which the vendor does not document.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from providers.json_values import JsonError, as_map, loads_text, read_list, read
 from providers.testkit.request_checks import out_of_turn
 
 Refusal = tuple[str, str]
-"""The code and the words."""
+"""The code and the message."""
 
 _HEADERS = {"x-tc-action": "ChatCompletions", "x-tc-version": "2023-09-01"}
 _AUTHORIZATION = re.compile(
@@ -34,12 +34,12 @@ _MESSAGE_FIELDS = {
     "tool": frozenset({"Role", "Content", "ToolCallId"}),
 }
 _RANGES = {"Temperature": (0, 2), "TopP": (0, 1), "Seed": (1, 10000)}
-_MOST_MESSAGES = 40
+_MAX_MESSAGES = 40
 _WRONG = "InvalidParameter"
 
 
 def refusals_of_head(headers: Mapping[str, str]) -> Iterator[Refusal]:
-    """What is wrong with the headers: the action, or a signature of the wrong form or day. The key is anybody's."""
+    """Yield the errors in the headers: a wrong action, or a signature of the wrong form or date. Any key will do."""
     for name, value in _HEADERS.items():
         if headers.get(name) != value:
             yield "InvalidAction", f"{name} must be {value}"
@@ -52,7 +52,7 @@ def refusals_of_head(headers: Mapping[str, str]) -> Iterator[Refusal]:
 
 
 def refusals(body: Mapping[str, object], facts: ModelFacts) -> Iterator[Refusal]:
-    """Everything that is wrong with a parsed body, in the order in which it is looked at."""
+    """Yield an error for each rule that a parsed body breaks, in the order of the checks."""
     yield from (("UnknownParameter", f"The parameter `{name}` is not recognized.") for name in body.keys() - _FIELDS)
     if not read_str(body, "Model"):
         yield "InvalidParameterValue.Model", "Model does not exist."
@@ -61,8 +61,8 @@ def refusals(body: Mapping[str, object], facts: ModelFacts) -> Iterator[Refusal]
         if value is not None and not (isinstance(value, int | float) and low <= value <= high):
             yield _WRONG, f"{name} must be between {low} and {high}."
     messages = [as_map(entry) for entry in read_list(body, "Messages")]
-    if not 1 <= len(messages) <= _MOST_MESSAGES:
-        yield _WRONG, f"Messages must have 1 to {_MOST_MESSAGES} entries."
+    if not 1 <= len(messages) <= _MAX_MESSAGES:
+        yield _WRONG, f"Messages must have 1 to {_MAX_MESSAGES} entries."
     yield from _of_messages(messages, facts)
     yield from _of_tools(body, facts)
     if body.get("EnableThinking") is not None and "enable_thinking" not in facts.flags:
@@ -119,7 +119,7 @@ def _schema(function: Mapping[str, object]) -> object:
 
 
 def as_openai(body: Mapping[str, object]) -> dict[str, object]:
-    """The same request in OpenAI's shape, for the shared decoder."""
+    """Return the request in OpenAI's format, for the shared decoder."""
     request: dict[str, object] = {
         "model": body.get("Model"),
         "messages": [_message(entry) for entry in map(as_map, read_list(body, "Messages"))],

@@ -1,6 +1,8 @@
-"""OpenAI's chat completions, and every server that speaks the same dialect.
+"""The adapters for OpenAI, and for all servers with the same chat completions API.
 
-A model of OpenAI's that thinks about tools only in the Responses API is asked there (`responses_request`).
+Some of OpenAI's models reason about tools only in the Responses API. Such requests are sent there
+(`responses_request`).
+
 Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk and error types), read 2026-11-20.
 """
 
@@ -37,7 +39,7 @@ from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.error_classification import error_object
 from providers.reading.stream_assembler import Assembler
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
-from providers.vendors.openai.responses_request import encode_body, goes_by_responses
+from providers.vendors.openai.responses_request import encode_body, uses_responses_api
 from providers.wire import WireRequest, WireResponse
 
 _WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
@@ -47,7 +49,15 @@ _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_
 
 @dataclass(frozen=True, slots=True)
 class OpenAIAdapter(FactsAdapter):
-    """One dialect of chat completions: OpenAI's own, or that of a compatible server."""
+    """The adapter for chat completions of OpenAI, or of a compatible server.
+
+    Attributes:
+        name: The provider's name.
+        auth: How requests are authenticated.
+        max_tokens_field: The field for the limit of the answer's tokens.
+        own_parameters: Parameters that are not canonical.
+        is_openai: Whether the server is OpenAI's own. Others get no fields that only OpenAI has.
+    """
 
     facts_package: ClassVar[str] = "providers.vendors.openai"
     name: str
@@ -58,7 +68,7 @@ class OpenAIAdapter(FactsAdapter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Everything of the canonical request: it is this dialect."""
+        """All features and parameters: the canonical request is modelled on this API."""
         return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
 
     @property
@@ -69,16 +79,16 @@ class OpenAIAdapter(FactsAdapter):
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
         if not self.is_openai:
-            request = _in_common_words(request)
+            request = _without_openai_only_fields(request)
         facts = target.facts
         if request.reasoning_effort is not None and facts.efforts:
             effort = nearest_effort(request.reasoning_effort, facts.efforts)
             request = change_request(request, reasoning_effort=effort)
         if request.logprobs is False and "logprobs" not in facts.features:
-            # What everybody does who isn't asked; some models refuse the field itself.
+            # `false` is the default, and some models refuse the field.
             request = change_request(request, logprobs=None)
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
-        if THINKS_BY_RESPONSES in facts.flags and goes_by_responses(request, facts):
+        if THINKS_BY_RESPONSES in facts.flags and uses_responses_api(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
         body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
         if request.stream and STREAM_OPTIONS in facts.without:
@@ -106,7 +116,7 @@ class OpenAIAdapter(FactsAdapter):
         reader = ResponseReader(assembler, target.model)
 
         def read(chunk: Mapping[str, object], event: str) -> None:
-            """What came back tells by its own shape which API it is of."""
+            """Read a chunk of either API. Its form shows which one it belongs to."""
             if is_event(chunk):
                 reader.read_event(chunk)
             elif is_response(chunk):
@@ -121,19 +131,21 @@ class OpenAIAdapter(FactsAdapter):
         return classify(error_object(response.body), response)
 
 
-def _in_common_words(request: ChatRequest) -> ChatRequest:
-    """The request without what only OpenAI has: the role `developer`, a refusal apart from the text, and a choice among
-    some of the tools. Who gets no other tool can call no other."""
+def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
+    """Replace what only OpenAI has: the role `developer`, the field `refusal`, and the choice among some of the tools.
+
+    Instead of that choice, only the allowed tools are sent.
+    """
     if isinstance(choice := request.tool_choice, AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
         request = change_request(request, tools=tools, tool_choice=choice.mode)
     if type(request.messages) is Texts:
         return request
-    messages = tuple(map(_in_common, request.messages))
+    messages = tuple(map(_without_openai_only, request.messages))
     return request if all(map(is_, messages, request.messages)) else change_request(request, messages=messages)
 
 
-def _in_common(message: Message) -> Message:
+def _without_openai_only(message: Message) -> Message:
     match message:
         case SystemMessage(role="developer"):
             return replace(message, role="system")

@@ -1,6 +1,7 @@
-"""Read the answers of OpenAI's Responses API: whole ones and the events of a stream.
+"""Read the answers of OpenAI's Responses API: whole answers and stream events.
 
-An answer tells by its own shape which API it is of: a whole one by `"object": "response"`, an event by its type.
+An answer's form shows its API: a whole answer has `"object": "response"`, an event has a type.
+
 Source: openai 3.51.0 (Response, ResponseStreamEvent, ResponseError, ResponseUsage), read 2026-11-20.
 """
 
@@ -19,67 +20,67 @@ from providers.vendors.openai.responses_request import SealedThought, pack, thou
 from providers.wire import WireResponse
 
 _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
-# Codes of a failed answer that blame what was asked; all others have a kind of their own or are the provider's fault.
-_ABOUT_THE_REQUEST = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
-_BETWEEN = "\n\n"
+# Codes of a failed answer that mean an invalid request. Others have their own kind, or are the provider's fault.
+_INVALID_REQUEST_CODES = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
+_PARAGRAPH_BREAK = "\n\n"
 _NO_HTTP_ERROR = 200
-_MOST_KEPT_CHARACTERS = 8 * 1024 * 1024
-_MOST_CREATED = 2**63
+_MAX_THOUGHT_CHARACTERS = 8 * 1024 * 1024
+_MAX_CREATED = 2**63
 
 
 def is_response(body: Mapping[str, object]) -> bool:
-    """Whether this JSON object is a whole answer of this API."""
+    """Return whether this JSON object is a whole answer of this API."""
     return body.get("object") == "response"
 
 
 def is_event(chunk: Mapping[str, object]) -> bool:
-    """Whether this JSON object of a stream is an event of this API: a chunk of chat completions has no type."""
+    """Return whether this JSON object of a stream is an event of this API. A chunk of chat completions has no type."""
     kind = chunk.get("type")
     return isinstance(kind, str) and (kind == "error" or kind.startswith("response."))
 
 
 def read_response(response: WireResponse, model: str) -> ChatCompletion:
-    """The whole answer of a 2xx body that `is_response`; raises ProviderFailed."""
+    """Read the whole answer of a 2xx body for which `is_response` is true. Raises ProviderFailed."""
     body = error_object(response.body)
     reader = ResponseReader(Assembler(model), model)
     reader.end(body, response)
     if not reader.assembler.done:
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="the answer is not at its end"))
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="the answer is incomplete"))
     return fold(reader.assembler.take())
 
 
 class ResponseReader:
-    """Reads one answer into `assembler`; `model` is the one that was asked."""
+    """Read one answer into `assembler`. `model` is the requested model."""
 
     def __init__(self, assembler: Assembler, model: str) -> None:
         self.assembler = assembler
         self._model = model
         self._thoughts: list[SealedThought] = []
-        self._kept = 0
-        # The calls by the places of their items, and which of them have had arguments.
+        self._thought_characters = 0
+        # The index of each call by the position of its item, and the positions of calls that have arguments.
         self._calls: dict[int, int] = {}
-        self._argued: set[int] = set()
-        self._summary: tuple[int, int] | None = None
-        self._said: int | None = None
+        self._with_arguments: set[int] = set()
+        self._last_summary: tuple[int, int] | None = None
+        self._last_text_item: int | None = None
 
     def read_event(self, event: Mapping[str, object]) -> None:
-        """One event of a stream that `is_event`; one that isn't known is a sign of life."""
-        place = read_int(event, "output_index") or 0
+        """Read one event of a stream for which `is_event` is true. An unknown event is a heartbeat."""
+        position = read_int(event, "output_index") or 0
         delta = read_str(event, "delta") or ""
         match read_str(event, "type"):
             case "response.output_text.delta":
-                self._say(delta, place)
+                self._add_text(delta, position)
             case "response.refusal.delta":
                 self.assembler.refusal(delta)
             case "response.reasoning_summary_text.delta":
-                self._summarize(delta, place, read_int(event, "summary_index") or 0)
-            case "response.function_call_arguments.delta" if delta and place in self._calls:
-                self._argued.add(place)
-                self.assembler.tool_call(delta, index=self._calls[place])
+                self._add_summary(delta, position, read_int(event, "summary_index") or 0)
+            case "response.function_call_arguments.delta" if delta and position in self._calls:
+                self._with_arguments.add(position)
+                self.assembler.tool_call(delta, index=self._calls[position])
             case "response.output_item.added":
-                self._add(place, read_map(event, "item"))
+                self._start_item(position, read_map(event, "item"))
             case "response.output_item.done":
-                self._close(place, read_map(event, "item"))
+                self._end_item(position, read_map(event, "item"))
             case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
                 self.end(read_map(event, "response"), WireResponse(_NO_HTTP_ERROR, {}, b"", 0))
             case "error":
@@ -92,7 +93,7 @@ class ResponseReader:
                 self.assembler.heartbeat()
 
     def end(self, body: Mapping[str, object], response: WireResponse) -> None:
-        """The whole answer, in which a stream ends too: what has not come in pieces is read from it."""
+        """Read the whole answer, which is also the last event of a stream. Use only the parts that were not streamed."""
         self._identify(body)
         status = read_str(body, "status")
         if body.get("error") or status in ("failed", "cancelled"):
@@ -104,12 +105,12 @@ class ResponseReader:
             self._read_output(body)
         if usage := read_map(body, "usage"):
             self.assembler.usage(_usage(usage))
-        word = read_str(read_map(body, "incomplete_details"), "reason") or ""
+        reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
         if status == "completed":
             self.assembler.finish("stop")
         else:
             self.assembler.finish(
-                _INCOMPLETE.get(word, "other"), raw=None if word in _INCOMPLETE else word[:100] or status
+                _INCOMPLETE.get(reason, "other"), raw=None if reason in _INCOMPLETE else reason[:100] or status
             )
         self.assembler.complete()
 
@@ -118,81 +119,85 @@ class ResponseReader:
         self.assembler.identify(
             id=read_str(body, "id"),
             model=read_str(body, "model"),
-            created=int(created) if 0 <= created < _MOST_CREATED else None,
+            created=int(created) if 0 <= created < _MAX_CREATED else None,
         )
-        # Until the answer is at its end this is the request's own word, and `auto` says nothing of how it is processed.
+        # Before the end of the answer this is the request's value, and `auto` does not show the tier that is used.
         tier = read_str(body, "service_tier")
         self.assembler.describe(service_tier=tier if tier != "auto" else None, system_fingerprint=None)
 
     def _read_output(self, body: Mapping[str, object]) -> None:
-        for place, entry in enumerate(read_list(body, "output")):
+        for position, entry in enumerate(read_list(body, "output")):
             item = as_map(entry)
             match read_str(item, "type"):
                 case "reasoning":
                     for index, part in enumerate(read_list(item, "summary")):
-                        self._summarize(read_str(as_map(part), "text") or "", place, index)
+                        self._add_summary(read_str(as_map(part), "text") or "", position, index)
                 case "message":
                     for part in read_list(item, "content"):
-                        self._say(read_str(as_map(part), "text") or "", place)
+                        self._add_text(read_str(as_map(part), "text") or "", position)
                         self.assembler.refusal(read_str(as_map(part), "refusal") or "")
-            self._close(place, item)
+            self._end_item(position, item)
 
-    def _say(self, text: str, place: int) -> None:
-        """More of a message. An answer may have several: commentary on the way (`phase`), then the answer itself. Chat
-        completions have one text, in which commentary stands before the calls or the answer, a paragraph of its own."""
-        if text and self._said not in (None, place):
-            self.assembler.text(_BETWEEN)
+    def _add_text(self, text: str, position: int) -> None:
+        """Add text of a message.
+
+        An answer may have several messages: commentary (`phase`), then the answer itself. Chat completions have only
+        one text, so each message becomes a paragraph of it.
+        """
+        if text and self._last_text_item not in (None, position):
+            self.assembler.text(_PARAGRAPH_BREAK)
         if text:
-            self._said = place
+            self._last_text_item = position
         self.assembler.text(text)
 
-    def _summarize(self, text: str, place: int, index: int) -> None:
-        """More of a summary; each is a paragraph of its own."""
+    def _add_summary(self, text: str, position: int, index: int) -> None:
+        """Add text of a reasoning summary. Each summary is a paragraph."""
         if not text:
             return
-        if self._summary not in (None, (place, index)):
-            self.assembler.reasoning(_BETWEEN)
-        self._summary = place, index
+        if self._last_summary not in (None, (position, index)):
+            self.assembler.reasoning(_PARAGRAPH_BREAK)
+        self._last_summary = position, index
         self.assembler.reasoning(text)
 
-    def _add(self, place: int, item: Mapping[str, object]) -> None:
-        if read_str(item, "type") != "function_call" or place in self._calls:
+    def _start_item(self, position: int, item: Mapping[str, object]) -> None:
+        if read_str(item, "type") != "function_call" or position in self._calls:
             self.assembler.heartbeat()
             return
-        self._calls[place] = call = len(self._calls)
+        self._calls[position] = call = len(self._calls)
         signature = pack(self._thoughts, self._model)
         self._thoughts.clear()
         self.assembler.tool_call(
             index=call, id=read_str(item, "call_id"), name=read_str(item, "name"), signature=signature
         )
 
-    def _close(self, place: int, item: Mapping[str, object]) -> None:
-        """An item is whole: a thought with its seal, or a call with its arguments."""
+    def _end_item(self, position: int, item: Mapping[str, object]) -> None:
+        """Read a complete item: a thought with its encrypted content, or a call with its arguments."""
         kind = read_str(item, "type")
         if kind == "function_call":
-            self._add(place, item)
-            if place not in self._argued:
-                self._argued.add(place)
-                self.assembler.tool_call(read_str(item, "arguments") or "{}", index=self._calls[place])
+            self._start_item(position, item)
+            if position not in self._with_arguments:
+                self._with_arguments.add(position)
+                self.assembler.tool_call(read_str(item, "arguments") or "{}", index=self._calls[position])
             return
         self.assembler.heartbeat()
         if kind == "reasoning" and (thought := thought_of(item)) is not None:
-            self._kept += len(thought.sealed) + len(thought.id) + sum(map(len, thought.summaries))
-            if self._kept > _MOST_KEPT_CHARACTERS:
-                self.assembler.fail(Failure(FailureKind.TOO_LARGE, "the provider's thoughts are larger than accepted"))
+            self._thought_characters += len(thought.sealed) + len(thought.id) + sum(map(len, thought.summaries))
+            if self._thought_characters > _MAX_THOUGHT_CHARACTERS:
+                message = f"the reasoning of the provider's answer is longer than {_MAX_THOUGHT_CHARACTERS} characters"
+                self.assembler.fail(Failure(FailureKind.TOO_LARGE, message))
                 return
             self._thoughts.append(thought)
 
 
 def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
-    """What the error of a failed answer means. It has no status to go by, and seldom a type."""
+    """Return the failure for the error of a failed answer. It has no status, and seldom a type."""
     code = read_str(error, "code") or ""
-    kind = read_str(error, "type") or ("invalid_request_error" if code.startswith(_ABOUT_THE_REQUEST) else None)
+    kind = read_str(error, "type") or ("invalid_request_error" if code.startswith(_INVALID_REQUEST_CODES) else None)
     return classify({"error": {**error, "type": kind}}, response)
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """The counts; a missing one is 0."""
+    """Return the counts; a missing one is 0."""
     of_input = read_map(source, "input_tokens_details")
     return Usage(
         read_count(source, "input_tokens"),

@@ -1,4 +1,4 @@
-"""Write a request to OpenAI's Responses API, with its sealed reasoning items.
+"""Write a request to OpenAI's Responses API, with its encrypted reasoning items.
 
 Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), public threads on reasoning without a store; read
 2026-11-20.
@@ -40,15 +40,15 @@ from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_wit
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 
-_MOST_THOUGHTS = 64
+_MAX_THOUGHTS = 64
 
 
-_MOST_SUMMARIES = 64
+_MAX_SUMMARIES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SealedThought:
-    """One reasoning item: its id, its sealed content, and the summaries that were shown of it."""
+    """One reasoning item: its id, its encrypted content, and its summaries."""
 
     id: str
     sealed: str
@@ -56,24 +56,24 @@ class SealedThought:
 
     @property
     def item(self) -> dict[str, object]:
-        """It as an item of the API's input."""
+        """The thought as an item of the API's input."""
         summary = [{"type": "summary_text", "text": text} for text in self.summaries]
         return {"type": "reasoning", "id": self.id, "summary": summary, "encrypted_content": self.sealed}
 
 
 def thought_of(item: Mapping[str, object]) -> SealedThought | None:
-    """The thought of an answer's reasoning item; None where it has no id or no sealed content: it can't come back."""
+    """Return the thought of a reasoning item, or None if it has no id or encrypted content and cannot be sent back."""
     id, sealed = read_str(item, "id"), read_str(item, "encrypted_content")
     if not id or not sealed:
         return None
-    texts = (read_str(as_map(part), "text") for part in read_list(item, "summary")[:_MOST_SUMMARIES])
+    texts = (read_str(as_map(part), "text") for part in read_list(item, "summary")[:_MAX_SUMMARIES])
     return SealedThought(
         repair_surrogates(id), repair_surrogates(sealed), tuple(repair_surrogates(t) for t in texts if t)
     )
 
 
 def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
-    """The thoughts as a call's signature; None where there are none."""
+    """Pack the thoughts into a call's signature. Return None if there are none."""
     if not thoughts:
         return None
     rows = [[thought.id, thought.sealed, *thought.summaries] for thought in thoughts]
@@ -81,7 +81,7 @@ def pack(thoughts: Sequence[SealedThought], model: str) -> str | None:
 
 
 def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
-    """The thoughts that `model` itself had before a call; none where the signature is another's or no such thing."""
+    """Return the thoughts in a call's signature, or none if it is invalid or belongs to another model."""
     packed = own_signature(signature, model)
     if packed is None:
         return ()
@@ -90,22 +90,22 @@ def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
     except (ValueError, JsonError):
         return ()
     thoughts: list[SealedThought] = []
-    for row in rows[:_MOST_THOUGHTS]:
+    for row in rows[:_MAX_THOUGHTS]:
         match row:
-            case [str(id), str(sealed), *rest] if id and sealed and len(rest) <= _MOST_SUMMARIES:
+            case [str(id), str(sealed), *rest] if id and sealed and len(rest) <= _MAX_SUMMARIES:
                 thoughts.append(SealedThought(id, sealed, tuple(text for text in rest if isinstance(text, str))))
             case _:
                 return ()
     return tuple(thoughts)
 
 
-_LEAST_TOKENS = 16
+_MIN_OUTPUT_TOKENS = 16
 
 
-_PLAIN = ("temperature", "top_p", "parallel_tool_calls", "user")
+_SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
 
 
-_OURS = frozenset({"input", "instructions", "include", "max_output_tokens"})
+_DERIVED = frozenset({"input", "instructions", "include", "max_output_tokens"})
 
 
 _MERGED = frozenset({"reasoning", "text", "verbosity"})
@@ -114,31 +114,31 @@ _MERGED = frozenset({"reasoning", "text", "verbosity"})
 _NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
-def goes_by_responses(request: ChatRequest, facts: ModelFacts) -> bool:
-    """Whether the model takes this request as it is meant there alone: tools, and thought about."""
+def uses_responses_api(request: ChatRequest, facts: ModelFacts) -> bool:
+    """Return whether the request has tools and the model reasons about them only in the Responses API."""
     if THINKS_BY_RESPONSES not in facts.flags or request.reasoning_effort == "none":
         return False
     if request.reasoning_effort is None and "thinking_default" not in facts.flags:
         return False
-    return bool(request.tools) or any(_is_of_a_loop(message) for message in request.messages)
+    return bool(request.tools) or any(_is_of_tools(message) for message in request.messages)
 
 
-def _is_of_a_loop(message: Message) -> bool:
+def _is_of_tools(message: Message) -> bool:
     return isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and bool(message.tool_calls))
 
 
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """The body, with what the site pins written last; raises UnsupportedFeature."""
+    """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     _check_features(request)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
     body["model"] = target.model
     body["input"] = list(_input(request.messages, target.model))
-    for name in _PLAIN:
+    for name in _SAME_NAMES:
         if (value := getattr(request, name)) is not None:
             body[name] = value
     if request.max_tokens is not None:
-        # Less is refused; a model that thinks says nothing within so little anyway.
-        body["max_output_tokens"] = max(request.max_tokens, _LEAST_TOKENS)
+        # The API refuses less. A model that reasons gives no text within so few tokens anyway.
+        body["max_output_tokens"] = max(request.max_tokens, _MIN_OUTPUT_TOKENS)
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -156,19 +156,21 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
 
 
 def _check_features(request: ChatRequest) -> None:
-    """Raise UnsupportedFeature for what this path has no field for."""
-    if clash := sorted(_OURS & request.extra.keys()):
-        message = f"{clash[0]!r} is made of the request's own fields; it can't be sent besides"
+    """Raise UnsupportedFeature for features that this API does not have."""
+    if clash := sorted(_DERIVED & request.extra.keys()):
+        message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from the request's other fields"
         raise UnsupportedFeature(clash[0], message)
     if request.n is not None and request.n > 1:
-        raise UnsupportedFeature("n", "the model gives one choice only, where it thinks about tools")
+        raise UnsupportedFeature("n", "the model returns only one choice when it reasons about tools")
     if request.logprobs:
-        raise UnsupportedFeature("logprobs", "the model gives no log probabilities, where it thinks about tools")
+        raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
 
 
 def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object]]:
-    """The conversation as items. An output belongs to its call by the id alone, however far apart they stand, so that
-    an id which came in two turns is made two: servers that count their calls anew in each answer have `call_0` in all.
+    """Yield the conversation as items, with unique call ids.
+
+    Only the id connects an output to its call. Servers that number the calls of each answer from the start use `call_0`
+    in every turn, so repeated ids are changed.
     """
     for message, results in turns_with_results(messages):
         match message:
@@ -177,33 +179,33 @@ def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object
             case UserMessage(content):
                 yield {"role": "user", "content": _content(content)}
             case AssistantMessage():
-                yield from _said(message, model)
+                yield from _assistant_items(message, model)
             case _:
                 assert_never(message)
         for call, text in results:
             yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": text}
 
 
-def _said(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
-    """Thoughts, text, and the calls, each later one behind its own thoughts.
+def _assistant_items(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
+    """Yield the first call's thoughts, the text, and the calls; each later call follows its own thoughts.
 
-    The vendor wants to know again whether a text was the answer, or said on the way to it: beside calls, it was that.
+    The vendor distinguishes the answer from commentary. A text with calls is commentary.
     """
     text = text_of(message.content) + (message.refusal or "")
     phase = "commentary" if message.tool_calls else "final_answer"
-    said: list[dict[str, object]] = [{"role": "assistant", "content": text, "phase": phase}] if text else []
+    texts: list[dict[str, object]] = [{"role": "assistant", "content": text, "phase": phase}] if text else []
     for position, call in enumerate(message.tool_calls):
         for thought in unpack(call.signature, model):
             yield thought.item
         if position == 0:
-            yield from said
+            yield from texts
         yield _call(call)
     if not message.tool_calls:
-        yield from said
+        yield from texts
 
 
 def _call(call: ToolCall) -> dict[str, object]:
-    """A call without the id of its item: that belongs to an answer which nobody kept."""
+    """Return a call without an item id, because the answer with that item is not stored."""
     call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
     return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
@@ -221,13 +223,13 @@ def _part(part: Part) -> dict[str, object]:
         case FilePart(data, filename):
             return {"type": "input_file", "file_data": data, **({"filename": filename} if filename else {})}
         case AudioPart():
-            raise UnsupportedFeature("audio", "the model takes no sound, where it thinks about tools")
+            raise UnsupportedFeature("audio", "the model does not accept audio when it reasons about tools")
         case _:
             assert_never(part)
 
 
 def _tool(tool: Tool) -> dict[str, object]:
-    """One function. Here it is strict where nothing is said, and in chat completions it is not: so it is said."""
+    """Return one function. `strict` is always sent, because its default here is true, and false in chat completions."""
     body: dict[str, object] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description

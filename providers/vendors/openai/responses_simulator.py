@@ -1,6 +1,6 @@
-"""Read a request of OpenAI's Responses API leniently, as the request of chat completions that asks the same.
+"""Read a request of OpenAI's Responses API leniently, as an equivalent request of chat completions.
 
-`extra["responses"]` says what the answer must look like. Unknown fields, and what the API keeps between requests, are
+`extra["responses"]` states the form of the answer. Unknown fields, and state that the API keeps between requests, are
 ignored. The tests check the adapter's requests against the types of OpenAI's own client.
 
 Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), read 2026-11-20.
@@ -101,7 +101,7 @@ def _call(item: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _tool(tool: Mapping[str, object]) -> dict[str, Any]:
-    # A tool is strict here unless it says otherwise.
+    # In this API, `strict` is true by default.
     function = {name: value for name, value in tool.items() if name != "type"}
     return {"type": tool.get("type"), "function": {**function, "strict": tool.get("strict") is not False}}
 

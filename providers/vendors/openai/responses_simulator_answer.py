@@ -1,4 +1,4 @@
-"""OpenAI's Responses API from the provider's side: its answers, whole or as events.
+"""Write the answers of the simulated Responses API of OpenAI, whole or as events.
 
 Source: openai 3.51.0 (Response, its output items, ResponseStreamEvent), read 2026-11-20.
 """
@@ -18,12 +18,12 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 
 
 def wants_response(request: ChatRequest) -> bool:
-    """Whether the request came by this API."""
+    """Return whether the request was sent to this API."""
     return "responses" in request.extra
 
 
 def write_response(completion: ChatCompletion, request: ChatRequest) -> dict[str, object]:
-    """The whole answer. There is one choice, whatever was asked for."""
+    """Return the whole answer. It has one choice, whatever `n` is."""
     choice = completion.choices[0]
     whole = choice.finish_reason in ("stop", "tool_calls")
     reason = choice.raw_finish_reason or _INCOMPLETE.get(choice.finish_reason, choice.finish_reason)
@@ -37,22 +37,22 @@ def write_response(completion: ChatCompletion, request: ChatRequest) -> dict[str
 
 
 def write_events(completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-    """The answer as the events of a stream, which has no other end than its last one."""
+    """Return the answer as the events of a stream. The last event is the end; there is no end mark."""
     whole = write_response(completion, request)
     begun = {**_begun(completion, request), "status": "in_progress", "output": [], "usage": None}
-    found: list[dict[str, object]] = [
-        {"type": f"response.{word}", "response": begun} for word in ("created", "in_progress")
+    events: list[dict[str, object]] = [
+        {"type": f"response.{status}", "response": begun} for status in ("created", "in_progress")
     ]
-    for place, item in enumerate(_items(completion, completion.choices[0], request)):
-        found += _item_events(place, item)
-    found.append({"type": f"response.{whole['status']}", "response": whole})
-    return tuple(_event(number, event) for number, event in enumerate(found))
+    for position, item in enumerate(_items(completion, completion.choices[0], request)):
+        events += _item_events(position, item)
+    events.append({"type": f"response.{whole['status']}", "response": whole})
+    return tuple(_event(number, event) for number, event in enumerate(events))
 
 
 def _event(number: int, event: Mapping[str, object]) -> bytes:
     members = {**event, "sequence_number": number}
     if "delta" in event:
-        # The vendor pads what grows, so that its length tells nothing of the text.
+        # The vendor pads deltas, so that the length of an event does not reveal the length of the text.
         members["obfuscation"] = hashlib.sha256(str(number).encode()).hexdigest()[:8]
     return f"event: {event['type']}\ndata: ".encode() + dumps(members) + b"\n\n"
 
@@ -108,8 +108,8 @@ def _items(completion: ChatCompletion, choice: Choice, request: ChatRequest) -> 
     if message.refusal:
         parts.append({"type": "refusal", "refusal": message.refusal})
     if parts:
-        said = {"id": f"msg_{completion.id}", "type": "message", "role": "assistant", "status": "completed"}
-        yield {**said, "content": parts, "phase": "commentary" if message.tool_calls else "final_answer"}
+        head = {"id": f"msg_{completion.id}", "type": "message", "role": "assistant", "status": "completed"}
+        yield {**head, "content": parts, "phase": "commentary" if message.tool_calls else "final_answer"}
     for position, call in enumerate(message.tool_calls):
         yield {
             "id": f"fc_{completion.id}_{position}",
@@ -121,21 +121,21 @@ def _items(completion: ChatCompletion, choice: Choice, request: ChatRequest) -> 
         }
 
 
-def _item_events(place: int, item: dict[str, object]) -> Iterator[dict[str, object]]:
-    """An item as it grows."""
-    at: dict[str, object] = {"item_id": item["id"], "output_index": place}
+def _item_events(position: int, item: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Yield the events of one item."""
+    at: dict[str, object] = {"item_id": item["id"], "output_index": position}
     match item["type"]:
         case "message":
             yield {
                 "type": "response.output_item.added",
-                **_added(place, {**item, "status": "in_progress", "content": []}),
+                **_added(position, {**item, "status": "in_progress", "content": []}),
             }
             parts = item["content"]
             for number, part in enumerate(parts if isinstance(parts, list) else ()):
                 yield from _part_events({**at, "content_index": number}, part)
         case "function_call":
             empty = {**item, "status": "in_progress", "arguments": ""}
-            yield {"type": "response.output_item.added", **_added(place, empty)}
+            yield {"type": "response.output_item.added", **_added(position, empty)}
             kind = "response.function_call_arguments"
             for half in cut_in_two(str(item["arguments"])):
                 yield {"type": f"{kind}.delta", **at, "delta": half}
@@ -143,16 +143,16 @@ def _item_events(place: int, item: dict[str, object]) -> Iterator[dict[str, obje
         case _:
             yield {
                 "type": "response.output_item.added",
-                **_added(place, {**item, "summary": [], "encrypted_content": None}),
+                **_added(position, {**item, "summary": [], "encrypted_content": None}),
             }
             shown = item["summary"]
             for number, part in enumerate(shown if isinstance(shown, list) else ()):
                 yield from _summary_events({**at, "summary_index": number}, str(as_map(part).get("text")))
-    yield {"type": "response.output_item.done", **_added(place, item)}
+    yield {"type": "response.output_item.done", **_added(position, item)}
 
 
-def _added(place: int, item: Mapping[str, object]) -> dict[str, object]:
-    return {"output_index": place, "item": item}
+def _added(position: int, item: Mapping[str, object]) -> dict[str, object]:
+    return {"output_index": position, "item": item}
 
 
 def _part_events(at: Mapping[str, object], part: Mapping[str, object]) -> Iterator[dict[str, object]]:

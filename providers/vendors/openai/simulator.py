@@ -1,10 +1,10 @@
-"""OpenAI's two APIs from the provider's side.
+"""The simulator of OpenAI's two APIs.
 
-This module checks path and key, and has the answers of chat completions, whose requests the gateway's own reader
-reads. `responses_simulator` reads the requests of the Responses API, and `responses_simulator_answer` writes its
-answers. Unknown fields are ignored, and a model refuses no parameter.
+This module checks path and key, and writes the answers of chat completions; `providers.openai_json` reads their
+requests. `responses_simulator` reads the requests of the Responses API, and `responses_simulator_answer` writes its
+answers. Unknown fields are ignored, and no model refuses a parameter.
 
-Source of shapes and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
+Source of formats and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
 2026-11-20.
 """
 
@@ -29,7 +29,7 @@ _CHAT, _RESPONSES = "/chat/completions", "/responses"
 _FINGERPRINT = "fp_simulated"
 _HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
 _END = b"data: [DONE]\n\n"
-# Each kind of failure as (type, code).
+# Each failure kind as (type, code).
 _ERRORS: dict[FailureKind, tuple[str, str | None]] = {
     FailureKind.RATE_LIMITED: ("requests", "rate_limit_exceeded"),
     FailureKind.QUOTA: ("insufficient_quota", "insufficient_quota"),
@@ -80,7 +80,7 @@ class OpenAISimulator:
         return _response(200, body, completion.id)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`. Usage comes only where the request asked for it."""
+        """See `providers.testkit.simulator.Simulator`. Usage is sent only if the request asks for it."""
         if wants_response(request):
             return write_events(completion, request)
         frame = _frame(completion, "chat.completion.chunk")
@@ -89,7 +89,7 @@ class OpenAISimulator:
             chunk = {**frame, "choices": [choice]}
             if request.include_usage:
                 chunk["usage"] = None
-            # The vendor pads every chunk, so that its length tells nothing of the text.
+            # The vendor pads every chunk, so that its length does not reveal the length of the text.
             chunk["obfuscation"] = hashlib.sha256(f"{completion.id}{len(events)}".encode()).hexdigest()[:8]
             events.append(_event(chunk))
         if request.include_usage and completion.usage is not None:
@@ -140,7 +140,7 @@ def _frame(completion: ChatCompletion, kind: str) -> dict[str, object]:
 
 
 def _shown(completion: ChatCompletion) -> tuple[Choice, ...]:
-    """The choices as this model shows them: the vendor's own never show what they think, compatible servers do."""
+    """Return the choices as this model shows them: OpenAI's own models never show reasoning, compatible servers do."""
     if not _HIDES_REASONING.match(completion.model):
         return completion.choices
     return tuple(replace(choice, message=replace(choice.message, reasoning=None)) for choice in completion.choices)
@@ -170,7 +170,7 @@ def _call(call: ToolCall) -> dict[str, object]:
 
 
 def _deltas(choices: Sequence[Choice]) -> Iterator[dict[str, object]]:
-    """The choices of all chunks, in the order of a stream: roles, contents, finishes."""
+    """Yield the choices of all chunks, in the order of a stream: roles, contents, finishes."""
     for choice in choices:
         yield _delta(choice.index, {"role": "assistant", "content": "", "refusal": None})
     for choice in choices:
