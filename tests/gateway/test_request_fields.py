@@ -280,7 +280,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
             gpt_4o=sent(n=2),
             gemini=cannot("does not support n", "n"),
             house=cannot("does not support n", "n"),
-            qwens=cannot("one beside tools"),
+            qwens=cannot("only one if the request has tools"),
         ),
     ),
     "reasoning_content comes back": (

@@ -214,7 +214,7 @@ class MessageReader:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0. `input_tokens` does not contain tokens read from or written to the cache."""
+    """Return the counts; a missing one is 0. `input_tokens` excludes tokens read from or written to the cache."""
     cached = read_count(source, "cache_read_input_tokens")
     written = read_count(source, "cache_creation_input_tokens")
     return Usage(

@@ -153,7 +153,7 @@ def _inline(data_uri: str) -> dict[str, object]:
 
 
 def _linked_image(url: str) -> dict[str, object]:
-    """Return an image that Google fetches. Its type is sent only if the URL shows it; a wrong one is worse than none."""
+    """Return an image that Google fetches. Its type is sent only if the URL shows it."""
     ending = urlsplit(url).path.rpartition(".")[2].lower()
     mime = {"mimeType": _MIME_BY_ENDING[ending]} if ending in _MIME_BY_ENDING else {}
     return {"fileData": {**mime, "fileUri": url}}

@@ -93,7 +93,7 @@ class ResponseReader:
                 self.assembler.heartbeat()
 
     def end(self, body: Mapping[str, object], response: WireResponse) -> None:
-        """Read the whole answer, which is also the last event of a stream. Use only the parts that were not streamed."""
+        """Read the whole answer, which is also the last event of a stream. Use only parts that were not streamed."""
         self._identify(body)
         status = read_str(body, "status")
         if body.get("error") or status in ("failed", "cancelled"):
