@@ -178,7 +178,7 @@ def test_contract_members_and_site_facts_are_complete() -> None:
     members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
     optional = {"models", "offers", "usual_base_path", "ends_behind_stop", "asks_for_usage", "headers", "known_as"}
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
-    fields = set(first_words(table_of(CONTRACT, "| field | what it says")))
+    fields = set(first_words(table_of(CONTRACT, "| field | content")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}
 
 
@@ -192,7 +192,7 @@ def test_assembler_methods_are_those_of_the_contract() -> None:
 
 
 def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
-    documented = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | what it says")}
+    documented = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | content")}
     named = [name for table, names in documented.items() if "[dialect" in table for name in names]
     tables = {field.name.capitalize() for field in dataclasses.fields(dialect.CompatibleDialect)}
     assert sorted(named) == sorted(

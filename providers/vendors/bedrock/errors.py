@@ -54,8 +54,8 @@ _MESSAGES = Phrases(
         **dict.fromkeys(_TOO_LONG, FailureKind.CONTEXT_LENGTH),
         **{f"The model returned the following errors: {text}": FailureKind.CONTEXT_LENGTH for text in _TOO_LONG},
         _UNSUPPORTED_LOCATION: FailureKind.GEO_REFUSED,
-        f"{_UNSUPPORTED_LOCATION} Please refer to https://www.anthropic.com/supported-countries for more information on "
-        "the countries and regions Anthropic currently supports.": FailureKind.GEO_REFUSED,
+        f"{_UNSUPPORTED_LOCATION} Please refer to https://www.anthropic.com/supported-countries for more information "
+        "on the countries and regions Anthropic currently supports.": FailureKind.GEO_REFUSED,
     }
 )
 
