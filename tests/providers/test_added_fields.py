@@ -1,4 +1,4 @@
-"""A refused field that the gateway adds is distinguished from a refused field of the client."""
+"""A refusal of a field that the gateway added is distinguished from a refusal of the client's own field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVER = ADAPTERS["openai-compatible"]
 ASKED = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
 FOLDED = change_request(ASKED, folded=True)
 TARGET = Target("m", "/v1", UNKNOWN_MODEL)
-# Bodies as servers write them, none of which may be the client's to read.
+# Bodies of real servers. The client must not see them.
 REFUSALS: list[dict[str, Any]] = [
     {
         "error": {
@@ -63,9 +63,7 @@ def named(param: str | None = None, detail: str = "") -> Failure:
 
 @pytest.mark.parametrize("body", REFUSALS, ids=lambda body: str(next(iter(body))))
 @pytest.mark.parametrize("provider", ["openai-compatible", "vllm", "ollama", "llamacpp"])
-def test_server_that_refuses_stream_options_is_asked_without_them_by_the_client(
-    provider: str, body: dict[str, Any]
-) -> None:
+def test_refused_stream_options_are_an_added_field(provider: str, body: dict[str, Any]) -> None:
     adapter = ADAPTERS[provider]
     failure = refused(body, adapter, 422)
     assert failure.kind is FailureKind.INVALID_REQUEST
@@ -90,7 +88,7 @@ def test_server_that_refuses_stream_options_is_asked_without_them_by_the_client(
         (ASKED, "body", None),
     ],
 )
-def test_field_of_the_client_or_an_unsent_field_is_not_an_own_field(
+def test_fields_of_the_client_and_absent_fields_are_not_added_fields(
     request_: ChatRequest, param: str, field: str | None
 ) -> None:
     assert own_field(SERVER, TARGET, request_, named(param)) == field
@@ -99,7 +97,7 @@ def test_field_of_the_client_or_an_unsent_field_is_not_an_own_field(
 @pytest.mark.parametrize(
     ("provider", "asked", "param", "field"),
     [
-        # The field that a compatible vendor adds with tools, unless the client has set it.
+        # A compatible vendor sends this with tools unless the client sets it.
         ("dashscope-compatible", {}, "parallel_tool_calls", None),
         ("dashscope-compatible", {"tools": (Tool("f"),)}, "parallel_tool_calls", "parallel_tool_calls"),
         ("dashscope-compatible", {"tools": (Tool("f"),), "parallel_tool_calls": False}, "parallel_tool_calls", None),
@@ -110,12 +108,12 @@ def test_field_of_the_client_or_an_unsent_field_is_not_an_own_field(
         ("dashscope", {"temperature": 0.5}, "parameters.temperature", None),
         ("dashscope", {"temperature": 0.5}, "temperature", None),
         ("dashscope", {"temperature": 0.5}, "parameters", None),
-        # Claude's limit, which every request must have.
+        # Claude requires this limit in every request.
         ("anthropic", {}, "max_tokens", "max_tokens"),
         ("anthropic", {"max_tokens": 17}, "max_tokens", None),
     ],
 )
-def test_it_is_so_for_every_adapter(provider: str, asked: dict[str, Any], param: str, field: str | None) -> None:
+def test_rule_holds_for_every_adapter(provider: str, asked: dict[str, Any], param: str, field: str | None) -> None:
     request = change_request(ASKED, messages=(UserMessage("in json"),), **asked)
     assert own_field(ADAPTERS[provider], TARGET, request, named(param)) == field
 
@@ -130,13 +128,13 @@ def test_it_is_so_for_every_adapter(provider: str, asked: dict[str, Any], param:
         "stream_options",
     ],
 )
-def test_a_sentence_counts_as_a_whole(said: str) -> None:
-    """A prompt that an error repeats does not count."""
+def test_sentence_must_match_completely(said: str) -> None:
+    """A prompt that an error repeats must not match."""
     assert own_field(SERVER, TARGET, change_request(ASKED, temperature=1), named(detail=said)) is None
 
 
 @given(st.sampled_from(sorted(ADAPTERS)), st.text(max_size=40), st.sampled_from([ASKED, FOLDED]))
-def test_whatever_a_provider_names_is_looked_for_in_peace(provider: str, word: str, request: ChatRequest) -> None:
+def test_any_field_name_in_an_error_is_searched_safely(provider: str, word: str, request: ChatRequest) -> None:
     adapter = ADAPTERS[provider]
     for failure in (named(word), named(detail=word), named(f"x.{word}[0]")):
         field = own_field(adapter, TARGET, request, failure)

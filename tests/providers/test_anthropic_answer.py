@@ -1,4 +1,4 @@
-"""What is read of Anthropic's answers and errors: blocks, thoughts, usage, ends, places and times to wait."""
+"""Test how Anthropic's answers and errors are read: blocks, thoughts, usage, finish reasons, places, retry times."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ THINKING: dict[str, object] = {"type": "thinking", "thinking": "", "signature": 
 TOOL: dict[str, object] = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 
 
-def test_blocks_of_a_stream_are_text_thoughts_and_calls_that_are_numbered_anew() -> None:
+def test_stream_blocks_become_text_reasoning_and_renumbered_calls() -> None:
     answer = folded(
         started(),
         block(
@@ -105,7 +105,7 @@ def test_blocks_of_a_stream_are_text_thoughts_and_calls_that_are_numbered_anew()
     assert answer.usage == Usage(12 + 5 + 2048, 55, cached_tokens=2048, reasoning_tokens=30, cache_write_tokens=5)
 
 
-def test_a_whole_answer_reads_as_its_stream() -> None:
+def test_whole_answer_equals_its_stream() -> None:
     content: list[dict[str, object]] = [
         {**THINKING, "thinking": "Hm", "signature": "c2ln"},
         {"type": "text", "text": "Looking."},
@@ -121,14 +121,14 @@ def test_a_whole_answer_reads_as_its_stream() -> None:
         ended("tool_use"),
     )
     assert whole(*content, stop_reason="tool_use") == streamed
-    # The whole message where a stream was asked for, as one event or bare.
+    # The whole message although a stream was requested, as one event or as a plain body.
     body = {"id": "msg_1", "type": "message", "model": MODEL, "content": content, "stop_reason": "tool_use"}
     body["usage"] = {**USAGE, "output_tokens": 55}
     assert folded(b"data: " + json.dumps(body).encode() + b"\n\n") == streamed
     assert folded(json.dumps(body).encode()) == streamed
 
 
-def test_a_large_number_of_a_call_is_the_same_in_both_forms() -> None:
+def test_large_number_in_call_arguments_is_the_same_in_both_forms() -> None:
     piece = {"type": "input_json_delta", "partial_json": f'{{"wei":{2**89}}}'}
     streamed = folded(started(), block(0, TOOL, piece), ended("tool_use"))
     assert whole({**TOOL, "input": {"wei": 2**89}}, stop_reason="tool_use") == streamed
@@ -146,14 +146,14 @@ def test_a_large_number_of_a_call_is_the_same_in_both_forms() -> None:
         ("brand_new", "other", "brand_new"),
     ],
 )
-def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
+def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
     choice = whole({"type": "text", "text": "x"}, stop_reason=word).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
     streamed = folded(started(), block(0, {"type": "text", "text": "x"}), ended(word)).choices[0]
     assert (streamed.finish_reason, streamed.raw_finish_reason) == (reason, raw)
 
 
-def test_an_end_without_a_reason_is_no_answer() -> None:
+def test_stream_without_a_stop_reason_fails() -> None:
     for cut in (started(), started() + block(0, {"type": "text", "text": "x"}), started() + ended(None)):
         last = events(cut)[-1]
         assert isinstance(last, Failed)
@@ -163,7 +163,7 @@ def test_an_end_without_a_reason_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_whole_message_behind_its_pieces_says_nothing_anew(place: int) -> None:
+def test_whole_message_after_its_pieces_adds_nothing(place: int) -> None:
     call = {"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {"city": "Oslo"}}
     content = [{"type": "text", "text": "Wait."}, call]
     whole_message = event("message", id="msg_1", role="assistant", content=content, stop_reason="tool_use", usage=USAGE)
@@ -175,18 +175,18 @@ def test_a_whole_message_behind_its_pieces_says_nothing_anew(place: int) -> None
     assert folded(whole_message).choices == expected.choices
 
 
-def test_usage_that_comes_late_is_taken_and_what_it_leaves_out_stays() -> None:
+def test_late_usage_updates_only_the_counts_that_it_contains() -> None:
     answer = folded(started(), ended("end_turn", cache_read_input_tokens=None, input_tokens=20))
     assert answer.usage == Usage(20 + 5 + 2048, 55, cached_tokens=2048, cache_write_tokens=5)
 
 
-def test_pings_and_unknown_events_are_signs_of_life() -> None:
+def test_pings_and_unknown_events_become_heartbeats() -> None:
     made = events(started(), event("ping"), event("something_new", index=0), ended())
     assert sum(isinstance(one, Heartbeat) for one in made) == 2
     assert isinstance(made[-1], Finished)
 
 
-def test_endless_thoughts_are_given_up() -> None:
+def test_endless_reasoning_fails() -> None:
     parser = ADAPTER.stream_parser(TARGET)
     parser.feed(started() + event("content_block_start", index=0, content_block=THINKING))
     piece = event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "x" * 100_000})
@@ -198,7 +198,7 @@ def test_endless_thoughts_are_given_up() -> None:
 # --- where it was computed ------------------------------------------------------------------------
 
 
-def test_an_answer_from_another_place_than_the_site_promises_is_a_failure() -> None:
+def test_answer_computed_outside_the_promised_place_fails() -> None:
     for place in ("global", "eu"):
         last = events(started(inference_geo=place), ended(), target=IN_US)[-1]
         assert isinstance(last, Failed)
@@ -230,14 +230,14 @@ def test_an_answer_from_another_place_than_the_site_promises_is_a_failure() -> N
         (418, "brand_new_error", FailureKind.MALFORMED),
     ],
 )
-def test_what_an_error_means(status: int, word: str, kind: FailureKind) -> None:
+def test_error_is_classified(status: int, word: str, kind: FailureKind) -> None:
     body = {"type": "error", "error": {"type": word, "message": "Words of theirs"}, "request_id": "req_1"}
     failure = error(status, body)
     assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, word, "req_1")
     assert "theirs" not in failure.message
 
 
-def test_a_code_says_more_than_its_type() -> None:
+def test_error_code_overrides_its_type() -> None:
     def coded(code: str) -> Failure:
         return error(400, {"error": {"type": "invalid_request_error", "details": {"error_code": code}}}, request_id="r")
 
@@ -247,7 +247,7 @@ def test_a_code_says_more_than_its_type() -> None:
     assert (coded("tool_name_conflict").code, coded("x").request_id) == ("tool_name_conflict", "r")
 
 
-def test_an_error_in_a_stream_is_its_last_event() -> None:
+def test_error_in_a_stream_is_its_last_event() -> None:
     overloaded = event("error", error={"type": "overloaded_error", "message": "Overloaded"}, request_id="req_2")
     first, late = events(overloaded), events(started(), block(0, {"type": "text", "text": "x"}), overloaded, ended())
     for made in (first, late):
@@ -267,7 +267,7 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
         (500, "InternalError", FailureKind.UNAVAILABLE),
     ],
 )
-def test_a_mirror_tells_its_failures_in_the_words_of_its_own_api(status: int, code: str, kind: FailureKind) -> None:
+def test_alibaba_error_code_is_classified(status: int, code: str, kind: FailureKind) -> None:
     body = {"request_id": "r", "code": code, "message": "Words of theirs"}
     said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
     failed = events(said)[-1]
@@ -277,7 +277,7 @@ def test_a_mirror_tells_its_failures_in_the_words_of_its_own_api(status: int, co
         assert failure.detail == "Words of theirs"
 
 
-def test_what_a_mirror_filters_late_ends_the_answer() -> None:
+def test_late_filter_of_alibaba_ends_the_answer() -> None:
     body = {"request_id": "r", "code": "DataInspectionFailed", "message": "Output data may contain …"}
     said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
     answer = folded(started(), block(0, {"type": "text", "text": "x"}), said)
@@ -309,11 +309,11 @@ LIMITED = {"type": "error", "error": {"type": "rate_limit_error"}}
         ({}, None),
     ],
 )
-def test_how_long_to_wait(headers: dict[str, str], wait_s: float | None) -> None:
+def test_retry_after_is_read(headers: dict[str, str], wait_s: float | None) -> None:
     assert error(429, LIMITED, **headers).retry_after_s == wait_s
 
 
-def test_blocks_that_never_end_are_bounded_in_number() -> None:
+def test_too_many_open_blocks_fail() -> None:
     begun = [event("content_block_start", index=place, content_block={"type": "text"}) for place in range(2000)]
     last = events(started(), b"".join(begun), ended())[-1]
     assert isinstance(last, Failed)

@@ -1,4 +1,4 @@
-"""What is sent to Anthropic: turns, thoughts, tools, schemas, limits, and what each generation refuses."""
+"""Test Anthropic requests: turns, thoughts, tools, schemas, limits, and what each model generation refuses."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def text(said: str) -> dict[str, str]:
 # --- turns ----------------------------------------------------------------------------------------
 
 
-def test_system_texts_stand_apart_wherever_they_come_and_blank_ones_are_left_out() -> None:
+def test_system_texts_become_system_blocks_without_blank_ones() -> None:
     body = sent(
         asked(SystemMessage("One."), SystemMessage(" \n", "developer"), HI, SystemMessage((TextPart("Two."),)), HI)
     )
@@ -107,13 +107,13 @@ def test_blank_texts_are_left_out() -> None:
         ((HI, AssistantMessage("Hello,")), ["user", "assistant"]),
     ],
 )
-def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...], roles: list[str]) -> None:
+def test_missing_user_turn_becomes_a_filler(messages: tuple[Message, ...], roles: list[str]) -> None:
     said = turns(*messages, model=OLD)
     assert [turn["role"] for turn in said] == roles
     assert [text(".")] in [turn["content"] for turn in said] or len(said) == 2
 
 
-def test_results_come_first_in_the_turn_after_their_calls_in_the_order_of_the_calls() -> None:
+def test_tool_results_begin_the_next_turn_in_the_order_of_the_calls() -> None:
     other = ToolCall("toolu_2", "get_weather", "")
     made = turns(
         HI,
@@ -151,11 +151,11 @@ def test_results_come_first_in_the_turn_after_their_calls_in_the_order_of_the_ca
     ],
     ids=["missing", "too many", "of no call"],
 )
-def test_calls_and_results_that_do_not_fit_are_refused_here(messages: tuple[Message, ...]) -> None:
+def test_unmatched_calls_and_results_are_refused(messages: tuple[Message, ...]) -> None:
     assert refused(asked(*messages, tools=(WEATHER,))) == "tools"
 
 
-def test_ids_and_arguments_of_other_vendors_are_made_ones_that_it_takes() -> None:
+def test_ids_and_arguments_of_other_vendors_are_converted() -> None:
     call = replace(CALL, id="functions.get:0", arguments="{broken")
     other = replace(CALL, id="functions_get_0")
     made = turns(HI, AssistantMessage(tool_calls=(call, other)), ToolMessage(call.id, "a"), ToolMessage(other.id, "b"))
@@ -165,8 +165,8 @@ def test_ids_and_arguments_of_other_vendors_are_made_ones_that_it_takes() -> Non
     assert [block["tool_use_id"] for block in made[2]["content"]] == [first["id"], second["id"]]
 
 
-def test_ids_that_come_again_in_a_later_turn_are_made_unique() -> None:
-    """Servers that count the calls of each answer anew, and examples written by hand, repeat them; Claude refuses that."""
+def test_repeated_call_ids_become_unique() -> None:
+    """Servers that number the calls of each answer from the start repeat ids, and Claude refuses that."""
     ids = ("call_0", "call_0", "call_0_2", "call_0")
     loops = [
         message
@@ -183,7 +183,7 @@ def test_ids_that_come_again_in_a_later_turn_are_made_unique() -> None:
     assert told == [(id, f"{number}") for number, id in enumerate(made)]
 
 
-def test_an_id_that_comes_a_thousand_times_is_not_counted_from_the_beginning_each_time() -> None:
+def test_call_id_repeated_a_thousand_times_is_renamed_in_linear_time() -> None:
     written = []
 
     class Id(str):
@@ -199,33 +199,33 @@ def test_an_id_that_comes_a_thousand_times_is_not_counted_from_the_beginning_eac
     assert (len(made), len(written)) == (1000, 999)
 
 
-def test_a_call_of_what_is_no_tool_is_named_in_characters_that_are_taken() -> None:
-    """As a model once made it up, or another product's tools are named: the client tells it in every later turn."""
+def test_name_of_a_call_to_an_unknown_tool_gets_accepted_characters() -> None:
+    """A model may invent a tool name, or another product may use one; the client sends it in every later turn."""
     looped = (UserMessage("When?"), AssistantMessage(None, tool_calls=(ToolCall("c", "api.now", "{}"),)))
     alone = sent(asked(*looped, ToolMessage("c", "no such tool")))
     assert alone["messages"][1]["content"][0]["name"] == alone["tools"][0]["name"] == "api_now"
 
 
-def test_a_history_of_calls_without_tools_names_them_and_lets_none_be_called() -> None:
+def test_calls_without_tools_are_sent_with_tool_choice_none() -> None:
     body = sent(asked(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a")))
     assert body["tools"] == [{"name": "get_weather", "input_schema": {"type": "object", "properties": {}}}]
     assert body["tool_choice"] == {"type": "none"}
     assert "tools" not in sent(asked())
 
 
-def test_a_blank_result_is_an_empty_one() -> None:
+def test_blank_tool_result_is_sent_empty() -> None:
     said = turns(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", " \n"))
     assert said[-1]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_1"}]
 
 
-def test_a_prefill_loses_its_blank_end() -> None:
+def test_prefill_loses_trailing_white_space() -> None:
     assert turns(HI, AssistantMessage("One, \n"), model=OLD)[-1] == {"role": "assistant", "content": [text("One,")]}
 
 
 # --- images and files -----------------------------------------------------------------------------
 
 
-def test_images_and_files_take_the_providers_forms() -> None:
+def test_images_and_files_use_the_vendors_format() -> None:
     plain = base64.b64encode("Grüße".encode()).decode()
     parts = (
         ImagePart("DATA:image/JPG;base64,QUJD"),
@@ -253,14 +253,14 @@ def test_images_and_files_take_the_providers_forms() -> None:
         (FilePart("data:text/plain;base64,/w=="), "file"),
     ],
 )
-def test_what_it_takes_no_form_of_is_refused(part: ImagePart | FilePart, feature: str) -> None:
+def test_unsupported_content_is_refused(part: ImagePart | FilePart, feature: str) -> None:
     assert refused(asked(UserMessage((part,)))) == feature
 
 
 # --- thoughts -------------------------------------------------------------------------------------
 
 
-def test_thoughts_ride_in_a_call_and_stand_before_it_and_its_text_unchanged() -> None:
+def test_thoughts_in_a_call_signature_precede_its_text_and_call() -> None:
     thoughts = (Thought("想 \ud83d\ude80", "c2ln"), Thought(redacted="c2VhbGVk"))
     call = replace(CALL, signature=pack(thoughts, NEWEST))
     later = replace(CALL, id="toolu_2", signature=pack([Thought("", "b3RoZXI=")], NEWEST))
@@ -279,7 +279,7 @@ def test_thoughts_ride_in_a_call_and_stand_before_it_and_its_text_unchanged() ->
     assert blocks[4] == {"type": "thinking", "thinking": "", "signature": "b3RoZXI="}
 
 
-def test_another_models_thoughts_and_forged_ones_count_as_none() -> None:
+def test_thoughts_of_other_models_and_forged_ones_are_ignored() -> None:
     packed = pack([Thought("t", "s")], NEWEST)
     assert packed is not None
     assert unpack(packed, NEWEST) == (Thought("t", "s"),)
@@ -320,17 +320,17 @@ def test_another_models_thoughts_and_forged_ones_count_as_none() -> None:
         (OLD, "max", {"type": "enabled", "budget_tokens": 16384}, None),
     ],
 )
-def test_an_effort_is_said_in_the_models_own_way(model: str, effort: str | None, thinking: Any, config: Any) -> None:
+def test_effort_is_sent_in_the_form_of_the_model(model: str, effort: str | None, thinking: Any, config: Any) -> None:
     body = sent(asked(reasoning_effort=effort), model)
     assert (body.get("thinking"), body.get("output_config")) == (thinking, config)
 
 
-def test_a_budget_of_thinking_leaves_room_for_an_answer_or_is_left_out() -> None:
+def test_thinking_budget_is_below_max_tokens_or_omitted() -> None:
     assert sent(asked(reasoning_effort="high", max_tokens=2000), OLD)["thinking"]["budget_tokens"] == 1999
     assert "thinking" not in sent(asked(reasoning_effort="high", max_tokens=1024), OLD)
 
 
-def test_a_model_that_thinks_by_budget_does_not_in_a_loop_that_another_model_began() -> None:
+def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
     loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", "a"))
     own = replace(CALL, signature=pack([Thought("t", "s")], OLD))
     thoughtful = (HI, AssistantMessage(tool_calls=(own,)), ToolMessage("toolu_1", "a"))
@@ -358,16 +358,16 @@ def test_a_model_that_thinks_by_budget_does_not_in_a_loop_that_another_model_beg
         ),
     ],
 )
-def test_the_choice_of_tools(more: dict[str, Any], choice: Any) -> None:
+def test_tool_choice_is_converted(more: dict[str, Any], choice: Any) -> None:
     assert sent(asked(tools=(WEATHER, CLOCK), **more), OPUS_48).get("tool_choice") == choice
 
 
-def test_of_tools_that_are_not_allowed_nothing_is_said() -> None:
+def test_tools_that_are_not_allowed_are_omitted() -> None:
     body = sent(asked(tools=(WEATHER, CLOCK), tool_choice=AllowedTools("auto", ("get_time",))))
     assert [tool["name"] for tool in body["tools"]] == ["get_time"]
 
 
-def test_a_forced_tool_switches_off_the_thinking_that_refuses_it() -> None:
+def test_forced_tool_switches_thinking_off() -> None:
     forced = asked(tools=(WEATHER,), tool_choice="required", reasoning_effort="high")
     assert sent(forced, HAIKU)["thinking"] == {"type": "disabled"}
     assert "thinking" not in sent(forced, OPUS_48)
@@ -376,7 +376,7 @@ def test_a_forced_tool_switches_off_the_thinking_that_refuses_it() -> None:
     assert not target(NEWEST).facts.features & {"tool_choice_required", "tool_choice_named"}
 
 
-def test_sampling_and_thinking_exclude_each_other_where_the_model_says_so() -> None:
+def test_sampling_is_dropped_while_thinking_if_the_model_requires_it() -> None:
     both = requirements_of(asked(temperature=0.5, reasoning_effort="high"))
     assert match_capabilities(both, ADAPTER.capabilities, target(SIX).facts).unsupported == {"reasoning_effort"}
 
@@ -391,7 +391,7 @@ def test_sampling_and_thinking_exclude_each_other_where_the_model_says_so() -> N
         (NEWEST, {"stop": ("\n", "END")}, {"blank_stop"}),
     ],
 )
-def test_what_a_model_refuses_though_it_has_the_field_is_dropped_and_named(
+def test_parameter_that_the_model_refuses_is_dropped_and_reported(
     model: str, more: dict[str, Any], dropped: set[str]
 ) -> None:
     facts = model_facts(ADAPTER.models, model)
@@ -403,13 +403,13 @@ def test_what_a_model_refuses_though_it_has_the_field_is_dropped_and_named(
     assert body.get("stop_sequences", ["END"]) == ["END"]
 
 
-def test_a_model_that_thinks_by_budget_does_not_where_it_continues_its_own_turn() -> None:
+def test_thinking_budget_is_omitted_for_prefill() -> None:
     begun = asked(HI, AssistantMessage("It is"), reasoning_effort="high")
     facts = model_facts(ADAPTER.models, OLD)
     assert match_capabilities(requirements_of(begun), ADAPTER.capabilities, facts).unsupported == {"reasoning_effort"}
 
 
-def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone() -> None:
+def test_schema_is_converted_without_changing_the_clients() -> None:
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -443,13 +443,13 @@ def test_a_schema_is_rewritten_into_the_subset_and_the_clients_own_is_left_alone
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_a_tool_takes_is_an_object_also_where_its_schema_says_nothing_of_it(strict: bool) -> None:
+def test_tool_schema_without_a_type_becomes_an_object(strict: bool) -> None:
     schema = {"properties": {"city": {"type": "string"}}, "additionalProperties": False}
     (tool,) = sent(asked(tools=(Tool("f", None, schema, strict=strict),)))["tools"]
     assert tool["input_schema"] == {"type": "object", **schema}
 
 
-def test_a_strict_tool_of_unnamed_properties_is_refused_also_where_it_doesn_t_say_that_it_takes_an_object() -> None:
+def test_strict_tool_with_unnamed_properties_is_refused() -> None:
     with pytest.raises(UnsupportedFeature, match="all named"):
         sent(asked(tools=(Tool("f", None, {"description": "anything"}, strict=True),)))
 
@@ -464,7 +464,7 @@ def test_a_strict_tool_of_unnamed_properties_is_refused_also_where_it_doesn_t_sa
         {"type": "object", "patternProperties": {"^x": {}}},
     ],
 )
-def test_a_schema_that_the_subset_cannot_say_is_refused(schema: dict[str, Any]) -> None:
+def test_schema_outside_the_subset_is_refused(schema: dict[str, Any]) -> None:
     assert refused(asked(response_format=JsonSchemaFormat("x", schema))) == "json_schema"
     nested: dict[str, Any] = {"type": "string"}
     for _ in range(100):
@@ -483,7 +483,7 @@ def test_a_schema_that_the_subset_cannot_say_is_refused(schema: dict[str, Any]) 
         ({"reasoning_effort": "much"}, "reasoning_effort"),
     ],
 )
-def test_what_has_no_field_is_refused(more: dict[str, Any], feature: str) -> None:
+def test_unsupported_feature_is_refused(more: dict[str, Any], feature: str) -> None:
     assert refused(asked(**more)) == feature
 
 
@@ -494,18 +494,18 @@ def test_what_has_no_field_is_refused(more: dict[str, Any], feature: str) -> Non
     ("model", "asked_for", "sent_as"),
     [(NEWEST, None, 128000), (OLD, None, 64000), ("else", None, 4096), (OLD, 99999, 64000), ("else", 99999, 99999)],
 )
-def test_max_tokens_is_always_said_and_never_beyond_the_model(model: str, asked_for: int | None, sent_as: int) -> None:
+def test_max_tokens_is_always_sent_within_the_models_limit(model: str, asked_for: int | None, sent_as: int) -> None:
     assert sent(asked(max_tokens=asked_for), model)["max_tokens"] == sent_as
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-opus-5", "claude-opus-4-8", "claude-sonnet-4-6"])
-def test_the_sizes_of_the_vendors_pages(model: str) -> None:
+def test_model_sizes_match_the_vendors_pages(model: str) -> None:
     facts = target(model).facts
     assert (facts.context_tokens, facts.output_tokens) == (1_000_000, 128_000)
     assert sent(asked(max_tokens=100_000), model)["max_tokens"] == 100_000
 
 
-def test_sampling_is_sent_in_the_older_version_of_the_api_alone() -> None:
+def test_sampling_parameters_use_the_older_api_version() -> None:
     def version(request: ChatRequest, model: str) -> str:
         return dict(ADAPTER.build_request(request, target(model)).headers)["anthropic-version"]
 
@@ -516,7 +516,7 @@ def test_sampling_is_sent_in_the_older_version_of_the_api_alone() -> None:
     assert target(NEWEST).facts.without >= {"temperature", "top_p", "top_k"}
 
 
-def test_what_a_site_pins_is_written_last_and_extras_are_merged_under_our_own() -> None:
+def test_pinned_values_are_written_last_and_extra_parameters_are_merged() -> None:
     request = asked(
         user="u-1",
         stop=("END",),

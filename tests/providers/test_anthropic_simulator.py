@@ -1,4 +1,4 @@
-"""The simulated Anthropic with its vendor's checks, and the other end of the adapter's loop."""
+"""Test the Anthropic simulator: its checks, and tool loops between adapter and simulator."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refused(**more: Any) -> WireResponse:
     return caught.value.response
 
 
-def test_the_door() -> None:
+def test_wrong_path_key_or_version_is_refused() -> None:
     version = {"anthropic-version": "2026-10-21"}
     assert read().messages == (UserMessage("Hi"),)
     assert read(headers={"authorization": "Bearer k", **version}).model == NEWEST
@@ -109,14 +109,14 @@ def test_the_door() -> None:
     ],
     ids=lambda body: json.dumps(body)[:60],
 )
-def test_what_the_vendor_refuses(body: dict[str, Any]) -> None:
+def test_invalid_request_is_refused(body: dict[str, Any]) -> None:
     response = refused(**body)
     assert response.status == 400
     assert json.loads(response.body)["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.slow
-def test_a_field_that_the_clients_types_lack_is_refused() -> None:
+def test_unknown_field_is_refused_by_the_client_types() -> None:
     pytest.importorskip("anthropic")
     assert refused(seed=1).status == 400
 
@@ -130,7 +130,7 @@ def client_request(*messages: dict[str, Any], stream: bool = False) -> ChatReque
 
 
 def step(*messages: dict[str, Any], model: str, stream: bool = False) -> dict[str, Any]:
-    """One turn through a client that keeps only OpenAI's fields: its answer, as OpenAI's JSON."""
+    """Send one turn through a client that keeps only OpenAI's fields. Return the answer as OpenAI's JSON."""
     wire = ADAPTER.build_request(client_request(*messages, stream=stream), target(model))
     request = CHECKED.read_request(incoming(wire))
     said = respond(request, "Oslo")
@@ -151,12 +151,12 @@ def results(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 @pytest.mark.parametrize("model", [NEWEST, HAIKU, OLD])
-def test_thoughts_survive_a_loop_through_a_client_that_knows_only_openais_fields(model: str, stream: bool) -> None:
+def test_thoughts_survive_a_tool_loop_through_an_openai_client(model: str, stream: bool) -> None:
     first = step(ASKED, model=model, stream=stream)
     assert len(first["tool_calls"]) == 2
     history = (ASKED, first, *results(first))
     assert "-3" in step(*history, model=model, stream=stream)["content"]
-    # The simulator knows its thoughts again: one that was changed it refuses.
+    # The simulator recognises its own thoughts and refuses changed ones.
     body = json.loads(ADAPTER.build_request(client_request(*history), target(model)).body)
     assert body["messages"][1]["content"][0]["type"] == "thinking"
     assert read(**body).messages
@@ -164,7 +164,7 @@ def test_thoughts_survive_a_loop_through_a_client_that_knows_only_openais_fields
     assert refused(**body).status == 400
 
 
-def test_a_loop_that_another_model_began_goes_on() -> None:
+def test_tool_loop_of_another_model_continues() -> None:
     first = step(ASKED, model=NEWEST)
     for model in (HAIKU, OLD):
         assert "-3" in step(ASKED, first, *results(first), model=model)["content"]

@@ -1,4 +1,4 @@
-"""Amazon's binary framing: its own test vectors, botocore's reader, every cut, and invalid bytes."""
+"""Test Amazon's binary framing: Amazon's test vectors, botocore's reader, every split, and invalid bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def framed(headers: bytes, payload: bytes = b"") -> bytes:
     return message + struct.pack(">I", zlib.crc32(message))
 
 
-def test_amazons_own_vector() -> None:
+def test_amazons_test_vector_is_read() -> None:
     assert encode_message({}, b"") == EMPTY
     assert decoded(EMPTY) == ([EventMessage({}, b"")], False)
 
@@ -41,7 +41,7 @@ def test_amazons_own_vector() -> None:
         max_size=4,
     )
 )
-def test_what_is_written_is_read_by_us_and_by_botocore(messages: list[tuple[dict[str, str], bytes]]) -> None:
+def test_written_message_is_read_by_the_decoder_and_by_botocore(messages: list[tuple[dict[str, str], bytes]]) -> None:
     data = b"".join(encode_message(headers, payload) for headers, payload in messages)
     assert decoded(data) == ([EventMessage(headers, payload) for headers, payload in messages], False)
     theirs = EventStreamBuffer()
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_by_us_and_by_botocore(messages: list[tuple[dict
     assert [(message.headers, message.payload) for message in theirs] == messages
 
 
-def test_every_cut_gives_the_same() -> None:
+def test_every_split_gives_the_same_messages() -> None:
     data = encode_message({":event-type": "a"}, b"\x00\n\r") + EMPTY + encode_message({}, b"{}")
     whole = decoded(data)
     assert len(whole[0]) == 3
@@ -59,7 +59,7 @@ def test_every_cut_gives_the_same() -> None:
         assert decoded(data[:cut])[1] is False
 
 
-def test_every_changed_byte_is_noticed() -> None:
+def test_every_changed_byte_is_detected() -> None:
     good = encode_message({":event-type": "a"}, b'{"text":"x"}')
     for position in range(len(good)):
         changed = good[:position] + bytes([good[position] ^ 0x41]) + good[position + 1 :]
@@ -68,7 +68,7 @@ def test_every_changed_byte_is_noticed() -> None:
         assert broken
 
 
-def test_headers_of_other_types_are_passed_over() -> None:
+def test_headers_of_other_types_are_ignored() -> None:
     others = b"".join(
         bytes([1]) + b"h" + bytes([kind]) + b"\x00" * size
         for kind, size in {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 8: 8, 9: 16}.items()
@@ -81,11 +81,11 @@ def test_headers_of_other_types_are_passed_over() -> None:
     "headers",
     [b"\x01", b"\xff", b"\x01h\x0a", b"\x01h\x07", b"\x01h\x07\x00\x09x", b"\x01h\x07\x00\x01\xff", b"\x01h\x05\x00"],
 )
-def test_headers_that_are_none_break_it(headers: bytes) -> None:
+def test_invalid_headers_break_the_stream(headers: bytes) -> None:
     assert decoded(framed(headers)) == ([], True)
 
 
-def test_a_length_beyond_reason_is_not_waited_for() -> None:
+def test_excessive_length_breaks_the_stream() -> None:
     for total, headers in ((9 * 1024 * 1024, 0), (15, 0), (100, 90)):
         lengths = struct.pack(">II", total, headers)
         assert decoded(lengths + struct.pack(">I", zlib.crc32(lengths)))[1]

@@ -1,4 +1,4 @@
-"""Bedrock's Converse: what is sent, what is read of answers, streams and errors, and where each model is computed."""
+"""Test Bedrock's Converse: requests, answers, streams, errors, and the place of computation of each model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def refused(*messages: Message, **more: Any) -> str:
 # --- requests -------------------------------------------------------------------------------------
 
 
-def test_the_path_names_model_and_method() -> None:
+def test_path_contains_model_and_method() -> None:
     asked = ChatRequest("a", (HI,))
     model = "eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0"
     assert ADAPTER.build_request(asked, TARGET).path == f"/model/{model}/converse"
@@ -73,7 +73,7 @@ def test_the_path_names_model_and_method() -> None:
     assert dict(streamed.headers)["accept"] == "application/vnd.amazon.eventstream"
 
 
-def test_a_whole_request() -> None:
+def test_complete_request_is_built() -> None:
     thoughts = (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
     call = replace(CALL, signature=pack(thoughts, MODEL))
     body = sent(
@@ -127,7 +127,7 @@ def test_a_whole_request() -> None:
     }
 
 
-def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them() -> None:
+def test_documents_have_unique_names_and_a_text_in_their_turn() -> None:
     paper = FilePart("data:application/pdf;base64,JVBERg==", "a.pdf")
     body = sent(UserMessage((paper,)), AssistantMessage("Read."), UserMessage((TextPart("Again"), paper)))
     first, _, last = (turn["content"] for turn in body["messages"])
@@ -135,7 +135,7 @@ def test_documents_have_names_of_their_own_in_all_turns_and_a_word_beside_them()
     assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
 
 
-def test_a_documents_name_is_as_long_as_it_may_be() -> None:
+def test_document_name_is_shortened_to_the_limit() -> None:
     names = ("x" * 250 + ".pdf", "x" * 197 + " y.pdf", "x" * 198)
     papers = tuple(FilePart("data:application/pdf;base64,JVBERg==", name) for name in names)
     blocks = sent(UserMessage((TextPart("Read"), *papers)))["messages"][0]["content"][1:]
@@ -150,13 +150,13 @@ def test_a_documents_name_is_as_long_as_it_may_be() -> None:
         (UserMessage("Hi"), AssistantMessage("Hello."), SystemMessage("Say more.")),
     ],
 )
-def test_a_silent_user_stands_where_a_user_must(messages: tuple[Message, ...]) -> None:
+def test_missing_user_turn_becomes_a_filler(messages: tuple[Message, ...]) -> None:
     turns = sent(*messages)["messages"]
     assert (turns[0]["role"], turns[-1]["role"]) == ("user", "user")
     assert [{"text": "."}] in [turn["content"] for turn in turns]
 
 
-def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
+def test_blank_stop_is_refused_for_claude_only() -> None:
     with pytest.raises(UnsupportedFeature, match="white space only"):
         sent(UserMessage("Hi"), stop=("\n",))
     nova = "amazon.nova-pro-v1:0"
@@ -165,7 +165,7 @@ def test_a_stop_of_blanks_is_refused_for_claude_alone() -> None:
     assert json.loads(wire.body)["inferenceConfig"] == {"stopSequences": ["\n"]}
 
 
-def test_what_only_some_models_have_goes_beside() -> None:
+def test_model_specific_fields_are_sent_as_additional_fields() -> None:
     budget = sent(reasoning_effort="low")
     assert budget["additionalModelRequestFields"] == {"thinking": {"type": "enabled", "budget_tokens": 2048}}
     assert budget["inferenceConfig"] == {"maxTokens": 64000}
@@ -181,7 +181,7 @@ def test_what_only_some_models_have_goes_beside() -> None:
     assert (structure["name"], structure["description"]) == ("city", "A city.")
 
 
-def test_there_is_no_word_against_calling() -> None:
+def test_tool_choice_none_omits_the_tools() -> None:
     assert "toolConfig" not in sent(tools=(WEATHER,), tool_choice="none")
     assert sent(tools=(WEATHER,), tool_choice=NamedTool("get_weather"))["toolConfig"]["toolChoice"] == {
         "tool": {"name": "get_weather"}
@@ -189,8 +189,8 @@ def test_there_is_no_word_against_calling() -> None:
 
 
 @pytest.mark.parametrize("more", [{"tools": (WEATHER,), "tool_choice": "none"}, {}], ids=["kept from it", "no tools"])
-def test_calls_of_before_are_told_in_texts_where_none_may_be_made_any_more(more: dict[str, Any]) -> None:
-    """As agents ask that sum up what their tools have told them."""
+def test_earlier_calls_become_texts_if_no_tool_may_be_called(more: dict[str, Any]) -> None:
+    """Agents send such requests to summarise their tool results."""
     said = AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
     body = sent(HI, said, ToolMessage("b", "fog"), ToolMessage("tooluse_1", "snow"), UserMessage("So?"), **more)
     assert "toolConfig" not in body
@@ -212,7 +212,7 @@ def test_calls_of_before_are_told_in_texts_where_none_may_be_made_any_more(more:
     assert refused(HI, AssistantMessage(tool_calls=(CALL,)), **more) == "tools"
 
 
-def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> None:
+def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
     loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", " "))
     body = sent(*loop, tools=(WEATHER,), reasoning_effort="high")
     assert "additionalModelRequestFields" not in body
@@ -228,7 +228,7 @@ def test_a_loop_that_another_model_began_is_not_thought_about_by_budget() -> Non
         (ToolMessage("x", "y"), "tools"),
     ],
 )
-def test_what_it_takes_no_form_of_is_refused(message: Message, feature: str) -> None:
+def test_unsupported_content_is_refused(message: Message, feature: str) -> None:
     assert refused(message) == feature
 
 
@@ -283,7 +283,7 @@ def whole(**changes: object) -> WireResponse:
     return WireResponse(200, {}, json.dumps(body | changes).encode(), 5.0)
 
 
-def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
+def test_whole_answer_equals_its_stream() -> None:
     made = events(*STREAM)
     assert sum(isinstance(one, Heartbeat) for one in made) == 2
     answer = fold(made)
@@ -298,13 +298,13 @@ def test_a_stream_and_a_whole_answer_come_to_the_same() -> None:
     assert ADAPTER.parse_response(whole(), TARGET) == answer
 
 
-def test_a_large_number_of_a_call_is_not_rounded() -> None:
+def test_large_number_in_call_arguments_is_not_rounded() -> None:
     message = {"content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"wei": 2**89}}}]}
     answer = ADAPTER.parse_response(whole(output={"message": message}), TARGET)
     assert answer.choices[0].message.tool_calls[0].arguments == f'{{"wei":{2**89}}}'
 
 
-def test_the_last_event_ends_it_before_the_connection_does() -> None:
+def test_metadata_event_ends_the_stream() -> None:
     parser = ADAPTER.stream_parser(TARGET)
     made = [one for piece in STREAM for one in parser.feed(piece)]
     assert isinstance(made[-1], Finished)
@@ -320,12 +320,12 @@ def test_the_last_event_ends_it_before_the_connection_does() -> None:
         ("content_filtered", "content_filter", "content_filtered"),
     ],
 )
-def test_why_it_ended(word: str, reason: str, raw: str | None) -> None:
+def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
     choice = ADAPTER.parse_response(whole(stopReason=word), TARGET).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
-def test_output_that_is_unusable_is_no_answer() -> None:
+def test_unusable_output_fails() -> None:
     for word in ("malformed_tool_use", "malformed_model_output", "malformed_something_new"):
         with pytest.raises(ProviderFailed) as caught:
             ADAPTER.parse_response(whole(stopReason=word), TARGET)
@@ -360,14 +360,14 @@ def test_output_that_is_unusable_is_no_answer() -> None:
         ({":message-type": "event", ":event-type": "contentBlockDelta"}, b"no json", FailureKind.INTERRUPTED),
     ],
 )
-def test_an_error_in_a_stream_is_its_last_event(headers: dict[str, str], payload: bytes, kind: FailureKind) -> None:
+def test_error_in_a_stream_is_its_last_event(headers: dict[str, str], payload: bytes, kind: FailureKind) -> None:
     for before in ((), STREAM[:8]):
         last = events(*before, encode_message(headers, payload), *STREAM)[-1]
         assert isinstance(last, Failed)
         assert last.failure.kind is kind
 
 
-def test_what_breaks_the_framing_breaks_the_answer_unless_it_is_whole() -> None:
+def test_broken_framing_fails_unless_the_answer_is_complete() -> None:
     for broken in (b"data: {}\n\n" * 3, STREAM[1][:-1] + b"\x00", STREAM[1][:40]):
         last = events(*STREAM[:8], broken)[-1]
         assert isinstance(last, Failed)
@@ -375,7 +375,7 @@ def test_what_breaks_the_framing_breaks_the_answer_unless_it_is_whole() -> None:
     assert isinstance(events(*STREAM[:-1], b"\xff" * 40)[-1], Finished)
 
 
-def test_a_stream_with_something_wrong_in_it_never_raises() -> None:
+def test_stream_with_one_wrong_value_never_raises() -> None:
     for position, name in enumerate(("messageStart", "contentBlockDelta")):
         payload = json.dumps({"delta": {"text": "x"}, "contentBlockIndex": 2}).encode()
         for broken in _broken(payload):
@@ -415,20 +415,20 @@ def error(status: int, name: str = "", body: bytes = b'{"message":"Words of thei
         (403, "", FailureKind.CREDENTIALS),
     ],
 )
-def test_what_an_error_means(status: int, name: str, kind: FailureKind) -> None:
+def test_error_is_classified(status: int, name: str, kind: FailureKind) -> None:
     failure = error(status, name)
     assert (failure.kind, failure.status, failure.request_id) == (kind, status, "r-1")
     assert "theirs" not in failure.message
 
 
-def test_the_name_may_stand_in_the_body_and_what_was_signed_is_never_repeated() -> None:
+def test_error_name_in_the_body_is_read_and_signed_data_is_not_logged() -> None:
     coral = b'{"__type":"com.amazon.coral.service#InvalidSignatureException","message":"x-amz-security-token:secret"}'
     failure = error(403, body=coral)
     assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "InvalidSignatureException")
     assert "secret" not in failure.detail
 
 
-# --- places ---------------------------------------------------------------------------------------
+# --- place of computation -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -448,14 +448,14 @@ def test_the_name_may_stand_in_the_body_and_what_was_signed_is_never_repeated() 
         ("us-east-1", "some-model", None),
     ],
 )
-def test_a_prefix_of_the_model_says_where_it_is_computed(site: str, model: str, processes: list[str] | None) -> None:
+def test_model_prefix_decides_where_it_is_computed(site: str, model: str, processes: list[str] | None) -> None:
     known = ADAPTER.sites[site]
     residency = known.residency_of(model)
     assert residency.stores == known.residency.stores
     assert residency.processes == (parse_places(processes) if processes else ANYWHERE)
 
 
-def test_a_thoughts_seal_is_base64_on_the_wire() -> None:
+def test_redacted_thought_is_base64_on_the_wire() -> None:
     assert base64.b64decode(
         json.loads(STREAM[4][STREAM[4].index(b"{") : -4])["delta"]["reasoningContent"]["redactedContent"]
     )

@@ -1,4 +1,4 @@
-"""A client sends a signature back inside the id of its tool call, and nothing else is stored there."""
+"""Test call ids that carry a signature through a client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ids = words.filter(lambda text: SEPARATOR not in text and not text.endswith(("~"
 
 @unhurried
 @given(ids, words)
-def test_what_was_joined_comes_apart_again(call_id: str, signature: str) -> None:
+def test_joined_call_id_is_split_again(call_id: str, signature: str) -> None:
     outward = join_call_id(call_id, signature)
     assert outward != call_id
     assert split_call_id(outward) == (call_id, signature)
@@ -22,15 +22,15 @@ def test_what_was_joined_comes_apart_again(call_id: str, signature: str) -> None
 
 @unhurried
 @given(ids)
-def test_call_id_without_a_signature_is_unchanged(call_id: str) -> None:
+def test_id_without_a_signature_is_unchanged(call_id: str) -> None:
     assert join_call_id(call_id, None) == call_id
     assert split_call_id(call_id) == (call_id, None)
 
 
 @pytest.mark.parametrize("outward", [f"{SEPARATOR}s", f"a{SEPARATOR}", SEPARATOR, "", "a~sig", "a~SIG~b"])
-def test_what_only_looks_joined_is_an_id(outward: str) -> None:
+def test_id_that_only_looks_joined_is_unchanged(outward: str) -> None:
     assert split_call_id(outward) == (outward, None)
 
 
-def test_a_signature_may_hold_the_separator() -> None:
+def test_signature_may_contain_the_separator() -> None:
     assert split_call_id(join_call_id("a", f"x{SEPARATOR}y")) == ("a", f"x{SEPARATOR}y")

@@ -1,4 +1,4 @@
-"""Rows of data beyond the kit and the recorded shapes: how they are read, and what each rule of a row does."""
+"""Test compatible vendors where the kit and recordings do not: how their files are read, and what each rule does."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def looped(*between: Message) -> list[Message]:
     ("messages", "thoughts"),
     [
         (looped(), [" "]),
-        # The answer behind the results is of the same turn, what was said before and after is not.
+        # The answer after the results belongs to the same turn; texts before and after the turn do not.
         ([*looped(AssistantMessage("Noon.")), UserMessage("Thanks.")], [" ", " "]),
         ([*looped(AssistantMessage("Noon.", reasoning="I know.")), UserMessage("Thanks.")], [" ", "I know."]),
         ([UserMessage("Hi"), AssistantMessage("Hello."), *looped()], [None, " "]),
@@ -118,11 +118,11 @@ def looped(*between: Message) -> list[Message]:
             [" ", " ", None],
         ),
         ([UserMessage("Hi"), AssistantMessage("Hello.", reasoning="Hm."), UserMessage("?")], [None]),
-        # What the model is to go on with is no answer yet.
+        # A message that the model must continue is not an answer yet.
         (looped(AssistantMessage("It is ")), [" ", None]),
     ],
 )
-def test_a_turn_with_calls_goes_back_with_its_thoughts(
+def test_turn_with_calls_is_sent_back_with_its_reasoning(
     provider: str, messages: list[Message], thoughts: list[str | None]
 ) -> None:
     model = {"deepseek": "deepseek-v4-pro", "moonshot": "kimi-k3"}[provider]
@@ -136,16 +136,14 @@ def test_a_turn_with_calls_goes_back_with_its_thoughts(
     [
         ("deepseek", "deepseek-v5", [" ", "I know."]),
         ("moonshot", "kimi-k4", [" ", "I know."]),
-        # It is known, and doesn't think.
+        # A known model that does not reason.
         ("moonshot", "moonshot-v1-8k", [None, None]),
-        # It takes thoughts, and asks for none: whether this one takes any is not known.
+        # The vendor accepts reasoning but does not require it. Whether this model accepts it is unknown.
         ("ark", "ep-20261101-abcde", [None, None]),
     ],
 )
-def test_a_model_of_which_nothing_is_known_gets_its_thoughts_back(
-    provider: str, model: str, thoughts: list[str | None]
-) -> None:
-    """The vendor's newest model thinks, and refuses the second round of a tool loop without them."""
+def test_unknown_model_gets_its_reasoning_back(provider: str, model: str, thoughts: list[str | None]) -> None:
+    """The vendor's newest model reasons, and refuses the second round of a tool loop without its reasoning."""
     messages = looped(AssistantMessage("Noon.", reasoning="I know."))
     body = sent(provider, model, replace(ASK, messages=(*messages, UserMessage("Thanks."))))
     said = [message for message in body["messages"] if message["role"] == "assistant"]
@@ -153,8 +151,8 @@ def test_a_model_of_which_nothing_is_known_gets_its_thoughts_back(
 
 
 @pytest.mark.parametrize("model", adapter_named("azure").models)
-def test_openai_s_models_on_azure_answer_a_last_message_of_the_assistants(model: str) -> None:
-    """As OpenAI's own do; nobody's else is handed one that he can't go on with."""
+def test_openai_models_on_azure_answer_a_last_assistant_message(model: str) -> None:
+    """OpenAI's own models do the same. Other models get no such message unless they can continue it."""
     adapter, asked = adapter_named("azure"), replace(ASK, messages=(UserMessage("Hi"), AssistantMessage("Hello.")))
     where = target(adapter, model.replace("*", ""))
     needs = replace(requirements_of(asked), anew=True)
@@ -171,7 +169,7 @@ def test_openai_s_models_on_azure_answer_a_last_message_of_the_assistants(model:
     ("provider", "model", "n"),
     [("moonshot", "kimi-k3", None), ("mistral", "mistral-large-4", 1), ("dashscope-compatible", "qwq-plus", None)],
 )
-def test_one_choice_is_not_asked_for_where_there_is_no_other(provider: str, model: str, n: int | None) -> None:
+def test_n_of_one_is_not_sent_to_vendors_without_n(provider: str, model: str, n: int | None) -> None:
     assert sent(provider, model, replace(ASK, n=1)).get("n") == n
 
 
@@ -184,7 +182,7 @@ def test_one_choice_is_not_asked_for_where_there_is_no_other(provider: str, mode
         ("mistral", "mistral-large-4", [None, None, None, None, None]),
     ],
 )
-def test_how_closely_an_image_is_looked_at(provider: str, model: str, details: list[str | None]) -> None:
+def test_image_detail_is_converted(provider: str, model: str, details: list[str | None]) -> None:
     asked = tuple(ImagePart("https://i.example/a.png", word) for word in ("auto", "low", "high", "original", None))
     body = sent(provider, model, replace(ASK, messages=(UserMessage(asked),)))
     assert [part["image_url"].get("detail") for part in body["messages"][0]["content"]] == details
@@ -199,7 +197,7 @@ def test_how_closely_an_image_is_looked_at(provider: str, model: str, details: l
         ({"error": {"code": "BadRequest", "innererror": {"code": "Other"}}}, "invalid_request"),
     ],
 )
-def test_a_code_that_is_known_counts_wherever_azure_puts_it(error: object, kind: str) -> None:
+def test_known_azure_code_counts_at_any_path(error: object, kind: str) -> None:
     assert adapter_named("azure").classify_error(response(error, 400)).kind == FailureKind(kind)
 
 
@@ -213,14 +211,14 @@ def test_a_code_that_is_known_counts_wherever_azure_puts_it(error: object, kind:
         ("é" * 257, hashlib.sha256(("é" * 257).encode()).hexdigest()),
     ],
 )
-def test_who_asks_is_told_to_deepseek_in_no_more_bytes_than_it_takes(user: str, user_id: str) -> None:
+def test_user_is_shortened_to_deepseeks_limit(user: str, user_id: str) -> None:
     assert sent("deepseek", "deepseek-v4-pro", replace(ASK, user=user))["user_id"] == user_id
 
 
-# --- the data -------------------------------------------------------------------------------------
+# --- reading the files ----------------------------------------------------------------------------
 
 
-def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
+def test_third_party_toml_gives_an_adapter_and_a_simulator() -> None:
     adapter, dialect = adapter_of(ROW), simulator_of(ROW)
     assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
     assert adapter_of(ROW.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
@@ -233,7 +231,7 @@ def test_a_stranger_s_row_is_an_adapter_and_its_other_side() -> None:
     assert adapter.classify_error(dialect.write_error(FailureKind.QUOTA, 429)).kind is FailureKind.QUOTA
 
 
-def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
+def test_simulator_uses_the_configured_path() -> None:
     row = ROW.replace("[dialect.request]", '[dialect.request]\npath = "/talk"')
     adapter, dialect = adapter_of(row), simulator_of(row)
     wire = adapter.build_request(ASK, target(adapter, "acme-1"))
@@ -245,12 +243,12 @@ def test_a_row_s_own_path_is_that_of_its_other_side() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_other_side_of_a_row_has_its_paths_and_no_other(name: str) -> None:
+def test_simulator_refuses_unknown_paths(name: str) -> None:
     with pytest.raises(RequestRejected, match="unknown path"):
         load_simulators().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
 
 
-def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> None:
+def test_vendor_without_a_quota_code_uses_status_402() -> None:
     row = ROW.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
     adapter, dialect = adapter_of(row), simulator_of(row)
     error = dialect.write_error(FailureKind.QUOTA, 429)
@@ -259,7 +257,7 @@ def test_a_vendor_without_a_word_for_a_spent_quota_says_it_by_the_status() -> No
     assert simulator_of(ROW).write_error(FailureKind.QUOTA, 429).status == 429
 
 
-def test_cached_tokens_are_counted_at_a_dotted_place() -> None:
+def test_cached_tokens_are_read_at_a_dotted_path() -> None:
     adapter = adapter_of('name = "acme"\n[dialect.answer]\ncached = ["stash.hits", "stash.deep.hits"]\n')
     usage = b'{"prompt_tokens": 9, "completion_tokens": 2, "stash": {"deep": {"hits": 4}}}'
     body = b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": ' + usage + b"}"
@@ -269,7 +267,7 @@ def test_cached_tokens_are_counted_at_a_dotted_place() -> None:
 
 
 @pytest.mark.parametrize("form", ["prefix", "partial", "go_on"])
-def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(form: str) -> None:
+def test_prefill_field_allows_a_last_assistant_message_with_alternating_roles(form: str) -> None:
     head = 'name = "acme"\n[dialect]\nfeatures = ["prefill"]\n'
     rule = f'[dialect.request]\nturns = "alternate"\nprefill = {{ message = {{ {form} = true }} }}\n'
     adapter = adapter_of(head + rule)
@@ -300,7 +298,7 @@ def test_where_turns_alternate_an_answer_is_continued_by_the_row_s_own_field(for
         (('name = "acme"', ""), "name: is missing"),
     ],
 )
-def test_a_mistake_in_a_row_names_its_place(changed: tuple[str, str], complaint: str) -> None:
+def test_error_in_the_dialect_names_its_place(changed: tuple[str, str], complaint: str) -> None:
     assert changed[0] in ROW
     with pytest.raises(DialectError) as raised:
         adapter_of(ROW.replace(*changed, 1))
@@ -354,14 +352,14 @@ SITE = 'processes = ["NO"]'
         ("efforts", 'context_tokens = "many"\nefforts', "models.'acme-*'.context_tokens: must be a whole number"),
     ],
 )
-def test_a_fact_that_cannot_be_read_is_a_mistake_and_never_left_out(old: str, new: str, complaint: str) -> None:
+def test_invalid_fact_is_an_error(old: str, new: str, complaint: str) -> None:
     assert old in ROW
     with pytest.raises((DialectError, CatalogueError)) as raised:
         adapter_of(ROW.replace(old, new, 1))
     assert str(raised.value).startswith(complaint)
 
 
-def test_never_takes_groups_too() -> None:
+def test_never_accepts_territory_groups() -> None:
     site = adapter_of(ROW.replace(SITE, f'{SITE}\nnever = ["@EU", "CN"]')).sites["oslo"]
     assert {"CN", "DE"} <= site.availability.never
 
@@ -395,8 +393,8 @@ def refusal(toml: str) -> str | None:
 
 
 @pytest.mark.parametrize("path", list(places_in(tomllib.loads(ROW))), ids=lambda path: ".".join(map(str, path)))
-def test_no_value_at_any_place_of_a_row_breaks_the_reader(path: tuple[str | int, ...]) -> None:
-    """It is taken, or refused by a message that begins with the table it stands in."""
+def test_no_value_in_the_file_makes_the_reader_raise_another_error(path: tuple[str | int, ...]) -> None:
+    """Each value is accepted, or refused with a message that begins with the name of its table."""
     for wrong in WRONG:
         row: Any = tomllib.loads(ROW)
         inner = row
@@ -407,14 +405,14 @@ def test_no_value_at_any_place_of_a_row_breaks_the_reader(path: tuple[str | int,
         assert complaint is None or complaint.startswith(str(path[0]))
 
 
-def test_a_mistake_in_the_other_side_names_its_place() -> None:
+def test_error_in_the_simulator_section_names_its_place() -> None:
     for wrong in ("[simulator]\ncolour = 1\n[simulator.errors]", '[simulator]\nusage = "never"\n[simulator.errors]'):
         with pytest.raises(DialectError, match=r"^simulator"):
             simulator_of(ROW.replace("[simulator.errors]", wrong))
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_of_ours_is_reached_by_its_name_and_can_travel_to_a_worker(name: str) -> None:
+def test_every_compatible_vendor_is_registered_and_can_be_pickled(name: str) -> None:
     adapter = load_registry().adapters[name]
     assert adapter is adapter_named(name)
     assert isinstance(load_simulators().dialects[name], CompatibleSimulator)
@@ -422,7 +420,7 @@ def test_every_row_of_ours_is_reached_by_its_name_and_can_travel_to_a_worker(nam
     assert isinstance(adapter.auth, Bearer | HeaderKey | NoAuth)
 
 
-def test_what_is_no_row_is_no_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from providers.compatible import adapter as rows
     from providers.compatible import simulator as dialects
 
@@ -460,7 +458,7 @@ def test_what_is_no_row_is_no_attribute(monkeypatch: pytest.MonkeyPatch) -> None
         ("dashscope-compatible", "deepseek-v3.2", "high", {"enable_thinking": True, "stream": True}),
     ],
 )
-def test_how_much_to_think_in_each_vendor_s_words(
+def test_reasoning_effort_is_converted_for_each_vendor(
     provider: str, model: str, effort: str | None, said: dict[str, Any]
 ) -> None:
     body = sent(provider, model, replace(ASK, reasoning_effort=effort))
@@ -468,7 +466,7 @@ def test_how_much_to_think_in_each_vendor_s_words(
     assert {name: body[name] for name in words & body.keys()} == said
 
 
-def test_a_tool_that_must_be_called_excludes_thinking_where_the_vendor_says_so() -> None:
+def test_forced_tool_switches_thinking_off_if_the_vendor_requires_it() -> None:
     for choice in (NamedTool("get_time"), "required", AllowedTools("required", ("get_time",))):
         asked = replace(TOOLS, tool_choice=choice, reasoning_effort="high")  # type: ignore[arg-type]
         body = sent("deepseek", "deepseek-v4-pro", replace(asked, extra={"thinking": {"type": "enabled"}}))
@@ -477,12 +475,12 @@ def test_a_tool_that_must_be_called_excludes_thinking_where_the_vendor_says_so()
     assert "thinking" not in sent("deepseek", "deepseek-v4-pro", replace(TOOLS, tool_choice="auto"))
 
 
-def test_the_client_s_own_word_for_a_vendor_s_switch_wins() -> None:
+def test_clients_own_thinking_switch_overrides_the_effort() -> None:
     asked = replace(ASK, reasoning_effort="none", extra={"thinking": {"type": "enabled"}})
     assert sent("deepseek", "deepseek-v4-pro", asked)["thinking"] == {"type": "enabled"}
 
 
-def test_allowed_tools_are_all_that_is_sent() -> None:
+def test_only_allowed_tools_are_sent() -> None:
     body = sent("qianfan", "ernie-5.1", replace(TOOLS, tool_choice=AllowedTools("required", ("get_weather",))))
     assert [tool["function"]["name"] for tool in body["tools"]] == ["get_weather"]
     assert body["tool_choice"] == "required"
@@ -508,9 +506,7 @@ def test_allowed_tools_are_all_that_is_sent() -> None:
         ("azure", "..", ASK, "model"),
     ],
 )
-def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
-    provider: str, model: str, request_: ChatRequest, feature: str
-) -> None:
+def test_unsupported_feature_is_refused(provider: str, model: str, request_: ChatRequest, feature: str) -> None:
     adapter = adapter_named(provider)
     with pytest.raises(UnsupportedFeature) as raised:
         adapter.build_request(request_, target(adapter, model, "/openai" if provider == "azure" else "/v1"))
@@ -518,7 +514,7 @@ def test_what_a_vendor_can_t_be_asked_is_refused_by_name(
 
 
 STRICT = [("qianfan", "ernie-5.1"), ("hunyuan-compatible", "hunyuan-a13b"), ("mistral", "mistral-large-4")]
-"""Who minds who speaks when."""
+"""Vendors with rules for the order of roles."""
 CALLED = AssistantMessage(None, tool_calls=(ToolCall("aB3dE5gH7", "get_time", "{}"),))
 NOON = ToolMessage("aB3dE5gH7", "12:00")
 
@@ -537,10 +533,10 @@ NOON = ToolMessage("aB3dE5gH7", "12:00")
     ],
 )
 @pytest.mark.parametrize(("provider", "model"), STRICT)
-def test_a_vendor_that_minds_who_speaks_when_hears_what_it_takes(
+def test_conversation_is_accepted_by_vendors_with_rules_for_roles(
     provider: str, model: str, messages: tuple[Message, ...], roles: str
 ) -> None:
-    assert roles_heard(provider, model, *messages) == roles
+    assert roles_sent(provider, model, *messages) == roles
 
 
 @pytest.mark.parametrize(
@@ -552,27 +548,25 @@ def test_a_vendor_that_minds_who_speaks_when_hears_what_it_takes(
         ((UserMessage("Hi"), AssistantMessage("Yes"), AssistantMessage(" ")), "user assistant user"),
     ],
 )
-def test_an_answer_that_is_to_be_continued_is_a_last_turn_unless_it_is_blank(
-    messages: tuple[Message, ...], roles: str
-) -> None:
-    assert roles_heard("mistral", "mistral-large-4", *messages) == roles
+def test_prefill_stays_the_last_turn_unless_it_is_blank(messages: tuple[Message, ...], roles: str) -> None:
+    assert roles_sent("mistral", "mistral-large-4", *messages) == roles
 
 
-def test_answers_of_one_turn_keep_their_calls() -> None:
+def test_merged_assistant_messages_keep_their_calls() -> None:
     messages = (UserMessage("Hi"), CALLED, AssistantMessage("Wait."), UserMessage("Well?"))
     body = sent("mistral", "mistral-large-4", replace(TOOLS, messages=messages))
     assert [call["id"] for call in body["messages"][1]["tool_calls"]] == ["aB3dE5gH7"]
 
 
-def roles_heard(provider: str, model: str, *messages: Message) -> str:
-    """Who speaks when in a request that the vendor's side takes."""
+def roles_sent(provider: str, model: str, *messages: Message) -> str:
+    """Return the roles of the messages in a request that the simulator accepts."""
     body, adapter = sent(provider, model, replace(TOOLS, messages=messages)), adapter_named(provider)
     assert not [*objections(body, adapter.dialect, target(adapter, model).facts, "/v1/chat/completions")]
     return " ".join(message["role"] for message in body["messages"])
 
 
-def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
-    """One choice without log probabilities is what every vendor gives; frameworks say so all the same."""
+def test_default_values_are_not_sent_to_vendors_without_the_field() -> None:
+    """`n: 1` and `logprobs: false` are the defaults of all vendors, but frameworks send them explicitly."""
     asked = replace(ASK, n=1, logprobs=False)
     said = {"n": 1, "logprobs": False}
     assert not said.keys() & sent("zhipu", "glm-5.3", asked).keys()
@@ -581,7 +575,7 @@ def test_what_asks_for_nothing_is_not_sent_to_who_has_no_field_for_it() -> None:
     assert said.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
 
 
-def test_mistral_s_own_fields_are_known_as_its() -> None:
+def test_mistrals_own_fields_are_claimed() -> None:
     own = {"top_k": 5, "min_tokens": 2}
     assert own.keys() <= adapter_named("mistral").capabilities.parameters
     assert sent("mistral", "mistral-large-4", replace(ASK, extra=own)).items() >= own.items()
@@ -597,7 +591,7 @@ def test_mistral_s_own_fields_are_known_as_its() -> None:
         ("/proxy/openai", "/proxy/openai/deployments/my-gpt/chat/completions"),
     ],
 )
-def test_every_way_to_write_azure_s_endpoint_leads_to_one_of_its_two_apis(base_path: str, path: str) -> None:
+def test_every_azure_endpoint_selects_one_of_its_two_apis(base_path: str, path: str) -> None:
     adapter = adapter_named("azure")
     wire = adapter.build_request(ASK, target(adapter, "my-gpt", base_path))
     assert (wire.path, dict(wire.query)) == (path, {"api-version": "2024-10-21"} if "deployments" in path else {})
@@ -605,7 +599,7 @@ def test_every_way_to_write_azure_s_endpoint_leads_to_one_of_its_two_apis(base_p
 
 
 @pytest.mark.parametrize("effort", [None, "none", "high"])
-def test_a_model_that_takes_no_tools_while_it_thinks_does_not_think_about_them(effort: str | None) -> None:
+def test_tools_switch_thinking_off_if_the_model_requires_it(effort: str | None) -> None:
     adapter = adapter_named("azure")
     facts = target(adapter, "gpt-5.6-luna").facts
     asked = replace(TOOLS, reasoning_effort=effort)
@@ -616,14 +610,14 @@ def test_a_model_that_takes_no_tools_while_it_thinks_does_not_think_about_them(e
     assert "reasoning_effort" not in sent("azure", "my-gpt", TOOLS)
 
 
-def test_a_json_format_with_its_word_is_sent() -> None:
+def test_json_object_with_the_word_json_is_sent() -> None:
     asked = replace(
         ASK, messages=(SystemMessage("Answer in JSON."), UserMessage("Hi")), response_format=JsonObjectFormat()
     )
     assert sent("deepseek", "deepseek-v4-pro", asked)["response_format"] == {"type": "json_object"}
 
 
-def test_foreign_ids_of_calls_keep_calls_and_results_together() -> None:
+def test_converted_call_ids_match_calls_and_results() -> None:
     calls = tuple(ToolCall(id, "get_time", "{}") for id in ("call_1", "aB3dE5gH7"))
     results = tuple(ToolMessage(call.id, "12:00") for call in calls)
     messages = sent(
@@ -639,7 +633,7 @@ def test_foreign_ids_of_calls_keep_calls_and_results_together() -> None:
 
 
 @pytest.mark.parametrize("provider", ROWS)
-def test_a_limit_goes_by_one_field_and_stream_options_only_where_they_are_known(provider: str) -> None:
+def test_limit_has_one_field_and_stream_options_only_if_supported(provider: str) -> None:
     adapter = adapter_named(provider)
     body = sent(provider, next(iter(adapter.models), "m"), replace(ASK, stream=True, max_tokens=64))
     assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
@@ -651,7 +645,7 @@ def test_a_limit_goes_by_one_field_and_stream_options_only_where_they_are_known(
 
 
 @pytest.mark.parametrize("provider", ["moonshot", "zhipu", "siliconflow", "minimax", "ark", "tokenhub", "huawei"])
-def test_a_refused_key_may_belong_to_the_other_site(provider: str) -> None:
+def test_detail_of_a_refused_key_mentions_the_other_site(provider: str) -> None:
     adapter = adapter_named(provider)
     failure = adapter.classify_error(load_simulators().dialects[provider].write_error(FailureKind.CREDENTIALS, 401))
     assert failure.kind is FailureKind.CREDENTIALS
@@ -660,7 +654,7 @@ def test_a_refused_key_may_belong_to_the_other_site(provider: str) -> None:
     assert "site" not in failure.message, "the client is not told of our accounts"
 
 
-def test_where_there_is_one_site_no_other_is_spoken_of() -> None:
+def test_detail_of_a_refused_key_mentions_no_other_site_if_there_is_one() -> None:
     failure = adapter_named("deepseek").classify_error(response({"error": {"message": "no"}}, 401))
     assert failure.detail == "no"
 
@@ -669,7 +663,7 @@ def test_where_there_is_one_site_no_other_is_spoken_of() -> None:
     ("provider", "code", "status"),
     [("minimax", {"base_resp": {"status_code": 1004}, "choices": None}, 200), ("siliconflow", {"message": "no"}, 200)],
 )
-def test_an_error_with_status_200_is_told_from_an_answer(provider: str, code: dict[str, Any], status: int) -> None:
+def test_error_with_status_200_fails(provider: str, code: dict[str, Any], status: int) -> None:
     from providers.failures import ProviderFailed
 
     adapter = adapter_named(provider)
@@ -686,8 +680,8 @@ def stream_events(provider: str, *chunks: object, model: str = "m", done: bool =
 
 
 @pytest.mark.parametrize("side", ["input_sensitive", "output_sensitive"])
-def test_a_blocked_answer_of_which_nothing_is_left_is_one(side: str) -> None:
-    """What was blocked here is not asked for elsewhere, as what merely got lost would be."""
+def test_blocked_answer_without_choices_is_filtered(side: str) -> None:
+    """A blocked request must not fail over, unlike a lost answer."""
     adapter = adapter_named("minimax")
     blocked = {"id": "x", "choices": None, side: True, f"{side}_type": 1, "base_resp": {"status_code": 0}}
     with pytest.raises(ProviderFailed) as raised:
@@ -701,7 +695,7 @@ def test_a_blocked_answer_of_which_nothing_is_left_is_one(side: str) -> None:
 
 @pytest.mark.parametrize("provider", ["tokenhub", "minimax", "vllm"])
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "reasoning_details"])
-def test_thoughts_are_read_under_each_name(provider: str, name: str) -> None:
+def test_reasoning_is_read_under_each_name(provider: str, name: str) -> None:
     said = {name: [{"text": "why"}] if name == "reasoning_details" else "why"}
     first = {"id": "r", "created": 7, "choices": [{"index": 0, "delta": said, "finish_reason": None}]}
     whole = {"message": {"content": "Hi", **said}, "index": 0, "finish_reason": "stop"}
@@ -719,7 +713,7 @@ def chunk(text: str | None, finish: str | None = None, **more: Any) -> dict[str,
     }
 
 
-def test_text_of_a_row_is_relayed_in_runs_where_nothing_looks_into_it() -> None:
+def test_text_is_relayed_in_runs_if_no_rule_reads_it() -> None:
     chunks = [chunk(f"word{number} ", flag=0) for number in range(20)]
     events = stream_events("qianfan", *chunks, chunk(None, "stop", flag=0))
     assert any(isinstance(event, TextRun) for event in events)
@@ -728,21 +722,21 @@ def test_text_of_a_row_is_relayed_in_runs_where_nothing_looks_into_it() -> None:
     assert not any(isinstance(event, TextRun) for event in inline)
 
 
-def test_a_flag_in_the_middle_of_a_relayed_run_is_seen() -> None:
+def test_safety_flag_in_a_relayed_run_is_read() -> None:
     chunks = [chunk(f"word{number} ", flag=int(number == 12)) for number in range(20)]
     answer = fold(stream_events("qianfan", *chunks, chunk(None, "stop", flag=0)))
     assert answer.choices[0].finish_reason == "content_filter"
     assert str(answer.choices[0].message.content).endswith("word19 ")
 
 
-def test_a_word_for_the_end_that_is_a_failure_ends_the_stream_so() -> None:
+def test_finish_reason_that_means_a_failure_fails_the_stream() -> None:
     events = stream_events("zhipu", chunk("Half"), chunk(None, "network_error"))
     assert isinstance(events[-1], Failed)
     assert (events[-1].failure.kind, events[-1].failure.code) == (FailureKind.UNAVAILABLE, "network_error")
     assert isinstance(stream_events("qianfan", chunk("Half"), chunk(None, "network_error"))[-1], Finished)
 
 
-def test_a_usual_word_for_the_end_means_what_the_row_says_in_a_whole_answer_too() -> None:
+def test_redefined_finish_reason_applies_to_whole_answers() -> None:
     adapter = adapter_of(ROW.replace("out_of_breath", "length"))
     body = chunk(None, "length", message={"role": "assistant", "content": "Half"})
     with pytest.raises(ProviderFailed) as failed:
@@ -750,8 +744,8 @@ def test_a_usual_word_for_the_end_means_what_the_row_says_in_a_whole_answer_too(
     assert failed.value.failure.kind is FailureKind.UNAVAILABLE
 
 
-def test_the_counts_beside_a_text_are_read_each_time() -> None:
-    """The last ones count, though they were said before."""
+def test_usage_in_text_chunks_is_read_each_time() -> None:
+    """The last counts apply, even if they equal earlier ones."""
     counts = [{"prompt_tokens": 1, "completion_tokens": count} for count in (1, 2)]
     said = [chunk("a", usage=counts[0]), chunk("b", usage=counts[1]), chunk("a", usage=counts[0]), chunk(None, "stop")]
     usage = fold(stream_events("moonshot", *said)).usage
@@ -759,13 +753,13 @@ def test_the_counts_beside_a_text_are_read_each_time() -> None:
     assert usage.completion_tokens == 1
 
 
-def test_tags_of_thoughts_are_text_to_a_vendor_that_has_none() -> None:
+def test_think_tags_are_text_for_vendors_without_them() -> None:
     """Edge case 37."""
     answer = fold(stream_events("qianfan", chunk("<think>abc</think>Hi"), chunk(None, "stop")))
     assert answer.choices[0].message.content == "<think>abc</think>Hi"
 
 
-def test_a_thought_that_is_never_closed_is_a_thought() -> None:
+def test_unclosed_think_tag_is_reasoning() -> None:
     answer = fold(stream_events("minimax", chunk("<think>abc</th"), chunk(None, "length"), model="MiniMax-M3"))
     assert (answer.choices[0].message.reasoning, answer.choices[0].message.content) == ("abc</th", "")
 
@@ -775,7 +769,7 @@ def test_a_thought_that_is_never_closed_is_a_thought() -> None:
     text=st.text(alphabet="ab<>/think\n ", max_size=30),
     cuts=st.lists(st.integers(0, 90), max_size=12),
 )
-def test_tags_are_found_however_the_text_is_cut(thought: str, text: str, cuts: list[int]) -> None:
+def test_think_tags_are_found_in_any_pieces(thought: str, text: str, cuts: list[int]) -> None:
     whole = f"<think>{thought}</think>{text}"
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     tags, thoughts, said = ThinkTags(), "", ""
@@ -783,33 +777,33 @@ def test_tags_are_found_however_the_text_is_cut(thought: str, text: str, cuts: l
         more = tags.split(whole[start:end], False)
         thoughts, said = thoughts + more[0], said + more[1]
     last = tags.split("", True)
-    # A tag that the thought itself completes ends it, as it does for everybody who reads it.
+    # A closing tag inside the reasoning ends it, as for any other reader.
     expected = whole.removeprefix("<think>").partition("</think>")
     assert thoughts + last[0] == expected[0]
     assert said + last[1] == expected[2].lstrip()
 
 
-def test_a_tag_that_a_stream_cuts_in_two_is_one() -> None:
+def test_divided_think_tag_is_recognised() -> None:
     cut = [chunk("<th"), chunk("ink>why</thi"), chunk("nk>Hi"), chunk(None, "stop")]
     message = fold(stream_events("minimax", *cut, model="MiniMax-M3")).choices[0].message
     assert (message.reasoning, message.content) == ("why", "Hi")
 
 
 @pytest.mark.parametrize("provider", ["qianfan", "minimax"])
-def test_null_in_letters_is_no_end(provider: str) -> None:
+def test_finish_reason_null_as_text_is_ignored(provider: str) -> None:
     (choice,) = fold(stream_events(provider, chunk("Ha", "null"), chunk("lf", "null"), chunk(None, "stop"))).choices
     assert (choice.message.content, choice.finish_reason) == ("Half", "stop")
 
 
 @pytest.mark.parametrize("provider", ["qianfan", "minimax"])
-def test_citations_beside_a_text_are_kept(provider: str) -> None:
+def test_citations_are_kept(provider: str) -> None:
     cited = [{"type": "url_citation", "url_citation": {"url": "https://a.example", "start_index": 0, "end_index": 2}}]
     said = chunk("Hi", delta={"content": "Hi", "annotations": cited})
     (choice,) = fold(stream_events(provider, said, chunk(None, "stop"))).choices
     assert (choice.message.content, list(choice.message.annotations)) == ("Hi", cited)
 
 
-def test_text_before_the_finish_is_given_out_at_once() -> None:
+def test_text_before_the_finish_is_emitted_at_once() -> None:
     parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
     events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello"]
@@ -826,7 +820,7 @@ def spoken(provider: str, model: str, *messages: Any) -> list[tuple[str, object]
 
 
 @pytest.mark.parametrize(("provider", "model"), STRICT)
-def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provider: str, model: str) -> None:
+def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) -> None:
     said = spoken(
         provider,
         model,
@@ -862,16 +856,16 @@ def test_people_and_the_assistant_speak_in_turn_where_the_vendor_wants_it(provid
     ],
 )
 @pytest.mark.parametrize(("provider", "model"), STRICT)
-def test_who_says_nothing_sends_no_blank_text(
+def test_blank_messages_become_fillers(
     provider: str, model: str, messages: tuple[Message, ...], heard: list[tuple[str, str]]
 ) -> None:
-    """A tool that has nothing to tell is common; Qianfan takes no blank last message, Hunyuan no empty result."""
+    """Empty tool results are common. Qianfan refuses a blank last message, and Hunyuan an empty result."""
     assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
 
 
 @pytest.mark.parametrize(("provider", "model"), [("moonshot", "kimi-k3"), ("zhipu", "glm-5.3")])
-def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, model: str) -> None:
-    """It was cut off in its thoughts, or filtered; Kimi and GLM refuse every later turn that has it."""
+def test_empty_answer_in_the_history_is_omitted(provider: str, model: str) -> None:
+    """Such an answer was truncated or filtered. Kimi and GLM refuse all later requests that contain it."""
     cut = (UserMessage("one"), AssistantMessage(""), AssistantMessage(None, reasoning="Hm."), UserMessage("two"))
     assert spoken(provider, model, SystemMessage(" "), *cut) == [("user", "one"), ("user", "two")]
     looped = (UserMessage(" "), CALL, ToolMessage("call_1", ""), AssistantMessage("Noon."), UserMessage("So?"))
@@ -890,15 +884,15 @@ def test_an_answer_without_a_word_does_not_end_the_conversation(provider: str, m
     assert [*objected] == [refused], "the simulated vendor refuses it too"
 
 
-def test_instructions_that_stand_first_leave_no_answer_as_the_last_message() -> None:
+def test_moved_system_messages_leave_no_last_assistant_message() -> None:
     ask = (UserMessage("One."), AssistantMessage("A."))
     said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
     assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
     assert spoken("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
 
 
-def test_sound_is_written_as_the_vendor_reads_it() -> None:
-    """DashScope's compatible API takes a URI where OpenAI, and vLLM like it, take base64 alone (400 either way)."""
+def test_audio_has_the_vendors_format() -> None:
+    """DashScope's compatible API requires a URI; OpenAI and vLLM require plain base64. Both refuse the other form (400)."""
     sound = replace(ASK, messages=(UserMessage((TextPart("What is it?"), AudioPart("aGk=", "wav"))),))
     for provider, model, data in (
         ("dashscope-compatible", "qwen3.8-omni-flash", "data:;base64,aGk="),
@@ -908,14 +902,14 @@ def test_sound_is_written_as_the_vendor_reads_it() -> None:
         assert message["content"][1] == {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
-def test_a_conversation_that_is_too_long_is_refused_and_not_cut() -> None:
+def test_too_long_conversation_is_refused() -> None:
     turns = [UserMessage("q"), AssistantMessage("a")] * 20
     assert len(spoken("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
     with pytest.raises(UnsupportedFeature, match="at most 40"):
         spoken("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
 
 
-def test_several_answers_are_never_fewer_than_asked_for() -> None:
+def test_n_above_the_limit_is_refused() -> None:
     assert sent("dashscope-compatible", "qwen-plus", replace(ASK, n=4))["n"] == 4
     for asked in (replace(ASK, n=5), replace(TOOLS, n=2)):
         with pytest.raises(UnsupportedFeature) as raised:
@@ -923,14 +917,14 @@ def test_several_answers_are_never_fewer_than_asked_for() -> None:
         assert raised.value.feature == "n"
 
 
-def test_calls_may_be_parallel_unless_the_client_says_otherwise() -> None:
+def test_parallel_tool_calls_is_true_unless_the_client_sets_it() -> None:
     assert sent("dashscope-compatible", "qwen-plus", TOOLS)["parallel_tool_calls"] is True
     asked = replace(TOOLS, parallel_tool_calls=False)
     assert sent("dashscope-compatible", "qwen-plus", asked)["parallel_tool_calls"] is False
     assert "parallel_tool_calls" not in sent("dashscope-compatible", "qwen-plus")
 
 
-def test_the_compatible_mode_knows_the_models_of_the_native_one() -> None:
+def test_compatible_mode_has_the_models_of_the_native_api() -> None:
     json = replace(ASK, messages=(UserMessage("json"),), response_format=JsonObjectFormat(), reasoning_effort="high")
     assert sent("dashscope-compatible", "qwen-plus", json)["enable_thinking"] is False
     assert sent("dashscope-compatible", "qwen3.7-plus", json)["enable_thinking"] is True
@@ -940,7 +934,7 @@ def test_the_compatible_mode_knows_the_models_of_the_native_one() -> None:
         assert "enable_thinking" not in body
 
 
-def test_ark_s_least_effort_is_none() -> None:
+def test_lowest_effort_of_ark_is_none() -> None:
     body = sent("ark", "doubao-seed-2-1-pro-260915", replace(ASK, reasoning_effort="minimal"))
     assert (body["thinking"], body.get("reasoning_effort")) == ({"type": "disabled"}, None)
 
@@ -954,7 +948,7 @@ def test_ark_s_least_effort_is_none() -> None:
         (503, "Model does not exist. Please check it carefully.", FailureKind.UNAVAILABLE),
     ],
 )
-def test_siliconflow_s_number_says_less_than_its_status(status: int, message: str, kind: FailureKind) -> None:
+def test_status_decides_for_the_unspecific_code_of_siliconflow(status: int, message: str, kind: FailureKind) -> None:
     body = json.dumps({"code": 20012, "message": message, "data": None}).encode()
     failure = adapter_named("siliconflow").classify_error(WireResponse(status, {}, body, 0))
     assert (failure.kind, failure.code) == (kind, "20012")
@@ -969,14 +963,14 @@ def test_siliconflow_s_number_says_less_than_its_status(status: int, message: st
         (500, "InternalError.Algo.DataInspectionFailed", FailureKind.CONTENT_FILTER),
     ],
 )
-def test_a_500_stays_a_500_but_what_was_filtered_is_told_as_such(status: int, code: str, kind: FailureKind) -> None:
+def test_filter_code_overrides_status_500(status: int, code: str, kind: FailureKind) -> None:
     body = json.dumps({"error": {"code": code, "message": "m", "type": code}, "request_id": "r"}).encode()
     failure = adapter_named("dashscope-compatible").classify_error(WireResponse(status, {}, body, 0))
     assert (failure.kind, failure.status, failure.code) == (kind, status, code)
 
 
 @pytest.mark.parametrize("provider", ["ark", "deepseek"])
-def test_more_tools_than_the_vendor_takes_are_for_somebody_else(provider: str) -> None:
+def test_too_many_tools_are_refused(provider: str) -> None:
     adapter = adapter_named(provider)
     model = next(name for name, facts in adapter.models.items() if "tools" in facts.features)
     many = replace(ASK, tools=tuple(Tool(f"t{number}") for number in range(129)))
@@ -993,7 +987,7 @@ def test_more_tools_than_the_vendor_takes_are_for_somebody_else(provider: str) -
 
 
 @pytest.mark.parametrize(("model", "takes"), [("seed-1-6-250915", True), ("seed-1-8-251228", False)])
-def test_ark_s_penalties_are_taken_until_1_8(model: str, takes: bool) -> None:
+def test_penalties_are_sent_to_ark_models_before_1_8(model: str, takes: bool) -> None:
     adapter = adapter_named("ark")
     for name in (model, f"doubao-{model}"):
         refused = model_facts(adapter.models, name).without
@@ -1002,7 +996,7 @@ def test_ark_s_penalties_are_taken_until_1_8(model: str, takes: bool) -> None:
 
 
 @pytest.mark.parametrize("body", [b'"Invalid token"', b"Invalid token", b"  Invalid token\n"])
-def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
+def test_plain_text_error_is_kept_as_detail(body: bytes) -> None:
     failure = adapter_named("siliconflow").classify_error(WireResponse(401, {}, body, 0))
     assert failure.kind is FailureKind.CREDENTIALS
     assert failure.detail.endswith(": Invalid token")
@@ -1012,13 +1006,13 @@ def test_an_error_in_plain_text_is_kept_for_the_log(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "headers"), [(b"<html>x", {"content-type": "text/html"}), (b"<x/>", {}), (b'{"a', {})]
 )
-def test_what_is_no_text_is_not(body: bytes, headers: dict[str, str]) -> None:
+def test_binary_error_is_not_kept_as_detail(body: bytes, headers: dict[str, str]) -> None:
     failure = adapter_named("deepseek").classify_error(WireResponse(502, headers, body, 0))
     assert (failure.kind, failure.detail) == (FailureKind.UNAVAILABLE, "")
 
 
 @pytest.mark.parametrize("base_path", ["", "/v1"])
-def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
+def test_deepseeks_beta_path_replaces_the_version(base_path: str) -> None:
     adapter = adapter_named("deepseek")
     begun = replace(ASK, messages=(UserMessage("Tell."), AssistantMessage("Once")))
     at = target(adapter, "deepseek-v4-pro", base_path)
@@ -1027,14 +1021,14 @@ def test_deepseek_s_beta_path_stands_beside_the_version(base_path: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "said"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")])
-def test_a_server_s_own_words_hold_where_nothing_is_known_of_the_model(asked: str, said: str) -> None:
+def test_efforts_of_the_dialect_apply_to_unknown_models(asked: str, said: str) -> None:
     assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == said
 
 
 @pytest.mark.parametrize(
     ("provider", "model", "effort", "said"),
     [
-        # These always think, and refuse to be told not to.
+        # These always think, and refuse a request to switch thinking off.
         ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
         ("zhipu", "glm-5.3-flash", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
         ("zhipu", "glm-5.3", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
@@ -1044,13 +1038,15 @@ def test_a_server_s_own_words_hold_where_nothing_is_known_of_the_model(asked: st
         ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}),
     ],
 )
-def test_who_always_thinks_is_never_told_not_to(provider: str, model: str, effort: str | None, said: object) -> None:
+def test_model_that_always_thinks_gets_no_off_switch(
+    provider: str, model: str, effort: str | None, said: object
+) -> None:
     body = sent(provider, model, replace(ASK, reasoning_effort=effort))
     assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == said
 
 
-def test_kimi_is_made_to_call_a_tool_where_it_can_be() -> None:
-    """Only k3 thinks and calls what it must; the older ones are told not to think, and 2.7 can't be."""
+def test_forced_tool_is_sent_to_kimi_models_that_support_it() -> None:
+    """Only k3 can be forced to call a tool while it thinks. Older models must not think then, and 2.7 always thinks."""
     forced = replace(TOOLS, tool_choice="required")
     assert sent("moonshot", "kimi-k2.6", forced)["thinking"] == {"type": "disabled"}
     assert "thinking" not in sent("moonshot", "kimi-k2.6", TOOLS)
@@ -1060,8 +1056,8 @@ def test_kimi_is_made_to_call_a_tool_where_it_can_be() -> None:
         assert ("tool_choice_required" in model_facts(models, model).features) is able
 
 
-def test_glm_gets_the_thoughts_back_that_are_kept() -> None:
-    """Between calls it thinks on from them; a blank is no thought."""
+def test_glm_gets_kept_reasoning_back() -> None:
+    """Between calls, GLM continues from its reasoning. A blank is not sent."""
     for thoughts in ("I know.", None):
         call = AssistantMessage(None, None, thoughts, (ToolCall("call_1", "get_time", "{}"),))
         body = sent(
@@ -1079,17 +1075,17 @@ def test_glm_gets_the_thoughts_back_that_are_kept() -> None:
         ([chunk(None)], ""),
     ],
 )
-def test_what_was_filtered_and_broke_off_is_not_taken_for_broken_off(
+def test_truncated_filtered_stream_is_filtered_not_interrupted(
     provider: str, flag: dict[str, Any], chunks: list[dict[str, Any]], said: str
 ) -> None:
-    """Edge case 67: broken off, it would be asked of the next provider, or gone on with by it."""
+    """Edge case 67: an interrupted answer would be requested from, or continued by, the next provider."""
     flagged = {**chunks[0], "choices": [{**chunks[0]["choices"][0], **flag}]}
     answer = fold(stream_events(provider, flagged, *chunks[1:], done=False))
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
 
 
 @pytest.mark.parametrize(("asked", "said"), [(2**31 - 1, 65536), (65536, 65536), (9, 9)])
-def test_no_more_is_asked_of_qwen_than_it_gives(asked: int, said: int) -> None:
-    """As through the native API: more is refused."""
+def test_max_tokens_is_limited_to_the_qwen_model(asked: int, said: int) -> None:
+    """Like the native API, the compatible API refuses more."""
     assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == said
     assert sent("dashscope-compatible", "some-new-model", replace(ASK, max_tokens=asked))["max_tokens"] == asked

@@ -1,4 +1,4 @@
-"""What DashScope answers: whole answers and streams, filters and errors in them, and any cut of the bytes."""
+"""Test how DashScope's answers are read: whole answers, streams, filters, errors, and every split of the bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read(body: object) -> ChatCompletion:
     return ADAPTER.parse_response(response(body), TARGET)
 
 
-def test_choices_that_do_not_say_which_they_are_are_counted() -> None:
+def test_choices_without_an_index_are_numbered() -> None:
     body = whole({"content": "One."})
     body["output"]["choices"].append({"finish_reason": "length", "message": {"content": "Two"}})  # type: ignore[index]
     one, two = read(body).choices
@@ -93,7 +93,7 @@ def texts(pieces: Iterable[bytes]) -> list[str]:
 # --- whole answers --------------------------------------------------------------------------------
 
 
-def test_a_whole_answer_with_everything() -> None:
+def test_complete_answer_is_read() -> None:
     function = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
     call = {"index": 0, "id": "call_1", "type": "function", "function": function}
     usage = {
@@ -118,12 +118,12 @@ def test_a_whole_answer_with_everything() -> None:
     ("content", "text"),
     [("ab", "ab"), ([{"text": "a"}, {"image": "x"}, {"text": "b"}], "ab"), ([], ""), (None, ""), (7, ""), ([7], "")],
 )
-def test_content_is_text_or_a_list(content: object, text: str) -> None:
+def test_content_may_be_text_or_a_list(content: object, text: str) -> None:
     """Case 32."""
     assert read(whole({"content": content})).choices[0].message.content == text
 
 
-def test_the_result_format_text_is_read_too() -> None:
+def test_result_format_text_is_read() -> None:
     completion = read({"request_id": "r", "output": {"text": "Hi", "finish_reason": "stop"}})
     assert completion.choices[0].message.content == "Hi"
 
@@ -136,7 +136,7 @@ def test_arguments_may_be_an_object(arguments: object) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", None, {}])
-def test_no_arguments_are_an_empty_object(arguments: object) -> None:
+def test_missing_arguments_become_an_empty_object(arguments: object) -> None:
     message = {
         "content": "",
         "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}],
@@ -155,14 +155,14 @@ def test_no_arguments_are_an_empty_object(arguments: object) -> None:
         ("weary", "other", "weary"),
     ],
 )
-def test_finish_words(word: str, reason: str, raw: str | None) -> None:
+def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:
     choice = read(whole({"content": "a"}, word)).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
 @pytest.mark.parametrize("word", ["null", None, ""])
-def test_null_is_no_finish(word: object) -> None:
-    """Case 26: the string as much as the value."""
+def test_null_is_not_a_finish_reason(word: object) -> None:
+    """Case 26: both the string and the value."""
     assert fails(whole({"content": "a"}, word)) is FailureKind.INTERRUPTED
 
 
@@ -176,11 +176,11 @@ def test_null_is_no_finish(word: object) -> None:
         (None, None),
     ],
 )
-def test_usage(usage: object, counted: Usage | None) -> None:
+def test_usage_is_read(usage: object, counted: Usage | None) -> None:
     assert read(whole({"content": "a"}, usage=usage)).usage == counted
 
 
-def test_several_choices_and_their_log_probabilities() -> None:
+def test_several_choices_with_log_probabilities_are_read() -> None:
     logprobs = {"content": [{"token": "b", "logprob": -0.5}]}
     choices = [
         {"index": 1, "finish_reason": "length", "message": {"content": "b"}, "logprobs": logprobs},
@@ -198,24 +198,24 @@ def test_several_choices_and_their_log_probabilities() -> None:
     "body",
     [{}, [], 7, b"", b"\n", b"<html>", {"output": {}}, {"output": {"choices": []}}, {"output": {"choices": None}}],
 )
-def test_no_answer_in_it(body: object) -> None:
+def test_body_without_choices_fails(body: object) -> None:
     """Case 33."""
     assert fails(body) is FailureKind.MALFORMED
 
 
-def test_a_code_makes_an_error_of_status_200() -> None:
+def test_code_with_status_200_is_an_error() -> None:
     assert fails({**whole({"content": "a"}), "code": "DataInspectionFailed"}) is FailureKind.CONTENT_FILTER
     assert fails({"code": "SomethingNew", "message": "m"}) is FailureKind.UNAVAILABLE
     assert read({**whole({"content": "a"}), "code": ""}).choices[0].message.content == "a"
 
 
-def test_an_event_stream_labelled_json_gives_up_its_error() -> None:
-    """Case 53, with a status of success."""
+def test_error_in_an_event_stream_labelled_json_is_read() -> None:
+    """Case 53, with status 200."""
     assert fails(event({"code": "Throttling", "message": "m"}, "error", 429)) is FailureKind.RATE_LIMITED
 
 
-def test_arguments_nested_beyond_reason_are_malformed_and_not_left_out() -> None:
-    """How deep is too deep depends on the version of Python."""
+def test_too_deeply_nested_arguments_are_malformed() -> None:
+    """The maximum depth depends on the version of Python."""
     deep = "[" * 1000 + "]" * 1000
     text = json.dumps(whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
     body = text.replace('"@"', deep).encode()
@@ -229,7 +229,7 @@ def test_arguments_nested_beyond_reason_are_malformed_and_not_left_out() -> None
 # --- streams --------------------------------------------------------------------------------------
 
 
-def test_a_stream_as_the_vendor_documents_it() -> None:
+def test_documented_stream_is_read() -> None:
     """Cases 5, 6, 8, 23, 26, 27."""
     assert stream([(WIRE / "text.stream.txt").read_bytes()]) == [
         Opened("r-1", "qwen-plus", 0),
@@ -241,7 +241,7 @@ def test_a_stream_as_the_vendor_documents_it() -> None:
     ]
 
 
-def test_fragments_of_tool_calls_have_empty_ids_and_names() -> None:
+def test_tool_call_fragments_with_empty_ids_and_names_are_joined() -> None:
     """Case 41."""
     assert stream([(WIRE / "tools.stream.txt").read_bytes()]) == [
         Opened("r-2", "qwen-plus", 0),
@@ -257,7 +257,7 @@ def test_fragments_of_tool_calls_have_empty_ids_and_names() -> None:
     ]
 
 
-def test_a_multimodal_stream_has_lists_and_late_usage() -> None:
+def test_multimodal_stream_with_lists_and_late_usage_is_read() -> None:
     assert stream([(WIRE / "multimodal.stream.txt").read_bytes()]) == [
         Opened("r-3", "qwen-plus", 0),
         ReasoningDelta("A cat?"),
@@ -271,7 +271,7 @@ def test_a_multimodal_stream_has_lists_and_late_usage() -> None:
 
 @pytest.mark.parametrize("case", ["text", "tools", "multimodal", "output_blocked"])
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
-def test_every_cut_gives_the_same_events(case: str, ending: bytes) -> None:
+def test_every_split_gives_the_same_events(case: str, ending: bytes) -> None:
     data = (WIRE / f"{case}.stream.txt").read_bytes().replace(b"\n", ending)
     expected = stream([data])
     assert isinstance(expected[-1], Finished)
@@ -291,29 +291,29 @@ def test_every_prefix_ends_once(case: str) -> None:
         assert bool(given) is isinstance(events[-1], Finished)
 
 
-def test_comments_are_signs_of_life() -> None:
+def test_comments_become_heartbeats() -> None:
     parser = ADAPTER.stream_parser(TARGET)
     assert parser.feed(b":HTTP_STATUS/200\n\n" * 3) == (Heartbeat(),) * 3
 
 
-def test_an_end_mark_is_tolerated() -> None:
+def test_end_mark_is_accepted() -> None:
     assert stream([*said("Hi"), b"data:[DONE]\n\n", *said("more")]) == stream(said("Hi"))
 
 
-def test_no_finish_is_no_answer() -> None:
+def test_stream_without_a_finish_reason_fails() -> None:
     events = stream(said("Hi")[:-1])
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.INTERRUPTED
 
 
-def test_a_stream_folds_to_the_whole_answer() -> None:
-    """Case 87: asked for one JSON, the gateway streams and folds."""
+def test_folded_stream_equals_the_whole_answer() -> None:
+    """Case 87: the gateway streams and folds if the client wants one JSON body."""
     answer = read_answer(ADAPTER, response(b"".join(said("Hel", "lo")), content_type="text/event-stream"), TARGET)
     assert answer.choices == read(whole({"content": "Hello"})).choices
     assert answer.created == 1_000
 
 
-def test_an_error_after_content_is_no_partial_answer() -> None:
+def test_error_after_content_fails() -> None:
     """Case 87."""
     data = said("Hel")[0] + event({"code": "ModelServingError", "message": "m", "request_id": "r"}, "error", 503)
     with pytest.raises(ProviderFailed) as error:
@@ -321,7 +321,7 @@ def test_an_error_after_content_is_no_partial_answer() -> None:
     assert error.value.failure.kind is FailureKind.UNAVAILABLE
 
 
-def test_usage_of_several_choices_is_counted_for_each() -> None:
+def test_usage_of_several_choices_is_added_up() -> None:
     def piece(index: int, text: str, finish: str, output: int) -> bytes:
         choice = {"index": index, "message": {"content": text}, "finish_reason": finish}
         usage = {"input_tokens": 5, "output_tokens": output, "output_tokens_details": {"reasoning_tokens": 1}}
@@ -335,10 +335,10 @@ def test_usage_of_several_choices_is_counted_for_each() -> None:
     assert fold(stream([*data, total])).usage == Usage(5, 9)
 
 
-# --- repetitions ----------------------------------------------------------------------------------
+# --- repeated text --------------------------------------------------------------------------------
 
 
-def test_cumulative_events_are_cut_to_what_is_new() -> None:
+def test_cumulative_events_give_only_new_text() -> None:
     """Case 55, with and without the text in the last event."""
     assert texts(said("Hel", "Hello", "Hello!", last="Hello!")) == ["Hel", "lo", "!"]
     assert texts(said("Hel", "Hello", "Hello!")) == ["Hel", "lo", "!"]
@@ -346,14 +346,14 @@ def test_cumulative_events_are_cut_to_what_is_new() -> None:
     assert texts(said("Hello", last="Hello")) == ["Hello"]
 
 
-def test_an_increment_that_begins_like_the_text_is_an_increment() -> None:
+def test_increment_that_begins_like_the_text_is_kept() -> None:
     assert "".join(texts(said("ha", "haha", "!"))) == "hahaha!"
     assert "".join(texts(said("ha", "ha", "ha"))) == "hahaha"
     assert "".join(texts(said("ha", "haha"))) == "hahaha"
     assert "".join(texts(said("Hel", "Hello", "Hello!", " Bye"))) == "Hello! Bye"
 
 
-def test_cumulative_tool_calls_are_cut_to_what_is_new() -> None:
+def test_cumulative_tool_calls_give_only_new_arguments() -> None:
     def call(arguments: str, finish: str = "null") -> bytes:
         fragment = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
         return delta({"content": "", "tool_calls": [fragment]}, finish)
@@ -362,7 +362,7 @@ def test_cumulative_tool_calls_are_cut_to_what_is_new() -> None:
     assert answer.choices[0].message.tool_calls == (ToolCall("c", "f", '{"x":1}'),)
 
 
-def test_another_id_at_the_same_index_is_another_call() -> None:
+def test_new_id_at_the_same_index_is_a_new_call() -> None:
     def call(id: str, finish: str = "null") -> bytes:
         fragment = {"index": 0, "id": id, "function": {"name": "f", "arguments": '{"x":1}'}}
         return delta({"content": "", "tool_calls": [fragment]}, finish)
@@ -374,7 +374,7 @@ def test_another_id_at_the_same_index_is_another_call() -> None:
 # --- filters --------------------------------------------------------------------------------------
 
 
-def test_a_filter_before_any_content_is_a_failure() -> None:
+def test_filter_before_any_content_fails() -> None:
     """Case 52."""
     (failed,) = stream([(WIRE / "input_blocked.stream.txt").read_bytes()])
     assert isinstance(failed, Failed)
@@ -383,7 +383,7 @@ def test_a_filter_before_any_content_is_a_failure() -> None:
     assert failure.request_id == "r"
 
 
-def test_a_filter_after_content_is_a_finish() -> None:
+def test_filter_after_content_is_a_finish_reason() -> None:
     """Case 52."""
     assert stream([(WIRE / "output_blocked.stream.txt").read_bytes()]) == [
         Opened("r-5", "qwen-plus", 0),
@@ -395,7 +395,7 @@ def test_a_filter_after_content_is_a_finish() -> None:
     ]
 
 
-def test_a_filter_leaves_other_choices_their_finish_and_keeps_what_was_held_back() -> None:
+def test_filter_keeps_other_finish_reasons_and_held_text() -> None:
     ended = event({"output": {"choices": [{"index": 1, "message": {"content": "b"}, "finish_reason": "stop"}]}})
     blocked = event({"code": "DataInspectionFailed", "message": "Output data"}, "error", 400)
     answer = fold(stream([delta({"content": "ha"}), ended, delta({"content": "haha"}), blocked]))
@@ -403,7 +403,7 @@ def test_a_filter_leaves_other_choices_their_finish_and_keeps_what_was_held_back
     assert found == [("hahaha", "content_filter"), ("b", "stop")]
 
 
-# --- garbage --------------------------------------------------------------------------------------
+# --- random input ---------------------------------------------------------------------------------
 
 MEMBERS = [
     "output",
@@ -451,13 +451,13 @@ def assert_ends_once(data: bytes) -> None:
 
 @given(st.binary(max_size=300))
 @settings(deadline=None)
-def test_garbage_never_raises(data: bytes) -> None:
+def test_random_bytes_never_raise(data: bytes) -> None:
     assert_ends_once(data)
 
 
 @given(st.lists(JSON, max_size=3))
 @settings(deadline=None)
-def test_json_of_the_wrong_shape_never_raises(values: list[Any]) -> None:
+def test_unexpected_json_never_raises(values: list[Any]) -> None:
     for value in values:
         assert_ends_once(json.dumps(value).encode())
     assert_ends_once(b"".join(b"data:" + json.dumps(value).encode() + b"\n\n" for value in values))

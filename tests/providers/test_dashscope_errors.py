@@ -1,4 +1,4 @@
-"""What DashScope's errors mean: by code, then by status, never by text."""
+"""Test how DashScope's errors are classified: by code, then by status, never by text."""
 
 from __future__ import annotations
 
@@ -75,42 +75,42 @@ def native(code: str, message: str = "m") -> dict[str, str]:
         (403, "SomethingNew", K.CREDENTIALS),
     ],
 )
-def test_codes(status: int, code: str, kind: FailureKind) -> None:
-    """Case 64 among them: `insufficient_quota` is a rate limit here."""
+def test_codes_are_classified(status: int, code: str, kind: FailureKind) -> None:
+    """Includes case 64: `insufficient_quota` is a rate limit here."""
     failure = classify(native(code, "the words don't matter: quota, url error, 500"), status)
     assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, code, "r-1")
 
 
-def test_a_fault_of_the_server_s_stays_one_whatever_it_says() -> None:
-    """The sentence is that of a prompt that is too long; behind a 500 it says nothing."""
+def test_status_500_stays_a_server_error_whatever_its_text() -> None:
+    """With status 500, even the sentence for a prompt that is too long does not count."""
     said = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"
     for code in ("InternalError.Algo", "InternalError.Algo.InvalidParameter"):
         assert classify(native(code, said), 500).kind is K.UNAVAILABLE
         assert parse(f"event:error\n:HTTP_STATUS/500\ndata:{json.dumps(native(code, said))}\n\n".encode()).status == 500
 
 
-def test_the_client_never_sees_the_provider_s_words() -> None:
+def test_provider_text_does_not_reach_the_client() -> None:
     failure = classify(native("InvalidApiKey", "Incorrect key sk-1234"), 401)
     assert "sk-1234" not in failure.message
     assert failure.detail.endswith(": Incorrect key sk-1234")
 
 
-def test_a_wrong_path_is_the_operator_s_mistake_and_the_log_names_the_catalogue() -> None:
-    """Case 54: nothing is tried again there; the log says where to look, and no client is blamed."""
+def test_wrong_path_is_a_model_failure_and_its_detail_names_the_catalogue() -> None:
+    """Case 54: there is no retry, the log names the file to check, and it is not a client error."""
     failure = classify(native("InvalidParameter", "url error, please check url！"), 400)
     assert failure.kind is K.MODEL_NOT_FOUND
     assert failure.detail.endswith(": url error, please check url！")
     assert "dashscope.toml" in failure.detail
 
 
-def test_a_wrong_request_has_the_provider_s_own_words_alone() -> None:
-    """They are shown to the client, who knows nothing of the catalogue."""
+def test_detail_of_an_invalid_request_is_only_the_provider_text() -> None:
+    """The client sees this text, so it must not mention the catalogue."""
     for said in ("top_p should be in (0, 1]", "the prompt says: url error, please check url！"):
         failure = classify(native("InvalidParameter", said), 400)
         assert (failure.kind, failure.detail) == (K.INVALID_REQUEST, said)
 
 
-def test_an_event_stream_labelled_json() -> None:
+def test_event_stream_labelled_json_is_classified() -> None:
     """Case 53."""
     data = b"id:1\nevent:error\n:HTTP_STATUS/400\ndata:" + json.dumps(native("DataInspectionFailed")).encode() + b"\n\n"
     failure = classify(data, 400, {"content-type": "application/json"})
@@ -122,21 +122,21 @@ def test_an_event_stream_labelled_json() -> None:
     )
 
 
-def test_the_compatible_shape() -> None:
+def test_error_of_the_compatible_api_is_classified() -> None:
     error = {"code": "invalid_parameter_error", "param": None, "message": "m", "type": "invalid_request_error"}
     failure = classify({"error": error, "id": "x", "request_id": "r-1"}, 400)
     assert (failure.kind, failure.detail, failure.request_id) == (K.INVALID_REQUEST, "m", "r-1")
     assert classify({"error": "gone"}, 404).detail == "gone"
 
 
-def test_a_time_to_wait_is_taken_from_the_headers() -> None:
+def test_retry_after_is_read_from_the_headers() -> None:
     assert classify(native("Throttling"), 429, {"retry-after": "3"}).retry_after_s == 3
     assert classify(native("Throttling"), 429).retry_after_s is None
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"code": "Thr', [], "text", None, {"code": 7}, {"error": [1]}])
 @pytest.mark.parametrize(("status", "kind"), [(400, K.INVALID_REQUEST), (429, K.RATE_LIMITED), (502, K.UNAVAILABLE)])
-def test_where_the_body_says_nothing_the_status_does(body: object, status: int, kind: FailureKind) -> None:
+def test_status_decides_if_the_body_has_no_code(body: object, status: int, kind: FailureKind) -> None:
     assert classify(body, status).kind is kind
 
 
@@ -161,20 +161,20 @@ def parse(*pieces: bytes) -> Failure:
         ("", K.UNAVAILABLE, 200),
     ],
 )
-def test_in_a_stream_the_status_is_a_comment(comment: str, kind: FailureKind, status: int) -> None:
+def test_status_in_a_stream_is_read_from_a_comment(comment: str, kind: FailureKind, status: int) -> None:
     data = f"event:error\n{comment}data:" + json.dumps(native("SomethingNew")) + "\n\n"
     failure = parse(data.encode())
     assert (failure.kind, failure.status) == (kind, status)
 
 
-def test_an_error_event_is_known_by_its_name_or_its_code() -> None:
+def test_error_event_is_recognised_by_its_name_or_code() -> None:
     assert parse(b'event: error\ndata: {"message":"m"}\n\n').detail == "m"
     assert parse(b'data:{"code":"Throttling"}\n\n').kind is K.RATE_LIMITED
     assert parse(b'data:{"error":{"code":"invalid_api_key"}}\n\n').kind is K.CREDENTIALS
 
 
-def test_a_refused_key_may_belong_to_another_site() -> None:
-    """The log says so; nobody tries it there, and the client isn't told of our accounts."""
+def test_detail_of_a_refused_key_mentions_other_sites() -> None:
+    """Only the log mentions it. The key is not tried at another site, and the client does not see it."""
     body = b'{"code":"InvalidApiKey","message":"Invalid API-key provided.","request_id":"r"}'
     failure = ADAPTER.classify_error(WireResponse(401, {}, body, 0))
     assert failure.detail.startswith("each site has its own keys")

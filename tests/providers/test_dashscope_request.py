@@ -1,4 +1,4 @@
-"""What is asked of DashScope: path, headers, messages and parameters, and what is refused before sending."""
+"""Test DashScope requests: path, headers, messages, parameters, and refusals before sending."""
 
 from __future__ import annotations
 
@@ -76,18 +76,18 @@ def messages(*given: Message, model: str = "qwen-plus") -> list[dict[str, Any]]:
         ("qwen3.8-omni-flash", "multimodal-generation"),
     ],
 )
-def test_the_path_is_the_catalogue_s(model: str, path: str) -> None:
+def test_path_follows_the_catalogue(model: str, path: str) -> None:
     wire = ADAPTER.build_request(ask(), target(model))
     assert (wire.method, wire.path, wire.query) == ("POST", f"/api/v1/services/aigc/{path}/generation", ())
 
 
-def test_one_json_asks_for_json() -> None:
+def test_json_request_accepts_json() -> None:
     wire = ADAPTER.build_request(ask(), target())
     assert dict(wire.headers) == {"content-type": "application/json", "accept": "application/json"}
     assert "incremental_output" not in json.loads(wire.body)["parameters"]
 
 
-def test_a_stream_needs_two_headers_and_increments() -> None:
+def test_stream_request_has_two_headers_and_incremental_output() -> None:
     wire = ADAPTER.build_request(ask(stream=True), target())
     assert dict(wire.headers) == {
         "content-type": "application/json",
@@ -98,7 +98,7 @@ def test_a_stream_needs_two_headers_and_increments() -> None:
     assert "stream" not in json.loads(wire.body)
 
 
-def test_the_whole_body_of_a_plain_request() -> None:
+def test_body_of_a_plain_request_is_complete() -> None:
     request = ask(SystemMessage("Be brief."), HI, temperature=0.7, max_tokens=512)
     assert body(request) == {
         "model": "qwen-plus",
@@ -110,18 +110,18 @@ def test_the_whole_body_of_a_plain_request() -> None:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def test_the_text_path_takes_strings_only() -> None:
+def test_text_path_sends_strings() -> None:
     given = UserMessage((TextPart("one "), TextPart("two")))
     assert messages(given) == [{"role": "user", "content": "one two"}]
 
 
 @pytest.mark.parametrize("part", [ImagePart(PIXEL), AudioPart("UklGRg==", "wav")])
-def test_the_text_path_refuses_what_is_no_text(part: ImagePart | AudioPart) -> None:
+def test_text_path_refuses_images_and_audio(part: ImagePart | AudioPart) -> None:
     with pytest.raises(UnsupportedFeature, match="only text"):
         messages(UserMessage((TextPart("look"), part)))
 
 
-def test_the_multimodal_path_takes_lists_keyed_by_modality() -> None:
+def test_multimodal_path_sends_lists_keyed_by_modality() -> None:
     parts = (TextPart("look"), ImagePart(PIXEL), ImagePart("https://x.example/a.png"), AudioPart("UklGRg==", "wav"))
     found = messages(SystemMessage("Be brief."), UserMessage(parts), model="qwen3.5-plus")
     assert found == [
@@ -144,8 +144,8 @@ def test_documents_are_refused() -> None:
     assert refusal.value.feature == "file"
 
 
-def test_instructions_are_one_system_message_in_front() -> None:
-    """Case 71: developer is system, and there is one of it."""
+def test_system_messages_become_one_first_message() -> None:
+    """Case 71: developer messages become system messages, and there is only one system message."""
     given = (SystemMessage("One.", "developer"), HI, SystemMessage((TextPart("Two."),)), UserMessage("Go on"))
     assert messages(*given) == [
         {"role": "system", "content": "One.\n\nTwo."},
@@ -155,7 +155,7 @@ def test_instructions_are_one_system_message_in_front() -> None:
 
 
 @pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
-def test_a_tool_round_trip_keeps_its_calls_and_drops_the_reasoning(model: str) -> None:
+def test_tool_loop_keeps_calls_and_drops_reasoning(model: str) -> None:
     call = ToolCall("call_1", "get_weather", '{"city": "Oslo"}', signature="opaque")
     given = (HI, AssistantMessage(None, reasoning="hm", tool_calls=(call,)), ToolMessage("call_1", "4°"))
     assert messages(*given, model=model)[1:] == [
@@ -174,12 +174,12 @@ def test_a_tool_round_trip_keeps_its_calls_and_drops_the_reasoning(model: str) -
     ]
 
 
-def test_a_refusal_in_the_history_is_what_the_assistant_said() -> None:
+def test_refusal_in_the_history_is_sent_as_text() -> None:
     assert messages(HI, AssistantMessage(refusal="I won't."), HI)[1] == {"role": "assistant", "content": "I won't."}
     assert messages(HI, AssistantMessage("Hello"), HI, model="qwen3-vl-plus")[1]["content"] == [{"text": "Hello"}]
 
 
-def test_an_answer_that_is_to_be_continued_is_refused() -> None:
+def test_prefill_is_refused() -> None:
     with pytest.raises(UnsupportedFeature) as refusal:
         messages(HI, AssistantMessage("Once upon"))
     assert refusal.value.feature == "prefill"
@@ -193,8 +193,8 @@ def test_an_answer_that_is_to_be_continued_is_refused() -> None:
         ((HI, SystemMessage("Be brief.")), ["system", "user"]),
     ],
 )
-def test_a_silent_user_stands_where_instructions_were_the_last(given: tuple[Message, ...], roles: list[str]) -> None:
-    """OpenAI answers such a conversation, and DashScope wants its last message to be a user's or a tool's."""
+def test_filler_user_message_follows_a_last_system_message(given: tuple[Message, ...], roles: list[str]) -> None:
+    """OpenAI accepts such a conversation, but DashScope requires the last message to be a user's or a tool's."""
     said = messages(*given)
     assert [message["role"] for message in said] == roles
     assert said[-1]["content"] == ("Hi" if len(roles) == len(given) else ".")
@@ -203,7 +203,7 @@ def test_a_silent_user_stands_where_instructions_were_the_last(given: tuple[Mess
 # --- parameters -----------------------------------------------------------------------------------
 
 
-def test_the_sampling_parameters_are_clamped_into_range() -> None:
+def test_sampling_parameters_are_clamped_to_the_range() -> None:
     """Case 70."""
     assert parameters(temperature=2.0)["temperature"] == 1.99
     assert parameters(temperature=0.0)["temperature"] == 0.0
@@ -211,7 +211,7 @@ def test_the_sampling_parameters_are_clamped_into_range() -> None:
     assert parameters(top_p=1.0)["top_p"] == 1.0
 
 
-def test_no_more_tokens_are_asked_for_than_the_model_gives() -> None:
+def test_max_tokens_is_limited_to_the_model() -> None:
     assert parameters(target("qwen3-max"), max_tokens=2**31 - 1)["max_tokens"] == 65536
     assert parameters(target("qwen3-max"), max_tokens=9)["max_tokens"] == 9
     assert parameters(target("some-new-model"), max_tokens=2**31 - 1)["max_tokens"] == 2**31 - 1
@@ -234,13 +234,13 @@ def test_parameters_keep_their_names() -> None:
     }
 
 
-def test_what_the_wire_has_no_word_for_is_not_sent() -> None:
+def test_unsupported_parameters_are_not_sent() -> None:
     found = parameters(frequency_penalty=1.0, logit_bias={"5": 1.0}, user="u", parallel_tool_calls=True, n=1)
     assert found == {"result_format": "message"}
 
 
 @pytest.mark.parametrize(("seed", "sent"), [(0, 0), (2**53 + 1, 2**53 + 1), (2**63 - 1, 2**63 - 1), (-1, 2**63 - 1)])
-def test_a_seed_stays_whole_and_is_never_negative(seed: int, sent: int) -> None:
+def test_seed_is_a_non_negative_integer(seed: int, sent: int) -> None:
     assert parameters(seed=seed)["seed"] == sent
 
 
@@ -252,7 +252,7 @@ def test_choices_are_limited() -> None:
         assert refusal.value.feature == "n"
 
 
-def test_extras_are_parameters_and_pins_are_last() -> None:
+def test_extra_parameters_are_sent_and_pinned_values_are_last() -> None:
     extras = {"top_k": 20, "repetition_penalty": 1.1, "result_format": "text", "incremental_output": False}
     found = body(ask(extra=extras), target(pins={"top_k": 5}))
     assert found["parameters"] == {"repetition_penalty": 1.1, "result_format": "message"}
@@ -263,7 +263,7 @@ def test_extras_are_parameters_and_pins_are_last() -> None:
 # --- tools ----------------------------------------------------------------------------------------
 
 
-def test_tools_have_openai_s_shape() -> None:
+def test_tools_have_openais_format() -> None:
     found = parameters(tools=(replace(WEATHER, strict=True), Tool("now")))
     assert found["tools"] == [
         {
@@ -279,7 +279,7 @@ def test_tools_have_openai_s_shape() -> None:
 
 
 @pytest.mark.parametrize(("said", "sent"), [(None, True), (True, True), (False, False)])
-def test_parallel_calls_are_said_because_the_defaults_differ(said: bool | None, sent: bool) -> None:
+def test_parallel_tool_calls_is_always_sent(said: bool | None, sent: bool) -> None:
     assert parameters(tools=(WEATHER,), parallel_tool_calls=said)["parallel_tool_calls"] is sent
 
 
@@ -292,7 +292,7 @@ def test_parallel_calls_are_said_because_the_defaults_differ(said: bool | None, 
         (AllowedTools("auto", ("get_weather",)), "auto"),
     ],
 )
-def test_tool_choice(choice: Any, sent: object) -> None:
+def test_tool_choice_is_converted(choice: Any, sent: object) -> None:
     found = parameters(target("qwen3-max"), tools=(Tool("now"), WEATHER), tool_choice=choice)
     assert found["tool_choice"] == sent
     names = [tool["function"]["name"] for tool in found["tools"]]
@@ -300,14 +300,14 @@ def test_tool_choice(choice: Any, sent: object) -> None:
 
 
 @pytest.mark.parametrize("choice", ["required", AllowedTools("required", ("get_weather",))])
-def test_some_tool_can_t_be_required(choice: Any) -> None:
+def test_tool_choice_required_is_refused(choice: Any) -> None:
     with pytest.raises(UnsupportedFeature) as refusal:
         parameters(tools=(WEATHER,), tool_choice=choice)
     assert refusal.value.feature == "tool_choice_required"
     assert "tool_choice_required" not in ADAPTER.capabilities.features
 
 
-def test_no_tool_may_be_named_search() -> None:
+def test_tool_named_search_is_refused() -> None:
     with pytest.raises(UnsupportedFeature, match="search"):
         parameters(tools=(Tool("search"),))
 
@@ -316,20 +316,20 @@ def test_no_tool_may_be_named_search() -> None:
 
 
 @pytest.mark.parametrize("said", [UserMessage("Answer as JSON."), UserMessage((TextPart("in Json"),))])
-def test_a_json_object_needs_the_word(said: UserMessage) -> None:
+def test_json_object_with_the_word_json_is_sent(said: UserMessage) -> None:
     found = body(ask(said, response_format=JsonObjectFormat()))
     assert found["parameters"]["response_format"] == {"type": "json_object"}
     assert len(found["input"]["messages"]) == 1
 
 
-def test_without_the_word_it_is_refused_here_with_the_reason() -> None:
+def test_json_object_without_the_word_json_is_refused() -> None:
     history = (HI, AssistantMessage("json?"), HI)
     with pytest.raises(UnsupportedFeature, match="'json'") as refusal:
         body(ask(*history, response_format=JsonObjectFormat()))
     assert refusal.value.feature == "json_object"
 
 
-def test_a_schema_is_sent_as_it_is() -> None:
+def test_schema_is_sent_unchanged() -> None:
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
     assert parameters(response_format=JsonSchemaFormat("answer", schema, strict=True))["response_format"] == {
         "type": "json_schema",
@@ -340,7 +340,7 @@ def test_a_schema_is_sent_as_it_is() -> None:
 # --- thinking -------------------------------------------------------------------------------------
 
 BY_MODEL: Mapping[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
-    # model: what is said without an effort on one JSON, on a stream, and whether one JSON is asked for as a stream
+    # model: the parameters for one JSON body, those for a stream, and whether one JSON body is requested as a stream
     "qwen-plus": ({}, {}, False),
     "qwen3-max": ({}, {}, False),
     "qwen3.5-plus": ({"enable_thinking": False}, {}, False),
@@ -358,8 +358,8 @@ def thinking(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", BY_MODEL)
-def test_nothing_asked(model: str) -> None:
-    """Case 87: who never answers in one piece is asked for a stream."""
+def test_request_without_an_effort_uses_the_models_default(model: str) -> None:
+    """Case 87: a model that only streams is requested as a stream."""
     whole, streamed, asked_as_stream = BY_MODEL[model]
     wire = ADAPTER.build_request(ask(), target(model))
     found = json.loads(wire.body)["parameters"]
@@ -374,35 +374,35 @@ def test_nothing_asked(model: str) -> None:
     ("effort", "budget"),
     [("minimal", 512), ("low", 2048), ("medium", 8192), ("high", 24576), ("xhigh", 32768), ("max", 32768)],
 )
-def test_an_effort_is_a_budget_and_a_stream(model: str, effort: str, budget: int) -> None:
+def test_effort_becomes_a_budget_and_a_stream(model: str, effort: str, budget: int) -> None:
     wire = ADAPTER.build_request(ask(reasoning_effort=effort), target(model))
     assert thinking(json.loads(wire.body)["parameters"]) == {"enable_thinking": True, "thinking_budget": budget}
     assert ("x-dashscope-sse", "enable") in wire.headers
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_effort_none_switches_off(stream: bool) -> None:
+def test_effort_none_switches_thinking_off(stream: bool) -> None:
     wire = ADAPTER.build_request(ask(reasoning_effort="none", stream=stream), target("qwen3.5-plus"))
     assert thinking(json.loads(wire.body)["parameters"]) == {"enable_thinking": False}
     assert (("x-dashscope-sse", "enable") in wire.headers) is stream
 
 
-def test_the_budget_stays_below_the_request_s_own_limit() -> None:
+def test_thinking_budget_is_limited_by_max_tokens() -> None:
     assert parameters(reasoning_effort="high", max_tokens=100)["thinking_budget"] == 100
 
 
-def test_models_without_a_budget_or_without_the_knob() -> None:
+def test_models_without_a_budget_or_switch_get_neither() -> None:
     assert thinking(parameters(target("deepseek-v3.2"), reasoning_effort="high")) == {"enable_thinking": True}
     assert thinking(parameters(target("qwen3-max"), reasoning_effort="high")) == {}
     assert thinking(parameters(target("unknown", UNKNOWN_MODEL), reasoning_effort="high")) == {}
 
 
-def test_a_model_that_can_t_stop_thinking_does_its_least() -> None:
+def test_model_that_always_thinks_gets_the_smallest_budget() -> None:
     facts = ModelFacts(frozenset({"reasoning"}), flags=frozenset({"thinking_only"}))
     assert thinking(parameters(target("deep", facts), reasoning_effort="none")) == {"thinking_budget": 512}
 
 
-def test_the_provider_s_own_words_win_over_the_effort() -> None:
+def test_enable_thinking_of_the_client_overrides_the_effort() -> None:
     extra = {"enable_thinking": True, "thinking_budget": 77}
     wire = ADAPTER.build_request(ask(reasoning_effort="none", extra=extra), target())
     assert thinking(json.loads(wire.body)["parameters"]) == extra
@@ -411,27 +411,27 @@ def test_the_provider_s_own_words_win_over_the_effort() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"reasoning_effort": "high"}, {"extra": {"enable_thinking": True}}])
-def test_a_forced_tool_excludes_thinking(fields: dict[str, Any]) -> None:
+def test_forced_tool_switches_thinking_off(fields: dict[str, Any]) -> None:
     """Case 86."""
     request = ask(tools=(WEATHER,), tool_choice=NamedTool("get_weather"), stream=True, **fields)
     assert thinking(body(request, target("qwen3.7-plus"))["parameters"]) == {"enable_thinking": False}
 
 
 @pytest.mark.parametrize("wanted", [JsonObjectFormat(), JsonSchemaFormat("x", {"type": "object"})])
-def test_json_excludes_thinking_with_older_models(wanted: Any) -> None:
+def test_json_format_switches_thinking_off_with_older_models(wanted: Any) -> None:
     request = ask(UserMessage("json!"), response_format=wanted, reasoning_effort="high")
     assert thinking(body(request)["parameters"]) == {"enable_thinking": False}
     newer = body(request, target("qwen3.7-plus"))["parameters"]
     assert thinking(newer) == {"enable_thinking": True, "thinking_budget": 24576}
 
 
-def test_a_forced_tool_is_refused_where_thinking_can_t_be_excluded() -> None:
+def test_forced_tool_is_refused_if_the_model_always_thinks() -> None:
     with pytest.raises(UnsupportedFeature) as refusal:
         parameters(target("qwq-plus"), tools=(WEATHER,), tool_choice=NamedTool("get_weather"))
     assert refusal.value.feature == "tool_choice_named"
 
 
-def test_the_request_is_left_as_it_was() -> None:
+def test_request_is_not_changed() -> None:
     request = ask(SystemMessage("a"), HI, tools=(WEATHER,), extra={"top_k": 1}, stream=True)
     copy = replace(request, extra=dict(request.extra))
     assert ADAPTER.build_request(request, target()) == ADAPTER.build_request(request, target())

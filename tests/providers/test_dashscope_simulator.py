@@ -1,4 +1,4 @@
-"""The adapter against its simulated provider: what the one sends the other understands, and the other way round."""
+"""Test the adapter against its simulator: each understands what the other sends."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def understood(request: ChatRequest, model: str = "qwen-plus") -> ChatRequest:
 
 
 def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatCompletion | None = None) -> ChatCompletion:
-    """The whole way there and back, as JSON or as a stream, whichever the adapter asked for."""
+    """Send a request and read the answer, as JSON or as a stream, as the adapter requests."""
     seen = understood(request, model)
     completion = answer or respond(seen, "Qwen")
     if not seen.stream:
@@ -83,12 +83,12 @@ def events(*pieces: bytes) -> list[StreamEvent]:
     return [event for event in (*found, *parser.close()) if not isinstance(event, Heartbeat)]
 
 
-# --- there ----------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ["qwen-plus", "qwen3-max", "qwen3.5-plus", "qwen3-vl-plus", "some-new-model"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_text_is_understood(model: str, stream: bool) -> None:
+def test_text_round_trips(model: str, stream: bool) -> None:
     request = ask(
         SystemMessage("Be brief."),
         HI,
@@ -111,7 +111,7 @@ def test_text_is_understood(model: str, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
-def test_a_loop_of_tools_is_understood(model: str) -> None:
+def test_tool_loop_round_trips(model: str) -> None:
     call = ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
     request = ask(HI, AssistantMessage(None, tool_calls=(call,)), ToolMessage("call_1", "4°"), tools=(WEATHER,))
     seen = understood(request, model)
@@ -120,12 +120,12 @@ def test_a_loop_of_tools_is_understood(model: str) -> None:
     assert seen.parallel_tool_calls is True
 
 
-def test_images_are_understood() -> None:
+def test_images_round_trip() -> None:
     parts = (TextPart("What is this?"), ImagePart(PIXEL), ImagePart("https://x.example/a.png"))
     assert understood(ask(UserMessage(parts)), "qwen3.5-plus").messages == (UserMessage(parts),)
 
 
-def test_sound_is_understood() -> None:
+def test_audio_round_trips() -> None:
     said = UserMessage((TextPart("Listen."), AudioPart("UklGRg==", "wav")))
     assert understood(ask(said), "qwen3.8-omni-flash").messages == (said,)
 
@@ -145,18 +145,18 @@ def test_sound_is_understood() -> None:
         ("qwen3.7-plus", {"tools": (WEATHER,), "tool_choice": NamedTool("get_weather"), "stream": True}, "none", True),
     ],
 )
-def test_thinking_is_understood(model: str, fields: dict[str, Any], effort: str | None, stream: bool) -> None:
+def test_thinking_round_trips(model: str, fields: dict[str, Any], effort: str | None, stream: bool) -> None:
     seen = understood(ask(**fields), model)
     assert (seen.reasoning_effort, seen.stream) == (effort, stream)
 
 
-# --- there and back -------------------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["qwen-plus", "qwen3.5-plus"])
 @pytest.mark.parametrize("effort", ["none", "high"])
-def test_an_answer_comes_back(model: str, stream: bool, effort: str) -> None:
+def test_answer_round_trips(model: str, stream: bool, effort: str) -> None:
     answer = answered(ask(stream=stream, reasoning_effort=effort), model)
     (choice,) = answer.choices
     assert answer.model == model
@@ -167,7 +167,7 @@ def test_an_answer_comes_back(model: str, stream: bool, effort: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_calls_come_back(stream: bool) -> None:
+def test_calls_round_trip(stream: bool) -> None:
     asked = UserMessage("Weather in Oslo and Kyoto")
     choice = answered(ask(asked, tools=(WEATHER,), stream=stream), "qwen3.5-plus").choices[0]
     assert choice.finish_reason == "tool_calls"
@@ -178,7 +178,7 @@ def test_calls_come_back(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("wanted", [JsonSchemaFormat("city", SCHEMA), JsonObjectFormat()])
-def test_json_comes_back(stream: bool, wanted: Any) -> None:
+def test_json_round_trips(stream: bool, wanted: Any) -> None:
     request = ask(UserMessage("Which city? Answer in JSON."), response_format=wanted, stream=stream)
     content = answered(request).choices[0].message.content
     assert isinstance(content, str)
@@ -186,7 +186,7 @@ def test_json_comes_back(stream: bool, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_choices_and_log_probabilities_come_back(stream: bool) -> None:
+def test_choices_and_log_probabilities_round_trip(stream: bool) -> None:
     answer = answered(ask(n=3, logprobs=True, top_logprobs=1, stream=stream))
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert all(choice.logprobs for choice in answer.choices)
@@ -194,7 +194,7 @@ def test_choices_and_log_probabilities_come_back(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(("reason", "raw"), [("stop", None), ("length", None), ("other", "weary")])
-def test_streamed_and_whole_answers_are_the_same(reason: FinishReason, raw: str | None) -> None:
+def test_streamed_and_whole_answers_are_equal(reason: FinishReason, raw: str | None) -> None:
     message = AssistantMessage("你好, world\n", reasoning="hm")
     answer = ChatCompletion("r", "qwen-plus", 0, (Choice(message, reason, raw_finish_reason=raw),), Usage(5, 7, 2, 3))
     assert answered(ask(), answer=answer) == answer
@@ -203,7 +203,7 @@ def test_streamed_and_whole_answers_are_the_same(reason: FinishReason, raw: str 
     assert answered(ask(stream=True), answer=silent) == answered(ask(), answer=silent) == silent
 
 
-def test_a_filtered_answer_is_an_error_or_the_end_of_a_stream() -> None:
+def test_filtered_answer_is_an_error_or_ends_the_stream() -> None:
     choice = Choice(AssistantMessage("One two"), "content_filter")
     answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(5, 2))
     with pytest.raises(ProviderFailed) as error:
@@ -214,7 +214,7 @@ def test_a_filtered_answer_is_an_error_or_the_end_of_a_stream() -> None:
     assert streamed.usage == Usage(5, 2)
 
 
-def test_a_refusal_is_text_here() -> None:
+def test_refusal_round_trips_as_text() -> None:
     answer = ChatCompletion("r", "qwen-plus", 0, (Choice(AssistantMessage(None, refusal="No."), "stop"),))
     assert answered(ask(), answer=answer).choices[0].message.content == "No."
 
@@ -231,20 +231,20 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_errors_come_back_as_what_they_are(kind: FailureKind) -> None:
+def test_errors_round_trip(kind: FailureKind) -> None:
     assert ADAPTER.classify_error(SIMULATOR.write_error(kind, KINDS[kind])).kind is kind
     (failed,) = events(SIMULATOR.write_error_event(kind))
     assert isinstance(failed, Failed)
     assert failed.failure.kind is kind
 
 
-def test_a_prompt_that_is_too_long_has_no_code_of_its_own() -> None:
+def test_context_length_error_has_no_own_code() -> None:
     failure = ADAPTER.classify_error(SIMULATOR.write_error(FailureKind.CONTEXT_LENGTH, 400, 3))
     assert (failure.kind, failure.code) == (FailureKind.INVALID_REQUEST, "InvalidParameter")
     assert failure.retry_after_s is None
 
 
-def test_events_are_written_as_the_vendor_writes_them() -> None:
+def test_events_have_the_vendors_layout() -> None:
     choice = Choice(AssistantMessage(None, tool_calls=(ToolCall("call_1", "f", "{}"),)), "tool_calls")
     answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(9, 4))
     first, second, third, last = SIMULATOR.write_stream(answer, understood(ask(stream=True)))
@@ -266,7 +266,7 @@ def test_events_are_written_as_the_vendor_writes_them() -> None:
     assert json.loads(last.partition(b"data:")[2])["output"]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-# --- what the provider refuses --------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 BODY: dict[str, Any] = {
     "model": "qwen-plus",
@@ -297,7 +297,7 @@ def with_messages(*messages: object, model: str = "qwen-plus") -> dict[str, Any]
     return {**BODY, "model": model, "input": {"messages": list(messages)}}
 
 
-def test_who_asks_how() -> None:
+def test_wrong_key_method_or_content_type_is_refused() -> None:
     assert refusal(BODY, authorization=None)[0] == 401
     assert refusal(BODY, authorization="Bearer ")[1]["code"] == "InvalidApiKey"
     assert refusal(BODY, method="GET")[0] == 405
@@ -315,7 +315,7 @@ def test_who_asks_how() -> None:
         ("qwen-plus", "/compatible-mode/v1/chat/completions"),
     ],
 )
-def test_a_model_lives_on_one_path(model: str, path: str) -> None:
+def test_wrong_path_of_a_model_is_refused(model: str, path: str) -> None:
     """Case 54."""
     status, error = refusal({**BODY, "model": model}, path)
     assert (status, error["code"], error["message"]) == (400, "InvalidParameter", "url error, please check url！")
@@ -360,13 +360,13 @@ WRONG_BODIES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_BODIES)
-def test_a_wrong_body_is_refused(name: str) -> None:
+def test_invalid_body_is_refused(name: str) -> None:
     status, error = refusal(WRONG_BODIES[name]())
     assert (status, error["code"]) == (400, "InvalidParameter")
     assert error["message"]
 
 
-def test_a_model_without_the_knob_says_so() -> None:
+def test_enable_thinking_is_refused_by_a_model_without_the_switch() -> None:
     assert refusal(with_parameters("qwen3-max", enable_thinking=False))[1]["code"] == (
         "InvalidParameter.NotSupportEnableThinking"
     )
@@ -387,7 +387,7 @@ def test_parts_are_keyed_by_modality(content: object) -> None:
     assert refusal(body, MULTIMODAL_PATH)[0] == 400
 
 
-def test_thinking_and_streams() -> None:
+def test_thinking_requires_a_stream() -> None:
     sse = {"x_dashscope_sse": "enable", "accept": "text/event-stream"}
     assert "non-streaming" in refusal(with_parameters("qwen3.5-plus"), MULTIMODAL_PATH)[1]["message"]
     assert "stream mode" in refusal(with_parameters("qwen3-omni-flash"), MULTIMODAL_PATH)[1]["message"]

@@ -1,4 +1,4 @@
-"""OpenAI's two fields for the end user, at vendors that have one."""
+"""Test OpenAI's two fields for the end user with vendors that have one or none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sent(provider: str, model: str, request: ChatRequest, **target: Any) -> dict
 
 
 @pytest.mark.parametrize("provider", ONE_FIELD)
-def test_the_newer_word_goes_where_the_older_one_does_and_before_it(provider: str) -> None:
+def test_safety_identifier_replaces_user(provider: str) -> None:
     model, field, told = ONE_FIELD[provider]
     assert "safety_identifier" in ADAPTERS[provider].capabilities.parameters
     for request in (ASK, change_request(ASK, user="u-1")):
@@ -46,17 +46,17 @@ def test_the_newer_word_goes_where_the_older_one_does_and_before_it(provider: st
     assert sent(provider, model, blank)[field] == told
 
 
-def test_openai_has_both() -> None:
+def test_openai_receives_both_fields() -> None:
     body = sent("openai", "gpt-6-luna", change_request(ASK, user="u-1"))
     assert (body["safety_identifier"], body["user"]) == ("s-1", "u-1")
 
 
 @pytest.mark.parametrize("provider", ONE_FIELD)
-def test_passthrough_fields_are_sent_unchanged(provider: str) -> None:
+def test_passthrough_safety_identifier_is_sent_unchanged(provider: str) -> None:
     body = sent(provider, ONE_FIELD[provider][0], ASK, passthrough=frozenset({"safety_identifier"}))
     assert body["safety_identifier"] == "s-1"
 
 
 @pytest.mark.parametrize("provider", ["gemini", "bedrock", "mistral"])
-def test_who_has_no_field_for_it_understands_neither(provider: str) -> None:
+def test_vendors_without_an_end_user_field_claim_neither(provider: str) -> None:
     assert ADAPTERS[provider].capabilities.parameters.isdisjoint({"user", "safety_identifier"})

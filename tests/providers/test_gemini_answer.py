@@ -1,4 +1,4 @@
-"""What is read of Gemini's answers and errors, and that nothing makes the reading raise."""
+"""Test how Gemini's answers and errors are read, and that no input makes the reader raise."""
 
 from __future__ import annotations
 
@@ -104,31 +104,31 @@ def test_finish_reasons_after_text(word: str, reason: str, raw: str | None) -> N
 
 
 @pytest.mark.parametrize("word", FAILED.split())
-def test_a_failed_generation_without_anything_is_no_answer(word: str) -> None:
+def test_failed_generation_without_text_fails(word: str) -> None:
     failure = failure_of(whole({"text": "hm", "thought": True}, finish=word))
     assert (failure.kind, failure.code) == (FailureKind.MALFORMED, word)
 
 
 @pytest.mark.parametrize("word", VAGUE.split())
-def test_a_vague_end_without_anything_is_a_filter(word: str) -> None:
+def test_vague_finish_reason_without_text_is_a_filter(word: str) -> None:
     assert answer(whole(finish=word)).choices[0].finish_reason == "content_filter"
 
 
-def test_an_unknown_word_is_never_a_stop() -> None:
+def test_unknown_finish_reason_is_not_stop() -> None:
     assert answer(whole(finish="NEW")).choices[0].finish_reason == "other"
 
 
 @pytest.mark.parametrize("word", ["STOP", "OTHER"])
-def test_calls_win_over_a_stop(word: str) -> None:
+def test_answer_with_calls_finishes_with_tool_calls(word: str) -> None:
     assert answer(whole({"functionCall": {"name": "f"}}, finish=word)).choices[0].finish_reason == "tool_calls"
 
 
-# --- prompts and answers that are held back -------------------------------------------------------
+# --- blocked prompts and filtered answers ---------------------------------------------------------
 
 BLOCK = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
 
 
-def test_a_blocked_prompt_is_an_empty_answer() -> None:
+def test_blocked_prompt_gives_an_empty_filtered_answer() -> None:
     completion = answer(BLOCK)
     assert completion.usage == Usage(prompt_tokens=9)
     (choice,) = completion.choices
@@ -141,7 +141,7 @@ def test_a_blocked_prompt_is_an_empty_answer() -> None:
     ]
 
 
-def test_an_answer_that_is_cut_by_the_filter_keeps_its_text() -> None:
+def test_filtered_answer_keeps_its_text() -> None:
     found = stream(whole({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
     assert found[1:] == [TextDelta("Once"), ChoiceFinish("content_filter", 0, "SAFETY"), Finished()]
 
@@ -162,14 +162,14 @@ def test_an_answer_that_is_cut_by_the_filter_keeps_its_text() -> None:
         {"candidates": [candidate({"text": "a"}), {"index": 1}]},
     ],
 )
-def test_an_answer_without_a_finished_candidate_is_malformed(body: object) -> None:
+def test_answer_without_a_finished_candidate_is_malformed(body: object) -> None:
     assert failure_of(body).kind is FailureKind.MALFORMED
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def test_calls_without_ids_get_ids_that_differ() -> None:
+def test_calls_without_ids_get_unique_ids() -> None:
     first, second = {"functionCall": {"name": "f", "args": {"a": 1}}}, {"functionCall": {"name": "f"}}
     completion = answer(whole(first, second), OLD)
     calls = completion.choices[0].message.tool_calls
@@ -187,7 +187,7 @@ def test_calls_without_ids_get_ids_that_differ() -> None:
     ]
 
 
-def test_a_signature_survives_a_client_that_keeps_standard_fields_only() -> None:
+def test_signature_survives_a_client_with_standard_fields_only() -> None:
     parts = [
         {"functionCall": {"id": "fc_1", "name": "f"}, "thoughtSignature": "CiQB+/=="},
         {"functionCall": {"id": "fc_2", "name": "g"}},
@@ -206,18 +206,18 @@ def test_a_signature_survives_a_client_that_keeps_standard_fields_only() -> None
     assert [part["functionResponse"]["id"] for part in sent["contents"][2]["parts"]] == ["fc_1", "fc_2"]
 
 
-def test_thoughts_are_reasoning_and_other_parts_are_passed_over() -> None:
+def test_thoughts_become_reasoning_and_unknown_parts_are_ignored() -> None:
     parts = [{"text": "hm", "thought": True}, {"executableCode": {"code": "1"}}, {"text": "a"}, {"text": "b"}, 7]
     message = answer(whole(*parts)).choices[0].message
     assert (message.reasoning, message.content) == ("hm", "ab")
 
 
-def test_a_call_that_is_none_is_no_answer() -> None:
+def test_invalid_call_fails() -> None:
     assert failure_of(whole({"functionCall": {"args": {"a": 1}}})).kind is FailureKind.MALFORMED
 
 
 @pytest.mark.parametrize("depth", [300, 1010])
-def test_arguments_of_any_depth_are_taken_or_refused(depth: int) -> None:
+def test_arguments_of_any_depth_are_read_or_fail(depth: int) -> None:
     args = b'{"a":' * depth + b"1" + b"}" * depth
     found = events(b'data: {"candidates":[{"finishReason":"STOP","content":{"parts":[' + CALL % args + b"]}}]}\n\n")
     written = [event.arguments.encode() for event in found if isinstance(event, ToolCallDelta)]
@@ -225,13 +225,13 @@ def test_arguments_of_any_depth_are_taken_or_refused(depth: int) -> None:
     assert (written, failed) == ([args], []) or ((written, failed) == ([], [FailureKind.MALFORMED]) and depth > 900)
 
 
-def test_arguments_with_half_a_character_stay_json() -> None:
+def test_arguments_with_a_lone_surrogate_stay_valid_json() -> None:
     part = CALL % b'{"a":"\\ud83d"}'
     body = b'{"candidates":[{"finishReason":"STOP","content":{"parts":[' + part + b"]}}]}"
     assert json.loads(answer(body).choices[0].message.tool_calls[0].arguments) == {"a": "\ud83d"}
 
 
-def test_two_candidates() -> None:
+def test_two_candidates_become_two_choices() -> None:
     body = {"candidates": [candidate({"text": "a"}), candidate({"text": "b"}, finish="MAX_TOKENS", index=1)]}
     assert [(c.index, c.message.content, c.finish_reason) for c in answer(body).choices] == [
         (0, "a", "stop"),
@@ -239,7 +239,7 @@ def test_two_candidates() -> None:
     ]
 
 
-def test_logprobs_in_openais_shape() -> None:
+def test_logprobs_are_converted_to_openais_format() -> None:
     result = {
         "chosenCandidates": [{"token": "é", "logProbability": -0.5, "tokenId": 7}, {"token": "b"}],
         "topCandidates": [{"candidates": [{"token": "x", "logProbability": -1}]}],
@@ -259,7 +259,7 @@ def test_logprobs_in_openais_shape() -> None:
     }
 
 
-def test_usage_arithmetic() -> None:
+def test_usage_counts_are_added_up() -> None:
     counts = {
         "promptTokenCount": 31,
         "toolUsePromptTokenCount": 4,
@@ -276,7 +276,7 @@ def test_usage_arithmetic() -> None:
 
 
 @pytest.mark.parametrize("kinds", [None, "AUDIO", [], ["AUDIO"], [{"modality": "IMAGE", "tokenCount": 4}]])
-def test_sound_in_the_prompt_is_counted_where_it_is_told_apart(kinds: object) -> None:
+def test_audio_tokens_of_the_prompt_are_counted(kinds: object) -> None:
     counts = {"promptTokenCount": 31, "promptTokensDetails": kinds}
     assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
     told = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
@@ -302,7 +302,7 @@ def test_cumulative_usage_is_reported_once() -> None:
     ]
 
 
-def test_the_array_of_chunks_without_alt_sse() -> None:
+def test_array_of_chunks_without_alt_sse_is_read() -> None:
     chunks = [whole({"text": "a", "thought": True}, finish=None), whole({"text": "b"}, finish=None), whole()]
     message = answer(chunks).choices[0].message
     assert (message.reasoning, message.content) == ("a", "b")
@@ -339,14 +339,14 @@ def classified(status: int, body: object = b"", headers: dict[str, str] | None =
         (503, None, FailureKind.UNAVAILABLE),
     ],
 )
-def test_errors_by_their_word(status: int, word: str | None, kind: FailureKind) -> None:
+def test_error_status_word_is_classified(status: int, word: str | None, kind: FailureKind) -> None:
     failure = classified(status, error(status, word))
     assert (failure.kind, failure.status, failure.code, failure.detail) == (kind, status, word, "Text.")
     assert "Text." not in failure.message
     assert classified(status, [error(status, word)]) == failure
 
 
-def test_a_bad_key_is_ours_though_the_status_is_400() -> None:
+def test_refused_key_with_status_400_is_a_credentials_failure() -> None:
     detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
     failure = classified(400, error(400, "INVALID_ARGUMENT", detail))
     assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "API_KEY_INVALID")
@@ -363,7 +363,7 @@ def test_a_bad_key_is_ours_though_the_status_is_400() -> None:
         ("soon", None),
     ],
 )
-def test_the_wait_of_a_rate_limit(delay: str, wait_s: float | None) -> None:
+def test_retry_after_of_a_rate_limit_is_read(delay: str, wait_s: float | None) -> None:
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
     reset = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quotaResetDelay": delay}}
     for detail in (retry_info, reset):
@@ -383,13 +383,13 @@ def test_the_wait_of_a_rate_limit(delay: str, wait_s: float | None) -> None:
         ("Please retry in 5s, said the prompt", None),
     ],
 )
-def test_the_wait_that_stands_in_the_text_alone(message: str, wait_s: float | None) -> None:
+def test_retry_after_in_the_text_is_read(message: str, wait_s: float | None) -> None:
     body: dict[str, Any] = error(429, "RESOURCE_EXHAUSTED")
     body["error"]["message"] = message
     assert classified(429, body).retry_after_s == (None if wait_s is None else pytest.approx(wait_s))
 
 
-def test_the_field_for_the_wait_is_believed_before_any_other_place() -> None:
+def test_retry_delay_field_takes_precedence() -> None:
     reset = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quotaResetDelay": "373.8ms"}}
     body: dict[str, Any] = error(429, "RESOURCE_EXHAUSTED", reset, {"retryDelay": "22s"})
     body["error"]["message"] = "Please retry in 1s."
@@ -398,7 +398,7 @@ def test_the_field_for_the_wait_is_believed_before_any_other_place() -> None:
     assert classified(429, body).retry_after_s == pytest.approx(0.3738)
 
 
-def test_a_spent_day_is_a_spent_quota() -> None:
+def test_daily_limit_is_a_quota_failure() -> None:
     violations = [{"quotaId": "GenerateRequestsPerMinute"}, {"quotaId": "GenerateContentInputTokensPerDayPerProject"}]
     assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations})).kind is FailureKind.QUOTA
     assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations[:1]})).kind is (
@@ -406,7 +406,7 @@ def test_a_spent_day_is_a_spent_quota() -> None:
     )
 
 
-def test_prepaid_credit_that_is_used_up_is_a_spent_quota() -> None:
+def test_used_up_prepaid_credit_is_a_quota_failure() -> None:
     body = error(402, "RESOURCE_EXHAUSTED")
     assert classified(402, body).kind is FailureKind.QUOTA
     last = events(sse(body))[-1]
@@ -415,7 +415,7 @@ def test_prepaid_credit_that_is_used_up_is_a_spent_quota() -> None:
 
 
 @pytest.mark.parametrize("body", [error(503, "UNAVAILABLE"), [error(503, "UNAVAILABLE")], error(503)])
-def test_errors_in_a_stream_that_began_well(body: object) -> None:
+def test_error_in_a_started_stream_is_classified(body: object) -> None:
     pretty = json.dumps(body, indent=2).encode()
     for tail in (sse(body), pretty, pretty.replace(b"\n", b"\r\n") + b"\r\n"):
         for begun in (b"", sse(whole({"text": "Let"}, finish=None))):
@@ -426,24 +426,24 @@ def test_errors_in_a_stream_that_began_well(body: object) -> None:
             assert [event for event in found if isinstance(event, TextDelta)] == ([TextDelta("Let")] if begun else [])
 
 
-def test_an_error_body_with_status_200_is_an_error() -> None:
+def test_error_body_with_status_200_fails() -> None:
     for body in (error(429, "RESOURCE_EXHAUSTED"), [error(429, "RESOURCE_EXHAUSTED")]):
         assert failure_of(body).kind is FailureKind.RATE_LIMITED
     assert failure_of({"error": "down"}).kind is FailureKind.UNAVAILABLE
 
 
-def test_a_stream_that_ends_too_early_or_goes_wrong_is_no_answer() -> None:
+def test_truncated_or_invalid_stream_fails() -> None:
     begun = sse(whole({"text": "Let"}, finish=None))
     for data in (b"", begun, begun + b"data: {\r\n\r\n", begun + b"data: 7\r\n\r\n", begun + b"{\r\n", b"<html>\n"):
         assert [type(event) for event in events(data)][-1] is Failed
 
 
-def test_what_is_said_after_the_end_is_not_added() -> None:
+def test_text_after_the_end_is_ignored() -> None:
     found = stream(whole({"text": "a"}), whole({"text": "b"}, {"text": "c", "thought": True}))
     assert [event for event in found if isinstance(event, TextDelta | ReasoningDelta)] == [TextDelta("a")]
 
 
-# --- garbage --------------------------------------------------------------------------------------
+# --- random input ---------------------------------------------------------------------------------
 
 NAMES = (
     "candidates content parts text thought functionCall name args id index finishReason usageMetadata promptTokenCount "
@@ -488,7 +488,7 @@ GARBAGE = st.one_of(
 
 
 @given(GARBAGE, st.integers(0, 200))
-def test_no_garbage_makes_the_parser_raise_or_depend_on_the_cut(data: bytes, cut: int) -> None:
+def test_random_stream_never_raises_or_depends_on_the_pieces(data: bytes, cut: int) -> None:
     parser = ADAPTER.stream_parser(TARGET)
     found = [*expand([*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()])]
     assert found == events(data)
@@ -497,7 +497,7 @@ def test_no_garbage_makes_the_parser_raise_or_depend_on_the_cut(data: bytes, cut
 
 
 @given(GARBAGE)
-def test_no_garbage_makes_an_answer_raise_anything_else(data: bytes) -> None:
+def test_random_answer_raises_only_provider_failed(data: bytes) -> None:
     try:
         completion = ADAPTER.parse_response(WireResponse(200, {}, data, 0), TARGET)
     except ProviderFailed:
@@ -512,7 +512,7 @@ def test_every_error_is_classified(data: bytes, status: int) -> None:
     assert failure.message
 
 
-# --- the short way through a stream ---------------------------------------------------------------
+# --- fast path of a stream ------------------------------------------------------------------------
 
 JSON_VALUES = st.sampled_from(
     [None, True, False, 0, 1, -1, 0.0, "", "x", "\ud83d", "é", [], {}, [{}], [None], {"text": "x"}]
@@ -548,7 +548,7 @@ CHUNKS = st.fixed_dictionaries(
 
 @settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CHUNKS, max_size=6))
-def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
+def test_fast_path_of_a_text_chunk_equals_the_general_path(
     monkeypatch: pytest.MonkeyPatch, chunks: list[dict[str, Any]]
 ) -> None:
     first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
@@ -566,9 +566,7 @@ def test_a_chunk_of_text_alone_means_the_same_by_the_short_way(
 
 
 @given(st.lists(CHUNKS, max_size=8), st.lists(st.integers(0, 3000), max_size=4), st.booleans())
-def test_a_run_of_chunks_means_what_they_mean_by_themselves(
-    chunks: list[dict[str, Any]], cuts: list[int], ended: bool
-) -> None:
+def test_run_of_chunks_equals_single_chunks(chunks: list[dict[str, Any]], cuts: list[int], ended: bool) -> None:
     say = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
     blocks = [sse(chunk) for chunk in (say, *chunks, say, *([{"candidates": [{"finishReason": "STOP"}]}] * ended))]
     data = b"".join(blocks)
@@ -622,7 +620,7 @@ def usual(text: bytes, count: bytes, odd: tuple[bytes, bytes] = (b"", b"")) -> b
 
 @settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(USUAL_TEXTS, USUAL_COUNTS, ODDITIES), max_size=6), st.booleans())
-def test_the_usual_layout_means_what_it_means_parsed(
+def test_usual_layout_equals_the_parsed_chunk(
     monkeypatch: pytest.MonkeyPatch, told: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool
 ) -> None:
     chunks = [usual(b"a", b"1"), *(usual(*each) for each in told), usual(b"z", b"9")]
@@ -636,13 +634,13 @@ def test_the_usual_layout_means_what_it_means_parsed(
         assert short == events(data)
 
 
-def test_a_burst_in_the_usual_layout_isnt_parsed() -> None:
+def test_burst_in_the_usual_layout_is_not_parsed() -> None:
     chunks = [usual(text, b"7") for text in (b"a", b"\\u0027\\n", "é".encode(), b"b")]
     assert usual_texts(chunks, 1) == (b"\\u0027\\n", "é".encode(), b"b")
     assert usual_texts([*chunks[:2], usual(b"c", b"007"), *chunks], 0) == (b"a", b"\\u0027\\n")
 
 
-def test_a_burst_of_text_is_one_run() -> None:
+def test_burst_of_text_becomes_one_run() -> None:
     said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", '",', "é", '","')]
     parser = ADAPTER.stream_parser(TARGET)
     together = parser.feed(sse(*said))
@@ -651,13 +649,13 @@ def test_a_burst_of_text_is_one_run() -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "", None])
-def test_what_no_run_can_hold_breaks_it(text: str | None) -> None:
+def test_other_chunk_ends_a_run(text: str | None) -> None:
     said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
     alone = ADAPTER.stream_parser(TARGET)
     assert events(sse(*said)) == [*[event for chunk in said for event in alone.feed(sse(chunk))], *alone.close()]
 
 
-def test_the_chunks_of_a_stream_go_the_short_way() -> None:
+def test_stream_chunks_use_the_fast_path() -> None:
     chunk = {
         "candidates": [{"content": {"parts": [{"text": "word"}], "role": "model"}, "index": 0}],
         "usageMetadata": {"promptTokenCount": 1},

@@ -1,4 +1,4 @@
-"""What Gemini is sent for a canonical request."""
+"""Test the requests that are sent to Gemini."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def call(id: str, name: str = "find", arguments: str = '{"q":1}', signature: str
     return ToolCall(id, name, arguments, signature)
 
 
-# --- the envelope ---------------------------------------------------------------------------------
+# --- path, headers and body -----------------------------------------------------------------------
 
 
-def test_the_two_methods_of_the_api() -> None:
+def test_stream_and_json_use_different_methods() -> None:
     whole = ADAPTER.build_request(ChatRequest("a", ASK), target())
     stream = ADAPTER.build_request(ChatRequest("a", ASK, stream=True), target())
     assert (whole.method, whole.path, whole.query) == ("POST", "/v1beta/models/gemini-3.7-flash:generateContent", ())
@@ -91,19 +91,19 @@ def test_the_two_methods_of_the_api() -> None:
         ("..", ".."),
     ],
 )
-def test_no_model_name_changes_the_path(model: str, written: str) -> None:
+def test_model_name_cannot_change_the_path(model: str, written: str) -> None:
     wire = ADAPTER.build_request(ChatRequest("a", ASK), Target(model, "/v1beta", UNKNOWN_MODEL))
     assert wire.path == f"/v1beta/models/{written}:generateContent"
     assert wire.query == ()
 
 
-def test_the_key_goes_into_a_header_of_its_own() -> None:
+def test_key_is_sent_in_its_own_header() -> None:
     assert ADAPTER.auth == HeaderKey("x-goog-api-key")
     assert ADAPTER.name == "gemini"
     assert ADAPTER.sites["global"].origin == "https://generativelanguage.googleapis.com"
 
 
-def test_the_site_has_the_last_word() -> None:
+def test_pinned_values_override_the_request() -> None:
     request = ChatRequest("a", ASK, extra={"store": True, "labels": {"team": "x"}})
     sent = body(request, pins={"store": False})
     assert sent["store"] is False
@@ -111,7 +111,7 @@ def test_the_site_has_the_last_word() -> None:
 
 
 @pytest.mark.parametrize("name", ["contents", "systemInstruction", "toolConfig"])
-def test_what_is_made_of_the_messages_can_not_be_let_through_besides(name: str) -> None:
+def test_derived_fields_cannot_be_passed_through(name: str) -> None:
     with pytest.raises(UnsupportedFeature, match=name):
         body(ChatRequest("a", ASK, extra={name: []}))
 
@@ -119,7 +119,7 @@ def test_what_is_made_of_the_messages_can_not_be_let_through_besides(name: str) 
 # --- turns ----------------------------------------------------------------------------------------
 
 
-def test_system_and_developer_messages_become_the_instruction() -> None:
+def test_system_and_developer_messages_become_the_system_instruction() -> None:
     messages = (
         SystemMessage("One."),
         UserMessage("Hi"),
@@ -131,7 +131,7 @@ def test_system_and_developer_messages_become_the_instruction() -> None:
     assert sent["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
 
 
-def test_neighbours_of_one_role_become_one_turn() -> None:
+def test_consecutive_messages_of_one_role_become_one_turn() -> None:
     assert contents(
         UserMessage("a"), UserMessage("b"), AssistantMessage("c"), AssistantMessage("d"), UserMessage("e")
     ) == [
@@ -141,14 +141,14 @@ def test_neighbours_of_one_role_become_one_turn() -> None:
     ]
 
 
-def test_what_is_empty_is_left_out() -> None:
+def test_empty_parts_are_omitted() -> None:
     image = ImagePart("data:image/png;base64,AAAA")
     assert contents(
         UserMessage((TextPart(""), image)), AssistantMessage(""), AssistantMessage(None), UserMessage("")
     ) == [{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]
 
 
-def test_an_image_s_type_is_said_by_its_name() -> None:
+def test_type_of_a_linked_image_follows_from_its_name() -> None:
     image = ImagePart("data:image/jpg;base64,AAAA")
     parts = [{"inlineData": {"mimeType": "image/jpeg", "data": "AAAA"}}]
     assert contents(UserMessage((image,))) == [{"role": "user", "parts": parts}]
@@ -163,22 +163,22 @@ def test_an_image_s_type_is_said_by_its_name() -> None:
         (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("")),
     ],
 )
-def test_a_blank_turn_stands_for_a_last_message_that_went_elsewhere(messages: tuple[Message, ...]) -> None:
+def test_blank_user_turn_replaces_a_last_system_message(messages: tuple[Message, ...]) -> None:
     assert contents(*messages)[-1] == {"role": "user", "parts": [{"text": " "}]}
 
 
-def test_calls_stand_behind_a_turn_of_the_user() -> None:
+def test_user_turn_is_inserted_before_calls() -> None:
     calls = (AssistantMessage(tool_calls=(ToolCall("c", "f", "{}"),)), ToolMessage("c", "1"))
     roles = [turn["role"] for turn in contents(SystemMessage("Begin."), *calls)]
     assert roles == ["user", "model", "user"]
     assert [turn["role"] for turn in contents(AssistantMessage("Hello"), UserMessage("Hi"))] == ["model", "user"]
 
 
-def test_a_beginning_of_the_answer_stays_the_last_turn() -> None:
+def test_prefill_stays_the_last_turn() -> None:
     assert contents(UserMessage("Hi"), AssistantMessage("Hel"), model="gemini-3.5-flash")[-1]["role"] == "model"
 
 
-def test_a_refusal_is_something_that_the_model_said() -> None:
+def test_refusal_is_sent_as_text_of_the_model() -> None:
     turns = contents(UserMessage("a"), AssistantMessage(None, refusal="No."), UserMessage("b"))
     assert turns[1] == {"role": "model", "parts": [{"text": "No."}]}
 
@@ -193,11 +193,11 @@ def test_a_refusal_is_something_that_the_model_said() -> None:
         (ImagePart("https://a.example/x"), {"fileUri": "https://a.example/x"}),
     ],
 )
-def test_a_linked_image(part: ImagePart, written: Mapping[str, str]) -> None:
+def test_linked_image_is_sent_as_file_data(part: ImagePart, written: Mapping[str, str]) -> None:
     assert contents(UserMessage((part,)))[0]["parts"] == [{"fileData": written}]
 
 
-def test_sound_and_files_go_inline() -> None:
+def test_audio_and_files_are_sent_inline() -> None:
     file = FilePart("data:application/pdf;name=a.pdf;base64,JVBE", "a.pdf")
     assert contents(UserMessage((AudioPart("UklG", "wav"), file)))[0]["parts"] == [
         {"inlineData": {"mimeType": "audio/wav", "data": "UklG"}},
@@ -216,7 +216,7 @@ LOOP = (
 )
 
 
-def test_calls_and_results_with_ids() -> None:
+def test_calls_and_results_are_sent_with_ids() -> None:
     turns = contents(*LOOP)
     assert turns[1]["parts"] == [
         {"text": "Let me see."},
@@ -235,7 +235,7 @@ def test_calls_and_results_with_ids() -> None:
     ]
 
 
-def test_calls_and_results_without_ids() -> None:
+def test_calls_and_results_are_sent_without_ids() -> None:
     turns = contents(*LOOP, model=OLD)
     assert turns[1]["parts"][1:] == [{"functionCall": {"name": "find", "args": {"q": 1}}}] * 2
     assert [part["functionResponse"]["response"]["output"] for part in turns[2]["parts"]] == ["first", "second"]
@@ -252,7 +252,7 @@ def test_calls_and_results_without_ids() -> None:
         LOOP[:2],
     ],
 )
-def test_results_that_fit_no_calls_are_refused_here(messages: tuple[Message, ...]) -> None:
+def test_unmatched_results_are_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(UnsupportedFeature) as caught:
         contents(*messages)
     assert caught.value.feature == "tools"
@@ -271,7 +271,7 @@ def test_results_that_fit_no_calls_are_refused_here(messages: tuple[Message, ...
         ('{"a":' * 300 + "1" + "}" * 300, None),
     ],
 )
-def test_arguments_are_an_object_whatever_the_model_wrote(arguments: str, args: Any) -> None:
+def test_arguments_are_always_an_object(arguments: str, args: Any) -> None:
     turns = contents(
         UserMessage("Go"), AssistantMessage(tool_calls=(call("a", arguments=arguments),)), ToolMessage("a", "")
     )
@@ -280,7 +280,7 @@ def test_arguments_are_an_object_whatever_the_model_wrote(arguments: str, args: 
     assert turns[2]["parts"][0]["functionResponse"]["response"] == {"output": ""}
 
 
-def test_big_numbers_in_arguments_are_not_rounded() -> None:
+def test_large_numbers_in_arguments_are_not_rounded() -> None:
     history = (
         UserMessage("Go"),
         AssistantMessage(tool_calls=(call("a", arguments='{"n": 123456789012345678901234567890}'),)),
@@ -292,7 +292,7 @@ def test_big_numbers_in_arguments_are_not_rounded() -> None:
 # --- signatures -----------------------------------------------------------------------------------
 
 
-def test_a_signature_goes_back_in_the_part_that_it_came_in() -> None:
+def test_signature_is_sent_back_with_its_call() -> None:
     own = mark_signature("U0lH", NEW)
     turns = contents(
         UserMessage("Go"),
@@ -307,14 +307,14 @@ def test_a_signature_goes_back_in_the_part_that_it_came_in() -> None:
     assert steps == [["U0lH", None], [BYPASS, "U0lH"]]
 
 
-def test_another_models_signature_is_none() -> None:
+def test_signature_of_another_model_is_ignored() -> None:
     history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a", signature=mark_signature("U0lH", LITE)),)))
     turns = contents(*history, ToolMessage("a", ""))
     assert turns[1]["parts"][0]["thoughtSignature"] == BYPASS
     assert "thoughtSignature" not in contents(*history, ToolMessage("a", ""), model=OLD)[1]["parts"][0]
 
 
-def test_the_mark_of_a_signature() -> None:
+def test_signature_is_marked_with_its_model() -> None:
     assert own_signature(mark_signature("U0lH", NEW), NEW) == "U0lH"
     assert own_signature(mark_signature("U0lH", NEW), LITE) is None
     assert own_signature("U0lH", NEW) == "U0lH"
@@ -322,7 +322,7 @@ def test_the_mark_of_a_signature() -> None:
     assert NEW not in mark_signature("U0lH", NEW)
 
 
-def test_the_form_of_the_bypass_can_be_chosen() -> None:
+def test_bypass_signature_is_configurable() -> None:
     adapter = GeminiAdapter("gemini", ADAPTER.auth, "skip_thought_signature_validator")
     history = (UserMessage("Go"), AssistantMessage(tool_calls=(call("a"),)), ToolMessage("a", ""))
     sent = json.loads(adapter.build_request(ChatRequest("a", history), target()).body)
@@ -364,13 +364,13 @@ def test_tools_keep_their_schema() -> None:
         (AllowedTools("auto", ("count",)), {"mode": "VALIDATED", "allowedFunctionNames": ["count"]}),
     ],
 )
-def test_tool_choice(choice: ToolChoice, written: Mapping[str, object]) -> None:
+def test_tool_choice_is_converted(choice: ToolChoice, written: Mapping[str, object]) -> None:
     sent = body(ChatRequest("a", ASK, tools=TOOLS, tool_choice=choice))
     assert sent["toolConfig"] == {"functionCallingConfig": written}
 
 
 @pytest.mark.parametrize("name", ["1st", "-a", "", "a b", "a" * 129])
-def test_a_name_that_gemini_does_not_take_is_refused_here(name: str) -> None:
+def test_unsupported_function_name_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedFeature, match=r"tools\[1\]"):
         body(ChatRequest("a", ASK, tools=(TOOLS[0], Tool(name))))
 
@@ -378,7 +378,7 @@ def test_a_name_that_gemini_does_not_take_is_refused_here(name: str) -> None:
 # --- parameters -----------------------------------------------------------------------------------
 
 
-def test_parameters_by_name() -> None:
+def test_parameters_are_renamed() -> None:
     assert config(
         OLD, temperature=0.5, top_p=0.9, max_tokens=9, stop=("a", "b"), seed=2**53 + 1, n=2, extra={"top_k": 40}
     ) == {
@@ -398,27 +398,27 @@ def test_parameters_by_name() -> None:
 
 
 @pytest.mark.parametrize(("seed", "sent"), [(0, 0), (2**31 - 1, 2**31 - 1), (-1, 2**31 - 1), (2**31 + 5, 5)])
-def test_a_seed_has_the_bits_that_the_field_has(seed: int, sent: int) -> None:
+def test_seed_is_reduced_to_the_bits_of_the_field(seed: int, sent: int) -> None:
     assert config(OLD, seed=seed) == {"seed": sent}
 
 
-def test_nothing_said_is_nothing_sent() -> None:
+def test_unset_parameters_are_not_sent() -> None:
     assert config() is None
     assert config(n=1, logprobs=False) is None
 
 
-def test_logprobs() -> None:
+def test_logprobs_are_requested() -> None:
     assert config(OLD, logprobs=True) == {"responseLogprobs": True}
     assert config(OLD, logprobs=True, top_logprobs=3) == {"responseLogprobs": True, "logprobs": 3}
 
 
-def test_what_an_operator_lets_through_lies_under_what_the_request_says() -> None:
+def test_request_overrides_passed_through_generation_config() -> None:
     extra = {"generationConfig": {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 1}}
     assert config(max_tokens=5, extra=extra) == {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 5}
     assert extra["generationConfig"] == {"mediaResolution": "MEDIA_RESOLUTION_LOW", "maxOutputTokens": 1}
 
 
-def test_json_answers() -> None:
+def test_response_format_is_converted() -> None:
     schema = {"type": "object", "$schema": "x", "properties": {"a": {"minimum": 1}}, "additionalProperties": False}
     before = copy.deepcopy(schema)
     assert config(response_format=JsonObjectFormat()) == {"responseMimeType": "application/json"}
@@ -448,16 +448,16 @@ def test_json_answers() -> None:
         ("tuned-model", "xhigh", {"thinkingLevel": "XHIGH"}),
     ],
 )
-def test_reasoning_effort(model: str, wanted: str, written: Mapping[str, object]) -> None:
+def test_reasoning_effort_is_converted(model: str, wanted: str, written: Mapping[str, object]) -> None:
     assert config(model, reasoning_effort=wanted) == {"thinkingConfig": written}
 
 
-def test_an_unknown_effort_is_refused_here() -> None:
+def test_unknown_effort_is_refused() -> None:
     with pytest.raises(UnsupportedFeature):
         config(reasoning_effort="enormous")
 
 
-# --- what fitting makes of it ---------------------------------------------------------------------
+# --- capability matching --------------------------------------------------------------------------
 
 
 def capabilities(model: str) -> Capabilities:
@@ -466,7 +466,7 @@ def capabilities(model: str) -> Capabilities:
     return Capabilities(mine.features & facts.features, mine.parameters - facts.without)
 
 
-def test_what_newer_models_refuse_is_dropped_and_named() -> None:
+def test_parameters_that_newer_models_refuse_are_dropped_and_reported() -> None:
     request = ChatRequest(
         "a", ASK, temperature=0.2, top_p=0.9, n=1, presence_penalty=0.5, extra={"top_k": 3}, user="u", seed=1
     )
@@ -478,7 +478,7 @@ def test_what_newer_models_refuse_is_dropped_and_named() -> None:
     assert older.unsupported == {"presence_penalty", "user"}
 
 
-def test_only_some_models_continue_a_turn() -> None:
+def test_prefill_needs_a_model_that_supports_it() -> None:
     needs = requirements_of(ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hel"))))
     lacking = {
         model: match_capabilities(needs, capabilities(model), model_facts(ADAPTER.models, model)).missing

@@ -1,4 +1,4 @@
-"""The simulated Gemini with its vendor's checks, and the other end of the adapter's loop."""
+"""Test the Gemini simulators: their checks, and round trips between adapter and simulator."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def raw(body: object, model: str = NEW, **changes: Any) -> IncomingRequest:
         ({}, False),
     ],
 )
-def test_vertex_takes_a_token_or_an_api_key_each_in_its_own_header(headers: dict[str, str], lets_in: bool) -> None:
+def test_vertex_accepts_a_token_or_an_api_key_in_its_own_header(headers: dict[str, str], lets_in: bool) -> None:
     path = f"/v1/projects/p/locations/global/publishers/google/models/{NEW}:generateContent"
     body = b'{"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}'
     request = IncomingRequest("POST", path, "", headers, body)
@@ -99,12 +99,12 @@ def refused(request: IncomingRequest) -> dict[str, Any]:
 
 
 def through(request: ChatRequest, model: str) -> ChatRequest:
-    """What the provider understands of what the adapter sends."""
+    """Return the adapter's request as the simulator reads it."""
     return CHECKED.read_request(incoming(ADAPTER.build_request(request, target(model))))
 
 
 def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-    """What the adapter understands of the answer: the same, whole and streamed."""
+    """Return the simulator's answer as the adapter reads it, whole and streamed."""
     whole = ADAPTER.parse_response(SIMULATOR.write_answer(completion, request), target(request.model))
     parser = ADAPTER.stream_parser(target(request.model))
     events = [event for piece in SIMULATOR.write_stream(completion, request) for event in parser.feed(piece)]
@@ -112,12 +112,12 @@ def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
     return whole
 
 
-# --- the door -------------------------------------------------------------------------------------
+# --- path and key ---------------------------------------------------------------------------------
 
 HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 
 
-def test_the_door() -> None:
+def test_wrong_path_or_key_is_refused() -> None:
     assert SIMULATOR.read_request(raw(HELLO)) == ChatRequest(NEW, (UserMessage("Hi"),))
     assert refused(raw(HELLO, headers={}))["status"] == "PERMISSION_DENIED"
     assert refused(raw(HELLO, method="GET"))["code"] == 404
@@ -203,10 +203,10 @@ def result(id: str | None = "a", **more: object) -> dict[str, object]:
         (turns(GO, ("model", [call(signature=None)]), ("user", [result()])), NEW),
         (turns(GO, ("model", [call(signature="not base64!")]), ("user", [result()])), NEW),
         (turns(GO, ("model", [{"functionCall": {"id": "a"}}]), ("user", [result()])), NEW),
-        # the model's turn as the last one
+        # the model's turn is the last one
         (turns(GO, ("model", [{"text": "Well"}])), NEW),
         (turns(GO, ("model", [call()])), FREE),
-        # what a model refuses
+        # parameters that a model refuses
         (config(temperature=0.5), NEW),
         (config(topP=0.5), NEW),
         (config(topK=5), NEW),
@@ -236,7 +236,7 @@ def result(id: str | None = "a", **more: object) -> dict[str, object]:
         ({**HELLO, "toolConfig": {"functionCallingConfig": {"mode": "AUTO"}}}, NEW),
     ],
 )
-def test_what_the_vendor_refuses(body: object, model: str) -> None:
+def test_invalid_request_is_refused(body: object, model: str) -> None:
     assert refused(raw(body, model))["status"] == "INVALID_ARGUMENT"
 
 
@@ -268,12 +268,12 @@ def test_function_calling_configs_that_are_refused(calling: object) -> None:
         },
     ],
 )
-def test_fields_that_the_clients_types_lack_are_refused(more: dict[str, object]) -> None:
+def test_unknown_fields_are_refused_by_the_client_types(more: dict[str, object]) -> None:
     pytest.importorskip("google.genai")
     assert refused(raw({**HELLO, **more}))["status"] == "INVALID_ARGUMENT"
 
 
-def test_another_models_signature_is_refused_and_the_bypass_taken_in_both_forms() -> None:
+def test_signature_of_another_model_is_refused_and_the_bypass_accepted() -> None:
     def history(signature: str) -> dict[str, object]:
         return turns(GO, ("model", [call(signature=signature)]), ("user", [result()]))
 
@@ -305,7 +305,7 @@ JSON = st.recursive(
 
 
 @given(st.fixed_dictionaries({"contents": JSON}, optional=dict.fromkeys(NAMES.split()[18:], JSON)), st.booleans())
-def test_no_request_brings_the_simulator_down(body: object, is_new: bool) -> None:
+def test_no_request_makes_the_simulator_raise(body: object, is_new: bool) -> None:
     try:
         request = SIMULATOR.read_request(raw(body, NEW if is_new else OLD))
     except RequestRejected as refusal:
@@ -315,11 +315,11 @@ def test_no_request_brings_the_simulator_down(body: object, is_new: bool) -> Non
     assert status in (200, 400)
 
 
-# --- there and back -------------------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", [NEW, FREE, OLD])
-def test_messages_arrive(model: str) -> None:
+def test_messages_round_trip(model: str) -> None:
     image, link = ImagePart("data:image/png;base64,AAAA"), ImagePart("https://a.example/x.png")
     file = FilePart("data:application/pdf;base64,JVBE")
     messages: tuple[Message, ...] = (
@@ -331,7 +331,7 @@ def test_messages_arrive(model: str) -> None:
     assert through(ChatRequest("a", messages), model) == ChatRequest(model, messages)
 
 
-def test_parameters_arrive() -> None:
+def test_parameters_round_trip() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
     before = copy.deepcopy(schema)
     request = ChatRequest(
@@ -361,13 +361,13 @@ def test_parameters_arrive() -> None:
 
 
 @pytest.mark.parametrize("effort", ["none", "low", "medium", "high"])
-def test_efforts_arrive_as_budgets(effort: str) -> None:
+def test_efforts_round_trip_as_budgets(effort: str) -> None:
     request = ChatRequest(OLD, (UserMessage("Hi"),), reasoning_effort=effort)
     assert through(request, OLD).reasoning_effort == effort
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", "required"])
-def test_tool_choices_arrive(choice: Any) -> None:
+def test_tool_choices_round_trip(choice: Any) -> None:
     request = ChatRequest(NEW, (UserMessage("Hi"),), tools=(WEATHER,), tool_choice=choice)
     assert through(request, NEW) == request
 
@@ -396,14 +396,14 @@ def logprobs(*tokens: str) -> dict[str, object]:
         (Choice(AssistantMessage("ab"), "stop", 0, logprobs("a", "b")),),
     ],
 )
-def test_answers_come_back(choices: tuple[Choice, ...]) -> None:
+def test_answers_round_trip(choices: tuple[Choice, ...]) -> None:
     completion = ChatCompletion("r1", OLD, 0, choices, USAGE)
     assert back(completion, ChatRequest(OLD, ())) == completion
     without = replace(completion, usage=None)
     assert back(without, ChatRequest(OLD, ())) == without
 
 
-def test_a_stream_looks_like_the_vendors() -> None:
+def test_stream_has_the_vendors_layout() -> None:
     completion = ChatCompletion("r1", NEW, 0, (MANY,), USAGE)
     pieces = SIMULATOR.write_stream(completion, ChatRequest(NEW, (), stream=True))
     assert all(piece.startswith(b"data: {") and piece.endswith(b"}\r\n\r\n") for piece in pieces)
@@ -418,8 +418,8 @@ def test_a_stream_looks_like_the_vendors() -> None:
 
 @pytest.mark.parametrize("model", [NEW, OLD])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_tools_in_a_loop(model: str, streamed: bool) -> None:
-    """The simulated model calls, the client answers, the model speaks: each request as the vendor wants it."""
+def test_tool_loop_with_the_simulated_model(model: str, streamed: bool) -> None:
+    """The simulated model calls a tool, the client sends the result, and the model answers."""
     messages: tuple[Message, ...] = (UserMessage("What is the weather in Oslo and in Bergen?"),)
     request = ChatRequest("assistant", messages, stream=streamed, tools=(WEATHER,))
     asked = through(request, model)
@@ -437,7 +437,7 @@ def test_tools_in_a_loop(model: str, streamed: bool) -> None:
     assert "Oslo: rain; Bergen: rain" in str(said.message.content)
 
 
-def test_a_conversation_may_change_its_model() -> None:
+def test_conversation_may_change_its_model() -> None:
     tools = ChatRequest("assistant", (UserMessage("Weather in Oslo?"),), tools=(WEATHER,))
     asked = through(tools, NEW)
     message = back(respond(asked, "Sim"), asked).choices[0].message
@@ -463,7 +463,7 @@ def test_reasoning_through_the_simulated_model() -> None:
     assert back(completion, request) == completion
 
 
-def test_arguments_that_are_no_json_can_not_be_said() -> None:
+def test_arguments_that_are_not_json_cannot_be_written() -> None:
     broken = Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{"),)), "tool_calls")
     completion = back(ChatCompletion("r", NEW, 0, (broken,)), ChatRequest(NEW, ()))
     assert completion.choices[0].message.tool_calls[0].arguments == "{}"
@@ -492,7 +492,7 @@ def test_arguments_that_are_no_json_can_not_be_said() -> None:
         (FailureKind.UNAVAILABLE, 529, 529, FailureKind.UNAVAILABLE),
     ],
 )
-def test_errors_are_understood(kind: FailureKind, status: int, own_status: int, read: FailureKind) -> None:
+def test_errors_round_trip(kind: FailureKind, status: int, own_status: int, read: FailureKind) -> None:
     response = SIMULATOR.write_error(kind, status, 1.5)
     failure = ADAPTER.classify_error(response)
     assert (response.status, failure.kind, failure.retry_after_s) == (own_status, read, 1.5)
@@ -503,12 +503,12 @@ def test_errors_are_understood(kind: FailureKind, status: int, own_status: int, 
 
 
 @pytest.mark.parametrize("wait_s", [22, 0.25, 1e-7])
-def test_waits_are_understood(wait_s: float) -> None:
+def test_retry_after_round_trips(wait_s: float) -> None:
     response = SIMULATOR.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
     assert ADAPTER.classify_error(response).retry_after_s == pytest.approx(wait_s)
 
 
-def test_a_filter_is_no_error_of_this_vendor() -> None:
+def test_filtered_prompt_is_not_an_error() -> None:
     blocked = ADAPTER.parse_response(SIMULATOR.write_error(FailureKind.CONTENT_FILTER, 400), target(NEW))
     assert blocked.choices[0].finish_reason == "content_filter"
     begun = b'data: {"candidates":[{"content":{"parts":[{"text":"Once"}]}}]}\r\n\r\n'

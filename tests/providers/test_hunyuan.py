@@ -1,4 +1,4 @@
-"""Hunyuan's native API beyond the kit and the recorded shapes: what it can't be asked, and what it is strict about."""
+"""Test Hunyuan's native API where the kit and recordings do not: unsupported features and strict rules."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def roles(*messages: Message) -> list[tuple[str, object]]:
     return [(one["Role"], one.get("Content")) for one in sent(replace(ASK, messages=messages))["Messages"]]
 
 
-def test_it_is_signed_and_asks_for_one_action_at_the_root() -> None:
+def test_request_is_signed_and_sent_to_the_root() -> None:
     assert ADAPTER.auth == TencentSignature("hunyuan")
     wire = ADAPTER.build_request(ASK, target())
     assert (wire.path, wire.query) == ("/", ())
     assert dict(wire.headers)["x-tc-action"] == "ChatCompletions"
 
 
-def test_people_and_the_assistant_speak_in_turn() -> None:
+def test_user_and_assistant_messages_alternate() -> None:
     said = roles(
         UserMessage("One."),
         SystemMessage("Be brief."),
@@ -76,13 +76,13 @@ def test_people_and_the_assistant_speak_in_turn() -> None:
     ]
 
 
-def test_the_last_turn_is_a_person_s() -> None:
+def test_last_message_is_the_users() -> None:
     said = roles(UserMessage("One."), AssistantMessage("A."), SystemMessage("Go on."))
     assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
     assert roles(SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
 
 
-def test_thoughts_never_go_back_and_an_empty_result_is_not_empty() -> None:
+def test_reasoning_is_not_sent_and_an_empty_result_gets_a_filler() -> None:
     call = ToolCall("call_1", "get_time", "{}")
     loop = (UserMessage("Hi"), AssistantMessage(None, reasoning="Hm.", tool_calls=(call,)), ToolMessage("call_1", ""))
     body = sent(replace(ASK, messages=loop, tools=(Tool("get_time"),)))
@@ -90,12 +90,12 @@ def test_thoughts_never_go_back_and_an_empty_result_is_not_empty() -> None:
     assert body["Messages"][-1]["Content"].strip()
 
 
-def test_a_greeting_before_anybody_has_spoken_is_not_the_first_turn() -> None:
+def test_filler_user_message_precedes_a_greeting() -> None:
     said = roles(SystemMessage("Be brief."), AssistantMessage("Hello!"), UserMessage("Hi"))
     assert said == [("system", "Be brief."), ("user", "."), ("assistant", "Hello!"), ("user", "Hi")]
 
 
-def test_which_tool_is_called() -> None:
+def test_tool_choice_is_converted() -> None:
     tools = replace(ASK, tools=(Tool("get_time"), Tool("get_weather", "w", {"type": "object"})))
     named = sent(replace(tools, tool_choice=NamedTool("get_weather")))
     assert (named["ToolChoice"], named["CustomTool"]["Function"]["Name"]) == ("custom", "get_weather")
@@ -106,12 +106,12 @@ def test_which_tool_is_called() -> None:
 
 
 @pytest.mark.parametrize(("seed", "said"), [(7, 7), (1, 1), (10000, 10000), (0, 1), (10001, 2), (-3, 9998)])
-def test_any_seed_is_one_that_is_taken(seed: int, said: int) -> None:
+def test_any_seed_is_mapped_into_the_range(seed: int, said: int) -> None:
     assert sent(replace(ASK, seed=seed))["Seed"] == said
 
 
 @pytest.mark.parametrize(("effort", "said"), [("none", False), ("low", True), ("max", True)])
-def test_only_models_with_the_switch_are_told_to_think(effort: str, said: bool) -> None:
+def test_enable_thinking_is_sent_only_to_models_with_the_switch(effort: str, said: bool) -> None:
     asked = replace(ASK, reasoning_effort=effort)
     assert sent(asked, "hunyuan-a13b")["EnableThinking"] is said
     assert "EnableThinking" not in sent(asked)
@@ -127,13 +127,13 @@ def test_only_models_with_the_switch_are_told_to_think(effort: str, said: bool) 
         ({"messages": tuple(UserMessage("q") if i % 2 == 0 else AssistantMessage("a") for i in range(41))}, "messages"),
     ],
 )
-def test_what_it_can_t_be_asked_is_refused_by_name(changed: dict[str, Any], feature: str) -> None:
+def test_unsupported_feature_is_refused(changed: dict[str, Any], feature: str) -> None:
     with pytest.raises(UnsupportedFeature) as raised:
         sent(replace(ASK, **changed))
     assert raised.value.feature == feature
 
 
-def test_an_error_with_status_200_is_one_also_where_a_stream_was_asked_for() -> None:
+def test_error_with_status_200_fails_a_requested_stream() -> None:
     body = b'{"Response":{"Error":{"Code":"OperationDenied.TextIllegalDetected","Message":"m"},"RequestId":"r"}}'
     for content_type in ("application/json", "text/plain", "text/event-stream"):
         head = WireResponse(200, {"content-type": content_type}, b"", 0)
@@ -146,7 +146,7 @@ def test_an_error_with_status_200_is_one_also_where_a_stream_was_asked_for() -> 
                 read_answer(ADAPTER, replace(head, body=body), target())
 
 
-def test_a_refused_key_may_be_the_other_site_s() -> None:
+def test_detail_of_a_refused_key_mentions_the_other_site() -> None:
     failure = ADAPTER.classify_error(
         WireResponse(401, {}, b'{"Response":{"Error":{"Code":"AuthFailure.SecretIdNotFound","Message":"m"}}}', 0)
     )
@@ -155,7 +155,7 @@ def test_a_refused_key_may_be_the_other_site_s() -> None:
     assert "site" not in failure.message
 
 
-# --- the provider's side --------------------------------------------------------------------------
+# --- the simulator --------------------------------------------------------------------------------
 
 
 def incoming(body: dict[str, Any] | None = None, **headers: str) -> IncomingRequest:
@@ -165,7 +165,7 @@ def incoming(body: dict[str, Any] | None = None, **headers: str) -> IncomingRequ
     return IncomingRequest("POST", "/", "", named, wire.body if body is None else json.dumps(body).encode())
 
 
-def test_a_signed_request_is_read() -> None:
+def test_signed_request_is_read() -> None:
     assert SIMULATOR.read_request(incoming()).messages == ASK.messages
 
 
@@ -188,7 +188,7 @@ def test_a_signed_request_is_read() -> None:
         (incoming({**sent(), "Model": ""}), "InvalidParameterValue.Model"),
     ],
 )
-def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
+def test_invalid_request_is_refused(request_: IncomingRequest, code: str) -> None:
     with pytest.raises(RequestRejected) as raised:
         SIMULATOR.read_request(request_)
     assert raised.value.response.status == 200
@@ -198,14 +198,14 @@ def test_what_the_vendor_refuses(request_: IncomingRequest, code: str) -> None:
 @pytest.mark.parametrize(
     ("choices", "said"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No."), ([], "")]
 )
-def test_what_was_moderated_and_broke_off_is_not_taken_for_broken_off(choices: list[Any], said: str) -> None:
-    """Edge case 67: it would be asked of the next provider."""
+def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[Any], said: str) -> None:
+    """Edge case 67: an interrupted request would be sent to the next provider."""
     chunk = {"Id": "r", "ModerationLevel": "1", "Choices": choices}
     parser = ADAPTER.stream_parser(target())
     answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n"), *parser.close()])
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
 
 
-def test_a_whole_answer_of_which_moderation_left_nothing_is_filtered() -> None:
+def test_moderated_answer_without_choices_is_filtered() -> None:
     response = WireResponse(200, {}, b'{"Response": {"Id": "r", "ModerationLevel": "1", "Choices": []}}', 0)
     assert ADAPTER.parse_response(response, target()).choices[0].finish_reason == "content_filter"

@@ -30,7 +30,7 @@ def ablest(vendor: str) -> Subject:
 
 
 def built(vendor: str) -> tuple[Subject, WireRequest]:
-    """Return the request of a tool loop, as the adapter of the vendor writes it for its ablest model."""
+    """Return the request of a tool loop, as the adapter of the vendor writes it for its most capable model."""
     subject = ablest(vendor)
     return subject, subject.build(LOOP)
 
@@ -58,7 +58,7 @@ def test_unknown_fields_are_ignored_at_any_depth(vendor: str) -> None:
 
 
 def _with_unknown_fields(value: object) -> object:
-    """Return the value with a new member in each object, except in the client's own data."""
+    """Return the value with a new member in each object, except in the client's own objects."""
     if isinstance(value, dict):
         own = _OWN if isinstance(value.get("input"), list) else (*_OWN, "input")
         grown = {name: member if name in own else _with_unknown_fields(member) for name, member in value.items()}
@@ -70,7 +70,7 @@ _OWN = ("parameters", "parametersJsonSchema", "input_schema", "json", "args", "r
 
 
 @pytest.mark.parametrize("vendor", CHECKED_VENDORS)
-def test_a_request_that_can_not_be_answered_is_refused(vendor: str) -> None:
+def test_unanswerable_request_is_refused(vendor: str) -> None:
     _, wire = built(vendor)
     assert read(vendor, wire.body).messages
     assert status_of(vendor, wire.body, path="/v1/nothing") == 404
@@ -111,8 +111,8 @@ SETTINGS = (
 @pytest.mark.parametrize("vendor", ["openai", "responses", "anthropic", "gemini", "bedrock"])
 @unhurried
 @given(turns=JSON, settings=st.dictionaries(st.sampled_from(SETTINGS), JSON, max_size=3))
-def test_no_request_breaks_a_simulator(vendor: str, turns: object, settings: dict[str, object]) -> None:
-    """Any request is rejected or gets an answer, whole and streamed."""
+def test_no_request_makes_a_simulator_raise(vendor: str, turns: object, settings: dict[str, object]) -> None:
+    """Any request is refused, or answered whole and streamed."""
     body = {"model": "gpt-6", "max_tokens": 99, **dict.fromkeys(TURNS, turns), **settings}
     changes = {"path": "/v1/responses"} if vendor == "responses" else {}
     name = "openai" if vendor == "responses" else vendor
@@ -129,7 +129,7 @@ def test_no_request_breaks_a_simulator(vendor: str, turns: object, settings: dic
         assert dialect.write_stream(completion, request)
 
 
-def test_a_wrong_signature_of_bedrock_is_refused() -> None:
+def test_wrong_bedrock_signature_is_refused() -> None:
     subject, wire = built("bedrock")
     incoming = IncomingRequest("POST", wire.path, "", {"authorization": "AWS4-HMAC-SHA256 Credential=x"}, wire.body)
     with pytest.raises(RequestRejected, match="Authentication"):

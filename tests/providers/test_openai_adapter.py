@@ -1,4 +1,4 @@
-"""OpenAI's adapter beyond the recorded fixtures and the kit: what it claims, what it sends for which model."""
+"""Test OpenAI's adapter where the kit and recordings do not: its claims, and requests for each model."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def delta(finish: str | None = None, **fields: object) -> dict[str, object]:
     return {"id": "r", "created": 7, "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
 
 
-# --- what it claims -------------------------------------------------------------------------------
+# --- claims ---------------------------------------------------------------------------------------
 
 
-def test_both_names_of_it() -> None:
+def test_both_adapters_are_registered() -> None:
     assert (ADAPTER.name, ADAPTER.auth) == ("openai", Bearer())
     assert (COMPATIBLE.name, COMPATIBLE.auth) == ("openai-compatible", NoAuth())
     for adapter in (ADAPTER, COMPATIBLE):
@@ -75,13 +75,13 @@ def test_both_names_of_it() -> None:
     assert "verbosity" in ADAPTER.capabilities.parameters - COMPATIBLE.capabilities.parameters
 
 
-def test_regional_hosts_are_the_catalogue_s() -> None:
+def test_regional_hosts_come_from_the_catalogue() -> None:
     assert ADAPTER.sites["eu"].origin == "https://eu.api.openai.com"
     assert dict(COMPATIBLE.sites) == {}
     assert dict(COMPATIBLE.models) == {}
 
 
-# --- what it sends --------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_regional_hosts_are_the_catalogue_s() -> None:
         ("some-model", "max", "max"),
     ],
 )
-def test_an_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) -> None:
+def test_effort_is_one_that_the_model_knows(model: str, wanted: str, sent: str) -> None:
     assert body(replace(ASK, reasoning_effort=wanted), target(model))["reasoning_effort"] == sent
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5", "o3", "o4-mini"])
-def test_who_has_no_log_probabilities_is_not_told_that_none_are_wanted(model: str) -> None:
+def test_logprobs_false_is_omitted_for_models_without_logprobs(model: str) -> None:
     asked = replace(ASK, logprobs=False)
     assert "logprobs" not in body(asked, target(model))
     assert body(asked, target("gpt-4o"))["logprobs"] is False
 
 
-def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -> None:
+def test_model_that_always_reasons_gets_tools_through_the_responses_api() -> None:
     asked = replace(TOOLS, reasoning_effort="none", stop=("x",))
     facts = target("gpt-6-astra").facts
     assert match_capabilities(requirements_of(asked), ADAPTER.capabilities, facts).unsupported == {"stop"}
@@ -116,7 +116,7 @@ def test_a_model_that_always_thinks_is_asked_about_tools_where_it_can_answer() -
     assert (wire.path, json.loads(wire.body)["reasoning"]) == ("/v1/responses", {"effort": "low"})
 
 
-def test_a_refusal_in_the_history_has_a_content_and_is_text_where_nobody_knows_refusals() -> None:
+def test_refusal_in_the_history_is_text_for_compatible_servers() -> None:
     said = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
     refused = {"role": "assistant", "content": "", "refusal": "No."}
     assert body(said, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
@@ -124,42 +124,42 @@ def test_a_refusal_in_the_history_has_a_content_and_is_text_where_nobody_knows_r
     assert body(said, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
 
 
-def test_asks_for_the_deployment_s_model_at_its_path() -> None:
+def test_request_has_the_deployments_model_and_path() -> None:
     wire = ADAPTER.build_request(ASK, replace(target("gpt-4o"), base_path="/openai/v1"))
     assert (wire.method, wire.path, wire.query) == ("POST", "/openai/v1/chat/completions", ())
     assert body(ASK, target("gpt-4o"))["model"] == "gpt-4o"
 
 
 @pytest.mark.parametrize(("streams", "accept"), [(False, "application/json"), (True, "text/event-stream")])
-def test_says_which_form_of_answer_it_wants(streams: bool, accept: str) -> None:
+def test_accept_header_matches_the_form_of_the_answer(streams: bool, accept: str) -> None:
     asked = replace(ASK, stream=streams)
     assert dict(ADAPTER.build_request(asked, PLAIN).headers) == {"content-type": "application/json", "accept": accept}
     assert body(asked, PLAIN).get("stream_options") == ({"include_usage": True} if streams else None)
 
 
-def test_each_server_has_its_word_for_max_tokens() -> None:
+def test_max_tokens_field_depends_on_the_server() -> None:
     limited = replace(ASK, max_tokens=5)
     assert body(limited, PLAIN).keys() - body(ASK, PLAIN).keys() == {"max_completion_tokens"}
     assert body(limited, PLAIN, COMPATIBLE).keys() - body(ASK, PLAIN).keys() == {"max_tokens"}
 
 
-def test_pins_are_the_last_word() -> None:
+def test_pinned_values_are_written_last() -> None:
     asked = replace(ASK, extra={"store": True, "verbosity": "low"})
     sent = body(asked, target("gpt-4o", pins={"store": False}))
     assert (sent["store"], sent["verbosity"]) == (False, "low")
 
 
-def test_signatures_of_another_provider_stay_inside() -> None:
+def test_signatures_of_other_providers_are_not_sent() -> None:
     call = ToolCall("call_1", "get_time", "{}", signature="opaque")
     messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage("call_1", "12:00"))
     assert b"opaque" not in ADAPTER.build_request(replace(TOOLS, messages=messages), PLAIN).body
 
 
-# --- what it reads --------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
-def test_a_cut_in_a_character_is_no_damage() -> None:
-    """Edge case 1: every cut of two- to four-byte characters."""
+def test_split_inside_a_character_is_harmless() -> None:
+    """Edge case 1: every split of characters of two to four bytes."""
     data = 'data: {"choices":[{"index":0,"delta":{"content":"é你👩‍🚀"},"finish_reason":"stop"}]}\n\n'.encode()
     for cut in range(1, len(data)):
         parser = ADAPTER.stream_parser(PLAIN)
@@ -168,7 +168,7 @@ def test_a_cut_in_a_character_is_no_damage() -> None:
 
 
 def test_halves_of_a_surrogate_pair_are_joined() -> None:
-    """Edge case 73: also of what is no text, where there is nothing to join."""
+    """Edge case 73. Fields other than text have nothing to join."""
     events = stream(delta(content="\ud83d"), delta(content="\ude00"), delta("stop"))
     assert fold(events).choices[0].message.content == "😀"
     lonely = stream(delta(content="a\ud83d"), delta(refusal="b\ud83d"), delta("stop", reasoning_content="c\ud83d"))
@@ -179,7 +179,7 @@ def test_halves_of_a_surrogate_pair_are_joined() -> None:
     assert (whole.id, whole.model, whole.choices[0].raw_finish_reason) == ("\ufffd", "\ufffd", "\ufffd")
 
 
-def test_arguments_as_an_object_with_half_a_pair() -> None:
+def test_arguments_as_an_object_with_a_lone_surrogate_are_read() -> None:
     call = {"index": 0, "id": "c\ud83d", "function": {"name": "n\ud83d", "arguments": {"a": "\ud83d", "b": 2**70}}}
     (read,) = fold(stream(delta("tool_calls", tool_calls=[call]))).choices[0].message.tool_calls
     read.arguments.encode()
@@ -187,7 +187,7 @@ def test_arguments_as_an_object_with_half_a_pair() -> None:
     assert json.loads(read.arguments)["b"] == pytest.approx(2**70)
 
 
-def test_log_probabilities_pass_unread_if_they_can_be_written() -> None:
+def test_log_probabilities_are_passed_on_if_they_can_be_written() -> None:
     """Edge case 72: `-Infinity` becomes null."""
     good = {"content": [{"token": "x", "logprob": -0.5}], "refusal": None}
     entry = {"index": 0, "delta": {"content": "x"}, "logprobs": good, "finish_reason": "stop"}
@@ -206,20 +206,20 @@ def begun(index: int, arguments: object) -> dict[str, object]:
     return delta(tool_calls=[{"index": index, "id": f"c{index}", "function": function}])
 
 
-def test_arguments_that_begin_as_an_empty_object_go_on_as_text() -> None:
+def test_arguments_that_begin_as_an_empty_object_continue_as_text() -> None:
     pieces = [delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in ('{"a":', "1}")]
     calls = fold(stream(begun(0, {}), *pieces, begun(1, {}), delta("tool_calls"))).choices[0].message.tool_calls
     assert [call.arguments for call in calls] == ['{"a":1}', "{}"]
 
 
-def test_a_call_whose_arguments_are_an_empty_object_is_whole_before_the_next_one() -> None:
+def test_call_with_empty_arguments_is_complete_before_the_next_call() -> None:
     events = stream(begun(0, {}), begun(1, {}), begun(2, {"a": 1}), delta("tool_calls"))
     pieces = [(event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta)]
     assert [piece for piece in pieces if piece[1]] == [(0, "{}"), (1, "{}"), (2, '{"a":1}')]
     assert [index for index, _ in pieces] == sorted(index for index, _ in pieces)
 
 
-def test_numbers_beyond_all_bounds_are_not_counted() -> None:
+def test_excessive_counts_are_ignored() -> None:
     usage = {"prompt_tokens": 2**70, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": "7"}}
     answer = fold(stream({**delta("stop", content="x"), "created": 1e300, "usage": usage}))
     assert (answer.created, answer.usage) == (0, Usage(0, 0, cached_tokens=7))
@@ -239,7 +239,7 @@ def test_numbers_beyond_all_bounds_are_not_counted() -> None:
         ),
     ],
 )
-def test_a_whole_message_at_the_end_adds_only_what_is_new(
+def test_whole_message_at_the_end_adds_only_new_text(
     before: list[dict[str, object]], content: str, reasoning: str, calls: int
 ) -> None:
     """Edge case 29."""
@@ -264,14 +264,14 @@ def test_a_whole_message_at_the_end_adds_only_what_is_new(
         {"content": [{"type": "thinking", "thinking": "r"}]},
     ],
 )
-def test_reasoning_has_many_names_and_comes_once(fields: dict[str, object]) -> None:
+def test_reasoning_under_several_names_is_read_once(fields: dict[str, object]) -> None:
     """Edge case 36."""
     events = stream(delta(**fields), delta("stop"))
     assert [event for event in events if isinstance(event, ReasoningDelta)] == [ReasoningDelta("r")]
     assert not [event for event in events if isinstance(event, TextDelta)]
 
 
-def test_reasoning_alone_may_use_up_the_budget() -> None:
+def test_answer_with_reasoning_only_is_read() -> None:
     """Edge case 35."""
     answer = fold(stream(delta(reasoning_content="r"), delta("length")))
     choice = answer.choices[0]
@@ -292,13 +292,13 @@ def test_reasoning_alone_may_use_up_the_budget() -> None:
         ("network_error", "other", "network_error"),
     ],
 )
-def test_words_for_the_end(word: str, reason: str, raw: str | None) -> None:
-    """Edge case 34; `tool_calls` without any call is a plain end."""
+def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:
+    """Edge case 34; `tool_calls` without a call becomes `stop`."""
     choice = fold(stream(delta(word, content="x"))).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
-def test_a_call_without_an_id_gets_one_from_the_answer_s() -> None:
+def test_call_without_an_id_gets_one_from_the_answer_id() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]))
     (call,) = fold(events).choices[0].message.tool_calls
     assert call.id == "call_r_0"
@@ -309,8 +309,8 @@ CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index":
 
 
 @pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("deepseek")], ids=lambda it: it.name)
-def test_what_an_answer_tells_beside_its_text_is_kept_in_every_form(adapter: Adapter) -> None:
-    """Which tier and setup answered, and where it is from; some chunk before the text says the first two."""
+def test_metadata_and_annotations_are_kept_in_every_form(adapter: Adapter) -> None:
+    """Service tier, system fingerprint and annotations. A chunk before the text has the first two."""
     frame = {"id": "r", "created": 5, "model": "m"}
     setup = {"service_tier": "flex", "system_fingerprint": "fp_1"}
     message = {"role": "assistant", "content": "Hi", "annotations": [CITED, CITED]}
@@ -335,7 +335,7 @@ def test_what_an_answer_tells_beside_its_text_is_kept_in_every_form(adapter: Ada
 
 
 @pytest.mark.parametrize("annotations", [None, {}, "x", [1, {}, None], [{"x": "\ud800"}], [{"x": 1e400}]], ids=repr)
-def test_annotations_that_are_none_are_left_out(annotations: object) -> None:
+def test_invalid_annotations_are_omitted(annotations: object) -> None:
     message = {"role": "assistant", "content": "Hi", "annotations": annotations}
     body = {"id": "r", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     whole = ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), PLAIN)
@@ -343,7 +343,7 @@ def test_annotations_that_are_none_are_left_out(annotations: object) -> None:
     assert all(one for one in whole.choices[0].message.annotations)
 
 
-def test_a_call_without_a_name_is_no_answer() -> None:
+def test_call_without_a_name_fails() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.MALFORMED
@@ -351,11 +351,11 @@ def test_a_call_without_a_name_is_no_answer() -> None:
 
 @pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("vllm")], ids=lambda it: it.name)
 @pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "content_filter"])
-def test_a_choice_that_ended_without_a_message_is_no_empty_text(adapter: Adapter, finish: str) -> None:
+def test_choice_that_ended_without_a_message_fails(adapter: Adapter, finish: str) -> None:
     body = {"id": "r", "model": "m", "created": 1, "choices": [{"index": 0, "finish_reason": finish}]}
     response = WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
     if finish == "content_filter":
-        # A filter may leave nothing.
+        # A filtered choice may be empty.
         assert adapter.parse_response(response, PLAIN).choices[0].finish_reason == "content_filter"
         return
     with pytest.raises(ProviderFailed) as raised:
@@ -363,7 +363,7 @@ def test_a_choice_that_ended_without_a_message_is_no_empty_text(adapter: Adapter
     assert raised.value.failure.kind is FailureKind.MALFORMED
 
 
-def test_a_hundred_choices_and_calls_stay_apart() -> None:
+def test_hundred_choices_and_calls_stay_separate() -> None:
     calls = [{"index": i, "id": f"c{i}", "function": {"name": f"f{i}", "arguments": "{}"}} for i in range(100)]
     assert len(fold(stream(delta("tool_calls", tool_calls=calls))).choices[0].message.tool_calls) == 100
     many = [{"index": i, "delta": {"content": str(i)}, "finish_reason": "stop"} for i in range(100)]
@@ -372,14 +372,14 @@ def test_a_hundred_choices_and_calls_stay_apart() -> None:
     ]
 
 
-def test_one_choice_still_open_is_a_cut_answer() -> None:
+def test_unfinished_choice_is_a_truncated_answer() -> None:
     open_choice = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
     assert isinstance(stream(delta("stop", content="x"), open_choice)[-1], Failed)
     assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
 
 
 @pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])
-def test_a_call_in_the_form_of_2023_is_a_call(provider: str) -> None:
+def test_function_call_of_2023_is_read(provider: str) -> None:
     adapter = load_registry().adapters[provider]
     said = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
     message = {"role": "assistant", "content": "", "function_call": said}
@@ -397,7 +397,7 @@ def test_a_call_in_the_form_of_2023_is_a_call(provider: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
-def test_a_choice_among_some_tools_is_openai_s_alone(mode: Literal["auto", "required"]) -> None:
+def test_allowed_tools_are_sent_only_to_openai(mode: Literal["auto", "required"]) -> None:
     tools = (Tool("get_time"), Tool("get_weather"))
     asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
     said = body(asked, PLAIN, COMPATIBLE)
@@ -446,7 +446,7 @@ def classified(status: int, value: object, **headers: str) -> FailureKind:
         (529, {"type": "overloaded"}, FailureKind.UNAVAILABLE),
     ],
 )
-def test_errors_are_told_apart_by_code_and_status(status: int, error: object, kind: FailureKind) -> None:
+def test_errors_are_classified_by_code_and_status(status: int, error: object, kind: FailureKind) -> None:
     assert classified(status, {"error": error}) is kind
     assert classified(status, error) is kind  # the fields at the top, without an envelope
 
@@ -475,8 +475,8 @@ def test_errors_are_told_apart_by_code_and_status(status: int, error: object, ki
         (400, "Incorrect API key provided.", FailureKind.INVALID_REQUEST),
     ],
 )
-def test_a_host_that_has_statuses_of_its_own_is_told_by_its_sentence(status: int, said: str, kind: FailureKind) -> None:
-    """xAI: a block isn't retried elsewhere, and benches no key; a wrong key is no mistake of the client's."""
+def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, said: str, kind: FailureKind) -> None:
+    """xAI: a filtered request is not retried and does not affect the key; a wrong key is not a client error."""
     assert classified(status, {"code": "Client specified an invalid argument", "error": said}) is kind
 
 
@@ -492,7 +492,7 @@ def test_a_host_that_has_statuses_of_its_own_is_told_by_its_sentence(status: int
         ("all workers are busy", FailureKind.UNAVAILABLE),
     ],
 )
-def test_an_error_within_a_stream_has_no_status(error: object, kind: FailureKind) -> None:
+def test_error_in_a_stream_is_classified_without_a_status(error: object, kind: FailureKind) -> None:
     (failed,) = stream({"error": error})
     assert isinstance(failed, Failed)
     assert failed.failure.kind is kind
@@ -512,7 +512,7 @@ def test_an_error_within_a_stream_has_no_status(error: object, kind: FailureKind
         (None, None),
     ],
 )
-def test_a_place_is_told_in_words_that_the_client_has_said(told: str | None, place: str | None) -> None:
+def test_param_of_an_error_is_converted_to_the_clients_field(told: str | None, place: str | None) -> None:
     response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": told}}).encode(), 0)
     assert ADAPTER.classify_error(response).param == place
 
@@ -521,8 +521,8 @@ def test_a_place_is_told_in_words_that_the_client_has_said(told: str | None, pla
     ("code", "kind"),
     [(400, FailureKind.INVALID_REQUEST), (404, FailureKind.MODEL_NOT_FOUND), (500, FailureKind.UNAVAILABLE)],
 )
-def test_an_object_may_call_itself_an_error(code: int, kind: FailureKind) -> None:
-    """As older versions of vLLM do, which many have behind a URL of their own."""
+def test_object_type_error_is_an_error(code: int, kind: FailureKind) -> None:
+    """Older versions of vLLM send such errors."""
     error = {"object": "error", "message": "no", "type": "BadRequestError", "param": None, "code": code}
     (failed,) = stream(error)
     assert isinstance(failed, Failed)
@@ -541,8 +541,8 @@ def test_an_object_may_call_itself_an_error(code: int, kind: FailureKind) -> Non
         ("model_not_found", FailureKind.MODEL_NOT_FOUND),
     ],
 )
-def test_a_200_with_a_bare_error_is_that_error_and_no_garbage(code: str, kind: FailureKind) -> None:
-    """As DashScope's compatible mode, behind a URL, has it: what its filter refused is nobody else's to answer."""
+def test_bare_error_with_status_200_is_classified(code: str, kind: FailureKind) -> None:
+    """DashScope's compatible mode sends such errors. A filtered request must not fail over."""
     error = {"code": code, "message": "Input data may contain inappropriate content.", "request_id": "r"}
     (failed,) = stream(error)
     assert isinstance(failed, Failed)
@@ -561,14 +561,14 @@ def test_a_200_with_a_bare_error_is_that_error_and_no_garbage(code: str, kind: F
         if to is FailureKind.CONTENT_FILTER
     ],
 )
-def test_every_code_of_dashscope_s_filter_is_known_behind_a_url(code: str, status: int) -> None:
+def test_filter_codes_of_dashscope_are_known_for_a_custom_url(code: str, status: int) -> None:
     error = {"error": {"code": code, "message": "no", "type": code}}
     assert COMPATIBLE.classify_error(WireResponse(status, {}, json.dumps(error).encode(), 0)).kind is (
         FailureKind.CONTENT_FILTER
     )
 
 
-def test_an_answer_may_have_a_code() -> None:
+def test_answer_with_a_code_is_not_an_error() -> None:
     answer = {
         "code": "content_filter",
         "choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],
@@ -577,7 +577,7 @@ def test_an_answer_may_have_a_code() -> None:
     assert COMPATIBLE.parse_response(response, PLAIN).choices[0].message.content == "x"
 
 
-def test_an_error_event_may_have_no_envelope() -> None:
+def test_error_event_without_an_envelope_is_read() -> None:
     """Edge case 92."""
     parser = ADAPTER.stream_parser(PLAIN)
     data = b'event: error\ndata: {"request_id":"r","code":"model_not_found","message":"m"}\n\n'
@@ -586,7 +586,7 @@ def test_an_error_event_may_have_no_envelope() -> None:
     assert (failed.failure.kind, failed.failure.request_id) == (FailureKind.MODEL_NOT_FOUND, "r")
 
 
-def test_what_is_said_of_an_error() -> None:
+def test_error_details_are_read() -> None:
     error = {"message": "Incorrect API key provided: sk-ab***", "code": "invalid_api_key", "param": "p\ud83d"}
     failure = ADAPTER.classify_error(
         WireResponse(401, {"x-request-id": "req_1", "retry-after": "2"}, json.dumps({"error": error}).encode(), 0)
@@ -598,27 +598,27 @@ def test_what_is_said_of_an_error() -> None:
 
 
 @pytest.mark.parametrize("answer", [{"choices": []}, {"choices": None}, {}, {"base_resp": {"status_code": 1002}}])
-def test_a_200_without_choices_is_no_answer(answer: object) -> None:
+def test_status_200_without_choices_fails(answer: object) -> None:
     """Edge case 33."""
     with pytest.raises(ProviderFailed) as raised:
         ADAPTER.parse_response(WireResponse(200, {}, json.dumps(answer).encode(), 0), PLAIN)
     assert raised.value.failure.kind is FailureKind.MALFORMED
 
 
-def test_an_answer_that_says_no_end_is_not_taken_for_whole() -> None:
+def test_answer_without_a_finish_reason_fails() -> None:
     answer = {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": None}]}
     with pytest.raises(ProviderFailed):
         ADAPTER.parse_response(WireResponse(200, {}, json.dumps(answer).encode(), 0), PLAIN)
 
 
-def test_models_of_no_catalogue_can_do_what_is_stated() -> None:
+def test_unknown_models_have_the_configured_capabilities() -> None:
     facts = ModelFacts(features=frozenset({"tools"}))
     assert body(TOOLS, Target("m", "", facts), COMPATIBLE)["tools"]
     assert COMPATIBLE.build_request(TOOLS, Target("m", "", facts)).path == "/chat/completions"
 
 
-def test_a_whole_message_has_as_many_calls_as_it_lists_whatever_their_ids() -> None:
-    """Servers that count nothing give each the same id, or none, and the same place."""
+def test_whole_message_keeps_all_calls_whatever_their_ids() -> None:
+    """Some servers give all calls the same id, or none, and the same index."""
     for told in ({"id": "call_0"}, {}, {"id": "call_0", "index": 0}):
         calls = [{**told, "type": "function", "function": {"name": "f", "arguments": f'{{"a":{n}}}'}} for n in (1, 2)]
         choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
@@ -629,8 +629,8 @@ def test_a_whole_message_has_as_many_calls_as_it_lists_whatever_their_ids() -> N
         assert len({call.id for call in message.tool_calls}) == 2
 
 
-def test_arguments_nested_beyond_reason_are_malformed_and_not_left_out() -> None:
-    """How deep is too deep depends on the version of Python."""
+def test_too_deeply_nested_arguments_are_malformed() -> None:
+    """The maximum depth depends on the version of Python."""
     deep = "[" * 1000 + "]" * 1000
     message = {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "@"}}]}
     text = json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).replace('"@"', deep)

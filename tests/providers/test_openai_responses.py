@@ -1,4 +1,4 @@
-"""OpenAI's Responses API beyond the recorded fixtures and the kit: when it is asked, what is sent there, what is read."""
+"""Test OpenAI's Responses API where the kit and recordings do not: its use, requests and answers."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def read(body: dict[str, Any], path: str = "/v1/responses") -> ChatRequest:
 
 
 def errors(body: dict[str, Any]) -> list[str]:
-    """Return what the vendor refuses in a body: each place with its reason."""
+    """Return the places of a body that the vendor refuses, each with the reason."""
     return request_errors("openai", incoming(body))
 
 
 def refusal(**changes: Any) -> list[str]:
-    """Return what the vendor refuses in the adapter's request with these changes; it refuses none without them."""
+    """Return what the vendor refuses in the changed request. The unchanged request is accepted."""
     assert not errors(sent(ASK))
     return errors({**sent(ASK), **changes})
 
@@ -113,7 +113,7 @@ def called(name: str = "get_weather", call_id: str = "call_1", arguments: str = 
     return {"type": "function_call", "id": "fc_1", "call_id": call_id, "name": name, "arguments": arguments}
 
 
-# --- when it is asked -----------------------------------------------------------------------------
+# --- use of the API -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def called(name: str = "get_weather", call_id: str = "call_1", arguments: str = 
         ("some-model", "low", "/v1/chat/completions"),
     ],
 )
-def test_tools_go_where_the_model_thinks_about_them(model: str, effort: str | None, path: str) -> None:
+def test_requests_with_tools_use_the_responses_api(model: str, effort: str | None, path: str) -> None:
     asked = replace(ASK, reasoning_effort=effort)
     assert ADAPTER.build_request(asked, target(model)).path == path
     without = replace(asked, tools=())
@@ -141,18 +141,18 @@ def test_tools_go_where_the_model_thinks_about_them(model: str, effort: str | No
     assert ADAPTER.build_request(replace(without, messages=loop), target(model)).path == path
 
 
-# --- what is sent ---------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extra", [{}, {"store": True}])
-def test_nothing_is_to_be_kept_whatever_the_request_says(extra: dict[str, object]) -> None:
+def test_store_is_always_false(extra: dict[str, object]) -> None:
     body = sent(replace(ASK, extra=extra))
     assert body["store"] is False
     assert body["include"] == ["reasoning.encrypted_content"]
     assert sent(ASK, target(pins={"service_tier": "flex"}))["service_tier"] == "flex"
 
 
-def test_every_part_of_a_request_has_its_place() -> None:
+def test_every_field_of_a_request_is_converted() -> None:
     picture = UserMessage(
         (
             TextPart("What?"),
@@ -221,7 +221,7 @@ def test_every_part_of_a_request_has_its_place() -> None:
     assert (understood.response_format, understood.max_tokens, understood.reasoning_effort) == (schema, 500, "high")
 
 
-def test_forms_and_choices() -> None:
+def test_response_formats_and_tool_choices_are_converted() -> None:
     assert sent(replace(ASK, response_format=JsonObjectFormat()))["text"] == {"format": {"type": "json_object"}}
     assert sent(replace(ASK, tool_choice=NamedTool("f")))["tool_choice"] == {"type": "function", "name": "f"}
     allowed = sent(replace(ASK, tool_choice=AllowedTools("required", ("f",))))["tool_choice"]
@@ -241,13 +241,13 @@ def test_forms_and_choices() -> None:
         ({"extra": {"instructions": "x"}}, "instructions"),
     ],
 )
-def test_what_has_no_field_is_said(changes: dict[str, Any], feature: str) -> None:
+def test_unsupported_features_are_refused(changes: dict[str, Any], feature: str) -> None:
     with pytest.raises(UnsupportedFeature) as raised:
         sent(replace(ASK, **changes))
     assert raised.value.feature == feature
 
 
-def test_a_refusal_in_the_history_is_text_and_an_empty_answer_is_left_out() -> None:
+def test_refusal_in_the_history_is_text_and_an_empty_answer_is_omitted() -> None:
     messages = (UserMessage("a"), AssistantMessage(None, "No."), AssistantMessage(""), UserMessage("b"))
     assert sent(replace(ASK, messages=messages))["input"] == [
         {"role": "user", "content": "a"},
@@ -256,11 +256,11 @@ def test_a_refusal_in_the_history_is_text_and_an_empty_answer_is_left_out() -> N
     ]
 
 
-# --- a loop of tools ------------------------------------------------------------------------------
+# --- tool loops -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["json", "stream"])
-def test_thoughts_come_back_before_their_calls_through_a_client_of_openai_s_fields(form: str) -> None:
+def test_thoughts_survive_an_openai_client_and_precede_their_calls(form: str) -> None:
     items = (
         thought(1, "First.", "Second."),
         thought(2, seal=None),
@@ -295,14 +295,14 @@ def test_thoughts_come_back_before_their_calls_through_a_client_of_openai_s_fiel
         {"type": "function_call_output", "call_id": "call_2", "output": "-3"},
     ]
     assert len(read(body).messages) == 4
-    # Another model of the route gets the calls without them.
+    # Another model of the route gets the calls without thoughts.
     other = ADAPTER.build_request(replace(ASK, messages=messages), target("gpt-5.6-terra"))
     assert b"rs_1" not in other.body
     assert b'encrypted_content":"' not in other.body
 
 
 @pytest.mark.parametrize("form", ["json", "stream"])
-def test_commentary_is_a_paragraph_of_its_own_before_the_answer(form: str) -> None:
+def test_commentary_is_a_separate_paragraph_before_the_answer(form: str) -> None:
     def said(text: str, phase: str, *more: str) -> dict[str, Any]:
         parts = [{"type": "output_text", "text": part} for part in (text, *more)]
         return {"type": "message", "role": "assistant", "phase": phase, "content": parts}
@@ -322,7 +322,7 @@ def test_commentary_is_a_paragraph_of_its_own_before_the_answer(form: str) -> No
     assert answer.choices[0].message.content == "I look it up.\n\nIt is 3."
 
 
-def test_a_phase_is_only_an_assistants() -> None:
+def test_phase_is_sent_only_for_assistant_messages() -> None:
     messages = (UserMessage("a"), AssistantMessage("b"), UserMessage("c"))
     body = sent(replace(ASK, messages=messages))
     assert [item.get("phase") for item in body["input"]] == [None, "final_answer", None]
@@ -332,7 +332,7 @@ def test_a_phase_is_only_an_assistants() -> None:
         assert any(error.startswith(f"input[{position}].phase: ") for error in errors(changed))
 
 
-def test_ids_of_another_vendor_are_made_fit() -> None:
+def test_call_ids_of_other_vendors_are_converted() -> None:
     call = replace(CALL, id="functions.get:0" + "x" * 80)
     messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage(call.id, "-3"))
     made, answered = sent(replace(ASK, messages=messages))["input"][1:]
@@ -340,8 +340,8 @@ def test_ids_of_another_vendor_are_made_fit() -> None:
     assert len(made["call_id"]) <= 64
 
 
-def test_an_id_that_came_in_two_turns_is_made_two() -> None:
-    # A server that counts its calls anew in each answer, as Kimi's models are served (`terminal:0`), answered before.
+def test_repeated_call_id_becomes_unique() -> None:
+    # An earlier answer came from a server that numbers the calls of each answer from the start (`terminal:0` of Kimi).
     turn = (AssistantMessage(tool_calls=(CALL,)), ToolMessage(CALL.id, "-3"))
     body = sent(replace(ASK, messages=(UserMessage("Hi"), *turn, *turn, *turn)))
     items = body["input"]
@@ -354,22 +354,22 @@ def test_an_id_that_came_in_two_turns_is_made_two() -> None:
 
 
 @given(st.lists(st.builds(SealedThought, st.text(min_size=1), st.text(min_size=1), st.tuples(st.text())), max_size=4))
-def test_what_is_packed_is_unpacked_by_its_own_model(thoughts: list[SealedThought]) -> None:
+def test_packed_thoughts_are_unpacked_for_their_own_model(thoughts: list[SealedThought]) -> None:
     packed = pack(thoughts, MODEL)
     assert unpack(packed, MODEL) == tuple(thoughts)
     assert unpack(packed, "another") == ()
 
 
 @given(st.text())
-def test_a_forged_signature_is_none(text: str) -> None:
+def test_forged_signature_is_ignored(text: str) -> None:
     assert all(one.id and one.sealed for one in unpack(text, MODEL))
     assert unpack("W10=", MODEL) == unpack("e30=", MODEL) == unpack("W1siYSJdXQ==", MODEL) == ()
 
 
-# --- what is read ---------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
-def test_a_whole_answer() -> None:
+def test_whole_answer_is_read() -> None:
     usage = {
         "input_tokens": 9,
         "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
@@ -401,7 +401,7 @@ def test_a_whole_answer() -> None:
         (None, "other", "incomplete"),
     ],
 )
-def test_how_an_answer_ends_early(reason: str | None, finish: str, raw: str | None) -> None:
+def test_incomplete_answer_has_its_finish_reason(reason: str | None, finish: str, raw: str | None) -> None:
     said = {"type": "message", "content": [{"type": "output_text", "text": "Os"}]}
     body = response("incomplete", said, incomplete_details={"reason": reason})
     delta = {"type": "response.output_text.delta", "delta": "Os"}
@@ -424,7 +424,7 @@ def test_how_an_answer_ends_early(reason: str | None, finish: str, raw: str | No
         ({}, FailureKind.UNAVAILABLE),
     ],
 )
-def test_a_failed_answer_is_a_failure(error: dict[str, str], kind: FailureKind) -> None:
+def test_failed_answer_fails(error: dict[str, str], kind: FailureKind) -> None:
     body = response("failed", error={**error, "message": "It says why."} if error else None)
     with pytest.raises(ProviderFailed) as raised:
         whole(body)
@@ -435,7 +435,7 @@ def test_a_failed_answer_is_a_failure(error: dict[str, str], kind: FailureKind) 
 
 @pytest.mark.parametrize("names", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("nested", [True, False], ids=["nested", "flat"])
-def test_an_error_event_ends_the_stream(names: bool, nested: bool) -> None:
+def test_error_event_ends_the_stream(names: bool, nested: bool) -> None:
     error = {"code": "rate_limit_exceeded", "message": "Slow down.", "param": None}
     event = {"type": "error", "error": error} if nested else {"type": "error", **error, "sequence_number": 3}
     first = {"type": "response.output_text.delta", "delta": "Os"}
@@ -444,7 +444,7 @@ def test_an_error_event_ends_the_stream(names: bool, nested: bool) -> None:
     assert (ended.failure.kind, ended.failure.detail) == (FailureKind.RATE_LIMITED, "Slow down.")
 
 
-def test_an_answer_that_is_not_at_its_end_is_none() -> None:
+def test_answer_in_progress_fails() -> None:
     for status in ("in_progress", "queued", None):
         with pytest.raises(ProviderFailed) as raised:
             whole(response(status))  # type: ignore[arg-type]
@@ -457,8 +457,8 @@ def test_an_answer_that_is_not_at_its_end_is_none() -> None:
     ("begun", "ended", "told"),
     [("flex", "flex", "flex"), ("auto", "default", None), (None, "priority", None), ("priority", None, "priority")],
 )
-def test_how_an_answer_is_processed_is_told(begun: str | None, ended: str | None, told: str | None) -> None:
-    """A client of flex or priority processing is billed by it; a stream that has begun can't tell it any more."""
+def test_service_tier_is_reported(begun: str | None, ended: str | None, told: str | None) -> None:
+    """The tier decides the price of flex or priority processing. It must be reported before a stream begins."""
     said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
     assert whole(response("completed", said, service_tier=ended)).service_tier == ended
     events = streamed(
@@ -469,7 +469,7 @@ def test_how_an_answer_is_processed_is_told(begun: str | None, ended: str | None
     assert fold(events).service_tier == told
 
 
-def test_a_stream_that_says_all_at_its_end() -> None:
+def test_stream_with_all_content_at_its_end_is_read() -> None:
     said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
     body = response("completed", thought(1), said, called(arguments='{"city":"Oslo"}'))
     for events in (streamed({"type": "response.completed", "response": body}), streamed({**body, "type": "x"})):
@@ -478,7 +478,7 @@ def test_a_stream_that_says_all_at_its_end() -> None:
         assert (message.content, message.tool_calls[0].arguments) == ("Oslo", '{"city":"Oslo"}')
 
 
-def test_arguments_that_came_in_pieces_are_not_repeated() -> None:
+def test_streamed_arguments_are_not_repeated() -> None:
     added = {"type": "response.output_item.added", "output_index": 1, "item": called(arguments="")}
     pieces = [
         {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": piece}
@@ -490,7 +490,7 @@ def test_arguments_that_came_in_pieces_are_not_repeated() -> None:
     assert (choice.finish_reason, choice.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1}')
 
 
-def test_a_call_without_arguments_is_whole_where_its_item_is() -> None:
+def test_call_without_arguments_is_complete_with_its_item() -> None:
     items = [called(call_id="call_1", arguments=""), called(call_id="call_2", arguments='{"a":1}')]
     done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]
     events = streamed(*done, {"type": "response.completed", "response": response("completed", *items)})
@@ -500,17 +500,17 @@ def test_a_call_without_arguments_is_whole_where_its_item_is() -> None:
     assert pieces == [(0, "{}"), (1, '{"a":1}')]
 
 
-def test_chat_completions_of_the_same_model_are_read_as_ever() -> None:
+def test_chat_completions_of_the_same_model_are_still_read() -> None:
     chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
     parser = ADAPTER.stream_parser(target())
     answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"), *parser.close()])
     assert answer.choices[0].message.content == "Hi"
 
 
-# --- the simulated vendor -------------------------------------------------------------------------
+# --- the simulator --------------------------------------------------------------------------------
 
 
-def test_what_the_vendor_refuses() -> None:
+def test_invalid_request_is_refused() -> None:
     for changes, error in (
         ({"messages": []}, "messages: Extra inputs are not permitted"),
         ({"reasoning": {"effort": "low", "x": 1}}, "reasoning.x: Extra inputs are not permitted"),
@@ -544,7 +544,7 @@ def test_what_the_vendor_refuses() -> None:
     assert read(good).messages[1].content is None
 
 
-def test_the_simulated_vendor_ignores_what_it_does_not_know() -> None:
+def test_simulator_ignores_unknown_fields() -> None:
     asked = sent(ASK)
     unknown = {"messages": [], "background": True, "temperature": 0.5, "max_output_tokens": None}
     assert replace(read({**asked, **unknown}), temperature=None) == read(asked)

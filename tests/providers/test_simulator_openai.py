@@ -1,4 +1,4 @@
-"""The simulated OpenAI with its vendor's checks: what the vendor refuses, and how it streams."""
+"""Test the OpenAI simulator with the vendor's own checks: refusals and streams."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refusal(body: object, **changes: object) -> tuple[int, dict[str, object]]:
 
 
 def errors(body: object) -> set[str]:
-    """Return the errors of the vendor's checks: each path with the first reason."""
+    """Return the places that the vendor's checks refuse, each with its first reason."""
     return set(request_errors("openai", incoming(body)))
 
 
@@ -48,12 +48,12 @@ def ask(model: str = "gpt-4o", **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/a/b/c/chat/completions"])
-def test_any_prefix_of_the_path_will_do(path: str) -> None:
+def test_any_path_prefix_is_accepted(path: str) -> None:
     request = SIMULATOR.read_request(incoming(ask(), path=path))
     assert request == ChatRequest("gpt-4o", (UserMessage("Hi"),))
 
 
-def test_the_door() -> None:
+def test_wrong_path_key_or_content_type_is_refused() -> None:
     assert refusal(ask(), path="/v1/completions")[0] == 404
     assert refusal(ask(), method="GET")[0] == 405
     for authorization in ({}, {"authorization": "sk-1"}, {"authorization": "Bearer "}, {"authorization": "Basic x"}):
@@ -114,11 +114,11 @@ def test_the_door() -> None:
         ),
     ],
 )
-def test_an_unknown_field_is_refused_wherever_it_stands(body: object, param: str) -> None:
+def test_unknown_field_is_refused_at_any_depth(body: object, param: str) -> None:
     assert f"{param}: Extra inputs are not permitted" in errors(body)
 
 
-def test_a_wrong_shape_names_its_place() -> None:
+def test_wrong_type_names_its_place() -> None:
     status, error = refusal({"model": "m", "messages": [{"role": "user", "content": 1}]})
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", "messages[0].content")
     assert places(ask(tool_choice="auto")) == {"tool_choice"}
@@ -126,7 +126,7 @@ def test_a_wrong_shape_names_its_place() -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5.4-mini", "gpt-6-luna", "gpt-10", "o3", "o4-mini"])
-def test_models_that_reason_take_no_sampling(model: str) -> None:
+def test_reasoning_models_refuse_sampling(model: str) -> None:
     for name, value in {
         "top_p": 0.5,
         "presence_penalty": 1,
@@ -144,14 +144,14 @@ def test_models_that_reason_take_no_sampling(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1-mini", "gpt-4o-2024-08-06", "some-model", "gpt-oss-120b"])
-def test_other_models_do(model: str) -> None:
+def test_other_models_accept_sampling(model: str) -> None:
     body = ask(model, temperature=0.2, max_tokens=5, stop="x", logprobs=True)
     assert not errors(body)
     read = SIMULATOR.read_request(incoming(body))
     assert (read.temperature, read.max_tokens, read.stop) == (0.2, 5, ("x",))
 
 
-def test_what_each_family_is_particular_about() -> None:
+def test_rules_of_each_model_family_are_checked() -> None:
     assert places(ask("o3", stop="x")) == {"stop"}
     assert places(ask("gpt-5", stop="x")) == {"stop"}
     assert not errors(ask("gpt-5.1", stop="x"))
@@ -195,7 +195,7 @@ def chunks(events: tuple[bytes, ...]) -> list[dict[str, object]]:
     return [json.loads(event.removeprefix(b"data: ")) for event in events[:-1]]
 
 
-def test_a_stream_is_laid_out_as_the_vendor_s() -> None:
+def test_stream_has_the_vendors_layout() -> None:
     first, *middle, last, usage = chunks(SIMULATOR.write_stream(ANSWER, STREAM))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}  # type: ignore[index]
     for chunk in (first, *middle, last):
@@ -210,12 +210,12 @@ def test_a_stream_is_laid_out_as_the_vendor_s() -> None:
     assert all("id" not in fragment for fragment in opening[1:])
 
 
-def test_usage_is_streamed_only_where_asked_for() -> None:
+def test_usage_is_streamed_only_on_request() -> None:
     events = SIMULATOR.write_stream(ANSWER, replace(STREAM, include_usage=False))
     assert all("usage" not in chunk for chunk in chunks(events))
 
 
-def test_models_of_the_vendor_never_show_their_reasoning() -> None:
+def test_openai_models_never_show_reasoning() -> None:
     assert b"reasoning_content" not in SIMULATOR.write_answer(ANSWER, STREAM).body
     assert b"reasoning_content" not in b"".join(SIMULATOR.write_stream(ANSWER, STREAM))
     other = replace(ANSWER, model="deepseek-v4")
@@ -223,7 +223,7 @@ def test_models_of_the_vendor_never_show_their_reasoning() -> None:
     assert b'"reasoning_content":"Hm"' in b"".join(SIMULATOR.write_stream(other, STREAM))
 
 
-def test_a_refusal_and_log_probabilities_are_streamed() -> None:
+def test_refusal_and_log_probabilities_are_streamed() -> None:
     refused = replace(ANSWER, choices=(Choice(AssistantMessage("", refusal="I can't do that"), "stop"),))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks(SIMULATOR.write_stream(refused, STREAM))[1:-2]]  # type: ignore[index]
     assert "".join(delta["refusal"] for delta in deltas) == "I can't do that"
@@ -234,13 +234,13 @@ def test_a_refusal_and_log_probabilities_are_streamed() -> None:
 @pytest.mark.parametrize(
     ("wait_s", "header"), [(7, ("retry-after", "7")), (0.25, ("retry-after-ms", "250")), (None, None)]
 )
-def test_an_error_names_its_wait(wait_s: float | None, header: tuple[str, str] | None) -> None:
+def test_error_has_a_retry_after(wait_s: float | None, header: tuple[str, str] | None) -> None:
     response = SIMULATOR.write_error(FailureKind.RATE_LIMITED, 429, wait_s)
     assert [item for item in response.headers.items() if item[0].startswith("retry")] == ([header] if header else [])
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_every_kind_has_an_error(kind: FailureKind) -> None:
+def test_every_failure_kind_has_an_error(kind: FailureKind) -> None:
     error = json.loads(SIMULATOR.write_error(kind, 400).body)["error"]
     event = json.loads(SIMULATOR.write_error_event(kind).removeprefix(b"data: "))["error"]
     assert error == event

@@ -36,7 +36,7 @@ from tests.kit.vendor_schemas import has_schema
 SUBJECTS = {
     name: subjects_of(load_registry().adapters[name], load_simulators().dialects[name]) for name in CHECKED_VENDORS
 }
-# The ablest model of an adapter comes first; the others are for `make ci`.
+# The most capable model of an adapter comes first; the others run with `make ci`.
 EVERY_SUBJECT = [
     pytest.param(one, id=str(one), marks=[pytest.mark.slow] if number else [])
     for subjects in SUBJECTS.values()
@@ -73,7 +73,7 @@ def test_requests_of_the_kit_are_accepted(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("subject", EVERY_SUBJECT)
-def test_what_a_site_pins_is_accepted(subject: Subject) -> None:
+def test_pinned_values_are_accepted(subject: Subject) -> None:
     for site in subject.adapter.sites.values():
         if site.pins and site.scopes and site.residency_of(subject.model) is site.residency:
             continue
@@ -82,7 +82,7 @@ def test_what_a_site_pins_is_accepted(subject: Subject) -> None:
 
 
 def _is_sound(request: ChatRequest) -> bool:
-    """Return whether the request has no error of the client, which would reach the vendor unchanged."""
+    """Return whether the client's own data is valid, because it reaches the vendor unchanged."""
     written = repr(request)
     names = [tool.name for tool in request.tools]
     return (
@@ -95,7 +95,7 @@ def _is_sound(request: ChatRequest) -> bool:
 
 
 def as_sent(subject: Subject, request: ChatRequest) -> WireRequest | None:
-    """Return the request that a deployment of this model gets, or None if it is never used for it."""
+    """Return the request that a deployment of this model gets, or None if it gets none."""
     capabilities = Capabilities(subject.features, parameters_of(subject.adapter.capabilities, subject.facts))
     match = match_capabilities(requirements_of(request), capabilities, subject.facts)
     if match.missing or match.moving:
@@ -125,7 +125,7 @@ def test_every_schema_is_installed(vendor: str) -> None:
 
 
 @pytest.mark.parametrize("vendor", CHECKED_VENDORS)
-def test_a_schema_refuses_an_unknown_field_and_a_wrong_type_at_any_depth(vendor: str) -> None:
+def test_schema_refuses_unknown_fields_and_wrong_types_at_any_depth(vendor: str) -> None:
     if not has_schema(vendor):
         pytest.skip("needs make install-sdks")
     subject = SUBJECTS[vendor][0]
@@ -139,12 +139,12 @@ def test_a_schema_refuses_an_unknown_field_and_a_wrong_type_at_any_depth(vendor:
         assert errors_of(subject, replace(wire, body=dumps(mistaken))), f"{place}: {mistaken}"
 
 
-# Contents of the client, not of the vendor: the arguments of calls and the schemas of tools.
+# The client's own data, which the vendor does not check: arguments of calls and schemas of tools.
 _OWN = frozenset({"parameters", "parametersJsonSchema", "input_schema", "inputSchema", "args", "input", "response"})
 
 
 def _with_mistakes(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the value with one error each: a new member in an object, or an object in place of a text."""
+    """Yield the value with one error at each position: a new member in an object, or an object instead of a text."""
     if isinstance(value, dict):
         yield f"{place}.x_new", {**value, "x_new": 1}
         for name, member in value.items():
