@@ -221,5 +221,5 @@ def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
     usage = read_usage(source)
     if usage.cached_tokens or not rule.cached:
         return usage
-    cached = next(filter(None, (read_count(*parent_object(source, place)) for place in rule.cached)), 0)
+    cached = next(filter(None, (read_count(*parent_object(source, path)) for path in rule.cached)), 0)
     return replace(usage, cached_tokens=cached)

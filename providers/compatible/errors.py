@@ -26,7 +26,7 @@ def holds_error(body: Mapping[str, object], rule: Errors) -> bool:
         return True
     if "choices" in body:
         return False
-    return any(_text_at(body, place) not in ("", "0") for place in (*rule.code_at, *rule.type_at, *rule.message_at))
+    return any(_text_at(body, path) not in ("", "0") for path in (*rule.code_at, *rule.type_at, *rule.message_at))
 
 
 def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, sites: Iterable[str]) -> Failure:
@@ -39,7 +39,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
         sites: The vendor's sites. Each has its own keys, so the detail of a refused key names the other sites. The
             key is never tried there.
     """
-    codes = [code for place in rule.code_at if (code := _text_at(body, place)) not in ("", "0")]
+    codes = [code for path in rule.code_at if (code := _text_at(body, path)) not in ("", "0")]
     # A known inner code is more exact than an unknown outer one.
     code = next((one for one in codes if one in BY_CODE or by_code(one, rule.codes)), codes[0] if codes else "")
     error_type = _first(body, rule.type_at)
@@ -71,13 +71,13 @@ def _param(body: Mapping[str, object]) -> str | None:
     return _text_at(body, "error.param") or None
 
 
-def _first(body: Mapping[str, object], places: Iterable[str]) -> str:
-    return next(filter(None, (_text_at(body, place) for place in places)), "")
+def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:
+    return next(filter(None, (_text_at(body, path) for path in paths)), "")
 
 
-def _text_at(body: Mapping[str, object], place: str) -> str:
+def _text_at(body: Mapping[str, object], path: str) -> str:
     """Return the text, or the integer as text, at a dotted path, or "" if there is neither."""
-    source, last = parent_object(body, place)
+    source, last = parent_object(body, path)
     value = source.get(last)
     if isinstance(value, str):
         return value

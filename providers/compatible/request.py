@@ -249,18 +249,18 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
     if isinstance(choice, AllowedTools):
         # Only OpenAI has this choice. For other vendors, the tools that may not be called are left out.
         tools, choice = tuple(tool for tool in tools if tool.name in choice.names), choice.mode
-    word = rule.choices.get("named" if isinstance(choice, NamedTool) else str(choice))
-    if isinstance(choice, NamedTool) and word == "only":
+    vendor_choice = rule.choices.get("named" if isinstance(choice, NamedTool) else str(choice))
+    if isinstance(choice, NamedTool) and vendor_choice == "only":
         tools = tuple(tool for tool in tools if tool.name == choice.name)
-        choice, word = "required", rule.choices.get("required")
-    if word == "omit":
+        choice, vendor_choice = "required", rule.choices.get("required")
+    if vendor_choice == "omit":
         return (), None
     if rule.most_tools is not None and len(tools) > rule.most_tools:
         raise UnsupportedFeature("tools", f"this provider accepts at most {rule.most_tools} tools")
     sent = tuple(_tool(tool, strict) for tool in tools)
-    if choice is None or word == "leave" or not tools:
+    if choice is None or vendor_choice == "leave" or not tools:
         return sent, None
-    return sent, encode_tool_choice(choice) if word is None else word
+    return sent, encode_tool_choice(choice) if vendor_choice is None else vendor_choice
 
 
 def _tool(tool: Tool, strict: bool) -> Tool:

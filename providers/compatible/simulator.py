@@ -65,7 +65,7 @@ class CompatibleSimulator:
         if incoming.method != "POST":
             raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
         if not self._has_key(incoming.headers):
-            raise self._refused(401, FailureKind.CREDENTIALS, "no key was given")
+            raise self._refused(401, FailureKind.CREDENTIALS, "the API key is missing")
         if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise self._wrong("the content type must be application/json")
         try:

@@ -106,11 +106,11 @@ def _about_messages(
     if "reasoning" in facts.features and rule.reasoning_back == "required" and _lacks_reasoning(messages, continued):
         yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
-        role, place = str(message.get("role")), f"messages[{position}]"
+        role, path = str(message.get("role")), f"messages[{position}]"
         if role == "developer" and not rule.developer:
-            yield f"{place}: unknown variant `developer`, expected one of system, user, assistant, tool"
+            yield f"{path}: unknown variant `developer`, expected one of system, user, assistant, tool"
         if role == "system" and rule.system == "first" and position:
-            yield f"{place}: a system message must be the first"
+            yield f"{path}: a system message must be the first"
         if rule.turns == "spoken" and not message.get("content") and not message.get("tool_calls"):
             yield f"the message at position {position} with role '{role}' must not be empty"
         fields = _MESSAGE_FIELDS.get(role, set()) | names
@@ -118,14 +118,14 @@ def _about_messages(
             fields |= {"reasoning_content"} if rule.reasoning_back else set()
             fields |= set(continued)
             if position < len(messages) - 1 and any(map(message.get, continued)):
-                yield f"{place}: only the last message may be continued"
-        yield from (f"{place}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
+                yield f"{path}: only the last message may be continued"
+        yield from (f"{path}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
         calls = [as_map(call) for call in read_list(message, "tool_calls")]
         ids = [str(call.get("id")) for call in calls] + ([str(message.get("tool_call_id"))] if role == "tool" else [])
         if rule.call_ids and not all(_NINE.fullmatch(id) for id in ids):
             yield "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
-        yield from _about_content(message.get("content"), details, able, place)
-        yield from _about_sound(message.get("content"), place, is_uri=rule.sound_uri)
+        yield from _about_content(message.get("content"), details, able, path)
+        yield from _about_sound(message.get("content"), path, is_uri=rule.sound_uri)
 
 
 def _lacks_reasoning(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
@@ -154,28 +154,28 @@ def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[st
         yield "Expected last role User or Tool (or Assistant with prefix True) for serving"
 
 
-def _about_content(content: object, details: frozenset[str], able: frozenset[str], place: str) -> Iterator[str]:
+def _about_content(content: object, details: frozenset[str], able: frozenset[str], path: str) -> Iterator[str]:
     parts = [as_map(part) for part in as_list(content)]
     if parts and all(part.get("type") == "text" for part in parts):
-        yield f"{place}.content: expected a string"
+        yield f"{path}.content: expected a string"
     for part in parts:
         kind = str(part.get("type"))
         if kind in _PARTS and _PARTS[kind] not in able:
-            yield f"{place}: this model does not take {kind}"
+            yield f"{path}: this model does not take {kind}"
         image = read_map(part, "image_url")
         url, detail = read_str(image, "url") or "", read_str(image, "detail")
         if url and not url.startswith("data:") and "image_url" not in able:
-            yield f"{place}: images are taken as data only"
+            yield f"{path}: images are taken as data only"
         if detail is not None and detail not in details:
-            yield f"{place}: detail {detail!r} is not supported"
+            yield f"{path}: detail {detail!r} is not supported"
 
 
-def _about_sound(content: object, place: str, *, is_uri: bool) -> Iterator[str]:
+def _about_sound(content: object, path: str, *, is_uri: bool) -> Iterator[str]:
     wrong = "The provided URL does not appear to be valid" if is_uri else "Incorrect padding"
     for part in map(as_map, as_list(content)):
         data = read_str(read_map(part, "input_audio"), "data")
         if data is not None and data.startswith(_SOUND_URI) != is_uri:
-            yield f"{place}: {wrong}"
+            yield f"{path}: {wrong}"
 
 
 def _about_tools(body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:

@@ -119,7 +119,7 @@ def test_rule_holds_for_every_adapter(provider: str, asked: dict[str, Any], para
 
 
 @pytest.mark.parametrize(
-    "said",
+    "detail",
     [
         "hello: stream_options: Extra inputs are not permitted",
         "I can't take Unrecognized request argument supplied: stream_options",
@@ -128,9 +128,9 @@ def test_rule_holds_for_every_adapter(provider: str, asked: dict[str, Any], para
         "stream_options",
     ],
 )
-def test_sentence_must_match_completely(said: str) -> None:
+def test_sentence_must_match_completely(detail: str) -> None:
     """A prompt that an error repeats must not match."""
-    assert own_field(SERVER, TARGET, change_request(ASKED, temperature=1), named(detail=said)) is None
+    assert own_field(SERVER, TARGET, change_request(ASKED, temperature=1), named(detail=detail)) is None
 
 
 @given(st.sampled_from(sorted(ADAPTERS)), st.text(max_size=40), st.sampled_from([ASKED, FOLDED]))

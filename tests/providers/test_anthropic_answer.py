@@ -269,8 +269,8 @@ def test_error_in_a_stream_is_its_last_event() -> None:
 )
 def test_alibaba_error_code_is_classified(status: int, code: str, kind: FailureKind) -> None:
     body = {"request_id": "r", "code": code, "message": "Words of theirs"}
-    said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
-    failed = events(said)[-1]
+    error_event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+    failed = events(error_event)[-1]
     assert isinstance(failed, Failed)
     for failure in (error(status, body), failed.failure):
         assert (failure.kind, failure.code, failure.request_id) == (kind, code, "r")
@@ -279,8 +279,8 @@ def test_alibaba_error_code_is_classified(status: int, code: str, kind: FailureK
 
 def test_late_filter_of_alibaba_ends_the_answer() -> None:
     body = {"request_id": "r", "code": "DataInspectionFailed", "message": "Output data may contain …"}
-    said = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
-    answer = folded(started(), block(0, {"type": "text", "text": "x"}), said)
+    error_event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+    answer = folded(started(), block(0, {"type": "text", "text": "x"}), error_event)
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("x", "content_filter")
 
 

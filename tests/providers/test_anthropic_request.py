@@ -75,8 +75,8 @@ def refused(request: ChatRequest, model: str = NEWEST) -> str:
     return caught.value.feature
 
 
-def text(said: str) -> dict[str, str]:
-    return {"type": "text", "text": said}
+def text(content: str) -> dict[str, str]:
+    return {"type": "text", "text": content}
 
 
 # --- turns ----------------------------------------------------------------------------------------
@@ -108,9 +108,9 @@ def test_blank_texts_are_left_out() -> None:
     ],
 )
 def test_missing_user_turn_becomes_a_filler(messages: tuple[Message, ...], roles: list[str]) -> None:
-    said = turns(*messages, model=OLD)
-    assert [turn["role"] for turn in said] == roles
-    assert [text(".")] in [turn["content"] for turn in said] or len(said) == 2
+    sent_turns = turns(*messages, model=OLD)
+    assert [turn["role"] for turn in sent_turns] == roles
+    assert [text(".")] in [turn["content"] for turn in sent_turns] or len(sent_turns) == 2
 
 
 def test_tool_results_begin_the_next_turn_in_the_order_of_the_calls() -> None:
@@ -176,11 +176,13 @@ def test_repeated_call_ids_become_unique() -> None:
             ToolMessage(id, f"{number}"),
         )
     ]
-    said = turns(UserMessage("When?"), *loops)
-    made = [block["id"] for turn in said for block in turn["content"] if block["type"] == "tool_use"]
-    told = [(b["tool_use_id"], b["content"]) for turn in said for b in turn["content"] if b["type"] == "tool_result"]
+    sent_turns = turns(UserMessage("When?"), *loops)
+    made = [block["id"] for turn in sent_turns for block in turn["content"] if block["type"] == "tool_use"]
+    results = [
+        (b["tool_use_id"], b["content"]) for turn in sent_turns for b in turn["content"] if b["type"] == "tool_result"
+    ]
     assert made == ["call_0", "call_0_2", "call_0_2_2", "call_0_3"]
-    assert told == [(id, f"{number}") for number, id in enumerate(made)]
+    assert results == [(id, f"{number}") for number, id in enumerate(made)]
 
 
 def test_call_id_repeated_a_thousand_times_is_renamed_in_linear_time() -> None:
@@ -214,8 +216,8 @@ def test_calls_without_tools_are_sent_with_tool_choice_none() -> None:
 
 
 def test_blank_tool_result_is_sent_empty() -> None:
-    said = turns(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", " \n"))
-    assert said[-1]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_1"}]
+    sent_turns = turns(HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("toolu_1", " \n"))
+    assert sent_turns[-1]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_1"}]
 
 
 def test_prefill_loses_trailing_white_space() -> None:

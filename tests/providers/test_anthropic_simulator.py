@@ -133,13 +133,13 @@ def step(*messages: dict[str, Any], model: str, stream: bool = False) -> dict[st
     """Send one turn through a client that keeps only OpenAI's fields. Return the answer as OpenAI's JSON."""
     wire = ADAPTER.build_request(client_request(*messages, stream=stream), target(model))
     request = CHECKED.read_request(incoming(wire))
-    said = respond(request, "Oslo")
+    completion_sent = respond(request, "Oslo")
     if stream:
         parser = ADAPTER.stream_parser(target(model))
-        data = b"".join(SIMULATOR.write_stream(said, request))
+        data = b"".join(SIMULATOR.write_stream(completion_sent, request))
         completion = fold([*parser.feed(data), *parser.close()])
     else:
-        completion = ADAPTER.parse_response(SIMULATOR.write_answer(said, request), target(model))
+        completion = ADAPTER.parse_response(SIMULATOR.write_answer(completion_sent, request), target(model))
     choices: Any = encode_completion(completion, "assistant")["choices"]
     message = choices[0]["message"]
     return {name: message[name] for name in ("role", "content", "tool_calls") if name in message}

@@ -191,8 +191,8 @@ def test_tool_choice_none_omits_the_tools() -> None:
 @pytest.mark.parametrize("more", [{"tools": (WEATHER,), "tool_choice": "none"}, {}], ids=["kept from it", "no tools"])
 def test_earlier_calls_become_texts_if_no_tool_may_be_called(more: dict[str, Any]) -> None:
     """Agents send such requests to summarise their tool results."""
-    said = AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
-    body = sent(HI, said, ToolMessage("b", "fog"), ToolMessage("tooluse_1", "snow"), UserMessage("So?"), **more)
+    calling = AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
+    body = sent(HI, calling, ToolMessage("b", "fog"), ToolMessage("tooluse_1", "snow"), UserMessage("So?"), **more)
     assert "toolConfig" not in body
     assert body["messages"][1:] == [
         {

@@ -127,8 +127,8 @@ def test_turn_with_calls_is_sent_back_with_its_reasoning(
 ) -> None:
     model = {"deepseek": "deepseek-v4-pro", "moonshot": "kimi-k3"}[provider]
     body = sent(provider, model, replace(ASK, messages=tuple(messages)))
-    said = [message for message in body["messages"] if message["role"] == "assistant"]
-    assert [message.get("reasoning_content") for message in said] == thoughts
+    sent_messages = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in sent_messages] == thoughts
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_unknown_model_gets_its_reasoning_back(provider: str, model: str, though
     """The vendor's newest model reasons, and refuses the second round of a tool loop without its reasoning."""
     messages = looped(AssistantMessage("Noon.", reasoning="I know."))
     body = sent(provider, model, replace(ASK, messages=(*messages, UserMessage("Thanks."))))
-    said = [message for message in body["messages"] if message["role"] == "assistant"]
-    assert [message.get("reasoning_content") for message in said] == thoughts
+    sent_messages = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message.get("reasoning_content") for message in sent_messages] == thoughts
 
 
 @pytest.mark.parametrize("model", adapter_named("azure").models)
@@ -159,8 +159,8 @@ def test_openai_models_on_azure_answer_a_last_assistant_message(model: str) -> N
     assert not match_capabilities(
         needs, replace(adapter.capabilities, features=where.facts.features), where.facts
     ).missing
-    said = json.loads(adapter.build_request(asked, where).body)["messages"]
-    assert [message["role"] for message in said] == ["user", "assistant"]
+    sent_messages = json.loads(adapter.build_request(asked, where).body)["messages"]
+    assert [message["role"] for message in sent_messages] == ["user", "assistant"]
     with pytest.raises(UnsupportedFeature, match="prefill"):
         adapter.build_request(asked, target(adapter, "my-deployment"))
 
@@ -436,7 +436,7 @@ def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "effort", "said"),
+    ("provider", "model", "effort", "expected"),
     [
         ("deepseek", "deepseek-v4-pro", None, {}),
         ("deepseek", "deepseek-v4-pro", "none", {"thinking": {"type": "disabled"}}),
@@ -459,11 +459,11 @@ def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_reasoning_effort_is_converted_for_each_vendor(
-    provider: str, model: str, effort: str | None, said: dict[str, Any]
+    provider: str, model: str, effort: str | None, expected: dict[str, Any]
 ) -> None:
     body = sent(provider, model, replace(ASK, reasoning_effort=effort))
     words = {"thinking", "reasoning_effort", "enable_thinking", "thinking_budget", "chat_template_kwargs", "stream"}
-    assert {name: body[name] for name in words & body.keys()} == said
+    assert {name: body[name] for name in words & body.keys()} == expected
 
 
 def test_forced_tool_switches_thinking_off_if_the_vendor_requires_it() -> None:
@@ -568,11 +568,11 @@ def roles_sent(provider: str, model: str, *messages: Message) -> str:
 def test_default_values_are_not_sent_to_vendors_without_the_field() -> None:
     """`n: 1` and `logprobs: false` are the defaults of all vendors, but frameworks send them explicitly."""
     asked = replace(ASK, n=1, logprobs=False)
-    said = {"n": 1, "logprobs": False}
-    assert not said.keys() & sent("zhipu", "glm-5.3", asked).keys()
-    assert said.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
-    assert said.keys() & sent("ark", "doubao-seed-2-1-pro-260915", asked).keys() == set()
-    assert said.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
+    defaults = {"n": 1, "logprobs": False}
+    assert not defaults.keys() & sent("zhipu", "glm-5.3", asked).keys()
+    assert defaults.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
+    assert defaults.keys() & sent("ark", "doubao-seed-2-1-pro-260915", asked).keys() == set()
+    assert defaults.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
 
 
 def test_mistrals_own_fields_are_claimed() -> None:
@@ -651,7 +651,7 @@ def test_detail_of_a_refused_key_mentions_the_other_site(provider: str) -> None:
     assert failure.kind is FailureKind.CREDENTIALS
     assert failure.detail.startswith("this key may belong to another site (")
     assert all(site in failure.detail for site in adapter.sites)
-    assert "site" not in failure.message, "the client is not told of our accounts"
+    assert "site" not in failure.message, "the client must not see the operator's accounts"
 
 
 def test_detail_of_a_refused_key_mentions_no_other_site_if_there_is_one() -> None:
@@ -696,9 +696,9 @@ def test_blocked_answer_without_choices_is_filtered(side: str) -> None:
 @pytest.mark.parametrize("provider", ["tokenhub", "minimax", "vllm"])
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "reasoning_details"])
 def test_reasoning_is_read_under_each_name(provider: str, name: str) -> None:
-    said = {name: [{"text": "why"}] if name == "reasoning_details" else "why"}
-    first = {"id": "r", "created": 7, "choices": [{"index": 0, "delta": said, "finish_reason": None}]}
-    whole = {"message": {"content": "Hi", **said}, "index": 0, "finish_reason": "stop"}
+    reasoning = {name: [{"text": "why"}] if name == "reasoning_details" else "why"}
+    first = {"id": "r", "created": 7, "choices": [{"index": 0, "delta": reasoning, "finish_reason": None}]}
+    whole = {"message": {"content": "Hi", **reasoning}, "index": 0, "finish_reason": "stop"}
     repeated = fold(stream_events(provider, first, chunk("Hi"), {"choices": [whole]}))
     assert (repeated.choices[0].message.reasoning, repeated.choices[0].message.content) == ("why", "Hi")
 
@@ -747,8 +747,13 @@ def test_redefined_finish_reason_applies_to_whole_answers() -> None:
 def test_usage_in_text_chunks_is_read_each_time() -> None:
     """The last counts apply, even if they equal earlier ones."""
     counts = [{"prompt_tokens": 1, "completion_tokens": count} for count in (1, 2)]
-    said = [chunk("a", usage=counts[0]), chunk("b", usage=counts[1]), chunk("a", usage=counts[0]), chunk(None, "stop")]
-    usage = fold(stream_events("moonshot", *said)).usage
+    chunks = [
+        chunk("a", usage=counts[0]),
+        chunk("b", usage=counts[1]),
+        chunk("a", usage=counts[0]),
+        chunk(None, "stop"),
+    ]
+    usage = fold(stream_events("moonshot", *chunks)).usage
     assert usage is not None
     assert usage.completion_tokens == 1
 
@@ -772,15 +777,15 @@ def test_unclosed_think_tag_is_reasoning() -> None:
 def test_think_tags_are_found_in_any_pieces(thought: str, text: str, cuts: list[int]) -> None:
     whole = f"<think>{thought}</think>{text}"
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-    tags, thoughts, said = ThinkTags(), "", ""
+    tags, thoughts, text = ThinkTags(), "", ""
     for start, end in pairwise(places):
         more = tags.split(whole[start:end], False)
-        thoughts, said = thoughts + more[0], said + more[1]
+        thoughts, text = thoughts + more[0], text + more[1]
     last = tags.split("", True)
     # A closing tag inside the reasoning ends it, as for any other reader.
     expected = whole.removeprefix("<think>").partition("</think>")
     assert thoughts + last[0] == expected[0]
-    assert said + last[1] == expected[2].lstrip()
+    assert text + last[1] == expected[2].lstrip()
 
 
 def test_divided_think_tag_is_recognised() -> None:
@@ -798,8 +803,8 @@ def test_finish_reason_null_as_text_is_ignored(provider: str) -> None:
 @pytest.mark.parametrize("provider", ["qianfan", "minimax"])
 def test_citations_are_kept(provider: str) -> None:
     cited = [{"type": "url_citation", "url_citation": {"url": "https://a.example", "start_index": 0, "end_index": 2}}]
-    said = chunk("Hi", delta={"content": "Hi", "annotations": cited})
-    (choice,) = fold(stream_events(provider, said, chunk(None, "stop"))).choices
+    cited_chunk = chunk("Hi", delta={"content": "Hi", "annotations": cited})
+    (choice,) = fold(stream_events(provider, cited_chunk, chunk(None, "stop"))).choices
     assert (choice.message.content, list(choice.message.annotations)) == ("Hi", cited)
 
 
@@ -814,14 +819,14 @@ def test_text_before_the_finish_is_emitted_at_once() -> None:
 CALL = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))
 
 
-def spoken(provider: str, model: str, *messages: Any) -> list[tuple[str, object]]:
+def sent_turns(provider: str, model: str, *messages: Any) -> list[tuple[str, object]]:
     body = sent(provider, model, replace(TOOLS, messages=messages))
     return [(message["role"], message["content"]) for message in body["messages"]]
 
 
 @pytest.mark.parametrize(("provider", "model"), STRICT)
 def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) -> None:
-    said = spoken(
+    turns = sent_turns(
         provider,
         model,
         SystemMessage("A"),
@@ -835,7 +840,7 @@ def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) ->
         AssistantMessage(""),
         UserMessage("well?"),
     )
-    assert said == [
+    assert turns == [
         ("system", "A\n\nB"),
         ("user", "one\n\ntwo"),
         ("assistant", "x"),
@@ -846,7 +851,7 @@ def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) ->
 
 
 @pytest.mark.parametrize(
-    ("messages", "heard"),
+    ("messages", "turns"),
     [
         ((UserMessage("Do it."), CALL, ToolMessage("call_1", "")), [("user", "Do it."), ("tool", ".")]),
         ((UserMessage("Do it."), CALL, ToolMessage("call_1", " \n")), [("user", "Do it."), ("tool", ".")]),
@@ -857,26 +862,26 @@ def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) ->
 )
 @pytest.mark.parametrize(("provider", "model"), STRICT)
 def test_blank_messages_become_fillers(
-    provider: str, model: str, messages: tuple[Message, ...], heard: list[tuple[str, str]]
+    provider: str, model: str, messages: tuple[Message, ...], turns: list[tuple[str, str]]
 ) -> None:
     """Empty tool results are common. Qianfan refuses a blank last message, and Hunyuan an empty result."""
-    assert [turn for turn in spoken(provider, model, *messages) if turn[0] != "assistant"] == heard
+    assert [turn for turn in sent_turns(provider, model, *messages) if turn[0] != "assistant"] == turns
 
 
 @pytest.mark.parametrize(("provider", "model"), [("moonshot", "kimi-k3"), ("zhipu", "glm-5.3")])
 def test_empty_answer_in_the_history_is_omitted(provider: str, model: str) -> None:
     """Such an answer was truncated or filtered. Kimi and GLM refuse all later requests that contain it."""
     cut = (UserMessage("one"), AssistantMessage(""), AssistantMessage(None, reasoning="Hm."), UserMessage("two"))
-    assert spoken(provider, model, SystemMessage(" "), *cut) == [("user", "one"), ("user", "two")]
+    assert sent_turns(provider, model, SystemMessage(" "), *cut) == [("user", "one"), ("user", "two")]
     looped = (UserMessage(" "), CALL, ToolMessage("call_1", ""), AssistantMessage("Noon."), UserMessage("So?"))
-    assert spoken(provider, model, *looped) == [
+    assert sent_turns(provider, model, *looped) == [
         ("user", "."),
         ("assistant", None),
         ("tool", "."),
         ("assistant", "Noon."),
         ("user", "So?"),
     ]
-    assert spoken(provider, model, SystemMessage("")) == [("user", ".")]
+    assert sent_turns(provider, model, SystemMessage("")) == [("user", ".")]
     adapter, blank = adapter_named(provider), {"role": "assistant", "content": ""}
     body = {"model": model, "messages": [{"role": "user", "content": "one"}, blank, {"role": "user", "content": "two"}]}
     objected = objections(body, adapter.dialect, model_facts(adapter.models, model), "/v1/chat/completions")
@@ -886,9 +891,12 @@ def test_empty_answer_in_the_history_is_omitted(provider: str, model: str) -> No
 
 def test_moved_system_messages_leave_no_last_assistant_message() -> None:
     ask = (UserMessage("One."), AssistantMessage("A."))
-    said = spoken("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
-    assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
-    assert spoken("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
+    turns = sent_turns("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
+    assert turns == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert sent_turns("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [
+        ("system", "Begin."),
+        ("user", "."),
+    ]
 
 
 def test_audio_has_the_vendors_format() -> None:
@@ -904,9 +912,9 @@ def test_audio_has_the_vendors_format() -> None:
 
 def test_too_long_conversation_is_refused() -> None:
     turns = [UserMessage("q"), AssistantMessage("a")] * 20
-    assert len(spoken("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
+    assert len(sent_turns("hunyuan-compatible", "hunyuan-a13b", *turns[:-1])) == 39
     with pytest.raises(UnsupportedFeature, match="at most 40"):
-        spoken("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
+        sent_turns("hunyuan-compatible", "hunyuan-a13b", *turns, UserMessage("q"))
 
 
 def test_n_above_the_limit_is_refused() -> None:
@@ -1020,13 +1028,15 @@ def test_deepseeks_beta_path_replaces_the_version(base_path: str) -> None:
     assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"
 
 
-@pytest.mark.parametrize(("asked", "said"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")])
-def test_efforts_of_the_dialect_apply_to_unknown_models(asked: str, said: str) -> None:
-    assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == said
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")]
+)
+def test_efforts_of_the_dialect_apply_to_unknown_models(asked: str, expected: str) -> None:
+    assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == expected
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "effort", "said"),
+    ("provider", "model", "effort", "expected"),
     [
         # These always think, and refuse a request to switch thinking off.
         ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
@@ -1039,10 +1049,10 @@ def test_efforts_of_the_dialect_apply_to_unknown_models(asked: str, said: str) -
     ],
 )
 def test_model_that_always_thinks_gets_no_off_switch(
-    provider: str, model: str, effort: str | None, said: object
+    provider: str, model: str, effort: str | None, expected: object
 ) -> None:
     body = sent(provider, model, replace(ASK, reasoning_effort=effort))
-    assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == said
+    assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == expected
 
 
 def test_forced_tool_is_sent_to_kimi_models_that_support_it() -> None:
@@ -1068,7 +1078,7 @@ def test_glm_gets_kept_reasoning_back() -> None:
 
 @pytest.mark.parametrize(("provider", "flag"), [("qianfan", {"flag": 2}), ("ark", {"moderation_hit_type": "violence"})])
 @pytest.mark.parametrize(
-    ("chunks", "said"),
+    ("chunks", "expected"),
     [
         ([chunk("Half")], "Half"),
         ([chunk("Half"), {"error": {"code": "x", "message": "down", "type": "server_error"}}], "Half"),
@@ -1076,16 +1086,16 @@ def test_glm_gets_kept_reasoning_back() -> None:
     ],
 )
 def test_truncated_filtered_stream_is_filtered_not_interrupted(
-    provider: str, flag: dict[str, Any], chunks: list[dict[str, Any]], said: str
+    provider: str, flag: dict[str, Any], chunks: list[dict[str, Any]], expected: str
 ) -> None:
     """Edge case 67: an interrupted answer would be requested from, or continued by, the next provider."""
     flagged = {**chunks[0], "choices": [{**chunks[0]["choices"][0], **flag}]}
     answer = fold(stream_events(provider, flagged, *chunks[1:], done=False))
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (expected, "content_filter")
 
 
-@pytest.mark.parametrize(("asked", "said"), [(2**31 - 1, 65536), (65536, 65536), (9, 9)])
-def test_max_tokens_is_limited_to_the_qwen_model(asked: int, said: int) -> None:
+@pytest.mark.parametrize(("asked", "expected"), [(2**31 - 1, 65536), (65536, 65536), (9, 9)])
+def test_max_tokens_is_limited_to_the_qwen_model(asked: int, expected: int) -> None:
     """Like the native API, the compatible API refuses more."""
-    assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == said
+    assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == expected
     assert sent("dashscope-compatible", "some-new-model", replace(ASK, max_tokens=asked))["max_tokens"] == asked

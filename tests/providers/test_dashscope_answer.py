@@ -76,7 +76,7 @@ def delta(message: object, finish: object = "null", **more: object) -> bytes:
     return event(whole(message, finish, **more))
 
 
-def said(*texts: str, last: str = "", finish: str = "stop") -> list[bytes]:
+def text_events(*texts: str, last: str = "", finish: str = "stop") -> list[bytes]:
     return [*(delta({"content": text, "role": "assistant"}) for text in texts), delta({"content": last}, finish)]
 
 
@@ -220,10 +220,10 @@ def test_too_deeply_nested_arguments_are_malformed() -> None:
     text = json.dumps(whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
     body = text.replace('"@"', deep).encode()
     try:
-        told: object = read(body).choices[0].message.tool_calls[0].arguments
+        result: object = read(body).choices[0].message.tool_calls[0].arguments
     except ProviderFailed as error:
-        told = error.failure.kind
-    assert told in (deep, FailureKind.MALFORMED)
+        result = error.failure.kind
+    assert result in (deep, FailureKind.MALFORMED)
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -297,25 +297,27 @@ def test_comments_become_heartbeats() -> None:
 
 
 def test_end_mark_is_accepted() -> None:
-    assert stream([*said("Hi"), b"data:[DONE]\n\n", *said("more")]) == stream(said("Hi"))
+    assert stream([*text_events("Hi"), b"data:[DONE]\n\n", *text_events("more")]) == stream(text_events("Hi"))
 
 
 def test_stream_without_a_finish_reason_fails() -> None:
-    events = stream(said("Hi")[:-1])
+    events = stream(text_events("Hi")[:-1])
     assert isinstance(events[-1], Failed)
     assert events[-1].failure.kind is FailureKind.INTERRUPTED
 
 
 def test_folded_stream_equals_the_whole_answer() -> None:
     """Case 87: the gateway streams and folds if the client wants one JSON body."""
-    answer = read_answer(ADAPTER, response(b"".join(said("Hel", "lo")), content_type="text/event-stream"), TARGET)
+    answer = read_answer(
+        ADAPTER, response(b"".join(text_events("Hel", "lo")), content_type="text/event-stream"), TARGET
+    )
     assert answer.choices == read(whole({"content": "Hello"})).choices
     assert answer.created == 1_000
 
 
 def test_error_after_content_fails() -> None:
     """Case 87."""
-    data = said("Hel")[0] + event({"code": "ModelServingError", "message": "m", "request_id": "r"}, "error", 503)
+    data = text_events("Hel")[0] + event({"code": "ModelServingError", "message": "m", "request_id": "r"}, "error", 503)
     with pytest.raises(ProviderFailed) as error:
         read_answer(ADAPTER, response(data, content_type="text/event-stream;charset=UTF-8"), TARGET)
     assert error.value.failure.kind is FailureKind.UNAVAILABLE
@@ -340,17 +342,17 @@ def test_usage_of_several_choices_is_added_up() -> None:
 
 def test_cumulative_events_give_only_new_text() -> None:
     """Case 55, with and without the text in the last event."""
-    assert texts(said("Hel", "Hello", "Hello!", last="Hello!")) == ["Hel", "lo", "!"]
-    assert texts(said("Hel", "Hello", "Hello!")) == ["Hel", "lo", "!"]
-    assert texts(said("Hel", last="Hello!")) == ["Hel", "lo!"]
-    assert texts(said("Hello", last="Hello")) == ["Hello"]
+    assert texts(text_events("Hel", "Hello", "Hello!", last="Hello!")) == ["Hel", "lo", "!"]
+    assert texts(text_events("Hel", "Hello", "Hello!")) == ["Hel", "lo", "!"]
+    assert texts(text_events("Hel", last="Hello!")) == ["Hel", "lo!"]
+    assert texts(text_events("Hello", last="Hello")) == ["Hello"]
 
 
 def test_increment_that_begins_like_the_text_is_kept() -> None:
-    assert "".join(texts(said("ha", "haha", "!"))) == "hahaha!"
-    assert "".join(texts(said("ha", "ha", "ha"))) == "hahaha"
-    assert "".join(texts(said("ha", "haha"))) == "hahaha"
-    assert "".join(texts(said("Hel", "Hello", "Hello!", " Bye"))) == "Hello! Bye"
+    assert "".join(texts(text_events("ha", "haha", "!"))) == "hahaha!"
+    assert "".join(texts(text_events("ha", "ha", "ha"))) == "hahaha"
+    assert "".join(texts(text_events("ha", "haha"))) == "hahaha"
+    assert "".join(texts(text_events("Hel", "Hello", "Hello!", " Bye"))) == "Hello! Bye"
 
 
 def test_cumulative_tool_calls_give_only_new_arguments() -> None:

@@ -83,10 +83,12 @@ def test_codes_are_classified(status: int, code: str, kind: FailureKind) -> None
 
 def test_status_500_stays_a_server_error_whatever_its_text() -> None:
     """With status 500, even the sentence for a prompt that is too long does not count."""
-    said = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"
+    message = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"
     for code in ("InternalError.Algo", "InternalError.Algo.InvalidParameter"):
-        assert classify(native(code, said), 500).kind is K.UNAVAILABLE
-        assert parse(f"event:error\n:HTTP_STATUS/500\ndata:{json.dumps(native(code, said))}\n\n".encode()).status == 500
+        assert classify(native(code, message), 500).kind is K.UNAVAILABLE
+        assert (
+            parse(f"event:error\n:HTTP_STATUS/500\ndata:{json.dumps(native(code, message))}\n\n".encode()).status == 500
+        )
 
 
 def test_provider_text_does_not_reach_the_client() -> None:
@@ -105,9 +107,9 @@ def test_wrong_path_is_a_model_failure_and_its_detail_names_the_catalogue() -> N
 
 def test_detail_of_an_invalid_request_is_only_the_provider_text() -> None:
     """The client sees this text, so it must not mention the catalogue."""
-    for said in ("top_p should be in (0, 1]", "the prompt says: url error, please check url！"):
-        failure = classify(native("InvalidParameter", said), 400)
-        assert (failure.kind, failure.detail) == (K.INVALID_REQUEST, said)
+    for message in ("top_p should be in (0, 1]", "the prompt says: url error, please check url！"):
+        failure = classify(native("InvalidParameter", message), 400)
+        assert (failure.kind, failure.detail) == (K.INVALID_REQUEST, message)
 
 
 def test_event_stream_labelled_json_is_classified() -> None:

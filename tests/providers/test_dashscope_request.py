@@ -195,9 +195,9 @@ def test_prefill_is_refused() -> None:
 )
 def test_filler_user_message_follows_a_last_system_message(given: tuple[Message, ...], roles: list[str]) -> None:
     """OpenAI accepts such a conversation, but DashScope requires the last message to be a user's or a tool's."""
-    said = messages(*given)
-    assert [message["role"] for message in said] == roles
-    assert said[-1]["content"] == ("Hi" if len(roles) == len(given) else ".")
+    sent_messages = messages(*given)
+    assert [message["role"] for message in sent_messages] == roles
+    assert sent_messages[-1]["content"] == ("Hi" if len(roles) == len(given) else ".")
 
 
 # --- parameters -----------------------------------------------------------------------------------
@@ -278,9 +278,9 @@ def test_tools_have_openais_format() -> None:
     ]
 
 
-@pytest.mark.parametrize(("said", "sent"), [(None, True), (True, True), (False, False)])
-def test_parallel_tool_calls_is_always_sent(said: bool | None, sent: bool) -> None:
-    assert parameters(tools=(WEATHER,), parallel_tool_calls=said)["parallel_tool_calls"] is sent
+@pytest.mark.parametrize(("requested", "sent"), [(None, True), (True, True), (False, False)])
+def test_parallel_tool_calls_is_always_sent(requested: bool | None, sent: bool) -> None:
+    assert parameters(tools=(WEATHER,), parallel_tool_calls=requested)["parallel_tool_calls"] is sent
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_tool_named_search_is_refused() -> None:
 # --- response format ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", [UserMessage("Answer as JSON."), UserMessage((TextPart("in Json"),))])
-def test_json_object_with_the_word_json_is_sent(said: UserMessage) -> None:
-    found = body(ask(said, response_format=JsonObjectFormat()))
+@pytest.mark.parametrize("message", [UserMessage("Answer as JSON."), UserMessage((TextPart("in Json"),))])
+def test_json_object_with_the_word_json_is_sent(message: UserMessage) -> None:
+    found = body(ask(message, response_format=JsonObjectFormat()))
     assert found["parameters"]["response_format"] == {"type": "json_object"}
     assert len(found["input"]["messages"]) == 1
 

@@ -126,8 +126,8 @@ def test_images_round_trip() -> None:
 
 
 def test_audio_round_trips() -> None:
-    said = UserMessage((TextPart("Listen."), AudioPart("UklGRg==", "wav")))
-    assert understood(ask(said), "qwen3.8-omni-flash").messages == (said,)
+    message = UserMessage((TextPart("Listen."), AudioPart("UklGRg==", "wav")))
+    assert understood(ask(message), "qwen3.8-omni-flash").messages == (message,)
 
 
 @pytest.mark.parametrize(

@@ -33,17 +33,17 @@ def sent(provider: str, model: str, request: ChatRequest, **target: Any) -> dict
 
 @pytest.mark.parametrize("provider", ONE_FIELD)
 def test_safety_identifier_replaces_user(provider: str) -> None:
-    model, field, told = ONE_FIELD[provider]
+    model, field, expected = ONE_FIELD[provider]
     assert "safety_identifier" in ADAPTERS[provider].capabilities.parameters
     for request in (ASK, change_request(ASK, user="u-1")):
         body = sent(provider, model, request)
-        assert body[field] == told
+        assert body[field] == expected
         assert "safety_identifier" not in body
         assert "u-1" not in json.dumps(body)
     older = change_request(ASK, user="s-1", extra={})
-    assert sent(provider, model, older)[field] == told
+    assert sent(provider, model, older)[field] == expected
     blank = change_request(ASK, user="s-1", extra={"safety_identifier": ""})
-    assert sent(provider, model, blank)[field] == told
+    assert sent(provider, model, blank)[field] == expected
 
 
 def test_openai_receives_both_fields() -> None:

@@ -279,8 +279,8 @@ def test_usage_counts_are_added_up() -> None:
 def test_audio_tokens_of_the_prompt_are_counted(kinds: object) -> None:
     counts = {"promptTokenCount": 31, "promptTokensDetails": kinds}
     assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
-    told = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
-    counts = {"promptTokenCount": 31, "promptTokensDetails": told}
+    details = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
+    counts = {"promptTokenCount": 31, "promptTokensDetails": details}
     assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
 
 
@@ -621,9 +621,9 @@ def usual(text: bytes, count: bytes, odd: tuple[bytes, bytes] = (b"", b"")) -> b
 @settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(USUAL_TEXTS, USUAL_COUNTS, ODDITIES), max_size=6), st.booleans())
 def test_usual_layout_equals_the_parsed_chunk(
-    monkeypatch: pytest.MonkeyPatch, told: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool
+    monkeypatch: pytest.MonkeyPatch, inner_chunks: list[tuple[bytes, bytes, tuple[bytes, bytes]]], ended: bool
 ) -> None:
-    chunks = [usual(b"a", b"1"), *(usual(*each) for each in told), usual(b"z", b"9")]
+    chunks = [usual(b"a", b"1"), *(usual(*each) for each in inner_chunks), usual(b"z", b"9")]
     last = sse({"candidates": [{"finishReason": "STOP"}]}) * ended
     data = b"".join(b"data: " + chunk + b"\r\n\r\n" for chunk in chunks) + last
     short = events(data)
@@ -641,18 +641,23 @@ def test_burst_in_the_usual_layout_is_not_parsed() -> None:
 
 
 def test_burst_of_text_becomes_one_run() -> None:
-    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", '",', "é", '","')]
+    chunks_sent = [
+        {"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", '",', "é", '","')
+    ]
     parser = ADAPTER.stream_parser(TARGET)
-    together = parser.feed(sse(*said))
+    together = parser.feed(sse(*chunks_sent))
     assert [type(event) for event in together] == [Opened, TextDelta, TextRun]
     assert [*expand(together[1:])] == [TextDelta(word) for word in ("a", '"', "\\", '",', "é", '","')]
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "", None])
 def test_other_chunk_ends_a_run(text: str | None) -> None:
-    said = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
+    chunks_sent = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
     alone = ADAPTER.stream_parser(TARGET)
-    assert events(sse(*said)) == [*[event for chunk in said for event in alone.feed(sse(chunk))], *alone.close()]
+    assert events(sse(*chunks_sent)) == [
+        *[event for chunk in chunks_sent for event in alone.feed(sse(chunk))],
+        *alone.close(),
+    ]
 
 
 def test_stream_chunks_use_the_fast_path() -> None:

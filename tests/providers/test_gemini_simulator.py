@@ -432,9 +432,9 @@ def test_tool_loop_with_the_simulated_model(model: str, streamed: bool) -> None:
     history = (*messages, called.message, *reversed(results))
     again = through(replace(request, messages=history), model)
     assert [message.content for message in again.messages[2:]] == ["Oslo: rain", "Bergen: rain"]
-    said = back(respond(again, "Sim"), again).choices[0]
-    assert said.finish_reason == "stop"
-    assert "Oslo: rain; Bergen: rain" in str(said.message.content)
+    choice = back(respond(again, "Sim"), again).choices[0]
+    assert choice.finish_reason == "stop"
+    assert "Oslo: rain; Bergen: rain" in str(choice.message.content)
 
 
 def test_conversation_may_change_its_model() -> None:

@@ -57,7 +57,7 @@ def test_request_is_signed_and_sent_to_the_root() -> None:
 
 
 def test_user_and_assistant_messages_alternate() -> None:
-    said = roles(
+    sent_roles = roles(
         UserMessage("One."),
         SystemMessage("Be brief."),
         UserMessage("Two."),
@@ -68,7 +68,7 @@ def test_user_and_assistant_messages_alternate() -> None:
         SystemMessage("Be kind."),
         UserMessage("Four."),
     )
-    assert said == [
+    assert sent_roles == [
         ("system", "Be brief.\n\nBe kind."),
         ("user", "One.\n\nTwo.\n\nThree."),
         ("assistant", "A.\n\nB."),
@@ -77,8 +77,8 @@ def test_user_and_assistant_messages_alternate() -> None:
 
 
 def test_last_message_is_the_users() -> None:
-    said = roles(UserMessage("One."), AssistantMessage("A."), SystemMessage("Go on."))
-    assert said == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    sent_roles = roles(UserMessage("One."), AssistantMessage("A."), SystemMessage("Go on."))
+    assert sent_roles == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
     assert roles(SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
 
 
@@ -91,8 +91,8 @@ def test_reasoning_is_not_sent_and_an_empty_result_gets_a_filler() -> None:
 
 
 def test_filler_user_message_precedes_a_greeting() -> None:
-    said = roles(SystemMessage("Be brief."), AssistantMessage("Hello!"), UserMessage("Hi"))
-    assert said == [("system", "Be brief."), ("user", "."), ("assistant", "Hello!"), ("user", "Hi")]
+    sent_roles = roles(SystemMessage("Be brief."), AssistantMessage("Hello!"), UserMessage("Hi"))
+    assert sent_roles == [("system", "Be brief."), ("user", "."), ("assistant", "Hello!"), ("user", "Hi")]
 
 
 def test_tool_choice_is_converted() -> None:
@@ -105,15 +105,15 @@ def test_tool_choice_is_converted() -> None:
     assert "Tools" not in sent()
 
 
-@pytest.mark.parametrize(("seed", "said"), [(7, 7), (1, 1), (10000, 10000), (0, 1), (10001, 2), (-3, 9998)])
-def test_any_seed_is_mapped_into_the_range(seed: int, said: int) -> None:
-    assert sent(replace(ASK, seed=seed))["Seed"] == said
+@pytest.mark.parametrize(("seed", "expected"), [(7, 7), (1, 1), (10000, 10000), (0, 1), (10001, 2), (-3, 9998)])
+def test_any_seed_is_mapped_into_the_range(seed: int, expected: int) -> None:
+    assert sent(replace(ASK, seed=seed))["Seed"] == expected
 
 
-@pytest.mark.parametrize(("effort", "said"), [("none", False), ("low", True), ("max", True)])
-def test_enable_thinking_is_sent_only_to_models_with_the_switch(effort: str, said: bool) -> None:
+@pytest.mark.parametrize(("effort", "expected"), [("none", False), ("low", True), ("max", True)])
+def test_enable_thinking_is_sent_only_to_models_with_the_switch(effort: str, expected: bool) -> None:
     asked = replace(ASK, reasoning_effort=effort)
-    assert sent(asked, "hunyuan-a13b")["EnableThinking"] is said
+    assert sent(asked, "hunyuan-a13b")["EnableThinking"] is expected
     assert "EnableThinking" not in sent(asked)
 
 
@@ -196,14 +196,14 @@ def test_invalid_request_is_refused(request_: IncomingRequest, code: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("choices", "said"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No."), ([], "")]
+    ("choices", "text"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No."), ([], "")]
 )
-def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[Any], said: str) -> None:
+def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[Any], text: str) -> None:
     """Edge case 67: an interrupted request would be sent to the next provider."""
     chunk = {"Id": "r", "ModerationLevel": "1", "Choices": choices}
     parser = ADAPTER.stream_parser(target())
     answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n"), *parser.close()])
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (said, "content_filter")
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (text, "content_filter")
 
 
 def test_moderated_answer_without_choices_is_filtered() -> None:

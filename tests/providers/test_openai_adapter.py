@@ -117,11 +117,11 @@ def test_model_that_always_reasons_gets_tools_through_the_responses_api() -> Non
 
 
 def test_refusal_in_the_history_is_text_for_compatible_servers() -> None:
-    said = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
+    with_refusal = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
     refused = {"role": "assistant", "content": "", "refusal": "No."}
-    assert body(said, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
+    assert body(with_refusal, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
     plain = {"role": "assistant", "content": "No."}
-    assert body(said, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
+    assert body(with_refusal, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
 
 
 def test_request_has_the_deployments_model_and_path() -> None:
@@ -324,7 +324,7 @@ def test_metadata_and_annotations_are_kept_in_every_form(adapter: Adapter) -> No
         *([({"annotations": [CITED]}, None)] * 2),
         ({}, "stop"),
     ]
-    choices = [[{"index": 0, "delta": said, "finish_reason": finish}] for said, finish in deltas]
+    choices = [[{"index": 0, "delta": message_delta, "finish_reason": finish}] for message_delta, finish in deltas]
     for chunks in (
         [{**frame, **setup, "choices": choice} for choice in choices],
         [{"id": "", "model": "", "choices": [], **setup}, *({**frame, "choices": choice} for choice in choices)],
@@ -381,8 +381,8 @@ def test_unfinished_choice_is_a_truncated_answer() -> None:
 @pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])
 def test_function_call_of_2023_is_read(provider: str) -> None:
     adapter = load_registry().adapters[provider]
-    said = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
-    message = {"role": "assistant", "content": "", "function_call": said}
+    function = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
+    message = {"role": "assistant", "content": "", "function_call": function}
     choices = [{"index": 0, "message": message, "finish_reason": "function_call"}]
     whole = {"id": "r", "created": 7, "model": "m", "choices": choices}
     answer = adapter.parse_response(WireResponse(200, {}, json.dumps(whole).encode(), 0), PLAIN)
@@ -400,9 +400,9 @@ def test_function_call_of_2023_is_read(provider: str) -> None:
 def test_allowed_tools_are_sent_only_to_openai(mode: Literal["auto", "required"]) -> None:
     tools = (Tool("get_time"), Tool("get_weather"))
     asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
-    said = body(asked, PLAIN, COMPATIBLE)
-    assert said["tool_choice"] == mode
-    assert said["tools"] == [{"type": "function", "function": {"name": "get_weather"}}]
+    sent_body = body(asked, PLAIN, COMPATIBLE)
+    assert sent_body["tool_choice"] == mode
+    assert sent_body["tools"] == [{"type": "function", "function": {"name": "get_weather"}}]
     own = body(asked, PLAIN)["tool_choice"]
     assert isinstance(own, dict)
     assert own["type"] == "allowed_tools"
@@ -452,7 +452,7 @@ def test_errors_are_classified_by_code_and_status(status: int, error: object, ki
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "kind"),
+    ("status", "message", "kind"),
     [
         (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO", FailureKind.CONTENT_FILTER),
         (
@@ -475,9 +475,9 @@ def test_errors_are_classified_by_code_and_status(status: int, error: object, ki
         (400, "Incorrect API key provided.", FailureKind.INVALID_REQUEST),
     ],
 )
-def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, said: str, kind: FailureKind) -> None:
+def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, message: str, kind: FailureKind) -> None:
     """xAI: a filtered request is not retried and does not affect the key; a wrong key is not a client error."""
-    assert classified(status, {"code": "Client specified an invalid argument", "error": said}) is kind
+    assert classified(status, {"code": "Client specified an invalid argument", "error": message}) is kind
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_error_in_a_stream_is_classified_without_a_status(error: object, kind: F
 
 
 @pytest.mark.parametrize(
-    ("told", "place"),
+    ("reported", "expected"),
     [
         ("messages[3].content", "messages[3].content"),
         ("tools[0].function.name", "tools[0].function.name"),
@@ -512,9 +512,9 @@ def test_error_in_a_stream_is_classified_without_a_status(error: object, kind: F
         (None, None),
     ],
 )
-def test_param_of_an_error_is_converted_to_the_clients_field(told: str | None, place: str | None) -> None:
-    response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": told}}).encode(), 0)
-    assert ADAPTER.classify_error(response).param == place
+def test_param_of_an_error_is_converted_to_the_clients_field(reported: str | None, expected: str | None) -> None:
+    response = WireResponse(400, {}, json.dumps({"error": {"message": "no", "param": reported}}).encode(), 0)
+    assert ADAPTER.classify_error(response).param == expected
 
 
 @pytest.mark.parametrize(
@@ -619,8 +619,10 @@ def test_unknown_models_have_the_configured_capabilities() -> None:
 
 def test_whole_message_keeps_all_calls_whatever_their_ids() -> None:
     """Some servers give all calls the same id, or none, and the same index."""
-    for told in ({"id": "call_0"}, {}, {"id": "call_0", "index": 0}):
-        calls = [{**told, "type": "function", "function": {"name": "f", "arguments": f'{{"a":{n}}}'}} for n in (1, 2)]
+    for identity in ({"id": "call_0"}, {}, {"id": "call_0", "index": 0}):
+        calls = [
+            {**identity, "type": "function", "function": {"name": "f", "arguments": f'{{"a":{n}}}'}} for n in (1, 2)
+        ]
         choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
         answer = {"id": "i", "model": "m", "created": 1, "choices": [{**choice, "finish_reason": "tool_calls"}]}
         response = WireResponse(200, {"content-type": "application/json"}, json.dumps(answer).encode(), 0)
@@ -636,7 +638,7 @@ def test_too_deeply_nested_arguments_are_malformed() -> None:
     text = json.dumps({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).replace('"@"', deep)
     try:
         answer = COMPATIBLE.parse_response(WireResponse(200, {}, text.encode(), 0), PLAIN)
-        told: object = answer.choices[0].message.tool_calls[0].arguments
+        result: object = answer.choices[0].message.tool_calls[0].arguments
     except ProviderFailed as error:
-        told = error.failure.kind
-    assert told in (deep, FailureKind.MALFORMED)
+        result = error.failure.kind
+    assert result in (deep, FailureKind.MALFORMED)

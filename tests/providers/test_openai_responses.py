@@ -303,15 +303,15 @@ def test_thoughts_survive_an_openai_client_and_precede_their_calls(form: str) ->
 
 @pytest.mark.parametrize("form", ["json", "stream"])
 def test_commentary_is_a_separate_paragraph_before_the_answer(form: str) -> None:
-    def said(text: str, phase: str, *more: str) -> dict[str, Any]:
+    def message_item(text: str, phase: str, *more: str) -> dict[str, Any]:
         parts = [{"type": "output_text", "text": part} for part in (text, *more)]
         return {"type": "message", "role": "assistant", "phase": phase, "content": parts}
 
     items = (
-        said("I look", "commentary", " it up."),
+        message_item("I look", "commentary", " it up."),
         thought(1),
-        said("", "commentary"),
-        said("It is 3.", "final_answer"),
+        message_item("", "commentary"),
+        message_item("It is 3.", "final_answer"),
     )
     if form == "json":
         answer = whole(response("completed", *items))
@@ -377,11 +377,11 @@ def test_whole_answer_is_read() -> None:
         "output_tokens_details": {"reasoning_tokens": 12},
         "total_tokens": 29,
     }
-    said = {
+    message_item = {
         "type": "message",
         "content": [{"type": "output_text", "text": "Oslo"}, {"type": "refusal", "refusal": "N"}],
     }
-    answer = whole(response("completed", thought(1, "A.", "B."), said, usage=usage))
+    answer = whole(response("completed", thought(1, "A.", "B."), message_item, usage=usage))
     assert answer == ChatCompletion(
         "resp_1",
         MODEL,
@@ -402,8 +402,8 @@ def test_whole_answer_is_read() -> None:
     ],
 )
 def test_incomplete_answer_has_its_finish_reason(reason: str | None, finish: str, raw: str | None) -> None:
-    said = {"type": "message", "content": [{"type": "output_text", "text": "Os"}]}
-    body = response("incomplete", said, incomplete_details={"reason": reason})
+    message_item = {"type": "message", "content": [{"type": "output_text", "text": "Os"}]}
+    body = response("incomplete", message_item, incomplete_details={"reason": reason})
     delta = {"type": "response.output_text.delta", "delta": "Os"}
     for answer in (whole(body), fold(streamed(delta, {"type": "response.incomplete", "response": body}))):
         (choice,) = answer.choices
@@ -454,24 +454,24 @@ def test_answer_in_progress_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("begun", "ended", "told"),
+    ("begun", "ended", "expected"),
     [("flex", "flex", "flex"), ("auto", "default", None), (None, "priority", None), ("priority", None, "priority")],
 )
-def test_service_tier_is_reported(begun: str | None, ended: str | None, told: str | None) -> None:
+def test_service_tier_is_reported(begun: str | None, ended: str | None, expected: str | None) -> None:
     """The tier decides the price of flex or priority processing. It must be reported before a stream begins."""
-    said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
-    assert whole(response("completed", said, service_tier=ended)).service_tier == ended
+    message_item = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
+    assert whole(response("completed", message_item, service_tier=ended)).service_tier == ended
     events = streamed(
         {"type": "response.created", "response": response("in_progress", service_tier=begun)},
         {"type": "response.output_text.delta", "output_index": 0, "delta": "Oslo"},
-        {"type": "response.completed", "response": response("completed", said, service_tier=ended)},
+        {"type": "response.completed", "response": response("completed", message_item, service_tier=ended)},
     )
-    assert fold(events).service_tier == told
+    assert fold(events).service_tier == expected
 
 
 def test_stream_with_all_content_at_its_end_is_read() -> None:
-    said = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
-    body = response("completed", thought(1), said, called(arguments='{"city":"Oslo"}'))
+    message_item = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
+    body = response("completed", thought(1), message_item, called(arguments='{"city":"Oslo"}'))
     for events in (streamed({"type": "response.completed", "response": body}), streamed({**body, "type": "x"})):
         message = fold(events).choices[0].message
         assert isinstance(events[-1], Finished)

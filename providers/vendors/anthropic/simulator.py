@@ -94,7 +94,7 @@ class AnthropicSimulator:
             return WireResponse(200, _HEADERS, dumps({**refused, **end}), 0)
         if kind is FailureKind.GEO_REFUSED:
             return WireResponse(403, _HEADERS, dumps(_GEO_REFUSED), 0)
-        response = _error(status, _word(kind, status), f"Simulated failure: {kind.value}.")
+        response = _error(status, _error_type(kind, status), f"Simulated failure: {kind.value}.")
         if retry_after_s is None:
             return response
         headers = {**_HEADERS, "retry-after": f"{retry_after_s:g}"}
@@ -107,20 +107,20 @@ class AnthropicSimulator:
             return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
         if kind is FailureKind.GEO_REFUSED:
             return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
-        error = {"type": _word(kind, 529), "message": f"Simulated failure: {kind.value}."}
+        error = {"type": _error_type(kind, 529), "message": f"Simulated failure: {kind.value}."}
         return _event("error", error=error, request_id=_REQUEST_ID)
 
 
-def _word(kind: FailureKind, status: int) -> str:
+def _error_type(kind: FailureKind, status: int) -> str:
     return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
 
 
-def _refused(status: int, word: str, message: str) -> RequestRejected:
-    return RequestRejected(message, _error(status, word, message))
+def _refused(status: int, error_type: str, message: str) -> RequestRejected:
+    return RequestRejected(message, _error(status, error_type, message))
 
 
-def _error(status: int, word: str, message: str) -> WireResponse:
-    body = {"type": "error", "error": {"type": word, "message": message}, "request_id": _REQUEST_ID}
+def _error(status: int, error_type: str, message: str) -> WireResponse:
+    body = {"type": "error", "error": {"type": error_type, "message": message}, "request_id": _REQUEST_ID}
     return WireResponse(status, _HEADERS, dumps(body), 0)
 
 
@@ -133,8 +133,8 @@ def _head(completion: ChatCompletion) -> dict[str, object]:
 
 
 def _end(choice: Choice) -> dict[str, object]:
-    word = choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
-    return {"stop_reason": word, "stop_sequence": None}
+    reason = choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
+    return {"stop_reason": reason, "stop_sequence": None}
 
 
 def _input(usage: Usage | None, request: ChatRequest) -> dict[str, object]:

@@ -82,7 +82,7 @@ class DashScopeSimulator:
             return _error(_BLOCKED[0], _FILTERED, _BLOCKED[1])
         lists = _uses_lists(request)
         several = len(completion.choices) > 1
-        choices = [_choice(each, _whole(each, lists), _finish_word(each), several) for each in completion.choices]
+        choices = [_choice(each, _whole(each, lists), _finish_reason(each), several) for each in completion.choices]
         output = {"text": None, "finish_reason": None, "choices": choices}
         body: dict[str, object] = {"request_id": completion.id, "output": output}
         if completion.usage is not None:
@@ -101,8 +101,8 @@ class DashScopeSimulator:
                 messages.pop()
             share = None if completion.usage is None else _share(completion.usage, position, len(completion.choices))
             for number, message in enumerate(messages, 1):
-                word = _finish_word(choice) if number == len(messages) and not filtered else "null"
-                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, word, several)]}}
+                reason = _finish_reason(choice) if number == len(messages) and not filtered else "null"
+                body: dict[str, object] = {"output": {"choices": [_choice(choice, message, reason, several)]}}
                 if share is not None:
                     body["usage"] = _usage(share, number / len(messages))
                 body["request_id"] = completion.id
@@ -151,15 +151,15 @@ def _event(number: int, name: str, status: int, body: Mapping[str, object]) -> b
     return f"id:{number}\nevent:{name}\n:HTTP_STATUS/{status}\ndata:".encode() + dumps(body) + b"\n\n"
 
 
-def _finish_word(choice: Choice) -> str:
+def _finish_reason(choice: Choice) -> str:
     return choice.raw_finish_reason or choice.finish_reason
 
 
-def _choice(choice: Choice, message: Mapping[str, object], word: str, several: bool) -> dict[str, object]:
-    body: dict[str, object] = {"message": {"role": "assistant", **message}, "finish_reason": word}
+def _choice(choice: Choice, message: Mapping[str, object], reason: str, several: bool) -> dict[str, object]:
+    body: dict[str, object] = {"message": {"role": "assistant", **message}, "finish_reason": reason}
     if several:
         body["index"] = choice.index
-    if choice.logprobs is not None and word != "null":
+    if choice.logprobs is not None and reason != "null":
         body["logprobs"] = choice.logprobs
     return body
 

@@ -56,9 +56,9 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     error = read_map(body, "error")
     details = [as_map(detail) for detail in read_list(error, "details")]
     reasons = {read_str(detail, "reason") for detail in details}
-    word = read_str(error, "status")
-    kind = _BY_STATUS_WORD.get(word or "")
-    code = word
+    status_word = read_str(error, "status")
+    kind = _BY_STATUS_WORD.get(status_word or "")
+    code = status_word
     if bad_key := sorted(_BAD_KEY_REASONS.intersection(reasons)):
         kind, code = FailureKind.CREDENTIALS, bad_key[0]
     status = response.status if response.status >= 400 else read_int(error, "code") or 0

@@ -33,7 +33,7 @@ _TYPE = "type.googleapis.com/google.rpc."
 _FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"}
 # The vendor always sends these kinds with its own status.
 _OWN_STATUS = {FailureKind.GEO_REFUSED: 400, FailureKind.QUOTA: 429}
-_WORDS = {
+_STATUS_WORDS = {
     FailureKind.RATE_LIMITED: "RESOURCE_EXHAUSTED",
     FailureKind.QUOTA: "RESOURCE_EXHAUSTED",
     FailureKind.GEO_REFUSED: "FAILED_PRECONDITION",
@@ -114,8 +114,8 @@ class GeminiSimulator:
         if retry_after_s is not None:
             delay = f"{retry_after_s:.9f}".rstrip("0").rstrip(".")
             details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{delay}s"})
-        word = _WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
-        return _error(status, word, f"Simulated failure: {kind.value}.", details)
+        status_word = _STATUS_WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
+        return _error(status, status_word, f"Simulated failure: {kind.value}.", details)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the finish reason `SAFETY`."""
@@ -124,12 +124,12 @@ class GeminiSimulator:
         return _event(as_map(loads(self.write_error(kind, _EVENT_STATUS.get(kind, 503)).body)))
 
 
-def _refused(status: int, word: str, message: str) -> RequestRejected:
-    return RequestRejected(message, _error(status, word, message))
+def _refused(status: int, status_word: str, message: str) -> RequestRejected:
+    return RequestRejected(message, _error(status, status_word, message))
 
 
-def _error(status: int, word: str, message: str, details: Sequence[object] = ()) -> WireResponse:
-    error: dict[str, object] = {"code": status, "message": message, "status": word}
+def _error(status: int, status_word: str, message: str, details: Sequence[object] = ()) -> WireResponse:
+    error: dict[str, object] = {"code": status, "message": message, "status": status_word}
     if details:
         error["details"] = list(details)
     return WireResponse(status, _HEADERS, dumps({"error": error}), 0)

@@ -103,11 +103,11 @@ def _messages(contents: Sequence[Mapping[str, object]]) -> Iterator[Message]:
         results = [read_map(part, "functionResponse") for part in parts if "functionResponse" in part]
         for result in results:
             yield ToolMessage(_call_id(result, calls), _output(result))
-        said = tuple(part for one in parts if (part := _part(one)) is not None)
-        if len(said) == 1 and isinstance(said[0], TextPart):
-            yield UserMessage(said[0].text)
-        elif said or not results:
-            yield UserMessage(said)
+        user_parts = tuple(part for one in parts if (part := _part(one)) is not None)
+        if len(user_parts) == 1 and isinstance(user_parts[0], TextPart):
+            yield UserMessage(user_parts[0].text)
+        elif user_parts or not results:
+            yield UserMessage(user_parts)
 
 
 def _call_id(result: Mapping[str, object], calls: list[ToolCall]) -> str:
@@ -139,11 +139,11 @@ def _part(part: Mapping[str, object]) -> Part | None:
     return FilePart(uri) if mime else None
 
 
-def _assistant(parts: Sequence[Mapping[str, object]], place: str) -> AssistantMessage:
+def _assistant(parts: Sequence[Mapping[str, object]], path: str) -> AssistantMessage:
     texts = [text for part in parts if part.get("thought") is not True and (text := read_str(part, "text"))]
     thoughts = [text for part in parts if part.get("thought") is True and (text := read_str(part, "text"))]
     called = [part for part in parts if "functionCall" in part]
-    calls = tuple(_call(part, f"{place}#{number}") for number, part in enumerate(called))
+    calls = tuple(_call(part, f"{path}#{number}") for number, part in enumerate(called))
     return AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, calls)
 
 

@@ -45,14 +45,14 @@ class HunyuanSimulator:
         """See `providers.testkit.simulator.Simulator`. The form of the signature is checked, not its key."""
         if incoming.method != "POST" or not incoming.path.endswith("/"):
             raise _refused("InvalidRequest", f"{incoming.method} {incoming.path} is not an action")
-        for code, words in refusals_of_head(incoming.headers):
-            raise _refused(code, words)
+        for code, message in refusals_of_head(incoming.headers):
+            raise _refused(code, message)
         try:
             body = as_map(loads(incoming.body))
         except JsonError:
             raise _refused("InvalidParameter", "The body is not valid JSON.") from None
-        for code, words in refusals(body, self._facts(read_str(body, "Model") or "")):
-            raise _refused(code, words)
+        for code, message in refusals(body, self._facts(read_str(body, "Model") or "")):
+            raise _refused(code, message)
         try:
             return decode_request(as_openai(body))
         except InvalidRequest as error:
@@ -66,7 +66,7 @@ class HunyuanSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         completion = with_stop_left_in(completion, request)
         choices = [
-            {"Index": choice.index, "FinishReason": _word(choice), "Message": _message(choice)}
+            {"Index": choice.index, "FinishReason": _finish_reason(choice), "Message": _message(choice)}
             for choice in completion.choices
         ]
         answer = {**_head(completion), "Choices": choices, **_usage(completion.usage), "RequestId": completion.id}
@@ -77,8 +77,8 @@ class HunyuanSimulator:
         events = []
         completion = with_stop_left_in(completion, request)
         for choice in completion.choices:
-            for delta, word in _deltas(choice):
-                entry = {"Index": choice.index, "Delta": {"Role": "assistant", **delta}, "FinishReason": word}
+            for delta, reason in _deltas(choice):
+                entry = {"Index": choice.index, "Delta": {"Role": "assistant", **delta}, "FinishReason": reason}
                 events.append(_event({**_head(completion), "Choices": [entry], **_usage(completion.usage)}))
         return tuple(events)
 
@@ -93,12 +93,12 @@ class HunyuanSimulator:
         return _event({"ErrorMsg": {"Msg": f"Simulated failure: {kind.value}.", "Code": code}})
 
 
-def _refused(code: str, words: str) -> RequestRejected:
-    return RequestRejected(words, WireResponse(200, _headers("simulated"), dumps(_error(code, words)), 0))
+def _refused(code: str, message: str) -> RequestRejected:
+    return RequestRejected(message, WireResponse(200, _headers("simulated"), dumps(_error(code, message)), 0))
 
 
-def _error(code: str, words: str) -> dict[str, object]:
-    return {"Response": {"Error": {"Code": code, "Message": words}, "RequestId": "simulated"}}
+def _error(code: str, message: str) -> dict[str, object]:
+    return {"Response": {"Error": {"Code": code, "Message": message}, "RequestId": "simulated"}}
 
 
 def _headers(request_id: str) -> dict[str, str]:
@@ -113,9 +113,9 @@ def _head(completion: ChatCompletion) -> dict[str, object]:
     return {"Note": _NOTE, "Created": completion.created, "Id": completion.id}
 
 
-def _word(choice: Choice) -> str:
-    word = _SENSITIVE if choice.finish_reason == "content_filter" else choice.finish_reason
-    return choice.raw_finish_reason or word
+def _finish_reason(choice: Choice) -> str:
+    reason = _SENSITIVE if choice.finish_reason == "content_filter" else choice.finish_reason
+    return choice.raw_finish_reason or reason
 
 
 def _message(choice: Choice) -> dict[str, object]:
@@ -137,7 +137,7 @@ def _deltas(choice: Choice) -> Iterator[tuple[dict[str, object], str]]:
     for index, call in enumerate(message.tool_calls):
         for half in cut_in_two(call.arguments) or ("",):
             yield {"Content": "", "ToolCalls": [_call(index, call, half)]}, ""
-    yield {"Content": ""}, _word(choice)
+    yield {"Content": ""}, _finish_reason(choice)
 
 
 def _call(index: int, call: ToolCall, arguments: str) -> dict[str, object]:

@@ -76,27 +76,27 @@ def _of_messages(messages: list[Mapping[str, object]], facts: ModelFacts) -> Ite
     if (wrong := out_of_turn(roles)) is not None:
         yield _WRONG, f"Messages[{wrong}]: user (tool) and assistant must alternate."
     for position, message in enumerate(messages):
-        role, place = read_str(message, "Role") or "", f"Messages[{position}]"
+        role, path = read_str(message, "Role") or "", f"Messages[{position}]"
         if role not in _MESSAGE_FIELDS:
-            yield _WRONG, f"{place}.Role must be system, user, assistant or tool."
+            yield _WRONG, f"{path}.Role must be system, user, assistant or tool."
             continue
-        yield from (("UnknownParameter", f"{place}.{name}") for name in message.keys() - _MESSAGE_FIELDS[role])
+        yield from (("UnknownParameter", f"{path}.{name}") for name in message.keys() - _MESSAGE_FIELDS[role])
         if role == "system":
             if position:
-                yield _WRONG, f"{place}: system must be the first."
+                yield _WRONG, f"{path}: system must be the first."
             continue
         if role == "tool" and not read_str(message, "Content"):
-            yield _WRONG, f"{place}.Content must not be empty."
-        yield from _of_parts([as_map(part) for part in read_list(message, "Contents")], facts, place)
+            yield _WRONG, f"{path}.Content must not be empty."
+        yield from _of_parts([as_map(part) for part in read_list(message, "Contents")], facts, path)
     if not roles or roles[-1] not in ("user", "tool"):
         yield _WRONG, "The last message must be of the role user or tool."
 
 
-def _of_parts(parts: list[Mapping[str, object]], facts: ModelFacts, place: str) -> Iterator[Refusal]:
+def _of_parts(parts: list[Mapping[str, object]], facts: ModelFacts, path: str) -> Iterator[Refusal]:
     if parts and "vision" not in facts.features:
-        yield _WRONG, f"{place}.Contents is not supported by this model."
+        yield _WRONG, f"{path}.Contents is not supported by this model."
     if parts and not any(part.get("Type") == "text" for part in parts):
-        yield _WRONG, f"{place}.Contents must have a text."
+        yield _WRONG, f"{path}.Contents must have a text."
 
 
 def _of_tools(body: Mapping[str, object], facts: ModelFacts) -> Iterator[Refusal]:

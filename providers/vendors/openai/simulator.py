@@ -120,8 +120,8 @@ def _response(status: int, body: Mapping[str, object], request_id: str) -> WireR
 
 
 def _error(kind: FailureKind) -> dict[str, object]:
-    word, code = _ERRORS.get(kind, _SERVER_ERROR)
-    return {"error": {"message": f"Simulated failure: {kind.value}.", "type": word, "param": None, "code": code}}
+    error_type, code = _ERRORS.get(kind, _SERVER_ERROR)
+    return {"error": {"message": f"Simulated failure: {kind.value}.", "type": error_type, "param": None, "code": code}}
 
 
 def _event(value: Mapping[str, object]) -> bytes:
@@ -146,7 +146,7 @@ def _shown(completion: ChatCompletion) -> tuple[Choice, ...]:
     return tuple(replace(choice, message=replace(choice.message, reasoning=None)) for choice in completion.choices)
 
 
-def _finish_word(choice: Choice) -> str:
+def _finish_reason(choice: Choice) -> str:
     return choice.raw_finish_reason or choice.finish_reason
 
 
@@ -162,7 +162,12 @@ def _choice(choice: Choice) -> dict[str, object]:
         body["reasoning_content"] = message.reasoning
     if message.tool_calls:
         body["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return {"index": choice.index, "message": body, "logprobs": choice.logprobs, "finish_reason": _finish_word(choice)}
+    return {
+        "index": choice.index,
+        "message": body,
+        "logprobs": choice.logprobs,
+        "finish_reason": _finish_reason(choice),
+    }
 
 
 def _call(call: ToolCall) -> dict[str, object]:
@@ -176,7 +181,7 @@ def _deltas(choices: Sequence[Choice]) -> Iterator[dict[str, object]]:
     for choice in choices:
         yield from _content_deltas(choice)
     for choice in choices:
-        yield {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": _finish_word(choice)}
+        yield {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": _finish_reason(choice)}
 
 
 def _content_deltas(choice: Choice) -> Iterator[dict[str, object]]:
