@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.kit.fault_table import FAULTS, INTERRUPTED, WHOLE, Fault, Seen
 
 _HEAD = """\
-# What happens when a provider fails
+# Provider faults
 
 Each row is a fault of a provider. A test causes it on real sockets, with a running gateway, once with a fallback
 after the deployment and once without, for JSON and for a stream, and compares the result with this table. The table

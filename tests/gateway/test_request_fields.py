@@ -123,7 +123,7 @@ OPENAI, QWENS = ("gpt-6", "gpt-4o", "house"), ("qwen", "qwen-thinks")
 
 
 def row(all_: Sent | Refusal_ | None = None, **columns: Sent | Refusal_) -> Row:
-    """What each column gets: `all_`, but for those that are named (`openai` and `qwens` are several)."""
+    """Return what each column expects: `all_`, except for the named ones (`openai` and `qwens` are several)."""
     expected: Row = {} if all_ is None else dict.fromkeys(COLUMNS, all_)
     for name, value in columns.items():
         names = {"openai": OPENAI, "qwens": QWENS, "vendor": ("gpt-6", "gpt-4o")}.get(name, (name.replace("_", "-"),))
@@ -654,7 +654,7 @@ DROPPED = [
 @pytest.mark.parametrize(
     ("name", "column", "dropped"), DROPPED, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_what_would_be_dropped_is_refused_where_the_operator_says_so(
+def test_unsupported_refuse_rejects_a_field_that_would_be_dropped(
     name: str, column: str, dropped: frozenset[str]
 ) -> None:
     outcome = asked(REFUSING, column, CASES[name][0])
@@ -668,7 +668,7 @@ WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", 
 
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("table", [STRIPPING, STRICT], ids=["drop", "refuse"])
-def test_who_asks_is_told_to_no_provider_and_refused_by_none(table: ConfigVersion, column: str) -> None:
+def test_end_user_fields_reach_no_provider_and_are_not_refused(table: ConfigVersion, column: str) -> None:
     for fields in ({name: value} for name, value in WHO.items()):
         [name] = fields
         outcome = asked(table, column, fields)

@@ -9,7 +9,7 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.wire import WireRequest
 
 HOST = "hunyuan.ap-guangzhou.tencentcloudapi.com"
-# tencentcloud-sdk-python-common 3.1.195 writes the body so; run beside it in tests/sdks.
+# tencentcloud-sdk-python-common 3.1.195 writes the body in this form; tests/sdks compares both.
 BODY = b'{"Model": "hunyuan-lite", "Messages": [{"Role": "user", "Content": "\\u4f60\\u597d"}]}'
 WIRE = WireRequest("POST", "/", (("content-type", "application/json"),), BODY)
 LAST_SECOND_OF_A_DAY = 1795132799.9

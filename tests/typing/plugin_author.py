@@ -1,4 +1,4 @@
-"""What the author of a plug-in writes, type-checked by `make types` and never run.
+"""A plug-in as its author writes it, type-checked by `make types` and never run.
 
 Acme speaks a small dialect of its own: one text in, one text out, in JSON or as server-sent events. The package
 registers it with one line of its pyproject.toml:
@@ -161,7 +161,7 @@ def a_parser_is_one(parser: StreamParser) -> None:
 
 def a_key_is_put_on_by_the_library(wire: WireRequest, key: str) -> WireRequest:
     """The adapter never sees it."""
-    apply(ADAPTER.auth, wire, "https://api.acme.example", key, 0.0)  # type: ignore[arg-type]  # a text is no Secret
+    apply(ADAPTER.auth, wire, "https://api.acme.example", key, 0.0)  # type: ignore[arg-type]  # a text is not a Secret
     return apply(ADAPTER.auth, wire, "https://api.acme.example", Secret(key), 0.0)
 
 
@@ -211,5 +211,5 @@ def values_stay_as_they_are(request: ChatRequest, wire: WireRequest) -> None:
     """A request is shared by every attempt."""
     request.model = "other"  # type: ignore[misc]
     wire.headers += (("host", "evil.example"),)  # type: ignore[misc]
-    Assembler("m").finish("eos")  # type: ignore[arg-type]  # a provider's own word is no finish reason
+    Assembler("m").finish("eos")  # type: ignore[arg-type]  # a provider's own word is not a finish reason
     Failure("overloaded", "busy")  # type: ignore[arg-type]  # the kinds are a closed set
