@@ -94,7 +94,7 @@ def _function(target: str, replacement: object) -> Switch:
 
 
 def _locate_uncached(config: ConfigVersion, caller: Any) -> Any:
-    return location._located(config, caller.client, location.locator_of(config).hear(caller.location_key))
+    return location._located(config, caller.client, location.locator_of(config).report(caller.location_key))
 
 
 def _watch_alone(deadline: Deadline, at: float, _: float) -> None:

@@ -145,9 +145,9 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
 
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:
-    name = error.name if len(error.name) <= 80 else f"{error.name[:80]}…"
-    hint = error.question or "GET /v1/models lists the available assistants"
-    message = f"the assistant {name!r} does not exist or is not available to this key; {hint}"
+    name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
+    hint = error.question or "GET /v1/models lists the others"
+    message = f"the assistant {name!r} does not exist for this key; {hint}"
     return ApiError("model_not_found", message, error.param)
 
 

@@ -50,7 +50,7 @@ def test_plan_fails_for_a_config_with_errors(gateway: Command) -> None:
     assert (json.loads(shown.out)["changes"], json.loads(shown.out)["after"]) == (None, None)
     for form in ((), ("--markdown",)):
         shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", *form)
-        assert (shown.status, "othing changes" in shown.out, "isn't known" in shown.out) == (1, False, True)
+        assert (shown.status, "othing changes" in shown.out, "changes are unknown" in shown.out) == (1, False, True)
 
 
 def test_plan_lists_new_warnings_and_strict_fails_on_them(gateway: Command) -> None:

@@ -196,7 +196,7 @@ def kit() -> subprocess.CompletedProcess[str]:
     """Run the conformance kit on the files of the current directory."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_acme_ai.py"],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "PYTHONPATH": "."},
     )  # fmt: skip
 
 

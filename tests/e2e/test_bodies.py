@@ -150,14 +150,14 @@ def test_body_at_a_limit_is_accepted(client: httpx.Client, content: bytes) -> No
     [
         ("asistant", "did you mean 'assistant'?"),
         ("gpt-4", "did you mean 'gpt-4o'?"),
-        ("claude", "GET /v1/models lists the available assistants"),
+        ("claude", "GET /v1/models lists the others"),
     ],
 )
 def test_unknown_model_error_names_the_nearest_assistants(client: httpx.Client, name: str, hint: str) -> None:
     response = client.post(CHAT, content=chat(model=name), headers=HEADERS)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
-    assert error["message"] == f"the assistant {name!r} does not exist or is not available to this key; {hint}"
+    assert error["message"] == f"the assistant {name!r} does not exist for this key; {hint}"
 
 
 # --- too large ------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_open_streams_are_counted_and_released(providers: SimulatorThread, tmp_p
                 next(pieces[1])
                 refused = client.post(CHAT, json=body())
                 assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-                assert "2 requests running" in refused.json()["error"]["message"]
+                assert "limit of 2 concurrent requests" in refused.json()["error"]["message"]
         for _ in range(2):
             gateway.wait_for("request", outcome="cancelled")
         providers["eu"].scenario = Scenario()

@@ -356,26 +356,26 @@ def moving(providers: SimulatorThread, hanging: HangingProvider) -> Config:
 
 CHANGES: dict[str, tuple[str, str | None]] = {
     "nothing that matters": ("cors: {origins: ['https://app.example']}", None),
-    "another place is blocked": ("blocked: [KP, SY]", "other rules for where a caller is"),
+    "another place is blocked": ("blocked: [KP, SY]", "other rules for the location of a caller"),
     "disabled": ("deployments: {b: {enabled: false}}", "disabled"),
-    "not in the route": ("assistants: {assistant: {routes: {de: [a]}}}", "doesn't route there"),
+    "not in the route": ("assistants: {assistant: {routes: {de: [a]}}}", "no longer routes there"),
     "outside the boundary": (
         "{regions: {de: {boundary: [FR]}}, assistants: {assistant: {routes: {de: null}}}}",
-        "doesn't route there",
+        "no longer routes there",
     ),
-    "another model": ("deployments: {b: {model: n}}", "doesn't permit"),
-    "the vendor does not serve the place": ("deployments: {b: {available: [FR]}}", "doesn't serve"),
+    "another model": ("deployments: {b: {model: n}}", "no longer permits"),
+    "the vendor does not serve the place": ("deployments: {b: {available: [FR]}}", "does not serve"),
     "the caller is in another region": (
         "regions: {de: {territories: [AT]}, fr: {territories: [FR, DE]}}",
-        "other rules for where a caller is",
+        "other rules for the location of a caller",
     ),
     "the caller's place is blocked": (
         "{regions: {de: {territories: [AT]}}, blocked: [KP, DE]}",
-        "other rules for where a caller is",
+        "other rules for the location of a caller",
     ),
     "the client is gone": (
         f"clients: {{app: null, renamed: {{keys: ['{key_hash(CLIENT_KEY)}']}}}}",
-        "doesn't let this client ask",
+        "does not allow this client",
     ),
 }
 
@@ -459,7 +459,7 @@ def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
         assert answer.result(LIMIT_S).status_code == 502
     line = operator.gateway.wait_for("request", request_id=answer.result().headers["x-request-id"])
     assert line["region"] == "de"
-    assert "other rules for where a caller is" in line["skipped"]["b"]
+    assert "other rules for the location of a caller" in line["skipped"]["b"]
     assert providers["b"].received == asked
 
 
@@ -535,7 +535,7 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
         answer = pending.result(LIMIT_S)
     assert answer.status_code == 502
     line = operator.gateway.wait_for("request", request_id=answer.headers["x-request-id"])
-    assert "other rules for where a caller is" in line["skipped"]["b"]
+    assert "other rules for the location of a caller" in line["skipped"]["b"]
 
 
 @pytest.mark.slow

@@ -519,13 +519,13 @@ def test_invalid_request_is_refused() -> None:
             {"tools": [{"type": "function", "function": {"name": "f"}}]},
             "tools[0].function: Extra inputs are not permitted",
         ),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type: the gateway asks for functions only"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type: the gateway sends only functions"),
         ({"max_output_tokens": 5}, "max_output_tokens: below 16"),
         ({"temperature": 0.5}, "temperature: 0.5 is not supported with this model"),
     ):
         assert error in refusal(**changes)
     for name in ("background", "previous_response_id", "conversation"):
-        assert f"{name}: refers to something that the vendor keeps" in refusal(**{name: "x"})
+        assert f"{name}: refers to data stored by the vendor" in refusal(**{name: "x"})
     user = {"role": "user", "content": "Hi"}
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "1"}

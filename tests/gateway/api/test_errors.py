@@ -154,17 +154,17 @@ def test_another_cell_is_named_twice() -> None:
         (
             "asistant",
             ("assistant",),
-            "the assistant 'asistant' does not exist or is not available to this key; did you mean 'assistant'?",
+            "the assistant 'asistant' does not exist for this key; did you mean 'assistant'?",
         ),
         (
             "gpt",
             ("a", "b"),
-            "the assistant 'gpt' does not exist or is not available to this key; did you mean 'a' or 'b'?",
+            "the assistant 'gpt' does not exist for this key; did you mean 'a' or 'b'?",
         ),
         (
             "x",
             (),
-            "the assistant 'x' does not exist or is not available to this key; GET /v1/models lists the available assistants",
+            "the assistant 'x' does not exist for this key; GET /v1/models lists the others",
         ),
     ],
 )

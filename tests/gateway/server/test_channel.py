@@ -100,5 +100,5 @@ def test_adapter_that_cannot_be_pickled_is_reported(table: ConfigVersion) -> Non
     local: Any = Local()
     name, deployment = next(iter(table.deployments.items()))
     other = replace(table, deployments={name: replace(deployment, adapter=local)})
-    with pytest.raises(TableNotPortable, match="make that adapter an object of a class at the top of its module"):
+    with pytest.raises(TableNotPortable, match="make the adapter an object of a class"):
         pack(other)
