@@ -75,7 +75,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
     if len(set(listed)) < len(listed):
         findings.error(path, "a signal is listed twice", "remove one")
     # The sections by their keys. A list is set up even if it is empty.
-    sections = {"edges": section.edges, "claim": section.claim, "geoip": section.geoip}
+    sections = dict(section)
     set_up: list[SignalName] = []
     for index, name in enumerate(listed):
         key = SIGNALS[name].section

@@ -16,7 +16,7 @@ from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, publi
 from tests.kit.configs import Config
 
 EDGE_SECRET = "the edge's secret"
-_SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
+FORGED_SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
 LIES = 5
 """The number of attempts in a case."""
 Header = tuple[bytes, bytes]
@@ -178,7 +178,7 @@ def _edges(draw: st.DrawFn, peers: list[str]) -> list[dict[str, Any]]:
 def cases(draw: st.DrawFn, peers: list[str], strangers: list[str], **fixed: Any) -> Case:
     """Draw a case. `peers` may be edges; `strangers` are the addresses of clients that connect directly."""
     location = fixed.get("location") or {
-        "signals": draw(st.permutations(_SIGNALS))[: draw(st.integers(1, len(_SIGNALS)))],
+        "signals": draw(st.permutations(FORGED_SIGNALS))[: draw(st.integers(1, len(FORGED_SIGNALS)))],
         "edges": draw(_edges(peers)),
         "conflict": draw(st.sampled_from(["strictest", "refuse"])),
         "unknown": draw(st.sampled_from(["refuse", "eu", "us", "default"])),

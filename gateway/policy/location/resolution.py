@@ -37,7 +37,7 @@ def registry(signals: Iterable[Signal], names: Iterable[str] = get_args(SignalNa
     all_signals = list(signals)
     by_name = {signal.name: signal for signal in all_signals}
     if sorted(signal.name for signal in all_signals) != sorted(names):
-        raise TypeError(f"the signals {sorted(by_name)} are not those of `SignalName`, {sorted(names)}")
+        raise TypeError(f"the signals {sorted(by_name)} in `SIGNALS` are not those of `SignalName`, {sorted(names)}")
     return by_name
 
 

@@ -23,6 +23,7 @@ from gateway.policy.location.signals import Reading, Signal, SignalInput, read_t
 from gateway.service.location import locate
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
+from tests.kit.forged_locations import FORGED_SIGNALS
 from tests.kit.location_reports import caller_of
 
 NAMES: tuple[SignalName, ...] = get_args(SignalName)
@@ -57,6 +58,15 @@ def test_every_name_has_one_signal_and_every_signal_its_section() -> None:
         if signal.section is not None:
             assert signal.section in LocationSection.model_fields
             assert signal.section in {field.name for field in fields(LocationRules)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tests_configure_every_signal(name: SignalName) -> None:
+    """Without its section a signal reports nothing, and a header that it does not declare would go unnoticed."""
+    key = SIGNALS[name].section
+    if key is not None:
+        assert getattr(ALL, key), f"add {key!r} to ALL"
+    assert name in FORGED_SIGNALS, "add the signal and its section to tests/kit/forged_locations.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
