@@ -132,11 +132,11 @@ def test_provider_check_skips_a_simulator(gateway: Command) -> None:
 
 
 FILLED = {
-    '    raise NotImplementedError("write the request: see docs/contract.md, `build_request`")': """\
+    '    raise NotImplementedError("write the request: see docs/extend/contract.md, `build_request`")': """\
     roles = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
     said = [{"role": roles[type(one)], "text": text_of(one.content)} for one in request.messages]
     return {"model": target.model, "said": said, "live": request.stream}""",
-    '    raise NotImplementedError("read the answer: see docs/contract.md, `parse_response`")': """\
+    '    raise NotImplementedError("read the answer: see docs/extend/contract.md, `parse_response`")': """\
     if "error" in piece:
         assembler.fail(_failure(piece, WireResponse(200, {}, b"", 0)))
         return
