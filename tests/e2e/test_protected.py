@@ -140,7 +140,7 @@ def test_restart_does_not_bypass_the_protection(path: Path, providers: Simulator
         database.execute("UPDATE version SET text = CAST(replace(text, 'openai-compatible', 'gone') AS BLOB)")
     database.close()
     done = gateway_command(path, "serve", "--port", "0")
-    assert (done.returncode, "can't be compiled any more" in done.stderr) == (2, True)
+    assert (done.returncode, "cannot be compiled any more" in done.stderr) == (2, True)
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("UPDATE version SET text = CAST(replace(text, 'gone', 'openai-compatible') AS BLOB)")
     database.close()
