@@ -329,7 +329,7 @@ def test_marks_of_people_appear_in_the_report(gateway: Command, folder: Path, ou
     report_page, markdown = ((out / name).read_text("utf-8") for name in ("report.html", "report.md"))
     assert "<h2>Marked by people</h2>" in report_page
     assert "answers to 20 performance items" in report_page
-    assert "## Marked by people\n\n20 items, marked blind." in markdown
+    assert "## Marked by people\n\n20 items, marked without the names of the candidates." in markdown
     again = gateway(*arguments(folder, "--sheet", str(sheet)))
     assert (again.status, "may contain marks" in again.err) == (2, True)
 
