@@ -76,7 +76,9 @@ def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     admins = {demo.wait_for(r"For operators: +curl (http\S+)/readyz")[1] for demo in (first, second)}
     assert len(admins) == 2
     with_busy_port = start("demo", "--port", "0", "--admin-port", busy_port)
-    assert with_busy_port.wait_for("gateway: .*")[0].startswith(f"gateway: port {busy_port} on 127.0.0.1 is used by another program")
+    assert with_busy_port.wait_for("gateway: .*")[0].startswith(
+        f"gateway: port {busy_port} on 127.0.0.1 is used by another program"
+    )
 
 
 @pytest.mark.parametrize(
