@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from gateway.evaluate.items import Item, RecordedAnswer, answer_of, filtered_by
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
 from gateway.model.config_version import Assistant, Attempts, ConfigVersion, Region, Resilience

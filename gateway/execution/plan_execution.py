@@ -27,11 +27,11 @@ The states of an `Attempt` (see `attempt`):
 Before an attempt these checks run in this order, and the first refusal counts. The checks that take something come
 last, so that a refused step costs nothing:
 
-    1  version       may the step still be taken under the active config version?         `_find_step`
-    2  context size  is the context larger than one that was too small?                    `_why_unfit`
-    3  health        is the deployment's key cooling down?                                 `_why_unfit`
-    4  breaker       is it closed, or due for a probe? (the ticket is taken in `_begin`)   `_find_step`
-    5  slot          is there a slot, or room in the queue? (taken)                        `_admit`
+    1  version       may the step still be taken under the active config version?         `StepSelector.find`
+    2  context size  is the context larger than one that was too small?                    `StepSelector.find`
+    3  health        is the deployment's key cooling down?                                 `StepSelector.find`
+    4  breaker       is it closed, or due for a probe? (the ticket is taken in `_begin`)   `StepSelector.find`
+    5  slot          is there a slot, or room in the queue? (taken)                        `StepSelector.admit`
     6  budget        does the retry budget allow a retry or a hedge? (taken)               `_may_retry`, `_start_second`
 """
 
@@ -47,8 +47,8 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from gateway.execution.attempt import Attempt, AttemptState, choose_options, had_time
-from gateway.execution.breaker import CLOSED, Breaker
-from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
+from gateway.execution.breaker import CLOSED
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Slot
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.health import Health
 from gateway.execution.hedging import run_hedged
@@ -64,12 +64,12 @@ from gateway.execution.retry import (
     Stop,
     next_action,
 )
+from gateway.execution.step_selection import ExecutionContext, StepSelector, StillLimited
 from gateway.execution.transport import Transport
-from gateway.execution.upstream_client import Answer, StillAllowed, UpstreamClient, Withdrawn
-from gateway.model.config_version import ConfigVersion, Resilience
+from gateway.execution.upstream_client import Answer, UpstreamClient, Withdrawn
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
-from gateway.model.record import Record, Skipped
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -88,22 +88,6 @@ class PlanExhausted(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
-
-
-class ExecutionContext(msgspec.Struct):
-    """The limits of one execution, its checks, and its record.
-
-    Attributes:
-        record: Gets every attempt and every skipped step.
-        still_allowed: Called before each attempt, and again when its connection is established.
-        request_for: Returns the request for a step, if it differs from the client's request.
-    """
-
-    bounds: Resilience
-    deadline: Deadline
-    record: Record
-    still_allowed: StillAllowed
-    request_for: Callable[[Step], ChatRequest] | None = None
 
 
 class PlanExecutor:
@@ -136,33 +120,32 @@ class PlanExecutor:
 
         The coroutine is the execution's own: one around it would be resumed for each event of a folded answer.
         """
-        return PlanExecution(self, plan, request, context).run()
+        return self.execution(plan, request, context).run()
+
+    def execution(self, plan: Plan, request: ChatRequest, context: ExecutionContext) -> PlanExecution:
+        """Return an execution that is at the first step of the plan."""
+        steps = StepSelector(plan, context, self.health, self.limiters, request.stream)
+        return PlanExecution(self, plan, request, context, steps)
 
 
 class PlanExecution(msgspec.Struct):
     """One plan that is being carried out.
 
     Attributes:
-        position: The index of the current step.
-        used_keys: The keys of the current step's deployment that this request has used.
-        breaker: The breaker of the current step's deployment.
+        steps: The position in the plan.
         wait_s: How long to wait before the next attempt.
         has_ended: No further attempt may be made.
         failure: The failure to report if there is no answer.
-        context_tokens_over: The largest context that was too small for the request.
     """
 
     executor: PlanExecutor
     plan: Plan
     request: ChatRequest
     context: ExecutionContext
-    position: int = 0
-    used_keys: tuple[Secret | None, ...] = ()
-    breaker: Breaker | None = None
+    steps: StepSelector
     wait_s: float = 0.0
     has_ended: bool = False
     failure: Failure = _NO_ATTEMPT
-    context_tokens_over: int | None = None
 
     async def run(self) -> Answer:
         """Return the first answer that begins; raise PlanExhausted."""
@@ -215,18 +198,26 @@ class PlanExecution(msgspec.Struct):
 
     async def attempt_next(self) -> Answer:
         """Make the next attempt; raise AttemptFailed after choosing what follows from its failure."""
-        executor, record = self.executor, self.context.record
-        # SELECTING
-        if self.wait_s and self._is_still_limited():
-            raise AttemptFailed
-        step, slot = self._find_step(is_new=self.wait_s == 0), None
-        # ADMITTING
-        if step is not None and step.deployment.concurrency is not None:
-            step, slot = await self._admit(step)
+        executor, record, steps = self.executor, self.context.record, self.steps
+        slot = None
+        try:
+            # SELECTING
+            if self.wait_s:
+                steps.check_limit()
+            step = steps.find(is_new=self.wait_s == 0)
+            # ADMITTING
+            if step is not None and step.deployment.concurrency is not None:
+                try:
+                    step, slot = await steps.admit(step)
+                finally:
+                    self._report_overload()
+        except StillLimited as limited:
+            self.wait_s = limited.wait_s
+            raise AttemptFailed from None
         if step is None:
             self.has_ended = True
             raise AttemptFailed
-        left_s = self._left_s()
+        left_s = steps.left_s()
         # Do not start an attempt that has less time than the timer's resolution.
         if left_s <= RESOLUTION_S:
             if slot is not None:
@@ -235,7 +226,7 @@ class PlanExecution(msgspec.Struct):
             self.has_ended = True
             raise AttemptFailed
         # ATTEMPTING
-        attempt = self._begin(step, slot, executor.health.next_key(step.deployment, self.used_keys), left_s)
+        attempt = self._begin(step, slot, executor.health.next_key(step.deployment, steps.used_keys), left_s)
         if not record.attempts:
             executor.budget.record_request(attempt.started_at)
         hedge = self.plan.assistant.hedge
@@ -261,108 +252,24 @@ class PlanExecution(msgspec.Struct):
             )
         return attempt.answer
 
-    def _left_s(self) -> float:
-        """Return what is left of the time until the answer must have begun."""
-        return self.context.deadline.left_s(committed=not self.request.stream)
-
-    # --- selecting --------------------------------------------------------------------------------
-
-    def _find_step(self, *, is_new: bool = False) -> Step | None:
-        """Return the first step from the position on that may be tried; None at the end of the plan.
-
-        Args:
-            is_new: The plan was made just now, with the present health of the deployments.
-        """
-        context, record = self.context, self.context.record
-        while self.position < len(self.plan.steps):
-            step = self.plan.steps[self.position]
-            reason = context.still_allowed(step)
-            if reason is None and (not is_new or record.attempts or record.skipped):
-                reason = self._why_unfit(step.deployment)
-            if reason is None:
-                breaker = self.breaker = self.executor.health.breaker(step.deployment, context.bounds.breaker)
-                if breaker is None or breaker.state is CLOSED or not breaker.blocked_s(context.deadline.clock()):
-                    return step
-                reason = f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}"
-            self._skip(step, reason)
-            self._next_position()
-        return None
-
-    def _why_unfit(self, deployment: Deployment) -> str | None:
-        if self.context_tokens_over is not None:
-            size = deployment.capabilities.context_tokens
-            if size is not None and size <= self.context_tokens_over:
-                return "its context is not larger than the one that was too small"
-        unavailable = self.executor.health.unavailable(deployment)
-        return unavailable.reason if unavailable else None
-
-    def _is_still_limited(self) -> bool:
-        """Return whether to wait again for the last step: by now its rate limit is known to last longer."""
-        remaining = self.plan.steps[self.position :]
-        unavailable = self.executor.health.unavailable(remaining[0].deployment) if len(remaining) == 1 else None
-        if unavailable is None or not unavailable.is_rate_limit:
-            return False
-        self.wait_s = unavailable.for_s
-        return self.wait_s < self._left_s()
-
-    def _next_position(self) -> None:
-        self.position += 1
-        self.used_keys = ()
-
-    def _skip(self, step: Step, reason: str) -> None:
-        self.context.record.skipped.append(Skipped(step.deployment.name, reason))
-
-    # --- admitting --------------------------------------------------------------------------------
-
-    async def _admit(self, step: Step) -> tuple[Step | None, Slot | None]:
-        """Return this step and a slot of its deployment, or those of the next step that has one."""
-        deadline, record = self.context.deadline, self.context.record
-        candidate: Step | None = step
-        while candidate is not None and candidate.deployment.concurrency is not None:
-            limiter = self.executor.limiters.limiter(candidate.deployment)
-            if (slot := limiter.try_acquire()) is not None:
-                return candidate, slot
-            queued_at = deadline.clock()
-            try:
-                slot = await limiter.acquire(record.client or "", self._left_s())
-            except Shed as shed:
-                self._record_shed(candidate, shed)
-                candidate = self._find_step()
-                continue
-            finally:
-                record.queued_s += deadline.clock() - queued_at
-            # Rules and health may have changed while the request waited.
-            if self._is_still_limited():
-                slot.release()
-                raise AttemptFailed
-            waited_for, candidate = candidate, self._find_step()
-            if candidate is waited_for:
-                return candidate, slot
-            slot.release()
-        return candidate, None
-
-    def _record_shed(self, step: Step, shed: Shed) -> None:
-        record = self.context.record
-        self._skip(step, str(shed))
-        record.shed += ((step.deployment.name, shed.reason),)
-        if self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED:
-            # The failure of an attempt is more informative than a full queue.
-            message = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
-            self.failure = Failure(FailureKind.OVERLOADED, message, retry_after_s=shed.retry_after_s)
-        self._next_position()
+    def _report_overload(self) -> None:
+        """Report a full queue if nothing else failed. The failure of an attempt is more informative."""
+        overload = self.steps.overload
+        if overload is not None and (self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED):
+            self.failure = overload
 
     # --- attempting -------------------------------------------------------------------------------
 
     def _begin(self, step: Step, slot: Slot | None, secret: Secret | None, left_s: float) -> Attempt:
         """Return an attempt of the step at the position, which runs from now on."""
-        context, breaker = self.context, self.breaker
+        context, steps, breaker = self.context, self.steps, self.steps.breaker
         request = self.request if context.request_for is None else context.request_for(step)
         deadline = context.deadline
         started_at = deadline.clock()
         options = choose_options(
-            request, step, context.bounds, deadline, self.executor.health.latency, left_s, self._is_last
+            request, step, context.bounds, deadline, self.executor.health.latency, left_s, steps.is_last
         )
-        self.used_keys += (secret,)
+        steps.used_keys += (secret,)
         ticket = None
         if breaker is not None:
             ticket = breaker.ticket if breaker.state is CLOSED else breaker.admit(started_at)
@@ -409,7 +316,7 @@ class PlanExecution(msgspec.Struct):
     def _withdraw(self, attempt: Attempt, reason: str) -> None:
         """Nothing was sent: the step is skipped as if it had been looked at a moment later."""
         attempt.withdrawn()
-        self._skip(attempt.step, reason)
+        self.steps.skip(attempt.step, reason)
 
     def _record_abandoned(self, attempt: Attempt) -> None:
         """Record an attempt of a request whose client has left: its provider was sent the prompt, however it ended."""
@@ -435,7 +342,7 @@ class PlanExecution(msgspec.Struct):
         """Start the cooldown that follows from the failure, and remember a context that was too small."""
         size = deployment.capabilities.context_tokens
         if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
-            self.context_tokens_over = max(size, self.context_tokens_over or 0)
+            self.steps.context_tokens_over = max(size, self.steps.context_tokens_over or 0)
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.cooldown_named_time and failure.retry_after_s else rule.cooldown_s
         if for_s is not None:
@@ -492,15 +399,15 @@ class PlanExecution(msgspec.Struct):
 
     def _start_second(self, first: Attempt) -> Attempt | None:
         """Begin a second attempt, taken from the retry budget; None if none may be made. It never waits."""
-        executor, context = self.executor, self.context
+        executor, context, steps = self.executor, self.context, self.steps
         if len(context.record.attempts) + 1 >= context.bounds.attempts.total:
             return None
-        choice = self._hedge_step() or self._hedge_key(first)
+        choice = steps.find_hedge(first.step)
         if choice is None:
             return None
         position, secret = choice
         step = self.plan.steps[position]
-        left_s = self._left_s()
+        left_s = steps.left_s()
         slot = None
         if left_s <= RESOLUTION_S:
             return None
@@ -513,69 +420,40 @@ class PlanExecution(msgspec.Struct):
             if slot is not None:
                 slot.release()
             return None
-        if position != self.position:
-            self.position, self.used_keys = position, ()
-        self.breaker = executor.health.breaker(step.deployment, context.bounds.breaker)
+        steps.move_to(position)
         attempt = self._begin(step, slot, secret, left_s)
         attempt.is_hedge = True
         return attempt
 
-    def _hedge_step(self) -> tuple[int, Secret | None] | None:
-        """Return the next step of the plan that may be tried now, and its key."""
-        for position in range(self.position + 1, len(self.plan.steps)):
-            step = self.plan.steps[position]
-            if self._may_hedge(step) and (keys := self.executor.health.keys_in_turn(step.deployment)):
-                return position, keys[0]
-        return None
-
-    def _hedge_key(self, first: Attempt) -> tuple[int, Secret | None] | None:
-        """Return the same step with a key that this request has not used."""
-        if not self._may_hedge(first.step):
-            return None
-        keys = self.executor.health.keys_in_turn(first.step.deployment)
-        unused = [key for key in keys if key not in self.used_keys]
-        return (self.position, unused[0]) if unused else None
-
-    def _may_hedge(self, step: Step) -> bool:
-        """Return whether the step is allowed and its deployment is healthy: a hedge is not a probe."""
-        health, rule = self.executor.health, self.context.bounds.breaker
-        if self.context.still_allowed(step) is not None or health.unavailable(step.deployment, rule) is not None:
-            return False
-        breaker = health.breaker(step.deployment, rule)
-        return breaker is None or breaker.state is CLOSED
-
     # --- after a failure --------------------------------------------------------------------------
 
-    @property
-    def _is_last(self) -> bool:
-        return self.position >= len(self.plan.steps) - 1
-
     def _move_on(self, attempt: Attempt) -> None:
-        """Set what comes next: `position`, `wait_s` or `has_ended`."""
+        """Choose the next action after a failure: set the position, `wait_s` or `has_ended`."""
         if attempt.state is AttemptState.WITHDRAWN:
             self.wait_s = 0.0
-            self._next_position()
+            self.steps.next_position()
             return
         failure = self.failure = attempt.failure or self.failure
         if self.plan.has_effects and not failure.unsent:
             # The effect may have happened: it must not happen twice.
             self.has_ended = True
             return
-        bounds, record, deployment = self.context.bounds, self.context.record, attempt.step.deployment
+        steps, bounds, record = self.steps, self.context.bounds, self.context.record
+        deployment = attempt.step.deployment
         if len(record.attempts) >= bounds.attempts.total:
             self.has_ended = True
             return
-        unused = any(key not in self.used_keys for key in self.executor.health.usable_keys(deployment))
+        unused = any(key not in steps.used_keys for key in self.executor.health.usable_keys(deployment))
         # Many keys must not use up the attempts of the next step.
-        leaves_one = self._is_last or len(record.attempts) + 1 < bounds.attempts.total
+        leaves_one = steps.is_last or len(record.attempts) + 1 < bounds.attempts.total
         facts = FailureFacts(
             # All attempts of this request, also those of an answer that broke off and is being resumed.
             tried_here=sum(made.deployment == deployment.name for made in record.attempts),
             per_deployment=bounds.attempts.per_deployment,
             has_other_key=unused and leaves_one,
-            is_last_step=self._is_last,
+            is_last_step=steps.is_last,
             failover_after_s=bounds.failover_after_s,
-            left_s=self._left_s(),
+            left_s=steps.left_s(),
             jitter=self.executor.draw(),
         )
         self._follow(next_action(failure, facts), deployment)
@@ -588,14 +466,15 @@ class PlanExecution(msgspec.Struct):
             case Retry(wait_s):
                 self.wait_s = wait_s
             case FailOver():
-                self._next_position()
+                self.steps.next_position()
             case Stop():
                 self.has_ended = True
 
     def _may_retry(self, deployment: Deployment) -> bool:
         """Return whether the deployment may be tried once more, and take that from the retry budget."""
         now = self.context.deadline.clock()
-        if self.breaker is not None and self.breaker.blocked_s(now) > 0:
+        breaker = self.steps.breaker
+        if breaker is not None and breaker.blocked_s(now) > 0:
             return False
         if self.executor.budget.take(self.context.bounds.retry_budget, now):
             return True

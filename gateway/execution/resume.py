@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, TakeText, TextTap
 from gateway.execution.overlap_trimmer import OverlapTrimmer
-from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume_request import (
     SentAnswer,
     added_tokens,
@@ -25,6 +25,7 @@ from gateway.execution.resume_request import (
     why_too_long,
 )
 from gateway.execution.retry import RULES, why_spent
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
 from gateway.model.record import Record, Resumed, Skipped

@@ -17,8 +17,9 @@ from typing import Protocol, Self
 import msgspec
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.plan_execution import ExecutionContext, PlanExecutor, PlanExhausted
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume import Resumption, resuming
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience, remember

@@ -33,8 +33,9 @@ from hypothesis.stateful import (
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import AttemptFailed, ExecutionContext, PlanExecution, PlanExecutor
+from gateway.execution.plan_execution import AttemptFailed, PlanExecution, PlanExecutor
 from gateway.execution.service_client import ServiceClient
+from gateway.execution.step_selection import ExecutionContext
 from gateway.model.config_version import Attempts, Client, ConfigVersion, Resilience
 from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan, Refused
@@ -428,8 +429,8 @@ class Fence(RuleBasedStateMachine):
         except Planned as planned:
             TOLD["plans"] += 1
             bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
-            asked.execution = PlanExecution(
-                self.executor, planned.plan, request, ExecutionContext(bounds, deadline, record, planned.still_allowed)
+            asked.execution = self.executor.execution(
+                planned.plan, request, ExecutionContext(bounds, deadline, record, planned.still_allowed)
             )
             asked.reloads = self.reloads
             for step in planned.plan.steps:
@@ -481,7 +482,7 @@ class Fence(RuleBasedStateMachine):
             TOLD["answers"] += 1
             if answer.stream is not None:
                 self.loop.run_until_complete(answer.stream.close())
-            execution._next_position()
+            execution.steps.next_position()
         TOLD.update(f"skipped: {one.reason[:60]}" for one in execution.context.record.skipped)
         TOLD["skipped"] += len(execution.context.record.skipped)
         execution.context.record.skipped.clear()

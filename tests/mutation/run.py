@@ -179,6 +179,9 @@ MODULES: dict[str, list[str]] = {
     "gateway/execution/resume.py": _execution("resume"),
     "gateway/execution/resume_request.py": _execution("resume"),
     "gateway/execution/retry.py": _execution("retry", "retry_budget", "plan_execution"),
+    "gateway/execution/step_selection.py": _execution(
+        "plan_execution", "concurrency_in_plans", "health", "hedge", "breakers_in_plans"
+    ),
     "gateway/execution/transport.py": _execution("transports", "error_bodies", "upstream_client", "exchange_log"),
     "gateway/execution/upstream_client.py": _execution("plan_execution", "answer_stream", "fast_paths", "pseudonyms"),
     "gateway/execution/upstream_request.py": _execution("upstream_client", "fixed_headers"),

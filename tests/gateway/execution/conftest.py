@@ -11,7 +11,8 @@ import respx
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import ExecutionContext, PlanExecutor
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.plan_execution import ExecutionContext
 from gateway.execution.resume import ResumingStream, Resumption, resuming
 from gateway.execution.resume_request import (
     SentAnswer,
@@ -24,6 +23,7 @@ from gateway.execution.resume_request import (
     resume_request,
     summed,
 )
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
 from gateway.model.record import Resumed
