@@ -129,9 +129,9 @@ def _assistant(config: ConfigVersion, client: Client | None, name: str | None) -
 
 
 def _reports(config: ConfigVersion, territory: str | None) -> Reports:
-    """Return what a trusted edge would report. Prints a note if the config has no such edge."""
+    """Return what a signal such as a trusted edge would report. Prints a note if the config has no such signal."""
     from gateway.model.location import Reports
-    from gateway.service.explain import reports_from
+    from gateway.service.explain import reports_from, why_not_supposed
     from providers.territories import TerritoryError
 
     if territory is None:
@@ -140,8 +140,6 @@ def _reports(config: ConfigVersion, territory: str | None) -> Reports:
         reports = reports_from(territory)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
-    if "edge_header" not in config.location.rules.signals:
-        print("gateway: --from has no effect: `edge_header` is not among `location.signals`", file=sys.stderr)
-    elif not config.location.rules.edges:
-        print("gateway: --from has no effect: this config trusts no edge (`location.edges`)", file=sys.stderr)
+    if reason := why_not_supposed(config, territory):
+        print(f"gateway: --from has no effect: {reason}", file=sys.stderr)
     return reports

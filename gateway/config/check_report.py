@@ -13,6 +13,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
+from gateway.policy.location import SIGNALS, can_locate
 from providers.sites import Residency
 from providers.territories import Places, territory_data
 
@@ -67,16 +68,9 @@ def _cell(table: ConfigVersion) -> Iterator[str]:
 
 def _unplaced(table: ConfigVersion) -> Iterator[str]:
     """Warn if no signal can locate a caller. This holds for the file that `gateway init` writes."""
-    location, clients = table.location.rules, table.clients.values()
-    sources = (
-        location.unknown != "refuse",
-        any(client.region is not None for client in clients),
-        "assertion" in location.signals and any("territory" in client.may_assert for client in clients),
-        "edge_header" in location.signals and bool(location.edges),
-        table.location.needs_lookup,
-    )
-    if not any(sources):
-        fix = "bind a client to a `region`, or set up an edge, a claim or `geoip`"
+    if not can_locate(table):
+        keys = dict.fromkeys(signal.setup_key for signal in SIGNALS.values() if signal.setup_key is not None)
+        fix = f"bind a client to a `region`, or set up one of {', '.join(f'`{key}`' for key in keys)}"
         yield from _wrapped("  none yet: ", f"no signal locates a caller, so every request is refused; {fix}")
 
 

@@ -9,6 +9,7 @@ from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Client, ClientLimitRule, Cors
+from gateway.policy.location import SIGNALS
 
 _PREFIX = "sha256:"
 
@@ -59,8 +60,10 @@ def _check_references(
     check_assistants(draft, findings, path, section.assistants or [])
     if section.region is not None:
         _check_region(draft, findings, regions, (*path, "region"), section.region, section)
-    if "territory" in section.may_assert and "assertion" not in draft.config.location.signals:
-        findings.warn((*path, "may_assert"), "has no effect: `assertion` is not among `location.signals`")
+    used = {SIGNALS[name].client_right for name in draft.config.location.signals}
+    for name, signal in SIGNALS.items():
+        if signal.client_right in section.may_assert and signal.client_right not in used:
+            findings.warn((*path, "may_assert"), f"has no effect: `{name}` is not among `location.signals`")
 
 
 def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: list[str]) -> None:

@@ -84,10 +84,11 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
         elif "signals" in section.model_fields_set and not draft.is_broken("location", key):
             message = f"has no effect: `{name}` is not configured"
             findings.warn((*path, index), message, f"write `location.{key}`, or remove it here")
+    used = {SIGNALS[name].section for name in listed}
+    if any(SIGNALS[name].reads_edges for name in listed):
+        used.add("edges")
     for name, signal in SIGNALS.items():
-        # Edges serve `geoip` too.
-        is_used = name in listed or (signal.section == "edges" and "geoip" in listed)
-        if signal.section is not None and sections[signal.section] and not is_used:
+        if signal.section is not None and sections[signal.section] and signal.section not in used:
             findings.warn(("location", signal.section), f"has no effect: `{name}` is not among `location.signals`")
     if "geoip" in set_up:
         for index, edge in enumerate(section.edges):

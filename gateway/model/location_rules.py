@@ -12,7 +12,10 @@ from gateway.model.units import AgeSeconds
 from providers.auth import Secret
 
 SignalName = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
-"""The signals that can show where a caller is. `gateway.policy.location.resolution.SIGNALS` has one object for each."""
+"""The signals that can show where a caller is, in the default order of `location.signals` (the strongest first).
+
+`gateway.policy.location.resolution.SIGNALS` has one object for each.
+"""
 Network = IPv4Network | IPv6Network
 
 
@@ -90,11 +93,6 @@ class Edge:
     part_header: str | None = None
 
     @property
-    def headers(self) -> tuple[str, ...]:
-        """Every header of this peer that reports a location or an address."""
-        return tuple(name for name in (self.country_header, self.part_header, self.client_ip_header) if name)
-
-    @property
     def identity(self) -> tuple[object, ...]:
         """Everything except the value of the secret, which is rotated."""
         secret_header = self.secret.header if self.secret is not None else None
@@ -134,6 +132,11 @@ class Locator(Protocol):
     @property
     def headers(self) -> tuple[bytes, ...]:
         """Every header that a signal of these rules reads, in lower case."""
+        ...
+
+    @property
+    def edge_headers(self) -> frozenset[str]:
+        """Every header that only a proxy adds, in lower case."""
         ...
 
     @property

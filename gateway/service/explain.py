@@ -14,7 +14,7 @@ from gateway.model.location import Evidence, Location, Reports
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
-from gateway.policy.location.resolution import resolve, suppose
+from gateway.policy.location.resolution import SIGNALS, resolve, suppose
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from providers.territories import parse_territory, territory_data, territory_name
@@ -220,3 +220,14 @@ def reports_from(territory: str) -> Reports:
     if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         parse_territory(code)
     return suppose(territory)
+
+
+def why_not_supposed(config: ConfigVersion, territory: str) -> str:
+    """Return why no real caller can send what `reports_from` assumes under this config. Empty if one can."""
+    supposed = [signal for signal in SIGNALS.values() if signal.suppose(territory) is not None]
+    listed = [signal for signal in supposed if signal.name in config.location.rules.signals]
+    if not listed:
+        return f"{' or '.join(f'`{signal.name}`' for signal in supposed)} is not among `location.signals`"
+    if not any(signal.can_locate(config) for signal in listed):
+        return f"{' or '.join(f'`{signal.name}` (`{signal.setup_key}`)' for signal in listed)} is not set up"
+    return ""

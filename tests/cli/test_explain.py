@@ -142,7 +142,7 @@ def test_explain_needs_an_assistant_if_there_are_several(gateway: Command) -> No
 def test_territory_without_a_trusted_edge_prints_a_note(gateway: Command) -> None:
     shown = gateway("explain", "--config", EXAMPLE, "--from", "DE", "--no-secrets")
     assert "in region eu" in shown.out
-    assert shown.err == "gateway: --from has no effect: this config trusts no edge (`location.edges`)\n"
+    assert shown.err == "gateway: --from has no effect: `edge_header` (`location.edges`) is not set up\n"
     Config.parse(EXAMPLE.read_text("utf-8")).merge("location: {signals: [api_key]}").write(Path())
     shown = gateway("explain", "--config", "gateway.yaml", "--from", "DE")
     assert "region_unknown" in shown.out

@@ -116,9 +116,9 @@ def _require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> Non
             "this gateway has no client keys, so it serves its own machine only, and this request has a host name of "
             "the network: call the gateway at an address such as http://127.0.0.1, or add `clients` to the config",
         )
-    edges = {header for edge in config.location.rules.edges for header in edge.headers}
+    edge_headers = config.location.edge_headers
     names = (name.decode("latin-1") for name in headers.headers)
-    proxy_headers = sorted(name for name in names if name in edges or _FORWARDING.fullmatch(name))
+    proxy_headers = sorted(name for name in names if name in edge_headers or _FORWARDING.fullmatch(name))
     if proxy_headers:
         raise ApiError(
             "permission_denied",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -85,7 +85,7 @@ class LocationSection(Section):
     """How the location of a caller is decided."""
 
     signals: Annotated[list[SignalName], Field(min_length=1)] = Field(
-        ["claim", "api_key", "assertion", "edge_header", "geoip"],
+        list(get_args(SignalName)),
         description="The signals that may locate a caller, strongest first. If several agree, the first one is "
         "reported.",
     )

@@ -25,7 +25,13 @@ class Claim(Signal):
 
     name: SignalName = "claim"
     section = "claim"
+    reads_edges = False
+    client_right = None
     needs_lookup = True
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether an issuer is configured."""
+        return config.location.rules.claim is not None
 
     def headers(self, rules: LocationRules) -> tuple[str, ...]:
         """Read `x-gateway-claim`."""

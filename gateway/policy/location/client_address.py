@@ -32,7 +32,13 @@ class GeoIp(Signal):
 
     name: SignalName = "geoip"
     section = "geoip"
+    reads_edges = True
+    client_right = None
     needs_lookup = True
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether a database is configured."""
+        return config.location.rules.geoip is not None
 
     def headers(self, rules: LocationRules) -> frozenset[str]:
         """Read the address header and the secret of every edge."""

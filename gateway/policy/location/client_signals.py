@@ -17,7 +17,13 @@ class ApiKey(Signal):
 
     name: SignalName = "api_key"
     section = None
+    reads_edges = False
+    client_right = None
     needs_lookup = False
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether a client is bound to a region."""
+        return any(client.region is not None for client in config.clients.values())
 
     def headers(self, rules: LocationRules) -> tuple[str, ...]:
         """Read no header: the client is known already."""
@@ -47,7 +53,13 @@ class Assertion(Signal):
 
     name: SignalName = "assertion"
     section = None
+    reads_edges = False
+    client_right = "territory"
     needs_lookup = False
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether a client may assert a territory."""
+        return any(self.client_right in client.may_assert for client in config.clients.values())
 
     def headers(self, rules: LocationRules) -> tuple[str, ...]:
         """Read `x-gateway-territory`."""
@@ -63,7 +75,7 @@ class Assertion(Signal):
         report = reports.get(self.name)
         if not isinstance(report, AssertionReport):
             return None
-        if client is None or "territory" not in client.may_assert:
+        if client is None or self.client_right not in client.may_assert:
             note = "ignored: this key may not assert a territory"
             return Reading(Evidence(self.name, shown(report.values), note=note))
         return read_territory(config, self.name, report.values)

@@ -16,7 +16,13 @@ class EdgeHeader(Signal):
 
     name: SignalName = "edge_header"
     section = "edges"
+    reads_edges = True
+    client_right = None
     needs_lookup = False
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether the config trusts an edge."""
+        return bool(config.location.rules.edges)
 
     def headers(self, rules: LocationRules) -> frozenset[str]:
         """Read the country, the part and the secret of every edge."""

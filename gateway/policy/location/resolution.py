@@ -26,6 +26,7 @@ from gateway.policy.location.trusted_edge import edge_of
 from providers.territories import parent
 
 _MOST_PEERS = 1024
+_REFUSE = "refuse"
 
 
 def registry(signals: Iterable[Signal], names: Iterable[str] = get_args(SignalName)) -> Mapping[SignalName, Signal]:
@@ -50,12 +51,17 @@ class SignalLocator:
     """The rules of one config version, its signals, and the headers that they read.
 
     It is a part of the config version. Only the rules are pickled and compared.
+
+    Attributes:
+        edge_headers: The headers that only a proxy adds: those of every signal that reads edges, also of a signal that
+            is not listed.
     """
 
     rules: LocationRules
     registry: Mapping[SignalName, Signal] = field(default_factory=lambda: SIGNALS, compare=False, repr=False)
     signals: tuple[Signal, ...] = field(init=False, compare=False, repr=False)
     headers: tuple[bytes, ...] = field(init=False, compare=False, repr=False)
+    edge_headers: frozenset[str] = field(init=False, compare=False, repr=False)
     needs_lookup: bool = field(init=False, compare=False, repr=False)
     _names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     _headers_by_signal: tuple[tuple[Signal, tuple[str, ...]], ...] = field(init=False, compare=False, repr=False)
@@ -68,6 +74,9 @@ class SignalLocator:
         derived: dict[str, Any] = {
             "signals": signals,
             "headers": tuple(name.encode() for name in names),
+            "edge_headers": frozenset(
+                name for signal in self.registry.values() if signal.reads_edges for name in signal.headers(self.rules)
+            ),
             "needs_lookup": any(signal.needs_lookup for signal in signals),
             "_names": names,
             "_headers_by_signal": by_signal,
@@ -87,14 +96,12 @@ class SignalLocator:
         peer = key[2]
         values = {name: _all_values(value) for name, value in zip(self._names, key[3:], strict=True)}
         edge = self.edge_of(peer)
-        return reports_of(
-            {
-                signal.name: signal.report(
-                    self.rules, SignalInput(peer, edge, {name: values[name] for name in headers})
-                )
-                for signal, headers in self._headers_by_signal
-            }
-        )
+        reports: dict[str, Hashable | None] = {}
+        for signal, headers in self._headers_by_signal:
+            declared = {name: values[name] for name in headers}
+            given = SignalInput(peer, edge, declared, reads_edges=signal.reads_edges)
+            reports[signal.name] = signal.report(self.rules, given)
+        return reports_of(reports)
 
     def edge_of(self, peer: str | None) -> Edge | None:
         """Return the trusted edge that the peer is, or None."""
@@ -153,6 +160,14 @@ def key_bytes(key: LocationKey) -> int:
 def suppose(territory: str) -> Reports:
     """Return the reports that `explain` assumes for a territory."""
     return reports_of({name: signal.suppose(territory) for name, signal in SIGNALS.items()})
+
+
+def can_locate(config: ConfigVersion) -> bool:
+    """Return whether any caller can have a region under this config version."""
+    # The region of a client is final, also if `api_key` is not listed.
+    is_bound = any(client.region is not None for client in config.clients.values())
+    locator = locator_of(config)
+    return is_bound or locator.rules.unknown != _REFUSE or any(signal.can_locate(config) for signal in locator.signals)
 
 
 def location_inputs(config: ConfigVersion, client: Client | None) -> tuple[object, ...]:
@@ -246,7 +261,7 @@ def _strictest(readings: list[Reading]) -> Reading | None:
 
 def _unknown(config: ConfigVersion, evidence: tuple[Evidence, ...]) -> Location:
     rule = config.location.rules.unknown
-    if rule == "refuse":
+    if rule == _REFUSE:
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     return Location(config.regions[rule], None, "unknown", evidence, assumed=True)
 

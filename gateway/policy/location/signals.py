@@ -5,7 +5,11 @@ A signal works in two steps. `report` takes the peer and the headers of a reques
 `Reading`: evidence for people, and its meaning for the decision.
 
 The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
-alone. A header that a signal reads and does not declare raises `KeyError` in every test.
+alone. A header that a signal reads and does not declare raises `KeyError` in every test. So does the edge of a signal
+that does not declare `reads_edges`.
+
+No other module lists signals. `gateway check` and `gateway explain`, the warnings about a section or a client's right
+that has no effect, and the refusal of proxies without client keys ask each signal of the registry.
 """
 
 from __future__ import annotations
@@ -27,12 +31,27 @@ _SPACE = b" \t"
 class SignalInput:
     """The part of a request that a signal may read: the peer, the trusted edge that it is, and the declared headers."""
 
-    __slots__ = ("_values", "edge", "peer")
+    __slots__ = ("_edge", "_reads_edges", "_values", "peer")
 
-    def __init__(self, peer: str | None, edge: Edge | None, values: Mapping[str, tuple[bytes, ...]]) -> None:
+    def __init__(
+        self,
+        peer: str | None,
+        edge: Edge | None,
+        values: Mapping[str, tuple[bytes, ...]],
+        *,
+        reads_edges: bool = True,
+    ) -> None:
         self.peer = peer
-        self.edge = edge
+        self._edge = edge
         self._values = values
+        self._reads_edges = reads_edges
+
+    @property
+    def edge(self) -> Edge | None:
+        """The trusted edge that the peer is, or None; raises KeyError for a signal that does not read edges."""
+        if not self._reads_edges:
+            raise KeyError("the signal reads an edge, and its `reads_edges` is False")
+        return self._edge
 
     def raw_values(self, header: str) -> tuple[bytes, ...]:
         """Return every value of a header as it arrived; raises KeyError for a header that is not declared."""
@@ -81,8 +100,8 @@ class Reading:
 class Signal(ABC):
     """A signal that can show where a caller is.
 
-    Every member is abstract, because a default would hide a forgotten one. The strength of a signal is not a property
-    of it: the operator's order in `location.signals` decides.
+    Every member that a signal must decide is abstract, because a default would hide a forgotten one. The strength of a
+    signal is not a property of it: the operator's order in `location.signals` decides.
     """
 
     @property
@@ -97,8 +116,35 @@ class Signal(ABC):
 
     @property
     @abstractmethod
+    def reads_edges(self) -> bool:
+        """Whether it reads headers that trusted edges (`location.edges`) add.
+
+        A request with one of its headers counts as one that came through a proxy.
+        """
+
+    @property
+    @abstractmethod
+    def client_right(self) -> str | None:
+        """The word in a client's `may_assert` without which the signal is ignored, or None if it needs none."""
+
+    @property
+    def setup_key(self) -> str | None:
+        """The configuration that sets the signal up, as it is written in messages, or None if it needs none."""
+        if self.section is not None:
+            return f"location.{self.section}"
+        return f"may_assert: [{self.client_right}]" if self.client_right is not None else None
+
+    @property
+    @abstractmethod
     def needs_lookup(self) -> bool:
         """Whether a report of this signal may be a question that must be answered first."""
+
+    @abstractmethod
+    def can_locate(self, config: ConfigVersion) -> bool:
+        """Return whether this config version has everything with which the signal can locate some caller.
+
+        Its section is set up, and a client has the right or the region that it needs.
+        """
 
     @abstractmethod
     def headers(self, rules: LocationRules) -> Iterable[str]:

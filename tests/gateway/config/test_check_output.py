@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from gateway.config.check_report import render_matrix, render_problems
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
+from gateway.model.location_rules import SignalName
+from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
+from tests.kit.location_signals import NAMES, Trial, listing, registered, with_only
 
 GOLDEN = Path(__file__).parent / "golden"
+_NO_SIGNAL = "no signal locates a caller"
 
 
 def report(name: str) -> str:
@@ -41,6 +46,26 @@ def test_the_matrix_is_readable_at_100_columns() -> None:
     assert matrix
     assert max(map(len, matrix.splitlines())) <= 100
     assert matrix.isascii()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_matrix_warns_if_no_signal_can_locate_a_caller(name: SignalName) -> None:
+    config = with_only(name)
+    assert _NO_SIGNAL not in render_matrix(config)
+    unbound = replace(config, clients={client.name: replace(client, region=None) for client in config.clients.values()})
+    matrix = render_matrix(listing(*(other for other in NAMES if other != name), config=unbound))
+    assert _NO_SIGNAL in matrix
+    if (key := SIGNALS[name].setup_key) is not None:
+        assert f"`{key}`" in " ".join(matrix.split())
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_matrix_knows_a_trial_signal(can: bool) -> None:
+    trial = Trial()
+    trial.can = can
+    with registered(trial):
+        config = replace(listing("trial"), clients={})
+        assert (_NO_SIGNAL in render_matrix(config)) != can
 
 
 def test_report_without_problems_is_empty() -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from gateway.config.problems import dotted
 from gateway.model.config_version import ClientLimitRule
+from gateway.model.location_rules import SignalName
+from gateway.policy.location import SIGNALS
 from tests.kit.config_cases import SOUND, compiled, edited, problems_of, sections
+from tests.kit.location_signals import NAMES, Trial, registered
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
 REGIONS_WITH_A_MISTAKE = edited(SOUND["regions"], ("boundary: [CN]", "boundary: [Chinaa]"))
@@ -39,6 +42,25 @@ def told(**changes: str) -> list[str]:
 )
 def test_client_with_unknown_references_is_reported(client: str, changes: dict[str, str], expected: list[str]) -> None:
     assert told(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: SignalName) -> None:
+    clients = f"clients: {{a: {{{KEY}, may_assert: [territory]}}}}"
+    expected = [] if SIGNALS[name].client_right == "territory" else ["clients.a.may_assert"]
+    found = told(clients=clients, location=f"location: {{signals: [{name}]}}")
+    assert [path for path in found if path.startswith("clients")] == expected
+
+
+@pytest.mark.parametrize("listed", ["claim", "api_key"])
+def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: str) -> None:
+    trial = Trial("claim")
+    trial.client_right = "user"
+    with registered(trial):
+        found = told(
+            clients=f"clients: {{a: {{{KEY}, may_assert: [user]}}}}", location=f"location: {{signals: [{listed}]}}"
+        )
+    assert found == ([] if listed == "claim" else ["clients.a.may_assert"])
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from gateway.config.check_report import render_matrix
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import dotted
-from gateway.model.location_rules import ClaimRules, GeoIpRules, KeyFile, KeyUrl, LocationRules, SharedKey
+from gateway.model.location_rules import ClaimRules, GeoIpRules, KeyFile, KeyUrl, LocationRules, SharedKey, SignalName
 from gateway.model.permit import ServicePermit
-from gateway.policy.location import SignalLocator
+from gateway.policy.location import SIGNALS, SignalLocator
 from providers.auth import Secret
 from providers.registry import load_registry
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
+from tests.kit.location_signals import NAMES, Trial, registered
 from tests.kit.mmdb import mmdb
 
 CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
@@ -73,13 +74,43 @@ def test_signal_with_an_invalid_section_is_not_reported_as_missing() -> None:
     assert {dotted(problem.path)[:14] for problem in rejected(text)} == {"location.claim"}
 
 
+_SECTIONS = {
+    "claim": f"claim: {{{CLAIM}, jwks: 'https://i.example/j'}}",
+    "edges": "edges: [{from: [10.0.0.0/8], country: C, client_ip: I}]",
+    "geoip": "geoip: {path: /not/there}",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sections_that_no_listed_signal_reads_have_no_effect(name: SignalName) -> None:
+    signal = SIGNALS[name]
+    own = {signal.section} | ({"edges"} if signal.reads_edges else set())
+    assert own <= {*_SECTIONS, None}, "add the section"
+    unused = {
+        message for message in warned(f"signals: [{name}], {', '.join(_SECTIONS.values())}") if "among" in message
+    }
+    assert {message.partition(":")[0] for message in unused} == {f"location.{key}" for key in {*_SECTIONS} - own}
+
+
+@pytest.mark.parametrize("reads_edges", [True, False])
+def test_trial_signal_uses_the_edges_exactly_if_it_reads_them(reads_edges: bool) -> None:
+    trial = Trial("claim")
+    trial.reads_edges = reads_edges
+    with registered(trial):
+        expected = (
+            [] if reads_edges else ["location.edges: has no effect: `edge_header` is not among `location.signals`"]
+        )
+        assert warned(f"signals: [claim], {_SECTIONS['edges']}") == expected
+
+
 def test_networks_of_an_edge_without_secret_are_hops() -> None:
     found = rules(
         "edges: [{from: [10.0.0.0/8, '2001:db8::/32'], country: C, subdivision: CF-Region-Code},"
         " {from: [192.0.2.0/24], country: C, secret: {header: S, value: '${EDGE}'}}]"
     )
     assert found.edges[0].part_header == "cf-region-code"
-    assert found.edges[0].headers == ("c", "cf-region-code")
+    edge = found.edges[0]
+    assert (edge.country_header, edge.part_header, edge.client_ip_header) == ("c", "cf-region-code", None)
     assert found.hops == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
 
 

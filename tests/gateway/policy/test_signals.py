@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from ipaddress import ip_network
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.schema.file import ClientSection
 from gateway.config.schema.location import LocationSection
 from gateway.model.caller import RequestHeaders
-from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import AssertionReport, Question, Reports, reports_of
-from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
-from gateway.policy.location import SIGNALS, SignalLocator, location_key, resolve
+from gateway.model.config_version import ConfigVersion
+from gateway.model.location import Question, reports_of
+from gateway.model.location_rules import EdgeSecret, LocationRules, SharedKey, SignalName
+from gateway.policy.location import SIGNALS, SignalLocator, can_locate, location_key, resolve
 from gateway.policy.location.resolution import locator_of, registry
-from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
+from gateway.policy.location.signals import Signal
 from gateway.service.location import locate
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
 from tests.kit.forged_locations import FORGED_SIGNALS
 from tests.kit.location_reports import caller_of
+from tests.kit.location_signals import ALL, CLAIM, EDGES, NAMES, EdgeTrial, Trial, listing, with_only
 
-NAMES: tuple[SignalName, ...] = get_args(SignalName)
 TABLE = table_of(BASE)
 PEER = "10.1.2.3"
-CLAIM = ClaimRules("i", "a", frozenset({"HS256"}), SharedKey(Secret("s" * 32)))
-EDGES = (
-    Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", Secret("word")), "x-part"),
-    Edge((ip_network("192.0.2.0/24"),), "y-country", "forwarded"),
-)
 EVERY_HEADER = (
     *("x-gateway-claim", "x-gateway-territory", "x-country", "x-ip", "x-proof", "x-part", "y-country", "forwarded"),
 )
-ALL = LocationRules(NAMES, EDGES, claim=CLAIM, geoip=GeoIpRules("/nowhere.mmdb", 1.0))
 
 
 def config_with(rules: LocationRules) -> ConfigVersion:
@@ -67,6 +61,47 @@ def test_tests_configure_every_signal(name: SignalName) -> None:
     if key is not None:
         assert getattr(ALL, key), f"add {key!r} to ALL"
     assert name in FORGED_SIGNALS, "add the signal and its section to tests/kit/forged_locations.py"
+    assert {*EVERY_HEADER} >= {*SIGNALS[name].headers(ALL)}, "add its headers to EVERY_HEADER"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signal_that_depends_on_the_edges_declares_it(name: SignalName) -> None:
+    signal = SIGNALS[name]
+    depends = signal.section == "edges" or {*signal.headers(ALL)} != {*signal.headers(replace(ALL, edges=()))}
+    assert signal.reads_edges == depends
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_that_a_signal_needs_is_one_of_may_assert(name: SignalName) -> None:
+    right = SIGNALS[name].client_right
+    accepted = ClientSection.model_fields["may_assert"].annotation
+    assert right is None or right in get_args(get_args(accepted)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signal_locates_callers_only_where_it_is_set_up(name: SignalName) -> None:
+    complete = with_only(name)
+    assert SIGNALS[name].can_locate(complete)
+    assert can_locate(complete)
+    assert not any(SIGNALS[other].can_locate(complete) for other in NAMES if other != name)
+    empty = replace(complete, clients={}, location=SignalLocator(LocationRules(NAMES)))
+    assert not SIGNALS[name].can_locate(empty)
+    assert not can_locate(empty)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signal_that_is_not_listed_locates_no_caller(name: SignalName) -> None:
+    """The region of a client is the exception: it is final, also if `api_key` is not listed."""
+    other: SignalName = "claim" if name != "claim" else "edge_header"
+    assert can_locate(listing(other, config=with_only(name))) == (name == "api_key")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_headers_of_signals_that_read_edges_are_headers_of_a_proxy(name: SignalName) -> None:
+    """Also if the signal is not listed."""
+    signal = SIGNALS[name]
+    edge_headers = SignalLocator(replace(ALL, signals=("api_key",))).edge_headers
+    assert {*signal.headers(ALL)} & edge_headers == ({*signal.headers(ALL)} if signal.reads_edges else set())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,31 +196,6 @@ def test_two_requests_that_differ_in_one_header_of_the_config_never_share_a_cach
 # --- a trial signal -------------------------------------------------------------------------------
 
 
-class Trial(Signal):
-    """A territory in a header that everybody may send."""
-
-    name = "trial"  # type: ignore[assignment]
-    section = None
-    needs_lookup = False
-
-    def headers(self, rules: LocationRules) -> Iterable[str]:
-        return ("x-trial",)
-
-    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
-        values = given.values("x-trial")
-        return AssertionReport(values) if values else None
-
-    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
-        report = reports.get("trial")
-        return read_territory(config, "trial", report.values) if isinstance(report, AssertionReport) else None
-
-    def suppose(self, territory: str) -> Hashable | None:
-        return AssertionReport((territory,))
-
-    def identity(self, rules: LocationRules) -> Hashable:
-        return ()
-
-
 def trying(trial: Signal) -> ConfigVersion:
     signals: Any = {**SIGNALS, "trial": trial}
     rules = replace(ALL, signals=("trial", "api_key"))  # type: ignore[arg-type]
@@ -217,9 +227,32 @@ def test_a_trial_signal_that_does_not_declare_its_header_fails() -> None:
         locate(shared, caller_of(shared, None, request_of({"x-trial": b"CN"})))
 
 
+def test_trial_signal_that_reads_an_edge_and_does_not_declare_it_fails() -> None:
+    class Undeclared(EdgeTrial):
+        reads_edges = False
+
+    config = trying(Undeclared())
+    with pytest.raises(KeyError, match="reads_edges"):
+        locate(config, caller_of(config, None, request_of({"x-trial": b"CN"})))
+
+
+def test_trial_signal_of_an_edge_is_read_from_the_edge_only() -> None:
+    config = trying(EdgeTrial())
+    for peer, region in ((PEER, "cn"), ("203.0.113.1", None)):
+        found = locate(config, caller_of(config, None, request_of({"x-trial": b"CN"}, peer))).location
+        assert (found.region.name if found.region is not None else None) == region
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_trial_signal_decides_itself_whether_it_can_locate(can: bool) -> None:
+    trial = Trial()
+    trial.can = can
+    assert can_locate(replace(trying(trial), clients={})) == can
+
+
 @pytest.mark.parametrize("part", sorted(Signal.__abstractmethods__))
 def test_a_trial_signal_that_lacks_a_part_cannot_be_made(part: str) -> None:
-    parts = {name: member for name, member in vars(Trial).items() if name in Signal.__abstractmethods__}
+    parts = {name: vars(Trial)[name] for name in Signal.__abstractmethods__}
     incomplete = type("Incomplete", (Signal,), {name: member for name, member in parts.items() if name != part})
     with pytest.raises(TypeError, match=part):
         incomplete()

@@ -16,13 +16,14 @@ from gateway.api.errors import ApiError, from_domain
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import AddressReport, ClaimProblem, ClaimQuestion, ClaimReport, EdgeNote, EdgeReport
-from gateway.model.location_rules import LocationRules
+from gateway.model.location_rules import LocationRules, SignalName
 from gateway.policy.caller import timeout_s
-from gateway.policy.location import SignalLocator
+from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.resolution import address_of
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import heard, reported
+from tests.kit.location_signals import ALL, NAMES, EdgeTrial, Trial, listing, registered
 
 KEY = "gk-app-key"
 OTHER = "gk-sch\u00f6n"
@@ -304,6 +305,26 @@ def test_an_edge_of_the_config_is_a_proxy_too() -> None:
     edge = "{from: [127.0.0.0/8], country: X-My-Country}"
     table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     assert refusal_of(table, visit(("x-my-country", "DE"))) == (403, "permission_denied")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_clients_every_header_of_a_signal_that_reads_edges_is_refused(name: SignalName) -> None:
+    config = replace(WITHOUT_CLIENTS, location=SignalLocator(ALL))
+    for header in SIGNALS[name].headers(ALL):
+        if SIGNALS[name].reads_edges:
+            assert refusal_of(config, visit((header, "x"))) == (403, "permission_denied")
+        else:
+            assert authenticate(config, visit((header, "x"))) is None
+
+
+@pytest.mark.parametrize("trial", [Trial(), EdgeTrial()])
+def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edges(trial: Trial) -> None:
+    with registered(trial):
+        config = listing("api_key", config=WITHOUT_CLIENTS)
+        if trial.reads_edges:
+            assert refusal_of(config, visit(("x-trial", "DE"))) == (403, "permission_denied")
+        else:
+            assert authenticate(config, visit(("x-trial", "DE"))) is None
 
 
 # --- the place ------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""Location rules in which every signal of the registry is set up, and trial signals that the registry does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any, get_args
+from unittest.mock import patch
+
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import AssertionReport, Reports
+from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
+from gateway.policy.location import SIGNALS, SignalLocator
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
+from providers.auth import Secret
+from tests.kit.configs import BASE, table_of
+
+NAMES: tuple[SignalName, ...] = get_args(SignalName)
+CLAIM = ClaimRules("i", "a", frozenset({"HS256"}), SharedKey(Secret("s" * 32)))
+EDGES = (
+    Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", Secret("word")), "x-part"),
+    Edge((ip_network("192.0.2.0/24"),), "y-country", "forwarded"),
+)
+ALL = LocationRules(NAMES, EDGES, claim=CLAIM, geoip=GeoIpRules("/nowhere.mmdb", 1.0))
+"""Rules with every signal and its section. A new signal adds its section here."""
+_BASE = table_of(BASE)
+
+
+def with_only(name: SignalName) -> ConfigVersion:
+    """Return a config version that lists this signal and has what sets it up, and nothing that sets up another one."""
+    signal = SIGNALS[name]
+    rules = LocationRules((name,))
+    if signal.section is not None:
+        rules = replace(rules, **{signal.section: getattr(ALL, signal.section)})
+    rights = frozenset() if signal.client_right is None else frozenset({signal.client_right})
+    client = Client("app", region="eu" if name == "api_key" else None, may_assert=rights)
+    return replace(_BASE, clients={"0" * 64: client}, location=SignalLocator(rules))
+
+
+def listing(*names: str, config: ConfigVersion = _BASE, rules: LocationRules | None = None) -> ConfigVersion:
+    """Return the config version with these signals listed, under its own rules or these."""
+    given = rules or config.location.rules
+    return replace(config, location=SignalLocator(replace(given, signals=names)))  # type: ignore[arg-type]
+
+
+@contextmanager
+def registered(*signals: Signal) -> Iterator[None]:
+    """Add signals to the registry that the gateway uses. Config versions of this time read them."""
+    signals_by_name: Any = SIGNALS
+    with patch.dict(signals_by_name, {signal.name: signal for signal in signals}):
+        yield
+
+
+class Trial(Signal):
+    """A territory in a header that every client may send.
+
+    Args:
+        name: Its name. A name of the registry is for tests of a file, in which no other name is allowed.
+    """
+
+    name = "trial"  # type: ignore[assignment]
+    section: str | None = None
+    reads_edges: bool = False
+    client_right: str | None = None
+    needs_lookup = False
+    can = True
+    """Whether the signal is set up."""
+
+    def __init__(self, name: str = "trial") -> None:
+        self.name = name  # type: ignore[assignment]
+
+    def can_locate(self, config: ConfigVersion) -> bool:
+        return self.can
+
+    def headers(self, rules: LocationRules) -> Iterable[str]:
+        return ("x-trial",)
+
+    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
+        values = given.values("x-trial")
+        return AssertionReport(values) if values else None
+
+    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
+        report = reports.get(self.name)
+        return read_territory(config, self.name, report.values) if isinstance(report, AssertionReport) else None
+
+    def suppose(self, territory: str) -> Hashable | None:
+        return AssertionReport((territory,))
+
+    def identity(self, rules: LocationRules) -> Hashable:
+        return ()
+
+
+class EdgeTrial(Trial):
+    """A territory in a header that every trusted edge adds."""
+
+    section = "edges"
+    reads_edges = True
+
+    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
+        return super().report(rules, given) if given.edge is not None else None
