@@ -29,20 +29,27 @@ _BASE = table_of(BASE)
 
 
 def with_only(name: SignalName) -> ConfigVersion:
-    """Return a config version that lists this signal and has what sets it up, and nothing that sets up another one."""
+    """Return a config version that lists this signal, and has what it needs and nothing else."""
     signal = SIGNALS[name]
     rules = LocationRules((name,))
     if signal.section is not None:
         rules = replace(rules, **{signal.section: getattr(ALL, signal.section)})
+    if signal.reads_edges:
+        rules = replace(rules, edges=EDGES)
     rights = frozenset() if signal.client_right is None else frozenset({signal.client_right})
     client = Client("app", region="eu" if name == "api_key" else None, may_assert=rights)
     return replace(_BASE, clients={"0" * 64: client}, location=SignalLocator(rules))
 
 
-def listing(*names: str, config: ConfigVersion = _BASE, rules: LocationRules | None = None) -> ConfigVersion:
-    """Return the config version with these signals listed, under its own rules or these."""
-    given = rules or config.location.rules
-    return replace(config, location=SignalLocator(replace(given, signals=names)))  # type: ignore[arg-type]
+def with_another(name: SignalName) -> ConfigVersion:
+    """Return the same config version with another signal listed in its place, which lacks what it needs."""
+    return listing("claim" if name != "claim" else "edge_header", config=with_only(name))
+
+
+def listing(*names: str, config: ConfigVersion = _BASE) -> ConfigVersion:
+    """Return the config version with these signals listed."""
+    rules = replace(config.location.rules, signals=names)  # type: ignore[arg-type]
+    return replace(config, location=SignalLocator(rules))
 
 
 @contextmanager

@@ -73,9 +73,12 @@ class SignalLocator:
         names = tuple(sorted({name for _, headers in by_signal for name in headers}))
         derived: dict[str, Any] = {
             "signals": signals,
-            "headers": tuple(name.encode() for name in names),
+            "headers": tuple(name.lower().encode() for name in names),
             "edge_headers": frozenset(
-                name for signal in self.registry.values() if signal.reads_edges for name in signal.headers(self.rules)
+                name.lower()
+                for signal in self.registry.values()
+                if signal.reads_edges
+                for name in signal.headers(self.rules)
             ),
             "needs_lookup": any(signal.needs_lookup for signal in signals),
             "_names": names,

@@ -148,7 +148,7 @@ class Signal(ABC):
 
     @abstractmethod
     def headers(self, rules: LocationRules) -> Iterable[str]:
-        """Return every header that `report` reads under these rules, in lower case."""
+        """Return every header that `report` reads under these rules. Their case does not matter."""
 
     @abstractmethod
     def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:

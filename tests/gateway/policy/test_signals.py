@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import fields, replace
 from typing import Any, get_args
 
@@ -15,17 +15,17 @@ from gateway.config.schema.file import ClientSection
 from gateway.config.schema.location import LocationSection
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
-from gateway.model.location import Question, reports_of
+from gateway.model.location import AssertionReport, Question, reports_of
 from gateway.model.location_rules import EdgeSecret, LocationRules, SharedKey, SignalName
 from gateway.policy.location import SIGNALS, SignalLocator, can_locate, location_key, resolve
 from gateway.policy.location.resolution import locator_of, registry
-from gateway.policy.location.signals import Signal
+from gateway.policy.location.signals import Signal, SignalInput
 from gateway.service.location import locate
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
 from tests.kit.forged_locations import FORGED_SIGNALS
 from tests.kit.location_reports import caller_of
-from tests.kit.location_signals import ALL, CLAIM, EDGES, NAMES, EdgeTrial, Trial, listing, with_only
+from tests.kit.location_signals import ALL, CLAIM, EDGES, NAMES, EdgeTrial, Trial, with_another, with_only
 
 TABLE = table_of(BASE)
 PEER = "10.1.2.3"
@@ -83,7 +83,8 @@ def test_signal_locates_callers_only_where_it_is_set_up(name: SignalName) -> Non
     complete = with_only(name)
     assert SIGNALS[name].can_locate(complete)
     assert can_locate(complete)
-    assert not any(SIGNALS[other].can_locate(complete) for other in NAMES if other != name)
+    others = {other.name for other in SIGNALS.values() if other.can_locate(complete)} - {name}
+    assert others <= ({"edge_header"} if SIGNALS[name].reads_edges else set())
     empty = replace(complete, clients={}, location=SignalLocator(LocationRules(NAMES)))
     assert not SIGNALS[name].can_locate(empty)
     assert not can_locate(empty)
@@ -92,8 +93,7 @@ def test_signal_locates_callers_only_where_it_is_set_up(name: SignalName) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_signal_that_is_not_listed_locates_no_caller(name: SignalName) -> None:
     """The region of a client is the exception: it is final, also if `api_key` is not listed."""
-    other: SignalName = "claim" if name != "claim" else "edge_header"
-    assert can_locate(listing(other, config=with_only(name))) == (name == "api_key")
+    assert can_locate(with_another(name)) == (name == "api_key")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,7 +139,9 @@ def test_a_rotated_secret_changes_no_identity_and_other_rules_do(name: SignalNam
         "edge_header": replace(ALL, edges=EDGES[1:]),
         "geoip": replace(ALL, edges=(replace(EDGES[0], client_ip_header="y-ip"), EDGES[1])),
     }
+    assert {*others} == {name for name, signal in SIGNALS.items() if signal.section is not None}, "add other rules"
     assert (signal.identity(others.get(name, ALL)) != signal.identity(ALL)) == (name in others)
+    assert (signal.identity(replace(ALL, edges=EDGES[1:])) != signal.identity(ALL)) == signal.reads_edges
 
 
 def test_a_locator_is_its_rules() -> None:
@@ -209,6 +211,21 @@ def test_a_trial_signal_that_is_complete_works_and_is_remembered_by_its_header()
         assert found.location.region is not None
         assert (found.location.region.name, found.location.why) == (region, "trial")
     assert len(config.memo) == 2
+
+
+def test_header_that_a_signal_declares_in_capitals_is_read() -> None:
+    class Capitals(EdgeTrial):
+        def headers(self, rules: LocationRules) -> Iterable[str]:
+            return ("X-Trial",)
+
+        def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
+            values = given.values("X-Trial")
+            return AssertionReport(values) if values else None
+
+    config = trying(Capitals())
+    found = locate(config, caller_of(config, None, request_of({"x-trial": b"CN"})))
+    assert found.location.why == "trial"
+    assert "x-trial" in locator_of(config).edge_headers
 
 
 def test_a_trial_signal_that_does_not_declare_its_header_fails() -> None:
