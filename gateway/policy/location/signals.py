@@ -1,8 +1,9 @@
 """The interface of a location signal: its input, its report, and the reading of the report.
 
-A signal works in two steps. `report` takes the peer and the headers of a request and returns a report. If a signal
-`needs_lookup`, its report may be a question, which `service/location.py` answers. `read` turns the report into a
-`Reading`: evidence for people, and its meaning for the decision.
+A signal works in two steps. `report` takes the peer and the headers of a request and returns a report: a frozen value,
+such as those of `gateway.model.location`. If a signal `needs_lookup`, its report may be a `Question`, which
+`service/location.py` answers. `read` turns the report into a `Reading`: evidence for people, and its meaning for the
+decision. `client_signals.py` has the simplest signals, `edge_header.py` one that trusts only edges.
 
 The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
 alone. A header that a signal reads and does not declare raises `KeyError` in every test. So does the edge of a signal

@@ -92,6 +92,14 @@ def test_sections_that_no_listed_signal_reads_have_no_effect(name: SignalName) -
     assert {message.partition(":")[0] for message in unused} == {f"location.{key}" for key in {*_SECTIONS} - own}
 
 
+@pytest.mark.parametrize("name", [name for name, signal in SIGNALS.items() if signal.section is not None])
+def test_section_of_every_signal_is_compiled(name: SignalName) -> None:
+    key = SIGNALS[name].section or ""
+    compiled_rules = rules(_SECTIONS[key])
+    assert getattr(compiled_rules, key)
+    assert name in compiled_rules.signals
+
+
 @pytest.mark.parametrize("reads_edges", [True, False])
 def test_trial_signal_uses_the_edges_exactly_if_it_reads_them(reads_edges: bool) -> None:
     trial = Trial("claim")
