@@ -24,7 +24,7 @@ def test_block_with_extra_packages_does_what_the_page_describes(
         if importlib.util.find_spec(block.options["needs"]) is None:
             pytest.skip(f"not run ({block.options['needs']} is not installed: make install-sdks)")
         script = workspace.folder / "example.py"
-        script.write_text(workspace.here(block.text), "utf-8")
+        script.write_text(workspace.with_own_ports(block.text), "utf-8")
         status, output = workspace.run([sys.executable, str(script)])
     else:
         assert block.language == "js", f"{block}: no test runs a block of {block.language!r}"
@@ -32,7 +32,7 @@ def test_block_with_extra_packages_does_what_the_page_describes(
         folder = installed_packages(node)
         assert (folder / "node_modules" / block.options["needs"]).is_dir(), f"{block}: tests/node has no such package"
         script = folder / f"page-{block.line}.mjs"
-        script.write_text(workspace.here(block.text), "utf-8")
+        script.write_text(workspace.with_own_ports(block.text), "utf-8")
         status, output = workspace.run([str(node), str(script)])
     assert status == 0, f"{block}: {output}"
     assert shown is not None, f"{block}: the expected output is missing"
