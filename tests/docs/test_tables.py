@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import get_args, get_type_hints
 
+from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
 from gateway.api.errors import STATUS, from_domain
@@ -42,7 +43,7 @@ FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
-ROWS = ROOT / "docs" / "extend" / "compatible-vendors.md"
+COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
     r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
@@ -87,6 +88,11 @@ def test_errors_are_those_of_the_api() -> None:
     in_stream = "stream_interrupted"
     assert documented.pop(in_stream) == "in a stream"
     assert documented == {code: str(status) for code, status in STATUS.items() if code != in_stream}
+
+
+def test_longest_wait_of_the_sdk_is_that_of_its_source() -> None:
+    rows = docs_table("| SDK | longest wait |")
+    assert [row[1] for row in rows if row[0].startswith("OpenAI for Python")] == [f"{MAX_RETRY_AFTER_DELAY} s"]
 
 
 def test_request_fields_are_those_of_the_sdk() -> None:
@@ -192,7 +198,7 @@ def test_assembler_methods_are_those_of_the_contract() -> None:
 
 
 def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
-    documented = {cells[0]: words(cells[2]) for cells in table_of(ROWS, "| table | content")}
+    documented = {cells[0]: words(cells[2]) for cells in table_of(COMPATIBLE_VENDORS, "| table | content")}
     named = [name for table, names in documented.items() if "[dialect" in table for name in names]
     tables = {field.name.capitalize() for field in dataclasses.fields(dialect.CompatibleDialect)}
     assert sorted(named) == sorted(
