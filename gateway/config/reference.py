@@ -9,11 +9,11 @@ from typing import Any
 from gateway.config.schema.file import schema_json
 
 _HEAD = """\
-# Every key of the config
+# Configuration keys
 
-`gateway schema --markdown` generates this page from the JSON Schema. For a first configuration, read
-[Your own gateway](../operate/first-config.md). `NAME` stands for a name of your choice, `[]` for each item of a list.
-A key without a default is required.
+This page lists each key of the configuration. `NAME` stands for a name of your choice, `[]` for each item of a list.
+A key without a default is required. For a first configuration, read
+[A first configuration](../operate/first-config.md). `gateway schema --markdown` generates the page from the JSON Schema.
 """
 _TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
 _Schema = dict[str, Any]
