@@ -96,7 +96,7 @@ def test_longest_wait_of_the_sdk_is_that_of_its_source() -> None:
 
 
 def test_request_fields_are_those_of_the_sdk() -> None:
-    documented = first_words(docs_table("| field | what becomes"))
+    documented = first_words(docs_table("| field | result |"))
     assert sorted(documented) == sorted(get_type_hints(CompletionCreateParamsStreaming))
 
 
