@@ -12,8 +12,8 @@ _HEAD = """\
 # Configuration keys
 
 This page lists each key of the configuration. `NAME` stands for a name of your choice, `[]` for each item of a list.
-A key without a default is required. For a first configuration, read
-[A first configuration](../operate/first-config.md). `gateway schema --markdown` generates the page from the JSON Schema.
+A key without a default is required. [A first configuration](../operate/first-config.md) shows how to begin.
+`gateway schema --markdown` generates the page from the JSON Schema.
 """
 _TABLE = "| key | value | default | meaning |\n|---|---|---|---|"
 _Schema = dict[str, Any]
