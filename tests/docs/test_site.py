@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, and loads nothing from another host."""
+"""The documentation site builds without a warning, shows all code blocks, and loads nothing from another host."""
 
 from __future__ import annotations
 
@@ -21,5 +21,7 @@ def test_site_builds_strictly_and_is_self_contained(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     pages = [*tmp_path.rglob("*.html")]
     assert len(pages) > 100
+    unread = [page.name for page in pages if "```" in page.read_text("utf-8")]
+    assert not unread, f"a code block of these pages is shown as text: {unread}"
     loading = [page.name for page in pages if _LOADED.search(page.read_text("utf-8"))]
     assert not loading

@@ -2,18 +2,22 @@
 
 - `sh`: run with `sh -eu`, page by page in one directory, with the commands of `stand_in_commands` and a demo on the
   page's port.
-  `sh exit=1`: must end with this status. `sh serves=on`: its last command serves until the page ends, and the page's
-  ports
-  belong to it from there on.
 - `python`: run, the blocks of a page one after another in one process.
-- `python needs=NAME`, `js needs=NAME`: needs a package that the fast suite does not have. `make ci` runs each block
-  alone.
 - `text` after one of these: its output, in full lines. `…` matches anything; alone on a line it matches any lines.
 - `yaml`: a part of a config, compiled inside `config/gateway.yaml`, where it replaces the same keys.
 - anything with `title="NAME"`: a file of that name, which a later block uses. A page can continue with the files of
   another
   page: `<!-- goes on in the directory of PAGE -->`.
 - `toml`, `json`: must parse.
+
+A comment in the line before a block has options of its test, because the site does not show a block with unknown
+attributes:
+
+- `<!-- test: exit=1 -->`: the commands must end with this status.
+- `<!-- test: serves=on -->`: the last command serves until the page ends, and the page's ports belong to it from there
+  on.
+- `<!-- test: needs=NAME -->` before `python` or `js`: the block needs a package that the fast suite does not have.
+  `make ci` runs each of these blocks alone.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
 _GOES_ON = re.compile(r"^<!-- goes on in the directory of (\S+) -->$", re.MULTILINE)
+_TEST = re.compile(r"^<!-- test: (.+) -->$")
 _FENCE = re.compile(r"^(`{3,}|~{3,})(.*)$")
 
 
@@ -71,10 +76,15 @@ def name_of(page: Path) -> str:
 def blocks_of(page: Path) -> Iterator[Block]:
     """Return the fenced blocks in order."""
     lines = iter(enumerate(page.read_text("utf-8").splitlines(), 1))
+    before = ""
     for number, line in lines:
         if not (opening := _FENCE.match(line)):
+            before = line
             continue
         language, *words = shlex.split(opening[2]) or [""]
+        if test := _TEST.match(before):
+            words += shlex.split(test[1])
+        before = ""
         text: list[str] = []
         for _, inner in lines:
             if inner.startswith(opening[1]):
