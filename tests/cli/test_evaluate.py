@@ -275,7 +275,7 @@ def test_changed_requirements_apply_to_a_finished_run(
 
 
 @pytest.mark.parametrize(
-    ("asked_for", "page_says", "markdown_says"),
+    ("asked_for", "html_text", "markdown_text"),
     [
         (
             True,
@@ -286,7 +286,7 @@ def test_changed_requirements_apply_to_a_finished_run(
     ],
 )
 def test_expired_approval_is_accepted_if_none_is_required(
-    out: Path, asked_for: bool, page_says: str, markdown_says: str
+    out: Path, asked_for: bool, html_text: str, markdown_text: str
 ) -> None:
     from gateway.evaluate.report import markdown_page
     from gateway.evaluate.report_page import html_page
@@ -294,8 +294,8 @@ def test_expired_approval_is_accepted_if_none_is_required(
     report = report_of(out)
     assert report["candidates"]["doubao-cn"]["approval"]["asked_for"] is True
     report["candidates"]["doubao-cn"]["approval"]["asked_for"] = asked_for
-    assert page_says in html_page(report, "")
-    assert markdown_says in markdown_page(report, "")
+    assert html_text in html_page(report, "")
+    assert markdown_text in markdown_page(report, "")
 
 
 @pytest.mark.slow

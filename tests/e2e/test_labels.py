@@ -328,7 +328,7 @@ def system_of(name: str, body: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("territory", "says"),
+    ("territory", "words"),
     [
         ("CN", ["Chinese (Simplified, China) (zh-Hans-CN)", "Asia/Shanghai", "CNY", "12356"]),
         ("DE", ["German (de)", "Address the user formally", "112"]),
@@ -338,7 +338,7 @@ def system_of(name: str, body: Any) -> list[str]:
     ],
 )
 def test_profile_comes_first_in_every_wire_format(
-    sdk: openai.OpenAI, providers: SimulatorThread, territory: str, says: list[str]
+    sdk: openai.OpenAI, providers: SimulatorThread, territory: str, words: list[str]
 ) -> None:
     name = PLACES[territory][0]
     sdk.chat.completions.create(**options(territory, OWN))
@@ -346,7 +346,7 @@ def test_profile_comes_first_in_every_wire_format(
     system_text = "\n\n".join(system_of(name, body))
     profile, _, own = system_text.partition("\n\n")
     assert own == "You are a pirate."
-    assert [word for word in says if word not in profile] == []
+    assert [word for word in words if word not in profile] == []
     rest = json.dumps(body, ensure_ascii=False)
     assert rest.count("You speak with somebody in a certain place") == 1
 

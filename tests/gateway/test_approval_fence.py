@@ -49,7 +49,7 @@ def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> Con
         [given | {key: value for key, value in item.items() if value is not None} for item in some] for some in records
     ]
     asked = ["required" if one else "none" for one in required]
-    world = {
+    config = {
         "version": 1,
         "assistants": {"assistant": {"routes": {"de": names, "rest": names}}},
         "regions": {
@@ -62,7 +62,7 @@ def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> Con
         },
         "location": {"signals": ["edge_header"]},
     }
-    return table_of(json.dumps(world), {"KEY": "k"})
+    return table_of(json.dumps(config), {"KEY": "k"})
 
 
 def is_approved(records: list[dict[str, Any]], region: str, now: float) -> bool:

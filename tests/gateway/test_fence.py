@@ -33,30 +33,30 @@ from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from tests.kit.example_counts import examples
 from tests.kit.location_reports import reported
-from tests.kit.random_configs import TERRITORIES, compiled, fits, worlds
+from tests.kit.random_configs import TERRITORIES, compiled, configs, fits
 
 
 def names_in(route: list[str | dict[str, int]]) -> list[str]:
     return [name for step in route for name in ([step] if isinstance(step, str) else step)]
 
 
-def leaves_boundary(world: dict[str, Any]) -> bool:
+def leaves_boundary(config: dict[str, Any]) -> bool:
     """Whether some route or shadow leads outside its region's boundary."""
-    assistant = world["assistants"]["assistant"]
+    assistant = config["assistants"]["assistant"]
     named = {region: names_in(route) for region, route in assistant["routes"].items()}
     for region, shadow in assistant["shadow"].items():
         named[region].append(shadow["deployment"])
     return not all(
-        fits(world["deployments"][name], world["regions"][region]["boundary"])
+        fits(config["deployments"][name], config["regions"][region]["boundary"])
         for region, names in named.items()
         for name in names
     )
 
 
-@given(worlds())
+@given(configs())
 @settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_a_config_that_could_leave_its_boundary_is_refused(world: dict[str, Any]) -> None:
-    assert (compiled(world) is None) == leaves_boundary(world)
+def test_a_config_that_could_leave_its_boundary_is_refused(config: dict[str, Any]) -> None:
+    assert (compiled(config) is None) == leaves_boundary(config)
 
 
 FAILURES = st.sampled_from(
@@ -74,7 +74,7 @@ FAILURES = st.sampled_from(
 
 
 @given(
-    world=worlds(sound=True),
+    config=configs(sound=True),
     territory=st.sampled_from([*TERRITORIES, "XX", "BR"]),
     failures=st.lists(FAILURES, min_size=1, max_size=6),
     benched=st.sets(st.sampled_from(["d0", "d1", "d2", "d3"])),
@@ -86,7 +86,7 @@ FAILURES = st.sampled_from(
     max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
 )
 async def test_no_attempt_ever_leaves_the_boundary(
-    world: dict[str, Any],
+    config: dict[str, Any],
     territory: str,
     failures: list[Any],
     benched: set[str],
@@ -94,15 +94,15 @@ async def test_no_attempt_ever_leaves_the_boundary(
     user: str,
     killed: str | None,
 ) -> None:
-    table = compiled(world)
+    table = compiled(config)
     assert table is not None
     asked: list[str] = []
     current = [table]
 
     def provider(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.host)
-        if killed in world["deployments"] and len(asked) == 1:
-            current[0] = _without(world, killed)
+        if killed in config["deployments"] and len(asked) == 1:
+            current[0] = _without(config, killed)
         outcome = failures[len(asked) % len(failures)]()
         if isinstance(outcome, Exception):
             raise outcome
@@ -128,27 +128,27 @@ async def test_no_attempt_ever_leaves_the_boundary(
     if location.region is None:
         assert asked == []
         return
-    route = world["assistants"]["assistant"]["routes"].get(location.region.name, [])
+    route = config["assistants"]["assistant"]["routes"].get(location.region.name, [])
     for position, host in enumerate(asked):
         name = host.removesuffix(".example")
-        facts = world["deployments"][name]
+        facts = config["deployments"][name]
         assert name in names_in(route)
         assert name in route or any(isinstance(step, dict) and step.get(name) for step in route)
-        assert fits(facts, world["regions"][location.region.name]["boundary"])
+        assert fits(facts, config["regions"][location.region.name]["boundary"])
         assert facts["enabled"]
         assert position == 0 or name != killed
 
 
-def _without(world: dict[str, Any], name: str) -> ConfigVersion:
+def _without(config: dict[str, Any], name: str) -> ConfigVersion:
     """The config after the kill switch of one deployment was used."""
-    deployments = {**world["deployments"], name: {**world["deployments"][name], "enabled": False}}
-    table = compiled({**world, "deployments": deployments})
+    deployments = {**config["deployments"], name: {**config["deployments"][name], "enabled": False}}
+    table = compiled({**config, "deployments": deployments})
     assert table is not None
     return table
 
 
 @given(
-    world=worlds(sound=True),
+    config=configs(sound=True),
     territory=st.sampled_from([*TERRITORIES, "XX", "BR"]),
     failures=st.lists(FAILURES, min_size=1, max_size=6),
     stream=st.booleans(),
@@ -157,9 +157,9 @@ def _without(world: dict[str, Any], name: str) -> ConfigVersion:
     max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
 )
 async def test_no_shadow_ever_gets_what_must_stay_inside(
-    world: dict[str, Any], territory: str, failures: list[Any], stream: bool
+    config: dict[str, Any], territory: str, failures: list[Any], stream: bool
 ) -> None:
-    table = compiled(world)
+    table = compiled(config)
     assert table is not None
     asked: list[str] = []
 
@@ -190,12 +190,12 @@ async def test_no_shadow_ever_gets_what_must_stay_inside(
     if location.region is None:
         assert asked == []
         return
-    shadow = world["assistants"]["assistant"]["shadow"].get(location.region.name)
+    shadow = config["assistants"]["assistant"]["shadow"].get(location.region.name)
     if shadow is None:
         assert (asked, counts) == ([], [])
         return
-    facts = world["deployments"][shadow["deployment"]]
+    facts = config["deployments"][shadow["deployment"]]
     assert [host.removesuffix(".example") for host in asked] in ([], [shadow["deployment"]])
-    assert not asked or (fits(facts, world["regions"][location.region.name]["boundary"]) and facts["enabled"])
+    assert not asked or (fits(facts, config["regions"][location.region.name]["boundary"]) and facts["enabled"])
     assert len(counts) == 1, "each is counted once, whatever came of it"
     assert len(kept) == len(asked)

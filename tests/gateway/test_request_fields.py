@@ -682,5 +682,5 @@ def test_end_user_fields_reach_no_provider_and_are_not_refused(table: ConfigVers
 
 def test_the_table_has_every_field_that_the_sdk_sends() -> None:
     fields = typing.get_type_hints(CompletionCreateParamsNonStreaming)
-    said = {name for body, _ in CASES.values() for name in body}
-    assert fields.keys() - said - {"model"} == set()
+    tested = {name for body, _ in CASES.values() for name in body}
+    assert fields.keys() - tested - {"model"} == set()

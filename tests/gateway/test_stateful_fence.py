@@ -88,7 +88,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class World:
+class WrittenConfig:
     """A config as it is written."""
 
     items: tuple[Item, ...]
@@ -130,14 +130,14 @@ def _item(chance: random.Random) -> Item:
 
 
 @lru_cache(maxsize=4096)
-def world_of(seed: int) -> World:
+def config_of(seed: int) -> WrittenConfig:
     """One of many, each sound: drawn by itself, so that Hypothesis has its choices left for what happens."""
     chance = random.Random(seed)
     while True:
         first, second = list(range(3)), list(range(3))
         chance.shuffle(first)
         chance.shuffle(second)
-        world = World(
+        written = WrittenConfig(
             items=(_item(chance), _item(chance), _item(chance)),
             boundary=chance.choice(["DE", "@EU", "*"]),
             rest_boundary=chance.choice(["*", "* !US", "@EU"]),
@@ -147,8 +147,8 @@ def world_of(seed: int) -> World:
             bound=chance.random() < 0.5,
             orders=(tuple(first), tuple(second)),
         )
-        if world.route("de") and world.route("rest"):
-            return world
+        if written.route("de") and written.route("rest"):
+            return written
 
 
 def items_of(seed: int) -> Item:
@@ -156,14 +156,14 @@ def items_of(seed: int) -> Item:
     return _item(random.Random(seed))
 
 
-worlds = st.integers(0, 59).map(world_of)
+configs = st.integers(0, 59).map(config_of)
 items = st.integers(0, 199).map(items_of)
 
 
 @lru_cache(maxsize=4096)
-def compiled(world: World) -> ConfigVersion:
+def compiled(written: WrittenConfig) -> ConfigVersion:
     deployments: dict[str, Any] = {}
-    for name, one in zip(NAMES, world.items, strict=True):
+    for name, one in zip(NAMES, written.items, strict=True):
         deployments[name] = {
             "provider": "openai-compatible",
             "model": f"m{name}",
@@ -179,22 +179,22 @@ def compiled(world: World) -> ConfigVersion:
             until = (START + timedelta(days=one.approved_days)).date().isoformat()
             record = {"region": "de", "authority": "A", "kind": "registration", "number": "n", "model_name": "m"}
             deployments[name]["approvals"] = [{**record, "valid_until": until}]
-    approvals = "required" if world.approvals else "none"
+    approvals = "required" if written.approvals else "none"
     clients = {name: {"keys": [f"sha256:{key}"]} for name, key in CALLERS.items()}
-    if world.bound:
+    if written.bound:
         clients["shop"]["region"] = "de"  # type: ignore[assignment]
     config = {
         "version": 1,
-        "assistants": {"assistant": {"routes": {"de": world.route("de"), "rest": world.route("rest")}}},
+        "assistants": {"assistant": {"routes": {"de": written.route("de"), "rest": written.route("rest")}}},
         "regions": {
             "de": {
-                "territories": ["DE", "FR"] if world.with_fr else ["DE"],
-                "boundary": world.boundary_of("de"),
+                "territories": ["DE", "FR"] if written.with_fr else ["DE"],
+                "boundary": written.boundary_of("de"),
                 "approvals": approvals,
             },
-            "rest": {"territories": ["*"], "boundary": world.boundary_of("rest")},
+            "rest": {"territories": ["*"], "boundary": written.boundary_of("rest")},
         },
-        "blocked": ["JP"] if world.blocked else ["CU"],
+        "blocked": ["JP"] if written.blocked else ["CU"],
         "deployments": deployments,
         "clients": clients,
         "location": {"signals": ["api_key", "edge_header"], "edges": [{"from": ["10.0.0.0/8"], "country": "c"}]},
@@ -222,7 +222,7 @@ class Yes:
 class Asked:
     """One request in the middle of its plan."""
 
-    world: World
+    written: WrittenConfig
     territory: str
     caller: str
     standing: frozenset[str]
@@ -235,20 +235,20 @@ class Asked:
     reloads: int = field(default=0)
 
 
-def why_not(world: World, asked: Asked, host: str, now: float) -> str | None:
+def why_not(written: WrittenConfig, asked: Asked, host: str, now: float) -> str | None:
     """Why this host must not get the request's prompt under that config at that time; None if it may."""
     name, which = host.split(".")[:2]
-    one = world.items[NAMES.index(name)]
-    region = world.region_of(asked.territory, asked.caller)
+    one = written.items[NAMES.index(name)]
+    region = written.region_of(asked.territory, asked.caller)
     if region is None:
         return "blocked"
-    if name not in world.route(region) or which != one.host:
+    if name not in written.route(region) or which != one.host:
         return "not routed there"
-    if not one.residency().within(parse_places(world.boundary_of(region))):
+    if not one.residency().within(parse_places(written.boundary_of(region))):
         return "outside"
     if not one.enabled:
         return "disabled"
-    if region == "de" and world.approvals and not _is_approved(one, now):
+    if region == "de" and written.approvals and not _is_approved(one, now):
         return "not approved"
     return None if _has_agreed(one, asked, region) else "no consent"
 
@@ -267,8 +267,8 @@ def _has_agreed(one: Item, asked: Asked, region: str) -> bool:
     shown = (one.recipient, one.stores, one.processes)
     yes = asked.yes
     if yes is not None and asked.began < yes.until:
-        said = (yes.region, yes.caller, yes.message, yes.shown)
-        if said == (region, asked.caller, asked.message, shown):
+        agreed = (yes.region, yes.caller, yes.message, yes.shown)
+        if agreed == (region, asked.caller, asked.message, shown):
             return True
     return one.consent.startswith("standing") and (one.recipient in asked.standing or asked.asserted)
 
@@ -326,13 +326,13 @@ class Fence(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.loop.close()
 
-    @initialize(world=worlds)
-    def begin_with(self, world: World) -> None:
-        self.world, self.table = world, compiled(world)
+    @initialize(written=configs)
+    def begin_with(self, written: WrittenConfig) -> None:
+        self.written, self.table = written, compiled(written)
 
-    @rule(world=worlds)
-    def reload(self, world: World) -> None:
-        self.world, self.table = world, compiled(world)
+    @rule(written=configs)
+    def reload(self, written: WrittenConfig) -> None:
+        self.written, self.table = written, compiled(written)
         self.health.prune(self.table)
         self.reloads += 1
 
@@ -343,7 +343,7 @@ class Fence(RuleBasedStateMachine):
     )
     def change_one_thing(self, index: int, change: str, other: Item) -> None:
         """As an operator does it: one key of one deployment."""
-        one = self.world.items[index]
+        one = self.written.items[index]
         match change:
             case "enabled":
                 one = replace(one, enabled=not one.enabled)
@@ -355,10 +355,10 @@ class Fence(RuleBasedStateMachine):
                 one = replace(one, host="y" if one.host == "x" else "x")
             case "approval":
                 one = replace(one, approved_days=other.approved_days)
-        first, second, third = (one if place == index else item for place, item in enumerate(self.world.items))
-        world = replace(self.world, items=(first, second, third))
-        if world.route("de") and world.route("rest"):
-            self.reload(world)
+        first, second, third = (one if place == index else item for place, item in enumerate(self.written.items))
+        written = replace(self.written, items=(first, second, third))
+        if written.route("de") and written.route("rest"):
+            self.reload(written)
 
     @rule(seconds=st.sampled_from([1.0, 299.0, 301.0, 3600.0, 36_000.0, 86_400.0]))
     def clock(self, seconds: float) -> None:
@@ -396,8 +396,8 @@ class Fence(RuleBasedStateMachine):
         stream=st.booleans(),
     )
     def ask_with_a_yes(self, yes: Yes, territory: str, same: bool, other: str, message: str, stream: bool) -> Any:
-        caller, said = (yes.caller, yes.message) if same else (other, message)
-        return self._ask(territory, caller, frozenset(), False, said, stream, yes)
+        caller, text = (yes.caller, yes.message) if same else (other, message)
+        return self._ask(territory, caller, frozenset(), False, text, stream, yes)
 
     def _ask(
         self,
@@ -409,15 +409,15 @@ class Fence(RuleBasedStateMachine):
         stream: bool,
         yes: Yes | None,
     ) -> Any:
-        asked = Asked(self.world, territory, caller, standing, asserted, yes, message, self.now)
-        said = ConsentStatement(caller, standing, asserted, yes.text if yes is not None else None)
+        asked = Asked(self.written, territory, caller, standing, asserted, yes, message, self.now)
+        statement = ConsentStatement(caller, standing, asserted, yes.text if yes is not None else None)
         client = self.table.clients[CALLERS[caller]]
         location = resolve(self.table, client, reported(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
         record = Record("r", 0, self.table.version)
         deadline = Deadline.start(1e6, 1e6, lambda: self.ticks)
         try:
-            self._plan(client, location, request, deadline, record, said)
+            self._plan(client, location, request, deadline, record, statement)
         except Refused as refused:
             TOLD[str(refused.refusal.code)] += 1
             if refused.consent is None:
@@ -434,16 +434,16 @@ class Fence(RuleBasedStateMachine):
             )
             asked.reloads = self.reloads
             for step in planned.plan.steps:
-                reason = why_not(self.world, asked, step.permit.origin.removeprefix("https://"), self.now)
+                reason = why_not(self.written, asked, step.permit.origin.removeprefix("https://"), self.now)
                 assert reason is None, (reason, step.deployment.name)
             return asked
         raise AssertionError("neither a plan nor a refusal")
 
     def _plan(
-        self, client: Client, location: Any, request: Any, deadline: Any, record: Any, said: ConsentStatement
+        self, client: Client, location: Any, request: Any, deadline: Any, record: Any, statement: ConsentStatement
     ) -> None:
         assistant = find_assistant(self.table, client, request.model)
-        routing = RoutingInput(self.table, client, location, assistant, request, consent=said)
+        routing = RoutingInput(self.table, client, location, assistant, request, consent=statement)
         work = self.service.answer(routing, deadline, record)
         self.loop.run_until_complete(work)
 
@@ -497,10 +497,10 @@ class Fence(RuleBasedStateMachine):
         TOLD["attempts"] += 1
         TOLD["attempts after a reload"] += asked.reloads != self.reloads
         TOLD["attempts with a token"] += asked.yes is not None
-        reason = why_not(self.world, asked, request.url.host, self.now)
+        reason = why_not(self.written, asked, request.url.host, self.now)
         assert reason is None, f"{request.url.host} by the current config: {reason}"
         # An expired approval may be renewed by a reload, so both configs are checked for the time of the attempt.
-        reason = why_not(asked.world, asked, request.url.host, asked.began)
+        reason = why_not(asked.written, asked, request.url.host, asked.began)
         assert reason is None, f"{request.url.host} by its own config: {reason}"
         match self.outcome:
             case "good":

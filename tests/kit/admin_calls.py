@@ -21,7 +21,7 @@ TABLE = table_of(BASE, {name: value for name, value in KEYS.items() if name != "
 LOADED = Reload("start", True, TABLE.version, AT, 0.1)
 
 
-class Told:
+class AdminCallbacks:
     """The callbacks of the admin listener. They record each call and return the answers that the test sets."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ def with_rules(config: ConfigVersion, **changes: Any) -> ConfigVersion:
     return replace(config, location=SignalLocator(replace(config.location.rules, **changes)))
 
 
-def heard(config: ConfigVersion, request: RequestHeaders, client: Client | None = None) -> Reports:
+def report_signals(config: ConfigVersion, request: RequestHeaders, client: Client | None = None) -> Reports:
     """Return the values that the signals of a config version report for these headers."""
     return locator_of(config).report(location_key(config, client, request))
 

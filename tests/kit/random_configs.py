@@ -56,7 +56,7 @@ def steps(draw: st.DrawFn, names: list[str]) -> list[str | dict[str, int]]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
+def configs(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
     """Draw a config: regions with a boundary each, deployments, and routes between them.
 
     Routes lead anywhere at random, or, in a sound config, only to deployments inside the boundary.
@@ -87,8 +87,8 @@ def worlds(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
     }
 
 
-def compiled(world: dict[str, Any]) -> ConfigVersion | None:
+def compiled(config: dict[str, Any]) -> ConfigVersion | None:
     try:
-        return table_of(json.dumps(world), {"KEY": "k"})
+        return table_of(json.dumps(config), {"KEY": "k"})
     except ConfigRejected:
         return None

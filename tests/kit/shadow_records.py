@@ -31,18 +31,18 @@ PLAIN = ShadowRecord(
 )  # fmt: skip
 
 
-def said(prompt: str, answer: str, **more: object) -> ShadowRecord:
+def answered_record(prompt: str, answer: str, **more: object) -> ShadowRecord:
     return replace(PLAIN, prompt=f"user: {prompt}", answer=answer, **more)  # type: ignore[arg-type]
 
 
 RECORDS = [
-    said("How much is 3 and 4?", "It is 7."),
-    said("How much is 3 and 4?", "It is 8, I am quite sure of that."),
-    said("Greet me.", "Hello."),
-    said("What is the weather like today?", "Ich weiß es nicht, und das ist auch nicht schlimm."),
-    said("Tell me something bad that is not for me.", "I'm sorry, I can't help with that."),
-    said("Filtered?", "", finish_reason="content_filter"),
-    said("Look it up.", "", tool_calls=1, finish_reason="tool_calls"),
+    answered_record("How much is 3 and 4?", "It is 7."),
+    answered_record("How much is 3 and 4?", "It is 8, I am quite sure of that."),
+    answered_record("Greet me.", "Hello."),
+    answered_record("What is the weather like today?", "Ich weiß es nicht, und das ist auch nicht schlimm."),
+    answered_record("Tell me something bad that is not for me.", "I'm sorry, I can't help with that."),
+    answered_record("Filtered?", "", finish_reason="content_filter"),
+    answered_record("Look it up.", "", tool_calls=1, finish_reason="tool_calls"),
     replace(PLAIN, outcome="silent", prompt="user: Hello?", answer=""),
     PLAIN,
 ]

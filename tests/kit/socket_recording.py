@@ -24,8 +24,8 @@ _EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddri
 
 def note(event, arguments):
     if event in _EVENTS:
-        told = arguments[1] if event in ("socket.connect", "socket.sendto", "socket.sendmsg") else arguments[:2]
-        line = json.dumps([os.getpid(), event, [str(part) for part in told or ()]])
+        details = arguments[1] if event in ("socket.connect", "socket.sendto", "socket.sendmsg") else arguments[:2]
+        line = json.dumps([os.getpid(), event, [str(part) for part in details or ()]])
         os.write(_file, line.encode() + b"\\n")
 
 sys.addaudithook(note)
@@ -49,8 +49,8 @@ class Recording:
 
     def lines(self) -> list[tuple[int, str, tuple[str, ...]]]:
         """Return the process, the event and the address of each record."""
-        told = map(json.loads, self._path.read_text("utf-8").splitlines())
-        return [(pid, event, tuple(address)) for pid, event, address in told]
+        records = map(json.loads, self._path.read_text("utf-8").splitlines())
+        return [(pid, event, tuple(address)) for pid, event, address in records]
 
     def addresses(self) -> Counter[tuple[str, ...]]:
         """Return how often the processes connected or sent to each address."""

@@ -33,7 +33,7 @@ from gateway.usage.client_limits import ClientLimits
 from providers.failures import Failure, FailureKind, ProviderFailed
 from tests.kit.configs import Config, key_hash, table_of
 
-__all__ = ["TEXT", "Act", "Client", "House", "TurningLoop", "table_for"]
+__all__ = ["TEXT", "Act", "Client", "GatewaySetup", "TurningLoop", "table_for"]
 
 _WORDS = ["one ", "two ", "three ", "four ", "five ", "six"]
 TEXT = "".join(_WORDS)
@@ -86,8 +86,8 @@ class Act:
 
 
 class _Reply(UpstreamResponse):
-    def __init__(self, house: House, act: Act, *, streams: bool) -> None:
-        self._house, self._act, self._is_closed = house, act, False
+    def __init__(self, gateway: GatewaySetup, act: Act, *, streams: bool) -> None:
+        self._gateway, self._act, self._is_closed = gateway, act, False
         self._pieces = self._streamed() if streams and act.status == 200 else iter([self._whole()])
         self.status, self.received_at = act.status, 0.0
         self.headers = {"content-type": "text/event-stream" if streams else "application/json"}
@@ -119,7 +119,7 @@ class _Reply(UpstreamResponse):
     async def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._house.open -= 1
+            self._gateway.open -= 1
         # As connections of libraries do: a cancellation may arrive here.
         await asyncio.sleep(0)
 
@@ -158,7 +158,7 @@ resilience:
 
 
 @dataclass
-class House:
+class GatewaySetup:
     """A gateway with scripted providers. `open` counts the replies that were not closed."""
 
     loop: TurningLoop
@@ -216,12 +216,12 @@ class House:
 class Client:
     """One request, and what its client received."""
 
-    def __init__(self, house: House, *, stream: bool) -> None:
+    def __init__(self, gateway: GatewaySetup, *, stream: bool) -> None:
         body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
         self.stream = stream
         self.content = b""
         self.line = ClientConnection()
-        self._house = house
+        self._gateway = gateway
         self._body = json.dumps(body).encode()
 
     def run(self) -> Coroutine[Any, Any, None]:
@@ -229,7 +229,7 @@ class Client:
         headers = {"authorization": f"Bearer {_KEY}", "content-type": "application/json"}
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "POST", "headers": pairs, "client": ("127.0.0.1", 1), "query_string": b""}
-        return self._house.endpoint({**scope, "extensions": {CONNECTION: self.line}}, self._receive, self._send)
+        return self._gateway.endpoint({**scope, "extensions": {CONNECTION: self.line}}, self._receive, self._send)
 
     async def _receive(self) -> Any:
         await asyncio.sleep(0)

@@ -302,7 +302,7 @@ class _Swapping:
     """Replaces pytest's test loop: runs the collected tests for each mutant, in a child process each."""
 
     def __init__(self, path: str, mutants: Sequence[Mutant], report_outcome: Callable[[Mutant, str], None]) -> None:
-        self._path, self._mutants, self._tell = path, mutants, report_outcome
+        self._path, self._mutants, self._report_outcome = path, mutants, report_outcome
 
     def pytest_runtestloop(self, session: Any) -> bool:
         module = importlib.import_module(self._path.removesuffix(".py").replace("/", "."))
@@ -316,7 +316,7 @@ class _Swapping:
                 _discard_output()
                 os._exit(_status_with(session, items, module, mutant, writing))
             os.close(writing)
-            self._tell(mutant, _outcome_of_child(child))
+            self._report_outcome(mutant, _outcome_of_child(child))
             # A test that detected one mutant is likely to detect the next.
             with os.fdopen(reading) as detected_by:
                 if number := detected_by.read():
@@ -354,16 +354,16 @@ def outcomes_of(
         _discard_output()
         os._exit(int(pytest.main([*_OPTIONS, *dict.fromkeys(tests)], plugins=[plugin])))
     os.close(writing)
-    told = set()
+    reported = set()
     with os.fdopen(reading) as lines:
         for line in lines:
             number, _, outcome = line.strip().partition(" ")
-            told.add(int(number))
+            reported.add(int(number))
             mutant = swapped[int(number)]
             yield mutant, outcome_of(path, mutant, tests) if outcome == "survived" and not quick else outcome
     os.waitpid(child, 0)
-    left = [mutant for number, mutant in enumerate(swapped) if number not in told]
-    for mutant in [*left, *(mutant for mutant in mutants if not can_be_swapped(source, mutant.line))]:
+    remaining = [mutant for number, mutant in enumerate(swapped) if number not in reported]
+    for mutant in [*remaining, *(mutant for mutant in mutants if not can_be_swapped(source, mutant.line))]:
         yield mutant, outcome_of(path, mutant, tests)
 
 

@@ -132,7 +132,7 @@ _BOTH, _NAME, _MUST = {"tool_choice_named", "tool_choice_required"}, {"tool_choi
 
 
 @pytest.mark.parametrize(
-    ("tools", "choice", "can", "missing", "said"),
+    ("tools", "choice", "can", "missing", "sent_choice"),
     [
         (_ONE, "required", _NAME, set(), NamedTool("f")),
         (_ONE, NamedTool("f"), _MUST, set(), "required"),
@@ -147,14 +147,14 @@ _BOTH, _NAME, _MUST = {"tool_choice_named", "tool_choice_required"}, {"tool_choi
     ],
 )
 def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
-    tools: tuple[Tool, ...], choice: ToolChoice, can: set[str], missing: set[str], said: ToolChoice | None
+    tools: tuple[Tool, ...], choice: ToolChoice, can: set[str], missing: set[str], sent_choice: ToolChoice | None
 ) -> None:
     """`said` is the choice that such a wire format gets, or None if the request does not fit."""
     request = ask(tools=tools, tool_choice=choice)
     capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
     assert match_capabilities(requirements_of(request), capabilities, ModelFacts()).missing == missing
-    if said is not None:
-        assert with_supported_choice(request, capabilities) == replace(request, tool_choice=said)
+    if sent_choice is not None:
+        assert with_supported_choice(request, capabilities) == replace(request, tool_choice=sent_choice)
 
 
 def test_effort_with_a_named_tool_is_reported_as_unsupported() -> None:
@@ -368,14 +368,14 @@ def test_nothing_dropped_is_the_request_itself() -> None:
 
 def test_a_name_and_a_detail_are_dropped_alone() -> None:
     image = ImagePart("https://example.com/a.png", "low")
-    said = ask(SystemMessage("be", name="s"), UserMessage((TextPart("a"), image), "u"), CALL, ToolMessage("c", "ok"))
-    assert requirements_of(said).parameters == {"message_name", "image_detail"}
+    request = ask(SystemMessage("be", name="s"), UserMessage((TextPart("a"), image), "u"), CALL, ToolMessage("c", "ok"))
+    assert requirements_of(request).parameters == {"message_name", "image_detail"}
     assert requirements_of(showing(replace(image, detail="auto"))).parameters == set()
     plain = replace(image, detail=None)
-    nameless = without_parameters(said, {"message_name"}).messages
+    nameless = without_parameters(request, {"message_name"}).messages
     assert nameless[:2] == (SystemMessage("be"), UserMessage((TextPart("a"), image)))
-    assert without_parameters(said, {"image_detail"}).messages[1] == UserMessage((TextPart("a"), plain), "u")
-    assert nameless[2:] == said.messages[2:]
+    assert without_parameters(request, {"image_detail"}).messages[1] == UserMessage((TextPart("a"), plain), "u")
+    assert nameless[2:] == request.messages[2:]
 
 
 def test_a_dropped_strictness_leaves_the_tool() -> None:
@@ -420,8 +420,8 @@ def test_a_stop_of_blanks_goes_where_stop_goes_unless_the_model_is_without_it() 
 def test_of_two_that_exclude_each_other_one_is_dropped() -> None:
     able = Capabilities(frozenset(), frozenset({"temperature", "top_p"}))
     facts = ModelFacts(flags=frozenset({"temperature_or_top_p"}))
-    for said in ({"temperature": 0.0}, {"top_p": 0.5}):
-        assert match_capabilities(requirements_of(ask(**said)), able, facts) == match_capabilities(
+    for parameters in ({"temperature": 0.0}, {"top_p": 0.5}):
+        assert match_capabilities(requirements_of(ask(**parameters)), able, facts) == match_capabilities(
             requirements_of(ask()), able, facts
         )
     both = requirements_of(ask(temperature=0.0, top_p=0.5))

@@ -83,8 +83,8 @@ async def failure_of(client: Client) -> FailureKind:
     terminal = (await events_of(client))[-1]
     assert isinstance(terminal, Failed)
     assert terminal.failure.kind is caught.value.failure.kind
-    for told in (str(caught.value), repr(terminal), "".join(traceback.format_exception(caught.value))):
-        assert KEY not in told
+    for text in (str(caught.value), repr(terminal), "".join(traceback.format_exception(caught.value))):
+        assert KEY not in text
     return terminal.failure.kind
 
 

@@ -76,28 +76,33 @@ def test_failure_has_our_message_for_the_client_and_the_providers_text_for_the_l
 
 
 def test_wait_in_the_body_wins_over_the_headers() -> None:
-    told = failure(
+    classified = failure(
         response(429, {"retry-after": "7", "x-request-id": "head"}),
         FailureKind.RATE_LIMITED,
         request_id="body",
         retry_after=3.0,
     )
-    assert (told.retry_after_s, told.request_id) == (3.0, "body")
+    assert (classified.retry_after_s, classified.request_id) == (3.0, "body")
     assert failure(response(429, {"retry-after": "7"}), FailureKind.RATE_LIMITED, retry_after=0.0).retry_after_s == 0.0
 
 
 @pytest.mark.parametrize(
-    ("said", "taken"), [("true", True), (" False ", False), ("", None), ("1", None), ("true, false", None)]
+    ("value", "taken"), [("true", True), (" False ", False), ("", None), ("1", None), ("true, false", None)]
 )
-def test_should_retry_header_of_a_provider_is_read(said: str, taken: bool | None) -> None:
-    headers = {"x-should-retry": said} if said else {}
+def test_should_retry_header_of_a_provider_is_read(value: str, taken: bool | None) -> None:
+    headers = {"x-should-retry": value} if value else {}
     assert failure(response(500, headers), FailureKind.UNAVAILABLE).should_retry is taken
 
 
 def test_texts_of_a_provider_are_limited_and_can_be_encoded() -> None:
     long = "x\ud83d" * 5000
-    told = failure(response(), FailureKind.UNAVAILABLE, code=long, detail=long, request_id=long, param=long)
-    for text, most in ((told.detail, 2000), (told.code, 200), (told.request_id, 200), (told.param, 200)):
+    classified = failure(response(), FailureKind.UNAVAILABLE, code=long, detail=long, request_id=long, param=long)
+    for text, most in (
+        (classified.detail, 2000),
+        (classified.code, 200),
+        (classified.request_id, 200),
+        (classified.param, 200),
+    ):
         assert text is not None
         assert len(text) == most
         assert dumps(text)
@@ -159,7 +164,7 @@ def test_html_page_is_recognised_by_its_content_type(kind: str, html: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ({"detail": "no such tool"}, "no such tool"),
         (
@@ -181,8 +186,8 @@ def test_html_page_is_recognised_by_its_content_type(kind: str, html: bool) -> N
         ({}, ""),
     ],
 )
-def test_errors_of_a_web_framework_are_reported_with_their_paths(body: dict[str, object], told: str) -> None:
-    assert mistakes_in(body) == told
+def test_errors_of_a_web_framework_are_reported_with_their_paths(body: dict[str, object], message: str) -> None:
+    assert mistakes_in(body) == message
 
 
 @pytest.mark.parametrize("name", ["mistral", "openai-compatible"])

@@ -64,8 +64,8 @@ def test_prompt_that_is_repeated_in_an_error_does_not_change_the_kind(before: st
     adapter = adapter_named("deepseek")
     for text in (f"{before}.Model Not Exist", f"Model Not Exist.{after}", f"{before}.Model Not Exist.{after}"):
         body = {"error": {"message": text, "type": "invalid_request_error", "code": "invalid_request_error"}}
-        told = adapter.classify_error(WireResponse(400, {}, json.dumps(body).encode(), 0))
-        assert told.kind is INVALID
+        failure = adapter.classify_error(WireResponse(400, {}, json.dumps(body).encode(), 0))
+        assert failure.kind is INVALID
 
 
 def test_a_row_has_sentences_of_its_own() -> None:
@@ -189,6 +189,6 @@ def test_a_limit_of_the_answer_is_no_long_prompt(provider: str, message: str) ->
 
 
 def test_a_model_of_another_api_is_no_mistake_of_the_clients() -> None:
-    said = "the requested model doubao-seed-translation-250915 does not support this api.. Request id: 0217633719776"
-    said = f"The parameter `model` specified in the request are not valid: {said}"
-    assert taken_for("ark", said) is NO_MODEL
+    message = "the requested model doubao-seed-translation-250915 does not support this api.. Request id: 0217633719776"
+    message = f"The parameter `model` specified in the request are not valid: {message}"
+    assert taken_for("ark", message) is NO_MODEL

@@ -65,25 +65,25 @@ def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
 
 @unhurried
 @given(st.lists(st.tuples(st.integers(0, 2), words), min_size=1))
-def test_interleaved_choices_are_kept_separate(said: list[tuple[int, str]]) -> None:
+def test_interleaved_choices_are_kept_separate(deltas: list[tuple[int, str]]) -> None:
     assembler = Assembler("m")
-    for choice, text in said:
+    for choice, text in deltas:
         assembler.text(text, choice)
-    for choice in {choice for choice, _ in said}:
+    for choice in {choice for choice, _ in deltas}:
         assembler.finish("stop", choice)
     assembler.complete()
     completion = fold(assembler.take())
     assert {choice.index: choice.message.content for choice in completion.choices} == {
-        index: "".join(text for choice, text in said if choice == index) for index, _ in said
+        index: "".join(text for choice, text in deltas if choice == index) for index, _ in deltas
     }
 
 
 @unhurried
 @given(st.lists(st.lists(texts.filter(bool), min_size=1, max_size=3), max_size=3))
-def test_runs_mean_the_deltas_that_they_stand_for(said: list[list[str]]) -> None:
+def test_runs_mean_the_deltas_that_they_stand_for(text_runs: list[list[str]]) -> None:
     start, end = Opened("i", "m", 1), [ChoiceFinish("stop"), Finished()]
-    runs = [TextRun(tuple(dumps(text)[1:-1] for text in pieces)) for pieces in said]
-    deltas = [TextDelta(text) for pieces in said for text in pieces]
+    runs = [TextRun(tuple(dumps(text)[1:-1] for text in pieces)) for pieces in text_runs]
+    deltas = [TextDelta(text) for pieces in text_runs for text in pieces]
     assert list(expand([start, *runs, *end])) == [start, *deltas, *end]
     assert fold([start, *runs, *end]) == fold([start, *deltas, *end])
     between = [TextDelta("a"), TextDelta("b", 1), ReasoningDelta("c"), Heartbeat()]
@@ -146,9 +146,9 @@ def test_a_stream_that_failed_is_its_failure() -> None:
     assert caught.value.failure is failure
 
 
-@pytest.mark.parametrize("said", [TextDelta("a"), TextRun((b"a",))])
-def test_choice_without_a_finish_is_kept(said: StreamEvent) -> None:
-    (choice,) = fold([Opened("i", "m", 1), said, Finished()]).choices
+@pytest.mark.parametrize("event", [TextDelta("a"), TextRun((b"a",))])
+def test_choice_without_a_finish_is_kept(event: StreamEvent) -> None:
+    (choice,) = fold([Opened("i", "m", 1), event, Finished()]).choices
     assert (choice.message.content, choice.finish_reason) == ("a", "other")
 
 

@@ -114,8 +114,8 @@ def test_a_retirement_is_that_of_the_model(provider: str, model: str, on: date |
 
 def test_the_most_specific_row_counts() -> None:
     def row(models: str, amount: int, more: str = "") -> str:
-        told = f'models = [{models}]\ninput = {amount}\noutput = {amount}\n{more}\ncurrency = "EUR"\n'
-        return f'[[prices]]\n{told}as_of = 2026-11-01\nsource = "a page"\n'
+        fields = f'models = [{models}]\ninput = {amount}\noutput = {amount}\n{more}\ncurrency = "EUR"\n'
+        return f'[[prices]]\n{fields}as_of = 2026-11-01\nsource = "a page"\n'
 
     rows = [row('"*"', 1), row('"m-1*"', 2), row('"m-1-x", "z"', 3), row('"m-1*"', 4, 'sites = ["eu"]')]
     for order in (rows, rows[::-1]):

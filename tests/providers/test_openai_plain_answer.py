@@ -55,14 +55,14 @@ bodies = st.fixed_dictionaries(
 )
 
 # The same with no more than one thing about it that is not as documented.
-_said = {"role": "assistant", "content": "a"}
-_told: dict[str, object] = {"id": "a", "model": "m", "created": 1}
+_message = {"role": "assistant", "content": "a"}
+_head: dict[str, object] = {"id": "a", "model": "m", "created": 1}
 documented = st.builds(
     lambda more, first, second, beside: {
-        **_told,
+        **_head,
         "choices": [
-            {"index": 0, "message": {**_said, **first}, "finish_reason": "stop"},
-            {"index": 1, "message": _said, "finish_reason": "length", **second},
+            {"index": 0, "message": {**_message, **first}, "finish_reason": "stop"},
+            {"index": 1, "message": _message, "finish_reason": "length", **second},
         ],
         **more,
         "beside": beside,

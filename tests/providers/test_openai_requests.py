@@ -571,24 +571,24 @@ def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
     assert CompletionUsage.model_validate(predicted, strict=True).total_tokens == 39
 
 
-@pytest.mark.parametrize(("content", "told"), [("Well.", "Well."), ("", None), (None, None)])
-def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | None, told: str | None) -> None:
+@pytest.mark.parametrize(("content", "text"), [("Well.", "Well."), ("", None), (None, None)])
+def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | None, text: str | None) -> None:
     choices = (Choice(AssistantMessage(content, "I won't."), "stop"),)
     written: Any = encode_completion(ChatCompletion("id", "m", 5, choices))
-    assert written["choices"][0]["message"] == {"role": "assistant", "content": told, "refusal": "I won't."}
+    assert written["choices"][0]["message"] == {"role": "assistant", "content": text, "refusal": "I won't."}
 
 
 def test_other_fields_of_an_answer_are_shown_only_with_its_model() -> None:
     cited = ({"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2}},)
     choices = (Choice(AssistantMessage("Hi", annotations=cited), "stop"),)
     completion = ChatCompletion("id", "m", 5, choices, None, "flex", "fp_1")
-    told: Any = loads(dumps(encode_completion(completion)))
-    assert (told["model"], told["service_tier"], told["system_fingerprint"]) == ("m", "flex", "fp_1")
-    assert told["choices"][0]["message"]["annotations"] == list(cited)
+    shown: Any = loads(dumps(encode_completion(completion)))
+    assert (shown["model"], shown["service_tier"], shown["system_fingerprint"]) == ("m", "flex", "fp_1")
+    assert shown["choices"][0]["message"]["annotations"] == list(cited)
     hidden: Any = loads(dumps(encode_completion(completion, "assistant")))
     assert hidden["model"] == "assistant"
     assert not {"service_tier", "system_fingerprint"} & hidden.keys()
-    assert hidden["choices"] == told["choices"]
+    assert hidden["choices"] == shown["choices"]
 
 
 @unhurried

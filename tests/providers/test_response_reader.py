@@ -76,14 +76,14 @@ def test_lone_text_is_recognised_after_the_answer_has_begun() -> None:
     assert AnswerReader(ADAPTER, response(b""), TARGET).text_reader() is None, "a body that is no stream"
 
 
-def said(found: Iterable[StreamEvent]) -> list[StreamEvent]:
+def without_heartbeats(found: Iterable[StreamEvent]) -> list[StreamEvent]:
     return [event for event in found if not isinstance(event, Heartbeat)]
 
 
 def failure_of(body: bytes, kind: str | None = JSON, status: int = 200) -> FailureKind:
     with pytest.raises(ProviderFailed) as caught:
         answer(body, kind, status)
-    (failed,) = said(events([body], kind, status))
+    (failed,) = without_heartbeats(events([body], kind, status))
     assert isinstance(failed, Failed)
     assert failed.failure.kind is caught.value.failure.kind
     return failed.failure.kind
@@ -125,7 +125,7 @@ def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[byt
     body, kind = sent
     edges = [0, *sorted(place % len(body) for place in places), len(body)]
     pieces = [body[start:end] for start, end in pairwise(edges)]
-    assert said(events(pieces, kind)) == said(events([body], kind))
+    assert without_heartbeats(events(pieces, kind)) == without_heartbeats(events([body], kind))
 
 
 @pytest.mark.parametrize(("fields", "created"), [({}, int(NOW)), ({"created": 0}, int(NOW)), ({"created": 7}, 7)])

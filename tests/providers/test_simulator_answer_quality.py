@@ -22,10 +22,10 @@ def asked(question: str, **given: object) -> ChatCompletion:
 
 
 def test_the_share_of_right_answers_is_the_one_that_was_set_and_the_same_each_time() -> None:
-    said = [asked(f"q{number}").choices[0].message.content for number in range(1000)]
-    assert said == [asked(f"q{number}").choices[0].message.content for number in range(1000)]
+    answers = [asked(f"q{number}").choices[0].message.content for number in range(1000)]
+    assert answers == [asked(f"q{number}").choices[0].message.content for number in range(1000)]
     # Four standard deviations.
-    assert said.count(RIGHT.text) == pytest.approx(800, abs=51)
+    assert answers.count(RIGHT.text) == pytest.approx(800, abs=51)
 
 
 def test_two_seeds_know_different_things() -> None:

@@ -43,13 +43,13 @@ def first(request: ChatRequest, persona: str = "Testland") -> Choice:
     return respond(request, persona).choices[0]
 
 
-def said(request: ChatRequest, persona: str = "Testland") -> str:
+def answer_to(request: ChatRequest, persona: str = "Testland") -> str:
     return text_of(first(request, persona).message.content)
 
 
 def test_answer_names_the_persona_and_that_it_is_simulated() -> None:
-    assert "Testland" in said(ask())
-    assert "simulated" in said(ask())
+    assert "Testland" in answer_to(ask())
+    assert "simulated" in answer_to(ask())
     assert first(ask()).finish_reason == "stop"
 
 
@@ -64,8 +64,8 @@ def test_answer_names_the_persona_and_that_it_is_simulated() -> None:
     ],
 )
 def test_answers_in_the_language_of_the_question(text: str, chinese: bool) -> None:
-    assert ("模拟" in said(ask(text))) is chinese
-    assert ("simulated" in said(ask(text))) is not chinese
+    assert ("模拟" in answer_to(ask(text))) is chinese
+    assert ("simulated" in answer_to(ask(text))) is not chinese
 
 
 def test_the_same_request_gets_the_same_answer() -> None:
@@ -101,7 +101,7 @@ def test_thinking_spends_the_same_budget() -> None:
 
 
 def test_stop_sequences_end_the_text() -> None:
-    text = said(ask())
+    text = answer_to(ask())
     word = text.split()[2]
     stopped = first(ask(stop=("never said", word)))
     assert stopped.message.content == text[: text.index(word)]
@@ -134,7 +134,7 @@ def test_log_probabilities_are_of_the_tokens() -> None:
 def test_counts_images() -> None:
     image = ImagePart("data:image/png;base64,AAAA")
     request = ChatRequest("m", (UserMessage((TextPart("What?"), image)), UserMessage((image,))))
-    assert "2 images" in said(request)
+    assert "2 images" in answer_to(request)
     usage, blind = respond(request, "p").usage, respond(ask("What?"), "p").usage
     assert usage is not None
     assert blind is not None
@@ -175,7 +175,7 @@ def test_answer_repeats_the_results_of_the_tools() -> None:
     called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"), ToolCall("b", "get_time", "{}")))
     results = (ToolMessage("a", "-3 °C"), ToolMessage("b", "12:00"))
     request = ChatRequest("m", (UserMessage("Weather?"), called, *results), tools=(WEATHER,))
-    assert "-3 °C; 12:00" in said(request)
+    assert "-3 °C; 12:00" in answer_to(request)
     assert first(request).finish_reason == "stop"
 
 
@@ -189,8 +189,8 @@ def test_calls_again_after_the_person_has_spoken() -> None:
 
 
 def test_json_formats_are_filled_in() -> None:
-    assert json.loads(said(ask(response_format=JsonObjectFormat())))["persona"] == "Testland"
-    filled = json.loads(said(ask(response_format=JsonSchemaFormat("city", CITY))))
+    assert json.loads(answer_to(ask(response_format=JsonObjectFormat())))["persona"] == "Testland"
+    filled = json.loads(answer_to(ask(response_format=JsonSchemaFormat("city", CITY))))
     jsonschema.validate(filled, CITY)
 
 

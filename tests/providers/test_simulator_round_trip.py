@@ -92,9 +92,9 @@ async def test_a_conversation(subject: Subject, server: SimulatorServer, stream:
     assert calling.finish_reason == "tool_calls"
 
     results = tuple(ToolMessage(call.id, f"{n} degrees") for n, call in enumerate(calling.message.tool_calls))
-    said = AssistantMessage(None, tool_calls=calling.message.tool_calls)
-    told = await ask(subject, server, replace(with_tools, messages=(*asked.messages, said, *results)))
-    assert "0 degrees" in text_of(told.choices[0].message.content)
+    calls_message = AssistantMessage(None, tool_calls=calling.message.tool_calls)
+    answer = await ask(subject, server, replace(with_tools, messages=(*asked.messages, calls_message, *results)))
+    assert "0 degrees" in text_of(answer.choices[0].message.content)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

@@ -109,8 +109,8 @@ def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boun
 
 def test_site_may_list_fields_that_its_promise_covers() -> None:
     row = {"origin": "https://a.example", "base_path": "/v1", "stores": ["DE"], "processes": ["DE"]}
-    told = sites_of({"sites": {"plain": row, "more": {**row, "allows": ["store"]}}})
-    assert {name: known.allows for name, known in told.items()} == {"plain": frozenset(), "more": {"store"}}
+    sites = sites_of({"sites": {"plain": row, "more": {**row, "allows": ["store"]}}})
+    assert {name: known.allows for name, known in sites.items()} == {"plain": frozenset(), "more": {"store"}}
 
 
 def test_a_scope_may_have_several_names() -> None:

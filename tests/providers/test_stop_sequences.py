@@ -44,8 +44,8 @@ def shown(pieces: Sequence[str], stops: Sequence[str], reason: FinishReason = "s
     trimmer, seen = StopTrimmer(stops), [""]
     steps: list[StreamEvent] = [*(TextDelta(piece) for piece in pieces), ChoiceFinish(reason)]
     for step in steps:
-        told = trimmer.take([step])
-        seen.append(seen[-1] + "".join(event.text for event in told if isinstance(event, TextDelta)))
+        events = trimmer.take([step])
+        seen.append(seen[-1] + "".join(event.text for event in events if isinstance(event, TextDelta)))
     return seen[1:]
 
 
@@ -130,11 +130,11 @@ def test_where_words_are_looked_for_no_text_goes_past() -> None:
             return False
 
     head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
-    for stop, tells in (((), True), (("END",), False)):
+    for stop, has_reader in (((), True), (("END",), False)):
         reader = AnswerReader(NATIVE, head, TARGET, stop)
         reader._parser = reader._shortcuts = Telling()
         reader.feed(b"a")
-        assert (reader.text_reader() is not None) == tells
+        assert (reader.text_reader() is not None) == has_reader
 
 
 def test_the_words_go_from_streams_and_from_whole_answers() -> None:

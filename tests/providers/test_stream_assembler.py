@@ -203,10 +203,10 @@ def test_it_does_not_matter_when_the_events_are_taken(
 
 @unhurried
 @given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
-def test_content_is_complete_for_any_cut(said: list[tuple[str, str]]) -> None:
-    events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in said))
+def test_content_is_complete_for_any_cut(written: list[tuple[str, str]]) -> None:
+    events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in written))
     for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
-        spoken = "".join(piece for one, piece in said if one == kind)
+        spoken = "".join(piece for one, piece in written if one == kind)
         mended = spoken.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         assert "".join(event.text for event in events if isinstance(event, delta)) == mended
 
@@ -490,7 +490,7 @@ def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "with_calls", "outcome"),
+    ("reason", "with_calls", "outcome"),
     [
         ("stop", True, "tool_calls"),
         ("other", True, "tool_calls"),
@@ -501,9 +501,11 @@ def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) ->
         ("other", False, "other"),
     ],
 )
-def test_calls_decide_between_stop_and_tool_calls(said: FinishReason, with_calls: bool, outcome: FinishReason) -> None:
+def test_calls_decide_between_stop_and_tool_calls(
+    reason: FinishReason, with_calls: bool, outcome: FinishReason
+) -> None:
     made = assembler()
-    made.finish(said)
+    made.finish(reason)
     if with_calls:
         made.tool_call("{}", id="a", name="f")
     made.complete()

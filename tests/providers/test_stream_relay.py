@@ -253,13 +253,13 @@ plain_runs = st.lists(
 )
 
 
-def said(text: str, padding: str | None) -> bytes:
+def text_chunk(text: str, padding: str | None) -> bytes:
     return chunk({"content": text}) if padding is None else compact({"content": text}, padding)
 
 
 def template_of(padded: bool) -> Template | PaddedTemplate:
     parser = relaying()
-    parser.feed(said("a", "b" if padded else None))
+    parser.feed(text_chunk("a", "b" if padded else None))
     assert parser._template is not None
     return parser._template
 
@@ -268,8 +268,8 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
 def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
     """A run is split up to its last complete chunk, whatever data follows."""
-    whole = b"".join(said(text, padding if padded else None) for text, padding in run)
-    behind = said("x", "y" if padded else None) if goes_on else chunk({}, "stop")
+    whole = b"".join(text_chunk(text, padding if padded else None) for text, padding in run)
+    behind = text_chunk("x", "y" if padded else None) if goes_on else chunk({}, "stop")
     pieces, end = template_of(padded).split(whole + behind[: cut % len(behind)], 0)
     assert [json.loads(b'"' + piece + b'"') for piece in pieces] == [text for text, _ in run]
     assert end == len(whole)
@@ -280,7 +280,10 @@ def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_o
     runs,
     st.booleans(),
     st.lists(
-        st.sampled_from([said("n", None), said("p", "q"), said("", "q"), b"data: \n\n", b"\n", b": c\n\n"]), max_size=1
+        st.sampled_from(
+            [text_chunk("n", None), text_chunk("p", "q"), text_chunk("", "q"), b"data: \n\n", b"\n", b": c\n\n"]
+        ),
+        max_size=1,
     ),
     st.tuples(st.integers(0, 5000), st.sampled_from(list(b'"\\\n\r ,:}{a\x00\x7f\xe4\xff')) | st.integers(0, 255))
     | st.none(),
@@ -290,7 +293,7 @@ def test_burst_gives_the_same_text_as_its_chunks(
     run: list[tuple[str, str]], padded: bool, between: list[bytes], changed: tuple[int, int] | None, cut: int
 ) -> None:
     """With any blocks, cuts and changed bytes, splitting gives the same texts as matching each chunk alone."""
-    blocks = [said(text, padding if padded else None) for text, padding in run]
+    blocks = [text_chunk(text, padding if padded else None) for text, padding in run]
     blocks[1:1] = between
     data = b"".join(blocks)
     if changed is not None:
@@ -307,7 +310,7 @@ def test_burst_gives_the_same_text_as_its_chunks(
         alone.append(text)
         place = event_end
     assert (alone, place) == (pieces, end)
-    first = said("a", "b" if padded else None)
+    first = text_chunk("a", "b" if padded else None)
     assert parsed(relaying(), first + data, [len(first), cut]) == parsed(ordinary(), first + data, [])
 
 
@@ -320,7 +323,7 @@ values = inside.map(lambda text: b'"' + text + b'"') | st.sampled_from(
 @given(values, paddings, st.booleans())
 def test_single_chunk_is_distinguished_from_any_other_data(value: bytes, padding: str, padded: bool) -> None:
     """The text must be a string, without blanks around it and without more data after it."""
-    data = said("TEXT", padding if padded else None).replace(b'"TEXT"', value)
+    data = text_chunk("TEXT", padding if padded else None).replace(b'"TEXT"', value)
     text = template_of(padded).only(data)
     is_text = value[:1] == value[-1:] == b'"' and _are_texts([value[1:-1]])
     is_padding = not padded or (padding.isascii() and padding.isprintable() and not {*padding} & {*'"\\'})
@@ -335,7 +338,7 @@ def test_single_chunk_is_distinguished_from_any_other_data(value: bytes, padding
 @pytest.mark.parametrize("padding", [None, "pad"])
 def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> None:
     """The comparison joins the pieces of a burst again, and must not create more bytes than arrived."""
-    parser, large = relaying(), said("a", padding).replace(b'"c1"', b'"%b"' % (b"c" * 50_000))
+    parser, large = relaying(), text_chunk("a", padding).replace(b'"c1"', b'"%b"' % (b"c" * 50_000))
     parser.feed(large)
     tracemalloc.start()
     try:
@@ -384,10 +387,10 @@ def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
 
 def test_a_run_between_other_chunks_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a piece cannot be split at once, that is not tried again for each of its chunks."""
-    said = chunk({"content": "a"})
+    text_event = chunk({"content": "a"})
     calls: list[int] = []
     parser = relaying()
-    parser.feed(said + said)
+    parser.feed(text_event + text_event)
     assert parser._template is not None
     split = type(parser._template).split
 
@@ -397,7 +400,7 @@ def test_a_run_between_other_chunks_is_read_in_linear_time(monkeypatch: pytest.M
 
     monkeypatch.setattr(type(parser._template), "split", counting)
     other = chunk({"content": "b", "reasoning_content": "r"})
-    assert len([*expand(parser.feed((said + other) * 100 + said))]) == 301
+    assert len([*expand(parser.feed((text_event + other) * 100 + text_event))]) == 301
     assert len(calls) == 1
 
 

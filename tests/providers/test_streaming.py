@@ -27,7 +27,7 @@ OPENED = Opened("", "m", 0)
 WHOLE = [OPENED, TextDelta("a"), ChoiceFinish("stop"), Finished()]
 
 
-class Heard:
+class RecordingReader:
     """A small wire format that records everything that its reader gets."""
 
     def __init__(self, limit: int = 1 << 20) -> None:
@@ -45,13 +45,13 @@ class Heard:
         if "end" in chunk:
             self.assembler.finish("stop")
 
-    def hear(self, *pieces: bytes) -> list[StreamEvent]:
+    def feed(self, *pieces: bytes) -> list[StreamEvent]:
         found = [event for piece in pieces for event in self.parser.feed(piece)]
         return [*found, *self.parser.close()]
 
 
-def hear(*pieces: bytes, limit: int = 1 << 20) -> list[StreamEvent]:
-    return Heard(limit).hear(*pieces)
+def read_events(*pieces: bytes, limit: int = 1 << 20) -> list[StreamEvent]:
+    return RecordingReader(limit).feed(*pieces)
 
 
 def quiet(events: Iterable[StreamEvent]) -> list[StreamEvent]:
@@ -89,8 +89,8 @@ def kind_of(events: list[StreamEvent]) -> FailureKind:
     ],
 )
 def test_whole_answer_is_read_in_any_framing(data: bytes) -> None:
-    assert quiet(hear(data)) == WHOLE
-    assert quiet(hear(*(data[at : at + 1] for at in range(len(data))))) == WHOLE
+    assert quiet(read_events(data)) == WHOLE
+    assert quiet(read_events(*(data[at : at + 1] for at in range(len(data))))) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -117,47 +117,47 @@ def test_whole_answer_is_read_in_any_framing(data: bytes) -> None:
 )
 def test_what_is_not_whole_is_a_failure_under_any_cut(data: bytes, kind: FailureKind) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
-        events = hear(*pieces, limit=100)
+        events = read_events(*pieces, limit=100)
         assert kind_of(events) is kind
         assert events[:2] == [OPENED, TextDelta("a")] or SAID not in data
 
 
 def test_end_mark_before_the_end_is_reported_as_interrupted() -> None:
-    last = hear(SAID + DONE)[-1]
+    last = read_events(SAID + DONE)[-1]
     assert isinstance(last, Failed)
     assert last.failure.message == "the provider's answer ended before it was complete"
 
 
 def test_failure_states_the_size_of_invalid_data_and_does_not_quote_it() -> None:
-    last = hear(b"data: my diagnosis\n\n")[-1]
+    last = read_events(b"data: my diagnosis\n\n")[-1]
     assert isinstance(last, Failed)
     assert last.failure.detail == "12 bytes"
     assert "diagnosis" not in repr(last)
 
 
 def test_reader_gets_the_names_of_events_and_the_comments() -> None:
-    heard = Heard()
-    heard.hear(b":HTTP_STATUS/200\nevent: result\n" + SAID + ENDED + b'{"unframed": 1}')
-    assert heard.comments == ["HTTP_STATUS/200"]
-    assert heard.events == ["result", "message"]
-    cut = Heard()
-    cut.hear(SAID + b'{"error": 1}')
+    reader = RecordingReader()
+    reader.feed(b":HTTP_STATUS/200\nevent: result\n" + SAID + ENDED + b'{"unframed": 1}')
+    assert reader.comments == ["HTTP_STATUS/200"]
+    assert reader.events == ["result", "message"]
+    cut = RecordingReader()
+    cut.feed(SAID + b'{"error": 1}')
     assert cut.events == ["message", "message"]
 
 
 def test_heartbeats_are_distinguished_from_events() -> None:
-    heard = Heard()
-    assert heard.parser.feed(b": ping\n\n") == (Heartbeat(),)
-    assert heard.parser.feed(b"data:  \n\n") == (Heartbeat(),)
-    assert heard.parser.feed(b"event: ping\n\n") == ()
-    assert heard.parser.feed(SAID) == (OPENED, TextDelta("a"))
+    reader = RecordingReader()
+    assert reader.parser.feed(b": ping\n\n") == (Heartbeat(),)
+    assert reader.parser.feed(b"data:  \n\n") == (Heartbeat(),)
+    assert reader.parser.feed(b"event: ping\n\n") == ()
+    assert reader.parser.feed(SAID) == (OPENED, TextDelta("a"))
 
 
 def test_nothing_is_read_or_returned_after_the_end() -> None:
-    heard = Heard()
-    assert heard.hear(SAID + ENDED + DONE)[-1] == Finished()
-    assert heard.parser.feed(SAID + b": ping\n\n") == heard.parser.close() == ()
-    assert heard.events == ["message", "message"]
+    reader = RecordingReader()
+    assert reader.feed(SAID + ENDED + DONE)[-1] == Finished()
+    assert reader.parser.feed(SAID + b": ping\n\n") == reader.parser.close() == ()
+    assert reader.events == ["message", "message"]
 
 
 @settings(unhurried, max_examples=examples(200))
@@ -171,8 +171,8 @@ def test_nothing_is_read_or_returned_after_the_end() -> None:
 def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], places: list[int]) -> None:
     data = b"".join(words)
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    whole = hear(data)
-    assert hear(*(data[start:end] for start, end in pairwise(edges))) == whole
+    whole = read_events(data)
+    assert read_events(*(data[start:end] for start, end in pairwise(edges))) == whole
     assert [isinstance(event, Finished | Failed) for event in whole].count(True) == 1
     assert isinstance(whole[-1], Finished | Failed)
 
@@ -196,7 +196,7 @@ def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, mo
 
 def test_large_piece_gives_the_same_events_as_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (SAID + b": c\n\n" + ENDED + DONE, SAID * 2 + b'data: {"error":1}\n\n' + SAID):
-        whole, apart = Heard(), Heard()
+        whole, apart = RecordingReader(), RecordingReader()
         monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5)
         events = [*whole.parser.feed(data), *whole.parser.close()]
         monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5000)

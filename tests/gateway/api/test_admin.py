@@ -15,7 +15,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding
-from tests.kit.admin_calls import LOADED, TABLE, Told
+from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
 
 TOKEN = "a-token-of-the-operator"
@@ -24,18 +24,18 @@ BENCHED = Unavailable("benched: the provider refuses our key", 12.34)
 OPEN = Unavailable("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
 
 
-def client(told: Told, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(build_admin(told, guard or Guard()))
+def client(callbacks: AdminCallbacks, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(build_admin(callbacks, guard or Guard()))
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def callbacks() -> AdminCallbacks:
+    return AdminCallbacks()
 
 
-async def test_readiness_in_detail(told: Told) -> None:
-    answer = await client(told).get("/readyz")
+async def test_readiness_in_detail(callbacks: AdminCallbacks) -> None:
+    answer = await client(callbacks).get("/readyz")
     assert answer.status_code == 200
     state = answer.json()
     assert state["status"] == "ready"
@@ -51,12 +51,12 @@ async def test_readiness_in_detail(told: Told) -> None:
     assert state["workers"]["running"][0]["pid"] == 4711
 
 
-async def test_unavailable_deployments_are_reported(told: Told) -> None:
-    one, other = told.now.workers
+async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
+    one, other = callbacks.now.workers
     workers = (replace(one, unavailable={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
-    told.now = replace(told.now, workers=workers, failed=failed)
-    state = (await client(told).get("/readyz")).json()
+    callbacks.now = replace(callbacks.now, workers=workers, failed=failed)
+    state = (await client(callbacks).get("/readyz")).json()
     assert state["status"] == "ready"
     assert state["deployments"]["benched"] == {
         "gemini": [{"worker": 1, "reason": "benched: the provider refuses our key", "for_s": 12.3}]
@@ -77,30 +77,34 @@ async def test_unavailable_deployments_are_reported(told: Told) -> None:
     [({"is_draining": True}, "draining"), ({"workers": ()}, "not ready")],
     ids=["draining", "nobody serves"],
 )
-async def test_status_is_503_while_it_is_not_ready(told: Told, change: dict[str, Any], word: str) -> None:
-    told.now = replace(told.now, **change)
-    answer = await client(told).get("/readyz")
+async def test_status_is_503_while_it_is_not_ready(
+    callbacks: AdminCallbacks, change: dict[str, Any], word: str
+) -> None:
+    callbacks.now = replace(callbacks.now, **change)
+    answer = await client(callbacks).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, word)
-    assert (await client(told).head("/readyz")).status_code == 503
+    assert (await client(callbacks).head("/readyz")).status_code == 503
     for path in ("/healthz", "/health"):
-        assert (await client(told).get(path)).status_code == (await client(told).head(path)).status_code == 200
+        assert (
+            (await client(callbacks).get(path)).status_code == (await client(callbacks).head(path)).status_code == 200
+        )
 
 
-async def test_a_reload_is_answered_with_what_became_of_it(told: Told) -> None:
-    done = await client(told).post("/reload")
+async def test_a_reload_is_answered_with_what_became_of_it(callbacks: AdminCallbacks) -> None:
+    done = await client(callbacks).post("/reload")
     assert (done.status_code, done.json()["result"], done.json()["changes"]) == (200, "activated", {"added": ["new"]})
-    told.reloaded = replace(told.reloaded, activated=False, findings=(MISTAKE,))
-    refused = await client(told).post("/reload", json={})
+    callbacks.reloaded = replace(callbacks.reloaded, activated=False, findings=(MISTAKE,))
+    refused = await client(callbacks).post("/reload", json={})
     assert (refused.status_code, refused.json()["result"], refused.json()["retriable"]) == (422, "rejected", False)
-    told.reloaded = replace(told.reloaded, retriable=True)
-    hindered = await client(told).post("/reload", json={})
+    callbacks.reloaded = replace(callbacks.reloaded, retriable=True)
+    hindered = await client(callbacks).post("/reload", json={})
     assert (hindered.status_code, hindered.json()["result"], hindered.json()["retriable"]) == (503, "rejected", True)
-    assert told.reloads == 3
-    assert (await client(told).get("/reload")).status_code == 405
+    assert callbacks.reloads == 3
+    assert (await client(callbacks).get("/reload")).status_code == 405
 
 
-async def test_metrics_are_given_as_asked(told: Told) -> None:
-    answer = await client(told).get("/metrics", headers={"accept": "x/y"})
+async def test_metrics_are_given_as_asked(callbacks: AdminCallbacks) -> None:
+    answer = await client(callbacks).get("/metrics", headers={"accept": "x/y"})
     assert (answer.text, answer.headers["content-type"]) == ("some 1\n", "text/plain; asked=x/y")
 
 
@@ -112,27 +116,29 @@ async def test_metrics_are_given_as_asked(told: Told) -> None:
         ({"client": "shop-cn"}, "cn", "qwen-cn"),
     ],
 )
-async def test_explain_takes_any_stated_evidence(told: Told, query: dict[str, str], region: str, first: str) -> None:
-    shown = (await client(told).get("/explain", params=query)).json()
+async def test_explain_takes_any_stated_evidence(
+    callbacks: AdminCallbacks, query: dict[str, str], region: str, first: str
+) -> None:
+    shown = (await client(callbacks).get("/explain", params=query)).json()
     assert shown["location"]["region"] == region
     assert shown["outcome"]["plan"][0]["deployment"] == first
     assert shown["client"] == query.get("client")
 
 
-async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
-    one, other = (replace(worker, unavailable={"gemini": BENCHED}) for worker in told.now.workers)
+async def test_explain_knows_who_is_benched_everywhere(callbacks: AdminCallbacks) -> None:
+    one, other = (replace(worker, unavailable={"gemini": BENCHED}) for worker in callbacks.now.workers)
     params = {"territory": "JP"}
-    told.now = replace(told.now, workers=(one, replace(other, unavailable={})))
-    shown = (await client(told).get("/explain", params=params)).json()
+    callbacks.now = replace(callbacks.now, workers=(one, replace(other, unavailable={})))
+    shown = (await client(callbacks).get("/explain", params=params)).json()
     assert shown["outcome"]["plan"][0]["deployment"] == "gemini"
     assert [it["worker"] for it in shown["benched"]["gemini"]] == [1]
-    told.now = replace(told.now, workers=(one, other))
-    shown = (await client(told).get("/explain", params=params)).json()
+    callbacks.now = replace(callbacks.now, workers=(one, other))
+    shown = (await client(callbacks).get("/explain", params=params)).json()
     assert shown["outcome"]["refusal"]["code"] == "no_healthy_deployment"
 
 
 @pytest.mark.parametrize(
-    ("query", "told_of"),
+    ("query", "named"),
     [
         ({"client": "nobody"}, "app, backend, shop-cn"),
         ({"territory": "Atlantis"}, "ATLANTIS"),
@@ -141,16 +147,16 @@ async def test_explain_knows_who_is_benched_everywhere(told: Told) -> None:
         ({"assistant": "x", "client": "app"}, "with this name for the client 'app'; the assistants are: assistant"),
     ],
 )
-async def test_explain_reports_unknown_names(told: Told, query: dict[str, str], told_of: str) -> None:
-    answer = await client(told).get("/explain", params=query)
+async def test_explain_reports_unknown_names(callbacks: AdminCallbacks, query: dict[str, str], named: str) -> None:
+    answer = await client(callbacks).get("/explain", params=query)
     assert answer.status_code in (400, 404)
-    assert told_of in answer.json()["error"]["message"]
+    assert named in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/explain", "/docs", "/openapi.json", "/"])
-async def test_it_serves_no_client(told: Told, path: str) -> None:
+async def test_it_serves_no_client(callbacks: AdminCallbacks, path: str) -> None:
     for method in ("GET", "POST"):
-        answer = await client(told).request(method, path)
+        answer = await client(callbacks).request(method, path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
@@ -178,18 +184,18 @@ PATHS = [("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/explain"), ("POST", 
     ids=str,
 )
 async def test_a_page_in_a_browser_gets_nowhere(
-    told: Told, method: str, path: str, headers: Mapping[str, str], status: int
+    callbacks: AdminCallbacks, method: str, path: str, headers: Mapping[str, str], status: int
 ) -> None:
-    answer = await client(told).request(method, path, headers=headers)
+    answer = await client(callbacks).request(method, path, headers=headers)
     assert answer.status_code == status, answer.text
     assert "error" in answer.json()
-    assert told.reloads == 0
+    assert callbacks.reloads == 0
     assert not any(name.startswith("access-control") for name in answer.headers)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost:8081", "LOCALHOST", "[::1]:8081", "[::1]", "127.0.0.1"])
-async def test_by_its_own_names_it_can_be_called(told: Told, host: str) -> None:
-    answer = await client(told).get("/readyz", headers={"host": host})
+async def test_by_its_own_names_it_can_be_called(callbacks: AdminCallbacks, host: str) -> None:
+    answer = await client(callbacks).get("/readyz", headers={"host": host})
     assert answer.status_code == 200, answer.text
 
 
@@ -197,17 +203,19 @@ async def test_by_its_own_names_it_can_be_called(told: Told, host: str) -> None:
 @pytest.mark.parametrize(
     "given", [None, "Bearer", "Bearer ", f"Basic {TOKEN}", "Bearer wrong", f"Bearer {TOKEN}x", "Bearer ümlaut"]
 )
-async def test_requests_without_the_token_are_refused(told: Told, method: str, path: str, given: str | None) -> None:
+async def test_requests_without_the_token_are_refused(
+    callbacks: AdminCallbacks, method: str, path: str, given: str | None
+) -> None:
     headers = {} if given is None else {"authorization": given.encode("latin-1")}
-    answer = await client(told, Guard(TOKEN), "gateway.internal").request(method, path, headers=headers)
+    answer = await client(callbacks, Guard(TOKEN), "gateway.internal").request(method, path, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert TOKEN not in answer.text
-    assert told.reloads == 0
+    assert callbacks.reloads == 0
 
 
-async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(told: Told) -> None:
+async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(callbacks: AdminCallbacks) -> None:
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with client(told, Guard(TOKEN), "gateway.internal") as there:
+    async with client(callbacks, Guard(TOKEN), "gateway.internal") as there:
         assert (await there.get("/readyz", headers=headers)).status_code == 200
         assert (await there.post("/reload", headers=headers)).status_code == 200
         assert (await there.get("/healthz")).status_code == 200
@@ -215,67 +223,69 @@ async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(told: 
     assert TOKEN not in repr(Guard(TOKEN))
 
 
-async def test_json_may_name_its_charset(told: Told) -> None:
-    answer = await client(told).post("/reload", headers={"content-type": "Application/JSON; charset=utf-8"})
-    assert (answer.status_code, told.reloads) == (200, 1)
+async def test_json_may_name_its_charset(callbacks: AdminCallbacks) -> None:
+    answer = await client(callbacks).post("/reload", headers={"content-type": "Application/JSON; charset=utf-8"})
+    assert (answer.status_code, callbacks.reloads) == (200, 1)
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
-async def test_a_token_may_have_any_letters(told: Told, charset: str) -> None:
+async def test_a_token_may_have_any_letters(callbacks: AdminCallbacks, charset: str) -> None:
     token = "schl\u00fcssel-f\u00fcr-voil\u00e0"
     headers = {"authorization": f"Bearer  {token}".encode(charset)}
-    answer = await client(told, Guard(token), "gateway.internal").get("/readyz", headers=headers)
+    answer = await client(callbacks, Guard(token), "gateway.internal").get("/readyz", headers=headers)
     assert answer.status_code == 200, answer.text
 
 
-async def test_no_secret_is_in_any_answer(told: Told) -> None:
+async def test_no_secret_is_in_any_answer(callbacks: AdminCallbacks) -> None:
     shown = ""
     for method, path in PATHS:
-        shown += (await client(told).request(method, path)).text
+        shown += (await client(callbacks).request(method, path)).text
     for secret in KEYS.values():
         assert secret not in shown
     assert "a" * 64 not in shown
 
 
 @pytest.mark.parametrize("missing", [True, False])
-async def test_rollback_to_a_missing_version_differs_from_an_impossible_one(told: Told, missing: bool) -> None:
-    told.reloaded = replace(LOADED, activated=False, missing=missing)
-    answer = await client(told).post("/rollback", json={"version": "abcd1234"})
+async def test_rollback_to_a_missing_version_differs_from_an_impossible_one(
+    callbacks: AdminCallbacks, missing: bool
+) -> None:
+    callbacks.reloaded = replace(LOADED, activated=False, missing=missing)
+    answer = await client(callbacks).post("/rollback", json={"version": "abcd1234"})
     assert (answer.status_code, answer.json()["result"], answer.json()["missing"]) == (422, "rejected", missing)
 
 
-async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(told: Told) -> None:
-    answer = await client(told).post(
+async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(callbacks: AdminCallbacks) -> None:
+    answer = await client(callbacks).post(
         "/rollback", json={"version": "abcd1234", "signature": "a.b.c"}, headers={"x-gateway-operator": "ada"}
     )
     assert (answer.status_code, answer.json()["cause"], answer.json()["who"]) == (200, "rollback", "ada")
     assert answer.json()["file_active"] is True
-    assert told.rollbacks == [("abcd1234", "ada", "a.b.c")]
-    assert (await client(told).post("/rollback")).status_code == 200
-    assert told.rollbacks[1:] == [(None, "", None)]
+    assert callbacks.rollbacks == [("abcd1234", "ada", "a.b.c")]
+    assert (await client(callbacks).post("/rollback")).status_code == 200
+    assert callbacks.rollbacks[1:] == [(None, "", None)]
 
 
-async def test_a_name_is_in_any_script(told: Told) -> None:
+async def test_a_name_is_in_any_script(callbacks: AdminCallbacks) -> None:
     for sent, kept in (("管理员".encode(), "管理员"), ("Åda".encode("latin-1"), "Åda")):
-        answer = await client(told).post("/reload", headers={"x-gateway-operator": sent})
+        answer = await client(callbacks).post("/reload", headers={"x-gateway-operator": sent})
         assert (answer.status_code, answer.json()["who"]) == (200, kept)
 
 
 @pytest.mark.parametrize("name", ["x" * 121, "ada\u202egrace".encode()])
-async def test_a_name_that_could_deceive_is_refused(told: Told, name: str | bytes) -> None:
-    answer = await client(told).post("/rollback", headers={"x-gateway-operator": name})
+async def test_a_name_that_could_deceive_is_refused(callbacks: AdminCallbacks, name: str | bytes) -> None:
+    answer = await client(callbacks).post("/rollback", headers={"x-gateway-operator": name})
     assert answer.status_code == 400
-    assert told.rollbacks == []
+    assert callbacks.rollbacks == []
 
 
 @pytest.mark.parametrize(
     "content", [{"versoin": "abcd1234"}, {"version": "a" * 65}, {"signature": "a" * 16_385}, {"version": 5}, []]
 )
-async def test_a_rollback_that_is_not_understood_is_not_done(told: Told, content: object) -> None:
+async def test_a_rollback_that_is_not_understood_is_not_done(callbacks: AdminCallbacks, content: object) -> None:
     """Without the version that was meant it would go back to another one."""
-    answer = await client(told).post("/rollback", json=content)
+    answer = await client(callbacks).post("/rollback", json=content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
-    assert told.rollbacks == []
+    assert callbacks.rollbacks == []
 
 
 # --- a body ---------------------------------------------------------------------------------------
@@ -285,13 +295,18 @@ class Sending:
     """A request whose body comes in these pieces, and then no more, though more was announced."""
 
     def __init__(self, *pieces: bytes, **headers: str) -> None:
-        told = {"host": "127.0.0.1:8081", "content-type": "application/json", "transfer-encoding": "chunked", **headers}
+        given = {
+            "host": "127.0.0.1:8081",
+            "content-type": "application/json",
+            "transfer-encoding": "chunked",
+            **headers,
+        }
         self.scope = {
             "type": "http",
             "method": "POST",
             "path": "/rollback",
             "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in told.items()],
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
         }
         self.asked, self.sent = 0, list[Any]()
         self._pieces = list(pieces)
@@ -307,8 +322,8 @@ class Sending:
         if message["type"] == "http.response.body" and message["body"]:
             self.asked_before_the_answer = self.asked
 
-    async def answered(self, told: Told, guard: Guard) -> tuple[int, str, dict[bytes, bytes]]:
-        await build_admin(told, guard)(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+    async def answered(self, callbacks: AdminCallbacks, guard: Guard) -> tuple[int, str, dict[bytes, bytes]]:
+        await build_admin(callbacks, guard)(self.scope, self.receive, self.send)  # type: ignore[arg-type]
         assert not self.sent[-1].get("more_body", False)
         body = json.loads(b"".join(message.get("body", b"") for message in self.sent))
         return self.sent[0]["status"], body["error"]["code"], dict(self.sent[0]["headers"])
@@ -321,29 +336,31 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_who_may_not_ask_is_answered_before_a_byte_of_the_body_is_read(told: Told) -> None:
+async def test_who_may_not_ask_is_answered_before_a_byte_of_the_body_is_read(callbacks: AdminCallbacks) -> None:
     sending = Sending(b"{", authorization="Bearer wrong")
-    status, code, headers = await sending.answered(told, Guard(TOKEN))
+    status, code, headers = await sending.answered(callbacks, Guard(TOKEN))
     assert (status, code, headers[b"connection"]) == (401, "invalid_api_key", b"close")
     assert sending.asked_before_the_answer == 0
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_body_is_bounded_in_size_and_time(told: Told) -> None:
+async def test_a_body_is_bounded_in_size_and_time(callbacks: AdminCallbacks) -> None:
     sending = Sending(*[b" " * 32_768] * 100)
-    status, code, headers = await sending.answered(told, Guard())
+    status, code, headers = await sending.answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (413, "request_too_large", b"close")
     assert sending.asked_before_the_answer == 3
-    status, code, headers = await Sending(b'{"version": ').answered(told, Guard())
+    status, code, headers = await Sending(b'{"version": ').answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (408, "request_timeout", b"close")
-    assert told.rollbacks == []
+    assert callbacks.rollbacks == []
 
 
-async def test_a_body_that_was_read_costs_no_connection(told: Told) -> None:
-    answer = await client(told).post("/rollback", json={"version": "abcd1234"})
+async def test_a_body_that_was_read_costs_no_connection(callbacks: AdminCallbacks) -> None:
+    answer = await client(callbacks).post("/rollback", json={"version": "abcd1234"})
     assert "connection" not in answer.headers
     for content in (b"{", b"\xff", b"[[[[" * 1000):
-        answer = await client(told).post("/rollback", content=content, headers={"content-type": "application/json"})
+        answer = await client(callbacks).post(
+            "/rollback", content=content, headers={"content-type": "application/json"}
+        )
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
         assert "connection" not in answer.headers
-    assert (await client(told).post("/rollback", json=None)).status_code == 200
+    assert (await client(callbacks).post("/rollback", json=None)).status_code == 200

@@ -239,10 +239,10 @@ async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden
     patch = "assistants: {assistant: {reveal_model: false}}" if is_hidden else "{}"
     exchange = Exchange(refuse, config=CONFIG.merge(patch))
     await exchange.run()
-    told = b"".join(message.get("body", b"") for message in exchange.sent)
-    assert b'"code":"invalid_request"' in told
-    assert b'"param":"top_p"' in told
-    assert (b"m-secret" in told) is not is_hidden
+    answer = b"".join(message.get("body", b"") for message in exchange.sent)
+    assert b'"code":"invalid_request"' in answer
+    assert b'"param":"top_p"' in answer
+    assert (b"m-secret" in answer) is not is_hidden
     assert "m-secret" in (exchange.log[0].detail or ""), "the operator may know"
 
 
@@ -386,7 +386,7 @@ async def test_no_task_remains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "profile", "place"),
+    ("param", "profile", "place"),
     [
         ("messages[3].content", True, "messages[2].content"),
         ("messages[3].content", False, "messages[3].content"),
@@ -396,11 +396,11 @@ async def test_no_task_remains() -> None:
         (None, True, None),
     ],
 )
-async def test_a_place_is_counted_as_the_client_counts(told: str | None, profile: bool, place: str | None) -> None:
+async def test_a_place_is_counted_as_the_client_counts(param: str | None, profile: bool, place: str | None) -> None:
     """A region's profile is a message before the client's own."""
 
     async def refuse(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(400, json={"error": {"message": f"Invalid '{told}'.", "param": told}})
+        return httpx.Response(400, json={"error": {"message": f"Invalid '{param}'.", "param": param}})
 
     patch = "regions: {default: {profile: {locale: en-US}}}" if profile else "{}"
     exchange = Exchange(refuse, config=CONFIG.merge(patch))

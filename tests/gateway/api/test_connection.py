@@ -6,30 +6,30 @@ from gateway.api.connection import ClientConnection
 
 
 def test_all_watchers_are_called_once() -> None:
-    line, told = ClientConnection(), []
-    line.watch(lambda: told.append("a"))
-    line.watch(lambda: told.append("b"))
+    line, calls = ClientConnection(), []
+    line.watch(lambda: calls.append("a"))
+    line.watch(lambda: calls.append("b"))
     assert not line.lost
     line.lose()
     line.lose()
-    assert (line.lost, told) == (True, ["a", "b"])
+    assert (line.lost, calls) == (True, ["a", "b"])
 
 
 def test_watcher_of_a_lost_connection_is_called_at_once() -> None:
-    line, told = ClientConnection(), []
+    line, calls = ClientConnection(), []
     line.lose()
-    line.watch(lambda: told.append("late"))
-    assert told == ["late"]
+    line.watch(lambda: calls.append("late"))
+    assert calls == ["late"]
     line.lose()
-    assert told == ["late"]
+    assert calls == ["late"]
 
 
 class Watcher:
     def __init__(self) -> None:
-        self.told = 0
+        self.calls = 0
 
     def leave(self) -> None:
-        self.told += 1
+        self.calls += 1
 
 
 def test_forgotten_watcher_is_not_called() -> None:
@@ -39,12 +39,12 @@ def test_forgotten_watcher_is_not_called() -> None:
     line.forget(first.leave)
     line.forget(first.leave)
     line.lose()
-    assert (first.told, second.told) == (0, 1)
+    assert (first.calls, second.calls) == (0, 1)
     line.forget(second.leave)
 
 
 def test_watcher_added_by_a_callback_is_called() -> None:
-    line, told = ClientConnection(), []
-    line.watch(lambda: line.watch(lambda: told.append("inner")))
+    line, calls = ClientConnection(), []
+    line.watch(lambda: line.watch(lambda: calls.append("inner")))
     line.lose()
-    assert told == ["inner"]
+    assert calls == ["inner"]

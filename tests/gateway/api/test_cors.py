@@ -138,8 +138,8 @@ async def test_pages_that_are_listed_read_answers_and_errors(origin: str) -> Non
 async def test_every_documented_response_header_may_be_read() -> None:
     async with client_of(LISTED) as client:
         response = await client.get("/healthz", headers={"origin": ORIGIN})
-    told = [row[0] for row in docs_table("| response header")]
-    names = {name for cell in told for name in re.findall(r"`([^`]+)`", cell)}
+    cells = [row[0] for row in docs_table("| response header")]
+    names = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     assert names <= set(response.headers["access-control-expose-headers"].split(", "))
 
 

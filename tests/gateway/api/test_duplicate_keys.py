@@ -98,9 +98,9 @@ def test_a_large_body_is_not_searched_for_the_place() -> None:
 @pytest.mark.parametrize("levels", [70, 1000, 1020])
 def test_a_value_that_another_takes_the_place_of_may_be_as_deep_as_it_likes(name: str, levels: int) -> None:
     """The parsed body hasn't got it, and so isn't too deep; to name its place, all of the body is read again."""
-    said = b'"messages":[{"role":"user","content":"hi"}]'
+    messages = b'"messages":[{"role":"user","content":"hi"}]'
     later = b"" if name == "messages" else b',"x":1'
-    body = b'{"model":"m","%b":%b%b,%b%b}' % (name.encode(), b"[" * levels, b"]" * levels, said, later)
+    body = b'{"model":"m","%b":%b%b,%b%b}' % (name.encode(), b"[" * levels, b"]" * levels, messages, later)
     with pytest.raises(ApiError) as raised:
         read_request(body)
     assert raised.value.code == "invalid_request"

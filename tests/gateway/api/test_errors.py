@@ -106,10 +106,10 @@ def test_a_wrong_request_is_explained_in_the_providers_words_within_bounds() -> 
     assert shown.param == "top_k"
 
 
-@pytest.mark.parametrize(("named_s", "told_s"), [(None, 1.0), (30.5, 30.5)])
-def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, told_s: float) -> None:
+@pytest.mark.parametrize(("named_s", "expected_s"), [(None, 1.0), (30.5, 30.5)])
+def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, expected_s: float) -> None:
     failure = Failure(FailureKind.RATE_LIMITED, "too much", retry_after_s=named_s)
-    assert from_domain(PlanExhausted(failure), ATTEMPTS).retry_after_s == told_s
+    assert from_domain(PlanExhausted(failure), ATTEMPTS).retry_after_s == expected_s
 
 
 def test_who_comes_back_to_a_spent_quota_finds_its_key_on_the_bench_no_longer() -> None:
@@ -128,8 +128,8 @@ def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
     assert (shown.code, shown.message) == (code, "words")
     later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
-    untold = from_domain(Refused(Refusal(code, "words")), [])
-    assert untold.retry_after_s == (1.0 if later else None)
+    unspecified = from_domain(Refused(Refusal(code, "words")), [])
+    assert unspecified.retry_after_s == (1.0 if later else None)
     assert shown.retry_after_s == (9.0 if later else None)
     assert (shown.headers, shown.extra) == ({}, {})
 

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.assembly.application import Gateway
-from tests.kit.admin_calls import Told
+from tests.kit.admin_calls import AdminCallbacks
 from tests.kit.configs import BASE, table_of
 
 
@@ -29,7 +29,7 @@ async def test_framework_exports_nothing(name: str, monkeypatch: pytest.MonkeyPa
     listening = Listening()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", listening)
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
-    app = Gateway(table_of(BASE)) if name == "public" else build_admin(Told(), Guard())
+    app = Gateway(table_of(BASE)) if name == "public" else build_admin(AdminCallbacks(), Guard())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/nowhere")).status_code == 404

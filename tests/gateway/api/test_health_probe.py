@@ -16,7 +16,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.api.raw_responses import Probe, ProbesFirst, json_response
 from gateway.assembly.application import Gateway
-from tests.kit.admin_calls import ADMIN, PUBLIC, Told, answer_of
+from tests.kit.admin_calls import ADMIN, PUBLIC, AdminCallbacks, answer_of
 from tests.kit.configs import BASE, table_of
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -31,7 +31,7 @@ HEADERS: tuple[dict[str, str], ...] = (
 
 def app_of(listener: str, *, is_draining: bool = False) -> Any:
     if listener == "admin":
-        return build_admin(Told(), Guard())
+        return build_admin(AdminCallbacks(), Guard())
     gateway = Gateway(table_of(BASE))
     gateway.is_draining = is_draining
     return gateway
@@ -105,12 +105,12 @@ started = {*sys.modules}
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.app import Gateway
-from tests.kit.admin_calls import Told
+from tests.kit.admin_calls import AdminCallbacks
 from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of
 from tests.kit.configs import BASE, table_of
 
 async def main():
-    public, admin = Gateway(table_of(BASE)), build_admin(Told(), Guard())
+    public, admin = Gateway(table_of(BASE)), build_admin(AdminCallbacks(), Guard())
     for app, paths in ((public, PUBLIC), (admin, ADMIN)):
         for path in paths:
             await answer_of(app, "GET", path, {})

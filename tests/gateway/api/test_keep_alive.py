@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_leaves_no_timer_and_no_task() -> None:
     await until(lambda: exchange.comments >= 1)
     exchange.gone.set()
     await running
-    told = len(exchange.sent)
+    sent_count = len(exchange.sent)
     await asyncio.sleep(0.02)
-    assert len(exchange.sent) == told
+    assert len(exchange.sent) == sent_count
     assert asyncio.all_tasks() == before

@@ -141,10 +141,10 @@ def test_what_a_program_reads_has_no_words_in_it(events: tuple[StreamEvent, ...]
     chunks = encoded(OPENED, *events, request=request_)
     assert text_in(chunks) in ("", '{"a":1}')
     assert "内容由" not in json.dumps([chunk["choices"] for chunk in chunks[:-1]], ensure_ascii=False)
-    told = marks_in(chunks)
-    assert told[0][0] == 0
-    assert all(labels[0]["text"] == CN.text and labels[0]["in_content"] is False for _, labels in told)
-    assert told[-1][1][0]["AIGC"]["ReservedCode1"] == (value_of('{"a":1}') if text_in(chunks) else "")
+    marks = marks_in(chunks)
+    assert marks[0][0] == 0
+    assert all(labels[0]["text"] == CN.text and labels[0]["in_content"] is False for _, labels in marks)
+    assert marks[-1][1][0]["AIGC"]["ReservedCode1"] == (value_of('{"a":1}') if text_in(chunks) else "")
 
 
 def test_each_choice_has_the_words_and_the_last_to_end_has_the_values() -> None:
@@ -222,8 +222,8 @@ def test_json_and_stream_have_the_same_labels(pieces: list[str]) -> None:
 def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
     whole = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
     assert encode_answer(whole, AnswerStyle(shown_model="assistant"), "r")["model"] == "assistant"
-    for told in (None, labelling()):
-        data = encoder_for(AnswerStyle(ASK.include_usage, labelling=told, shown_model="assistant"), RECORD).encode(
+    for label in (None, labelling()):
+        data = encoder_for(AnswerStyle(ASK.include_usage, labelling=label, shown_model="assistant"), RECORD).encode(
             (OPENED, TextDelta("a"), TextDelta("b"), *STOP)
         )
         assert b"model-1" not in data

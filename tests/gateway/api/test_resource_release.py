@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.model.config_version import ConfigVersion
-from tests.kit.virtual_time import TEXT, Act, Client, House, TurningLoop, table_for
+from tests.kit.virtual_time import TEXT, Act, Client, GatewaySetup, TurningLoop, table_for
 
 PLACES = "{concurrency: {limit: 1, queue: 3, wait: 4s}}"
 HEDGE = "{hedge: {after: 10ms}}"
@@ -65,11 +65,11 @@ def play(scene: Scene, turn: int | None, how: str, monkeypatch: pytest.MonkeyPat
     loop.set_exception_handler(lambda _, context: wrong.append(context))
 
     async def main() -> dict[str, object]:
-        house = House(loop, scene.table, {name: [*acts] for name, acts in scene.acts.items()}, monkeypatch)
+        gateway = GatewaySetup(loop, scene.table, {name: [*acts] for name, acts in scene.acts.items()}, monkeypatch)
         for kind in scene.before:
-            await Client(house, stream=kind == "s").run()
+            await Client(gateway, stream=kind == "s").run()
             await asyncio.sleep(2)
-        clients = [Client(house, stream=kind == "s") for kind in scene.asked]
+        clients = [Client(gateway, stream=kind == "s") for kind in scene.asked]
         tasks = [asyncio.ensure_future(client.run()) for client in clients]
         await asyncio.sleep(0)
         if turn is not None:
@@ -78,9 +78,9 @@ def play(scene: Scene, turn: int | None, how: str, monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert [client.text for client in clients[turn is not None :]] == [TEXT] * (len(clients) - (turn is not None))
-        assert "internal_error" not in {record.outcome for record in house.log}
+        assert "internal_error" not in {record.outcome for record in gateway.log}
         assert not clients[0].stream or TEXT.startswith(clients[0].text), "nothing is said twice"
-        return house.left_behind()
+        return gateway.left_behind()
 
     def give_up(task: asyncio.Task[Any], client: Client) -> None:
         if how == "it leaves":

@@ -61,7 +61,7 @@ def test_a_place_without_a_region_has_a_reason() -> None:
 def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
     record = Record("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
     value = headers_of(record)["x-gateway-dropped"]
-    assert all(value.split(", ")), "what has no name is told all the same"
+    assert all(value.split(", ")), "features without a name are reported too"
     assert value.isprintable()
     assert value.isascii()
     assert len(value) < 100

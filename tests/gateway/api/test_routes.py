@@ -163,8 +163,8 @@ async def test_so_does_every_refusal(path: str, territory: str, why: str, status
 async def test_blocked_location_is_refused_before_names_are_looked_up(path: str) -> None:
     """As a request from there does; elsewhere the name is what is wrong."""
     asked = await ask("POST", CHAT, cf_ipcountry="CU", body={**HELLO, "model": "nobody"})
-    told = await ask("GET", f"{path}?assistant=nobody", cf_ipcountry="CU")
-    assert (told.status_code, error_of(told)) == (451, error_of(asked))
+    answer = await ask("GET", f"{path}?assistant=nobody", cf_ipcountry="CU")
+    assert (answer.status_code, error_of(answer)) == (451, error_of(asked))
     assert (await ask("GET", f"{path}?assistant=nobody")).status_code == 404
 
 
@@ -185,11 +185,11 @@ async def test_an_assistant_is_as_old_at_every_worker(monkeypatch: pytest.Monkey
 
 
 async def test_client_gets_no_addresses_of_internal_servers_and_no_key_sources() -> None:
-    told = (await ask("GET", "/v1/explain?assistant=quiet", cf_ipcountry="US")).text
-    assert '"site":null' in told
-    assert '"detail":"no credential"' in told
+    explanation = (await ask("GET", "/v1/explain?assistant=quiet", cf_ipcountry="US")).text
+    assert '"site":null' in explanation
+    assert '"detail":"no credential"' in explanation
     for secret in ("inside.example", "NOT_SET_ANYWHERE"):
-        assert secret not in told
+        assert secret not in explanation
 
 
 async def test_the_page_of_who_refuses_stands_on_every_451() -> None:
@@ -203,9 +203,9 @@ async def test_the_page_of_who_refuses_stands_on_every_451() -> None:
 # --- who the person is ----------------------------------------------------------------------------
 
 
-async def deployment_for(key: str, **said: Any) -> str:
-    user = said.pop("user", None)
-    answer = await ask("POST", CHAT, key, {**HELLO, **({"user": user} if user else {})}, **said)
+async def deployment_for(key: str, **options: Any) -> str:
+    user = options.pop("user", None)
+    answer = await ask("POST", CHAT, key, {**HELLO, **({"user": user} if user else {})}, **options)
     assert answer.status_code == 200
     return answer.headers["x-gateway-deployment"]
 

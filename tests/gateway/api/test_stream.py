@@ -166,10 +166,10 @@ SAYINGS: dict[int, list[StreamEvent]] = {
 
 @pytest.mark.parametrize("order", list(permutations(SAYINGS)))
 def test_choices_begin_in_the_order_of_their_indexes(order: tuple[int, ...]) -> None:
-    said = [event for choice in order for event in SAYINGS[choice]]
+    deltas = [event for choice in order for event in SAYINGS[choice]]
     ends: list[StreamEvent] = [ChoiceFinish("tool_calls" if choice == 1 else "stop", choice) for choice in SAYINGS]
     encoder = ChunkEncoder(AnswerStyle(choices=len(SAYINGS)), "fallback")
-    events = events_in(encoder.encode((OPENED, *said, *ends, Finished())))
+    events = events_in(encoder.encode((OPENED, *deltas, *ends, Finished())))
 
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
     for event in events[:-1]:

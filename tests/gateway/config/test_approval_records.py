@@ -32,7 +32,7 @@ def on(now: float, *records: dict[str, str]) -> Compiled:
     return compile_config(document, registry=load_registry())
 
 
-def told(problems: tuple[Problem, ...]) -> list[str]:
+def messages_of(problems: tuple[Problem, ...]) -> list[str]:
     return [f"{dotted(problem.path)}: {problem.message}" for problem in problems]
 
 
@@ -55,7 +55,9 @@ def test_approval_for_a_single_day_is_valid() -> None:
 
 
 def test_gap_between_approvals_is_reported_with_both_days() -> None:
-    found = told(on(NOW, {**RECORD, "valid_until": "2026-11-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings)
+    found = messages_of(
+        on(NOW, {**RECORD, "valid_until": "2026-11-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings
+    )
     ended = "its approval for region 'cn' ended on 2026-11-01; the next begins on 2027-01-01"
     assert f"deployments.qwen-cn.approvals[0]: {ended}" in found
 
@@ -65,7 +67,7 @@ def test_overlapping_approvals_are_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"region": "chn"}, ".region: unknown region 'chn'"),
         ({"kind": "licence"}, ".kind: "),
@@ -86,21 +88,21 @@ def test_overlapping_approvals_are_valid() -> None:
         ({"expires": "2027-03-01"}, ".expires: unknown key 'expires'"),
     ],
 )
-def test_invalid_approval_is_an_error_at_its_key(change: dict[str, str], said: str) -> None:
+def test_invalid_approval_is_an_error_at_its_key(change: dict[str, str], message: str) -> None:
     errors = [problem for problem in rejected(config(RECORD | change)) if problem.severity == "error"]
-    assert len(errors) == 1, told(tuple(errors))
-    assert told(tuple(errors))[0].startswith(f"deployments.qwen-cn.approvals[0]{said}")
+    assert len(errors) == 1, messages_of(tuple(errors))
+    assert messages_of(tuple(errors))[0].startswith(f"deployments.qwen-cn.approvals[0]{message}")
 
 
 @pytest.mark.parametrize("key", RECORD)
 def test_approval_without_number_or_model_name_is_an_error(key: str) -> None:
     text = config({name: value for name, value in RECORD.items() if name != key})
-    assert f"deployments.qwen-cn.approvals[0].{key}: is missing" in told(rejected(text))
+    assert f"deployments.qwen-cn.approvals[0].{key}: is missing" in messages_of(rejected(text))
 
 
 def test_region_requires_approvals_or_none() -> None:
     text = edited(config(RECORD), ("approvals: required", "approvals: maybe"))
-    assert any(line.startswith("regions.cn.approvals: ") for line in told(rejected(text)))
+    assert any(line.startswith("regions.cn.approvals: ") for line in messages_of(rejected(text)))
     assert (
         not compiled(edited(config(RECORD), ("approvals: required", "approvals: none")))
         .table.regions["cn"]
@@ -130,13 +132,13 @@ EXAMPLES = {
 def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
     found = on(NOW, {**RECORD, "authority": authority, "kind": kind, "number": number}).warnings
     place = "deployments.qwen-cn.approvals[0].number"
-    said = f"{place}: does not have the published form of the number of a CAC {kind.replace('_', ' ')}"
-    assert told(found) == ([] if is_known else [said])
+    message = f"{place}: does not have the published form of the number of a CAC {kind.replace('_', ' ')}"
+    assert messages_of(found) == ([] if is_known else [message])
     assert [problem.hint for problem in found] == ([] if is_known else [f"such as {EXAMPLES[kind]}"])
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "lines"),
     [
         ("2027-01-20", []),
         ("2027-01-19", ["its approval for region 'cn' ends on 2027-01-19, in 60 days"]),
@@ -144,15 +146,15 @@ def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: st
         ("2026-11-20", ["its approval for region 'cn' ends on 2026-11-20, today"]),
     ],
 )
-def test_expiry_is_warned_of_in_advance(last: str, said: list[str]) -> None:
+def test_expiry_is_warned_of_in_advance(last: str, lines: list[str]) -> None:
     compiled = on(NOW, {**RECORD, "valid_until": last})
-    assert told(compiled.warnings) == [f"deployments.qwen-cn.approvals[0]: {line}" for line in said]
+    assert messages_of(compiled.warnings) == [f"deployments.qwen-cn.approvals[0]: {line}" for line in lines]
 
 
 def test_expired_approval_is_a_warning_and_does_not_block_a_reload() -> None:
     compiled = on(NOW, {**RECORD, "valid_until": "2026-11-01"})
     ended = "its approval for region 'cn' ended on 2026-11-01"
-    assert told(compiled.warnings) == [
+    assert messages_of(compiled.warnings) == [
         f"assistants.assistant.routes.cn: no deployment of this route is available now (qwen-cn: {ended})",
         f"deployments.qwen-cn.approvals[0]: {ended}",
     ]
@@ -160,6 +162,6 @@ def test_expired_approval_is_a_warning_and_does_not_block_a_reload() -> None:
 
 
 def test_step_without_approval_is_warned_of_if_the_region_requires_one() -> None:
-    found = told(on(NOW).warnings)
+    found = messages_of(on(NOW).warnings)
     assert "assistants.assistant.routes.cn[0]: 'qwen-cn' has no approval for region 'cn': it is skipped here" in found
     assert compiled(config(required=False)).warnings == ()

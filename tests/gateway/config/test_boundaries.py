@@ -60,7 +60,7 @@ def test_invalid_cell_causes_no_errors_about_regions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "told"),
+    ("cell", "messages"),
     [
         ("cell: {territory: US, serves: [us], homes: {cn: 'https://cn.example'}}", []),
         ("cell: {territory: US, serves: [us], homes: {us: 'https://us.example'}}", ["this cell serves 'us' itself"]),
@@ -68,13 +68,13 @@ def test_invalid_cell_causes_no_errors_about_regions() -> None:
         ("cell: {territory: US, homes: {usa: 'https://us.example'}}", ["unknown region 'usa'"]),
     ],
 )
-def test_home_of_a_served_region_is_a_warning(cell: str, told: list[str]) -> None:
+def test_home_of_a_served_region_is_a_warning(cell: str, messages: list[str]) -> None:
     found = problems_of(sections(cell=cell, regions=PLAIN))
-    assert [it.message for it in found if it.path[:1] == ("cell",)] == told
+    assert [it.message for it in found if it.path[:1] == ("cell",)] == messages
 
 
 @pytest.mark.parametrize(
-    ("cell", "transit", "said"),
+    ("cell", "transit", "message"),
     [
         ("cell: {territory: DE, serves: [us]}", "DE, FR", "FR is not where this cell runs (DE)"),
         ("cell: {territory: US, serves: [us]}", "US", "US is already inside the boundary"),
@@ -82,11 +82,11 @@ def test_home_of_a_served_region_is_a_warning(cell: str, told: list[str]) -> Non
         ("", "DE", "DE has no effect: no cell serves the region"),
     ],
 )
-def test_transit_without_effect_is_a_warning(cell: str, transit: str, said: str) -> None:
+def test_transit_without_effect_is_a_warning(cell: str, transit: str, message: str) -> None:
     text = sections(cell=cell, regions=edited(PLAIN, ("boundary: [US]", f"boundary: [US], transit: [{transit}]")))
-    assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [said]
+    assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [message]
 
 
 def test_missing_cell_is_a_warning() -> None:
-    (told,) = problems_of(sections(cell="", regions=PLAIN))
-    assert told.message.startswith("there is no `cell`: the gateway's own location is not checked")
+    (warning,) = problems_of(sections(cell="", regions=PLAIN))
+    assert warning.message.startswith("there is no `cell`: the gateway's own location is not checked")

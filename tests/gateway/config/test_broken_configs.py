@@ -758,10 +758,10 @@ def test_mistake_is_reported_at_its_position_with_its_fix(name: str) -> None:
     case = CASES[name]
     text, places = marked(sections(**case.sections))
     found = [problem for problem in rejected(text) if problem.severity == "error"]
-    told = [
+    reported = [
         f"{dotted(problem.path)}: {problem.message}{f'; {problem.hint}' if problem.hint else ''}" for problem in found
     ]
-    assert told == list(case.errors)
+    assert reported == list(case.errors)
     at = [(problem.line, problem.column) for problem in found]
     assert at == places
 

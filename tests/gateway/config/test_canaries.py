@@ -19,7 +19,7 @@ def written(*lines: str, routes: str = "us: [{chatgpt-us: 90, x: 10}], cn: [qwen
     return sections(**{"assistants": text, "deployments": more("deployments", X)} | others)
 
 
-def told(text: str) -> list[str]:
+def messages_of(text: str) -> list[str]:
     return [
         f"{dotted(problem.path)}: {problem.message}"
         for problem in problems_of(text)
@@ -80,7 +80,7 @@ def test_a_shadow_as_it_is_compiled() -> None:
 
 @pytest.mark.parametrize("line", ["schedules: {us: {candidate: x, steps: 100%}}", "shadow: {us: {deployment: x}}"])
 def test_invalid_route_causes_no_errors_about_its_schedule(line: str) -> None:
-    (error,) = told(written(line, routes="us: 5, cn: [qwen-cn]"))
+    (error,) = messages_of(written(line, routes="us: 5, cn: [qwen-cn]"))
     assert error.startswith("assistants.a.routes.us: must be a list")
 
 
@@ -88,7 +88,7 @@ RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, 
 
 
 @pytest.mark.parametrize(
-    ("approvals", "required", "is_told"),
+    ("approvals", "required", "is_reported"),
     [
         ("", True, True),
         ("", False, False),
@@ -97,7 +97,7 @@ RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, 
         (f"{(RECORD % 'cn')[:-1]}, {(RECORD % 'us').partition('[')[2]}", True, False),
     ],
 )
-def test_shadow_without_a_required_approval_is_a_warning(approvals: str, required: bool, is_told: bool) -> None:
+def test_shadow_without_a_required_approval_is_a_warning(approvals: str, required: bool, is_reported: bool) -> None:
     regions = edited(
         SOUND["regions"], ("boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}")
     )
@@ -105,13 +105,15 @@ def test_shadow_without_a_required_approval_is_a_warning(approvals: str, require
         "deployments", edited(X, ("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,"))
     )
     text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
-    said = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': it is skipped here"
-    assert (said in told(text)) is is_told
+    message = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': it is skipped here"
+    assert (message in messages_of(text)) is is_reported
 
 
-@pytest.mark.parametrize(("consent", "is_told"), [("", False), ("consent: {mode: standing},", True)])
-def test_shadow_that_requires_consent_is_a_warning(consent: str, is_told: bool) -> None:
+@pytest.mark.parametrize(("consent", "is_reported"), [("", False), ("consent: {mode: standing},", True)])
+def test_shadow_that_requires_consent_is_a_warning(consent: str, is_reported: bool) -> None:
     deployments = more("deployments", edited(X, ("endpoint: us,", f"endpoint: us, {consent}")))
     text = written("shadow: {us: {deployment: x}}", deployments=deployments)
-    said = "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"
-    assert (said in told(text)) is is_told
+    message = (
+        "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"
+    )
+    assert (message in messages_of(text)) is is_reported

@@ -37,10 +37,10 @@ def deployments(home: Path, catalogue: str) -> dict[str, Deployment]:
 def rejected(home: Path, catalogue: str, *more: str) -> list[str]:
     with pytest.raises(ConfigRejected) as caught:
         load(home, catalogue, *more)
-    return told(home, caught.value.problems)
+    return messages_of(home, caught.value.problems)
 
 
-def told(home: Path, problems: tuple[Problem, ...]) -> list[str]:
+def messages_of(home: Path, problems: tuple[Problem, ...]) -> list[str]:
     return [str(problem).replace(f"{home}{os.sep}", "") for problem in problems if problem.severity == "error"]
 
 
@@ -118,9 +118,9 @@ def test_only_the_most_specific_entry_applies(home: Path) -> None:
 
 def test_a_host_of_the_operator_gets_a_price(home: Path) -> None:
     price = "{input: 0.2, output: 0.2, currency: USD, as_of: 2026-01-01}"
-    house = deployments(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {price}}}}}}}")["house"]
-    assert house.price is not None
-    assert (house.price.rates.input, house.price.source) == (200_000, "your own catalogue")
+    deployment = deployments(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {price}}}}}}}")["house"]
+    assert deployment.price is not None
+    assert (deployment.price.rates.input, deployment.price.source) == (200_000, "your own catalogue")
 
 
 def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
@@ -232,7 +232,7 @@ def test_missing_file_is_reported_at_the_key_that_names_it(home: Path) -> None:
     document = load_document(home / "gateway.yaml", ENVIRON)
     with pytest.raises(ConfigRejected) as caught:
         compile_config(document, registry=load_registry())
-    [error] = told(home, caught.value.problems)
+    [error] = messages_of(home, caught.value.problems)
     expected = "gateway.yaml:3:22: catalogue.models[0]: the file models.yaml can't be read (No such file or directory)"
     assert error == expected
 
@@ -278,7 +278,7 @@ def test_mistake_in_the_section_is_reported(home: Path, section: str, message: s
     (home / "gateway.yaml").write_text(text, "utf-8")
     with pytest.raises(ConfigRejected) as caught:
         compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
-    assert any(message in problem for problem in told(home, caught.value.problems))
+    assert any(message in problem for problem in messages_of(home, caught.value.problems))
 
 
 def test_pipe_without_writer_does_not_block(home: Path) -> None:

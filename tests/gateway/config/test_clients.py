@@ -16,7 +16,7 @@ REGIONS_WITH_A_MISTAKE = edited(SOUND["regions"], ("boundary: [CN]", "boundary: 
 ROUTES_WITH_A_MISTAKE = edited(SOUND["assistants"], ("cn: [qwen-cn]", "cn: 5"))
 
 
-def told(**changes: str) -> list[str]:
+def messages_of(**changes: str) -> list[str]:
     return [dotted(problem.path) for problem in problems_of(sections(**changes))]
 
 
@@ -41,14 +41,14 @@ def told(**changes: str) -> list[str]:
     ],
 )
 def test_client_with_unknown_references_is_reported(client: str, changes: dict[str, str], expected: list[str]) -> None:
-    assert told(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
+    assert messages_of(clients=f"clients: {{a: {{{KEY}, {client}}}}}", **changes) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: SignalName) -> None:
     clients = f"clients: {{a: {{{KEY}, may_assert: [territory]}}}}"
     expected = [] if SIGNALS[name].client_right == "territory" else ["clients.a.may_assert"]
-    found = told(clients=clients, location=f"location: {{signals: [{name}]}}")
+    found = messages_of(clients=clients, location=f"location: {{signals: [{name}]}}")
     assert [path for path in found if path.startswith("clients")] == expected
 
 
@@ -57,7 +57,7 @@ def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: s
     trial = Trial("claim")
     trial.client_right = "user"
     with registered(trial):
-        found = told(
+        found = messages_of(
             clients=f"clients: {{a: {{{KEY}, may_assert: [user]}}}}", location=f"location: {{signals: [{listed}]}}"
         )
     assert found == ([] if listed == "claim" else ["clients.a.may_assert"])
@@ -86,7 +86,7 @@ def test_one_limit_is_enough(limits: str, meant: ClientLimitRule) -> None:
     ],
 )
 def test_listed_origins_cause_no_warning(origins: str, clients: str, expected: list[str]) -> None:
-    assert told(cors=f"cors: {{origins: [{origins}]}}", clients=clients) == expected
+    assert messages_of(cors=f"cors: {{origins: [{origins}]}}", clients=clients) == expected
 
 
 def test_all_origins_cause_no_warning_in_a_demo() -> None:

@@ -87,8 +87,8 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
     ],
 )
 def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
-    (said,) = refused(text)
-    assert said.startswith(message)
+    (error,) = refused(text)
+    assert error.startswith(message)
 
 
 def test_key_in_a_wrong_form_is_an_error() -> None:
@@ -136,5 +136,5 @@ def test_a_workspace_is_a_part_of_the_host() -> None:
     ],
 )
 def test_invalid_workspace_is_an_error(text: str, complaint: str) -> None:
-    (said,) = refused(f"provider: dashscope, model: qwen3.7-plus, api_key: '${{KEY}}', {text}")
-    assert complaint in said
+    (error,) = refused(f"provider: dashscope, model: qwen3.7-plus, api_key: '${{KEY}}', {text}")
+    assert complaint in error

@@ -46,7 +46,7 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         (
             "concurrency: ▸many",
@@ -69,14 +69,14 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
         ("concurrency: {limit: 5, ▸que: 2}", "concurrency.que: unknown key 'que'; did you mean 'queue'?"),
     ],
 )
-def test_invalid_concurrency_is_an_error(written: str, told: str) -> None:
+def test_invalid_concurrency_is_an_error(written: str, message: str) -> None:
     text, places = marked(with_x(written))
     problem = next(problem for problem in rejected(text) if problem.severity == "error")
-    assert str(problem) == f"gateway.yaml:{places[0][0]}:{places[0][1]}: deployments.x.{told}"
+    assert str(problem) == f"gateway.yaml:{places[0][0]}:{places[0][1]}: deployments.x.{message}"
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("▸p95", "must be a mapping"),
         ("{after: ▸p49}", "hedge.after: must be p50 to p99, or a time with its unit; such as p95 or 800ms"),
@@ -84,15 +84,15 @@ def test_invalid_concurrency_is_an_error(written: str, told: str) -> None:
         ("{after: ▸0ms}", "hedge.after: a time must be longer than nothing"),
     ],
 )
-def test_invalid_hedge_is_an_error(written: str, told: str) -> None:
+def test_invalid_hedge_is_an_error(written: str, message: str) -> None:
     text, places = marked(hedged(written))
     problem = next(problem for problem in rejected(text) if problem.severity == "error")
     assert str(problem).startswith(f"gateway.yaml:{places[0][0]}:{places[0][1]}: assistants.assistant.")
-    assert told in str(problem)
+    assert message in str(problem)
 
 
 def test_hedge_without_a_second_target_is_a_warning() -> None:
     warnings = [str(it) for it in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
-    assert any("assistants.assistant.hedge: has no effect" in told for told in warnings)
+    assert any("assistants.assistant.hedge: has no effect" in warning for warning in warnings)
     warnings = [str(it) for it in compiled(hedged("{}")).warnings]
-    assert not any("has no effect" in told for told in warnings)
+    assert not any("has no effect" in warning for warning in warnings)

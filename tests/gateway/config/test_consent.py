@@ -85,9 +85,9 @@ def test_identity_is_stripped_by_default() -> None:
 
 
 def test_a_pseudonym_needs_a_key() -> None:
-    said = "deployments.x.identity: needs `secrets.identity`, which makes pseudonyms"
-    assert mistakes("identity: hash", "secrets: {consent: '${CONSENT}'}") == [said]
-    assert mistakes("identity: hash", "") == [said]
+    message = "deployments.x.identity: needs `secrets.identity`, which makes pseudonyms"
+    assert mistakes("identity: hash", "secrets: {consent: '${CONSENT}'}") == [message]
+    assert mistakes("identity: hash", "") == [message]
 
 
 def test_the_gateways_own_keys() -> None:
@@ -114,12 +114,12 @@ def test_invalid_gateway_keys_are_errors(secrets: str, message: str) -> None:
 
 def test_missing_consent_secret_is_a_warning() -> None:
     assert warnings("consent: {mode: standing}") == []
-    [told] = warnings("consent: {mode: standing}", "")
-    assert "deployments.x.consent: `secrets.consent` is not set" in told
+    [warning] = warnings("consent: {mode: standing}", "")
+    assert "deployments.x.consent: `secrets.consent` is not set" in warning
     assert warnings("enabled: true", "") == []
-    [told] = warnings("enabled: true", f"secrets: {{consent: '{LONG}'}}")
-    assert "a secret is written in the config" in told
-    assert LONG not in told
+    [warning] = warnings("enabled: true", f"secrets: {{consent: '{LONG}'}}")
+    assert "a secret is written in the config" in warning
+    assert LONG not in warning
 
 
 @pytest.mark.parametrize("written", ["consent: {mode: standing}", "identity: hash"])

@@ -16,7 +16,7 @@ from providers.territories import parse_places
 from tests.kit.config_cases import compiled, marked, problems_of, rejected, sections
 from tests.kit.example_counts import examples
 from tests.kit.random_configs import compiled as table_or_none
-from tests.kit.random_configs import worlds
+from tests.kit.random_configs import configs
 
 DE = "stores: DE, processes: DE"
 URL = "endpoint: 'https://otel.example.de/v1/traces'"
@@ -31,7 +31,7 @@ def one(text: str) -> Exporter:
     return exporter
 
 
-def told_of(text: str) -> list[str]:
+def messages_of(text: str) -> list[str]:
     """The mistakes and warnings about exporters."""
     return [
         f"{problem.message}; {problem.hint}" if problem.hint else problem.message
@@ -53,7 +53,7 @@ def test_an_exporter_as_it_is_compiled() -> None:
     assert (exporter.regions, exporter.ratio, exporter.missing) == ({"eu"}, 0.25, ())
     assert not exporter.includes_unlocated
     assert "edge-word" not in repr(compiled(text).table)
-    assert told_of(text) == []
+    assert messages_of(text) == []
 
 
 def test_default_path_is_added() -> None:
@@ -71,7 +71,7 @@ def test_check_shows_the_exporters() -> None:
         "      samples: 0.5 of new traces\n"
         "      not now: a header has no value"
     )
-    assert told_of(text) == ["UNSET is not set: nothing is exported"]
+    assert messages_of(text) == ["UNSET is not set: nothing is exported"]
 
 
 WORLD = "regions: {cn: {territories: [CN], boundary: ['*']}, eu: {territories: [DE], boundary: ['*']}, us: {territories: [US], boundary: ['*']}}"
@@ -90,14 +90,14 @@ def test_exporter_inside_every_boundary_receives_requests_without_region() -> No
 def test_region_of_another_cell_needs_no_entry() -> None:
     """cn is not served here, us is."""
     text = written(f"t: {{{URL}, {DE}}}")
-    assert told_of(text) == [
+    assert messages_of(text) == [
         "'t' stores and processes in DE, outside the boundary of region 'us' (US): it must not receive that region's "
         "requests; list the regions that it may receive: regions: [eu]"
     ]
     alone = sections(cell="cell: {territory: DE, serves: [eu]}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}")
     assert not one(alone).includes_unlocated, "it is not inside every boundary"
-    every = told_of(sections(cell="cell: {territory: DE}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}"))
-    assert ["outside the boundary of region 'cn'" in told for told in every] == [True, False]
+    every = messages_of(sections(cell="cell: {territory: DE}", exporters=f"exporters: {{t: {{{URL}, {DE}}}}}"))
+    assert ["outside the boundary of region 'cn'" in message for message in every] == [True, False]
     assert one(alone).regions == {"eu"}
 
 
@@ -136,42 +136,42 @@ def test_mistake_is_reported_at_its_position(line: str, message: str) -> None:
     ],
 )
 def test_plain_http_is_allowed_to_this_machine_or_with_insecure(line: str) -> None:
-    assert told_of(written(line)) == []
+    assert messages_of(written(line)) == []
 
 
 def test_one_server_has_one_set_of_facts() -> None:
-    house = "deployments: {house: {provider: openai-compatible, model: m, endpoint: 'https://h.example/v1', stores: FR, processes: FR}}"
+    deployments = "deployments: {house: {provider: openai-compatible, model: m, endpoint: 'https://h.example/v1', stores: FR, processes: FR}}"
     routes = "assistants: {a: {routes: {eu: [house]}}}"
     place = "exporters: {t: {endpoint: 'https://h.example/v1/traces', stores: DE, processes: DE, regions: [eu]}}"
-    (told,) = told_of(sections(deployments=house, assistants=routes, exporters=place))
-    assert told.startswith("https://h.example has different facts (stores, processes) in deployment 'house' (line ")
+    (message,) = messages_of(sections(deployments=deployments, assistants=routes, exporters=place))
+    assert message.startswith("https://h.example has different facts (stores, processes) in deployment 'house' (line ")
     same = place.replace("DE", "FR")
-    assert told_of(sections(deployments=house, assistants=routes, exporters=same)) == []
+    assert messages_of(sections(deployments=deployments, assistants=routes, exporters=same)) == []
 
 
 def test_two_exporters_at_one_server_state_the_same() -> None:
     first = f"t: {{{URL}, {DE}, regions: [eu]}}"
-    (told,) = told_of(
+    (message,) = messages_of(
         written(first, "u: {endpoint: 'https://OTEL.example.de:443/u', stores: FR, processes: DE, regions: [eu]}")
     )
-    assert told.startswith("https://otel.example.de has different facts (stores, processes) in exporter 't' (line ")
-    assert told_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
+    assert message.startswith("https://otel.example.de has different facts (stores, processes) in exporter 't' (line ")
+    assert messages_of(written(first, f"u: {{endpoint: 'https://OTEL.example.de:443/u', {DE}, regions: [eu]}}")) == []
 
 
 def test_hint_for_an_exporter_outside_depends_on_its_regions() -> None:
-    (written_out,) = told_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
+    (written_out,) = messages_of(written(f"t: {{{URL}, {DE}, regions: [us]}}"))
     assert written_out.endswith("; remove the region, or add an exporter inside the boundary for it")
-    nowhere = told_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
-    assert [told.partition("; ")[2] for told in nowhere] == [
+    nowhere = messages_of(written(f"t: {{{URL}, stores: BR, processes: BR}}"))
+    assert [message.partition("; ")[2] for message in nowhere] == [
         "no region's boundary contains it; use a collector inside a boundary"
     ] * 2
 
 
 @pytest.mark.parametrize("header", ["authorization", "X-Api-Key", "x-honeycomb-token", "x-secret"])
 def test_plain_text_secret_is_a_warning(header: str) -> None:
-    (told,) = told_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
-    assert told.startswith("a secret is written in the config")
-    assert "abc" not in told
+    (message,) = messages_of(written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{{header}: Bearer-abc}}}}"))
+    assert message.startswith("a secret is written in the config")
+    assert "abc" not in message
 
 
 def test_missing_extra_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,16 +180,16 @@ def test_missing_extra_is_an_error_with_the_install_command(monkeypatch: pytest.
 
     monkeypatch.setattr(module, "find_spec", missing)
     text, places = marked(written(f"▸t: {{{URL}, {DE}, regions: [eu]}}"))
-    (told,) = rejected(text)
-    assert told.message == "needs the extra `otel`, which is not installed"
-    assert told.hint == "pip install 'assistant-gateway[otel]'"
-    assert [(told.line, told.column)] == places
+    (error,) = rejected(text)
+    assert error.message == "needs the extra `otel`, which is not installed"
+    assert error.hint == "pip install 'assistant-gateway[otel]'"
+    assert [(error.line, error.column)] == places
     compiled(sections())
 
 
 def test_empty_header_is_reported_as_missing() -> None:
     text = written(f"t: {{{URL}, {DE}, regions: [eu], headers: {{X-Scope: ''}}}}")
-    assert told_of(text) == ["the value is empty: nothing is exported"]
+    assert messages_of(text) == ["the value is empty: nothing is exported"]
     assert one(text).missing == ("X-Scope",)
 
 
@@ -200,16 +200,16 @@ collectors = st.fixed_dictionaries(
 )
 
 
-@given(worlds(sound=True), st.lists(collectors, min_size=1, max_size=3))
+@given(configs(sound=True), st.lists(collectors, min_size=1, max_size=3))
 @settings(max_examples=examples(150), deadline=None)
 def test_compiled_exporter_never_receives_a_region_whose_boundary_excludes_it(
-    world: dict[str, Any], made: list[dict[str, Any]]
+    config: dict[str, Any], made: list[dict[str, Any]]
 ) -> None:
-    boundaries = {name: parse_places(region["boundary"]) for name, region in world["regions"].items()}
+    boundaries = {name: parse_places(region["boundary"]) for name, region in config["regions"].items()}
     for facts in made:
         if "regions" in facts:
             facts["regions"] = [name for name in facts["regions"] if name in boundaries] or ["rest"]
-    world = world | {
+    config = config | {
         "exporters": {f"e{i}": {"endpoint": f"https://o{i}.example"} | facts for i, facts in enumerate(made)}
     }
 
@@ -217,7 +217,7 @@ def test_compiled_exporter_never_receives_a_region_whose_boundary_excludes_it(
         return Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]])).within(boundaries[name])
 
     sound = all(inside(facts, name) for facts in made for name in facts.get("regions", boundaries))
-    table = table_or_none(world)
+    table = table_or_none(config)
     assert (table is not None) == sound
     for exporter, facts in zip(table.exporters if table is not None else (), made, strict=table is not None):
         assert exporter.regions == set(facts.get("regions", boundaries))

@@ -84,8 +84,8 @@ def test_large_file_is_compared_by_its_time(tmp_path: Path) -> None:
 
 def test_watch_applies_a_stable_reading_once() -> None:
     watch = Watch({"f": "a"})
-    told = [watch.settled({"f": content}) for content in "aabcdd"]
-    assert told == [False, False, False, False, False, True]
+    settled = [watch.settled({"f": content}) for content in "aabcdd"]
+    assert settled == [False, False, False, False, False, True]
     watch.mark_applied({"f": "d"})
     assert not any(watch.settled({"f": content}) for content in "dddd")
     assert watch.paths == ("f",)

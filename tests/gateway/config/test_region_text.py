@@ -133,7 +133,7 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
 )
 def test_mistake_is_reported_at_its_position(cn: str, problem: str) -> None:
     found = problems(speaking(cn))
-    assert any(problem.removeprefix("warning: ") in told for told in found), found
+    assert any(problem.removeprefix("warning: ") in message for message in found), found
 
 
 def test_a_profile_is_made_from_the_data_of_its_locale() -> None:

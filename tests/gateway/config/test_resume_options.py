@@ -44,11 +44,11 @@ def test_resume_without_a_second_step_is_a_warning() -> None:
     assert compiled().table.assistants["a"].resume
     assert not compiled(resume="false").table.assistants["a"].resume
     assert not [warning for warning in compiled().warnings if "resume" in warning.path]
-    told = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
-    assert len(told) == 1
+    messages = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
+    assert len(messages) == 1
     assert (
         "assistants.a.resume: no route of this assistant has a second step that could continue an answer; add one, or remove it"
-        in told[0]
+        in messages[0]
     )
 
 

@@ -33,8 +33,8 @@ def test_stream_options_false_removes_the_parameter() -> None:
 def test_stream_options_false_is_a_warning_without_effect() -> None:
     for provider, where in (("gemini", "model: gemini-3.5-flash"), ("mistral", "model: mistral-small-2603")):
         found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
-        told = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
-        assert told == [("deployments.x.stream_options", f"{provider} never receives this field")]
+        reported = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
+        assert reported == [("deployments.x.stream_options", f"{provider} never receives this field")]
 
 
 # --- headers --------------------------------------------------------------------------------------
@@ -59,8 +59,8 @@ def test_unset_header_excludes_the_deployment() -> None:
     assert [one.message for one in found.warnings if "headers" in one.path] == [
         "NOBODY is not set: the deployment is skipped"
     ]
-    house = compiled(config(f"provider: vllm, {HOUSE}")).table.deployments["x"]
-    assert (house.headers, house.has_credential) == ((), True)
+    deployment = compiled(config(f"provider: vllm, {HOUSE}")).table.deployments["x"]
+    assert (deployment.headers, deployment.has_credential) == ((), True)
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_headers_are_not_sent_to_a_simulator() -> None:
     text = sections(version="version: 1\ndemo: true", cell="", blocked="", deployments=one, **simulated)
     found = compiled(text, simulators={("qianfan", "cn"): "http://127.0.0.1:9"}, demo=True)
     assert found.table.deployments["x"].headers == ()
-    told = [(one.path, one.message) for one in found.warnings if "headers" in one.path]
-    assert told == [(("deployments", "x", "headers"), "headers are not sent to a simulator")]
+    reported = [(one.path, one.message) for one in found.warnings if "headers" in one.path]
+    assert reported == [(("deployments", "x", "headers"), "headers are not sent to a simulator")]

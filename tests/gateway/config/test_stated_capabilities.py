@@ -77,8 +77,8 @@ def test_stated_capabilities_are_used_in_requests(text: str, asked: ChatRequest,
     ],
 )
 def test_known_thinking_model_receives_its_thoughts_with_stated_capabilities(text: str, thoughts: str | None) -> None:
-    _, said, _ = sent(deployment(text), LOOP)["messages"]
-    assert said.get("reasoning_content") == thoughts
+    _, reply, _ = sent(deployment(text), LOOP)["messages"]
+    assert reply.get("reasoning_content") == thoughts
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_known_thinking_model_receives_its_thoughts_with_stated_capabilities(tex
     [("{context_tokens: 4096}", False), ("{without: [temperature]}", False), ("{capabilities: [tools]}", True)],
 )
 def test_catalogue_entry_with_capabilities_makes_a_model_known(tmp_path: Path, own: str, known: bool) -> None:
-    house = load(tmp_path, f"version: 1\nmodels: {{openai-compatible: {{m: {own}}}}}\n").table.deployments["house"]
-    assert house.target.facts.known is known
+    deployment = load(tmp_path, f"version: 1\nmodels: {{openai-compatible: {{m: {own}}}}}\n").table.deployments["house"]
+    assert deployment.target.facts.known is known

@@ -116,7 +116,7 @@ def test_memory_of_questions_does_not_grow_with_quoted_answers(tmp_path: Path) -
 def test_judge_that_prefers_a_position_is_swayed(tmp_path: Path) -> None:
     store = RunStore(tmp_path, {"suite": "j"})
 
-    def says(item: str, order: int, word: str) -> None:
+    def record_verdict(item: str, order: int, word: str) -> None:
         store.add(
             "judge",
             "pair:one:two",
@@ -125,15 +125,15 @@ def test_judge_that_prefers_a_position_is_swayed(tmp_path: Path) -> None:
         )
 
     for number in range(10):
-        says(f"swayed/{number}", 1, "A")
-        says(f"swayed/{number}", 2, "A")
-        says(f"won/{number}", 1, "A")
-        says(f"won/{number}", 2, "B")
-    says("lost/1", 1, "B")
-    says("lost/1", 2, "A")
-    says("tie/1", 1, "tie")
-    says("tie/1", 2, "tie")
-    says("half/1", 1, "A")
+        record_verdict(f"swayed/{number}", 1, "A")
+        record_verdict(f"swayed/{number}", 2, "A")
+        record_verdict(f"won/{number}", 1, "A")
+        record_verdict(f"won/{number}", 2, "B")
+    record_verdict("lost/1", 1, "B")
+    record_verdict("lost/1", 2, "A")
+    record_verdict("tie/1", 1, "tie")
+    record_verdict("tie/1", 2, "tie")
+    record_verdict("half/1", 1, "A")
     [pair] = pairs_of(store, "judge", ["one", "two"])
     assert (pair.won, pair.lost, pair.tied, pair.swayed) == (10, 1, 1, 10)
     assert pair.wins is not None

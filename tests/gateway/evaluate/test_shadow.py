@@ -13,7 +13,7 @@ from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_scores import describe_shadow, judge_items, last_user_message, score_shadow, texts_of
 from providers.testkit.scenario import HttpError, Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
-from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, numbered, said
+from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, answered_record, numbered
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_only_whole_answers_with_text_are_scored() -> None:
     assert list(found) == [1, 2, 3, 4, 5, 6]
     assert found[1] == RecordedAnswer("It is 7.")
     assert found[6].filtered
-    kept = said("Look it up.", "", tool_calls=1, calls=(("look", "{}"),), refusal="no")
+    kept = answered_record("Look it up.", "", tool_calls=1, calls=(("look", "{}"),), refusal="no")
     [(_, _, answer)] = texts_of([(1, kept)])
     assert (answer.refusal, [(call.name, call.arguments) for call in answer.calls]) == ("no", [("look", "{}")])
 
@@ -68,7 +68,11 @@ def test_prompt_equal_to_an_item_gets_its_check(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=3)
     right, wrong, _ = suite.performance
     assert right.right is not None
-    records = [said(right.prompt, right.right.text), said(f"{wrong.prompt}  ", "no idea"), said("Else?", "7")]
+    records = [
+        answered_record(right.prompt, right.right.text),
+        answered_record(f"{wrong.prompt}  ", "no idea"),
+        answered_record("Else?", "7"),
+    ]
     one = score_shadow(suite, numbered(records), {})["new"]
     assert {check: (found.value, found.of) for check, found in one.checks.items()} == {"sums": (0.5, 2)}
 

@@ -22,14 +22,14 @@ from gateway.evaluate.shadow_scores import (
 from gateway.model.shadow import ShadowRecord
 from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
-from tests.kit.shadow_records import RECORDS, Place, numbered, said
+from tests.kit.shadow_records import RECORDS, Place, answered_record, numbered
 
 CLIENT_ANSWER = "This is the answer of the client."
 JUDGE = "shadow: {checks: []}\njudge: {deployment: judge, pairs: 10, compliance: false}\n"
 
 
 def both(prompt: str, answer: str, client_answer: str | None = CLIENT_ANSWER, **more: object) -> ShadowRecord:
-    return said(prompt, answer, beside_answer=client_answer, **{"answer_characters": len(answer), **more})
+    return answered_record(prompt, answer, beside_answer=client_answer, **{"answer_characters": len(answer), **more})
 
 
 PAIRED = [both(f"Question {number}?", f"Answer {number}.") for number in range(4)]

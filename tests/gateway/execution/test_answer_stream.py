@@ -405,36 +405,36 @@ async def test_nothing_is_read_after_a_complete_answer_that_ends_its_body() -> N
     assert (pieces.reads, pieces.closed) == (1, 1)
 
 
-@pytest.mark.parametrize("end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["told", "untold"])
+@pytest.mark.parametrize("end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["with DONE", "without DONE"])
 async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(end: tuple[bytes, ...]) -> None:
     stream, pieces = live(b"".join((chunk("a"), *end)))
     pieces.is_read = True
     await stream.begin()
     assert (pieces.reads, pieces.closed) == (1, 1)
-    told: list[object] = []
-    stream.on_outcome(told.append)
-    stream.on_release(lambda: told.append("free"))
-    assert told == [None, "free"]
+    calls: list[object] = []
+    stream.on_outcome(calls.append)
+    stream.on_release(lambda: calls.append("free"))
+    assert calls == [None, "free"]
     events = [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
     assert list(expand(stream.whole_events())) == events
     # A reader that iterates over it gets the same events.
     assert [event async for batch in stream for event in expand(batch)] == events
     await stream.close()
-    assert (pieces.reads, pieces.closed, told) == (1, 1, [None, "free"])
+    assert (pieces.reads, pieces.closed, calls) == (1, 1, [None, "free"])
 
 
 @pytest.mark.parametrize("is_read", [False, True])
 async def test_answer_without_an_end_is_shown_and_its_failure_reported(is_read: bool) -> None:
     stream, pieces = live(chunk("a") + chunk("b"))
     pieces.is_read = is_read
-    told: list[Failure | None] = []
+    outcomes: list[Failure | None] = []
     await stream.begin()
-    stream.on_outcome(told.append)
+    stream.on_outcome(outcomes.append)
     assert stream.whole_events() == ()
     events = [event async for batch in stream for event in expand(batch)]
     assert events[1:3] == [TextDelta("a"), TextDelta("b")]
     assert ending(events) is FailureKind.INTERRUPTED
-    assert [failure and failure.kind for failure in told] == [FailureKind.INTERRUPTED]
+    assert [failure and failure.kind for failure in outcomes] == [FailureKind.INTERRUPTED]
     assert pieces.closed >= 1
 
 

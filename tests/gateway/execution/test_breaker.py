@@ -208,7 +208,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def tell_nothing(self, data: Any) -> None:
+    def probe_without_outcome(self, data: Any) -> None:
         was = self.breaker.state
         self.breaker.released(self._end(data))
         assert self.breaker.state is was

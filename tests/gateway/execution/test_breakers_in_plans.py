@@ -212,10 +212,10 @@ async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
 
 
 async def test_states_and_changes_are_reported(bench: Bench) -> None:
-    told: list[tuple[str, str]] = []
-    bench.health._on_breaker_change = lambda name, changed, _: told.append((name, str(changed.state)))
+    changes: list[tuple[str, str]] = []
+    bench.health._on_breaker_change = lambda name, changed, _: changes.append((name, str(changed.state)))
     await fill(bench)
-    assert told == [("first", "open")]
+    assert changes == [("first", "open")]
     states = bench.health.breaker_states()
     assert (states["first", "open"], states["first", "closed"], states["second", "closed"]) == (1, 0, 1)
 

@@ -30,7 +30,7 @@ class Time:
         return self.now
 
 
-async def told(waiting: asyncio.Task[Slot]) -> str:
+async def shed_reason(waiting: asyncio.Task[Slot]) -> str:
     with pytest.raises(Shed) as shed:
         await waiting
     return shed.value.reason
@@ -69,7 +69,7 @@ async def test_a_full_queue_sheds_at_once() -> None:
     slot = limiter.try_acquire()
     waiting = wait(limiter)
     await rounds()
-    assert await told(wait(limiter)) == "queue_full"
+    assert await shed_reason(wait(limiter)) == "queue_full"
     assert slot is not None
     slot.release()
     (await waiting).release()
@@ -82,7 +82,7 @@ async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
     await rounds()
     polite = wait(limiter, "polite")
     await rounds()
-    assert await told(greedy[2]) == "queue_full"
+    assert await shed_reason(greedy[2]) == "queue_full"
     order: list[str] = []
     for name, task in (("greedy 1", greedy[0]), ("greedy 2", greedy[1]), ("polite", polite)):
         task.add_done_callback(lambda done, name=name: (order.append(name), done.result().release()))  # type: ignore[misc]
@@ -96,8 +96,8 @@ async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
 async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1, wait_s=0.02), Time())
     limiter.try_acquire()
-    assert await told(wait(limiter)) == "wait_over"
-    assert await told(wait(limiter, left_s=0.01)) == "no_time"
+    assert await shed_reason(wait(limiter)) == "wait_over"
+    assert await shed_reason(wait(limiter, left_s=0.01)) == "no_time"
     assert limiter.queued == 0
 
 

@@ -221,15 +221,15 @@ class StillLoop:
 class Swept:
     """In place of a deadline that is swept: notes that it is to watch itself."""
 
-    def __init__(self, look_at: float, told: list[float]) -> None:
+    def __init__(self, look_at: float, checked: list[float]) -> None:
         self.look_at = look_at
-        self.watch_itself = partial(told.append, look_at)
+        self.watch_itself = partial(checked.append, look_at)
 
 
 def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
     sweep, loop = Sweep(every_s=1.0), StillLoop()
-    told: list[float] = []
-    deadlines = [Swept(look_at, told) for look_at in (101.0, 102.0, 102.1, 101.0)]
+    checked: list[float] = []
+    deadlines = [Swept(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
     for deadline in deadlines:
         sweep.watch(deadline, loop)  # type: ignore[arg-type]
     for left in (1, 0):
@@ -238,27 +238,29 @@ def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
         loop.timers.clear()
         look()
         # A deadline that is not near is checked again before it is.
-        assert (sorted(told), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
+        assert (sorted(checked), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
         sweep.forget(deadlines[2])  # type: ignore[arg-type]
 
 
 @given(due=st.lists(st.floats(0.5, 30.0), min_size=1, max_size=8), every_s=st.sampled_from([0.25, 0.5, 1.0]))
 def test_a_swept_deadline_has_its_own_timer_before_it_is_due(due: list[float], every_s: float) -> None:
     sweep, loop = Sweep(every_s), StillLoop()
-    told: list[float] = []
+    checked: list[float] = []
     for look_at in (loop.time() + after_s for after_s in due):
         # As `Deadline._watch` does: a deadline that is near is not swept.
         if look_at > loop.time() + sweep.soon_s:
-            sweep.watch(Swept(look_at, told), loop)  # type: ignore[arg-type]
+            sweep.watch(Swept(look_at, checked), loop)  # type: ignore[arg-type]
         else:
-            told.append(look_at)
+            checked.append(look_at)
     while loop.timers:
         ((after_s, look),) = loop.timers
         loop.timers.clear()
         loop.now += after_s
         look()
-        assert all(look_at in told for look_at in (100.0 + after_s for after_s in due) if look_at <= loop.now + every_s)
-    assert sorted(told) == sorted(100.0 + after_s for after_s in due)
+        assert all(
+            look_at in checked for look_at in (100.0 + after_s for after_s in due) if look_at <= loop.now + every_s
+        )
+    assert sorted(checked) == sorted(100.0 + after_s for after_s in due)
 
 
 async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer() -> None:

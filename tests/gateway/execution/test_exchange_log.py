@@ -45,7 +45,7 @@ class _Answer(UpstreamResponse):
 async def test_what_a_provider_repeats_is_masked_too() -> None:
     """Also on the edge of what is shown, and in the words that were made of the key."""
     signature = "f" * 64
-    said = {
+    error = {
         "pad": "x" * 4060,
         "key": "sk-secret-of-mine",
         "id": "AKIDverysecret",
@@ -54,14 +54,14 @@ async def test_what_a_provider_repeats_is_masked_too() -> None:
     }
     account = json.dumps({"type": "service_account", "private_key": "-----BEGIN-----\nMIIsecretline\n-----END-----\n"})
     secrets = [Secret("AKIDverysecret:sk-secret-of-mine"), Secret(account)]
-    log = ExchangeLog(cast("Transport", _Echo(json.dumps(said).encode())))
+    log = ExchangeLog(cast("Transport", _Echo(json.dumps(error).encode())))
     wire = WireRequest("POST", "/", (("x-public", "shown"),), b"{}", (("k", "AKIDverysecret"),))
     headers = (("authorization", f"TC3 Signature={signature}"),)
     permit = cast("Permit", _Somewhere())
     reply = await log.send(upstream_request(permit, wire, 1, headers))
     await reply.read()
     mask = secret_mask(log, [("x-public", "shown")], secrets)
-    shown = exchange_text(log, mask) + mask(json.dumps(said))
+    shown = exchange_text(log, mask) + mask(json.dumps(error))
     assert "x-public: shown" in shown
     assert "authorization: (masked)" in shown
     assert "x-echo: (masked)" in shown

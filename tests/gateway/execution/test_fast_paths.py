@@ -219,9 +219,11 @@ openai_end = chunk("", '"stop"') + chunk("", '"stop"', 1) + chunk("", '"stop"', 
 
 
 def usual(text: str, count: int, beside: str = "") -> bytes:
-    said = f'{{"candidates": [{{"content": {{"parts": [{{"text": "{text}"}}],"role": "model"}},"index": 0{beside}}}],'
-    told = f'"usageMetadata": {{"promptTokenCount": {count}}},"modelVersion": "g","responseId": "r"}}'
-    return framed(said + told, "\r\n\r\n")
+    content = (
+        f'{{"candidates": [{{"content": {{"parts": [{{"text": "{text}"}}],"role": "model"}},"index": 0{beside}}}],'
+    )
+    metadata = f'"usageMetadata": {{"promptTokenCount": {count}}},"modelVersion": "g","responseId": "r"}}'
+    return framed(content + metadata, "\r\n\r\n")
 
 
 def candidate(*parts: str, beside: str = "") -> bytes:

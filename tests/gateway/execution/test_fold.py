@@ -19,7 +19,7 @@ from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answe
 from tests.kit.configs import table_of
 from tests.kit.live_streams import WHOLE, chunk, live
 from tests.kit.runner_answers import SSE, text_of
-from tests.kit.runner_answers import chunk as told
+from tests.kit.runner_answers import chunk as answer_chunk
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ UNFOLDED = table_of(
 async def test_others_have_their_turn_while_many_events_become_one_json(bench: Bench, between: bytes) -> None:
     """Where one JSON was asked for, a provider may send a stream all the same, and as much as a body may have."""
     bench.table = UNFOLDED
-    body = (told("ab") + between) * MANY + told(finish="stop") + b"data: [DONE]\n\n"
+    body = (answer_chunk("ab") + between) * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     bench.router.post(SECOND).respond(json=answer_json())
     rounds = 0
@@ -84,7 +84,7 @@ async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
 
     monkeypatch.setattr("gateway.execution.upstream_client.whole_of_body", slowly)
     bench.table = UNFOLDED
-    body = told("ab") * MANY + told(finish="stop") + b"data: [DONE]\n\n"
+    body = answer_chunk("ab") * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     assert text_of((await bench.ask()).completion) == "ab" * MANY
     assert bench.tried == ["first"]
@@ -92,8 +92,8 @@ async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
 
 async def test_many_events_without_an_end_are_no_whole_answer(bench: Bench) -> None:
     bench.table = UNFOLDED
-    bench.router.post(FIRST).respond(headers=SSE, content=told("ab") * MANY)
-    bench.router.post(SECOND).respond(headers=SSE, content=told("ab") * MANY)
+    bench.router.post(FIRST).respond(headers=SSE, content=answer_chunk("ab") * MANY)
+    bench.router.post(SECOND).respond(headers=SSE, content=answer_chunk("ab") * MANY)
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.INTERRUPTED

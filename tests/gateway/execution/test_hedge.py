@@ -80,7 +80,7 @@ def ask(bench: Bench, *, stream: bool = False) -> asyncio.Task[Answer]:
     return asyncio.ensure_future(bench.ask(stream=stream))
 
 
-def told(bench: Bench) -> list[tuple[str, str, bool, bool]]:
+def attempts_of(bench: Bench) -> list[tuple[str, str, bool, bool]]:
     return [
         (it.deployment, str(it.failure.kind) if it.failure else "ok", it.is_hedge, it.lost)
         for it in bench.record.attempts
@@ -96,7 +96,7 @@ async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, strea
     second.answer()
     answer = await asking
     assert answer.step.deployment.name == "second"
-    assert told(bench) == [("first", "ok", False, True), ("second", "ok", True, False)]
+    assert attempts_of(bench) == [("first", "ok", False, True), ("second", "ok", True, False)]
     await until(lambda: first.cancelled)
     if answer.stream is not None:
         assert len([batch async for batch in answer.stream]) >= 1
@@ -109,7 +109,7 @@ async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, strea
     await until(lambda: second.asked)
     first.answer()
     assert (await asking).step.deployment.name == "first"
-    assert told(bench) == [("second", "ok", True, True), ("first", "ok", False, False)]
+    assert attempts_of(bench) == [("second", "ok", True, True), ("first", "ok", False, False)]
     await until(lambda: second.cancelled)
 
 
@@ -128,7 +128,7 @@ async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> N
     second.answer()
     answer = await asking
     await until(lambda: first.closed + second.closed + first.cancelled + second.cancelled >= 1)
-    assert [lost for _, _, _, lost in told(bench)].count(True) == 1
+    assert [lost for _, _, _, lost in attempts_of(bench)].count(True) == 1
     assert answer.stream is not None
     await answer.stream.close()
     assert first.closed + second.closed + first.cancelled + second.cancelled == 2
@@ -144,7 +144,7 @@ async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
     assert not asking.done()
     second.answer()
     assert (await asking).step.deployment.name == "second"
-    assert told(bench) == [("first", "credentials", False, False), ("second", "ok", True, False)]
+    assert attempts_of(bench) == [("first", "credentials", False, False), ("second", "ok", True, False)]
 
 
 async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> None:
@@ -156,7 +156,7 @@ async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> N
         await asyncio.sleep(0)
     first.answer()
     assert (await asking).step.deployment.name == "first"
-    assert told(bench) == [("second", "unavailable", True, False), ("first", "ok", False, False)]
+    assert attempts_of(bench) == [("second", "unavailable", True, False), ("first", "ok", False, False)]
 
 
 async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> None:
@@ -168,7 +168,7 @@ async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> N
     await until(lambda: second.asked == 2)
     second.answer()
     assert (await asking).step.deployment.name == "second"
-    assert [kind for _, kind, _, _ in told(bench)] == ["credentials", "unavailable", "ok"]
+    assert [kind for _, kind, _, _ in attempts_of(bench)] == ["credentials", "unavailable", "ok"]
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 
@@ -193,7 +193,7 @@ async def test_deployment_that_was_silent_with_one_key_is_not_retried_after_an_e
     with pytest.raises(PlanExhausted) as raised:
         await ask(bench)
     assert raised.value.failure.kind is FailureKind.SILENT
-    assert told(bench) == [("first", "unavailable", True, False), ("first", "silent", False, False)]
+    assert attempts_of(bench) == [("first", "unavailable", True, False), ("first", "silent", False, False)]
 
 
 async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_alone(bench: Bench) -> None:
@@ -211,7 +211,7 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
     bench.deadline = Deadline.start(600, 55, task=asyncio.current_task())
     second.answers.put_nowait(httpx.Response(200, stream=Stalled(second), headers=SSE))
     assert (await bench.ask()).step.deployment.name == "first"
-    assert told(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
+    assert attempts_of(bench) == [("second", "interrupted", True, False), ("first", "ok", False, False)]
 
 
 async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(bench: Bench) -> None:
@@ -249,7 +249,7 @@ async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Benc
     with pytest.raises(asyncio.CancelledError):
         await asking
     await until(lambda: first.cancelled)
-    assert told(bench) == [("second", "rate_limited", True, False)]
+    assert attempts_of(bench) == [("second", "rate_limited", True, False)]
     assert [it.deployment for it in bench.record.abandoned] == ["first"]
 
 
@@ -387,7 +387,7 @@ async def test_deployment_that_is_not_allowed_is_not_hedged_to(bench: Bench, why
     assert second.asked == 0
     first.answer()
     assert (await asking).step.deployment.name == "first"
-    assert [lost for *_, lost in told(bench)] == [False]
+    assert [lost for *_, lost in attempts_of(bench)] == [False]
 
 
 async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
@@ -402,7 +402,7 @@ async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
     first.answer()
     assert (await asking).step.deployment.name == "first"
     await until(lambda: first.cancelled == 1)
-    assert len(told(bench)) == 2
+    assert len(attempts_of(bench)) == 2
 
 
 async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -> None:
@@ -422,7 +422,7 @@ async def test_the_share_is_learnt_from_what_the_deployment_took(bench: Bench) -
     after_s = bench.health.latency.hedge_after_s(hedge, deployment, stream=False)
     assert after_s is not None
     assert 0.02 <= after_s <= 0.033
-    assert bench.health.latency.hedge_after_s(hedge, deployment, stream=True) is None, "streams are told apart"
+    assert bench.health.latency.hedge_after_s(hedge, deployment, stream=True) is None, "streams are distinguished"
     asking = ask(bench)
     await until(lambda: second.asked)
     bench.time += 5

@@ -96,17 +96,17 @@ async def test_silent_request_counts_for_the_breaker_only_without_other_answers(
     bench: Bench, others_are_answered: bool
 ) -> None:
     bench.table = table_of(CONFIG.merge("resilience: {first_token: 50ms, breaker: {failures: 1}}"), ENVIRON)
-    told = httpx.Response(200, json=answer_json())
+    response = httpx.Response(200, json=answer_json())
 
     async def first(request: httpx.Request) -> httpx.Response:
         asked_for.append(b'"stream":true' in request.content)
         if not asked_for[-1]:
             await asyncio.Event().wait()
-        return told
+        return response
 
     asked_for: list[bool] = []
     bench.router.post(FIRST).mock(side_effect=first)
-    bench.router.post(SECOND).mock(return_value=told)
+    bench.router.post(SECOND).mock(return_value=response)
     await bench.ask()
     asked = asyncio.create_task(bench.ask())
     record = bench.record = Record("req", 0.0, "t")

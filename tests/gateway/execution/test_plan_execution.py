@@ -322,9 +322,9 @@ async def test_what_is_no_answer_is_retried_and_failed_over(bench: Bench, respon
     assert bench.tried == ["first", "first", "second"]
 
 
-@pytest.mark.parametrize(("param", "told"), [("messages[3].content", "messages[3].content"), (None, "n")])
+@pytest.mark.parametrize(("param", "reported"), [("messages[3].content", "messages[3].content"), (None, "n")])
 async def test_unsupported_feature_is_reported_with_its_param(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, param: str | None, told: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, param: str | None, reported: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise UnsupportedFeature("n", "the provider gives one choice", param)
@@ -333,7 +333,7 @@ async def test_unsupported_feature_is_reported_with_its_param(
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     failure = raised.value.failure
-    assert (failure.kind, failure.code, failure.param) == (FailureKind.UNSUPPORTED, "n", told)
+    assert (failure.kind, failure.code, failure.param) == (FailureKind.UNSUPPORTED, "n", reported)
     assert (failure.message, failure.unsent) == ("the provider gives one choice", True)
     assert bench.tried == ["first", "second"]
 

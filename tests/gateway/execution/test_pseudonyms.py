@@ -29,31 +29,33 @@ def test_pseudonym_is_stable_and_differs_between_users(one: str, other: str) -> 
 
 @given(names)
 def test_two_providers_or_keys_have_nothing_in_common(user: str) -> None:
-    told = {
+    pseudonyms = {
         pseudonymous(named(user), "openai", KEY).user,
         pseudonymous(named(user), "anthropic", KEY).user,
         pseudonymous(named(user), "openai", Secret("x" * 32)).user,
         f"p_{hashlib.sha256(user.encode()).hexdigest()[:32]}",
     }
-    assert len(told) == 4
+    assert len(pseudonyms) == 4
 
 
 def test_exactly_the_identity_fields_get_a_pseudonym() -> None:
-    said = named("anna", safety_identifier="anna", prompt_cache_key="anna-1", verbosity="low", metadata={"a": "anna"})
-    sent = pseudonymous(said, "openai", KEY)
+    request = named(
+        "anna", safety_identifier="anna", prompt_cache_key="anna-1", verbosity="low", metadata={"a": "anna"}
+    )
+    sent = pseudonymous(request, "openai", KEY)
     assert sent.user == sent.extra["safety_identifier"]
     assert sent.extra["prompt_cache_key"] not in ("anna-1", sent.user)
     assert (sent.extra["verbosity"], sent.extra["metadata"]) == ("low", {"a": "anna"})
-    assert sent.messages == said.messages
-    assert said.user == "anna"
+    assert sent.messages == request.messages
+    assert request.user == "anna"
 
 
 def test_what_is_let_through_by_name_is_sent_as_it_is() -> None:
-    said = named("anna", safety_identifier="anna", prompt_cache_key="recipes")
-    sent = pseudonymous(said, "openai", KEY, frozenset({"prompt_cache_key"}))
+    request = named("anna", safety_identifier="anna", prompt_cache_key="recipes")
+    sent = pseudonymous(request, "openai", KEY, frozenset({"prompt_cache_key"}))
     assert sent.extra["prompt_cache_key"] == "recipes"
-    assert sent.user == sent.extra["safety_identifier"] == pseudonymous(said, "openai", KEY).user
-    assert pseudonymous(said, "openai", KEY, frozenset({"user"})).user == "anna"
+    assert sent.user == sent.extra["safety_identifier"] == pseudonymous(request, "openai", KEY).user
+    assert pseudonymous(request, "openai", KEY, frozenset({"user"})).user == "anna"
 
 
 def test_missing_identity_fields_are_not_added() -> None:

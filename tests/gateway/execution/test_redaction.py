@@ -40,7 +40,7 @@ def deployment() -> Deployment:
     return table_of(BASE).deployments["chatgpt-us"]
 
 
-def said(detail: str, code: str | None = None, param: str | None = None) -> Failure:
+def failure_with(detail: str, code: str | None = None, param: str | None = None) -> Failure:
     return Failure(FailureKind.INVALID_REQUEST, "wrong", detail=detail, status=400, code=code, param=param)
 
 
@@ -58,7 +58,7 @@ REQUEST = ChatRequest(
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("text", "kept"),
     [
         ("`temperature` must be at most 2", "`temperature` must be at most 2"),
         (
@@ -72,22 +72,22 @@ REQUEST = ChatRequest(
         ('arguments {"of": "Anna Sommer, born 1961"} don\'t fit', f"arguments {QUOTED} don't fit"),
     ],
 )
-def test_what_is_quoted_of_the_request_is_left_out(deployment: Deployment, told: str, kept: str) -> None:
-    failure = redacted(said(told, told, told), deployment, REQUEST)
+def test_what_is_quoted_of_the_request_is_left_out(deployment: Deployment, text: str, kept: str) -> None:
+    failure = redacted(failure_with(text, text, text), deployment, REQUEST)
     assert (failure.detail, failure.code, failure.param) == (kept, kept, kept)
 
 
 def test_a_key_is_left_out_wherever_it_stands(deployment: Deployment) -> None:
     key = deployment.credentials[0].reveal()
-    failure = redacted(said(f"{key} is wrong", f"bad_{key}", key), deployment, REQUEST)
+    failure = redacted(failure_with(f"{key} is wrong", f"bad_{key}", key), deployment, REQUEST)
     assert (failure.detail, failure.code, failure.param) == ("[redacted] is wrong", "bad_[redacted]", "[redacted]")
 
 
 def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deployment) -> None:
     key = deployment.credentials[0].reveal()
     for length in range(4, len(key)):
-        told = f"{'x' * (2000 - length)}{key}"[:2000]
-        failure = redacted(said(told, f"bad {key[:length]}"), deployment, REQUEST)
+        text = f"{'x' * (2000 - length)}{key}"[:2000]
+        failure = redacted(failure_with(text, f"bad {key[:length]}"), deployment, REQUEST)
         assert failure.detail == f"{'x' * (2000 - length)}[redacted]"
         assert failure.code == "bad [redacted]"
 
@@ -96,41 +96,43 @@ def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deploym
 def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
     pair = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3:session-token-000001")
     signing = replace(deployment, credentials=(pair,))
-    assert redacted(said(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
+    assert redacted(failure_with(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("request_id", "kept"),
     [("req_011CSHoEeqs5C35K2UUqR7Fy", True), ("bearer-sk-us-secret", False), ("My neighbour Anna", False), ("x" * 201, False)],
 )  # fmt: skip
-def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, told: str, kept: bool) -> None:
-    assert redacted(replace(said(""), request_id=told), deployment, REQUEST).request_id == (told if kept else None)
+def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, request_id: str, kept: bool) -> None:
+    assert redacted(replace(failure_with(""), request_id=request_id), deployment, REQUEST).request_id == (
+        request_id if kept else None
+    )
 
 
 @pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "sk-the-second"])
 def test_an_id_of_the_call_holds_no_part_of_any_key(deployment: Deployment, part: str) -> None:
     keys = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3"), Secret("sk-the-second")
-    told = replace(said(""), request_id=f"req-{part}")
-    assert redacted(told, replace(deployment, credentials=keys), REQUEST).request_id is None
+    failure = replace(failure_with(""), request_id=f"req-{part}")
+    assert redacted(failure, replace(deployment, credentials=keys), REQUEST).request_id is None
 
 
 def test_a_part_of_a_key_that_is_a_word_like_another_stays(deployment: Deployment) -> None:
     short, long = "account", "Gu5t9xGARNpq86cd98joQYCN3"
     keyed = replace(deployment, credentials=(Secret(f"{short}:{long}"),))
-    told = said(f"the {short} has no {long}")
-    assert redacted(told, keyed, REQUEST).detail == f"the {short} has no [redacted]"
+    failure = failure_with(f"the {short} has no {long}")
+    assert redacted(failure, keyed, REQUEST).detail == f"the {short} has no [redacted]"
 
 
 def test_a_key_of_a_letter_or_two_is_no_part_of_other_words(deployment: Deployment) -> None:
     keyed = replace(deployment, credentials=(Secret("x"),))
-    failure = redacted(replace(said("x is no index", "bad_x"), request_id="req-6x"), keyed, REQUEST)
+    failure = redacted(replace(failure_with("x is no index", "bad_x"), request_id="req-6x"), keyed, REQUEST)
     assert (failure.detail, failure.code) == ("[redacted] is no index", "bad_[redacted]")
     assert failure.request_id == "req-6x"
 
 
 def test_a_short_key_is_found_where_words_have_no_spaces_between_them(deployment: Deployment) -> None:
     keyed = replace(deployment, credentials=(Secret("hunt3r2"),))
-    assert redacted(said("密钥hunt3r2无效"), keyed, REQUEST).detail == "密钥[redacted]无效"
+    assert redacted(failure_with("密钥hunt3r2无效"), keyed, REQUEST).detail == "密钥[redacted]无效"
 
 
 BESIDE_THE_TEXT = ChatRequest(
@@ -180,7 +182,9 @@ BESIDE_THE_TEXT = ChatRequest(
     ],
 )
 def test_further_fields_of_a_message_are_removed_too(deployment: Deployment, quoted: str) -> None:
-    assert redacted(said(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
+    assert (
+        redacted(failure_with(f"can't use '{quoted}'"), deployment, BESIDE_THE_TEXT).detail == f"can't use '{QUOTED}'"
+    )
 
 
 WITH_TOOLS = ChatRequest(
@@ -231,12 +235,12 @@ WITH_TOOLS = ChatRequest(
     ],
 )
 def test_prose_in_tools_schemas_and_other_fields_is_removed(deployment: Deployment, quoted: str) -> None:
-    assert redacted(said(f"can't use '{quoted}'"), deployment, WITH_TOOLS).detail == f"can't use '{QUOTED}'"
+    assert redacted(failure_with(f"can't use '{quoted}'"), deployment, WITH_TOOLS).detail == f"can't use '{QUOTED}'"
 
 
 @pytest.mark.parametrize("name", ["findings_of_a_patient", "which", "answer_to_the_patient", "object", "text", "flex"])
 def test_a_name_or_a_setting_stays_so_that_the_mistake_can_be_found(deployment: Deployment, name: str) -> None:
-    assert redacted(said(f"'{name}' is wrong"), deployment, WITH_TOOLS).detail == f"'{name}' is wrong"
+    assert redacted(failure_with(f"'{name}' is wrong"), deployment, WITH_TOOLS).detail == f"'{name}' is wrong"
 
 
 @pytest.mark.parametrize("write", [quote, quote_plus, html.escape, lambda text: quote(quote(text))])
@@ -247,7 +251,7 @@ def test_what_is_quoted_in_a_url_or_a_page_is_left_out(
     deployment: Deployment, text: str, write: Callable[[str], str]
 ) -> None:
     request = ChatRequest("assistant", (UserMessage(text),))
-    assert redacted(said(f"wrong: {write(text)}."), deployment, request).detail == f"wrong: {QUOTED}."
+    assert redacted(failure_with(f"wrong: {write(text)}."), deployment, request).detail == f"wrong: {QUOTED}."
 
 
 KEYED = "sk-Ab/cd+efgh/ijkl==mnop"
@@ -258,24 +262,24 @@ KEYED = "sk-Ab/cd+efgh/ijkl==mnop"
 )
 def test_a_key_is_left_out_however_it_is_written(deployment: Deployment, written: str) -> None:
     keyed = replace(deployment, credentials=(Secret(KEYED),))
-    told = redacted(said(f"the key '{written}' isn't known, nor is '{written}'"), keyed, REQUEST).detail
-    assert not any(part in told for part in (KEYED[:6], "Ab", "mnop"))
-    assert "isn't known, nor is" in told
+    detail = redacted(failure_with(f"the key '{written}' isn't known, nor is '{written}'"), keyed, REQUEST).detail
+    assert not any(part in detail for part in (KEYED[:6], "Ab", "mnop"))
+    assert "isn't known, nor is" in detail
 
 
 @pytest.mark.parametrize("key", ["redacted-1234", "https://a.example/key", "[redacted]"])
 def test_a_key_that_begins_as_other_words_do_ends_nothing(deployment: Deployment, key: str) -> None:
     keyed = replace(deployment, credentials=(Secret(key),))
-    told = redacted(said(f"{key} is wrong: see https://b.example, ‘redacted’"), keyed, REQUEST).detail
-    assert told == "[redacted] is wrong: see https://b.example, ‘redacted’"
+    detail = redacted(failure_with(f"{key} is wrong: see https://b.example, ‘redacted’"), keyed, REQUEST).detail
+    assert detail == "[redacted] is wrong: see https://b.example, ‘redacted’"
 
 
 def test_a_token_that_was_signed_here_is_left_out(deployment: Deployment) -> None:
     """Of a service account's key no provider sees more than what is signed with it, for an hour."""
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhQGIifQ.c2lnbmF0dXJl-_"
-    for told in (token, token[:50]):
-        assert redacted(said(f"bad token {told}"), deployment, REQUEST).detail == "bad token [redacted]"
-    assert redacted(replace(said(""), request_id=token), deployment, REQUEST).request_id is None
+    for quoted in (token, token[:50]):
+        assert redacted(failure_with(f"bad token {quoted}"), deployment, REQUEST).detail == "bad token [redacted]"
+    assert redacted(replace(failure_with(""), request_id=token), deployment, REQUEST).request_id is None
 
 
 def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deployment: Deployment) -> None:
@@ -287,13 +291,13 @@ def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deploym
 
 
 def test_harmless_text_is_unchanged(deployment: Deployment) -> None:
-    for failure in (said(""), said("too long", "context_length_exceeded", "messages")):
+    for failure in (failure_with(""), failure_with("too long", "context_length_exceeded", "messages")):
         assert redacted(failure, deployment, REQUEST) is failure
 
 
 def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployment: Deployment) -> None:
     long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
-    failure = redacted(said("you said 'abab'", "abab", "abab"), deployment, long)
+    failure = redacted(failure_with("you said 'abab'", "abab", "abab"), deployment, long)
     assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
 
 
@@ -313,13 +317,13 @@ def test_what_is_quoted_in_json_within_a_text_is_left_out(deployment: Deployment
     for _ in range(times):
         quoted = json.dumps(quoted)[1:-1]
     request = ChatRequest("assistant", (UserMessage(text),))
-    told = redacted(said(f"upstream said: wrong is {quoted}, it is"), deployment, request).detail
-    assert told == f"upstream said: wrong is {QUOTED}, it is"
+    detail = redacted(failure_with(f"upstream said: wrong is {quoted}, it is"), deployment, request).detail
+    assert detail == f"upstream said: wrong is {QUOTED}, it is"
 
 
-@given(told=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
-def test_text_without_quotes_is_unchanged(deployment: Deployment, told: str) -> None:
-    assert redacted(said(told), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == told
+@given(text=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
+def test_text_without_quotes_is_unchanged(deployment: Deployment, text: str) -> None:
+    assert redacted(failure_with(text), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == text
 
 
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
@@ -351,5 +355,5 @@ class Unread(dict[str, object]):
 def test_nothing_more_is_gone_through_where_the_conversation_is_too_much_already(deployment: Deployment) -> None:
     """It is asked of each large stream as it begins, and not only where one fails."""
     request = replace(REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=Unread()),))
-    struck = redacting(deployment, request)(said("it was refused: word word", code="word"))
+    struck = redacting(deployment, request)(failure_with("it was refused: word word", code="word"))
     assert (struck.detail, struck.code) == ("[left out: it might repeat the request]", None)

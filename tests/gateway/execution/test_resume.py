@@ -98,7 +98,7 @@ async def events_of(answer: Answer) -> list[StreamEvent]:
     return [event async for batch in answer.stream for event in expand(batch)]
 
 
-def said(events: list[StreamEvent]) -> str:
+def text_in(events: list[StreamEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
@@ -112,7 +112,7 @@ async def test_the_next_step_goes_on(bench: Bench) -> None:
         side_effect=lambda _: sse(text("one two three four"), finish="stop", usage=USAGE)
     )
     events = await events_of(await begun(bench))
-    assert said(events) == "one two three four"
+    assert text_in(events) == "one two three four"
     assert isinstance(events[-1], Finished)
     assert sum(isinstance(event, Opened) for event in events) == 1
     assert bench.record.resumed == Resumed("first", "second", usage_is_estimated=True)
@@ -263,7 +263,7 @@ async def test_the_wait_for_the_rest_begins_anew(bench: Bench) -> None:
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
     answer = await begun(bench)
     bench.time += 300  # the answer ran long beyond `commit`
-    assert said(await events_of(answer)) == "one two three"
+    assert text_in(await events_of(answer)) == "one two three"
 
 
 @pytest.mark.parametrize("code", ["invalid_prompt", "content_filter"])
@@ -291,7 +291,7 @@ async def test_stop_sequence_across_the_joint_ends_the_answer(bench: Bench) -> N
         side_effect=lambda _: sse(text("one two three"), text(" four"), text(" five"), finish="length", usage=USAGE)
     )
     events = await events_of(await begun(bench, request))
-    assert said(events) == "one two three"
+    assert text_in(events) == "one two three"
     assert events[-2:] == [ChoiceFinish("stop"), Finished()]
     assert bench.record.resumed is not None
 
@@ -301,7 +301,7 @@ async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(thought("well"), text("one"), finish="stop"))
     events = await events_of(await begun(bench))
     assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see", "well"]
-    assert said(events) == "one"
+    assert text_in(events) == "one"
     assert asked(second)["messages"] == [{"role": "user", "content": "hello"}]
 
 
@@ -312,7 +312,7 @@ async def test_reasoning_after_text_is_dropped(bench: Bench) -> None:
     )
     events = await events_of(await begun(bench))
     assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see"]
-    assert said(events) == "one two three"
+    assert text_in(events) == "one two three"
     assert "let me see" not in second.calls.last.request.content.decode()
 
 
@@ -339,7 +339,7 @@ async def test_places_in_the_second_part_are_none_in_the_whole(bench: Bench) -> 
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), cited, finish="stop"))
     events = await events_of(await begun(bench))
     assert bench.record.resumed == Resumed("first", "second")
-    assert said(events) == "one two three"
+    assert text_in(events) == "one two three"
     assert not any(isinstance(event, AnnotationsDelta) for event in events)
 
 
@@ -361,7 +361,7 @@ async def test_another_beginning_is_no_answer(bench: Bench) -> None:
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text(story), text(" the nets."), finish="stop"))
     events = await events_of(await begun(bench))
     assert isinstance(events[-1], Failed)
-    assert said(events) == story + " what they did."
+    assert text_in(events) == story + " what they did."
 
 
 async def test_leaving_in_the_second_part_closes_it(bench: Bench) -> None:

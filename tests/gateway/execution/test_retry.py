@@ -49,8 +49,8 @@ def test_a_verdict_keeps_every_bound(
         assert not is_last_step
         assert RULES[kind].next_step
     if again:
-        told_to = should_retry is True and kind is FailureKind.INVALID_REQUEST
-        assert another_key or ((RULES[kind].retry_here or told_to) and tried_here < per_deployment)
+        may_repeat = should_retry is True and kind is FailureKind.INVALID_REQUEST
+        assert another_key or ((RULES[kind].retry_here or may_repeat) and tried_here < per_deployment)
     if should_retry is False:
         assert not again or another_key
     if kind in (FailureKind.CONTENT_FILTER, FailureKind.DEADLINE):

@@ -37,7 +37,7 @@ BEGINS = "its approval for region 'cn' begins on 2026-11-10"
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "now", "said"),
+    ("first", "last", "now", "reason"),
     [
         ("2026-11-10", "2026-11-20", "2026-11-09T23:59:59", BEGINS),
         ("2026-11-10", "2026-11-20", "2026-11-10T11:59:59", BEGINS),  # at UTC-12 it is still the day before
@@ -57,9 +57,9 @@ BEGINS = "its approval for region 'cn' begins on 2026-11-10"
     ],
 )
 def test_a_validity_counts_where_every_date_on_earth_is_in_it(
-    first: str | None, last: str | None, now: str, said: str | None
+    first: str | None, last: str | None, now: str, reason: str | None
 ) -> None:
-    assert why_unapproved([approval(first, last)], "cn", days_at(at(now))) == said
+    assert why_unapproved([approval(first, last)], "cn", days_at(at(now))) == reason
 
 
 def test_a_renewal_that_begins_the_day_after_leaves_no_gap() -> None:
@@ -142,7 +142,7 @@ def test_the_answer_is_that_of_every_day_by_itself(pairs: list[tuple[int | None,
 
 
 @pytest.mark.parametrize(
-    ("now", "days_left", "warned", "said"),
+    ("now", "days_left", "warned", "text"),
     [
         ("2026-09-20T12:00:00", 60, 60, "ends on 2026-11-20, in 60 days"),
         ("2026-09-20T09:00:00", 61, None, "ends on 2026-11-20, in 61 days"),
@@ -153,10 +153,10 @@ def test_the_answer_is_that_of_every_day_by_itself(pairs: list[tuple[int | None,
         ("2026-11-20T10:00:00", -1, 7, "ended on 2026-11-20"),
     ],
 )
-def test_warnings_increase_as_the_expiry_approaches(now: str, days_left: int, warned: int | None, said: str) -> None:
+def test_warnings_increase_as_the_expiry_approaches(now: str, days_left: int, warned: int | None, text: str) -> None:
     [term] = terms_of({"d": [approval(None, "2026-11-20")]}, days_at(at(now)))
     assert (term.days_left, term.warned_days) == (days_left, warned)
-    assert str(term) == f"its approval for region 'cn' {said}"
+    assert str(term) == f"its approval for region 'cn' {text}"
 
 
 # --- in a region that requires one ----------------------------------------------------------------
@@ -225,11 +225,11 @@ def test_approval_is_checked_again_for_each_attempt() -> None:
     planned = decision(table, "2026-11-19T12:00:00").outcome
     assert isinstance(planned, Plan)
     [step] = planned.steps
-    for current, now, said in (
+    for current, now, reason in (
         (table, "2026-11-20T09:00:00", None),
         (table, "2026-11-20T10:00:00", ENDED),
         (approved_until("2026-12-20"), "2026-11-20T10:00:00", None),
         (approved_until("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
     ):
         running = RunningRequest(table, "assistant", None, location, NOTHING)
-        assert why_not_now(running, step, current, at(now)) == said
+        assert why_not_now(running, step, current, at(now)) == reason

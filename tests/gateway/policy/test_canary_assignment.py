@@ -145,15 +145,15 @@ def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
     shrunk, stopped = routed("[{gemini: 9999, chatgpt-us: 1}]"), routed("[{gemini: 100, chatgpt-us: 0}]")
     running = RunningRequest(CANARY, "assistant", None, location, needs)
     assert why_not_now(running, plan.steps[0], shrunk, 0.0) is None
-    told = why_not_now(running, plan.steps[0], stopped, 0.0)
-    assert told == "not allowed by the current config: its weight is 0"
+    reason = why_not_now(running, plan.steps[0], stopped, 0.0)
+    assert reason == "not allowed by the current config: its weight is 0"
 
 
 def test_explain_shows_the_variant_and_disclosure_lists_all_members() -> None:
     assistant = CANARY.assistants["assistant"]
-    told = explain(PlainRequest(CANARY, None, US, assistant, 0.0, user=BIRD))
-    assert told["weighted"]["side"] == "chatgpt-us"  # type: ignore[index]
-    assert told["weighted"]["shares"] == {"gemini": 0.9, "chatgpt-us": 0.1}  # type: ignore[index]
+    explanation = explain(PlainRequest(CANARY, None, US, assistant, 0.0, user=BIRD))
+    assert explanation["weighted"]["side"] == "chatgpt-us"  # type: ignore[index]
+    assert explanation["weighted"]["shares"] == {"gemini": 0.9, "chatgpt-us": 0.1}  # type: ignore[index]
     unknown = explain(PlainRequest(CANARY, None, US, assistant, 0.0))
     assert unknown["weighted"]["side"] is None  # type: ignore[index]
     assert [step["deployment"] for step in unknown["outcome"]["plan"]] == ["gemini", "chatgpt-us"]  # type: ignore[index]

@@ -97,7 +97,7 @@ def test_what_the_person_prefers_are_short_words_or_nothing(prefers: Any, wishes
 
 
 @pytest.mark.parametrize(
-    ("said", "problem"),
+    ("members", "problem"),
     [
         ({"iss": None}, ClaimProblem.ISSUER),
         ({"iss": ISSUER + "/"}, ClaimProblem.ISSUER),
@@ -128,8 +128,8 @@ def test_what_the_person_prefers_are_short_words_or_nothing(prefers: Any, wishes
         ({"consents": [["cn"]]}, ClaimProblem.MALFORMED),
     ],
 )
-def test_standard_members_of_a_claim_must_match(said: dict[str, Any], problem: ClaimProblem) -> None:
-    text = unsigned_but_signed(claims(**said))
+def test_standard_members_of_a_claim_must_match(members: dict[str, Any], problem: ClaimProblem) -> None:
+    text = unsigned_but_signed(claims(**members))
     assert problem_of(text) is problem
 
 

@@ -17,7 +17,7 @@ DOUBT = "in doubt"
 SILENT = "silent"
 
 
-def told(header: str, *values: str) -> str:
+def address_from(header: str, *values: str) -> str:
     """The address, or the first words of why there is none."""
     found = read_client_ip(header, values, HOPS)
     if isinstance(found, AddressReport):
@@ -70,7 +70,7 @@ def test_an_address(text: str, address: str | None) -> None:
     ],
 )
 def test_a_list_is_read_from_the_right_past_our_own_proxies(values: list[str], found: str) -> None:
-    assert told("x-forwarded-for", *values) == found
+    assert address_from("x-forwarded-for", *values) == found
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_list_is_read_from_the_right_past_our_own_proxies(values: list[str], f
     ],
 )
 def test_forwarded_is_read_strictly(values: list[str], found: str) -> None:
-    assert told("forwarded", *values) == found
+    assert address_from("forwarded", *values) == found
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_forwarded_is_read_strictly(values: list[str], found: str) -> None:
     ],
 )
 def test_a_header_with_one_address(header: str, values: list[str], found: str) -> None:
-    assert told(header, *values) == found
+    assert address_from(header, *values) == found
 
 
 @given(
@@ -143,9 +143,9 @@ def test_a_header_with_one_address(header: str, values: list[str], found: str) -
 def test_nothing_sent_before_it_changes_what_the_last_proxy_adds(sent: list[str], header: str, joined: bool) -> None:
     added = "203.0.113.7" if header == "x-forwarded-for" else "for=203.0.113.7"
     values = [", ".join([*sent, added])] if joined else [*sent, added]
-    assert told(header, *values) in ({"203.0.113.7"} if header == "x-forwarded-for" else {"203.0.113.7", DOUBT})
+    assert address_from(header, *values) in ({"203.0.113.7"} if header == "x-forwarded-for" else {"203.0.113.7", DOUBT})
 
 
 @given(values=st.lists(st.text(max_size=80), max_size=3), header=st.sampled_from(["x-forwarded-for", "forwarded", "h"]))
 def test_no_text_breaks_it(values: list[str], header: str) -> None:
-    told(header, *values)
+    address_from(header, *values)

@@ -204,9 +204,9 @@ SAID = ConsentStatement(caller="me")
 
 
 def consenting(
-    request: ChatRequest = REQUEST, said: ConsentStatement = SAID, key: bytes = KEY, now: float = NOW
+    request: ChatRequest = REQUEST, statement: ConsentStatement = SAID, key: bytes = KEY, now: float = NOW
 ) -> Consenting:
-    return Consenting(said, request, requirements_of(request), key, now)
+    return Consenting(statement, request, requirements_of(request), key, now)
 
 
 def token(deployment: str = "d0", **changes: Any) -> str:
@@ -214,8 +214,8 @@ def token(deployment: str = "d0", **changes: Any) -> str:
 
 
 def confirmed(sent: str, table: ConfigVersion = ASKED, region: str = "de", **changes: Any) -> frozenset[str]:
-    said = replace(changes.pop("said", SAID), token=sent)
-    return consenting(said=said, **changes).under(table, table.regions[region]).confirmed
+    statement = replace(changes.pop("said", SAID), token=sent)
+    return consenting(statement=statement, **changes).under(table, table.regions[region]).confirmed
 
 
 def test_a_token_is_good_for_its_recipient_and_again_until_it_ends() -> None:
@@ -250,7 +250,7 @@ def test_a_token_is_for_what_the_person_has_seen(other: ChatRequest) -> None:
 
 
 def test_thoughts_that_go_along_are_what_was_seen_too() -> None:
-    one, two = (replace(REQUEST, messages=(*MORE[:2], AssistantMessage("no", reasoning=said))) for said in "ab")
+    one, two = (replace(REQUEST, messages=(*MORE[:2], AssistantMessage("no", reasoning=thought))) for thought in "ab")
     assert confirmed(token(request=one), request=two) == frozenset()
 
 
@@ -296,7 +296,7 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "note"),
+    ("statement", "note"),
     [
         (SAID, ""),
         (replace(SAID, token="yes"), "the value is not a consent token"),
@@ -311,8 +311,8 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
         (replace(SAID, standing=frozenset({"OpenAI"})), "this deployment does not accept standing consent"),
     ],
 )
-def test_reason_for_an_insufficient_consent_is_reported(said: ConsentStatement, note: str) -> None:
-    asked = consenting(said=said).ask(ASKED.deployments["d0"], ASKED.regions["de"])
+def test_reason_for_an_insufficient_consent_is_reported(statement: ConsentStatement, note: str) -> None:
+    asked = consenting(statement=statement).ask(ASKED.deployments["d0"], ASKED.regions["de"])
     assert asked.note.startswith(note)
     assert bool(asked.note) == bool(note)
 
@@ -335,10 +335,10 @@ def test_what_would_be_sent_is_named() -> None:
     assert would_send(rich) == ("messages", "images", "files", "tools", "response_format")
     spoken = ChatRequest("assistant", (UserMessage((AudioPart("aa", "wav"),)),))
     assert would_send(spoken) == ("messages", "audio")
-    said = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
-    assert would_send(said) == ("messages",)
-    assert would_send(said, "{identity: pass}") == ("messages", "user")
-    assert would_send(said, "{passthrough: [documents, metadata]}") == ("messages", "documents", "metadata")
+    request = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
+    assert would_send(request) == ("messages",)
+    assert would_send(request, "{identity: pass}") == ("messages", "user")
+    assert would_send(request, "{passthrough: [documents, metadata]}") == ("messages", "documents", "metadata")
 
 
 @pytest.mark.parametrize(
@@ -359,19 +359,19 @@ def test_identity_fields_are_named_as_they_would_be_sent(identity: Any, named: t
 
 def test_the_order_of_members_is_not_part_of_what_was_seen() -> None:
     one, other = ({"documents": [{"a": 1, "b": 2}]}, {"documents": [{"b": 2, "a": 1}]})
-    said = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
-    agreed = consenting(replace(REQUEST, extra=other), said).under(ASKED, ASKED.regions["de"])
+    statement = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
+    agreed = consenting(replace(REQUEST, extra=other), statement).under(ASKED, ASKED.regions["de"])
     assert "d0" in agreed.confirmed
 
 
 def test_without_a_token_only_standing_consents_count() -> None:
-    assert consenting(said=ConsentStatement()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
-    standing = consenting(said=ConsentStatement(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
+    assert consenting(statement=ConsentStatement()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
+    standing = consenting(statement=ConsentStatement(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
     assert standing == Consents(frozenset({"OpenAI"}))
 
 
 def test_standing_consents_for_unknown_recipients_are_dropped() -> None:
-    said = ConsentStatement(standing=frozenset({"OpenAI", "elsewhere"}))
-    assert standing_consents(ASKED, said) == Consents(frozenset({"OpenAI"}))
+    statement = ConsentStatement(standing=frozenset({"OpenAI", "elsewhere"}))
+    assert standing_consents(ASKED, statement) == Consents(frozenset({"OpenAI"}))
     assert standing_consents(ASKED, ConsentStatement()) is NO_CONSENT
     assert standing_consents(ASKED, ConsentStatement(asserted=True)) == Consents(asserted=True)

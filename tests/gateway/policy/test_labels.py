@@ -204,8 +204,8 @@ def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
     assert labelling is not None
     whole = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
     value = integrity_of(whole)
-    told = json.loads(json.dumps(marks(labelling, "req_1", value, in_content=True)))
-    assert told == [
+    objects = json.loads(json.dumps(marks(labelling, "req_1", value, in_content=True)))
+    assert objects == [
         {
             "name": "cn-gb45438",
             "ai_generated": True,
@@ -223,7 +223,7 @@ def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
         },
         {"name": "eu-art50", "ai_generated": True},
     ]
-    assert all(re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", value) for value in told[0]["AIGC"].values())
+    assert all(re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", value) for value in objects[0]["AIGC"].values())
 
 
 def test_hidden_label_is_reported_as_not_in_the_text() -> None:
@@ -256,7 +256,7 @@ SPEECHES = st.sampled_from([speech_of(CN), speech_of(EU), speech_of(CN, HOUSE), 
 ANY_TEXT = st.one_of(TEXTS, st.sampled_from([CN.text, EU.text, "内容由AI", " 内容由AI生成\n\nx", "x内容由AI生成\n\n"]))
 
 
-def said(text: str, speech: RegionText, *, first: bool) -> str:
+def labelled_text(text: str, speech: RegionText, *, first: bool) -> str:
     return (speech.default_locale.first if first else speech.default_locale.later) + text if text else text
 
 
@@ -269,7 +269,10 @@ def test_label_is_removed_from_the_history(speech: RegionText, texts: list[str])
         is_labelled = speech.default_locale.later if number else speech.default_locale.first
         if not is_labelled and strip(text, (), speech.known) != text:
             text = f"- {text}"
-        history += [UserMessage(f"内容由AI生成\n\n{text}"), AssistantMessage(said(text, speech, first=not number))]
+        history += [
+            UserMessage(f"内容由AI生成\n\n{text}"),
+            AssistantMessage(labelled_text(text, speech, first=not number)),
+        ]
         bare += [history[-2], AssistantMessage(text)]
     assert without_labels(tuple(history), speech) == tuple(bare)
 
@@ -288,7 +291,7 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("parts", "remaining"),
     [
         ((TextPart("内容由AI生成\n\n你好"),), (TextPart("你好"),)),
         ((TextPart("你好"),), (TextPart("你好"),)),
@@ -296,9 +299,9 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
     ],
 )
 def test_of_an_answer_in_parts_the_first_begins_with_the_words(
-    said: tuple[TextPart, ...], left: tuple[TextPart, ...]
+    parts: tuple[TextPart, ...], remaining: tuple[TextPart, ...]
 ) -> None:
-    assert without_labels((AssistantMessage(said),), speech_of(CN)) == (AssistantMessage(left),)
+    assert without_labels((AssistantMessage(parts),), speech_of(CN)) == (AssistantMessage(remaining),)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +355,7 @@ def test_user_and_tool_messages_are_unchanged(text: str) -> None:
 
 def test_calls_are_not_the_first_answer_in_words() -> None:
     """The label of the first turn is removed alone: the text after it is the model's."""
-    answer = said("House rules.\n\nThree.", speech_of(EU), first=True)
+    answer = labelled_text("House rules.\n\nThree.", speech_of(EU), first=True)
     history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(answer))
     assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("House rules.\n\nThree.")
 

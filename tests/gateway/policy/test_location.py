@@ -43,7 +43,7 @@ def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "region", "territory"),
+    ("code", "region", "territory"),
     [
         ("CN", "cn", "CN"),
         ("cn", "cn", "CN"),
@@ -58,19 +58,19 @@ def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) ->
         ("UK", "default", "GB"),
     ],
 )
-def test_edge_reports_the_territory(said: str, region: str, territory: str) -> None:
-    location = resolve(TABLE, None, seen(said))
+def test_edge_reports_the_territory(code: str, region: str, territory: str) -> None:
+    location = resolve(TABLE, None, seen(code))
     assert location.region is not None
     assert (location.region.name, location.territory, location.why) == (region, territory, "edge_header")
     assert [item.decided for item in location.evidence] == [True]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "code",
     ["XX", "ZZ", "EU", "AP", "A1", "T1", "", "China", "CN, US", "\r\nCN", "C" * 5000, "中国", "ß", "ſe", "ﬁ", "ıt"],
 )
-def test_invalid_territory_is_unknown(said: str) -> None:
-    location = resolve(TABLE, None, seen(said))
+def test_invalid_territory_is_unknown(code: str) -> None:
+    location = resolve(TABLE, None, seen(code))
     assert location.problem is LocationProblem.UNKNOWN
     assert location.region is None
     assert len(location.evidence[0].said) <= 50
@@ -367,14 +367,14 @@ ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", ON_RECORD)
 def test_evidence_records_each_signal(name: str) -> None:
-    who, sighting, told = ON_RECORD[name]
-    location = resolve(ALL, CLIENTS[who] if who else None, sighting)
+    client, sighting, expected = ON_RECORD[name]
+    location = resolve(ALL, CLIENTS[client] if client else None, sighting)
     shown = []
     for item in location.evidence:
         points = f"-> {item.region}" if item.region else ""
         words = [f"{item.signal}:", item.said, points, item.note, "*" if item.decided else ""]
         shown.append(" ".join(word for word in words if word))
-    assert tuple(shown) == told
+    assert tuple(shown) == expected
     if location.region is None:
         problem = location.problem
         by = "claim" if problem is LocationProblem.CLAIM else "unknown"
@@ -382,7 +382,7 @@ def test_evidence_records_each_signal(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("value", "shown"),
     [
         ("a" * 40, "a" * 40),
         ("a" * 41, "a" * 40 + "..."),
@@ -391,16 +391,16 @@ def test_evidence_records_each_signal(name: str) -> None:
         ("é", "?"),
     ],
 )
-def test_evidence_is_short_visible_ascii(said: str, shown: str) -> None:
-    assert resolve(ALL, None, reported(asserted=(said,))).evidence[0].said == shown
+def test_evidence_is_short_visible_ascii(value: str, shown: str) -> None:
+    assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].said == shown
 
 
 def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
     table = with_rules(ALL, signals=("edge_header",))
     location = resolve(table, CLIENTS["shop-cn"], seen("CN"))
     assert (location.territory, location.why) == ("CN", "api_key")
-    told = [(item.signal, item.region, item.decided) for item in location.evidence]
-    assert told == [("api_key", "cn", True), ("edge_header", "cn", False)]
+    evidence = [(item.signal, item.region, item.decided) for item in location.evidence]
+    assert evidence == [("api_key", "cn", True), ("edge_header", "cn", False)]
 
 
 def test_territory_without_region_conflicts_with_one_in_a_region() -> None:
@@ -594,14 +594,14 @@ def test_caller_bound_to_a_region_is_in_its_country_where_a_part_of_it_has_a_reg
             "clients: {shop-cn: {region: default}}",
         )
     )
-    for said, region, territory in (("CN", "default", "CN"), ("CN-SH", "default", "CN-SH"), ("CN-BJ", "default", None)):
+    for code, region, territory in (("CN", "default", "CN"), ("CN-SH", "default", "CN-SH"), ("CN-BJ", "default", None)):
         client = next(client for client in table.clients.values() if client.name == "shop-cn")
-        location = resolve(table, client, seen(said))
+        location = resolve(table, client, seen(code))
         assert (location.region and location.region.name, location.territory) == (region, territory)
 
 
 @pytest.mark.parametrize(
-    ("region", "said", "territory"),
+    ("region", "signals", "territory"),
     [
         ("eu", ("T1", "DE"), None),
         ("eu", ("XX", "DE"), "DE"),
@@ -611,11 +611,11 @@ def test_caller_bound_to_a_region_is_in_its_country_where_a_part_of_it_has_a_reg
     ],
 )
 def test_weaker_signals_do_not_locate_a_bound_caller_who_hides(
-    region: str, said: tuple[str, str], territory: str | None
+    region: str, signals: tuple[str, str], territory: str | None
 ) -> None:
     """In a region of `*`, a territory only ever forbids: it still counts."""
     table = with_rules(TABLE, signals=("edge_header", "geoip", "api_key"))
     bound = replace(CLIENTS["shop-cn"], region=region)
-    edge, address = said
+    edge, address = signals
     sighting = reported(EdgeReport((edge,)), address=AddressReport(address))
     assert located(sighting, table, bound) == (region, territory, "api_key")

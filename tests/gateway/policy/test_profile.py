@@ -62,8 +62,8 @@ def test_unknown_preference_is_ignored(language: str, units: str, zone: str, for
     """No word of a caller gets into the message: a line is one of ours, or isn't there."""
     lines = {line for lines in PROFILE.choices.values() for line in lines.values()}
     wishes = Preferences(language, units, zone, form)
-    told = [line.removeprefix("- ") for line in text_of("DE", wishes).splitlines()[1:]]
-    assert set(told) <= lines | {line for _, line in PROFILE.lines} | {"Whom to call: 112."}
+    lines_sent = [line.removeprefix("- ") for line in text_of("DE", wishes).splitlines()[1:]]
+    assert set(lines_sent) <= lines | {line for _, line in PROFILE.lines} | {"Whom to call: 112."}
 
 
 def test_the_block_is_a_message_of_its_own_before_all_others() -> None:

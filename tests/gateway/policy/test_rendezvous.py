@@ -74,8 +74,8 @@ def test_the_sides_are_the_same_in_every_version() -> None:
 
 
 def asked(*turns: str, user: str | None = None, **extra: object) -> ChatRequest:
-    said = [UserMessage(turn) if place % 2 == 0 else AssistantMessage(turn) for place, turn in enumerate(turns)]
-    return ChatRequest("assistant", (SystemMessage("Be kind."), *said), user=user, extra=extra)
+    messages = [UserMessage(turn) if place % 2 == 0 else AssistantMessage(turn) for place, turn in enumerate(turns)]
+    return ChatRequest("assistant", (SystemMessage("Be kind."), *messages), user=user, extra=extra)
 
 
 def test_user_is_identified_by_the_claim_then_by_the_request() -> None:

@@ -87,7 +87,7 @@ def test_split_country_is_another_place_while_the_part_is_unknown() -> None:
     assert verdict(changed(split("US"), accepting), "US") == OTHER_RULES
 
 
-def house(places: str) -> str:
+def self_hosted(places: str) -> str:
     """Return a patch with a deployment of the operator's own in these places."""
     return f"""
         deployments:
@@ -97,7 +97,7 @@ def house(places: str) -> str:
 
 
 def test_caller_of_the_stricter_region_of_a_split_country_keeps_it() -> None:
-    strict = BASE.merge(split("US-CA"), house("US-CA"), "assistants: {assistant: {routes: {ca: [house]}}}")
+    strict = BASE.merge(split("US-CA"), self_hosted("US-CA"), "assistants: {assistant: {routes: {ca: [house]}}}")
     assert verdict(changed(config=strict), "US", table=table_of(strict)) is None
 
 
@@ -214,7 +214,7 @@ def test_another_site_at_the_same_host_is_another_place() -> None:
 
 
 def test_another_host_of_the_same_model_is_another_place() -> None:
-    config = BASE.merge(house("DE"), "assistants: {assistant: {routes: {eu: [house]}}}")
+    config = BASE.merge(self_hosted("DE"), "assistants: {assistant: {routes: {eu: [house]}}}")
     moved = changed("deployments: {house: {endpoint: 'https://b.example'}}", config=config)
     assert verdict(moved, table=table_of(config)) == "the current config no longer permits it"
 
@@ -254,7 +254,7 @@ def test_bound_key_is_in_the_region_of_the_new_config() -> None:
 def test_caller_bound_to_the_default_region_is_refused_once_no_region_names_its_territory() -> None:
     """It has no territory while another region has that territory. Otherwise its prompts must stay at home."""
     routed = "{assistants: {assistant: {routes: {default: [house]}}}, clients: {shop-cn: {region: default}}}"
-    config = BASE.merge(house("any"), routed)
+    config = BASE.merge(self_hosted("any"), routed)
     unnamed = "regions: {cn: {territories: [MO]}}"
     assert verdict(changed(config=config), "CN", BOUND, table=table_of(config)) is None
     assert verdict(changed(unnamed, config=config), "CN", BOUND, table=table_of(config)) == OTHER_RULES

@@ -87,7 +87,7 @@ NO_CN = BASE.merge(
 ROUTED = NO_CN.merge("assistants: {assistant: {routes: {default: [house]}}}")
 
 
-def house(place: str) -> dict[str, Any]:
+def self_hosted(place: str) -> dict[str, Any]:
     """A deployment of the operator's own that stores and processes in this place."""
     site = {"endpoint": "https://h.example", "stores": place, "processes": place}
     return {"deployments": {"house": {"provider": "openai-compatible", "model": "m", "api_key": "k", **site}}}
@@ -96,17 +96,17 @@ def house(place: str) -> dict[str, Any]:
 @pytest.mark.parametrize("territory", ["CN", "CN-BJ", "RU"])
 def test_default_region_keeps_prompts_in_their_territory(territory: str) -> None:
     """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
-    abroad = table_of(ROUTED.merge(house("any")))
+    abroad = table_of(ROUTED.merge(self_hosted("any")))
     found = decision(abroad, territory)
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
-    (told,) = found.considered
+    (skipped,) = found.considered
     country = {"C": "mainland China", "R": "Russia"}[territory[0]]
-    assert (told.reason, told.detail) == (
+    assert (skipped.reason, skipped.detail) == (
         SkipReason.BOUNDARY,
         f"prompts must not leave {country}, and no region lists it",
     )
-    at_home = table_of(ROUTED.merge(house(territory[:2])))
+    at_home = table_of(ROUTED.merge(self_hosted(territory[:2])))
     assert plan_of(at_home, territory) == ["house"]
     for other in ("HK", "TW", "JP"):
         assert plan_of(abroad, other) == ["house"]
@@ -114,7 +114,7 @@ def test_default_region_keeps_prompts_in_their_territory(territory: str) -> None
 
 @pytest.mark.parametrize("cell", ["CN", "CN-SH", "DE", "HK"])
 def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) -> None:
-    here = table_of(ROUTED.merge(house("CN"), f"cell: {{territory: {cell}, serves: [default]}}"))
+    here = table_of(ROUTED.merge(self_hosted("CN"), f"cell: {{territory: {cell}, serves: [default]}}"))
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
         return
@@ -130,7 +130,7 @@ def test_a_region_that_names_a_territory_decides_for_itself() -> None:
     far = (
         '{regions: {far: {territories: [CN, RU], boundary: ["*"]}}, assistants: {assistant: {routes: {far: [house]}}}}'
     )
-    table = table_of(NO_CN.merge(far, house("any")))
+    table = table_of(NO_CN.merge(far, self_hosted("any")))
     assert plan_of(table, "CN") == plan_of(table, "RU") == ["house"]
 
 
@@ -154,7 +154,7 @@ def test_what_a_site_leaves_out_of_its_promise_counts_inside_a_boundary_only() -
 
 
 def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at_home() -> None:
-    table = table_of(ROUTED.merge(house("CN")))
+    table = table_of(ROUTED.merge(self_hosted("CN")))
     (own,) = table.assistants["assistant"].routes["default"]
     own = replace(own, excepts=frozenset({"tools", "strict_tools"}))
     assistant = replace(table.assistants["assistant"], routes={"default": (own,)})
@@ -407,8 +407,8 @@ def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
     found = decision(table, "US")
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
-    (told,) = found.considered
-    assert (told.reason, told.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of the region 'us'")
+    (skipped,) = found.considered
+    assert (skipped.reason, skipped.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of the region 'us'")
 
 
 def test_words_of_a_callers_own_are_not_remembered() -> None:
@@ -423,7 +423,7 @@ def test_words_of_a_callers_own_are_not_remembered() -> None:
 
 
 def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
-    said = asked(parameters=("user", "safety_identifier", "metadata"))
+    request = asked(parameters=("user", "safety_identifier", "metadata"))
     secret = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
     for identity, dropped in (
         ("identity: strip", {"user", "safety_identifier", "metadata"}),
@@ -434,7 +434,7 @@ def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
         ("identity: pass, passthrough: [metadata]", set()),
     ):
         outcome = decision(
-            table_of(BASE.merge(f"deployments: {{chatgpt-us: {{{identity}}}}}", secret)), "US", said
+            table_of(BASE.merge(f"deployments: {{chatgpt-us: {{{identity}}}}}", secret)), "US", request
         ).outcome
         assert isinstance(outcome, Plan)
         assert outcome.steps[0].dropped == dropped, identity

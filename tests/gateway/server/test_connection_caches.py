@@ -266,7 +266,7 @@ class Answers(Wire):
     def __init__(self) -> None:
         super().__init__()
         self.answers: list[tuple[Any, ...]] = []
-        self.told = asyncio.Event()
+        self.changed = asyncio.Event()
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = b""
@@ -283,28 +283,28 @@ class Answers(Wire):
     def on_message_complete(self) -> None:
         if (status := self._parser.get_status_code()) >= 200:
             self.answers.append((status, self._headers, self._body))
-            self.told.set()
+            self.changed.set()
 
     def write(self, data: Any) -> None:
         if not self.closed:
             self._parser.feed_data(bytes(data))
             if self._body:
-                self.told.set()
+                self.changed.set()
 
     def close(self) -> None:
         super().close()
-        self.told.set()
+        self.changed.set()
 
 
 class Provider:
     """Answers with the received request; while it hangs, it sends only one word."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, str, bytes]] = []
+        self.requests: list[tuple[str, str, bytes]] = []
         self.hangs = False
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.heard.append((str(request.url), request.headers["authorization"], request.content))
+        self.requests.append((str(request.url), request.headers["authorization"], request.content))
         asked = json.loads(request.content)
         text = asked["messages"][-1]["content"]
         more = {"id": "a", "created": 1, "model": "m"}
@@ -339,7 +339,7 @@ def shown(value: object) -> str:
     return re.sub(r"req_[0-9a-f]{16}[0-9]+", "req", str(value))
 
 
-def told(status: int, pairs: list[tuple[bytes, bytes]], body: bytes) -> tuple[object, ...]:
+def comparable_answer(status: int, pairs: list[tuple[bytes, bytes]], body: bytes) -> tuple[object, ...]:
     """An answer without what differs each time."""
     return status, sorted((name, shown(value)) for name, value in pairs if name not in _OWN), shown(body)
 
@@ -409,7 +409,7 @@ class Side:
 
     async def take(self, step: Step, early: bool | None) -> Outcome:
         """early: None on the side that finds it out."""
-        outcome, first_known, first_heard = Outcome(), len(self.known), len(self.provider.heard)
+        outcome, first_known, first_request = Outcome(), len(self.known), len(self.provider.requests)
         changing = {TABLES.index(self.gateway.table), step.table} & AT_THE_HEAD
         # Elsewhere the table is looked up when the framework gets there.
         is_chat = step.messages[0].method == b"POST"
@@ -440,15 +440,15 @@ class Side:
                 await self._is_quiet()
                 return Outcome()
             while len(wire.answers) < len(group) and not wire.closed:
-                wire.told.clear()
-                await asyncio.wait_for(wire.told.wait(), LIMIT_S)
+                wire.changed.clear()
+                await asyncio.wait_for(wire.changed.wait(), LIMIT_S)
             await self._is_quiet()
-            outcome.answers += [told(*answer) for answer in wire.answers]
+            outcome.answers += [comparable_answer(*answer) for answer in wire.answers]
             outcome.is_closed = wire.closed
             if wire.closed:
                 break
         self.gateway.activate(table)
-        outcome.known = [*self.known[first_known:], *self.provider.heard[first_heard:]]
+        outcome.known = [*self.known[first_known:], *self.provider.requests[first_request:]]
         return outcome
 
     async def _is_quiet(self) -> None:

@@ -13,7 +13,7 @@ NONE = resource.RLIM_INFINITY
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "after", "told"),
+    ("soft", "hard", "after", "logged"),
     [
         (1024, 524_288, 65_536, None),
         (1024, NONE, 65_536, None),
@@ -25,7 +25,7 @@ NONE = resource.RLIM_INFINITY
     ],
 )
 def test_the_limit_is_raised_and_never_lowered(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, after: int, told: int | None
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, after: int, logged: int | None
 ) -> None:
     limits = [(soft, hard)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
@@ -33,7 +33,7 @@ def test_the_limit_is_raised_and_never_lowered(
     with structlog.testing.capture_logs() as lines:
         raise_file_limit()
     assert limits[-1] == (after, hard)
-    assert [line["limit"] for line in lines] == ([told] if told is not None else [])
+    assert [line["limit"] for line in lines] == ([logged] if logged is not None else [])
 
 
 def test_system_that_allows_less_than_its_limit_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ FLOOD_BYTES = 64 * 1024 * 1024
 
 
 @dataclass
-class Heard:
+class ReceivedRequest:
     """One request as an application receives it."""
 
     method: str
@@ -52,14 +52,14 @@ class App:
     """Records its requests; the path contains the answer."""
 
     def __init__(self) -> None:
-        self.heard: list[Heard] = []
+        self.requests: list[ReceivedRequest] = []
         self.go_on = threading.Event()
         self.sent_bytes = 0
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-        heard = Heard(scope["method"], scope["path"], scope["headers"])
-        self.heard.append(heard)
-        scope["extensions"][CONNECTION].watch(heard.lost.set)
+        received = ReceivedRequest(scope["method"], scope["path"], scope["headers"])
+        self.requests.append(received)
+        scope["extensions"][CONNECTION].watch(received.lost.set)
         if scope["path"] not in ("/early", "/drain", "/unread"):
             await self._read(receive)
         if scope["path"] in ("/wait", "/large"):
@@ -67,20 +67,20 @@ class App:
         await getattr(self, f"_{scope['path'][1:]}", self._answer)(scope, receive, send)
 
     async def _read(self, receive: Callable[[], Any]) -> None:
-        heard, more = self.heard[-1], True
+        received, more = self.requests[-1], True
         while more:
             message = await receive()
-            heard.body += message.get("body", b"")
+            received.body += message.get("body", b"")
             more = message.get("more_body", False)
 
     async def _leave_or_word(self) -> None:
         """Wait for the test's word, or for the client to leave."""
-        while not self.go_on.is_set() and not self.heard[-1].lost.is_set():  # noqa: ASYNC110  # set in other threads
+        while not self.go_on.is_set() and not self.requests[-1].lost.is_set():  # noqa: ASYNC110  # set in other threads
             await asyncio.sleep(0.002)
 
     async def _answer(self, scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         path = scope["path"]
-        status, body = 200, json.dumps({"heard": len(self.heard), "path": path}).encode()
+        status, body = 200, json.dumps({"count": len(self.requests), "path": path}).encode()
         headers = [(b"content-type", b"application/json")]
         if path in ("/204", "/304"):
             status, body = int(path[1:]), b""
@@ -315,7 +315,7 @@ def server(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[
 
 @pytest.fixture
 def app(server: tuple[App, Door]) -> App:
-    server[0].heard.clear()
+    server[0].requests.clear()
     server[0].go_on.clear()
     return server[0]
 
@@ -346,10 +346,10 @@ def get(path: bytes = b"/echo") -> bytes:
 def test_requests_one_after_another_share_a_connection(client: Conversation, app: App) -> None:
     for number in range(1, 5):
         answer = client.send(post(body=b"n%d" % number)).response()
-        assert (answer.status, json.loads(answer.body)["heard"]) == (200, number)
+        assert (answer.status, json.loads(answer.body)["count"]) == (200, number)
         assert "connection" not in answer.headers
-    assert [heard.body for heard in app.heard] == [b"n1", b"n2", b"n3", b"n4"]
-    assert not any(heard.lost.is_set() for heard in app.heard)
+    assert [received.body for received in app.requests] == [b"n1", b"n2", b"n3", b"n4"]
+    assert not any(received.lost.is_set() for received in app.requests)
 
 
 def test_requests_sent_at_once_are_answered_in_order(client: Conversation, app: App) -> None:
@@ -364,38 +364,38 @@ def test_wherever_a_request_is_cut_it_is_the_same(client: Conversation, app: App
     client.send(whole[:cut])
     time.sleep(0.005)
     assert client.send(whole[cut:]).response().status == 200
-    assert (app.heard[0].body, app.heard[0].path) == (b"hello", "/echo")
-    assert (b"x-a", b"b") in app.heard[0].headers
+    assert (app.requests[0].body, app.requests[0].path) == (b"hello", "/echo")
+    assert (b"x-a", b"b") in app.requests[0].headers
 
 
 def test_chunks_are_a_body(client: Conversation, app: App) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     client.send(head + b"3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n" + get())
     assert client.response().status == client.response().status == 200
-    assert app.heard[0].body == b"hello"
+    assert app.requests[0].body == b"hello"
 
 
 def test_what_comes_in_trailers_is_no_header(client: Conversation, app: App) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     client.send(head + b"2\r\nhi\r\n0\r\ncf-ipcountry: US\r\nauthorization: Bearer x\r\n\r\n" + get())
     assert client.response().status == client.response().status == 200
-    assert [name for name, _ in app.heard[0].headers] == [b"host", b"transfer-encoding"]
-    assert [name for name, _ in app.heard[1].headers] == [b"host"]
+    assert [name for name, _ in app.requests[0].headers] == [b"host", b"transfer-encoding"]
+    assert [name for name, _ in app.requests[1].headers] == [b"host"]
 
 
 def test_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
     client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
-    assert app.heard[0].body == b"hello"
+    assert app.requests[0].body == b"hello"
 
 
 def test_http10_client_gets_no_100_continue(client: Conversation, app: App) -> None:
     """RFC 9110, section 10.1.1: it knows no interim answer, and would take that for the answer."""
     client.send(b"POST /echo HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     assert client.send(b"hello").response().status == 200
-    assert app.heard[0].body == b"hello"
+    assert app.requests[0].body == b"hello"
 
 
 def test_refused_expect_continue_gets_no_100_continue(client: Conversation) -> None:
@@ -476,14 +476,14 @@ def test_what_has_no_body_is_followed_by_the_next(client: Conversation, path: by
     first = client.response(has_body=False)
     assert first.status == int(path[1:])
     assert "transfer-encoding" not in first.headers
-    assert json.loads(client.response().body)["heard"] == 2
+    assert json.loads(client.response().body)["count"] == 2
 
 
 @pytest.mark.parametrize("path", [b"/echo", b"/stream"])
 def test_head_is_followed_by_the_next(client: Conversation, path: bytes) -> None:
     client.send(b"HEAD %b HTTP/1.1\r\nhost: x\r\n\r\n" % path + get())
     assert client.response(has_body=False).status == 200
-    assert json.loads(client.response().body)["heard"] == 2
+    assert json.loads(client.response().body)["count"] == 2
 
 
 def test_an_early_answer_closes_and_is_not_reset_away(client: Conversation) -> None:
@@ -505,9 +505,9 @@ def test_a_target_is_a_path_or_refused(client: Conversation, app: App, target: b
     answer = client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target).response()
     if path is None:
         assert answer.error == (400, "invalid_request")
-        assert app.heard == []
+        assert app.requests == []
     else:
-        assert (answer.status, app.heard[0].path) == (200, path)
+        assert (answer.status, app.requests[0].path) == (200, path)
 
 
 # --- not HTTP -------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def test_what_is_no_http_is_refused_in_our_envelope(client: Conversation, app: A
     assert answer.error == (400, "invalid_request")
     assert answer.headers["connection"] == "close"
     assert client.rest() == b""
-    assert app.heard == []
+    assert app.requests == []
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
@@ -568,16 +568,16 @@ def test_a_body_that_is_framed_wrongly_ends_the_connection(client: Conversation,
     answer = client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard] in ([], ["/echo"])
-    for heard in app.heard:
-        assert heard.lost.wait(LIMIT_S)
+    assert [received.path for received in app.requests] in ([], ["/echo"])
+    for received in app.requests:
+        assert received.lost.wait(LIMIT_S)
 
 
 def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: Conversation, app: App) -> None:
     answer = client.send(ECHO + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
-    assert [(heard.path, heard.body) for heard in app.heard] in ([], [("/echo", b"")])
+    assert [(received.path, received.body) for received in app.requests] in ([], [("/echo", b"")])
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
@@ -590,30 +590,30 @@ def test_an_answer_before_a_body_that_is_framed_wrongly_is_the_only_one(client: 
 
 def test_malformed_body_after_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"more of it")
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     assert client.response().headers["connection"] == "close"
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard] == ["/wait"]
+    assert [received.path for received in app.requests] == ["/wait"]
 
 
 def test_an_answer_that_has_begun_is_not_mixed_with_a_refusal(client: Conversation, app: App) -> None:
     client.send(get(b"/begun") + b"garbage\r\n\r\n")
     head = client.until(b"\r\n\r\n")
     assert b"200" in head
-    assert client.exactly(3) == b'{"h'
+    assert client.exactly(3) == b'{"c'
     app.go_on.set()
-    assert json.loads(b'{"h' + client.rest()) == {"heard": 1, "path": "/begun"}
+    assert json.loads(b'{"c' + client.rest()) == {"count": 1, "path": "/begun"}
 
 
 def test_a_refusal_is_not_taken_for_the_answer_to_another(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + b"garbage\r\n\r\n", b"and more", get())
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard] == ["/wait"]
+    assert [received.path for received in app.requests] == ["/wait"]
 
 
 def test_complete_request_is_answered_whatever_bytes_follow(client: Conversation, app: App) -> None:
@@ -625,13 +625,13 @@ def test_complete_request_is_answered_whatever_bytes_follow(client: Conversation
     assert [answer.status for answer in answers] == [200] * 3
     assert ["connection" in answer.headers for answer in answers] == [False, False, True]
     assert client.rest() == b""
-    assert app.heard[-1].body == body.encode()[: len(body)]
+    assert app.requests[-1].body == body.encode()[: len(body)]
 
 
 def test_complete_request_is_answered_however_many_bytes_follow(client: Conversation, app: App) -> None:
     body = ("你" * 100_000).encode()
     client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -643,10 +643,10 @@ def test_endless_garbage_after_a_running_request_ends_the_connection(
 ) -> None:
     monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 100_000)
     client.send(get(b"/wait"))
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     client.send(b"garbage\r\n\r\n", *[b"a" * 4096] * 80)
     assert client.rest() == b""
-    assert app.heard[0].lost.wait(LIMIT_S)
+    assert app.requests[0].lost.wait(LIMIT_S)
 
 
 def test_garbage_after_an_answer_is_refused(client: Conversation) -> None:
@@ -678,14 +678,14 @@ def test_body_after_an_upgrade_belongs_to_that_request(
         client.send(head + body)
     else:
         client.send(head + body[:cut])
-        eventually(lambda: len(app.heard) == 1)
+        eventually(lambda: len(app.requests) == 1)
         client.send(body[cut:])
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
-    (heard,) = app.heard
-    assert (heard.path, heard.body) == ("/echo", SMUGGLED)
-    assert [value for name, value in heard.headers if name in (b"host", b"x-trailer")] == [b"x"]
+    (received,) = app.requests
+    assert (received.path, received.body) == ("/echo", SMUGGLED)
+    assert [value for name, value in received.headers if name in (b"host", b"x-trailer")] == [b"x"]
 
 
 @pytest.mark.parametrize(
@@ -703,7 +703,7 @@ def test_malformed_body_after_an_upgrade_is_not_a_body(
 ) -> None:
     assert client.send(ECHO + UPGRADE + framing + b"\r\n\r\n" + body).response().error == (400, "invalid_request")
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard if heard.path != "/echo" or heard.body] == []
+    assert [received.path for received in app.requests if received.path != "/echo" or received.body] == []
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -711,23 +711,23 @@ def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: Conversation,
     start = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE + b"\r\nhello"
     if later:
         client.send(start)
-        eventually(lambda: len(app.heard) == 1 and app.heard[0].body == b"hello")
+        eventually(lambda: len(app.requests) == 1 and app.requests[0].body == b"hello")
         client.send(SMUGGLED)
     else:
         client.send(start + SMUGGLED)
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
-    assert [(heard.path, heard.body.removeprefix(b"hello")) for heard in app.heard] == [("/wait", b"")]
+    assert [(received.path, received.body.removeprefix(b"hello")) for received in app.requests] == [("/wait", b"")]
 
 
 def test_upgrade_with_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
     client.send(ECHO + UPGRADE + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
-    assert app.heard[0].body == b"hello"
+    assert app.requests[0].body == b"hello"
 
 
 def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: Conversation, app: App) -> None:
@@ -735,7 +735,7 @@ def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: C
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard] == ["/echo"]
+    assert [received.path for received in app.requests] == ["/echo"]
 
 
 # --- bounds ---------------------------------------------------------------------------------------
@@ -755,13 +755,13 @@ def test_a_head_without_end_is_refused(client: Conversation, app: App, start: by
     answer = client.response()
     assert answer.error == (431, "headers_too_large")
     assert answer.headers["connection"] == "close"
-    assert app.heard == []
+    assert app.requests == []
 
 
 def test_too_long_target_is_refused_also_in_one_piece(client: Conversation, app: App) -> None:
     answer = client.send(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n").response()
     assert answer.error == (431, "headers_too_large")
-    assert app.heard == []
+    assert app.requests == []
 
 
 LONG_BODIES = {
@@ -777,24 +777,24 @@ def test_what_of_a_body_is_no_body_is_bounded(client: Conversation, app: App, st
     client.send(*[more] * 80)
     assert client.response().error == (431, "headers_too_large")
     assert client.rest() == b""
-    assert app.heard[0].lost.wait(LIMIT_S)
+    assert app.requests[0].lost.wait(LIMIT_S)
 
 
 def test_endless_head_after_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
     client.send(get(b"/wait"), b"GET / HTTP/1.1\r\nx: ", *[b"a" * 4096] * 80)
     assert client.rest() == b""
-    assert app.heard[0].lost.wait(LIMIT_S)
+    assert app.requests[0].lost.wait(LIMIT_S)
 
 
 def test_a_large_body_is_not_taken_for_a_large_head(client: Conversation, app: App) -> None:
     large = b"x" * 3_000_000
     assert client.send(post(body=large) + get()).response().status == 200
     assert client.response().status == 200
-    assert len(app.heard[0].body) == len(large)
+    assert len(app.requests[0].body) == len(large)
     chunks = b"".join(b"2;extension\r\nhi\r\n" for _ in range(20_000)) + b"0\r\n\r\n"
     assert client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + get()).response().status == 200
     assert client.response().status == 200
-    assert app.heard[2].body == b"hi" * 20_000
+    assert app.requests[2].body == b"hi" * 20_000
 
 
 def test_a_head_of_60_kb_is_taken(client: Conversation, app: App) -> None:
@@ -806,12 +806,12 @@ def test_a_head_of_60_kb_is_taken(client: Conversation, app: App) -> None:
 def test_too_many_pipelined_requests_end_the_connection(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 20_000)
     assert client.rest() == b""
-    assert [heard.path for heard in app.heard] == ["/wait"]
+    assert [received.path for received in app.requests] == ["/wait"]
 
 
 def test_those_that_may_wait_are_answered_where_more_come(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 40)
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     answers = [client.response() for _ in range(33)]
     assert ["connection" in answer.headers for answer in answers] == [False] * 32 + [True]
@@ -820,7 +820,7 @@ def test_those_that_may_wait_are_answered_where_more_come(client: Conversation, 
 
 def test_pipelined_requests_up_to_the_limit_are_queued(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 30)
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
     assert [client.response().status for _ in range(31)] == [200] * 31
 
@@ -834,7 +834,7 @@ def test_a_head_that_comes_too_slowly_is_refused(
         answer = slow.send(start).response()
         assert answer.error == (408, "request_timeout")
         assert slow.rest() == b""
-    assert app.heard == []
+    assert app.requests == []
 
 
 def test_dripping_does_not_lengthen_the_time(
@@ -849,7 +849,7 @@ def test_dripping_does_not_lengthen_the_time(
             time.sleep(0.005)
         assert slow.response().error == (408, "request_timeout")
         assert time.monotonic() - started_at < LIMIT_S
-    assert app.heard == []
+    assert app.requests == []
 
 
 def test_the_second_head_has_a_time_of_its_own(
@@ -882,7 +882,7 @@ def test_a_body_has_more_time_than_a_head(server: tuple[App, Door], app: App, mo
             slow.send(part)
             time.sleep(0.02)
         assert slow.send(b"o").response().status == 200
-    assert app.heard[0].body == b"hello"
+    assert app.requests[0].body == b"hello"
 
 
 def test_rest_of_an_unread_body_is_not_a_slow_head(
@@ -920,15 +920,15 @@ def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
 def test_connection_reports_a_client_that_leaves(client: Conversation, app: App, path: bytes, how: str) -> None:
     """A half-closed connection counts as left: a client that has gone looks no different."""
     client.send(get(path))
-    eventually(lambda: len(app.heard) == 1)
-    assert not app.heard[0].lost.is_set()
+    eventually(lambda: len(app.requests) == 1)
+    assert not app.requests[0].lost.is_set()
     if how == "half":
         client.socket.shutdown(socket.SHUT_WR)
     else:
         if how == "reset":
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.socket.close()
-    assert app.heard[0].lost.wait(LIMIT_S)
+    assert app.requests[0].lost.wait(LIMIT_S)
 
 
 def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, Door], app: App) -> None:
@@ -936,7 +936,7 @@ def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, D
         with Conversation(server[1].port) as client:
             app.go_on.clear()
             client.send(get(b"/wait"))
-            eventually(lambda: sum(heard.path == "/wait" for heard in app.heard) == asked)  # noqa: B023  # called at once
+            eventually(lambda: sum(received.path == "/wait" for received in app.requests) == asked)  # noqa: B023  # called at once
             # The door's own connection: its time is set before its first answer starts the timer.
             door = server[1].end_of(client)
             door.timeout_keep_alive = 0.6
@@ -970,13 +970,13 @@ def _is_put_off_by_requests(client: Conversation, for_s: float) -> bool:
 def test_unread_answer_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
     with Conversation(server[1].port) as client:
         client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
-        eventually(lambda: len(app.heard) == 1)
+        eventually(lambda: len(app.requests) == 1)
         door = server[1].end_of(client)
         door.timeout_keep_alive = 0.05
         app.go_on.set()
         # Nothing is read, and the client doesn't leave.
         eventually(lambda: not server[1]._state.connections)
-        assert app.heard[0].lost.is_set()
+        assert app.requests[0].lost.is_set()
 
 
 async def test_a_connection_that_ended_leaves_no_timer() -> None:
@@ -1037,9 +1037,9 @@ async def test_a_connection_that_ended_is_freed_without_the_collector(wire: byte
 def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:
     client.send(get()).response()
     client.send(get(b"/wait"))
-    eventually(lambda: len(app.heard) == 2)
+    eventually(lambda: len(app.requests) == 2)
     client.socket.close()
-    assert app.heard[1].lost.wait(LIMIT_S)
+    assert app.requests[1].lost.wait(LIMIT_S)
 
 
 def test_connection_reports_a_client_that_leaves_with_a_queued_request(
@@ -1047,13 +1047,13 @@ def test_connection_reports_a_client_that_leaves_with_a_queued_request(
 ) -> None:
     """The output of the running request is dropped without a log line."""
     client.send(get(b"/wait") + get())
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     with caplog.at_level(logging.ERROR):
         logging.getLogger("uvicorn.error").disabled = False
         client.socket.close()
-        assert app.heard[0].lost.wait(LIMIT_S)
+        assert app.requests[0].lost.wait(LIMIT_S)
         eventually(lambda: not server[1]._state.tasks)
-    assert [heard.path for heard in app.heard] == ["/wait"]
+    assert [received.path for received in app.requests] == ["/wait"]
     assert not caplog.records
 
 
@@ -1066,7 +1066,7 @@ def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
     monkeypatch.setattr("gateway.server.idle_timeout._CHECK_INTERVAL_S", look_s)
     with Conversation(server[1].port) as client:
         client.send(get(b"/wait"))
-        eventually(lambda: len(app.heard) == 1)
+        eventually(lambda: len(app.requests) == 1)
         client.send(get() * 10)
         door = server[1].end_of(client)
         eventually(lambda: door.flow.read_paused)
@@ -1075,9 +1075,9 @@ def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
         client.socket.close()
         if look_s > 1:
             app.go_on.set()
-        assert app.heard[0].lost.wait(LIMIT_S)
+        assert app.requests[0].lost.wait(LIMIT_S)
         eventually(lambda: door not in server[1]._state.connections)
-    assert [heard.path for heard in app.heard] == ["/wait"]
+    assert [received.path for received in app.requests] == ["/wait"]
 
 
 class Slow(Wire):
@@ -1121,9 +1121,9 @@ async def test_a_client_that_has_taken_its_answer_is_watched_no_more(ends: str) 
 
 def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Conversation, app: App) -> None:
     client.send(post(b"/echo", b"x" * 100)[:-50])
-    eventually(lambda: len(app.heard) == 1)
+    eventually(lambda: len(app.requests) == 1)
     client.socket.close()
-    assert app.heard[0].lost.wait(LIMIT_S)
+    assert app.requests[0].lost.wait(LIMIT_S)
 
 
 # --- the gateway as application ------------------------------------------------------------------------

@@ -53,14 +53,14 @@ settle()
 
 @of_glibc
 def test_what_was_large_is_given_back_though_what_is_small_stays() -> None:
-    told = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
-    assert int(told.stdout) < 20
+    result = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout) < 20
 
 
 @of_glibc
 def test_what_usual_bodies_take_is_kept_for_the_next_ones() -> None:
-    told = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True, timeout=60)
-    assert int(told.stdout) < 1000, "pages were given back, and taken again"
+    result = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout) < 1000, "pages were given back, and taken again"
 
 
 def test_a_python_without_libffi_serves_as_well() -> None:

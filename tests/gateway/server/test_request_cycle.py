@@ -61,7 +61,7 @@ class Connection:
         self.answered += 1
 
     @property
-    def told(self) -> tuple[bytes, bool, int]:
+    def outcome(self) -> tuple[bytes, bool, int]:
         return self.transport.written, self.transport.closed, self.answered
 
 
@@ -95,7 +95,7 @@ async def test_a_whole_answer_at_once_is_the_one_that_is_sent(
     is_done = short.cycle.respond(lines, body)
     await generally(general, [*lines, b"content-length: %d" % len(body)], body)
     assert is_done == (not kind["is_head"])
-    assert short.told == (general.told if is_done else (b"", False, 0))
+    assert short.outcome == (general.outcome if is_done else (b"", False, 0))
 
 
 @given(kind=CONNECTIONS, lines=LINES, pieces=st.lists(st.binary(max_size=20), max_size=5))
@@ -108,7 +108,7 @@ async def test_a_stream_at_once_is_the_one_that_is_sent(
     assert [*map(cycle.write, pieces)] == [True] * len(pieces)
     await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
     await generally(general, lines, *pieces, b"")
-    assert short.told == general.told
+    assert short.outcome == general.outcome
     assert not cycle.write(b"more")
 
 
@@ -120,7 +120,7 @@ async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
     is_done = short.cycle.respond_stream(lines, data)
     await generally(general, lines, data, b"")
     assert is_done == (not kind["is_head"] and not kind["is_old"])
-    assert short.told == (general.told if is_done else (b"", False, 0))
+    assert short.outcome == (general.outcome if is_done else (b"", False, 0))
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
@@ -139,7 +139,7 @@ async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> Non
             respond([b"x-a: b", line], b"x")
     with pytest.raises(RuntimeError, match="line break"):
         await generally(connection, [b"x-a: b", line], b"x")
-    assert connection.told == (b"", False, 0)
+    assert connection.outcome == (b"", False, 0)
     # Nothing has been sent yet, so the client gets an error response.
     assert connection.cycle.respond([b"x-a: b"], b"x")
 
@@ -167,7 +167,7 @@ async def test_who_has_left_gets_nothing() -> None:
     assert not connection.cycle.respond_stream([], b"x")
     await generally(connection, [], b"x")
     assert await connection.cycle.receive() == {"type": "http.disconnect"}
-    assert connection.told == (b"", False, 0)
+    assert connection.outcome == (b"", False, 0)
 
 
 @given(pieces=st.lists(st.binary(max_size=20), max_size=5))
@@ -187,11 +187,11 @@ async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
     connection = Connection()
     cycle = connection.cycle
     assert cycle.whole_body() is None
-    heard: list[Any] = []
+    received: list[Any] = []
 
     async def read() -> None:
-        while not heard or heard[-1]["type"] != "http.disconnect":
-            heard.append(await cycle.receive())
+        while not received or received[-1]["type"] != "http.disconnect":
+            received.append(await cycle.receive())
 
     reading = asyncio.ensure_future(read())
     for step in (
@@ -202,13 +202,13 @@ async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
         await asyncio.sleep(0)
         step()
         await asyncio.sleep(0)
-        if len(heard) == 2:
+        if len(received) == 2:
             cycle.end_body()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert not reading.done()
     await reading
-    assert [(event.get("body"), event.get("more_body")) for event in heard] == [
+    assert [(event.get("body"), event.get("more_body")) for event in received] == [
         (b"a", True),
         (b"bc", True),
         (b"", False),

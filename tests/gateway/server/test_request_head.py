@@ -32,7 +32,7 @@ SCOPE = {"method": "POST", "extensions": {"line": LINE}}
 # --- one head -------------------------------------------------------------------------------------
 
 
-def told(scope: dict[str, Any]) -> dict[str, Any]:
+def without_mark(scope: dict[str, Any]) -> dict[str, Any]:
     """Return a scope without the mark of a recognised head, which it must have."""
     extensions = dict(scope["extensions"])
     assert isinstance(extensions.pop(HEAD), SameHead)
@@ -52,7 +52,7 @@ def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> Non
     opened = known(line).match(START + name + digits + b"\r\n" + END + b"Hi")
     assert opened is not None
     scope, start, missing_bytes = opened
-    assert told(scope) == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
+    assert without_mark(scope) == {**SCOPE, "headers": [HEADERS[0], (b"content-length", digits), HEADERS[2]]}
     assert (start, missing_bytes) == (len(START + name + digits + b"\r\n" + END), 10)
 
 
@@ -64,7 +64,7 @@ def test_what_a_request_does_to_its_scope_the_next_one_does_not_see() -> None:
     first[0]["app"] = "app"
     again = head.match(data)
     assert again is not None
-    assert told(again[0]) == {**SCOPE, "headers": HEADERS}
+    assert without_mark(again[0]) == {**SCOPE, "headers": HEADERS}
 
 
 def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> None:
@@ -180,17 +180,17 @@ class App:
     """Records its requests. A request with `early` is answered before its body is read."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Any, ...]] = []
+        self.requests: list[tuple[Any, ...]] = []
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-        told = {name: value for name, value in scope.items() if name not in ("server", "client", "extensions")}
+        fields = {name: value for name, value in scope.items() if name not in ("server", "client", "extensions")}
         scope["state"]["seen"] = scope["seen"] = True
         body, more = b"", (b"x", b"early") not in scope["headers"]
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        self.heard.append((told, body))
+        self.requests.append((fields, body))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -200,7 +200,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def said(pieces: list[bytes]) -> tuple[Any, ...]:
+async def outcome_of(pieces: list[bytes]) -> tuple[Any, ...]:
     """Return the requests of the application, the responses, and the state of a connection after these pieces."""
     app, wire = App(), Writing()
     door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
@@ -212,7 +212,7 @@ async def said(pieces: list[bytes]) -> tuple[Any, ...]:
     stands = door._input is not IDLE, door.idle_since is None, door._head_timer is None, door._overhead_bytes
     door.connection_lost(None)
     await turns()
-    return app.heard, wire.written, wire.closed, stands
+    return app.requests, wire.written, wire.closed, stands
 
 
 def request(digits: bytes, body: bytes, *lines: bytes) -> bytes:
@@ -278,9 +278,9 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 
 @given(pieces=conversations())
 async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: list[bytes]) -> None:
-    short = await said(pieces)
+    short = await outcome_of(pieces)
     with patch.object(request_head, "_MAX_UNMATCHED", 0):
-        assert await said(pieces) == short
+        assert await outcome_of(pieces) == short
 
 
 @pytest.mark.parametrize("cut", [None, -3, -5])
@@ -297,7 +297,7 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
                 door.data_received(piece)
     assert not any(call.args[0] for call in parser.feed_data.call_args_list)
     await turns()
-    first, second, third = app.heard
+    first, second, third = app.requests
     assert first == second == third
     assert third[1] == b"hello"
     assert len(wire.written) == 3
@@ -323,7 +323,7 @@ async def test_an_idle_connection_holds_little_however_long_its_heads_were(head:
         for _ in range(3):
             door.data_received(head + body)
             await turns()
-        app.heard.clear()
+        app.requests.clear()
         gc.collect()
         held_bytes, _ = tracemalloc.get_traced_memory()
     finally:

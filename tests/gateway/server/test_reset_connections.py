@@ -22,10 +22,10 @@ REQUEST = b"POST /%b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: clo
 def test_its_request_is_not_handled_without_an_address(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def app(scope: Any, _: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-        heard.append(scope["path"])
+        received.append(scope["path"])
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -46,4 +46,4 @@ def test_its_request_is_not_handled_without_an_address(
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(serve(listener))
-    assert heard == ["/stays"]
+    assert received == ["/stays"]

@@ -41,19 +41,19 @@ class Played:
 
     async def begin(self) -> Serve:
         self.channel = await Channel.over(self._end)
-        told = await self.hears()
-        assert isinstance(told, Serve)
-        return told
+        message = await self.receive()
+        assert isinstance(message, Serve)
+        return message
 
     async def is_ready(self) -> None:
         await self.begin()
-        self.say(Ready("v1"))
+        self.send(Ready("v1"))
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         assert self.channel is not None
         self.channel.send(message)
 
-    async def hears(self) -> Message | None:
+    async def receive(self) -> Message | None:
         assert self.channel is not None
         return await self.channel.receive()
 
@@ -79,17 +79,17 @@ class Still:
     """In place of the live config and of the scheduler, which have nothing to do."""
 
     def __init__(self) -> None:
-        self.told: dict[str, tuple[Any, ...]] = {}
+        self.calls: dict[str, tuple[Any, ...]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *given: self.told.update({name: given})
+        return lambda *given: self.calls.update({name: given})
 
     async def stop(self) -> None:
-        self.told["stop"] = ()
+        self.calls["stop"] = ()
 
 
-class House:
-    """A supervisor that runs, and what it does to the world."""
+class RunningSupervisor:
+    """A running supervisor, and a record of its effects on processes, signals and sockets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
         self.started: asyncio.Queue[Played] = asyncio.Queue()
@@ -101,7 +101,7 @@ class House:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.kills: list[tuple[float, Callable[[], None]]] = []
         self.listening: list[int] = []
-        self.left: list[int] = []
+        self.removed_seats: list[int] = []
         self.live, self.scheduler, self.listener = Still(), Still(), socket.socket()
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(supervisor, "next_wait_s", lambda *_: 0.0)
@@ -111,25 +111,25 @@ class House:
         monkeypatch.setattr(
             loop, "add_signal_handler", lambda number, it, *given: self.handlers.update({number: partial(it, *given)})
         )
-        self.it = _Supervisor(
+        self.supervisor = _Supervisor(
             self.listener,
             workers,
             SERVE,
             self.live,  # type: ignore[arg-type]
-            lambda: self.listening.append(self.it._pool.ready),
+            lambda: self.listening.append(self.supervisor._pool.ready),
             self.scheduler,  # type: ignore[arg-type]
         )
-        monkeypatch.setattr(self.it._quotas, "leave", self.left.append)
+        monkeypatch.setattr(self.supervisor._quotas, "leave", self.removed_seats.append)
         later = loop.call_later
 
         def call_later(after_s: float, it: Callable[..., None], *given: object, **named: Any) -> object:
-            if it == self.it._kill:
-                self.kills.append((after_s, self.it._kill))
+            if it == self.supervisor._kill:
+                self.kills.append((after_s, self.supervisor._kill))
                 return None
             return later(after_s, it, *given, **named)
 
         monkeypatch.setattr(loop, "call_later", call_later)
-        self.running = asyncio.ensure_future(self.it.run(self.listener, None))  # type: ignore[arg-type]
+        self.running = asyncio.ensure_future(self.supervisor.run(self.listener, None))  # type: ignore[arg-type]
 
     async def _spawn(self, *words: str, pass_fds: tuple[int, ...], process_group: int, **_: object) -> Played:
         self.starts += 1
@@ -145,40 +145,40 @@ class House:
         return await asyncio.wait_for(self.started.get(), LIMIT_S)
 
     async def ready(self) -> Played:
-        played, before = await self.next(), self.it._pool.ready
+        played, before = await self.next(), self.supervisor._pool.ready
         await played.is_ready()
-        await until(lambda: self.it._pool.ready == before + 1)
+        await until(lambda: self.supervisor._pool.ready == before + 1)
         return played
 
     async def ended(self) -> int:
         status = await asyncio.wait_for(self.running, LIMIT_S)
-        assert {"start", "stop"} <= self.live.told.keys()
-        assert {"start", "stop"} <= self.scheduler.told.keys()
+        assert {"start", "stop"} <= self.live.calls.keys()
+        assert {"start", "stop"} <= self.scheduler.calls.keys()
         return status
 
 
-Build = Callable[[int], House]
+Build = Callable[[int], RunningSupervisor]
 
 
 @pytest.fixture
 async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
-    houses: list[House] = []
+    started: list[RunningSupervisor] = []
 
-    def build(workers: int) -> House:
-        houses.append(House(monkeypatch, workers))
-        return houses[-1]
+    def build(workers: int) -> RunningSupervisor:
+        started.append(RunningSupervisor(monkeypatch, workers))
+        return started[-1]
 
     yield build
-    for house in houses:
-        house.running.cancel()
-        await asyncio.gather(house.running, return_exceptions=True)
-        for worker in house.it._pool:
+    for running in started:
+        running.running.cancel()
+        await asyncio.gather(running.running, return_exceptions=True)
+        for worker in running.supervisor._pool:
             worker.channel.close()
-        for played in house.all:
+        for played in running.all:
             played.let_go()
         await turns()
-        house.listener.close()
-        os.close(house.it._quotas_descriptor)
+        running.listener.close()
+        os.close(running.supervisor._quotas_descriptor)
 
 
 def test_starts_come_ever_later_until_a_worker_lives() -> None:
@@ -190,43 +190,47 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
 
 
 async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_dead(build: Build) -> None:
-    house = build(2)
-    first, second = await house.next(), await house.next()
-    sockets = (house.listener.fileno(), house.it._quotas_descriptor)
+    running = build(2)
+    first, second = await running.next(), await running.next()
+    sockets = (running.listener.fileno(), running.supervisor._quotas_descriptor)
     assert [played.descriptors[::2] for played in (first, second)] == [sockets] * 2
     # A group of its own each: Ctrl-C is the supervisor's to pass on.
     assert [(played.seat, played.process_group) for played in (first, second)] == [("0", 0), ("1", 0)]
     await second.is_ready()
-    await until(lambda: house.it._pool.ready == 1)
-    assert house.listening == []
+    await until(lambda: running.supervisor._pool.ready == 1)
+    assert running.listening == []
     await first.is_ready()
-    await until(lambda: house.listening == [2])
+    await until(lambda: running.listening == [2])
     second.end(-KILL)
-    assert (await house.ready()).seat == "1"
-    assert (house.left, house.listening, [worker.seat for worker in house.it._pool]) == ([1], [2], [1, 2])
+    assert (await running.ready()).seat == "1"
+    assert (running.removed_seats, running.listening, [worker.seat for worker in running.supervisor._pool]) == (
+        [1],
+        [2],
+        [1, 2],
+    )
 
 
 async def test_worker_that_starts_during_a_change_serves_the_new_version(build: Build) -> None:
-    house = build(1)
-    played = await house.next()
+    running = build(1)
+    played = await running.next()
     # How many turns of the loop its channel takes is Python's matter.
-    await until(lambda: len(list(house.it._pool)) == 1)
-    (activate,) = house.live.told["start"]
-    house.handlers[signal.SIGHUP]()
-    assert "request" in house.live.told
+    await until(lambda: len(list(running.supervisor._pool)) == 1)
+    (activate,) = running.live.calls["start"]
+    running.handlers[signal.SIGHUP]()
+    assert "request" in running.live.calls
     assert await activate(b"second", SimpleNamespace(version="v2")) == ()
     assert (await played.begin()).table == b"first"
-    changed = await played.hears()
+    changed = await played.receive()
     assert isinstance(changed, Activate)
     assert changed.table == b"second"
-    house.starting.clear()
+    running.starting.clear()
     played.end(1)
-    played = await house.next()
+    played = await running.next()
     assert await activate(b"third", SimpleNamespace(version="v3")) == ()
-    house.starting.set()
+    running.starting.set()
     assert (await played.begin()).table == b"third"
     played.end(1)
-    assert (await (await house.next()).begin()).table == b"third"
+    assert (await (await running.next()).begin()).table == b"third"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -236,97 +240,97 @@ async def test_worker_that_starts_during_a_change_serves_the_new_version(build: 
 async def test_a_signal_lets_each_finish_and_how_it_ends_counts(
     build: Build, number: int, ends_with: int, status: int
 ) -> None:
-    house = build(1)
-    played = await house.ready()
-    house.handlers[number]()
-    assert house.listener.fileno() == -1, "nobody connects to who is leaving"
-    assert isinstance(await played.hears(), StopWorker)
+    running = build(1)
+    played = await running.ready()
+    running.handlers[number]()
+    assert running.listener.fileno() == -1, "nobody connects to who is leaving"
+    assert isinstance(await played.receive(), StopWorker)
     assert played.signals == []
     played.end(ends_with)
-    assert (await house.ended(), house.starts) == (status, 1)
+    assert (await running.ended(), running.starts) == (status, 1)
 
 
 async def test_a_second_ctrl_c_means_now_and_who_does_not_end_is_killed(build: Build) -> None:
-    house = build(2)
-    both = [await house.ready(), await house.ready()]
-    house.handlers[signal.SIGINT]()
-    house.handlers[signal.SIGTERM]()
+    running = build(2)
+    both = [await running.ready(), await running.ready()]
+    running.handlers[signal.SIGINT]()
+    running.handlers[signal.SIGTERM]()
     assert [played.signals for played in both] == [[], []]
-    house.handlers[signal.SIGINT]()
+    running.handlers[signal.SIGINT]()
     assert [played.signals for played in both] == [[signal.SIGINT]] * 2
     for after_s in (SERVE.grace_s + OVERTIME_S, OVERTIME_S):
-        ((told_s, kill),) = house.kills
-        house.kills.clear()
-        assert told_s == after_s
+        ((delay_s, kill),) = running.kills
+        running.kills.clear()
+        assert delay_s == after_s
         kill()
     assert [played.signals for played in both] == [[signal.SIGINT, KILL, KILL]] * 2
     for played in both:
         played.end(-KILL)
-    assert await house.ended() == 1
+    assert await running.ended() == 1
 
 
 async def test_who_is_still_starting_is_not_waited_for(build: Build) -> None:
-    house = build(2)
-    begun, other = await house.next(), await house.next()
-    await until(lambda: len(list(house.it._pool)) == 2)
-    house.starting.clear()
+    running = build(2)
+    begun, other = await running.next(), await running.next()
+    await until(lambda: len(list(running.supervisor._pool)) == 2)
+    running.starting.clear()
     begun.end(1)
-    coming = await house.next()
-    house.handlers[signal.SIGTERM]()
-    house.starting.set()
+    coming = await running.next()
+    running.handlers[signal.SIGTERM]()
+    running.starting.set()
     await until(lambda: bool(coming.signals))
     for played in (coming, other):
         assert played.signals == [signal.SIGTERM]
         played.end(-signal.SIGTERM)
-    assert (await house.ended(), house.starts) == (0, 3)
+    assert (await running.ended(), running.starts) == (0, 3)
 
 
 @pytest.mark.parametrize("has_room", [False, True])
 async def test_it_gives_up_when_no_worker_ever_starts(build: Build, has_room: bool) -> None:
-    house = build(2)
-    house.has_room = has_room
+    running = build(2)
+    running.has_room = has_room
     if has_room:
-        failing, starting = await house.next(), await house.next()
+        failing, starting = await running.next(), await running.next()
         failing.end(7)
         for _ in range(9):
-            (await house.next()).end(7)
+            (await running.next()).end(7)
         await until(lambda: starting.signals == [signal.SIGTERM])
         starting.end(-signal.SIGTERM)
-    assert await house.ended() == 1
-    assert house.starts == 10 + has_room
+    assert await running.ended() == 1
+    assert running.starts == 10 + has_room
 
 
 async def test_failed_starts_end_nothing_while_another_worker_serves(build: Build) -> None:
-    house = build(2)
-    failing = await house.next()
-    serving = await house.next()
+    running = build(2)
+    failing = await running.next()
+    serving = await running.next()
     for _ in range(9):
         failing.end(7)
-        failing = await house.next()
+        failing = await running.next()
     await serving.is_ready()
-    await until(lambda: house.it._pool.ready == 1)
+    await until(lambda: running.supervisor._pool.ready == 1)
     for _ in range(25):
         failing.end(7)
-        failing = await house.next()
+        failing = await running.next()
     serving.end(1)
-    again = await house.next()
+    again = await running.next()
     await again.is_ready()
     await failing.is_ready()
-    await until(lambda: house.listening == [2])
+    await until(lambda: running.listening == [2])
     for played in (again, failing):
         played.end(1)
     for _ in range(9):
-        (await house.next()).end(7)
-    await house.ready()
-    assert not house.running.done()
+        (await running.next()).end(7)
+    await running.ready()
+    assert not running.running.done()
 
 
 async def test_one_that_lets_go_without_an_end_is_ended(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_OVERTIME_S", 0.0)
-    house = build(1)
-    played = await house.ready()
+    running = build(1)
+    played = await running.ready()
     played.let_go()
-    await house.ready()
+    await running.ready()
     assert played.signals == [KILL]
 
 
@@ -334,20 +338,20 @@ async def test_what_a_worker_has_counted_is_known_before_it_can_be_killed(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
-    house = build(1)
-    played = await house.ready()
+    running = build(1)
+    played = await running.ready()
     for _ in range(2):
-        asked = await played.hears()
+        asked = await played.receive()
         assert isinstance(asked, Ask)
         assert asked.metrics
-        played.say(Report(asked.number, "v1", 0, False, {}, b"counted"))
-    await until(lambda: next(iter(house.it._pool)).metrics == b"counted")
+        played.send(Report(asked.number, "v1", 0, False, {}, b"counted"))
+    await until(lambda: next(iter(running.supervisor._pool)).metrics == b"counted")
 
 
 async def test_no_more_than_the_counts_of_a_second_are_lost_with_a_worker(build: Build) -> None:
-    house = build(1)
-    played = await house.ready()
+    running = build(1)
+    played = await running.ready()
     async with asyncio.timeout(5):
-        asked = await played.hears()
+        asked = await played.receive()
     assert isinstance(asked, Ask)
     assert asked.metrics

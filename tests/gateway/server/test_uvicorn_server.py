@@ -57,8 +57,8 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
     assert all(each.fileno() < 0 for each in sockets)
 
 
-@pytest.mark.parametrize("told_by", ["a signal", "its process"])
-def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch, told_by: str) -> None:
+@pytest.mark.parametrize("trigger", ["a signal", "its process"])
+def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch, trigger: str) -> None:
     monkeypatch.setattr("gateway.server.uvicorn_server._DATE_S", 1000.0)
     looks: list[int] = []
 
@@ -76,7 +76,7 @@ def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch,
         server = Server(server_config(_app, 1.0), on_started)
         serving = asyncio.create_task(server.serve([bind("127.0.0.1", 0)]))
         await up.wait()
-        if told_by == "a signal":
+        if trigger == "a signal":
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             server.stop()

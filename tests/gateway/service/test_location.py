@@ -60,8 +60,8 @@ class LocationSetup:
     async def claim(self, *tokens: str, rules: ClaimRules = RULES) -> ClaimReport | None:
         rules_of_all = LocationRules(signals=("claim",), claim=rules)
         sent: dict[bytes, tuple[bytes, ...]] = {b"x-gateway-claim": tuple(map(str.encode, tokens))}
-        heard = SignalLocator(rules_of_all).report(("location", None, "10.0.0.1", sent[b"x-gateway-claim"]))
-        return claim_of(await self.signals.answer(rules_of_all, heard))
+        reports = SignalLocator(rules_of_all).report(("location", None, "10.0.0.1", sent[b"x-gateway-claim"]))
+        return claim_of(await self.signals.answer(rules_of_all, reports))
 
     async def address(self, rules: GeoIpRules, text: str) -> AddressReport:
         rules_of_all = LocationRules(geoip=rules)
@@ -332,6 +332,6 @@ async def test_missing_database_reports_no_country(setup: LocationSetup, tmp_pat
 
 async def test_missing_address_is_not_looked_up(setup: LocationSetup) -> None:
     rules = LocationRules(geoip=GeoIpRules("/nothing", DAY_S))
-    heard = reports_of({"geoip": NOBODY})
-    assert (await setup.signals.answer(rules, heard)).get("geoip") == NOBODY
+    reports = reports_of({"geoip": NOBODY})
+    assert (await setup.signals.answer(rules, reports)).get("geoip") == NOBODY
     assert setup.noted == []

@@ -98,11 +98,11 @@ class Passing:
         self.closed = True
 
 
-def begun(told: AnswerStream | ChatCompletion | None) -> Answer:
+def begun(result: AnswerStream | ChatCompletion | None) -> Answer:
     step: Any = None
-    if isinstance(told, ChatCompletion):
-        return Answer(step, completion=told)
-    return Answer(step, stream=told)
+    if isinstance(result, ChatCompletion):
+        return Answer(step, completion=result)
+    return Answer(step, stream=result)
 
 
 def keeping(table: ConfigVersion) -> ConfigVersion:
@@ -161,22 +161,22 @@ class Scene:
         request: ChatRequest = QUESTION,
         body_bytes: int = 10,
         table: ConfigVersion | None = None,
-        told: AnswerStream | ChatCompletion | None = None,
+        result: AnswerStream | ChatCompletion | None = None,
         **more: Any,
     ) -> Record:
         record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
         location = resolve(self.table, None, reported(EdgeReport(("JP",))))
         asked = table or self.table
-        turn = self.shadows.begin(asked, location, record, begun(told))
+        turn = self.shadows.begin(asked, location, record, begun(result))
         if turn is None:
             return record
         if turn.capture is not None and (stream := turn.capture.stream) is not None:
             # The client reads its answer through it.
             passed = [batch async for batch in stream]
-            assert isinstance(told, Passing)
-            assert passed == told.batches
+            assert isinstance(result, Passing)
+            assert passed == result.batches
             await stream.close()
-            assert told.closed
+            assert result.closed
         self.shadows.offer(turn, request, body_bytes)
         self.table = self.reloaded or self.table
         await self.shadows.settle()
@@ -217,7 +217,7 @@ async def test_the_share_is_drawn_for_each_request(drawn: float, asked: int) -> 
 
 
 @pytest.mark.parametrize(
-    "told",
+    "result",
     [
         {"outcome": "interrupted"},
         {"outcome": "cancelled"},
@@ -226,9 +226,9 @@ async def test_the_share_is_drawn_for_each_request(drawn: float, asked: int) -> 
         {"table": shadowed("qwen-intl")},
     ],
 )
-async def test_no_shadow_without_an_answer_to_compare(told: dict[str, Any]) -> None:
+async def test_no_shadow_without_an_answer_to_compare(result: dict[str, Any]) -> None:
     scene = Scene()
-    await scene.offer(**told)
+    await scene.offer(**result)
     assert (scene.asked, scene.counts) == ([], [])
 
 
@@ -240,7 +240,7 @@ async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> Non
 
 async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked() -> None:
     scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
-    await scene.offer(told=whole("It is 7."))
+    await scene.offer(result=whole("It is 7."))
     [kept] = scene.kept
     assert (kept.outcome, kept.answer_characters) == ("ok", 2)
     assert (kept.prompt, kept.answer, kept.beside_answer, kept.refusal, kept.calls) == (None, None, None, None, ())
@@ -344,7 +344,7 @@ CALL = ToolCall("c", "look_up", "{}")
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("result", "kept"),
     [
         (whole("It is 7."), "It is 7."),
         (whole("x" * MAX_CHARACTERS), "x" * MAX_CHARACTERS),
@@ -365,17 +365,17 @@ CALL = ToolCall("c", "look_up", "{}")
     ],
 )
 async def test_complete_plain_client_answer_is_kept_with_the_shadow_record(
-    told: Passing | ChatCompletion, kept: str | None
+    result: Passing | ChatCompletion, kept: str | None
 ) -> None:
     scene = Scene(keeping(shadowed()))
-    await scene.offer(told=told)
+    await scene.offer(result=result)
     assert (scene.kept[0].outcome, scene.kept[0].answer) == ("ok", "Hi")
     assert scene.kept[0].beside_answer == kept
 
 
 async def test_client_answer_is_not_kept_without_the_operators_setting() -> None:
     scene = Scene()
-    await scene.offer(told=whole("It is 7."))
+    await scene.offer(result=whole("It is 7."))
     assert scene.kept[0].beside_answer is None
     location = resolve(scene.table, None, reported(EdgeReport(("JP",))))
     record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
@@ -398,13 +398,13 @@ def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept:
 
 async def test_an_answer_of_two_models_is_nobodys() -> None:
     scene = Scene(keeping(shadowed()))
-    await scene.offer(told=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
+    await scene.offer(result=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
     assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)
 
 
 async def test_unreadable_client_answer_is_counted_as_internal_error() -> None:
     scene = Scene(keeping(shadowed()))
-    await scene.offer(told=Passing((TextRun((b"\\u00",)),), ENDED))
+    await scene.offer(result=Passing((TextRun((b"\\u00",)),), ENDED))
     assert (scene.kept, scene.counts) == ([], ["internal_error"])
 
 

@@ -46,8 +46,8 @@ def test_record_is_stored_as_a_row(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert not (tmp_path / "shadow.db").exists(), "no record, no file"
     store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
-    said = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
-    assert rows(tmp_path, "SELECT * FROM answers") == [(1, *said)]
+    columns = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
+    assert rows(tmp_path, "SELECT * FROM answers") == [(1, *columns)]
     assert rows(tmp_path, "SELECT * FROM texts") == []
 
 
@@ -61,8 +61,13 @@ def test_oldest_records_are_deleted_first(tmp_path: Path) -> None:
 
 def test_refusal_and_tool_calls_are_deleted_with_their_text(tmp_path: Path) -> None:
     store = opened(tmp_path, most_texts=2)
-    said = replace(RECORD, prompt="p", answer="", refusal="no", calls=(("look", '{"at": "é"}'), ("look", "")))
-    for record in (said, replace(said, refusal=None), replace(RECORD, prompt="p", answer="only text"), said):
+    with_refusal = replace(RECORD, prompt="p", answer="", refusal="no", calls=(("look", '{"at": "é"}'), ("look", "")))
+    for record in (
+        with_refusal,
+        replace(with_refusal, refusal=None),
+        replace(RECORD, prompt="p", answer="only text"),
+        with_refusal,
+    ):
         store.keep(record)
     calls = [{"name": "look", "arguments": '{"at": "é"}'}, {"name": "look", "arguments": ""}]
     assert [(number, json.loads(text)) for number, text in rows(tmp_path, "SELECT id, calls FROM extras")] == [
@@ -164,8 +169,8 @@ def test_repr_contains_no_text() -> None:
 def test_records_can_be_read_while_others_are_written(tmp_path: Path) -> None:
     store = opened(tmp_path)
     plain = replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5))
-    said = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
-    with_text = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **said)
+    fields = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
+    with_text = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **fields)
     for record in (plain, with_text, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
         store.keep(record)
     assert list(read_shadow_records(tmp_path, "a", "eu")) == [(1, plain), (2, with_text)]

@@ -219,11 +219,11 @@ async def test_exporter_gets_only_requests_of_its_regions() -> None:
         one.observe(traced(location=US))
         one.observe(traced(location=NOWHERE_KNOWN))
         await one.tracer.aclose()
-        heard = {
+        received = {
             name: {attributes_of(span).get("gateway.region") for span in spans_in(body)} - {None}
             for name, body in one.bodies
         }
-        assert heard == {"traces": {"eu"}, "american": {"us"}}
+        assert received == {"traces": {"eu"}, "american": {"us"}}
         assert one.counts == {"exported": 2}
 
 
@@ -343,13 +343,13 @@ async def test_span_never_leaves_its_regions_boundary(
             record.location = location
             one.observe(record)
         await one.tracer.aclose()
-        heard = {(name, int(span.trace_id.hex(), 16) - 1) for name, body in one.bodies for span in spans_in(body)}
+        received = {(name, int(span.trace_id.hex(), 16) - 1) for name, body in one.bodies for span in spans_in(body)}
         for index, (place, named, unplaced) in enumerate(made):
             for number, location in enumerate(locations):
                 region = location.region if location is not None else None
                 inside = region is not None and parse_places(place).within(region.boundary)
                 may = unplaced if region is None else inside and region.name in named
-                assert ((f"e{index}", number) in heard) == may
+                assert ((f"e{index}", number) in received) == may
 
 
 async def test_log_has_one_line_for_a_failure_and_one_for_the_recovery() -> None:

@@ -162,7 +162,7 @@ def say(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def heard(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -176,10 +176,10 @@ def test_concurrent_processes_together_respect_the_limit() -> None:
     rpm, times = 6000, 5000
     with shared(2) as (descriptor, seats):
         processes = [asking(descriptor, seat, times, rpm, "return") for seat in range(2)]
-        assert [heard(process) for process in processes] == ["ready", "ready"]
+        assert [read_line(process) for process in processes] == ["ready", "ready"]
         for process in processes:
             say(process)
-        through = [int(heard(process)) for process in processes]
+        through = [int(read_line(process)) for process in processes]
         end(*processes)
         # One or the other may have been suspended by the system in the middle of a count.
         assert rpm <= sum(through) <= rpm * 1.01
@@ -190,9 +190,9 @@ def test_concurrent_processes_together_respect_the_limit() -> None:
 def test_dead_process_blocks_no_other(how: signal.Signals) -> None:
     with shared(2) as (descriptor, seats):
         dying = asking(descriptor, 1, 5, ROWS, "keep")
-        assert heard(dying) == "ready"
+        assert read_line(dying) == "ready"
         say(dying)
-        assert heard(dying) == "5"
+        assert read_line(dying) == "5"
         dying.send_signal(how)
         end(dying)
         row = QuotaRow(seats[0], "app", 1)

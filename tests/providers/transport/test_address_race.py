@@ -46,16 +46,16 @@ def failing(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
 
 
-@pytest.mark.parametrize(("errors", "told"), CASES)
+@pytest.mark.parametrize(("errors", "reported"), CASES)
 async def test_most_specific_error_is_reported(
-    monkeypatch: pytest.MonkeyPatch, errors: list[Exception], told: Exception
+    monkeypatch: pytest.MonkeyPatch, errors: list[Exception], reported: Exception
 ) -> None:
     failing(monkeypatch, errors)
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in range(len(errors))]
-    with pytest.raises(type(told)) as raised:
+    with pytest.raises(type(reported)) as raised:
         await first_socket(addresses)
-    assert raised.value is told
-    assert lacks_room(told) is (told is NO_PORT)
+    assert raised.value is reported
+    assert lacks_room(reported) is (reported is NO_PORT)
 
 
 @pytest.mark.parametrize("addresses", [1, 2])

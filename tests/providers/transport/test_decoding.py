@@ -52,13 +52,13 @@ def test_unrequested_encoding_is_refused(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "text"),
     [("BR", "(br)"), ("gzip, zstd", "(gzip, zstd)"), ("Bearer sk-us-secret", None), ("br, sk-1", None)],
 )
-def test_refusal_names_only_known_encodings(encoding: str, told: str | None) -> None:
+def test_refusal_names_only_known_encodings(encoding: str, text: str | None) -> None:
     with pytest.raises(BadResponse) as raised:
         decoder_for(encoding)
-    assert str(raised.value) == " ".join(filter(None, ("the body has a content-encoding that was not requested", told)))
+    assert str(raised.value) == " ".join(filter(None, ("the body has a content-encoding that was not requested", text)))
 
 
 def test_a_refusal_is_short() -> None:

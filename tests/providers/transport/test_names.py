@@ -65,8 +65,8 @@ async def test_a_failure_is_everybodys_and_is_not_kept(system: System) -> None:
     asking = [asyncio.ensure_future(names.addresses("silent.test", 443)) for _ in range(2)]
     await until(lambda: system.asked["silent.test"] == 1)
     system.speaks.set()
-    told = await asyncio.gather(*asking, return_exceptions=True)
-    assert told == [system.error] * 2
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert results == [system.error] * 2
     system.error = None
     assert await names.addresses("silent.test", 443) == FOUND
 
@@ -101,9 +101,9 @@ async def test_a_machine_without_room_for_a_thread_blames_no_provider(
     pool = Pool(anyone)
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(ConnectFailed, match="no thread") as told:
+        with pytest.raises(ConnectFailed, match="no thread") as raised:
             await ask(pool, "http://provider.test")
-    assert told.value.is_ours
+    assert raised.value.is_ours
     async with scripted(say(GOOD)) as server:
         assert await ask(pool, server.origin.replace("127.0.0.1", "provider.test")) == b"good"
     await pool.aclose()

@@ -22,7 +22,7 @@ from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.resolution import address_of
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
-from tests.kit.location_reports import heard, reported
+from tests.kit.location_reports import report_signals, reported
 from tests.kit.location_signals import ALL, NAMES, EdgeTrial, Trial, listing, registered
 
 KEY = "gk-app-key"
@@ -332,27 +332,27 @@ def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edg
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1"])
 def test_a_trusted_edge_is_believed(peer: str) -> None:
-    seen = heard(TABLE, visit(("cf-ipcountry", "DE"), peer=peer))
+    seen = report_signals(TABLE, visit(("cf-ipcountry", "DE"), peer=peer))
     assert seen == reported(EdgeReport(("DE",)))
 
 
 def test_every_value_of_its_header_counts() -> None:
-    seen = heard(TABLE, visit(("cf-ipcountry", "DE"), ("cf-ipcountry", "CN")))
+    seen = report_signals(TABLE, visit(("cf-ipcountry", "DE"), ("cf-ipcountry", "CN")))
     assert seen.get("edge_header") == EdgeReport(("DE", "CN"))
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
 def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
-    assert heard(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == reported(None, EdgeNote.STRANGER)
-    assert heard(TABLE, visit(peer=peer)) == reported()
+    assert report_signals(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == reported(None, EdgeNote.STRANGER)
+    assert report_signals(TABLE, visit(peer=peer)) == reported()
 
 
 def test_edge_without_its_header_reports_no_location() -> None:
-    assert heard(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == reported()
+    assert report_signals(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == reported()
 
 
 def test_an_assertion_is_taken_down_from_whomever() -> None:
-    seen = heard(TABLE, visit(("x-gateway-territory", "CN"), ("x-gateway-territory", "DE"), peer="8.8.8.8"))
+    seen = report_signals(TABLE, visit(("x-gateway-territory", "CN"), ("x-gateway-territory", "DE"), peer="8.8.8.8"))
     assert seen == reported(asserted=("CN", "DE"))
 
 
@@ -371,17 +371,17 @@ def test_an_assertion_is_taken_down_from_whomever() -> None:
 )
 def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool) -> None:
     pairs = [("cf-ipcountry", "DE"), *(("x-edge-auth", secret) for secret in secrets)]
-    seen = heard(SECRET_EDGE, visit(*pairs))
+    seen = report_signals(SECRET_EDGE, visit(*pairs))
     if believed:
         assert seen.get("edge_header") == EdgeReport(("DE",))
     else:
         assert seen == reported(None, EdgeNote.UNPROVEN if secrets else EdgeNote.STRANGER_WITHIN)
-    assert heard(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
+    assert report_signals(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
 
 
 def test_where_no_edge_is_trusted_no_header_is() -> None:
     table: Any = table_of(BASE.merge("location: {edges: null}"))
-    assert heard(table, visit(("cf-ipcountry", "DE"))) == reported()
+    assert report_signals(table, visit(("cf-ipcountry", "DE"))) == reported()
 
 
 # --- parts, addresses and claims ------------------------------------------------------------------
@@ -396,15 +396,17 @@ FULL = with_edges(
 def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
     table = with_edges("{from: [127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}")
     for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
-        assert heard(table, visit((name, "DE"), peer=peer)) == reported(EdgeReport(("DE",)))
-        assert heard(table, visit((name, "DE"), peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
+        assert report_signals(table, visit((name, "DE"), peer=peer)) == reported(EdgeReport(("DE",)))
+        assert report_signals(table, visit((name, "DE"), peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
 
 
 def test_edge_reports_the_subdivision_in_its_own_header() -> None:
-    told = heard(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
-    assert told == reported(EdgeReport(("US",), ("CA",)))
-    assert heard(FULL, visit(("cf-region-code", "CA"))) == reported()
-    assert heard(TABLE, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA"))) == reported(EdgeReport(("US",)))
+    reports = report_signals(FULL, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA")))
+    assert reports == reported(EdgeReport(("US",), ("CA",)))
+    assert report_signals(FULL, visit(("cf-region-code", "CA"))) == reported()
+    assert report_signals(TABLE, visit(("cf-ipcountry", "US"), ("cf-region-code", "CA"))) == reported(
+        EdgeReport(("US",))
+    )
 
 
 def address(visitor: RequestHeaders) -> str:
@@ -445,17 +447,17 @@ def test_a_wrong_or_second_secret_is_a_doubt_of_the_address_too(secrets: list[st
 
 
 def test_edge_without_its_secret_is_a_stranger_and_a_wrong_secret_is_unproven() -> None:
-    assert heard(FULL, visit(peer="192.0.2.7")) == reported()
-    assert heard(FULL, visit(("c", "DE"), peer="192.0.2.7")) == reported(None, EdgeNote.STRANGER_WITHIN)
-    assert heard(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == reported(None, EdgeNote.UNPROVEN)
+    assert report_signals(FULL, visit(peer="192.0.2.7")) == reported()
+    assert report_signals(FULL, visit(("c", "DE"), peer="192.0.2.7")) == reported(None, EdgeNote.STRANGER_WITHIN)
+    assert report_signals(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == reported(None, EdgeNote.UNPROVEN)
 
 
 def test_several_claims_are_rejected_and_one_is_verified() -> None:
     claims = replace(TABLE, location=SignalLocator(LocationRules(signals=("claim",))))
-    several = heard(claims, visit(("x-gateway-claim", "a"), ("x-gateway-claim", "b")))
+    several = report_signals(claims, visit(("x-gateway-claim", "a"), ("x-gateway-claim", "b")))
     assert several == reported(claim=ClaimReport(problem=ClaimProblem.REPEATED))
-    assert heard(claims, visit(("x-gateway-claim", "a"))).get("claim") == ClaimQuestion("a")
-    assert heard(claims, visit()) == reported()
+    assert report_signals(claims, visit(("x-gateway-claim", "a"))).get("claim") == ClaimQuestion("a")
+    assert report_signals(claims, visit()) == reported()
 
 
 def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:

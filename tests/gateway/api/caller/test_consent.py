@@ -68,11 +68,11 @@ def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
 
 def test_caller_without_a_key_cannot_state_consent() -> None:
     keyless = table_of(CONFIG.without("clients"))
-    heard = read_consent(
+    statement = read_consent(
         keyless, read_caller(keyless, RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", "")), None
     )
-    assert (heard.caller, heard.asserted, heard.token) == ("", False, None)
-    assert heard.note
+    assert (statement.caller, statement.asserted, statement.token) == ("", False, None)
+    assert statement.note
 
 
 @pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])

@@ -96,7 +96,7 @@ async def test_a_body_that_has_come_is_not_waited_for_where_there_is_no_room_for
     assert b"connection: close" not in answer
 
 
-def told(answer: bytes) -> tuple[bytes, object]:
+def comparable(answer: bytes) -> tuple[bytes, object]:
     """An answer without what differs each time."""
     head, _, body = answer.partition(b"\r\n\r\n")
     head = re.sub(rb"(x-request-id|server-timing|openai-processing-ms|date|content-length): [^\r]*", rb"\1", head)
@@ -106,7 +106,7 @@ def told(answer: bytes) -> tuple[bytes, object]:
 
 async def answers_to(sent: Sequence[bytes]) -> list[tuple[bytes, object]]:
     talk = Conversation()
-    return [told((await talk.ask(one))[1]) for one in sent]
+    return [comparable((await talk.ask(one))[1]) for one in sent]
 
 
 SENT = st.builds(
