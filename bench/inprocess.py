@@ -67,7 +67,7 @@ def provider_answers(case: str) -> list[bytes]:
     """Return the pieces in which the provider's answer arrives."""
     answers = Answers(_EVENTS, _EVENTS)
     if case == "JSON":
-        return [answers.whole["openai"]]
+        return [answers.json_answers["openai"]]
     if case.endswith("one by one"):
         pieces = list(answers.paced["openai+usage"])
     else:

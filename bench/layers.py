@@ -162,15 +162,15 @@ async def _measure_variants(rounds: int) -> list[list[str]]:
                         await gateway.ask_checked(case)
                     found.setdefault((variant.name, case), []).append(await _us_each(gateway, case))
     rows: list[list[str]] = []
-    whole = {case: min(found["everything", case]) for case in _REQUESTS}
+    everything_us = {case: min(found["everything", case]) for case in _REQUESTS}
     for variant in VARIANTS:
         cells = [variant.name]
         for case in _REQUESTS:
             if case not in variant.cases:
                 cells += ["–", ""]
                 continue
-            took = min(found[variant.name, case])
-            cells += [f"{took:.1f}", f"{took - whole[case]:+.1f}"]
+            took_us = min(found[variant.name, case])
+            cells += [f"{took_us:.1f}", f"{took_us - everything_us[case]:+.1f}"]
         rows.append(cells)
     return rows
 

@@ -293,14 +293,14 @@ class Bench:
             response = connection.getresponse()
             if scenario == "held":
                 data = response.readline()
-                whole = data.startswith(b"data: ")
+                is_complete = data.startswith(b"data: ")
             else:
                 data = response.read()
-                whole = b'"choices"' in data if scenario == "json" else data.rstrip().endswith(b"data: [DONE]")
-            if response.status != 200 or not whole:
+                is_complete = b'"choices"' in data if scenario == "json" else data.rstrip().endswith(b"data: [DONE]")
+            if response.status != 200 or not is_complete:
                 raise RuntimeError(f"{scenario}: it answers {response.status} {data[-600:].decode('utf-8', 'replace')}")
 
 
-def _us_each(done: Mapping[str, Any], what: str) -> float:
-    each: float = done["cpu_ns"] / 1000 / max(1, done[what])
+def _us_each(done: Mapping[str, Any], counter: str) -> float:
+    each: float = done["cpu_ns"] / 1000 / max(1, done[counter])
     return each

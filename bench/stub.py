@@ -87,7 +87,7 @@ class Answers:
     """All answers, by dialect."""
 
     def __init__(self, burst_events: int, paced_events: int) -> None:
-        self.whole = {"openai": _openai_answer(), "gemini": _json_answer(_gemini_value(_TEXT, True, 61))}
+        self.json_answers = {"openai": _openai_answer(), "gemini": _json_answer(_gemini_value(_TEXT, True, 61))}
         self.bursts = {name: b"".join(frames) for name, frames in self._streams(burst_events, _WORD).items()}
         self.paced = self._streams(paced_events, _STAMP)
 
@@ -151,7 +151,7 @@ class StubProtocol(asyncio.Protocol):
 
     def _answer(self, dialect: str, is_stream: bool) -> None:
         if not is_stream:
-            self._send(self._answers.whole[dialect.partition("+")[0]])
+            self._send(self._answers.json_answers[dialect.partition("+")[0]])
         elif self._gap_s is None:
             self._send(self._answers.bursts[dialect])
         else:

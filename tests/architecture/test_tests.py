@@ -71,7 +71,12 @@ def text_edits_of_configs(tree: ast.AST) -> Iterator[ast.expr]:
     """Find `str.replace` and `str.index` with words of YAML, and whole configurations as f-strings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            words = [it.value for argument in node.args for it in ast.walk(argument) if isinstance(it, ast.Constant)]
+            words = [
+                constant.value
+                for argument in node.args
+                for constant in ast.walk(argument)
+                if isinstance(constant, ast.Constant)
+            ]
             texts = [word for word in words if isinstance(word, str)]
             is_replace = node.func.attr == "replace"
             if (
@@ -81,7 +86,7 @@ def text_edits_of_configs(tree: ast.AST) -> Iterator[ast.expr]:
             ):
                 yield node
         elif isinstance(node, ast.JoinedStr):
-            text = "".join(it.value for it in node.values if isinstance(it, ast.Constant))
+            text = "".join(constant.value for constant in node.values if isinstance(constant, ast.Constant))
             if "version: 1\n" in text and re.search("^deployments:", text, re.MULTILINE):
                 yield node
 

@@ -17,10 +17,10 @@ def subject(name: str, *scenarios: str) -> Any:
 def test_second_round_starts_after_every_subject_had_its_first() -> None:
     asked: list[tuple[str, str]] = []
 
-    def sample(scenario: str, who: Any, _: Any) -> float | None:
-        if scenario not in who.requests:
+    def sample(scenario: str, subject: Any, _: Any) -> float | None:
+        if scenario not in subject.requests:
             return None
-        asked.append((scenario, who.name))
+        asked.append((scenario, subject.name))
         return float(len(asked))
 
     bench: Any = SimpleNamespace(

@@ -98,18 +98,18 @@ class ChaosRun:
             return self._check_error(marker, response)
         if deployment not in allowed:
             self.errors.append(f"{marker}: sent from {region}, answered by {deployment}")
-        whole = "".join(words_of(marker))
+        expected = "".join(words_of(marker))
         if not stream:
             text = response.json()["choices"][0]["message"]["content"]
-            if text != whole:
+            if text != expected:
                 self.errors.append(f"{marker}: mixed or incomplete answer: {text[:80]!r}")
             return "whole"
         text, done, code = _read_stream(response.text)
         if done != 1 - bool(code):
             self.errors.append(f"{marker}: {done} [DONE] with the error {code}")
-        if code is None and text != whole:
+        if code is None and text != expected:
             self.errors.append(f"{marker}: incomplete, but reported as complete: {text[:80]!r}")
-        if code is not None and not whole.startswith(text):
+        if code is not None and not expected.startswith(text):
             self.errors.append(f"{marker}: mixed with another answer: {text[:80]!r}")
         return "whole" if code is None else code
 

@@ -30,13 +30,15 @@ def test_history_lists_active_versions_newest_first(gateway: Command) -> None:
         "  aaaa11112222  1970-01-01T00:00:01Z  start: +all",
     ]
     opened = open_history(STATE)
-    for before, it in ((TWO, ONE), (ONE, TWO)):
-        opened.add(it, Activation(it.version, before.version, "rollback", "", 3.0, "~some"))
+    for before, activation in ((TWO, ONE), (ONE, TWO)):
+        opened.add(activation, Activation(activation.version, before.version, "rollback", "", 3.0, "~some"))
     opened.close()
     lines = gateway("history", "--state", STATE).out.splitlines()
     assert [line[:1] for line in lines] == ["*", " ", " ", " "]
     activations = json.loads(gateway("history", "--state", STATE, "--json").out)["activations"]
-    assert [it["active"] for it in activations] == [True, False, False, False], "only the last activation"
+    assert [activation["active"] for activation in activations] == [True, False, False, False], (
+        "only the last activation"
+    )
     assert gateway("history", "--state", STATE, "-n", "1").out.count("\n") == 1
     assert gateway("history", "--state", STATE, "aaaa1", "--text").out == "# aaaa11112222\n"
     assert json.loads(gateway("history", "--state", STATE, "aaaa3", "--json").out)["previous"] == ONE.version

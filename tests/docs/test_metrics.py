@@ -38,7 +38,7 @@ def split_rows(header: str) -> list[list[str]]:
 def test_table_lists_the_metrics_of_the_code() -> None:
     rows = table_of(REFERENCE, "| metric | kind | labels")
     documented = {
-        name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows
+        name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows
     }
     assert documented == {
         name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()

@@ -108,8 +108,8 @@ def test_partial_config_of_a_page_compiles(block: Block) -> None:
 
 
 def _compiled(text: str) -> Compiled:
-    whole = _merged(_base(), parse_yaml(text.encode(), "part.yaml").values)
-    document = parse_document(json.dumps(whole).encode(), "gateway.yaml", {}, secrets=False)
+    config = _merged(_base(), parse_yaml(text.encode(), "part.yaml").values)
+    document = parse_document(json.dumps(config).encode(), "gateway.yaml", {}, secrets=False)
     return compile_config(document, registry=load_registry())
 
 

@@ -79,8 +79,8 @@ def test_requests_over_the_limit_are_refused_with_retry_after(providers: Simulat
         assert len(good) + len(refused) == 15
         assert providers["eu"].received == received + len(good)
         assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"5"}
-        left = {int(answer.headers["x-ratelimit-remaining-requests"]) for answer in good}
-        assert left == {4, 3, 2, 1, 0}
+        remaining = {int(answer.headers["x-ratelimit-remaining-requests"]) for answer in good}
+        assert remaining == {4, 3, 2, 1, 0}
         for answer in refused:
             assert answer.json()["error"]["code"] == "rate_limited"
             assert 1 <= int(answer.headers["retry-after"]) <= 12

@@ -90,12 +90,12 @@ def sdk(gateway: GatewayProcess, simulated: SimulatorThread) -> Iterator[openai.
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_text_as_json_and_as_a_stream(sdk: openai.OpenAI, simulated: SimulatorThread, vendor: str) -> None:
     asked: Any = {"model": vendor, "messages": ASK, "max_completion_tokens": 500, "temperature": 2, "user": "u-17"}
-    whole = sdk.chat.completions.create(**asked)
-    assert vendor in str(whole.choices[0].message.content)
+    answer = sdk.chat.completions.create(**asked)
+    assert vendor in str(answer.choices[0].message.content)
     chunks = list(sdk.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     assert vendor in "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens  # type: ignore[union-attr]
+    assert chunks[-1].usage.completion_tokens == answer.usage.completion_tokens  # type: ignore[union-attr]
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == "stop"
     sent = simulated[vendor].requests[-1]
     assert "gk-app" not in f"{sent.headers}{sent.body!r}"

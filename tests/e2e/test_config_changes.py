@@ -81,7 +81,9 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
     events = [line["event"] for line in audit_events(path)]
     assert events == ["started", "activated", "activated", "rejected", "rolled_back", "stopped"]
     history = command_output(path, "history")
-    assert [(it["version"], it["cause"], it["who"]) for it in history["activations"]] == [
+    assert [
+        (activation["version"], activation["cause"], activation["who"]) for activation in history["activations"]
+    ] == [
         (versions[0], "rollback", WHO),
         (versions[1], "file", ""),
         (versions[0], "start", ""),

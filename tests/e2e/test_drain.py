@@ -120,8 +120,8 @@ def test_running_request_finishes_and_idle_connections_close(
             assert (state.status_code, state.json()["status"]) == (503, "draining")
             assert [worker["draining"] for worker in state.json()["workers"]["running"]].count(True) >= 1
             provider.goes_on.set()
-            whole = first + b"".join(pieces)
-        events = events_of(httpx.Response(200, content=whole))
+            content = first + b"".join(pieces)
+        events = events_of(httpx.Response(200, content=content))
         assert events[-1] == "[DONE]"
         assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1]) == WORDS
         assert operator.gateway.process.wait(ENDS_S) == 0
@@ -169,8 +169,8 @@ def test_stream_that_outlives_the_grace_time_ends_with_an_error(
             pieces = response.iter_bytes()
             first = next(pieces)
             operator.gateway.process.send_signal(signal.SIGTERM)
-            whole = first + b"".join(pieces)
-        events = events_of(httpx.Response(200, content=whole))
+            content = first + b"".join(pieces)
+        events = events_of(httpx.Response(200, content=content))
         assert events[-1]["error"]["code"] == "stream_interrupted"
         assert operator.gateway.process.wait(ENDS_S) == 0
         line = operator.gateway.wait_for("request")

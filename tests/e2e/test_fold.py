@@ -155,8 +155,8 @@ def test_folded_and_plain_answers_are_equal(client: httpx.Client, providers: Sim
         providers["first"].scenario = Scenario()
         answers.append(ask(client, model, **request).json())
         assert ("stream" in last_request(providers)) == (model == "plain")
-    folded, whole = ({**answer, "created": 0, "id": ""} for answer in answers)
-    assert folded == whole
+    folded, plain = ({**answer, "created": 0, "id": ""} for answer in answers)
+    assert folded == plain
     assert folded["usage"]["completion_tokens"] == 5
     assert folded["choices"][0]["finish_reason"] == "length"
 

@@ -78,11 +78,11 @@ def test_langchain_invokes_and_streams(langchain: Any) -> None:
     assert answer.usage_metadata["total_tokens"] > 0
     assert answer.response_metadata["finish_reason"] == "stop"
     pieces = list(langchain.stream([("system", "Be brief."), ("human", "Hello!")]))
-    whole = pieces[0]
+    joined = pieces[0]
     for piece in pieces[1:]:
-        whole += piece
-    assert whole.text == answer.text
-    assert whole.usage_metadata["total_tokens"] > 0
+        joined += piece
+    assert joined.text == answer.text
+    assert joined.usage_metadata["total_tokens"] > 0
 
 
 async def test_langchain_invokes_and_streams_asynchronously(langchain: Any) -> None:

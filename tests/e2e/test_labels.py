@@ -187,25 +187,25 @@ def sent_to(providers: SimulatorThread, name: str) -> Any:
 def test_stream_and_json_answer_have_the_same_labels(sdk: openai.OpenAI, territory: str) -> None:
     _, words = PLACES[territory]
     raw = sdk.chat.completions.with_raw_response.create(**options(territory))
-    whole = raw.parse()
+    answer = raw.parse()
     text, labels_of_chunks, broken = stream_of(sdk, territory)
     assert broken is None
-    content = whole.choices[0].message.content or ""
+    content = answer.choices[0].message.content or ""
     assert text == content
     assert content.startswith(words)
     assert len(content) > len(words)
-    assert ("x-gateway-labels" in raw.headers) is bool(words) is ("labels" in extras(whole))
+    assert ("x-gateway-labels" in raw.headers) is bool(words) is ("labels" in extras(answer))
     if words:
-        labels = extras(whole)["labels"]
+        labels = extras(answer)["labels"]
         assert [one["name"] for one in labels] == [raw.headers["x-gateway-labels"]]
         assert (labels[0]["text"], labels[0]["in_content"]) == (words.strip(), True)
         assert [len(one) for one in labels_of_chunks] == [1, 1]
 
 
 def test_aigc_object_names_the_producer_and_the_hash_of_the_text(sdk: openai.OpenAI, gateway: GatewayProcess) -> None:
-    whole = sdk.chat.completions.create(**options("CN", headers={"x-request-id": "audit-7"}))
-    object_ = extras(whole)["labels"][0]["AIGC"]
-    digest = hashlib.sha256((whole.choices[0].message.content or "").encode()).hexdigest()
+    answer = sdk.chat.completions.create(**options("CN", headers={"x-request-id": "audit-7"}))
+    object_ = extras(answer)["labels"][0]["AIGC"]
+    digest = hashlib.sha256((answer.choices[0].message.content or "").encode()).hexdigest()
     assert object_ == {
         "Label": "1",
         "ContentProducer": "00119101",
@@ -231,7 +231,7 @@ def test_interrupted_stream_has_its_label_text_and_no_hash(
     text.
     """
     name, words = PLACES[territory]
-    whole, _, _ = stream_of(sdk, territory)
+    complete_text, _, _ = stream_of(sdk, territory)
     seen = set()
     for events in range(1, 12):
         providers[name].scenario = Scenario(faults=((Cut(events), 1.0),))
@@ -239,7 +239,7 @@ def test_interrupted_stream_has_its_label_text_and_no_hash(
         if broken is None:  # so early that the gateway failed over, or too late to matter
             continue
         seen.add(text)
-        assert whole.startswith(text)
+        assert complete_text.startswith(text)
         assert text == "" or text.startswith(words)
         assert text != words
         assert all(
@@ -430,9 +430,9 @@ def test_refusal_in_a_json_answer_stays_a_refusal(sdk: openai.OpenAI, providers:
     """Some providers refuse with status 200. There is no text to prefix, but the labels are in the answer."""
     refused = Choice(AssistantMessage(""), "content_filter")
     providers["gpt"].scenario = Scenario(completion=ChatCompletion("i", "gpt-6-luna", 1, (refused,)))
-    whole = sdk.chat.completions.create(**options("DE"))
-    assert (whole.choices[0].finish_reason, whole.choices[0].message.content) == ("content_filter", "")
-    assert extras(whole)["labels"][0]["in_content"] is False
+    answer = sdk.chat.completions.create(**options("DE"))
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("content_filter", "")
+    assert extras(answer)["labels"][0]["in_content"] is False
     text, labels_of_chunks, broken = stream_of(sdk, "DE")
     assert (text, len(labels_of_chunks), broken) == ("", 1, None)
 

@@ -357,7 +357,7 @@ def test_hedge_answers_for_a_slow_deployment_and_closes_its_connection(
     assert answer.headers["x-gateway-attempts"] == "2"
     eventually(lambda: site.disconnects == disconnects + 1, 8.0)
     line = operator.gateway.wait_for("request", outcome="ok", request_id=name)
-    assert [(it["deployment"], it.get("hedge"), it.get("lost")) for it in line["attempts"]] == [
+    assert [(attempt["deployment"], attempt.get("hedge"), attempt.get("lost")) for attempt in line["attempts"]] == [
         ("a", None, True),
         ("b", True, None),
     ]

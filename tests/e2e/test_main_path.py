@@ -62,9 +62,9 @@ def test_stream_from_each_territory(
     assert all("role" not in delta["delta"] for delta in deltas[1:])
     assert [delta["finish_reason"] for delta in deltas if delta["finish_reason"]] == ["stop"]
     assert all(delta["delta"] for delta in deltas[:-1])
-    whole = client.post(CHAT, json=body(), headers={"cf-ipcountry": territory}).json()
+    answer = client.post(CHAT, json=body(), headers={"cf-ipcountry": territory}).json()
     streamed = "".join(delta["delta"].get("content") or "" for delta in deltas)
-    assert streamed == whole["choices"][0]["message"]["content"]
+    assert streamed == answer["choices"][0]["message"]["content"]
 
 
 def test_alias_works_and_the_request_id_is_returned(client: httpx.Client) -> None:

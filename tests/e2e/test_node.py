@@ -54,12 +54,12 @@ def test_node_client_passes_its_tests(
     words = "word " * 2000
     providers["cn"].scenario = Scenario(text=words, between_events_s=0.02)
     providers["us"].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
-    left = providers["cn"].disconnects
+    disconnects = providers["cn"].disconnects
     output = run(node, workspace, gateway, "--test", "--test-reporter=tap", name)
     assert re.search(r"^# pass [1-9]", output, re.MULTILINE), output
     assert re.search(r"^# (fail|skipped|todo) [1-9]", output, re.MULTILINE) is None, output
     if name.startswith("openai"):
-        eventually(lambda: providers["cn"].disconnects >= left + 2)
+        eventually(lambda: providers["cn"].disconnects >= disconnects + 2)
 
 
 def test_lock_file_names_no_registry() -> None:

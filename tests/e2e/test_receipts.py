@@ -75,7 +75,7 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     assert (fields["region"], fields["territory"], fields["evidence"]) == ("eu", "DE", "edge_header")
     assert (fields["answered_by"], fields["stores"], fields["processes"]) == ("chatgpt-eu", "DE", "DE")
     assert fields["table"] == answer.headers["x-gateway-table"]
-    assert [it["deployment"] for it in fields["tried"]] == ["chatgpt-eu"]
+    assert [attempt["deployment"] for attempt in fields["tried"]] == ["chatgpt-eu"]
     line = gateway.wait_for("request", request_id=request_id)
     assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")
     # Other clients do not get it, not even a trusted backend.
@@ -113,7 +113,7 @@ def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path]
         answer = client.post(CHAT, json=body(), headers=GERMANY)
         fields = receipt(gateway, answer.headers["x-request-id"])["receipt"]
         assert fields["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"
-        tried = [(it["deployment"], it["stores"], it["outcome"]) for it in fields["tried"]]
+        tried = [(attempt["deployment"], attempt["stores"], attempt["outcome"]) for attempt in fields["tried"]]
         assert tried[0] == ("chatgpt-eu", "DE", "unavailable")
         assert tried[-1] == ("chatgpt-eu-2", "FR", "ok")
         unable = client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN"})

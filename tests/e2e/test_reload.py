@@ -144,7 +144,7 @@ def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pro
         version = operator.version()
         # Each half is a config that compiles. Only the continuing changes show that it is not complete.
         half = config(providers, "a", number + 2).text.splitlines(keepends=True) + ["# more to come\n"] * 12
-        whole = config(providers, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
+        complete_text = config(providers, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
         paused_s, wrote_at = 0.0, time.monotonic()
         with operator.path.open("w", encoding="utf-8") as file:
             for line in half:
@@ -155,7 +155,7 @@ def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pro
                 paused_s, wrote_at = max(paused_s, now - wrote_at), now
             file.seek(0)
             file.truncate()
-            file.write(whole)
+            file.write(complete_text)
         paused_s = max(paused_s, time.monotonic() - wrote_at)
         eventually(lambda: operator.version() not in ("", version) and operator.answered_by() == "b", LIMIT_S)  # noqa: B023  # called at once
         operator.gateway.wait_for("config_activated", table=operator.version())
@@ -183,8 +183,8 @@ def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, provid
     state = operator.ready()
     assert state["status"] == "ready"
     failed = state["last_failed_reload"]
-    errors = [it for it in failed["findings"] if it["severity"] == "error"]
-    assert [(it["line"], it["column"]) for it in errors] == [
+    errors = [finding for finding in failed["findings"] if finding["severity"] == "error"]
+    assert [(finding["line"], finding["column"]) for finding in errors] == [
         position_of(text, '"nobody"'),
         position_of(text, "region: {}"),
     ]
@@ -517,9 +517,9 @@ def test_request_forbidden_while_connecting_is_not_sent(
         assert pending.result(LIMIT_S).status_code == 200
 
 
-@pytest.mark.parametrize("left", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remaining_edge", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
 def test_request_gets_no_further_attempt_after_its_edge_was_removed(
-    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, left: dict[str, Any]
+    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, remaining_edge: dict[str, Any]
 ) -> None:
     operator, hanging = moved
     before = moving(providers, hanging)
@@ -530,7 +530,7 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
         with hanging.hanging_request(
             lambda: thread.submit(operator.client.post, CHAT, json=body(), headers=headers)
         ) as pending:
-            operator.replace(before.merge({"location": {"edges": [left]}}))
+            operator.replace(before.merge({"location": {"edges": [remaining_edge]}}))
             assert operator.admin.post("/reload").json()["result"] == "activated"
         answer = pending.result(LIMIT_S)
     assert answer.status_code == 502

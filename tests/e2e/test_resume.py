@@ -65,7 +65,7 @@ def config(origins: dict[str, str]) -> Config:
     deployments = {
         f"broken-{name}": deployment(name, model, origins[f"broken-{name}"]) for name, model in BROKEN.items()
     }
-    deployments |= {name: deployment(*what, origins[name.partition("-")[2]]) for name, what in nexts.items()}
+    deployments |= {name: deployment(*settings, origins[name.partition("-")[2]]) for name, settings in nexts.items()}
     assistants: dict[str, Any] = {
         f"{broken}-{name}": {"resume": True, "routes": {"default": [f"broken-{broken}", name]}}
         for broken in BROKEN
@@ -306,8 +306,8 @@ def test_rejected_prefill_is_replaced_by_an_instruction(client: httpx.Client, pr
 def test_text_already_sent_counts_against_max_tokens(client: httpx.Client, providers: SimulatorThread) -> None:
     breaks(providers, "openai", Reset(after_events=12))
     ask_until_resumed(client, "openai-asked-openai", max_tokens=100)
-    left = json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"]
-    assert 60 <= left < 100
+    remaining_tokens = json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"]
+    assert 60 <= remaining_tokens < 100
     ask_until_resumed(client, "openai-asked-openai", max_tokens=5)
     assert json.loads(providers["openai"].requests[-1].body)["max_completion_tokens"] == 1
 
@@ -320,13 +320,13 @@ def test_stop_sequence_across_the_join_ends_the_answer(client: httpx.Client, pro
 
 
 def test_usage_is_the_sum_of_both_answers(client: httpx.Client, providers: SimulatorThread) -> None:
-    whole = ask(client, "openai-prefilled-mistral")[-2]["usage"]
+    uninterrupted = ask(client, "openai-prefilled-mistral")[-2]["usage"]
     breaks(providers, "openai", Reset(after_events=12))
     counted = ask_until(lambda events: "x_gateway" in events[-2], client, "openai-prefilled-mistral")[-2]
     assert counted["x_gateway"] == {"usage": "estimated"}
     usage = counted["usage"]
-    assert usage["prompt_tokens"] >= 2 * whole["prompt_tokens"]
-    assert usage["completion_tokens"] > whole["completion_tokens"]
+    assert usage["prompt_tokens"] >= 2 * uninterrupted["prompt_tokens"]
+    assert usage["completion_tokens"] > uninterrupted["completion_tokens"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 

@@ -78,8 +78,8 @@ def test_stream_accumulates_to_the_json_answer(sdk: openai.OpenAI, territory: st
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert "content.delta" in kinds
-    whole = sdk.chat.completions.create(model="assistant", messages=messages, extra_headers=headers)
-    assert final.choices[0].message.content == whole.choices[0].message.content
+    answer = sdk.chat.completions.create(model="assistant", messages=messages, extra_headers=headers)
+    assert final.choices[0].message.content == answer.choices[0].message.content
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -72,12 +72,12 @@ def test_refusal_is_not_text_in_json_or_in_a_stream(sdk: openai.OpenAI, provider
     refused = Choice(AssistantMessage("", refusal="I can't help with that."), "stop")
     providers["us"].scenario = Scenario(completion=ChatCompletion("i", "gpt-4o", 1, (refused,), Usage(1, 2)))
     asked = options("US", response_format=City)
-    whole = sdk.chat.completions.parse(**asked).choices[0].message
+    message = sdk.chat.completions.parse(**asked).choices[0].message
     with sdk.chat.completions.stream(**asked) as stream:
         [done] = [event for event in stream if isinstance(event, RefusalDoneEvent)]
         streamed = stream.get_final_completion().choices[0].message
-    assert whole.refusal == streamed.refusal == done.refusal == "I can't help with that."
-    assert (whole.content, whole.parsed) == (streamed.content, streamed.parsed) == (None, None)
+    assert message.refusal == streamed.refusal == done.refusal == "I can't help with that."
+    assert (message.content, message.parsed) == (streamed.content, streamed.parsed) == (None, None)
 
 
 def test_choices_of_a_stream_are_not_mixed(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
@@ -125,11 +125,11 @@ def test_response_can_be_read_as_a_stream(sdk: openai.OpenAI) -> None:
 @pytest.mark.parametrize("territory", PLACES)
 async def test_async_client_gets_answers_and_streams(asdk: openai.AsyncOpenAI, territory: str) -> None:
     async with asdk:
-        whole, pieces = await asyncio.gather(
+        answer, pieces = await asyncio.gather(
             asdk.chat.completions.create(**options(territory)),
             _text_of(asdk, territory),
         )
-        assert pieces == whole.choices[0].message.content
+        assert pieces == answer.choices[0].message.content
         async with asdk.chat.completions.stream(**options(territory)) as stream:
             async for _ in stream:
                 pass

@@ -42,7 +42,7 @@ def test_event_is_sent_before_the_next_arrives(
 ) -> None:
     site = providers[SITES[territory]]
     site.scenario = Scenario(faults=((Stall(after_events=EVENTS), 1.0),), text=WORDS * 5)
-    left = site.disconnects
+    disconnects = site.disconnects
     with closing(open_stream(gateway, territory)) as connection:
         got = b""
         # The provider has sent these events and will send no more. Each of them must arrive all the same.
@@ -51,7 +51,7 @@ def test_event_is_sent_before_the_next_arrives(
             assert piece, got
             got += piece
         assert b"stream_interrupted" not in got
-        assert site.disconnects == left
+        assert site.disconnects == disconnects
         assert got.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"[DONE]" not in got
 
@@ -63,9 +63,9 @@ def test_finish_is_sent_after_the_end_of_the_answer(
     """A finish without an end mark may belong to a truncated answer, so its last event is not sent before the end."""
     site = providers[SITES[territory]]
     site.scenario = Scenario(text=WORDS)
-    whole = events_of(client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}))
-    assert whole[-1] == "[DONE]"
-    assert [event["choices"][0]["finish_reason"] for event in whole[:-1]][-1] == "stop"
+    data = events_of(client.post(CHAT, json=body(stream=True), headers={"cf-ipcountry": territory}))
+    assert data[-1] == "[DONE]"
+    assert [event["choices"][0]["finish_reason"] for event in data[:-1]][-1] == "stop"
     seen = 0
     for events in range(1, 5):
         for each in (site, providers["eu2"]):

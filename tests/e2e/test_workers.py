@@ -134,8 +134,8 @@ def test_second_ctrl_c_stops_at_once(config: Path, providers: SimulatorThread) -
         providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
         with httpx.stream(
             "POST", f"{gateway.url}{CHAT}", json=body(stream=True), headers=HEADERS, trust_env=False
-        ) as it:
-            next(it.iter_bytes())
+        ) as response:
+            next(response.iter_bytes())
             gateway.process.send_signal(signal.SIGINT)
             # The idle worker ends at once. The other one would wait for the stream until the grace time ends.
             gateway.wait_for("worker_exited", status=0)

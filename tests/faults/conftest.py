@@ -90,7 +90,8 @@ def _config(origins: dict[str, str], healthy: str, resilience: dict[str, str]) -
     names = {(name, use): f"{name}.{use.replace('/', '.')}" for name, use in asked}
     timed = {fault.name: {"first_token": _SILENT} for fault in FAULTS if fault.ends_in_time and fault.moves_on}
     deployments = {
-        names[it]: {**place, "endpoint": f"{origins[it[0]]}/{it[0]}/{it[1]}/v1", **timed.get(it[0], {})} for it in asked
+        names[pair]: {**place, "endpoint": f"{origins[pair[0]]}/{pair[0]}/{pair[1]}/v1", **timed.get(pair[0], {})}
+        for pair in asked
     }
     routes = {name: [name, "healthy"] if name.endswith(".first") else [name] for name in deployments}
     return {

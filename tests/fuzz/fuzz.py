@@ -42,9 +42,9 @@ Target = Callable[[bytes], None]
 def sse(data: bytes) -> None:
     """Check that the events do not depend on how the bytes are cut, and that a limit bounds their number."""
     cut, body = data[0] if data else 0, data[1:]
-    whole, pieces = _sse_items([body]), _sse_items([body[:cut], body[cut:]])
-    assert whole == pieces, "the events depend on the cut"
-    assert whole == _sse_items([body[i : i + 1] for i in range(len(body))]), "the events differ byte by byte"
+    events, pieces = _sse_items([body]), _sse_items([body[:cut], body[cut:]])
+    assert events == pieces, "the events depend on the cut"
+    assert events == _sse_items([body[i : i + 1] for i in range(len(body))]), "the events differ byte by byte"
 
 
 def _sse_items(pieces: list[bytes]) -> tuple[list[SseItem], bytes]:
@@ -57,9 +57,9 @@ def _sse_items(pieces: list[bytes]) -> tuple[list[SseItem], bytes]:
 def event_stream(data: bytes) -> None:
     """Check that the messages do not depend on how the bytes are cut, and that none follows a broken one."""
     cut, body = data[0] if data else 0, data[1:]
-    whole = _messages([body])
-    assert whole == _messages([body[:cut], body[cut:]]), "the messages depend on the cut"
-    assert whole == _messages([body[i : i + 1] for i in range(len(body))]), "the messages differ byte by byte"
+    messages = _messages([body])
+    assert messages == _messages([body[:cut], body[cut:]]), "the messages depend on the cut"
+    assert messages == _messages([body[i : i + 1] for i in range(len(body))]), "the messages differ byte by byte"
 
 
 def _messages(pieces: list[bytes]) -> tuple[list[object], bool]:

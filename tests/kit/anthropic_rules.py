@@ -133,11 +133,11 @@ def _turns(body: Mapping[str, object]) -> list[tuple[str, list[_Block]]]:
     for entry in read_list(body, "messages"):
         message = as_map(entry)
         role, content = str(message.get("role")), message.get("content")
-        whole = [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content)
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content)
         if not turns or turns[-1][0] != role:
             turns.append((role, []))
         # A message without content is represented by itself, as a block without a kind.
-        turns[-1][1].extend(as_map(block) for block in whole or [{}])
+        turns[-1][1].extend(as_map(block) for block in blocks or [{}])
     return turns
 
 

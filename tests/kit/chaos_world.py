@@ -127,7 +127,7 @@ async def _answer(call: Call, words: list[str]) -> None:
     message = {"role": "assistant", "content": "".join(words)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m"}
-    await call.whole(200, {**base, "choices": [choice]})
+    await call.respond(200, {**base, "choices": [choice]})
 
 
 async def _start_stream(call: Call, words: list[str]) -> None:
@@ -175,7 +175,7 @@ _FAULTS: dict[str, Any] = {
     "429-long": lambda call, _: _http(429, call, retry_after_ms="300"),
     "reset": _reset,
     "silent": _silent,
-    "html": lambda call, _: call.whole(200, "<html>", content_type="text/html"),
+    "html": lambda call, _: call.respond(200, "<html>", content_type="text/html"),
     "midway-reset": _fail_midway(_reset),
     "midway-silent": _fail_midway(_silent),
     "midway-garbage": _fail_midway(_garbage),

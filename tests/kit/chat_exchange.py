@@ -59,14 +59,14 @@ class Hanging:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
-        self.left = asyncio.Event()
+        self.cancelled = asyncio.Event()
 
     async def __call__(self, _: httpx.Request) -> httpx.Response:
         self.asked.set()
         try:
             await asyncio.Event().wait()
         finally:
-            self.left.set()
+            self.cancelled.set()
         raise AssertionError
 
 
@@ -135,7 +135,7 @@ def streaming() -> bytes:
     return json.dumps(body).encode()
 
 
-async def whole(_: httpx.Request) -> httpx.Response:
+async def answer_completely(_: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json=WHOLE)
 
 
@@ -193,5 +193,5 @@ class Asked(Exchange):
         self.endpoint.service.current = lambda: table
 
     @property
-    def left(self) -> list[str | None]:
+    def limit_headers(self) -> list[str | None]:
         return [self.head.get(f"x-ratelimit-{name}-requests") for name in ("limit", "remaining", "reset")]

@@ -104,24 +104,24 @@ async def _slow_first_token(call: Call) -> None:
 
 
 async def _html(call: Call) -> None:
-    await call.whole(200, "<html><body>Welcome to the hotel's network</body></html>", content_type="text/html")
+    await call.respond(200, "<html><body>Welcome to the hotel's network</body></html>", content_type="text/html")
 
 
 async def _no_such_model(call: Call) -> None:
     content = {"message": "invalid model ID", "type": "invalid_request_error", "param": None, "code": None}
-    await call.whole(400, {"error": content})
+    await call.respond(400, {"error": content})
 
 
 async def _no_stream_options(call: Call) -> None:
     content = {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
     assert call.body["stream_options"]
-    await call.whole(400, {"error": content})
+    await call.respond(400, {"error": content})
 
 
 async def _error_in_200(call: Call) -> None:
     content = {"error": {"message": "the server had an error", "type": "server_error", "code": None}}
     if not call.stream:
-        await call.whole(200, content)
+        await call.respond(200, content)
         return
     await call.head(transfer_encoding="chunked")
     await call.event(content)
@@ -129,7 +129,7 @@ async def _error_in_200(call: Call) -> None:
 
 
 async def _truncated(call: Call) -> None:
-    await call.whole(
+    await call.respond(
         200,
         '{"id": "chatcmpl-p", "choices": [{"index": 0, "message": {"role": "assistant", "cont',
         content_type="application/json",
@@ -143,7 +143,7 @@ async def _length_too_long(call: Call) -> None:
 
 
 async def _empty(call: Call) -> None:
-    await call.whole(200, "", content_type="application/json")
+    await call.respond(200, "", content_type="application/json")
 
 
 async def _empty_stream(call: Call) -> None:
@@ -290,7 +290,7 @@ async def _dripping_head(call: Call) -> None:
 async def _no_message(call: Call) -> None:
     choice = {"index": 0, "finish_reason": "stop"}
     content = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    await call.whole(200, content, content_type="application/json")
+    await call.respond(200, content, content_type="application/json")
 
 
 async def _only_the_mark(call: Call) -> None:
@@ -329,7 +329,7 @@ def _compressed(coding: str, pack: Callable[[bytes], bytes]) -> Behaviour:
         body: object = {"id": "chatcmpl-p", "created": 1, "model": "m", "choices": [choice]}
         events = [*(chunk_of({"content": word}) for word in WORDS), chunk_of({}, "stop")]
         text = "".join(f"data: {_text(event)}\n\n" for event in events) if call.stream else _text(body)
-        await call.whole(200, pack(text.encode()), content_encoding=coding)
+        await call.respond(200, pack(text.encode()), content_encoding=coding)
 
     return behave
 
@@ -358,7 +358,7 @@ FAULTS = (
     Fault("http-402", "402, the bill is unpaid", error(402, "billing"), K.QUOTA, 1, (UNAVAILABLE, UNAVAILABLE)),
     Fault("http-500-once", "500, once", once(error(500)), None, 2, (WHOLE, WHOLE)),
     Fault("http-500", "500, for ever", error(500), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
-    Fault("http-502-html", "502 with a page of a proxy", lambda call: call.whole(502, "<html>bad gateway</html>",
+    Fault("http-502-html", "502 with a page of a proxy", lambda call: call.respond(502, "<html>bad gateway</html>",
           content_type="text/html"), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-503", "503, for ever", error(503), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
     Fault("http-504", "504", error(504), K.UNAVAILABLE, 2, (PROVIDER, PROVIDER)),
@@ -392,7 +392,7 @@ FAULTS = (
           (INVALID, INVALID), moves_on=False),
     Fault("stream-options", "400, unknown field `stream_options`", _no_stream_options, K.FIELD_REFUSED, 1,
           (WHOLE, PROVIDER), json=False),
-    Fault("redirect", "307 to another host", lambda call: call.whole(307, "", location="http://127.0.0.1:9/elsewhere"),
+    Fault("redirect", "307 to another host", lambda call: call.respond(307, "", location="http://127.0.0.1:9/elsewhere"),
           K.MALFORMED, 2, (PROVIDER, PROVIDER)),
     Fault("http-500-hangs", "500, with half of its body", refused_and(500, _silent), K.UNAVAILABLE, 2,
           (PROVIDER, PROVIDER), ends_in_time=True),

@@ -55,7 +55,7 @@ class Call:
         lines = [f"HTTP/1.1 {status} Some Words", *(f"{name}: {value}" for name, value in merged.items() if value)]
         await self.send("\r\n".join(lines) + "\r\n\r\n")
 
-    async def whole(self, status: int, body: bytes | str | Mapping[str, Any], **headers: str) -> None:
+    async def respond(self, status: int, body: bytes | str | Mapping[str, Any], **headers: str) -> None:
         """Send a complete answer with its length."""
         data = json.dumps(body) if isinstance(body, Mapping) else body
         data = data.encode() if isinstance(data, str) else data
@@ -64,7 +64,7 @@ class Call:
 
     async def error(self, status: int, kind: str, code: str | None = None, **headers: str) -> None:
         content = {"error": {"message": f"an error with status {status}", "type": kind, "code": code, "param": None}}
-        await self.whole(status, content, **headers)
+        await self.respond(status, content, **headers)
 
     async def chunk(self, data: str) -> None:
         """Send one piece of a chunked body."""
@@ -111,7 +111,7 @@ async def answer(call: Call, text: str = ANSWER, reason: str = "stop") -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
     usage = {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
     base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m"}
-    await call.whole(200, {**base, "choices": [choice], "usage": usage})
+    await call.respond(200, {**base, "choices": [choice], "usage": usage})
 
 
 class Provider:

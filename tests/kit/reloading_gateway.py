@@ -147,8 +147,8 @@ class Load:
                 self.failures.append(repr(error))
                 continue
             table, name = answer.headers.get("x-gateway-table", ""), answer.headers.get("x-gateway-deployment", "")
-            whole = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
-            if answer.status_code != 200 or not whole or f"site {name}" not in _text_of(answer, stream):
+            is_complete = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
+            if answer.status_code != 200 or not is_complete or f"site {name}" not in _text_of(answer, stream):
                 self.failures.append(f"{answer.status_code} {answer.text[:300]}")
             self.answers.append((began, time.monotonic(), table, name))
             await asyncio.sleep(_PACE_S)

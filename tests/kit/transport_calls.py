@@ -21,7 +21,7 @@ async def opened(way: Transport, origin: str, body: bytes = b"{}") -> UpstreamRe
     return await sent(way, replace(PERMIT, origin=origin), wire)
 
 
-async def whole(way: Transport, origin: str) -> tuple[int, bytes]:
+async def fetch(way: Transport, origin: str) -> tuple[int, bytes]:
     """Return status and body. The connection is returned or dropped, as in the gateway."""
     incoming = await opened(way, origin)
     try:

@@ -40,7 +40,7 @@ class Mutant:
     """One error: its line, a description, and the source with it."""
 
     line: int
-    what: str
+    description: str
     source: str
 
 
@@ -50,11 +50,11 @@ def mutants_of(source: str) -> Iterator[Mutant]:
     count = len(list(_change_points(tree)))
     for number in range(count):
         copy = deepcopy(tree)
-        node, mutate, what = list(_change_points(copy))[number]
+        node, mutate, change = list(_change_points(copy))[number]
         before = ast.unparse(node)
         mutate()
         after = ast.unparse(node)
-        description = f"{what}: {before[:70]!r} -> {after[:70]!r}" if before != after else what
+        description = f"{change}: {before[:70]!r} -> {after[:70]!r}" if before != after else change
         yield Mutant(node.lineno, " ".join(description.split()), ast.unparse(ast.fix_missing_locations(copy)))
 
 

@@ -350,7 +350,9 @@ def outcomes_of(
     if child == 0:
         os.close(reading)
         numbers = {id(mutant): number for number, mutant in enumerate(swapped)}
-        plugin = _Swapping(path, swapped, lambda it, outcome: _write(writing, f"{numbers[id(it)]} {outcome}\n"))
+        plugin = _Swapping(
+            path, swapped, lambda swapped_mutant, outcome: _write(writing, f"{numbers[id(swapped_mutant)]} {outcome}\n")
+        )
         _discard_output()
         os._exit(int(pytest.main([*_OPTIONS, *dict.fromkeys(tests)], plugins=[plugin])))
     os.close(writing)
@@ -401,7 +403,7 @@ def main() -> None:
             total += 1
             killed += outcome != "survived"
             if outcome == "survived":
-                print(f"{path}:{mutant.line}: survived: {mutant.what}", flush=True)
+                print(f"{path}:{mutant.line}: survived: {mutant.description}", flush=True)
         print(f"{path}: {killed} of {total} killed", flush=True)
 
 

@@ -52,7 +52,7 @@ def folded(*pieces: bytes) -> ChatCompletion:
     return fold(events(*pieces))
 
 
-def whole(*content: dict[str, object], target: Target = TARGET, **more: object) -> ChatCompletion:
+def completion(*content: dict[str, object], target: Target = TARGET, **more: object) -> ChatCompletion:
     body = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": list(content)}
     body |= {"stop_reason": "end_turn", "usage": {**USAGE, "output_tokens": 55}, **more}
     return ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 5.0), target)
@@ -120,7 +120,7 @@ def test_whole_answer_equals_its_stream() -> None:
         block(2, TOOL, {"type": "input_json_delta", "partial_json": '{"a":1}'}),
         ended("tool_use"),
     )
-    assert whole(*content, stop_reason="tool_use") == streamed
+    assert completion(*content, stop_reason="tool_use") == streamed
     # The whole message although a stream was requested, as one event or as a plain body.
     body = {"id": "msg_1", "type": "message", "model": MODEL, "content": content, "stop_reason": "tool_use"}
     body["usage"] = {**USAGE, "output_tokens": 55}
@@ -131,7 +131,7 @@ def test_whole_answer_equals_its_stream() -> None:
 def test_large_number_in_call_arguments_is_the_same_in_both_forms() -> None:
     piece = {"type": "input_json_delta", "partial_json": f'{{"wei":{2**89}}}'}
     streamed = folded(started(), block(0, TOOL, piece), ended("tool_use"))
-    assert whole({**TOOL, "input": {"wei": 2**89}}, stop_reason="tool_use") == streamed
+    assert completion({**TOOL, "input": {"wei": 2**89}}, stop_reason="tool_use") == streamed
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_large_number_in_call_arguments_is_the_same_in_both_forms() -> None:
     ],
 )
 def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
-    choice = whole({"type": "text", "text": "x"}, stop_reason=word).choices[0]
+    choice = completion({"type": "text", "text": "x"}, stop_reason=word).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
     streamed = folded(started(), block(0, {"type": "text", "text": "x"}), ended(word)).choices[0]
     assert (streamed.finish_reason, streamed.raw_finish_reason) == (reason, raw)
@@ -159,7 +159,7 @@ def test_stream_without_a_stop_reason_fails() -> None:
         assert isinstance(last, Failed)
         assert last.failure.kind is FailureKind.INTERRUPTED
     with pytest.raises(ProviderFailed):
-        whole({"type": "text", "text": "x"}, stop_reason=None)
+        completion({"type": "text", "text": "x"}, stop_reason=None)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -204,7 +204,7 @@ def test_answer_computed_outside_the_promised_place_fails() -> None:
         assert isinstance(last, Failed)
         assert (last.failure.kind, last.failure.code) == (FailureKind.GEO_REFUSED, "inference_geo")
         with pytest.raises(ProviderFailed):
-            whole(target=IN_US, usage={**USAGE, "inference_geo": place})
+            completion(target=IN_US, usage={**USAGE, "inference_geo": place})
         assert isinstance(events(started(inference_geo=place), ended())[-1], Finished)
     assert isinstance(events(started(inference_geo="us"), ended(), target=IN_US)[-1], Finished)
 

@@ -42,9 +42,9 @@ def incoming(wire: WireRequest) -> IncomingRequest:
 def read(
     headers: dict[str, str] | None = None, path: str = "/v1/messages", method: str = "POST", **body: Any
 ) -> ChatRequest:
-    whole = {"model": NEWEST, "max_tokens": 100, "messages": [USER], **body}
+    complete_body = {"model": NEWEST, "max_tokens": 100, "messages": [USER], **body}
     sent = {"x-api-key": "k", "anthropic-version": "2026-10-21"} if headers is None else headers
-    return CHECKED.read_request(IncomingRequest(method, path, "", sent, json.dumps(whole).encode()))
+    return CHECKED.read_request(IncomingRequest(method, path, "", sent, json.dumps(complete_body).encode()))
 
 
 def refused(**more: Any) -> WireResponse:

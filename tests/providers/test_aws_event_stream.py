@@ -51,11 +51,11 @@ def test_written_message_is_read_by_the_decoder_and_by_botocore(messages: list[t
 
 def test_every_split_gives_the_same_messages() -> None:
     data = encode_message({":event-type": "a"}, b"\x00\n\r") + EMPTY + encode_message({}, b"{}")
-    whole = decoded(data)
-    assert len(whole[0]) == 3
-    assert decoded(*(data[i : i + 1] for i in range(len(data)))) == whole
+    expected = decoded(data)
+    assert len(expected[0]) == 3
+    assert decoded(*(data[i : i + 1] for i in range(len(data)))) == expected
     for cut in range(len(data)):
-        assert decoded(data[:cut], data[cut:]) == whole
+        assert decoded(data[:cut], data[cut:]) == expected
         assert decoded(data[:cut])[1] is False
 
 

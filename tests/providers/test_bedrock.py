@@ -278,7 +278,7 @@ CONTENT = [
 ]
 
 
-def whole(**changes: object) -> WireResponse:
+def response_with(**changes: object) -> WireResponse:
     body = {"output": {"message": {"role": "assistant", "content": CONTENT}}, "stopReason": "tool_use", "usage": USAGE}
     return WireResponse(200, {}, json.dumps(body | changes).encode(), 5.0)
 
@@ -295,12 +295,12 @@ def test_whole_answer_equals_its_stream() -> None:
     ]
     assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
     assert answer.usage == Usage(117, 5, cached_tokens=100, cache_write_tokens=7)
-    assert ADAPTER.parse_response(whole(), TARGET) == answer
+    assert ADAPTER.parse_response(response_with(), TARGET) == answer
 
 
 def test_large_number_in_call_arguments_is_not_rounded() -> None:
     message = {"content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"wei": 2**89}}}]}
-    answer = ADAPTER.parse_response(whole(output={"message": message}), TARGET)
+    answer = ADAPTER.parse_response(response_with(output={"message": message}), TARGET)
     assert answer.choices[0].message.tool_calls[0].arguments == f'{{"wei":{2**89}}}'
 
 
@@ -321,14 +321,14 @@ def test_metadata_event_ends_the_stream() -> None:
     ],
 )
 def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
-    choice = ADAPTER.parse_response(whole(stopReason=word), TARGET).choices[0]
+    choice = ADAPTER.parse_response(response_with(stopReason=word), TARGET).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
 def test_unusable_output_fails() -> None:
     for word in ("malformed_tool_use", "malformed_model_output", "malformed_something_new"):
         with pytest.raises(ProviderFailed) as caught:
-            ADAPTER.parse_response(whole(stopReason=word), TARGET)
+            ADAPTER.parse_response(response_with(stopReason=word), TARGET)
         assert (caught.value.failure.kind, caught.value.failure.code) == (FailureKind.MALFORMED, word)
     last = events(event("messageStop", stopReason="malformed_model_output"))[-1]
     assert isinstance(last, Failed)

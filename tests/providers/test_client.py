@@ -124,9 +124,9 @@ async def test_a_query_and_a_key_of_its_own_header(ask: Callable[..., Client], r
     gemini = ask(GEMINI, site="global", model="gemini-3.8-flash")
     assert (await gemini.chat(HI)).choices[0].message.content == "hi"
     assert isinstance((await events_of(gemini))[-1], Finished)
-    whole, stream = (call.request for call in route.calls)
-    assert whole.headers["x-goog-api-key"] == stream.headers["x-goog-api-key"] == KEY
-    assert (whole.url.path, whole.url.query) == ("/v1beta/models/gemini-3.8-flash:generateContent", b"")
+    plain, stream = (call.request for call in route.calls)
+    assert plain.headers["x-goog-api-key"] == stream.headers["x-goog-api-key"] == KEY
+    assert (plain.url.path, plain.url.query) == ("/v1beta/models/gemini-3.8-flash:generateContent", b"")
     assert (stream.url.path, stream.url.query) == ("/v1beta/models/gemini-3.8-flash:streamGenerateContent", b"alt=sse")
 
 

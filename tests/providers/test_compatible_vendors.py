@@ -698,8 +698,8 @@ def test_blocked_answer_without_choices_is_filtered(side: str) -> None:
 def test_reasoning_is_read_under_each_name(provider: str, name: str) -> None:
     reasoning = {name: [{"text": "why"}] if name == "reasoning_details" else "why"}
     first = {"id": "r", "created": 7, "choices": [{"index": 0, "delta": reasoning, "finish_reason": None}]}
-    whole = {"message": {"content": "Hi", **reasoning}, "index": 0, "finish_reason": "stop"}
-    repeated = fold(stream_events(provider, first, chunk("Hi"), {"choices": [whole]}))
+    choice = {"message": {"content": "Hi", **reasoning}, "index": 0, "finish_reason": "stop"}
+    repeated = fold(stream_events(provider, first, chunk("Hi"), {"choices": [choice]}))
     assert (repeated.choices[0].message.reasoning, repeated.choices[0].message.content) == ("why", "Hi")
 
 
@@ -775,15 +775,15 @@ def test_unclosed_think_tag_is_reasoning() -> None:
     cuts=st.lists(st.integers(0, 90), max_size=12),
 )
 def test_think_tags_are_found_in_any_pieces(thought: str, text: str, cuts: list[int]) -> None:
-    whole = f"<think>{thought}</think>{text}"
-    places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    complete_text = f"<think>{thought}</think>{text}"
+    places = sorted({0, len(complete_text), *(cut for cut in cuts if cut < len(complete_text))})
     tags, thoughts, text = ThinkTags(), "", ""
     for start, end in pairwise(places):
-        more = tags.split(whole[start:end], False)
+        more = tags.split(complete_text[start:end], False)
         thoughts, text = thoughts + more[0], text + more[1]
     last = tags.split("", True)
     # A closing tag inside the reasoning ends it, as for any other reader.
-    expected = whole.removeprefix("<think>").partition("</think>")
+    expected = complete_text.removeprefix("<think>").partition("</think>")
     assert thoughts + last[0] == expected[0]
     assert text + last[1] == expected[2].lstrip()
 

@@ -45,7 +45,7 @@ def response(body: object, status: int = 200, content_type: str = "application/j
     return WireResponse(status, {"content-type": content_type}, data, 1_000.0)
 
 
-def whole(message: object, finish: object = "stop", **more: object) -> dict[str, object]:
+def answer_body(message: object, finish: object = "stop", **more: object) -> dict[str, object]:
     choice = {"finish_reason": finish, "message": message}
     return {"request_id": "r-1", "output": {"text": None, "finish_reason": None, "choices": [choice]}, **more}
 
@@ -55,7 +55,7 @@ def read(body: object) -> ChatCompletion:
 
 
 def test_choices_without_an_index_are_numbered() -> None:
-    body = whole({"content": "One."})
+    body = answer_body({"content": "One."})
     body["output"]["choices"].append({"finish_reason": "length", "message": {"content": "Two"}})  # type: ignore[index]
     one, two = read(body).choices
     assert (one.index, one.message.content, one.finish_reason) == (0, "One.", "stop")
@@ -73,7 +73,7 @@ def event(body: object, name: str = "result", status: int = 200) -> bytes:
 
 
 def delta(message: object, finish: object = "null", **more: object) -> bytes:
-    return event(whole(message, finish, **more))
+    return event(answer_body(message, finish, **more))
 
 
 def text_events(*texts: str, last: str = "", finish: str = "stop") -> list[bytes]:
@@ -104,7 +104,7 @@ def test_complete_answer_is_read() -> None:
         "output_tokens_details": {"reasoning_tokens": 9},
     }
     message = {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [call]}
-    completion = read(whole(message, "tool_calls", usage=usage))
+    completion = read(answer_body(message, "tool_calls", usage=usage))
     assert (completion.id, completion.model, completion.created) == ("r-1", "qwen-plus", 0)
     assert completion.usage == Usage(22, 17, 4, 9)
     choice = completion.choices[0]
@@ -120,7 +120,7 @@ def test_complete_answer_is_read() -> None:
 )
 def test_content_may_be_text_or_a_list(content: object, text: str) -> None:
     """Case 32."""
-    assert read(whole({"content": content})).choices[0].message.content == text
+    assert read(answer_body({"content": content})).choices[0].message.content == text
 
 
 def test_result_format_text_is_read() -> None:
@@ -132,7 +132,9 @@ def test_result_format_text_is_read() -> None:
 def test_arguments_may_be_an_object(arguments: object) -> None:
     """Case 43."""
     message = {"content": "", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": arguments}}]}
-    assert read(whole(message, "tool_calls")).choices[0].message.tool_calls == (ToolCall("c", "f", '{"city":"Ås"}'),)
+    assert read(answer_body(message, "tool_calls")).choices[0].message.tool_calls == (
+        ToolCall("c", "f", '{"city":"Ås"}'),
+    )
 
 
 @pytest.mark.parametrize("arguments", ["", None, {}])
@@ -141,8 +143,8 @@ def test_missing_arguments_become_an_empty_object(arguments: object) -> None:
         "content": "",
         "tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}],
     }
-    assert read(whole(message, "stop")).choices[0].message.tool_calls[0].arguments == "{}"
-    assert read(whole(message, "stop")).choices[0].finish_reason == "tool_calls"
+    assert read(answer_body(message, "stop")).choices[0].message.tool_calls[0].arguments == "{}"
+    assert read(answer_body(message, "stop")).choices[0].finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize(
@@ -156,14 +158,14 @@ def test_missing_arguments_become_an_empty_object(arguments: object) -> None:
     ],
 )
 def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:
-    choice = read(whole({"content": "a"}, word)).choices[0]
+    choice = read(answer_body({"content": "a"}, word)).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
 @pytest.mark.parametrize("word", ["null", None, ""])
 def test_null_is_not_a_finish_reason(word: object) -> None:
     """Case 26: both the string and the value."""
-    assert fails(whole({"content": "a"}, word)) is FailureKind.INTERRUPTED
+    assert fails(answer_body({"content": "a"}, word)) is FailureKind.INTERRUPTED
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_null_is_not_a_finish_reason(word: object) -> None:
     ],
 )
 def test_usage_is_read(usage: object, counted: Usage | None) -> None:
-    assert read(whole({"content": "a"}, usage=usage)).usage == counted
+    assert read(answer_body({"content": "a"}, usage=usage)).usage == counted
 
 
 def test_several_choices_with_log_probabilities_are_read() -> None:
@@ -204,9 +206,9 @@ def test_body_without_choices_fails(body: object) -> None:
 
 
 def test_code_with_status_200_is_an_error() -> None:
-    assert fails({**whole({"content": "a"}), "code": "DataInspectionFailed"}) is FailureKind.CONTENT_FILTER
+    assert fails({**answer_body({"content": "a"}), "code": "DataInspectionFailed"}) is FailureKind.CONTENT_FILTER
     assert fails({"code": "SomethingNew", "message": "m"}) is FailureKind.UNAVAILABLE
-    assert read({**whole({"content": "a"}), "code": ""}).choices[0].message.content == "a"
+    assert read({**answer_body({"content": "a"}), "code": ""}).choices[0].message.content == "a"
 
 
 def test_error_in_an_event_stream_labelled_json_is_read() -> None:
@@ -217,7 +219,7 @@ def test_error_in_an_event_stream_labelled_json_is_read() -> None:
 def test_too_deeply_nested_arguments_are_malformed() -> None:
     """The maximum depth depends on the version of Python."""
     deep = "[" * 1000 + "]" * 1000
-    text = json.dumps(whole({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
+    text = json.dumps(answer_body({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
     body = text.replace('"@"', deep).encode()
     try:
         result: object = read(body).choices[0].message.tool_calls[0].arguments
@@ -311,7 +313,7 @@ def test_folded_stream_equals_the_whole_answer() -> None:
     answer = read_answer(
         ADAPTER, response(b"".join(text_events("Hel", "lo")), content_type="text/event-stream"), TARGET
     )
-    assert answer.choices == read(whole({"content": "Hello"})).choices
+    assert answer.choices == read(answer_body({"content": "Hello"})).choices
     assert answer.created == 1_000
 
 

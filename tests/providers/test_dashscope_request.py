@@ -360,10 +360,10 @@ def thinking(found: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("model", BY_MODEL)
 def test_request_without_an_effort_uses_the_models_default(model: str) -> None:
     """Case 87: a model that only streams is requested as a stream."""
-    whole, streamed, asked_as_stream = BY_MODEL[model]
+    plain, streamed, asked_as_stream = BY_MODEL[model]
     wire = ADAPTER.build_request(ask(), target(model))
     found = json.loads(wire.body)["parameters"]
-    assert thinking(found) == whole
+    assert thinking(found) == plain
     assert (dict(wire.headers).get("x-dashscope-sse") == "enable") is asked_as_stream
     assert found.get("incremental_output") is (True if asked_as_stream else None)
     assert thinking(parameters(target(model), stream=True)) == streamed

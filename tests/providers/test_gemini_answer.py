@@ -73,7 +73,7 @@ def candidate(*parts: object, finish: str | None = "STOP", **more: object) -> di
     return {**found, "finishReason": finish} if finish else found
 
 
-def whole(*parts: object, **more: Any) -> dict[str, object]:
+def answer_body(*parts: object, **more: Any) -> dict[str, object]:
     return {"candidates": [candidate(*parts, **more)], "responseId": "r1", "modelVersion": "gemini-3.8-flash-002"}
 
 
@@ -99,28 +99,28 @@ VAGUE = "OTHER NO_IMAGE IMAGE_OTHER PUP_LIMITED_DISABLED FINISH_REASON_UNSPECIFI
     ],
 )
 def test_finish_reasons_after_text(word: str, reason: str, raw: str | None) -> None:
-    choice = answer(whole({"text": "Hi"}, finish=word)).choices[0]
+    choice = answer(answer_body({"text": "Hi"}, finish=word)).choices[0]
     assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Hi", reason, raw)
 
 
 @pytest.mark.parametrize("word", FAILED.split())
 def test_failed_generation_without_text_fails(word: str) -> None:
-    failure = failure_of(whole({"text": "hm", "thought": True}, finish=word))
+    failure = failure_of(answer_body({"text": "hm", "thought": True}, finish=word))
     assert (failure.kind, failure.code) == (FailureKind.MALFORMED, word)
 
 
 @pytest.mark.parametrize("word", VAGUE.split())
 def test_vague_finish_reason_without_text_is_a_filter(word: str) -> None:
-    assert answer(whole(finish=word)).choices[0].finish_reason == "content_filter"
+    assert answer(answer_body(finish=word)).choices[0].finish_reason == "content_filter"
 
 
 def test_unknown_finish_reason_is_not_stop() -> None:
-    assert answer(whole(finish="NEW")).choices[0].finish_reason == "other"
+    assert answer(answer_body(finish="NEW")).choices[0].finish_reason == "other"
 
 
 @pytest.mark.parametrize("word", ["STOP", "OTHER"])
 def test_answer_with_calls_finishes_with_tool_calls(word: str) -> None:
-    assert answer(whole({"functionCall": {"name": "f"}}, finish=word)).choices[0].finish_reason == "tool_calls"
+    assert answer(answer_body({"functionCall": {"name": "f"}}, finish=word)).choices[0].finish_reason == "tool_calls"
 
 
 # --- blocked prompts and filtered answers ---------------------------------------------------------
@@ -142,7 +142,7 @@ def test_blocked_prompt_gives_an_empty_filtered_answer() -> None:
 
 
 def test_filtered_answer_keeps_its_text() -> None:
-    found = stream(whole({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
+    found = stream(answer_body({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
     assert found[1:] == [TextDelta("Once"), ChoiceFinish("content_filter", 0, "SAFETY"), Finished()]
 
 
@@ -158,7 +158,7 @@ def test_filtered_answer_keeps_its_text() -> None:
         {"candidates": []},
         {"candidates": None, "usageMetadata": {"promptTokenCount": 1}},
         {"promptFeedback": {"safetyRatings": []}},
-        whole({"text": "unfinished"}, finish=None),
+        answer_body({"text": "unfinished"}, finish=None),
         {"candidates": [candidate({"text": "a"}), {"index": 1}]},
     ],
 )
@@ -171,7 +171,7 @@ def test_answer_without_a_finished_candidate_is_malformed(body: object) -> None:
 
 def test_calls_without_ids_get_unique_ids() -> None:
     first, second = {"functionCall": {"name": "f", "args": {"a": 1}}}, {"functionCall": {"name": "f"}}
-    completion = answer(whole(first, second), OLD)
+    completion = answer(answer_body(first, second), OLD)
     calls = completion.choices[0].message.tool_calls
     assert [(call.id, call.arguments) for call in calls] == [("call_r1_0", '{"a":1}'), ("call_r1_1", "{}")]
     history = (
@@ -192,7 +192,7 @@ def test_signature_survives_a_client_with_standard_fields_only() -> None:
         {"functionCall": {"id": "fc_1", "name": "f"}, "thoughtSignature": "CiQB+/=="},
         {"functionCall": {"id": "fc_2", "name": "g"}},
     ]
-    outward = encode_completion(answer(whole(*parts)), MODEL)
+    outward = encode_completion(answer(answer_body(*parts)), MODEL)
     message = json.loads(dumps(outward))["choices"][0]["message"]
     calls = [{key: call[key] for key in ("id", "type", "function")} for call in message["tool_calls"]]
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in calls]
@@ -208,12 +208,12 @@ def test_signature_survives_a_client_with_standard_fields_only() -> None:
 
 def test_thoughts_become_reasoning_and_unknown_parts_are_ignored() -> None:
     parts = [{"text": "hm", "thought": True}, {"executableCode": {"code": "1"}}, {"text": "a"}, {"text": "b"}, 7]
-    message = answer(whole(*parts)).choices[0].message
+    message = answer(answer_body(*parts)).choices[0].message
     assert (message.reasoning, message.content) == ("hm", "ab")
 
 
 def test_invalid_call_fails() -> None:
-    assert failure_of(whole({"functionCall": {"args": {"a": 1}}})).kind is FailureKind.MALFORMED
+    assert failure_of(answer_body({"functionCall": {"args": {"a": 1}}})).kind is FailureKind.MALFORMED
 
 
 @pytest.mark.parametrize("depth", [300, 1010])
@@ -244,7 +244,7 @@ def test_logprobs_are_converted_to_openais_format() -> None:
         "chosenCandidates": [{"token": "é", "logProbability": -0.5, "tokenId": 7}, {"token": "b"}],
         "topCandidates": [{"candidates": [{"token": "x", "logProbability": -1}]}],
     }
-    logprobs = answer(whole({"text": "éb"}, logprobsResult=result)).choices[0].logprobs
+    logprobs = answer(answer_body({"text": "éb"}, logprobsResult=result)).choices[0].logprobs
     assert logprobs == {
         "content": [
             {
@@ -268,26 +268,26 @@ def test_usage_counts_are_added_up() -> None:
         "thoughtsTokenCount": 80,
         "totalTokenCount": 999,
     }
-    usage = answer({**whole({"text": "x"}), "usageMetadata": counts}).usage
+    usage = answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage
     assert usage == Usage(35, 92, 8, 80)
     assert usage.total_tokens == 127
-    assert answer({**whole({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == Usage(3)
-    assert answer(whole({"text": "x"})).usage is None
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == Usage(3)
+    assert answer(answer_body({"text": "x"})).usage is None
 
 
 @pytest.mark.parametrize("kinds", [None, "AUDIO", [], ["AUDIO"], [{"modality": "IMAGE", "tokenCount": 4}]])
 def test_audio_tokens_of_the_prompt_are_counted(kinds: object) -> None:
     counts = {"promptTokenCount": 31, "promptTokensDetails": kinds}
-    assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
     details = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
     counts = {"promptTokenCount": 31, "promptTokensDetails": details}
-    assert answer({**whole({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
 
 
 def test_cumulative_usage_is_reported_once() -> None:
     chunks = [
         {
-            **whole({"text": text}, finish=finish),
+            **answer_body({"text": text}, finish=finish),
             "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": count},
         }
         for text, count, finish in (("a", 1, None), ("b", 2, None), ("", 3, "STOP"))
@@ -303,7 +303,11 @@ def test_cumulative_usage_is_reported_once() -> None:
 
 
 def test_array_of_chunks_without_alt_sse_is_read() -> None:
-    chunks = [whole({"text": "a", "thought": True}, finish=None), whole({"text": "b"}, finish=None), whole()]
+    chunks = [
+        answer_body({"text": "a", "thought": True}, finish=None),
+        answer_body({"text": "b"}, finish=None),
+        answer_body(),
+    ]
     message = answer(chunks).choices[0].message
     assert (message.reasoning, message.content) == ("a", "b")
 
@@ -418,7 +422,7 @@ def test_used_up_prepaid_credit_is_a_quota_failure() -> None:
 def test_error_in_a_started_stream_is_classified(body: object) -> None:
     pretty = json.dumps(body, indent=2).encode()
     for tail in (sse(body), pretty, pretty.replace(b"\n", b"\r\n") + b"\r\n"):
-        for begun in (b"", sse(whole({"text": "Let"}, finish=None))):
+        for begun in (b"", sse(answer_body({"text": "Let"}, finish=None))):
             found = events(begun + tail)
             assert isinstance(found[-1], Failed)
             assert found[-1].failure.kind is FailureKind.UNAVAILABLE
@@ -433,13 +437,13 @@ def test_error_body_with_status_200_fails() -> None:
 
 
 def test_truncated_or_invalid_stream_fails() -> None:
-    begun = sse(whole({"text": "Let"}, finish=None))
+    begun = sse(answer_body({"text": "Let"}, finish=None))
     for data in (b"", begun, begun + b"data: {\r\n\r\n", begun + b"data: 7\r\n\r\n", begun + b"{\r\n", b"<html>\n"):
         assert [type(event) for event in events(data)][-1] is Failed
 
 
 def test_text_after_the_end_is_ignored() -> None:
-    found = stream(whole({"text": "a"}), whole({"text": "b"}, {"text": "c", "thought": True}))
+    found = stream(answer_body({"text": "a"}), answer_body({"text": "b"}, {"text": "c", "thought": True}))
     assert [event for event in found if isinstance(event, TextDelta | ReasoningDelta)] == [TextDelta("a")]
 
 

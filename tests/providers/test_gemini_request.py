@@ -70,14 +70,14 @@ def call(id: str, name: str = "find", arguments: str = '{"q":1}', signature: str
 
 
 def test_stream_and_json_use_different_methods() -> None:
-    whole = ADAPTER.build_request(ChatRequest("a", ASK), target())
+    plain = ADAPTER.build_request(ChatRequest("a", ASK), target())
     stream = ADAPTER.build_request(ChatRequest("a", ASK, stream=True), target())
-    assert (whole.method, whole.path, whole.query) == ("POST", "/v1beta/models/gemini-3.7-flash:generateContent", ())
+    assert (plain.method, plain.path, plain.query) == ("POST", "/v1beta/models/gemini-3.7-flash:generateContent", ())
     assert stream.path == "/v1beta/models/gemini-3.7-flash:streamGenerateContent"
     assert stream.query == (("alt", "sse"),)
-    assert whole.headers == (("content-type", "application/json"), ("accept", "application/json"))
+    assert plain.headers == (("content-type", "application/json"), ("accept", "application/json"))
     assert dict(stream.headers)["accept"] == "text/event-stream"
-    assert whole.body == stream.body == b'{"contents":[{"role":"user","parts":[{"text":"Hi"}]}]}'
+    assert plain.body == stream.body == b'{"contents":[{"role":"user","parts":[{"text":"Hi"}]}]}'
 
 
 @pytest.mark.parametrize(

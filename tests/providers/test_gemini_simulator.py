@@ -105,11 +105,11 @@ def through(request: ChatRequest, model: str) -> ChatRequest:
 
 def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
     """Return the simulator's answer as the adapter reads it, whole and streamed."""
-    whole = ADAPTER.parse_response(SIMULATOR.write_answer(completion, request), target(request.model))
+    answer = ADAPTER.parse_response(SIMULATOR.write_answer(completion, request), target(request.model))
     parser = ADAPTER.stream_parser(target(request.model))
     events = [event for piece in SIMULATOR.write_stream(completion, request) for event in parser.feed(piece)]
-    assert fold([*events, *parser.close()]) == whole
-    return whole
+    assert fold([*events, *parser.close()]) == answer
+    return answer
 
 
 # --- path and key ---------------------------------------------------------------------------------

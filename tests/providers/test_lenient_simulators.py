@@ -38,8 +38,8 @@ def built(vendor: str) -> tuple[Subject, WireRequest]:
 def read(vendor: str, body: bytes, **changes: Any) -> ChatRequest:
     subject, wire = built(vendor)
     incoming = incoming_of(replace(wire, body=body))
-    whole = replace(incoming, headers={**incoming.headers, **KEYS})
-    return subject.dialect.read_request(replace(whole, **changes))
+    authenticated = replace(incoming, headers={**incoming.headers, **KEYS})
+    return subject.dialect.read_request(replace(authenticated, **changes))
 
 
 def status_of(vendor: str, body: bytes, **changes: Any) -> int:
@@ -78,10 +78,10 @@ def test_unanswerable_request_is_refused(vendor: str) -> None:
     assert status_of(vendor, wire.body, headers={"content-type": "application/json"}) in (401, 403)
     for body in (b"{", b"", b"[]", b"null", b"{}"):
         assert status_of(vendor, body) == 400
-    whole = as_map(loads(wire.body))
+    fields = as_map(loads(wire.body))
     for name in ("model", "messages", "contents", "input"):
-        if name in whole:
-            assert status_of(vendor, dumps({one: whole[one] for one in whole if one != name})) == 400
+        if name in fields:
+            assert status_of(vendor, dumps({one: fields[one] for one in fields if one != name})) == 400
 
 
 NAMES = (

@@ -175,8 +175,8 @@ def test_halves_of_a_surrogate_pair_are_joined() -> None:
     message = fold(lonely).choices[0].message
     assert (message.content, message.refusal, message.reasoning) == ("a\ufffd", "b\ufffd", "c\ufffd")
     odd = {"id": "\ud83d", "model": "\ud83d", **{"choices": [{"delta": {"content": "x"}, "finish_reason": "\ud83d"}]}}
-    whole = fold(stream(odd))
-    assert (whole.id, whole.model, whole.choices[0].raw_finish_reason) == ("\ufffd", "\ufffd", "\ufffd")
+    answer = fold(stream(odd))
+    assert (answer.id, answer.model, answer.choices[0].raw_finish_reason) == ("\ufffd", "\ufffd", "\ufffd")
 
 
 def test_arguments_as_an_object_with_a_lone_surrogate_are_read() -> None:
@@ -315,9 +315,9 @@ def test_metadata_and_annotations_are_kept_in_every_form(adapter: Adapter) -> No
     setup = {"service_tier": "flex", "system_fingerprint": "fp_1"}
     message = {"role": "assistant", "content": "Hi", "annotations": [CITED, CITED]}
     body = {**frame, **setup, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    whole = adapter.parse_response(WireResponse(200, {}, dumps(body), 0), PLAIN)
-    assert (whole.service_tier, whole.system_fingerprint) == ("flex", "fp_1")
-    assert whole.choices[0].message.annotations == (CITED, CITED)
+    answer = adapter.parse_response(WireResponse(200, {}, dumps(body), 0), PLAIN)
+    assert (answer.service_tier, answer.system_fingerprint) == ("flex", "fp_1")
+    assert answer.choices[0].message.annotations == (CITED, CITED)
     deltas = [
         ({"content": "H"}, None),
         ({"content": "i"}, None),
@@ -331,16 +331,16 @@ def test_metadata_and_annotations_are_kept_in_every_form(adapter: Adapter) -> No
     ):
         parser = adapter.stream_parser(PLAIN)
         data = b"".join(b"data: %b\n\n" % dumps(chunk) for chunk in chunks) + b"data: [DONE]\n\n"
-        assert fold([*parser.feed(data), *parser.close()]) == whole
+        assert fold([*parser.feed(data), *parser.close()]) == answer
 
 
 @pytest.mark.parametrize("annotations", [None, {}, "x", [1, {}, None], [{"x": "\ud800"}], [{"x": 1e400}]], ids=repr)
 def test_invalid_annotations_are_omitted(annotations: object) -> None:
     message = {"role": "assistant", "content": "Hi", "annotations": annotations}
     body = {"id": "r", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    whole = ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), PLAIN)
-    dumps(encode_completion(whole))
-    assert all(one for one in whole.choices[0].message.annotations)
+    answer = ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), PLAIN)
+    dumps(encode_completion(answer))
+    assert all(one for one in answer.choices[0].message.annotations)
 
 
 def test_call_without_a_name_fails() -> None:
@@ -384,8 +384,8 @@ def test_function_call_of_2023_is_read(provider: str) -> None:
     function = {"name": "get_time", "arguments": '{"city":"Oslo"}'}
     message = {"role": "assistant", "content": "", "function_call": function}
     choices = [{"index": 0, "message": message, "finish_reason": "function_call"}]
-    whole = {"id": "r", "created": 7, "model": "m", "choices": choices}
-    answer = adapter.parse_response(WireResponse(200, {}, json.dumps(whole).encode(), 0), PLAIN)
+    body = {"id": "r", "created": 7, "model": "m", "choices": choices}
+    answer = adapter.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), PLAIN)
     (call,) = answer.choices[0].message.tool_calls
     assert (call.name, call.arguments, call.id) == ("get_time", '{"city":"Oslo"}', "call_r_0")
     assert answer.choices[0].finish_reason == "tool_calls"

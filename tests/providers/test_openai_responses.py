@@ -100,7 +100,7 @@ def response(status: str = "completed", *output: Any, **members: Any) -> dict[st
     }  # fmt: skip
 
 
-def whole(body: dict[str, Any]) -> ChatCompletion:
+def completion_of(body: dict[str, Any]) -> ChatCompletion:
     return ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), target())
 
 
@@ -270,7 +270,7 @@ def test_thoughts_survive_an_openai_client_and_precede_their_calls(form: str) ->
         called(call_id="call_2"),
     )
     if form == "json":
-        answer = whole(response("completed", *items))
+        answer = completion_of(response("completed", *items))
     else:
         done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]
         text = {"type": "response.output_text.delta", "output_index": 2, "delta": "Let me look."}
@@ -314,7 +314,7 @@ def test_commentary_is_a_separate_paragraph_before_the_answer(form: str) -> None
         message_item("It is 3.", "final_answer"),
     )
     if form == "json":
-        answer = whole(response("completed", *items))
+        answer = completion_of(response("completed", *items))
     else:
         deltas = [(0, "I look"), (0, " it up."), (2, ""), (3, "It is"), (3, " 3.")]
         events = [{"type": "response.output_text.delta", "output_index": i, "delta": text} for i, text in deltas]
@@ -381,7 +381,7 @@ def test_whole_answer_is_read() -> None:
         "type": "message",
         "content": [{"type": "output_text", "text": "Oslo"}, {"type": "refusal", "refusal": "N"}],
     }
-    answer = whole(response("completed", thought(1, "A.", "B."), message_item, usage=usage))
+    answer = completion_of(response("completed", thought(1, "A.", "B."), message_item, usage=usage))
     assert answer == ChatCompletion(
         "resp_1",
         MODEL,
@@ -389,7 +389,7 @@ def test_whole_answer_is_read() -> None:
         (Choice(AssistantMessage("Oslo", "N", "A.\n\nB."), "stop"),),
         Usage(9, 20, cached_tokens=4, reasoning_tokens=12, cache_write_tokens=3),
     )
-    assert whole(response()).choices[0].message.content == ""
+    assert completion_of(response()).choices[0].message.content == ""
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_incomplete_answer_has_its_finish_reason(reason: str | None, finish: str
     message_item = {"type": "message", "content": [{"type": "output_text", "text": "Os"}]}
     body = response("incomplete", message_item, incomplete_details={"reason": reason})
     delta = {"type": "response.output_text.delta", "delta": "Os"}
-    for answer in (whole(body), fold(streamed(delta, {"type": "response.incomplete", "response": body}))):
+    for answer in (completion_of(body), fold(streamed(delta, {"type": "response.incomplete", "response": body}))):
         (choice,) = answer.choices
         assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("Os", finish, raw)
 
@@ -427,7 +427,7 @@ def test_incomplete_answer_has_its_finish_reason(reason: str | None, finish: str
 def test_failed_answer_fails(error: dict[str, str], kind: FailureKind) -> None:
     body = response("failed", error={**error, "message": "It says why."} if error else None)
     with pytest.raises(ProviderFailed) as raised:
-        whole(body)
+        completion_of(body)
     event = streamed({"type": "response.failed", "response": body})[-1]
     assert isinstance(event, Failed)
     assert raised.value.failure.kind is event.failure.kind is kind
@@ -447,7 +447,7 @@ def test_error_event_ends_the_stream(names: bool, nested: bool) -> None:
 def test_answer_in_progress_fails() -> None:
     for status in ("in_progress", "queued", None):
         with pytest.raises(ProviderFailed) as raised:
-            whole(response(status))  # type: ignore[arg-type]
+            completion_of(response(status))  # type: ignore[arg-type]
         assert raised.value.failure.kind is FailureKind.MALFORMED
     cut = streamed({"type": "response.created", "response": response("in_progress")}, {"type": "response.x"})
     assert [type(event) for event in cut] == [Heartbeat, Heartbeat, Failed]
@@ -460,7 +460,7 @@ def test_answer_in_progress_fails() -> None:
 def test_service_tier_is_reported(begun: str | None, ended: str | None, expected: str | None) -> None:
     """The tier decides the price of flex or priority processing. It must be reported before a stream begins."""
     message_item = {"type": "message", "content": [{"type": "output_text", "text": "Oslo"}]}
-    assert whole(response("completed", message_item, service_tier=ended)).service_tier == ended
+    assert completion_of(response("completed", message_item, service_tier=ended)).service_tier == ended
     events = streamed(
         {"type": "response.created", "response": response("in_progress", service_tier=begun)},
         {"type": "response.output_text.delta", "output_index": 0, "delta": "Oslo"},

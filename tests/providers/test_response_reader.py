@@ -34,7 +34,7 @@ JSON, STREAM, HTML, TEXT = (
 NOW = 1_795_156_170.9
 
 
-def whole(**fields: Any) -> bytes:
+def json_body(**fields: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
     return json.dumps({"id": "a", "model": "m-1", "choices": [choice], **fields}).encode()
 
@@ -95,9 +95,9 @@ def failure_of(body: bytes, kind: str | None = JSON, status: int = 200) -> Failu
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (whole(), JSON),
-        (b"\n\n\n \r\n" + whole(), JSON),
-        (whole(), "application/vnd.x+json; charset=utf-8"),
+        (json_body(), JSON),
+        (b"\n\n\n \r\n" + json_body(), JSON),
+        (json_body(), "application/vnd.x+json; charset=utf-8"),
         (STREAMED, STREAM),
         (STREAMED, "TEXT/EVENT-STREAM"),
     ],
@@ -113,14 +113,16 @@ def test_one_answer_whether_json_or_stream_was_asked_and_sent(body: bytes, kind:
 
 @pytest.mark.parametrize("kind", [None, TEXT, "application/octet-stream"])
 def test_a_stream_of_no_type_is_read_as_a_stream_and_bare_json_in_it_too(kind: str | None) -> None:
-    expected = answer(whole())
+    expected = answer(json_body())
     assert fold(events([STREAMED], kind)) == expected
-    assert fold(events([whole()], kind)) == expected
-    assert answer(whole(), kind) == expected
+    assert fold(events([json_body()], kind)) == expected
+    assert answer(json_body(), kind) == expected
 
 
 @unhurried
-@given(st.lists(st.integers(0, 400), max_size=6), st.sampled_from([(whole(), JSON), (STREAMED, STREAM), (ERROR, JSON)]))
+@given(
+    st.lists(st.integers(0, 400), max_size=6), st.sampled_from([(json_body(), JSON), (STREAMED, STREAM), (ERROR, JSON)])
+)
 def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[bytes, str]) -> None:
     body, kind = sent
     edges = [0, *sorted(place % len(body) for place in places), len(body)]
@@ -130,10 +132,10 @@ def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[byt
 
 @pytest.mark.parametrize(("fields", "created"), [({}, int(NOW)), ({"created": 0}, int(NOW)), ({"created": 7}, 7)])
 def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[str, Any], created: int) -> None:
-    assert answer(whole(**fields)).created == created
+    assert answer(json_body(**fields)).created == created
     streamed = chunks({"delta": {"content": "hi"}, "finish_reason": "stop"}, **fields)
     assert answer(streamed, STREAM).created == created
-    for body, kind in ((whole(**fields), JSON), (streamed, STREAM)):
+    for body, kind in ((json_body(**fields), JSON), (streamed, STREAM)):
         assert [event.created for event in events([body], kind) if isinstance(event, Opened)] == [created]
 
 
@@ -151,18 +153,18 @@ def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[
         (b"<html>", HTML, 502, FailureKind.UNAVAILABLE),
         (b"<html>", HTML, 404, FailureKind.MODEL_NOT_FOUND),
         (b"", JSON, 302, FailureKind.MALFORMED),
-        (whole(), JSON, 302, FailureKind.MALFORMED),
+        (json_body(), JSON, 302, FailureKind.MALFORMED),
         (STREAMED, STREAM, 307, FailureKind.MALFORMED),
-        (whole(), JSON, 101, FailureKind.MALFORMED),
+        (json_body(), JSON, 101, FailureKind.MALFORMED),
         (STREAMED, STREAM, 199, FailureKind.MALFORMED),
         (STREAMED, STREAM, 300, FailureKind.MALFORMED),
-        (whole(), HTML, 200, FailureKind.MALFORMED),
+        (json_body(), HTML, 200, FailureKind.MALFORMED),
         (STREAMED, HTML, 200, FailureKind.MALFORMED),
-        (whole(), JSON, 400, FailureKind.INVALID_REQUEST),
+        (json_body(), JSON, 400, FailureKind.INVALID_REQUEST),
         (b"", JSON, 200, FailureKind.MALFORMED),
         (b"null", JSON, 200, FailureKind.MALFORMED),
         (b'{"choices":[]}', JSON, 200, FailureKind.MALFORMED),
-        (whole()[:-9], JSON, 200, FailureKind.MALFORMED),
+        (json_body()[:-9], JSON, 200, FailureKind.MALFORMED),
         (b"", STREAM, 200, FailureKind.INTERRUPTED),
         (b": ping\n\n" * 3, STREAM, 200, FailureKind.INTERRUPTED),
         (b"data: [DONE]\n\n", STREAM, 200, FailureKind.INTERRUPTED),
@@ -190,7 +192,7 @@ def test_failure_names_the_status_and_does_not_quote_the_page() -> None:
     assert "4111" not in f"{caught.value} {caught.value.failure}"
 
 
-@pytest.mark.parametrize("body", [whole(), STREAMED, STREAMED.replace(b"\n", b"\r\n"), ERROR])
+@pytest.mark.parametrize("body", [json_body(), STREAMED, STREAMED.replace(b"\n", b"\r\n"), ERROR])
 @pytest.mark.parametrize("kind", [JSON, STREAM, TEXT, HTML, None])
 @pytest.mark.parametrize("status", [200, 302, 500])
 def test_every_prefix_ends_with_one_terminal_event(body: bytes, kind: str | None, status: int) -> None:
@@ -229,7 +231,7 @@ def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_comes_after_the_end() -> None:
-    for body, kind in ((STREAMED, STREAM), (whole(), JSON), (ERROR, JSON), (b"data: {\n\n", STREAM)):
+    for body, kind in ((STREAMED, STREAM), (json_body(), JSON), (ERROR, JSON), (b"data: {\n\n", STREAM)):
         reader = AnswerReader(ADAPTER, response(b"", kind), TARGET)
         assert [*reader.feed(body), *reader.close()]
         assert reader.feed(STREAMED) == reader.close() == ()
@@ -243,7 +245,7 @@ def test_a_json_body_that_trickles_in_is_alive() -> None:
 def test_head_of_the_response_is_unchanged() -> None:
     head = response(b"")
     reader = AnswerReader(ADAPTER, head, TARGET)
-    reader.feed(whole())
+    reader.feed(json_body())
     reader.close()
     assert head == replace(head, body=b"")
 

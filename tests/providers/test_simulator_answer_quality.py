@@ -40,8 +40,8 @@ def test_an_answer_is_counted_cut_and_finished_as_a_models() -> None:
     assert plain.choices[0].message.content == "hello"
     call = asked("tool")
     assert (call.choices[0].finish_reason, call.choices[0].message.content) == ("tool_calls", None)
-    whole = next(done for n in range(1000) if (done := asked(f"q{n}")).choices[0].message.content == RIGHT.text)
-    assert whole.usage == Usage(3, 4)
+    complete = next(done for n in range(1000) if (done := asked(f"q{n}")).choices[0].message.content == RIGHT.text)
+    assert complete.usage == Usage(3, 4)
     cut = next(done for n in range(1000) if (done := asked(f"q{n}", max_tokens=1)).choices[0].finish_reason == "length")
     assert cut.choices[0].message.content == "right"
 

@@ -84,12 +84,12 @@ def test_pieces_are_the_text(text: str) -> None:
 
 
 def test_max_tokens_shortens_the_answer_with_finish_length() -> None:
-    whole = first(ask())
-    tokens = len(cut(text_of(whole.message.content)))
-    assert first(ask(max_tokens=tokens)) == whole
+    complete = first(ask())
+    tokens = len(cut(text_of(complete.message.content)))
+    assert first(ask(max_tokens=tokens)) == complete
     short = first(ask(max_tokens=tokens - 1))
     assert short.finish_reason == "length"
-    assert text_of(whole.message.content).startswith(text_of(short.message.content))
+    assert text_of(complete.message.content).startswith(text_of(short.message.content))
     assert respond(ask(max_tokens=2), "p").usage == replace(respond(ask(), "p").usage, completion_tokens=2)  # type: ignore[type-var]
 
 

@@ -223,17 +223,17 @@ def test_faults_within_the_stream() -> None:
 
 
 def test_faults_within_json() -> None:
-    whole = body(staged(None, stream=False))
+    complete = body(staged(None, stream=False))
     for fault, last in ((Reset(3), Break(reset=True)), (Cut(), Break(reset=False)), (Stall(), Wait(None))):
         steps = staged(fault, stream=False)
         assert steps[-1] == last
-        assert whole.startswith(body(steps))
-        assert dict(head(steps).headers)["content-length"] == str(len(whole))
+        assert complete.startswith(body(steps))
+        assert dict(head(steps).headers)["content-length"] == str(len(complete))
     cut = staged(Truncated(), stream=False)
     assert dict(head(cut).headers)["content-length"] == str(len(body(cut)))
-    assert body(staged(Slow(1), stream=False)) == whole
+    assert body(staged(Slow(1), stream=False)) == complete
     error = staged(ErrorEvent(FailureKind.QUOTA), stream=False)
     assert head(error).status == 200
     assert json.loads(body(error))["error"]["code"] == "insufficient_quota"
     assert b"{" in body(staged(Garbage(), stream=False))
-    assert body(staged(DuplicateFinish(), stream=False)) == whole
+    assert body(staged(DuplicateFinish(), stream=False)) == complete

@@ -102,10 +102,10 @@ def test_every_single_cut_gives_the_same(newline: str) -> None:
 )
 def test_bounds_too_are_met_at_the_same_place_under_any_cut(words: list[bytes], places: list[int], limit: int) -> None:
     data = b"".join(words)
-    whole = parsed([data], limit)
-    assert parsed(cut(data, places), limit) == whole
-    assert parsed((data[at : at + 1] for at in range(len(data))), limit) == whole
-    assert all(len(item.data) <= limit for item in whole[0] if isinstance(item, ServerSentEvent))
+    expected = parsed([data], limit)
+    assert parsed(cut(data, places), limit) == expected
+    assert parsed((data[at : at + 1] for at in range(len(data))), limit) == expected
+    assert all(len(item.data) <= limit for item in expected[0] if isinstance(item, ServerSentEvent))
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
 def test_many_events_at_once_are_those_that_come_one_by_one(newline: str) -> None:
     data = HARD_STREAM.replace("\n", newline).encode() * 2000
     assert len(data) > 300_000
-    whole = parsed([data])
-    assert parsed(data[at : at + 1000] for at in range(0, len(data), 1000)) == whole
-    assert parsed([data[:100], data[100:]]) == whole
+    expected = parsed([data])
+    assert parsed(data[at : at + 1000] for at in range(0, len(data), 1000)) == expected
+    assert parsed([data[:100], data[100:]]) == expected
 
 
 def test_a_line_of_eight_megabytes_is_taken_and_no_longer_one() -> None:

@@ -143,8 +143,8 @@ def test_the_words_go_from_streams_and_from_whole_answers() -> None:
     assert fold([*reader.feed(native("foE", "ND")), *reader.close()]).choices[0].message.content == "fo"
     choice = {"Index": 0, "FinishReason": "stop", "Message": {"Role": "assistant", "Content": "fooEND"}}
     body = json.dumps({"Response": {"Id": "r", "Choices": [choice]}}).encode()
-    whole = WireResponse(200, {"content-type": "application/json"}, body, 1)
-    assert read_answer(NATIVE, whole, TARGET, ("END",)).choices[0].message.content == "foo"
-    assert read_answer(NATIVE, whole, TARGET).choices[0].message.content == "fooEND"
-    for_a_stream = AnswerReader(NATIVE, WireResponse(200, whole.headers, b"", 1), TARGET, ("END",))
+    response = WireResponse(200, {"content-type": "application/json"}, body, 1)
+    assert read_answer(NATIVE, response, TARGET, ("END",)).choices[0].message.content == "foo"
+    assert read_answer(NATIVE, response, TARGET).choices[0].message.content == "fooEND"
+    for_a_stream = AnswerReader(NATIVE, WireResponse(200, response.headers, b"", 1), TARGET, ("END",))
     assert fold([*for_a_stream.feed(body), *for_a_stream.close()]).choices[0].message.content == "foo"

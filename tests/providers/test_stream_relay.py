@@ -268,11 +268,11 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
 def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
     """A run is split up to its last complete chunk, whatever data follows."""
-    whole = b"".join(text_chunk(text, padding if padded else None) for text, padding in run)
-    behind = text_chunk("x", "y" if padded else None) if goes_on else chunk({}, "stop")
-    pieces, end = template_of(padded).split(whole + behind[: cut % len(behind)], 0)
+    burst = b"".join(text_chunk(text, padding if padded else None) for text, padding in run)
+    following = text_chunk("x", "y" if padded else None) if goes_on else chunk({}, "stop")
+    pieces, end = template_of(padded).split(burst + following[: cut % len(following)], 0)
     assert [json.loads(b'"' + piece + b'"') for piece in pieces] == [text for text, _ in run]
-    assert end == len(whole)
+    assert end == len(burst)
 
 
 @settings(max_examples=examples(1000))

@@ -171,10 +171,10 @@ def test_nothing_is_read_or_returned_after_the_end() -> None:
 def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], places: list[int]) -> None:
     data = b"".join(words)
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    whole = read_events(data)
-    assert read_events(*(data[start:end] for start, end in pairwise(edges))) == whole
-    assert [isinstance(event, Finished | Failed) for event in whole].count(True) == 1
-    assert isinstance(whole[-1], Finished | Failed)
+    events = read_events(data)
+    assert read_events(*(data[start:end] for start, end in pairwise(edges))) == events
+    assert [isinstance(event, Finished | Failed) for event in events].count(True) == 1
+    assert isinstance(events[-1], Finished | Failed)
 
 
 @pytest.mark.parametrize("line", [b":\n", b":\n\n", b"data:\n\n", b"ab\n", b"\n"])
@@ -196,8 +196,8 @@ def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, mo
 
 def test_large_piece_gives_the_same_events_as_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (SAID + b": c\n\n" + ENDED + DONE, SAID * 2 + b'data: {"error":1}\n\n' + SAID):
-        whole, apart = RecordingReader(), RecordingReader()
+        at_once, in_pieces = RecordingReader(), RecordingReader()
         monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5)
-        events = [*whole.parser.feed(data), *whole.parser.close()]
+        events = [*at_once.parser.feed(data), *at_once.parser.close()]
         monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 5000)
-        assert events == [*apart.parser.feed(data), *apart.parser.close()]
+        assert events == [*in_pieces.parser.feed(data), *in_pieces.parser.close()]

@@ -49,16 +49,16 @@ def test_text_system_and_usage(sdk: Any) -> None:
 
 def test_stream_accumulates_to_the_json_answer(sdk: Any) -> None:
     thinking = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
-    whole = ask(sdk, **thinking)
+    answer = ask(sdk, **thinking)
     messages: Any = [{"role": "user", "content": "Hello!"}]
     with sdk.messages.stream(model=MODEL, max_tokens=1000, messages=messages, **thinking) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
-    assert [block.type for block in whole.content] == ["thinking", "text"]
-    assert [block.model_dump() for block in final.content] == [block.model_dump() for block in whole.content]
+    assert [block.type for block in answer.content] == ["thinking", "text"]
+    assert [block.model_dump() for block in final.content] == [block.model_dump() for block in answer.content]
     assert len(pieces) > 5
-    assert "".join(pieces) == whole.content[1].text
-    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert "".join(pieces) == answer.content[1].text
+    assert final.usage.output_tokens == answer.usage.output_tokens
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

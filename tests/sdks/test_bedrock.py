@@ -75,11 +75,11 @@ def test_text_system_and_usage(sdk: Any, simulator: SimulatorServer) -> None:
 
 
 def test_stream_is_the_json_answer_in_pieces(sdk: Any) -> None:
-    whole = sdk.converse(modelId=MODEL, messages=[HELLO])["output"]["message"]["content"][0]["text"]
+    text = sdk.converse(modelId=MODEL, messages=[HELLO])["output"]["message"]["content"][0]["text"]
     events = streamed(sdk, HELLO)
     pieces = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
     assert len(pieces) > 5
-    assert "".join(pieces) == whole
+    assert "".join(pieces) == text
     assert [next(iter(event)) for event in events[-3:]] == ["contentBlockStop", "messageStop", "metadata"]
 
 

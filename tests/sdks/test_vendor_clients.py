@@ -70,9 +70,9 @@ def openai_client(simulated: Simulated, provider: str) -> Any:
 @pytest.mark.parametrize("provider", BY_OPENAI)
 def test_openai_client_gets_text_and_streams(simulated: Simulated, provider: str) -> None:
     client, model = openai_client(simulated, provider), BY_OPENAI[provider][0]
-    whole = client.chat.completions.create(model=model, messages=ASK)
-    assert provider in whole.choices[0].message.content
-    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens > 0
+    answer = client.chat.completions.create(model=model, messages=ASK)
+    assert provider in answer.choices[0].message.content
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
     chunks = list(
         client.chat.completions.create(model=model, messages=ASK, stream=True, stream_options={"include_usage": True})
     )
@@ -137,8 +137,8 @@ def test_mistralai_gets_text_streams_and_reasoning(simulated: Simulated, mistral
     answer = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, random_seed=7)
     assert "mistral" in answer.choices[0].message.content
     simulated["mistral"].scenario = THINKING
-    whole = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, reasoning_effort="high")
-    kinds = [part.type for part in whole.choices[0].message.content]
+    thinking_answer = mistral.chat.complete(model="mistral-medium-3.5", messages=ASK, reasoning_effort="high")
+    kinds = [part.type for part in thinking_answer.choices[0].message.content]
     assert kinds == ["thinking", "text"]
     events = list(mistral.chat.stream(model="mistral-medium-3.5", messages=ASK))
     assert events[-1].data.choices[0].finish_reason == "stop"

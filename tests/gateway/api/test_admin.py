@@ -131,7 +131,7 @@ async def test_explain_knows_who_is_benched_everywhere(callbacks: AdminCallbacks
     callbacks.now = replace(callbacks.now, workers=(one, replace(other, unavailable={})))
     shown = (await client(callbacks).get("/explain", params=params)).json()
     assert shown["outcome"]["plan"][0]["deployment"] == "gemini"
-    assert [it["worker"] for it in shown["benched"]["gemini"]] == [1]
+    assert [benched["worker"] for benched in shown["benched"]["gemini"]] == [1]
     callbacks.now = replace(callbacks.now, workers=(one, other))
     shown = (await client(callbacks).get("/explain", params=params)).json()
     assert shown["outcome"]["refusal"]["code"] == "no_healthy_deployment"

@@ -48,12 +48,12 @@ def part(body: bytes, more: bool = True) -> dict[str, object]:
 
 def receiver(*messages: object) -> Callable[[], Any]:
     """An ASGI `receive` that gives these, and then nothing for ever."""
-    left = list(messages)
+    remaining = list(messages)
 
     async def receive() -> object:
-        if not left:
+        if not remaining:
             await asyncio.Event().wait()
-        return left.pop(0)
+        return remaining.pop(0)
 
     return receive
 
@@ -228,13 +228,13 @@ def test_open_streams_are_bounded() -> None:
 
 
 async def test_the_rest_is_read_off_to_its_end() -> None:
-    left = [part(b"a"), part(b"b", False), part(b"next request")]
+    remaining = [part(b"a"), part(b"b", False), part(b"next request")]
 
     async def receive() -> object:
-        return left.pop(0)
+        return remaining.pop(0)
 
     await drain(receive)
-    assert left == [part(b"next request")]
+    assert remaining == [part(b"next request")]
 
 
 async def test_wait_for_the_rest_of_an_unread_body_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

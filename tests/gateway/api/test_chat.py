@@ -14,14 +14,25 @@ from gateway.api.body import StreamLimit
 from gateway.api.connection import NOT_TAKEN, ClientConnection
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from providers.chat import StreamEvent
-from tests.kit.chat_exchange import CONFIG, WHOLE, Endless, Exchange, Hanging, answering, chunk, streaming, until, whole
+from tests.kit.chat_exchange import (
+    CONFIG,
+    WHOLE,
+    Endless,
+    Exchange,
+    Hanging,
+    answer_completely,
+    answering,
+    chunk,
+    streaming,
+    until,
+)
 from tests.kit.configs import table_of
 
 # --- answers --------------------------------------------------------------------------------------
 
 
 async def test_a_whole_answer() -> None:
-    exchange = Exchange(whole, line=ClientConnection())
+    exchange = Exchange(answer_completely, line=ClientConnection())
     await exchange.run()
     assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
     assert exchange.head["content-length"] == str(len(exchange.content))
@@ -58,7 +69,7 @@ async def test_an_answer_without_an_id_has_the_requests() -> None:
 
 
 async def test_connection_is_not_watched_after_the_request() -> None:
-    exchange = Exchange(whole, line=ClientConnection())
+    exchange = Exchange(answer_completely, line=ClientConnection())
     await exchange.run()
     assert exchange.line is not None
     assert not exchange.line._callbacks
@@ -77,7 +88,7 @@ async def test_connection_is_not_watched_after_the_request() -> None:
     ],
 )
 async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_read(headers: dict[str, str]) -> None:
-    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4", **headers})
+    exchange = Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", **headers})
     read_before: list[int] = []
     exchange.on_send = lambda _: read_before.append(exchange.received)
     await exchange.run()
@@ -91,7 +102,7 @@ async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_
 
 @pytest.mark.parametrize("length", ["1", "65536"])
 async def test_small_unread_body_keeps_the_connection(length: str) -> None:
-    exchange = Exchange(whole, headers={"x-forwarded-for": "1.2.3.4", "content-length": length})
+    exchange = Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", "content-length": length})
     await exchange.run()
     assert exchange.error == (403, "permission_denied")
     assert "connection" not in exchange.head
@@ -99,7 +110,7 @@ async def test_small_unread_body_keeps_the_connection(length: str) -> None:
 
 
 async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
-    exchange = Exchange(whole, b"", headers={"content-length": "0", "content-type": "text/plain"})
+    exchange = Exchange(answer_completely, b"", headers={"content-length": "0", "content-type": "text/plain"})
     await exchange.run()
     assert exchange.error == (415, "unsupported_media_type")
     assert "connection" not in exchange.head
@@ -107,7 +118,7 @@ async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
 
 
 async def test_what_the_body_gets_refused_keeps_its_connection() -> None:
-    exchange = Exchange(whole, b'{"model": 5}')
+    exchange = Exchange(answer_completely, b'{"model": 5}')
     await exchange.run()
     assert exchange.error == (400, "invalid_request")
     assert "connection" not in exchange.head
@@ -115,7 +126,7 @@ async def test_what_the_body_gets_refused_keeps_its_connection() -> None:
 
 
 async def test_more_streams_than_are_taken_are_refused() -> None:
-    exchange = Exchange(whole, streaming())
+    exchange = Exchange(answer_completely, streaming())
     exchange.endpoint.streams = StreamLimit(0)
     await exchange.run()
     assert exchange.error == (503, "overloaded")
@@ -135,7 +146,7 @@ async def test_a_stream_counts_from_the_call_to_its_end(ends: str) -> None:
     first.endpoint.streams = StreamLimit(1)
     running = asyncio.create_task(first.run())
     await hanging.asked.wait()
-    second, third = Exchange(whole, streaming()), Exchange(whole, streaming())
+    second, third = Exchange(answer_completely, streaming()), Exchange(answer_completely, streaming())
     second.endpoint = third.endpoint = first.endpoint
     await second.run()
     assert second.error == (503, "overloaded")
@@ -154,7 +165,7 @@ async def test_the_time_that_a_client_gives_is_kept() -> None:
     await exchange.run()
     assert exchange.error == (504, "deadline_exceeded")
     assert exchange.head["x-should-retry"] == "false"
-    assert hanging.left.is_set()
+    assert hanging.cancelled.is_set()
     assert exchange.record.outcome == "failed"
 
 
@@ -197,7 +208,7 @@ async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_bef
 
 
 async def test_request_without_an_available_deployment_has_failed() -> None:
-    exchange = Exchange(whole)
+    exchange = Exchange(answer_completely)
     table = table_of(CONFIG.merge("deployments: {house: {enabled: false}}"), {"KEY": "sk-secret"})
     exchange.endpoint.service.current = lambda: table
     await exchange.run()
@@ -223,7 +234,7 @@ async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for
         hosts.append(request.url.host)
         table = table_of(two.merge("resilience: {idle: 31s}", patch), {"KEY": "sk-secret"})
         exchange.endpoint.service.current = lambda: table
-        return httpx.Response(500) if request.url.host == "house.example" else await whole(request)
+        return httpx.Response(500) if request.url.host == "house.example" else await answer_completely(request)
 
     exchange = Exchange(provide, config=two)
     await exchange.run()
@@ -294,7 +305,7 @@ async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.Monkey
 
 
 async def test_a_client_that_leaves_before_its_body_is_answered_nothing() -> None:
-    exchange = Exchange(whole)
+    exchange = Exchange(answer_completely)
     exchange.received = 1
     exchange.gone.set()
     await exchange.run()
@@ -312,7 +323,7 @@ async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: boo
     line.lose()
     exchange.gone.set()
     await running
-    assert hanging.left.is_set()
+    assert hanging.cancelled.is_set()
     assert exchange.sent == []
     assert exchange.record.outcome == "cancelled"
 
@@ -370,7 +381,7 @@ async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert hanging.left.is_set()
+    assert hanging.cancelled.is_set()
     assert exchange.error == (503, "overloaded")
     assert exchange.head["retry-after"] == "1"
     assert "x-should-retry" not in exchange.head
@@ -379,7 +390,7 @@ async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:
 
 async def test_no_task_remains() -> None:
     before = asyncio.all_tasks()
-    exchange = Exchange(whole)
+    exchange = Exchange(answer_completely)
     await exchange.run()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before

@@ -17,12 +17,12 @@ from tests.kit.chat_exchange import (
     Endless,
     Handler,
     Hanging,
+    answer_completely,
     answering,
     chunk,
     streaming,
     table_with,
     until,
-    whole,
 )
 from tests.kit.configs import key_hash, table_of
 
@@ -31,29 +31,29 @@ DONE = b"data: [DONE]\n\n"
 
 async def test_every_response_has_the_remaining_requests() -> None:
     table = table_with("{rpm: 60}")
-    first = Asked(whole, table)
+    first = Asked(answer_completely, table)
     await first.run()
-    wrong = Asked(whole, table, first, body=b"{}")
+    wrong = Asked(answer_completely, table, first, body=b"{}")
     await wrong.run()
     stream = Asked(answering(chunk("a"), chunk(finish="stop"), DONE), table, body=streaming())
     await stream.run()
-    assert (first.sent[0]["status"], first.left) == (200, ["60", "59", "1s"])
-    assert (wrong.error[0], wrong.left[:2]) == (400, ["60", "58"])
-    assert (stream.sent[0]["status"], stream.left) == (200, ["60", "59", "1s"])
+    assert (first.sent[0]["status"], first.limit_headers) == (200, ["60", "59", "1s"])
+    assert (wrong.error[0], wrong.limit_headers[:2]) == (400, ["60", "58"])
+    assert (stream.sent[0]["status"], stream.limit_headers) == (200, ["60", "59", "1s"])
 
 
 async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> None:
     table = table_with("{rpm: 1}")
-    first = Asked(whole, table)
+    first = Asked(answer_completely, table)
     await first.run()
-    second = Asked(whole, table, first)
+    second = Asked(answer_completely, table, first)
     received: list[int] = []
     second.on_send = lambda _: received.append(second.received)
     await second.run()
     assert second.error == (429, "rate_limited")
     assert json.loads(second.content)["error"]["type"] == "rate_limit_error"
     assert received[0] == 0
-    assert second.left[:2] == ["1", "0"]
+    assert second.limit_headers[:2] == ["1", "0"]
     assert 59 <= int(second.head["retry-after"]) <= 60
     assert "x-should-retry" not in second.head
     assert (second.log[-1].client, second.log[-1].code, second.log[-1].outcome) == ("app", "rate_limited", "refused")
@@ -61,9 +61,9 @@ async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> Non
 
 async def test_client_without_limits_gets_no_limit_headers() -> None:
     table = table_of(CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}}), {"KEY": "sk"})
-    exchange = Asked(whole, table)
+    exchange = Asked(answer_completely, table)
     await exchange.run()
-    assert exchange.left == [None, None, None]
+    assert exchange.limit_headers == [None, None, None]
 
 
 async def broken(_: httpx.Request) -> httpx.Response:
@@ -75,12 +75,12 @@ async def failing(_: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", streaming()])
-@pytest.mark.parametrize("handler", [whole, broken, failing, answering(chunk("a"))])
+@pytest.mark.parametrize("handler", [answer_completely, broken, failing, answering(chunk("a"))])
 async def test_what_runs_is_given_back_however_it_ends(handler: Handler, body: bytes) -> None:
     table = table_with("{concurrent: 1}")
     first = Asked(handler, table, body=body)
     await first.run()
-    second = Asked(whole, table, first)
+    second = Asked(answer_completely, table, first)
     await second.run()
     assert second.sent[0]["status"] == 200 or second.error[0] != 429
 
@@ -96,19 +96,19 @@ async def test_what_runs_is_given_back_when_the_client_is_gone(how: str, stream:
     running = asyncio.create_task(first.run())
     if how != "has left":
         await until(lambda: len(first.sent) > 1 if stream else hanging.asked.is_set())
-        second = Asked(whole, table, first)
+        second = Asked(answer_completely, table, first)
         await second.run()
         assert second.error == (429, "rate_limited")
         assert second.head["retry-after"] == "1"
         line.lose() if how == "leaves" else running.cancel()
     await asyncio.wait([running])
-    third = Asked(whole, table, first, body=b"{")
+    third = Asked(answer_completely, table, first, body=b"{")
     await third.run()
     assert third.error == (400, "invalid_request")
 
 
 async def test_a_request_that_is_refused_for_something_else_has_been_asked_all_the_same() -> None:
     table = table_with("{rpm: 5}")
-    refused = Asked(whole, table, headers={"content-type": "text/plain"})
+    refused = Asked(answer_completely, table, headers={"content-type": "text/plain"})
     await refused.run()
-    assert (refused.error[0], refused.left[1]) == (415, "4")
+    assert (refused.error[0], refused.limit_headers[1]) == (415, "4")

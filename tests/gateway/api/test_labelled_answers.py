@@ -195,9 +195,9 @@ def test_an_answer_that_breaks_off_has_the_words_and_no_value() -> None:
 def test_unknown_finish_reason_is_sent_with_the_marks() -> None:
     chunks = encoded(OPENED, TextDelta("Hi"), ChoiceFinish("other", raw="eos"), Finished())
     assert chunks[2]["x_gateway"].keys() == {"finish_reason", "labels"}
-    whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
-    assert encode_answer(whole, LABELLED, "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
-    assert encode_answer(whole, AnswerStyle(), "r")["x_gateway"] == {"finish_reason": "eos"}
+    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other", raw_finish_reason="eos"),))
+    assert encode_answer(completion, LABELLED, "r")["x_gateway"].keys() == {"finish_reason", "labels"}  # type: ignore[attr-defined]
+    assert encode_answer(completion, AnswerStyle(), "r")["x_gateway"] == {"finish_reason": "eos"}
     wordless = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "other"),))
     assert "x_gateway" not in encode_answer(wordless, AnswerStyle(), "r")
 
@@ -212,16 +212,16 @@ def test_notice_is_shown_once_in_a_conversation_and_marked_each_time() -> None:
 @given(st.lists(st.text(min_size=1, max_size=10), max_size=5))
 def test_json_and_stream_have_the_same_labels(pieces: list[str]) -> None:
     text = "".join(pieces)
-    whole = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
-    body: Any = encode_answer(whole, LABELLED, "req_1")
+    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage(text), "stop"),))
+    body: Any = encode_answer(completion, LABELLED, "req_1")
     chunks = encoded(OPENED, *(TextDelta(piece) for piece in pieces), *STOP)
     assert body["choices"][0]["message"]["content"] == text_in(chunks)
     assert body["x_gateway"]["labels"] == marks_in(chunks)[-1][1]
 
 
 def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
-    whole = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
-    assert encode_answer(whole, AnswerStyle(shown_model="assistant"), "r")["model"] == "assistant"
+    completion = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
+    assert encode_answer(completion, AnswerStyle(shown_model="assistant"), "r")["model"] == "assistant"
     for label in (None, labelling()):
         data = encoder_for(AnswerStyle(ASK.include_usage, labelling=label, shown_model="assistant"), RECORD).encode(
             (OPENED, TextDelta("a"), TextDelta("b"), *STOP)

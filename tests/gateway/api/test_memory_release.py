@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from providers.chat import UserMessage
 from providers.wire import WireRequest
-from tests.kit.chat_exchange import CONFIG, Asked, Handler, Hanging, table_with, until, whole
+from tests.kit.chat_exchange import CONFIG, Asked, Handler, Hanging, answer_completely, table_with, until
 from tests.kit.configs import table_of
 from tests.kit.scripted_server import GOOD, Peer, scripted
 
@@ -74,12 +74,12 @@ async def malformed(_: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("handler", [whole, unwilling, limited, broken, malformed])
+@pytest.mark.parametrize("handler", [answer_completely, unwilling, limited, broken, malformed])
 async def test_nothing_of_a_request_is_left_to_the_collector(handler: Handler, stream: bool) -> None:
     text = f"of {handler.__name__}, {stream}"
     asked = Asked(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
     await asked.run()
-    assert (asked.sent[0]["status"] == 200) is (handler is whole)
+    assert (asked.sent[0]["status"] == 200) is (handler is answer_completely)
     assert not is_held(text)
 
 
@@ -112,7 +112,7 @@ async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collecto
 async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
     if asked.url.host == "house.example":
         await asyncio.Event().wait()
-    return await whole(asked)
+    return await answer_completely(asked)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -174,9 +174,9 @@ async def test_who_waits_for_an_answer_holds_no_body() -> None:
     has_come, let = asyncio.Event(), asyncio.Event()
 
     async def thinking(peer: Peer) -> None:
-        left = peer.length
-        while left:
-            left -= len(await peer.reader.read(65536))
+        unread_bytes = peer.length
+        while unread_bytes:
+            unread_bytes -= len(await peer.reader.read(65536))
         has_come.set()
         await let.wait()
         await peer.send(GOOD)

@@ -91,9 +91,9 @@ def play(scene: Scene, turn: int | None, how: str, monkeypatch: pytest.MonkeyPat
             loop.call_soon(task.cancel)
 
     with closing(loop):
-        left = loop.run_until_complete(main())
+        unreleased = loop.run_until_complete(main())
     assert not wrong
-    return not loop.acts, left
+    return not loop.acts, unreleased
 
 
 @pytest.mark.parametrize("how", ["it leaves", "it is cancelled", "it is cancelled twice"])
@@ -103,7 +103,7 @@ def test_all_is_given_back(name: str, how: str, monkeypatch: pytest.MonkeyPatch)
     assert play(scene, None, how, monkeypatch) == (True, {})
     turn, goes_on = 1, True
     while goes_on:
-        goes_on, left = play(scene, turn, how, monkeypatch)
-        assert not left, f"at turn {turn}"
+        goes_on, unreleased = play(scene, turn, how, monkeypatch)
+        assert not unreleased, f"at turn {turn}"
         turn += 1
     assert turn > 15

@@ -570,17 +570,17 @@ async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
     assert grown < 50_000
 
 
-@pytest.mark.parametrize("what", ["too large", "pipe", "directory"])
-def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])
+def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, obstacle: str) -> None:
     path = tmp_path / "gateway.yaml"
-    if what == "too large":
+    if obstacle == "too large":
         path.write_bytes(b"#" * (MAX_BYTES + 1))
-    elif what == "pipe":
+    elif obstacle == "pipe":
         os.mkfifo(path)
     else:
         path.mkdir()
     outcome = compile_here(CompileJob(str(path)), KEYS)
     reasons = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
-    assert reasons[what] in str(outcome.problems[0])
+    assert reasons[obstacle] in str(outcome.problems[0])
     # The digest must be the one that the watch computes, or the file would be compiled repeatedly.
     assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

@@ -31,7 +31,8 @@ def lines_of(plan: ChangePlan) -> list[str]:
     for item in (*plan.regions, *plan.deployments):
         lines += [f"{item.kind} {item.name}"] if not item.changes else []
         lines += [
-            f"{item.name}: {it.what}: {it.before} -> {it.after}{' WIDER' if it.widens else ''}" for it in item.changes
+            f"{item.name}: {change.what}: {change.before} -> {change.after}{' WIDER' if change.widens else ''}"
+            for change in item.changes
         ]
     for route in plan.routes:
         reordered = " reordered" if route.reordered else ""
@@ -112,7 +113,9 @@ def test_shadow_counts_among_the_routes_that_send_prompts() -> None:
 def test_only_a_wider_boundary_is_called_wider() -> None:
     wide = BASE.merge(WIDER)
     (item,) = planned(BASE, wide).regions
-    assert [(it.what, it.before, it.after, it.widens) for it in item.changes] == [("boundary", "CN, HK", "CN", False)]
+    assert [(change.what, change.before, change.after, change.widens) for change in item.changes] == [
+        ("boundary", "CN, HK", "CN", False)
+    ]
     assert "WIDER" in plan_text(planned(wide))
     assert "WIDER" not in plan_text(planned(BASE, wide))
 
@@ -136,7 +139,7 @@ def test_change_without_another_effect_is_listed_by_its_key() -> None:
 )
 def test_change_that_leaves_callers_without_an_answer_fails_a_check(patch: str, check: str, finding: str) -> None:
     plan = planned(BASE.merge(patch))
-    failed = {it.name: " ".join(it.findings) for it in plan.checks if not it.ok}
+    failed = {check.name: " ".join(check.findings) for check in plan.checks if not check.ok}
     assert finding in failed[check]
     assert not plan.ok
     assert "FAIL" in plan_text(plan)

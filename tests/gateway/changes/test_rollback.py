@@ -98,7 +98,9 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
 async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:
     """An edit of the file would not fix it."""
     nowhere = await gateway.live.rollback(None)
-    assert [(it.file, it.message.partition(";")[0]) for it in nowhere.findings] == [("", "there is no earlier version")]
+    assert [(finding.file, finding.message.partition(";")[0]) for finding in nowhere.findings] == [
+        ("", "there is no earlier version")
+    ]
     first = gateway.live.table.version
     await gateway.take(SECOND)
 
@@ -106,7 +108,7 @@ async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gate
         raise CompileFailed("the process that compiles it ended with status -9")
 
     gateway.live._compile = broken
-    assert [it.file for it in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
+    assert [finding.file for finding in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
 
 
 async def test_active_files_are_watched_after_a_refused_rollback(gateway: Gateway) -> None:

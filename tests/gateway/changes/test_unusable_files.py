@@ -40,5 +40,7 @@ def test_impossible_file_name_is_reported_at_its_key(tmp_path: Path) -> None:
     config.write_text(BASE.merge({"catalogue": {"models": "a\0b"}}).text, "utf-8")
     outcome = compile_here(CompileJob(str(config)), KEYS)
     errors = [problem for problem in outcome.problems if problem.severity == "error"]
-    assert [(it.path, "no file can have that name" in it.message) for it in errors] == [(("catalogue", "models"), True)]
+    assert [(error.path, "no file can have that name" in error.message) for error in errors] == [
+        (("catalogue", "models"), True)
+    ]
     assert (outcome.at_rest, outcome.files) == (True, read_files(outcome.files))

@@ -70,7 +70,7 @@ def test_invalid_cell_causes_no_errors_about_regions() -> None:
 )
 def test_home_of_a_served_region_is_a_warning(cell: str, messages: list[str]) -> None:
     found = problems_of(sections(cell=cell, regions=PLAIN))
-    assert [it.message for it in found if it.path[:1] == ("cell",)] == messages
+    assert [problem.message for problem in found if problem.path[:1] == ("cell",)] == messages
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,9 @@ def test_home_of_a_served_region_is_a_warning(cell: str, messages: list[str]) ->
 )
 def test_transit_without_effect_is_a_warning(cell: str, transit: str, message: str) -> None:
     text = sections(cell=cell, regions=edited(PLAIN, ("boundary: [US]", f"boundary: [US], transit: [{transit}]")))
-    assert [it.message for it in problems_of(text) if it.path == ("regions", "us", "transit")] == [message]
+    assert [problem.message for problem in problems_of(text) if problem.path == ("regions", "us", "transit")] == [
+        message
+    ]
 
 
 def test_missing_cell_is_a_warning() -> None:

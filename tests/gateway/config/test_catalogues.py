@@ -295,9 +295,9 @@ def test_catalogue_schema_accepts_the_files_that_compile(home: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert example_path("catalogue.schema.json").read_text("utf-8") == catalogue_schema_json() + "\n"
     price = {"input": 1.5, "output": 2, "currency": "EUR", "as_of": "2026-11-01"}
-    whole = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price, "retires_on": "2027-01-01"}}}}
-    jsonschema.validate(whole, SCHEMA)
-    load(home, json.dumps(whole))
+    catalogue = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price, "retires_on": "2027-01-01"}}}}
+    jsonschema.validate(catalogue, SCHEMA)
+    load(home, json.dumps(catalogue))
     for change in ({"input": -1}, {"currency": "euro"}, {"as_of": "soon"}, {"inputt": 1}):
         broken = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price | change}}}}
         with pytest.raises(jsonschema.ValidationError):

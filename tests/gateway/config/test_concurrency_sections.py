@@ -33,8 +33,8 @@ def test_concurrency_limit_is_compiled(written: str, meant: Concurrency) -> None
 
 def test_deployment_without_concurrency_has_no_limit() -> None:
     table = compiled(sections()).table
-    assert {it.concurrency for it in table.deployments.values()} == {None}
-    assert {it.hedge for it in table.assistants.values()} == {None}
+    assert {section.concurrency for section in table.deployments.values()} == {None}
+    assert {section.hedge for section in table.assistants.values()} == {None}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_invalid_hedge_is_an_error(written: str, message: str) -> None:
 
 
 def test_hedge_without_a_second_target_is_a_warning() -> None:
-    warnings = [str(it) for it in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
+    warnings = [str(problem) for problem in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
     assert any("assistants.assistant.hedge: has no effect" in warning for warning in warnings)
-    warnings = [str(it) for it in compiled(hedged("{}")).warnings]
+    warnings = [str(problem) for problem in compiled(hedged("{}")).warnings]
     assert not any("has no effect" in warning for warning in warnings)

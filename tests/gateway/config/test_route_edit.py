@@ -90,7 +90,7 @@ HEAD = "version: 1\nassistants:\n  a:\n    routes: {no: [{x: 95, y: 5}]}\n"
 
 
 @pytest.mark.parametrize(
-    ("written", "left"),
+    ("written", "remaining"),
     [
         ("    schedules: {no: {candidate: y, steps: '5% for 1h, 100%'}}\n    # behind\n", "    # behind\n"),
         (
@@ -111,8 +111,8 @@ HEAD = "version: 1\nassistants:\n  a:\n    routes: {no: [{x: 95, y: 5}]}\n"
         ("    resume: true\n", "    resume: true\n"),
     ],
 )
-def test_only_the_schedule_of_the_route_is_removed(written: str, left: str) -> None:
-    assert without_schedule(HEAD + written, "x.yaml", "a", "no") == HEAD + left
+def test_only_the_schedule_of_the_route_is_removed(written: str, remaining: str) -> None:
+    assert without_schedule(HEAD + written, "x.yaml", "a", "no") == HEAD + remaining
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_same_seed_gives_the_same_sheet(tmp_path: Path, store: RunStore) -> None
     one = Sheet(tmp_path / "1.csv", store)
     assert Sheet(tmp_path / "2.csv", store).text == one.text
     assert Sheet(tmp_path / "3.csv", store, seed=8).text != one.text
-    assert [it.check for it in new_sheet(store, NAMES[::-1], ITEMS, 20, SEED)] == [it.check for it in one.shown]
+    assert [question.check for question in new_sheet(store, NAMES[::-1], ITEMS, 20, SEED)] == [
+        question.check for question in one.shown
+    ]
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝"])
@@ -111,7 +113,7 @@ def test_sheet_has_only_items_that_all_candidates_answered(tmp_path: Path, store
     more = Item("set/group/more", "group", "en", "More?")
     answered(store, "qwen-cn", more.id, "yes")
     shown = new_sheet(store, (*NAMES, "given-up"), (*ITEMS, more), 100, SEED)
-    assert {it.item.id for it in shown} == {item.id for item in ITEMS}
+    assert {question.item.id for question in shown} == {item.id for item in ITEMS}
     with pytest.raises(MarksError, match="nothing to mark"):
         new_sheet(store, ["given-up"], ITEMS, 100, SEED)
 

@@ -405,7 +405,9 @@ async def test_nothing_is_read_after_a_complete_answer_that_ends_its_body() -> N
     assert (pieces.reads, pieces.closed) == (1, 1)
 
 
-@pytest.mark.parametrize("end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["with DONE", "without DONE"])
+@pytest.mark.parametrize(
+    "end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["with DONE", "without DONE"]
+)
 async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(end: tuple[bytes, ...]) -> None:
     stream, pieces = live(b"".join((chunk("a"), *end)))
     pieces.is_read = True

@@ -190,7 +190,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def whole(self, data: Any) -> None:
+    def succeed(self, data: Any) -> None:
         current = self.breaker.ticket
         ticket = self._end(data)
         self.breaker.succeeded(ticket, self.now)

@@ -73,7 +73,7 @@ async def test_full_queue_fails_over_and_does_not_count_for_the_breaker(bench: B
         record, asking = request_of(bench)
         assert (await asking).step.deployment.name == "second"
         assert [attempt.deployment for attempt in record.attempts] == ["second"]
-        assert [(it.deployment, it.reason) for it in record.skipped] == [
+        assert [(step.deployment, step.reason) for step in record.skipped] == [
             ("first", "overloaded: 1 calls are running, and the queue is full")
         ]
         assert record.shed == (("first", "queue_full"),)
@@ -120,7 +120,7 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
     assert (await asking).step.deployment.name == "second"
     assert not first.called
     assert limiter.in_use == 0
-    assert [it.reason for it in record.skipped] == ["disabled in the current config"]
+    assert [step.reason for step in record.skipped] == ["disabled in the current config"]
 
 
 async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
@@ -138,7 +138,7 @@ async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
     assert (await asking).step.deployment.name == "second"
     assert not first.called
     assert limiter.in_use == 0
-    assert [it.reason for it in record.skipped] == ["benched: too many"]
+    assert [step.reason for step in record.skipped] == ["benched: too many"]
 
 
 FEW = "{limit: 1, queue: 5, wait: 20s}"
@@ -205,7 +205,7 @@ async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_depl
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (limiter.in_use, limiter.queued) == (0, 0)
-    assert [it.deployment for it in running.abandoned] == ["first"], "what was sent, was sent"
+    assert [attempt.deployment for attempt in running.abandoned] == ["first"], "what was sent, was sent"
     assert queued.abandoned == ()
 
 

@@ -287,9 +287,9 @@ TestWorking.settings = settings(deadline=None)
 @given(limit=st.integers(1, 500), queue=st.integers(0, 500), seats=st.integers(1, 16))
 def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, seats: int) -> None:
     parts = [share_of(Concurrency(limit, queue, 1.0), seat, seats) for seat in range(seats)]
-    for whole, each in ((limit, [part.limit for part in parts]), (queue, [part.queue for part in parts])):
-        assert sum(each) == whole if whole == 0 or whole >= seats else set(each) == {1}
-        assert max(each) - min(each) <= 1
+    for total, shares in ((limit, [part.limit for part in parts]), (queue, [part.queue for part in parts])):
+        assert sum(shares) == total if total == 0 or total >= seats else set(shares) == {1}
+        assert max(shares) - min(shares) <= 1
 
 
 def bounded(concurrency: str) -> Config:
@@ -309,9 +309,9 @@ def test_a_reload_keeps_what_runs_and_forgets_what_is_gone() -> None:
     load.prune(wider)
     assert load.limiter(wider.deployments["first"]) is limiter
     assert limiter.limit == 3
-    assert load.rows(lambda it: it.in_use) == {("first",): 1}
+    assert load.rows(lambda limiter: limiter.in_use) == {("first",): 1}
     load.prune(unbound)
-    assert load.rows(lambda it: it.in_use) == {}
+    assert load.rows(lambda limiter: limiter.in_use) == {}
     load.prune(bound)
     assert load.limiter(bound.deployments["first"]) is limiter
     assert limiter.in_use == 1, "what runs still counts"

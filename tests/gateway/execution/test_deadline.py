@@ -232,13 +232,13 @@ def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
     deadlines = [Swept(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
     for deadline in deadlines:
         sweep.watch(deadline, loop)  # type: ignore[arg-type]
-    for left in (1, 0):
+    for remaining_timers in (1, 0):
         ((after_s, look),) = loop.timers
         assert after_s == 1.0
         loop.timers.clear()
         look()
         # A deadline that is not near is checked again before it is.
-        assert (sorted(checked), len(loop.timers)) == ([101.0, 101.0, 102.0], left)
+        assert (sorted(checked), len(loop.timers)) == ([101.0, 101.0, 102.0], remaining_timers)
         sweep.forget(deadlines[2])  # type: ignore[arg-type]
 
 
@@ -294,14 +294,14 @@ def test_a_sweep_works_in_one_loop_after_another() -> None:
 
 async def test_block_with_progress_is_extended_by_left_s() -> None:
     measure = limit(SOON_S)
-    left = [2 * SOON_S, SOON_S, 0.0]
-    measure.left_s = lambda: left.pop(0)
+    remaining_s = [2 * SOON_S, SOON_S, 0.0]
+    measure.left_s = lambda: remaining_s.pop(0)
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(TimeoutError), measure:
         await for_ever()
     assert loop.time() - began >= 4 * SOON_S - 0.006
-    assert left == []
+    assert remaining_s == []
     assert cancelling() == 0
 
 

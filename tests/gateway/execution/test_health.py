@@ -41,7 +41,10 @@ def deployment(*keys: Secret, name: str = "first") -> Deployment:
 
 def table(*deployments: Deployment) -> ConfigVersion:
     """A table that has these."""
-    return replace(table_of(CONFIG, {"FIRST": "k1", "SECOND": "k2"}), deployments={it.name: it for it in deployments})
+    return replace(
+        table_of(CONFIG, {"FIRST": "k1", "SECOND": "k2"}),
+        deployments={deployment.name: deployment for deployment in deployments},
+    )
 
 
 @pytest.fixture
@@ -174,8 +177,8 @@ def test_deployment_is_unavailable_exactly_while_no_key_is_usable(steps: list[tu
     clock = Clock()
     health, three = Health(clock), deployment(*KEYS)
     until = dict.fromkeys(KEYS, 0.0)
-    for what, number, seconds in steps:
-        if what == "bench":
+    for action, number, seconds in steps:
+        if action == "bench":
             health.cool_down(three, KEYS[number], seconds, REFUSED)
             until[KEYS[number]] = max(until[KEYS[number]], clock.now + seconds)
         else:

@@ -82,8 +82,8 @@ def ask(bench: Bench, *, stream: bool = False) -> asyncio.Task[Answer]:
 
 def attempts_of(bench: Bench) -> list[tuple[str, str, bool, bool]]:
     return [
-        (it.deployment, str(it.failure.kind) if it.failure else "ok", it.is_hedge, it.lost)
-        for it in bench.record.attempts
+        (attempt.deployment, str(attempt.failure.kind) if attempt.failure else "ok", attempt.is_hedge, attempt.lost)
+        for attempt in bench.record.attempts
     ]
 
 
@@ -250,7 +250,7 @@ async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Benc
         await asking
     await until(lambda: first.cancelled)
     assert attempts_of(bench) == [("second", "rate_limited", True, False)]
-    assert [it.deployment for it in bench.record.abandoned] == ["first"]
+    assert [attempt.deployment for attempt in bench.record.abandoned] == ["first"]
 
 
 async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
@@ -273,7 +273,7 @@ async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
     with pytest.raises(asyncio.CancelledError):
         await asking
     await until(lambda: first.cancelled)
-    assert [it.deployment for it in bench.record.abandoned] == ["first", "second"]
+    assert [attempt.deployment for attempt in bench.record.abandoned] == ["first", "second"]
     assert bench.record.attempts == []
 
 
@@ -287,7 +287,7 @@ async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
     await until(lambda: first.cancelled and second.cancelled)
     assert set(bench.executor.limiters.rows(lambda limiter: limiter.in_use).values()) == {0}
     assert bench.record.attempts == []
-    assert [it.deployment for it in bench.record.abandoned] == ["first", "second"], "what was sent, was sent"
+    assert [attempt.deployment for attempt in bench.record.abandoned] == ["first", "second"], "what was sent, was sent"
 
 
 async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> None:
@@ -296,8 +296,8 @@ async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> 
     await until(lambda: first.asked)
     loop = asyncio.get_running_loop()
 
-    def stillborn(loop: asyncio.AbstractEventLoop, it: Any, **more: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(it, loop=loop, **more)
+    def stillborn(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **more)
         task.cancel()
         return task
 
@@ -471,7 +471,9 @@ def test_a_plan_has_effects_if_a_field_that_keeps_something_got_through(bench: B
     from providers.matching.requirements import Requirements
 
     table = bench.table
-    allowed = {name: replace(it, allowed_moves=frozenset({"store"})) for name, it in table.deployments.items()}
+    allowed = {
+        name: replace(deployment, allowed_moves=frozenset({"store"})) for name, deployment in table.deployments.items()
+    }
     routes = {"default": tuple(allowed.values())}
     assistant = replace(table.assistants["assistant"], routes=routes)
     from gateway.model.location import EdgeReport

@@ -15,7 +15,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.wire import WireRequest
 from tests.kit.name_resolution import System
 from tests.kit.scripted_server import GOOD, say, scripted, until
-from tests.kit.transport_calls import PERMIT, opened, sent, whole
+from tests.kit.transport_calls import PERMIT, fetch, opened, sent
 
 _MORE_THAN_ANY_POOL_HAS = 40
 
@@ -34,8 +34,8 @@ async def test_silent_dns_servers_delay_no_other_name(system: System) -> None:
     ]
     await until(lambda: len(system.asked) == len(asking))
     async with scripted(say(GOOD), say(GOOD)) as server:
-        assert await whole(way, server.origin) == (200, b"good")
-        assert await whole(way, server.origin.replace("127.0.0.1", "localhost")) == (200, b"good")
+        assert await fetch(way, server.origin) == (200, b"good")
+        assert await fetch(way, server.origin.replace("127.0.0.1", "localhost")) == (200, b"good")
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)

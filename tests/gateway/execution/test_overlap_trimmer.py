@@ -62,9 +62,9 @@ def test_numbers_are_no_less_than_words(at: int, back: int, asked: bool, ends: l
 @given(sent=st.text("ab ", max_size=30), new=st.text("ab ", max_size=30), ends=splits, asked=st.booleans())
 def test_the_pieces_make_no_difference(sent: str, new: str, ends: list[int], asked: bool) -> None:
     stops = ("ab ba", "bb")
-    whole, pieced = OverlapTrimmer(sent, stops, asked=asked), OverlapTrimmer(sent, stops, asked=asked)
-    assert fed(whole, [new]) == fed(pieced, cut(new, ends))
-    assert (whole.stopped, whole.lost) == (pieced.stopped, pieced.lost)
+    complete, pieced = OverlapTrimmer(sent, stops, asked=asked), OverlapTrimmer(sent, stops, asked=asked)
+    assert fed(complete, [new]) == fed(pieced, cut(new, ends))
+    assert (complete.stopped, complete.lost) == (pieced.stopped, pieced.lost)
 
 
 @given(sent=st.text(max_size=50), new=st.text(max_size=50), ends=splits, asked=st.booleans())

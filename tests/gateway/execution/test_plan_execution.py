@@ -224,7 +224,7 @@ async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Benc
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert (bench.tried, bench.waits) == (["first", "second"], [0.5])
-    assert [it.reason for it in bench.record.skipped] == ["benched: too many"]
+    assert [step.reason for step in bench.record.skipped] == ["benched: too many"]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,9 @@ async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench
         await bench.ask()
     assert raised.value.failure.kind is FailureKind.CONTEXT_LENGTH
     assert bench.tried == ["first", "second"]
-    assert [it.reason for it in bench.record.skipped] == ["its context is not larger than the one that was too small"]
+    assert [step.reason for step in bench.record.skipped] == [
+        "its context is not larger than the one that was too small"
+    ]
 
 
 def _with_context(step: Step, tokens: int | None) -> Step:

@@ -223,10 +223,10 @@ async def test_what_a_hedge_has_shown_of_a_step_counts(
         replace(
             bench.record.attempts[0],
             deployment="second",
-            failure=it if isinstance(it, Failure) else Failure(it, "before"),
+            failure=kind_or_failure if isinstance(kind_or_failure, Failure) else Failure(kind_or_failure, "before"),
             is_hedge=True,
         )
-        for it in before
+        for kind_or_failure in before
     ]
     assert isinstance((await events_of(answer))[-1], Failed)
     assert second.call_count == calls

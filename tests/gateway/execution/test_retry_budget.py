@@ -19,8 +19,8 @@ def test_a_window_counts_what_is_not_over(events: list[tuple[float, int]]) -> No
         window.count(which, now)
         seen.append((now, which))
         for kind in (0, 1):
-            surely = sum(1 for at, it in seen if it == kind and now - at < 8.999)
-            perhaps = sum(1 for at, it in seen if it == kind and now - at < 10.001)
+            surely = sum(1 for at, seen_kind in seen if seen_kind == kind and now - at < 8.999)
+            perhaps = sum(1 for at, seen_kind in seen if seen_kind == kind and now - at < 10.001)
             assert surely <= window.totals[kind] <= perhaps
 
 

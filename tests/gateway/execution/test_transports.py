@@ -29,7 +29,7 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
 from providers.wire import WireRequest
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
-from tests.kit.transport_calls import PERMIT, opened, sent, whole
+from tests.kit.transport_calls import PERMIT, fetch, opened, sent
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -47,7 +47,7 @@ WAYS = pytest.mark.parametrize("way", [lean, httpx_own])
 
 async def failure_of(way: Transport, origin: str) -> FailureKind:
     with pytest.raises(ProviderFailed) as raised:
-        await whole(way, origin)
+        await fetch(way, origin)
     assert "127.0.0.1" not in raised.value.failure.message
     return raised.value.failure.kind
 
@@ -91,12 +91,12 @@ async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_hal
     async with scripted(say(GOOD), say(GOOD), hold(OK + b"content-length: 9\r\n\r\nhalf"), say(GOOD)) as server:
         transport = way()
         for _ in range(2):
-            assert await whole(transport, server.origin) == (200, b"good")
+            assert await fetch(transport, server.origin) == (200, b"good")
         incoming = await opened(transport, server.origin)
         assert await incoming.read() == b"half"
         await incoming.close()
         await until(lambda: server.open == 0)
-        assert await whole(transport, server.origin) == (200, b"good")
+        assert await fetch(transport, server.origin) == (200, b"good")
         assert server.served_by == [1, 1, 1, 2]
         await transport.aclose()
 
@@ -105,7 +105,7 @@ async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_hal
 async def test_a_redirect_is_an_answer(way: Callable[[], Transport]) -> None:
     async with scripted(say(b"HTTP/1.1 307 T\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n")) as server:
         transport = way()
-        assert await whole(transport, server.origin) == (307, b"")
+        assert await fetch(transport, server.origin) == (307, b"")
         assert len(server.heads) == 1
         await transport.aclose()
 
@@ -147,7 +147,7 @@ async def test_what_breaks_has_one_name(script: Script, ours: FailureKind, their
     for way, kind in ((lean(), ours), (httpx_own(), theirs)):
         async with scripted(script, say(GOOD)) as server:
             assert await failure_of(way, server.origin) is kind
-            assert await whole(way, server.origin) == (200, b"good")
+            assert await fetch(way, server.origin) == (200, b"good")
             await way.aclose()
 
 
@@ -174,7 +174,7 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
     ):
         async with scripted(script, say(GOOD), tls=serving) as server:
             assert await failure_of(way, server.origin) is FailureKind.INTERRUPTED
-            assert await whole(way, server.origin) == (200, b"good")
+            assert await fetch(way, server.origin) == (200, b"good")
             await way.aclose()
 
 
@@ -297,7 +297,7 @@ async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
     transport = way()
     good, bad = _serving(authority.issue_cert("127.0.0.1")), _serving(issue(authority))
     async with scripted(say(GOOD), tls=good) as server:
-        assert await whole(transport, server.origin) == (200, b"good")
+        assert await fetch(transport, server.origin) == (200, b"good")
     async with scripted(tls=bad) as server:
         with pytest.raises(ProviderFailed) as raised:
             await opened(transport, server.origin)
@@ -372,7 +372,7 @@ async def test_the_first_events_come_before_the_rest_is_there(way: Callable[[], 
 async def test_consecutive_gzip_members_are_one_body() -> None:
     async with scripted(say(gzipped(gzip.compress(b"one ") + gzip.compress(b"two")))) as server:
         way = lean()
-        assert await whole(way, server.origin) == (200, b"one two")
+        assert await fetch(way, server.origin) == (200, b"one two")
         await way.aclose()
 
 
@@ -382,7 +382,7 @@ async def test_a_compressed_body_whose_tail_is_missing_is_no_whole_one(end: int)
     async with scripted(say(gzipped(gzip.compress(b"hello " * 20)[:end])), say(GOOD)) as server:
         way = lean()
         assert await failure_of(way, server.origin) is FailureKind.MALFORMED
-        assert await whole(way, server.origin) == (200, b"good")
+        assert await fetch(way, server.origin) == (200, b"good")
         await way.aclose()
 
 
@@ -400,15 +400,15 @@ async def test_unrequested_encoding_is_refused_and_its_connection_dropped(encodi
         way = lean()
         assert await failure_of(way, server.origin) is FailureKind.MALFORMED
         await until(lambda: server.open == 0)
-        assert await whole(way, server.origin) == (200, b"good")
+        assert await fetch(way, server.origin) == (200, b"good")
         await way.aclose()
 
 
 async def test_empty_body_with_a_content_encoding_is_accepted() -> None:
     async with scripted(say(gzipped(b"")), say(b"HTTP/1.1 204 N\r\ncontent-encoding: gzip\r\n\r\n")) as server:
         way = lean()
-        assert await whole(way, server.origin) == (200, b"")
-        assert await whole(way, server.origin) == (204, b"")
+        assert await fetch(way, server.origin) == (200, b"")
+        assert await fetch(way, server.origin) == (204, b"")
         await way.aclose()
 
 
@@ -418,7 +418,7 @@ async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted(say(gzipped(bomb)), say(GOOD)) as server:
         way = lean()
         assert await failure_of(way, server.origin) is FailureKind.TOO_LARGE
-        assert await whole(way, server.origin) == (200, b"good")
+        assert await fetch(way, server.origin) == (200, b"good")
         await way.aclose()
 
 
@@ -466,7 +466,7 @@ async def test_nothing_is_left_of_a_large_piece_whose_reader_has_left() -> None:
         await incoming.close()
         assert await incoming.read() == b""
         assert incoming.is_read
-        assert await whole(way, server.origin) == (200, b"good")
+        assert await fetch(way, server.origin) == (200, b"good")
         await way.aclose()
 
 
@@ -539,7 +539,7 @@ async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
     pool = Pool(allow)
     way = PoolTransport(pool)
     async with scripted(say(GOOD)) as server:
-        await whole(way, server.origin)
+        await fetch(way, server.origin)
         assert pool._open == 1
         await way.aclose()
         assert pool._open == 0
@@ -558,7 +558,7 @@ async def test_unrequested_response_is_dropped(way: Callable[[], Transport]) -> 
     transport = way()
     async with scripted(*map(twice, range(3))) as server:
         for number in range(3):
-            assert await whole(transport, server.origin) == (200, b"%d" % number)
+            assert await fetch(transport, server.origin) == (200, b"%d" % number)
         await transport.aclose()
 
 

@@ -126,8 +126,8 @@ def test_an_answer_without_words_is_left_as_it_is() -> None:
     """The same object: by that the body knows whether the words are in the text."""
     labelling = labelling_of(Locale("en", (CN,)), request(response_format=JsonObjectFormat()))
     assert labelling is not None
-    whole = completion(Choice(AssistantMessage("{}"), "stop"))
-    assert label_completion(whole, labelling) is whole
+    answer = completion(Choice(AssistantMessage("{}"), "stop"))
+    assert label_completion(answer, labelling) is answer
 
 
 TEXTS = st.text(max_size=40)
@@ -155,8 +155,8 @@ def test_stream_and_whole_answer_have_the_same_labels(
         )
         for i, (text, thought, calls) in enumerate(answers)
     )
-    whole = fold(unfold(completion(*choices)))
-    assert fold(Prefixer(labelling.prefix).add(unfold(whole))) == label_completion(whole, labelling)
+    answer = fold(unfold(completion(*choices)))
+    assert fold(Prefixer(labelling.prefix).add(unfold(answer))) == label_completion(answer, labelling)
 
 
 def cited(start: object, end: object) -> dict[str, object]:
@@ -171,14 +171,14 @@ def test_places_in_a_text_are_those_of_the_text_with_the_words() -> None:
     assert labelling is not None
     by = len(labelling.prefix)
     annotations = (cited(0, 2), cited(None, 2**64), {"start_index": 1, "x": ["start_index"]})
-    whole = completion(
+    answer = completion(
         Choice(AssistantMessage("Hi", annotations=annotations), "stop"),
         Choice(AssistantMessage("", annotations=annotations), "stop", 1),
     )
-    labelled = label_completion(whole, labelling)
+    labelled = label_completion(answer, labelling)
     moved = (cited(by, by + 2), cited(None, 2**64), {"start_index": by + 1, "x": ["start_index"]})
     assert [choice.message.annotations for choice in labelled.choices] == [moved, annotations]
-    assert fold(Prefixer(labelling.prefix).add(unfold(whole))) == labelled
+    assert fold(Prefixer(labelling.prefix).add(unfold(answer))) == labelled
 
 
 def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> None:
@@ -202,8 +202,8 @@ def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> Non
 def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
     labelling = labelling_of(Locale("zh", (CN, EU)), request(*LATER))
     assert labelling is not None
-    whole = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
-    value = integrity_of(whole)
+    answer = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
+    value = integrity_of(answer)
     objects = json.loads(json.dumps(marks(labelling, "req_1", value, in_content=True)))
     assert objects == [
         {
@@ -305,15 +305,15 @@ def test_of_an_answer_in_parts_the_first_begins_with_the_words(
 
 
 @pytest.mark.parametrize(
-    ("text", "left"),
+    ("text", "remaining"),
     [
         ("内容由AI生成\n\n内容由AI生成\n\n你好", "内容由AI生成\n\n你好"),  # once each: the second was the model's
         ("House rules.\n\n内容由AI生成\n\n你好", "你好"),
         ("内容由AI", "内容由AI"),
     ],
 )
-def test_unexpected_labels_are_removed_once_and_completely(text: str, left: str) -> None:
-    assert strip(text, (), speech_of(CN).known) == left
+def test_unexpected_labels_are_removed_once_and_completely(text: str, remaining: str) -> None:
+    assert strip(text, (), speech_of(CN).known) == remaining
 
 
 def test_where_there_are_no_labels_the_history_is_as_it_was() -> None:

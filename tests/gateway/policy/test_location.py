@@ -113,8 +113,8 @@ def test_a_keys_region_is_final_wherever_it_stands_in_the_list() -> None:
 
 @pytest.mark.parametrize("client", [None, "backend", "shop-cn"])
 def test_a_blocked_territory_in_any_signal_wins(client: str | None) -> None:
-    who = CLIENTS[client] if client else None
-    location = resolve(TABLE, who, seen("CU", ("DE",)))
+    bound_client = CLIENTS[client] if client else None
+    location = resolve(TABLE, bound_client, seen("CU", ("DE",)))
     assert location.problem is LocationProblem.BLOCKED
     assert location.territory == "CU"
 
@@ -228,10 +228,10 @@ def test_a_claim_without_a_territory_is_silent() -> None:
 @pytest.mark.parametrize("problem", ClaimProblem)
 def test_rejected_claim_never_falls_through_to_another_signal(problem: ClaimProblem, client: str | None) -> None:
     sighting = reported(EdgeReport(("US",)), asserted=("US",), claim=claimed(problem=problem))
-    who = CLIENTS[client] if client else None
+    bound_client = CLIENTS[client] if client else None
     for unknown in ("refuse", "eu"):
         table = with_rules(ALL, unknown=unknown)
-        location = resolve(table, who, sighting)
+        location = resolve(table, bound_client, sighting)
         assert location.region is None
         assert location.why == "claim"
         refusal = refuse_location(table, location)

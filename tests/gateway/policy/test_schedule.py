@@ -48,8 +48,8 @@ def test_a_stage_that_goes_well_is_followed_by_the_next_and_the_last_is_the_end(
 
 
 def test_a_schedule_that_begins_with_the_whole_is_done() -> None:
-    whole = begin(Schedule("b", (Stage(1.0, None),), StopRule(), "id"))
-    assert (whole.phase, whole.stage) == (Phase.DONE, 0)
+    complete = begin(Schedule("b", (Stage(1.0, None),), StopRule(), "id"))
+    assert (complete.phase, complete.stage) == (Phase.DONE, 0)
     assert begin(SCHEDULE) == ScheduleProgress()
 
 

@@ -246,7 +246,7 @@ def conversations(draw: st.DrawFn) -> list[Step]:
         # So often that it is known again, whatever comes then.
         steps += [Step((replace(head, body=draw(BODIES)),)) for _ in range(draw(st.integers(0, 3)))]
         heads = [head, *draw(st.lists(st.sampled_from(known), max_size=2))] if draw(st.integers(0, 3)) == 3 else [head]
-        messages = tuple(replace(it, body=draw(BODIES)) for it in heads)
+        messages = tuple(replace(head, body=draw(BODIES)) for head in heads)
         cuts = tuple(draw(st.lists(st.floats(0, 1), max_size=2)))
         table = draw(st.none() | st.integers(0, len(TABLES) - 1))
         is_lone = len(messages) == 1
@@ -372,21 +372,25 @@ class Side:
         self.door: ConnectionProtocol | None = None
         self.wire = Answers()
 
-    def _observe(self, it: Record) -> None:
-        place = (it.location.region and it.location.region.name, it.location.why) if it.location is not None else None
+    def _observe(self, record: Record) -> None:
+        place = (
+            (record.location.region and record.location.region.name, record.location.why)
+            if record.location is not None
+            else None
+        )
         self.known.append(
             (
-                shown(it.request_id),
-                it.table,
-                it.client,
+                shown(record.request_id),
+                record.table,
+                record.client,
                 place,
-                it.assistant,
-                it.deployment,
-                it.stream,
-                (it.status, it.outcome, it.code, shown(it.detail)),
-                it.dropped,
-                it.labels,
-                bool(it.allowance),
+                record.assistant,
+                record.deployment,
+                record.stream,
+                (record.status, record.outcome, record.code, shown(record.detail)),
+                record.dropped,
+                record.labels,
+                bool(record.allowance),
             )
         )
 
@@ -422,7 +426,7 @@ class Side:
         for group in groups:
             door, wire = self.connect(), self.wire
             wire.answers.clear()
-            pieces = [b"".join(it.wire for it in group)] if self.apart and not step.leaves else step.pieces
+            pieces = [b"".join(request.wire for request in group)] if self.apart and not step.leaves else step.pieces
             for number, piece in enumerate(pieces):
                 if wire.closed:
                     break

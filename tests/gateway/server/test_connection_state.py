@@ -127,7 +127,7 @@ class Scenario:
         self.cycles: list[RequestCycle] = []
         self.requests = 0
         self.bodies: dict[int, bytes] = {}
-        self.whole: set[int] = set()
+        self.complete_requests: set[int] = set()
         # The message that the client has begun and not completed.
         self.rest = b""
         self.has_erred = False
@@ -172,14 +172,14 @@ class Scenario:
         self.feed(head)
         self.rest = body
         if self.is_accepted and not body:
-            self.whole.add(number)
+            self.complete_requests.add(number)
 
     def send_rest(self) -> None:
         rest, self.rest = self.rest, b""
         if rest:
             self.feed(rest)
             if self.is_accepted and not (self.client.closed or self.is_lost or self.has_erred):
-                self.whole.add(self.requests - 1)
+                self.complete_requests.add(self.requests - 1)
 
     def send_piece(self) -> None:
         if len(self.rest) > 1:
@@ -308,14 +308,14 @@ async def test_random_events_keep_the_invariants_of_a_connection(is_known: bool,
         await play(scenario, event)
         scenario.check()
     # Every request that came whole before an error is answered, as long as the client is there.
-    for _ in range(len(scenario.whole) + 1):
+    for _ in range(len(scenario.complete_requests) + 1):
         await scenario.settle()
         scenario.command("end")
         await scenario.settle()
         scenario.check()
     if not scenario.is_lost:
         answered = sum(status == 200 for status, _ in scenario.client.responses)
-        assert scenario.whole <= set(range(answered)), "a request was lost"
+        assert scenario.complete_requests <= set(range(answered)), "a request was lost"
         assert scenario.client.closed or not scenario.has_erred
     scenario.end("reset")
     assert scenario.connection._input is CLOSED

@@ -360,10 +360,10 @@ def test_requests_sent_at_once_are_answered_in_order(client: Conversation, app: 
 
 @pytest.mark.parametrize("cut", [1, 7, 20, 47, 48, 49])
 def test_wherever_a_request_is_cut_it_is_the_same(client: Conversation, app: App, cut: int) -> None:
-    whole = post(b"/echo", b"hello", b"x-a: b")
-    client.send(whole[:cut])
+    request = post(b"/echo", b"hello", b"x-a: b")
+    client.send(request[:cut])
     time.sleep(0.005)
-    assert client.send(whole[cut:]).response().status == 200
+    assert client.send(request[cut:]).response().status == 200
     assert (app.requests[0].body, app.requests[0].path) == (b"hello", "/echo")
     assert (b"x-a", b"b") in app.requests[0].headers
 

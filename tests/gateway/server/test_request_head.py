@@ -262,18 +262,18 @@ ELSE = st.sampled_from(
 def conversations(draw: st.DrawFn) -> list[bytes]:
     """Two requests that make their head known, and then messages of which many have it; cut, or sent with the next."""
     pieces = [draw(WHOLE), draw(WHOLE)]
-    left = b""
+    unsent = b""
     for kind in draw(st.lists(st.sampled_from([WHOLE, WHOLE, WHOLE, LIKE_IT, OTHERS, ELSE]), min_size=1, max_size=6)):
-        message = left + draw(kind)
-        how, left = draw(st.sampled_from(["whole", "whole", "cut", "joined"])), b""
-        if how == "whole":
+        message = unsent + draw(kind)
+        cut, unsent = draw(st.sampled_from(["whole", "whole", "cut", "joined"])), b""
+        if cut == "whole":
             pieces.append(message)
-        elif how == "joined":
-            left = message
+        elif cut == "joined":
+            unsent = message
         else:
             at = draw(st.integers(0, len(message)) | st.integers(-min(16, len(message)), -1))
             pieces += [message[:at], message[at:]]
-    return [piece for piece in [*pieces, left] if piece]
+    return [piece for piece in [*pieces, unsent] if piece]
 
 
 @given(pieces=conversations())

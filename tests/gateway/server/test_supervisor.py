@@ -109,7 +109,9 @@ class RunningSupervisor:
         monkeypatch.setattr(supervisor, "build_admin", lambda *_: None)
         monkeypatch.setattr(asyncio, "create_subprocess_exec", self._spawn)
         monkeypatch.setattr(
-            loop, "add_signal_handler", lambda number, it, *given: self.handlers.update({number: partial(it, *given)})
+            loop,
+            "add_signal_handler",
+            lambda number, callback, *given: self.handlers.update({number: partial(callback, *given)}),
         )
         self.supervisor = _Supervisor(
             self.listener,
@@ -122,11 +124,11 @@ class RunningSupervisor:
         monkeypatch.setattr(self.supervisor._quotas, "leave", self.removed_seats.append)
         later = loop.call_later
 
-        def call_later(after_s: float, it: Callable[..., None], *given: object, **named: Any) -> object:
-            if it == self.supervisor._kill:
+        def call_later(after_s: float, callback: Callable[..., None], *given: object, **named: Any) -> object:
+            if callback == self.supervisor._kill:
                 self.kills.append((after_s, self.supervisor._kill))
                 return None
-            return later(after_s, it, *given, **named)
+            return later(after_s, callback, *given, **named)
 
         monkeypatch.setattr(loop, "call_later", call_later)
         self.running = asyncio.ensure_future(self.supervisor.run(self.listener, None))  # type: ignore[arg-type]

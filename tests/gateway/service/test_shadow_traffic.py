@@ -240,7 +240,7 @@ async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> Non
 
 async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked() -> None:
     scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
-    await scene.offer(result=whole("It is 7."))
+    await scene.offer(result=completion_of("It is 7."))
     [kept] = scene.kept
     assert (kept.outcome, kept.answer_characters) == ("ok", 2)
     assert (kept.prompt, kept.answer, kept.beside_answer, kept.refusal, kept.calls) == (None, None, None, None, ())
@@ -335,7 +335,7 @@ async def test_what_is_more_than_text_is_kept_where_text_is() -> None:
     assert kept.tool_calls == 2
 
 
-def whole(text: str | None, finish: Any = "stop", **more: Any) -> ChatCompletion:
+def completion_of(text: str | None, finish: Any = "stop", **more: Any) -> ChatCompletion:
     return ChatCompletion("x", "m", 1, (Choice(AssistantMessage(text, **more), finish),))
 
 
@@ -346,13 +346,13 @@ CALL = ToolCall("c", "look_up", "{}")
 @pytest.mark.parametrize(
     ("result", "kept"),
     [
-        (whole("It is 7."), "It is 7."),
-        (whole("x" * MAX_CHARACTERS), "x" * MAX_CHARACTERS),
-        (whole("x" * (MAX_CHARACTERS + 1)), None),
-        (whole("It is", "length"), None),
-        (whole("Look:", tool_calls=(CALL,)), None),
-        (whole(None, refusal="I can't"), None),
-        (whole(""), None),
+        (completion_of("It is 7."), "It is 7."),
+        (completion_of("x" * MAX_CHARACTERS), "x" * MAX_CHARACTERS),
+        (completion_of("x" * (MAX_CHARACTERS + 1)), None),
+        (completion_of("It is", "length"), None),
+        (completion_of("Look:", tool_calls=(CALL,)), None),
+        (completion_of(None, refusal="I can't"), None),
+        (completion_of(""), None),
         (ChatCompletion("x", "m", 1, ()), None),
         (Passing((OPENED, TextDelta("It is")), (TextDelta("!", 1), TextDelta(" 7.")), ENDED), "It is 7."),
         (Passing((OPENED, TextRun((b"\\u00fc", b"ber"))), (TextDelta(" 7"), *ENDED)), "über 7"),
@@ -375,7 +375,7 @@ async def test_complete_plain_client_answer_is_kept_with_the_shadow_record(
 
 async def test_client_answer_is_not_kept_without_the_operators_setting() -> None:
     scene = Scene()
-    await scene.offer(result=whole("It is 7."))
+    await scene.offer(result=completion_of("It is 7."))
     assert scene.kept[0].beside_answer is None
     location = resolve(scene.table, None, reported(EdgeReport(("JP",))))
     record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
@@ -398,7 +398,7 @@ def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept:
 
 async def test_an_answer_of_two_models_is_nobodys() -> None:
     scene = Scene(keeping(shadowed()))
-    await scene.offer(result=whole("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
+    await scene.offer(result=completion_of("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
     assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)
 
 

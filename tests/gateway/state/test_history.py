@@ -35,7 +35,9 @@ def test_last_activation_is_the_active_version(history: History) -> None:
     history.add(TWO, Activation(TWO.version, ONE.version, "file", "", 2.0, "~some"))
     history.add(ONE, Activation(ONE.version, TWO.version, "rollback", "ada", 3.0, "~back"), "digest")
     assert history.pointer() == Pointer(ONE.version, "digest")
-    assert [(it.version, it.cause, it.who, it.at_s) for it in history.activations()] == [
+    assert [
+        (activation.version, activation.cause, activation.who, activation.at_s) for activation in history.activations()
+    ] == [
         (ONE.version, "rollback", "ada", 3.0),
         (TWO.version, "file", "", 2.0),
         (ONE.version, "start", "", 1.0),
@@ -159,7 +161,7 @@ def test_full_disk_is_reported_and_releases_the_lock(tmp_path: Path, monkeypatch
 
 def test_limit_above_the_largest_integer_returns_all_rows(history: History) -> None:
     history.add(ONE, Activation(ONE.version, "", "start", "", 1.0, "+all"))
-    assert [it.version for it in history.activations(10**30)] == [ONE.version]
+    assert [activation.version for activation in history.activations(10**30)] == [ONE.version]
 
 
 READS = {

@@ -183,8 +183,8 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
 def test_hidden_model_is_not_in_the_receipt() -> None:
     table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
-    left = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
-    tried = receipt_data(record_of(decision=decision, abandoned=(left,)))["tried"]
+    abandoned = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)
+    tried = receipt_data(record_of(decision=decision, abandoned=(abandoned,)))["tried"]
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
 
@@ -204,7 +204,7 @@ def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
         attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
     )
     receipt = receipt_data(record)
-    assert [(it["deployment"], it["outcome"]) for it in receipt["tried"]] == [
+    assert [(attempt["deployment"], attempt["outcome"]) for attempt in receipt["tried"]] == [
         ("ernie-cn", "unavailable"),
         ("qwen-cn", "abandoned"),
     ]

@@ -82,7 +82,10 @@ def test_refusal_alone_and_prompt_without_an_answer_are_stored(tmp_path: Path) -
         store.keep(record)
         # The store opens the file again for a later record.
         store.close()
-    assert [(it.answer, it.refusal) for _, it in read_shadow_records(tmp_path, "a", "eu")] == [("", "no"), ("", None)]
+    assert [(record.answer, record.refusal) for _, record in read_shadow_records(tmp_path, "a", "eu")] == [
+        ("", "no"),
+        ("", None),
+    ]
 
 
 def test_record_is_stored_with_its_texts_or_not_at_all(tmp_path: Path) -> None:

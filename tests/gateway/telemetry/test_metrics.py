@@ -126,8 +126,8 @@ def test_unanswered_request_is_not_counted_as_missing_usage() -> None:
 
 
 def test_request_cancelled_before_the_status_line_has_no_status() -> None:
-    left = Record("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
-    assert value(counted([left]), "gateway_requests_total", region="eu", outcome="cancelled", status="") == 1
+    cancelled = Record("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
+    assert value(counted([cancelled]), "gateway_requests_total", region="eu", outcome="cancelled", status="") == 1
 
 
 def test_retries_and_failovers_are_counted_separately() -> None:
@@ -206,13 +206,13 @@ def test_merged_snapshots_equal_those_of_one_process_in_any_order(
     one: list[Record], two: list[Record], three: list[Record]
 ) -> None:
     a, b, c = (counted(part).snapshot() for part in (one, two, three))
-    whole = unpack(merge([a, b, c]))
-    assert unpack(merge([merge([a, b]), c])) == whole
-    assert unpack(merge([a, merge([b, c])])) == whole
-    assert unpack(merge([c, a, b])) == whole
+    merged = unpack(merge([a, b, c]))
+    assert unpack(merge([merge([a, b]), c])) == merged
+    assert unpack(merge([a, merge([b, c])])) == merged
+    assert unpack(merge([c, a, b])) == merged
     assert unpack(merge([a, EMPTY])) == unpack(a)
     assert unpack(counted([*one, *two, *three]).snapshot()) == {
-        name: whole.get(name, {}) for name in METRIC_DEFINITIONS
+        name: merged.get(name, {}) for name in METRIC_DEFINITIONS
     }
 
 
@@ -316,7 +316,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
             weighted,
         ]
     )
-    whole = {
+    configuration = {
         "gateway_config_reloads_total",
         "gateway_config_info",
         "gateway_benched_deployments",
@@ -331,7 +331,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_traces_total",
         "gateway_shadow_requests_total",
         "gateway_shadow_answer_seconds",
-        *whole,
+        *configuration,
         *breakers,
         *limiters,
         *(name for name, family in METRIC_DEFINITIONS.items() if not family.labels),

@@ -46,11 +46,11 @@ def test_answer_reports_the_allowance_and_refusal_the_wait() -> None:
         Allowance(3, 0, 60.0),
     ]
     clock.now_ns += 5 * SECOND_NS
-    error, left = refusal_of(limits, APP, of)
+    error, allowance = refusal_of(limits, APP, of)
     assert (error.status, error.code, error.retry_after_s) == (429, "rate_limited", 15.0)
     assert error.headers == {}
     assert error.message == "this client has reached its limit of 3 requests per minute: retry in 15 s"
-    assert left == Allowance(3, 0, 55.0)
+    assert allowance == Allowance(3, 0, 55.0)
     assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
     clock.now_ns += 15 * SECOND_NS
     assert allowance_of(limits, APP, of) == Allowance(3, 0, 60.0)
@@ -68,8 +68,8 @@ def test_processes_with_one_store_count_together() -> None:
 def test_too_many_concurrent_requests_are_refused() -> None:
     limits, of = ClientLimits(), ClientLimitRule(concurrent=2)
     running = [limits.take(APP, of, Record("r", 0.0, "t")) for _ in range(2)]
-    error, left = refusal_of(limits, APP, of)
-    assert (error.code, error.retry_after_s, left) == ("rate_limited", 1, None)
+    error, allowance = refusal_of(limits, APP, of)
+    assert (error.code, error.retry_after_s, allowance) == ("rate_limited", 1, None)
     assert "2 concurrent requests" in error.message
     running[0].release()
     limits.take(APP, of, Record("r", 0.0, "t"))

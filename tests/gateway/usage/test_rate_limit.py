@@ -76,5 +76,5 @@ def test_refused_request_spends_nothing_and_passes_after_the_wait(rpm: int, spen
 @given(RPMS, st.integers(0, 2 * MINUTE_NS))
 def test_remaining_requests_pass_immediately(rpm: int, spent_ns: int) -> None:
     rpm = min(rpm, 50)
-    left = remaining(START_NS + spent_ns, START_NS, rpm)
-    assert len(passed([START_NS] * (rpm + 1), rpm, START_NS + spent_ns)) == left
+    remaining_requests = remaining(START_NS + spent_ns, START_NS, rpm)
+    assert len(passed([START_NS] * (rpm + 1), rpm, START_NS + spent_ns)) == remaining_requests

@@ -205,13 +205,13 @@ async def test_a_connection_is_fit_only_between_whole_exchanges() -> None:
 
 
 async def test_a_body_that_ends_with_the_close_does_not_end_with_a_reset() -> None:
-    for error, whole in ((None, True), (ConnectionResetError(), False)):
+    for error, is_complete in ((None, True), (ConnectionResetError(), False)):
         connection, _ = connected()
         connection.begin(b"request")
         connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nbody")
         connection.connection_lost(error)
         assert await read(connection) == b"body"
-        if whole:
+        if is_complete:
             assert await read(connection) == b""
         else:
             with pytest.raises(ConnectionBroken):

@@ -191,11 +191,11 @@ CUT = ["a length", "chunks with extensions", "chunks with trailers", "102 and 10
 @pytest.mark.parametrize("name", CUT)
 async def test_wherever_the_network_cuts_the_result_is_the_same(name: str) -> None:
     wire = LEGAL[name]
-    whole, _, _ = await both(PoolTransport(), script_of(wire))
+    expected, _, _ = await both(PoolTransport(), script_of(wire))
     cuts = range(1, len(wire.data))
     scripts = [say(wire.data[:cut], wire.data[cut:], then=wire.then) for cut in cuts]
     scripts.append(say(*(wire.data[at : at + 1] for at in range(len(wire.data))), then=wire.then))
     async with scripted(*scripts) as server, client_over(PoolTransport()) as client:
         for _ in scripts:
-            assert await fetch(client, server.origin) == whole
+            assert await fetch(client, server.origin) == expected
         assert server.connections == (1 if wire.then == "keep" else len(scripts))
