@@ -62,7 +62,7 @@ def test_a_token_in_a_key_s_place_is_a_bearer_where_the_provider_takes_one() -> 
 
 
 @pytest.mark.parametrize(("scheme", "_header"), SCHEMES)
-def test_without_a_key_nothing_is_added(scheme: AuthScheme, _header: object) -> None:
+def test_request_without_a_key_is_unchanged(scheme: AuthScheme, _header: object) -> None:
     assert apply(scheme, WIRE, "https://example.com", None, 5.0) is WIRE
 
 

@@ -123,7 +123,7 @@ def test_last_assistant_message_is_accepted_by_models_that_answer_it(
         (ask(reasoning_effort="high"), set()),
     ],
 )
-def test_what_a_request_needs(request_: ChatRequest, features: set[str]) -> None:
+def test_request_has_the_expected_required_features(request_: ChatRequest, features: set[str]) -> None:
     assert requirements_of(request_).features == features
 
 
@@ -146,10 +146,10 @@ _BOTH, _NAME, _MUST = {"tool_choice_named", "tool_choice_required"}, {"tool_choi
         (_ONE, AllowedTools("required", ("f",)), _NAME, _MUST, None),
     ],
 )
-def test_the_only_tool_is_called_by_its_name_or_because_one_must_be(
+def test_tool_choice_of_a_single_tool_is_converted_between_named_and_required(
     tools: tuple[Tool, ...], choice: ToolChoice, can: set[str], missing: set[str], sent_choice: ToolChoice | None
 ) -> None:
-    """`said` is the choice that such a wire format gets, or None if the request does not fit."""
+    """`sent_choice` is the choice that such a wire format gets, or None if the request does not fit."""
     request = ask(tools=tools, tool_choice=choice)
     capabilities = Capabilities(frozenset({"tools"} | can), frozenset())
     assert match_capabilities(requirements_of(request), capabilities, ModelFacts()).missing == missing
@@ -192,7 +192,7 @@ def test_needs_are_kept_but_not_by_a_name_that_a_client_made_up(fields: dict[str
         ({"unread": frozenset({"messages.cache_control"})}, {"messages.cache_control"}),
     ],
 )
-def test_what_a_request_tunes(fields: dict[str, Any], parameters: set[str]) -> None:
+def test_request_has_the_expected_parameters(fields: dict[str, Any], parameters: set[str]) -> None:
     assert requirements_of(ask(**fields)).parameters == parameters
 
 
@@ -303,7 +303,7 @@ def test_a_field_that_a_site_allows_takes_no_other_along() -> None:
     assert (found.unsupported, found.moving) == (frozenset(), {"search_options.mcp_servers"})
 
 
-def test_what_is_left_out_has_no_effects() -> None:
+def test_dropped_field_has_no_effects() -> None:
     asked = requirements_of(ask(extra={"more": {"store": True}}))
     assert not has_effects_there(asked, EVERYTHING)
     assert has_effects_there(asked, EVERYTHING, {"more"}, {"store"})
@@ -366,7 +366,7 @@ def test_nothing_dropped_is_the_request_itself() -> None:
     assert without_parameters(request, frozenset()) is request
 
 
-def test_a_name_and_a_detail_are_dropped_alone() -> None:
+def test_message_name_and_image_detail_are_dropped_separately() -> None:
     image = ImagePart("https://example.com/a.png", "low")
     request = ask(SystemMessage("be", name="s"), UserMessage((TextPart("a"), image), "u"), CALL, ToolMessage("c", "ok"))
     assert requirements_of(request).parameters == {"message_name", "image_detail"}
@@ -397,7 +397,7 @@ def test_a_dropped_strictness_leaves_the_tool() -> None:
         ({"thinking_default"}, {"tools": (Tool("f"),), "reasoning_effort": "low"}, False),
     ],
 )
-def test_what_the_responses_api_lacks_is_missing_where_a_request_goes_there(
+def test_parameters_missing_in_the_responses_api_are_dropped_or_refused(
     flags: set[str], fields: dict[str, object], lacks: bool
 ) -> None:
     facts = ModelFacts(features=FEATURES, flags=frozenset(flags))
@@ -417,7 +417,7 @@ def test_a_stop_of_blanks_goes_where_stop_goes_unless_the_model_is_without_it() 
     assert without_parameters(asked, {"blank_stop", "stop"}).stop == ()
 
 
-def test_of_two_that_exclude_each_other_one_is_dropped() -> None:
+def test_one_of_two_exclusive_parameters_is_dropped() -> None:
     able = Capabilities(frozenset(), frozenset({"temperature", "top_p"}))
     facts = ModelFacts(flags=frozenset({"temperature_or_top_p"}))
     for parameters in ({"temperature": 0.0}, {"top_p": 0.5}):
@@ -453,7 +453,7 @@ def test_model_that_always_reasons_is_matched_with_the_responses_api() -> None:
         ((), "high", True),
     ],
 )
-def test_who_can_not_think_little_thinks_long_whatever_is_asked(
+def test_model_without_a_low_effort_reasons_long_at_any_effort(
     efforts: tuple[str, ...], effort: str | None, long: bool
 ) -> None:
     assert reasons_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long

@@ -147,7 +147,9 @@ def test_an_unknown_model_has_text_and_tools_only() -> None:
         ("dashscope", "qwen3-vl-plus", {"vision", "image_url"}, {"json_schema"}, set()),
     ],
 )
-def test_what_is_known_of_a_model(provider: str, model: str, has: set[str], lacks: set[str], without: set[str]) -> None:
+def test_model_has_the_features_of_its_catalogue_entry(
+    provider: str, model: str, has: set[str], lacks: set[str], without: set[str]
+) -> None:
     facts = model_facts(models(provider), model)
     assert has <= facts.features
     assert not lacks & facts.features

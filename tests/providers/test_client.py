@@ -118,7 +118,9 @@ async def test_chat_requests_json_and_stream_requests_a_stream_for_any_request(
     assert second["stream"] is True
 
 
-async def test_a_query_and_a_key_of_its_own_header(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:
+async def test_gemini_request_has_its_query_and_key_header(
+    ask: Callable[..., Client], respx_mock: respx.MockRouter
+) -> None:
     route = respx_mock.post(url__startswith="https://generativelanguage.googleapis.com/v1beta/models/gemini-3.8-flash:")
     route.respond(json={"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]})
     gemini = ask(GEMINI, site="global", model="gemini-3.8-flash")
@@ -164,7 +166,9 @@ async def test_a_place_has_to_be_one(ask: Callable[..., Client]) -> None:
             ask(COMPATIBLE, url=url)
 
 
-async def test_what_can_not_be_expressed_is_not_sent(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:
+async def test_request_with_an_unsupported_feature_is_not_sent(
+    ask: Callable[..., Client], respx_mock: respx.MockRouter
+) -> None:
     class Refusing:
         """OpenAI's adapter, with one feature that it cannot express."""
 
@@ -216,7 +220,7 @@ async def test_reader_that_stops_early_closes_the_response(
 @pytest.mark.parametrize(
     "error", [httpx.ReadError("gone"), httpx.ReadTimeout("late"), httpx.RemoteProtocolError("cut")]
 )
-async def test_what_breaks_off_was_interrupted(
+async def test_broken_connection_is_reported_as_interrupted(
     ask: Callable[..., Client], respx_mock: respx.MockRouter, error: httpx.HTTPError
 ) -> None:
     bodies: list[Body] = []
@@ -252,7 +256,7 @@ async def test_a_connection_that_breaks_after_the_end_does_not_end_it_twice(
         (httpx.LocalProtocolError(f"Illegal header value b'Bearer {KEY}'"), FailureKind.CONNECT),
     ],
 )
-async def test_what_never_answers(
+async def test_request_without_a_response_fails_with_its_kind(
     ask: Callable[..., Client], respx_mock: respx.MockRouter, error: httpx.HTTPError, kind: FailureKind
 ) -> None:
     route = respx_mock.post(US).mock(side_effect=error)

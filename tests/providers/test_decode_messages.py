@@ -211,7 +211,7 @@ def test_every_tool_call_must_be_followed_by_its_result(entries: list[Any], para
     assert mistake(*entries).param == param
 
 
-def test_what_is_unanswered_is_named_up_to_a_bound() -> None:
+def test_error_about_unanswered_calls_is_limited_in_length() -> None:
     calls = assistant(*(call(f"call-{n}") for n in range(500)))
     for error in (mistake(calls), mistake(calls, {"role": "user", "content": "and?"})):
         assert "call-0, call-1" in str(error)

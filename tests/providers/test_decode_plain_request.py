@@ -94,7 +94,7 @@ def test_requirements_of_texts_equal_those_of_the_same_messages(body: object) ->
         assert [plain_message(entry) for entry in short.messages.entries] == list(short.messages)
 
 
-def test_what_chat_clients_send_goes_the_short_way() -> None:
+def test_usual_chat_request_takes_the_fast_path() -> None:
     body = {
         "model": "assistant",
         "messages": [{"role": role, "content": "hi"} for role in ("system", "user", "assistant", "user")],
@@ -111,6 +111,6 @@ def test_what_chat_clients_send_goes_the_short_way() -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "tools", "response_format", "store", "functions", "nonsense"])
-def test_what_has_more_goes_the_general_way(name: str) -> None:
+def test_request_with_other_fields_takes_the_general_path(name: str) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], name: "x"}
     assert plain_request(body, MAX_MESSAGES) is None

@@ -53,7 +53,7 @@ def response(status: int = 500, headers: dict[str, str] | None = None, body: byt
         (599, FailureKind.UNAVAILABLE),
     ],
 )
-def test_what_a_status_means(status: int, kind: FailureKind) -> None:
+def test_status_maps_to_its_failure_kind(status: int, kind: FailureKind) -> None:
     assert by_status(status) is kind
 
 

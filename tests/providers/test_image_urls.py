@@ -159,7 +159,7 @@ def test_a_public_place_is_fine(url: str) -> None:
         "+10.0.0.1",
     ],
 )
-def test_what_points_inside_or_nowhere_is_refused(host: str) -> None:
+def test_image_url_with_a_private_or_invalid_host_is_refused(host: str) -> None:
     assert unreachable_host(f"http://{host}")
     assert unreachable_host(f"https://{host}/latest/meta-data?x=1#y")
 

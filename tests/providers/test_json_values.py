@@ -40,7 +40,7 @@ any_text = st.text(st.characters() | st.sampled_from("\ud83d\ude00\ud800\udfff\n
 
 @unhurried
 @given(json_values)
-def test_what_is_written_is_read_again(value: Any) -> None:
+def test_written_json_is_read_back_unchanged(value: Any) -> None:
     assert loads(dumps(value)) == value
     assert loads(dumps_text(value)) == value
     assert loads(bytearray(dumps(value))) == loads(memoryview(dumps(value))) == value
@@ -58,7 +58,7 @@ def test_what_is_written_is_read_again(value: Any) -> None:
         (' \n{"a": "\u2028"} ', {"a": "\u2028"}),
     ],
 )
-def test_what_vendors_send(text: str, value: object) -> None:
+def test_json_of_vendors_is_parsed(text: str, value: object) -> None:
     assert loads_text(text) == loads(text) == value
 
 
@@ -78,13 +78,13 @@ def test_numbers_beyond_64_bits_are_as_they_were_written(text: str, value: objec
     assert repr(read) == repr(value)
 
 
-def test_what_can_be_read_in_no_other_way_stays() -> None:
+def test_value_without_an_exact_integer_form_is_unchanged() -> None:
     rounded = {"n": 1e30}
     assert with_exact_integers(rounded, b'{"n":' + b"9" * 5000 + b"}") is rounded
     assert with_exact_integers(rounded, b'{"n":1}') is rounded
 
 
-def test_what_was_refused_is_not_read_again() -> None:
+def test_refused_value_is_not_parsed_again() -> None:
     # Refused JSON, such as that with millions of values, must not be parsed again.
     assert with_exact_integers({}, b'{"n":618970019642690137449562111}') == {}
 
@@ -115,7 +115,7 @@ def test_a_cut_pair_in_an_event_is_kept_for_its_other_half() -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-def test_what_is_not_json_is_one_error(data: bytes) -> None:
+def test_invalid_json_raises_a_json_error(data: bytes) -> None:
     with pytest.raises(JsonError):
         loads(data)
 
@@ -149,7 +149,7 @@ def test_parsed_value_can_always_be_written(value: object, text: str) -> None:
     assert dumps_text(value) == text
 
 
-def test_what_is_nested_too_deeply_is_one_error() -> None:
+def test_too_deeply_nested_value_raises_a_json_error() -> None:
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]

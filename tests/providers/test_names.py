@@ -38,6 +38,6 @@ def test_a_row_of_a_stranger_s_has_them_too() -> None:
 
 
 @pytest.mark.parametrize("names", ["palm", [1], {"a": 1}, None, [""], ["--"]], ids=repr)
-def test_what_are_no_names_is_refused(names: object) -> None:
+def test_invalid_names_are_refused(names: object) -> None:
     with pytest.raises(CatalogueError, match="known_as"):
         names_of({"known_as": names})

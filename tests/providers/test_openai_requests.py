@@ -55,7 +55,7 @@ def mistake(value: object) -> InvalidRequest:
 
 @settings(unhurried, max_examples=examples(120))
 @given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
-def test_what_is_encoded_is_decoded_again(request: ChatRequest, field: str) -> None:
+def test_encoded_request_is_decoded_to_the_same_request(request: ChatRequest, field: str) -> None:
     encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
     assert decode_request(loads(dumps(encoded))) == request
 
@@ -321,7 +321,7 @@ def test_a_mistake_names_its_place(fields: dict[str, Any], param: str) -> None:
         ),
     ],
 )
-def test_what_is_valid_at_openai_and_has_no_form_here_names_its_place(fields: dict[str, Any], param: str) -> None:
+def test_unsupported_openai_field_is_named_in_the_error(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(UnsupportedFeature) as caught:
         decode_request(body(**fields))
     assert caught.value.param == param
@@ -466,7 +466,7 @@ def test_unset_fields_are_left_out() -> None:
     assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
 
 
-def test_what_a_tool_and_a_format_leave_out_is_left_out() -> None:
+def test_unset_fields_of_tools_and_formats_are_omitted() -> None:
     request = ChatRequest(
         "m",
         (AssistantMessage("a"), UserMessage((ImagePart("https://example.com/"), FilePart("data:a/b;base64,aGk=")))),

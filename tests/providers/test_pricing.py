@@ -49,7 +49,7 @@ WRITES = price(Rates(100_000, 500_000, 10_000, 125_000), ((272_000, Rates(200_00
         (Usage(4, 0), LUNA, 0),
     ],
 )
-def test_what_a_usage_comes_to(usage: Usage, known: Price, micros: int) -> None:
+def test_cost_is_computed_from_usage_and_price(usage: Usage, known: Price, micros: int) -> None:
     assert cost_of(usage, known) == micros
 
 
@@ -58,7 +58,7 @@ tokens = st.integers(0, 10**7)
 
 
 @given(tokens, tokens, tokens, tokens, amounts, amounts, amounts, amounts)
-def test_it_is_the_exact_sum_rounded_once(
+def test_cost_is_the_exact_sum_rounded_once(
     prompt: int,
     completion: int,
     cached: int,

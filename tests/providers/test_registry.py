@@ -113,7 +113,7 @@ def test_adapter_with_unknown_auth_scheme_is_rejected_at_load() -> None:
         check_adapter(replace(ADAPTER, auth=own))
 
 
-def test_what_an_adapter_lacks_is_named() -> None:
+def test_missing_methods_of_an_adapter_are_named() -> None:
     assert check_adapter(ADAPTER) is ADAPTER
     with pytest.raises(TypeError, match=r"^is not a valid adapter: it lacks build_request, stream_parser$"):
         check_adapter(Unfinished())

@@ -112,7 +112,7 @@ def test_one_answer_whether_json_or_stream_was_asked_and_sent(body: bytes, kind:
 
 
 @pytest.mark.parametrize("kind", [None, TEXT, "application/octet-stream"])
-def test_a_stream_of_no_type_is_read_as_a_stream_and_bare_json_in_it_too(kind: str | None) -> None:
+def test_stream_without_a_content_type_is_detected(kind: str | None) -> None:
     expected = answer(json_body())
     assert fold(events([STREAMED], kind)) == expected
     assert fold(events([json_body()], kind)) == expected
@@ -123,7 +123,7 @@ def test_a_stream_of_no_type_is_read_as_a_stream_and_bare_json_in_it_too(kind: s
 @given(
     st.lists(st.integers(0, 400), max_size=6), st.sampled_from([(json_body(), JSON), (STREAMED, STREAM), (ERROR, JSON)])
 )
-def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[bytes, str]) -> None:
+def test_events_do_not_depend_on_the_cut_of_the_bytes(places: list[int], sent: tuple[bytes, str]) -> None:
     body, kind = sent
     edges = [0, *sorted(place % len(body) for place in places), len(body)]
     pieces = [body[start:end] for start, end in pairwise(edges)]
@@ -131,7 +131,7 @@ def test_the_cut_of_the_bytes_changes_nothing(places: list[int], sent: tuple[byt
 
 
 @pytest.mark.parametrize(("fields", "created"), [({}, int(NOW)), ({"created": 0}, int(NOW)), ({"created": 7}, 7)])
-def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[str, Any], created: int) -> None:
+def test_missing_created_time_is_filled_in(fields: dict[str, Any], created: int) -> None:
     assert answer(json_body(**fields)).created == created
     streamed = chunks({"delta": {"content": "hi"}, "finish_reason": "stop"}, **fields)
     assert answer(streamed, STREAM).created == created
@@ -171,7 +171,9 @@ def test_the_moment_of_the_answer_is_filled_in_where_none_is_named(fields: dict[
         (b"data: {\n\n", STREAM, 200, FailureKind.INTERRUPTED),
     ],
 )
-def test_what_is_no_answer_fails_alike_in_both_forms(body: bytes, kind: str, status: int, failure: FailureKind) -> None:
+def test_invalid_answer_fails_the_same_in_json_and_stream(
+    body: bytes, kind: str, status: int, failure: FailureKind
+) -> None:
     assert failure_of(body, kind, status) is failure
 
 
@@ -230,7 +232,7 @@ def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(events([long])[-1], Finished)
 
 
-def test_nothing_comes_after_the_end() -> None:
+def test_reader_returns_nothing_after_the_end() -> None:
     for body, kind in ((STREAMED, STREAM), (json_body(), JSON), (ERROR, JSON), (b"data: {\n\n", STREAM)):
         reader = AnswerReader(ADAPTER, response(b"", kind), TARGET)
         assert [*reader.feed(body), *reader.close()]

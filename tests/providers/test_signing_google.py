@@ -38,7 +38,7 @@ def test_a_token_is_signed_as_google_auth_signs_it(monkeypatch: pytest.MonkeyPat
     assert sent(json.dumps(ACCOUNT)) == f"Bearer {theirs._jwt_credentials.token.decode()}"
 
 
-def test_it_can_be_verified_and_lives_between_a_half_and_a_whole_hour() -> None:
+def test_google_token_is_verifiable_and_valid_for_30_to_60_minutes() -> None:
     public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     tokens = {sent(json.dumps(ACCOUNT), NOW + second) for second in range(0, 7200, 60)}
     assert len(tokens) in (4, 5)

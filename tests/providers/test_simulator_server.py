@@ -94,7 +94,7 @@ async def test_server_stores_its_requests(client: httpx.AsyncClient, server: Sim
     assert (server.received, server.accepted) == (1, 1)
 
 
-async def test_what_is_remembered_is_bounded() -> None:
+async def test_recorded_requests_are_limited() -> None:
     app = SimulatorApp(SIMULATOR, "p")
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://p", headers=KEY) as client:
@@ -147,7 +147,7 @@ async def test_a_broken_connection_is_a_real_one(
     assert (await chat(client)).status_code == 200
 
 
-async def test_what_came_before_a_reset_arrives(client: httpx.AsyncClient, server: SimulatorServer) -> None:
+async def test_bytes_before_a_reset_arrive(client: httpx.AsyncClient, server: SimulatorServer) -> None:
     server.scenario = Scenario(script=(Reset(3),))
     received: list[bytes] = []
 
@@ -232,7 +232,7 @@ async def test_has_no_origin_before_it_starts() -> None:
     await server.close()
 
 
-async def test_in_process_a_break_is_an_exception() -> None:
+async def test_reset_in_process_raises_an_exception() -> None:
     app = SimulatorApp(SIMULATOR, "p", Scenario(script=(Reset(),)), now=lambda: 17.5)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://p", headers=KEY) as client:

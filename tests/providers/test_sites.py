@@ -64,7 +64,7 @@ def places(*words: str) -> Places:
         ("gemini", "global", "https://generativelanguage.googleapis.com", ["any"], ["any"]),
     ],
 )
-def test_where_a_site_stores_and_processes(
+def test_site_has_its_storage_and_processing_places(
     provider: str, name: str, origin: str, stores: list[str], processes: list[str]
 ) -> None:
     known = site(provider, name)
@@ -103,7 +103,9 @@ def test_a_scope_of_models_has_a_residency_of_its_own() -> None:
         ("gemini", "global", "m", ["US"], False),
     ],
 )
-def test_what_stays_within_a_boundary(provider: str, name: str, model: str, boundary: list[str], inside: bool) -> None:
+def test_residency_of_a_model_is_compared_with_a_boundary(
+    provider: str, name: str, model: str, boundary: list[str], inside: bool
+) -> None:
     assert site(provider, name).residency_of(model).within(places(*boundary)) is inside
 
 
@@ -136,7 +138,7 @@ def test_both_storing_and_processing_must_stay() -> None:
         ("gemini", ["US", "DE", "JP", "TW", "VE"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "AF", "MM"]),
     ],
 )  # fmt: skip
-def test_whom_a_vendor_serves(provider: str, served: list[str], unserved: list[str]) -> None:
+def test_availability_contains_only_served_territories(provider: str, served: list[str], unserved: list[str]) -> None:
     for known in ADAPTERS[provider].sites.values():
         assert known.availability.published
         assert [code for code in served if not known.availability.places.contains(code)] == []
@@ -151,7 +153,7 @@ def test_a_vendor_without_a_list_serves_its_own_storage_territory() -> None:
         assert available.never == (frozenset() if stores == "CN" else {"CN"})
 
 
-def test_what_promises_need_and_leave_out() -> None:
+def test_openai_sites_have_their_requirements_and_exceptions() -> None:
     for name, known in ADAPTERS["openai"].sites.items():
         assert known.requires == (() if name in ("global", "us") else (frozenset({"zdr", "mam"}),))
         assert known.excepts == (frozenset() if name == "global" else {"json_schema", "strict_tools"})
@@ -179,7 +181,7 @@ def test_every_site_of_the_catalogue_is_sound(provider: str, name: str) -> None:
         assert scope.residency.processes.within(known.residency.processes)
 
 
-def test_a_host_has_one_set_of_facts_and_one_key() -> None:
+def test_host_has_one_set_of_facts_and_one_key() -> None:
     """Two APIs of one vendor may share a host. Then they share all its facts except for pins."""
     known = [(provider, site(provider, name)) for provider, name in SITES]
     for provider, one in known:
@@ -345,7 +347,7 @@ def test_a_place_to_send_to_has_one_spelling(url: str, origin: str, path: str | 
         "unix:///run/x.sock",
     ],
 )
-def test_what_can_be_no_place_to_send_to_is_refused(url: str) -> None:
+def test_invalid_origin_is_refused_with_a_reason(url: str) -> None:
     with pytest.raises(OriginError) as caught:
         parse_origin(url)
     assert str(caught.value).startswith(("must ", "is ", "has "))
@@ -363,7 +365,7 @@ def test_a_port_that_there_is_not_is_named_as_the_mistake(port: str) -> None:
     | st.text(max_size=20)
     | st.text("a.-:0/", max_size=9).map("https://".__add__)
 )
-def test_what_is_taken_is_already_in_its_one_spelling(url: str) -> None:
+def test_accepted_origin_is_already_normalised(url: str) -> None:
     try:
         origin, path = parse_origin(url)
     except OriginError:

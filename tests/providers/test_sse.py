@@ -100,7 +100,7 @@ def test_every_single_cut_gives_the_same(newline: str) -> None:
     st.lists(st.integers(0), max_size=6),
     st.integers(3, 24),
 )
-def test_bounds_too_are_met_at_the_same_place_under_any_cut(words: list[bytes], places: list[int], limit: int) -> None:
+def test_limit_is_reached_at_the_same_event_for_any_cut(words: list[bytes], places: list[int], limit: int) -> None:
     data = b"".join(words)
     expected = parsed([data], limit)
     assert parsed(cut(data, places), limit) == expected
@@ -167,7 +167,7 @@ def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
 
 
 @pytest.mark.parametrize("newline", NEWLINES)
-def test_many_events_at_once_are_those_that_come_one_by_one(newline: str) -> None:
+def test_many_events_in_one_piece_equal_separate_events(newline: str) -> None:
     data = HARD_STREAM.replace("\n", newline).encode() * 2000
     assert len(data) > 300_000
     expected = parsed([data])
@@ -208,7 +208,7 @@ def test_a_line_or_an_event_beyond_the_bound_is_the_end(data: bytes) -> None:
     assert parser.overflowed
 
 
-def test_what_is_just_within_the_bound_passes() -> None:
+def test_event_of_exactly_the_limit_is_parsed() -> None:
     at_the_bound = b"data: " + b"a" * 94
     assert parsed([at_the_bound + b"\n\n"], limit=100) == ([ServerSentEvent(b"a" * 94)], False, b"")
     two = b"data: " + b"a" * 49 + b"\ndata: " + b"b" * 50

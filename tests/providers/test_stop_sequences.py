@@ -115,7 +115,7 @@ def native(*texts: str) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
-def test_where_words_are_looked_for_no_text_goes_past() -> None:
+def test_reader_with_stop_sequences_does_not_bypass_text() -> None:
     class Telling:
         def feed(self, _: bytes) -> tuple[StreamEvent, ...]:
             return (Opened("s", "m", 1), TextDelta("a"))
@@ -137,7 +137,7 @@ def test_where_words_are_looked_for_no_text_goes_past() -> None:
         assert (reader.text_reader() is not None) == has_reader
 
 
-def test_the_words_go_from_streams_and_from_whole_answers() -> None:
+def test_stop_sequences_are_removed_from_streams_and_json_answers() -> None:
     head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
     reader = AnswerReader(NATIVE, head, TARGET, ("END",))
     assert fold([*reader.feed(native("foE", "ND")), *reader.close()]).choices[0].message.content == "fo"

@@ -193,7 +193,7 @@ def test_any_sequence_of_calls_gives_a_canonical_stream(
 
 @unhurried
 @given(sequences)
-def test_it_does_not_matter_when_the_events_are_taken(
+def test_result_does_not_depend_on_when_events_are_taken(
     sequence: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
 ) -> None:
     without = [step for step in sequence if step[0] != "take"]
@@ -529,7 +529,7 @@ def test_the_finish_is_held_back_to_the_end_and_usage_is_the_last_report() -> No
     )
 
 
-def test_an_answer_is_whole_when_every_choice_seen_has_ended() -> None:
+def test_answer_is_complete_when_every_seen_choice_has_ended() -> None:
     made = assembler()
     assert not made.whole
     made.text("", 0)
@@ -632,7 +632,7 @@ def _counts_of(assembler: Assembler) -> Usage:
 
 
 @pytest.mark.parametrize("end", [Assembler.complete, lambda assembler: assembler.fail(BROKEN)])
-def test_what_has_ended_is_freed_without_the_collector(end: Callable[[Assembler], None]) -> None:
+def test_ended_assembler_is_freed_without_garbage_collection(end: Callable[[Assembler], None]) -> None:
     assembler = Assembler("m")
     assembler.text("hi")
     assembler.finish("stop")

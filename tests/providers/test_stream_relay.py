@@ -240,7 +240,7 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
         b'{"choices":[{"index":0,"delta":{"content":"a"},"usage":{"prompt_tokens":1}}]}',
     ],
 )
-def test_where_a_text_stands_is_learned_only_without_a_doubt(body: bytes) -> None:
+def test_template_is_learned_only_from_an_unambiguous_event(body: bytes) -> None:
     assert learn(body, dict(as_map(loads(body)))) is None
 
 
@@ -266,7 +266,7 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
 
 @settings(max_examples=examples(300))
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
-def test_a_burst_is_split_whole(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
+def test_burst_is_split_completely(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
     """A run is split up to its last complete chunk, whatever data follows."""
     burst = b"".join(text_chunk(text, padding if padded else None) for text, padding in run)
     following = text_chunk("x", "y" if padded else None) if goes_on else chunk({}, "stop")
@@ -350,7 +350,7 @@ def test_short_events_are_not_put_into_a_large_template(padding: str | None) -> 
     assert peak_bytes < 20_000_000
 
 
-def test_where_a_padding_begins_is_found_in_linear_time() -> None:
+def test_start_of_the_padding_is_found_in_linear_time() -> None:
     """The part before the padding is searched from the end, so repeated look-alikes of its end must not cost time."""
     again = b'{"obfuscation":"\\n"},'
     body = compact({"content": "a"}, "pad").replace(b'"obfuscation"', b'"x":[' + again * 3 + b'{}],"obfuscation"')
@@ -413,7 +413,7 @@ def test_an_event_is_given_out_with_its_last_byte() -> None:
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
-def test_a_line_that_is_too_large_is_so_in_one_piece_too(begun: int) -> None:
+def test_too_large_line_is_refused_in_one_piece(begun: int) -> None:
     """A compressed body may have such a text, which must not bypass the limit through the template."""
     parser, other = relaying(), ordinary()
     first, large = chunk({"content": "a"}) * begun, chunk({"content": "b" * MAX_LINE_BYTES})

@@ -115,7 +115,7 @@ def test_whole_answer_is_read_in_any_framing(data: bytes) -> None:
         (SAID + b"data: " + b"x" * 200, FailureKind.TOO_LARGE),
     ],
 )
-def test_what_is_not_whole_is_a_failure_under_any_cut(data: bytes, kind: FailureKind) -> None:
+def test_incomplete_stream_is_a_failure_under_any_cut(data: bytes, kind: FailureKind) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         events = read_events(*pieces, limit=100)
         assert kind_of(events) is kind
@@ -168,7 +168,7 @@ def test_nothing_is_read_or_returned_after_the_end() -> None:
     ),
     st.lists(st.integers(0), max_size=5),
 )
-def test_the_cut_changes_nothing_and_the_end_comes_once(words: list[bytes], places: list[int]) -> None:
+def test_events_do_not_depend_on_the_cut_and_end_once(words: list[bytes], places: list[int]) -> None:
     data = b"".join(words)
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     events = read_events(data)

@@ -38,7 +38,7 @@ def test_the_date_is_utc_s_and_the_token_is_left_out_where_there_is_none() -> No
     assert "x-tc-token" not in next_day
 
 
-def test_what_is_covered_changes_the_signature() -> None:
+def test_signature_covers_host_headers_and_body() -> None:
     scheme, secret = TencentSignature("hunyuan"), Secret("a:b")
     wires = [
         (WIRE, HOST),

@@ -147,7 +147,7 @@ def test_anywhere_fits_only_a_bare_star(places: Places) -> None:
         (["CN"], "MO", False),
     ],
 )
-def test_what_a_list_contains(words: list[str], place: str, inside: bool) -> None:
+def test_list_contains_the_expected_places(words: list[str], place: str, inside: bool) -> None:
     assert parse_places(words).contains(place) is inside
 
 
@@ -171,7 +171,7 @@ def test_what_a_list_contains(words: list[str], place: str, inside: bool) -> Non
         (["*"], ["US"], False),
     ],
 )
-def test_what_lies_within_what(inner: list[str], outer: list[str], inside: bool) -> None:
+def test_places_are_within_larger_places(inner: list[str], outer: list[str], inside: bool) -> None:
     assert parse_places(inner).within(parse_places(outer)) is inside
 
 
@@ -252,7 +252,7 @@ def test_parents() -> None:
     assert [parent(code) for code in ("US", "US-CA", "GB-ENG")] == [None, "US", "GB"]
 
 
-def test_the_four_territories_are_four() -> None:
+def test_mainland_hong_kong_macao_and_taiwan_are_separate_territories() -> None:
     for one, other in itertools.permutations(("CN", "HK", "MO", "TW"), 2):
         assert not parse_places([one]).within(parse_places([other]))
         assert territory_name(one) != territory_name(other)
@@ -271,7 +271,7 @@ def test_the_data_of_the_world() -> None:
     assert len(set(data.names.values())) == len(data.names)
 
 
-def test_one_place_has_one_code() -> None:
+def test_every_place_has_one_code() -> None:
     """A part of a country with its own territory code has one valid spelling."""
     data = territory_data()
     assert {"CN-HK": "HK", "CN-MO": "MO", "CN-TW": "TW", "US-PR": "PR"}.items() <= data.aliases.items()

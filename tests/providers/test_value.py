@@ -67,7 +67,7 @@ def values(value: object) -> list[object]:
     st.lists(st.integers(), max_size=4),
     st.fixed_dictionaries({}, optional={name: st.integers() for name in ("first", "second", "third", "fourth")}),
 )
-def test_it_takes_and_refuses_the_same_arguments(arguments: list[int], named: dict[str, int]) -> None:
+def test_value_class_accepts_the_same_arguments_as_a_dataclass(arguments: list[int], named: dict[str, int]) -> None:
     def made(make: Callable[..., object]) -> object:
         try:
             return values(make(*arguments, **named))
@@ -77,14 +77,14 @@ def test_it_takes_and_refuses_the_same_arguments(arguments: list[int], named: di
     assert made(Quick) == made(Slow)
 
 
-def test_a_default_that_is_made_is_made_anew() -> None:
+def test_default_factory_makes_a_new_value_each_time() -> None:
     one, other, third = Quick(1), Quick(1), replace(Quick(1), second="b")
     assert one == other == third
     assert one.third is not other.third
 
 
 @pytest.mark.parametrize("cls", QUICK, ids=lambda cls: cls.__name__)
-def test_it_is_frozen_and_slotted(cls: type) -> None:
+def test_value_class_is_frozen_and_slotted(cls: type) -> None:
     needed = [item for item in inspect.signature(cls).parameters.values() if item.default is item.empty]
     made: Any = cls(*["x"] * len(needed))
     assert type(made) is cls
@@ -104,7 +104,7 @@ def test_an_error_of_a_frozen_dataclass_is_an_attribute_error_too() -> None:
 
 
 @given(st.fixed_dictionaries({}, optional={name: st.integers() for name in ("first", "second", "third", "fourth")}))
-def test_it_is_changed_as_any_dataclass_is(changes: dict[str, Any]) -> None:
+def test_value_is_replaced_like_a_dataclass(changes: dict[str, Any]) -> None:
     one = Quick(1, "c", [2], "d")
     changed = change(one, **changes)
     assert type(changed) is Quick

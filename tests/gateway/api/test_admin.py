@@ -90,7 +90,7 @@ async def test_status_is_503_while_it_is_not_ready(
         )
 
 
-async def test_a_reload_is_answered_with_what_became_of_it(callbacks: AdminCallbacks) -> None:
+async def test_reload_response_reports_the_outcome(callbacks: AdminCallbacks) -> None:
     done = await client(callbacks).post("/reload")
     assert (done.status_code, done.json()["result"], done.json()["changes"]) == (200, "activated", {"added": ["new"]})
     callbacks.reloaded = replace(callbacks.reloaded, activated=False, findings=(MISTAKE,))
@@ -125,7 +125,7 @@ async def test_explain_takes_any_stated_evidence(
     assert shown["client"] == query.get("client")
 
 
-async def test_explain_knows_who_is_benched_everywhere(callbacks: AdminCallbacks) -> None:
+async def test_explain_skips_a_deployment_only_if_every_worker_benched_it(callbacks: AdminCallbacks) -> None:
     one, other = (replace(worker, unavailable={"gemini": BENCHED}) for worker in callbacks.now.workers)
     params = {"territory": "JP"}
     callbacks.now = replace(callbacks.now, workers=(one, replace(other, unavailable={})))
@@ -154,7 +154,7 @@ async def test_explain_reports_unknown_names(callbacks: AdminCallbacks, query: d
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/explain", "/docs", "/openapi.json", "/"])
-async def test_it_serves_no_client(callbacks: AdminCallbacks, path: str) -> None:
+async def test_admin_listener_does_not_serve_client_paths(callbacks: AdminCallbacks, path: str) -> None:
     for method in ("GET", "POST"):
         answer = await client(callbacks).request(method, path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
@@ -183,7 +183,7 @@ PATHS = [("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/explain"), ("POST", 
     ],
     ids=str,
 )
-async def test_a_page_in_a_browser_gets_nowhere(
+async def test_admin_listener_refuses_requests_of_web_pages(
     callbacks: AdminCallbacks, method: str, path: str, headers: Mapping[str, str], status: int
 ) -> None:
     answer = await client(callbacks).request(method, path, headers=headers)
@@ -194,7 +194,7 @@ async def test_a_page_in_a_browser_gets_nowhere(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost:8081", "LOCALHOST", "[::1]:8081", "[::1]", "127.0.0.1"])
-async def test_by_its_own_names_it_can_be_called(callbacks: AdminCallbacks, host: str) -> None:
+async def test_admin_listener_accepts_its_own_host_names(callbacks: AdminCallbacks, host: str) -> None:
     answer = await client(callbacks).get("/readyz", headers={"host": host})
     assert answer.status_code == 200, answer.text
 
@@ -213,7 +213,7 @@ async def test_requests_without_the_token_are_refused(
     assert callbacks.reloads == 0
 
 
-async def test_with_its_token_it_can_be_called_by_any_name_but_by_no_page(callbacks: AdminCallbacks) -> None:
+async def test_admin_token_allows_any_host_name_but_no_web_page(callbacks: AdminCallbacks) -> None:
     headers = {"authorization": f"Bearer {TOKEN}"}
     async with client(callbacks, Guard(TOKEN), "gateway.internal") as there:
         assert (await there.get("/readyz", headers=headers)).status_code == 200
@@ -281,7 +281,7 @@ async def test_a_name_that_could_deceive_is_refused(callbacks: AdminCallbacks, n
 @pytest.mark.parametrize(
     "content", [{"versoin": "abcd1234"}, {"version": "a" * 65}, {"signature": "a" * 16_385}, {"version": 5}, []]
 )
-async def test_a_rollback_that_is_not_understood_is_not_done(callbacks: AdminCallbacks, content: object) -> None:
+async def test_invalid_rollback_request_changes_nothing(callbacks: AdminCallbacks, content: object) -> None:
     """Without the version that was meant it would go back to another one."""
     answer = await client(callbacks).post("/rollback", json=content)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
@@ -336,7 +336,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_who_may_not_ask_is_answered_before_a_byte_of_the_body_is_read(callbacks: AdminCallbacks) -> None:
+async def test_unauthenticated_admin_request_is_refused_before_its_body_is_read(callbacks: AdminCallbacks) -> None:
     sending = Sending(b"{", authorization="Bearer wrong")
     status, code, headers = await sending.answered(callbacks, Guard(TOKEN))
     assert (status, code, headers[b"connection"]) == (401, "invalid_api_key", b"close")

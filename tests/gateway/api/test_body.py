@@ -94,7 +94,7 @@ def test_json_is_taken(content_type: str) -> None:
         {"content_type": "application/json", "content_encoding": "identity, gzip"},
     ],
 )
-def test_what_is_no_json_as_it_is_is_refused(headers: dict[str, str]) -> None:
+def test_unsupported_content_headers_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ApiError) as raised:
         check_content_headers(visitor(**headers))
     assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
@@ -193,7 +193,7 @@ def test_too_much_at_once_may_come_back_soon() -> None:
 
 
 @given(bodies=st.lists(st.tuples(st.lists(st.integers(0, 60), max_size=4), st.booleans()), max_size=8))
-async def test_what_is_held_never_passes_the_bound_and_ends_at_nothing(bodies: list[tuple[list[int], bool]]) -> None:
+async def test_held_bytes_stay_within_the_limit_and_return_to_zero(bodies: list[tuple[list[int], bool]]) -> None:
     limits = BodyLimits(100)
     held = 0
     for sizes, leaves in bodies:
@@ -227,7 +227,7 @@ def test_open_streams_are_bounded() -> None:
 # --- reading off ----------------------------------------------------------------------------------
 
 
-async def test_the_rest_is_read_off_to_its_end() -> None:
+async def test_drain_reads_the_rest_of_the_body_and_stops_at_its_end() -> None:
     remaining = [part(b"a"), part(b"b", False), part(b"next request")]
 
     async def receive() -> object:
@@ -256,7 +256,7 @@ async def test_a_rest_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> No
     assert received == 1100
 
 
-async def test_who_is_gone_has_no_rest() -> None:
+async def test_draining_ends_when_the_client_is_gone() -> None:
     await drain(receiver(GONE))
 
 
@@ -316,7 +316,7 @@ def test_a_body_that_would_become_too_many_values_is_refused_before_they_are_mad
     assert (raised.value.status, raised.value.code) == (413, "request_too_large")
 
 
-def test_as_many_values_as_any_chat_has_fit() -> None:
+def test_body_with_thousands_of_values_is_parsed() -> None:
     chat = {"messages": [{"role": "user", "content": "hello there " * 50}] * 2_048, "tools": [{"a": [1.5]}] * 1000}
     body = json.dumps(chat, indent=1).encode()
     assert len(body) > MAX_BESIDE_TEXTS_BYTES

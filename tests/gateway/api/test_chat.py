@@ -87,7 +87,7 @@ async def test_connection_is_not_watched_after_the_request() -> None:
         {"expect": "100-continue"},
     ],
 )
-async def test_what_the_headers_alone_get_refused_is_refused_before_the_body_is_read(headers: dict[str, str]) -> None:
+async def test_request_with_refused_headers_is_answered_before_its_body_is_read(headers: dict[str, str]) -> None:
     exchange = Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", **headers})
     read_before: list[int] = []
     exchange.on_send = lambda _: read_before.append(exchange.received)
@@ -117,7 +117,7 @@ async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
     assert exchange.received == 0
 
 
-async def test_what_the_body_gets_refused_keeps_its_connection() -> None:
+async def test_refused_body_keeps_the_connection() -> None:
     exchange = Exchange(answer_completely, b'{"model": 5}')
     await exchange.run()
     assert exchange.error == (400, "invalid_request")
@@ -179,7 +179,7 @@ async def test_the_time_that_a_client_gives_is_kept() -> None:
         (401, None, "provider_error", "failed"),
     ],
 )
-async def test_what_is_wrong_with_the_request_itself_is_no_failure_of_a_provider(
+async def test_error_of_the_request_itself_causes_no_failover(
     status: int, code: str | None, outward: str, outcome: str
 ) -> None:
     async def provide(_: httpx.Request) -> httpx.Response:
@@ -194,7 +194,7 @@ async def test_what_is_wrong_with_the_request_itself_is_no_failure_of_a_provider
     assert exchange.record.outcome == outcome
 
 
-async def test_who_comes_while_a_providers_limit_holds_has_failed_as_the_one_before_it() -> None:
+async def test_request_during_a_cooldown_gets_the_same_error_as_the_first() -> None:
     async def limited(_: httpx.Request) -> httpx.Response:
         return httpx.Response(429, json={"error": {"message": "no"}}, headers={"retry-after": "900"})
 
@@ -221,7 +221,7 @@ async def test_request_without_an_available_deployment_has_failed() -> None:
     [("{}", 2), (f"clients: {{app: {{keys: ['sha256:{'a' * 64}']}}}}", 1)],
     ids=["another time limit", "keys"],
 )
-async def test_who_had_no_key_is_not_helped_on_where_the_current_config_asks_for_one(patch: str, asked: int) -> None:
+async def test_anonymous_request_is_not_failed_over_after_keys_become_required(patch: str, asked: int) -> None:
     spare = "{provider: openai-compatible, model: m, endpoint: 'https://spare.example', stores: any, processes: any}"
     two = CONFIG.merge(
         f"deployments: {{spare: {spare}}}",

@@ -42,7 +42,7 @@ async def test_every_response_has_the_remaining_requests() -> None:
     assert (stream.sent[0]["status"], stream.limit_headers) == (200, ["60", "59", "1s"])
 
 
-async def test_who_is_over_the_limit_is_refused_before_its_body_is_read() -> None:
+async def test_request_over_the_limit_is_refused_before_its_body_is_read() -> None:
     table = table_with("{rpm: 1}")
     first = Asked(answer_completely, table)
     await first.run()
@@ -76,7 +76,7 @@ async def failing(_: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize("body", [b"", b"{", streaming()])
 @pytest.mark.parametrize("handler", [answer_completely, broken, failing, answering(chunk("a"))])
-async def test_what_runs_is_given_back_however_it_ends(handler: Handler, body: bytes) -> None:
+async def test_concurrent_slot_is_released_for_every_outcome(handler: Handler, body: bytes) -> None:
     table = table_with("{concurrent: 1}")
     first = Asked(handler, table, body=body)
     await first.run()
@@ -87,7 +87,7 @@ async def test_what_runs_is_given_back_however_it_ends(handler: Handler, body: b
 
 @pytest.mark.parametrize("how", ["leaves", "is cancelled", "has left"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_runs_is_given_back_when_the_client_is_gone(how: str, stream: bool) -> None:
+async def test_concurrent_slot_is_released_when_the_client_disconnects(how: str, stream: bool) -> None:
     table, line = table_with("{concurrent: 1}"), ClientConnection()
     hanging: Any = Endless() if stream else Hanging()
     first = Asked(hanging, table, line=line, **({"body": streaming()} if stream else {}))
@@ -107,7 +107,7 @@ async def test_what_runs_is_given_back_when_the_client_is_gone(how: str, stream:
     assert third.error == (400, "invalid_request")
 
 
-async def test_a_request_that_is_refused_for_something_else_has_been_asked_all_the_same() -> None:
+async def test_request_refused_for_another_reason_counts_against_the_limit() -> None:
     table = table_with("{rpm: 5}")
     refused = Asked(answer_completely, table, headers={"content-type": "text/plain"})
     await refused.run()

@@ -164,7 +164,7 @@ async def test_response_without_an_origin_has_only_the_vary_header() -> None:
     assert (answered.status_code, crossing_of(answered), "vary" in answered.headers) == (200, {}, False)
 
 
-async def test_it_is_off_unless_it_is_written() -> None:
+async def test_cors_is_off_by_default() -> None:
     response = await preflight(OFF, ORIGIN)
     assert response.status_code == 405
     async with client_of(OFF) as client:

@@ -92,7 +92,7 @@ def test_error_that_the_client_can_fix_lists_no_attempts() -> None:
         assert from_domain(PlanExhausted(Failure(kind, "words")), ATTEMPTS).extra == {}
 
 
-def test_without_an_attempt_a_client_may_retry() -> None:
+def test_error_without_an_attempt_has_a_retry_after() -> None:
     shown = from_domain(PlanExhausted(FAILED), [])
     assert (shown.status, shown.code, shown.headers) == (503, "no_healthy_deployment", {})
     assert shown.retry_after_s is not None
@@ -107,12 +107,12 @@ def test_a_wrong_request_is_explained_in_the_providers_words_within_bounds() -> 
 
 
 @pytest.mark.parametrize(("named_s", "expected_s"), [(None, 1.0), (30.5, 30.5)])
-def test_when_to_come_back_is_the_providers_word_or_soon(named_s: float | None, expected_s: float) -> None:
+def test_retry_after_is_the_providers_value_or_the_default(named_s: float | None, expected_s: float) -> None:
     failure = Failure(FailureKind.RATE_LIMITED, "too much", retry_after_s=named_s)
     assert from_domain(PlanExhausted(failure), ATTEMPTS).retry_after_s == expected_s
 
 
-def test_who_comes_back_to_a_spent_quota_finds_its_key_on_the_bench_no_longer() -> None:
+def test_retry_after_of_a_spent_quota_covers_the_cooldown_of_its_key() -> None:
     spent = Failure(FailureKind.QUOTA, "spent")
     assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == RULES[FailureKind.QUOTA].cooldown_s
     assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
@@ -134,7 +134,7 @@ def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
     assert (shown.headers, shown.extra) == ({}, {})
 
 
-def test_who_refuses_by_law_is_named_where_that_is_known_and_nowhere_else() -> None:
+def test_blocked_by_link_is_sent_only_with_451_and_a_known_page() -> None:
     page = "https://assistant.example/where"
     for code, status in STATUS.items():
         expected = {"link": f'<{page}>; rel="blocked-by"'} if status == 451 else {}
@@ -177,7 +177,7 @@ def test_a_long_name_is_cut() -> None:
     assert len(from_domain(AssistantNotFound("x" * 100_000, ()), []).message) < 200
 
 
-def test_what_has_no_form_here_names_its_place() -> None:
+def test_unsupported_feature_error_names_its_param() -> None:
     shown = from_domain(UnsupportedFeature("custom_tools", "`tools[0]` is …", "tools[0].type"), [])
     assert (shown.status, shown.code, shown.param) == (400, "unsupported_capability", "tools[0].type")
 

@@ -123,7 +123,7 @@ asyncio.run(main())
 """
 
 
-def test_who_is_asked_only_for_chats_and_its_health_does_without_the_framework() -> None:
+def test_chat_and_health_requests_do_not_import_the_web_framework() -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE_"))}
     done = subprocess.run([sys.executable, "-c", UNASKED], env=environ, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["[] True"], done.stderr

@@ -137,7 +137,7 @@ def test_reasoning_comes_before_the_words_and_has_none() -> None:
         ((TextDelta('{"a":1}'), *STOP), ChatRequest("a", ASK.messages, response_format=JsonObjectFormat())),
     ],
 )
-def test_what_a_program_reads_has_no_words_in_it(events: tuple[StreamEvent, ...], request_: ChatRequest) -> None:
+def test_structured_output_has_no_label_text(events: tuple[StreamEvent, ...], request_: ChatRequest) -> None:
     chunks = encoded(OPENED, *events, request=request_)
     assert text_in(chunks) in ("", '{"a":1}')
     assert "内容由" not in json.dumps([chunk["choices"] for chunk in chunks[:-1]], ensure_ascii=False)
@@ -219,7 +219,7 @@ def test_json_and_stream_have_the_same_labels(pieces: list[str]) -> None:
     assert body["x_gateway"]["labels"] == marks_in(chunks)[-1][1]
 
 
-def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
+def test_hidden_model_is_shown_as_the_assistant() -> None:
     completion = ChatCompletion("i", "gpt-secret", 1, (Choice(AssistantMessage("x"), "stop"),))
     assert encode_answer(completion, AnswerStyle(shown_model="assistant"), "r")["model"] == "assistant"
     for label in (None, labelling()):
@@ -230,6 +230,6 @@ def test_a_model_that_is_hidden_has_the_name_of_the_assistant() -> None:
         assert data.count(b'"model":"assistant"') >= 3
 
 
-def test_without_labels_the_encoder_is_the_plain_one() -> None:
+def test_answer_without_labels_uses_the_plain_encoder() -> None:
     assert type(encoder_for(AnswerStyle(ASK.include_usage), RECORD)) is ChunkEncoder
     assert type(encoder_for(LABELLED, RECORD)) is LabelledEncoder

@@ -69,7 +69,7 @@ async def test_all_who_ask_at_once_wait_for_one_build_while_the_loop_turns() -> 
     assert builder.threads[0] != threading.get_ident()
 
 
-async def test_who_leaves_does_not_take_it_from_the_others() -> None:
+async def test_cancelled_request_does_not_cancel_the_build_for_others() -> None:
     builder, stays = Builder(), Asked()
     app = LazyApplication(builder.build)
     leaving, staying = (asyncio.create_task(app(SCOPE, receive, one.send)) for one in (Asked(), stays))

@@ -75,7 +75,7 @@ async def malformed(_: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("handler", [answer_completely, unwilling, limited, broken, malformed])
-async def test_nothing_of_a_request_is_left_to_the_collector(handler: Handler, stream: bool) -> None:
+async def test_finished_request_leaves_no_garbage_cycle(handler: Handler, stream: bool) -> None:
     text = f"of {handler.__name__}, {stream}"
     asked = Asked(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
     await asked.run()
@@ -83,7 +83,7 @@ async def test_nothing_of_a_request_is_left_to_the_collector(handler: Handler, s
     assert not is_held(text)
 
 
-async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None:
+async def test_sent_body_is_not_held_during_the_wait_for_the_answer() -> None:
     hanging, text = Hanging(), "what is sent"
     asked = Asked(hanging, table_with("{rpm: 60}"), body=body_of(text, stream=False))
     running = asyncio.create_task(asked.run())
@@ -94,7 +94,7 @@ async def test_what_is_sent_is_not_held_while_its_answer_is_waited_for() -> None
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_who_leaves_while_it_is_tried_again_leaves_nothing_to_the_collector(stream: bool) -> None:
+async def test_disconnect_during_a_retry_leaves_no_garbage_cycle(stream: bool) -> None:
     hanging, line, text = Hanging(), ClientConnection(), f"of one that left, {stream}"
 
     async def first_fails(asked: httpx.Request) -> httpx.Response:
@@ -117,7 +117,7 @@ async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("leaves", [True, False])
-async def test_who_lost_against_another_leaves_nothing_to_the_collector(leaves: bool, stream: bool) -> None:
+async def test_lost_hedge_leaves_no_garbage_cycle(leaves: bool, stream: bool) -> None:
     hanging, line, text = Hanging(), ClientConnection(), f"of a loser, {leaves}, {stream}"
     hedging = with_two("{hedge: {after: 1ms}}")
     asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
@@ -169,7 +169,7 @@ async def test_a_stream_that_has_begun_holds_its_request_only_where_it_is_counte
     assert asked.content.endswith(b"data: [DONE]\n\n")
 
 
-async def test_who_waits_for_an_answer_holds_no_body() -> None:
+async def test_request_body_is_freed_during_the_wait_for_an_answer() -> None:
     size = 4_000_000
     has_come, let = asyncio.Event(), asyncio.Event()
 

@@ -117,7 +117,7 @@ async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> N
     assert (taken, deltas, done) == ([False, True, False, True], ["a", "b", "c", "d", None], b"[DONE]")
 
 
-async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
+async def test_text_is_not_passed_on_without_the_gateways_own_server() -> None:
     client = Client()
     stream = Passing((Opened("i", "m", 1), TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
     offered: list[bool] = []
@@ -125,7 +125,7 @@ async def test_without_a_server_of_ours_every_text_is_an_event() -> None:
     assert offered == [False]
 
 
-def test_what_is_sent_at_once_is_what_the_server_takes_at_once() -> None:
+def test_responder_and_server_share_the_high_water_limit() -> None:
     assert _AT_ONCE_BYTES == HIGH_WATER_LIMIT
 
 

@@ -24,7 +24,7 @@ def headers_of(record: Record) -> dict[str, str]:
     return {name.decode(): value.decode("latin-1") for name, value in pairs}
 
 
-def test_of_a_request_that_nothing_is_known_of_there_is_an_id() -> None:
+def test_response_of_an_unrouted_request_has_an_id() -> None:
     assert headers_of(Record("req-1", 0.0, "t-1")) == {"x-request-id": "req-1", "x-gateway-table": "t-1"}
 
 

@@ -69,7 +69,7 @@ def error_of(response: httpx.Response) -> Any:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz", "/v1/models", "/v1/models/gpt-4o", "/docs"])
-async def test_what_can_be_got_can_be_looked_at(path: str) -> None:
+async def test_head_is_answered_on_every_get_path(path: str) -> None:
     got, looked = await ask("GET", path), await ask("HEAD", path)
     assert (got.status_code, looked.status_code) == (200, 200)
     assert looked.headers["content-type"] == got.headers["content-type"]
@@ -192,7 +192,7 @@ async def test_client_gets_no_addresses_of_internal_servers_and_no_key_sources()
         assert secret not in explanation
 
 
-async def test_the_page_of_who_refuses_stands_on_every_451() -> None:
+async def test_every_451_links_to_the_configured_page() -> None:
     for method, path, body in (("POST", CHAT, HELLO), ("GET", "/v1/models", None), ("GET", "/v1/disclosure", None)):
         blocked = await ask(method, f"{path}?assistant=assistant", body=body, cf_ipcountry="CU")
         assert blocked.status_code == 451

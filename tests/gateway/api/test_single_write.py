@@ -96,7 +96,7 @@ async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> 
     assert protocol._latest.state is RequestState.COMPLETE
 
 
-async def test_of_a_large_answer_nothing_but_its_bytes_is_held_while_its_client_takes_them() -> None:
+async def test_large_answer_is_held_only_once_as_bytes_during_the_transfer() -> None:
     """As a text with an emoji it would take four times the memory, and joined to its head once more."""
     door = InProcess(TABLE)
     protocol, is_full, pieces = door._protocol, asyncio.Event(), list[bytes]()

@@ -116,7 +116,7 @@ def test_change_of_exporters_is_a_protected_change(before: str, after: str, why:
     assert protected_changes_of(PROTECTED.merge(after), PROTECTED.merge(before)) == why
 
 
-def test_without_documents_the_compiled_versions_are_compared() -> None:
+def test_protected_changes_are_found_without_documents() -> None:
     old = table_of(PROTECTED)
     new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen-plus}}"))
     assert protected_changes(old, new, plan_of(old, new)) == {"cn": "the deployment qwen-cn"}

@@ -207,7 +207,7 @@ async def test_time_without_a_running_process_does_not_count(tmp_path: Path) -> 
     assert cell.progress.elapsed_s == 5 * CHECK_INTERVAL_S
 
 
-async def test_without_a_state_directory_the_configured_weights_are_used_with_a_warning() -> None:
+async def test_scheduler_without_a_state_directory_uses_configured_weights_and_warns() -> None:
     scheduler, table = Scheduler(), scheduled()
     with structlog.testing.capture_logs() as logs:
         assert scheduler.stage(table) is table

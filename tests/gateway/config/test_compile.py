@@ -293,7 +293,7 @@ class TestCredentials:
         assert deployment(text).credentials == (Secret("sk-literal"),)
         assert warned(text) == ["api_key: a key is written in the config"]
 
-    def test_what_a_site_requires_must_be_attested(self) -> None:
+    def test_deployment_without_a_required_attestation_is_skipped(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: eu, api_key: '${KEY}'"
         assert deployment(text).unmet == ("mam or zdr",)
         assert warned(text) == [": the site eu requires mam or zdr, which is not attested: the deployment is skipped"]

@@ -44,7 +44,7 @@ class TestFile:
 
 
 class TestVersion:
-    def test_it_is_twelve_hex_digits_of_the_content(self) -> None:
+    def test_version_is_twelve_hex_digits_of_the_content(self) -> None:
         version = document("a: 1\nb: [x, NO]").version
         assert version == document("# a comment\nb:\n  - x\n  - 'NO'\n'a': 1\n").version
         assert len(version) == 12
@@ -54,7 +54,7 @@ class TestVersion:
     def test_other_content_is_another_version(self, text: str) -> None:
         assert document(text).version != document("a: 1\nb: [x, NO]").version
 
-    def test_it_does_not_depend_on_secrets(self) -> None:
+    def test_version_does_not_depend_on_secrets(self) -> None:
         text = sections().encode()
         versions = {parse_document(text, "f", environ).version for environ in ({}, {"CN_KEY": "a"}, {"CN_KEY": "b"})}
         assert len(versions) == 1

@@ -70,7 +70,7 @@ async def test_a_finish_alone_is_a_real_event_though_its_end_mark_is_late(reason
     assert pieces.closed >= 1
 
 
-async def test_it_begins_with_the_first_real_event_and_not_before() -> None:
+async def test_stream_begins_with_the_first_content_event() -> None:
     comment, role = b": keep-alive\n\n", chunk()
     stream, pieces = live(comment, role, comment, chunk("a"), HANGS)
     await stream.begin()
@@ -115,7 +115,7 @@ async def test_content_filter_after_text_is_an_end_for_any_chunking(script: tupl
     assert (finish.reason, last) == ("content_filter", Finished())
 
 
-async def test_what_was_filtered_before_a_word_of_it_and_breaks_is_no_failure_that_others_are_asked_for() -> None:
+async def test_filtered_stream_that_breaks_before_any_text_causes_no_failover() -> None:
     adapter = load_registry().adapters["qianfan"]
     flagged = chunk().replace(b'"index":0', b'"index":0,"flag":2')
     *_, finish, last = await all_of(live(flagged, BROKEN, parser=adapter.stream_parser(TARGET))[0])
@@ -408,7 +408,7 @@ async def test_nothing_is_read_after_a_complete_answer_that_ends_its_body() -> N
 @pytest.mark.parametrize(
     "end", [(chunk(finish="stop"), DONE), (chunk(finish="stop"),)], ids=["with DONE", "without DONE"]
 )
-async def test_all_of_an_answer_that_has_come_is_there_and_its_connection_free(end: tuple[bytes, ...]) -> None:
+async def test_complete_answer_is_available_and_its_connection_is_released(end: tuple[bytes, ...]) -> None:
     stream, pieces = live(b"".join((chunk("a"), *end)))
     pieces.is_read = True
     await stream.begin()

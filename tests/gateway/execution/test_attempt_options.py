@@ -44,7 +44,7 @@ def step_of(bench: Bench, fold: bool | None = None, first_token_s: float | None 
         (STREAM, None, None, True, 55, (True, 55, False)),
     ],
 )
-def test_a_quick_deployment_is_asked_as(
+def test_quick_deployment_is_sent_the_expected_form_of_request(
     bench: Bench,
     request_: ChatRequest,
     fold: bool | None,
@@ -72,7 +72,7 @@ def test_a_quick_deployment_is_asked_as(
         (3, "high", 25, 25, None),
     ],
 )
-def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
+def test_reasoning_model_gets_a_longer_first_token_timeout_and_a_head_timeout(
     bench: Bench, factor: float, effort: str | None, own_s: float | None, limit_s: float, head_s: float | None
 ) -> None:
     step = step_of(bench, first_token_s=own_s)
@@ -98,7 +98,7 @@ def test_who_thinks_unseen_may_be_silent_for_longer_but_not_without_a_head(
         (STREAM, 4, False, True, 4),
     ],
 )
-def test_who_was_silent_had_time_from_so_many_seconds_on(
+def test_silence_counts_as_a_failure_only_from_a_minimum_timeout(
     bench: Bench, request_: ChatRequest, own_s: float | None, is_quick: bool, is_last: bool, least_s: float
 ) -> None:
     step = step_of(bench, None, own_s)

@@ -113,7 +113,7 @@ def test_a_begun_stream_closes_and_one_failure_opens_again_for_longer() -> None:
     assert made.blocked_s(33) == 10
 
 
-def test_it_opens_for_longer_each_time_within_bounds() -> None:
+def test_open_time_doubles_up_to_its_limit() -> None:
     made, _ = opened()
     now, held = 0.0, []
     for _ in range(7):
@@ -127,7 +127,7 @@ def test_chance_is_a_fifth_either_way() -> None:
     assert [round(opened(chance=chance)[0].blocked_s(0), 6) for chance in (0.0, 1.0)] == [8, 12]
 
 
-def test_what_began_before_a_transition_changes_nothing_after_it() -> None:
+def test_result_of_an_attempt_from_before_a_transition_is_ignored() -> None:
     made, _ = breaker()
     old = made.ticket
     for _ in range(100):

@@ -58,7 +58,7 @@ def test_the_kinds_that_count_are_those_of_the_design() -> None:
     assert set(RULES) == set(FailureKind)
 
 
-async def test_after_failures_in_a_row_it_is_skipped_without_being_asked(bench: Bench) -> None:
+async def test_deployment_with_consecutive_failures_is_skipped(bench: Bench) -> None:
     await fill(bench)
     await bench.ask()
     assert bench.tried == ["second"]
@@ -235,7 +235,7 @@ async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> N
     assert refused == 200 - asked.call_count
 
 
-async def test_on_the_last_step_a_spent_budget_ends_with_the_failure(bench: Bench) -> None:
+async def test_spent_retry_budget_on_the_last_step_returns_the_failure(bench: Bench) -> None:
     bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.0)
     bench.table = replace(bench.table, resilience=bounds)
     for url in (FIRST, SECOND):

@@ -48,7 +48,7 @@ class Provider:
         return httpx.Response(200, json=answer_json())
 
 
-async def test_one_waits_and_is_asked_when_the_other_is_done(bench: Bench) -> None:
+async def test_queued_request_is_sent_when_a_slot_is_released(bench: Bench) -> None:
     limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
     bench.router.post(FIRST).mock(side_effect=provider)
     _, one = request_of(bench)
@@ -106,7 +106,7 @@ async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
     assert bench.record.shed == (("first", "wait_over"),)
 
 
-async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None:
+async def test_deployment_disabled_during_the_queue_wait_is_skipped(bench: Bench) -> None:
     """After the wait for a slot, the config, the health and the breaker are checked again."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
     held = limiter.try_acquire()
@@ -123,7 +123,7 @@ async def test_who_was_switched_off_meanwhile_is_not_asked(bench: Bench) -> None
     assert [step.reason for step in record.skipped] == ["disabled in the current config"]
 
 
-async def test_who_was_benched_meanwhile_is_not_asked(bench: Bench) -> None:
+async def test_deployment_benched_during_the_queue_wait_is_skipped(bench: Bench) -> None:
     """A refused key and a rate limit hold for those that wait, too: else a whole queue learns of it one by one."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}", "{limit: 1, queue: 0}")
     held = limiter.try_acquire()
@@ -193,7 +193,7 @@ async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | 
     assert limiter.in_use == bench.executor.limiters.limiter(bench.table.deployments["second"]).in_use == 0
 
 
-async def test_a_client_that_leaves_frees_its_place_in_the_queue_and_at_the_deployment(bench: Bench) -> None:
+async def test_disconnected_client_frees_its_queue_place_and_slot(bench: Bench) -> None:
     limiter, provider = bound(bench, "{limit: 1, queue: 5, wait: 20s}"), Provider()
     bench.router.post(FIRST).mock(side_effect=provider)
     running, one = request_of(bench)

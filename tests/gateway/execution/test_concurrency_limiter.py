@@ -101,7 +101,7 @@ async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> N
     assert limiter.queued == 0
 
 
-async def test_who_would_wait_longer_than_it_has_is_refused_at_once() -> None:
+async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -> None:
     time = Time()
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), time)
     slot = limiter.try_acquire()
@@ -120,7 +120,7 @@ async def test_who_would_wait_longer_than_it_has_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("granted", [False, True])
-async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
+async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
     slot = limiter.try_acquire()
     assert slot is not None
@@ -137,7 +137,7 @@ async def test_who_leaves_takes_no_place_with_it(granted: bool) -> None:
     assert limiter.in_use == 0
 
 
-async def test_who_is_leaving_makes_room_too() -> None:
+async def test_cancelled_waiter_makes_room_in_the_queue() -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
     slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]
@@ -285,7 +285,7 @@ TestWorking.settings = settings(deadline=None)
 
 @settings(deadline=None)
 @given(limit=st.integers(1, 500), queue=st.integers(0, 500), seats=st.integers(1, 16))
-def test_the_parts_of_all_workers_are_the_whole(limit: int, queue: int, seats: int) -> None:
+def test_shares_of_all_workers_add_up_to_the_limit(limit: int, queue: int, seats: int) -> None:
     parts = [share_of(Concurrency(limit, queue, 1.0), seat, seats) for seat in range(seats)]
     for total, shares in ((limit, [part.limit for part in parts]), (queue, [part.queue for part in parts])):
         assert sum(shares) == total if total == 0 or total >= seats else set(shares) == {1}
@@ -296,7 +296,7 @@ def bounded(concurrency: str) -> Config:
     return CONFIG.merge(f"deployments: {{first: {{concurrency: {concurrency}}}}}")
 
 
-def test_a_reload_keeps_what_runs_and_forgets_what_is_gone() -> None:
+def test_reload_keeps_used_limiters_and_removes_deleted_ones() -> None:
     environ = {"FIRST": "a", "SECOND": "b"}
     load = ConcurrencyLimiters()
     bound, wider, unbound = (

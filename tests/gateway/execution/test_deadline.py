@@ -110,14 +110,14 @@ async def test_a_limit_needs_a_task() -> None:
 # --- its limits -----------------------------------------------------------------------------------
 
 
-async def test_what_ends_in_time_is_left_alone() -> None:
+async def test_block_that_ends_in_time_is_not_cancelled() -> None:
     with limit(LONG_S):
         await asyncio.sleep(0)
     assert cancelling() == 0
 
 
 @pytest.mark.parametrize("seconds", [SOON_S, 0, -1])
-async def test_what_takes_too_long_is_a_timeout(seconds: float) -> None:
+async def test_block_over_its_limit_raises_a_timeout(seconds: float) -> None:
     with pytest.raises(TimeoutError) as raised, limit(seconds):
         await for_ever()
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
@@ -125,7 +125,7 @@ async def test_what_takes_too_long_is_a_timeout(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-async def test_what_never_waits_is_never_ended() -> None:
+async def test_block_that_never_awaits_is_not_cancelled() -> None:
     with limit(0):
         sum(range(1000))
     await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
     assert within.expired
 
 
-async def test_what_is_swept_ends_in_time_and_has_no_timer_at_first() -> None:
+async def test_swept_deadline_ends_in_time_and_starts_without_a_timer() -> None:
     sweep, loop = Sweep(every_s=SOON_S), asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle | None] = []
     deadline = Deadline.start(LONG_S, LONG_S, sweep=sweep)
@@ -226,7 +226,7 @@ class Swept:
         self.watch_itself = partial(checked.append, look_at)
 
 
-def test_one_timer_looks_at_all_that_is_swept_and_at_each_in_time() -> None:
+def test_one_timer_checks_every_swept_deadline_in_time() -> None:
     sweep, loop = Sweep(every_s=1.0), StillLoop()
     checked: list[float] = []
     deadlines = [Swept(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
@@ -263,7 +263,7 @@ def test_a_swept_deadline_has_its_own_timer_before_it_is_due(due: list[float], e
     assert sorted(checked) == sorted(100.0 + after_s for after_s in due)
 
 
-async def test_what_has_ended_is_swept_no_more_and_an_idle_process_has_no_timer() -> None:
+async def test_closed_deadline_is_no_longer_swept_and_an_idle_sweep_has_no_timer() -> None:
     sweep = Sweep(every_s=SOON_S)
     deadlines = [Deadline.start(LONG_S, LONG_S, sweep=sweep) for _ in range(3)]
     for deadline in deadlines:

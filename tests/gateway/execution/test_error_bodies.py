@@ -56,7 +56,7 @@ class Refusing:
         (False, False, 0.25, 0.5, 0.5),
     ],
 )
-async def test_it_is_not_waited_for_beyond_the_time_of_the_answer(
+async def test_error_body_is_not_read_beyond_the_deadline_of_the_answer(
     bench: Bench, stream: bool, folded: bool, commit_s: float, total_s: float, waited_s: float
 ) -> None:
     way, deadline = Refusing(), Deadline(0.0, total_s, commit_s, lambda: 0.0)

@@ -42,7 +42,7 @@ class _Answer(UpstreamResponse):
         pass
 
 
-async def test_what_a_provider_repeats_is_masked_too() -> None:
+async def test_secrets_repeated_by_a_provider_are_masked() -> None:
     """Also on the edge of what is shown, and in the words that were made of the key."""
     signature = "f" * 64
     error = {

@@ -44,7 +44,7 @@ async def test_an_answer_comes_of_it(bench: Bench) -> None:
     assert answer.completion is not None
 
 
-def test_what_a_provider_repeats_of_one_is_masked(bench: Bench) -> None:
+def test_fixed_header_repeated_by_a_provider_is_masked(bench: Bench) -> None:
     failure = Failure(FailureKind.CREDENTIALS, "refused", detail="no app app-Secret1 of k-first", status=401)
     asked = ChatRequest("assistant", (UserMessage("hello"),))
     assert redacted(failure, bench.table.deployments["ernie"], asked).detail == "no app [redacted] of [redacted]"

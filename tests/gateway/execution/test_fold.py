@@ -50,7 +50,7 @@ UNFOLDED = table_of(
 
 
 @pytest.mark.parametrize("between", [b"", b": alive\n\n"], ids=["texts", "with signs of life"])
-async def test_others_have_their_turn_while_many_events_become_one_json(bench: Bench, between: bytes) -> None:
+async def test_folding_many_events_does_not_block_other_tasks(bench: Bench, between: bytes) -> None:
     """Where one JSON was asked for, a provider may send a stream all the same, and as much as a body may have."""
     bench.table = UNFOLDED
     body = (answer_chunk("ab") + between) * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
@@ -72,7 +72,7 @@ async def test_others_have_their_turn_while_many_events_become_one_json(bench: B
     assert rounds >= len(body) // (64 * 1024) > 0
 
 
-async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
+async def test_slow_reading_of_an_answer_does_not_count_as_silence(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slowly(parser: StreamParser, body: bytes) -> ChatCompletion:
@@ -90,7 +90,7 @@ async def test_who_has_answered_in_time_was_not_silent_while_the_answer_is_read(
     assert bench.tried == ["first"]
 
 
-async def test_many_events_without_an_end_are_no_whole_answer(bench: Bench) -> None:
+async def test_folded_stream_without_an_end_is_a_failure(bench: Bench) -> None:
     bench.table = UNFOLDED
     bench.router.post(FIRST).respond(headers=SSE, content=answer_chunk("ab") * MANY)
     bench.router.post(SECOND).respond(headers=SSE, content=answer_chunk("ab") * MANY)

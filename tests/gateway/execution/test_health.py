@@ -57,7 +57,7 @@ def health(clock: Clock) -> Health:
     return Health(clock)
 
 
-def test_at_first_everyone_is_well(health: Health) -> None:
+def test_deployments_are_available_at_first(health: Health) -> None:
     assert health.snapshot(table(deployment(*KEYS))) == {}
     assert health.usable_keys(deployment(*KEYS)) == KEYS
     assert health.usable_keys(deployment()) == (None,)
@@ -127,7 +127,7 @@ def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_benches_that_hold_the_longer_counts_whichever_came_first(health: Health, order: int) -> None:
+def test_longer_of_two_cooldowns_counts_in_either_order(health: Health, order: int) -> None:
     """Concurrent calls: a rate limit that arrives after the refusal belongs to an earlier call and must not shorten it."""
     one = deployment(KEYS[0])
     for for_s, failure in [(60, REFUSED), (10, LIMITED)][::order]:
@@ -148,7 +148,7 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
 
 
 @pytest.mark.parametrize(("for_s", "reason"), [(1.0, "breaker open"), (3000.0, "benched")])
-def test_of_a_bench_and_a_breaker_the_longer_one_counts(health: Health, for_s: float, reason: str) -> None:
+def test_longer_of_a_cooldown_and_an_open_breaker_counts(health: Health, for_s: float, reason: str) -> None:
     one = deployment(KEYS[0])
     rule = table(one).resilience.breaker
     breaker = health.breaker(one, rule)
@@ -252,7 +252,7 @@ def refusing(*bad: str, status: int = 401, retry_after: str | None = None) -> ob
     return answer
 
 
-async def test_where_every_key_is_refused_the_deployment_is_benched_and_the_next_step_asked() -> None:
+async def test_deployment_with_only_refused_keys_is_benched_and_fails_over() -> None:
     bench = two_keys()
     first = bench.router.post(FIRST).mock(side_effect=refusing("k1", "k2"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))

@@ -113,14 +113,14 @@ async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, strea
     await until(lambda: second.cancelled)
 
 
-async def test_who_answers_in_time_is_not_hedged(bench: Bench) -> None:
+async def test_request_answered_in_time_is_not_hedged(bench: Bench) -> None:
     first, second = providers_of(bench, HEDGED.merge("assistants: {assistant: {hedge: {after: 20s}}}"))
     first.answer()
     assert (await ask(bench)).step.deployment.name == "first"
     assert (second.asked, len(bench.record.attempts)) == (0, 1)
 
 
-async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> None:
+async def test_one_attempt_wins_if_both_answer_at_the_same_time(bench: Bench) -> None:
     first, second = providers_of(bench, stream=True)
     asking = ask(bench, stream=True)
     await until(lambda: second.asked)
@@ -134,7 +134,7 @@ async def test_both_answer_in_one_moment_and_only_one_is_left(bench: Bench) -> N
     assert first.closed + second.closed + first.cancelled + second.cancelled == 2
 
 
-async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
+async def test_failure_of_the_first_attempt_leaves_the_hedge_running(bench: Bench) -> None:
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -147,7 +147,7 @@ async def test_a_failure_of_one_leaves_it_to_the_other(bench: Bench) -> None:
     assert attempts_of(bench) == [("first", "credentials", False, False), ("second", "ok", True, False)]
 
 
-async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> None:
+async def test_failure_of_the_hedge_leaves_the_first_attempt_running(bench: Bench) -> None:
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -159,7 +159,7 @@ async def test_a_failure_of_the_second_leaves_it_to_the_first(bench: Bench) -> N
     assert attempts_of(bench) == [("second", "unavailable", True, False), ("first", "ok", False, False)]
 
 
-async def test_both_fail_and_the_walk_goes_on_from_the_second(bench: Bench) -> None:
+async def test_plan_continues_after_the_hedge_if_both_attempts_fail(bench: Bench) -> None:
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -238,7 +238,7 @@ async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
     await until(lambda: second.cancelled)
 
 
-async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Bench) -> None:
+async def test_failed_attempt_before_a_disconnect_is_recorded(bench: Bench) -> None:
     """It was sent the prompt. Without it, receipts and metrics would count fewer calls than the providers."""
     first, second = providers_of(bench)
     asking = ask(bench)
@@ -253,7 +253,7 @@ async def test_who_has_failed_before_the_client_leaves_was_asked_too(bench: Benc
     assert [attempt.deployment for attempt in bench.record.abandoned] == ["first"]
 
 
-async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
+async def test_disconnect_while_the_losing_attempt_is_closed_records_both(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have answered, although the client no longer reads the winner's answer."""
@@ -277,7 +277,7 @@ async def test_who_leaves_while_the_loser_is_closed_had_both_asked(
     assert bench.record.attempts == []
 
 
-async def test_a_client_that_leaves_cancels_both(bench: Bench) -> None:
+async def test_disconnect_cancels_both_attempts_of_a_hedge(bench: Bench) -> None:
     first, second = providers_of(bench, BOUNDED)
     asking = ask(bench)
     await until(lambda: second.asked)
@@ -344,7 +344,7 @@ async def test_short_client_timeout_during_a_hedge_is_not_silence_of_the_first(b
     assert [breaker.state if breaker else None for breaker in breakers] == ["closed", "open"]
 
 
-async def test_it_is_paid_for_from_the_budget(bench: Bench) -> None:
+async def test_hedge_is_paid_for_from_the_retry_budget(bench: Bench) -> None:
     first, second = providers_of(bench)
     for _ in range(FLOOR + 5):
         bench.executor.budget.take(None, bench.time)
@@ -390,7 +390,7 @@ async def test_deployment_that_is_not_allowed_is_not_hedged_to(bench: Bench, why
     assert [lost for *_, lost in attempts_of(bench)] == [False]
 
 
-async def test_without_a_next_step_another_key_is_asked(bench: Bench) -> None:
+async def test_hedge_without_a_next_step_uses_another_key(bench: Bench) -> None:
     config = HEDGED.merge(
         "assistants: {assistant: {routes: {default: [first]}}}",
         'deployments: {first: {api_key: ["${FIRST}", "${SECOND}"]}}',
@@ -536,7 +536,7 @@ async def test_a_bug_in_one_of_them_is_raised_and_ends_the_other() -> None:
         await race(bug, 5.0, lambda: value_after(1, 1), lambda _: True)
 
 
-async def test_whatever_cancels_it_nothing_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_race_leaves_no_running_attempt(caplog: pytest.LogCaptureFixture) -> None:
     for rounds in range(12):
         ended: list[str] = []
         other = value_after(6, 2, ended)

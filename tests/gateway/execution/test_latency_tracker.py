@@ -68,7 +68,7 @@ def test_an_answer_that_has_only_begun_shows_nothing_of_the_whole(deployments: d
     )
 
 
-def test_what_a_table_does_not_have_is_forgotten(deployments: dict[str, Deployment]) -> None:
+def test_latencies_of_removed_deployments_are_pruned(deployments: dict[str, Deployment]) -> None:
     latency = LatencyTracker()
     for deployment in deployments.values():
         latency.record_answer(deployment, now=100, whole_answer_s=1)

@@ -32,7 +32,7 @@ splits = st.lists(st.integers(0, 10_000), max_size=40)
 
 
 @given(at=st.integers(0, len(STORY)), ends=splits, asked=st.booleans())
-def test_who_goes_on_exactly_loses_nothing(at: int, ends: list[int], asked: bool) -> None:
+def test_exact_continuation_is_kept_completely(at: int, ends: list[int], asked: bool) -> None:
     sent, rest = STORY[:at], STORY[at:]
     if not asked:
         rest = STORY[len(sent.rstrip()) :]
@@ -60,7 +60,7 @@ def test_numbers_are_no_less_than_words(at: int, back: int, asked: bool, ends: l
 
 
 @given(sent=st.text("ab ", max_size=30), new=st.text("ab ", max_size=30), ends=splits, asked=st.booleans())
-def test_the_pieces_make_no_difference(sent: str, new: str, ends: list[int], asked: bool) -> None:
+def test_trimming_does_not_depend_on_the_cut_into_pieces(sent: str, new: str, ends: list[int], asked: bool) -> None:
     stops = ("ab ba", "bb")
     complete, pieced = OverlapTrimmer(sent, stops, asked=asked), OverlapTrimmer(sent, stops, asked=asked)
     assert fed(complete, [new]) == fed(pieced, cut(new, ends))
@@ -68,7 +68,7 @@ def test_the_pieces_make_no_difference(sent: str, new: str, ends: list[int], ask
 
 
 @given(sent=st.text(max_size=50), new=st.text(max_size=50), ends=splits, asked=st.booleans())
-def test_what_is_given_out_is_the_end_of_what_came(sent: str, new: str, ends: list[int], asked: bool) -> None:
+def test_trimmed_text_is_a_suffix_of_the_new_text(sent: str, new: str, ends: list[int], asked: bool) -> None:
     assert new.endswith(fed(OverlapTrimmer(sent, asked=asked), cut(new, ends)))
 
 
@@ -93,7 +93,7 @@ def test_what_is_given_out_is_the_end_of_what_came(sent: str, new: str, ends: li
         ("I", "I am", "I am"),
     ],
 )
-def test_what_is_a_repetition_and_what_is_none(sent: str, new: str, joined: str) -> None:
+def test_only_a_repeated_beginning_is_trimmed(sent: str, new: str, joined: str) -> None:
     for ends in ([], range(len(new))):
         assert sent + fed(OverlapTrimmer(sent, asked=True), cut(new, list(ends))) == joined
 

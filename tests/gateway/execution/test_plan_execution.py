@@ -180,7 +180,7 @@ async def test_no_wait_benches_for_more_than_an_hour(bench: Bench) -> None:
     assert bench.health.snapshot(bench.table) == {}
 
 
-async def test_on_the_last_step_a_long_wait_counts_if_it_fits(bench: Bench) -> None:
+async def test_last_step_waits_for_a_long_retry_after_that_fits(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(401))
     bench.router.post(SECOND).mock(side_effect=[error(429, retry_after="30"), httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "second"
@@ -212,7 +212,7 @@ async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:
     assert bench.tried == ["first", "first", "second", "second"]
 
 
-async def test_who_is_benched_while_a_retry_waits_is_not_asked_again(bench: Bench) -> None:
+async def test_deployment_benched_during_a_retry_wait_is_not_retried(bench: Bench) -> None:
     """Meanwhile another request has learned that the key is refused, or limited for a minute."""
     deployment = bench.table.deployments["first"]
 
@@ -267,7 +267,7 @@ async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_b
     assert bench.tried == ["first", "first"]
 
 
-async def test_a_context_of_unknown_size_makes_no_smaller_one_worth_asking(bench: Bench) -> None:
+async def test_deployment_with_a_context_not_known_to_be_larger_is_skipped(bench: Bench) -> None:
     """The first reports that the prompt exceeds 8,000 tokens; the second step's failure sets no other limit."""
     third = CONFIG.data["deployments"]["second"] | {"model": "m3", "endpoint": "https://third.example/v1"}
     route = "assistants: {assistant: {routes: {default: [first, second, third]}}}"
@@ -317,7 +317,7 @@ async def test_a_longer_context_is_sought(bench: Bench) -> None:
         httpx.Response(307, headers={"location": "https://evil.example/"}),
     ],
 )
-async def test_what_is_no_answer_is_retried_and_failed_over(bench: Bench, response: httpx.Response) -> None:
+async def test_invalid_answer_is_retried_and_failed_over(bench: Bench, response: httpx.Response) -> None:
     bench.router.post(FIRST).mock(return_value=response)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"

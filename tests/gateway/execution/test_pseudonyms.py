@@ -28,7 +28,7 @@ def test_pseudonym_is_stable_and_differs_between_users(one: str, other: str) -> 
 
 
 @given(names)
-def test_two_providers_or_keys_have_nothing_in_common(user: str) -> None:
+def test_pseudonyms_differ_between_providers_and_keys(user: str) -> None:
     pseudonyms = {
         pseudonymous(named(user), "openai", KEY).user,
         pseudonymous(named(user), "anthropic", KEY).user,
@@ -50,7 +50,7 @@ def test_exactly_the_identity_fields_get_a_pseudonym() -> None:
     assert request.user == "anna"
 
 
-def test_what_is_let_through_by_name_is_sent_as_it_is() -> None:
+def test_passed_through_identity_field_is_sent_unchanged() -> None:
     request = named("anna", safety_identifier="anna", prompt_cache_key="recipes")
     sent = pseudonymous(request, "openai", KEY, frozenset({"prompt_cache_key"}))
     assert sent.extra["prompt_cache_key"] == "recipes"

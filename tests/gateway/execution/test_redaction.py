@@ -72,18 +72,18 @@ REQUEST = ChatRequest(
         ('arguments {"of": "Anna Sommer, born 1961"} don\'t fit', f"arguments {QUOTED} don't fit"),
     ],
 )
-def test_what_is_quoted_of_the_request_is_left_out(deployment: Deployment, text: str, kept: str) -> None:
+def test_quoted_request_text_is_redacted(deployment: Deployment, text: str, kept: str) -> None:
     failure = redacted(failure_with(text, text, text), deployment, REQUEST)
     assert (failure.detail, failure.code, failure.param) == (kept, kept, kept)
 
 
-def test_a_key_is_left_out_wherever_it_stands(deployment: Deployment) -> None:
+def test_key_is_redacted_in_every_field(deployment: Deployment) -> None:
     key = deployment.credentials[0].reveal()
     failure = redacted(failure_with(f"{key} is wrong", f"bad_{key}", key), deployment, REQUEST)
     assert (failure.detail, failure.code, failure.param) == ("[redacted] is wrong", "bad_[redacted]", "[redacted]")
 
 
-def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deployment) -> None:
+def test_key_truncated_at_the_end_of_the_text_is_redacted(deployment: Deployment) -> None:
     key = deployment.credentials[0].reveal()
     for length in range(4, len(key)):
         text = f"{'x' * (2000 - length)}{key}"[:2000]
@@ -93,7 +93,7 @@ def test_a_key_on_which_the_text_was_cut_off_is_left_out_too(deployment: Deploym
 
 
 @pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "session-token-000001"])
-def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
+def test_part_of_a_key_is_redacted(deployment: Deployment, part: str) -> None:
     pair = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3:session-token-000001")
     signing = replace(deployment, credentials=(pair,))
     assert redacted(failure_with(f"{part} is not known"), signing, REQUEST).detail == "[redacted] is not known"
@@ -103,34 +103,36 @@ def test_a_part_of_a_key_is_left_out(deployment: Deployment, part: str) -> None:
     ("request_id", "kept"),
     [("req_011CSHoEeqs5C35K2UUqR7Fy", True), ("bearer-sk-us-secret", False), ("My neighbour Anna", False), ("x" * 201, False)],
 )  # fmt: skip
-def test_an_id_of_the_call_is_one_word_without_a_key(deployment: Deployment, request_id: str, kept: bool) -> None:
+def test_request_id_is_kept_only_if_it_is_one_word_without_a_key(
+    deployment: Deployment, request_id: str, kept: bool
+) -> None:
     assert redacted(replace(failure_with(""), request_id=request_id), deployment, REQUEST).request_id == (
         request_id if kept else None
     )
 
 
 @pytest.mark.parametrize("part", ["AKIDz8krbsJ5yKBZQpn74", "Gu5t9xGARNpq86cd98joQYCN3", "sk-the-second"])
-def test_an_id_of_the_call_holds_no_part_of_any_key(deployment: Deployment, part: str) -> None:
+def test_request_id_with_a_part_of_a_key_is_removed(deployment: Deployment, part: str) -> None:
     keys = Secret("AKIDz8krbsJ5yKBZQpn74:Gu5t9xGARNpq86cd98joQYCN3"), Secret("sk-the-second")
     failure = replace(failure_with(""), request_id=f"req-{part}")
     assert redacted(failure, replace(deployment, credentials=keys), REQUEST).request_id is None
 
 
-def test_a_part_of_a_key_that_is_a_word_like_another_stays(deployment: Deployment) -> None:
+def test_part_of_a_key_that_is_a_common_word_is_kept(deployment: Deployment) -> None:
     short, long = "account", "Gu5t9xGARNpq86cd98joQYCN3"
     keyed = replace(deployment, credentials=(Secret(f"{short}:{long}"),))
     failure = failure_with(f"the {short} has no {long}")
     assert redacted(failure, keyed, REQUEST).detail == f"the {short} has no [redacted]"
 
 
-def test_a_key_of_a_letter_or_two_is_no_part_of_other_words(deployment: Deployment) -> None:
+def test_very_short_key_does_not_redact_other_words(deployment: Deployment) -> None:
     keyed = replace(deployment, credentials=(Secret("x"),))
     failure = redacted(replace(failure_with("x is no index", "bad_x"), request_id="req-6x"), keyed, REQUEST)
     assert (failure.detail, failure.code) == ("[redacted] is no index", "bad_[redacted]")
     assert failure.request_id == "req-6x"
 
 
-def test_a_short_key_is_found_where_words_have_no_spaces_between_them(deployment: Deployment) -> None:
+def test_short_key_is_redacted_in_text_without_spaces(deployment: Deployment) -> None:
     keyed = replace(deployment, credentials=(Secret("hunt3r2"),))
     assert redacted(failure_with("密钥hunt3r2无效"), keyed, REQUEST).detail == "密钥[redacted]无效"
 
@@ -239,7 +241,7 @@ def test_prose_in_tools_schemas_and_other_fields_is_removed(deployment: Deployme
 
 
 @pytest.mark.parametrize("name", ["findings_of_a_patient", "which", "answer_to_the_patient", "object", "text", "flex"])
-def test_a_name_or_a_setting_stays_so_that_the_mistake_can_be_found(deployment: Deployment, name: str) -> None:
+def test_name_or_setting_is_kept_in_the_error(deployment: Deployment, name: str) -> None:
     assert redacted(failure_with(f"'{name}' is wrong"), deployment, WITH_TOOLS).detail == f"'{name}' is wrong"
 
 
@@ -247,7 +249,7 @@ def test_a_name_or_a_setting_stays_so_that_the_mistake_can_be_found(deployment: 
 @pytest.mark.parametrize(
     "text", ["糖尿病患者可以吃什么水果呢", 'She "only" has "a" little <bit> of it', "Anna & Bob's sugar is at 9.1"]
 )
-def test_what_is_quoted_in_a_url_or_a_page_is_left_out(
+def test_request_text_quoted_in_a_url_or_page_is_redacted(
     deployment: Deployment, text: str, write: Callable[[str], str]
 ) -> None:
     request = ChatRequest("assistant", (UserMessage(text),))
@@ -260,7 +262,7 @@ KEYED = "sk-Ab/cd+efgh/ijkl==mnop"
 @pytest.mark.parametrize(
     "written", [KEYED.replace("/", r"\/"), quote(KEYED, safe=""), f"{KEYED[:10]}...", f"{KEYED[:10]}…", KEYED[:8]]
 )
-def test_a_key_is_left_out_however_it_is_written(deployment: Deployment, written: str) -> None:
+def test_key_is_redacted_in_every_encoding(deployment: Deployment, written: str) -> None:
     keyed = replace(deployment, credentials=(Secret(KEYED),))
     detail = redacted(failure_with(f"the key '{written}' isn't known, nor is '{written}'"), keyed, REQUEST).detail
     assert not any(part in detail for part in (KEYED[:6], "Ab", "mnop"))
@@ -268,13 +270,13 @@ def test_a_key_is_left_out_however_it_is_written(deployment: Deployment, written
 
 
 @pytest.mark.parametrize("key", ["redacted-1234", "https://a.example/key", "[redacted]"])
-def test_a_key_that_begins_as_other_words_do_ends_nothing(deployment: Deployment, key: str) -> None:
+def test_key_with_a_common_prefix_does_not_redact_other_words(deployment: Deployment, key: str) -> None:
     keyed = replace(deployment, credentials=(Secret(key),))
     detail = redacted(failure_with(f"{key} is wrong: see https://b.example, ‘redacted’"), keyed, REQUEST).detail
     assert detail == "[redacted] is wrong: see https://b.example, ‘redacted’"
 
 
-def test_a_token_that_was_signed_here_is_left_out(deployment: Deployment) -> None:
+def test_token_signed_by_the_gateway_is_redacted(deployment: Deployment) -> None:
     """Of a service account's key no provider sees more than what is signed with it, for an hour."""
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhQGIifQ.c2lnbmF0dXJl-_"
     for quoted in (token, token[:50]):
@@ -295,7 +297,7 @@ def test_harmless_text_is_unchanged(deployment: Deployment) -> None:
         assert redacted(failure, deployment, REQUEST) is failure
 
 
-def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployment: Deployment) -> None:
+def test_error_of_a_request_too_long_to_search_is_redacted_completely(deployment: Deployment) -> None:
     long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
     failure = redacted(failure_with("you said 'abab'", "abab", "abab"), deployment, long)
     assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
@@ -312,7 +314,7 @@ def test_a_request_that_is_too_long_to_be_looked_through_leaves_nothing(deployme
         "C:\\anna\\sommer\\findings\\2026",
     ],
 )
-def test_what_is_quoted_in_json_within_a_text_is_left_out(deployment: Deployment, text: str, times: int) -> None:
+def test_request_text_quoted_in_nested_json_is_redacted(deployment: Deployment, text: str, times: int) -> None:
     quoted = text
     for _ in range(times):
         quoted = json.dumps(quoted)[1:-1]
@@ -352,7 +354,7 @@ class Unread(dict[str, object]):
         raise AssertionError
 
 
-def test_nothing_more_is_gone_through_where_the_conversation_is_too_much_already(deployment: Deployment) -> None:
+def test_error_of_a_conversation_over_the_limit_is_redacted_without_a_search(deployment: Deployment) -> None:
     """It is asked of each large stream as it begins, and not only where one fails."""
     request = replace(REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=Unread()),))
     struck = redacting(deployment, request)(failure_with("it was refused: word word", code="word"))

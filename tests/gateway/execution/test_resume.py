@@ -106,7 +106,7 @@ def asked(route: Any) -> Any:
     return json.loads(route.calls.last.request.content)
 
 
-async def test_the_next_step_goes_on(bench: Bench) -> None:
+async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
     second = bench.router.post(SECOND).mock(
         side_effect=lambda _: sse(text("one two three four"), finish="stop", usage=USAGE)
@@ -142,7 +142,7 @@ async def test_a_consent_by_which_the_prompt_was_sent_onward_is_noted(bench: Ben
     assert bench.record.consent is ConsentKind.TOKEN
 
 
-async def test_what_went_past_the_reader_was_sent_too() -> None:
+async def test_text_that_bypassed_the_reader_counts_as_sent() -> None:
     class Passing:
         """A stream that passes a text on, and breaks off."""
 
@@ -211,7 +211,7 @@ NOT_AGAIN = Failure(FailureKind.UNAVAILABLE, "before", should_retry=False)
         ([], 2),
     ],
 )
-async def test_what_a_hedge_has_shown_of_a_step_counts(
+async def test_results_of_a_hedge_count_when_a_stream_is_resumed(
     bench: Bench, before: list[FailureKind | Failure], calls: int
 ) -> None:
     """Two calls to one deployment are all that a request makes, and who was silent in it, or asks not to be asked
@@ -324,7 +324,7 @@ async def test_a_call_of_a_tool_is_never_continued(bench: Bench) -> None:
     assert not second.called
 
 
-async def test_what_the_first_counted_is_summed(bench: Bench) -> None:
+async def test_usage_of_the_first_part_is_added(bench: Bench) -> None:
     counted = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), usage=counted))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop", usage=USAGE))
@@ -333,7 +333,7 @@ async def test_what_the_first_counted_is_summed(bench: Bench) -> None:
     assert bench.record.resumed == Resumed("first", "second")
 
 
-async def test_places_in_the_second_part_are_none_in_the_whole(bench: Bench) -> None:
+async def test_annotations_of_a_resumed_part_are_dropped(bench: Bench) -> None:
     cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), cited, finish="stop"))
@@ -355,7 +355,7 @@ async def test_an_answer_with_places_in_it_is_not_continued(bench: Bench) -> Non
     assert not second.called
 
 
-async def test_another_beginning_is_no_answer(bench: Bench) -> None:
+async def test_resumed_answer_that_differs_from_the_sent_text_is_rejected(bench: Bench) -> None:
     story = "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from"
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text(story + " what they did.")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text(story), text(" the nets."), finish="stop"))

@@ -67,7 +67,7 @@ async def large(peer: Peer) -> None:
     ],
     ids=["garbage", "half an answer", "silence", "too large"],
 )
-async def test_what_is_no_answer_fails_and_leaves_no_connection(
+async def test_invalid_response_fails_and_leaves_no_connection(
     script: Callable[[Peer], Awaitable[None]], limit_s: float
 ) -> None:
     async with scripted(script) as server:

@@ -143,7 +143,9 @@ BREAKS: list[tuple[str, Script, FailureKind, FailureKind]] = [
 
 
 @pytest.mark.parametrize(("script", "ours", "theirs"), [case[1:] for case in BREAKS], ids=[case[0] for case in BREAKS])
-async def test_what_breaks_has_one_name(script: Script, ours: FailureKind, theirs: FailureKind) -> None:
+async def test_both_transports_report_the_expected_failure_kind(
+    script: Script, ours: FailureKind, theirs: FailureKind
+) -> None:
     for way, kind in ((lean(), ours), (httpx_own(), theirs)):
         async with scripted(script, say(GOOD)) as server:
             assert await failure_of(way, server.origin) is kind
@@ -217,7 +219,7 @@ async def through_a_door(server: Scripted) -> AsyncIterator[tuple[Door, str]]:
 
 
 @pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
-async def test_what_is_forbidden_during_the_handshake_is_sent_nothing(
+async def test_deployment_forbidden_during_the_handshake_receives_nothing(
     way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -327,7 +329,7 @@ async def test_a_connection_that_takes_too_long_is_a_failure_to_connect(way: Cal
 
 
 @WAYS
-async def test_without_a_permit_for_the_origin_nothing_is_opened(way: Callable[[], Transport]) -> None:
+async def test_transport_refuses_a_forged_permit(way: Callable[[], Transport]) -> None:
     class Forged:
         origin = ""
 

@@ -108,7 +108,7 @@ def test_the_root_is_a_path_too() -> None:
         request_head(PERMIT, wire("//"))
 
 
-async def test_what_is_sent_goes_to_the_permits_origin() -> None:
+async def test_request_is_sent_to_the_origin_of_its_permit() -> None:
     recorder = Recorder()
     transport = HttpxTransport(httpx.MockTransport(recorder))
     reply = await transport.send(
@@ -138,7 +138,7 @@ async def test_a_signature_that_is_ever_new_leaves_the_rest_of_a_head_remembered
     assert len(recorder.requests) == 3
 
 
-def test_what_is_remembered_shows_no_credential() -> None:
+def test_representation_of_a_request_shows_no_credential() -> None:
     head = request_head(PERMIT, wire(headers=(("x-key", "sk-secret"),)))
     assert "sk-secret" not in f"{head} {upstream_request(PERMIT, wire(), 1, (('authorization', 'sk-secret'),))}"
 
@@ -172,7 +172,7 @@ def test_only_a_permit_for_exactly_this_origin_is_leave(origin: str, permit: obj
     allow("https://api.example", PERMIT)
 
 
-async def test_without_a_permit_the_pool_opens_nothing() -> None:
+async def test_pool_opens_no_connection_for_a_forged_permit() -> None:
     opened: list[object] = []
 
     class Watched(Pool):
@@ -204,7 +204,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     "exception",
     [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x"), httpx.WriteError("x"), OSError("x")],
 )
-async def test_what_goes_wrong_before_an_answer_is_a_failure(exception: Exception) -> None:
+async def test_exception_before_a_response_is_a_connect_failure(exception: Exception) -> None:
     def fail(_: httpx.Request) -> httpx.Response:
         raise exception
 

@@ -48,7 +48,7 @@ def attempts(bench: Bench) -> list[str]:
     return [attempt.deployment for attempt in bench.record.attempts]
 
 
-async def test_what_is_forbidden_meanwhile_is_sent_nothing_and_the_next_step_is_asked(bench: Bench) -> None:
+async def test_deployment_forbidden_during_the_connect_is_skipped(bench: Bench) -> None:
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
@@ -62,7 +62,7 @@ async def test_what_is_forbidden_meanwhile_is_sent_nothing_and_the_next_step_is_
     assert bench.health.snapshot(bench.table) == {}, "nothing is known of it"
 
 
-async def test_what_is_allowed_still_is_asked(bench: Bench) -> None:
+async def test_deployment_that_is_still_allowed_is_sent_the_request(bench: Bench) -> None:
     first = Late(bench, FIRST)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
@@ -84,7 +84,7 @@ async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench) -> None
     assert [skipped.deployment for skipped in bench.record.skipped] == ["first", "second"]
 
 
-async def test_who_was_benched_meanwhile_is_not_asked_in_its_place(bench: Bench) -> None:
+async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(bench: Bench) -> None:
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
@@ -133,7 +133,7 @@ async def test_hedge_is_answered_by_the_attempt_that_is_still_allowed(bench: Ben
 
 
 @pytest.mark.parametrize("withdrawn", ["first", "second"])
-async def test_where_the_other_one_fails_that_is_why_there_is_no_answer(bench: Bench, withdrawn: str) -> None:
+async def test_failure_of_the_allowed_attempt_is_the_reported_failure(bench: Bench, withdrawn: str) -> None:
     calls = {"first": Late(bench, FIRST, error(401)), "second": Late(bench, SECOND, error(401))}
     answer = ask(bench, HEDGED)
     await until(lambda: calls["second"].connecting == 1)

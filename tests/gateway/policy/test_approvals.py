@@ -56,7 +56,7 @@ BEGINS = "its approval for region 'cn' begins on 2026-11-10"
         ("2026-11-20", "2026-11-20", "2026-11-20T12:00:00", ENDED),  # one day alone is nowhere the only date
     ],
 )
-def test_a_validity_counts_where_every_date_on_earth_is_in_it(
+def test_approval_is_valid_only_if_every_time_zone_is_within_its_dates(
     first: str | None, last: str | None, now: str, reason: str | None
 ) -> None:
     assert why_unapproved([approval(first, last)], "cn", days_at(at(now))) == reason
@@ -184,7 +184,7 @@ def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered()
         assert found.considered[0].reason is SkipReason.APPROVAL
 
 
-def test_what_is_the_same_all_day_is_decided_once_a_day() -> None:
+def test_decision_is_cached_while_approvals_do_not_change() -> None:
     table = approved_until("2026-11-20")
     first = decision(table, "2026-11-19T12:00:00")
     assert decision(table, "2026-11-19T23:00:00") is first
@@ -209,7 +209,7 @@ def test_deployment_without_approval_is_skipped() -> None:
     assert "it has no approval for region 'cn'" in outcome.message
 
 
-def test_without_an_approval_there_is_no_permit() -> None:
+def test_permit_requires_a_valid_approval() -> None:
     table = approved_until("2026-11-20")
     region, deployment = table.regions["cn"], table.deployments["qwen-cn"]
     assert prompt_permit(table, region, deployment, at("2026-11-20T10:00:00")) is None

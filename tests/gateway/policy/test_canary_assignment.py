@@ -90,7 +90,7 @@ def test_every_member_is_judged_and_shown_with_its_share() -> None:
     assert ill == [("gemini", SkipReason.HEALTH), ("chatgpt-us", None)]
 
 
-def test_who_has_a_member_that_is_ill_gets_another_and_is_still_of_its_side() -> None:
+def test_user_with_an_unavailable_member_gets_another_and_keeps_its_variant() -> None:
     calm = next(name for name in PEOPLE if side_of(PAIR, name) == "gemini")
     bird = next(name for name in PEOPLE if side_of(PAIR, name) == "chatgpt-us")
     assert plan_of(PAIR, bird, {"chatgpt-us": ILL}) == ["gemini"]
@@ -99,13 +99,13 @@ def test_who_has_a_member_that_is_ill_gets_another_and_is_still_of_its_side() ->
     assert plan_of(PAIR, bird) == ["chatgpt-us"]
 
 
-def test_where_all_are_ill_the_request_is_refused() -> None:
+def test_request_is_refused_if_all_members_are_unavailable() -> None:
     outcome = decided(PAIR, CALM, {"gemini": ILL, "chatgpt-us": ILL}).outcome
     assert isinstance(outcome, Refusal)
     assert outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
 
-def test_what_the_law_keeps_out_is_on_nobodys_side() -> None:
+def test_member_not_available_in_the_territory_is_assigned_to_no_user() -> None:
     table = routed("[{gemini: 1, qwen-intl: 1}]")  # qwen-intl serves Hong Kong and Macao only
     assert {side_of(table, name) for name in PEOPLE} == {"gemini"}
     reasons = {item.deployment: item.reason for item in decided(table, CALM).considered}
@@ -131,13 +131,13 @@ def test_a_plain_step_first_has_no_side() -> None:
     assert side_of(table, CALM) is None
 
 
-def test_without_a_person_it_is_the_plan_of_most() -> None:
+def test_request_without_a_user_gets_the_member_with_the_largest_weight() -> None:
     light = routed("[{gemini: 20, chatgpt-us: 80}, gemini]")
     assert plan_of(light, None) == ["chatgpt-us", "gemini"]
     assert side_of(light, None) is None
 
 
-def test_a_running_request_keeps_its_side_until_its_weight_is_0() -> None:
+def test_running_request_keeps_its_variant_until_its_weight_is_zero() -> None:
     plan = decided(CANARY, BIRD).outcome
     assert isinstance(plan, Plan)
     location = resolve(CANARY, None, US)

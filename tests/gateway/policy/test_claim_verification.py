@@ -89,7 +89,7 @@ def test_a_claim_may_name_no_territory_or_name_it_elsewhere() -> None:
         (None, None),
     ],
 )
-def test_what_the_person_prefers_are_short_words_or_nothing(prefers: Any, wishes: Preferences | None) -> None:
+def test_preferences_of_a_claim_are_short_words_or_ignored(prefers: Any, wishes: Preferences | None) -> None:
     asked = replace(RULES, preferences="prefers")
     text = token(**{} if prefers is None else {"prefers": prefers})
     assert verify(asked, KEYS, text, NOW).report == ClaimReport("DE", preferences=wishes)
@@ -254,7 +254,7 @@ def test_a_key_without_a_name_is_not_the_one_that_a_token_names() -> None:
     assert verify(RULES, nameless, token(None), NOW).report == ClaimReport("DE")
 
 
-def test_without_a_name_there_must_be_one_key_to_choose() -> None:
+def test_claim_without_a_key_name_requires_a_single_key() -> None:
     nameless = token(None)
     assert verify(RULES, KEYS, nameless, NOW).report == ClaimReport("DE")
     two = parse_keys(jwks(public("k1"), public("k2")))

@@ -69,7 +69,7 @@ def test_an_address(text: str, address: str | None) -> None:
         ([], SILENT),
     ],
 )
-def test_a_list_is_read_from_the_right_past_our_own_proxies(values: list[str], found: str) -> None:
+def test_forwarded_list_is_read_from_the_right_past_trusted_proxies(values: list[str], found: str) -> None:
     assert address_from("x-forwarded-for", *values) == found
 
 
@@ -140,12 +140,14 @@ def test_a_header_with_one_address(header: str, values: list[str], found: str) -
     header=st.sampled_from(["x-forwarded-for", "forwarded"]),
     joined=st.booleans(),
 )
-def test_nothing_sent_before_it_changes_what_the_last_proxy_adds(sent: list[str], header: str, joined: bool) -> None:
+def test_earlier_header_values_do_not_change_the_value_of_the_last_proxy(
+    sent: list[str], header: str, joined: bool
+) -> None:
     added = "203.0.113.7" if header == "x-forwarded-for" else "for=203.0.113.7"
     values = [", ".join([*sent, added])] if joined else [*sent, added]
     assert address_from(header, *values) in ({"203.0.113.7"} if header == "x-forwarded-for" else {"203.0.113.7", DOUBT})
 
 
 @given(values=st.lists(st.text(max_size=80), max_size=3), header=st.sampled_from(["x-forwarded-for", "forwarded", "h"]))
-def test_no_text_breaks_it(values: list[str], header: str) -> None:
+def test_any_header_text_is_parsed_without_an_exception(values: list[str], header: str) -> None:
     address_from(header, *values)

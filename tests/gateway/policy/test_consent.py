@@ -100,7 +100,7 @@ def outcome(decision: Decision) -> list[str] | str:
         ([SKIP_EACH, SKIP_STANDING], "consent_required d0"),
     ],
 )
-def test_what_a_missing_consent_does_to_a_plan(rules: list[str], expected: list[str] | str) -> None:
+def test_missing_consent_has_the_configured_effect_on_the_plan(rules: list[str], expected: list[str] | str) -> None:
     assert outcome(decided(table(*rules))) == expected
 
 
@@ -214,7 +214,7 @@ def token(deployment: str = "d0", **changes: Any) -> str:
 
 
 def confirmed(sent: str, table: ConfigVersion = ASKED, region: str = "de", **changes: Any) -> frozenset[str]:
-    statement = replace(changes.pop("said", SAID), token=sent)
+    statement = replace(changes.pop("statement", SAID), token=sent)
     return consenting(statement=statement, **changes).under(table, table.regions[region]).confirmed
 
 
@@ -244,12 +244,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-def test_a_token_is_for_what_the_person_has_seen(other: ChatRequest) -> None:
+def test_consent_token_is_valid_only_for_the_confirmed_content(other: ChatRequest) -> None:
     assert confirmed(token(), request=other) == frozenset()
     assert confirmed(token(request=other), request=other) == {"d0", "d1"}
 
 
-def test_thoughts_that_go_along_are_what_was_seen_too() -> None:
+def test_consent_token_covers_reasoning_in_the_history() -> None:
     one, two = (replace(REQUEST, messages=(*MORE[:2], AssistantMessage("no", reasoning=thought))) for thought in "ab")
     assert confirmed(token(request=one), request=two) == frozenset()
 
@@ -258,9 +258,9 @@ def test_how_the_answer_comes_is_not_part_of_what_was_seen() -> None:
     assert confirmed(token(), request=replace(REQUEST, stream=True, temperature=0.3, max_tokens=5)) == {"d0", "d1"}
 
 
-def test_a_token_is_for_one_key_one_region_one_gateway_and_one_place() -> None:
+def test_consent_token_is_bound_to_client_region_secret_and_recipient() -> None:
     sent = token()
-    assert confirmed(sent, said=ConsentStatement(caller="you")) == frozenset()
+    assert confirmed(sent, statement=ConsentStatement(caller="you")) == frozenset()
     assert confirmed(sent, key=b"x" * 32) == frozenset()
     elsewhere = table_of(
         """
@@ -317,7 +317,7 @@ def test_reason_for_an_insufficient_consent_is_reported(statement: ConsentStatem
     assert bool(asked.note) == bool(note)
 
 
-def test_what_the_person_is_asked() -> None:
+def test_consent_question_names_recipient_places_and_fields() -> None:
     asked = consenting().ask(ASKED.deployments["d0"], ASKED.regions["de"])
     assert (asked.recipient, asked.stores, asked.processes) == ("OpenAI", "DE", "DE")
     assert (asked.would_send, asked.expires_at) == (("messages",), NOW + LIFETIME_S)
@@ -329,7 +329,7 @@ def would_send(request: ChatRequest, more: str = "{}") -> tuple[str, ...]:
     return consenting(request).ask(asking.deployments["d0"], asking.regions["de"]).would_send
 
 
-def test_what_would_be_sent_is_named() -> None:
+def test_consent_question_lists_the_fields_that_would_be_sent() -> None:
     seen = (TextPart("x"), ImagePart("data:image/png;base64,aa"), FilePart("data:application/pdf;base64,aa", "a.pdf"))
     rich = ChatRequest("assistant", (UserMessage(seen),), tools=(Tool("t"),), response_format=JsonObjectFormat())
     assert would_send(rich) == ("messages", "images", "files", "tools", "response_format")
@@ -357,14 +357,14 @@ def test_identity_fields_are_named_as_they_would_be_sent(identity: Any, named: t
     assert consenting(request).ask(deployment, ASKED.regions["de"]).would_send == named
 
 
-def test_the_order_of_members_is_not_part_of_what_was_seen() -> None:
+def test_consent_token_ignores_the_order_of_members() -> None:
     one, other = ({"documents": [{"a": 1, "b": 2}]}, {"documents": [{"b": 2, "a": 1}]})
     statement = replace(SAID, token=token(request=replace(REQUEST, extra=one)))
     agreed = consenting(replace(REQUEST, extra=other), statement).under(ASKED, ASKED.regions["de"])
     assert "d0" in agreed.confirmed
 
 
-def test_without_a_token_only_standing_consents_count() -> None:
+def test_request_without_a_token_uses_only_standing_consents() -> None:
     assert consenting(statement=ConsentStatement()).under(ASKED, ASKED.regions["de"]) is NO_CONSENT
     standing = consenting(statement=ConsentStatement(standing=frozenset({"OpenAI"}))).under(ASKED, ASKED.regions["de"])
     assert standing == Consents(frozenset({"OpenAI"}))

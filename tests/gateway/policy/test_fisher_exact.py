@@ -29,7 +29,7 @@ def test_known_values(hits: int, of: int, other_hits: int, of_others: int, expec
 
 
 @given(st.integers(0, 5), st.integers(1, 5), st.integers(0, 5), st.integers(1, 5))
-def test_it_is_the_share_of_the_ways_to_deal_the_hits(hits: int, of: int, other_hits: int, of_others: int) -> None:
+def test_p_value_equals_the_enumerated_probability(hits: int, of: int, other_hits: int, of_others: int) -> None:
     hits, other_hits = min(hits, of), min(other_hits, of_others)
     everybody = of + of_others
     deals = list(combinations(range(everybody), hits + other_hits))
@@ -39,7 +39,7 @@ def test_it_is_the_share_of_the_ways_to_deal_the_hits(hits: int, of: int, other_
 
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
-def test_it_is_a_probability_at_any_size(hits: int, of: int, other_hits: int, of_others: int) -> None:
+def test_p_value_is_between_zero_and_one_at_any_size(hits: int, of: int, other_hits: int, of_others: int) -> None:
     found = fisher_exact_p(min(hits, of), of, min(other_hits, of_others), of_others)
     assert 0 <= found <= 1
     assert math.isfinite(found)

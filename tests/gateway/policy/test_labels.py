@@ -122,7 +122,7 @@ def test_only_text_gets_the_words() -> None:
     assert texts[2].message.refusal == "I won't"
 
 
-def test_an_answer_without_words_is_left_as_it_is() -> None:
+def test_answer_without_text_is_not_labelled() -> None:
     """The same object: by that the body knows whether the words are in the text."""
     labelling = labelling_of(Locale("en", (CN,)), request(response_format=JsonObjectFormat()))
     assert labelling is not None
@@ -166,7 +166,7 @@ def cited(start: object, end: object) -> dict[str, object]:
     }
 
 
-def test_places_in_a_text_are_those_of_the_text_with_the_words() -> None:
+def test_annotation_positions_are_shifted_by_the_label() -> None:
     labelling = labelling_of(Locale("en", (CN,)), request())
     assert labelling is not None
     by = len(labelling.prefix)
@@ -199,7 +199,7 @@ def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> Non
 # --- the marks ------------------------------------------------------------------------------------
 
 
-def test_the_aigc_object_has_the_seven_fields_of_the_standard() -> None:
+def test_aigc_object_has_the_seven_fields_of_the_standard() -> None:
     labelling = labelling_of(Locale("zh", (CN, EU)), request(*LATER))
     assert labelling is not None
     answer = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
@@ -298,7 +298,7 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
         ((TextPart("你好"), TextPart("内容由AI生成\n\n")), (TextPart("你好"), TextPart("内容由AI生成\n\n"))),
     ],
 )
-def test_of_an_answer_in_parts_the_first_begins_with_the_words(
+def test_label_is_removed_from_the_first_text_part(
     parts: tuple[TextPart, ...], remaining: tuple[TextPart, ...]
 ) -> None:
     assert without_labels((AssistantMessage(parts),), speech_of(CN)) == (AssistantMessage(remaining),)
@@ -316,7 +316,7 @@ def test_unexpected_labels_are_removed_once_and_completely(text: str, remaining:
     assert strip(text, (), speech_of(CN).known) == remaining
 
 
-def test_where_there_are_no_labels_the_history_is_as_it_was() -> None:
+def test_history_is_unchanged_without_labels() -> None:
     history = (ASK, AssistantMessage("内容由AI生成\n\n你好"))
     assert without_labels(history, RegionText(Locale("en"), {})) is history
 
@@ -331,7 +331,7 @@ def test_where_there_are_no_labels_the_history_is_as_it_was() -> None:
         "内容由AI生成\n\nHouse rules.\n\n",
     ],
 )
-def test_of_an_answer_that_is_only_words_nothing_is_left(trimmed: str) -> None:
+def test_answer_that_is_only_labels_becomes_empty(trimmed: str) -> None:
     [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))
     assert message == AssistantMessage("")
 
@@ -353,7 +353,7 @@ def test_user_and_tool_messages_are_unchanged(text: str) -> None:
     assert without_labels(history, speech_of(CN, EU)) is history
 
 
-def test_calls_are_not_the_first_answer_in_words() -> None:
+def test_answer_with_calls_only_does_not_count_as_the_first_text() -> None:
     """The label of the first turn is removed alone: the text after it is the model's."""
     answer = labelled_text("House rules.\n\nThree.", speech_of(EU), first=True)
     history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(answer))

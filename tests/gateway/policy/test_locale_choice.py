@@ -93,7 +93,7 @@ def test_a_wish_may_be_written_as_systems_write_it() -> None:
     assert choose_locale(speech_of(*GREATER), "zh", Preferences(language="en_GB")).locale == "en-GB"
 
 
-def test_where_one_locale_is_offered_nothing_is_asked() -> None:
+def test_single_offered_locale_ignores_preferences() -> None:
     assert choose_locale(speech_of("zh-Hans-CN"), "en", Preferences(language="en")).locale == "zh-Hans-CN"
 
 

@@ -395,7 +395,7 @@ def test_evidence_is_short_visible_ascii(value: str, shown: str) -> None:
     assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].said == shown
 
 
-def test_a_key_that_is_no_signal_decides_and_is_on_record() -> None:
+def test_region_of_a_client_decides_and_is_in_the_evidence() -> None:
     table = with_rules(ALL, signals=("edge_header",))
     location = resolve(table, CLIENTS["shop-cn"], seen("CN"))
     assert (location.territory, location.why) == ("CN", "api_key")
@@ -585,7 +585,7 @@ def test_a_part_that_another_signal_names_is_where_a_bound_key_s_caller_is(
 
 
 @pytest.mark.parametrize("boundary", ["CN", "CN, JP"])
-def test_caller_bound_to_a_region_is_in_its_country_where_a_part_of_it_has_a_region(boundary: str) -> None:
+def test_caller_bound_to_a_region_is_located_within_its_country(boundary: str) -> None:
     """For an unknown territory, the gateway checks neither whom a vendor serves nor whether prompts must stay at home."""
     table = table_of(
         BASE.merge(

@@ -25,7 +25,7 @@ def test_the_weights_are_met_within_four_standard_deviations() -> None:
             assert abs(found[name] - share * len(PEOPLE)) < tolerance, (wanted, name, found)
 
 
-def test_who_is_on_a_side_of_5_percent_is_on_it_at_25_and_at_100() -> None:
+def test_user_in_a_variant_stays_in_it_as_its_share_grows() -> None:
     at = {share: {p for p in PEOPLE if choose(p, {"a": 100 - share, "b": share}) == "b"} for share in (0, 5, 25, 100)}
     assert at[0] < at[5] < at[25] < at[100] == set(PEOPLE)
 
@@ -46,7 +46,7 @@ def test_one_more_moves_people_to_itself_alone(key: bytes, given: dict[str, int]
 
 
 @given(keys, weights)
-def test_one_less_moves_only_its_own_people(key: bytes, given: dict[str, int]) -> None:
+def test_removed_member_moves_only_its_own_users(key: bytes, given: dict[str, int]) -> None:
     chosen = choose(key, given)
     for name in given.keys() - {chosen}:
         assert choose(key, {other: weight for other, weight in given.items() if other != name}) == chosen

@@ -213,7 +213,7 @@ def test_another_site_at_the_same_host_is_another_place() -> None:
     assert reason == "the current config no longer permits it"
 
 
-def test_another_host_of_the_same_model_is_another_place() -> None:
+def test_deployment_on_another_host_is_a_different_deployment() -> None:
     config = BASE.merge(self_hosted("DE"), "assistants: {assistant: {routes: {eu: [house]}}}")
     moved = changed("deployments: {house: {endpoint: 'https://b.example'}}", config=config)
     assert verdict(moved, table=table_of(config)) == "the current config no longer permits it"

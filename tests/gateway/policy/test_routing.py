@@ -113,7 +113,7 @@ def test_default_region_keeps_prompts_in_their_territory(territory: str) -> None
 
 
 @pytest.mark.parametrize("cell", ["CN", "CN-SH", "DE", "HK"])
-def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) -> None:
+def test_gateway_location_counts_for_prompts_that_must_stay_in_their_territory(cell: str) -> None:
     here = table_of(ROUTED.merge(self_hosted("CN"), f"cell: {{territory: {cell}, serves: [default]}}"))
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
@@ -126,7 +126,7 @@ def test_the_gateway_itself_is_a_place_for_prompts_that_stay_at_home(cell: str) 
     assert plan_of(here, "JP") == ["house"]
 
 
-def test_a_region_that_names_a_territory_decides_for_itself() -> None:
+def test_region_that_names_a_territory_overrides_the_default_rule() -> None:
     far = (
         '{regions: {far: {territories: [CN, RU], boundary: ["*"]}}, assistants: {assistant: {routes: {far: [house]}}}}'
     )
@@ -147,13 +147,13 @@ def test_missing_capability_skips_the_deployment_with_the_reason() -> None:
     assert "vision" in found.considered[0].detail
 
 
-def test_what_a_site_leaves_out_of_its_promise_counts_inside_a_boundary_only() -> None:
+def test_excepted_feature_of_a_site_counts_only_inside_a_boundary() -> None:
     assert refusal_of(TABLE, "US", asked("json_schema")).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     open_world = BASE.merge('regions: {us: {boundary: ["*"]}}')
     assert plan_of(table_of(open_world), "US", asked("json_schema")) == ["chatgpt-us"]
 
 
-def test_what_a_site_leaves_out_of_its_promise_counts_where_prompts_must_stay_at_home() -> None:
+def test_excepted_feature_of_a_site_counts_if_prompts_must_stay_in_the_territory() -> None:
     table = table_of(ROUTED.merge(self_hosted("CN")))
     (own,) = table.assistants["assistant"].routes["default"]
     own = replace(own, excepts=frozenset({"tools", "strict_tools"}))
@@ -286,7 +286,7 @@ def test_prefill_falls_back_to_a_deployment_that_answers_anew() -> None:
     assert plan_of(table_of(stiff), "US", asked("prefill")) == ["chatgpt-us"], "`house` may refuse it"
 
 
-def test_who_would_answer_its_own_last_message_is_judged_by_all_else() -> None:
+def test_prefill_refusal_depends_on_the_other_requirements() -> None:
     unwell = {"chatgpt-us": Unavailable("benched", 5)}
     assert refusal_of(TABLE, "US", asked("prefill"), unwell).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
     # No other deployment continues the message, and one that would is only unavailable.
@@ -320,7 +320,9 @@ def test_an_unmet_requirement_passes_over() -> None:
         (BASE, {**KEYS, "DASHSCOPE_API_KEY": ""}, SkipReason.CREDENTIAL),
     ],
 )
-def test_what_cannot_be_asked_now_is_a_503(config: Config, environ: dict[str, str], reason: SkipReason) -> None:
+def test_unavailable_deployment_is_refused_with_503(
+    config: Config, environ: dict[str, str], reason: SkipReason
+) -> None:
     found = decision(table_of(config, environ), "CN")
     assert found.considered[0].reason is reason
     assert isinstance(found.outcome, Refusal)
@@ -401,7 +403,7 @@ def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
     assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
 
 
-def test_what_the_compiler_would_have_refused_is_passed_over() -> None:
+def test_step_outside_its_boundary_is_skipped_at_run_time() -> None:
     narrow = replace(TABLE.regions["us"], boundary=parse_places(["US-CA"]))
     table = replace(TABLE, regions={**TABLE.regions, "us": narrow}, region_by_territory={"US": narrow})
     found = decision(table, "US")
@@ -422,7 +424,7 @@ def test_words_of_a_callers_own_are_not_remembered() -> None:
     assert len(table.memo) == size + 1
 
 
-def test_who_asks_is_taken_out_hashed_or_let_through() -> None:
+def test_identity_fields_are_stripped_hashed_or_passed_through() -> None:
     request = asked(parameters=("user", "safety_identifier", "metadata"))
     secret = "secrets: {identity: 'an-identity-secret-of-32-characters'}\n"
     for identity, dropped in (
@@ -453,7 +455,7 @@ def test_metadata_is_dropped_instead_of_hashed() -> None:
         assert step.dropped == dropped, identity
 
 
-def test_who_asks_is_not_worked_out_where_no_step_has_weights() -> None:
+def test_user_key_is_not_computed_without_weighted_steps() -> None:
     def person() -> bytes:
         raise AssertionError("asked for nothing")
 

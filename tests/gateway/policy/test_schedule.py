@@ -47,13 +47,13 @@ def test_a_stage_that_goes_well_is_followed_by_the_next_and_the_last_is_the_end(
     assert advance(SCHEDULE, done, 5, tally(0, 1000), tally(1000)) == done
 
 
-def test_a_schedule_that_begins_with_the_whole_is_done() -> None:
+def test_schedule_that_begins_at_100_percent_is_done() -> None:
     complete = begin(Schedule("b", (Stage(1.0, None),), StopRule(), "id"))
     assert (complete.phase, complete.stage) == (Phase.DONE, 0)
     assert begin(SCHEDULE) == ScheduleProgress()
 
 
-def test_without_enough_requests_on_each_side_it_waits() -> None:
+def test_schedule_waits_until_each_variant_has_enough_requests() -> None:
     few = run(SCHEDULE, (6000, tally(99), tally(3800)))
     assert (few.stage, waits_for(SCHEDULE, few)) == (0, "1 more requests of the variant with fewer requests")
     assert advance(SCHEDULE, few, 1, tally(1), NO_TALLY).stage == 1
@@ -64,7 +64,7 @@ def test_without_enough_requests_on_each_side_it_waits() -> None:
     assert waits_for(SCHEDULE, run(SCHEDULE, (599, tally(99), tally(3800)))) == ""
 
 
-def test_what_has_ended_waits_for_nothing() -> None:
+def test_ended_schedule_waits_for_nothing() -> None:
     back = run(SCHEDULE, (6000, tally(90, 10), tally(1900)))
     endless = Schedule("b", (Stage(0.5, None),), SCHEDULE.stop, "id")
     assert [waits_for(SCHEDULE, back), waits_for(endless, run(endless, (6000, tally(1), tally(1))))] == ["", ""]
@@ -99,7 +99,7 @@ def test_the_first_look_may_be_wrong_once_in_329_times() -> None:
         ("nothing to compare it with", tally(100), tally(0, 100)),
     ],
 )
-def test_it_does_not_go_back_for_less(why: str, candidate: Tally, baseline: Tally) -> None:
+def test_schedule_does_not_roll_back_without_significant_evidence(why: str, candidate: Tally, baseline: Tally) -> None:
     progress = run(SCHEDULE, (10, candidate, baseline))
     assert (progress.phase, progress.reason) == (Phase.RUNNING, ""), why
 

@@ -121,7 +121,7 @@ def test_a_silent_request_is_silent_for_every_signal(name: SignalName) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_explain_assumes_is_what_a_signal_reads(name: SignalName) -> None:
+def test_supposed_report_is_read_as_the_supposed_territory(name: SignalName) -> None:
     config = config_with(replace(ALL, signals=(name,)))
     supposed = SIGNALS[name].suppose("DE")
     reading = SIGNALS[name].read(config, None, reports_of({name: supposed}))

@@ -18,7 +18,7 @@ def test_cached_value_is_computed_once() -> None:
     assert made == [1]
 
 
-def test_it_is_bounded_and_no_part_of_another_table() -> None:
+def test_table_cache_is_bounded_and_not_copied() -> None:
     table = replace(TABLE)
     most = 0
     for number in range(2 * MOST_ENTRIES):

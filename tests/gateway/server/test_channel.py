@@ -86,7 +86,7 @@ def test_a_table_is_the_same_in_another_process(table: ConfigVersion) -> None:
     assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
 
 
-def test_what_signs_requests_is_loaded_before_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_module_is_imported_when_a_table_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = pack(table_of(BY_AMAZON, {"KEY": "AKIA:secret"}))
     monkeypatch.delitem(sys.modules, "botocore.auth")
     unpack(packed)

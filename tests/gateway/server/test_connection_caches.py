@@ -483,7 +483,7 @@ _MALFORMED = replace(_USUAL_CHAT, lines=(*_USUAL_CHAT.lines, b"x: y\r\n folded")
 @settings(max_examples=examples(50))
 @example(steps=[Step((_USUAL_CHAT, _MALFORMED)), Step((_USUAL_CHAT,))])
 @given(steps=conversations())
-async def test_what_is_remembered_changes_no_answer(steps: list[Step]) -> None:
+async def test_connection_caches_do_not_change_answers(steps: list[Step]) -> None:
     for table in TABLES:
         table.memo.clear()
     together, apart = Side(apart=False), Side(apart=True)

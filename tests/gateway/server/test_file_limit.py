@@ -24,7 +24,7 @@ NONE = resource.RLIM_INFINITY
         (NONE, NONE, NONE, None),
     ],
 )
-def test_the_limit_is_raised_and_never_lowered(
+def test_file_limit_is_raised_and_never_lowered(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, after: int, logged: int | None
 ) -> None:
     limits = [(soft, hard)]

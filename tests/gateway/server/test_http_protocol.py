@@ -343,7 +343,7 @@ def get(path: bytes = b"/echo") -> bytes:
 # --- what is well formed --------------------------------------------------------------------------
 
 
-def test_requests_one_after_another_share_a_connection(client: Conversation, app: App) -> None:
+def test_consecutive_requests_share_a_connection(client: Conversation, app: App) -> None:
     for number in range(1, 5):
         answer = client.send(post(body=b"n%d" % number)).response()
         assert (answer.status, json.loads(answer.body)["count"]) == (200, number)
@@ -359,7 +359,7 @@ def test_requests_sent_at_once_are_answered_in_order(client: Conversation, app: 
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20, 47, 48, 49])
-def test_wherever_a_request_is_cut_it_is_the_same(client: Conversation, app: App, cut: int) -> None:
+def test_request_is_parsed_the_same_for_any_cut(client: Conversation, app: App, cut: int) -> None:
     request = post(b"/echo", b"hello", b"x-a: b")
     client.send(request[:cut])
     time.sleep(0.005)
@@ -375,7 +375,7 @@ def test_chunks_are_a_body(client: Conversation, app: App) -> None:
     assert app.requests[0].body == b"hello"
 
 
-def test_what_comes_in_trailers_is_no_header(client: Conversation, app: App) -> None:
+def test_trailers_are_not_headers(client: Conversation, app: App) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     client.send(head + b"2\r\nhi\r\n0\r\ncf-ipcountry: US\r\nauthorization: Bearer x\r\n\r\n" + get())
     assert client.response().status == client.response().status == 200
@@ -422,7 +422,7 @@ def test_a_version_that_we_do_not_speak_gets_an_answer_with_an_end(client: Conve
     assert json.loads(client.response().body)["path"] == "/stream"
 
 
-def test_what_is_added_to_a_whole_answer_is_not_sent(client: Conversation) -> None:
+def test_data_after_a_complete_answer_is_not_sent(client: Conversation) -> None:
     assert json.loads(client.send(get(b"/twice")).response().body)["path"] == "/twice"
     assert client.rest() == b""
 
@@ -453,7 +453,7 @@ def test_an_answer_without_its_end_is_cut(client: Conversation, caplog: pytest.L
     assert [record.message for record in caplog.records] == ["ASGI callable returned without completing response."]
 
 
-def test_no_header_gets_into_an_answer_through_another(client: Conversation) -> None:
+def test_header_value_cannot_inject_another_header(client: Conversation) -> None:
     assert b"x-evil" not in client.send(get(b"/split")).rest()
 
 
@@ -471,7 +471,7 @@ def test_a_client_that_does_not_read_holds_the_answer_back(client: Conversation,
 
 @pytest.mark.parametrize("method", [b"POST", b"HEAD"])
 @pytest.mark.parametrize("path", [b"/204", b"/304"])
-def test_what_has_no_body_is_followed_by_the_next(client: Conversation, path: bytes, method: bytes) -> None:
+def test_answer_without_a_body_is_followed_by_the_next_answer(client: Conversation, path: bytes, method: bytes) -> None:
     client.send(b"%b %b HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path) + get())
     first = client.response(has_body=False)
     assert first.status == int(path[1:])
@@ -501,7 +501,7 @@ def test_an_early_answer_closes_and_is_not_reset_away(client: Conversation) -> N
         (b"*", "*"),
     ],
 )
-def test_a_target_is_a_path_or_refused(client: Conversation, app: App, target: bytes, path: str | None) -> None:
+def test_target_that_is_not_a_path_is_refused(client: Conversation, app: App, target: bytes, path: str | None) -> None:
     answer = client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target).response()
     if path is None:
         assert answer.error == (400, "invalid_request")
@@ -555,7 +555,7 @@ BAD_CHUNKS = {
 
 
 @pytest.mark.parametrize("wire", BAD.values(), ids=BAD)
-def test_what_is_no_http_is_refused_in_our_envelope(client: Conversation, app: App, wire: bytes) -> None:
+def test_invalid_http_is_refused_with_the_error_envelope(client: Conversation, app: App, wire: bytes) -> None:
     answer = client.send(wire).response()
     assert answer.error == (400, "invalid_request")
     assert answer.headers["connection"] == "close"
@@ -564,7 +564,7 @@ def test_what_is_no_http_is_refused_in_our_envelope(client: Conversation, app: A
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
-def test_a_body_that_is_framed_wrongly_ends_the_connection(client: Conversation, app: App, chunks: bytes) -> None:
+def test_body_with_invalid_framing_ends_the_connection(client: Conversation, app: App, chunks: bytes) -> None:
     answer = client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
@@ -597,7 +597,7 @@ def test_malformed_body_after_a_running_request_gets_no_answer(client: Conversat
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_an_answer_that_has_begun_is_not_mixed_with_a_refusal(client: Conversation, app: App) -> None:
+def test_started_answer_is_not_mixed_with_a_protocol_error(client: Conversation, app: App) -> None:
     client.send(get(b"/begun") + b"garbage\r\n\r\n")
     head = client.until(b"\r\n\r\n")
     assert b"200" in head
@@ -606,7 +606,7 @@ def test_an_answer_that_has_begun_is_not_mixed_with_a_refusal(client: Conversati
     assert json.loads(b'{"c' + client.rest()) == {"count": 1, "path": "/begun"}
 
 
-def test_a_refusal_is_not_taken_for_the_answer_to_another(client: Conversation, app: App) -> None:
+def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + b"garbage\r\n\r\n", b"and more", get())
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -730,7 +730,7 @@ def test_upgrade_with_expect_continue_gets_100_continue(client: Conversation, ap
     assert app.requests[0].body == b"hello"
 
 
-def test_an_upgrade_without_a_body_is_passed_over_and_the_last_request(client: Conversation, app: App) -> None:
+def test_upgrade_without_a_body_is_ignored_and_is_the_last_request(client: Conversation, app: App) -> None:
     client.send(b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + SMUGGLED)
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -750,7 +750,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
-def test_a_head_without_end_is_refused(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+def test_endless_head_is_refused(client: Conversation, app: App, start: bytes, more: bytes) -> None:
     client.send(start, *[more] * 80)
     answer = client.response()
     assert answer.error == (431, "headers_too_large")
@@ -772,7 +772,7 @@ LONG_BODIES = {
 
 
 @pytest.mark.parametrize(("start", "more"), LONG_BODIES.values(), ids=LONG_BODIES)
-def test_what_of_a_body_is_no_body_is_bounded(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+def test_overhead_of_a_chunked_body_is_limited(client: Conversation, app: App, start: bytes, more: bytes) -> None:
     client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + start)
     client.send(*[more] * 80)
     assert client.response().error == (431, "headers_too_large")
@@ -786,7 +786,7 @@ def test_endless_head_after_a_running_request_ends_the_connection(client: Conver
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_a_large_body_is_not_taken_for_a_large_head(client: Conversation, app: App) -> None:
+def test_large_body_does_not_count_as_a_large_head(client: Conversation, app: App) -> None:
     large = b"x" * 3_000_000
     assert client.send(post(body=large) + get()).response().status == 200
     assert client.response().status == 200
@@ -809,7 +809,7 @@ def test_too_many_pipelined_requests_end_the_connection(client: Conversation, ap
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_those_that_may_wait_are_answered_where_more_come(client: Conversation, app: App) -> None:
+def test_allowed_pipelined_requests_are_answered_if_more_arrive(client: Conversation, app: App) -> None:
     client.send(get(b"/wait") + get() * 40)
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -826,7 +826,7 @@ def test_pipelined_requests_up_to_the_limit_are_queued(client: Conversation, app
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/chat", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
-def test_a_head_that_comes_too_slowly_is_refused(
+def test_slow_head_is_refused(
     client: Conversation, server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
@@ -837,7 +837,7 @@ def test_a_head_that_comes_too_slowly_is_refused(
     assert app.requests == []
 
 
-def test_dripping_does_not_lengthen_the_time(
+def test_slow_bytes_do_not_extend_the_head_timeout(
     server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
@@ -875,7 +875,9 @@ def test_a_head_that_has_come_may_be_thought_about(
         assert patient.response().status == 200
 
 
-def test_a_body_has_more_time_than_a_head(server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_may_take_longer_than_the_head_timeout(
+    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
     with Conversation(server[1].port) as slow:
         for part in (post()[:-4], b"e", b"l", b"l"):
@@ -931,7 +933,7 @@ def test_connection_reports_a_client_that_leaves(client: Conversation, app: App,
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_an_idle_connection_is_closed_when_its_time_is_over(server: tuple[App, Door], app: App) -> None:
+def test_idle_connection_is_closed_after_its_timeout(server: tuple[App, Door], app: App) -> None:
     for asked in range(1, 11):
         with Conversation(server[1].port) as client:
             app.go_on.clear()
@@ -1034,7 +1036,7 @@ async def test_a_connection_that_ended_is_freed_without_the_collector(wire: byte
         gc.enable()
 
 
-def test_every_request_of_a_connection_learns_of_its_end(client: Conversation, app: App) -> None:
+def test_every_request_of_a_lost_connection_is_notified(client: Conversation, app: App) -> None:
     client.send(get()).response()
     client.send(get(b"/wait"))
     eventually(lambda: len(app.requests) == 2)
@@ -1119,7 +1121,7 @@ async def test_a_client_that_has_taken_its_answer_is_watched_no_more(ends: str) 
     assert watch.cancelled()
 
 
-def test_a_body_that_never_comes_whole_is_no_request_of_the_next(client: Conversation, app: App) -> None:
+def test_request_with_an_incomplete_body_is_notified_of_the_lost_connection(client: Conversation, app: App) -> None:
     client.send(post(b"/echo", b"x" * 100)[:-50])
     eventually(lambda: len(app.requests) == 1)
     client.socket.close()

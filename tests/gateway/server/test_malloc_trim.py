@@ -52,13 +52,13 @@ settle()
 
 
 @of_glibc
-def test_what_was_large_is_given_back_though_what_is_small_stays() -> None:
+def test_large_freed_memory_is_returned_to_the_system() -> None:
     result = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, check=True, timeout=60)
     assert int(result.stdout) < 20
 
 
 @of_glibc
-def test_what_usual_bodies_take_is_kept_for_the_next_ones() -> None:
+def test_memory_of_usual_bodies_is_reused() -> None:
     result = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True, timeout=60)
     assert int(result.stdout) < 1000, "pages were given back, and taken again"
 

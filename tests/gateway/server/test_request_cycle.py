@@ -88,7 +88,7 @@ async def generally(connection: Connection, lines: list[bytes], *pieces: bytes) 
 
 
 @given(kind=CONNECTIONS, lines=LINES, body=st.binary(max_size=20))
-async def test_a_whole_answer_at_once_is_the_one_that_is_sent(
+async def test_answer_sent_at_once_equals_the_general_path(
     kind: dict[str, Any], lines: list[bytes], body: bytes
 ) -> None:
     short, general = Connection(**kind), Connection(**kind)
@@ -99,7 +99,7 @@ async def test_a_whole_answer_at_once_is_the_one_that_is_sent(
 
 
 @given(kind=CONNECTIONS, lines=LINES, pieces=st.lists(st.binary(max_size=20), max_size=5))
-async def test_a_stream_at_once_is_the_one_that_is_sent(
+async def test_stream_sent_at_once_equals_the_general_path(
     kind: dict[str, Any], lines: list[bytes], pieces: list[bytes]
 ) -> None:
     short, general = Connection(**kind), Connection(**kind)
@@ -113,7 +113,7 @@ async def test_a_stream_at_once_is_the_one_that_is_sent(
 
 
 @given(kind=CONNECTIONS, lines=LINES, data=st.binary(min_size=1, max_size=20))
-async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
+async def test_complete_stream_sent_at_once_equals_the_general_path(
     kind: dict[str, Any], lines: list[bytes], data: bytes
 ) -> None:
     short, general = Connection(**kind), Connection(**kind)
@@ -125,14 +125,14 @@ async def test_a_stream_that_is_all_there_is_the_one_that_is_sent(
 
 @pytest.mark.parametrize("beyond", [0, 1])
 @pytest.mark.parametrize("respond", ["respond", "respond_stream"])
-def test_what_a_client_may_take_slowly_is_not_sent_at_once(beyond: int, respond: str) -> None:
+def test_answer_over_the_high_water_limit_is_not_sent_at_once(beyond: int, respond: str) -> None:
     connection = Connection()
     assert getattr(connection.cycle, respond)([], bytes(HIGH_WATER_LIMIT + beyond)) == (not beyond)
     assert bool(connection.transport.written) == (not beyond)
 
 
 @pytest.mark.parametrize("line", [b"x: a\r\nx-evil: b", b"x: a\rb", b"x: a\nb", b"x: a\0b", b"x: a\r\n"])
-async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> None:
+async def test_header_value_cannot_inject_another_header(line: bytes) -> None:
     connection = Connection()
     for respond in (connection.cycle.respond, connection.cycle.respond_stream):
         with pytest.raises(RuntimeError, match="line break"):
@@ -144,7 +144,7 @@ async def test_no_header_gets_into_an_answer_through_another(line: bytes) -> Non
     assert connection.cycle.respond([b"x-a: b"], b"x")
 
 
-async def test_who_does_not_read_gets_nothing_without_a_wait() -> None:
+async def test_write_to_a_paused_client_waits() -> None:
     connection = Connection()
     cycle = connection.cycle
     await start(connection, [])
@@ -159,7 +159,7 @@ async def test_who_does_not_read_gets_nothing_without_a_wait() -> None:
     assert connection.transport.written.endswith(b"\r\n\r\n1\r\nx\r\n1\r\ny\r\n")
 
 
-async def test_who_has_left_gets_nothing() -> None:
+async def test_disconnected_client_is_sent_nothing() -> None:
     connection = Connection()
     connection.cycle.lose()
     assert not connection.cycle.write(b"x")
@@ -183,7 +183,7 @@ async def test_a_body_at_hand_is_the_one_that_is_received(pieces: list[bytes]) -
     assert short.body_state is general.body_state
 
 
-async def test_a_body_is_received_as_it_comes_and_its_end_once() -> None:
+async def test_body_is_received_in_pieces_and_its_end_once() -> None:
     connection = Connection()
     cycle = connection.cycle
     assert cycle.whole_body() is None

@@ -47,7 +47,7 @@ def known(line: bytes = b"content-length: 5\r\n", headers: list[tuple[bytes, byt
 
 
 @pytest.mark.parametrize("line", [b"content-length: 5\r\n", b"Content-Length: 5\r\n"])
-def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> None:
+def test_head_is_recognised_with_any_content_length(line: bytes) -> None:
     digits, name = b"12", line[: line.index(b"5")]
     opened = known(line).match(START + name + digits + b"\r\n" + END + b"Hi")
     assert opened is not None
@@ -56,7 +56,7 @@ def test_a_head_is_known_by_all_but_the_digits_of_its_length(line: bytes) -> Non
     assert (start, missing_bytes) == (len(START + name + digits + b"\r\n" + END), 10)
 
 
-def test_what_a_request_does_to_its_scope_the_next_one_does_not_see() -> None:
+def test_changes_to_a_scope_do_not_affect_the_next_request() -> None:
     head, data = known(), START + b"content-length: 5\r\n" + END
     first = head.match(data)
     assert first is not None
@@ -128,7 +128,7 @@ def test_a_head_that_is_not_plain_is_not_known_again(line: bytes, headers: list[
     assert known(line, headers).match(START + line + END + b"hello") is None
 
 
-def test_who_sends_another_head_each_time_is_not_compared_for_ever() -> None:
+def test_matching_stops_after_many_unmatched_heads() -> None:
     head, data = RepeatedHead(), START + b"content-length: 5\r\n" + END
     for _ in range(request_head._MAX_UNMATCHED):
         head.remember(data, HEADERS, SCOPE)
@@ -277,7 +277,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(pieces=conversations())
-async def test_what_is_known_again_is_what_the_parser_would_make_of_it(pieces: list[bytes]) -> None:
+async def test_recognised_head_gives_the_same_request_as_the_parser(pieces: list[bytes]) -> None:
     short = await outcome_of(pieces)
     with patch.object(request_head, "_MAX_UNMATCHED", 0):
         assert await outcome_of(pieces) == short
@@ -313,7 +313,7 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
     ],
     ids=["headers", "target", "target without a body"],
 )
-async def test_an_idle_connection_holds_little_however_long_its_heads_were(head: bytes) -> None:
+async def test_idle_connection_holds_little_memory_after_long_heads(head: bytes) -> None:
     body = b"hello" if b"length" in head else b""
     app, wire = App(), Writing()
     door = ConnectionProtocol(server_config(app, 1), ServerState(), {})

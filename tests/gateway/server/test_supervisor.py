@@ -191,7 +191,7 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
     assert [next_wait_s(5, lived_s) for lived_s in (0, 29.9, 30, 60)] == [5, 5, 0.1, 0.1]
 
 
-async def test_it_listens_once_all_are_ready_and_another_takes_the_seat_of_the_dead(build: Build) -> None:
+async def test_supervisor_listens_when_all_workers_are_ready_and_replaces_a_dead_worker(build: Build) -> None:
     running = build(2)
     first, second = await running.next(), await running.next()
     sockets = (running.listener.fileno(), running.supervisor._quotas_descriptor)
@@ -239,7 +239,7 @@ async def test_worker_that_starts_during_a_change_serves_the_new_version(build: 
 @pytest.mark.parametrize(
     ("ends_with", "status"), [(0, 0), (-signal.SIGTERM, 0), (-signal.SIGINT, 0), (-KILL, 1), (1, 1)]
 )
-async def test_a_signal_lets_each_finish_and_how_it_ends_counts(
+async def test_signal_drains_the_workers_and_sets_the_exit_status(
     build: Build, number: int, ends_with: int, status: int
 ) -> None:
     running = build(1)
@@ -252,7 +252,7 @@ async def test_a_signal_lets_each_finish_and_how_it_ends_counts(
     assert (await running.ended(), running.starts) == (status, 1)
 
 
-async def test_a_second_ctrl_c_means_now_and_who_does_not_end_is_killed(build: Build) -> None:
+async def test_second_ctrl_c_stops_at_once_and_kills_workers_that_remain(build: Build) -> None:
     running = build(2)
     both = [await running.ready(), await running.ready()]
     running.handlers[signal.SIGINT]()
@@ -271,7 +271,7 @@ async def test_a_second_ctrl_c_means_now_and_who_does_not_end_is_killed(build: B
     assert await running.ended() == 1
 
 
-async def test_who_is_still_starting_is_not_waited_for(build: Build) -> None:
+async def test_stop_does_not_wait_for_a_starting_worker(build: Build) -> None:
     running = build(2)
     begun, other = await running.next(), await running.next()
     await until(lambda: len(list(running.supervisor._pool)) == 2)
@@ -288,7 +288,7 @@ async def test_who_is_still_starting_is_not_waited_for(build: Build) -> None:
 
 
 @pytest.mark.parametrize("has_room", [False, True])
-async def test_it_gives_up_when_no_worker_ever_starts(build: Build, has_room: bool) -> None:
+async def test_supervisor_gives_up_if_no_worker_starts(build: Build, has_room: bool) -> None:
     running = build(2)
     running.has_room = has_room
     if has_room:
@@ -327,7 +327,7 @@ async def test_failed_starts_end_nothing_while_another_worker_serves(build: Buil
     assert not running.running.done()
 
 
-async def test_one_that_lets_go_without_an_end_is_ended(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_that_closes_its_channel_is_killed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_OVERTIME_S", 0.0)
     running = build(1)
     played = await running.ready()
@@ -336,9 +336,7 @@ async def test_one_that_lets_go_without_an_end_is_ended(build: Build, monkeypatc
     assert played.signals == [KILL]
 
 
-async def test_what_a_worker_has_counted_is_known_before_it_can_be_killed(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_metrics_of_a_worker_are_collected_while_it_runs(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
     running = build(1)
     played = await running.ready()
@@ -350,7 +348,7 @@ async def test_what_a_worker_has_counted_is_known_before_it_can_be_killed(
     await until(lambda: next(iter(running.supervisor._pool)).metrics == b"counted")
 
 
-async def test_no_more_than_the_counts_of_a_second_are_lost_with_a_worker(build: Build) -> None:
+async def test_killed_worker_loses_at_most_a_second_of_metrics(build: Build) -> None:
     running = build(1)
     played = await running.ready()
     async with asyncio.timeout(5):

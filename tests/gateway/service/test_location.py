@@ -96,7 +96,7 @@ async def test_the_keys_are_fetched_once_under_the_permit_and_carry_nothing_of_a
     assert set(request.headers) == {"host", "user-agent", "accept", "accept-encoding"}
 
 
-async def test_without_a_claim_nothing_is_fetched(setup: LocationSetup) -> None:
+async def test_request_without_a_claim_fetches_no_keys(setup: LocationSetup) -> None:
     assert await setup.claim() is None
     assert setup.asked == []
 
@@ -148,9 +148,7 @@ async def test_a_claim_of_a_new_key_is_judged_like_any_other(setup: LocationSetu
     assert await setup.claim(token("k2", exp=NOW - DAY_S)) == ClaimReport(problem=ClaimProblem.EXPIRED)
 
 
-async def test_of_the_claims_that_were_believed_the_last_ones_are_remembered(
-    setup: LocationSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_latest_verified_claims_are_cached(setup: LocationSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway.service import claim_issuer
 
     checked: list[str] = []
@@ -187,7 +185,7 @@ def broken_off() -> httpx.Response:
 
 
 @pytest.mark.parametrize("answer", [*BAD_ANSWERS.values(), broken_off], ids=[*BAD_ANSWERS, "no connection"])
-async def test_without_keys_a_claim_is_unchecked_and_with_old_ones_it_is_checked(
+async def test_claim_is_unchecked_without_keys_and_verified_with_old_keys(
     setup: LocationSetup, answer: Callable[[], httpx.Response]
 ) -> None:
     unchecked = ClaimReport(problem=ClaimProblem.UNCHECKED)
@@ -237,14 +235,14 @@ async def test_a_shared_secret_needs_no_fetching(setup: LocationSetup) -> None:
     assert setup.asked == []
 
 
-async def test_another_table_has_another_issuer(setup: LocationSetup) -> None:
+async def test_claim_is_checked_against_the_issuer_of_its_table(setup: LocationSetup) -> None:
     assert await setup.claim(token()) == GOOD
     other = replace(RULES, issuer="https://other.example")
     assert await setup.claim(token(), rules=other) == ClaimReport(problem=ClaimProblem.ISSUER)
     assert await setup.claim(token(iss="https://other.example"), rules=other) == GOOD
 
 
-async def test_an_edit_of_what_is_asked_of_claims_keeps_the_issuers_keys(setup: LocationSetup) -> None:
+async def test_changed_claim_rules_keep_the_keys_of_the_issuer(setup: LocationSetup) -> None:
     assert await setup.claim(token()) == GOOD
     setup.answer = broken_off
     other = replace(RULES, preferences="wishes")
@@ -256,7 +254,7 @@ async def test_an_edit_of_what_is_asked_of_claims_keeps_the_issuers_keys(setup: 
     assert [request.url.path for request in setup.asked] == [URL.path, "/others.json"]
 
 
-async def test_what_is_needed_is_loaded_before_the_first_request(setup: LocationSetup) -> None:
+async def test_keys_are_loaded_before_the_first_request(setup: LocationSetup) -> None:
     setup.signals.prepare(LocationRules())
     assert setup.asked == []
     setup.signals.prepare(LocationRules(claim=RULES))

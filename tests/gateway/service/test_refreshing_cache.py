@@ -47,7 +47,7 @@ async def test_the_first_use_waits_and_all_share_one_load(source: Source) -> Non
     assert source.kept.now() == "load 1 after None"
 
 
-async def test_what_has_grown_old_is_used_while_it_is_loaded_anew(source: Source) -> None:
+async def test_stale_value_is_used_during_its_reload(source: Source) -> None:
     await source.kept.wait()
     source.at += 99
     source.kept.now()
@@ -107,7 +107,7 @@ async def test_a_load_never_follows_another_too_soon(source: Source) -> None:
     assert source.loads == 2
 
 
-async def test_who_misses_something_gets_another_load_but_not_too_often(source: Source) -> None:
+async def test_missing_entry_triggers_a_reload_at_a_limited_rate(source: Source) -> None:
     first = await source.kept.wait()
     assert first is not None
     assert await source.kept.newer(first) is first

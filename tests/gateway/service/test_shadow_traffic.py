@@ -238,7 +238,7 @@ async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> Non
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
 
 
-async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked() -> None:
+async def test_text_is_not_kept_if_the_config_changed_during_the_request() -> None:
     scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
     await scene.offer(result=completion_of("It is 7."))
     [kept] = scene.kept
@@ -254,13 +254,13 @@ async def test_no_text_is_kept_where_the_config_has_changed_while_it_was_asked()
         (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
     ],
 )
-async def test_who_may_not_answer_is_not_asked_either(table: ConfigVersion, request_: ChatRequest) -> None:
+async def test_shadow_that_may_not_answer_is_skipped(table: ConfigVersion, request_: ChatRequest) -> None:
     scene = Scene(table)
     await scene.offer(request_)
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
 
 
-async def test_what_moves_data_is_asked_once_also_where_it_may_be() -> None:
+async def test_request_with_a_data_moving_field_has_no_shadow() -> None:
     table = shadowed()
     deployment = replace(table.deployments["chatgpt-us"], allowed_moves=frozenset({"store"}))
     assistant = replace(table.assistants["assistant"], shadows={"default": Shadow(deployment, 1.0)})
@@ -282,13 +282,13 @@ async def test_shadow_respects_cooldowns_and_starts_none() -> None:
     assert (len(scene.asked), scene.counts) == (1, ["credentials", "passed_over"])
 
 
-async def test_what_is_large_is_left_out() -> None:
+async def test_large_request_has_no_shadow() -> None:
     scene = Scene()
     await scene.offer(body_bytes=MAX_BODY_BYTES + 1)
     assert (scene.asked, scene.counts) == ([], ["too_large"])
 
 
-async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_none() -> None:
+async def test_shadow_uses_a_free_slot_and_never_queues() -> None:
     scene = Scene(shadowed(**{"chatgpt-us": {"concurrency": {"limit": 1, "queue": 5}}}))
     limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
     taken: list[int] = []
@@ -309,7 +309,7 @@ async def test_it_takes_a_place_where_the_deployment_has_so_many_and_waits_for_n
     assert (len(taken), limiter.queued, scene.counts) == (2, 0, ["ok", "unavailable", "busy"])
 
 
-async def test_one_that_is_given_up_before_it_began_holds_no_place() -> None:
+async def test_cancelled_shadow_releases_its_slot() -> None:
     scene = Scene(shadowed(**{"chatgpt-us": {"concurrency": 1}}))
     limiter = scene.load.limiter(scene.table.deployments["chatgpt-us"])
     offering = asyncio.create_task(scene.offer())
@@ -321,7 +321,7 @@ async def test_one_that_is_given_up_before_it_began_holds_no_place() -> None:
     assert limiter.in_use == 0
 
 
-async def test_what_is_more_than_text_is_kept_where_text_is() -> None:
+async def test_refusal_and_calls_are_kept_only_if_text_is_kept() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": '{"of": "x"}'}}
     message = {"role": "assistant", "content": None, "refusal": "I can't", "tool_calls": [call, {**call, "id": "d"}]}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
@@ -396,7 +396,7 @@ def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept:
     assert (turn.shadow.keep_text, turn.capture is not None) == (is_kept, is_kept)
 
 
-async def test_an_answer_of_two_models_is_nobodys() -> None:
+async def test_client_answer_of_two_models_is_not_kept() -> None:
     scene = Scene(keeping(shadowed()))
     await scene.offer(result=completion_of("It is 7."), resumed=Resumed("qwen-intl", "gemini"))
     assert (scene.kept[0].answer, scene.kept[0].beside_answer) == ("Hi", None)

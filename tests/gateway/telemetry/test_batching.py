@@ -53,7 +53,7 @@ async def test_full_batch_does_not_wait_and_the_rest_is_processed_once() -> None
     assert [name for batch in names_in(made) for name in batch] == [str(number) for number in range(70)]
 
 
-def test_without_an_event_loop_records_are_processed_at_once() -> None:
+def test_records_are_processed_at_once_without_an_event_loop() -> None:
     made: list[list[Ended]] = []
     Batcher(lambda ended: made.append(list(ended))).add(record(1))
     assert names_in(made) == [["1"]]

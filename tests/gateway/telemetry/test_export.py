@@ -114,7 +114,7 @@ async def test_partial_batch_is_sent_after_a_while() -> None:
         await one.settled("exported", 2)
 
 
-async def test_without_exporters_or_trace_nothing_is_queued() -> None:
+async def test_request_without_exporters_or_trace_is_not_queued() -> None:
     async with bench() as one:
         one.observe(answered())
         one.exporters = ()

@@ -39,7 +39,7 @@ def test_a_minutes_worth_is_saved_up_and_comes_back_evenly(rpm: int, seconds: li
     assert passed(moments, rpm) == [START_NS + second * SECOND_NS for second in through]
 
 
-def test_what_openai_shows_for_a_first_request() -> None:
+def test_first_request_reports_the_same_limits_as_openai() -> None:
     """60 a minute: 59 are left, and the allowance is full again after 1 s; 5000 a minute: 4999, and 12 ms."""
     for rpm, full_s in ((60, 1.0), (5000, 0.012)):
         full_at_ns, wait_ns = spend(0, START_NS, rpm)

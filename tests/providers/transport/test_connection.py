@@ -174,7 +174,7 @@ async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
     assert headers_of(connection) == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
 
 
-async def test_of_interim_responses_nothing_remains() -> None:
+async def test_interim_response_leaves_no_state() -> None:
     connection, _ = connected()
     head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
@@ -204,7 +204,7 @@ async def test_a_connection_is_fit_only_between_whole_exchanges() -> None:
     assert not connection.reusable
 
 
-async def test_a_body_that_ends_with_the_close_does_not_end_with_a_reset() -> None:
+async def test_body_delimited_by_close_is_not_ended_by_a_reset() -> None:
     for error, is_complete in ((None, True), (ConnectionResetError(), False)):
         connection, _ = connected()
         connection.begin(b"request")
@@ -228,7 +228,7 @@ async def test_a_status_that_is_none_is_refused_at_once(status: bytes) -> None:
     assert transport.aborted
 
 
-async def test_what_was_read_before_a_break_is_given_and_then_the_break() -> None:
+async def test_bytes_before_a_lost_connection_are_read_before_the_error() -> None:
     connection, _ = connected()
     head = connection.begin(b"request")
     connection.data_received(HEAD % 10 + b"half")
@@ -427,7 +427,7 @@ async def rest_of(connection: Connection, head: asyncio.Future[None]) -> None:
 
 
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
-async def test_what_is_no_body_is_bounded(start: bytes, more: bytes) -> None:
+async def test_overhead_of_a_response_body_is_limited(start: bytes, more: bytes) -> None:
     connection, transport = connected()
     head = connection.begin(b"request")
     connection.data_received(start)

@@ -70,7 +70,7 @@ def script_of(wire: Wire) -> Script:
 
 
 @pytest.mark.parametrize("wire", LEGAL.values(), ids=LEGAL)
-async def test_what_is_legal_gives_the_same(wire: Wire) -> None:
+async def test_legal_response_gives_the_same_result_as_httpx(wire: Wire) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
     ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs != ERROR
@@ -81,7 +81,7 @@ async def test_what_is_legal_gives_the_same(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("wire", REFUSED.values(), ids=REFUSED)
-async def test_what_is_illegal_is_an_error_for_both(wire: Wire) -> None:
+async def test_illegal_response_is_an_error_in_both_clients(wire: Wire) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
     ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs == ERROR
@@ -90,7 +90,7 @@ async def test_what_is_illegal_is_an_error_for_both(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(("wire", "reason"), STRICTER.values(), ids=STRICTER)
-async def test_where_ours_is_stricter_there_is_a_reason(wire: Wire, reason: str) -> None:
+async def test_stricter_refusal_than_httpx_has_a_reason(wire: Wire, reason: str) -> None:
     theirs, _, _ = await both(httpx_own(), script_of(wire))
     ours, second, server = await both(PoolTransport(), script_of(wire))
     assert theirs != ERROR, f"no longer stricter: {reason}"
@@ -189,7 +189,7 @@ CUT = ["a length", "chunks with extensions", "chunks with trailers", "102 and 10
 
 
 @pytest.mark.parametrize("name", CUT)
-async def test_wherever_the_network_cuts_the_result_is_the_same(name: str) -> None:
+async def test_response_does_not_depend_on_the_cut(name: str) -> None:
     wire = LEGAL[name]
     expected, _, _ = await both(PoolTransport(), script_of(wire))
     cuts = range(1, len(wire.data))

@@ -48,7 +48,7 @@ def caused(error: Exception, by: BaseException) -> Exception:
         (ValueError("no address"), True, False),
     ],
 )
-def test_it_is_distinguished_from_failures_of_providers(
+def test_lack_of_files_is_distinguished_from_provider_failures(
     monkeypatch: pytest.MonkeyPatch, error: Exception, finds_none: bool, lacks: bool
 ) -> None:
     monkeypatch.setattr(errors, "_finds_none", lambda: finds_none)

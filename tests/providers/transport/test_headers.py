@@ -67,7 +67,7 @@ def test_a_head_may_have_none() -> None:
             headers["content-type"]
 
 
-def test_what_stands_in_a_value_is_no_header() -> None:
+def test_text_inside_a_header_value_is_not_a_header() -> None:
     headers = ResponseHeaders(b"HTTP/1.1 200 content-encoding: gzip\r\nx: content-encoding: br\r\n")
     assert "content-encoding" not in headers
     assert headers["x"] == "content-encoding: br"

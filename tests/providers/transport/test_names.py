@@ -60,7 +60,7 @@ async def test_concurrent_lookups_share_one_answer_and_survive_cancelled_ones(sy
     assert system.asked["silent.test"] == 3
 
 
-async def test_a_failure_is_everybodys_and_is_not_kept(system: System) -> None:
+async def test_failed_lookup_is_shared_by_waiters_and_not_cached(system: System) -> None:
     names, system.error = Names(), socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     asking = [asyncio.ensure_future(names.addresses("silent.test", 443)) for _ in range(2)]
     await until(lambda: system.asked["silent.test"] == 1)
@@ -90,9 +90,7 @@ async def test_failed_lookup_without_a_waiter_is_not_reported(system: System) ->
     assert news == []
 
 
-async def test_a_machine_without_room_for_a_thread_blames_no_provider(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lack_of_threads_is_not_a_provider_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process limit of a container counts threads."""
 
     def refuse(_: threading.Thread) -> None:

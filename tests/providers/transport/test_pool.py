@@ -86,7 +86,7 @@ async def test_header_that_cannot_be_encoded_leaves_no_connection_open() -> None
 # --- reuse ----------------------------------------------------------------------------------------
 
 
-async def test_requests_one_after_another_share_a_connection() -> None:
+async def test_consecutive_requests_share_a_connection() -> None:
     async with scripted(*[say(GOOD)] * 20) as server:
         pool = pool_of()
         for _ in range(20):
@@ -114,7 +114,7 @@ async def test_requests_at_once_have_a_connection_each_and_all_are_kept() -> Non
         await pool.aclose()
 
 
-async def test_origins_share_nothing() -> None:
+async def test_origins_share_no_connections() -> None:
     async with scripted(*[say(GOOD)] * 2) as one, scripted(*[say(GOOD)] * 2) as other:
         pool = pool_of()
         for origin in (one.origin, other.origin, one.origin, other.origin):
@@ -153,7 +153,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
 
 
 @pytest.mark.parametrize("end", [False, True], ids=["an answer that nobody asked for", "an end"])
-async def test_what_the_loop_has_not_read_yet_is_not_taken_for_the_next_answer(end: bool) -> None:
+async def test_unread_bytes_are_not_used_as_the_next_answer(end: bool) -> None:
     """A busy loop reads late what the system has received: the next request must not use that connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
         listening.settimeout(10)
@@ -189,7 +189,7 @@ async def test_a_connection_that_is_to_close_is_dropped() -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_of_idle_connections_the_latest_is_used_first() -> None:
+async def test_latest_idle_connection_is_used_first() -> None:
     release = asyncio.Event()
 
     async def late(peer: Peer) -> None:
@@ -212,7 +212,7 @@ async def test_of_idle_connections_the_latest_is_used_first() -> None:
 # --- idle connections end -------------------------------------------------------------------------
 
 
-async def test_what_is_idle_for_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IDLE_S", 0.02)
     async with scripted(say(GOOD), say(GOOD)) as server:
         pool = pool_of()
@@ -429,7 +429,7 @@ async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-async def test_where_the_system_gives_no_more_files_an_idle_connection_gives_way(
+async def test_idle_connection_is_closed_if_no_file_descriptor_is_free(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async with scripted(say(GOOD), say(GOOD)) as idle, scripted(say(GOOD)) as wanted:
@@ -570,9 +570,7 @@ async def test_names_are_looked_up_for_each_connection(monkeypatch: pytest.Monke
         await pool.aclose()
 
 
-async def test_if_the_first_address_refuses_the_next_is_taken(
-    monkeypatch: pytest.MonkeyPatch, silent_port: int
-) -> None:
+async def test_next_address_is_used_if_the_first_refuses(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
     names = Names(monkeypatch)
     async with scripted(say(GOOD)) as server:
         names.ports = (silent_port, int(server.origin.rpartition(":")[2]))
@@ -590,7 +588,7 @@ async def test_refusal_by_all_addresses_is_an_error(monkeypatch: pytest.MonkeyPa
     assert pool._open == 0
 
 
-async def test_if_the_first_address_is_silent_the_next_is_raced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_next_address_is_raced_if_the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch)
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect

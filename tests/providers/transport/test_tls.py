@@ -122,7 +122,7 @@ async def test_a_certificate_that_proves_nothing_is_refused(
         assert (raised.value.timed_out, pool._open, server.heads) == (False, 0, [])
 
 
-async def test_by_default_only_public_authorities_are_believed(
+async def test_only_public_authorities_are_trusted_by_default(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch)
@@ -188,7 +188,7 @@ async def test_a_handshake_without_end_is_bounded_and_leaves_nothing(pool: Pool,
     await turns()
 
 
-async def test_wherever_a_handshake_is_cancelled_the_next_connection_is_made(
+async def test_next_connection_succeeds_after_a_cancelled_handshake(
     trusting: ssl.SSLContext, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch)

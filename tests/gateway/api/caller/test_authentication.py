@@ -215,14 +215,14 @@ def test_no_bytes_of_a_key_break_the_door(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
-def test_without_clients_ones_own_machine_is_served(peer: str) -> None:
+def test_gateway_without_clients_serves_the_local_machine(peer: str) -> None:
     assert authenticate(WITHOUT_CLIENTS, visit(("x-anything", "1"), peer=peer)) is None
 
 
 @pytest.mark.parametrize(
     "peer", ["10.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "x", "", None]
 )
-def test_without_clients_other_machines_are_refused(peer: str | None) -> None:
+def test_gateway_without_clients_refuses_other_machines(peer: str | None) -> None:
     assert refusal_of(WITHOUT_CLIENTS, visit(peer=peer)) == (403, "permission_denied")
 
 
@@ -258,7 +258,7 @@ def test_without_clients_other_machines_are_refused(peer: str | None) -> None:
         "x-geo-country",
     ],
 )
-def test_without_clients_proxied_requests_are_refused(name: str) -> None:
+def test_gateway_without_clients_refuses_proxied_requests(name: str) -> None:
     assert refusal_of(WITHOUT_CLIENTS, visit((name, "x"))) == (403, "permission_denied")
     with pytest.raises(ApiError, match=name):
         authenticate(WITHOUT_CLIENTS, visit((name, "x")))
@@ -276,7 +276,7 @@ def test_without_clients_proxied_requests_are_refused(name: str) -> None:
         "",
     ],
 )
-def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
+def test_gateway_without_clients_refuses_requests_of_web_pages(host: str) -> None:
     """Its name may be resolved to this machine's address (DNS rebinding); a page has no address, and no name without a dot."""
     assert refusal_of(WITHOUT_CLIENTS, visit(("host", host))) == (403, "permission_denied")
     assert authenticate(TABLE, visit(("host", host), ("x-api-key", KEY))) is not None
@@ -297,7 +297,7 @@ def test_without_clients_no_page_passes_for_this_machine(host: str) -> None:
         "127.0.0.1 \t",
     ],
 )
-def test_without_clients_this_machine_is_called_by_its_address(host: str) -> None:
+def test_gateway_without_clients_accepts_local_host_names(host: str) -> None:
     assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None
 
 
@@ -379,7 +379,7 @@ def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool
     assert report_signals(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
 
 
-def test_where_no_edge_is_trusted_no_header_is() -> None:
+def test_edge_header_is_ignored_without_a_trusted_edge() -> None:
     table: Any = table_of(BASE.merge("location: {edges: null}"))
     assert report_signals(table, visit(("cf-ipcountry", "DE"))) == reported()
 
@@ -393,7 +393,7 @@ FULL = with_edges(
 )
 
 
-def test_of_several_edges_each_is_known_by_any_of_its_networks_and_by_its_own_header() -> None:
+def test_each_edge_is_recognised_by_its_networks_and_its_own_header() -> None:
     table = with_edges("{from: [127.0.0.0/8, 10.0.0.0/8], country: CF-IPCountry}, {from: [192.0.2.0/24], country: C}")
     for peer, name in [("127.0.0.1", "cf-ipcountry"), ("10.1.2.3", "cf-ipcountry"), ("192.0.2.1", "c")]:
         assert report_signals(table, visit((name, "DE"), peer=peer)) == reported(EdgeReport(("DE",)))
@@ -460,7 +460,7 @@ def test_several_claims_are_rejected_and_one_is_verified() -> None:
     assert report_signals(claims, visit()) == reported()
 
 
-def test_without_clients_every_header_of_an_edge_is_a_proxys() -> None:
+def test_gateway_without_clients_refuses_every_header_of_an_edge() -> None:
     edge = "{from: [127.0.0.0/8], country: C, subdivision: Part, client_ip: Real}"
     table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     for name in ("c", "part", "real"):

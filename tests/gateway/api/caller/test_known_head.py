@@ -121,7 +121,7 @@ SENT = st.builds(
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(SENT, st.integers(1, 4)), max_size=4))
-def test_what_is_remembered_is_what_would_be_judged(runs: list[tuple[bytes, int]]) -> None:
+def test_answers_are_equal_with_and_without_remembered_heads(runs: list[tuple[bytes, int]]) -> None:
     sent = [one for one, times in runs for _ in range(times)]
     remembering = asyncio.run(answers_to(sent))
     with patch.object(request_head, "_MAX_UNMATCHED", 0):
