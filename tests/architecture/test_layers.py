@@ -200,19 +200,19 @@ def test_no_simulator_shares_code_with_an_adapter() -> Iterator[str]:
 
 
 @shrinking
-def test_no_circle_between_modules() -> list[str]:
+def test_modules_have_no_import_cycle() -> list[str]:
     """Return modules that need each other while they are being imported."""
     return [" ".join(group) for group in circles(["eager"])]
 
 
 @shrinking
-def test_no_circle_with_imports_for_types() -> list[str]:
+def test_modules_have_no_import_cycle_including_type_imports() -> list[str]:
     """Return modules that need each other through imports under `if TYPE_CHECKING`."""
     return [" ".join(group) for group in circles(["eager", "types"])]
 
 
 @shrinking
-def test_no_circle_with_imports_in_functions() -> list[str]:
+def test_modules_have_no_import_cycle_including_imports_in_functions() -> list[str]:
     """Return modules that need each other through imports inside functions."""
     return [" ".join(group) for group in circles(["eager", "lazy"])]
 

@@ -17,7 +17,7 @@ ALIASES = (
 )
 
 
-def test_a_plug_in_with_old_imports_passes_the_kit() -> None:
+def test_plug_in_with_old_imports_passes_the_kit() -> None:
     kit = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "-c", "/dev/null"]
     command = [*kit, "--rootdir", str(FIXTURE), "--pyargs", "providers.conformance", *SUBJECT]
     done = subprocess.run(command, cwd=FIXTURE, capture_output=True, text=True, timeout=300, check=False)
@@ -27,7 +27,7 @@ def test_a_plug_in_with_old_imports_passes_the_kit() -> None:
 
 @pytest.mark.filterwarnings("always::DeprecationWarning")
 @pytest.mark.parametrize("name", ALIASES)
-def test_an_alias_warns_and_has_every_name_that_it_had(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_import_path_warns_and_has_every_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, f"providers.{name}", raising=False)
     with pytest.warns(DeprecationWarning, match=rf"providers\.{name} is deprecated"):
         module = import_module(f"providers.{name}")

@@ -127,7 +127,7 @@ class Asking:
     stream=st.booleans(),
 )
 @settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow], deadline=None)
-async def test_no_attempt_ever_goes_to_who_is_not_approved_at_that_moment(
+async def test_attempt_never_goes_to_a_deployment_without_a_valid_approval(
     records: list[list[dict[str, Any]]],
     others: list[list[dict[str, Any]]] | None,
     required: list[bool],

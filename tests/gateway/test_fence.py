@@ -156,7 +156,7 @@ def _without(config: dict[str, Any], name: str) -> ConfigVersion:
 @settings(
     max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
 )
-async def test_no_shadow_ever_gets_what_must_stay_inside(
+async def test_shadow_never_receives_prompts_that_must_stay_inside(
     config: dict[str, Any], territory: str, failures: list[Any], stream: bool
 ) -> None:
     table = compiled(config)

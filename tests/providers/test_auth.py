@@ -49,7 +49,7 @@ def test_scheme_adds_the_key_and_changes_nothing_else(scheme: AuthScheme, header
     assert apply(scheme, WIRE, "https://example.com", Secret(KEY), 6.0) == signed
 
 
-def test_a_token_in_a_key_s_place_is_a_bearer_where_the_provider_takes_one() -> None:
+def test_token_in_place_of_a_key_is_sent_as_bearer_if_the_provider_accepts_it() -> None:
     token = Secret("eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJodHRwczovL2NvZ25pdGl2ZXNlcnZpY2VzIn0.c2ln-bmF_0dXJl")
     signed = apply(HeaderKey("api-key", or_token=True), WIRE, "https://example.com", token, 5.0)
     assert signed.headers[1:] == (("authorization", f"Bearer {token.reveal()}"),)
@@ -86,7 +86,7 @@ def test_request_without_a_key_is_unchanged(scheme: AuthScheme, _header: object)
         lambda secret: repr(Bearer()) + repr(apply(Bearer(), WIRE, "https://example.com", secret, 5.0)),
     ],
 )
-def test_a_secret_does_not_show_itself(show: Callable[[Secret], str]) -> None:
+def test_secret_is_not_shown_in_its_representation(show: Callable[[Secret], str]) -> None:
     assert KEY not in show(Secret(KEY))
 
 
@@ -103,7 +103,7 @@ def test_a_secret_does_not_show_itself(show: Callable[[Secret], str]) -> None:
         lambda secret: setattr(secret, "other", 1),
     ],
 )
-def test_a_misused_secret_does_not_show_itself_in_the_error(misuse: Callable[[Any], object]) -> None:
+def test_misused_secret_is_not_shown_in_the_error(misuse: Callable[[Any], object]) -> None:
     with pytest.raises((TypeError, AttributeError)) as caught:
         misuse(Secret(KEY))
     assert KEY not in "".join(traceback.format_exception(caught.value))

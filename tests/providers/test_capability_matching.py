@@ -277,7 +277,7 @@ def test_whatever_fits_is_one_answer() -> None:
     assert match_capabilities(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty
 
 
-def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> None:
+def test_passthrough_sends_unknown_fields_except_data_moving_ones() -> None:
     asked = requirements_of(ask(extra={"top_k": 3, "store": True}))
     found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"top_k", "store"})
     assert (found.unsupported, found.moving) == (frozenset(), {"store"})
@@ -285,7 +285,7 @@ def test_an_operator_lets_unknown_fields_through_but_none_that_moves_data() -> N
     assert (allowed.unsupported, allowed.moving) == ({"top_k"}, frozenset())
 
 
-def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
+def test_passed_through_field_does_not_include_data_moving_fields() -> None:
     asked = requirements_of(ask(extra={"more": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
     found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"})
     assert found.moving == {"more.mcp_servers"}
@@ -297,7 +297,7 @@ def test_a_field_that_is_let_through_takes_none_along_that_moves_data() -> None:
     assert (dropped.unsupported, dropped.moving) == ({"more"}, frozenset())
 
 
-def test_a_field_that_a_site_allows_takes_no_other_along() -> None:
+def test_field_allowed_by_a_site_allows_no_other() -> None:
     asked = requirements_of(ask(extra={"search_options": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
     found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"search_options"})
     assert (found.unsupported, found.moving) == (frozenset(), {"search_options.mcp_servers"})
@@ -361,7 +361,7 @@ def test_request_without_dropped_parameters_keeps_other_requirements(request: Ch
     assert without_parameters(after, dropped) == after
 
 
-def test_nothing_dropped_is_the_request_itself() -> None:
+def test_request_without_dropped_fields_is_the_same_object() -> None:
     request = ask(temperature=1.0)
     assert without_parameters(request, frozenset()) is request
 
@@ -459,7 +459,7 @@ def test_model_without_a_low_effort_reasons_long_at_any_effort(
     assert reasons_unseen(ask(reasoning_effort=effort), ModelFacts(efforts=efforts)) is long
 
 
-def test_a_field_that_is_called_like_a_feature_is_none() -> None:
+def test_field_named_like_a_feature_is_not_that_feature() -> None:
     # No name is both a feature and a parameter.
     assert FEATURES.isdisjoint(PARAMETERS | IMPLIED.keys())
     named = ask(extra={"vision": True, "unthinking": True}, unread=frozenset({"prefill"}))

@@ -141,7 +141,7 @@ async def test_gemini_request_has_its_query_and_key_header(
         ("http://[::1]:8000/a/b", "http://[::1]:8000/a/b/chat/completions"),
     ],
 )
-async def test_a_url_of_your_own(
+async def test_custom_url_is_used(
     ask: Callable[..., Client], respx_mock: respx.MockRouter, url: str, target: str
 ) -> None:
     route = respx_mock.post(target).respond(json=WHOLE)
@@ -153,12 +153,12 @@ async def test_a_url_of_your_own(
 
 
 @pytest.mark.parametrize("where", [{"site": None}, {"site": "us", "url": "https://llm.example"}])
-async def test_a_place_is_given_once(ask: Callable[..., Client], where: dict[str, Any]) -> None:
+async def test_client_site_is_given_only_once(ask: Callable[..., Client], where: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give either a site of the catalogue or a URL"):
         ask(**where)
 
 
-async def test_a_place_has_to_be_one(ask: Callable[..., Client]) -> None:
+async def test_invalid_client_site_is_refused(ask: Callable[..., Client]) -> None:
     with pytest.raises(KeyError):
         ask(site="mars")
     for url in ("", "llm.example", "https://user:password@llm.example", "https://llm.example/v1?key=1"):
@@ -278,7 +278,7 @@ async def test_request_without_a_response_fails_with_its_kind(
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-async def test_an_answer_that_is_none(
+async def test_invalid_answer_is_a_failure(
     http: httpx.AsyncClient, respx_mock: respx.MockRouter, response: httpx.Response, kind: FailureKind
 ) -> None:
     http.follow_redirects = True

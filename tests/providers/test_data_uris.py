@@ -19,7 +19,7 @@ from providers.openai_json.decode_messages import decode_messages, sound_data_ur
         ("DATA:Image/PNG;Base64,aGkA", "data:image/png;base64,aGkA"),
     ],
 )
-def test_a_sound_one_is_taken_in_one_spelling(uri: str, taken: str) -> None:
+def test_valid_data_uri_is_normalised(uri: str, taken: str) -> None:
     assert sound_data_uri(uri) == taken
 
 
@@ -41,7 +41,7 @@ def test_invalid_data_uri_is_described_without_quoting_it(uri: str, words: str) 
         sound_data_uri(uri)
 
 
-def test_an_error_names_the_place_and_shows_how() -> None:
+def test_data_uri_error_names_the_param_and_shows_an_example() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png,abc"}}
     with pytest.raises(InvalidRequest) as raised:
         decode_messages([{"role": "user", "content": [image]}])

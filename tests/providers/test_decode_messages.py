@@ -218,7 +218,7 @@ def test_error_about_unanswered_calls_is_limited_in_length() -> None:
         assert len(str(error)) < 300
 
 
-def test_no_message_is_no_request() -> None:
+def test_request_without_messages_is_refused() -> None:
     assert mistake().param == "messages"
 
 
@@ -261,7 +261,7 @@ def test_signatures_and_reasoning_stay_inside() -> None:
     ("name", "sent"),
     [("get_weather-2", "get_weather-2"), ("api.search", "api_search"), ("für", "f_r"), ("n" * 65, "n" * 64)],
 )
-def test_an_earlier_call_goes_back_under_a_name_that_is_taken(name: str, sent: str) -> None:
+def test_earlier_call_is_sent_under_a_valid_name(name: str, sent: str) -> None:
     """OpenAI and others refuse a conversation with a call whose name is not valid for a tool."""
     message = AssistantMessage(None, tool_calls=(ToolCall("c", name, "{}"),))
     (call,) = cast("list[Any]", encode_message(message)["tool_calls"])

@@ -68,7 +68,7 @@ def test_prompt_that_is_repeated_in_an_error_does_not_change_the_kind(before: st
         assert failure.kind is INVALID
 
 
-def test_a_row_has_sentences_of_its_own() -> None:
+def test_compatible_vendor_has_its_own_error_sentences() -> None:
     row = 'name = "acme"\n[dialect]\n[dialect.errors.messages]\nquota = ["{model} has nothing left"]\n'
     failed = adapter_of(row).classify_error(WireResponse(422, {}, b'{"message": "m-1 has nothing left"}', 0))
     assert (failed.kind, failed.detail) == (FailureKind.QUOTA, "m-1 has nothing left")
@@ -184,11 +184,11 @@ def test_too_long_prompt_is_recognised_by_the_sentence_of_the_error(providers: s
         "invalid temperature: only 1 is allowed for this model",
     ],
 )
-def test_a_limit_of_the_answer_is_no_long_prompt(provider: str, message: str) -> None:
+def test_error_about_the_answer_limit_is_not_a_too_long_prompt(provider: str, message: str) -> None:
     assert taken_for(provider, message) is INVALID
 
 
-def test_a_model_of_another_api_is_no_mistake_of_the_clients() -> None:
+def test_model_of_another_api_is_not_a_client_error() -> None:
     message = "the requested model doubao-seed-translation-250915 does not support this api.. Request id: 0217633719776"
     message = f"The parameter `model` specified in the request are not valid: {message}"
     assert taken_for("ark", message) is NO_MODEL

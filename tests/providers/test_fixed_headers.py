@@ -92,6 +92,6 @@ def test_declared_facts_equal_the_file() -> None:
     assert list(load_headers(facts_of(ADAPTERS["qianfan"]))) == ["appid"]
 
 
-def test_a_stranger_s_row_has_headers_of_its_own() -> None:
+def test_vendor_of_a_plug_in_has_its_own_headers() -> None:
     row = 'name = "acme"\n[dialect]\n[headers.x-acme-team]\nvalue = "team-[a-z]{1,20}"\nabout = "who pays"\nsource = "its page"\n'
     assert list(adapter_of(row).headers) == ["x-acme-team"]

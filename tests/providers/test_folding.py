@@ -44,9 +44,7 @@ def test_fold_undoes_unfold(completion: ChatCompletion) -> None:
 
 @unhurried
 @given(completions(), st.data())
-def test_how_often_a_text_is_cut_and_where_signs_of_life_come_changes_nothing(
-    completion: ChatCompletion, data: st.DataObject
-) -> None:
+def test_folded_answer_does_not_depend_on_cuts_and_heartbeats(completion: ChatCompletion, data: st.DataObject) -> None:
     pieces: list[StreamEvent] = []
     for event in unfold(completion):
         if isinstance(event, TextDelta | ReasoningDelta | RefusalDelta):
@@ -133,13 +131,13 @@ def test_log_probabilities_are_joined_in_order() -> None:
     "events",
     [[], [Heartbeat()], [Opened("i", "m", 1), TextDelta("a")], [Opened("i", "m", 1), TextDelta("a"), ChoiceFinish("stop")]],
 )  # fmt: skip
-def test_a_stream_that_never_ends_is_no_answer(events: Sequence[StreamEvent]) -> None:
+def test_stream_without_an_end_is_not_an_answer(events: Sequence[StreamEvent]) -> None:
     with pytest.raises(ProviderFailed) as caught:
         fold(events)
     assert caught.value.failure.kind is FailureKind.INTERRUPTED
 
 
-def test_a_stream_that_failed_is_its_failure() -> None:
+def test_failed_stream_raises_its_failure() -> None:
     failure = Failure(FailureKind.CONTENT_FILTER, "no")
     with pytest.raises(ProviderFailed, match=r"^no$") as caught:
         fold([Opened("i", "m", 1), TextDelta("a"), Failed(failure), Finished()])
@@ -152,6 +150,6 @@ def test_choice_without_a_finish_is_kept(event: StreamEvent) -> None:
     assert (choice.message.content, choice.finish_reason) == ("a", "other")
 
 
-def test_nothing_after_the_end_counts() -> None:
+def test_events_after_the_end_are_ignored() -> None:
     events = [Opened("i", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished(), TextDelta("b")]
     assert fold(events).choices[0].message.content == "a"

@@ -12,7 +12,7 @@ from providers.registry import load_registry
 
 @pytest.mark.parametrize("provider", sorted(load_registry().adapters))
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_model_may_begin_before_it_refuses(provider: str, stream: bool) -> None:
+def test_refusal_after_text_is_valid(provider: str, stream: bool) -> None:
     # Both, as a client has them that reads a stream: first pieces of content, then of a refusal.
     answer = AssistantMessage("Let me see. ", refusal="I won't.")
     request = ChatRequest("assistant", (UserMessage("Do it"), answer, UserMessage("Why?")), stream)

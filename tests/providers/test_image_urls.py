@@ -37,7 +37,7 @@ from tests.kit.example_counts import examples
         "https://a.lan.example/",
     ],
 )
-def test_a_public_place_is_fine(url: str) -> None:
+def test_public_host_is_accepted(url: str) -> None:
     assert unreachable_host(url) is None
 
 
@@ -207,6 +207,6 @@ def test_only_global_unicast_of_ipv6_is_public(address: ipaddress.IPv6Address) -
 
 @settings(unhurried, max_examples=examples(500))
 @given(st.text("0123456789abcdefxX.:[]@/-+_%#?\\ \u3002") | st.text())
-def test_no_text_makes_it_raise(text: str) -> None:
+def test_any_text_is_checked_without_an_exception(text: str) -> None:
     assert unreachable_host(f"http://{text}") != ""
     assert unreachable_host(text) != ""

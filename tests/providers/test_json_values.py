@@ -128,7 +128,7 @@ def test_error_does_not_quote_invalid_json() -> None:
 
 @settings(unhurried, max_examples=examples(300))
 @given(st.binary() | any_text | st.builds(lambda value, at: json.dumps(value)[at:], json_values, st.integers(-9, 3)))
-def test_no_bytes_raise_anything_else(data: bytes | str) -> None:
+def test_invalid_bytes_raise_only_json_errors(data: bytes | str) -> None:
     try:
         value = loads(data)
     except JsonError:
@@ -220,7 +220,7 @@ def test_numbers(value: object, number: float | None) -> None:
     assert type(found) is type(number)
 
 
-def test_a_member_of_another_type_is_not_there() -> None:
+def test_member_of_another_type_is_treated_as_missing() -> None:
     for value in (None, True, 5, 1.5, "text", [1], {"a": 1}):
         source = {"k": value}
         assert read_str(source, "k") == (value if isinstance(value, str) else None)
@@ -233,7 +233,7 @@ def test_a_member_of_another_type_is_not_there() -> None:
 
 @settings(unhurried, max_examples=examples(300))
 @given(st.dictionaries(st.just("k"), json_values | st.floats() | st.integers() | any_text))
-def test_no_reader_raises(source: dict[str, Any]) -> None:
+def test_readers_never_raise(source: dict[str, Any]) -> None:
     for reader in (read_str, read_int, read_float, read_map, read_list):
         reader(source, "k")
 
@@ -269,7 +269,7 @@ def test_pieces_with_joined_surrogates_equal_the_whole_text_with_joined_surrogat
     assert out + ("\ufffd" if rest else "") == mended("".join(pieces))
 
 
-def test_a_line_break_is_no_surrogate() -> None:
+def test_line_break_is_not_a_surrogate() -> None:
     assert split_high_surrogate("\ud83d\n") == ("\ud83d\n", "")
     assert split_high_surrogate("\n") == ("\n", "")
     assert split_high_surrogate("a\ud83d") == ("a", "\ud83d")
@@ -307,7 +307,7 @@ def test_texts_are_written_together_as_they_are_one_by_one(texts: list[str]) -> 
         (True, 0),
     ],
 )
-def test_a_count_is_none_that_anybody_would_have_to_doubt(value: object, counted: int) -> None:
+def test_implausible_count_is_ignored(value: object, counted: int) -> None:
     assert read_count({"n": value}, "n") == counted
 
 
@@ -318,12 +318,12 @@ MOST = 10_000
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("text", [b"", b"\xc3\xa9[{,", rb"\"", rb"\\", rb"\\\"[", b"x" * MOST])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, bytes.decode])
-def test_many_values_are_seen_before_they_are_made(kind: Any, text: bytes, unit: bytes) -> None:
+def test_number_of_values_is_checked_before_parsing(kind: Any, text: bytes, unit: bytes) -> None:
     assert exceeds_outside_strings(kind(b'["%b",%b0]' % (text, unit * (3 * MOST // len(unit)))), MOST)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'"",', b"x", rb"\\", rb"\"", rb"\\\"", rb"\"[1],[2]\",", b"\xc3\xa9"])
-def test_a_text_is_one_value_whatever_stands_in_it(unit: bytes) -> None:
+def test_string_counts_as_one_value(unit: bytes) -> None:
     text = json.dumps([(unit * (3 * MOST // len(unit))).decode()])
     assert not exceeds_outside_strings(text.encode(), MOST)
     assert not exceeds_outside_strings(text, MOST)
@@ -336,7 +336,7 @@ def test_bytes_outside_strings_are_those_that_remain_without_the_strings(value: 
     assert exceeds_outside_strings(data, most) is (len(data.encode()) > most and len(without) + 1 > most)
 
 
-def test_an_answer_of_millions_of_values_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_with_millions_of_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("providers.json_values._MAX_BYTES_OUTSIDE_STRINGS", MOST)
     with pytest.raises(JsonError, match="too many values"):
         loads(b"[%b0]" % (b"[]," * MOST))

@@ -33,7 +33,7 @@ def test_an_adapter_shows_the_names_of_its_facts_file(name: str) -> None:
     assert known_as(name) == tuple(facts_of(ADAPTERS[name]).read().get("known_as", ()))
 
 
-def test_a_row_of_a_stranger_s_has_them_too() -> None:
+def test_vendor_of_a_plug_in_has_names_too() -> None:
     assert adapter_of(ROW).known_as == ("palm-labs",)
 
 

@@ -163,7 +163,7 @@ def test_the_most_specific_row_counts() -> None:
         ),
     ],
 )
-def test_a_price_that_is_none_is_a_mistake_at_its_place(old: str, new: str, message: str) -> None:
+def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) -> None:
     assert old in PRICE
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(PRICE.replace(old, new)))
@@ -180,7 +180,7 @@ def test_a_price_that_is_none_is_a_mistake_at_its_place(old: str, new: str, mess
         ('source = "a page"', 'instead = ""', "retirements[0].source: is missing"),
     ],
 )
-def test_a_retirement_that_is_none_is_a_mistake_at_its_place(old: str, new: str, message: str) -> None:
+def test_invalid_retirement_is_an_error_at_its_key(old: str, new: str, message: str) -> None:
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(RETIREMENT.replace(old, new)))
     assert message in str(error.value)

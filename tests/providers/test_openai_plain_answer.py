@@ -102,7 +102,7 @@ def test_fast_path_reads_the_same_request_as_the_general_path(body: dict[str, An
 
 
 @given(bodies)
-def test_an_answer_is_the_same_whichever_way_it_was_read(body: dict[str, Any]) -> None:
+def test_fast_and_general_reader_give_the_same_answer(body: dict[str, Any]) -> None:
     try:
         read = read_completion(WireResponse(200, {}, json.dumps(body).encode(), 0), "asked")
     except ProviderFailed:
@@ -111,7 +111,7 @@ def test_an_answer_is_the_same_whichever_way_it_was_read(body: dict[str, Any]) -
 
 
 @given(documented)
-def test_one_odd_member_in_the_documented_form_is_read_as_ever(body: dict[str, Any]) -> None:
+def test_unusual_member_is_read_the_same_by_both_readers(body: dict[str, Any]) -> None:
     """Most bodies above have many deviations, so the fast path does not accept them."""
     raw = json.dumps(body).encode()
     read, expected = read_completion(WireResponse(200, {}, raw, 0), "asked"), long_way(as_map(loads(raw)))
@@ -120,7 +120,7 @@ def test_one_odd_member_in_the_documented_form_is_read_as_ever(body: dict[str, A
 
 
 @pytest.mark.parametrize("index", [lambda n: n, lambda _: 0], ids=["apart", "all of them one"])
-def test_more_choices_than_are_taken_are_too_many_by_both_ways(index: Callable[[int], int]) -> None:
+def test_too_many_choices_are_refused_by_both_readers(index: Callable[[int], int]) -> None:
     """Also if all have the same index: a body may contain millions, and each takes time."""
     message, count = {"content": "a"}, MAX_CHOICES + 1
     choices = [{"index": index(n), "message": message, "finish_reason": "stop"} for n in range(count)]
@@ -132,7 +132,7 @@ def test_more_choices_than_are_taken_are_too_many_by_both_ways(index: Callable[[
     assert failed.value.failure.kind is FailureKind.TOO_LARGE
 
 
-def test_the_documented_form_goes_the_short_way() -> None:
+def test_documented_form_takes_the_fast_path() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     frame = {"id": "a", "model": "m", "created": 1, "service_tier": "default", "system_fingerprint": "fp_1"}

@@ -87,7 +87,7 @@ def bodies_with_a_slip(draw: st.DrawFn) -> Any:
 
 @settings(unhurried, max_examples=examples(150))
 @given(bodies_with_a_slip() | st.dictionaries(st.sampled_from([*body(), "tools", "stop"]), json_values) | json_values)
-def test_no_body_raises_anything_but_a_named_mistake(value: Any) -> None:
+def test_any_body_raises_only_request_errors(value: Any) -> None:
     result = outcome(value)
     if isinstance(result, InvalidRequest | UnsupportedFeature):
         assert str(result)
@@ -445,7 +445,7 @@ def test_unread_fields_are_listed(fields: dict[str, Any], unread: set[str]) -> N
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5, True])
-def test_a_body_that_is_no_object_has_no_place(value: object) -> None:
+def test_error_of_a_body_that_is_not_an_object_has_no_param(value: object) -> None:
     assert mistake(value).param is None
 
 

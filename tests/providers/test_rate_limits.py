@@ -119,7 +119,7 @@ def test_the_limits_and_the_wait(headers: dict[str, str], limits: tuple[RateLimi
 
 @unhurried
 @given(st.text() | st.from_regex(r"[0-9.hmsTZ:+-]+", fullmatch=True), st.text(), st.text())
-def test_nothing_raises_and_no_wait_is_absurd(reset: str, remaining: str, date: str) -> None:
+def test_any_rate_limit_header_gives_a_plausible_wait(reset: str, remaining: str, date: str) -> None:
     headers = {
         "x-ratelimit-reset-tokens": reset,
         "x-ratelimit-remaining-tokens": remaining,
@@ -160,14 +160,14 @@ def test_a_429_without_a_wait_takes_the_reset_of_what_is_spent(provider: str, wa
     assert waited(provider, **SPENT, retry_after="2") == 2.0
 
 
-def test_only_a_limit_of_the_rate_is_waited_for() -> None:
+def test_only_a_rate_limit_has_a_wait() -> None:
     assert waited("openai", 500, b"{}", **SPENT) is None
     assert waited("openai", 429, b'{"error": {"type": "insufficient_quota"}}', **SPENT) is None
     response = WireResponse(429, {}, b"{}", NOW)
     assert ADAPTERS["openai"].classify_error(response).kind is FailureKind.RATE_LIMITED
 
 
-def test_a_row_names_its_own_headers() -> None:
+def test_compatible_vendor_names_its_own_rate_limit_headers() -> None:
     names = LimitHeaders("x-ratelimit-{part}-{of}-minute", ("req", "tokens"))
     headers = {"x-ratelimit-limit-req-minute": "720", "x-ratelimit-remaining-req-minute": "0"}
     assert read_limits(headers, NOW, names) == (RateLimit(0),)

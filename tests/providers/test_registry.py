@@ -48,7 +48,7 @@ def test_ours_are_installed_and_sound() -> None:
     assert load_registry() is found
 
 
-def test_a_plug_in_that_does_not_load_is_named_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_plug_in_is_named_and_others_stay_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load(
         monkeypatch,
         Point("acme", "acme.plugin:ADAPTER", fails),
@@ -70,7 +70,7 @@ def test_adapter_name_must_equal_its_entry_point(monkeypatch: pytest.MonkeyPatch
     assert found.broken == {"acme": "the adapter's name is 'openai'; it must be the entry point's name, 'acme'"}
 
 
-def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_name_claimed_by_two_packages_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Point("openai", "ours:ADAPTER", lambda: ADAPTER)
     theirs = Point("openai", "theirs:ADAPTER", lambda: ADAPTER)
     for points in ((ours, theirs), (theirs, ours), (ours, theirs, ours)):
@@ -81,7 +81,7 @@ def test_a_name_that_two_packages_claim_is_nobodys(monkeypatch: pytest.MonkeyPat
     assert load(monkeypatch, ours, ours).adapters == {"openai": ADAPTER}
 
 
-def test_a_simulator_that_two_packages_claim_is_nobodys_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulator_name_claimed_by_two_packages_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     points = Point("openai", "ours:DIALECT", lambda: SIMULATOR), Point("openai", "theirs:DIALECT", lambda: SIMULATOR)
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
     found = load_simulators.__wrapped__()

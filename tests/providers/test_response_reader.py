@@ -206,7 +206,7 @@ def test_every_prefix_ends_with_one_terminal_event(body: bytes, kind: str | None
 
 @settings(unhurried, max_examples=examples(200))
 @given(st.binary(), st.sampled_from([JSON, STREAM, TEXT, HTML, None]), st.integers(200, 599))
-def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int) -> None:
+def test_any_bytes_are_read_without_an_exception(body: bytes, kind: str | None, status: int) -> None:
     found = events([body, body], kind, status)
     assert isinstance(found[-1], Finished | Failed)
     try:
@@ -215,11 +215,11 @@ def test_no_bytes_make_a_reader_raise(body: bytes, kind: str | None, status: int
         assert error.failure.message  # noqa: PT017
 
 
-def test_a_body_of_sixty_four_megabytes_is_taken() -> None:
+def test_body_of_64_megabytes_is_accepted() -> None:
     assert response_reader.MAX_BODY_BYTES == 64 * 1024 * 1024
 
 
-def test_a_body_beyond_the_bound_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_over_the_limit_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_reader, "MAX_BODY_BYTES", 100)
     for status, kind in ((200, JSON), (500, TEXT), (200, HTML)):
         reader = AnswerReader(ADAPTER, response(b"", kind, status), TARGET)

@@ -64,7 +64,7 @@ def test_access_token_is_sent_unchanged() -> None:
 
 
 @pytest.mark.parametrize("key", ["AQ.Ab8RN6made-up", "AIzaSyMadeUp-0123456789_0123456789012345"])
-def test_an_api_key_is_no_bearer(key: str) -> None:
+def test_api_key_is_not_sent_as_bearer(key: str) -> None:
     wire = apply(GoogleAccount(), WIRE, "https://aiplatform.googleapis.com", Secret(key), 0)
     assert wire.headers == (*WIRE.headers, ("x-goog-api-key", key))
     assert secret_problem(GoogleAccount(), Secret(key)) is None

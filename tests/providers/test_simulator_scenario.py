@@ -199,7 +199,7 @@ def test_faults_after_so_many_events(fault: Fault) -> None:
     assert events(staged(fault)) == GOOD[:2]
 
 
-def test_how_an_unfinished_stream_ends() -> None:
+def test_unfinished_stream_ends_as_configured() -> None:
     assert staged(Reset(2))[-1] == Break(reset=True)
     assert staged(Stall(2))[-1] == Wait(None)
     assert isinstance(staged(Cut(2))[-1], Send)

@@ -177,7 +177,7 @@ async def test_a_redirect_points_elsewhere(client: httpx.AsyncClient, server: Si
     assert (response.status_code, response.headers["location"]) == (307, "http://127.0.0.1:9/x")
 
 
-async def test_a_client_that_leaves_is_noticed(client: httpx.AsyncClient, server: SimulatorServer) -> None:
+async def test_disconnected_client_is_counted(client: httpx.AsyncClient, server: SimulatorServer) -> None:
     server.scenario = Scenario(script=(Stall(1),))
     async with client.stream("POST", "/v1/chat/completions", json=STREAM) as response:
         await anext(response.aiter_raw())
@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_is_noticed(client: httpx.AsyncClient, server
     await until(lambda: server.open_connections == 0)
 
 
-async def test_a_client_that_leaves_within_its_request_is_noticed(server: SimulatorServer) -> None:
+async def test_client_that_disconnects_within_its_request_is_counted(server: SimulatorServer) -> None:
     host, port = server.origin.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
@@ -243,7 +243,7 @@ async def test_reset_in_process_raises_an_exception() -> None:
         await app({"type": "websocket"}, None, None)  # type: ignore[arg-type]
 
 
-async def test_the_vendor_s_own_sdk_is_content(server: SimulatorServer) -> None:
+async def test_sdk_of_the_vendor_accepts_the_simulator(server: SimulatorServer) -> None:
     async with openai.AsyncOpenAI(api_key="sk-1", base_url=f"{server.origin}/v1", max_retries=0) as sdk:
         messages: Any = [{"role": "user", "content": "Weather in Oslo and Lima?"}]
         function = {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -292,7 +292,7 @@ def test_the_registered_dialects_are_dialects() -> None:
     assert dialects.dialects["openai-compatible"] is SIMULATOR
 
 
-def test_a_stranger_s_dialect_is_looked_at() -> None:
+def test_dialect_of_a_plug_in_is_checked() -> None:
     class Half:
         name = "half"
 

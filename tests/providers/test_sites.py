@@ -211,7 +211,7 @@ def test_facts_have_a_source_and_a_date(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", ["dashscope", "dashscope-compatible"])
 @pytest.mark.parametrize(("name", "host"), [("frankfurt", "eu-central-1"), ("tokyo", "ap-northeast-1")])
-def test_a_workspace_is_a_label_of_the_host_and_nothing_more(provider: str, name: str, host: str) -> None:
+def test_workspace_must_be_a_valid_host_label(provider: str, name: str, host: str) -> None:
     known = site(provider, name)
     assert known.origin_of("LLM-1") == f"https://llm-1.{host}.maas.aliyuncs.com"
     assert known.residency.processes.is_anywhere, "Frankfurt's scopes, and maybe Tokyo's, have one without a boundary"
@@ -273,7 +273,7 @@ def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) ->
         ("https://xn--fsq.example/a-b_c/~d", "https://xn--fsq.example", "/a-b_c/~d"),
     ],
 )
-def test_a_place_to_send_to_has_one_spelling(url: str, origin: str, path: str | None) -> None:
+def test_origin_has_one_normal_form(url: str, origin: str, path: str | None) -> None:
     assert parse_origin(url) == (origin, path)
 
 
@@ -354,7 +354,7 @@ def test_invalid_origin_is_refused_with_a_reason(url: str) -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
-def test_a_port_that_there_is_not_is_named_as_the_mistake(port: str) -> None:
+def test_invalid_port_is_named_in_the_error(port: str) -> None:
     with pytest.raises(OriginError, match="must have a port from 1 to 65535"):
         parse_origin(f"http://127.0.0.1:{port}/v1")
 

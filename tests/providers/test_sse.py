@@ -145,13 +145,13 @@ def test_one_event_at_a_time(data: bytes, expected: list[SseItem]) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
-def test_an_event_that_the_end_of_the_bytes_left_open_is_given_out_at_the_end_only(end: bytes) -> None:
+def test_unterminated_event_is_returned_only_at_the_end(end: bytes) -> None:
     parser = SseParser()
     assert parser.feed(b"event: e\ndata: a" + end) == []
     assert parser.close() == [ServerSentEvent(b"a", "e")]
 
 
-def test_an_event_is_given_out_with_its_blank_line_and_not_later() -> None:
+def test_event_is_returned_with_its_blank_line() -> None:
     parser = SseParser()
     assert parser.feed(b"data: a\r") == []
     assert parser.feed(b"\r") == [ServerSentEvent(b"a")]
@@ -175,7 +175,7 @@ def test_many_events_in_one_piece_equal_separate_events(newline: str) -> None:
     assert parsed([data[:100], data[100:]]) == expected
 
 
-def test_a_line_of_eight_megabytes_is_taken_and_no_longer_one() -> None:
+def test_line_of_8_megabytes_is_accepted_and_a_longer_one_is_not() -> None:
     line = b"data: " + b"a" * (8 * 1024 * 1024 - 6)
     parser = SseParser()
     (event,) = parser.feed(line + b"\n\n")
@@ -197,7 +197,7 @@ def test_a_line_of_eight_megabytes_is_taken_and_no_longer_one() -> None:
         b"x" * 101,
     ],
 )
-def test_a_line_or_an_event_beyond_the_bound_is_the_end(data: bytes) -> None:
+def test_line_or_event_over_the_limit_ends_the_stream(data: bytes) -> None:
     first = b"data: first\n\n"
     items, overflowed, _ = parsed([first, data, b"\n\ndata: later\n\n"], limit=100)
     assert items == [ServerSentEvent(b"first")]

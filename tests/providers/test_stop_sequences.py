@@ -63,11 +63,11 @@ def shown(pieces: Sequence[str], stops: Sequence[str], reason: FinishReason = "s
         (["你好。"], ["。"], ["你好", "你好"]),
     ],
 )
-def test_no_piece_of_a_stop_word_is_seen(pieces: list[str], stops: list[str], expected: list[str]) -> None:
+def test_part_of_a_stop_sequence_is_never_returned(pieces: list[str], stops: list[str], expected: list[str]) -> None:
     assert shown(pieces, stops) == expected
 
 
-def test_a_text_that_was_cut_or_filtered_loses_nothing() -> None:
+def test_truncated_or_filtered_text_keeps_held_back_characters() -> None:
     assert shown(["foE", "ND"], ["END"], "length")[-1] == "foEND"
     assert shown(["foE", "ND"], ["END"], "content_filter")[-1] == "foEND"
 
@@ -104,7 +104,7 @@ def test_choices_are_held_apart_and_runs_are_read() -> None:
     assert fold([Opened("i", "m", 1), *trimmer.take(events), *trimmer.take(ends)]).choices[0].message.content == "a\n"
 
 
-def test_only_a_vendor_that_leaves_them_in_is_read_so() -> None:
+def test_only_vendors_that_return_stop_sequences_are_trimmed() -> None:
     assert stops_left_in(OPENAI, ("END",)) == stops_left_in(adapter_named("deepseek"), ("END",)) == ()
     assert stops_left_in(NATIVE, ("", "END")) == stops_left_in(COMPATIBLE, ("END",)) == ("END",)
 

@@ -227,17 +227,17 @@ def test_opened_is_first_and_once_with_the_first_values() -> None:
     assert made.take() == (Heartbeat(), Opened("a", "m", 7), TextDelta("x"), TextDelta("y"))
 
 
-def test_the_model_that_was_asked_stands_where_none_is_named() -> None:
+def test_missing_model_name_is_replaced_by_the_requested_model() -> None:
     made = Assembler("asked")
     made.text("x")
     assert made.take()[0] == Opened("", "asked", 0)
 
 
-def test_an_answer_of_no_text_still_opens_and_finishes() -> None:
+def test_empty_answer_has_an_opening_and_a_finish() -> None:
     assert events_of() == [ChoiceFinish("stop"), Finished()]
 
 
-def test_the_pieces_pass_as_they_come_and_empty_ones_do_not() -> None:
+def test_non_empty_pieces_are_returned_at_once() -> None:
     made = assembler()
     made.text("")
     assert made.take() == ()
@@ -308,7 +308,7 @@ def test_runs_of_text_are_text_of_the_first_choice() -> None:
     assert made.take() == (OPENED, TextRun((b"a", b"b")), ChoiceFinish("stop"), Finished())
 
 
-def test_no_run_may_come_between_the_halves_of_a_character() -> None:
+def test_text_run_never_splits_a_surrogate_pair() -> None:
     made = assembler()
     assert made.takes_runs()
     made.text("a\ud83d")
@@ -318,7 +318,7 @@ def test_no_run_may_come_between_the_halves_of_a_character() -> None:
     assert made.takes_runs()
 
 
-def test_a_surrogate_that_never_finds_its_half_is_replaced() -> None:
+def test_unpaired_surrogate_is_replaced() -> None:
     for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
         events = events_of(lambda made, kind=kind: getattr(made, kind)("a\ud83d\n\ud83d"))
         assert "".join(event.text for event in events if isinstance(event, delta)) == "a\ufffd\n\ufffd"
@@ -375,7 +375,7 @@ def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:
     assert made.take()[-1] == ToolCallDelta(0, "{}", "call_id_2_0", "f", choice=2)
 
 
-def test_an_id_that_comes_late_does_not_split_a_call_but_a_second_one_does() -> None:
+def test_late_id_does_not_split_a_call_but_a_second_id_does() -> None:
     assert calls_of(
         {"index": 0, "name": "f", "arguments": "1"},
         {"index": 0, "id": "late", "arguments": "2"},
@@ -462,7 +462,7 @@ def test_a_character_cut_in_two_pieces_of_arguments_is_joined() -> None:
     ) == [(0, "call_id_0", "g", "😀")]
 
 
-def test_a_call_that_never_gets_a_name_is_a_malformed_answer() -> None:
+def test_call_without_a_name_is_a_malformed_answer() -> None:
     made = assembler()
     made.tool_call("{}", id="a")
     made.finish("tool_calls")
@@ -568,7 +568,7 @@ def too_large(*steps: Callable[[Assembler], None]) -> bool:
     return [event.failure.kind for event in terminal] == [FailureKind.TOO_LARGE]
 
 
-def test_the_places_of_a_call_are_bounded_in_number() -> None:
+def test_number_of_call_indexes_is_limited() -> None:
     made = assembler()
     for place in range(10_000):
         made.tool_call(index=place, id="a", name="f" * (place == 0))

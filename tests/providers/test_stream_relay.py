@@ -201,7 +201,7 @@ frames = st.fixed_dictionaries(
 @given(
     frames, st.permutations(["choices", "content", "obfuscation", "system_fingerprint", "more"]), st.booleans(), texts
 )
-def test_a_template_holds_for_every_text(frame: dict[str, Any], order: list[str], spaced: bool, text: str) -> None:
+def test_template_fits_every_text(frame: dict[str, Any], order: list[str], spaced: bool, text: str) -> None:
     """With any other members of the chunk, in any order, replacing the text changes nothing else."""
     value = {name: frame[name] for name in order if name in frame}
     body = json.dumps(value, separators=(", ", ": ") if spaced else (",", ":")).encode()
@@ -372,7 +372,7 @@ def test_padded_text_is_relayed_as_runs() -> None:
     assert sum(len(run.pieces) for run in runs) == 9
 
 
-def test_a_character_cut_over_two_chunks_is_no_text() -> None:
+def test_character_split_over_two_chunks_is_not_passed_on() -> None:
     half, rest = (chunk({"content": "a"}).replace(b'"a"', cut) for cut in (b'"\xe4\xbd"', b'"\xa0"'))
     stream = chunk({"content": "x"}) + half + rest
     assert isinstance(parsed(relaying(), stream, [])[-1], Failed)
@@ -404,7 +404,7 @@ def test_a_run_between_other_chunks_is_read_in_linear_time(monkeypatch: pytest.M
     assert len(calls) == 1
 
 
-def test_an_event_is_given_out_with_its_last_byte() -> None:
+def test_event_is_returned_with_its_last_byte() -> None:
     parser = relaying()
     parser.feed(chunk({"content": "one"}) + chunk({"content": "two"}))
     block = chunk({"content": "three"})

@@ -178,7 +178,7 @@ def test_events_do_not_depend_on_the_cut_and_end_once(words: list[bytes], places
 
 
 @pytest.mark.parametrize("line", [b":\n", b":\n\n", b"data:\n\n", b"ab\n", b"\n"])
-def test_a_body_of_short_lines_in_one_piece_makes_little_of_each(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_of_short_lines_uses_little_memory_for_each(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole body may be fed at once, and a small compressed body may expand to a very large one."""
     monkeypatch.setattr(event_stream, "_MOST_AT_ONCE", 4096)
     data = line * (100_000 // len(line))

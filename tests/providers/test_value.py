@@ -115,12 +115,12 @@ def test_value_is_replaced_like_a_dataclass(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("by", [change, replace], ids=["change", "replace"])
-def test_a_field_that_there_is_not_is_no_change(by: Callable[..., object]) -> None:
+def test_unknown_field_of_a_change_is_refused(by: Callable[..., object]) -> None:
     with pytest.raises(TypeError):
         by(Quick(1), fifth=1)
 
 
-def test_the_functions_of_dataclasses_take_it() -> None:
+def test_dataclass_functions_accept_a_value() -> None:
     quick, slow = Quick(1, third=[2]), Slow(1, third=[2])
     assert is_dataclass(quick)
     assert is_dataclass(Quick)

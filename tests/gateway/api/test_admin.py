@@ -229,14 +229,14 @@ async def test_json_may_name_its_charset(callbacks: AdminCallbacks) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
-async def test_a_token_may_have_any_letters(callbacks: AdminCallbacks, charset: str) -> None:
+async def test_admin_token_may_contain_any_characters(callbacks: AdminCallbacks, charset: str) -> None:
     token = "schl\u00fcssel-f\u00fcr-voil\u00e0"
     headers = {"authorization": f"Bearer  {token}".encode(charset)}
     answer = await client(callbacks, Guard(token), "gateway.internal").get("/readyz", headers=headers)
     assert answer.status_code == 200, answer.text
 
 
-async def test_no_secret_is_in_any_answer(callbacks: AdminCallbacks) -> None:
+async def test_admin_responses_contain_no_secrets(callbacks: AdminCallbacks) -> None:
     shown = ""
     for method, path in PATHS:
         shown += (await client(callbacks).request(method, path)).text
@@ -254,7 +254,7 @@ async def test_rollback_to_a_missing_version_differs_from_an_impossible_one(
     assert (answer.status_code, answer.json()["result"], answer.json()["missing"]) == (422, "rejected", missing)
 
 
-async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(callbacks: AdminCallbacks) -> None:
+async def test_rollback_receives_version_operator_and_signature(callbacks: AdminCallbacks) -> None:
     answer = await client(callbacks).post(
         "/rollback", json={"version": "abcd1234", "signature": "a.b.c"}, headers={"x-gateway-operator": "ada"}
     )
@@ -265,14 +265,14 @@ async def test_a_rollback_is_ordered_with_a_version_a_name_and_a_signature(callb
     assert callbacks.rollbacks[1:] == [(None, "", None)]
 
 
-async def test_a_name_is_in_any_script(callbacks: AdminCallbacks) -> None:
+async def test_operator_name_may_use_any_script(callbacks: AdminCallbacks) -> None:
     for sent, kept in (("管理员".encode(), "管理员"), ("Åda".encode("latin-1"), "Åda")):
         answer = await client(callbacks).post("/reload", headers={"x-gateway-operator": sent})
         assert (answer.status_code, answer.json()["who"]) == (200, kept)
 
 
 @pytest.mark.parametrize("name", ["x" * 121, "ada\u202egrace".encode()])
-async def test_a_name_that_could_deceive_is_refused(callbacks: AdminCallbacks, name: str | bytes) -> None:
+async def test_operator_name_with_deceptive_characters_is_refused(callbacks: AdminCallbacks, name: str | bytes) -> None:
     answer = await client(callbacks).post("/rollback", headers={"x-gateway-operator": name})
     assert answer.status_code == 400
     assert callbacks.rollbacks == []
@@ -344,7 +344,7 @@ async def test_unauthenticated_admin_request_is_refused_before_its_body_is_read(
 
 
 @pytest.mark.usefixtures("hurried")
-async def test_a_body_is_bounded_in_size_and_time(callbacks: AdminCallbacks) -> None:
+async def test_admin_request_body_is_limited_in_size_and_time(callbacks: AdminCallbacks) -> None:
     sending = Sending(*[b" " * 32_768] * 100)
     status, code, headers = await sending.answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (413, "request_too_large", b"close")
@@ -354,7 +354,7 @@ async def test_a_body_is_bounded_in_size_and_time(callbacks: AdminCallbacks) -> 
     assert callbacks.rollbacks == []
 
 
-async def test_a_body_that_was_read_costs_no_connection(callbacks: AdminCallbacks) -> None:
+async def test_completely_read_body_keeps_the_connection(callbacks: AdminCallbacks) -> None:
     answer = await client(callbacks).post("/rollback", json={"version": "abcd1234"})
     assert "connection" not in answer.headers
     for content in (b"{", b"\xff", b"[[[[" * 1000):

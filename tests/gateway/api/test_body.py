@@ -127,7 +127,7 @@ def test_small_unread_body_is_skipped(headers: dict[str, str], is_so: bool) -> N
 
 
 @pytest.mark.parametrize(("length", "fits"), [(32 * 1024 * 1024, True), (32 * 1024 * 1024 + 1, False), (10**30, False)])
-def test_a_body_that_is_announced_too_large_is_refused_unread(length: int, fits: bool) -> None:
+def test_body_with_a_too_large_content_length_is_refused_unread(length: int, fits: bool) -> None:
     announced = visitor(content_type="application/json", content_length=str(length))
     if fits:
         check_content_headers(announced)
@@ -140,7 +140,7 @@ def test_a_body_that_is_announced_too_large_is_refused_unread(length: int, fits:
 # --- reading --------------------------------------------------------------------------------------
 
 
-async def test_a_body_is_its_parts() -> None:
+async def test_body_is_joined_from_its_parts() -> None:
     assert await body_of(part(b"one", False)) == b"one"
     assert await body_of(part(b"one "), part(b""), part(b"two", False)) == b"one two"
     assert await body_of(part(b"one "), {"type": "http.request"}) == b"one "
@@ -154,18 +154,18 @@ async def test_the_bound_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await refusal_of(part(b"x" * 11)) == (413, "request_too_large")
 
 
-async def test_a_body_that_never_ends_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_never_ends_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BODY_TIME_S", 0.01)
     assert await refusal_of(part(b"half")) == (408, "request_timeout")
     assert await refusal_of() == (408, "request_timeout")
 
 
-async def test_a_client_that_goes_is_gone() -> None:
+async def test_disconnect_during_the_body_raises_client_gone() -> None:
     with pytest.raises(ClientGone):
         await body_of(part(b"half"), GONE)
 
 
-async def test_a_cancellation_stays_one() -> None:
+async def test_cancellation_is_not_converted() -> None:
     task = asyncio.create_task(body_of(part(b"half")))
     await asyncio.sleep(0)
     task.cancel()
@@ -173,7 +173,7 @@ async def test_a_cancellation_stays_one() -> None:
         await task
 
 
-async def test_all_bodies_together_are_bounded_and_given_back() -> None:
+async def test_memory_of_all_bodies_is_limited_and_released() -> None:
     limits = BodyLimits(10)
     limits.take(6)
     assert await refusal_of(part(b"x" * 5, False), limits=limits) == (503, "overloaded")
@@ -242,7 +242,7 @@ async def test_wait_for_the_rest_of_an_unread_body_is_limited(monkeypatch: pytes
     await drain(receiver(part(b"a")))
 
 
-async def test_a_rest_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_rest_of_a_body_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
     received = 0
 
@@ -292,7 +292,7 @@ def test_json_is_parsed(value: object) -> None:
         (b'{"a": "' + b"]" * 5000 + b'", "b": ' + b"[" * 3000, "nested deeper than 64 levels"),
     ],
 )
-def test_a_mistake_has_its_place(content: bytes, words: str) -> None:
+def test_json_error_has_a_position(content: bytes, words: str) -> None:
     with pytest.raises(ApiError) as raised:
         parse_json(content)
     assert (raised.value.status, raised.value.code) == (400, "invalid_request")
@@ -307,7 +307,7 @@ def nested(depth: int, kind: str) -> bytes:
     return b'[{"a":' * (depth // 2) + b"[" * (depth % 2) + b"1" + b"]" * (depth % 2) + b"}]" * (depth // 2)
 
 
-def test_a_body_that_would_become_too_many_values_is_refused_before_they_are_made(
+def test_body_with_too_many_values_is_refused_before_parsing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module.orjson, "loads", None)
@@ -336,7 +336,7 @@ def test_depth_is_bounded_exactly(depth: int, fits: bool, kind: str) -> None:
             parse_json(content)
 
 
-def test_many_brackets_side_by_side_are_not_deep() -> None:
+def test_many_adjacent_brackets_are_not_deep_nesting() -> None:
     assert parse_json(b"[" + b",".join([b"[{}]"] * 1000) + b"]") == [[{}]] * 1000
     assert parse_json(b'"' + b"[{" * 1000 + b'"') == "[{" * 1000
 
@@ -370,7 +370,7 @@ def test_a_request_is_what_its_json_asks_for(body: bytes) -> None:
 
 @pytest.mark.parametrize("content", ["[" * 100, "hi"])
 @pytest.mark.parametrize("depth", [1, MAX_DEPTH])
-def test_a_request_is_bounded_in_depth_whatever_its_texts_hold(content: str, depth: int) -> None:
+def test_nesting_limit_ignores_brackets_in_strings(content: str, depth: int) -> None:
     messages = json.dumps([{"role": "user", "content": content}]).encode()
     plain = b'{"model": "m", "messages": ' + messages + b"}"
     assert read_request(plain).messages == (UserMessage(content),)

@@ -59,7 +59,7 @@ async def test_a_stream() -> None:
     assert (exchange.record.outcome, exchange.record.stream) == ("ok", True)
 
 
-async def test_an_answer_without_an_id_has_the_requests() -> None:
+async def test_answer_without_an_id_gets_the_request_id() -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={**WHOLE, "id": ""})
 
@@ -125,7 +125,7 @@ async def test_refused_body_keeps_the_connection() -> None:
     assert (exchange.record.outcome, exchange.record.code) == ("refused", "invalid_request")
 
 
-async def test_more_streams_than_are_taken_are_refused() -> None:
+async def test_streams_over_the_limit_are_refused() -> None:
     exchange = Exchange(answer_completely, streaming())
     exchange.endpoint.streams = StreamLimit(0)
     await exchange.run()
@@ -134,7 +134,7 @@ async def test_more_streams_than_are_taken_are_refused() -> None:
 
 
 @pytest.mark.parametrize("ends", ["leaves", "is answered"])
-async def test_a_stream_counts_from_the_call_to_its_end(ends: str) -> None:
+async def test_open_stream_counts_until_its_end(ends: str) -> None:
     go_on, hanging = asyncio.Event(), Hanging()
 
     async def slow(_: httpx.Request) -> httpx.Response:
@@ -159,7 +159,7 @@ async def test_a_stream_counts_from_the_call_to_its_end(ends: str) -> None:
     assert third.sent[0]["status"] == 200
 
 
-async def test_the_time_that_a_client_gives_is_kept() -> None:
+async def test_timeout_of_the_client_is_respected() -> None:
     hanging = Hanging()
     exchange = Exchange(hanging, headers={"x-gateway-timeout-ms": "20"})
     await exchange.run()
@@ -243,7 +243,7 @@ async def test_anonymous_request_is_not_failed_over_after_keys_become_required(p
 
 
 @pytest.mark.parametrize("is_hidden", [False, True])
-async def test_a_hidden_model_is_not_named_in_a_providers_words_either(is_hidden: bool) -> None:
+async def test_hidden_model_is_removed_from_provider_errors(is_hidden: bool) -> None:
     async def refuse(_: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"error": {"message": "m-secret takes no such thing", "param": "top_p"}})
 
@@ -272,7 +272,7 @@ async def test_internal_error_shows_no_detail() -> None:
 # --- streams that break ---------------------------------------------------------------------------
 
 
-async def test_a_stream_that_breaks_ends_with_an_error_and_is_logged_so() -> None:
+async def test_interrupted_stream_ends_with_an_error_and_is_logged() -> None:
     exchange = Exchange(answering(chunk("a")), streaming())
     await exchange.run()
     assert b'"stream_interrupted"' in exchange.content
@@ -304,7 +304,7 @@ async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.Monkey
 # --- who leaves -----------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_before_its_body_is_answered_nothing() -> None:
+async def test_client_that_disconnects_before_its_body_gets_no_answer() -> None:
     exchange = Exchange(answer_completely)
     exchange.received = 1
     exchange.gone.set()
@@ -315,7 +315,7 @@ async def test_a_client_that_leaves_before_its_body_is_answered_nothing() -> Non
 
 @pytest.mark.parametrize("has_line", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: bool, stream: bool) -> None:
+async def test_disconnect_cancels_the_provider_call(has_line: bool, stream: bool) -> None:
     hanging, line = Hanging(), ClientConnection()
     exchange = Exchange(hanging, **({"body": streaming()} if stream else {}), line=line if has_line else None)
     running = asyncio.create_task(exchange.run())
@@ -328,7 +328,7 @@ async def test_a_client_that_leaves_takes_the_providers_call_along(has_line: boo
     assert exchange.record.outcome == "cancelled"
 
 
-async def test_a_stream_that_could_not_be_started_is_closed_all_the_same() -> None:
+async def test_stream_that_could_not_start_is_closed() -> None:
     endless = Endless()
 
     def refuse(message: Any) -> None:
@@ -341,7 +341,7 @@ async def test_a_stream_that_could_not_be_started_is_closed_all_the_same() -> No
 
 
 @pytest.mark.parametrize("has_line", [True, False])
-async def test_a_client_that_leaves_in_mid_stream_closes_the_providers(has_line: bool) -> None:
+async def test_disconnect_during_a_stream_closes_the_provider_stream(has_line: bool) -> None:
     endless, line = Endless(), ClientConnection()
     exchange = Exchange(endless, streaming(), line=line if has_line else None)
     running = asyncio.create_task(exchange.run())
@@ -407,7 +407,9 @@ async def test_no_task_remains() -> None:
         (None, True, None),
     ],
 )
-async def test_a_place_is_counted_as_the_client_counts(param: str | None, profile: bool, place: str | None) -> None:
+async def test_param_of_an_error_uses_the_message_index_of_the_client(
+    param: str | None, profile: bool, place: str | None
+) -> None:
     """A region's profile is a message before the client's own."""
 
     async def refuse(_: httpx.Request) -> httpx.Response:

@@ -53,7 +53,7 @@ def write(text: str) -> bytes:
 
 
 @given(value=VALUES, writer=st.sampled_from(WRITERS))
-def test_a_body_with_each_name_once_is_taken(value: object, writer: Callable[[object], str]) -> None:
+def test_body_without_duplicate_keys_is_accepted(value: object, writer: Callable[[object], str]) -> None:
     body = write(writer(value))
     check_names(body, orjson.loads(body))
 
@@ -64,7 +64,7 @@ def test_a_body_with_each_name_once_is_taken(value: object, writer: Callable[[ob
     data=st.data(),
     writer=st.sampled_from(WRITERS),
 )
-def test_a_body_with_a_name_twice_is_refused(
+def test_body_with_a_duplicate_key_is_refused(
     found: dict[str, Any], more: object, data: st.DataObject, writer: Callable[[object], str]
 ) -> None:
     name = data.draw(st.sampled_from(sorted(found)))
@@ -87,7 +87,7 @@ def test_its_path_is_reported(place: str) -> None:
     assert raised.value.param == place
 
 
-def test_a_large_body_is_not_searched_for_the_place() -> None:
+def test_large_body_is_not_searched_for_the_position() -> None:
     body = b'{"a": 1, "a": "' + b"x" * 1024 * 1024 + b'"}'
     with pytest.raises(ApiError, match="an object in the body has a duplicate name") as raised:
         check_names(body, orjson.loads(body))
@@ -96,7 +96,7 @@ def test_a_large_body_is_not_searched_for_the_place() -> None:
 
 @pytest.mark.parametrize("name", ["messages", "x"])
 @pytest.mark.parametrize("levels", [70, 1000, 1020])
-def test_a_value_that_another_takes_the_place_of_may_be_as_deep_as_it_likes(name: str, levels: int) -> None:
+def test_overwritten_value_may_be_nested_to_any_depth(name: str, levels: int) -> None:
     """The parsed body hasn't got it, and so isn't too deep; to name its place, all of the body is read again."""
     messages = b'"messages":[{"role":"user","content":"hi"}]'
     later = b"" if name == "messages" else b',"x":1'

@@ -74,7 +74,7 @@ def test_each_kind_of_failure_has_its_outcome(kind: FailureKind) -> None:
     assert shown.headers == ({} if kind is FailureKind.OVERLOADED else {"x-should-retry": "false"})
 
 
-def test_the_attempts_are_listed_without_a_secret_or_the_providers_words() -> None:
+def test_listed_attempts_contain_no_secret_and_no_provider_text() -> None:
     shown = from_domain(PlanExhausted(FAILED), ATTEMPTS)
     assert shown.extra == {
         "attempts": [
@@ -98,7 +98,7 @@ def test_error_without_an_attempt_has_a_retry_after() -> None:
     assert shown.retry_after_s is not None
 
 
-def test_a_wrong_request_is_explained_in_the_providers_words_within_bounds() -> None:
+def test_invalid_request_error_quotes_the_provider_up_to_a_limit() -> None:
     failure = Failure(FailureKind.INVALID_REQUEST, "the request is wrong", "x" * 2000, param="top_k")
     shown = from_domain(PlanExhausted(failure), ATTEMPTS)
     assert shown.message.startswith("the request is wrong: xxx")
@@ -118,13 +118,13 @@ def test_retry_after_of_a_spent_quota_covers_the_cooldown_of_its_key() -> None:
     assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
 
 
-def test_a_refusal_names_the_one_place_that_is_the_matter() -> None:
+def test_refusal_names_the_param_if_there_is_exactly_one() -> None:
     shown = from_domain(Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, "words", param="n")), [])
     assert (shown.code, shown.param) == ("unsupported_capability", "n")
 
 
 @pytest.mark.parametrize("code", RefusalCode)
-def test_a_refusal_keeps_its_code_and_words(code: RefusalCode) -> None:
+def test_refusal_keeps_its_code_and_message(code: RefusalCode) -> None:
     shown = from_domain(Refused(Refusal(code, "words", None, 9.0)), [])
     assert (shown.code, shown.message) == (code, "words")
     later = code in (RefusalCode.RATE_LIMITED, RefusalCode.NO_HEALTHY_DEPLOYMENT)
@@ -182,7 +182,7 @@ def test_unsupported_feature_error_names_its_param() -> None:
     assert (shown.status, shown.code, shown.param) == (400, "unsupported_capability", "tools[0].type")
 
 
-def test_a_wrong_body_names_its_place() -> None:
+def test_invalid_body_error_names_its_param() -> None:
     shown = from_domain(InvalidRequest("must be a number", "temperature"), [])
     assert (shown.status, shown.code, shown.param) == (400, "invalid_request", "temperature")
 
@@ -194,7 +194,7 @@ def test_unexpected_error_shows_no_detail() -> None:
     assert "passwd" not in str(encode_error(shown))
 
 
-def test_an_error_of_ours_stays_what_it_is() -> None:
+def test_api_error_is_returned_unchanged() -> None:
     error = ApiError("overloaded", "full", retry_after_s=1)
     assert from_domain(error, []) is error
     assert str(error) == "overloaded: full"

@@ -51,9 +51,7 @@ async def test_every_spelling_of_a_path_gets_one_answer(
 
 
 @pytest.mark.parametrize(("listener", "paths"), [("public", PUBLIC), ("admin", ADMIN)])
-async def test_a_method_that_a_probe_does_not_have_is_answered_with_the_one_that_it_has(
-    listener: str, paths: tuple[str, ...]
-) -> None:
+async def test_unsupported_method_of_a_probe_is_answered_with_allow(listener: str, paths: tuple[str, ...]) -> None:
     app = app_of(listener)
     for path in paths:
         status, headers, body = await answer_of(app, "DELETE", path, {})
@@ -67,7 +65,7 @@ async def test_draining_process_is_not_ready() -> None:
     assert draining[::2] == (503, b'{"status":"draining"}')
 
 
-async def test_only_the_exact_path_takes_the_short_way() -> None:
+async def test_only_the_exact_path_takes_the_fast_path() -> None:
     async def one(_: object) -> Any:
         return json_response("probe")
 

@@ -76,7 +76,7 @@ async def test_a_silent_stream_gets_comments_between_its_events() -> None:
     assert all(COMMENT in (body, b"") or COMMENT not in body for body in bodies)
 
 
-async def test_no_comment_before_the_first_event() -> None:
+async def test_keep_alive_comment_is_not_sent_before_the_first_event() -> None:
     go_on = asyncio.Event()
     exchange = Patient(Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=0.002).run())
@@ -88,7 +88,7 @@ async def test_no_comment_before_the_first_event() -> None:
 
 
 @pytest.mark.parametrize("ending", [(chunk(finish="stop"), DONE), (b'data: {"error": {"message": "x"}}\n\n',)])
-async def test_no_comment_after_the_end(ending: tuple[bytes, ...]) -> None:
+async def test_keep_alive_comment_is_not_sent_after_the_end(ending: tuple[bytes, ...]) -> None:
     """The gateway still reads after `[DONE]`, and a slow reader may delay an error."""
     forever = asyncio.Event()
     exchange = Patient(Script(chunk("a"), *ending, forever.wait), streaming())
@@ -97,7 +97,7 @@ async def test_no_comment_after_the_end(ending: tuple[bytes, ...]) -> None:
     assert COMMENT not in exchange.content.partition(b"[DONE]")[2]
 
 
-async def test_the_providers_silence_is_not_hidden_from_its_limit() -> None:
+async def test_keep_alive_comments_do_not_reset_the_provider_idle_timeout() -> None:
     script = Script(chunk("a"), asyncio.Event().wait)
     exchange = Patient(script, streaming())
     await exchange.of(keep_alive_s=0.004, idle_s=0.3).run()
@@ -107,7 +107,7 @@ async def test_the_providers_silence_is_not_hidden_from_its_limit() -> None:
 
 
 @pytest.mark.parametrize("keep_alive_s", [0.0, 30.0])
-async def test_a_busy_stream_and_one_without_it_get_none(keep_alive_s: float) -> None:
+async def test_busy_stream_and_disabled_keep_alive_send_no_comments(keep_alive_s: float) -> None:
     script = Script(chunk("a"), lambda: asyncio.sleep(0.03), chunk("b"), chunk(finish="stop"), DONE)
     exchange = Patient(script, streaming())
     await exchange.of(keep_alive_s=keep_alive_s).run()
@@ -115,7 +115,7 @@ async def test_a_busy_stream_and_one_without_it_get_none(keep_alive_s: float) ->
     assert exchange.content.endswith(DONE)
 
 
-async def test_each_event_puts_the_next_comment_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_event_delays_the_next_comment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test checks in place of the timer: after the first event, after the second, and once more."""
     made: list[KeepAlive] = []
 
@@ -163,7 +163,7 @@ async def test_first_comment_comes_before_the_configured_silence() -> None:
     assert [event["body"] for event in sent] == [COMMENT]
 
 
-async def test_a_reader_that_takes_nothing_is_owed_one_comment_at_most() -> None:
+async def test_paused_reader_gets_at_most_one_pending_comment() -> None:
     calls, paused = 0, asyncio.Event()
 
     async def send(_: Any) -> None:
@@ -179,7 +179,7 @@ async def test_a_reader_that_takes_nothing_is_owed_one_comment_at_most() -> None
     await asyncio.sleep(0)
 
 
-async def test_a_client_that_leaves_leaves_no_timer_and_no_task() -> None:
+async def test_disconnected_client_leaves_no_timer_and_no_task() -> None:
     before = asyncio.all_tasks()
     exchange = Patient(Script(chunk("a"), asyncio.Event().wait), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=0.004).run())

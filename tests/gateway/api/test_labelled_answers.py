@@ -76,7 +76,7 @@ def value_of(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_words_come_first_and_the_integrity_value_last() -> None:
+def test_label_text_comes_first_and_the_integrity_value_last() -> None:
     chunks = encoded(OPENED, TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), TextDelta("!"), *STOP)
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "内容由AI生成\n\n"}
     assert text_in(chunks) == "内容由AI生成\n\n你aé好!"
@@ -110,7 +110,7 @@ def test_run_of_texts_stays_encoded_after_the_label() -> None:
     assert labelled.encode((run,)) == plain.encode((run,)) != b""
 
 
-def test_no_lone_text_goes_past_the_labels() -> None:
+def test_labelled_stream_has_no_fast_path_for_single_texts() -> None:
     """The words may be due before it, and each text counts for the integrity value."""
     labelled = encoder_for(LABELLED, RECORD)
     labelled.encode((OPENED, TextDelta("a")))
@@ -147,7 +147,7 @@ def test_structured_output_has_no_label_text(events: tuple[StreamEvent, ...], re
     assert marks[-1][1][0]["AIGC"]["ReservedCode1"] == (value_of('{"a":1}') if text_in(chunks) else "")
 
 
-def test_each_choice_has_the_words_and_the_last_to_end_has_the_values() -> None:
+def test_each_choice_is_labelled_and_the_last_has_the_integrity_values() -> None:
     request = ChatRequest("assistant", ASK.messages, stream=True, n=2, include_usage=True)
     chunks = encoded(
         OPENED,
@@ -170,7 +170,7 @@ def test_each_choice_has_the_words_and_the_last_to_end_has_the_values() -> None:
 
 
 @pytest.mark.parametrize("came", [1, 2, 3])
-def test_the_values_come_however_many_choices_a_provider_gives(came: int) -> None:
+def test_integrity_values_are_sent_for_any_number_of_choices(came: int) -> None:
     request = ChatRequest("assistant", ASK.messages, stream=True, n=2)
     texts = [TextDelta(f"text {choice}", choice) for choice in range(came)]
     chunks = encoded(OPENED, *texts, *(ChoiceFinish("stop", choice) for choice in range(came)), Finished())
@@ -183,7 +183,7 @@ def test_the_values_come_however_many_choices_a_provider_gives(came: int) -> Non
     assert ended[0]["AIGC"]["ReservedCode1"] == ",".join(value_of(text_in(chunks, choice)) for choice in range(came))
 
 
-def test_an_answer_that_breaks_off_has_the_words_and_no_value() -> None:
+def test_interrupted_answer_has_the_label_and_no_integrity_value() -> None:
     broken = Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
     chunks = encoded(OPENED, TextDelta("Hi"), broken)
     assert text_in(chunks[:-1]) == "内容由AI生成\n\nHi"

@@ -53,7 +53,7 @@ async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, WAIT_S)
 
 
-async def test_all_who_ask_at_once_wait_for_one_build_while_the_loop_turns() -> None:
+async def test_concurrent_requests_share_one_build_without_blocking_the_loop() -> None:
     builder, asked = Builder(), [Asked() for _ in range(20)]
     app = LazyApplication(builder.build)
     asking = [asyncio.create_task(app(SCOPE, receive, one.send)) for one in asked]
@@ -82,7 +82,7 @@ async def test_cancelled_request_does_not_cancel_the_build_for_others() -> None:
     assert (stays.sent, len(builder.threads)) == (["built"], 1)
 
 
-async def test_a_build_that_failed_is_a_500_and_tried_again() -> None:
+async def test_failed_build_returns_500_and_is_retried() -> None:
     failures = iter((True, False))
 
     def build() -> Any:

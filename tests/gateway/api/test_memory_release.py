@@ -150,7 +150,7 @@ def resuming(table: ConfigVersion) -> ConfigVersion:
 
 
 @pytest.mark.parametrize("resumes", [False, True])
-async def test_a_stream_that_has_begun_holds_its_request_only_where_it_is_counted(resumes: bool) -> None:
+async def test_started_stream_holds_its_request_only_for_token_counting(resumes: bool) -> None:
     slow, table = Slow(), table_with("{rpm: 60}")
 
     async def streaming(_: httpx.Request) -> httpx.Response:

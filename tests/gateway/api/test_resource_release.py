@@ -98,7 +98,7 @@ def play(scene: Scene, turn: int | None, how: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("how", ["it leaves", "it is cancelled", "it is cancelled twice"])
 @pytest.mark.parametrize("name", scenes())
-def test_all_is_given_back(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_resources_are_released(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = scenes()[name]()
     assert play(scene, None, how, monkeypatch) == (True, {})
     turn, goes_on = 1, True

@@ -88,7 +88,7 @@ async def respond(scope: dict[str, Any], client: Client, stream: Passing) -> Non
     await writing
 
 
-async def test_a_text_goes_past_the_events_only_to_a_client_that_takes_it() -> None:
+async def test_text_bypasses_the_events_only_if_the_client_accepts_it() -> None:
     client = Client()
     taken: list[bool] = []
 

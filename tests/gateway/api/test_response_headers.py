@@ -50,7 +50,7 @@ def test_all_known_values_are_sent() -> None:
     }
 
 
-def test_a_place_without_a_region_has_a_reason() -> None:
+def test_location_without_a_region_has_a_reason() -> None:
     record = Record("req-1", 0.0, "t-1")
     record.location = Location(None, None, "unknown", ())
     assert headers_of(record)["x-gateway-why"] == "unknown"
@@ -58,7 +58,7 @@ def test_a_place_without_a_region_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\r\nx-evil: b", "a\nb", "a\0b", "名", "a, b", "x" * 5000, ""])
-def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
+def test_dropped_field_name_cannot_break_the_header(name: str) -> None:
     record = Record("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
     value = headers_of(record)["x-gateway-dropped"]
     assert all(value.split(", ")), "features without a name are reported too"
@@ -70,7 +70,7 @@ def test_the_name_of_a_dropped_field_is_only_a_name(name: str) -> None:
 
 @given(names=st.frozensets(st.text(max_size=80), max_size=30))
 @example(names=frozenset(f"{number:064}" for number in range(100)))
-def test_many_dropped_fields_are_a_short_header(names: frozenset[str]) -> None:
+def test_header_of_many_dropped_fields_is_truncated(names: frozenset[str]) -> None:
     for _, value in pairs_of(response_lines(Record("req-1", 0.0, "t-1", dropped=names))):
         assert len(value) <= 1024
         assert not set(value) & set(b"\r\n\0")

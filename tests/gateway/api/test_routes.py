@@ -120,7 +120,7 @@ async def test_slash_after_models_is_not_an_assistant() -> None:
     assert "did you mean GET /v1/models?" in error_of(found)["message"]
 
 
-async def test_a_key_that_does_not_do_is_answered_with_the_scheme_that_does() -> None:
+async def test_invalid_key_is_answered_with_www_authenticate() -> None:
     for path in ("/v1/models", CHAT):
         refused = await ask("GET" if path != CHAT else "POST", path, authorization="Bearer gk-nobody", body=HELLO)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
@@ -168,13 +168,13 @@ async def test_blocked_location_is_refused_before_names_are_looked_up(path: str)
     assert (await ask("GET", f"{path}?assistant=nobody")).status_code == 404
 
 
-async def test_a_mistake_is_answered_with_the_table_that_found_it() -> None:
+async def test_error_response_names_the_config_version() -> None:
     for path in ("/v1/models/nothing", "/v1/explain?assistant=nobody", "/v1/receipts/nothing"):
         refused = await ask("GET", path)
         assert (refused.status_code, refused.headers["x-gateway-table"]) == (404, TABLE.version)
 
 
-async def test_an_assistant_is_as_old_at_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_created_time_of_an_assistant_is_equal_in_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     first = (await ask("GET", "/v1/models")).json()
     monkeypatch.setattr("time.time", lambda: 1.0)
     later: Any = Gateway(TABLE)

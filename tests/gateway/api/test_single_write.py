@@ -25,7 +25,7 @@ AT_ONCE = [case for case in CASES if "one by one" not in case or "folded" in cas
 
 
 @pytest.mark.parametrize("case", AT_ONCE)
-async def test_an_answer_that_has_come_as_a_whole_is_written_once(case: str) -> None:
+async def test_complete_answer_is_written_in_one_piece(case: str) -> None:
     door = InProcess(TABLE)
     for _ in range(3):
         await door.ask_checked(case)
@@ -41,7 +41,7 @@ async def test_complete_answer_does_not_pass_asgi_send(case: str) -> None:
     send.assert_not_called()
 
 
-async def test_an_answer_that_comes_bit_by_bit_is_written_bit_by_bit() -> None:
+async def test_streamed_answer_is_written_in_pieces() -> None:
     door, case = InProcess(TABLE), "stream of 64 events one by one"
     bits = await door.ask(request_bytes(case), provider_answers(case))
     assert len(door._received) > 60
@@ -51,7 +51,7 @@ async def test_an_answer_that_comes_bit_by_bit_is_written_bit_by_bit() -> None:
     assert events[0] == events[1] > 60
 
 
-async def test_a_client_that_does_not_read_gets_a_whole_stream_when_it_does() -> None:
+async def test_slow_client_gets_the_complete_stream() -> None:
     door, case = InProcess(TABLE), "stream of 64 events at once"
     expected = await door.ask(request_bytes(case), provider_answers(case))
     flow = door._protocol.flow
@@ -68,7 +68,7 @@ async def test_a_client_that_does_not_read_gets_a_whole_stream_when_it_does() ->
 
 
 @pytest.mark.parametrize("case", ["JSON", "stream of 64 events at once"])
-async def test_a_large_answer_lasts_until_its_client_has_taken_it(case: str) -> None:
+async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> None:
     """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
     door, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
     protocol = door._protocol

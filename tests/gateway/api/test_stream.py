@@ -204,7 +204,7 @@ def test_every_member_of_a_chunk_is_there() -> None:
     }
 
 
-def test_an_answer_without_an_id_has_ours() -> None:
+def test_answer_without_an_id_gets_a_generated_one() -> None:
     assert [event["id"] for event in encoded(Opened("", "m", 1), TextDelta("a"), TextDelta("b"))] == ["fallback"] * 2
 
 
@@ -232,7 +232,7 @@ def test_hidden_model_hides_its_setup_too() -> None:
     assert b"fp_1" not in data
 
 
-def test_the_finish_stands_alone() -> None:
+def test_finish_is_sent_in_its_own_chunk() -> None:
     *_, finish = encoded(OPENED, TextDelta("a"), ChoiceFinish("stop", raw="stop"))
     assert finish["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]
     assert "x_gateway" not in finish
@@ -302,7 +302,7 @@ def test_usage_before_a_failure_is_only_recorded() -> None:
     assert (set(error), encoder.usage) == ({"error"}, USAGE)
 
 
-def test_an_error_of_ours_in_a_stream_has_the_envelope_too() -> None:
+def test_internal_error_in_a_stream_has_the_error_envelope() -> None:
     (error,) = events_in(encode_stream_error(ApiError("stream_interrupted", "so")))
     assert set(error["error"]) == {"message", "type", "param", "code"}
 
@@ -311,7 +311,7 @@ def test_an_error_of_ours_in_a_stream_has_the_envelope_too() -> None:
 
 
 @given(pieces=st.lists(texts.filter(bool), min_size=1, max_size=6), include_usage=st.booleans(), begun=st.booleans())
-def test_a_run_of_texts_is_its_texts(pieces: Sequence[str], include_usage: bool, begun: bool) -> None:
+def test_text_run_is_encoded_like_its_texts(pieces: Sequence[str], include_usage: bool, begun: bool) -> None:
     start: tuple[StreamEvent, ...] = (OPENED, TextDelta("begun")) if begun else (OPENED,)
     raw = tuple(json.dumps(piece, ensure_ascii=False)[1:-1].encode() for piece in pieces)
     as_run = encoded(*start, TextRun(raw), include_usage=include_usage)
@@ -330,7 +330,7 @@ def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_us
 
 
 @given(texts=st.lists(texts.filter(bool), min_size=1, max_size=4), include_usage=st.booleans())
-def test_a_lone_text_is_the_chunk_of_its_event(texts: list[str], include_usage: bool) -> None:
+def test_lone_text_is_encoded_like_its_event(texts: list[str], include_usage: bool) -> None:
     encoder, other = (
         ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
         ChunkEncoder(AnswerStyle(include_usage=include_usage), "f"),
@@ -344,7 +344,7 @@ def test_a_lone_text_is_the_chunk_of_its_event(texts: list[str], include_usage: 
     assert encoder.encode(end) == other.encode(end)
 
 
-def test_a_first_text_is_no_lone_one() -> None:
+def test_first_text_is_not_a_lone_text() -> None:
     encoder = ChunkEncoder(AnswerStyle(), "f")
     assert encoder.lone_text(b"a") == b""
     encoder.encode((OPENED,))

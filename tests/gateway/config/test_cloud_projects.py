@@ -86,7 +86,7 @@ def test_a_url_of_the_host_brings_its_own_project_and_may_not_lead_to_another_lo
         ),
     ],
 )
-def test_a_project_that_is_missing_or_wrong(text: str, message: str) -> None:
+def test_missing_or_invalid_project_is_an_error(text: str, message: str) -> None:
     (error,) = refused(text)
     assert error.startswith(message)
 

@@ -265,7 +265,7 @@ class TestCredentials:
         assert (x.credentials, x.missing_credentials, x.has_credential) == ((Secret("sk-b"),), ("A",), True)
         assert warned(text, {"B": "sk-b"}) == ["api_key[0]: A is not set: this key is not used"]
 
-    def test_no_key_at_all(self) -> None:
+    def test_deployment_without_a_key_is_reported_as_missing_its_credential(self) -> None:
         text = "provider: openai, model: gpt-6-luna, endpoint: us"
         assert deployment(text).missing_credentials == ("api_key",)
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]

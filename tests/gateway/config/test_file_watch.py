@@ -16,7 +16,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.source_text import MAX_BYTES, MISSING, Watch, digest, read_files
 
 
-def test_a_reading_is_of_content_alone(tmp_path: Path) -> None:
+def test_file_reading_depends_on_content_only(tmp_path: Path) -> None:
     path, other = tmp_path / "a", tmp_path / "b"
     path.write_bytes(b"one")
     known = os.stat(path)

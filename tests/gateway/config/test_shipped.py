@@ -75,7 +75,7 @@ def values(text: str) -> dict[str, object]:
     return parse_yaml(text.encode(), "f").values
 
 
-def test_the_demo_needs_nothing() -> None:
+def test_demo_config_needs_no_secrets() -> None:
     compiled = shipped("demo.yaml", {})
     assert compiled.warnings == ()
     assert compiled.table.demo

@@ -60,7 +60,7 @@ async def test_a_whole_answer_in_one_piece() -> None:
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
-async def test_a_finish_alone_is_a_real_event_though_its_end_mark_is_late(reason: str) -> None:
+async def test_finish_without_an_end_mark_counts_as_the_first_event(reason: str) -> None:
     stream, pieces = live(chunk(), chunk(finish=reason), HANGS, idle_s=SHORT_S)
     async with asyncio.timeout(30):
         await stream.begin()
@@ -93,9 +93,7 @@ async def test_stream_begins_with_the_first_content_event() -> None:
     ],
     ids=["an error", "a filter", "nothing", "only a role", "a break"],
 )
-async def test_a_failure_before_the_first_event_is_an_ordinary_one(
-    script: tuple[object, ...], kind: FailureKind
-) -> None:
+async def test_failure_before_the_first_event_is_raised(script: tuple[object, ...], kind: FailureKind) -> None:
     stream, _ = live(*script)
     with pytest.raises(ProviderFailed) as raised:
         await stream.begin()
@@ -129,7 +127,7 @@ async def test_text_that_arrives_together_with_an_error_is_not_shown() -> None:
     assert raised.value.failure.kind is FailureKind.RATE_LIMITED
 
 
-async def test_how_what_arrives_together_is_cut_into_chunks_makes_no_difference() -> None:
+async def test_events_do_not_depend_on_the_cut_into_chunks() -> None:
     body = chunk() + chunk("a") + error("rate_limit_exceeded")
     for size in (len(body), len(chunk()), 7, 1):
         pieces = [body[start : start + size] for start in range(0, len(body), size)]
@@ -153,9 +151,7 @@ async def test_how_what_arrives_together_is_cut_into_chunks_makes_no_difference(
     ],
     ids=["broken", "error frame", "garbage", "cut"],
 )
-async def test_a_break_after_the_first_event_is_a_failure_in_the_stream(
-    script: tuple[object, ...], detail: str
-) -> None:
+async def test_break_after_the_first_event_is_a_failed_event(script: tuple[object, ...], detail: str) -> None:
     stream, pieces = live(chunk("a"), *script)
     events = await all_of(stream)
     assert ending(events) is not None
@@ -167,14 +163,14 @@ async def test_a_break_after_the_first_event_is_a_failure_in_the_stream(
 
 
 @pytest.mark.parametrize("end", [BROKEN, HANGS, None], ids=["broken", "silent", "cut"])
-async def test_an_answer_that_is_whole_but_for_its_end_mark_is_whole(end: object) -> None:
+async def test_answer_without_its_end_mark_is_complete(end: object) -> None:
     script = [*WHOLE[:-1], *([end] if end is not None else [])]
     stream, pieces = live(*script, idle_s=SHORT_S)
     assert ending(await all_of(stream)) is None
     assert pieces.closed >= 1
 
 
-async def test_a_late_content_filter_is_an_end_and_not_a_break() -> None:
+async def test_late_content_filter_ends_the_stream_without_a_failure() -> None:
     stream, _ = live(chunk("a"), error("content_filter"))
     events = await all_of(stream)
     assert [type(event) for event in events[-2:]] == [ChoiceFinish, Finished]
@@ -205,7 +201,7 @@ async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> 
     assert limits_s[-1] < 1
 
 
-async def test_the_time_of_the_request_ends_a_stream_that_never_falls_silent() -> None:
+async def test_total_deadline_ends_a_stream_that_is_never_silent() -> None:
     class Endless(Pieces):
         async def read(self, _: Tap | None = None) -> bytes:
             await asyncio.sleep(0.002)
@@ -227,7 +223,7 @@ async def test_time_that_is_over_before_the_first_look_is_over() -> None:
     assert cast(Failed, events[-1]).failure.detail == "deadline"
 
 
-async def test_a_reader_that_leaves_lets_the_connection_go() -> None:
+async def test_abandoned_stream_releases_its_connection() -> None:
     stream, pieces = live(chunk("a"), chunk("b"), HANGS)
     await stream.begin()
     async for _ in stream:
@@ -237,7 +233,7 @@ async def test_a_reader_that_leaves_lets_the_connection_go() -> None:
     assert pieces.reads == 1
 
 
-async def test_a_reader_that_is_cancelled_lets_the_connection_go() -> None:
+async def test_cancelled_stream_releases_its_connection() -> None:
     stream, pieces = live(chunk("a"), HANGS)
     task = asyncio.create_task(all_of(stream))
     await until(lambda: pieces.reads == 2)
@@ -275,13 +271,13 @@ def offered(*script: object, takes: bool = True) -> tuple[LiveStream, list[bytes
     return stream, seen
 
 
-async def test_a_text_that_is_taken_is_no_event() -> None:
+async def test_accepted_text_is_not_returned_as_an_event() -> None:
     stream, seen = offered(chunk("b"), chunk("c"), *WHOLE[2:])
     assert await all_of(stream) == [Opened("s", "m", 1), TextDelta("a"), ChoiceFinish("stop"), Finished()]
     assert seen == [b"b", b"c"]
 
 
-async def test_a_text_that_is_not_taken_comes_as_ever() -> None:
+async def test_rejected_text_is_returned_as_an_event() -> None:
     stream, seen = offered(chunk("b"), chunk("c"), *WHOLE[2:], takes=False)
     events = await all_of(stream)
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(text) for text in "abc"]
@@ -289,14 +285,14 @@ async def test_a_text_that_is_not_taken_comes_as_ever() -> None:
     assert seen == [b"b", b"c"]
 
 
-async def test_nothing_but_texts_is_offered() -> None:
+async def test_only_texts_are_offered_to_the_tap() -> None:
     stream, seen = offered(b": alive\n\n", chunk("b") + chunk("c"), chunk("d")[:40], chunk("d")[40:], *WHOLE[2:])
     events = await all_of(stream)
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(text) for text in "abcd"]
     assert seen == []
 
 
-async def test_a_strangers_parser_has_every_piece() -> None:
+async def test_parser_of_a_plug_in_gets_every_piece() -> None:
     pieces = Offered(b"a", b"b")
     stream, _ = live(parser=Forgetful(Finished()), pieces=pieces)
     stream.pass_texts_to(lambda _: True)
@@ -312,7 +308,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("total_s", "detail"), [(LONG_S, "stalled"), (3 * SHORT_S, "deadline")])
-async def test_the_time_counts_from_the_last_text_that_was_taken(total_s: float, detail: str) -> None:
+async def test_idle_timeout_counts_from_the_last_accepted_text(total_s: float, detail: str) -> None:
     clock = Clock()
 
     class Slow(Offered):
@@ -373,7 +369,7 @@ async def test_usage_after_the_finish_and_comments_is_counted() -> None:
 
 
 @pytest.mark.parametrize("between", [4, 20], ids=["soon", "late"])
-async def test_a_choice_that_follows_another_may_be_thought_about(between: int) -> None:
+async def test_second_choice_may_begin_after_a_pause(between: int) -> None:
     """A provider may make one after the other: what was taken for whole before it would lack it."""
     second = chunk("b").replace(b'"index":0', b'"index":1')
     end = chunk(finish="stop").replace(b'"index":0', b'"index":1')
@@ -448,7 +444,7 @@ async def test_wait_after_a_complete_answer_is_short(monkeypatch: pytest.MonkeyP
     assert pieces.closed >= 1
 
 
-async def test_a_failed_stream_is_not_read_on() -> None:
+async def test_failed_stream_is_not_read_further() -> None:
     stream, pieces = live(chunk("a"), error("server_error"), HANGS)
     assert ending(await all_of(stream)) is not None
     assert pieces.reads == 2
@@ -472,16 +468,14 @@ class Forgetful:
 
 @pytest.mark.parametrize("last", [(), (Heartbeat(),), (ChoiceFinish("stop"),)], ids=repr)
 @pytest.mark.parametrize("script", [(b"a",), (b"a", HANGS), (b"a", BROKEN)], ids=["end", "silence", "break"])
-async def test_a_parser_that_forgets_to_end_does_not_keep_us(
-    last: tuple[Event, ...], script: tuple[object, ...]
-) -> None:
+async def test_parser_without_an_end_does_not_block(last: tuple[Event, ...], script: tuple[object, ...]) -> None:
     stream, pieces = live(*script, idle_s=SHORT_S, parser=Forgetful(*last))
     events = await all_of(stream)
     assert isinstance(events[-1], Failed)
     assert pieces.closed >= 1
 
 
-async def test_a_parser_that_never_begins_does_not_keep_us() -> None:
+async def test_parser_without_a_first_event_does_not_block() -> None:
     class Mute(Forgetful):
         def feed(self, data: bytes) -> tuple[Event, ...]:
             return ()
@@ -507,7 +501,7 @@ async def stream_from(way: PoolTransport, origin: str, deadline: Deadline) -> Li
     return LiveStream(reply, COMPATIBLE.stream_parser(TARGET), deadline, LONG_S, redact)
 
 
-async def test_the_connection_of_a_whole_stream_serves_again_though_its_end_comes_later() -> None:
+async def test_connection_of_a_complete_stream_is_reused_after_a_late_end() -> None:
     """Many a server sends the last, empty chunk on its own."""
     seen_whole = asyncio.Event()
 
@@ -550,7 +544,7 @@ async def test_reply_knows_when_all_of_it_is_read() -> None:
         await way.aclose()
 
 
-async def test_the_connection_of_a_stream_that_was_left_is_closed_at_once() -> None:
+async def test_connection_of_an_abandoned_stream_is_closed_at_once() -> None:
     async with scripted(hold(HEAD + framed(chunk("a")))) as server:
         way = PoolTransport(Pool(lambda *_: None))
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))

@@ -54,7 +54,9 @@ def test_every_state_but_the_first_is_an_end() -> None:
         (AttemptState.ABANDONED, BreakerState.HALF_OPEN),
     ],
 )
-def test_each_end_gives_back_the_slot_and_the_ticket(bench: Bench, end: AttemptState, breaker: BreakerState) -> None:
+def test_each_end_state_releases_the_slot_and_the_ticket(
+    bench: Bench, end: AttemptState, breaker: BreakerState
+) -> None:
     scene = Scene(bench)
     assert (scene.attempt.state, scene.limiter.in_use) == (AttemptState.RUNNING, 1)
     ENDS[end](scene.attempt)

@@ -46,7 +46,7 @@ def test_failures_in_a_row_open_it() -> None:
     assert made.admit(9.9) is None
 
 
-def test_a_whole_answer_ends_the_row() -> None:
+def test_complete_answer_resets_consecutive_failures() -> None:
     made, states = breaker()
     for _ in range(4):
         made.failed(made.ticket, 0, "503")
@@ -76,7 +76,7 @@ def test_the_rate_forgets_what_is_older_than_the_window() -> None:
     assert made.state is BreakerState.CLOSED
 
 
-def test_one_probe_at_a_time_and_its_whole_answer_closes() -> None:
+def test_only_one_probe_runs_and_its_success_closes_the_breaker() -> None:
     made, states = opened()
     ticket = probe(made, 10)
     assert made.state is BreakerState.HALF_OPEN
@@ -98,7 +98,7 @@ def test_probe_without_a_result_admits_the_next_probe() -> None:
     assert made.state is BreakerState.CLOSED
 
 
-def test_a_begun_stream_closes_and_one_failure_opens_again_for_longer() -> None:
+def test_started_stream_closes_the_breaker_and_a_failure_reopens_it_longer() -> None:
     made, _ = opened()
     ticket = made.begun(probe(made, 10))
     assert made.state is BreakerState.CLOSED
@@ -141,7 +141,7 @@ def test_result_of_an_attempt_from_before_a_transition_is_ignored() -> None:
     assert made.state is BreakerState.CLOSED
 
 
-def test_an_operator_sees_that_it_waits_for_a_probe() -> None:
+def test_half_open_breaker_is_shown_as_waiting_for_a_probe() -> None:
     made, _ = opened()
     assert [made.shown_state(now) for now in (9.9, 10)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
 

@@ -107,7 +107,7 @@ async def test_a_probe_closes_it_again(bench: Bench) -> None:
     assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
 
 
-async def test_one_probe_at_a_time_and_a_cancelled_one_frees_its_place(bench: Bench) -> None:
+async def test_only_one_probe_runs_and_a_cancelled_probe_is_released(bench: Bench) -> None:
     await fill(bench)
     bench.time += 13
     asked, answers = asyncio.Event(), asyncio.Event()
@@ -135,7 +135,7 @@ async def test_one_probe_at_a_time_and_a_cancelled_one_frees_its_place(bench: Be
     assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
 
 
-async def test_no_retry_where_the_breaker_has_just_opened(bench: Bench) -> None:
+async def test_deployment_with_a_newly_open_breaker_is_not_retried(bench: Bench) -> None:
     bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(3)))
     bench.router.post(FIRST).mock(return_value=error(503))
     await bench.ask()
@@ -164,7 +164,7 @@ async def test_a_stream_counts_by_its_end(bench: Bench, content: bytes, state: B
     assert breaker(bench).state is state
 
 
-async def test_a_stream_that_its_client_leaves_counts_for_nothing(bench: Bench) -> None:
+async def test_stream_that_its_client_closes_does_not_count_for_the_breaker(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
     for _ in range(10):
         again(bench)
@@ -196,7 +196,7 @@ async def test_impatience_of_the_client_is_no_silence_of_the_provider(
     assert breaker(bench).state is (BreakerState.CLOSED if by_client else BreakerState.OPEN)
 
 
-async def test_a_reload_keeps_it_open_and_off_forgets_it(bench: Bench) -> None:
+async def test_reload_keeps_an_open_breaker_and_off_removes_it(bench: Bench) -> None:
     await fill(bench)
     bench.health.prune(table_of(CONFIG, {"FIRST": "another", "SECOND": "x"}))
     assert breaker(bench).state is BreakerState.OPEN
@@ -220,7 +220,7 @@ async def test_states_and_changes_are_reported(bench: Bench) -> None:
     assert (states["first", "open"], states["first", "closed"], states["second", "closed"]) == (1, 0, 1)
 
 
-async def test_the_budget_bounds_retries_and_the_walk_goes_on(bench: Bench) -> None:
+async def test_spent_retry_budget_stops_retries_and_the_plan_continues(bench: Bench) -> None:
     bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.2)
     bench.table = replace(bench.table, resilience=bounds)
     asked = bench.router.post(FIRST).mock(return_value=error(503))
@@ -253,7 +253,7 @@ async def test_spent_retry_budget_on_the_last_step_returns_the_failure(bench: Be
     assert bench.record.retries_refused == ("first", "second")
 
 
-async def test_another_key_is_no_retry() -> None:
+async def test_attempt_with_another_key_is_not_a_retry() -> None:
     bench = Bench(
         respx.Router(assert_all_called=False), table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
     )

@@ -86,7 +86,7 @@ async def test_full_queue_fails_over_and_does_not_count_for_the_breaker(bench: B
     held.release()
 
 
-async def test_no_free_slot_in_any_step_gives_the_client_a_retry_after(bench: Bench) -> None:
+async def test_request_without_a_free_slot_in_any_step_gets_a_retry_after(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}", "{limit: 1, queue: 0}")
     limiter.try_acquire()
     bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire()
@@ -175,7 +175,7 @@ async def test_slot_acquired_after_the_deadline_is_released_without_an_attempt(
     assert raised.value.failure.kind is FailureKind.DEADLINE
 
 
-async def test_a_retry_waits_for_a_place_like_everybody(bench: Bench) -> None:
+async def test_retry_waits_in_the_queue_like_a_new_request(bench: Bench) -> None:
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
     bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"
@@ -183,7 +183,7 @@ async def test_a_retry_waits_for_a_place_like_everybody(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("answer", [error(500), error(401), error(400), httpx.ConnectError("x"), ValueError("a bug")])
-async def test_a_failure_frees_the_place(bench: Bench, answer: httpx.Response | Exception) -> None:
+async def test_failure_releases_the_slot(bench: Bench, answer: httpx.Response | Exception) -> None:
     limiter = bound(bench, "{limit: 3, queue: 0}", "{limit: 3, queue: 0}")
     for url in (FIRST, SECOND):
         route = bench.router.post(url)
@@ -248,7 +248,7 @@ async def be_cancelled(answer: Answer) -> None:
     [(read, False, True), (read, True, True), (leave, False, False), (be_cancelled, False, False)],
     ids=["whole", "broken", "left", "cancelled"],
 )
-async def test_a_stream_holds_its_place_to_its_end(
+async def test_stream_holds_its_slot_until_its_end(
     bench: Bench, how: Callable[[Answer], Coroutine[Any, Any, None]], breaks: bool, ends: bool
 ) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}")

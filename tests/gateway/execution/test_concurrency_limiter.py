@@ -45,7 +45,7 @@ def wait(limiter: ConcurrencyLimiter, caller: str = "app", left_s: float = 60.0)
     return asyncio.ensure_future(limiter.acquire(caller, left_s))
 
 
-async def test_a_place_that_comes_free_goes_to_who_waits() -> None:
+async def test_released_slot_goes_to_a_waiting_request() -> None:
     limiter = ConcurrencyLimiter(RULE, Time())
     first, second = limiter.try_acquire(), limiter.try_acquire()
     assert first is not None
@@ -75,7 +75,7 @@ async def test_a_full_queue_sheds_at_once() -> None:
     (await waiting).release()
 
 
-async def test_a_greedy_caller_gives_up_its_newest_for_another() -> None:
+async def test_full_queue_drops_the_newest_request_of_the_busiest_client() -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
     slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]

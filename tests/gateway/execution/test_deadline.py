@@ -54,14 +54,14 @@ def cancelling() -> int:
 # --- the deadline ---------------------------------------------------------------------------------
 
 
-def test_a_deadline_has_two_ends() -> None:
+def test_deadline_has_a_commit_time_and_a_total_time() -> None:
     clock = Clock()
     deadline = Deadline.start(60, 20, clock)
     clock.now += 5
     assert (deadline.left_s(committed=True), deadline.left_s(committed=False)) == (55, 15)
 
 
-def test_the_answer_must_begin_before_everything_ends() -> None:
+def test_commit_time_is_limited_by_the_total_time() -> None:
     deadline = Deadline.start(10, 20, Clock())
     assert deadline.left_s(committed=False) == 10
 
@@ -71,7 +71,7 @@ def test_the_answer_must_begin_before_everything_ends() -> None:
     commit_s=st.floats(0.001, 1e6),
     wishes=st.lists(st.floats(0.001, 1e6), max_size=5),
 )
-def test_a_deadline_only_shrinks(total_s: float, commit_s: float, wishes: list[float]) -> None:
+def test_deadline_can_only_be_shortened(total_s: float, commit_s: float, wishes: list[float]) -> None:
     deadline = Deadline.start(total_s, commit_s, Clock())
     for wish_s in wishes:
         before = deadline.total_at, deadline.commit_at
@@ -132,7 +132,7 @@ async def test_block_that_never_awaits_is_not_cancelled() -> None:
     assert cancelling() == 0
 
 
-async def test_an_error_of_the_block_stays_what_it_is() -> None:
+async def test_error_in_the_block_is_not_changed() -> None:
     with pytest.raises(KeyError), limit(LONG_S):
         raise KeyError
     with pytest.raises(KeyError), limit(SOON_S):
@@ -159,7 +159,7 @@ async def test_all_limits_of_a_request_share_a_timer_that_ends_with_it() -> None
     assert deadline._timer is None
 
 
-async def test_a_timer_of_an_earlier_limit_looks_again() -> None:
+async def test_timer_of_an_earlier_limit_is_rescheduled() -> None:
     deadline = Deadline.start(LONG_S, LONG_S)
     with deadline.limit(SOON_S):
         pass
@@ -305,7 +305,7 @@ async def test_block_with_progress_is_extended_by_left_s() -> None:
     assert cancelling() == 0
 
 
-async def test_a_block_that_goes_on_hides_no_limit_around_it() -> None:
+async def test_extended_inner_limit_does_not_hide_the_outer_limit() -> None:
     deadline = Deadline.start(LONG_S, LONG_S)
     inner = deadline.limit(SOON_S)
     inner.left_s = lambda: LONG_S
@@ -315,7 +315,7 @@ async def test_a_block_that_goes_on_hides_no_limit_around_it() -> None:
     assert cancelling() == 0
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_external_cancellation_is_not_a_timeout() -> None:
     async def block() -> None:
         with limit(LONG_S):
             await for_ever()
@@ -329,7 +329,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 
 @pytest.mark.parametrize("first", ["time", "someone"])
-async def test_a_cancellation_from_elsewhere_wins_over_the_time(first: str) -> None:
+async def test_external_cancellation_wins_over_a_timeout(first: str) -> None:
     async def block() -> None:
         measure = limit(LONG_S)
         with measure:

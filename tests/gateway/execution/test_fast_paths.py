@@ -324,7 +324,7 @@ def pieces_of(blocks: list[bytes], cut: object) -> list[bytes]:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(data=st.data())
 @settings(unhurried, max_examples=examples(60))
-def test_a_client_reads_the_same_by_every_way(dialect: str, data: st.DataObject) -> None:
+def test_client_gets_the_same_answer_on_every_path(dialect: str, data: st.DataObject) -> None:
     adapter, start, middle, end = DIALECTS[dialect]
     blocks = [start, *data.draw(st.lists(middle, max_size=10)), *([end] if data.draw(st.booleans()) else [])]
     breaks = data.draw(st.integers(0, 9)) == 0

@@ -26,7 +26,7 @@ from tests.kit.runner_answers import chunk as answer_chunk
     ("left_s", "kind"),
     [(5.0, FailureKind.INTERRUPTED), (0.0005, FailureKind.DEADLINE), (-1.0, FailureKind.DEADLINE)],
 )
-async def test_a_time_that_was_over_is_no_providers_failure(left_s: float, kind: FailureKind) -> None:
+async def test_expired_deadline_is_not_a_provider_failure(left_s: float, kind: FailureKind) -> None:
     stream, pieces = live(chunk("a"))
     await stream.begin()
     with pytest.raises(ProviderFailed) as raised:
@@ -35,7 +35,7 @@ async def test_a_time_that_was_over_is_no_providers_failure(left_s: float, kind:
     assert pieces.closed >= 1
 
 
-async def test_a_whole_answer_is_one_however_late_it_is() -> None:
+async def test_late_complete_answer_is_accepted() -> None:
     stream, _ = live(*WHOLE)
     await stream.begin()
     completion = await whole_of(stream, Deadline(100.0, 110.0, 101.0, lambda: 111.0))

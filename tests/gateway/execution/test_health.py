@@ -73,7 +73,7 @@ def test_keys_are_benched_one_by_one(health: Health) -> None:
     assert health.snapshot(table(three)) == {"first": Unavailable("benched: the provider refuses our key", 60)}
 
 
-def test_a_key_comes_back_when_its_time_is_over(health: Health, clock: Clock) -> None:
+def test_key_is_usable_again_after_its_cooldown(health: Health, clock: Clock) -> None:
     two = deployment(*KEYS[:2])
     health.cool_down(two, KEYS[0], 60, REFUSED)
     health.cool_down(two, KEYS[1], 20, LIMITED)
@@ -99,7 +99,7 @@ def test_reason_of_a_deployment_is_that_of_the_key_that_recovers_first(health: H
 
 
 @pytest.mark.parametrize(("failures", "limited"), [((LIMITED, LIMITED), True), ((LIMITED, REFUSED), False)])
-def test_a_rate_limit_is_the_matter_only_if_it_is_for_every_key(
+def test_deployment_is_rate_limited_only_if_every_key_is(
     health: Health, failures: tuple[Failure, Failure], limited: bool
 ) -> None:
     two = deployment(*KEYS[:2])
@@ -108,7 +108,7 @@ def test_a_rate_limit_is_the_matter_only_if_it_is_for_every_key(
     assert health.snapshot(table(two))["first"].is_rate_limit is limited
 
 
-def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Clock) -> None:
+def test_deployment_without_keys_is_benched_as_one(health: Health, clock: Clock) -> None:
     bare = deployment()
     health.cool_down(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
@@ -119,7 +119,7 @@ def test_a_server_without_keys_is_benched_as_a_whole(health: Health, clock: Cloc
     assert health.usable_keys(bare) == (None,)
 
 
-def test_the_same_key_elsewhere_is_another_matter(health: Health) -> None:
+def test_key_benched_at_one_deployment_is_usable_at_another(health: Health) -> None:
     here, there = deployment(KEYS[0]), deployment(KEYS[0], name="second")
     health.cool_down(here, KEYS[0], 60, REFUSED)
     assert health.usable_keys(there) == KEYS[:1]
@@ -214,13 +214,13 @@ def test_the_same_key_for_another_model_or_place_is_not_benched(health: Health, 
     assert set(health.snapshot(table(replace(old, enabled=False)))) == {"first"}
 
 
-def test_a_deployment_that_is_gone_is_none_of_ours(health: Health) -> None:
+def test_cooldown_of_a_removed_deployment_is_pruned(health: Health) -> None:
     health.cool_down(deployment(KEYS[0]), KEYS[0], 300, REFUSED)
     assert health.snapshot(table()) == {}
 
 
 @pytest.mark.parametrize("reloads", [50, pytest.param(1000, marks=pytest.mark.slow)])
-def test_nothing_is_left_of_many_reloads(health: Health, clock: Clock, reloads: int) -> None:
+def test_many_reloads_leave_no_old_state(health: Health, clock: Clock, reloads: int) -> None:
     for number in range(reloads):
         passing = deployment(*KEYS, name=f"d{number}")
         for key in health.keys_in_turn(passing):
@@ -263,7 +263,7 @@ async def test_deployment_with_only_refused_keys_is_benched_and_fails_over() -> 
     assert [call.request.headers["authorization"][-2:] for call in first.calls] == ["k1", "k2"]
 
 
-async def test_one_refused_key_benches_no_deployment() -> None:
+async def test_single_refused_key_does_not_bench_its_deployment() -> None:
     bench = two_keys()
     first = bench.router.post(FIRST).mock(side_effect=refusing("k2"))
     for _ in range(4):
@@ -273,7 +273,7 @@ async def test_one_refused_key_benches_no_deployment() -> None:
     assert used.count("k2") == 1
 
 
-async def test_a_limited_key_gives_way_to_the_next_at_once() -> None:
+async def test_rate_limited_key_is_replaced_by_the_next_at_once() -> None:
     bench = two_keys()
     bench.router.post(FIRST).mock(side_effect=refusing("k1", status=429, retry_after="30"))
     assert (await bench.ask()).step.deployment.name == "first"

@@ -226,7 +226,7 @@ async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(
     assert list(bench.health.snapshot(bench.table)) == ["second"]
 
 
-async def test_a_content_filter_ends_the_other_too(bench: Bench) -> None:
+async def test_content_filter_ends_both_attempts_of_a_hedge(bench: Bench) -> None:
     """Another provider would launder the refusal."""
     first, second = providers_of(bench)
     asking = ask(bench)
@@ -290,7 +290,7 @@ async def test_disconnect_cancels_both_attempts_of_a_hedge(bench: Bench) -> None
     assert [attempt.deployment for attempt in bench.record.abandoned] == ["first", "second"], "what was sent, was sent"
 
 
-async def test_a_second_that_never_comes_to_run_keeps_no_place(bench: Bench) -> None:
+async def test_hedge_that_never_started_releases_its_slot(bench: Bench) -> None:
     first, second = providers_of(bench, BOUNDED)
     asking = ask(bench)
     await until(lambda: first.asked)
@@ -446,7 +446,7 @@ async def test_only_a_first_attempt_is_hedged(bench: Bench, monkeypatch: pytest.
     assert (first.asked, second.asked, len(judged)) == (2, 0, 1)
 
 
-async def test_a_plan_with_effects_is_carried_out_once(bench: Bench) -> None:
+async def test_plan_with_side_effects_is_not_hedged(bench: Bench) -> None:
     """A failed provider may have performed the effect, so it is retried only if nothing was sent."""
     bench.table = table_of(CONFIG, ENVIRON)
     plan = bench.plan
@@ -516,14 +516,14 @@ async def test_the_first_to_end_wins(one: int, two: int, wins: int) -> None:
     await until(lambda: len(ended) == 2)
 
 
-async def test_a_result_that_is_no_end_waits_for_the_other() -> None:
+async def test_non_final_result_waits_for_the_other_attempt() -> None:
     assert await race(value_after(2, 1), 0.0, lambda: value_after(9, 2), lambda result: result == 2) == 2
     assert await race(value_after(2, 1), 0.0, lambda: value_after(9, 2), lambda _: False) == 2
     assert await race(value_after(2, 1), 5.0, lambda: value_after(9, 2), lambda _: False) == 1
     assert await race(value_after(9, 1), 0.0, lambda: None, lambda _: True) == 1
 
 
-async def test_a_bug_in_one_of_them_is_raised_and_ends_the_other() -> None:
+async def test_unexpected_exception_is_raised_and_ends_the_other_attempt() -> None:
     async def bug() -> int:
         await asyncio.sleep(0)
         raise ZeroDivisionError

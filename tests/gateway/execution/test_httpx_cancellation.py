@@ -12,7 +12,7 @@ _TURNS = 24
 """Of the loop: more than it takes to connect, to send a request and to wait for its answer."""
 
 
-async def test_no_connection_outlives_a_request_that_is_given_up() -> None:
+async def test_cancelled_request_leaves_no_connection() -> None:
     way, connections = plain_httpx(), set[asyncio.StreamWriter]()
     seen = 0
 

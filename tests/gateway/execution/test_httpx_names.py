@@ -55,7 +55,7 @@ async def test_a_silent_name_takes_no_longer_than_connecting_may(system: System)
     assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
 
 
-async def test_a_name_that_does_not_resolve_is_a_provider_that_can_not_be_reached(system: System) -> None:
+async def test_unresolvable_host_name_is_a_connect_failure(system: System) -> None:
     system.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     system.speaks.set()
     failure = await failure_within(5)
@@ -63,7 +63,7 @@ async def test_a_name_that_does_not_resolve_is_a_provider_that_can_not_be_reache
     assert "Name or service not known" in (failure.detail or "")
 
 
-async def test_a_gateway_that_can_ask_for_no_name_blames_no_provider(
+async def test_local_resolver_failure_is_not_a_provider_failure(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:

@@ -55,7 +55,7 @@ def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deploy
     assert latency.answers_quickly(first, 10, now=102 + SLOW_ANSWER_REMEMBERED_S)
 
 
-def test_an_answer_that_has_only_begun_shows_nothing_of_the_whole(deployments: dict[str, Deployment]) -> None:
+def test_started_answer_does_not_count_as_a_complete_one(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
     latency.record_answer(first, now=100, whole_answer_s=None)
     assert latency.answered_since(first, 99)

@@ -98,7 +98,7 @@ def test_only_a_repeated_beginning_is_trimmed(sent: str, new: str, joined: str) 
         assert sent + fed(OverlapTrimmer(sent, asked=True), cut(new, list(ends))) == joined
 
 
-def test_the_blank_end_is_not_written_twice() -> None:
+def test_trailing_space_is_not_repeated() -> None:
     assert fed(OverlapTrimmer("one two ", asked=False), [" three"]) == "three"
     assert fed(OverlapTrimmer("one two ", asked=False), ["three"]) == "three"
     assert fed(OverlapTrimmer("one:\n\n", asked=False), ["\n\n- two"]) == "- two"
@@ -114,7 +114,7 @@ def test_only_what_could_be_a_repetition_is_held_back() -> None:
     assert seam.feed("!") == "!"
 
 
-def test_a_stop_across_the_seam_ends_the_answer() -> None:
+def test_stop_sequence_across_the_joint_ends_the_answer() -> None:
     seam = OverlapTrimmer("answer: 4\nEN", ("END", "\n\n"), asked=True)
     assert fed(seam, ["D", " of it"]) == ""
     assert seam.stopped
@@ -125,7 +125,7 @@ def test_a_stop_across_the_seam_ends_the_answer() -> None:
     assert fed(seam, ["ough"]) == "ough"
 
 
-def test_a_new_beginning_in_other_words_is_lost() -> None:
+def test_different_new_beginning_is_reported_as_lost() -> None:
     seam = OverlapTrimmer(STORY, asked=True)
     fed(seam, [STORY[:90], "everybody looked up"])
     assert seam.lost

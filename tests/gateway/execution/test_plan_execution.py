@@ -34,7 +34,7 @@ async def test_the_key_and_the_model_are_the_deployments(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
-async def test_a_passing_error_is_retried_here_and_then_failed_over(bench: Bench, status: int) -> None:
+async def test_transient_error_is_retried_and_then_failed_over(bench: Bench, status: int) -> None:
     bench.router.post(FIRST).mock(side_effect=[error(status), error(status)])
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     answer = await bench.ask()
@@ -93,7 +93,7 @@ async def test_our_own_trouble_is_failed_over_at_once_and_benched(
         (400, "invalid_prompt", FailureKind.CONTENT_FILTER),
     ],
 )
-async def test_a_wrong_or_refused_request_is_asked_nowhere_else(
+async def test_invalid_or_refused_request_is_not_failed_over(
     bench: Bench, status: int, code: str | None, kind: FailureKind
 ) -> None:
     bench.router.post(FIRST).mock(return_value=error(status, code))
@@ -160,7 +160,7 @@ async def test_a_rate_limit_with_a_short_wait_is_waited_for(bench: Bench) -> Non
     assert bench.waits == [2.0]
 
 
-async def test_a_rate_limit_with_a_long_wait_goes_on_at_once_and_benches(bench: Bench) -> None:
+async def test_rate_limit_with_a_long_wait_fails_over_at_once_and_benches(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(429, retry_after="30"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
@@ -170,7 +170,7 @@ async def test_a_rate_limit_with_a_long_wait_goes_on_at_once_and_benches(bench: 
     assert bench.health.snapshot(bench.table) == {}
 
 
-async def test_no_wait_benches_for_more_than_an_hour(bench: Bench) -> None:
+async def test_cooldown_is_limited_to_one_hour(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(429, retry_after="86400"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
@@ -187,7 +187,7 @@ async def test_last_step_waits_for_a_long_retry_after_that_fits(bench: Bench) ->
     assert bench.waits == [0.0, 30.0]
 
 
-async def test_a_wait_beyond_the_deadline_is_not_waited(bench: Bench) -> None:
+async def test_wait_beyond_the_deadline_is_skipped(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(401))
     bench.router.post(SECOND).mock(return_value=error(429, retry_after="86400"))
     with pytest.raises(PlanExhausted) as raised:
@@ -300,7 +300,7 @@ def _with_context(step: Step, tokens: int | None) -> Step:
     return replace(step, deployment=replace(deployment, capabilities=capabilities))
 
 
-async def test_a_longer_context_is_sought(bench: Bench) -> None:
+async def test_too_long_prompt_fails_over_to_a_larger_context(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(400, "context_length_exceeded"))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
@@ -405,7 +405,7 @@ async def test_a_step_that_the_current_table_forbids_is_skipped_and_noted(bench:
     ]
 
 
-async def test_a_kill_switch_stops_a_retry(bench: Bench) -> None:
+async def test_disabled_deployment_is_not_retried(bench: Bench) -> None:
     def fail(_: httpx.Request) -> httpx.Response:
         bench.forbidden["first"] = "disabled in the current config"
         return error(500)
@@ -435,7 +435,7 @@ async def test_every_key_of_the_last_step_is_tried(bench: Bench) -> None:
     assert bench.tried == ["first"] * 4
 
 
-async def test_no_key_stands_in_what_is_remembered(bench: Bench) -> None:
+async def test_record_contains_no_key(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(500))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
@@ -451,7 +451,7 @@ async def test_several_keys_are_used_in_turn(bench: Bench) -> None:
     assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k1", "k2"]
 
 
-async def test_a_refused_key_gives_way_to_the_next_one_at_once(bench: Bench) -> None:
+async def test_refused_key_is_replaced_by_the_next_at_once(bench: Bench) -> None:
     bench.table = table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
 
     def judge(request: httpx.Request) -> httpx.Response:

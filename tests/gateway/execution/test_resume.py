@@ -183,7 +183,7 @@ async def test_both_breakers_get_their_result(bench: Bench) -> None:
     assert set(bench.health.snapshot(table)) == {"first"}
 
 
-async def test_a_step_that_may_not_be_asked_any_more_is_not(bench: Bench) -> None:
+async def test_forbidden_step_does_not_resume_the_stream(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     answer = await begun(bench)
@@ -258,7 +258,7 @@ async def test_no_time_or_no_attempt_is_left(bench: Bench) -> None:
     assert not second.called
 
 
-async def test_the_wait_for_the_rest_begins_anew(bench: Bench) -> None:
+async def test_first_token_timeout_restarts_for_the_resumed_part(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
     answer = await begun(bench)
@@ -267,7 +267,7 @@ async def test_the_wait_for_the_rest_begins_anew(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("code", ["invalid_prompt", "content_filter"])
-async def test_a_filter_in_the_midst_is_an_end(bench: Bench, code: str) -> None:
+async def test_content_filter_in_the_middle_ends_the_answer(bench: Bench, code: str) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error=code))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     events = await events_of(await begun(bench))
@@ -316,7 +316,7 @@ async def test_reasoning_after_text_is_dropped(bench: Bench) -> None:
     assert "let me see" not in second.calls.last.request.content.decode()
 
 
-async def test_a_call_of_a_tool_is_never_continued(bench: Bench) -> None:
+async def test_answer_with_a_tool_call_is_not_resumed(bench: Bench) -> None:
     call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), call))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
@@ -343,7 +343,7 @@ async def test_annotations_of_a_resumed_part_are_dropped(bench: Bench) -> None:
     assert not any(isinstance(event, AnnotationsDelta) for event in events)
 
 
-async def test_an_answer_with_places_in_it_is_not_continued(bench: Bench) -> None:
+async def test_answer_with_annotations_is_not_resumed(bench: Bench) -> None:
     cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), cited))
     second = bench.router.post(SECOND)
@@ -390,7 +390,7 @@ async def test_leaving_in_the_second_part_closes_it(bench: Bench) -> None:
         ({"extra": {"modalities": ["text", "audio"]}}, False),
     ],
 )
-def test_which_answers_can_be_continued(more: dict[str, Any], may: bool) -> None:
+def test_only_plain_text_answers_can_be_resumed(more: dict[str, Any], may: bool) -> None:
     assert is_resumable(ChatRequest("a", (UserMessage("hello"),), stream=True, **more)) is may
 
 

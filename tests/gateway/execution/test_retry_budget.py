@@ -12,7 +12,7 @@ GAPS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 1.0, 2.5, 9.0, 11.0, 
 
 
 @given(GAPS)
-def test_a_window_counts_what_is_not_over(events: list[tuple[float, int]]) -> None:
+def test_window_counts_only_recent_entries(events: list[tuple[float, int]]) -> None:
     window, now, seen = SlidingWindow(10.0), 1000.0, []
     for gap_s, which in events:
         now += gap_s
@@ -37,7 +37,7 @@ def test_traffic_allows_its_share_besides_the_floor() -> None:
     assert [budget.take(0.2, 5.0) for _ in range(FLOOR + 21)] == [True] * (FLOOR + 20) + [False]
 
 
-def test_no_limit_is_none() -> None:
+def test_missing_limit_allows_every_retry() -> None:
     budget = RetryBudget()
     assert all(budget.take(None, 0.0) for _ in range(1000))
 

@@ -34,7 +34,7 @@ async def called(
         await transport.aclose()
 
 
-async def test_the_answer_comes_back_whole() -> None:
+async def test_answer_of_a_service_is_returned_completely() -> None:
     seen: list[bytes] = []
 
     async def script(peer: Peer) -> None:

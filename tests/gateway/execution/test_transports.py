@@ -379,7 +379,7 @@ async def test_consecutive_gzip_members_are_one_body() -> None:
 
 
 @pytest.mark.parametrize("end", [1, 12, -1])
-async def test_a_compressed_body_whose_tail_is_missing_is_no_whole_one(end: int) -> None:
+async def test_truncated_compressed_body_is_a_failure(end: int) -> None:
     """The framing is whole, the body isn't."""
     async with scripted(say(gzipped(gzip.compress(b"hello " * 20)[:end])), say(GOOD)) as server:
         way = lean()
@@ -433,7 +433,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize(("answer", "size"), LARGE.values(), ids=LARGE)
-async def test_others_have_their_turn_while_much_is_read(answer: bytes, size: int) -> None:
+async def test_reading_a_large_body_does_not_block_other_tasks(answer: bytes, size: int) -> None:
     """A piece is parsed at once, and each of its bytes may be a line."""
     read, pieces, rounds = 0, 0, 0
 
@@ -460,7 +460,7 @@ async def test_others_have_their_turn_while_much_is_read(answer: bytes, size: in
         await way.aclose()
 
 
-async def test_nothing_is_left_of_a_large_piece_whose_reader_has_left() -> None:
+async def test_abandoned_large_piece_is_freed() -> None:
     async with scripted(hold(OK + b"content-length: 900000\r\n\r\n" + b"x" * 300_000), say(GOOD)) as server:
         way = lean()
         incoming = await opened(way, server.origin)
@@ -521,9 +521,7 @@ async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed
 
 
 @WAYS
-async def test_a_body_larger_than_is_taken_is_left(
-    way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_large_body_is_not_read(way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
     head = OK + b"transfer-encoding: chunked\r\n\r\n"
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
@@ -537,7 +535,7 @@ async def test_a_body_larger_than_is_taken_is_left(
         await transport.aclose()
 
 
-async def test_a_pool_of_ones_own_is_closed_with_its_way() -> None:
+async def test_own_pool_is_closed_with_its_transport() -> None:
     pool = Pool(allow)
     way = PoolTransport(pool)
     async with scripted(say(GOOD)) as server:
@@ -564,7 +562,7 @@ async def test_unrequested_response_is_dropped(way: Callable[[], Transport]) -> 
         await transport.aclose()
 
 
-def test_a_gateway_that_may_open_no_more_blames_no_provider() -> None:
+def test_lack_of_file_descriptors_is_not_a_provider_failure() -> None:
     failure = module._failure(ConnectFailed("OSError: Too many open files", is_ours=True))
     assert (failure.kind, failure.unsent) == (FailureKind.OVERLOADED, True)
     assert not RULES[failure.kind].counts

@@ -97,12 +97,12 @@ def test_a_header_that_frames_or_routes_is_refused(name: str, value: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET /evil", "", "POST\r\n"])
-def test_a_method_that_is_none_is_refused(method: str) -> None:
+def test_invalid_method_is_refused(method: str) -> None:
     with pytest.raises(FenceBreach):
         request_head(PERMIT, wire(method=method))
 
 
-def test_the_root_is_a_path_too() -> None:
+def test_root_path_is_accepted() -> None:
     request_head(PERMIT, wire("/"))
     with pytest.raises(FenceBreach):
         request_head(PERMIT, wire("//"))
@@ -166,7 +166,7 @@ def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
         ("https://api.example", "https://api.example"),
     ],
 )
-def test_only_a_permit_for_exactly_this_origin_is_leave(origin: str, permit: object) -> None:
+def test_only_a_permit_for_the_exact_origin_is_accepted(origin: str, permit: object) -> None:
     with pytest.raises(NotAllowed):
         allow(origin, permit)
     allow("https://api.example", PERMIT)

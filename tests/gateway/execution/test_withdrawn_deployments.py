@@ -160,7 +160,7 @@ async def test_hedge_with_two_forbidden_attempts_sends_nothing(bench: Bench) -> 
     assert sorted(skipped.deployment for skipped in bench.record.skipped) == ["first", "second"]
 
 
-async def test_the_first_that_is_withdrawn_by_itself_makes_way_at_once(bench: Bench) -> None:
+async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
     config = HEDGED.merge("assistants: {assistant: {hedge: {after: 60s}}}")
     first, second = Late(bench, FIRST), Late(bench, SECOND)
     answer = ask(bench, config)

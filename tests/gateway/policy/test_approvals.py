@@ -123,7 +123,9 @@ validity = st.tuples(st.none() | ordinals, st.none() | ordinals).filter(
 
 
 @given(st.lists(validity, max_size=4), st.integers(0, 40 * 24 * 60))
-def test_the_answer_is_that_of_every_day_by_itself(pairs: list[tuple[int | None, int | None]], minute: int) -> None:
+def test_cached_decision_equals_the_decision_of_each_day(
+    pairs: list[tuple[int | None, int | None]], minute: int
+) -> None:
     records = [
         Approval("cn", "A", "registration", "n", "m", *(date.fromordinal(day) if day else None for day in pair))
         for pair in pairs

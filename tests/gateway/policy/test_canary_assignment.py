@@ -120,12 +120,12 @@ def test_member_with_weight_0_is_skipped_with_the_reason() -> None:
     assert {tuple(plan_of(behind, name)) for name in PEOPLE} == {("gemini", "chatgpt-us")}
 
 
-def test_a_second_set_gives_what_the_first_has_not() -> None:
+def test_second_weighted_step_adds_members_missing_in_the_first() -> None:
     table = routed("[{gemini: 1, chatgpt-us: 1}, {gemini: 1, chatgpt-us: 1}]")
     assert {tuple(sorted(plan_of(table, name))) for name in PEOPLE} == {("chatgpt-us", "gemini")}
 
 
-def test_a_plain_step_first_has_no_side() -> None:
+def test_plan_with_a_plain_first_step_has_no_variant() -> None:
     table = routed("[gemini, {qwen-intl: 1, chatgpt-us: 1}]")
     assert plan_of(table, CALM) == ["gemini", "chatgpt-us"]
     assert side_of(table, CALM) is None

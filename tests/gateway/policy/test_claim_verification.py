@@ -50,7 +50,7 @@ def problem_of(text: str, rules: ClaimRules = RULES, keys: KeySet = KEYS, now: f
 
 
 @pytest.mark.parametrize("algorithm", sorted(ANY.algorithms))
-def test_a_good_claim_is_believed_until_it_expires(algorithm: str) -> None:
+def test_valid_claim_is_accepted_until_it_expires(algorithm: str) -> None:
     keys = parse_keys(jwks(public("other"), public(algorithm, algorithm)))
     verified = verify(ANY, keys, token(algorithm, algorithm, sub="u1", consents=["cn"]), NOW)
     assert (verified.report, verified.until) == (ClaimReport("DE", consents=frozenset({"cn"})), NOW + 600)
@@ -168,12 +168,12 @@ def test_a_signed_payload_that_is_no_object_with_members_once(payload: bytes) ->
 # --- forgeries ------------------------------------------------------------------------------------
 
 
-def test_another_key_of_the_same_name() -> None:
+def test_claim_signed_by_another_key_of_the_same_name_is_rejected() -> None:
     forged = jwt.encode(claims(), private("thief"), "ES256", headers={"kid": "k1"})
     assert problem_of(forged) is ClaimProblem.SIGNATURE
 
 
-def test_a_changed_payload() -> None:
+def test_changed_payload_is_rejected() -> None:
     head, _, signature = token().split(".")
     payload = base64.urlsafe_b64encode(json.dumps(claims(territory="CN")).encode()).rstrip(b"=").decode()
     assert problem_of(f"{head}.{payload}.{signature}") is ClaimProblem.SIGNATURE
@@ -188,11 +188,11 @@ def test_the_token_chooses_no_algorithm(name: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [None, 256, ["ES256"], {"ES256": True}])
-def test_an_algorithm_that_is_no_word_is_none(algorithm: Any) -> None:
+def test_algorithm_that_is_not_a_string_is_rejected(algorithm: Any) -> None:
     assert problem_of(unsigned({"alg": algorithm, "kid": "k1"}, claims())) is ClaimProblem.ALGORITHM
 
 
-def test_a_public_key_is_never_taken_for_a_secret() -> None:
+def test_public_key_is_never_used_as_a_shared_secret() -> None:
     """The oldest trick: sign by HMAC with the issuer's public key as the secret."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -229,7 +229,7 @@ def test_a_key_fits_the_algorithms_of_its_kind_only() -> None:
         {"kid": ["k1"]},
     ],
 )
-def test_a_header_that_asks_for_more_than_we_know(header: dict[str, Any]) -> None:
+def test_unknown_critical_header_is_rejected(header: dict[str, Any]) -> None:
     text = unsigned({"alg": "ES256", "kid": "k1", **header}, claims(), b"x" * 64)
     assert problem_of(text) is ClaimProblem.MALFORMED
 
@@ -261,7 +261,7 @@ def test_claim_without_a_key_name_requires_a_single_key() -> None:
     assert problem_of(nameless, keys=two) is ClaimProblem.KEY
 
 
-def test_two_keys_of_one_name_are_both_tried() -> None:
+def test_both_keys_of_the_same_name_are_tried() -> None:
     both = parse_keys(jwks({**public("k2"), "kid": "k1"}, public("k1")))
     assert verify(RULES, both, token(), NOW).report == ClaimReport("DE")
 
@@ -367,7 +367,7 @@ def test_malformed_key_set_is_rejected(data: bytes) -> None:
         {"crv": "P-384"},
     ],
 )
-def test_a_key_that_may_not_check_signatures_is_passed_over(change: dict[str, Any]) -> None:
+def test_key_that_may_not_verify_is_ignored(change: dict[str, Any]) -> None:
     keys = parse_keys(jwks({**public("k2"), **change}, public("k1")))
     assert [key.kid for key in keys.keys] == ["k1"]
 
@@ -376,12 +376,12 @@ def test_a_set_may_have_100_keys() -> None:
     assert [key.kid for key in parse_keys(jwks(*[{"kid": "x"}] * 99, public("k1"))).keys] == ["k1"]
 
 
-def test_a_private_key_is_passed_over() -> None:
+def test_key_set_of_private_keys_is_rejected() -> None:
     elliptic, rsa = private("k1"), private("r1", "RS256")
     with pytest.raises(KeySetError):
         parse_keys(jwks(ECAlgorithm.to_jwk(elliptic, as_dict=True), RSAAlgorithm.to_jwk(rsa, as_dict=True)))
 
 
-def test_a_weak_key_is_passed_over() -> None:
+def test_weak_key_is_ignored() -> None:
     keys = parse_keys(jwks(public("weak", "RS256", 1024), public("k1")))
     assert [key.kid for key in keys.keys] == ["k1"]

@@ -254,7 +254,7 @@ def test_consent_token_covers_reasoning_in_the_history() -> None:
     assert confirmed(token(request=one), request=two) == frozenset()
 
 
-def test_how_the_answer_comes_is_not_part_of_what_was_seen() -> None:
+def test_consent_token_ignores_the_form_of_the_answer() -> None:
     assert confirmed(token(), request=replace(REQUEST, stream=True, temperature=0.3, max_tokens=5)) == {"d0", "d1"}
 
 
@@ -281,7 +281,7 @@ location: {signals: [edge_header]}
 
 
 @given(st.data())
-def test_no_change_of_a_token_makes_another_good_one(data: st.DataObject) -> None:
+def test_changed_token_is_never_valid(data: st.DataObject) -> None:
     sent = token()
     position = data.draw(st.integers(0, len(sent) - 1))
     letter = data.draw(st.sampled_from("0123456789abcABC._-=+ /é"))
@@ -291,7 +291,7 @@ def test_no_change_of_a_token_makes_another_good_one(data: st.DataObject) -> Non
 
 
 @given(st.text(max_size=80))
-def test_no_text_is_a_token_by_chance(text: str) -> None:
+def test_random_text_is_never_a_valid_token(text: str) -> None:
     assert confirmed(text) == frozenset()
 
 

@@ -25,7 +25,7 @@ def permit(table: ConfigVersion = TABLE, region: str = "us", deployment: str = "
     return made
 
 
-def test_the_check_of_the_compiler_is_made_again() -> None:
+def test_fence_repeats_the_check_of_the_compiler() -> None:
     outside = replace(TABLE.regions["us"], boundary=parse_places(["DE"]))
     assert prompt_permit(TABLE, outside, TABLE.deployments["chatgpt-us"], 0.0) is None
     assert prompt_permit(TABLE, TABLE.regions["us"], TABLE.deployments["qwen-cn"], 0.0) is None
@@ -38,7 +38,7 @@ def test_a_demo_permits_simulators_only() -> None:
     assert prompt_permit(demo, demo.regions["us"], simulated, 0.0) is not None
 
 
-def test_the_table_that_made_it_keeps_it() -> None:
+def test_permit_stays_valid_for_the_table_that_created_it() -> None:
     assert still_permitted(permit(), TABLE, "assistant", 0.0) is None
 
 

@@ -110,7 +110,7 @@ def completion(*choices: Choice) -> ChatCompletion:
     return ChatCompletion("id", "m", 1, choices)
 
 
-def test_only_text_gets_the_words() -> None:
+def test_only_text_answers_are_labelled() -> None:
     labelling = labelling_of(Locale("en", (CN,)), request())
     assert labelling is not None
     plain = Choice(AssistantMessage("Hi"), "stop")
@@ -181,7 +181,7 @@ def test_annotation_positions_are_shifted_by_the_label() -> None:
     assert fold(Prefixer(labelling.prefix).add(unfold(answer))) == labelled
 
 
-def test_the_words_stand_before_the_first_text_and_not_in_the_reasoning() -> None:
+def test_label_precedes_the_first_text_and_not_the_reasoning() -> None:
     events: list[StreamEvent] = [
         Opened("i", "m", 1),
         ReasoningDelta("hm"),
@@ -240,7 +240,7 @@ def test_half_a_character_has_an_integrity_value_too() -> None:
 
 
 @given(st.lists(st.tuples(TEXTS, st.integers(0, 2)), max_size=8))
-def test_the_integrity_value_is_that_of_each_text_however_it_came(pieces: list[tuple[str, int]]) -> None:
+def test_integrity_value_does_not_depend_on_the_pieces(pieces: list[tuple[str, int]]) -> None:
     integrity = Integrity()
     texts: dict[int, str] = {}
     for text, choice in pieces:

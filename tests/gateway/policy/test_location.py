@@ -77,7 +77,7 @@ def test_invalid_territory_is_unknown(code: str) -> None:
     assert location.evidence[0].said.isascii()
 
 
-def test_a_silent_edge_lets_the_next_signal_speak_and_tor_does_not() -> None:
+def test_silent_edge_falls_through_to_the_next_signal_but_tor_does_not() -> None:
     table = with_rules(TABLE, signals=("edge_header", "assertion"))
     backend = CLIENTS["backend"]
     assert region_of(table, backend, seen("XX", ("CN",))) == "cn"
@@ -92,12 +92,12 @@ def test_assertion_counts_only_for_a_client_that_may_assert() -> None:
     assert "may not assert" in ignored.evidence[0].note
 
 
-def test_a_broken_assertion_is_unknown_and_not_the_backends_own_place() -> None:
+def test_invalid_assertion_is_unknown_and_does_not_use_the_backends_location() -> None:
     assert resolve(TABLE, CLIENTS["backend"], seen("DE", ("CHN",))).problem is LocationProblem.UNKNOWN
     assert resolve(TABLE, CLIENTS["backend"], seen("DE", ("CN", "US"))).problem is LocationProblem.UNKNOWN
 
 
-def test_a_keys_region_is_final_and_the_rest_is_recorded() -> None:
+def test_region_of_a_key_is_final_and_other_signals_are_recorded() -> None:
     location = resolve(TABLE, CLIENTS["shop-cn"], seen("US"))
     assert location.region is not None
     assert (location.region.name, location.territory, location.why) == ("cn", None, "api_key")
@@ -106,7 +106,7 @@ def test_a_keys_region_is_final_and_the_rest_is_recorded() -> None:
     assert inside.territory == "CN"
 
 
-def test_a_keys_region_is_final_wherever_it_stands_in_the_list() -> None:
+def test_region_of_a_key_is_final_at_any_position_in_the_list() -> None:
     table = with_rules(TABLE, signals=("edge_header",))
     assert resolve(table, CLIENTS["shop-cn"], seen("US")).why == "api_key"
 
@@ -126,7 +126,7 @@ def test_country_with_a_blocked_part_is_refused_without_the_part() -> None:
     assert region_of(table, None, seen("UA-30")) == "default"
 
 
-def test_a_conflict_takes_the_strictest_region_if_there_is_one() -> None:
+def test_conflicting_signals_choose_the_strictest_region_if_one_exists() -> None:
     backend = CLIENTS["backend"]
     location = resolve(TABLE, backend, seen("JP", ("CN",)))
     assert location.region is not None
@@ -166,12 +166,12 @@ def test_strictest_region_does_nothing_that_another_region_forbids(patch: str, r
     assert (location.problem is LocationProblem.CONFLICT) == (region is None)
 
 
-def test_two_territories_of_one_region_are_no_conflict() -> None:
+def test_two_territories_of_one_region_do_not_conflict() -> None:
     location = resolve(TABLE, CLIENTS["backend"], seen("FR", ("DE",)))
     assert (location.why, location.territory) == ("assertion", "DE")
 
 
-def test_an_unknown_place_can_be_given_a_region() -> None:
+def test_unknown_location_can_be_assigned_a_region() -> None:
     table = with_rules(TABLE, unknown="eu")
     location = resolve(table, None, reported())
     assert location.region is not None
@@ -519,7 +519,7 @@ def test_an_unknown_part_of_a_split_country_gets_the_stricter_region() -> None:
     assert won.note.endswith("the stricter one applies")
 
 
-def test_no_region_is_the_stricter_one() -> None:
+def test_unknown_part_is_refused_if_no_region_is_stricter() -> None:
     country = reported(EdgeReport(("US",)))
     refusing = with_rules(STRICT, conflict="refuse")
     assert located(country, refusing) == ("unknown", None, "unknown")
@@ -534,7 +534,7 @@ def test_no_region_is_the_stricter_one() -> None:
     assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
 
 
-def test_a_part_that_is_no_word_of_ours_is_a_doubt() -> None:
+def test_unknown_subdivision_code_makes_the_location_doubtful() -> None:
     for part in ("ß", "ﬁ", "ca\u0131"):
         location = resolve(TABLE, None, reported(EdgeReport(("US",), (part,))))
         assert location.problem is LocationProblem.UNKNOWN, part

@@ -203,7 +203,7 @@ def test_step_is_refused_where_the_new_config_sends_less_of_the_request(
     assert why_not_now(RunningRequest(old, "assistant", None, location, needs), outcome.steps[0], now, 0.0) == reason
 
 
-def test_another_site_at_the_same_host_is_another_place() -> None:
+def test_another_site_at_the_same_host_is_a_different_deployment() -> None:
     """The running request does not contain what the new site pins: where the provider may compute."""
     claude = "deployments: {chatgpt-us: {provider: anthropic, model: claude-sonnet-5}}"
     anywhere = BASE.merge(claude, "{deployments: {chatgpt-us: {endpoint: global}}, regions: {us: {boundary: ['*']}}}")
@@ -479,7 +479,7 @@ def test_consent_of_a_claim_is_void_once_claims_are_not_read() -> None:
         assert (why_not_now(running, outcome.steps[0], new, 0.0) is None) == still_agreed
 
 
-def test_two_assertions_of_one_place_are_still_that_place() -> None:
+def test_repeated_equal_assertions_are_one_territory() -> None:
     assert reason_and_region(reports=reported(asserted=("DE", "de"))) == (None, "eu")
     # An assertion that was ignored before and counts now: otherwise the caller would stay where the edge reports it.
     ignored = TWO_SIGNALS.merge(NO_ASSERTION)

@@ -64,7 +64,7 @@ TABLE = table_of(BASE)
         ("MO", ["qwen-intl"]),
     ],
 )
-def test_the_region_and_availability_pick_who_answers(territory: str, plan: list[str]) -> None:
+def test_region_and_availability_choose_the_deployment(territory: str, plan: list[str]) -> None:
     assert plan_of(TABLE, territory) == plan
 
 
@@ -306,7 +306,7 @@ def test_a_message_names_as_much_as_fits() -> None:
     assert refusal_text(frozenset({"x" * 1000})) == "x" * 300
 
 
-def test_an_unmet_requirement_passes_over() -> None:
+def test_deployment_with_an_unmet_requirement_is_skipped() -> None:
     found = decision(table_of(BASE.merge("deployments: {chatgpt-eu: {attests: null}}")), "DE")
     assert found.considered[0].reason is SkipReason.REQUIREMENT
     assert isinstance(found.outcome, Refusal)
@@ -482,7 +482,7 @@ def test_a_missing_credential_is_named(config: Config, environ: dict[str, str], 
         (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED),
     ],
 )
-def test_a_problem_of_place_is_a_refusal(sighting: Reports, code: RefusalCode) -> None:
+def test_location_problem_refuses_the_request(sighting: Reports, code: RefusalCode) -> None:
     found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is code
@@ -500,7 +500,7 @@ def test_region_of_another_cell_is_refused_with_its_home() -> None:
     assert (homeless.message, homeless.home) == ("this cell does not serve the region 'us'", None)
 
 
-def test_a_cell_that_names_no_regions_serves_all() -> None:
+def test_cell_without_regions_serves_every_region() -> None:
     table = table_of(BASE.merge("regions: {us: {transit: [CN]}, eu: {transit: [CN]}}", "cell: {territory: CN}"))
     assert [plan_of(table, territory) for territory in ("CN", "US")] == [["qwen-cn"], ["chatgpt-us"]]
 

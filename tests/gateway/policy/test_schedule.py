@@ -37,7 +37,7 @@ def run(schedule: Schedule, *steps: tuple[float, Tally, Tally]) -> ScheduleProgr
 GOOD = (tally(200), tally(3800))
 
 
-def test_a_stage_that_goes_well_is_followed_by_the_next_and_the_last_is_the_end() -> None:
+def test_healthy_stage_advances_and_the_last_stage_ends_the_schedule() -> None:
     assert share_at(SCHEDULE, ScheduleProgress()) == 0.05
     second = run(SCHEDULE, (599, *GOOD), (1, *GOOD))
     assert (second.phase, second.stage, second.elapsed_s, second.candidate) == (Phase.RUNNING, 1, 0, NO_TALLY)
@@ -70,14 +70,14 @@ def test_ended_schedule_waits_for_nothing() -> None:
     assert [waits_for(SCHEDULE, back), waits_for(endless, run(endless, (6000, tally(1), tally(1))))] == ["", ""]
 
 
-def test_a_candidate_that_fails_more_goes_back_at_once() -> None:
+def test_candidate_with_more_failures_is_rolled_back_at_once() -> None:
     back = run(SCHEDULE, (10, tally(90, 10), tally(1900)))
     assert (back.phase, share_at(SCHEDULE, back)) == (Phase.ROLLED_BACK, 0.0)
     assert back.reason == "10 of 100 requests failed (10.0%), compared with 0 of 1900 of the baseline (0.0%)"
     assert advance(SCHEDULE, back, 10_000, *GOOD) == back
 
 
-def test_a_candidate_that_fails_more_at_the_end_of_its_stage_goes_back_too() -> None:
+def test_candidate_with_more_failures_at_the_end_of_a_stage_is_rolled_back() -> None:
     assert run(SCHEDULE, (600, tally(90, 10), tally(1900))).phase is Phase.ROLLED_BACK
 
 
@@ -104,7 +104,7 @@ def test_schedule_does_not_roll_back_without_significant_evidence(why: str, cand
     assert (progress.phase, progress.reason) == (Phase.RUNNING, ""), why
 
 
-def test_a_candidate_that_is_slower_goes_back() -> None:
+def test_slower_candidate_is_rolled_back() -> None:
     back = run(SCHEDULE, (10, tally(100, klass=SLOW), tally(1900)))
     assert back.phase is Phase.ROLLED_BACK
     assert back.reason == (
@@ -154,7 +154,7 @@ def test_few_equal_candidates_are_rolled_back() -> None:
     assert backs <= 400 * ALPHA + 3 * (400 * ALPHA) ** 0.5
 
 
-def test_a_candidate_that_fails_thrice_as_often_goes_back_nearly_always() -> None:
+def test_candidate_with_three_times_the_failures_is_nearly_always_rolled_back() -> None:
     draw = random.Random(20261120)  # a fixed seed, for a test
     backs = 0
     for _ in range(50):

@@ -113,7 +113,7 @@ def test_a_name_without_its_signal_fails_at_once(name: SignalName) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_silent_request_is_silent_for_every_signal(name: SignalName) -> None:
+def test_request_without_location_headers_has_no_report_of_any_signal(name: SignalName) -> None:
     """Of the address alone it is known that there must be one."""
     locator = SignalLocator(replace(ALL, signals=(name,)))
     report = locator.report(location_key(config_with(locator.rules), None, request_of({}))).get(name)
@@ -144,7 +144,7 @@ def test_a_rotated_secret_changes_no_identity_and_other_rules_do(name: SignalNam
     assert (signal.identity(replace(ALL, edges=EDGES[1:])) != signal.identity(ALL)) == signal.reads_edges
 
 
-def test_a_locator_is_its_rules() -> None:
+def test_locators_with_equal_rules_are_equal() -> None:
     locator = SignalLocator(ALL)
     copy = pickle.loads(pickle.dumps(locator))  # noqa: S301  # our own
     assert copy == locator

@@ -66,7 +66,7 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
     [b"", b'{"type": "re', b'{"type": "report", "payload_bytes": 9}\n123'],
     ids=["nothing", "half a line", "half of what follows it"],
 )
-async def test_an_end_that_is_gone_is_no_error(unread: bytes) -> None:
+async def test_closed_peer_is_not_an_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = await Channel.over(ours)
     channel.send(StopWorker())

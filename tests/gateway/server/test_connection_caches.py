@@ -509,7 +509,7 @@ async def test_connection_caches_do_not_change_answers(steps: list[Step]) -> Non
 
 @pytest.mark.parametrize("name", [name for at, name in enumerate(CHANGES) if at not in AT_THE_HEAD])
 @pytest.mark.parametrize("before", ["as it was", "the key is bound"])
-async def test_a_body_that_comes_over_a_reload_is_one_that_comes_after_it(before: str, name: str) -> None:
+async def test_body_received_during_a_reload_uses_the_new_version(before: str, name: str) -> None:
     names = [*CHANGES]
     usual = replace(head_of(USUAL), body=chat("word"))
     reload = Step((usual,), (0.5,), names.index(name), during=True)

@@ -417,7 +417,7 @@ def test_old_clients_get_an_answer_that_they_can_read(client: Conversation, path
         assert json.loads(answer.body)["path"] == path.decode()
 
 
-def test_a_version_that_we_do_not_speak_gets_an_answer_with_an_end(client: Conversation) -> None:
+def test_unsupported_http_version_gets_a_delimited_answer(client: Conversation) -> None:
     client.send(b"GET /stream HTTP/2.0\r\nconnection: keep-alive\r\n\r\n")
     assert json.loads(client.response().body)["path"] == "/stream"
 
@@ -434,7 +434,7 @@ def test_an_answer_shorter_than_announced_is_cut(client: Conversation) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/fail", b"/cancel", b"/silent"])
-def test_an_application_that_fails_is_a_500_and_the_end(
+def test_failing_application_returns_500_and_closes_the_connection(
     client: Conversation, server: tuple[App, Door], caplog: pytest.LogCaptureFixture, path: bytes
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -486,7 +486,7 @@ def test_head_is_followed_by_the_next(client: Conversation, path: bytes) -> None
     assert json.loads(client.response().body)["count"] == 2
 
 
-def test_an_early_answer_closes_and_is_not_reset_away(client: Conversation) -> None:
+def test_early_answer_closes_the_connection_without_a_reset(client: Conversation) -> None:
     answer = client.send(post(b"/early", b"x" * 200_000)).response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
@@ -581,7 +581,7 @@ def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: Conversati
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
-def test_an_answer_before_a_body_that_is_framed_wrongly_is_the_only_one(client: Conversation, chunks: bytes) -> None:
+def test_answer_before_a_body_with_invalid_framing_is_the_only_one(client: Conversation, chunks: bytes) -> None:
     client.send(ECHO.replace(b"/echo", b"/drain") + b"transfer-encoding: chunked\r\n\r\n")
     answer = client.response()
     assert (answer.status, answer.body) == (413, b"big")
@@ -797,7 +797,7 @@ def test_large_body_does_not_count_as_a_large_head(client: Conversation, app: Ap
     assert app.requests[2].body == b"hi" * 20_000
 
 
-def test_a_head_of_60_kb_is_taken(client: Conversation, app: App) -> None:
+def test_head_of_60_kb_is_accepted(client: Conversation, app: App) -> None:
     for _ in range(3):
         request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 60_000
         assert client.send(request[:50_000], request[50_000:] + b"\r\n\r\n").response().status == 200
@@ -852,9 +852,7 @@ def test_slow_bytes_do_not_extend_the_head_timeout(
     assert app.requests == []
 
 
-def test_the_second_head_has_a_time_of_its_own(
-    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_head_has_its_own_timeout(server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
     with Conversation(server[1].port) as slow:
         assert slow.send(get()).response().status == 200
@@ -864,7 +862,7 @@ def test_the_second_head_has_a_time_of_its_own(
         assert slow.send(b"GET / HT").response().error == (408, "request_timeout")
 
 
-def test_a_head_that_has_come_may_be_thought_about(
+def test_complete_head_has_no_timeout_for_its_answer(
     server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
@@ -981,7 +979,7 @@ def test_unread_answer_is_not_kept(server: tuple[App, Door], app: App, line: byt
         assert app.requests[0].lost.is_set()
 
 
-async def test_a_connection_that_ended_leaves_no_timer() -> None:
+async def test_closed_connection_leaves_no_timer() -> None:
     class Ended(asyncio.Transport):
         def close(self) -> None:
             pass
@@ -1003,7 +1001,7 @@ async def test_a_connection_that_ended_leaves_no_timer() -> None:
     [get(), get(b"/begun"), get(b"/wait") + get(), post(b"/wait", b"hello", UPGRADE[:-2])],
     ids=["answered", "begun", "waits", "upgrades"],
 )
-async def test_a_connection_that_ended_is_freed_without_the_collector(wire: bytes) -> None:
+async def test_closed_connection_is_freed_without_garbage_collection(wire: bytes) -> None:
     class Ended(asyncio.Transport):
         def write(self, data: Any) -> None:
             pass
@@ -1097,7 +1095,7 @@ class Slow(Wire):
         self.cut.set()
 
 
-async def test_a_client_is_cut_off_that_takes_nothing_and_not_one_that_takes_little() -> None:
+async def test_client_that_reads_nothing_is_closed_but_a_slow_reader_is_not() -> None:
     door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
     door.connection_made(client)
     door.timeout_keep_alive = 0.001  # type: ignore[assignment]
@@ -1108,7 +1106,7 @@ async def test_a_client_is_cut_off_that_takes_nothing_and_not_one_that_takes_lit
 
 
 @pytest.mark.parametrize("ends", ["takes", "leaves"])
-async def test_a_client_that_has_taken_its_answer_is_watched_no_more(ends: str) -> None:
+async def test_client_that_has_read_its_answer_is_no_longer_watched(ends: str) -> None:
     door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
     door.connection_made(client)
     door.pause_writing()
@@ -1205,7 +1203,7 @@ def test_trailers_do_not_change_the_caller(new_loop: Callable[[], asyncio.Abstra
 
 
 @pytest.mark.parametrize("stream", [b"false", b"true"])
-def test_a_page_that_may_call_can_read_what_it_gets(
+def test_allowed_page_can_read_protocol_errors(
     new_loop: Callable[[], asyncio.AbstractEventLoop], stream: bytes
 ) -> None:
     """The short way of an answer doesn't go past what other headers are added to."""

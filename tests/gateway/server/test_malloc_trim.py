@@ -63,7 +63,7 @@ def test_memory_of_usual_bodies_is_reused() -> None:
     assert int(result.stdout) < 1000, "pages were given back, and taken again"
 
 
-def test_a_python_without_libffi_serves_as_well() -> None:
+def test_python_without_libffi_works_without_memory_trimming() -> None:
     subprocess.run([sys.executable, "-c", _WITHOUT_LIBFFI], capture_output=True, check=True, timeout=60)
 
 

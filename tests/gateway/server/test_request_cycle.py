@@ -171,7 +171,7 @@ async def test_disconnected_client_is_sent_nothing() -> None:
 
 
 @given(pieces=st.lists(st.binary(max_size=20), max_size=5))
-async def test_a_body_at_hand_is_the_one_that_is_received(pieces: list[bytes]) -> None:
+async def test_available_body_equals_the_received_body(pieces: list[bytes]) -> None:
     short, general = Connection().cycle, Connection().cycle
     for cycle in (short, general):
         for piece in pieces:

@@ -124,7 +124,7 @@ def test_whatever_differs_otherwise_is_the_parsers(data: bytes) -> None:
         (b"", [HEADERS[0], HEADERS[2]]),
     ],
 )
-def test_a_head_that_is_not_plain_is_not_known_again(line: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+def test_unusual_head_is_not_remembered(line: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     assert known(line, headers).match(START + line + END + b"hello") is None
 
 
@@ -138,7 +138,7 @@ def test_matching_stops_after_many_unmatched_heads() -> None:
     assert head.match(data) is None
 
 
-def test_a_long_head_is_not_kept() -> None:
+def test_long_head_is_not_remembered() -> None:
     line = b"content-length: 5\r\nx: " + b"y" * request_head._MAX_HEAD_BYTES + b"\r\n"
     headers = [*HEADERS, (b"x", b"y" * request_head._MAX_HEAD_BYTES)]
     assert known(line, headers).match(START + line + END + b"hello") is None

@@ -101,7 +101,7 @@ async def test_request_without_a_claim_fetches_no_keys(setup: LocationSetup) -> 
     assert setup.asked == []
 
 
-async def test_two_claims_are_none_to_choose_from(setup: LocationSetup) -> None:
+async def test_two_claims_are_rejected(setup: LocationSetup) -> None:
     assert await setup.claim(token(), token()) == ClaimReport(problem=ClaimProblem.REPEATED)
 
 

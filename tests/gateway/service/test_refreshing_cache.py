@@ -131,7 +131,7 @@ async def test_newer_returns_none_if_the_load_fails(source: Source) -> None:
     assert source.kept.now() is first
 
 
-async def test_a_waiter_that_gives_up_ends_no_load(source: Source) -> None:
+async def test_cancelled_waiter_does_not_cancel_the_load(source: Source) -> None:
     source.open.clear()
     waiter = asyncio.ensure_future(source.kept.wait())
     await source.settle()

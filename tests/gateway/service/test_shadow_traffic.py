@@ -183,7 +183,7 @@ class Scene:
         return record
 
 
-async def test_a_reload_while_it_connects_keeps_it_from_being_asked() -> None:
+async def test_reload_during_the_connect_prevents_the_shadow_request() -> None:
     scene = Scene()
     scene.reloaded_connecting = shadowed()
     await scene.offer()
@@ -385,7 +385,7 @@ async def test_client_answer_is_not_kept_without_the_operators_setting() -> None
 
 
 @pytest.mark.parametrize(("territory", "is_kept"), [("CN", False), ("CN-BJ", False), ("RU", False), ("JP", True)])
-def test_no_text_is_kept_of_whom_prompts_must_not_leave(territory: str, is_kept: bool) -> None:
+def test_text_is_not_kept_if_prompts_must_stay_in_the_territory(territory: str, is_kept: bool) -> None:
     """A judge would read it later without its user's boundary."""
     scene = Scene(keeping(shadowed()))
     location = resolve(scene.table, None, reported(EdgeReport((territory,))))

@@ -75,7 +75,7 @@ def test_too_many_concurrent_requests_are_refused() -> None:
     limits.take(APP, of, Record("r", 0.0, "t"))
 
 
-def test_another_limit_holds_at_once() -> None:
+def test_changed_limit_applies_at_once() -> None:
     limits = ClientLimits(clock=Clock())
     for _ in range(30):
         allowance_of(limits, APP, ClientLimitRule(rpm=60))

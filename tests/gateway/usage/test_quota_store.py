@@ -60,7 +60,7 @@ def test_refusal_for_rpm_counts_no_running_request() -> None:
     assert row.take(ClientLimitRule(concurrent=1), NOW_NS).is_granted
 
 
-def test_each_client_has_a_row_of_its_own() -> None:
+def test_each_client_has_its_own_row() -> None:
     ledger = QuotaStore()
     for number in range(1000):
         row = QuotaRow(ledger, f"client-{number}", NOW_NS)

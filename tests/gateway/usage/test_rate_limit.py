@@ -34,7 +34,7 @@ def passed(moments_ns: list[int], rpm: int, full_at_ns: int = 0) -> list[int]:
         (1, [0, 59, 60, 61, 119, 120], [0, 60, 120]),
     ],
 )
-def test_a_minutes_worth_is_saved_up_and_comes_back_evenly(rpm: int, seconds: list[int], through: list[int]) -> None:
+def test_allowance_of_one_minute_is_saved_and_refills_evenly(rpm: int, seconds: list[int], through: list[int]) -> None:
     moments = [START_NS + second * SECOND_NS for second in seconds]
     assert passed(moments, rpm) == [START_NS + second * SECOND_NS for second in through]
 

@@ -187,7 +187,7 @@ async def test_interim_response_leaves_no_state() -> None:
     assert connection.reusable
 
 
-async def test_a_connection_is_fit_only_between_whole_exchanges() -> None:
+async def test_connection_is_reusable_only_between_complete_exchanges() -> None:
     connection, transport = connected()
     assert connection.reusable
     connection.begin(b"request")
@@ -219,7 +219,7 @@ async def test_body_delimited_by_close_is_not_ended_by_a_reset() -> None:
 
 
 @pytest.mark.parametrize("status", [b"000", b"099", b"101"])
-async def test_a_status_that_is_none_is_refused_at_once(status: bytes) -> None:
+async def test_invalid_status_is_refused_at_once(status: bytes) -> None:
     connection, transport = connected()
     head = connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 " + status + b" X\r\n\r\n")
@@ -328,7 +328,7 @@ async def test_data_that_a_tap_leaves_is_read_with_the_data_after_it() -> None:
     ],
     ids=["two chunks", "the last one", "one before garbage"],
 )
-async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> None:
+async def test_only_a_single_chunk_is_offered_to_the_tap(data: bytes, body: bytes) -> None:
     tapped = Tapped()
     reading = await tapped.waits()
     tapped.connection.data_received(data)
@@ -336,7 +336,7 @@ async def test_only_a_chunk_by_itself_is_offered(data: bytes, body: bytes) -> No
         assert (await reading, tapped.taken) == (body, [])
 
 
-async def test_a_read_that_was_given_up_has_no_tap() -> None:
+async def test_cancelled_read_has_no_tap() -> None:
     tapped = Tapped()
     reading = await tapped.waits()
     reading.cancel()
@@ -372,7 +372,7 @@ async def test_however_much_a_tap_takes_the_reading_goes_on() -> None:
 # --- what is held back ----------------------------------------------------------------------------
 
 
-async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
+async def test_paused_reader_pauses_the_transport() -> None:
     connection, transport = connected()
     connection.begin(b"request")
     connection.data_received(HEAD % 64_000_000)
@@ -390,7 +390,7 @@ async def test_a_reader_that_does_not_read_stops_the_reading() -> None:
     assert await reading == b"y"
 
 
-async def test_one_read_of_a_burst_is_all_that_is_held() -> None:
+async def test_at_most_one_read_of_a_burst_is_held() -> None:
     connection, transport = connected()
     connection.begin(b"request")
     connection.data_received(HEAD % 64_000_000 + b"x" * MAX_PIECE)
@@ -466,7 +466,7 @@ async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
     assert not transport.aborted
 
 
-async def test_an_exchange_begins_anew() -> None:
+async def test_second_exchange_starts_with_a_clean_state() -> None:
     connection, _ = connected()
     for number in range(3):
         head = connection.begin(b"request")

@@ -97,7 +97,7 @@ def test_a_body_that_is_cut_off_is_an_error(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_nothing_is_nothing(encoding: str) -> None:
+def test_empty_input_is_an_empty_body(encoding: str) -> None:
     assert decoded(encoding) == b""
     assert decoded(encoding, b"") == b""
 
@@ -168,7 +168,7 @@ def test_many_bombs_in_a_row_are_bounded_too() -> None:
         decoded("gzip", members, at_most=100_000)
 
 
-def test_more_than_a_piece_comes_whole() -> None:
+def test_body_larger_than_a_piece_is_complete() -> None:
     body = bytes(range(256)) * 20_000
     assert decoded("gzip", gzip.compress(body), at_most=len(body)) == body
 

@@ -146,7 +146,7 @@ async def test_every_method_is_sent_unchanged(method: str) -> None:
 
 
 @pytest.mark.parametrize("then", ["keep", "close"])
-async def test_an_answer_that_comes_before_the_body_was_read_is_taken(then: str) -> None:
+async def test_answer_before_the_request_body_is_read_is_accepted(then: str) -> None:
     content = b"x" * 8_000_000
 
     async def script(peer: Peer) -> None:

@@ -58,7 +58,7 @@ def test_headers_equal_the_result_of_the_parser(pairs: list[tuple[str, str]]) ->
     assert len(headers) == len(by_name)
 
 
-def test_a_head_may_have_none() -> None:
+def test_head_without_headers_is_accepted() -> None:
     for head in (b"", b"HTTP/1.1 204 N\r\n"):
         headers = ResponseHeaders(head)
         assert "content-type" not in headers

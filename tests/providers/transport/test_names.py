@@ -108,7 +108,7 @@ async def test_lack_of_threads_is_not_a_provider_failure(system: System, monkeyp
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-async def test_an_address_is_looked_up_nowhere(system: System, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+async def test_ip_address_is_not_looked_up(system: System, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(Names, "_ask", None)
     found = await Names().addresses(address, 443)
     assert [(kind, protocol, where[:2]) for _, kind, protocol, _, where in found] == [
@@ -116,7 +116,7 @@ async def test_an_address_is_looked_up_nowhere(system: System, monkeypatch: pyte
     ]
 
 
-def test_an_answer_that_comes_after_the_end_is_nobodys(system: System) -> None:
+def test_lookup_result_after_the_end_is_dropped(system: System) -> None:
     async def leave() -> None:
         asking = asyncio.ensure_future(Names().addresses("silent.test", 443))
         await until(lambda: system.asked["silent.test"] == 1)

@@ -124,7 +124,7 @@ async def test_origins_share_no_connections() -> None:
 
 
 @pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
-async def test_a_reused_connection_that_dies_unanswered_is_an_error_and_no_second_try(end: Script) -> None:
+async def test_reused_connection_that_closes_without_an_answer_is_not_retried(end: Script) -> None:
     async with scripted(say(GOOD), end, say(GOOD)) as server:
         pool = pool_of()
         await ask(pool, server.origin)
@@ -224,7 +224,7 @@ async def test_long_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -
         await pool.aclose()
 
 
-async def test_a_connection_that_is_never_idle_for_long_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_connection_is_replaced_after_its_maximum_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """The addresses of a provider's name may have changed."""
     names = Names(monkeypatch)
     async with scripted(*[say(GOOD)] * 4) as server:
@@ -269,7 +269,7 @@ async def test_only_long_idle_connections_are_closed(monkeypatch: pytest.MonkeyP
         assert (pool._idle, pool._open, pool._sweeper) == ({}, 0, None)
 
 
-async def test_more_idle_connections_than_are_kept_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_over_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_IDLE_PER_ORIGIN", 1)
     async with scripted(*[hold(HEAD[:-2] + b"\r\n" + b"x" * 10)] * 2) as server:
         pool = pool_of()
@@ -285,7 +285,7 @@ async def test_more_idle_connections_than_are_kept_are_dropped(monkeypatch: pyte
 # --- who gives up ---------------------------------------------------------------------------------
 
 
-async def test_a_response_that_is_abandoned_ends_its_connection() -> None:
+async def test_abandoned_response_closes_its_connection() -> None:
     async with scripted(hold(HEAD + b"half"), say(GOOD)) as server:
         pool = pool_of()
         response = await send(pool, server.origin)
@@ -299,7 +299,7 @@ async def test_a_response_that_is_abandoned_ends_its_connection() -> None:
         await pool.aclose()
 
 
-async def test_a_whole_response_that_was_not_read_gives_its_connection_back() -> None:
+async def test_complete_unread_response_returns_its_connection() -> None:
     async with scripted(say(GOOD), say(GOOD)) as server:
         pool = pool_of()
         response = await send(pool, server.origin)
@@ -347,7 +347,7 @@ async def test_a_closed_pool_has_no_timer_left() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_reader_that_does_not_read_holds_the_provider_back(chunked: bool) -> None:
+async def test_paused_reader_applies_backpressure_to_the_provider(chunked: bool) -> None:
     total, piece, sent = 64 * 1024 * 1024, b"x" * 65_536, 0
 
     async def script(peer: Peer) -> None:
@@ -384,7 +384,7 @@ async def test_a_reader_that_does_not_read_holds_the_provider_back(chunked: bool
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "left"])
-async def test_a_provider_that_is_held_back_may_end_all_the_same(end: str) -> None:
+async def test_provider_under_backpressure_may_end_its_answer(end: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.body()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 600_000)
@@ -515,7 +515,7 @@ async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request
 # --- no connection --------------------------------------------------------------------------------
 
 
-async def test_a_port_that_refuses(silent_port: int) -> None:
+async def test_refused_connection_is_a_connect_failure(silent_port: int) -> None:
     pool = pool_of()
     with pytest.raises(ConnectFailed) as raised:
         await send(pool, f"http://127.0.0.1:{silent_port}")
@@ -528,7 +528,7 @@ async def test_a_port_that_refuses(silent_port: int) -> None:
     ("number", "is_ours"),
     [(errno.EMFILE, True), (errno.ENFILE, True), (errno.EADDRNOTAVAIL, True), (errno.ENETDOWN, False)],
 )
-async def test_a_process_that_may_open_no_more_knows_whose_fault_that_is(
+async def test_lack_of_file_descriptors_is_reported_as_local(
     monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
 ) -> None:
     async def refuse(*_: object) -> None:
@@ -542,14 +542,14 @@ async def test_a_process_that_may_open_no_more_knows_whose_fault_that_is(
 
 
 @pytest.mark.parametrize("origin", ["http://a..b", "http://" + "a" * 70 + ".test", "http://host:99999", "http://["])
-async def test_an_origin_that_is_none(origin: str) -> None:
+async def test_invalid_origin_is_refused(origin: str) -> None:
     pool = pool_of()
     with pytest.raises(ConnectFailed):
         await send(pool, origin)
     assert pool._open == 0
 
 
-async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unresolvable_name_is_a_connect_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch)
     names.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     pool = pool_of()
@@ -637,7 +637,7 @@ async def test_connecting_is_bounded(monkeypatch: pytest.MonkeyPatch, phase: str
 
 
 @pytest.mark.parametrize("phase", ["name", "connect"])
-async def test_a_cancelled_connecting_leaves_nothing(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+async def test_cancelled_connect_leaves_no_connection(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     hang(monkeypatch, phase)
     pool = pool_of()
     task = asyncio.ensure_future(send(pool, "http://provider.test"))
@@ -697,7 +697,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
 # --- asked once more ------------------------------------------------------------------------------
 
 
-async def test_a_connection_that_was_made_in_vain_is_kept_and_one_that_is_kept_is_not_asked_about() -> None:
+async def test_unused_new_connection_is_kept_and_idle_connections_are_not_rechecked() -> None:
     pool, asked = pool_of(), list[int]()
     async with scripted(say(GOOD), say(GOOD)) as server:
 

@@ -75,7 +75,7 @@ async def test_server_with_a_valid_certificate_is_called(
     assert (asked_for, spoken, versions) == (["provider.test"], ["http/1.1"] * 2, ["TLSv1.3"] * 2)
 
 
-async def test_a_server_without_alpn_is_asked(
+async def test_server_without_alpn_is_accepted(
     pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch)
@@ -108,7 +108,7 @@ async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme
     ],
     ids=["another name", "a name below", "expired", "an unknown authority"],
 )
-async def test_a_certificate_that_proves_nothing_is_refused(
+async def test_untrusted_certificate_is_refused(
     pool: Pool,
     authority: trustme.CA,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,14 +134,14 @@ async def test_only_public_authorities_are_trusted_by_default(
         assert (default._open, server.heads) == (0, [])
 
 
-def test_the_context_asks_for_a_proof_and_for_a_current_protocol() -> None:
+def test_tls_context_requires_a_certificate_and_a_current_protocol() -> None:
     context = tls_context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert len(context.get_ca_certs()) > 50
 
 
-async def test_a_server_that_speaks_no_tls_is_an_error(pool: Pool) -> None:
+async def test_server_without_tls_is_an_error(pool: Pool) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with contextlib.suppress(ConnectionError):
@@ -157,7 +157,7 @@ async def test_a_server_that_speaks_no_tls_is_an_error(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_handshake_without_end_is_bounded_and_leaves_nothing(pool: Pool, cancelled: bool) -> None:
+async def test_endless_handshake_times_out_and_leaves_no_connection(pool: Pool, cancelled: bool) -> None:
     arrived, gone = asyncio.Event(), asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -237,7 +237,7 @@ async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
         await pool.aclose()
 
 
-async def test_a_response_that_is_abandoned_ends_its_connection(
+async def test_abandoned_response_closes_its_connection(
     pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch)

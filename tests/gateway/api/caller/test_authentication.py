@@ -80,19 +80,19 @@ def test_headers_of_keeps_repeated_values_peer_and_query() -> None:
 
 
 @pytest.mark.parametrize("value", ["1500 ", "1500\t", " 1500", " \t1500\t "])
-def test_the_space_around_a_value_is_no_part_of_it(value: str) -> None:
+def test_space_around_a_header_value_is_removed(value: str) -> None:
     """RFC 9110, section 5.5. uvicorn's parser keeps the space at the end."""
     visitor = visit(("x-gateway-timeout-ms", value), ("x-request-id", value))
     assert visitor.all(b"x-request-id") == ("1500",)
     assert (timeout_of(visitor), request_id_of(visitor)) == (1.5, "1500")
 
 
-def test_a_byte_that_is_a_space_elsewhere_stays() -> None:
+def test_unicode_space_in_a_header_value_is_kept() -> None:
     assert visit(("a", b"b\xa0")).one(b"a") == "b\xa0"
 
 
 @pytest.mark.parametrize("given_id", ["a", "my-id.1:2_3", "x" * 128])
-def test_a_sane_request_id_is_kept(given_id: str) -> None:
+def test_valid_request_id_is_kept(given_id: str) -> None:
     assert request_id_of(visit(("x-request-id", given_id))) == given_id
 
 
@@ -101,14 +101,14 @@ def test_any_other_is_replaced(given_id: str) -> None:
     assert request_id_of(visit(("x-request-id", given_id))).startswith("req_")
 
 
-def test_no_two_requests_have_one_id() -> None:
+def test_generated_request_ids_are_unique() -> None:
     ids = [request_id_of(visit()) for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert all(request_id_of(visit(("x-request-id", made))) == made for made in ids)
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("1", 0.001), ("1500", 1.5), ("0010", 0.01), ("999999999", 999999.999)])
-def test_a_time_limit_is_in_milliseconds(value: str, seconds: float) -> None:
+def test_timeout_header_is_in_milliseconds(value: str, seconds: float) -> None:
     assert timeout_of(visit(("x-gateway-timeout-ms", value))) == seconds
 
 
@@ -120,7 +120,7 @@ def test_two_timeouts_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "0", "000", "-1", "+1", "1.5", "1e3", "٣", b"\xb2", "1 0", "9" * 10, "abc"])
-def test_a_time_limit_that_is_none_is_refused(value: str | bytes) -> None:
+def test_invalid_timeout_is_refused(value: str | bytes) -> None:
     with pytest.raises(InvalidRequest) as raised:
         timeout_of(visit(("x-gateway-timeout-ms", value)))
     assert from_domain(raised.value, []).code == "invalid_request"
@@ -142,7 +142,7 @@ def test_a_time_limit_that_is_none_is_refused(value: str | bytes) -> None:
         [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")],
     ],
 )
-def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
+def test_key_identifies_its_client(pairs: list[tuple[str, str]]) -> None:
     client = authenticate(TABLE, visit(*pairs))
     assert client is not None
     assert client.name == "app"
@@ -151,7 +151,7 @@ def test_a_key_names_its_client(pairs: list[tuple[str, str]]) -> None:
 @pytest.mark.parametrize("name", ["authorization", "x-api-key"])
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("key", [OTHER, "gk-voil\u00e0", "gk-\u00c5"])
-def test_a_key_is_its_bytes_as_a_program_or_a_browser_writes_them(key: str, charset: str, name: str) -> None:
+def test_key_is_accepted_in_utf_8_and_latin_1(key: str, charset: str, name: str) -> None:
     """The last byte of some letters is a space in another charset."""
     value = f"Bearer {key}" if name == "authorization" else key
     client = authenticate(table_of(with_keys(backend=key)), visit((name, value.encode(charset))))
@@ -205,7 +205,7 @@ def test_headers_are_bounded_before_anything_is_read_in_them() -> None:
 
 
 @given(value=st.binary(max_size=40))
-def test_no_bytes_of_a_key_break_the_door(value: bytes) -> None:
+def test_any_bytes_of_a_key_are_handled(value: bytes) -> None:
     for name in ("authorization", "x-api-key"):
         with pytest.raises(ApiError):
             authenticate(TABLE, visit((name, value)))
@@ -301,7 +301,7 @@ def test_gateway_without_clients_accepts_local_host_names(host: str) -> None:
     assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None
 
 
-def test_an_edge_of_the_config_is_a_proxy_too() -> None:
+def test_configured_edge_counts_as_a_proxy() -> None:
     edge = "{from: [127.0.0.0/8], country: X-My-Country}"
     table = table_of(BASE.without("clients").merge(f"location: {{edges: [{edge}]}}"))
     assert refusal_of(table, visit(("x-my-country", "DE"))) == (403, "permission_denied")
@@ -331,18 +331,18 @@ def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edg
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1"])
-def test_a_trusted_edge_is_believed(peer: str) -> None:
+def test_header_of_a_trusted_edge_is_used(peer: str) -> None:
     seen = report_signals(TABLE, visit(("cf-ipcountry", "DE"), peer=peer))
     assert seen == reported(EdgeReport(("DE",)))
 
 
-def test_every_value_of_its_header_counts() -> None:
+def test_every_value_of_the_edge_header_is_reported() -> None:
     seen = report_signals(TABLE, visit(("cf-ipcountry", "DE"), ("cf-ipcountry", "CN")))
     assert seen.get("edge_header") == EdgeReport(("DE", "CN"))
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "::1", "128.0.0.1", "nonsense", None])
-def test_a_stranger_is_not_believed_and_it_is_noted(peer: str | None) -> None:
+def test_edge_header_from_an_untrusted_address_is_ignored_and_noted(peer: str | None) -> None:
     assert report_signals(TABLE, visit(("cf-ipcountry", "DE"), peer=peer)) == reported(None, EdgeNote.STRANGER)
     assert report_signals(TABLE, visit(peer=peer)) == reported()
 
@@ -351,7 +351,7 @@ def test_edge_without_its_header_reports_no_location() -> None:
     assert report_signals(TABLE, visit(("x-country", "DE"), ("x-forwarded-for", "1.2.3.4"))) == reported()
 
 
-def test_an_assertion_is_taken_down_from_whomever() -> None:
+def test_asserted_territories_are_reported_for_every_caller() -> None:
     seen = report_signals(TABLE, visit(("x-gateway-territory", "CN"), ("x-gateway-territory", "DE"), peer="8.8.8.8"))
     assert seen == reported(asserted=("CN", "DE"))
 
@@ -369,7 +369,7 @@ def test_an_assertion_is_taken_down_from_whomever() -> None:
         ([KEYS["EDGE_SECRET"] + " "], False),
     ],
 )
-def test_an_edge_with_a_secret_has_to_show_it(secrets: list[str], believed: bool) -> None:
+def test_edge_with_a_configured_secret_must_send_it(secrets: list[str], believed: bool) -> None:
     pairs = [("cf-ipcountry", "DE"), *(("x-edge-auth", secret) for secret in secrets)]
     seen = report_signals(SECRET_EDGE, visit(*pairs))
     if believed:
@@ -438,7 +438,7 @@ def test_edge_without_its_secret_reports_no_address() -> None:
 
 
 @pytest.mark.parametrize("secrets", [["wrong"], ["wrong", KEYS["EDGE_SECRET"]], [KEYS["EDGE_SECRET"]] * 2])
-def test_a_wrong_or_second_secret_is_a_doubt_of_the_address_too(secrets: list[str]) -> None:
+def test_wrong_or_repeated_edge_secret_makes_the_address_doubtful(secrets: list[str]) -> None:
     """A client may have sent it through the edge, to have its address passed over."""
     pairs = [("real", "8.8.8.8"), *(("x-edge-auth", secret) for secret in secrets)]
     found = address_of(FULL, visit(*pairs, peer="192.0.2.7"))

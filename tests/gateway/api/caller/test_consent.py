@@ -90,7 +90,7 @@ def test_two_consent_headers_are_refused(values: tuple[str, ...]) -> None:
     assert (found.asserted, found.token, found.note) == (False, None, "`x-gateway-consent` was sent more than once")
 
 
-def test_a_claims_consents_count_where_the_claim_is_believed() -> None:
+def test_consents_of_a_claim_count_only_if_it_is_verified() -> None:
     consents = frozenset({"openai"})
     assert statement_of("app", claim=ClaimReport("US", consents=consents)).standing == consents
     assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
@@ -116,7 +116,7 @@ def test_named_users_with_one_key_are_distinguished_and_not_shown() -> None:
     assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, subject="anna")) == statement_of("app")
 
 
-def test_a_backend_that_may_names_the_person_of_a_token() -> None:
+def test_permitted_backend_may_name_the_user_of_a_token() -> None:
     table = table_of(CONFIG.merge("clients: {backend: {may_assert: [user]}}"))
     asked = [
         read_consent(table, read_caller(table, visitor), None).caller
@@ -135,7 +135,7 @@ def test_a_backend_that_may_names_the_person_of_a_token() -> None:
     assert asked[2] == asked[3] == statement_of("app").caller
 
 
-def test_the_error_has_all_that_an_app_needs() -> None:
+def test_consent_error_has_all_fields_that_an_app_needs() -> None:
     asked = ConsentRequest("OpenAI", "US", "any", ("messages", "tools"), "c1.5.x", 5)
     error = from_domain(Refused(Refusal(RefusalCode.CONSENT_REQUIRED, "ask"), asked), [])
     assert isinstance(error, ApiError)

@@ -53,12 +53,12 @@ def test_valid_key_is_accepted_from_a_limited_address() -> None:
     assert door.code("gk-x", "203.0.113.1") == "invalid_api_key"
 
 
-def test_no_key_is_no_guess() -> None:
+def test_missing_key_does_not_count_as_a_failed_key() -> None:
     door = Door()
     assert {door.code(None) for _ in range(2 * MOST_FAILED_KEYS)} == {"invalid_api_key"}
 
 
-def test_the_addresses_of_one_ipv6_network_are_one_place() -> None:
+def test_addresses_of_one_ipv6_network_share_a_limit() -> None:
     door = Door()
     for number in range(MOST_FAILED_KEYS):
         door.code("gk-x", f"2001:db8:1:2::{number:x}")

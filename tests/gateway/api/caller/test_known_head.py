@@ -54,7 +54,7 @@ class Conversation:
         return int(answer[9:12]), answer
 
 
-async def test_a_head_that_comes_again_is_judged_once() -> None:
+async def test_repeated_head_is_authenticated_once() -> None:
     talk = Conversation()
     limiter = talk.gateway._chat.limiter
     with patch.object(limiter, "authenticate", wraps=limiter.authenticate) as asked:
@@ -65,7 +65,7 @@ async def test_a_head_that_comes_again_is_judged_once() -> None:
     assert asked.call_count == 3
 
 
-async def test_a_table_that_does_not_know_the_key_refuses_a_head_that_was_let_in() -> None:
+async def test_cached_head_is_refused_by_a_version_without_its_key() -> None:
     talk = Conversation()
     for _ in range(4):
         assert (await talk.ask(request()))[0] == 200
@@ -82,13 +82,13 @@ async def test_each_request_of_a_known_head_counts_against_its_clients_limit() -
     assert [(await talk.ask(request()))[0] for _ in range(7)] == [200] * 5 + [429] * 2
 
 
-async def test_each_request_of_a_known_head_has_an_id_of_its_own() -> None:
+async def test_each_request_of_a_known_head_has_its_own_id() -> None:
     talk = Conversation()
     ids = [re.findall(rb"x-request-id: (\S+)", (await talk.ask(request()))[1]) for _ in range(5)]
     assert len({tuple(found) for found in ids}) == 5
 
 
-async def test_a_body_that_has_come_is_not_waited_for_where_there_is_no_room_for_it() -> None:
+async def test_request_over_the_body_memory_limit_is_refused_at_once() -> None:
     talk = Conversation()
     talk.gateway._chat.body_limits = BodyLimits(most_bytes=10)
     status, answer = await talk.ask(request())
@@ -129,7 +129,7 @@ def test_answers_are_equal_with_and_without_remembered_heads(runs: list[tuple[by
 
 
 @pytest.mark.parametrize(("size", "is_remembered"), [(2048, True), (2049, False)])
-def test_a_caller_does_not_choose_how_much_is_remembered(size: int, is_remembered: bool) -> None:
+def test_caller_is_cached_only_for_a_head_within_the_size_limit(size: int, is_remembered: bool) -> None:
     head, table = SameHead(), TABLE
     visitor = RequestHeaders({}, size, "127.0.0.1", "")
     remember_caller(head, KnownCaller(table, visitor, caller_of(table, None, visitor)))
@@ -138,7 +138,7 @@ def test_a_caller_does_not_choose_how_much_is_remembered(size: int, is_remembere
     assert known_caller(None, table) is None
 
 
-def test_nothing_of_a_single_request_is_remembered_with_its_caller() -> None:
+def test_cached_caller_holds_no_data_of_a_single_request() -> None:
     """A caller that was remembered would give the second request of a connection the id and trace of the first."""
     assert not {*Caller.__struct_fields__} & {*RequestContext.__struct_fields__}
     assert {*KnownCaller.__struct_fields__} == {"config", "headers", "caller"}

@@ -31,7 +31,7 @@ def read(*parents: str, states: tuple[str, ...] = ()) -> TraceContext | None:
         (f"cc-{TRACE}-{SPAN}-01-what-the-future-has", True),
     ],
 )
-def test_a_sound_parent_is_taken(header: str, sampled: bool) -> None:
+def test_valid_traceparent_is_used(header: str, sampled: bool) -> None:
     assert read(header) == TraceContext(TRACE, SPAN, sampled)
 
 
@@ -59,7 +59,7 @@ def test_anything_else_is_passed_over(header: str) -> None:
     assert read(header) is None
 
 
-def test_two_parents_are_none() -> None:
+def test_two_traceparent_headers_are_ignored() -> None:
     assert read(SOUND, SOUND) is None
     assert read() is None
 
@@ -85,7 +85,7 @@ def test_two_parents_are_none() -> None:
         (("a=" + "x" * 254, "b=" + "x" * 254), ""),
     ],
 )
-def test_a_state_is_kept_if_sound_and_short_and_never_costs_the_parent(states: tuple[str, ...], kept: str) -> None:
+def test_tracestate_is_kept_only_if_valid_and_short(states: tuple[str, ...], kept: str) -> None:
     trace = read(SOUND, states=states)
     assert trace is not None
     assert (trace.trace_id, trace.state) == (TRACE, kept)
@@ -102,7 +102,7 @@ def test_whatever_is_sent_a_trace_is_sound_or_there_is_none(parent: str, state: 
             assert trace.state.isascii()
 
 
-def test_a_trace_that_begins_here() -> None:
+def test_new_trace_has_random_ids_and_no_parent() -> None:
     one, other = begin_trace(), begin_trace()
     assert one.trace_id != other.trace_id
     assert len(bytes.fromhex(one.trace_id)) == 16

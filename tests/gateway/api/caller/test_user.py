@@ -31,9 +31,7 @@ BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
         (None, None, None),
     ],
 )
-def test_one_person_for_the_answer_and_for_its_explanation(
-    subject: str | None, client: Client | None, user: str | None
-) -> None:
+def test_answer_and_explanation_use_the_same_user(subject: str | None, client: Client | None, user: str | None) -> None:
     visitor = headers_of({"headers": [(b"x-gateway-user", b"bert")], "client": ("10.0.0.1", 1)})
     claim = ClaimReport("DE", subject=subject)
     caller = caller_of(TABLE, client, visitor)
