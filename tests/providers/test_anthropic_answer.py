@@ -195,7 +195,7 @@ def test_endless_reasoning_fails() -> None:
     assert made[-1].failure.kind is FailureKind.TOO_LARGE
 
 
-# --- where it was computed ------------------------------------------------------------------------
+# --- place of computation -------------------------------------------------------------------------
 
 
 def test_answer_computed_outside_the_promised_place_fails() -> None:

@@ -105,7 +105,7 @@ def test_an_adapter_shows_the_catalogues_models_and_sites(provider: str) -> None
     assert adapter.name == provider
 
 
-# --- which entry is a model's ---------------------------------------------------------------------
+# --- matching of models ---------------------------------------------------------------------------
 
 
 def test_the_most_specific_entry_wins() -> None:

@@ -88,7 +88,7 @@ async def failure_of(client: Client) -> FailureKind:
     return terminal.failure.kind
 
 
-# --- what is sent ---------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 async def test_a_call_is_one_signed_request_to_the_site(
@@ -186,7 +186,7 @@ async def test_request_with_an_unsupported_feature_is_not_sent(
     assert not respx_mock.calls
 
 
-# --- what comes back ------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 async def test_a_stream_comes_in_pieces_and_is_closed(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:

@@ -105,7 +105,7 @@ def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
         return error
 
 
-# --- what is valid --------------------------------------------------------------------------------
+# --- valid requests -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: obje
     assert type(getattr(request, name)) in (type(value), Texts)
 
 
-# --- where a mistake is ---------------------------------------------------------------------------
+# --- params of errors -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_error_states_the_type_that_was_found(value: object, word: str) -> None:
         assert str(mistake(body(messages=[value]))) == f"`messages[0]` must be an object, not {word}"
 
 
-# --- what is sent ---------------------------------------------------------------------------------
+# --- encoded requests -----------------------------------------------------------------------------
 
 
 def test_unset_fields_are_left_out() -> None:
@@ -508,7 +508,7 @@ def test_zero_false_and_empty_values_are_sent() -> None:
     }
 
 
-# --- what is answered -----------------------------------------------------------------------------
+# --- encoded answers ------------------------------------------------------------------------------
 
 
 def test_a_whole_answer_as_a_client_sees_it() -> None:

@@ -54,7 +54,7 @@ def events(steps: list[Step]) -> list[bytes]:
 GOOD = events(staged(None))
 
 
-# --- which request meets what ---------------------------------------------------------------------
+# --- choice of the fault --------------------------------------------------------------------------
 
 
 def test_the_script_comes_first_one_entry_a_request() -> None:
@@ -76,7 +76,7 @@ def test_probabilities_may_not_exceed_one() -> None:
         Scenario(faults=((Html(), 0.7), (Reset(), 0.4)))
 
 
-# --- how it is written ----------------------------------------------------------------------------
+# --- written form ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_invalid_fault_notation_states_the_expected_form(text: str, complaint: s
     assert str(raised.value).startswith(f"fault '{text}'")
 
 
-# --- what it looks like ---------------------------------------------------------------------------
+# --- form on the wire -----------------------------------------------------------------------------
 
 
 def test_a_good_answer() -> None:

@@ -220,7 +220,7 @@ def test_workspace_must_be_a_valid_host_label(provider: str, name: str, host: st
             known.origin_of(word)
 
 
-# --- whose host it is -----------------------------------------------------------------------------
+# --- owner of a host ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_whose_host_it_is(provider: str, name: str, origin: str, owned: bool) ->
     assert site(provider, name).owns(origin) is owned
 
 
-# --- which URL can be a place to send to ----------------------------------------------------------
+# --- valid origins --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

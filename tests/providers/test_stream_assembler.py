@@ -211,7 +211,7 @@ def test_content_is_complete_for_any_cut(written: list[tuple[str, str]]) -> None
         assert "".join(event.text for event in events if isinstance(event, delta)) == mended
 
 
-# --- one rule at a time ---------------------------------------------------------------------------
+# --- single rules ---------------------------------------------------------------------------------
 
 
 def test_opened_is_first_and_once_with_the_first_values() -> None:

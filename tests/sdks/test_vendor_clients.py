@@ -40,7 +40,7 @@ BAD_KEY = Scenario(script=(HttpError(401),))
 LATE = Scenario(script=(ErrorEvent(FailureKind.UNAVAILABLE, 3),))
 
 
-# --- OpenAI's client, where the vendor's page recommends it ----------------------------------------
+# --- OpenAI's client, for vendors that recommend it ------------------------------------------------
 
 BY_OPENAI = {
     "azure": ("my-deployment", "/openai/v1"),

@@ -146,7 +146,7 @@ ADAPTER = AcmeAdapter(
     models={"acme-*": ModelFacts(context_tokens=32_000)},
 )
 
-# --- what the contract promises to its author -----------------------------------------------------
+# --- guarantees of the contract -------------------------------------------------------------------
 
 as_adapter: Adapter = ADAPTER
 knows_models: KnowsModels = ADAPTER

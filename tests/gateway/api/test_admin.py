@@ -160,7 +160,7 @@ async def test_admin_listener_does_not_serve_client_paths(callbacks: AdminCallba
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-# --- whom it refuses ------------------------------------------------------------------------------
+# --- refused requests -----------------------------------------------------------------------------
 
 PATHS = [("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/explain"), ("POST", "/reload")]
 

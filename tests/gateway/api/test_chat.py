@@ -301,7 +301,7 @@ async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.Monkey
     assert exchange.record.outcome == "interrupted"
 
 
-# --- who leaves -----------------------------------------------------------------------------------
+# --- disconnects ----------------------------------------------------------------------------------
 
 
 async def test_client_that_disconnects_before_its_body_gets_no_answer() -> None:

@@ -200,7 +200,7 @@ async def test_every_451_links_to_the_configured_page() -> None:
     assert "link" not in (await ask("GET", "/v1/models/nothing")).headers
 
 
-# --- who the person is ----------------------------------------------------------------------------
+# --- the user of a request ------------------------------------------------------------------------
 
 
 async def deployment_for(key: str, **options: Any) -> str:

@@ -456,7 +456,7 @@ async def test_failed_child_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
         await Compiler().compile(CompileJob("gateway.yaml"))
 
 
-# --- what it costs --------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
 def large(number: int, mark: str = "") -> str:

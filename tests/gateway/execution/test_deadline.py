@@ -107,7 +107,7 @@ async def test_a_limit_needs_a_task() -> None:
     assert "needs a task" in str(raised[0])
 
 
-# --- its limits -----------------------------------------------------------------------------------
+# --- time limits ----------------------------------------------------------------------------------
 
 
 async def test_block_that_ends_in_time_is_not_cancelled() -> None:

@@ -191,7 +191,7 @@ def test_deployment_is_unavailable_exactly_while_no_key_is_usable(steps: list[tu
             assert unwell["first"].for_s == min(until.values()) - clock.now
 
 
-# --- what a reload leaves of them ------------------------------------------------------------------
+# --- reloads ---------------------------------------------------------------------------------------
 
 
 def test_deployment_is_judged_by_the_keys_of_the_asking_config(health: Health) -> None:
@@ -231,7 +231,7 @@ def test_many_reloads_leave_no_old_state(health: Health, clock: Clock, reloads: 
     assert health._turns == {}
 
 
-# --- what a request does with them ----------------------------------------------------------------
+# --- cooldowns during a request -------------------------------------------------------------------
 
 
 def two_keys() -> Bench:

@@ -161,7 +161,7 @@ def test_warnings_increase_as_the_expiry_approaches(now: str, days_left: int, wa
     assert str(term) == f"its approval for region 'cn' {text}"
 
 
-# --- in a region that requires one ----------------------------------------------------------------
+# --- regions that require an approval -------------------------------------------------------------
 
 
 def approved_until(last: str | None, *, required: bool = True) -> ConfigVersion:

@@ -250,7 +250,7 @@ def test_integrity_value_does_not_depend_on_the_pieces(pieces: list[tuple[str, i
     assert integrity.value == ",".join(f"sha256:{one}" for one in hashes)
 
 
-# --- where an answer comes back -------------------------------------------------------------------
+# --- answers in the history -----------------------------------------------------------------------
 
 SPEECHES = st.sampled_from([speech_of(CN), speech_of(EU), speech_of(CN, HOUSE), speech_of(EU, HOUSE)])
 ANY_TEXT = st.one_of(TEXTS, st.sampled_from([CN.text, EU.text, "内容由AI", " 内容由AI生成\n\nx", "x内容由AI生成\n\n"]))

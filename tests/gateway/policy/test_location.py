@@ -312,7 +312,7 @@ def test_doubt_refuses_despite_other_signals_and_location_unknown(doubt: str, un
     assert any(item.note.startswith("in doubt: ") for item in location.evidence)
 
 
-# --- what is on record ----------------------------------------------------------------------------
+# --- recorded evidence ----------------------------------------------------------------------------
 
 BACKEND, SHOP = "backend", "shop-cn"
 ON_RECORD: dict[str, tuple[str | None, Reports, tuple[str, ...]]] = {

@@ -153,7 +153,7 @@ def test_locators_with_equal_rules_are_equal() -> None:
     assert locator != SignalLocator(replace(ALL, conflict="refuse"))
 
 
-# --- what is remembered ---------------------------------------------------------------------------
+# --- cached locations -----------------------------------------------------------------------------
 
 
 def test_location_key_contains_only_headers_of_listed_signals() -> None:

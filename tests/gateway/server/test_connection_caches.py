@@ -89,7 +89,7 @@ TABLES = [table_of(CONFIG.merge(patch), {}) for patch in CHANGES.values()]
 AT_THE_HEAD = {[*CHANGES].index(name) for name in ("limits", "pages may call")}
 
 
-# --- what is sent ---------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def conversations(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-# --- what is answered -----------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 class Answers(Wire):

@@ -340,7 +340,7 @@ def get(path: bytes = b"/echo") -> bytes:
     return b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path
 
 
-# --- what is well formed --------------------------------------------------------------------------
+# --- well-formed requests -------------------------------------------------------------------------
 
 
 def test_consecutive_requests_share_a_connection(client: Conversation, app: App) -> None:
@@ -912,7 +912,7 @@ def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
         assert client.send(body).rest() == b""
 
 
-# --- who leaves -----------------------------------------------------------------------------------
+# --- disconnects ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["close", "half", "reset"])

@@ -29,7 +29,7 @@ LINE = ClientConnection()
 SCOPE = {"method": "POST", "extensions": {"line": LINE}}
 
 
-# --- one head -------------------------------------------------------------------------------------
+# --- a repeated head ------------------------------------------------------------------------------
 
 
 def without_mark(scope: dict[str, Any]) -> dict[str, Any]:

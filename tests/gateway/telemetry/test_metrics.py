@@ -58,7 +58,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return sum(found) if found else None
 
 
-# --- what is counted ------------------------------------------------------------------------------
+# --- counted values -------------------------------------------------------------------------------
 
 
 def test_answer_is_counted() -> None:
@@ -178,7 +178,7 @@ def test_each_attempt_and_time_is_counted_once(observed: list[Record], times: in
     assert {labels: row[-1] for labels, row in series["gateway_attempt_duration_seconds"].items()} == sums
 
 
-# --- how many series there can be -----------------------------------------------------------------
+# --- number of series -----------------------------------------------------------------------------
 
 
 def test_number_of_series_is_bounded_over_many_reloads(monkeypatch: pytest.MonkeyPatch) -> None:

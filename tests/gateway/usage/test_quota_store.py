@@ -95,7 +95,7 @@ def test_leaving_process_clears_only_its_running_requests() -> None:
         assert [rows[0].take(ClientLimitRule(rpm=10), NOW_NS).is_granted for _ in range(4)] == [True, True, True, False]
 
 
-# --- rows that come and go ------------------------------------------------------------------------
+# --- reuse of rows --------------------------------------------------------------------------------
 
 
 def test_a_row_outlives_the_name_that_found_it() -> None:

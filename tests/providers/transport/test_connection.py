@@ -268,7 +268,7 @@ async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
     assert await read(connection) == b"bc"
 
 
-# --- what is offered to a tap ---------------------------------------------------------------------
+# --- chunks offered to a tap ----------------------------------------------------------------------
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -369,7 +369,7 @@ async def test_however_much_a_tap_takes_the_reading_goes_on() -> None:
     assert tapped.transport.reading
 
 
-# --- what is held back ----------------------------------------------------------------------------
+# --- backpressure ---------------------------------------------------------------------------------
 
 
 async def test_paused_reader_pauses_the_transport() -> None:

@@ -50,7 +50,7 @@ def silent_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-# --- what is sent ---------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 async def test_request_is_written_once_and_unchanged() -> None:
@@ -282,7 +282,7 @@ async def test_idle_connections_over_the_limit_are_dropped(monkeypatch: pytest.M
         await pool.aclose()
 
 
-# --- who gives up ---------------------------------------------------------------------------------
+# --- cancellation ---------------------------------------------------------------------------------
 
 
 async def test_abandoned_response_closes_its_connection() -> None:
@@ -480,7 +480,7 @@ async def test_invalid_response_leaves_no_connection_open(bad: bytes) -> None:
         await until(lambda: server.open == 0)
 
 
-# --- leave ----------------------------------------------------------------------------------------
+# --- permission to connect ------------------------------------------------------------------------
 
 
 async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request(

@@ -327,7 +327,7 @@ def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edg
             assert authenticate(config, visit(("x-trial", "DE"))) is None
 
 
-# --- the place ------------------------------------------------------------------------------------
+# --- location signals -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.255.0.9", "::ffff:127.0.0.1"])
