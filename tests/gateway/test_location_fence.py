@@ -30,7 +30,7 @@ STRANGERS = ["1.2.3.4", "2.2.3.4", "3.1.3.4", "3.9.3.4", "5.2.3.4", "99.1.1.1", 
 SPLIT = BASE.merge(SPLIT_COUNTRIES)
 
 
-class Place:
+class LocationDecider:
     """Decides cases as the gateway does, from the headers of a request to its location."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,8 +80,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
+def place(tmp_path: Path) -> Iterator[LocationDecider]:
+    place = LocationDecider(tmp_path)
     yield place
     place.loop.run_until_complete(place.signals.aclose())
     place.loop.run_until_complete(place.loop.shutdown_default_executor())
@@ -92,7 +92,7 @@ SLOW = [pytest.param(2_500, marks=pytest.mark.slow, id=f"2500, part {part}") for
 
 
 @pytest.mark.parametrize("number", [500, *SLOW])
-def test_no_header_moves_an_untrusted_client(place: Place, number: int) -> None:
+def test_no_header_moves_an_untrusted_client(place: LocationDecider, number: int) -> None:
     @given(cases(PEERS, STRANGERS))
     @settings(max_examples=number // LIES, deadline=None, suppress_health_check=list(HealthCheck))
     def judge(case: Case) -> None:

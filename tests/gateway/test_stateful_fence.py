@@ -72,7 +72,7 @@ TOLD: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
-class Item:
+class WrittenDeployment:
     """A deployment as it is written."""
 
     stores: str
@@ -91,7 +91,7 @@ class Item:
 class WrittenConfig:
     """A config as it is written."""
 
-    items: tuple[Item, ...]
+    items: tuple[WrittenDeployment, ...]
     boundary: str
     rest_boundary: str
     with_fr: bool
@@ -117,8 +117,8 @@ class WrittenConfig:
         return "de" if territory == "DE" or (territory == "FR" and self.with_fr) else "rest"
 
 
-def _item(chance: random.Random) -> Item:
-    return Item(
+def _item(chance: random.Random) -> WrittenDeployment:
+    return WrittenDeployment(
         stores=chance.choice(["DE", "DE", "FR", "US"]),
         processes=chance.choice(["DE", "DE", "US", "any"]),
         enabled=chance.random() < 0.9,
@@ -151,7 +151,7 @@ def config_of(seed: int) -> WrittenConfig:
             return written
 
 
-def items_of(seed: int) -> Item:
+def items_of(seed: int) -> WrittenDeployment:
     """One deployment's words."""
     return _item(random.Random(seed))
 
@@ -207,7 +207,7 @@ def compiled(written: WrittenConfig) -> ConfigVersion:
 
 
 @dataclass(frozen=True)
-class Yes:
+class IssuedToken:
     """A token that the gateway gave: what the person was shown, who asked, and until when it may be brought."""
 
     text: str
@@ -219,7 +219,7 @@ class Yes:
 
 
 @dataclass
-class Asked:
+class FenceRequest:
     """One request in the middle of its plan."""
 
     written: WrittenConfig
@@ -227,7 +227,7 @@ class Asked:
     caller: str
     standing: frozenset[str]
     asserted: bool
-    yes: Yes | None
+    issued: IssuedToken | None
     message: str
     began: float
     execution: PlanExecution | None = None
@@ -235,7 +235,7 @@ class Asked:
     reloads: int = field(default=0)
 
 
-def why_not(written: WrittenConfig, asked: Asked, host: str, now: float) -> str | None:
+def why_not(written: WrittenConfig, asked: FenceRequest, host: str, now: float) -> str | None:
     """Why this host must not get the request's prompt under that config at that time; None if it may."""
     name, which = host.split(".")[:2]
     one = written.items[NAMES.index(name)]
@@ -253,7 +253,7 @@ def why_not(written: WrittenConfig, asked: Asked, host: str, now: float) -> str 
     return None if _has_agreed(one, asked, region) else "no consent"
 
 
-def _is_approved(one: Item, now: float) -> bool:
+def _is_approved(one: WrittenDeployment, now: float) -> bool:
     if one.approved_days is None:
         return False
     last: date = (START + timedelta(days=one.approved_days)).date()
@@ -261,13 +261,13 @@ def _is_approved(one: Item, now: float) -> bool:
     return (datetime.fromtimestamp(now, UTC) + timedelta(hours=14)).date() <= last
 
 
-def _has_agreed(one: Item, asked: Asked, region: str) -> bool:
+def _has_agreed(one: WrittenDeployment, asked: FenceRequest, region: str) -> bool:
     if one.consent is None:
         return True
     shown = (one.recipient, one.stores, one.processes)
-    yes = asked.yes
-    if yes is not None and asked.began < yes.until:
-        agreed = (yes.region, yes.caller, yes.message, yes.shown)
+    issued = asked.issued
+    if issued is not None and asked.began < issued.until:
+        agreed = (issued.region, issued.caller, issued.message, issued.shown)
         if agreed == (region, asked.caller, asked.message, shown):
             return True
     return one.consent.startswith("standing") and (one.recipient in asked.standing or asked.asserted)
@@ -276,7 +276,7 @@ def _has_agreed(one: Item, asked: Asked, region: str) -> bool:
 # --- the machine ----------------------------------------------------------------------------------
 
 
-class Planned(Exception):
+class PlanMade(Exception):
     """A plan was made, and is carried out by hand."""
 
     def __init__(self, plan: Plan, still_allowed: Any) -> None:
@@ -284,14 +284,14 @@ class Planned(Exception):
         self.plan, self.still_allowed = plan, still_allowed
 
 
-class Planner:
+class RecordingExecutor:
     """A runner that doesn't run."""
 
     def __init__(self, health: Health) -> None:
         self.health = health
 
     async def run(self, plan: Plan, request: Any, context: ExecutionContext) -> NoReturn:
-        raise Planned(plan, context.still_allowed)
+        raise PlanMade(plan, context.still_allowed)
 
 
 GOOD = {"id": "a", "created": 1, "model": "m", "choices": [{"index": 0, "finish_reason": "stop"}]}
@@ -313,15 +313,15 @@ class Fence(RuleBasedStateMachine):
         self.executor = PlanExecutor(transport, self.health, draw=lambda: 0.0, clock=lambda: self.now)
         self.service = ChatService(
             lambda: self.table,
-            Planner(self.health),  # type: ignore[arg-type]  # what the service asks of a runner
+            RecordingExecutor(self.health),  # type: ignore[arg-type]  # what the service asks of a runner
             LocationService(ServiceClient(transport), lambda _: None),
             ClientLimits(),
             lambda: self.now,
         )
-        self.asked: Asked | None = None
+        self.asked: FenceRequest | None = None
         self.outcome = "good"
         self.reloads = 0
-        self.latest: Yes | None = None
+        self.latest: IssuedToken | None = None
 
     def teardown(self) -> None:
         self.loop.close()
@@ -341,7 +341,7 @@ class Fence(RuleBasedStateMachine):
         change=st.sampled_from(["enabled", "consent", "place", "host", "approval", "approval"]),
         other=items,
     )
-    def change_one_thing(self, index: int, change: str, other: Item) -> None:
+    def change_one_thing(self, index: int, change: str, other: WrittenDeployment) -> None:
         """As an operator does it: one key of one deployment."""
         one = self.written.items[index]
         match change:
@@ -388,16 +388,18 @@ class Fence(RuleBasedStateMachine):
 
     @rule(
         target=running,
-        yes=yeses,
+        issued=yeses,
         territory=st.sampled_from(["DE", "FR", "US"]),
         same=st.sampled_from([True, True, True, False]),
         other=st.sampled_from([*CALLERS]),
         message=st.sampled_from(["hello", "secret"]),
         stream=st.booleans(),
     )
-    def ask_with_a_yes(self, yes: Yes, territory: str, same: bool, other: str, message: str, stream: bool) -> Any:
-        caller, text = (yes.caller, yes.message) if same else (other, message)
-        return self._ask(territory, caller, frozenset(), False, text, stream, yes)
+    def ask_with_a_yes(
+        self, issued: IssuedToken, territory: str, same: bool, other: str, message: str, stream: bool
+    ) -> Any:
+        caller, text = (issued.caller, issued.message) if same else (other, message)
+        return self._ask(territory, caller, frozenset(), False, text, stream, issued)
 
     def _ask(
         self,
@@ -407,10 +409,10 @@ class Fence(RuleBasedStateMachine):
         asserted: bool,
         message: str,
         stream: bool,
-        yes: Yes | None,
+        issued: IssuedToken | None,
     ) -> Any:
-        asked = Asked(self.written, territory, caller, standing, asserted, yes, message, self.now)
-        statement = ConsentStatement(caller, standing, asserted, yes.text if yes is not None else None)
+        asked = FenceRequest(self.written, territory, caller, standing, asserted, issued, message, self.now)
+        statement = ConsentStatement(caller, standing, asserted, issued.text if issued is not None else None)
         client = self.table.clients[CALLERS[caller]]
         location = resolve(self.table, client, reported(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
@@ -424,9 +426,9 @@ class Fence(RuleBasedStateMachine):
                 return multiple()
             self._note_yes(refused, asked, location)
             # Half of them agree at once.
-            again = self.latest if yes is None and message == "hello" else None
+            again = self.latest if issued is None and message == "hello" else None
             return self._ask(territory, caller, standing, asserted, message, stream, again) if again else multiple()
-        except Planned as planned:
+        except PlanMade as planned:
             TOLD["plans"] += 1
             bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
             asked.execution = self.executor.execution(
@@ -447,11 +449,13 @@ class Fence(RuleBasedStateMachine):
         work = self.service.answer(routing, deadline, record)
         self.loop.run_until_complete(work)
 
-    def _note_yes(self, refused: Refused, asked: Asked, location: Any) -> None:
+    def _note_yes(self, refused: Refused, asked: FenceRequest, location: Any) -> None:
         consent = refused.consent
         assert consent is not None
         shown = (consent.recipient, consent.stores, consent.processes)
-        self.latest = Yes(consent.token, shown, location.region.name, asked.caller, asked.message, consent.expires_at)
+        self.latest = IssuedToken(
+            consent.token, shown, location.region.name, asked.caller, asked.message, consent.expires_at
+        )
 
     @rule(target=yeses)
     def remember_the_yes(self) -> Any:
@@ -459,16 +463,16 @@ class Fence(RuleBasedStateMachine):
         return latest if latest is not None else multiple()
 
     @rule(asked=running, outcome=st.sampled_from(OUTCOMES))
-    def attempt(self, asked: Asked, outcome: str) -> None:
+    def attempt(self, asked: FenceRequest, outcome: str) -> None:
         """The next attempt of a request that is under way; one that was answered is resumed by the next step."""
         self._attempt(asked, outcome)
 
     @rule(asked=running)
-    def fail_once_more(self, asked: Asked) -> None:
+    def fail_once_more(self, asked: FenceRequest) -> None:
         """A failure after which there is another try."""
         self._attempt(asked, "500")
 
-    def _attempt(self, asked: Asked, outcome: str) -> None:
+    def _attempt(self, asked: FenceRequest, outcome: str) -> None:
         execution = asked.execution
         assert execution is not None
         if execution.has_ended:
@@ -488,7 +492,7 @@ class Fence(RuleBasedStateMachine):
         execution.context.record.skipped.clear()
 
     @rule(asked=consumes(running))
-    def leave(self, asked: Asked) -> None:
+    def leave(self, asked: FenceRequest) -> None:
         """The client has gone."""
 
     def provide(self, request: httpx.Request) -> httpx.Response:
@@ -496,7 +500,7 @@ class Fence(RuleBasedStateMachine):
         assert asked is not None
         TOLD["attempts"] += 1
         TOLD["attempts after a reload"] += asked.reloads != self.reloads
-        TOLD["attempts with a token"] += asked.yes is not None
+        TOLD["attempts with a token"] += asked.issued is not None
         reason = why_not(self.written, asked, request.url.host, self.now)
         assert reason is None, f"{request.url.host} by the current config: {reason}"
         # An expired approval may be renewed by a reload, so both configs are checked for the time of the attempt.

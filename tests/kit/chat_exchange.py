@@ -181,7 +181,7 @@ def table_with(limits: str) -> ConfigVersion:
     return table_of(CONFIG.merge({"clients": {"app": client}}), {"KEY": "sk-secret"})
 
 
-class Asked(Exchange):
+class AuthenticatedExchange(Exchange):
     """A request with the client's key, to the given endpoint or its own."""
 
     def __init__(self, handler: Handler, table: ConfigVersion, at: Exchange | None = None, **more: Any) -> None:

@@ -52,7 +52,7 @@ def numbered(records: list[ShadowRecord]) -> list[tuple[int, ShadowRecord]]:
     return list(enumerate(records, 1))
 
 
-class Place:
+class ShadowWorkspace:
     """A state directory with records, a config that names a judge, and the command."""
 
     def __init__(

@@ -291,7 +291,7 @@ async def test_invalid_rollback_request_changes_nothing(callbacks: AdminCallback
 # --- a body ---------------------------------------------------------------------------------------
 
 
-class Sending:
+class PartialRequest:
     """A request whose body comes in these pieces, and then no more, though more was announced."""
 
     def __init__(self, *pieces: bytes, **headers: str) -> None:
@@ -337,19 +337,19 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hurried")
 async def test_unauthenticated_admin_request_is_refused_before_its_body_is_read(callbacks: AdminCallbacks) -> None:
-    sending = Sending(b"{", authorization="Bearer wrong")
-    status, code, headers = await sending.answered(callbacks, Guard(TOKEN))
+    request = PartialRequest(b"{", authorization="Bearer wrong")
+    status, code, headers = await request.answered(callbacks, Guard(TOKEN))
     assert (status, code, headers[b"connection"]) == (401, "invalid_api_key", b"close")
-    assert sending.asked_before_the_answer == 0
+    assert request.asked_before_the_answer == 0
 
 
 @pytest.mark.usefixtures("hurried")
 async def test_admin_request_body_is_limited_in_size_and_time(callbacks: AdminCallbacks) -> None:
-    sending = Sending(*[b" " * 32_768] * 100)
-    status, code, headers = await sending.answered(callbacks, Guard())
+    request = PartialRequest(*[b" " * 32_768] * 100)
+    status, code, headers = await request.answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (413, "request_too_large", b"close")
-    assert sending.asked_before_the_answer == 3
-    status, code, headers = await Sending(b'{"version": ').answered(callbacks, Guard())
+    assert request.asked_before_the_answer == 3
+    status, code, headers = await PartialRequest(b'{"version": ').answered(callbacks, Guard())
     assert (status, code, headers[b"connection"]) == (408, "request_timeout", b"close")
     assert callbacks.rollbacks == []
 

@@ -13,7 +13,7 @@ from gateway.api.connection import ClientConnection
 from tests.kit.chat_exchange import (
     CONFIG,
     KEY,
-    Asked,
+    AuthenticatedExchange,
     Endless,
     Handler,
     Hanging,
@@ -31,11 +31,11 @@ DONE = b"data: [DONE]\n\n"
 
 async def test_every_response_has_the_remaining_requests() -> None:
     table = table_with("{rpm: 60}")
-    first = Asked(answer_completely, table)
+    first = AuthenticatedExchange(answer_completely, table)
     await first.run()
-    wrong = Asked(answer_completely, table, first, body=b"{}")
+    wrong = AuthenticatedExchange(answer_completely, table, first, body=b"{}")
     await wrong.run()
-    stream = Asked(answering(chunk("a"), chunk(finish="stop"), DONE), table, body=streaming())
+    stream = AuthenticatedExchange(answering(chunk("a"), chunk(finish="stop"), DONE), table, body=streaming())
     await stream.run()
     assert (first.sent[0]["status"], first.limit_headers) == (200, ["60", "59", "1s"])
     assert (wrong.error[0], wrong.limit_headers[:2]) == (400, ["60", "58"])
@@ -44,9 +44,9 @@ async def test_every_response_has_the_remaining_requests() -> None:
 
 async def test_request_over_the_limit_is_refused_before_its_body_is_read() -> None:
     table = table_with("{rpm: 1}")
-    first = Asked(answer_completely, table)
+    first = AuthenticatedExchange(answer_completely, table)
     await first.run()
-    second = Asked(answer_completely, table, first)
+    second = AuthenticatedExchange(answer_completely, table, first)
     received: list[int] = []
     second.on_send = lambda _: received.append(second.received)
     await second.run()
@@ -61,7 +61,7 @@ async def test_request_over_the_limit_is_refused_before_its_body_is_read() -> No
 
 async def test_client_without_limits_gets_no_limit_headers() -> None:
     table = table_of(CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}}), {"KEY": "sk"})
-    exchange = Asked(answer_completely, table)
+    exchange = AuthenticatedExchange(answer_completely, table)
     await exchange.run()
     assert exchange.limit_headers == [None, None, None]
 
@@ -78,9 +78,9 @@ async def failing(_: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("handler", [answer_completely, broken, failing, answering(chunk("a"))])
 async def test_concurrent_slot_is_released_for_every_outcome(handler: Handler, body: bytes) -> None:
     table = table_with("{concurrent: 1}")
-    first = Asked(handler, table, body=body)
+    first = AuthenticatedExchange(handler, table, body=body)
     await first.run()
-    second = Asked(answer_completely, table, first)
+    second = AuthenticatedExchange(answer_completely, table, first)
     await second.run()
     assert second.sent[0]["status"] == 200 or second.error[0] != 429
 
@@ -90,25 +90,25 @@ async def test_concurrent_slot_is_released_for_every_outcome(handler: Handler, b
 async def test_concurrent_slot_is_released_when_the_client_disconnects(how: str, stream: bool) -> None:
     table, line = table_with("{concurrent: 1}"), ClientConnection()
     hanging: Any = Endless() if stream else Hanging()
-    first = Asked(hanging, table, line=line, **({"body": streaming()} if stream else {}))
+    first = AuthenticatedExchange(hanging, table, line=line, **({"body": streaming()} if stream else {}))
     if how == "has left":
         line.lose()
     running = asyncio.create_task(first.run())
     if how != "has left":
         await until(lambda: len(first.sent) > 1 if stream else hanging.asked.is_set())
-        second = Asked(answer_completely, table, first)
+        second = AuthenticatedExchange(answer_completely, table, first)
         await second.run()
         assert second.error == (429, "rate_limited")
         assert second.head["retry-after"] == "1"
         line.lose() if how == "leaves" else running.cancel()
     await asyncio.wait([running])
-    third = Asked(answer_completely, table, first, body=b"{")
+    third = AuthenticatedExchange(answer_completely, table, first, body=b"{")
     await third.run()
     assert third.error == (400, "invalid_request")
 
 
 async def test_request_refused_for_another_reason_counts_against_the_limit() -> None:
     table = table_with("{rpm: 5}")
-    refused = Asked(answer_completely, table, headers={"content-type": "text/plain"})
+    refused = AuthenticatedExchange(answer_completely, table, headers={"content-type": "text/plain"})
     await refused.run()
     assert (refused.error[0], refused.limit_headers[1]) == (415, "4")

@@ -39,10 +39,10 @@ class Script(httpx.AsyncByteStream):
         return httpx.Response(200, headers=SSE, stream=self)
 
 
-class Patient(Exchange):
+class CommentedExchange(Exchange):
     """A stream whose comments come every few milliseconds."""
 
-    def of(self, **resilience: float) -> Patient:
+    def of(self, **resilience: float) -> CommentedExchange:
         table: ConfigVersion = self.endpoint.service.current()
         changed = replace(table, resilience=replace(table.resilience, **resilience))
         self.endpoint.service.current = lambda: changed
@@ -62,7 +62,7 @@ def events_of(content: bytes) -> list[Any]:
 
 async def test_a_silent_stream_gets_comments_between_its_events() -> None:
     go_on = asyncio.Event()
-    exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), chunk(finish="stop"), DONE), streaming())
+    exchange = CommentedExchange(Script(chunk("a"), go_on.wait, chunk("b"), chunk(finish="stop"), DONE), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=0.01).run())
     await until(lambda: exchange.comments >= 3)
     go_on.set()
@@ -78,7 +78,9 @@ async def test_a_silent_stream_gets_comments_between_its_events() -> None:
 
 async def test_keep_alive_comment_is_not_sent_before_the_first_event() -> None:
     go_on = asyncio.Event()
-    exchange = Patient(Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming())
+    exchange = CommentedExchange(
+        Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming()
+    )
     running = asyncio.create_task(exchange.of(keep_alive_s=0.002).run())
     await asyncio.sleep(0.05)
     assert exchange.sent == []
@@ -91,7 +93,7 @@ async def test_keep_alive_comment_is_not_sent_before_the_first_event() -> None:
 async def test_keep_alive_comment_is_not_sent_after_the_end(ending: tuple[bytes, ...]) -> None:
     """The gateway still reads after `[DONE]`, and a slow reader may delay an error."""
     forever = asyncio.Event()
-    exchange = Patient(Script(chunk("a"), *ending, forever.wait), streaming())
+    exchange = CommentedExchange(Script(chunk("a"), *ending, forever.wait), streaming())
     await exchange.of(keep_alive_s=0.002).run()
     assert not exchange.content.rstrip().endswith(COMMENT.rstrip())
     assert COMMENT not in exchange.content.partition(b"[DONE]")[2]
@@ -99,7 +101,7 @@ async def test_keep_alive_comment_is_not_sent_after_the_end(ending: tuple[bytes,
 
 async def test_keep_alive_comments_do_not_reset_the_provider_idle_timeout() -> None:
     script = Script(chunk("a"), asyncio.Event().wait)
-    exchange = Patient(script, streaming())
+    exchange = CommentedExchange(script, streaming())
     await exchange.of(keep_alive_s=0.004, idle_s=0.3).run()
     assert exchange.comments >= 2
     assert events_of(exchange.content)[-1]["error"]["code"] == "stream_interrupted"
@@ -109,7 +111,7 @@ async def test_keep_alive_comments_do_not_reset_the_provider_idle_timeout() -> N
 @pytest.mark.parametrize("keep_alive_s", [0.0, 30.0])
 async def test_busy_stream_and_disabled_keep_alive_send_no_comments(keep_alive_s: float) -> None:
     script = Script(chunk("a"), lambda: asyncio.sleep(0.03), chunk("b"), chunk(finish="stop"), DONE)
-    exchange = Patient(script, streaming())
+    exchange = CommentedExchange(script, streaming())
     await exchange.of(keep_alive_s=keep_alive_s).run()
     assert exchange.comments == 0
     assert exchange.content.endswith(DONE)
@@ -126,7 +128,9 @@ async def test_each_event_delays_the_next_comment(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("gateway.api.responder.KeepAlive", Watched)
     go_on, end = asyncio.Event(), asyncio.Event()
-    exchange = Patient(Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming())
+    exchange = CommentedExchange(
+        Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming()
+    )
     running = asyncio.create_task(exchange.of(keep_alive_s=3600).run())
     await until(lambda: b'"a"' in exchange.content)
     made[0]._check()
@@ -181,7 +185,7 @@ async def test_paused_reader_gets_at_most_one_pending_comment() -> None:
 
 async def test_disconnected_client_leaves_no_timer_and_no_task() -> None:
     before = asyncio.all_tasks()
-    exchange = Patient(Script(chunk("a"), asyncio.Event().wait), streaming())
+    exchange = CommentedExchange(Script(chunk("a"), asyncio.Event().wait), streaming())
     running = asyncio.create_task(exchange.of(keep_alive_s=0.004).run())
     await until(lambda: exchange.comments >= 1)
     exchange.gone.set()

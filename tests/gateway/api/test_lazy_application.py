@@ -19,7 +19,7 @@ async def receive() -> Any:
     raise AssertionError
 
 
-class Asked:
+class RecordedResponse:
     """Return the response to one request."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ async def until(event: threading.Event) -> None:
 
 
 async def test_concurrent_requests_share_one_build_without_blocking_the_loop() -> None:
-    builder, asked = Builder(), [Asked() for _ in range(20)]
+    builder, asked = Builder(), [RecordedResponse() for _ in range(20)]
     app = LazyApplication(builder.build)
     asking = [asyncio.create_task(app(SCOPE, receive, one.send)) for one in asked]
     await until(builder.begun)
@@ -70,9 +70,9 @@ async def test_concurrent_requests_share_one_build_without_blocking_the_loop() -
 
 
 async def test_cancelled_request_does_not_cancel_the_build_for_others() -> None:
-    builder, stays = Builder(), Asked()
+    builder, stays = Builder(), RecordedResponse()
     app = LazyApplication(builder.build)
-    leaving, staying = (asyncio.create_task(app(SCOPE, receive, one.send)) for one in (Asked(), stays))
+    leaving, staying = (asyncio.create_task(app(SCOPE, receive, one.send)) for one in (RecordedResponse(), stays))
     await until(builder.begun)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -90,7 +90,7 @@ async def test_failed_build_returns_500_and_is_retried() -> None:
             raise ImportError("of no concern")
         return built
 
-    app, first, again = LazyApplication(build), Asked(), Asked()
+    app, first, again = LazyApplication(build), RecordedResponse(), RecordedResponse()
     with pytest.raises(ImportError):
         await app(SCOPE, receive, first.send)
     start, body = first.sent
@@ -102,11 +102,11 @@ async def test_failed_build_returns_500_and_is_retried() -> None:
 
 
 def test_a_loop_that_ended_meanwhile_leaves_nothing_that_the_next_would_wait_for() -> None:
-    builder, asked = Builder(), Asked()
+    builder, asked = Builder(), RecordedResponse()
     app = LazyApplication(builder.build)
 
     async def leave() -> None:
-        asking = asyncio.create_task(app(SCOPE, receive, Asked().send))
+        asking = asyncio.create_task(app(SCOPE, receive, RecordedResponse().send))
         await until(builder.begun)
         asking.cancel()
         builder.let.set()

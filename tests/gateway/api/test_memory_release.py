@@ -19,7 +19,15 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit
 from providers.chat import UserMessage
 from providers.wire import WireRequest
-from tests.kit.chat_exchange import CONFIG, Asked, Handler, Hanging, answer_completely, table_with, until
+from tests.kit.chat_exchange import (
+    CONFIG,
+    AuthenticatedExchange,
+    Handler,
+    Hanging,
+    answer_completely,
+    table_with,
+    until,
+)
 from tests.kit.configs import table_of
 from tests.kit.scripted_server import GOOD, Peer, scripted
 
@@ -77,7 +85,7 @@ async def malformed(_: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("handler", [answer_completely, unwilling, limited, broken, malformed])
 async def test_finished_request_leaves_no_garbage_cycle(handler: Handler, stream: bool) -> None:
     text = f"of {handler.__name__}, {stream}"
-    asked = Asked(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
+    asked = AuthenticatedExchange(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
     await asked.run()
     assert (asked.sent[0]["status"] == 200) is (handler is answer_completely)
     assert not is_held(text)
@@ -85,7 +93,7 @@ async def test_finished_request_leaves_no_garbage_cycle(handler: Handler, stream
 
 async def test_sent_body_is_not_held_during_the_wait_for_the_answer() -> None:
     hanging, text = Hanging(), "what is sent"
-    asked = Asked(hanging, table_with("{rpm: 60}"), body=body_of(text, stream=False))
+    asked = AuthenticatedExchange(hanging, table_with("{rpm: 60}"), body=body_of(text, stream=False))
     running = asyncio.create_task(asked.run())
     await hanging.asked.wait()
     assert not [held for held in gc.get_objects() if type(held) is WireRequest and text.encode() in held.body]
@@ -100,7 +108,7 @@ async def test_disconnect_during_a_retry_leaves_no_garbage_cycle(stream: bool) -
     async def first_fails(asked: httpx.Request) -> httpx.Response:
         return await (unwilling(asked) if asked.url.host == "house.example" else hanging(asked))
 
-    asked = Asked(first_fails, with_two("{}"), body=body_of(text, stream=stream), line=line)
+    asked = AuthenticatedExchange(first_fails, with_two("{}"), body=body_of(text, stream=stream), line=line)
     running = asyncio.create_task(asked.run())
     await hanging.asked.wait()
     line.lose()
@@ -120,7 +128,9 @@ async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
 async def test_lost_hedge_leaves_no_garbage_cycle(leaves: bool, stream: bool) -> None:
     hanging, line, text = Hanging(), ClientConnection(), f"of a loser, {leaves}, {stream}"
     hedging = with_two("{hedge: {after: 1ms}}")
-    asked = Asked(hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line)
+    asked = AuthenticatedExchange(
+        hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line
+    )
     running = asyncio.create_task(asked.run())
     if leaves:
         await hanging.asked.wait()
@@ -157,7 +167,7 @@ async def test_started_stream_holds_its_request_only_for_token_counting(resumes:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=slow)
 
     body = body_of(LARGE, stream=True)
-    asked = Asked(streaming, resuming(table) if resumes else table, body=body)
+    asked = AuthenticatedExchange(streaming, resuming(table) if resumes else table, body=body)
     running = asyncio.create_task(asked.run())
     await until(lambda: len(asked.sent) > 1)
     counted = asked.endpoint.body_limits._held_bytes

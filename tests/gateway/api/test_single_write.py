@@ -26,43 +26,43 @@ AT_ONCE = [case for case in CASES if "one by one" not in case or "folded" in cas
 
 @pytest.mark.parametrize("case", AT_ONCE)
 async def test_complete_answer_is_written_in_one_piece(case: str) -> None:
-    door = InProcess(TABLE)
+    gateway = InProcess(TABLE)
     for _ in range(3):
-        await door.ask_checked(case)
-        assert len(door._received) == 1
+        await gateway.ask_checked(case)
+        assert len(gateway._received) == 1
 
 
 @pytest.mark.parametrize("case", AT_ONCE)
 async def test_complete_answer_does_not_pass_asgi_send(case: str) -> None:
     """A wrapper of `send` anywhere between server and responder switches the direct writes off, and all else passes."""
-    door = InProcess(TABLE)
+    gateway = InProcess(TABLE)
     with patch.object(RequestCycle, "send", autospec=True) as send:
-        await door.ask_checked(case)
+        await gateway.ask_checked(case)
     send.assert_not_called()
 
 
 async def test_streamed_answer_is_written_in_pieces() -> None:
-    door, case = InProcess(TABLE), "stream of 64 events one by one"
-    bits = await door.ask(request_bytes(case), provider_answers(case))
-    assert len(door._received) > 60
-    at_once = await door.ask(request_bytes(case), [b"".join(provider_answers(case))])
-    assert len(door._received) == 1
+    gateway, case = InProcess(TABLE), "stream of 64 events one by one"
+    bits = await gateway.ask(request_bytes(case), provider_answers(case))
+    assert len(gateway._received) > 60
+    at_once = await gateway.ask(request_bytes(case), [b"".join(provider_answers(case))])
+    assert len(gateway._received) == 1
     events = [answer.partition(b"\r\n\r\n")[2].count(b"data: ") for answer in (bits, at_once)]
     assert events[0] == events[1] > 60
 
 
 async def test_slow_client_gets_the_complete_stream() -> None:
-    door, case = InProcess(TABLE), "stream of 64 events at once"
-    expected = await door.ask(request_bytes(case), provider_answers(case))
-    flow = door._protocol.flow
+    gateway, case = InProcess(TABLE), "stream of 64 events at once"
+    expected = await gateway.ask(request_bytes(case), provider_answers(case))
+    flow = gateway._protocol.flow
 
     async def read_on() -> None:
         flow.resume_writing()
 
     flow.pause_writing()
     with patch.object(flow, "drain", read_on):
-        answer = await door.ask(request_bytes(case), provider_answers(case))
-    assert len(door._received) > 1
+        answer = await gateway.ask(request_bytes(case), provider_answers(case))
+    assert len(gateway._received) > 1
     assert answer.count(b"data: ") == expected.count(b"data: ")
     assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
@@ -70,8 +70,8 @@ async def test_slow_client_gets_the_complete_stream() -> None:
 @pytest.mark.parametrize("case", ["JSON", "stream of 64 events at once"])
 async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> None:
     """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
-    door, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
-    protocol = door._protocol
+    gateway, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
+    protocol = gateway._protocol
     flow, write, is_full = protocol.flow, protocol.transport.write, asyncio.Event()
     unread = 0
 
@@ -84,7 +84,7 @@ async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> N
             is_full.set()
 
     with patch.object(protocol.transport, "write", fill):
-        asking = asyncio.ensure_future(door.ask(request_bytes(case), [answer]))
+        asking = asyncio.ensure_future(gateway.ask(request_bytes(case), [answer]))
         async with asyncio.timeout(30):
             await is_full.wait()
         for _ in range(5):
@@ -98,8 +98,8 @@ async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> N
 
 async def test_large_answer_is_held_only_once_as_bytes_during_the_transfer() -> None:
     """As a text with an emoji it would take four times the memory, and joined to its head once more."""
-    door = InProcess(TABLE)
-    protocol, is_full, pieces = door._protocol, asyncio.Event(), list[bytes]()
+    gateway = InProcess(TABLE)
+    protocol, is_full, pieces = gateway._protocol, asyncio.Event(), list[bytes]()
     write = protocol.transport.write
 
     def fill(data: bytes) -> None:
@@ -110,7 +110,7 @@ async def test_large_answer_is_held_only_once_as_bytes_during_the_transfer() -> 
             is_full.set()
 
     with patch.object(protocol.transport, "write", fill):
-        asking = asyncio.ensure_future(door.ask(request_bytes("JSON"), [_large_json()]))
+        asking = asyncio.ensure_future(gateway.ask(request_bytes("JSON"), [_large_json()]))
         async with asyncio.timeout(30):
             await is_full.wait()
         for _ in range(5):

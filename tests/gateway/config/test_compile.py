@@ -153,7 +153,7 @@ class TestAvailability:
 
 
 @dataclass(frozen=True)
-class StrangersAdapter:
+class PluginAdapter:
     """Another's adapter: knows no models, and has sites with facts that ours don't have."""
 
     inner: Adapter = field(default_factory=lambda: OpenAIAdapter("openai-compatible", Bearer(), "max_tokens"))
@@ -181,7 +181,7 @@ class StrangersAdapter:
         return getattr(self.inner, name)
 
 
-class TestWhatItCanDo:
+class TestCapabilities:
     def test_adapter_and_model_agree(self) -> None:
         x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing")
         assert "json_schema" in x.capabilities.features
@@ -216,7 +216,7 @@ class TestWhatItCanDo:
         assert (x.unsupported, x.enabled, x.target.passthrough) == ("refuse", False, {"top_k", "min_p"})
 
     def test_adapter_of_a_plugin_is_accepted(self) -> None:
-        registry = Registry({**load_registry().adapters, "stranger": StrangersAdapter()}, {})  # type: ignore[dict-item]
+        registry = Registry({**load_registry().adapters, "stranger": PluginAdapter()}, {})  # type: ignore[dict-item]
         text = with_deployment("provider: stranger, model: m, api_key: '${KEY}', passthrough: [store]")
         x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
         assert x.available == Places(None, frozenset({"CN"}))
@@ -224,10 +224,10 @@ class TestWhatItCanDo:
         assert x.capabilities.context_tokens == 4096
 
     def test_shared_host_belongs_to_the_named_provider_first(self) -> None:
-        site = StrangersAdapter().sites["anywhere"]
+        site = PluginAdapter().sites["anywhere"]
         wide = replace(site, name="wide", origin="https://wide.example", hosts=("*.example",))
-        others = StrangersAdapter(name="another", sites={"theirs": replace(site, name="theirs")})
-        own = StrangersAdapter(sites={"wide": wide, "anywhere": site})
+        others = PluginAdapter(name="another", sites={"theirs": replace(site, name="theirs")})
+        own = PluginAdapter(sites={"wide": wide, "anywhere": site})
         adapters = {**load_registry().adapters, "another": others, "stranger": own}
         registry = Registry(adapters, {})  # type: ignore[arg-type]
         for provider, named in (("stranger", "anywhere"), ("another", "theirs"), ("openai-compatible", "theirs")):

@@ -13,7 +13,7 @@ from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_scores import describe_shadow, judge_items, last_user_message, score_shadow, texts_of
 from providers.testkit.scenario import HttpError, Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
-from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, Place, answered_record, numbered
+from tests.kit.shadow_records import CHECKS, JUDGED, RECORDS, ShadowWorkspace, answered_record, numbered
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     """The judge fails, the run is resumed, and no answered question is repeated."""
     scenario = Scenario(text='{"acceptable": true, "score": 5, "reason": "fine"}', script=(HttpError(401),))
     with servers({"judge": scenario}) as thread:
-        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        place = ShadowWorkspace(tmp_path, thread["judge"].origin, monkeypatch)
         suite = ("--suite", str(tmp_path / "suite.yaml"))
         assert place.run(*suite, "--dry-run") == 0
         assert thread["judge"].received == 0
@@ -138,7 +138,7 @@ def test_text_is_not_read_if_the_config_does_not_keep_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
-        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        place = ShadowWorkspace(tmp_path, thread["judge"].origin, monkeypatch)
         assert place.run() == 0
         place.write(thread["judge"].origin, keep_text=False)
         assert place.run() == 0
@@ -154,7 +154,7 @@ def test_judge_without_permission_gets_no_text_of_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], judge_in: str, approved: bool
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
-        place = Place(tmp_path, thread["judge"].origin, monkeypatch)
+        place = ShadowWorkspace(tmp_path, thread["judge"].origin, monkeypatch)
         place.write(thread["judge"].origin, judge_in=judge_in, approved=approved)
         assert place.run("--suite", str(tmp_path / "suite.yaml")) == 2
         assert thread["judge"].accepted == 0
@@ -164,7 +164,7 @@ def test_judge_without_permission_gets_no_text_of_users(
 def test_missing_shadow_or_records_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place(tmp_path, "http://127.0.0.1:9", monkeypatch)
+    place = ShadowWorkspace(tmp_path, "http://127.0.0.1:9", monkeypatch)
     asked = ["evaluate", "--config", str(place.config), "--out", str(tmp_path / "out"), "--shadow"]
     for more, message in (
         ([str(tmp_path / "nowhere"), "--region", "cn"], "shadow.db can't be read"),

@@ -22,7 +22,7 @@ from gateway.evaluate.shadow_scores import (
 from gateway.model.shadow import ShadowRecord
 from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import servers, suite_in
-from tests.kit.shadow_records import RECORDS, Place, answered_record, numbered
+from tests.kit.shadow_records import RECORDS, ShadowWorkspace, answered_record, numbered
 
 CLIENT_ANSWER = "This is the answer of the client."
 JUDGE = "shadow: {checks: []}\njudge: {deployment: judge, pairs: 10, compliance: false}\n"
@@ -98,7 +98,7 @@ def test_answer_preferred_in_both_orders_wins(tmp_path: Path) -> None:
 
 def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with servers({"judge": Scenario(text='{"better": "A"}')}) as thread:
-        place = Place(tmp_path, thread["judge"].origin, monkeypatch, [*PAIRED, *UNPAIRED], JUDGE)
+        place = ShadowWorkspace(tmp_path, thread["judge"].origin, monkeypatch, [*PAIRED, *UNPAIRED], JUDGE)
         suite = ("--suite", str(tmp_path / "suite.yaml"))
         assert place.run(*suite, "--dry-run") == 0
         assert "will get 8 questions" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_client_answers_are_read_only_if_the_config_keeps_text_now(
 ) -> None:
     with servers({"judge": Scenario()}) as thread:
         records = [replace(PAIRED[0], refusal="It can't, CLIENT_ANSWER", calls=(("look", "CLIENT_ANSWER"),))]
-        place = Place(tmp_path, thread["judge"].origin, monkeypatch, records, JUDGE)
+        place = ShadowWorkspace(tmp_path, thread["judge"].origin, monkeypatch, records, JUDGE)
         place.write(thread["judge"].origin, keep_text=False)
         assert place.run("--suite", str(tmp_path / "suite.yaml")) == 0
         assert thread["judge"].accepted == 0

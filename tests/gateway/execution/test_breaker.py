@@ -155,7 +155,7 @@ def test_another_rule_keeps_the_state() -> None:
     assert made.blocked_s(10) == 1
 
 
-class AnyLife(RuleBasedStateMachine):
+class BreakerMachine(RuleBasedStateMachine):
     """Attempts that begin, end in every way and at any time, late ones too."""
 
     @initialize(failures=st.integers(1, 4), samples=st.integers(1, 6))
@@ -237,4 +237,4 @@ class AnyLife(RuleBasedStateMachine):
         assert set(pairwise(path)) <= allowed
 
 
-TestAnyLife = AnyLife.TestCase
+TestBreakerMachine = BreakerMachine.TestCase

@@ -174,7 +174,7 @@ async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
     assert limiter.try_acquire() is not None
 
 
-class Working(RuleBasedStateMachine):
+class LimiterMachine(RuleBasedStateMachine):
     """Requests of some callers come, get places, end, leave and run out of time, while the limit changes."""
 
     @initialize(limit=st.integers(1, 4), queue=st.integers(0, 5))
@@ -279,8 +279,8 @@ class Working(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestWorking = Working.TestCase
-TestWorking.settings = settings(deadline=None)
+TestLimiterMachine = LimiterMachine.TestCase
+TestLimiterMachine.settings = settings(deadline=None)
 
 
 @settings(deadline=None)

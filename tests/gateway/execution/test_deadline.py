@@ -218,7 +218,7 @@ class StillLoop:
         self.timers.append((after_s, partial(look, *given)))
 
 
-class Swept:
+class RecordedDeadline:
     """In place of a deadline that is swept: notes that it is to watch itself."""
 
     def __init__(self, look_at: float, checked: list[float]) -> None:
@@ -229,7 +229,7 @@ class Swept:
 def test_one_timer_checks_every_swept_deadline_in_time() -> None:
     sweep, loop = Sweep(every_s=1.0), StillLoop()
     checked: list[float] = []
-    deadlines = [Swept(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
+    deadlines = [RecordedDeadline(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
     for deadline in deadlines:
         sweep.watch(deadline, loop)  # type: ignore[arg-type]
     for remaining_timers in (1, 0):
@@ -249,7 +249,7 @@ def test_a_swept_deadline_has_its_own_timer_before_it_is_due(due: list[float], e
     for look_at in (loop.time() + after_s for after_s in due):
         # As `Deadline._watch` does: a deadline that is near is not swept.
         if look_at > loop.time() + sweep.soon_s:
-            sweep.watch(Swept(look_at, checked), loop)  # type: ignore[arg-type]
+            sweep.watch(RecordedDeadline(look_at, checked), loop)  # type: ignore[arg-type]
         else:
             checked.append(look_at)
     while loop.timers:

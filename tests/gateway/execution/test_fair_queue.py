@@ -11,7 +11,7 @@ from gateway.execution.concurrency_limiter import FairQueue
 CALLERS = st.sampled_from(["greedy", "polite", "third", ""])
 
 
-class Queueing(RuleBasedStateMachine):
+class FairQueueMachine(RuleBasedStateMachine):
     """The model is a list of (caller, number) in the order of coming, and the order of the turns."""
 
     entries = Bundle("entries")
@@ -115,5 +115,5 @@ class Queueing(RuleBasedStateMachine):
                 assert self.passed[number].count(other) <= own + before + 1
 
 
-TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(deadline=None)
+TestFairQueueMachine = FairQueueMachine.TestCase
+TestFairQueueMachine.settings = settings(deadline=None)

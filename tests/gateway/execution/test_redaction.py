@@ -347,7 +347,7 @@ def test_adapter_message_for_a_long_request_contains_no_key(deployment: Deployme
     assert failure.message == "the key [redacted] is refused"
 
 
-class Unread(dict[str, object]):
+class UnsearchableSchema(dict[str, object]):
     """A schema that must not be searched."""
 
     def items(self) -> Iterator[tuple[str, object]]:  # type: ignore[override]
@@ -356,6 +356,8 @@ class Unread(dict[str, object]):
 
 def test_error_of_a_conversation_over_the_limit_is_redacted_without_a_search(deployment: Deployment) -> None:
     """It is asked of each large stream as it begins, and not only where one fails."""
-    request = replace(REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=Unread()),))
+    request = replace(
+        REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=UnsearchableSchema()),)
+    )
     struck = redacting(deployment, request)(failure_with("it was refused: word word", code="word"))
     assert (struck.detail, struck.code) == ("[left out: it might repeat the request]", None)

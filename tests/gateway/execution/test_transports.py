@@ -180,7 +180,7 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
             await way.aclose()
 
 
-class Door:
+class DelayingRelay:
     """A relay that accepts at once and forwards only on demand, like a slow handshake."""
 
     def __init__(self, to: Scripted) -> None:
@@ -205,16 +205,16 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def through_a_door(server: Scripted) -> AsyncIterator[tuple[Door, str]]:
-    door = Door(server)
-    listener = await asyncio.start_server(door.take, "127.0.0.1", 0)
+async def through_a_relay(server: Scripted) -> AsyncIterator[tuple[DelayingRelay, str]]:
+    relay = DelayingRelay(server)
+    listener = await asyncio.start_server(relay.take, "127.0.0.1", 0)
     try:
-        yield door, f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        yield relay, f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     finally:
         listener.close()
-        for task in door.tasks:
+        for task in relay.tasks:
             task.cancel()
-        await asyncio.gather(*door.tasks, return_exceptions=True)
+        await asyncio.gather(*relay.tasks, return_exceptions=True)
         await turns()
 
 
@@ -229,7 +229,7 @@ async def test_deployment_forbidden_during_the_handshake_receives_nothing(
 
     async with (
         scripted(*[say(GOOD)] * 4, tls=_serving(authority.issue_cert("127.0.0.1"))) as server,
-        through_a_door(server) as (door, origin),
+        through_a_relay(server) as (relay, origin),
     ):
 
         def recheck() -> None:
@@ -245,10 +245,10 @@ async def test_deployment_forbidden_during_the_handshake_receives_nothing(
             return status
 
         forbidden = asyncio.ensure_future(send())
-        await until(lambda: door.entered == 1)
+        await until(lambda: relay.entered == 1)
         assert asked == []
         reasons.append("disabled")
-        door.opens.set()
+        relay.opens.set()
         with pytest.raises(Withdrawn, match="disabled"):
             await forbidden
         assert (server.heads, len(asked)) == ([], 1)
@@ -256,15 +256,15 @@ async def test_deployment_forbidden_during_the_handshake_receives_nothing(
         reasons.clear()
         assert await send() == 200
         is_kept = isinstance(transport, PoolTransport)
-        assert (door.entered, len(server.heads), len(asked)) == (1 if is_kept else 2, 1, 1 if is_kept else 2)
-        door.opens.clear()
+        assert (relay.entered, len(server.heads), len(asked)) == (1 if is_kept else 2, 1, 1 if is_kept else 2)
+        relay.opens.clear()
         if isinstance(transport, PoolTransport):
             assert transport._pool._make_room()
         allowed = asyncio.ensure_future(send())
-        await until(lambda: door.entered == (2 if is_kept else 3))
-        door.opens.set()
+        await until(lambda: relay.entered == (2 if is_kept else 3))
+        relay.opens.set()
         assert await allowed == 200
-        assert (door.entered, len(server.heads)) == (2 if is_kept else 3, 2)
+        assert (relay.entered, len(server.heads)) == (2 if is_kept else 3, 2)
         await transport.aclose()
 
 

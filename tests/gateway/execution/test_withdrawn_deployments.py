@@ -21,7 +21,7 @@ HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 OFF = "disabled by the current config"
 
 
-class Late:
+class DelayedProvider:
     """A provider whose connection is established on demand; it answers the requests that it gets."""
 
     def __init__(self, bench: Bench, url: str, answer: httpx.Response | None = None) -> None:
@@ -49,7 +49,7 @@ def attempts(bench: Bench) -> list[str]:
 
 
 async def test_deployment_forbidden_during_the_connect_is_skipped(bench: Bench) -> None:
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
     bench.forbidden["first"] = OFF
@@ -63,7 +63,7 @@ async def test_deployment_forbidden_during_the_connect_is_skipped(bench: Bench) 
 
 
 async def test_deployment_that_is_still_allowed_is_sent_the_request(bench: Bench) -> None:
-    first = Late(bench, FIRST)
+    first = DelayedProvider(bench, FIRST)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
     bench.forbidden["second"] = OFF
@@ -73,7 +73,7 @@ async def test_deployment_that_is_still_allowed_is_sent_the_request(bench: Bench
 
 
 async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench) -> None:
-    first = Late(bench, FIRST)
+    first = DelayedProvider(bench, FIRST)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
     bench.forbidden |= {"first": OFF, "second": OFF}
@@ -85,7 +85,7 @@ async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench) -> None
 
 
 async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(bench: Bench) -> None:
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     answer = ask(bench)
     await until(lambda: first.connecting == 1)
     bench.forbidden["first"] = OFF
@@ -102,7 +102,7 @@ async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(ben
 
 async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Bench) -> None:
     config = CONFIG.merge("deployments: {first: {concurrency: 1}}")
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     for _ in range(2):
         first.stands.clear()
         second.stands.set()
@@ -118,7 +118,7 @@ async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Ben
 
 @pytest.mark.parametrize("withdrawn", ["first", "second"])
 async def test_hedge_is_answered_by_the_attempt_that_is_still_allowed(bench: Bench, withdrawn: str) -> None:
-    calls = {"first": Late(bench, FIRST), "second": Late(bench, SECOND)}
+    calls = {"first": DelayedProvider(bench, FIRST), "second": DelayedProvider(bench, SECOND)}
     answer = ask(bench, HEDGED)
     await until(lambda: calls["second"].connecting == 1)
     bench.forbidden[withdrawn] = OFF
@@ -134,7 +134,7 @@ async def test_hedge_is_answered_by_the_attempt_that_is_still_allowed(bench: Ben
 
 @pytest.mark.parametrize("withdrawn", ["first", "second"])
 async def test_failure_of_the_allowed_attempt_is_the_reported_failure(bench: Bench, withdrawn: str) -> None:
-    calls = {"first": Late(bench, FIRST, error(401)), "second": Late(bench, SECOND, error(401))}
+    calls = {"first": DelayedProvider(bench, FIRST, error(401)), "second": DelayedProvider(bench, SECOND, error(401))}
     answer = ask(bench, HEDGED)
     await until(lambda: calls["second"].connecting == 1)
     bench.forbidden[withdrawn] = OFF
@@ -148,7 +148,7 @@ async def test_failure_of_the_allowed_attempt_is_the_reported_failure(bench: Ben
 
 
 async def test_hedge_with_two_forbidden_attempts_sends_nothing(bench: Bench) -> None:
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     answer = ask(bench, HEDGED)
     await until(lambda: second.connecting == 1)
     bench.forbidden |= {"first": OFF, "second": OFF}
@@ -162,7 +162,7 @@ async def test_hedge_with_two_forbidden_attempts_sends_nothing(bench: Bench) -> 
 
 async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
     config = HEDGED.merge("assistants: {assistant: {hedge: {after: 60s}}}")
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     answer = ask(bench, config)
     await until(lambda: first.connecting == 1)
     bench.forbidden["first"] = OFF
@@ -176,7 +176,7 @@ async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
     assert paid >= FLOOR, "nothing was taken from the retry budget"
 
 
-class Turned(dict[str, str]):
+class ForbiddingConfig(dict[str, str]):
     """A config that forbids the step directly after the first check."""
 
     looks = 0
@@ -188,8 +188,8 @@ class Turned(dict[str, str]):
 
 async def test_between_the_look_and_the_tasks_first_turn_there_is_another_look(bench: Bench) -> None:
     """A kept connection needs no second check."""
-    first, second = Late(bench, FIRST), Late(bench, SECOND)
-    bench.forbidden = Turned()
+    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
+    bench.forbidden = ForbiddingConfig()
     second.stands.set()
     assert (await ask(bench, HEDGED)).step.deployment.name == "second"
     assert (first.connecting, bench.record.skipped) == (0, [Skipped("first", OFF)])

@@ -167,7 +167,7 @@ def test_candidate_with_three_times_the_failures_is_nearly_always_rolled_back() 
     assert backs >= 47
 
 
-class Life(RuleBasedStateMachine):
+class ScheduleMachine(RuleBasedStateMachine):
     """Any time and any requests in any order."""
 
     def __init__(self) -> None:
@@ -209,8 +209,8 @@ class Life(RuleBasedStateMachine):
         )
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestScheduleMachine = ScheduleMachine.TestCase
+TestScheduleMachine.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 
 
 # --- the shares in the table ----------------------------------------------------------------------

@@ -238,7 +238,8 @@ def test_a_trial_signal_that_does_not_declare_its_header_fails() -> None:
         locate(config, caller_of(config, None, request_of({"x-trial": b"CN"})))
     # Not even where another signal has declared it.
     shared = replace(
-        TABLE, location=SignalLocator(config.location.rules, {**SIGNALS, "trial": Undeclared(), "api_key": Trial()})
+        TABLE,
+        location=SignalLocator(config.location.rules, {**SIGNALS, "trial": Undeclared(), "api_key": Trial()}),
     )  # type: ignore[dict-item]
     with pytest.raises(KeyError, match="x-trial"):
         locate(shared, caller_of(shared, None, request_of({"x-trial": b"CN"})))

@@ -354,7 +354,7 @@ class Outcome:
     is_closed: bool = False
 
 
-class Side:
+class ConnectedGateway:
     """A gateway, and one client that asks it. apart: each message has a connection of its own, and nothing is known."""
 
     def __init__(self, *, apart: bool) -> None:
@@ -369,7 +369,7 @@ class Side:
         self.state = ServerState()
         self.apart = apart
         self.known: list[object] = []
-        self.door: ConnectionProtocol | None = None
+        self.connection: ConnectionProtocol | None = None
         self.wire = Answers()
 
     def _observe(self, record: Record) -> None:
@@ -399,17 +399,17 @@ class Side:
             for table in TABLES:
                 table.memo.clear()
             request_head._split_cached.cache_clear()
-        if self.door is None or self.wire.closed or self.apart:
+        if self.connection is None or self.wire.closed or self.apart:
             self.leave()
             self.wire = Answers()
-            self.door = ConnectionProtocol(self.config, self.state, {})
-            self.door.connection_made(self.wire)
-        return self.door
+            self.connection = ConnectionProtocol(self.config, self.state, {})
+            self.connection.connection_made(self.wire)
+        return self.connection
 
     def leave(self) -> None:
-        if self.door is not None:
-            self.door.connection_lost(None)
-            self.door = None
+        if self.connection is not None:
+            self.connection.connection_lost(None)
+            self.connection = None
 
     async def take(self, step: Step, early: bool | None) -> Outcome:
         """early: None on the side that finds it out."""
@@ -424,13 +424,13 @@ class Side:
             self.gateway.activate(table)
         groups = [step.messages] if early is None or step.leaves else [(message,) for message in step.messages]
         for group in groups:
-            door, wire = self.connect(), self.wire
+            connection, wire = self.connect(), self.wire
             wire.answers.clear()
             pieces = [b"".join(request.wire for request in group)] if self.apart and not step.leaves else step.pieces
             for number, piece in enumerate(pieces):
                 if wire.closed:
                     break
-                door.data_received(piece)
+                connection.data_received(piece)
                 if number < len(pieces) - 1:
                     await turns()
                     if step.leaves and number == len(pieces) - 2:
@@ -486,7 +486,7 @@ _MALFORMED = replace(_USUAL_CHAT, lines=(*_USUAL_CHAT.lines, b"x: y\r\n folded")
 async def test_connection_caches_do_not_change_answers(steps: list[Step]) -> None:
     for table in TABLES:
         table.memo.clear()
-    together, apart = Side(apart=False), Side(apart=True)
+    together, apart = ConnectedGateway(apart=False), ConnectedGateway(apart=True)
     found = [await together.take(step, None) for step in steps]
     for step, outcome in zip(steps, found, strict=True):
         expected = await apart.take(step, outcome.early)
@@ -513,7 +513,7 @@ async def test_body_received_during_a_reload_uses_the_new_version(before: str, n
     names = [*CHANGES]
     usual = replace(head_of(USUAL), body=chat("word"))
     reload = Step((usual,), (0.5,), names.index(name), during=True)
-    together, apart = Side(apart=False), Side(apart=True)
+    together, apart = ConnectedGateway(apart=False), ConnectedGateway(apart=True)
     for side in (together, apart):
         await side.take(Step((usual,), table=names.index(before)), None)
     outcome = await together.take(reload, None)

@@ -153,7 +153,7 @@ class App:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Door:
+class ServerThread:
     """Our protocol before an application, in a thread with a loop of its own."""
 
     def __init__(self, app: Any, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
@@ -174,7 +174,7 @@ class Door:
         self._thread.join(LIMIT_S)
         assert not self._thread.is_alive()
 
-    def end_of(self, client: Conversation) -> ConnectionProtocol:
+    def end_of(self, client: RawClient) -> ConnectionProtocol:
         """The door's end of this conversation: those before it may not have been taken down yet."""
         found: list[ConnectionProtocol] = []
 
@@ -220,7 +220,7 @@ class Response:
         return self.status, error["code"]
 
 
-class Conversation:
+class RawClient:
     """A client's end, byte for byte."""
 
     def __init__(self, port: int) -> None:
@@ -307,22 +307,22 @@ def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEve
 
 
 @pytest.fixture(scope="module")
-def server(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[App, Door]]:
+def server(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[App, ServerThread]]:
     app = App()
-    with Door(app, new_loop) as door:
-        yield app, door
+    with ServerThread(app, new_loop) as running:
+        yield app, running
 
 
 @pytest.fixture
-def app(server: tuple[App, Door]) -> App:
+def app(server: tuple[App, ServerThread]) -> App:
     server[0].requests.clear()
     server[0].go_on.clear()
     return server[0]
 
 
 @pytest.fixture
-def client(server: tuple[App, Door], app: App) -> Iterator[Conversation]:
-    with Conversation(server[1].port) as conversation:
+def client(server: tuple[App, ServerThread], app: App) -> Iterator[RawClient]:
+    with RawClient(server[1].port) as conversation:
         yield conversation
 
 
@@ -343,7 +343,7 @@ def get(path: bytes = b"/echo") -> bytes:
 # --- well-formed requests -------------------------------------------------------------------------
 
 
-def test_consecutive_requests_share_a_connection(client: Conversation, app: App) -> None:
+def test_consecutive_requests_share_a_connection(client: RawClient, app: App) -> None:
     for number in range(1, 5):
         answer = client.send(post(body=b"n%d" % number)).response()
         assert (answer.status, json.loads(answer.body)["count"]) == (200, number)
@@ -352,14 +352,14 @@ def test_consecutive_requests_share_a_connection(client: Conversation, app: App)
     assert not any(received.lost.is_set() for received in app.requests)
 
 
-def test_requests_sent_at_once_are_answered_in_order(client: Conversation, app: App) -> None:
+def test_requests_sent_at_once_are_answered_in_order(client: RawClient, app: App) -> None:
     client.send(b"".join(post(b"/%d" % number if number % 3 else b"/stream") for number in range(12)))
     paths = [json.loads(client.response().body)["path"] for _ in range(12)]
     assert paths == [f"/{number}" if number % 3 else "/stream" for number in range(12)]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20, 47, 48, 49])
-def test_request_is_parsed_the_same_for_any_cut(client: Conversation, app: App, cut: int) -> None:
+def test_request_is_parsed_the_same_for_any_cut(client: RawClient, app: App, cut: int) -> None:
     request = post(b"/echo", b"hello", b"x-a: b")
     client.send(request[:cut])
     time.sleep(0.005)
@@ -368,14 +368,14 @@ def test_request_is_parsed_the_same_for_any_cut(client: Conversation, app: App, 
     assert (b"x-a", b"b") in app.requests[0].headers
 
 
-def test_chunks_are_a_body(client: Conversation, app: App) -> None:
+def test_chunks_are_a_body(client: RawClient, app: App) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     client.send(head + b"3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n" + get())
     assert client.response().status == client.response().status == 200
     assert app.requests[0].body == b"hello"
 
 
-def test_trailers_are_not_headers(client: Conversation, app: App) -> None:
+def test_trailers_are_not_headers(client: RawClient, app: App) -> None:
     head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     client.send(head + b"2\r\nhi\r\n0\r\ncf-ipcountry: US\r\nauthorization: Bearer x\r\n\r\n" + get())
     assert client.response().status == client.response().status == 200
@@ -383,14 +383,14 @@ def test_trailers_are_not_headers(client: Conversation, app: App) -> None:
     assert [name for name, _ in app.requests[1].headers] == [b"host"]
 
 
-def test_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
+def test_expect_continue_gets_100_continue(client: RawClient, app: App) -> None:
     client.send(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
     assert app.requests[0].body == b"hello"
 
 
-def test_http10_client_gets_no_100_continue(client: Conversation, app: App) -> None:
+def test_http10_client_gets_no_100_continue(client: RawClient, app: App) -> None:
     """RFC 9110, section 10.1.1: it knows no interim answer, and would take that for the answer."""
     client.send(b"POST /echo HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     eventually(lambda: len(app.requests) == 1)
@@ -398,7 +398,7 @@ def test_http10_client_gets_no_100_continue(client: Conversation, app: App) -> N
     assert app.requests[0].body == b"hello"
 
 
-def test_refused_expect_continue_gets_no_100_continue(client: Conversation) -> None:
+def test_refused_expect_continue_gets_no_100_continue(client: RawClient) -> None:
     client.send(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -407,7 +407,7 @@ def test_refused_expect_continue_gets_no_100_continue(client: Conversation) -> N
 
 @pytest.mark.parametrize("version", [b" HTTP/1.0\r\n", b" HTTP/1.0\r\nconnection: keep-alive\r\n", b"\r\n"])
 @pytest.mark.parametrize("path", [b"/echo", b"/stream", b"/204"])
-def test_old_clients_get_an_answer_that_they_can_read(client: Conversation, path: bytes, version: bytes) -> None:
+def test_old_clients_get_an_answer_that_they_can_read(client: RawClient, path: bytes, version: bytes) -> None:
     client.send(b"GET %b%b\r\n" % (path, version))
     answer = client.response()
     assert "transfer-encoding" not in answer.headers
@@ -417,17 +417,17 @@ def test_old_clients_get_an_answer_that_they_can_read(client: Conversation, path
         assert json.loads(answer.body)["path"] == path.decode()
 
 
-def test_unsupported_http_version_gets_a_delimited_answer(client: Conversation) -> None:
+def test_unsupported_http_version_gets_a_delimited_answer(client: RawClient) -> None:
     client.send(b"GET /stream HTTP/2.0\r\nconnection: keep-alive\r\n\r\n")
     assert json.loads(client.response().body)["path"] == "/stream"
 
 
-def test_data_after_a_complete_answer_is_not_sent(client: Conversation) -> None:
+def test_data_after_a_complete_answer_is_not_sent(client: RawClient) -> None:
     assert json.loads(client.send(get(b"/twice")).response().body)["path"] == "/twice"
     assert client.rest() == b""
 
 
-def test_an_answer_shorter_than_announced_is_cut(client: Conversation) -> None:
+def test_an_answer_shorter_than_announced_is_cut(client: RawClient) -> None:
     client.send(get(b"/short") + get())
     client.until(b"\r\n\r\n")
     assert client.rest() == b"short"
@@ -435,7 +435,7 @@ def test_an_answer_shorter_than_announced_is_cut(client: Conversation) -> None:
 
 @pytest.mark.parametrize("path", [b"/fail", b"/cancel", b"/silent"])
 def test_failing_application_returns_500_and_closes_the_connection(
-    client: Conversation, server: tuple[App, Door], caplog: pytest.LogCaptureFixture, path: bytes
+    client: RawClient, server: tuple[App, ServerThread], caplog: pytest.LogCaptureFixture, path: bytes
 ) -> None:
     with caplog.at_level(logging.ERROR):
         logging.getLogger("uvicorn.error").disabled = False
@@ -446,18 +446,18 @@ def test_failing_application_returns_500_and_closes_the_connection(
     eventually(lambda: not server[1]._state.tasks)
 
 
-def test_an_answer_without_its_end_is_cut(client: Conversation, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_without_its_end_is_cut(client: RawClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         logging.getLogger("uvicorn.error").disabled = False
         assert client.send(get(b"/half")).rest().endswith(b"4\r\nhalf\r\n")
     assert [record.message for record in caplog.records] == ["ASGI callable returned without completing response."]
 
 
-def test_header_value_cannot_inject_another_header(client: Conversation) -> None:
+def test_header_value_cannot_inject_another_header(client: RawClient) -> None:
     assert b"x-evil" not in client.send(get(b"/split")).rest()
 
 
-def test_a_client_that_does_not_read_holds_the_answer_back(client: Conversation, app: App) -> None:
+def test_a_client_that_does_not_read_holds_the_answer_back(client: RawClient, app: App) -> None:
     client.send(get(b"/flood"))
     before = -1
     while before != app.sent_bytes or not before:
@@ -471,7 +471,7 @@ def test_a_client_that_does_not_read_holds_the_answer_back(client: Conversation,
 
 @pytest.mark.parametrize("method", [b"POST", b"HEAD"])
 @pytest.mark.parametrize("path", [b"/204", b"/304"])
-def test_answer_without_a_body_is_followed_by_the_next_answer(client: Conversation, path: bytes, method: bytes) -> None:
+def test_answer_without_a_body_is_followed_by_the_next_answer(client: RawClient, path: bytes, method: bytes) -> None:
     client.send(b"%b %b HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path) + get())
     first = client.response(has_body=False)
     assert first.status == int(path[1:])
@@ -480,13 +480,13 @@ def test_answer_without_a_body_is_followed_by_the_next_answer(client: Conversati
 
 
 @pytest.mark.parametrize("path", [b"/echo", b"/stream"])
-def test_head_is_followed_by_the_next(client: Conversation, path: bytes) -> None:
+def test_head_is_followed_by_the_next(client: RawClient, path: bytes) -> None:
     client.send(b"HEAD %b HTTP/1.1\r\nhost: x\r\n\r\n" % path + get())
     assert client.response(has_body=False).status == 200
     assert json.loads(client.response().body)["count"] == 2
 
 
-def test_early_answer_closes_the_connection_without_a_reset(client: Conversation) -> None:
+def test_early_answer_closes_the_connection_without_a_reset(client: RawClient) -> None:
     answer = client.send(post(b"/early", b"x" * 200_000)).response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
@@ -501,7 +501,7 @@ def test_early_answer_closes_the_connection_without_a_reset(client: Conversation
         (b"*", "*"),
     ],
 )
-def test_target_that_is_not_a_path_is_refused(client: Conversation, app: App, target: bytes, path: str | None) -> None:
+def test_target_that_is_not_a_path_is_refused(client: RawClient, app: App, target: bytes, path: str | None) -> None:
     answer = client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target).response()
     if path is None:
         assert answer.error == (400, "invalid_request")
@@ -555,7 +555,7 @@ BAD_CHUNKS = {
 
 
 @pytest.mark.parametrize("wire", BAD.values(), ids=BAD)
-def test_invalid_http_is_refused_with_the_error_envelope(client: Conversation, app: App, wire: bytes) -> None:
+def test_invalid_http_is_refused_with_the_error_envelope(client: RawClient, app: App, wire: bytes) -> None:
     answer = client.send(wire).response()
     assert answer.error == (400, "invalid_request")
     assert answer.headers["connection"] == "close"
@@ -564,7 +564,7 @@ def test_invalid_http_is_refused_with_the_error_envelope(client: Conversation, a
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
-def test_body_with_invalid_framing_ends_the_connection(client: Conversation, app: App, chunks: bytes) -> None:
+def test_body_with_invalid_framing_ends_the_connection(client: RawClient, app: App, chunks: bytes) -> None:
     answer = client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + chunks + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
@@ -573,7 +573,7 @@ def test_body_with_invalid_framing_ends_the_connection(client: Conversation, app
         assert received.lost.wait(LIMIT_S)
 
 
-def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: Conversation, app: App) -> None:
+def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: RawClient, app: App) -> None:
     answer = client.send(ECHO + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED).response()
     assert answer.error == (400, "invalid_request")
     assert client.rest() == b""
@@ -581,14 +581,14 @@ def test_invalid_transfer_encoding_gets_no_answer_to_its_body(client: Conversati
 
 
 @pytest.mark.parametrize("chunks", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
-def test_answer_before_a_body_with_invalid_framing_is_the_only_one(client: Conversation, chunks: bytes) -> None:
+def test_answer_before_a_body_with_invalid_framing_is_the_only_one(client: RawClient, chunks: bytes) -> None:
     client.send(ECHO.replace(b"/echo", b"/drain") + b"transfer-encoding: chunked\r\n\r\n")
     answer = client.response()
     assert (answer.status, answer.body) == (413, b"big")
     assert client.send(chunks).rest() == b""
 
 
-def test_malformed_body_after_a_running_request_gets_no_answer(client: Conversation, app: App) -> None:
+def test_malformed_body_after_a_running_request_gets_no_answer(client: RawClient, app: App) -> None:
     client.send(get(b"/wait") + ECHO + b"transfer-encoding: chunked\r\n\r\nzz\r\n", b"more of it")
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -597,7 +597,7 @@ def test_malformed_body_after_a_running_request_gets_no_answer(client: Conversat
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_started_answer_is_not_mixed_with_a_protocol_error(client: Conversation, app: App) -> None:
+def test_started_answer_is_not_mixed_with_a_protocol_error(client: RawClient, app: App) -> None:
     client.send(get(b"/begun") + b"garbage\r\n\r\n")
     head = client.until(b"\r\n\r\n")
     assert b"200" in head
@@ -606,7 +606,7 @@ def test_started_answer_is_not_mixed_with_a_protocol_error(client: Conversation,
     assert json.loads(b'{"c' + client.rest()) == {"count": 1, "path": "/begun"}
 
 
-def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: Conversation, app: App) -> None:
+def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: RawClient, app: App) -> None:
     client.send(get(b"/wait") + b"garbage\r\n\r\n", b"and more", get())
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -616,7 +616,7 @@ def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: C
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_complete_request_is_answered_whatever_bytes_follow(client: Conversation, app: App) -> None:
+def test_complete_request_is_answered_whatever_bytes_follow(client: RawClient, app: App) -> None:
     """A length that was counted in characters is too short for the bytes."""
     body = '{"a": "你好"}'
     request = ECHO + b"content-length: %d\r\n\r\n" % len(body)
@@ -628,7 +628,7 @@ def test_complete_request_is_answered_whatever_bytes_follow(client: Conversation
     assert app.requests[-1].body == body.encode()[: len(body)]
 
 
-def test_complete_request_is_answered_however_many_bytes_follow(client: Conversation, app: App) -> None:
+def test_complete_request_is_answered_however_many_bytes_follow(client: RawClient, app: App) -> None:
     body = ("你" * 100_000).encode()
     client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
     eventually(lambda: len(app.requests) == 1)
@@ -639,7 +639,7 @@ def test_complete_request_is_answered_however_many_bytes_follow(client: Conversa
 
 
 def test_endless_garbage_after_a_running_request_ends_the_connection(
-    client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
+    client: RawClient, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_DISCARDED_BYTES", 100_000)
     client.send(get(b"/wait"))
@@ -649,7 +649,7 @@ def test_endless_garbage_after_a_running_request_ends_the_connection(
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_garbage_after_an_answer_is_refused(client: Conversation) -> None:
+def test_garbage_after_an_answer_is_refused(client: RawClient) -> None:
     assert client.send(get()).response().status == 200
     assert client.send(b"garbage\r\n\r\n").response().error == (400, "invalid_request")
     assert client.rest() == b""
@@ -670,7 +670,7 @@ CHUNKS = b"%x\r\n%b\r\n0\r\n" % (len(SMUGGLED), SMUGGLED)
 )
 @pytest.mark.parametrize("cut", [None, 0, 1, 20, -1])
 def test_body_after_an_upgrade_belongs_to_that_request(
-    client: Conversation, app: App, framing: bytes, body: bytes, cut: int | None
+    client: RawClient, app: App, framing: bytes, body: bytes, cut: int | None
 ) -> None:
     """Java's client offers HTTP/2 with each request over plain HTTP, also with one that has a body."""
     head = ECHO + UPGRADE + framing + b"\r\n\r\n"
@@ -699,7 +699,7 @@ def test_body_after_an_upgrade_belongs_to_that_request(
     ],
 )
 def test_malformed_body_after_an_upgrade_is_not_a_body(
-    client: Conversation, app: App, framing: bytes, body: bytes
+    client: RawClient, app: App, framing: bytes, body: bytes
 ) -> None:
     assert client.send(ECHO + UPGRADE + framing + b"\r\n\r\n" + body).response().error == (400, "invalid_request")
     assert client.rest() == b""
@@ -707,7 +707,7 @@ def test_malformed_body_after_an_upgrade_is_not_a_body(
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: Conversation, app: App, later: bool) -> None:
+def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: RawClient, app: App, later: bool) -> None:
     start = b"POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + UPGRADE + b"\r\nhello"
     if later:
         client.send(start)
@@ -723,14 +723,14 @@ def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: Conversation,
     assert [(received.path, received.body.removeprefix(b"hello")) for received in app.requests] == [("/wait", b"")]
 
 
-def test_upgrade_with_expect_continue_gets_100_continue(client: Conversation, app: App) -> None:
+def test_upgrade_with_expect_continue_gets_100_continue(client: RawClient, app: App) -> None:
     client.send(ECHO + UPGRADE + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n")
     assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
     assert client.send(b"hello").response().status == 200
     assert app.requests[0].body == b"hello"
 
 
-def test_upgrade_without_a_body_is_ignored_and_is_the_last_request(client: Conversation, app: App) -> None:
+def test_upgrade_without_a_body_is_ignored_and_is_the_last_request(client: RawClient, app: App) -> None:
     client.send(b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + SMUGGLED)
     answer = client.response()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -750,7 +750,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
-def test_endless_head_is_refused(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+def test_endless_head_is_refused(client: RawClient, app: App, start: bytes, more: bytes) -> None:
     client.send(start, *[more] * 80)
     answer = client.response()
     assert answer.error == (431, "headers_too_large")
@@ -758,7 +758,7 @@ def test_endless_head_is_refused(client: Conversation, app: App, start: bytes, m
     assert app.requests == []
 
 
-def test_too_long_target_is_refused_also_in_one_piece(client: Conversation, app: App) -> None:
+def test_too_long_target_is_refused_also_in_one_piece(client: RawClient, app: App) -> None:
     answer = client.send(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n").response()
     assert answer.error == (431, "headers_too_large")
     assert app.requests == []
@@ -772,7 +772,7 @@ LONG_BODIES = {
 
 
 @pytest.mark.parametrize(("start", "more"), LONG_BODIES.values(), ids=LONG_BODIES)
-def test_overhead_of_a_chunked_body_is_limited(client: Conversation, app: App, start: bytes, more: bytes) -> None:
+def test_overhead_of_a_chunked_body_is_limited(client: RawClient, app: App, start: bytes, more: bytes) -> None:
     client.send(ECHO + b"transfer-encoding: chunked\r\n\r\n" + start)
     client.send(*[more] * 80)
     assert client.response().error == (431, "headers_too_large")
@@ -780,13 +780,13 @@ def test_overhead_of_a_chunked_body_is_limited(client: Conversation, app: App, s
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_endless_head_after_a_running_request_ends_the_connection(client: Conversation, app: App) -> None:
+def test_endless_head_after_a_running_request_ends_the_connection(client: RawClient, app: App) -> None:
     client.send(get(b"/wait"), b"GET / HTTP/1.1\r\nx: ", *[b"a" * 4096] * 80)
     assert client.rest() == b""
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_large_body_does_not_count_as_a_large_head(client: Conversation, app: App) -> None:
+def test_large_body_does_not_count_as_a_large_head(client: RawClient, app: App) -> None:
     large = b"x" * 3_000_000
     assert client.send(post(body=large) + get()).response().status == 200
     assert client.response().status == 200
@@ -797,19 +797,19 @@ def test_large_body_does_not_count_as_a_large_head(client: Conversation, app: Ap
     assert app.requests[2].body == b"hi" * 20_000
 
 
-def test_head_of_60_kb_is_accepted(client: Conversation, app: App) -> None:
+def test_head_of_60_kb_is_accepted(client: RawClient, app: App) -> None:
     for _ in range(3):
         request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 60_000
         assert client.send(request[:50_000], request[50_000:] + b"\r\n\r\n").response().status == 200
 
 
-def test_too_many_pipelined_requests_end_the_connection(client: Conversation, app: App) -> None:
+def test_too_many_pipelined_requests_end_the_connection(client: RawClient, app: App) -> None:
     client.send(get(b"/wait") + get() * 20_000)
     assert client.rest() == b""
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_allowed_pipelined_requests_are_answered_if_more_arrive(client: Conversation, app: App) -> None:
+def test_allowed_pipelined_requests_are_answered_if_more_arrive(client: RawClient, app: App) -> None:
     client.send(get(b"/wait") + get() * 40)
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -818,7 +818,7 @@ def test_allowed_pipelined_requests_are_answered_if_more_arrive(client: Conversa
     assert client.rest() == b""
 
 
-def test_pipelined_requests_up_to_the_limit_are_queued(client: Conversation, app: App) -> None:
+def test_pipelined_requests_up_to_the_limit_are_queued(client: RawClient, app: App) -> None:
     client.send(get(b"/wait") + get() * 30)
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
@@ -827,10 +827,10 @@ def test_pipelined_requests_up_to_the_limit_are_queued(client: Conversation, app
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/chat", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
 def test_slow_head_is_refused(
-    client: Conversation, server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
+    client: RawClient, server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
-    with Conversation(server[1].port) as slow:
+    with RawClient(server[1].port) as slow:
         answer = slow.send(start).response()
         assert answer.error == (408, "request_timeout")
         assert slow.rest() == b""
@@ -838,10 +838,10 @@ def test_slow_head_is_refused(
 
 
 def test_slow_bytes_do_not_extend_the_head_timeout(
-    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
-    with Conversation(server[1].port) as slow:
+    with RawClient(server[1].port) as slow:
         started_at = time.monotonic()
         slow.send(b"GET / HTTP/1.1\r\nx: ")
         for _ in range(50):
@@ -852,9 +852,11 @@ def test_slow_bytes_do_not_extend_the_head_timeout(
     assert app.requests == []
 
 
-def test_second_head_has_its_own_timeout(server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_head_has_its_own_timeout(
+    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
-    with Conversation(server[1].port) as slow:
+    with RawClient(server[1].port) as slow:
         assert slow.send(get()).response().status == 200
         # There is no head timeout between requests.
         time.sleep(0.1)
@@ -863,10 +865,10 @@ def test_second_head_has_its_own_timeout(server: tuple[App, Door], app: App, mon
 
 
 def test_complete_head_has_no_timeout_for_its_answer(
-    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
-    with Conversation(server[1].port) as patient:
+    with RawClient(server[1].port) as patient:
         patient.send(get(b"/wait"))
         time.sleep(0.08)
         app.go_on.set()
@@ -874,10 +876,10 @@ def test_complete_head_has_no_timeout_for_its_answer(
 
 
 def test_body_may_take_longer_than_the_head_timeout(
-    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch
+    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
-    with Conversation(server[1].port) as slow:
+    with RawClient(server[1].port) as slow:
         for part in (post()[:-4], b"e", b"l", b"l"):
             slow.send(part)
             time.sleep(0.02)
@@ -886,7 +888,7 @@ def test_body_may_take_longer_than_the_head_timeout(
 
 
 def test_rest_of_an_unread_body_is_not_a_slow_head(
-    client: Conversation, app: App, monkeypatch: pytest.MonkeyPatch
+    client: RawClient, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
     for _ in range(2):
@@ -902,11 +904,11 @@ def test_rest_of_an_unread_body_is_not_a_slow_head(
 
 
 def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
-    server: tuple[App, Door], app: App
+    server: tuple[App, ServerThread], app: App
 ) -> None:
-    with Conversation(server[1].port) as client:
-        door = server[1].end_of(client)
-        door.timeout_keep_alive = 0.5
+    with RawClient(server[1].port) as client:
+        connection = server[1].end_of(client)
+        connection.timeout_keep_alive = 0.5
         head, _, body = post(b"/unread").partition(b"\r\n\r\n")
         assert client.send(head + b"\r\n\r\n").response().status == 200
         assert client.send(body).rest() == b""
@@ -917,7 +919,7 @@ def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
 
 @pytest.mark.parametrize("how", ["close", "half", "reset"])
 @pytest.mark.parametrize("path", [b"/wait", b"/begun"])
-def test_connection_reports_a_client_that_leaves(client: Conversation, app: App, path: bytes, how: str) -> None:
+def test_connection_reports_a_client_that_leaves(client: RawClient, app: App, path: bytes, how: str) -> None:
     """A half-closed connection counts as left: a client that has gone looks no different."""
     client.send(get(path))
     eventually(lambda: len(app.requests) == 1)
@@ -931,15 +933,15 @@ def test_connection_reports_a_client_that_leaves(client: Conversation, app: App,
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_idle_connection_is_closed_after_its_timeout(server: tuple[App, Door], app: App) -> None:
+def test_idle_connection_is_closed_after_its_timeout(server: tuple[App, ServerThread], app: App) -> None:
     for asked in range(1, 11):
-        with Conversation(server[1].port) as client:
+        with RawClient(server[1].port) as client:
             app.go_on.clear()
             client.send(get(b"/wait"))
             eventually(lambda: sum(received.path == "/wait" for received in app.requests) == asked)  # noqa: B023  # called at once
             # The door's own connection: its time is set before its first answer starts the timer.
-            door = server[1].end_of(client)
-            door.timeout_keep_alive = 0.6
+            connection = server[1].end_of(client)
+            connection.timeout_keep_alive = 0.6
             app.go_on.set()
             assert client.response().status == 200
             if not _is_put_off_by_requests(client, 0.9):
@@ -951,7 +953,7 @@ def test_idle_connection_is_closed_after_its_timeout(server: tuple[App, Door], a
     raise AssertionError("it was closed each time, though requests came")
 
 
-def _is_put_off_by_requests(client: Conversation, for_s: float) -> bool:
+def _is_put_off_by_requests(client: RawClient, for_s: float) -> bool:
     """Whether it is, though none of them touches the timer; not where a machine that stood still sent none in time."""
     end = time.monotonic() + for_s
     while time.monotonic() < end:
@@ -967,12 +969,12 @@ def _is_put_off_by_requests(client: Conversation, for_s: float) -> bool:
 
 
 @pytest.mark.parametrize("line", [b"", b"connection: close\r\n"])
-def test_unread_answer_is_not_kept(server: tuple[App, Door], app: App, line: bytes) -> None:
-    with Conversation(server[1].port) as client:
+def test_unread_answer_is_not_kept(server: tuple[App, ServerThread], app: App, line: bytes) -> None:
+    with RawClient(server[1].port) as client:
         client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
         eventually(lambda: len(app.requests) == 1)
-        door = server[1].end_of(client)
-        door.timeout_keep_alive = 0.05
+        connection = server[1].end_of(client)
+        connection.timeout_keep_alive = 0.05
         app.go_on.set()
         # Nothing is read, and the client doesn't leave.
         eventually(lambda: not server[1]._state.connections)
@@ -984,14 +986,14 @@ async def test_closed_connection_leaves_no_timer() -> None:
         def close(self) -> None:
             pass
 
-    door = ConnectionProtocol(server_config(App(), 1), ServerState(), {})
-    door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
-    timer = door._head_timer
+    connection = ConnectionProtocol(server_config(App(), 1), ServerState(), {})
+    connection.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
+    timer = connection._head_timer
     assert timer is not None
-    door._check_idle_in(LIMIT_S)
-    idle = door.timeout_keep_alive_task
+    connection._check_idle_in(LIMIT_S)
+    idle = connection.timeout_keep_alive_task
     assert idle is not None
-    door.connection_lost(None)
+    connection.connection_lost(None)
     assert timer.cancelled()
     assert idle.cancelled()
 
@@ -1016,25 +1018,25 @@ async def test_closed_connection_is_freed_without_garbage_collection(wire: bytes
             pass
 
     app, state = App(), ServerState()
-    door = ConnectionProtocol(server_config(app, 1), state, {})
-    door.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
-    door.data_received(wire)
+    connection = ConnectionProtocol(server_config(app, 1), state, {})
+    connection.connection_made(Ended({"peername": ("127.0.0.1", 1)}))
+    connection.data_received(wire)
     for _ in range(5):
         await asyncio.sleep(0)
     gc.disable()
     try:
-        door.connection_lost(None)
+        connection.connection_lost(None)
         if state.tasks:
             await asyncio.wait(tuple(state.tasks))
         await asyncio.sleep(0)
-        ended = weakref.ref(door)
-        del door
+        ended = weakref.ref(connection)
+        del connection
         assert ended() is None
     finally:
         gc.enable()
 
 
-def test_every_request_of_a_lost_connection_is_notified(client: Conversation, app: App) -> None:
+def test_every_request_of_a_lost_connection_is_notified(client: RawClient, app: App) -> None:
     client.send(get()).response()
     client.send(get(b"/wait"))
     eventually(lambda: len(app.requests) == 2)
@@ -1043,7 +1045,7 @@ def test_every_request_of_a_lost_connection_is_notified(client: Conversation, ap
 
 
 def test_connection_reports_a_client_that_leaves_with_a_queued_request(
-    server: tuple[App, Door], client: Conversation, app: App, caplog: pytest.LogCaptureFixture
+    server: tuple[App, ServerThread], client: RawClient, app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The output of the running request is dropped without a log line."""
     client.send(get(b"/wait") + get())
@@ -1060,23 +1062,23 @@ def test_connection_reports_a_client_that_leaves_with_a_queued_request(
 @pytest.mark.parametrize("how", ["closes", "resets"])
 @pytest.mark.parametrize("look_s", [0.001, 1000])
 def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
-    server: tuple[App, Door], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
+    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
 ) -> None:
     """Soon, and before the next request begins: its provider must not be called for a client that has left."""
     monkeypatch.setattr("gateway.server.idle_timeout._CHECK_INTERVAL_S", look_s)
-    with Conversation(server[1].port) as client:
+    with RawClient(server[1].port) as client:
         client.send(get(b"/wait"))
         eventually(lambda: len(app.requests) == 1)
         client.send(get() * 10)
-        door = server[1].end_of(client)
-        eventually(lambda: door.flow.read_paused)
+        connection = server[1].end_of(client)
+        eventually(lambda: connection.flow.read_paused)
         if how == "resets":
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.socket.close()
         if look_s > 1:
             app.go_on.set()
         assert app.requests[0].lost.wait(LIMIT_S)
-        eventually(lambda: door not in server[1]._state.connections)
+        eventually(lambda: connection not in server[1]._state.connections)
     assert [received.path for received in app.requests] == ["/wait"]
 
 
@@ -1096,30 +1098,30 @@ class Slow(Wire):
 
 
 async def test_client_that_reads_nothing_is_closed_but_a_slow_reader_is_not() -> None:
-    door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
-    door.connection_made(client)
-    door.timeout_keep_alive = 0.001  # type: ignore[assignment]
-    door.pause_writing()
+    connection, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90, 60, 59, 59)
+    connection.connection_made(client)
+    connection.timeout_keep_alive = 0.001  # type: ignore[assignment]
+    connection.pause_writing()
     await client.cut.wait()
-    assert (client.left_bytes, door._line.why_lost) == ([], NOT_TAKEN)
-    door.connection_lost(None)
+    assert (client.left_bytes, connection._line.why_lost) == ([], NOT_TAKEN)
+    connection.connection_lost(None)
 
 
 @pytest.mark.parametrize("ends", ["takes", "leaves"])
 async def test_client_that_has_read_its_answer_is_no_longer_watched(ends: str) -> None:
-    door, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
-    door.connection_made(client)
-    door.pause_writing()
-    watch = door._unread_timer
+    connection, client = ConnectionProtocol(server_config(App(), 1), ServerState(), {}), Slow(90)
+    connection.connection_made(client)
+    connection.pause_writing()
+    watch = connection._unread_timer
     assert watch is not None
     if ends == "takes":
-        door.resume_writing()
+        connection.resume_writing()
     else:
-        door.connection_lost(None)
+        connection.connection_lost(None)
     assert watch.cancelled()
 
 
-def test_request_with_an_incomplete_body_is_notified_of_the_lost_connection(client: Conversation, app: App) -> None:
+def test_request_with_an_incomplete_body_is_notified_of_the_lost_connection(client: RawClient, app: App) -> None:
     client.send(post(b"/echo", b"x" * 100)[:-50])
     eventually(lambda: len(app.requests) == 1)
     client.socket.close()
@@ -1151,10 +1153,12 @@ class Provider:
 
 
 @contextmanager
-def gateway(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[Provider, Door]]:
+def gateway(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[Provider, ServerThread]]:
     provider = Provider()
-    with Door(Gateway(table_of(TABLE, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop) as door:
-        yield provider, door
+    with ServerThread(
+        Gateway(table_of(TABLE, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop
+    ) as running:
+        yield provider, running
 
 
 def chat(prompt: str, *lines: bytes) -> bytes:
@@ -1177,13 +1181,13 @@ def test_provider_gets_at_most_the_parsed_request(
         # Its body, and no request.
         start + b"connection: upgrade\r\nupgrade: h2c\r\n" + length % len(inner) + b"\r\n" + inner,
     ]
-    with gateway(new_loop) as (provider, door):
+    with gateway(new_loop) as (provider, running):
         for attack in attacks:
-            with Conversation(door.port) as client:
+            with RawClient(running.port) as client:
                 assert client.send(attack).response().status == 400
                 assert client.rest() == b""
         assert provider.prompts == []
-        with Conversation(door.port) as client:
+        with RawClient(running.port) as client:
             # A whole request inside the body of another is a body.
             assert client.send(post(CHAT, inner, type_[:-2])).response().error == (400, "invalid_request")
             client.send(chat("one") + chat("two") + get(b"/healthz") + chat("three"))
@@ -1196,7 +1200,7 @@ def test_trailers_do_not_change_the_caller(new_loop: Callable[[], asyncio.Abstra
     body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
     head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     chunks = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\nx-forwarded-for: 1.2.3.4\r\n\r\n" % (len(body), body)
-    with gateway(new_loop) as (provider, door), Conversation(door.port) as client:
+    with gateway(new_loop) as (provider, running), RawClient(running.port) as client:
         assert client.send(head + chunks).response().status == 200
         assert client.send(chat("two", b"x-forwarded-for: 1.2.3.4")).response().error == (403, "permission_denied")
     assert provider.prompts == ["hi"]
@@ -1211,7 +1215,7 @@ def test_allowed_page_can_read_protocol_errors(
     body = b'{"model": "assistant", "stream": %b, "messages": [{"role": "user", "content": "hi"}]}' % stream
     lines = b"content-type: application/json", b"origin: https://page.example"
     app = Gateway(table, HttpxTransport(httpx.MockTransport(Provider())))
-    with Door(app, new_loop) as door, Conversation(door.port) as client:
+    with ServerThread(app, new_loop) as running, RawClient(running.port) as client:
         for _ in range(2):
             answer = client.send(post(CHAT, body, *lines)).response()
             assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "https://page.example")

@@ -203,14 +203,19 @@ async def turns() -> None:
 async def outcome_of(pieces: list[bytes]) -> tuple[Any, ...]:
     """Return the requests of the application, the responses, and the state of a connection after these pieces."""
     app, wire = App(), Writing()
-    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
-    door.connection_made(wire)
+    connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
+    connection.connection_made(wire)
     for piece in pieces:
         if not wire.closed:
-            door.data_received(piece)
+            connection.data_received(piece)
             await turns()
-    stands = door._input is not IDLE, door.idle_since is None, door._head_timer is None, door._overhead_bytes
-    door.connection_lost(None)
+    stands = (
+        connection._input is not IDLE,
+        connection.idle_since is None,
+        connection._head_timer is None,
+        connection._overhead_bytes,
+    )
+    connection.connection_lost(None)
     await turns()
     return app.requests, wire.written, wire.closed, stands
 
@@ -286,22 +291,22 @@ async def test_recognised_head_gives_the_same_request_as_the_parser(pieces: list
 @pytest.mark.parametrize("cut", [None, -3, -5])
 async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
     app, wire = App(), Writing()
-    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
-    door.connection_made(wire)
+    connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
+    connection.connection_made(wire)
     for _ in range(2):
-        door.data_received(request(b"5", b"hello"))
+        connection.data_received(request(b"5", b"hello"))
         await turns()
-    with patch.object(door, "parser", Mock()) as parser:
+    with patch.object(connection, "parser", Mock()) as parser:
         for piece in (request(b"5", b"hello")[:cut], request(b"5", b"hello")[cut:] if cut else b""):
             if piece:
-                door.data_received(piece)
+                connection.data_received(piece)
     assert not any(call.args[0] for call in parser.feed_data.call_args_list)
     await turns()
     first, second, third = app.requests
     assert first == second == third
     assert third[1] == b"hello"
     assert len(wire.written) == 3
-    door.connection_lost(None)
+    connection.connection_lost(None)
 
 
 @pytest.mark.parametrize(
@@ -316,12 +321,12 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
 async def test_idle_connection_holds_little_memory_after_long_heads(head: bytes) -> None:
     body = b"hello" if b"length" in head else b""
     app, wire = App(), Writing()
-    door = ConnectionProtocol(server_config(app, 1), ServerState(), {})
-    door.connection_made(wire)
+    connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
+    connection.connection_made(wire)
     tracemalloc.start()
     try:
         for _ in range(3):
-            door.data_received(head + body)
+            connection.data_received(head + body)
             await turns()
         app.requests.clear()
         gc.collect()
@@ -330,4 +335,4 @@ async def test_idle_connection_holds_little_memory_after_long_heads(head: bytes)
         tracemalloc.stop()
     assert len(wire.written) == 3
     assert held_bytes < 32_000
-    door.connection_lost(None)
+    connection.connection_lost(None)

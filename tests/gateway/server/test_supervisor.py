@@ -25,7 +25,7 @@ LIMIT_S = 30
 KILL = signal.SIGKILL
 
 
-class Played:
+class FakeWorker:
     """A worker: its process, and its end of the channel. It ignores signals; the test ends it."""
 
     pid = 1
@@ -75,7 +75,7 @@ class Played:
         self.status.set_result(-KILL)
 
 
-class Still:
+class RecordingStub:
     """In place of the live config and of the scheduler, which have nothing to do."""
 
     def __init__(self) -> None:
@@ -92,8 +92,8 @@ class RunningSupervisor:
     """A running supervisor, and a record of its effects on processes, signals and sockets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-        self.started: asyncio.Queue[Played] = asyncio.Queue()
-        self.all: list[Played] = []
+        self.started: asyncio.Queue[FakeWorker] = asyncio.Queue()
+        self.all: list[FakeWorker] = []
         self.starts = 0
         self.has_room = True
         self.starting = asyncio.Event()
@@ -102,7 +102,7 @@ class RunningSupervisor:
         self.kills: list[tuple[float, Callable[[], None]]] = []
         self.listening: list[int] = []
         self.removed_seats: list[int] = []
-        self.live, self.scheduler, self.listener = Still(), Still(), socket.socket()
+        self.live, self.scheduler, self.listener = RecordingStub(), RecordingStub(), socket.socket()
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(supervisor, "next_wait_s", lambda *_: 0.0)
         monkeypatch.setattr(supervisor, "serving_beside", lambda *_: contextlib.nullcontext())
@@ -133,24 +133,24 @@ class RunningSupervisor:
         monkeypatch.setattr(loop, "call_later", call_later)
         self.running = asyncio.ensure_future(self.supervisor.run(self.listener, None))  # type: ignore[arg-type]
 
-    async def _spawn(self, *words: str, pass_fds: tuple[int, ...], process_group: int, **_: object) -> Played:
+    async def _spawn(self, *words: str, pass_fds: tuple[int, ...], process_group: int, **_: object) -> FakeWorker:
         self.starts += 1
         if not self.has_room:
             raise OSError(11, "Resource temporarily unavailable")
-        played = Played(words[-1], pass_fds, process_group)
-        self.all.append(played)
-        self.started.put_nowait(played)
+        fake = FakeWorker(words[-1], pass_fds, process_group)
+        self.all.append(fake)
+        self.started.put_nowait(fake)
         await self.starting.wait()
-        return played
+        return fake
 
-    async def next(self) -> Played:
+    async def next(self) -> FakeWorker:
         return await asyncio.wait_for(self.started.get(), LIMIT_S)
 
-    async def ready(self) -> Played:
-        played, before = await self.next(), self.supervisor._pool.ready
-        await played.is_ready()
+    async def ready(self) -> FakeWorker:
+        fake, before = await self.next(), self.supervisor._pool.ready
+        await fake.is_ready()
         await until(lambda: self.supervisor._pool.ready == before + 1)
-        return played
+        return fake
 
     async def ended(self) -> int:
         status = await asyncio.wait_for(self.running, LIMIT_S)
@@ -176,8 +176,8 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
         await asyncio.gather(running.running, return_exceptions=True)
         for worker in running.supervisor._pool:
             worker.channel.close()
-        for played in running.all:
-            played.let_go()
+        for fake in running.all:
+            fake.let_go()
         await turns()
         running.listener.close()
         os.close(running.supervisor._quotas_descriptor)
@@ -195,9 +195,9 @@ async def test_supervisor_listens_when_all_workers_are_ready_and_replaces_a_dead
     running = build(2)
     first, second = await running.next(), await running.next()
     sockets = (running.listener.fileno(), running.supervisor._quotas_descriptor)
-    assert [played.descriptors[::2] for played in (first, second)] == [sockets] * 2
+    assert [fake.descriptors[::2] for fake in (first, second)] == [sockets] * 2
     # A group of its own each: Ctrl-C is the supervisor's to pass on.
-    assert [(played.seat, played.process_group) for played in (first, second)] == [("0", 0), ("1", 0)]
+    assert [(fake.seat, fake.process_group) for fake in (first, second)] == [("0", 0), ("1", 0)]
     await second.is_ready()
     await until(lambda: running.supervisor._pool.ready == 1)
     assert running.listening == []
@@ -214,24 +214,24 @@ async def test_supervisor_listens_when_all_workers_are_ready_and_replaces_a_dead
 
 async def test_worker_that_starts_during_a_change_serves_the_new_version(build: Build) -> None:
     running = build(1)
-    played = await running.next()
+    fake = await running.next()
     # How many turns of the loop its channel takes is Python's matter.
     await until(lambda: len(list(running.supervisor._pool)) == 1)
     (activate,) = running.live.calls["start"]
     running.handlers[signal.SIGHUP]()
     assert "request" in running.live.calls
     assert await activate(b"second", SimpleNamespace(version="v2")) == ()
-    assert (await played.begin()).table == b"first"
-    changed = await played.receive()
+    assert (await fake.begin()).table == b"first"
+    changed = await fake.receive()
     assert isinstance(changed, Activate)
     assert changed.table == b"second"
     running.starting.clear()
-    played.end(1)
-    played = await running.next()
+    fake.end(1)
+    fake = await running.next()
     assert await activate(b"third", SimpleNamespace(version="v3")) == ()
     running.starting.set()
-    assert (await played.begin()).table == b"third"
-    played.end(1)
+    assert (await fake.begin()).table == b"third"
+    fake.end(1)
     assert (await (await running.next()).begin()).table == b"third"
 
 
@@ -243,12 +243,12 @@ async def test_signal_drains_the_workers_and_sets_the_exit_status(
     build: Build, number: int, ends_with: int, status: int
 ) -> None:
     running = build(1)
-    played = await running.ready()
+    fake = await running.ready()
     running.handlers[number]()
     assert running.listener.fileno() == -1, "nobody connects to who is leaving"
-    assert isinstance(await played.receive(), StopWorker)
-    assert played.signals == []
-    played.end(ends_with)
+    assert isinstance(await fake.receive(), StopWorker)
+    assert fake.signals == []
+    fake.end(ends_with)
     assert (await running.ended(), running.starts) == (status, 1)
 
 
@@ -257,17 +257,17 @@ async def test_second_ctrl_c_stops_at_once_and_kills_workers_that_remain(build: 
     both = [await running.ready(), await running.ready()]
     running.handlers[signal.SIGINT]()
     running.handlers[signal.SIGTERM]()
-    assert [played.signals for played in both] == [[], []]
+    assert [fake.signals for fake in both] == [[], []]
     running.handlers[signal.SIGINT]()
-    assert [played.signals for played in both] == [[signal.SIGINT]] * 2
+    assert [fake.signals for fake in both] == [[signal.SIGINT]] * 2
     for after_s in (SERVE.grace_s + OVERTIME_S, OVERTIME_S):
         ((delay_s, kill),) = running.kills
         running.kills.clear()
         assert delay_s == after_s
         kill()
-    assert [played.signals for played in both] == [[signal.SIGINT, KILL, KILL]] * 2
-    for played in both:
-        played.end(-KILL)
+    assert [fake.signals for fake in both] == [[signal.SIGINT, KILL, KILL]] * 2
+    for fake in both:
+        fake.end(-KILL)
     assert await running.ended() == 1
 
 
@@ -281,9 +281,9 @@ async def test_stop_does_not_wait_for_a_starting_worker(build: Build) -> None:
     running.handlers[signal.SIGTERM]()
     running.starting.set()
     await until(lambda: bool(coming.signals))
-    for played in (coming, other):
-        assert played.signals == [signal.SIGTERM]
-        played.end(-signal.SIGTERM)
+    for fake in (coming, other):
+        assert fake.signals == [signal.SIGTERM]
+        fake.end(-signal.SIGTERM)
     assert (await running.ended(), running.starts) == (0, 3)
 
 
@@ -319,8 +319,8 @@ async def test_failed_starts_end_nothing_while_another_worker_serves(build: Buil
     await again.is_ready()
     await failing.is_ready()
     await until(lambda: running.listening == [2])
-    for played in (again, failing):
-        played.end(1)
+    for fake in (again, failing):
+        fake.end(1)
     for _ in range(9):
         (await running.next()).end(7)
     await running.ready()
@@ -330,28 +330,28 @@ async def test_failed_starts_end_nothing_while_another_worker_serves(build: Buil
 async def test_worker_that_closes_its_channel_is_killed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_OVERTIME_S", 0.0)
     running = build(1)
-    played = await running.ready()
-    played.let_go()
+    fake = await running.ready()
+    fake.let_go()
     await running.ready()
-    assert played.signals == [KILL]
+    assert fake.signals == [KILL]
 
 
 async def test_metrics_of_a_worker_are_collected_while_it_runs(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
     running = build(1)
-    played = await running.ready()
+    fake = await running.ready()
     for _ in range(2):
-        asked = await played.receive()
+        asked = await fake.receive()
         assert isinstance(asked, Ask)
         assert asked.metrics
-        played.send(Report(asked.number, "v1", 0, False, {}, b"counted"))
+        fake.send(Report(asked.number, "v1", 0, False, {}, b"counted"))
     await until(lambda: next(iter(running.supervisor._pool)).metrics == b"counted")
 
 
 async def test_killed_worker_loses_at_most_a_second_of_metrics(build: Build) -> None:
     running = build(1)
-    played = await running.ready()
+    fake = await running.ready()
     async with asyncio.timeout(5):
-        asked = await played.receive()
+        asked = await fake.receive()
     assert isinstance(asked, Ask)
     assert asked.metrics

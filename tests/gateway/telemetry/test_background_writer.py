@@ -18,7 +18,7 @@ from gateway.telemetry.background_writer import BackgroundWriter, whole_lines
 LIMIT_S = 120
 
 
-class Stuck(io.StringIO):
+class BlockedStream(io.StringIO):
     """A stream that blocks until it is released."""
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class Stuck(io.StringIO):
 
 
 @pytest.fixture
-def stuck() -> Iterator[Stuck]:
-    stream = Stuck()
+def stuck() -> Iterator[BlockedStream]:
+    stream = BlockedStream()
     yield stream
     stream.may_go_on.set()
 
 
-def test_write_does_not_wait_and_keeps_the_order(stuck: Stuck) -> None:
+def test_write_does_not_wait_and_keeps_the_order(stuck: BlockedStream) -> None:
     writer = BackgroundWriter(stuck)
     writer.write("one\n")
     assert stuck.is_writing.wait(LIMIT_S)
@@ -52,7 +52,7 @@ def test_write_does_not_wait_and_keeps_the_order(stuck: Stuck) -> None:
     assert writer.dropped_lines == 0
 
 
-def test_text_beyond_the_queue_is_dropped_and_counted(stuck: Stuck) -> None:
+def test_text_beyond_the_queue_is_dropped_and_counted(stuck: BlockedStream) -> None:
     writer = BackgroundWriter(stuck, most_characters=10)
     writer.write("12345\n")
     writer.write("7\n8\n9\n")

@@ -18,7 +18,7 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True)
-class Seen:
+class RequestResult:
     """The result of a request: a response or an error."""
 
     status: int = 0
@@ -26,15 +26,15 @@ class Seen:
     body: bytes = b""
 
 
-ERROR = Seen()
-SECOND = Seen(200, ((b"content-length", b"4"),), b"good")
+ERROR = RequestResult()
+SECOND = RequestResult(200, ((b"content-length", b"4"),), b"good")
 
 
 def httpx_own() -> httpx.AsyncBaseTransport:
     return httpx.AsyncHTTPTransport(verify=NO_TLS, trust_env=False)
 
 
-async def fetch(client: httpx.AsyncClient, url: str, method: str = "POST", content: bytes = b"{}") -> Seen:
+async def fetch(client: httpx.AsyncClient, url: str, method: str = "POST", content: bytes = b"{}") -> RequestResult:
     try:
         async with client.stream(method, url, content=content) as response:
             body = b"".join([piece async for piece in response.aiter_raw()])
@@ -48,12 +48,12 @@ async def fetch(client: httpx.AsyncClient, url: str, method: str = "POST", conte
         (name.lower(), value.lower() if name.lower() == b"transfer-encoding" else value)
         for name, value in response.headers.raw
     )
-    return Seen(response.status_code, headers, body)
+    return RequestResult(response.status_code, headers, body)
 
 
 async def both(
     transport: httpx.AsyncBaseTransport, script: Script, method: str = "POST"
-) -> tuple[Seen, Seen, Scripted]:
+) -> tuple[RequestResult, RequestResult, Scripted]:
     """Return the result of this script, and that of the next request over the same transport."""
     async with scripted(script, say(GOOD), say(GOOD)) as server, client_over(transport) as client:
         first = await fetch(client, server.origin, method)

@@ -19,7 +19,7 @@ VALUES = st.lists(
 ).map("".join)
 
 
-class Seen:
+class ParserResult:
     """Return the result of the parser."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Seen:
 
 
 def parsed(head: bytes) -> list[tuple[str, str]]:
-    seen = Seen()
+    seen = ParserResult()
     httptools.HttpResponseParser(seen).feed_data(head + b"\r\n")
     assert seen.complete
     return seen.pairs

@@ -21,7 +21,7 @@ def visit(key: str | None, peer: str = "198.51.100.7") -> RequestHeaders:
     return headers_of({"headers": headers, "client": (peer, 1)})
 
 
-class Door:
+class KeyChecker:
     def __init__(self) -> None:
         self.now = 1000.0
         self.guesses = FailedKeyLimiter(lambda: self.now)
@@ -35,50 +35,50 @@ class Door:
 
 
 def test_too_many_wrong_keys_are_rate_limited() -> None:
-    door = Door()
-    assert {door.code(f"gk-{number}") for number in range(MOST_FAILED_KEYS)} == {"invalid_api_key"}
-    assert door.code("gk-next") == "rate_limited"
-    door.now += 59
-    assert door.code("gk-next") == "rate_limited"
-    door.now += 1
-    assert door.code("gk-next") == "invalid_api_key"
+    checker = KeyChecker()
+    assert {checker.code(f"gk-{number}") for number in range(MOST_FAILED_KEYS)} == {"invalid_api_key"}
+    assert checker.code("gk-next") == "rate_limited"
+    checker.now += 59
+    assert checker.code("gk-next") == "rate_limited"
+    checker.now += 1
+    assert checker.code("gk-next") == "invalid_api_key"
 
 
 def test_valid_key_is_accepted_from_a_limited_address() -> None:
     """Nor anybody whom this process hasn't seen yet: it may have started in the midst of an attack."""
-    door = Door()
+    checker = KeyChecker()
     for number in range(2 * MOST_FAILED_KEYS):
-        door.code(f"gk-{number}")
-    assert (door.code(RIGHT), door.code(OTHER)) == (None, None)
-    assert door.code("gk-x", "203.0.113.1") == "invalid_api_key"
+        checker.code(f"gk-{number}")
+    assert (checker.code(RIGHT), checker.code(OTHER)) == (None, None)
+    assert checker.code("gk-x", "203.0.113.1") == "invalid_api_key"
 
 
 def test_missing_key_does_not_count_as_a_failed_key() -> None:
-    door = Door()
-    assert {door.code(None) for _ in range(2 * MOST_FAILED_KEYS)} == {"invalid_api_key"}
+    checker = KeyChecker()
+    assert {checker.code(None) for _ in range(2 * MOST_FAILED_KEYS)} == {"invalid_api_key"}
 
 
 def test_addresses_of_one_ipv6_network_share_a_limit() -> None:
-    door = Door()
+    checker = KeyChecker()
     for number in range(MOST_FAILED_KEYS):
-        door.code("gk-x", f"2001:db8:1:2::{number:x}")
-    assert door.code("gk-x", "2001:db8:1:2:ffff::1") == "rate_limited"
-    assert door.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
+        checker.code("gk-x", f"2001:db8:1:2::{number:x}")
+    assert checker.code("gk-x", "2001:db8:1:2:ffff::1") == "rate_limited"
+    assert checker.code("gk-x", "2001:db8:1:3::1") == "invalid_api_key"
 
 
 def test_edge_without_client_address_is_limited_itself() -> None:
-    door = Door()
+    checker = KeyChecker()
     for number in range(MOST_FAILED_KEYS):
-        door.code(f"gk-{number}", "127.0.0.1")
-    assert [door.code("gk-x", edge) for edge in ("127.0.0.1", "127.0.0.2")] == ["rate_limited", "invalid_api_key"]
+        checker.code(f"gk-{number}", "127.0.0.1")
+    assert [checker.code("gk-x", edge) for edge in ("127.0.0.1", "127.0.0.2")] == ["rate_limited", "invalid_api_key"]
 
 
 def test_however_many_places_there_are_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.api.caller.authentication._MOST_ADDRESSES", 10)
-    door = Door()
+    checker = KeyChecker()
     for number in range(200):
-        door.code("gk-x", f"10.0.{number}.1")
-    assert len(door.guesses._wrong) <= 10
+        checker.code("gk-x", f"10.0.{number}.1")
+    assert len(checker.guesses._wrong) <= 10
     for _ in range(MOST_FAILED_KEYS):
-        door.code("gk-x", "10.0.199.1")
-    assert door.code("gk-x", "10.0.199.1") == "rate_limited"
+        checker.code("gk-x", "10.0.199.1")
+    assert checker.code("gk-x", "10.0.199.1") == "rate_limited"

@@ -39,7 +39,7 @@ def request(body: bytes = BODY, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-class Conversation:
+class ClientConnection:
     """One client's connection to one gateway."""
 
     def __init__(self, table: ConfigVersion = TABLE) -> None:
@@ -55,43 +55,45 @@ class Conversation:
 
 
 async def test_repeated_head_is_authenticated_once() -> None:
-    talk = Conversation()
-    limiter = talk.gateway._chat.limiter
+    connection = ClientConnection()
+    limiter = connection.gateway._chat.limiter
     with patch.object(limiter, "authenticate", wraps=limiter.authenticate) as asked:
         for number in range(6):
-            status, _ = await talk.ask(request(BODY[:-1] + b" " * number + b"}"))
+            status, _ = await connection.ask(request(BODY[:-1] + b" " * number + b"}"))
             assert status == 200
     # The first request has no earlier one, the second is remembered, and the third is the first to be recognised.
     assert asked.call_count == 3
 
 
 async def test_cached_head_is_refused_by_a_version_without_its_key() -> None:
-    talk = Conversation()
+    connection = ClientConnection()
     for _ in range(4):
-        assert (await talk.ask(request()))[0] == 200
+        assert (await connection.ask(request()))[0] == 200
     other_key = {"clients": {"client-9": {"keys": [f"sha256:{'0' * 64}"]}}}
-    talk.gateway.activate(bench_table(CONFIG.merge(other_key).text))
-    assert (await talk.ask(request()))[0] == 401
-    talk.gateway.activate(TABLE)
-    assert (await talk.ask(request()))[0] == 200
+    connection.gateway.activate(bench_table(CONFIG.merge(other_key).text))
+    assert (await connection.ask(request()))[0] == 401
+    connection.gateway.activate(TABLE)
+    assert (await connection.ask(request()))[0] == 200
 
 
 async def test_each_request_of_a_known_head_counts_against_its_clients_limit() -> None:
     limits = {"limits": {"rpm": 5}}
-    talk = Conversation(bench_table(CONFIG.merge({"clients": dict.fromkeys(CONFIG.data["clients"], limits)}).text))
-    assert [(await talk.ask(request()))[0] for _ in range(7)] == [200] * 5 + [429] * 2
+    connection = ClientConnection(
+        bench_table(CONFIG.merge({"clients": dict.fromkeys(CONFIG.data["clients"], limits)}).text)
+    )
+    assert [(await connection.ask(request()))[0] for _ in range(7)] == [200] * 5 + [429] * 2
 
 
 async def test_each_request_of_a_known_head_has_its_own_id() -> None:
-    talk = Conversation()
-    ids = [re.findall(rb"x-request-id: (\S+)", (await talk.ask(request()))[1]) for _ in range(5)]
+    connection = ClientConnection()
+    ids = [re.findall(rb"x-request-id: (\S+)", (await connection.ask(request()))[1]) for _ in range(5)]
     assert len({tuple(found) for found in ids}) == 5
 
 
 async def test_request_over_the_body_memory_limit_is_refused_at_once() -> None:
-    talk = Conversation()
-    talk.gateway._chat.body_limits = BodyLimits(most_bytes=10)
-    status, answer = await talk.ask(request())
+    connection = ClientConnection()
+    connection.gateway._chat.body_limits = BodyLimits(most_bytes=10)
+    status, answer = await connection.ask(request())
     assert status == 503
     assert b"connection: close" not in answer
 
@@ -105,8 +107,8 @@ def comparable(answer: bytes) -> tuple[bytes, object]:
 
 
 async def answers_to(sent: Sequence[bytes]) -> list[tuple[bytes, object]]:
-    talk = Conversation()
-    return [comparable((await talk.ask(one))[1]) for one in sent]
+    connection = ClientConnection()
+    return [comparable((await connection.ask(one))[1]) for one in sent]
 
 
 SENT = st.builds(
