@@ -66,7 +66,7 @@ def table_with(records: list[list[dict[str, Any]]], required: list[bool]) -> Con
 
 
 def is_approved(records: list[dict[str, Any]], region: str, now: float) -> bool:
-    """Worked out anew from what is written: each date that it is somewhere is covered."""
+    """Compute independently whether the approvals cover every date that it currently is in some time zone."""
     moment = datetime.fromtimestamp(now, UTC)
     dates = {(moment + timedelta(hours=offset)).date() for offset in range(-12, 15)}
     return all(

@@ -31,7 +31,7 @@ SPLIT = BASE.merge(SPLIT_COUNTRIES)
 
 
 class LocationDecider:
-    """Decides cases as the gateway does, from the headers of a request to its location."""
+    """Computes the location from the headers of a request, as the gateway does."""
 
     def __init__(self, folder: Path) -> None:
         self.database, self.keys = folder / "world.mmdb", folder / "keys.json"

@@ -73,7 +73,7 @@ TOLD: Counter[str] = Counter()
 
 @dataclass(frozen=True)
 class WrittenDeployment:
-    """A deployment as it is written."""
+    """A deployment as written in the config."""
 
     stores: str
     processes: str
@@ -89,7 +89,7 @@ class WrittenDeployment:
 
 @dataclass(frozen=True)
 class WrittenConfig:
-    """A config as it is written."""
+    """A config before it is compiled."""
 
     items: tuple[WrittenDeployment, ...]
     boundary: str
@@ -104,7 +104,7 @@ class WrittenConfig:
         return (self.boundary if region == "de" else self.rest_boundary).split()
 
     def route(self, region: str) -> list[str]:
-        """Those of the wanted order that fit: others would be no sound config."""
+        """Return the deployments of the wanted order that fit the boundary. Others would make the config invalid."""
         places = parse_places(self.boundary_of(region))
         wanted = self.orders[region == "rest"]
         return [NAMES[index] for index in wanted if self.items[index].residency().within(places)]
@@ -131,7 +131,7 @@ def _item(chance: random.Random) -> WrittenDeployment:
 
 @lru_cache(maxsize=4096)
 def config_of(seed: int) -> WrittenConfig:
-    """One of many, each sound: drawn by itself, so that Hypothesis has its choices left for what happens."""
+    """Return one of many valid configs. A seed draws it, so that Hypothesis uses its choices for the events."""
     chance = random.Random(seed)
     while True:
         first, second = list(range(3)), list(range(3))
@@ -208,7 +208,7 @@ def compiled(written: WrittenConfig) -> ConfigVersion:
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """A token that the gateway gave: what the person was shown, who asked, and until when it may be brought."""
+    """A token that the gateway issued: the content shown to the user, the caller, and the expiry."""
 
     text: str
     shown: tuple[str, str, str]
@@ -277,15 +277,15 @@ def _has_agreed(one: WrittenDeployment, asked: FenceRequest, region: str) -> boo
 
 
 class PlanMade(Exception):
-    """A plan was made, and is carried out by hand."""
+    """Raised when a plan was made. The test executes it step by step."""
 
     def __init__(self, plan: Plan, still_allowed: Any) -> None:
         super().__init__()
         self.plan, self.still_allowed = plan, still_allowed
 
 
-class RecordingExecutor:
-    """A runner that doesn't run."""
+class PlanRaisingExecutor:
+    """A plan executor that raises the plan instead of executing it."""
 
     def __init__(self, health: Health) -> None:
         self.health = health
@@ -313,7 +313,7 @@ class Fence(RuleBasedStateMachine):
         self.executor = PlanExecutor(transport, self.health, draw=lambda: 0.0, clock=lambda: self.now)
         self.service = ChatService(
             lambda: self.table,
-            RecordingExecutor(self.health),  # type: ignore[arg-type]  # what the service asks of a runner
+            PlanRaisingExecutor(self.health),  # type: ignore[arg-type]  # what the service asks of a runner
             LocationService(ServiceClient(transport), lambda _: None),
             ClientLimits(),
             lambda: self.now,
@@ -342,7 +342,7 @@ class Fence(RuleBasedStateMachine):
         other=items,
     )
     def change_one_thing(self, index: int, change: str, other: WrittenDeployment) -> None:
-        """As an operator does it: one key of one deployment."""
+        """Change one key of one deployment, as an operator does."""
         one = self.written.items[index]
         match change:
             case "enabled":

@@ -201,7 +201,7 @@ def test_request_has_the_expected_parameters(fields: dict[str, Any], parameters:
     [
         ({"store": True}, {"store"}),
         ({"store": False, "plugins": [], "conversation": "", "background": 0}, set()),
-        # So it is switched on at OpenAI: the object holds nothing but wishes.
+        # OpenAI switches it on this way: the object contains only preferences.
         ({"web_search_options": {}}, {"web_search_options"}),
         (
             {"moderation": {"model": "m"}, "prompt_cache_options": {"ttl": "30m"}},
@@ -217,7 +217,7 @@ def test_request_has_the_expected_parameters(fields: dict[str, Any], parameters:
         ({"hosted": [{"type": "mcp", "server_url": "https://x"}]}, {"hosted.server_url"}),
         ({"more": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}}, {"more.tools"}),
         ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, {"generationConfig.routingConfig"}),
-        # A schema's properties have any name; what stands in them is looked at as ever.
+        # Properties of a schema may have any name; their contents are checked as usual.
         ({"guided_json": {"properties": {"provider": {"type": "string"}, "models": {"type": "array"}}}}, set()),
         ({"more": {"properties": {"a": {"store": True}}}}, {"more.store"}),
         # The contents of these fields are the client's data.
@@ -351,7 +351,7 @@ def test_request_without_dropped_parameters_keeps_other_requirements(request: Ch
     found = requirements_of(after)
     gone = dropped | ({"blank_stop"} if "stop" in dropped else set())
     if "blank_stop" in dropped and not any(map(str.strip, request.stop)):
-        # Nothing is left to stop at.
+        # No stop sequence remains.
         gone.add("stop")
     assert found.parameters == before.parameters - gone
     assert found.features == before.features

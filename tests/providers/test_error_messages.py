@@ -1,4 +1,4 @@
-"""Only whole sentences of a provider change the kind of a failure, not a client's text that an error repeats."""
+"""Only a complete sentence of a provider changes the failure kind, not a client's text quoted in an error."""
 
 from __future__ import annotations
 

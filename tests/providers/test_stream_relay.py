@@ -267,7 +267,7 @@ def template_of(padded: bool) -> Template | PaddedTemplate:
 @settings(max_examples=examples(300))
 @given(plain_runs, st.booleans(), st.booleans(), st.integers(0, 5000))
 def test_burst_is_split_completely(run: list[tuple[str, str]], padded: bool, goes_on: bool, cut: int) -> None:
-    """A run is split up to its last complete chunk, whatever data follows."""
+    """A run is split up to its last complete chunk, for any following data."""
     burst = b"".join(text_chunk(text, padding if padded else None) for text, padding in run)
     following = text_chunk("x", "y" if padded else None) if goes_on else chunk({}, "stop")
     pieces, end = template_of(padded).split(burst + following[: cut % len(following)], 0)

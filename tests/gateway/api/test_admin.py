@@ -292,7 +292,7 @@ async def test_invalid_rollback_request_changes_nothing(callbacks: AdminCallback
 
 
 class PartialRequest:
-    """A request whose body comes in these pieces, and then no more, though more was announced."""
+    """A request whose body sends these pieces and then stops, although more was announced."""
 
     def __init__(self, *pieces: bytes, **headers: str) -> None:
         given = {

@@ -47,7 +47,7 @@ def part(body: bytes, more: bool = True) -> dict[str, object]:
 
 
 def receiver(*messages: object) -> Callable[[], Any]:
-    """An ASGI `receive` that gives these, and then nothing for ever."""
+    """Return an ASGI `receive` that returns these messages and then blocks."""
     remaining = list(messages)
 
     async def receive() -> object:

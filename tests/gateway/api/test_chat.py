@@ -1,4 +1,4 @@
-"""The chat endpoint as an ASGI application: what is sent in which order, and what is logged, however it ends."""
+"""The chat endpoint as an ASGI application: the order of its messages, and the log of every outcome."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ VALUES = st.recursive(
 
 
 def escaped(value: object) -> str:
-    """As JSON in whose texts every character is escaped."""
+    """Return JSON with every character of its strings escaped."""
     match value:
         case str():
             digits = "04x" if len(value) % 2 else "04X"

@@ -143,7 +143,7 @@ async def test_lost_hedge_leaves_no_garbage_cycle(leaves: bool, stream: bool) ->
 
 
 class Slow(httpx.AsyncByteStream):
-    """A stream that begins, and goes on when it is let."""
+    """A stream that sends its first event and waits until the test releases the rest."""
 
     def __init__(self) -> None:
         self.let = asyncio.Event()

@@ -29,7 +29,7 @@ class Scene:
 
 
 def scenes() -> dict[str, Callable[[], Scene]]:
-    """By their names; made late, since each compiles a table."""
+    """Return the factories by scenario name. A factory runs only on demand, because it compiles a table."""
     return {
         "waiting for a place": lambda: Scene(
             table_for("ab", deployment=PLACES), {"a": [Act(piece_s=0.5)], "b": [Act(piece_s=0.7)]}, "jsj"

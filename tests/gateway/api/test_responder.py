@@ -1,4 +1,4 @@
-"""A stream on its way to its client: what goes past the events stands where its event would stand."""
+"""A stream sent to its client: a text that bypasses the events is sent at the position of its event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of an answer: what is known, and nothing that could become a header of its own."""
+"""The headers of an answer contain the known values. No value can inject another header."""
 
 from __future__ import annotations
 

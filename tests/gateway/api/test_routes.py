@@ -151,7 +151,7 @@ async def test_every_response_about_the_caller_has_its_location() -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/house-only", "/v1/disclosure?assistant=assistant"])
 @pytest.mark.parametrize(("territory", "why", "status"), [("XX", "unknown", 451), ("CU", "edge_header", 451)])
 async def test_so_does_every_refusal(path: str, territory: str, why: str, status: int) -> None:
-    """A person who reads a 451 asks first which signal it was, and by which config."""
+    """A 451 names the signal that decided and the config version."""
     refused = await ask("GET", path, cf_ipcountry=territory)
     chat = await ask("POST", CHAT, cf_ipcountry=territory, body=HELLO)
     assert (refused.status_code, refused.headers["x-gateway-why"]) == (status, why)
@@ -161,7 +161,7 @@ async def test_so_does_every_refusal(path: str, territory: str, why: str, status
 
 @pytest.mark.parametrize("path", ["/v1/explain", "/v1/disclosure"])
 async def test_blocked_location_is_refused_before_names_are_looked_up(path: str) -> None:
-    """As a request from there does; elsewhere the name is what is wrong."""
+    """A chat request from there gets the same error. Elsewhere the error is about the unknown name."""
     asked = await ask("POST", CHAT, cf_ipcountry="CU", body={**HELLO, "model": "nobody"})
     answer = await ask("GET", f"{path}?assistant=nobody", cf_ipcountry="CU")
     assert (answer.status_code, error_of(answer)) == (451, error_of(asked))

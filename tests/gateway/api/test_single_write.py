@@ -97,7 +97,7 @@ async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> N
 
 
 async def test_large_answer_is_held_only_once_as_bytes_during_the_transfer() -> None:
-    """As a text with an emoji it would take four times the memory, and joined to its head once more."""
+    """A `str` with an emoji would need four times the memory, and a copy joined with the head would double it."""
     gateway = InProcess(TABLE)
     protocol, is_full, pieces = gateway._protocol, asyncio.Event(), list[bytes]()
     write = protocol.transport.write

@@ -365,7 +365,7 @@ def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> Non
 @given(st.lists(st.one_of(texts.filter(bool).map(TextDelta), st.builds(TextDelta, texts.filter(bool), st.just(1)))))
 @unhurried
 def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: list[TextDelta]) -> None:
-    """Also those with quotes, commas and backslashes, of which the seams between them are made."""
+    """Texts with quotes, commas and backslashes are included, because the separators consist of these characters."""
     events: list[StreamEvent] = [
         OPENED,
         *deltas,

@@ -271,7 +271,7 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
 
 
 async def test_reverted_edit_clears_the_failure(files: Files) -> None:
-    """The file is again what is served. Otherwise the failure and its alert would stay until the next edit."""
+    """The file equals the active version again. Otherwise the failure and its alert would remain until the next edit."""
 
     async def broken(_: CompileJob) -> Outcome:
         raise CompileFailed("ended with status -9")
@@ -474,7 +474,7 @@ def large(number: int, mark: str = "") -> str:
 
 @pytest.fixture
 def settled() -> Iterator[None]:
-    """Set up the interpreter as it is while a gateway serves."""
+    """Set up the interpreter as in a serving gateway."""
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     settle()
     yield

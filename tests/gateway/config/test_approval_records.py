@@ -1,4 +1,4 @@
-"""Approvals as they are written: what is refused, what is only warned of, and what `check` shows."""
+"""Approvals in the config: errors, warnings, and the output of `check`."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class TestAvailability:
 
 @dataclass(frozen=True)
 class PluginAdapter:
-    """Another's adapter: knows no models, and has sites with facts that ours don't have."""
+    """The adapter of a plug-in: it knows no models, and its sites have facts that built-in sites do not have."""
 
     inner: Adapter = field(default_factory=lambda: OpenAIAdapter("openai-compatible", Bearer(), "max_tokens"))
     name: str = "stranger"
@@ -444,7 +444,7 @@ def many_deployments(count: int) -> str:
 
 
 def calls_to_compile(text: str) -> int:
-    """How many functions are called; a count, because a time depends on who else is at work."""
+    """Return the number of function calls. A duration would depend on other work on the machine."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

@@ -82,7 +82,7 @@ def compile_values(config: dict[str, Any]) -> Compiled:
 
 
 def truth(config: dict[str, Any], name: str) -> tuple[Places, Places]:
-    """Where a deployment stores and processes, worked out anew: by its host alone, if a vendor owns it."""
+    """Return where a deployment stores and processes, computed independently: by its host alone if a vendor owns it."""
     section = config["deployments"][name]
     sites: dict[str, Site] = {
         site.origin: site for adapter in REGISTRY.adapters.values() for site in adapter.sites.values()

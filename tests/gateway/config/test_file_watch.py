@@ -1,4 +1,4 @@
-"""Files that change: by content, whatever became of names and links, and only once they are at rest."""
+"""Changed files are detected by content, also after renames and through links, and only when they are stable."""
 
 from __future__ import annotations
 

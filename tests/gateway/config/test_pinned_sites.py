@@ -1,4 +1,4 @@
-"""Sites at one host that differ in what they pin: each has facts of its own, and a URL means the one without a promise."""
+"""Sites at one host with different pins: each has its own facts, and a URL selects the site without a promise."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def answer_json(text: str = "hi", model: str = "m1") -> dict[str, object]:
 
 @dataclass
 class Bench:
-    """One runner and what it does."""
+    """A plan executor and a record of its calls."""
 
     router: respx.Router
     table: ConfigVersion

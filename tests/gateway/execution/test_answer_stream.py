@@ -39,7 +39,7 @@ async def all_of(stream: LiveStream) -> list[Event]:
 
 
 def ending(events: list[Event]) -> FailureKind | None:
-    """The kind of the failure that it ended with, None for a whole answer; nothing terminal stands before the end."""
+    """Return the kind of the final failure, or None for a complete answer. Only the last event is terminal."""
     assert not any(isinstance(event, Finished | Failed) for event in events[:-1])
     last = events[-1]
     assert isinstance(last, Finished | Failed)
@@ -264,7 +264,7 @@ class Offered(Pieces):
 
 
 def offered(*script: object, takes: bool = True) -> tuple[LiveStream, list[bytes]]:
-    """A stream that begins with an `a`, and what was offered of its further texts."""
+    """Return a stream that begins with an `a`, and the list of further texts that it offers."""
     seen: list[bytes] = []
     stream, _ = live(pieces=Offered(chunk("a"), *script))
     stream.pass_texts_to(lambda text: seen.append(text) is None and takes)
@@ -318,7 +318,7 @@ async def test_idle_timeout_counts_from_the_last_accepted_text(total_s: float, d
             for _ in range(3):
                 clock.now += 0.9 * SHORT_S
                 assert tap(chunk("b"))
-                # The timer looks meanwhile.
+                # The timer fires during this time.
                 await asyncio.sleep(2 * SHORT_S)
             clock.now += SHORT_S
             await asyncio.Event().wait()
@@ -370,7 +370,7 @@ async def test_usage_after_the_finish_and_comments_is_counted() -> None:
 
 @pytest.mark.parametrize("between", [4, 20], ids=["soon", "late"])
 async def test_second_choice_may_begin_after_a_pause(between: int) -> None:
-    """A provider may make one after the other: what was taken for whole before it would lack it."""
+    """A provider may generate one choice after the other. Ending the answer too early would lose the second choice."""
     second = chunk("b").replace(b'"index":0', b'"index":1')
     end = chunk(finish="stop").replace(b'"index":0', b'"index":1')
     alive = (b": alive\n\n",)

@@ -1,4 +1,4 @@
-"""The states of an attempt: each end is reached from RUNNING, once, and gives back what the attempt holds."""
+"""The states of an attempt: each final state is reached once, from RUNNING, and releases the held resources."""
 
 from __future__ import annotations
 

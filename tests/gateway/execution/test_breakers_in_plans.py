@@ -1,4 +1,4 @@
-"""Breakers and the retry budget on a walk: what counts, what is asked, what frees the probe's place."""
+"""Breakers and the retry budget in plans: counted failures, skipped deployments, and the release of probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bounded deployment in a request's plan: who waits, who goes on to the next step, and when a place is free again."""
+"""A deployment with a concurrency limit in a plan: waiting, failover to the next step, and release of slots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bound(bench: Bench, first: str, second: str = "null") -> ConcurrencyLimiter:
 
 
 def request_of(bench: Bench, client: str = "app", *, stream: bool = False) -> tuple[Record, asyncio.Task[Answer]]:
-    """A request with a record of its own."""
+    """Start a request with its own record."""
     record = Record("req", 0.0, "t", client=client)
     bench.record = record
     return record, asyncio.ensure_future(bench.ask(stream=stream))
@@ -145,7 +145,7 @@ FEW = "{limit: 1, queue: 5, wait: 20s}"
 
 
 async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit(bench: Bench) -> None:
-    """Else one 429 of two seconds would be the end of all that wait for a place."""
+    """Otherwise one 429 of two seconds would end every request in the queue."""
     limiter = bound(bench, FEW)
     bench.table = table_of(CONFIG.merge(ONLY_FIRST, f"deployments: {{first: {{concurrency: {FEW}}}}}"), ENVIRON)
     held = limiter.try_acquire()

@@ -127,7 +127,7 @@ async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
     leaving, staying = wait(limiter), wait(limiter)
     await rounds()
     if granted:
-        slot.release()  # the place is on its way when the client leaves
+        slot.release()  # the slot is already granted when the client disconnects
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving

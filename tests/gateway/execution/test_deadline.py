@@ -174,7 +174,7 @@ async def test_timer_of_an_earlier_limit_is_rescheduled() -> None:
     while deadline._timer is not None:  # noqa: ASYNC110  # a timer has no event to wait for
         await asyncio.sleep(0.001)
     assert cancelling() == 0
-    # The next limit works all the same.
+    # The next limit still works.
     within = deadline.limit(SOON_S)
     async with asyncio.timeout(LONG_S):
         with pytest.raises(TimeoutError):
@@ -205,7 +205,7 @@ async def test_a_short_limit_within_a_swept_one_has_a_timer_at_once() -> None:
 
 
 class StillLoop:
-    """A loop whose time stands unless it is set, and its timers."""
+    """An event loop with a fixed clock that the test sets, and a record of its timers."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -219,7 +219,7 @@ class StillLoop:
 
 
 class RecordedDeadline:
-    """In place of a deadline that is swept: notes that it is to watch itself."""
+    """A replacement for a swept deadline. It records when the sweep asks it to set its own timer."""
 
     def __init__(self, look_at: float, checked: list[float]) -> None:
         self.look_at = look_at

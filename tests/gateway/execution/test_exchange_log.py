@@ -1,4 +1,4 @@
-"""An exchange for a person to read: whatever a provider repeats, no credential is in it."""
+"""The readable log of an exchange contains no credential, also if a provider repeats one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Echo:
 
 
 class _Answer(UpstreamResponse):
-    """An answer in one piece, to whatever is sent."""
+    """A response in one piece, for every request."""
 
     def __init__(self, body: bytes) -> None:
         self.status, self.headers, self.received_at = 401, {"x-echo": "AKIDverysecret"}, 0.0
@@ -43,7 +43,7 @@ class _Answer(UpstreamResponse):
 
 
 async def test_secrets_repeated_by_a_provider_are_masked() -> None:
-    """Also on the edge of what is shown, and in the words that were made of the key."""
+    """Secrets at the edge of the shown text and values derived from the key are masked too."""
     signature = "f" * 64
     error = {
         "pad": "x" * 4060,

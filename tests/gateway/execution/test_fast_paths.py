@@ -336,5 +336,5 @@ def test_client_gets_the_same_answer_on_every_path(dialect: str, data: st.DataOb
             continue
         assert (failure is None) == (reason is None) == (shown[-1:] == ["[DONE]"])
         assert breaks or failure == reason
-        # Of an answer that fails in its first bytes nothing is shown.
+        # An answer that fails in its first bytes shows no text.
         assert shown[:-1] == expected[:-1] or (failure is not None and not shown)

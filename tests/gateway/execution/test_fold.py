@@ -51,7 +51,7 @@ UNFOLDED = table_of(
 
 @pytest.mark.parametrize("between", [b"", b": alive\n\n"], ids=["texts", "with signs of life"])
 async def test_folding_many_events_does_not_block_other_tasks(bench: Bench, between: bytes) -> None:
-    """Where one JSON was asked for, a provider may send a stream all the same, and as much as a body may have."""
+    """A provider may send a stream of the maximum size although the request asked for JSON."""
     bench.table = UNFOLDED
     body = (answer_chunk("ab") + between) * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)

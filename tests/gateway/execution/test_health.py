@@ -85,7 +85,7 @@ def test_key_is_usable_again_after_its_cooldown(health: Health, clock: Clock) ->
     assert health.usable_keys(two) == KEYS[1:2]
     clock.now += 40
     assert health.usable_keys(two) == KEYS[:2]
-    # Nothing is remembered of what is over.
+    # No expired entry remains.
     assert health._cooldowns == {}
 
 

@@ -227,7 +227,7 @@ async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(
 
 
 async def test_content_filter_ends_both_attempts_of_a_hedge(bench: Bench) -> None:
-    """Another provider would launder the refusal."""
+    """Another provider must not answer a request that was refused by a content filter."""
     first, second = providers_of(bench)
     asking = ask(bench)
     await until(lambda: second.asked)

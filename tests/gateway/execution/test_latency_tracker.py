@@ -1,4 +1,4 @@
-"""Of which deployment an answer is expected so soon that no answer is silence."""
+"""Deployments that answer quickly, so that a missing answer counts as silence."""
 
 from __future__ import annotations
 

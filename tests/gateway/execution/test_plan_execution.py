@@ -1,4 +1,4 @@
-"""Retry and failover, row by row of the table of failures: who is tried, how long is waited, what comes of it."""
+"""Retry and failover for each row of the table of failures: attempts, waits and outcomes."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ async def test_deployment_benched_during_a_retry_wait_is_not_retried(bench: Benc
 async def test_retry_of_the_last_step_waits_for_the_longest_known_rate_limit(
     bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
 ) -> None:
-    """Else of many requests that one limit met in a moment, only those that it met last would be answered."""
+    """Otherwise, of many requests rate limited at the same time, only the last ones would be answered."""
     bench.table = table_of(CONFIG.merge(ONLY_FIRST), {"FIRST": "a-first-secret", "SECOND": "other"})
     deployment = bench.table.deployments["first"]
 

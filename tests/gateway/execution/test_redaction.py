@@ -277,7 +277,7 @@ def test_key_with_a_common_prefix_does_not_redact_other_words(deployment: Deploy
 
 
 def test_token_signed_by_the_gateway_is_redacted(deployment: Deployment) -> None:
-    """Of a service account's key no provider sees more than what is signed with it, for an hour."""
+    """A provider sees only tokens signed with a service account's key, each valid for an hour."""
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJhQGIifQ.c2lnbmF0dXJl-_"
     for quoted in (token, token[:50]):
         assert redacted(failure_with(f"bad token {quoted}"), deployment, REQUEST).detail == "bad token [redacted]"
@@ -285,7 +285,7 @@ def test_token_signed_by_the_gateway_is_redacted(deployment: Deployment) -> None
 
 
 def test_a_message_of_an_adapter_that_repeats_the_request_is_cleaned_too(deployment: Deployment) -> None:
-    """It should hold nothing of it, and who wrote the adapter may forget that."""
+    """A message should not contain request text, but the author of an adapter may forget that."""
     key = deployment.credentials[0].reveal()
     message = f"`n` and Hi can't be said: {REQUEST.messages[1]!r} to {key}"
     failure = redacted(Failure(FailureKind.UNSUPPORTED, message, unsent=True), deployment, REQUEST)

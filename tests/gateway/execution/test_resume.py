@@ -1,4 +1,4 @@
-"""When an answer that broke off may be continued, by whom, and what is asked and counted: no socket, no wait."""
+"""Resumed streams without sockets and waits: conditions, the choice of the step, the request and the usage."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
 
 @pytest.mark.parametrize("end", [httpx.ConnectError, asyncio.CancelledError])
 async def test_a_consent_by_which_the_prompt_was_sent_onward_is_noted(bench: Bench, end: type[BaseException]) -> None:
-    """Also where the client leaves while the next step is asked."""
+    """This holds also if the client disconnects during the request to the next step."""
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one")))
 
     def fail(_: httpx.Request) -> None:

@@ -1,4 +1,4 @@
-"""The retry policy as properties: it never waits past what is left, and never asks again where that is forbidden."""
+"""Properties of the retry policy: it never waits beyond the remaining time and never makes a forbidden retry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to services: what is sent, and that nothing but a small answer in time from the permitted origin comes back."""
+"""Calls to services: the request, and only a small answer in time from the permitted origin is returned."""
 
 from __future__ import annotations
 

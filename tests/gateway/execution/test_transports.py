@@ -1,4 +1,4 @@
-"""The two ways out, over real sockets: what a provider's bytes become, and the one name of each thing that goes wrong."""
+"""Both transports over real sockets: responses for a provider's bytes, and the same failure kind for each error."""
 
 from __future__ import annotations
 
@@ -507,7 +507,7 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
 async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed(
     way: Callable[[], Transport], parts: tuple[bytes, ...]
 ) -> None:
-    """Were it given back twice, two requests at once would have it, and read each other's answers."""
+    """If it were returned twice, two concurrent requests would use it and read each other's answers."""
     async with scripted(say(*parts), say(GOOD), say(GOOD)) as server:
         transport = way()
         reply = await opened(transport, server.origin)

@@ -1,4 +1,4 @@
-"""Approvals: the edges of their validity, what a region that requires them does, and when a memory of it is over."""
+"""Approvals: the limits of their validity, regions that require them, and the expiry of cached decisions."""
 
 from __future__ import annotations
 

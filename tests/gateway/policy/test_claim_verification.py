@@ -1,4 +1,4 @@
-"""Which claims are believed: the algorithms, the keys, who issued it for whom and when; and everything else is not."""
+"""Verification of claims: algorithms, keys, issuer, audience and time. Every other claim is rejected."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_an_issuers_clock_may_be_30_seconds_ahead() -> None:
 
 
 def unsigned_but_signed(payload: Any, header: dict[str, Any] | None = None) -> str:
-    """Signed by the issuer, whatever the payload is: the library would refuse to write some of them."""
+    """Return any payload signed by the issuer. The library refuses to write some of them."""
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return jwt.PyJWS().encode(data, private("k1"), "ES256", headers={"kid": "k1", **(header or {})})
 

@@ -18,7 +18,7 @@ SILENT = "silent"
 
 
 def address_from(header: str, *values: str) -> str:
-    """The address, or the first words of why there is none."""
+    """Return the address, or the beginning of the reason for its absence."""
     found = read_client_ip(header, values, HOPS)
     if isinstance(found, AddressReport):
         assert found.doubtful == found.note.startswith("in doubt: ")

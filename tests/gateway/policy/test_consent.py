@@ -1,4 +1,4 @@
-"""Consent: who may be asked with which yes, what a missing one does to a plan, and what a token is good for."""
+"""Consent: the deployments that a consent permits, the effect of a missing consent, and the scope of a token."""
 
 from __future__ import annotations
 

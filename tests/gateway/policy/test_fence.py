@@ -1,4 +1,4 @@
-"""Permits: who gets one, and what becomes of one when the config changes under a running request."""
+"""Permits: their conditions, and their validity after a config change during a request."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def speech_of(*locales: str) -> RegionText:
         (CHINA, "zh-CN", "zh-Hans-CN"),
         (CHINA, "fr, en;q=0.5", "en"),
         (CHINA, "fr", "zh-Hans-CN"),
-        (CHINA, "zh-TW, en;q=0.8", "en"),  # no simplified Chinese for who reads traditional
+        (CHINA, "zh-TW, en;q=0.8", "en"),  # no simplified Chinese for readers of traditional Chinese
         (CHINA, "zh-Hant, en;q=0.8", "en"),
         (CHINA, "zh-SG", "zh-Hans-CN"),
         (CHINA, "yue, en;q=0.1", "en"),

@@ -1,4 +1,4 @@
-"""Where a caller is: each signal, their order, conflicts, blocked places, and what an untrusted client can't do."""
+"""The location of a caller: each signal, their order, conflicts, blocked territories, and untrusted clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The system message of a profile: its lines, the numbers of the caller's territory, what the caller prefers."""
+"""The system message of a profile: its lines, the emergency numbers of the territory, and user preferences."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_preference_replaces_its_line() -> None:
 
 @given(st.text(max_size=64), st.text(max_size=64), st.text(max_size=64), st.text(max_size=64))
 def test_unknown_preference_is_ignored(language: str, units: str, zone: str, form: str) -> None:
-    """No word of a caller gets into the message: a line is one of ours, or isn't there."""
+    """The message contains no text of a caller: each line comes from the gateway's data."""
     lines = {line for lines in PROFILE.choices.values() for line in lines.values()}
     wishes = Preferences(language, units, zone, form)
     lines_sent = [line.removeprefix("- ") for line in text_of("DE", wishes).splitlines()[1:]]

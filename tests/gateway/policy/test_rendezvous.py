@@ -66,7 +66,7 @@ def test_weight_of_0_gets_no_users() -> None:
 
 
 def test_the_sides_are_the_same_in_every_version() -> None:
-    # A change of the hash would move everybody: these were drawn by the first one.
+    # A change of the hash would move every user: these values come from the first version.
     drawn = "".join(str(choose(named_sticky_key(str(number)), {"a": 1, "b": 1})) for number in range(16))
     assert drawn == "aabaaabaaaaababa"
     nameless = [sticky_key_of(None, None, asked(str(number))) for number in range(16)]

@@ -1,4 +1,4 @@
-"""A schedule's stages: when it goes on, when it waits, when it goes back, and how seldom it errs."""
+"""The stages of a schedule: when it advances, waits and rolls back, and its rate of wrong decisions."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_candidate_with_three_times_the_failures_is_nearly_always_rolled_back() 
 
 
 class ScheduleMachine(RuleBasedStateMachine):
-    """Any time and any requests in any order."""
+    """Any durations and any requests in any order."""
 
     def __init__(self) -> None:
         super().__init__()

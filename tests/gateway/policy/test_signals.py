@@ -114,7 +114,7 @@ def test_a_name_without_its_signal_fails_at_once(name: SignalName) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_request_without_location_headers_has_no_report_of_any_signal(name: SignalName) -> None:
-    """Of the address alone it is known that there must be one."""
+    """Only the address is always expected, so its absence is reported."""
     locator = SignalLocator(replace(ALL, signals=(name,)))
     report = locator.report(location_key(config_with(locator.rules), None, request_of({}))).get(name)
     assert (report is None) == (name != "geoip")
@@ -157,7 +157,7 @@ def test_locators_with_equal_rules_are_equal() -> None:
 
 
 def test_location_key_contains_only_headers_of_listed_signals() -> None:
-    """Behind a CDN each person has an address of its own, which no signal but `geoip` reads."""
+    """Behind a CDN, each user has a different address, which only the signal `geoip` reads."""
     by_signals = {
         ("api_key",): set(),
         ("assertion",): {b"x-gateway-territory"},
@@ -236,7 +236,7 @@ def test_a_trial_signal_that_does_not_declare_its_header_fails() -> None:
     config = trying(Undeclared())
     with pytest.raises(KeyError, match="x-trial"):
         locate(config, caller_of(config, None, request_of({"x-trial": b"CN"})))
-    # Not even where another signal has declared it.
+    # This holds also if another signal has declared the header.
     shared = replace(
         TABLE,
         location=SignalLocator(config.location.rules, {**SIGNALS, "trial": Undeclared(), "api_key": Trial()}),

@@ -95,7 +95,7 @@ def test_signing_module_is_imported_when_a_table_is_unpacked(monkeypatch: pytest
 
 def test_adapter_that_cannot_be_pickled_is_reported(table: ConfigVersion) -> None:
     class Local:
-        """Of a class that no other process can find."""
+        """An adapter of a class that another process cannot import."""
 
     local: Any = Local()
     name, deployment = next(iter(table.deployments.items()))

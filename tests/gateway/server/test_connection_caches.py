@@ -243,7 +243,7 @@ def conversations(draw: st.DrawFn) -> list[Step]:
     steps: list[Step] = []
     for _ in range(draw(st.integers(3, 5))):
         head = draw(st.sampled_from(known))
-        # So often that it is known again, whatever comes then.
+        # Sent so often that it is recognised afterwards.
         steps += [Step((replace(head, body=draw(BODIES)),)) for _ in range(draw(st.integers(0, 3)))]
         heads = [head, *draw(st.lists(st.sampled_from(known), max_size=2))] if draw(st.integers(0, 3)) == 3 else [head]
         messages = tuple(replace(head, body=draw(BODIES)) for head in heads)
@@ -355,7 +355,7 @@ class Outcome:
 
 
 class ConnectedGateway:
-    """A gateway, and one client that asks it. apart: each message has a connection of its own, and nothing is known."""
+    """A gateway with one client. With `apart`, each message uses a new connection, and no cache applies."""
 
     def __init__(self, *, apart: bool) -> None:
         self.provider = Provider()
@@ -460,7 +460,7 @@ class ConnectedGateway:
         await until(lambda: not (self.state.tasks or self.chat.in_flight))
 
     def assert_nothing_is_held(self) -> None:
-        """Of all that has ended, however it did."""
+        """Assert that every finished request has released its resources."""
         assert self.chat.in_flight == self.chat.open_streams == self.chat.body_limits._held_bytes == 0
         assert not any(self.chat.service._limits._store._cells[_RUNNING :: _RUNNING + 1])
 

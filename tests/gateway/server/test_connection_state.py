@@ -301,7 +301,7 @@ async def play(scenario: Scenario, event: tuple[Any, ...]) -> None:
 async def test_random_events_keep_the_invariants_of_a_connection(is_known: bool, events: list[tuple[Any, ...]]) -> None:
     scenario = Scenario()
     if is_known:
-        # So many requests that the head of the next is recognised.
+        # Enough requests to have the next head recognised.
         for event in (("head", 1, True), ("body", "rest"), ("app", "end"), ("settle",)) * 2:
             await play(scenario, event)
     for event in events:

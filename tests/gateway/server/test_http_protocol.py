@@ -154,7 +154,7 @@ class App:
 
 
 class ServerThread:
-    """Our protocol before an application, in a thread with a loop of its own."""
+    """The gateway's protocol with an application, in a thread with its own event loop."""
 
     def __init__(self, app: Any, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self._app = app
@@ -221,7 +221,7 @@ class Response:
 
 
 class RawClient:
-    """A client's end, byte for byte."""
+    """A client that sends and receives bytes."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
@@ -1141,7 +1141,7 @@ location: {unknown: default}
 
 
 class Provider:
-    """Remembers what the gateway asks, and answers."""
+    """Records the requests of the gateway, and answers."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []

@@ -1,4 +1,4 @@
-"""One request on its connection: the short ways of its answer write what the general one does."""
+"""One request on its connection: the fast paths of its answer write the same bytes as the general path."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wire(asyncio.Transport):
 
 @dataclass
 class Connection:
-    """Where a cycle has its answers written."""
+    """A connection that records the answers of a cycle."""
 
     default: list[tuple[bytes, bytes]] = field(default_factory=list)
     is_head: bool = False

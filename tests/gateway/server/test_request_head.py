@@ -1,4 +1,4 @@
-"""A head that is known again means what it meant to the parser: what is sent may be cut and varied as one likes."""
+"""A recognised head has the meaning that the parser gives it, for any cut and any variation of the bytes."""
 
 from __future__ import annotations
 

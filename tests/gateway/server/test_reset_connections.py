@@ -1,4 +1,4 @@
-"""A client that has reset its connection before it was accepted: the system no longer knows who it was."""
+"""A connection that was reset before it was accepted: the system no longer knows its address."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ KILL = signal.SIGKILL
 
 
 class FakeWorker:
-    """A worker: its process, and its end of the channel. It ignores signals; the test ends it."""
+    """A fake worker: its process and its end of the channel. It ignores signals; the test ends it."""
 
     pid = 1
 
@@ -76,7 +76,7 @@ class FakeWorker:
 
 
 class RecordingStub:
-    """In place of the live config and of the scheduler, which have nothing to do."""
+    """A replacement for the live config and the scheduler. It records the calls."""
 
     def __init__(self) -> None:
         self.calls: dict[str, tuple[Any, ...]] = {}
@@ -196,7 +196,7 @@ async def test_supervisor_listens_when_all_workers_are_ready_and_replaces_a_dead
     first, second = await running.next(), await running.next()
     sockets = (running.listener.fileno(), running.supervisor._quotas_descriptor)
     assert [fake.descriptors[::2] for fake in (first, second)] == [sockets] * 2
-    # A group of its own each: Ctrl-C is the supervisor's to pass on.
+    # Each worker has its own process group: the supervisor passes Ctrl-C on.
     assert [(fake.seat, fake.process_group) for fake in (first, second)] == [("0", 0), ("1", 0)]
     await second.is_ready()
     await until(lambda: running.supervisor._pool.ready == 1)

@@ -1,4 +1,4 @@
-"""The order of a request: what is judged before the body is read, and what is given back when."""
+"""The order of a request: the checks before the body is read, and the release of resources."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def config_with(unknown: str = "default") -> ConfigVersion:
 
 
 class Scripted:
-    """An `Inbound` that notes what it is asked for, in order."""
+    """An `Inbound` that records its calls in order."""
 
     deadline: Deadline
 
@@ -103,7 +103,7 @@ class Service(ChatService):
         super().__init__(lambda: self.active, PlanExecutor(transport, Health()), locations, self.limits)
 
     async def ask(self, **fields: Any) -> Scripted:
-        """Return what was asked of a request, though it may have failed; see `raised`."""
+        """Handle a request and return its inbound. If it failed, `raised` has the exception."""
         request = replace(ChatRequest("assistant", (UserMessage("hello"),)), **fields)
         inbound = Scripted(self, request)
         self.raised: Exception | None = None

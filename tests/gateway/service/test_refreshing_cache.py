@@ -1,4 +1,4 @@
-"""Something kept: who waits, how often it is loaded, and how long it may be used when it can't be loaded."""
+"""A refreshing cache: which calls wait, how often it loads, and how long a value is used after failed loads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, Refres
 
 
 class Source:
-    """Counts up with each load, or fails; a clock that stands until it is set."""
+    """A source that counts its loads, or fails, and a clock that the test sets."""
 
     def __init__(self) -> None:
         self.loads = 0

@@ -69,7 +69,7 @@ QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
 
 
 class Passing:
-    """A stream that has these batches."""
+    """A stream with the given batches."""
 
     def __init__(self, *batches: tuple[StreamEvent, ...]) -> None:
         self.batches = list(batches)
@@ -114,7 +114,7 @@ def keeping(table: ConfigVersion) -> ConfigVersion:
 
 @dataclass
 class Scene:
-    """A process with shadows, on a provider of the test's own."""
+    """A process with shadow traffic to a provider of the test."""
 
     table: ConfigVersion = field(default_factory=shadowed)
     drawn: float = 0.0

@@ -1,4 +1,4 @@
-"""So many requests a minute: who is let through when, what is left, and how long to wait."""
+"""Requests per minute: allowed requests, the remaining allowance, and the wait."""
 
 from __future__ import annotations
 

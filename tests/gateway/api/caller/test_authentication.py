@@ -1,4 +1,4 @@
-"""The door: who is asking and from where, from the headers alone, and what isn't believed."""
+"""Authentication and location signals of a caller, read from the headers, and headers that are not trusted."""
 
 from __future__ import annotations
 
@@ -426,7 +426,7 @@ def test_address_is_the_peers_or_the_one_that_its_edge_reports() -> None:
 
 
 def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
-    """Others may send from them: only who shows the secret is the edge, and a hop can't show it."""
+    """Other hosts may use the networks of the edge. Only a request with the secret comes from the edge."""
     assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
 
 

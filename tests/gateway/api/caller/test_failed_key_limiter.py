@@ -45,7 +45,7 @@ def test_too_many_wrong_keys_are_rate_limited() -> None:
 
 
 def test_valid_key_is_accepted_from_a_limited_address() -> None:
-    """Nor anybody whom this process hasn't seen yet: it may have started in the midst of an attack."""
+    """A client that this process has not seen yet is accepted too: the process may have started during an attack."""
     checker = KeyChecker()
     for number in range(2 * MOST_FAILED_KEYS):
         checker.code(f"gk-{number}")
