@@ -90,7 +90,7 @@ def test_system_texts_become_system_blocks_without_blank_ones() -> None:
     assert body["messages"] == [{"role": "user", "content": [text("Hi"), text("Hi")]}]
 
 
-def test_blank_texts_are_left_out() -> None:
+def test_blank_texts_are_omitted() -> None:
     assert turns(HI, AssistantMessage(""), UserMessage((TextPart(""), TextPart("Still?")))) == [
         {"role": "user", "content": [text("Hi"), text("Still?")]}
     ]

@@ -271,7 +271,7 @@ def test_the_difference_is_set_arithmetic(
     assert found.unsupported == parameters - expressed
 
 
-def test_whatever_fits_is_one_answer() -> None:
+def test_fitting_request_has_an_empty_match() -> None:
     empty = CapabilityMatch(frozenset(), frozenset(), frozenset())
     assert match_capabilities(needs(), NOTHING, UNKNOWN_MODEL) == empty
     assert match_capabilities(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty

@@ -81,7 +81,7 @@ def test_codes_are_classified(status: int, code: str, kind: FailureKind) -> None
     assert (failure.kind, failure.status, failure.code, failure.request_id) == (kind, status, code, "r-1")
 
 
-def test_status_500_stays_a_server_error_whatever_its_text() -> None:
+def test_status_500_is_a_server_error_for_any_text() -> None:
     """With status 500, even the sentence for a prompt that is too long does not count."""
     message = "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"
     for code in ("InternalError.Algo", "InternalError.Algo.InvalidParameter"):

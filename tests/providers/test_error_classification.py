@@ -108,7 +108,7 @@ def test_texts_of_a_provider_are_limited_and_can_be_encoded() -> None:
         assert dumps(text)
 
 
-def test_a_kind_without_a_message_of_its_own_is_named() -> None:
+def test_kind_without_its_own_message_is_named() -> None:
     assert failure(response(), FailureKind.SILENT).message == "silent"
 
 

@@ -30,7 +30,7 @@ def headers(provider: str) -> Mapping[str, FixedHeader]:
     return adapter.headers
 
 
-def test_there_are_those_that_were_looked_at() -> None:
+def test_adapters_have_exactly_the_reviewed_headers() -> None:
     there_are = {
         name: set(one.headers) for name, one in ADAPTERS.items() if isinstance(one, TakesHeaders) and one.headers
     }

@@ -89,7 +89,7 @@ def test_refused_value_is_not_parsed_again() -> None:
     assert with_exact_integers({}, b'{"n":618970019642690137449562111}') == {}
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     assert loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 

@@ -617,7 +617,7 @@ def test_unknown_models_have_the_configured_capabilities() -> None:
     assert COMPATIBLE.build_request(TOOLS, Target("m", "", facts)).path == "/chat/completions"
 
 
-def test_whole_message_keeps_all_calls_whatever_their_ids() -> None:
+def test_complete_message_keeps_all_calls_with_any_ids() -> None:
     """Some servers give all calls the same id, or none, and the same index."""
     for identity in ({"id": "call_0"}, {}, {"id": "call_0", "index": 0}):
         calls = [

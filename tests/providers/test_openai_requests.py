@@ -462,7 +462,7 @@ def test_error_states_the_type_that_was_found(value: object, word: str) -> None:
 # --- encoded requests -----------------------------------------------------------------------------
 
 
-def test_unset_fields_are_left_out() -> None:
+def test_unset_fields_are_omitted() -> None:
     assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
 
 

@@ -86,7 +86,7 @@ def test_the_wait_that_headers_name(headers: dict[str, str], wait: float | None)
 
 @unhurried
 @given(st.dictionaries(st.sampled_from(["retry-after-ms", "x-ms-retry-after-ms", "retry-after", "date"]), st.text()))
-def test_whatever_the_headers_hold_a_wait_is_a_positive_number_or_nothing(headers: dict[str, str]) -> None:
+def test_any_headers_give_a_positive_wait_or_none(headers: dict[str, str]) -> None:
     wait = retry_after_s(headers, NOW)
     assert wait is None or 0 < wait < float("inf")
 

@@ -46,14 +46,14 @@ def test_an_answer_is_counted_cut_and_finished_as_a_models() -> None:
     assert cut.choices[0].message.content == "right"
 
 
-async def test_beyond_its_places_a_request_is_turned_away() -> None:
+async def test_request_over_the_concurrency_is_rejected() -> None:
     gate, capacity = Gate(), Capacity(concurrent=2, beyond=503)
     assert [await gate.enter(capacity) for _ in range(3)] == [None, None, 503]
     gate.leave()
     assert await gate.enter(capacity) is None
 
 
-async def test_beyond_its_rate_a_request_is_turned_away_and_a_second_worth_is_not() -> None:
+async def test_request_over_the_rate_of_one_second_is_rejected() -> None:
     gate, capacity = Gate(), Capacity(rps=5, beyond=429)
     assert [await gate.enter(capacity) for _ in range(7)] == [None] * 5 + [429] * 2
 

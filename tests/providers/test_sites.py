@@ -74,7 +74,7 @@ def test_site_has_its_storage_and_processing_places(
     assert known.residency_of("a model that nobody knows") == known.residency
 
 
-def test_a_scope_of_models_has_a_residency_of_its_own() -> None:
+def test_scope_of_models_has_its_own_residency() -> None:
     us = site("dashscope", "us")
     assert us.residency_of("qwen-plus").processes == ANYWHERE
     assert us.residency_of("qwen-plus-us").processes == places("US")

@@ -161,7 +161,7 @@ def test_event_is_returned_with_its_blank_line() -> None:
     assert parser.feed(b"\ndata: c\n\n") == [ServerSentEvent(b"c")]
 
 
-def test_lines_that_are_no_field_are_kept_apart_and_bounded() -> None:
+def test_lines_that_are_not_fields_are_kept_separately_and_limited() -> None:
     assert parsed([b'data: a\n\n{\n  "error": {"code": 503}\n}'])[2] == b'{\n  "error": {"code": 503}\n}'
     assert len(parsed([b"oh\n" * 1000], limit=100)[2]) <= 150
 

@@ -584,7 +584,7 @@ def test_calls_are_bounded_in_number() -> None:
 
 
 @pytest.mark.parametrize("field", ["arguments", "id", "name", "signature"])
-def test_calls_are_bounded_in_size_whatever_is_large(field: str) -> None:
+def test_total_size_of_calls_is_limited(field: str) -> None:
     half = "x" * (4 * 1024 * 1024)
     pieces = [{"index": 0, field: half}, {"index": 0, field: half}, {"index": 0, field: "y"}]
     adding = [lambda made, piece=piece: made.tool_call(**piece) for piece in pieces]

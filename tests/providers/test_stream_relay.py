@@ -117,7 +117,7 @@ def test_chunks_that_come_by_themselves_mean_the_same(stream: list[bytes]) -> No
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_chunk_by_itself_is_taken_from_the_template(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_chunk_is_read_with_the_template(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     relayed: list[bytes | None] = []
     lone_text = RelayingParser.lone_text
 

@@ -32,7 +32,7 @@ def test_the_signature_is_the_official_client_s() -> None:
     }
 
 
-def test_the_date_is_utc_s_and_the_token_is_left_out_where_there_is_none() -> None:
+def test_signature_uses_the_utc_date_and_omits_a_missing_token() -> None:
     next_day = signed("AKIDEXAMPLE:example-secret-key", LAST_SECOND_OF_A_DAY + 1)
     assert "/2026-11-20/hunyuan/tc3_request" in next_day["authorization"]
     assert "x-tc-token" not in next_day

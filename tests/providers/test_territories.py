@@ -193,7 +193,7 @@ def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str)
 
 
 @pytest.mark.parametrize("word", ["US", "XK", "HK", "US-CA", "UA-09", "GB-ENG", "CN-11"])
-def test_codes_are_taken_as_they_are(word: str) -> None:
+def test_valid_codes_are_unchanged(word: str) -> None:
     assert parse_territory(word) == word
 
 

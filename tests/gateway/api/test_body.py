@@ -77,7 +77,7 @@ async def refusal_of(*messages: object, limits: BodyLimits | None = None) -> tup
 @pytest.mark.parametrize(
     "content_type", ["application/json", "Application/JSON", "application/json; charset=utf-8", " application/json ;x"]
 )
-def test_json_is_taken(content_type: str) -> None:
+def test_json_content_type_is_accepted(content_type: str) -> None:
     check_content_headers(visitor(content_type=content_type))
     check_content_headers(visitor(content_type=content_type, content_encoding="Identity", content_length="5"))
 

@@ -101,7 +101,7 @@ async def test_failed_build_returns_500_and_is_retried() -> None:
     assert again.sent == ["built"]
 
 
-def test_a_loop_that_ended_meanwhile_leaves_nothing_that_the_next_would_wait_for() -> None:
+def test_request_in_a_new_loop_is_served_after_the_first_loop_ended() -> None:
     builder, asked = Builder(), RecordedResponse()
     app = LazyApplication(builder.build)
 

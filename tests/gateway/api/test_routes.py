@@ -150,7 +150,9 @@ async def test_every_response_about_the_caller_has_its_location() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/house-only", "/v1/disclosure?assistant=assistant"])
 @pytest.mark.parametrize(("territory", "why", "status"), [("XX", "unknown", 451), ("CU", "edge_header", 451)])
-async def test_so_does_every_refusal(path: str, territory: str, why: str, status: int) -> None:
+async def test_every_refusal_has_the_same_location_headers_as_a_chat_request(
+    path: str, territory: str, why: str, status: int
+) -> None:
     """A 451 names the signal that decided and the config version."""
     refused = await ask("GET", path, cf_ipcountry=territory)
     chat = await ask("POST", CHAT, cf_ipcountry=territory, body=HELLO)

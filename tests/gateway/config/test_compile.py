@@ -63,7 +63,7 @@ class TestEndpoints:
         assert (x.site, x.target.base_path) == ("global", "/v1beta")
         assert x.residency == Residency(ANYWHERE, ANYWHERE)
 
-    def test_a_model_may_have_a_scope_of_its_own(self) -> None:
+    def test_model_may_have_its_own_scope(self) -> None:
         inside = deployment("provider: dashscope, model: qwen-plus-us, endpoint: us")
         unknown = deployment("provider: dashscope, model: qwen-next, endpoint: us")
         assert inside.residency.processes == Places(frozenset({"US"}))
@@ -211,7 +211,7 @@ class TestCapabilities:
         ]
         assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}', capabilities: []") == []
 
-    def test_other_keys_are_taken_over(self) -> None:
+    def test_other_keys_of_a_deployment_are_compiled(self) -> None:
         x = deployment(f"{OWN}, unsupported: refuse, passthrough: [top_k, min_p], enabled: false")
         assert (x.unsupported, x.enabled, x.target.passthrough) == ("refuse", False, {"top_k", "min_p"})
 

@@ -185,7 +185,7 @@ async def test_silence_is_a_stall() -> None:
     assert pieces.closed >= 1
 
 
-async def test_signs_of_life_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_reset_the_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     limits_s: list[float] = []
     enter = TimeLimit.__enter__
 

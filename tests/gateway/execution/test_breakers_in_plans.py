@@ -176,7 +176,7 @@ async def test_stream_that_its_client_closes_does_not_count_for_the_breaker(benc
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("by_client", [True, False])
-async def test_impatience_of_the_client_is_no_silence_of_the_provider(
+async def test_short_timeout_of_the_client_does_not_count_as_provider_silence(
     bench: Bench, stream: bool, by_client: bool
 ) -> None:
     async def silent(_: httpx.Request) -> httpx.Response:

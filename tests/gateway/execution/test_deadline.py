@@ -411,7 +411,7 @@ async def test_a_task_can_have_many_limits_one_after_another() -> None:
     assert cancelling() == 0
 
 
-async def test_within_asyncios_own_timeout_each_ends_its_own() -> None:
+async def test_limit_and_asyncio_timeout_each_end_their_own_block() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(for_ever(), SOON_S)
     inner = limit(LONG_S)

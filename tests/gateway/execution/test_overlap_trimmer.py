@@ -53,7 +53,7 @@ def test_a_repeated_end_is_trimmed(at: int, back: int, ends: list[int]) -> None:
 
 
 @given(at=st.integers(20, len(NUMBERS)), back=st.integers(20, WINDOW), asked=st.booleans(), ends=splits)
-def test_numbers_are_no_less_than_words(at: int, back: int, asked: bool, ends: list[int]) -> None:
+def test_repeated_numbers_are_trimmed_like_words(at: int, back: int, asked: bool, ends: list[int]) -> None:
     sent = NUMBERS[:at]
     for start in (0, max(at - back, 0) if asked else len(sent.rstrip())):
         assert sent + fed(OverlapTrimmer(sent, asked=asked), cut(NUMBERS[start:], ends)) == NUMBERS

@@ -420,7 +420,7 @@ FOUR_KEYS = CONFIG.merge({"deployments": {"first": {"api_key": ["${A}", "${B}", 
 
 
 @pytest.mark.parametrize("status", [401, 402, 429])
-async def test_many_keys_use_up_no_attempts_of_the_next_step(bench: Bench, status: int) -> None:
+async def test_attempts_with_further_keys_do_not_count_against_the_next_step(bench: Bench, status: int) -> None:
     bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
     bench.router.post(FIRST).mock(return_value=error(status))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))

@@ -246,7 +246,7 @@ async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
     assert "context is too small" in bench.record.skipped[0].reason
 
 
-async def test_no_time_or_no_attempt_is_left(bench: Bench) -> None:
+async def test_stream_is_not_resumed_without_time_or_attempts(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     answer = await begun(bench)

@@ -24,7 +24,7 @@ def test_window_counts_only_recent_entries(events: list[tuple[float, int]]) -> N
             assert surely <= window.totals[kind] <= perhaps
 
 
-def test_the_floor_is_there_without_traffic_and_comes_back() -> None:
+def test_minimum_retry_budget_exists_without_traffic_and_refills() -> None:
     budget = RetryBudget()
     assert [budget.take(0.0, 5.0) for _ in range(FLOOR + 1)] == [True] * FLOOR + [False]
     assert budget.take(0.0, 5.0 + WINDOW_S)

@@ -504,7 +504,7 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
 
 @WAYS
 @pytest.mark.parametrize("parts", [(GOOD,), (GOOD[:-2], GOOD[-2:])])
-async def test_a_connection_is_given_back_once_however_often_its_reply_is_closed(
+async def test_connection_is_returned_once_if_its_reply_is_closed_repeatedly(
     way: Callable[[], Transport], parts: tuple[bytes, ...]
 ) -> None:
     """If it were returned twice, two concurrent requests would use it and read each other's answers."""

@@ -144,7 +144,7 @@ def test_representation_of_a_request_shows_no_credential() -> None:
 
 
 @given(path=st.text(alphabet=st.characters(max_codepoint=0x2100), max_size=40).map(lambda text: "/" + text))
-def test_whatever_the_path_only_the_permits_host_is_meant(path: str) -> None:
+def test_any_path_is_sent_to_the_host_of_the_permit(path: str) -> None:
     try:
         head = request_head(PERMIT, wire(path))
     except FenceBreach:

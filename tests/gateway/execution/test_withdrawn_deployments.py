@@ -100,7 +100,7 @@ async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(ben
     assert (second.received, [skipped.deployment for skipped in bench.record.skipped]) == (0, ["first", "second"])
 
 
-async def test_a_place_at_the_deployment_and_its_probe_are_given_back(bench: Bench) -> None:
+async def test_withdrawn_attempt_releases_its_slot_and_probe(bench: Bench) -> None:
     config = CONFIG.merge("deployments: {first: {concurrency: 1}}")
     first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     for _ in range(2):
@@ -186,7 +186,7 @@ class ForbiddingConfig(dict[str, str]):
         return OFF if name == "first" and self.looks > 1 else None
 
 
-async def test_between_the_look_and_the_tasks_first_turn_there_is_another_look(bench: Bench) -> None:
+async def test_permission_is_checked_again_before_the_task_starts(bench: Bench) -> None:
     """A kept connection needs no second check."""
     first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
     bench.forbidden = ForbiddingConfig()

@@ -161,7 +161,7 @@ def test_slightly_late_clock_is_accepted() -> None:
         json.dumps(claims()).encode()[:-1] + b',"x":NaN}',
     ],
 )
-def test_a_signed_payload_that_is_no_object_with_members_once(payload: bytes) -> None:
+def test_signed_payload_must_be_an_object_without_duplicate_members(payload: bytes) -> None:
     assert problem_of(unsigned_but_signed(payload)) is ClaimProblem.MALFORMED
 
 

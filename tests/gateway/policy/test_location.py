@@ -557,7 +557,7 @@ def test_signal_with_the_part_decides_for_a_signal_with_the_country(table: Confi
     assert elsewhere[0] == ("unknown" if table is SPLIT else "conflict")
 
 
-def test_a_keys_region_is_final_whichever_part_of_a_country_it_is() -> None:
+def test_region_of_a_key_is_final_in_a_split_country() -> None:
     edge = reported(EdgeReport(("US",)))
     assert located(edge, SPLIT, CLIENTS["shop-cn"]) == ("cn", None, "api_key")
     assert located(reported(EdgeReport(("UA",))), SPLIT, CLIENTS["shop-cn"])[0] == "blocked"
@@ -610,7 +610,7 @@ def test_caller_bound_to_a_region_is_located_within_its_country(boundary: str) -
         ("default", ("T1", "DE"), None),
     ],
 )
-def test_weaker_signals_do_not_locate_a_bound_caller_who_hides(
+def test_weaker_signals_do_not_locate_a_bound_caller_with_a_hidden_location(
     region: str, signals: tuple[str, str], territory: str | None
 ) -> None:
     """In a region of `*`, a territory only ever forbids: it still counts."""

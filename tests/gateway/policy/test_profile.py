@@ -66,7 +66,7 @@ def test_unknown_preference_is_ignored(language: str, units: str, zone: str, for
     assert set(lines_sent) <= lines | {line for _, line in PROFILE.lines} | {"Whom to call: 112."}
 
 
-def test_the_block_is_a_message_of_its_own_before_all_others() -> None:
+def test_profile_is_a_separate_message_before_all_others() -> None:
     request = ChatRequest("a", (SystemMessage("You are a pirate."), UserMessage("Hi")))
     block = compose(PROFILE, "DE", NO_PREFERENCES)
     assert with_block(request, block).messages == (block.message, *request.messages)

@@ -180,9 +180,7 @@ def test_a_field_that_moves_data_is_refused() -> None:
         ({"tools": [{"type": "mcp", "server_url": "https://elsewhere.example"}]}, "server_url"),
     ],
 )
-def test_a_field_that_moves_data_is_refused_within_one_that_is_let_through_too(
-    own: dict[str, object], field: str
-) -> None:
+def test_data_moving_field_inside_a_passed_through_field_is_refused(own: dict[str, object], field: str) -> None:
     """Bedrock takes what is the model's own in an object: MCP servers among it, which are anywhere."""
     body = {"additionalModelRequestFields": own}
     request = ChatRequest("assistant", (UserMessage("hi"),), extra=body)
@@ -391,7 +389,7 @@ def test_refused_location_has_no_plan() -> None:
         assert outcome == Refusal(RefusalCode.REGION_UNKNOWN, "no region")
 
 
-def test_one_deployment_alone_is_judged_only_for_who_gets_an_answer() -> None:
+def test_single_deployment_is_checked_only_for_accepted_callers() -> None:
     cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
     no_answer = (SkipReason.BOUNDARY, "requests of this caller are refused")

@@ -123,7 +123,7 @@ def test_a_rule_that_is_off_never_stops(stop: StopRule) -> None:
     assert run(replace(SCHEDULE, stop=stop), (10, bad, tally(1900))).phase is Phase.RUNNING
 
 
-def test_a_last_stage_below_the_whole_goes_on_to_be_judged() -> None:
+def test_last_stage_below_100_percent_is_still_evaluated() -> None:
     half = Schedule("b", (Stage(0.05, 10), Stage(0.5, None)), StopRule(0.02, 0.5, 100), "id")
     there = run(half, (10, *GOOD), (10_000, *GOOD))
     assert (there.phase, there.stage) == (Phase.RUNNING, 1)

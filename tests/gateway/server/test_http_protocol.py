@@ -616,7 +616,7 @@ def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: R
     assert [received.path for received in app.requests] == ["/wait"]
 
 
-def test_complete_request_is_answered_whatever_bytes_follow(client: RawClient, app: App) -> None:
+def test_complete_request_is_answered_before_invalid_following_bytes(client: RawClient, app: App) -> None:
     """A length that was counted in characters is too short for the bytes."""
     body = '{"a": "你好"}'
     request = ECHO + b"content-length: %d\r\n\r\n" % len(body)
@@ -628,7 +628,7 @@ def test_complete_request_is_answered_whatever_bytes_follow(client: RawClient, a
     assert app.requests[-1].body == body.encode()[: len(body)]
 
 
-def test_complete_request_is_answered_however_many_bytes_follow(client: RawClient, app: App) -> None:
+def test_complete_request_is_answered_before_many_following_bytes(client: RawClient, app: App) -> None:
     body = ("你" * 100_000).encode()
     client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
     eventually(lambda: len(app.requests) == 1)

@@ -105,7 +105,7 @@ def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> No
         b"",
     ],
 )
-def test_whatever_differs_otherwise_is_the_parsers(data: bytes) -> None:
+def test_head_with_any_other_difference_is_parsed(data: bytes) -> None:
     assert known().match(data) is None
 
 

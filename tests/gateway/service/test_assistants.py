@@ -43,6 +43,6 @@ def test_client_finds_and_gets_suggestions_of_its_own_assistants_only() -> None:
         ("x" * 100_000, ()),
     ],
 )
-def test_nearest_names_are_suggested_whatever_their_case(name: str, nearest: tuple[str, ...]) -> None:
+def test_nearest_names_are_suggested_in_any_case(name: str, nearest: tuple[str, ...]) -> None:
     error = not_found(name, ["gpt-4o", "assistant", "Siri"])
     assert (error.nearest, error.param) == (nearest, "model")

@@ -113,7 +113,7 @@ def test_finish_ends_the_pause_after_a_large_write(monkeypatch: pytest.MonkeyPat
     assert stream.writes == [MUCH, "one\ntwo\n"]
 
 
-def test_pause_ends_by_itself_and_small_writes_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_ends_and_small_writes_do_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet_module, "_REST_S", 0.001)
     stream = RecordingStream()
     writer = BackgroundWriter(stream)

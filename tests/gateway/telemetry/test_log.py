@@ -117,7 +117,7 @@ def test_shadow_is_logged() -> None:
     assert (line["deployment"], line["shadow"], "attempts" in line) == ("house", "candidate", False)
 
 
-def test_unknown_values_are_left_out() -> None:
+def test_unknown_values_are_omitted() -> None:
     line = line_of(Record("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown"))
     assert line is not None
     absent = {"trace_id", "prompt_tokens", "cached_tokens", "provider_ms", "attempts"}

@@ -114,7 +114,7 @@ async def test_the_result_does_not_depend_on_the_cut(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("wire", small(LEGAL).values(), ids=small(LEGAL))
-async def test_whatever_comes_too_early_an_end_is_an_error(wire: Wire) -> None:
+async def test_early_end_of_a_response_is_an_error(wire: Wire) -> None:
     """Each prefix of a response is an error, unless the response ends with the connection."""
     for end in range(len(wire.data)):
         (_, _, _, error), fit = await result_of(Wire(b"", "close"), [wire.data[:end]] if end else [])
@@ -357,7 +357,7 @@ async def test_a_connection_that_breaks_ends_a_read_that_has_a_tap() -> None:
     assert tapped.taken == [b"a"]
 
 
-async def test_however_much_a_tap_takes_the_reading_goes_on() -> None:
+async def test_reading_continues_for_any_amount_accepted_by_the_tap() -> None:
     tapped = Tapped()
     reading = await tapped.waits()
     for _ in range(20):
@@ -456,7 +456,7 @@ async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) ->
             await head
 
 
-async def test_a_long_stream_is_not_taken_for_a_long_head() -> None:
+async def test_long_stream_does_not_count_as_a_long_head() -> None:
     connection, transport = connected()
     connection.begin(b"request")
     connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")

@@ -162,7 +162,7 @@ def test_a_bomb_costs_no_more_than_its_bound() -> None:
         tracemalloc.stop()
 
 
-def test_many_bombs_in_a_row_are_bounded_too() -> None:
+def test_many_consecutive_decompression_bombs_are_limited() -> None:
     members = gzip.compress(b"\0" * 10_000) * 50
     with pytest.raises(BadResponse):
         decoded("gzip", members, at_most=100_000)

@@ -676,7 +676,7 @@ async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close() -> N
         await until(lambda: server.open == 0)
 
 
-async def test_cancelled_at_any_moment_nothing_is_left() -> None:
+async def test_exchange_cancelled_at_any_moment_leaves_no_connection() -> None:
     """The exchange is cancelled after each possible number of loop iterations."""
     async with scripted(*[hold(HEAD + b"half")] * 60) as server:
         pool = pool_of()

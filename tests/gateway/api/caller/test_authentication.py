@@ -192,7 +192,7 @@ def test_key_in_the_query_is_refused_even_with_a_valid_key_in_a_header(query: st
 
 
 @pytest.mark.parametrize("query", ["", "a=b", "monkey=1", "apikey=1"])
-def test_any_other_query_is_nobodys_business(query: str) -> None:
+def test_other_query_parameters_are_ignored(query: str) -> None:
     assert authenticate(TABLE, visit(("x-api-key", KEY), query=query)) is not None
 
 
@@ -425,7 +425,7 @@ def test_address_is_the_peers_or_the_one_that_its_edge_reports() -> None:
     assert address(visit(spoofed, peer="198.51.100.7")) == "silent: the edge reports no address"
 
 
-def test_networks_of_an_edge_with_a_secret_are_no_hops() -> None:
+def test_networks_of_an_edge_with_a_secret_are_not_proxies() -> None:
     """Other hosts may use the networks of the edge. Only a request with the secret comes from the edge."""
     assert address(visit(("x-forwarded-for", "8.8.8.8, 192.0.2.7"))) == "192.0.2.7"
 
@@ -446,7 +446,7 @@ def test_wrong_or_repeated_edge_secret_makes_the_address_doubtful(secrets: list[
     assert found.doubtful
 
 
-def test_edge_without_its_secret_is_a_stranger_and_a_wrong_secret_is_unproven() -> None:
+def test_edge_without_its_secret_is_untrusted_and_with_a_wrong_one_unproven() -> None:
     assert report_signals(FULL, visit(peer="192.0.2.7")) == reported()
     assert report_signals(FULL, visit(("c", "DE"), peer="192.0.2.7")) == reported(None, EdgeNote.STRANGER_WITHIN)
     assert report_signals(FULL, visit(("x-edge-auth", "x"), peer="192.0.2.7")) == reported(None, EdgeNote.UNPROVEN)

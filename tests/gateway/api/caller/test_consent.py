@@ -76,7 +76,7 @@ def test_caller_without_a_key_cannot_state_consent() -> None:
 
 
 @pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])
-def test_everything_else_is_taken_for_a_token(value: str) -> None:
+def test_other_consent_values_are_read_as_a_token(value: str) -> None:
     assert (
         statement_of("backend", value)
         == statement_of("backend", f"{value} ")

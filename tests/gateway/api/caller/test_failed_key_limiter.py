@@ -73,7 +73,7 @@ def test_edge_without_client_address_is_limited_itself() -> None:
     assert [checker.code("gk-x", edge) for edge in ("127.0.0.1", "127.0.0.2")] == ["rate_limited", "invalid_api_key"]
 
 
-def test_however_many_places_there_are_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_failed_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.api.caller.authentication._MOST_ADDRESSES", 10)
     checker = KeyChecker()
     for number in range(200):

@@ -55,7 +55,7 @@ def test_valid_traceparent_is_used(header: str, sampled: bool) -> None:
         f"00-{TRACE}-{SPAN}-01\n",
     ],
 )
-def test_anything_else_is_passed_over(header: str) -> None:
+def test_invalid_traceparent_is_ignored(header: str) -> None:
     assert read(header) is None
 
 
@@ -93,7 +93,7 @@ def test_tracestate_is_kept_only_if_valid_and_short(states: tuple[str, ...], kep
 
 @settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=255), max_size=80), st.text(st.characters(max_codepoint=255), max_size=600))
-def test_whatever_is_sent_a_trace_is_sound_or_there_is_none(parent: str, state: str) -> None:
+def test_any_trace_headers_give_a_valid_trace_or_none(parent: str, state: str) -> None:
     for trace in (read(parent, states=(state,)), read(SOUND, states=(state,))):
         if trace is not None:
             assert len(bytes.fromhex(trace.trace_id)) == 16
