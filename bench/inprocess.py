@@ -47,7 +47,7 @@ _PADDING = b"bK7xq0ZtR2mVw9Pc"
 def bench_table(text: str | None = None) -> ConfigVersion:
     """Return the compiled config of the bench, or of this text."""
     document = parse_document((text or production_config(PORTS)).encode(), "bench.yaml", ENVIRON)
-    return compile_config(document, registry=load_registry()).table
+    return compile_config(document, registry=load_registry()).config
 
 
 def request_bytes(case: str) -> bytes:
@@ -124,7 +124,7 @@ class _Memory(asyncio.Transport):
 class InProcess:
     """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop."""
 
-    def __init__(self, table: ConfigVersion, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
+    def __init__(self, config: ConfigVersion, app: Callable[[Any], Any] | None = None, protocol: Any = None) -> None:
         """Connect a client, a gateway and a provider in memory.
         Args:
             app: makes another application than the gateway, given the transport to its providers.
@@ -139,12 +139,12 @@ class InProcess:
         connection.connection_made(_Memory(lambda _: self._feed(connection, self._answer)))
         pool.take_back(_ORIGIN, connection)
         transport = PoolTransport(pool)
-        config = server_config(app(transport) if app is not None else Gateway(table, transport), 1)
+        server = server_config(app(transport) if app is not None else Gateway(config, transport), 1)
         if protocol is not None:
-            config.http = protocol
-        config.load()
-        made = cast(Any, config.http_protocol_class)
-        self._protocol = made(config, ServerState(), {}, self._loop)
+            server.http = protocol
+        server.load()
+        made = cast(Any, server.http_protocol_class)
+        self._protocol = made(server, ServerState(), {}, self._loop)
         self._protocol.connection_made(_Memory(self._take))
 
     def _feed(self, connection: Connection, pieces: Sequence[bytes]) -> None:

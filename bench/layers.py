@@ -51,7 +51,7 @@ class Variant:
 
     name: str
     switch: Callable[[], AbstractContextManager[object]] = nullcontext
-    table: Callable[[], ConfigVersion] = bench_table
+    config: Callable[[], ConfigVersion] = bench_table
     app: Callable[[Any], Any] | None = None
     protocol: Any = None
     bare: bool = False
@@ -135,7 +135,7 @@ def _config_without_edges() -> ConfigVersion:
 VARIANTS = (
     Variant("everything"),
     Variant("without the log line", _quiet),
-    Variant("without reading the location from an edge", table=_config_without_edges),
+    Variant("without reading the location from an edge", config=_config_without_edges),
     Variant("without time limits on waits for the provider", _timeless),
     Variant(
         "without watching for a client disconnect",
@@ -152,7 +152,7 @@ VARIANTS = (
 
 async def _measure_variants(rounds: int) -> list[list[str]]:
     """Return the µs of each variant and case: the minimum of the rounds, in which the variants alternate."""
-    gateways = [InProcess(variant.table(), variant.app, variant.protocol) for variant in VARIANTS]
+    gateways = [InProcess(variant.config(), variant.app, variant.protocol) for variant in VARIANTS]
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for variant, gateway in zip(VARIANTS, gateways, strict=True):
@@ -203,7 +203,7 @@ def _measure_stops() -> list[list[str]]:
 async def _check() -> None:
     """Raise if a variant or a stop no longer fits the gateway. A variant names the removed part by a string."""
     for variant in VARIANTS:
-        gateway = InProcess(variant.table(), variant.app, variant.protocol)
+        gateway = InProcess(variant.config(), variant.app, variant.protocol)
         with variant.switch():
             for case in variant.cases:
                 if not variant.bare:

@@ -57,34 +57,34 @@ def _scope() -> dict[str, object]:
 
 
 def _caller_stage() -> Iterator[Stop]:
-    table, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
+    config, scope, body = bench_table(), _scope(), chat_body("assistant", stream=False)
     headers = headers_of(scope)
-    caller = read_caller(table, headers)
+    caller = read_caller(config, headers)
     value = parse_json(body)
     yield Stop("headers", lambda: headers_of(scope))
     yield Stop("request id", lambda: request_id_of(headers))
-    yield Stop("key", lambda: authenticate(table, headers))
-    yield Stop("caller", lambda: read_caller(table, headers))
-    yield Stop("location", lambda: locate(table, caller))
+    yield Stop("key", lambda: authenticate(config, headers))
+    yield Stop("caller", lambda: read_caller(config, headers))
+    yield Stop("location", lambda: locate(config, caller))
     yield Stop("deadline", lambda: Deadline.start(600, 55))
     yield Stop("parse the JSON", lambda: parse_json(body))
     yield Stop("decode the request", lambda: decode_request(value))
 
 
 def _plan_and_send() -> Iterator[Stop]:
-    table, headers = bench_table(), headers_of(_scope())
-    caller = read_caller(table, headers)
-    client, location = caller.client, locate(table, caller).location
+    config, headers = bench_table(), headers_of(_scope())
+    caller = read_caller(config, headers)
+    client, location = caller.client, locate(config, caller).location
     request = decode_request(parse_json(chat_body("assistant", stream=False)))
-    needs, assistant = requirements_of(request), find_assistant(table, client, "assistant")
-    step = _first_step(decide(table, assistant, location, needs, {}, 0.0).outcome)
+    needs, assistant = requirements_of(request), find_assistant(config, client, "assistant")
+    step = _first_step(decide(config, assistant, location, needs, {}, 0.0).outcome)
     deployment = step.deployment
     adapter, target = deployment.adapter, deployment.target
     credential = (("authorization", "Bearer k"),)
     wire = adapter.build_request(request, target)
     response = _response("JSON")
     completion = read_answer(adapter, response, target)
-    record = Record("req_0123456789abcdef01234567", time.monotonic(), table.version)
+    record = Record("req_0123456789abcdef01234567", time.monotonic(), config.version)
     record.client, record.location, record.assistant, record.status = "client-1", location, "assistant", 200
     record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
     record.first_s = record.total_s = 0.5
@@ -92,10 +92,10 @@ def _plan_and_send() -> Iterator[Stop]:
     record.attempts.append(AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.5, None))
     ended = [(record, time.time())]
 
-    yield Stop("assistant", lambda: find_assistant(table, client, "assistant"))
+    yield Stop("assistant", lambda: find_assistant(config, client, "assistant"))
     yield Stop("needs", lambda: requirements_of(request))
-    yield Stop("decide", lambda: decide(table, assistant, location, needs, {}, 0.0))
-    yield Stop("still permitted", lambda: still_permitted(step.permit, table, assistant.name, 0.0))
+    yield Stop("decide", lambda: decide(config, assistant, location, needs, {}, 0.0))
+    yield Stop("still permitted", lambda: still_permitted(step.permit, config, assistant.name, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
     yield Stop("check what the adapter wrote", lambda: upstream_request(step.permit, wire, 5.0, credential))
@@ -132,12 +132,12 @@ def _response(case: str) -> WireResponse:
 
 
 def _streams() -> Iterator[Stop]:
-    table = bench_table()
+    config = bench_table()
     for words, case, name in (
         ("64 events", "stream of 64 events at once", "assistant-1"),
         ("64 events, translated", "stream of 64 events at once, translated", "assistant-gemini-1"),
     ):
-        yield from _stream(table.deployments[name], _response(case), words)
+        yield from _stream(config.deployments[name], _response(case), words)
 
 
 def _stream(deployment: Deployment, response: WireResponse, words: str) -> Iterator[Stop]:

@@ -95,15 +95,15 @@ def readiness_word(status: Status) -> str:
 
 def readiness(status: Status) -> dict[str, object]:
     """Return the whole document of `/readyz`."""
-    table = status.table
-    off_now = {name: reason for name, item in table.deployments.items() if (reason := off(item)) is not None}
+    config = status.config
+    off_now = {name: reason for name, item in config.deployments.items() if (reason := off(item)) is not None}
     return {
         "status": readiness_word(status),
-        "table": {"version": table.version, "demo": table.demo, "loaded": reload_report(status.loaded)},
+        "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {
-            "count": len(table.deployments),
+            "count": len(config.deployments),
             "off": {name: detail for name, (_, detail) in off_now.items()},
             "benched": unavailable_by_deployment(status.workers, by_breaker=False),
             "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
@@ -129,7 +129,7 @@ def _approvals(status: Status) -> list[dict[str, object]]:
             "days_left": term.days_left,
             "warned_days": term.warned_days,
         }
-        for term in sorted(terms_of(status.table.approvals, days_at(status.at_s)), key=lambda term: term.days_left)
+        for term in sorted(terms_of(status.config.approvals, days_at(status.at_s)), key=lambda term: term.days_left)
     ]
 
 
@@ -143,7 +143,7 @@ def _retirements(status: Status) -> list[dict[str, object]]:
             "days_left": one.days_left,
             "warned_days": one.warned_days,
         }
-        for one in retirement_notices_of(status.table.deployments.values(), days_at(status.at_s))
+        for one in retirement_notices_of(status.config.deployments.values(), days_at(status.at_s))
     ]
 
 
@@ -173,7 +173,7 @@ def reload_report(done: Reload) -> dict[str, object]:
     """Return the result of one load of a config."""
     return {
         "result": done.result,
-        "table": done.table,
+        "table": done.config_version,
         "cause": done.cause,
         "who": done.who,
         "at": done.at.isoformat(timespec="milliseconds"),
@@ -187,9 +187,16 @@ def reload_report(done: Reload) -> dict[str, object]:
 
 
 def _worker(worker: WorkerStatus) -> dict[str, object]:
-    fields = {name: getattr(worker, name) for name in ("seat", "pid", "table", "running", "answers")}
-    unavailable = {"benched": _names(worker, False), "breakers": _names(worker, True)}
-    return {**fields, "draining": worker.is_draining, **unavailable}
+    return {
+        "seat": worker.seat,
+        "pid": worker.pid,
+        "table": worker.config_version,
+        "running": worker.running,
+        "answers": worker.answers,
+        "draining": worker.is_draining,
+        "benched": _names(worker, False),
+        "breakers": _names(worker, True),
+    }
 
 
 def _names(worker: WorkerStatus, by_breaker: bool) -> list[str]:

@@ -134,7 +134,7 @@ def _operator(request: Request) -> str:
 def _explain(
     status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
 ) -> dict[str, object]:
-    config = status.table
+    config = status.config
     caller = _client(config, client)
     named = _assistant(config, caller, assistant)
     # A deployment that only some workers skip is still used by the others.

@@ -206,7 +206,7 @@ class Gateway:
         most_requests: The limit of concurrent requests.
 
     Attributes:
-        table: The active config version.
+        config: The active config version.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         metrics: The metrics of this process.
 
@@ -224,15 +224,15 @@ class Gateway:
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
-        self.table = config
+        self.config = config
         self.is_draining = False
         transport = transport or PoolTransport()
         self._transport = transport
         self._receipts = (
-            open_receipt_service(receipt_settings, lambda: self.table) if receipt_settings is not None else None
+            open_receipt_service(receipt_settings, lambda: self.config) if receipt_settings is not None else None
         )
         take = self._receipts.take if self._receipts is not None else None
-        self._telemetry = Telemetry(lambda: self.table, transport, take)
+        self._telemetry = Telemetry(lambda: self.config, transport, take)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
         quota_store = quota_store or QuotaStore()
@@ -240,10 +240,10 @@ class Gateway:
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
         self._shadow_wiring = ShadowWiring(
-            lambda: self.table, transport, self._health, limiters, self.metrics, state_dir
+            lambda: self.config, transport, self._health, limiters, self.metrics, state_dir
         )
         service = ChatService(
-            lambda: self.table,
+            lambda: self.config,
             self._executor,
             self._locations,
             ClientLimits(quota_store),
@@ -276,7 +276,7 @@ class Gateway:
         Args:
             config: The config version.
         """
-        self.table = config
+        self.config = config
         self._executor.prune(config)
         self._locations.prepare(config.location.rules)
 
@@ -302,7 +302,7 @@ class Gateway:
         Returns:
             The reason for each by name: it is in a cooldown, or its breaker is open.
         """
-        return self._health.snapshot(self.table)
+        return self._health.snapshot(self.config)
 
     def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
         """Handle one ASGI 3 connection. The inner coroutine is returned directly, because another one would cost time.
@@ -315,8 +315,8 @@ class Gateway:
         Returns:
             The coroutine that handles the connection.
         """
-        if self.table.cors is not None and scope["type"] == "http":
-            return self._cross(self.table.cors, scope, receive, send)
+        if self.config.cors is not None and scope["type"] == "http":
+            return self._cross(self.config.cors, scope, receive, send)
         return self._answer(scope, receive, send)
 
     async def _cross(self, cors: Cors, scope: Any, receive: _Receive, send: _Send) -> None:
@@ -339,7 +339,7 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._locations.prepare(self.table.location.rules)
+                self._locations.prepare(self.config.location.rules)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._shadow_wiring.aclose()

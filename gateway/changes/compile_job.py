@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.changes.pickling import TableNotPortable, pack
+from gateway.changes.pickling import ConfigNotPortable, pack
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.config.source_text import Reading, SourceText
 from gateway.model.config_version import ConfigVersion
@@ -97,10 +97,10 @@ def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
             files = {**document.files, **files}
             del files[order.name]
         compiled = compile_config(document, registry=load_registry(), simulators=order.simulators, demo=order.demo)
-        packed = pack(compiled.table)
+        packed = pack(compiled.config)
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)
-    except TableNotPortable as error:
+    except ConfigNotPortable as error:
         return Outcome((order.problem(str(error)),), files)
     return Outcome(
         compiled.warnings, files, read_files(files) == files, packed, compiled.written if order.written else None

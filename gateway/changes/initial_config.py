@@ -38,7 +38,7 @@ class InitialConfig:
         pinned: The rollback that is in effect, if there is one.
     """
 
-    table: ConfigVersion
+    config: ConfigVersion
     outcome: Outcome
     change_log: ChangeLog | None = None
     pinned: PinnedRollback | None = None
@@ -54,23 +54,23 @@ class InitialConfigLoader:
     """
 
     def __init__(self, settings: Settings, child: Child | None = None, *, demo: bool = False) -> None:
-        self._config = settings.config
+        self._config_path = settings.config
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
-        order = CompileJob(str(self._config), demo, written=settings.state_dir is not None)
+        order = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 
             try:
                 self._change_log = ChangeLog(settings.state_dir, _log_audit_head)
-                self._pinned = self._change_log.active_rollback(self._config)
+                self._pinned = self._change_log.active_rollback(self._config_path)
             except StateError as error:
                 if self._change_log is not None:
                     self._change_log.close()
                 raise CommandError(str(error)) from None
-            if self._pinned is None and not path_exists(self._config):
+            if self._pinned is None and not path_exists(self._config_path):
                 self._change_log.close()
-                expect_file(self._config)
+                expect_file(self._config_path)
         self._compiling = Compiling(self._pinned.instead_of(order) if self._pinned is not None else order, child)
 
     def begin(self) -> InitialConfig:
@@ -81,27 +81,27 @@ class InitialConfigLoader:
         try:
             outcome = self._compiling.outcome()
         except CompileFailed as error:
-            raise CommandError(f"{self._config}: {error}") from None
-        initial = _initial_config(outcome, self._config, self._change_log, self._pinned)
-        return initial if initial.table.demo else _recorded(initial, self._config)
+            raise CommandError(f"{self._config_path}: {error}") from None
+        initial = _initial_config(outcome, self._config_path, self._change_log, self._pinned)
+        return initial if initial.config.demo else _recorded(initial, self._config_path)
 
 
 def with_simulators(initial: InitialConfig, order: CompileJob) -> InitialConfig:
     """Compile a demo again, now that its simulators have ports. Raises CommandError."""
     job = initial.pinned.instead_of(order) if initial.pinned is not None else order
-    config = Path(order.path)
-    return _recorded(_initial_config(compile_here(job, os.environ), config, initial.change_log, initial.pinned), config)
+    path = Path(order.path)
+    return _recorded(_initial_config(compile_here(job, os.environ), path, initial.change_log, initial.pinned), path)
 
 
 def _initial_config(
-    outcome: Outcome, config: Path, change_log: ChangeLog | None, pinned: PinnedRollback | None
+    outcome: Outcome, config_path: Path, change_log: ChangeLog | None, pinned: PinnedRollback | None
 ) -> InitialConfig:
     """Return the initial version of this outcome. Raises CommandError if the config cannot be used."""
     if outcome.packed is not None:
-        table = unpack(outcome.packed)
+        config = unpack(outcome.packed)
         if pinned is not None:
-            outcome = replace(outcome, files={**outcome.files, str(config): pinned.file})
-        return InitialConfig(table, outcome, change_log, pinned)
+            outcome = replace(outcome, files={**outcome.files, str(config_path): pinned.file})
+        return InitialConfig(config, outcome, change_log, pinned)
     # Not imported at the top: rendering problems loads the compiler, which a serving process does not need.
     from gateway.config.check_report import rejected_config
 
@@ -109,18 +109,18 @@ def _initial_config(
     if pinned is None:
         raise rejection
     raise CommandError(
-        f"a rollback replaced {config} by version {pinned.version.version}, which cannot be used any more:\n"
-        f"{rejection.shown}\nedit {config} to make it the active config again"
+        f"a rollback replaced {config_path} by version {pinned.version.version}, which cannot be used any more:\n"
+        f"{rejection.shown}\nedit {config_path} to make it the active config again"
     )
 
 
-def _recorded(initial: InitialConfig, config: Path) -> InitialConfig:
+def _recorded(initial: InitialConfig, config_path: Path) -> InitialConfig:
     """Record the start if there is a state directory. Raises CommandError."""
     change_log = initial.change_log
     if change_log is None:
         return initial
     try:
-        _record_start(initial, change_log, config)
+        _record_start(initial, change_log, config_path)
     except (StateError, CommandError) as error:
         # The trail already has the start: without this line it would seem that the version was served.
         with suppress(StateError):
@@ -137,26 +137,26 @@ def _log_audit_head(head: TrailHead, event: str) -> None:
     logger().info("audit", entry=event, number=head.number, hash=head.hash)
 
 
-def _record_start(initial: InitialConfig, change_log: ChangeLog, config: Path) -> None:
+def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Path) -> None:
     """Record which version is served from now on. Raises StateError; raises CommandError if a signature is missing."""
     from gateway.changes.change_log import NotSigned, ReviewedChange
     from gateway.changes.plan import ChangePlan
     from gateway.telemetry.log import logger
 
-    pointer, version = change_log.pointer(), initial.table.version
-    new = CompiledState(initial.table, initial.outcome.written, distinct_warnings(initial.outcome.problems))
-    change_log.note("started", {"table": version, "config": str(config), "pid": os.getpid()})
+    pointer, version = change_log.pointer(), initial.config.version
+    new = CompiledState(initial.config, initial.outcome.written, distinct_warnings(initial.outcome.problems))
+    change_log.note("started", {"table": version, "config": str(config_path), "pid": os.getpid()})
     if initial.pinned is not None:
-        detail = f"{config} is not active since a rollback; its next edit will be activated"
+        detail = f"{config_path} is not active since a rollback; its next edit will be activated"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)
     if pointer is None or pointer.version != version:
         before = change_log.history.find_exactly(pointer.version) if pointer is not None else None
         try:
-            reviewed = review_from(before, new, config)
+            reviewed = review_from(before, new, config_path)
         except NotSigned as error:
             change_log.record_rejection("start", "", pointer.version if pointer else "", [str(error)], unsigned=True)
             raise CommandError(str(error)) from None
-        if before is None and any(region.protected for region in initial.table.regions.values()):
+        if before is None and any(region.protected for region in initial.config.regions.values()):
             detail = "there is no earlier config to compare with, so changes of its protected regions were not checked"
             logger().warning("protected_unchecked", table=version, detail=detail)
         change_log.record_switch(
@@ -167,16 +167,16 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config: Path) -
         change_log.record_switch(ReviewedChange(ChangePlan(version, version), {}), new, "start", "")
 
 
-def compile_in_child(text: bytes, name: str, config: Path, *, secrets: bool) -> Outcome:
+def compile_in_child(text: bytes, name: str, config_path: Path, *, secrets: bool) -> Outcome:
     """Compile this text in a child process. Raises StateError if no process can be started."""
     try:
-        return Compiling(CompileJob(str(config), text=text, name=name, secrets=secrets, written=True)).outcome()
+        return Compiling(CompileJob(str(config_path), text=text, name=name, secrets=secrets, written=True)).outcome()
     except CompileFailed as error:
         raise StateError(f"{name}: {error}") from None
 
 
 def review_from(
-    before: Version | None, new: CompiledState, config: Path, signature: str | None = None
+    before: Version | None, new: CompiledState, config_path: Path, signature: str | None = None
 ) -> ReviewedChange:
     """Return the reviewed change from a version of the history. Raises NotSigned and StateError.
 
@@ -186,13 +186,13 @@ def review_from(
     from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan
 
     def find_signature() -> str | None:
-        return signature or read_signature(signature_file(config))
+        return signature or read_signature(signature_file(config_path))
 
     if before is None or new.written is None:
         return review_change(CompiledState(NO_CONFIG_VERSION, None), new, time.time(), find_signature)
     states = []
     for version, text in ((before.version, before.text), (new.written.version, new.written.text)):
-        outcome = compile_in_child(text, f"version {version}", config, secrets=False) if text is not None else None
+        outcome = compile_in_child(text, f"version {version}", config_path, secrets=False) if text is not None else None
         if outcome is None or outcome.packed is None:
             return ReviewedChange(
                 ChangePlan(before.version, new.config.version), *_uncompared(before, new, find_signature())

@@ -41,7 +41,7 @@ _NOT_THE_FILE = {
 
 def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
     """Log one attempt to change the config. `previous` is the version that was active before it."""
-    log = logger().bind(cause=done.cause, table=done.table, duration_ms=round(done.duration_s * 1000, 1))
+    log = logger().bind(cause=done.cause, table=done.config_version, duration_ms=round(done.duration_s * 1000, 1))
     log = log.bind(who=done.who) if done.who else log
     if not done.activated:
         errors = [str(problem) for problem in problems if problem.severity == "error"]
@@ -150,13 +150,13 @@ class LiveConfig:
     ) -> None:
         warnings, change_log = initial.outcome.problems, initial.change_log
         self._stage = stage
-        self.table = stage(initial.table)
+        self.config = stage(initial.config)
         self.failed: Reload | None = None
         self.reloads: Counter[tuple[str, str]] = Counter()
         findings = tuple(map(finding_of, warnings))
-        self.loaded = Reload("start", True, self.table.version, datetime.now(UTC), 0.0, findings)
+        self.loaded = Reload("start", True, self.config.version, datetime.now(UTC), 0.0, findings)
         self._order = order
-        self._state = CompiledState(initial.table, initial.outcome.written, distinct_warnings(warnings))
+        self._state = CompiledState(initial.config, initial.outcome.written, distinct_warnings(warnings))
         self._change_log = change_log
         self._activator = VersionActivator(order, why_not, change_log)
         self._pinned = initial.pinned
@@ -175,7 +175,7 @@ class LiveConfig:
     def start(self, activate: Activate) -> None:
         """Start to watch the files. Needs a running event loop."""
         self._activate = activate
-        work = (self.watch(), self._handle_requests(), remind(lambda: self.table))
+        work = (self.watch(), self._handle_requests(), remind(lambda: self.config))
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def stop(self) -> None:
@@ -258,10 +258,10 @@ class LiveConfig:
         """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
         async with self._one_at_a_time:
             config = self._stage(self._state.config)
-            if config.version == self.table.version:
+            if config.version == self.config.version:
                 return ()
             packed = await asyncio.to_thread(pack, config)
-            self.table = config
+            self.config = config
             return await self._activate(packed, config)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
@@ -299,21 +299,21 @@ class LiveConfig:
         prepared = await asyncio.to_thread(self._activator.prepare, request, self._state, pinned, outcome)
         retriable = not prepared.is_judged
         done = Reload(
-            request.cause, False, self.table.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
+            request.cause, False, self.config.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
             retriable=retriable,
         )  # fmt: skip
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.packed is not None and prepared.state is not None:
             self._state, self._pinned = prepared.state, pinned if pinned is not None and pinned.overrides else None
-            config = self.table = self._stage(prepared.state.config)
+            config = self.config = self._stage(prepared.state.config)
             packed = outcome.packed if config is prepared.state.config else await asyncio.to_thread(pack, config)
             unconfirmed = await self._activate(packed, config)
             done = replace(
-                done, activated=True, table=config.version, changes=prepared.changes, unconfirmed=unconfirmed
+                done, activated=True, config_version=config.version, changes=prepared.changes, unconfirmed=unconfirmed
             )
         elif not is_reported:
-            await asyncio.to_thread(self._activator.keep_rejected, request, self.table.version, prepared)
+            await asyncio.to_thread(self._activator.keep_rejected, request, self.config.version, prepared)
         if done.activated or done.cause != "rollback":
             # The files of a version that was rejected are neither those of the active one nor those of the next edit.
             if retriable:
@@ -327,7 +327,7 @@ class LiveConfig:
 
     def _read_signature(self) -> dict[str, str]:
         """Return the digest of the signature file if there is a protected region: a late signature is a change too."""
-        if self._change_log is None or not any(region.protected for region in self.table.regions.values()):
+        if self._change_log is None or not any(region.protected for region in self.config.regions.values()):
             return {}
         from gateway.changes.change_log import signature_file
 
@@ -347,7 +347,7 @@ class LiveConfig:
     def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_reported: bool) -> None:
         self.reloads[done.cause, done.result] += 1
         if not is_reported:
-            log_reload(done, problems, self.loaded.table, file_is_active=self.file_is_active)
+            log_reload(done, problems, self.loaded.config_version, file_is_active=self.file_is_active)
         if done.activated:
             self.loaded, self.failed = done, None
         elif done.cause != "rollback":

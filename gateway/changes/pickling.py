@@ -8,16 +8,16 @@ from gateway.model.config_version import ConfigVersion
 from providers.auth import secret_problem
 
 
-class TableNotPortable(ValueError):
+class ConfigNotPortable(ValueError):
     """The config version cannot be sent to another process."""
 
 
 def pack(config: ConfigVersion) -> bytes:
-    """Return the pickled config version. Raises TableNotPortable."""
+    """Return the pickled config version. Raises ConfigNotPortable."""
     try:
         return pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TableNotPortable(
+        raise ConfigNotPortable(
             f"this config cannot be sent to another process, because an adapter in it cannot be pickled ({error}): "
             "make the adapter an object of a class at the top level of its module"
         ) from None

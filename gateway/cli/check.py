@@ -54,10 +54,10 @@ def check(options: argparse.Namespace) -> int:
     if compiled.warnings:
         print(render_problems(compiled.warnings), file=sys.stderr)
         print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
-    missing_simulators = _missing_simulators(compiled.table) if compiled.table.demo else []
+    missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
-    print(render_matrix(compiled.table, days_at(time.time())))
+    print(render_matrix(compiled.config, days_at(time.time())))
     return _REFUSED if refused or missing_simulators else _OK
 
 
@@ -79,7 +79,7 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.service.explain import PlainRequest, explain_text
     from gateway.service.explain import explain as explanation_of
 
-    config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).table
+    config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant)
     reports = _reports(config, options.territory)

@@ -55,7 +55,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     config = config_path(options)
 
     def compile_with(origins: Mapping[tuple[str, str], str] | None) -> ConfigVersion:
-        return compile_file(config, simulators=origins).table
+        return compile_file(config, simulators=origins).config
 
     required = ("region", "out") if options.shadow else ("region", "candidates", "out")
     missing = [name for name in required if not getattr(options, name)]

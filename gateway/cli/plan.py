@@ -135,7 +135,7 @@ def _compile_text(text: bytes, name: str, config_path: Path, *, secrets: bool) -
 
     document = parse_document(text, name, os.environ, relative_to=str(config_path), secrets=secrets)
     compiled = compile_config(document, registry=load_registry())
-    return CompiledState(compiled.table, compiled.written, distinct_warnings(compiled.warnings))
+    return CompiledState(compiled.config, compiled.written, distinct_warnings(compiled.warnings))
 
 
 def plan_between(before: CompiledState | None, after: CompiledState, strict: bool) -> ChangePlan:

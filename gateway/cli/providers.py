@@ -65,7 +65,7 @@ def models(options: argparse.Namespace) -> int:
     if unknown := [name for name in options.names if name not in adapters]:
         raise CommandError(f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(adapters))}")
     if options.config is not None:
-        deployments = compile_file(options.config, resolve_secrets=False).table.deployments.values()
+        deployments = compile_file(options.config, resolve_secrets=False).config.deployments.values()
         print(deployments_text(one for one in deployments if not options.names or one.provider in options.names))
         return _OK
     chosen = {name: one for name, one in adapters.items() if not options.names or name in options.names}

@@ -62,7 +62,7 @@ def _serve(settings: Settings, child: Child) -> int:
     configure(settings.log_format, settings.log_level)
     try:
         begun = opening.begin()
-        if begun.table.demo:
+        if begun.config.demo:
             if settings.workers > 1:
                 raise CommandError(
                     "a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)"
@@ -71,7 +71,7 @@ def _serve(settings: Settings, child: Child) -> int:
             return _OK
         for warning in begun.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_table(settings, begun)
+        start.serve_config(settings, begun)
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()

@@ -79,7 +79,7 @@ _SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 def compiled_config(options: argparse.Namespace) -> ConfigVersion:
     """Return the compiled config of `--config` or of the settings. Raises CommandError."""
-    return compile_file(settings_of(options).config).table
+    return compile_file(settings_of(options).config).config
 
 
 def config_path(options: argparse.Namespace) -> Path:

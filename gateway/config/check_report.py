@@ -34,51 +34,51 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
 
 
-def render_matrix(table: ConfigVersion, days: Days | None = None) -> str:
+def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
     """Return the matrix of routes: for each assistant and region, the steps in order.
 
     Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
     every request. Without `days`, approvals are not checked.
     """
-    lines = [f"table {table.version}{' (demo)' if table.demo else ''}", *_cell(table), "", "regions"]
-    for region in table.regions.values():
-        lines += _region(region, table)
-    if table.blocked.included:
-        lines += _wrapped("  blocked: ", str(table.blocked))
-    if table.location.rules.country_only:
-        countries = ", ".join(sorted(table.location.rules.country_only))
+    lines = [f"table {config.version}{' (demo)' if config.demo else ''}", *_cell(config), "", "regions"]
+    for region in config.regions.values():
+        lines += _region(region, config)
+    if config.blocked.included:
+        lines += _wrapped("  blocked: ", str(config.blocked))
+    if config.location.rules.country_only:
+        countries = ", ".join(sorted(config.location.rules.country_only))
         lines += _wrapped("  accepted without their part: ", countries)
-    lines += _unplaced(table)
-    for name, assistant in table.assistants.items():
+    lines += _unplaced(config)
+    for name, assistant in config.assistants.items():
         if name == assistant.name:
-            lines += ["", *_assistant(assistant, table, days)]
-    if table.exporters:
+            lines += ["", *_assistant(assistant, config, days)]
+    if config.exporters:
         lines += ["", "exporters"]
-    for exporter in table.exporters:
-        lines += _exporter(exporter, table)
+    for exporter in config.exporters:
+        lines += _exporter(exporter, config)
     return "\n".join(lines)
 
 
-def _cell(table: ConfigVersion) -> Iterator[str]:
-    if table.cell is not None:
-        serves = table.cell.serves
-        regions = "every region" if serves is None else ", ".join(name for name in table.regions if name in serves)
-        yield from _wrapped(f"this cell runs in {table.cell.territory} and serves ", regions)
+def _cell(config: ConfigVersion) -> Iterator[str]:
+    if config.cell is not None:
+        serves = config.cell.serves
+        regions = "every region" if serves is None else ", ".join(name for name in config.regions if name in serves)
+        yield from _wrapped(f"this cell runs in {config.cell.territory} and serves ", regions)
 
 
-def _unplaced(table: ConfigVersion) -> Iterator[str]:
+def _unplaced(config: ConfigVersion) -> Iterator[str]:
     """Warn if no signal can locate a caller. This holds for the file that `gateway init` writes."""
-    if not can_locate(table):
+    if not can_locate(config):
         keys = dict.fromkeys(signal.setup_key for signal in SIGNALS.values() if signal.setup_key is not None)
         fix = f"bind a client to a `region`, or set up one of {', '.join(f'`{key}`' for key in keys)}"
         yield from _wrapped("  none yet: ", f"no signal locates a caller, so every request is refused; {fix}")
 
 
-def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
+def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
     territories = "everywhere else" if region.is_default else str(region.territories)
     yield from _wrapped(f"  {region.name}: ", territories)
     yield from _wrapped("      boundary: ", str(region.boundary))
-    kept = [code for code in sorted(territory_data().stays) if _has(table, region, code)]
+    kept = [code for code in sorted(territory_data().stays) if _has(config, region, code)]
     if region.is_default and kept:
         yield from _wrapped("      prompts must stay in their own territory: ", ", ".join(kept))
     if region.transit.included:
@@ -98,33 +98,33 @@ def _region(region: Region, table: ConfigVersion) -> Iterator[str]:
             yield from _wrapped("      profile: ", ", ".join(locales))
 
 
-def _has(table: ConfigVersion, region: Region, territory: str) -> bool:
-    return table.region_of(territory) is region and not table.blocked.contains(territory)
+def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
+    return config.region_of(territory) is region and not config.blocked.contains(territory)
 
 
-def _assistant(assistant: Assistant, table: ConfigVersion, days: Days | None) -> Iterator[str]:
+def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -> Iterator[str]:
     aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
     yield from _wrapped("assistant ", assistant.name + aliases)
-    for name in table.regions:
+    for name in config.regions:
         steps = assistant.routes.get(name)
         if steps is None:
             yield f"  {name}: no route; requests are refused (region_blocked)"
             continue
-        yield from _wrapped(f"  {name}", f"{_elsewhere(name, table)}:")
+        yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
         for number, step in enumerate(steps, 1):
             if isinstance(step, WeightedSet):
                 yield f"    {number}. by weight; each user stays with one of"
                 for deployment, _ in step.members:
                     share = f"    - {_percent(step.shares[deployment.name])} "
-                    yield from _step(share, deployment, table.regions[name], days)
+                    yield from _step(share, deployment, config.regions[name], days)
             else:
-                yield from _step(f"    {number}. ", step, table.regions[name], days)
+                yield from _step(f"    {number}. ", step, config.regions[name], days)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
         if shadow := assistant.shadows.get(name):
             kept = "; prompts, its answers and those of the clients are kept" if shadow.keep_text else ""
             yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
-            yield from _step("    - ", shadow.deployment, table.regions[name], days)
+            yield from _step("    - ", shadow.deployment, config.regions[name], days)
 
 
 def _schedule(schedule: Schedule) -> str:
@@ -150,9 +150,9 @@ def _percent(share: float) -> str:
     return f"{share * 100:.3g}%"
 
 
-def _elsewhere(region: str, table: ConfigVersion) -> str:
+def _elsewhere(region: str, config: ConfigVersion) -> str:
     """Return a note that another cell serves the region, or an empty text if this cell does."""
-    cell = table.cell
+    cell = config.cell
     if cell is None or cell.serves is None or region in cell.serves:
         return ""
     home = cell.homes.get(region)
@@ -185,13 +185,13 @@ def _served(step: Deployment, region: Region) -> str:
     return str(available) if is_short or available.included is None else f"{len(available.included)} territories"
 
 
-def _exporter(exporter: Exporter, table: ConfigVersion) -> Iterator[str]:
+def _exporter(exporter: Exporter, config: ConfigVersion) -> Iterator[str]:
     yield from _wrapped(f"  {exporter.name}: ", f"traces to {exporter.permit.origin}{exporter.path}")
     yield from _wrapped("      ", _where(exporter.residency))
-    received = [name for name, region in table.regions.items() if exporter.may_export(region)]
+    received = [name for name, region in config.regions.items() if exporter.may_export(region)]
     unplaced = ["requests of no known region"] if exporter.includes_unlocated else []
     yield from _wrapped("      receives: ", ", ".join(received + unplaced) or "nothing")
-    excluded = [name for name in table.regions if name not in received]
+    excluded = [name for name in config.regions if name not in received]
     unplaced = [] if exporter.includes_unlocated else ["requests of no known region"]
     if excluded + unplaced:
         yield from _wrapped("      never receives: ", ", ".join(excluded + unplaced))

@@ -61,7 +61,7 @@ def _check_client(draft: Draft, findings: Findings, path: KeyPath, written: dict
 class Compiled:
     """A compiled config version, with its warnings and the digests of the files that were read for it."""
 
-    table: ConfigVersion
+    config: ConfigVersion
     warnings: tuple[Problem, ...]
     files: Reading = field(default_factory=dict)
     written: SourceText | None = None
@@ -99,7 +99,7 @@ def compile_config(
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
-    table = ConfigVersion(
+    config = ConfigVersion(
         version=document.version,
         assistants=compile_assistants(draft, findings, regions, deployments, days),
         regions=regions.by_name,
@@ -123,7 +123,7 @@ def compile_config(
     _check_protection(draft, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    return Compiled(table, findings.warnings, document.files, document.written)
+    return Compiled(config, findings.warnings, document.files, document.written)
 
 
 def _check_sections(draft: Draft, findings: Findings) -> None:

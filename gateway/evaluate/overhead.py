@@ -110,7 +110,7 @@ class OverheadProbe:
                 server = SimulatorServer(dialect, "blank", Scenario(text="Yes."))
                 origin = (await stack.enter_async_context(server)).origin
             text = _CONFIG.format(dialect=_DIALECT, origin=origin)
-            config = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).table
+            config = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).config
             client = CandidateClient(config, config.assistants["blank"], config.regions["here"], PoolTransport())
             stack.push_async_callback(client.aclose)
             probe = cls(client)

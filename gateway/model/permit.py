@@ -24,7 +24,7 @@ class Permit:
     deployment: str
     site: str
     model: str
-    table: str
+    config_version: str
     waives: str | None = None
 
 

@@ -103,7 +103,7 @@ class Record:
 
     request_id: str
     started_at: float
-    table: str
+    config_version: str
     trace: TraceContext | None = None
     client: str | None = None
     allowance: Allowance | None = None

@@ -47,7 +47,7 @@ class Reload:
     """One attempt to activate a config.
 
     Attributes:
-        table: The version that is active after it.
+        config_version: The version that is active after it.
         findings: The mistakes that rejected it, and the warnings.
         unconfirmed: The workers that have not confirmed the new version yet.
         who: The name that the sender of the request gave. It is not verified.
@@ -57,7 +57,7 @@ class Reload:
 
     cause: Cause
     activated: bool
-    table: str
+    config_version: str
     at: datetime
     duration_s: float
     findings: tuple[Finding, ...] = ()
@@ -84,7 +84,7 @@ class WorkerStatus:
 
     seat: int
     pid: int
-    table: str
+    config_version: str
     running: int
     is_draining: bool
     unavailable: Mapping[str, Unavailable]
@@ -105,7 +105,7 @@ class Status:
         at_s: The time of this state (Unix time).
     """
 
-    table: ConfigVersion
+    config: ConfigVersion
     loaded: Reload
     failed: Reload | None
     reloads: Mapping[tuple[str, str], int]

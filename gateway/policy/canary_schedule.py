@@ -136,19 +136,19 @@ def _is_slower(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float
     )
 
 
-def with_shares(table: ConfigVersion, shares: Mapping[tuple[str, str], float]) -> ConfigVersion:
+def with_shares(config: ConfigVersion, shares: Mapping[tuple[str, str], float]) -> ConfigVersion:
     """Return the config version with these shares of the candidates, by (assistant, region).
 
     The other members of each step share the rest. The result has its own version: that of the config, and four digits
     for the shares.
     """
     if not shares:
-        return table
-    changed = {it.name: _with_shares(it, shares) for it in table.assistants.values()}
-    assistants = {name: changed[assistant.name] for name, assistant in table.assistants.items()}
+        return config
+    changed = {it.name: _with_shares(it, shares) for it in config.assistants.values()}
+    assistants = {name: changed[assistant.name] for name, assistant in config.assistants.items()}
     text = json.dumps(sorted([*key, share] for key, share in shares.items()))
     digits = hashlib.sha256(text.encode()).hexdigest()[:4]
-    return replace(table, version=f"{table.version}+{digits}", assistants=assistants)
+    return replace(config, version=f"{config.version}+{digits}", assistants=assistants)
 
 
 def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float]) -> Assistant:

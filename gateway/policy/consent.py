@@ -26,11 +26,11 @@ _TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 _CONTENT = (("vision", "images"), ("audio", "audio"), ("file", "files"))
 
 
-def standing_consents(table: ConfigVersion, statement: ConsentStatement) -> Consents:
+def standing_consents(config: ConfigVersion, statement: ConsentStatement) -> Consents:
     """Return the standing consents, which do not depend on the body. Recipients that the config lacks are left out."""
     if not statement.standing and not statement.asserted:
         return NO_CONSENT
-    return Consents(statement.standing & table.recipients, statement.asserted)
+    return Consents(statement.standing & config.recipients, statement.asserted)
 
 
 class Consenting:
@@ -54,16 +54,16 @@ class Consenting:
         self._now_s = now_s
         self._digest: str | None = None
 
-    def under(self, table: ConfigVersion, region: Region) -> Consents:
+    def under(self, config: ConfigVersion, region: Region) -> Consents:
         """Return the consents under a config version.
 
         A token does not count if the recipient has another residency in this version.
         """
-        standing = standing_consents(table, self._statement)
+        standing = standing_consents(config, self._statement)
         token = _TOKEN.fullmatch(self._statement.token or "")
         if token is None or int(token[1]) <= self._now_s:
             return standing
-        asking = (deployment for deployment in table.deployments.values() if deployment.consent is not None)
+        asking = (deployment for deployment in config.deployments.values() if deployment.consent is not None)
         confirmed = frozenset(
             deployment.name
             for deployment in asking

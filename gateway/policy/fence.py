@@ -14,30 +14,30 @@ from gateway.model.permit import Permit
 from gateway.model.route import deployments_of
 
 
-def prompt_permit(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def prompt_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
     """Return the permit to send prompts of this region to the deployment at `now_s` (Unix time), or None.
 
     There is no permit if the deployment is outside the boundary, or lacks an approval that the region requires.
     """
-    permit = evaluation_permit(table, region, deployment, now_s)
+    permit = evaluation_permit(config, region, deployment, now_s)
     return permit if permit is not None and permit.waives is None else None
 
 
-def evaluation_permit(table: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
+def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
     """Return the permit to send the questions of an evaluation, or None if the deployment is outside the boundary.
 
     A missing approval is waived and recorded in the permit, because no prompt of a user is sent with it.
     """
-    if not is_inside(table, region, deployment):
+    if not is_inside(config, region, deployment):
         return None
     waives = lacking_approval(region, deployment, now_s)
     site, model = deployment.site, deployment.model
-    return Permit(deployment.origin, region.name, deployment.name, site, model, table.version, waives)
+    return Permit(deployment.origin, region.name, deployment.name, site, model, config.version, waives)
 
 
-def is_inside(table: ConfigVersion, region: Region, deployment: Deployment) -> bool:
+def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:
     """Return whether the deployment keeps the region's prompts inside the boundary, and in a demo on this machine."""
-    return deployment.residency.within(region.boundary) and (not table.demo or deployment.simulates is not None)
+    return deployment.residency.within(region.boundary) and (not config.demo or deployment.simulates is not None)
 
 
 def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> str | None:
@@ -54,7 +54,7 @@ def still_permitted(permit: Permit, current: ConfigVersion, assistant: str, now_
     version too, so that a kill switch or a narrowed boundary takes effect between retries. An approval may also expire
     without a new version.
     """
-    if permit.table == current.version:
+    if permit.config_version == current.version:
         return lacking_approval(current.regions[permit.region], current.deployments[permit.deployment], now_s)
     deployment = current.deployments.get(permit.deployment)
     region = current.regions.get(permit.region)

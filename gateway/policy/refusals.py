@@ -38,10 +38,10 @@ _MAX_NAMES_CHARACTERS = 300
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with a `user` message"
 
 
-def refuse_location(table: ConfigVersion, location: Location) -> Refusal | None:
+def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None:
     """Return the refusal that follows from the location alone, or None. It does not depend on the body."""
     if location.problem is None:
-        return _refuse_other_cell(table, location.region) or _refuse_export(table, location)
+        return _refuse_other_cell(config, location.region) or _refuse_export(config, location)
     place = territory_name(location.territory) if location.territory else None
     match location.problem:
         case LocationProblem.BLOCKED:
@@ -49,7 +49,7 @@ def refuse_location(table: ConfigVersion, location: Location) -> Refusal | None:
         case LocationProblem.UNKNOWN:
             fix = (
                 "in this demo, send the header `cf-ipcountry: DE` (or CN, US, JP, HK)"
-                if table.demo
+                if config.demo
                 else "send the request through the edge that sets the country header, or use a key that is bound to a "
                 "region"
             )
@@ -79,8 +79,8 @@ def not_offered(assistant: Assistant, region: Region) -> Refusal:
     return Refusal(RefusalCode.REGION_BLOCKED, message)
 
 
-def _refuse_other_cell(table: ConfigVersion, region: Region | None) -> Refusal | None:
-    cell = table.cell
+def _refuse_other_cell(config: ConfigVersion, region: Region | None) -> Refusal | None:
+    cell = config.cell
     if cell is None or cell.serves is None or region is None or region.name in cell.serves:
         return None
     home = cell.homes.get(region.name)
@@ -88,12 +88,12 @@ def _refuse_other_cell(table: ConfigVersion, region: Region | None) -> Refusal |
     return Refusal(RefusalCode.WRONG_CELL, f"this cell does not serve the region {region.name!r}{hint}", home=home)
 
 
-def _refuse_export(table: ConfigVersion, location: Location) -> Refusal | None:
+def _refuse_export(config: ConfigVersion, location: Location) -> Refusal | None:
     """Refuse a prompt that must not leave its territory if the gateway itself is outside that territory."""
-    if table.cell is None or location.region is None or location.territory is None:
+    if config.cell is None or location.region is None or location.territory is None:
         return None
     kept = location.region.kept_at_home(location.territory)
-    if kept is None or Places(frozenset({table.cell.territory})).within(kept):
+    if kept is None or Places(frozenset({config.cell.territory})).within(kept):
         return None
     message = f"prompts must not leave {territory_name(str(kept))}, and this gateway is outside it"
     return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)

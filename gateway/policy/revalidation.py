@@ -48,7 +48,7 @@ class RunningRequest(msgspec.Struct, frozen=True):
 def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_s: float) -> str | None:
     """Return why the active config version does not allow this step for the request, or None if it does."""
     reason = still_permitted(step.permit, active, request.assistant, now_s)
-    if reason is not None or step.permit.table == active.version:
+    if reason is not None or step.permit.config_version == active.version:
         return reason
     client, location, needs = request.client, request.location, request.needs
     if active.clients and not request.config.clients:

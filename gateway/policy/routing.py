@@ -33,7 +33,7 @@ from providers.territories import territory_name
 
 
 def decide(
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     location: Location,
     needs: Requirements,
@@ -53,26 +53,26 @@ def decide(
     """
     region = location.region
     if region is None or location.problem is not None:
-        return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+        return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     # Approvals are valid by the day, so the day is part of the cache key.
     days = days_at(now_s) if region.approvals_required else None
     place = (assistant.name, region.name, location.territory, location.assumed, days)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
     if health or not needs.parameters <= PARAMETERS:
-        return _decide(table, assistant, region, location, place, _Criteria(needs, health, consents), now_s)
+        return _decide(config, assistant, region, location, place, _Criteria(needs, health, consents), now_s)
     key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
     # The lookup creates no objects: a closure would cost each request as much as the rest of this function.
-    decision: Decision = table.memo.get(key) or remember(
-        table,
+    decision: Decision = config.memo.get(key) or remember(
+        config,
         key,
-        partial(_decide, table, assistant, region, location, place, _Criteria(needs, health, consents), now_s),
+        partial(_decide, config, assistant, region, location, place, _Criteria(needs, health, consents), now_s),
     )
     return decision
 
 
 def decide_evaluation(
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     location: Location,
     needs: Requirements,
@@ -85,12 +85,12 @@ def decide_evaluation(
     """
     region = location.region
     if region is None or location.problem is not None:
-        return Decision(refuse_location(table, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-    if (refusal := refuse_location(table, location)) is not None:
+        return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+    if (refusal := refuse_location(config, location)) is not None:
         return Decision(refusal)
-    standing = _standing(table, region, location, candidate, now_s, evaluating=True)
+    standing = _standing(config, region, location, candidate, now_s, evaluating=True)
     criteria = _Criteria(needs, {}, Consents(confirmed=frozenset({candidate.name})))
-    return _conclude(table, assistant, region, (candidate,), [standing], criteria)
+    return _conclude(config, assistant, region, (candidate,), [standing], criteria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class _Criteria:
 
 
 def _decide(
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     region: Region,
     location: Location,
@@ -111,21 +111,21 @@ def _decide(
     criteria: _Criteria,
     now_s: float,
 ) -> Decision:
-    if (refusal := refuse_location(table, location)) is not None:
+    if (refusal := refuse_location(config, location)) is not None:
         return Decision(refusal)
     route = assistant.routes.get(region.name)
     if not route:
         return Decision(not_offered(assistant, region))
     standings = remember(
-        table,
+        config,
         ("route", *place),
-        lambda: [_standing(table, region, location, it, now_s) for it in deployments_of(route)],
+        lambda: [_standing(config, region, location, it, now_s) for it in deployments_of(route)],
     )
-    return _conclude(table, assistant, region, route, standings, criteria)
+    return _conclude(config, assistant, region, route, standings, criteria)
 
 
 def _conclude(
-    table: ConfigVersion,
+    config: ConfigVersion,
     assistant: Assistant,
     region: Region,
     route: Route,
@@ -136,7 +136,7 @@ def _conclude(
     judged = tuple([(standing.deployment, _judge(standing, criteria)) for standing in standings])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
-    if table.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
+    if config.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
         return Decision(consent_required(asking), judged)
     if steps:
         has_effects = bool(needs.moving) and any(has_effects_at(step.deployment, needs) for step in steps)
@@ -146,14 +146,14 @@ def _conclude(
     if "prefill" in needs.features and not needs.anew and refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY:
         # No deployment can continue the last message. One that answers it anew is better than a refusal.
         answering = replace(criteria, needs=replace(needs, anew=True))
-        decision = _conclude(table, assistant, region, route, standings, answering)
+        decision = _conclude(config, assistant, region, route, standings, answering)
         if not isinstance(decision.outcome, Refusal) or decision.outcome.code is not refusal.code:
             return decision
     return Decision(refusal, judged)
 
 
 def judge_alone(
-    table: ConfigVersion,
+    config: ConfigVersion,
     location: Location,
     deployment: Deployment,
     needs: Requirements,
@@ -165,9 +165,9 @@ def judge_alone(
     It is checked like a step of a route. The user is not asked, so a deployment that requires consent is skipped.
     """
     region = location.region
-    if region is None or refuse_location(table, location) is not None:
+    if region is None or refuse_location(config, location) is not None:
         return SkipReason.BOUNDARY, "requests of this caller are refused"
-    return _judge(_standing(table, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
+    return _judge(_standing(config, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class _Standing:
 
 
 def _standing(
-    table: ConfigVersion,
+    config: ConfigVersion,
     region: Region,
     location: Location,
     deployment: Deployment,
@@ -198,13 +198,13 @@ def _standing(
     *,
     evaluating: bool = False,
 ) -> _Standing:
-    if not is_inside(table, region, deployment):
+    if not is_inside(config, region, deployment):
         outside = (SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
         return _Standing(deployment, None, outside, None)
     lawless = _law(region, location, deployment, now_s)
     if evaluating and lawless is not None and lawless[0] is SkipReason.APPROVAL:
         lawless = None
-    permit = (evaluation_permit if evaluating else prompt_permit)(table, region, deployment, now_s)
+    permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
     return _Standing(deployment, permit, lawless, off(deployment), bounded)
 

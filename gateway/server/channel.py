@@ -22,12 +22,14 @@ _MAX_LINE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, as the first message: what to serve, and how. `table` is packed with `pack`; it holds secrets.
+    """To a worker, as the first message: what to serve, and how.
 
-    consent_key: In hex, the key that all workers sign consent tokens with if the config version has none.
+    Attributes:
+        packed_config: The config version as `pack` returns it. It holds secrets.
+        consent_key: In hex, the key that all workers sign consent tokens with if the config version has none.
     """
 
-    table: bytes = field(repr=False)
+    packed_config: bytes = field(repr=False)
     transport: str
     grace_s: float
     log_format: LogFormat
@@ -43,7 +45,7 @@ class Activate:
     """To a worker: activate this packed version. The answer repeats `number`."""
 
     number: int
-    table: bytes = field(repr=False)
+    packed_config: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class StopWorker:
 class Ready:
     """From a worker: it accepts connections, and serves this version."""
 
-    table: str
+    config_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Activated:
     """From a worker: new requests are decided by this version."""
 
     number: int
-    table: str
+    config_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,10 @@ class Report:
     """From a worker: its state. `metrics` is a snapshot of all its counts, if the supervisor asked for it."""
 
     number: int
-    table: str
+    config_version: str
     running: int
     is_draining: bool
-    unwell: Mapping[str, Unavailable]
+    unavailable: Mapping[str, Unavailable]
     metrics: bytes = field(default=b"", repr=False)
 
 
@@ -156,27 +158,27 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
                 "state_dir": message.state_dir,
                 "receipt_key": message.receipt_key,
             }
-            return fields, message.table
+            return fields, message.packed_config
         case Activate():
-            return {"number": message.number}, message.table
+            return {"number": message.number}, message.packed_config
         case Ask():
             return {"number": message.number, "metrics": message.metrics}, b""
         case StopWorker():
             return {}, b""
         case Ready():
-            return {"table": message.table}, b""
+            return {"table": message.config_version}, b""
         case Activated():
-            return {"number": message.number, "table": message.table}, b""
+            return {"number": message.number, "table": message.config_version}, b""
         case Report():
-            unwell = {
-                name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unwell.items()
+            unavailable = {
+                name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unavailable.items()
             }
             reported: dict[str, object] = {
                 "number": message.number,
-                "table": message.table,
+                "table": message.config_version,
                 "running": message.running,
                 "is_draining": message.is_draining,
-                "unwell": unwell,
+                "unwell": unavailable,
             }
             return reported, message.metrics
         case _:
@@ -188,17 +190,17 @@ def _decode(fields: dict[str, Any], payload: bytes) -> Message:
         case "serve":
             return Serve(payload, **fields)
         case "activate":
-            return Activate(table=payload, **fields)
+            return Activate(packed_config=payload, **fields)
         case "ask":
             return Ask(**fields)
         case "stop":
             return StopWorker()
         case "ready":
-            return Ready(**fields)
+            return Ready(fields["table"])
         case "activated":
-            return Activated(**fields)
+            return Activated(fields["number"], fields["table"])
         case "report":
-            unwell = {name: Unavailable(*values) for name, values in fields.pop("unwell").items()}
-            return Report(unwell=unwell, metrics=payload, **fields)
+            unavailable = {name: Unavailable(*values) for name, values in fields.pop("unwell").items()}
+            return Report(config_version=fields.pop("table"), unavailable=unavailable, metrics=payload, **fields)
         case other:
             raise ValueError(f"there is no message of type {other!r}")

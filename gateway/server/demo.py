@@ -143,7 +143,7 @@ async def run_demo(
         live = demo.live_with(origins)
 
         async def show() -> None:
-            url, assistant = url_of(listener), next(iter(live.table.assistants))
+            url, assistant = url_of(listener), next(iter(live.config.assistants))
             print_text(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
             if demo.is_rehearsal:
                 print_text(_faults(scenarios))
@@ -156,7 +156,7 @@ async def run_demo(
             gateway.flush()
             demo.on_shown()
 
-        gateway = Gateway(live.table, state_dir=settings.state_dir, receipt_settings=receipt_settings)
+        gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
         await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
 
 

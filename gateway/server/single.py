@@ -52,8 +52,8 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) ->
     async def counts() -> list[bytes]:
         return [gateway.metrics.snapshot()]
 
-    async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
-        gateway.activate(table)
+    async def activate(_: bytes, config: ConfigVersion) -> tuple[int, ...]:
+        gateway.activate(config)
         return ()
 
     live.start(activate)
@@ -77,10 +77,10 @@ class _Control:
     async def status(self) -> Status:
         """See `gateway.api.admin_control.Control`."""
         gateway, live = self._gateway, self._live
-        told = gateway.table.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
+        told = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
         worker = WorkerStatus(_SEAT, os.getpid(), *told)
         return Status(
-            live.table,
+            live.config,
             live.loaded,
             live.failed,
             live.reloads,

@@ -34,14 +34,14 @@ _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-def serve_table(settings: Settings, begun: InitialConfig) -> None:
+def serve_config(settings: Settings, begun: InitialConfig) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
     Raises CommandError, and SystemExit if the workers fail.
     """
     detail = {}
     try:
-        _serve_table(settings, begun)
+        _serve_config(settings, begun)
     except CommandError:
         # A busy port or an unusable key. The audit trail already records the version as active.
         detail = _NOT_SERVED
@@ -62,8 +62,8 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
     change_log.close()
 
 
-def _serve_table(settings: Settings, begun: InitialConfig) -> None:
-    if (reason := _why_not(settings, begun.table)) is not None:
+def _serve_config(settings: Settings, begun: InitialConfig) -> None:
+    if (reason := _why_not(settings, begun.config)) is not None:
         raise CommandError(reason)
     receipt_settings = _keeping(settings)
     sockets = _listeners(settings)
@@ -79,17 +79,17 @@ def _serve_live(
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
 ) -> None:
-    table, outcome = begun.table, begun.outcome
+    config, outcome = begun.config, begun.outcome
     listener, admin_listener, guard = sockets
     order = CompileJob(str(settings.config), written=begun.change_log is not None)
-    live = _live(order, begun, admin_listener, scheduler, lambda table: _why_not_from_now_on(settings, table))
+    live = _live(order, begun, admin_listener, scheduler, lambda config: _why_not_from_now_on(settings, config))
 
     def listening(**more: int) -> None:
         told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
-        logger().info("listening", **told, table=live.table.version, **more)
+        logger().info("listening", **told, table=live.config.version, **more)
 
     if settings.workers > 1 and outcome.packed is not None:
-        packed = outcome.packed if live.table is table else pack(live.table)
+        packed = outcome.packed if live.config is config else pack(live.config)
         _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler)
         return
 
@@ -100,7 +100,7 @@ def _serve_live(
     from gateway.server.single import serve_single
 
     gateway = Gateway(
-        live.table,
+        live.config,
         transport_named(settings.transport),
         state_dir=settings.state_dir,
         receipt_settings=receipt_settings,
@@ -199,7 +199,7 @@ def serve_demo(
     from providers.testkit.simulator import NoSimulator, load_simulators
 
     try:
-        scenarios = rehearse(begun.table, faults, faults_at, pace or SimulatedPace())
+        scenarios = rehearse(begun.config, faults, faults_at, pace or SimulatedPace())
         for provider, _ in scenarios:
             load_simulators().named(provider)
     except (NoSimulator, RehearsalError) as error:
@@ -225,9 +225,9 @@ def serve_demo(
         run(run_demo(demo, listener, (admin_listener, guard), settings, _keeping(settings), scheduler))
 
 
-def _why_not(settings: Settings, table: ConfigVersion) -> str | None:
+def _why_not(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't be served with these settings, or None if it can."""
-    if table.clients or _is_loopback(settings.host):
+    if config.clients or _is_loopback(settings.host):
         return None
     return (
         f"this config has no clients, so it serves this machine only, and {settings.host} is open to others: "
@@ -235,11 +235,11 @@ def _why_not(settings: Settings, table: ConfigVersion) -> str | None:
     )
 
 
-def _why_not_from_now_on(settings: Settings, table: ConfigVersion) -> str | None:
+def _why_not_from_now_on(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't replace the active one, or None if it can."""
-    if table.demo:
+    if config.demo:
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
-    return _why_not(settings, table)
+    return _why_not(settings, config)
 
 
 def _listeners(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, socket.socket, Guard]:

@@ -49,7 +49,7 @@ class Worker:
     """A running worker process. Its replacement gets the same `seat` (1, 2, …).
 
     Attributes:
-        table: The version that it has confirmed.
+        config_version: The version that it has confirmed.
         report: Its last report.
         metrics: Its last snapshot of metrics.
         waiting: The answers that it still owes, by message number.
@@ -59,7 +59,7 @@ class Worker:
     process: Process
     channel: Channel
     ready: bool = False
-    table: str = ""
+    config_version: str = ""
     report: Report | None = None
     metrics: bytes = EMPTY
     waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class WorkerPool:
 
     def receive(self, worker: Worker, answer: Activated | Report) -> None:
         """Process an answer of a worker."""
-        worker.table = answer.table
+        worker.config_version = answer.config_version
         if isinstance(answer, Report):
             worker.report = answer
             worker.metrics = answer.metrics or worker.metrics
@@ -110,7 +110,7 @@ class WorkerPool:
     async def activate(self, packed: bytes, version: str) -> tuple[int, ...]:
         """Activate a version in all workers. Return the seats that have not confirmed it in time."""
         await self._ask_all(lambda number: Activate(number, packed), _ACTIVATE_S)
-        return tuple(worker.seat for worker in self if worker.ready and worker.table != version)
+        return tuple(worker.seat for worker in self if worker.ready and worker.config_version != version)
 
     async def status(self) -> tuple[WorkerStatus, ...]:
         """Return the status of each worker; of one that does not answer, from its last report."""
@@ -142,9 +142,9 @@ class WorkerPool:
 def _status(worker: Worker, answers: bool) -> WorkerStatus:
     told = worker.report
     if told is None:
-        return WorkerStatus(worker.seat, worker.process.pid, worker.table, 0, False, {}, answers)
-    state = told.running, told.is_draining, told.unwell
-    return WorkerStatus(worker.seat, worker.process.pid, worker.table, *state, answers)
+        return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, 0, False, {}, answers)
+    state = told.running, told.is_draining, told.unavailable
+    return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, *state, answers)
 
 
 def next_wait_s(last_wait_s: float, lived_s: float) -> float:
@@ -217,7 +217,7 @@ class _Supervisor:
     async def status(self) -> Status:
         """See Control."""
         live, workers = self._live, await self._pool.status()
-        told = live.table, live.loaded, live.failed, live.reloads
+        told = live.config, live.loaded, live.failed, live.reloads
         processes = self._stopping.is_set(), workers, len(self._seats), self._restarts
         return Status(
             *told,
@@ -249,10 +249,10 @@ class _Supervisor:
         """See Control."""
         return await self._live.rollback(version, who, signature)
 
-    async def _activate(self, packed: bytes, table: ConfigVersion) -> tuple[int, ...]:
+    async def _activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         # Set this first, for workers that start later. One that is starting now gets the message on its channel.
-        self._serve = replace(self._serve, table=packed)
-        return await self._pool.activate(packed, table.version)
+        self._serve = replace(self._serve, packed_config=packed)
+        return await self._pool.activate(packed, config.version)
 
     async def _keep(self, seat: int) -> None:
         """Keep one worker running in this seat until the supervisor stops."""
@@ -302,8 +302,8 @@ class _Supervisor:
         """Read the messages of a worker until it has ended, then record how it ended."""
         while (message := await worker.channel.receive()) is not None:
             match message:
-                case Ready(table):
-                    worker.table = table
+                case Ready(config_version):
+                    worker.config_version = config_version
                     self._note_ready(worker)
                 case Activated() | Report():
                     self._pool.receive(worker, message)

@@ -52,7 +52,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
         bytes.fromhex(order.consent_key),
     )
     gateway = Gateway(
-        unpack(order.table),
+        unpack(order.packed_config),
         transport_named(order.transport),
         quotas,
         state_dir,
@@ -62,7 +62,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
     )
 
     async def started() -> None:
-        channel.send(Ready(gateway.table.version))
+        channel.send(Ready(gateway.config.version))
 
     server = GatewayServer(server_config(gateway, order.grace_s), started, gateway.drain)
     receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
@@ -83,9 +83,9 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
     while (message := await channel.receive()) is not None:
         match message:
             case Activate(number, packed):
-                table = await asyncio.to_thread(unpack, packed)
-                gateway.activate(table)
-                channel.send(Activated(number, table.version))
+                config = await asyncio.to_thread(unpack, packed)
+                gateway.activate(config)
+                channel.send(Activated(number, config.version))
             case Ask(number, metrics):
                 channel.send(_report(gateway, server, number, metrics=metrics))
             case StopWorker():
@@ -98,7 +98,7 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
 def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:
     counted = gateway.metrics.snapshot() if metrics else b""
     return Report(
-        number, gateway.table.version, server.running, gateway.is_draining, gateway.unavailable_deployments(), counted
+        number, gateway.config.version, server.running, gateway.is_draining, gateway.unavailable_deployments(), counted
     )
 
 

@@ -30,25 +30,25 @@ class AssistantNotFound(Exception):
         return f"did you mean {' or '.join(map(repr, self.nearest))}?" if self.nearest else ""
 
 
-def assistants_of(table: ConfigVersion, client: Client | None) -> dict[str, Assistant]:
+def assistants_of(config: ConfigVersion, client: Client | None) -> dict[str, Assistant]:
     """Return the assistants that this client may ask for, by every name that works."""
     return {
         name: assistant
-        for name, assistant in table.assistants.items()
+        for name, assistant in config.assistants.items()
         if client is None or client.may_ask(assistant.name)
     }
 
 
-def find_assistant(table: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
+def find_assistant(config: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
     """Return the assistant of that name or alias.
 
     Raises:
         AssistantNotFound: There is none for this client. It suggests only assistants of this client.
     """
-    assistant = table.assistants.get(name)
+    assistant = config.assistants.get(name)
     if assistant is not None and (client is None or client.may_ask(assistant.name)):
         return assistant
-    raise not_found(name, assistants_of(table, client), param)
+    raise not_found(name, assistants_of(config, client), param)
 
 
 def not_found(name: str, known: Iterable[str], param: str = "model") -> AssistantNotFound:

@@ -225,7 +225,7 @@ class ChatService:
     async def handle(self, inbound: Inbound) -> None:
         """Answer one request. The endpoint sends the errors that this raises to the client."""
         config, record = self.current(), inbound.record
-        record.table = config.version
+        record.config_version = config.version
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
         admission = self._admit(caller.client, record)
@@ -323,7 +323,7 @@ class ChatService:
         the limits of the client were counted by the old version.
         """
         record = inbound.record
-        record.table, record.client, record.location = config.version, None, None
+        record.config_version, record.client, record.location = config.version, None, None
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
         if caller.client is not None:

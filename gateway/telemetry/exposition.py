@@ -104,8 +104,8 @@ def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[byt
 
 def _gateway_series(status: Status) -> Series:
     days = days_at(status.at_s)
-    terms = terms_of(status.table.approvals, days)
-    retirements = retirement_notices_of(status.table.deployments.values(), days)
+    terms = terms_of(status.config.approvals, days)
+    retirements = retirement_notices_of(status.config.deployments.values(), days)
     cooldowns = Counter(
         name for worker in status.workers for name, it in worker.unavailable.items() if not it.by_breaker
     )
@@ -114,7 +114,7 @@ def _gateway_series(status: Status) -> Series:
         "gateway_config_last_reload_successful": {(): [int(status.failed is None)]},
         "gateway_config_loaded_timestamp_seconds": {(): [int(status.loaded.at.timestamp())]},
         "gateway_config_file_active": {(): [int(status.file_is_active)]},
-        "gateway_config_info": {(status.table.version,): [1]},
+        "gateway_config_info": {(status.config.version,): [1]},
         "gateway_workers": {(): [sum(worker.answers for worker in status.workers)]},
         "gateway_worker_restarts_total": {(): [status.worker_restarts]},
         "gateway_benched_deployments": {(name,): [count] for name, count in cooldowns.items()},

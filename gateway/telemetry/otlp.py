@@ -99,7 +99,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
         "gateway.assistant": record.assistant,
         "gateway.deployment": record.deployment,
         "gateway.client": record.client,
-        "gateway.table": record.table,
+        "gateway.table": record.config_version,
         "gateway.stream": record.stream,
     }
 

@@ -98,7 +98,7 @@ def _settings(record: Record) -> dict[str, object]:
         "provider": record.provider,
         "model": record.model,
         "stream": record.stream,
-        "table": record.table,
+        "table": record.config_version,
     }
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places

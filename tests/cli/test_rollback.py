@@ -46,7 +46,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
         CONFIG.merge({"deployments": {"house": {"model": model}}}).write(Path())
         document = parse_document(Path("gateway.yaml").read_bytes(), "gateway.yaml", {"HOUSE_KEY": "sk"})
         compiled = compile_config(document, registry=load_registry())
-        new = CompiledState(compiled.table, compiled.written)
+        new = CompiledState(compiled.config, compiled.written)
         log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.config.version)
@@ -130,7 +130,7 @@ def _with_a_catalogue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
         catalogue = {"catalogue": {"models": "models.yaml"}}
         CONFIG.merge(catalogue, {"deployments": {"house": {"model": model}}}).write(folder)
         compiled = compile_config(load_document(path, {"HOUSE_KEY": "sk"}), registry=load_registry())
-        new = CompiledState(compiled.table, compiled.written)
+        new = CompiledState(compiled.config, compiled.written)
         log.record_switch(review_change(state, new, 0.0, lambda: None), new, "file", "")
         state = new
         versions.append(new.config.version)
@@ -159,9 +159,9 @@ def test_rollback_stays_active_when_the_gateway_starts_without_the_file(
     shown = gateway("rollback")
     assert (shown.status, "its next edit becomes active" in shown.out) == (0, True), shown.err
     begun: list[InitialConfig] = []
-    monkeypatch.setattr("gateway.server.start.serve_table", lambda _, started: begun.append(started))
+    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started: begun.append(started))
     assert gateway("serve", "--port", "0").status == 0
-    assert [started.table.version for started in begun] == [served[0]]
+    assert [started.config.version for started in begun] == [served[0]]
     assert begun[0].change_log is not None
     begun[0].change_log.close()
 
@@ -176,7 +176,7 @@ def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
         assert gateway("rollback").status == 0
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {context_tokens: 4096}}}\n")
     begun: list[InitialConfig] = []
-    monkeypatch.setattr("gateway.server.start.serve_table", lambda _, started: begun.append(started))
+    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started: begun.append(started))
     for _ in range(2):
         shown = gateway("serve", "--port", "0")
         assert shown.status == 0, shown.err
@@ -184,16 +184,16 @@ def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
         assert log is not None
         pointer, aside = log.pointer(), log.active_rollback(folder / "gateway.yaml")
         assert pointer is not None
-        assert pointer.version == begun[-1].table.version
+        assert pointer.version == begun[-1].config.version
         assert (aside is not None) is is_rolled_back
         assert log.history.before(pointer.version) == active
         log.close()
     trail = [json.loads(line) for line in (folder / "state" / "audit.jsonl").read_text().splitlines()]
     assert [line["event"] for line in trail[-3:]] == ["started", "activated", "started"]
-    assert (trail[-2]["before"], trail[-2]["table"]) == (active, begun[0].table.version)
-    assert begun[0].table.version == begun[1].table.version != active
+    assert (trail[-2]["before"], trail[-2]["table"]) == (active, begun[0].config.version)
+    assert begun[0].config.version == begun[1].config.version != active
     shown = gateway("history")
-    assert shown.out.startswith(f"* {begun[0].table.version}")
+    assert shown.out.startswith(f"* {begun[0].config.version}")
 
 
 def test_start_that_fails_at_its_port_reports_that_nothing_was_served(gateway: Command) -> None:

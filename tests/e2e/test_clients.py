@@ -240,7 +240,7 @@ async def test_key_rotation_leaves_no_moment_without_a_valid_key() -> None:
     seen = []
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://gateway") as client:
         for keys in ((OLD,), (OLD, NEW), (NEW,)):
-            gateway.table = table(*keys)
+            gateway.config = table(*keys)
             for key in (OLD, NEW):
                 got = await client.post(CHAT, json=body(), headers={"authorization": f"Bearer {key}"})
                 seen.append(got.status_code)

@@ -159,4 +159,4 @@ def table_of(config: str | Config, environ: dict[str, str] | None = None) -> Con
     environ = KEYS if environ is None else environ
     text = config.text if isinstance(config, Config) else config
     document = parse_document(dedent(text).encode(), "test.yaml", environ)
-    return compile_config(document, registry=load_registry()).table
+    return compile_config(document, registry=load_registry()).config

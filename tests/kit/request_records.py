@@ -67,7 +67,7 @@ records = st.builds(
     Record,
     request_id=st.text(max_size=5),
     started_at=st.just(0.0),
-    table=st.sampled_from(["t1", "t2"]),
+    config_version=st.sampled_from(["t1", "t2"]),
     location=st.sampled_from([None, EU, US, NOWHERE_KNOWN]),
     assistant=st.none() | st.sampled_from(["x", "y"]),
     deployment=st.none() | st.sampled_from(["a", "b"]),

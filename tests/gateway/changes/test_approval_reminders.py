@@ -57,7 +57,7 @@ async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end
 async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
     (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
-    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).table
+    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
     now = [datetime(2026, 8, 20, tzinfo=UTC).timestamp()]
     end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
 

@@ -30,7 +30,7 @@ NOTHING = CompiledState(NO_CONFIG_VERSION, None)
 
 def state_of(config: Config) -> CompiledState:
     compiled = compile_config(parse_document(config.text.encode(), "gateway.yaml", KEYS), registry=load_registry())
-    return CompiledState(compiled.table, compiled.written)
+    return CompiledState(compiled.config, compiled.written)
 
 
 FIRST, SECOND = state_of(BASE), state_of(OFF)

@@ -50,7 +50,7 @@ class Files:
         compiled = compile_config(document, registry=load_registry())
         self.live = LiveConfig(
             CompileJob(str(self.path)),
-            InitialConfig(compiled.table, Outcome(compiled.warnings, compiled.files)),
+            InitialConfig(compiled.config, Outcome(compiled.warnings, compiled.files)),
             why_not=self.why_not,
             compile_order=self.compile,
             wait=self.wait,
@@ -105,7 +105,7 @@ async def test_edit_is_activated_at_the_second_check_with_equal_content(files: F
     assert files.compiled == [MENDED]
     await files.look(3)
     assert len(files.compiled) == 1
-    assert files.live.table is files.activated[0]
+    assert files.live.config is files.activated[0]
     assert (files.live.loaded.cause, files.live.loaded.changes.sections) == ("file", ("blocked",))
     await files.live.stop()
 
@@ -160,11 +160,11 @@ async def test_mistake_is_logged_once_and_its_fix_is_activated(
     files: Files, log: list[structlog.typing.EventDict]
 ) -> None:
     files.live.start(files.activate)
-    before = files.live.table
+    before = files.live.config
     files.path.write_text("nonsense: [\n", "utf-8")
     await files.look(6)
     assert len(files.compiled) == 1
-    assert files.live.table is before
+    assert files.live.config is before
     assert files.live.failed is not None
     assert files.live.failed.findings[0].line > 0
     (line,) = [line for line in log if line["event"] == "config_rejected"]
@@ -172,7 +172,7 @@ async def test_mistake_is_logged_once_and_its_fix_is_activated(
     files.path.write_text(MENDED, "utf-8")
     await files.look(2)
     assert files.live.failed is None
-    assert files.live.loaded.table == files.live.table.version != before.version
+    assert files.live.loaded.config_version == files.live.config.version != before.version
     assert files.live.reloads == {("file", "rejected"): 1, ("file", "activated"): 1}
     await files.live.stop()
 
@@ -196,7 +196,7 @@ async def test_failed_compiler_rejects_the_change(files: Files) -> None:
     done = await files.live.reload("sighup")
     assert not done.activated
     assert done.findings[0].message.endswith("status -9")
-    assert done.table == files.live.table.version
+    assert done.config_version == files.live.config.version
 
 
 async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> None:
@@ -492,8 +492,8 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
     path.write_text(large(number), "utf-8")
     compiled = compile_config(load_document(path, os.environ), registry=load_registry())
     gateway, live = (
-        Gateway(compiled.table),
-        LiveConfig(CompileJob(str(path)), InitialConfig(compiled.table, Outcome(compiled.warnings, compiled.files))),
+        Gateway(compiled.config),
+        LiveConfig(CompileJob(str(path)), InitialConfig(compiled.config, Outcome(compiled.warnings, compiled.files))),
     )
 
     async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
@@ -518,13 +518,13 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
     await live.stop()
     assert len(longest) > 20
     assert max(longest) < 0.010
-    assert gateway.table.deployments["d7"].model == f"m7{marks[-1]}"
+    assert gateway.config.deployments["d7"].model == f"m7{marks[-1]}"
 
 
 @pytest.mark.slow
 async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
     """Unused config versions are freed, and memory does not grow."""
-    gateway = Gateway(files.live.table)
+    gateway = Gateway(files.live.config)
     outcomes = []
     for mark in ("a", "b"):
         files.path.write_text(BASE.merge(f"deployments: {{gemini: {{model: gemini-{mark}}}}}").text, "utf-8")

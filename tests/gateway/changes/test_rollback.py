@@ -71,7 +71,7 @@ class Gateway:
         self.write(text)
         done = await self.live.reload("admin")
         assert done.activated, done.findings
-        return done.table
+        return done.config_version
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
     assert (refused.activated, refused.missing) == (False, False)
     assert (await gateway.live.rollback("zzzz")).missing
     await gateway.look()
-    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.config.blocked.contains("VA")
 
 
 async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:
@@ -101,7 +101,7 @@ async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gate
     assert [(finding.file, finding.message.partition(";")[0]) for finding in nowhere.findings] == [
         ("", "there is no earlier version")
     ]
-    first = gateway.live.table.version
+    first = gateway.live.config.version
     await gateway.take(SECOND)
 
     async def broken(_: CompileJob) -> Outcome:
@@ -128,9 +128,9 @@ async def test_second_of_two_simultaneous_rollbacks_does_not_undo_the_first(gate
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
-    assert [(done.activated, done.table) for done in both] == [(True, first)] * 2
-    assert gateway.live.table.version == first
-    assert (await gateway.live.rollback(None)).table != first, (
+    assert [(done.activated, done.config_version) for done in both] == [(True, first)] * 2
+    assert gateway.live.config.version == first
+    assert (await gateway.live.rollback(None)).config_version != first, (
         "the later request rolls back the version that is then active"
     )
 
@@ -140,12 +140,12 @@ async def test_edit_while_a_rollback_is_reloaded_is_activated(gateway: Gateway) 
     await gateway.take(SECOND)
     await gateway.live.rollback(None)
     gateway.before_compile = lambda: gateway.write(THIRD)
-    assert (await gateway.live.reload("sighup")).table == first, (
+    assert (await gateway.live.reload("sighup")).config_version == first, (
         "the version of the rollback, as the file had not changed"
     )
     gateway.before_compile = lambda: None
     await gateway.look()
-    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.config.blocked.contains("VA")
     assert gateway.live.file_is_active
 
 
@@ -169,10 +169,10 @@ async def test_edit_while_a_rollback_waits_is_activated(gateway: Gateway) -> Non
     gateway.write(THIRD)
     free.set()
     assert (await reload).activated
-    assert (await rollback).table == first
+    assert (await rollback).config_version == first
     gateway.live._compile = compile_now
     await gateway.look()
-    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.config.blocked.contains("VA")
 
 
 async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
@@ -180,10 +180,10 @@ async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
     await gateway.take(SECOND)
     gateway.path.unlink()
     done = await gateway.live.rollback(None)
-    assert (done.activated, done.table, gateway.live.file_is_active) == (True, first, False)
+    assert (done.activated, done.config_version, gateway.live.file_is_active) == (True, first, False)
     assert (await gateway.live.reload("sighup")).activated, "the rollback is still in effect"
     await gateway.look()
-    assert (gateway.live.table.version, gateway.live.file_is_active) == (first, False)
+    assert (gateway.live.config.version, gateway.live.file_is_active) == (first, False)
     aside = gateway.log.active_rollback(gateway.path)
     assert aside is not None, "in effect for the next start too"
     assert (aside.version.version, aside.file) == (first, "")
@@ -191,7 +191,7 @@ async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
     assert gateway.log.active_rollback(gateway.path) is None
     await gateway.look()
     assert gateway.live.file_is_active
-    assert gateway.live.table.blocked.contains("VA")
+    assert gateway.live.config.blocked.contains("VA")
 
 
 async def test_signature_that_arrives_during_a_rejection_is_accepted(
@@ -222,7 +222,7 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     await gateway.look()
     assert gateway.live.failed is not None
     await gateway.look()
-    assert (gateway.live.failed, gateway.live.table.version) == (None, after.version)
+    assert (gateway.live.failed, gateway.live.config.version) == (None, after.version)
 
 
 async def test_edit_that_could_not_be_recorded_is_activated_later(
@@ -239,14 +239,14 @@ async def test_edit_that_could_not_be_recorded_is_activated_later(
         await gateway.look()
         assert gateway.live.failed is not None
         assert gateway.live.failed.retriable
-        assert not gateway.live.table.blocked.contains("AQ")
+        assert not gateway.live.config.blocked.contains("AQ")
         asked = await gateway.live.reload("admin")
         assert (asked.activated, asked.retriable) == (False, True)
         await gateway.look(12)
         rejected = [line for line in gateway.trail() if line["event"] == "rejected"]
         assert [line["cause"] for line in rejected] == ["file", "admin"], "a persistent failure is recorded once"
     await gateway.look(12)
-    assert (gateway.live.failed, gateway.live.table.blocked.contains("AQ")) == (None, True)
+    assert (gateway.live.failed, gateway.live.config.blocked.contains("AQ")) == (None, True)
     assert gateway.live.reloads["file", "activated"] == 1
     gateway.write("nonsense: [\n")
     await gateway.look(12)

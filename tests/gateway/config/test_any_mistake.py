@@ -108,7 +108,7 @@ def outcome(text: str) -> Compiled | ConfigRejected:
 def test_random_config_compiles_or_every_error_has_a_position(text: str) -> None:
     found = outcome(text)
     if isinstance(found, Compiled):
-        shown = render_problems(found.warnings) + render_matrix(found.table, days_at(NOW_S))
+        shown = render_problems(found.warnings) + render_matrix(found.config, days_at(NOW_S))
     else:
         shown = render_problems(found.problems)
         assert any(problem.severity == "error" for problem in found.problems)

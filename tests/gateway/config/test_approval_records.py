@@ -40,7 +40,7 @@ def test_approval_is_compiled_unchanged() -> None:
     document = "https://www.example.cn/filings/1.pdf?a=b"
     table = compiled(
         config({**RECORD, "valid_from": "2026-01-01", "valid_until": "2099-12-31", "document": document})
-    ).table
+    ).config
     [approval] = table.deployments["qwen-cn"].approvals
     assert (approval.region, approval.authority, approval.kind) == ("cn", "CAC", "registration")
     assert (approval.number, approval.model_name, approval.document) == ("N-1", "通义千问", document)
@@ -105,7 +105,7 @@ def test_region_requires_approvals_or_none() -> None:
     assert any(line.startswith("regions.cn.approvals: ") for line in messages_of(rejected(text)))
     assert (
         not compiled(edited(config(RECORD), ("approvals: required", "approvals: none")))
-        .table.regions["cn"]
+        .config.regions["cn"]
         .approvals_required
     )
 
@@ -158,7 +158,7 @@ def test_expired_approval_is_a_warning_and_does_not_block_a_reload() -> None:
         f"assistants.assistant.routes.cn: no deployment of this route is available now (qwen-cn: {ended})",
         f"deployments.qwen-cn.approvals[0]: {ended}",
     ]
-    assert f"       not now: {ended}" in render_matrix(compiled.table, days_at(NOW)).splitlines()
+    assert f"       not now: {ended}" in render_matrix(compiled.config, days_at(NOW)).splitlines()
 
 
 def test_step_without_approval_is_warned_of_if_the_region_requires_one() -> None:

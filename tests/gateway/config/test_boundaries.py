@@ -18,7 +18,7 @@ PLAIN = edited(REGIONS, (", transit: [DE]", ""), (", approvals: required", ""))
 
 
 def regions(cell: str, text: str = REGIONS) -> dict[str, Region]:
-    return dict(compiled(sections(cell=cell, regions=text)).table.regions)
+    return dict(compiled(sections(cell=cell, regions=text)).config.regions)
 
 
 def test_approvals_are_checked_only_in_regions_that_require_them() -> None:

@@ -28,7 +28,7 @@ def messages_of(text: str) -> list[str]:
 
 
 def scheduled(schedule: str, **others: str) -> Schedule:
-    table = compiled(written(f"schedules: {{us: {{candidate: x, {schedule}}}}}", **others)).table
+    table = compiled(written(f"schedules: {{us: {{candidate: x, {schedule}}}}}", **others)).config
     return table.assistants["a"].schedules["us"]
 
 
@@ -63,7 +63,7 @@ def test_schedule_identity_changes_with_its_text_or_its_candidate() -> None:
 
 
 def test_assistant_without_schedules_and_shadows_has_none() -> None:
-    assistant = compiled(written()).table.assistants["a"]
+    assistant = compiled(written()).config.assistants["a"]
     assert (assistant.schedules, assistant.shadows) == ({}, {})
 
 
@@ -72,7 +72,7 @@ def test_a_shadow_as_it_is_compiled() -> None:
         "shadow: {us: {deployment: x, share: 20%}, eu: {deployment: chatgpt-eu, keep_text: true}}",
         routes="us: [chatgpt-us], eu: [chatgpt-eu]",
     )
-    table = compiled(text).table
+    table = compiled(text).config
     shadows = table.assistants["a"].shadows
     assert shadows["us"] == Shadow(table.deployments["x"], 0.2, False)
     assert (shadows["eu"].deployment, shadows["eu"].keep_text) == (table.deployments["chatgpt-eu"], True)

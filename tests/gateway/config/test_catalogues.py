@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def deployments(home: Path, catalogue: str) -> dict[str, Deployment]:
-    return dict(load(home, catalogue).table.deployments)
+    return dict(load(home, catalogue).config.deployments)
 
 
 def rejected(home: Path, catalogue: str, *more: str) -> list[str]:
@@ -84,7 +84,7 @@ def test_catalogue_can_state_every_fact_of_an_unknown_model(home: Path) -> None:
               retires_on: 2030-01-01
         """
     compiled = load(home, text)
-    new = compiled.table.deployments["new"]
+    new = compiled.config.deployments["new"]
     facts = new.target.facts
     assert new.capabilities.features == {"tools", "reasoning"}
     assert "temperature" not in new.capabilities.parameters
@@ -97,7 +97,7 @@ def test_catalogue_can_state_every_fact_of_an_unknown_model(home: Path) -> None:
     assert new.retires_on == date(2030, 1, 1)
     assert not any("no facts are known" in warning.message for warning in compiled.warnings)
     assert any("no facts are known" in warning.message for warning in load(home, "version: 1\nmodels: {}").warnings)
-    assert unpack(pack(compiled.table)).deployments["new"].price == new.price
+    assert unpack(pack(compiled.config)).deployments["new"].price == new.price
 
 
 def test_only_the_most_specific_entry_applies(home: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_host_of_the_operator_gets_a_price(home: Path) -> None:
 def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
     def warned(on: str) -> list[str]:
         compiled = load(home, f"version: 1\nmodels: {{openai: {{gpt-4o: {{retires_on: {on}}}}}}}")
-        assert f"model retires: {on}" in render_matrix(compiled.table)
+        assert f"model retires: {on}" in render_matrix(compiled.config)
         warnings = [str(warning).split("warning: ")[1] for warning in compiled.warnings]
         return [warning for warning in warnings if "retire" in warning.lower()]
 
@@ -242,10 +242,10 @@ def test_the_files_are_watched_and_are_part_of_the_version(home: Path) -> None:
     models = str(home / "models.yaml")
     assert first.files == read_files([str(home / "gateway.yaml"), models])
     same = load(home, "# a remark\nversion: 1\nmodels: {}")
-    assert same.table.version == first.table.version
+    assert same.config.version == first.config.version
     assert same.files[models] != first.files[models]
     other = load(home, "version: 1\nmodels: {openai: {}}")
-    assert other.table.version != first.table.version
+    assert other.config.version != first.config.version
     (home / "models.yaml").unlink()
     gone = load_document(home / "gateway.yaml", ENVIRON)
     assert gone.files[models] == ""
@@ -258,7 +258,7 @@ def test_catalogue_accepts_a_single_name_and_an_absolute_path(
     elsewhere.write_text("version: 1\nmodels: {openai: {gpt-4o: {context_tokens: 9000}}}", "utf-8")
     (home / "gateway.yaml").write_text(CONFIG % elsewhere, "utf-8")
     compiled = compile_config(load_document(home / "gateway.yaml", ENVIRON), registry=load_registry())
-    assert compiled.table.deployments["old"].capabilities.context_tokens == 9000
+    assert compiled.config.deployments["old"].capabilities.context_tokens == 9000
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def report(name: str) -> str:
     except ConfigRejected as rejection:
         text = render_problems(rejection.problems)
     else:
-        text = f"{render_problems(compiled.warnings)}\n\n{render_matrix(compiled.table)}"
+        text = f"{render_problems(compiled.warnings)}\n\n{render_matrix(compiled.config)}"
     return text.replace(f"{GOLDEN}/", "") + "\n"
 
 

@@ -72,7 +72,7 @@ def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: s
     ],
 )
 def test_one_limit_is_enough(limits: str, meant: ClientLimitRule) -> None:
-    table = compiled(sections(clients=f"clients: {{a: {{{KEY}, limits: {{{limits}}}}}}}")).table
+    table = compiled(sections(clients=f"clients: {{a: {{{KEY}, limits: {{{limits}}}}}}}")).config
     assert table.clients["ab" * 32].limits == meant
 
 

@@ -24,7 +24,7 @@ def config(text: str) -> str:
 
 
 def deployment(text: str, key: str = "ya29.made-up") -> Deployment:
-    return compiled(config(text), {"KEY": key}).table.deployments["x"]
+    return compiled(config(text), {"KEY": key}).config.deployments["x"]
 
 
 def refused(text: str, key: str = "ya29.made-up") -> list[str]:

@@ -26,7 +26,7 @@ from tests.kit.config_cases import SOUND, compiled, edited, more, problems_of, r
 
 def deployment(text: str, environ: Mapping[str, str] | None = None) -> Deployment:
     """The deployment `x` that the text describes, in a config that is sound with it."""
-    return compiled(with_deployment(text), environ or {"KEY": "sk-1"}).table.deployments["x"]
+    return compiled(with_deployment(text), environ or {"KEY": "sk-1"}).config.deployments["x"]
 
 
 def with_deployment(text: str) -> str:
@@ -126,7 +126,7 @@ class TestEndpoints:
                 deployments=f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{edited(OWN, ('model: m', 'model: n'))}}}",
                 assistants="assistants: {a: {routes: {eu: [qwen-cn, y]}}}",
             )
-        ).table
+        ).config
         assert table.deployments["qwen-cn"].origin == table.deployments["y"].origin
 
 
@@ -218,7 +218,7 @@ class TestCapabilities:
     def test_adapter_of_a_plugin_is_accepted(self) -> None:
         registry = Registry({**load_registry().adapters, "stranger": PluginAdapter()}, {})  # type: ignore[dict-item]
         text = with_deployment("provider: stranger, model: m, api_key: '${KEY}', passthrough: [store]")
-        x = compiled(text, {"KEY": "k"}, registry=registry).table.deployments["x"]
+        x = compiled(text, {"KEY": "k"}, registry=registry).config.deployments["x"]
         assert x.available == Places(None, frozenset({"CN"}))
         assert (x.allowed_moves, x.target.facts) == ({"store"}, UNKNOWN_MODEL)
         assert x.capabilities.context_tokens == 4096
@@ -232,7 +232,7 @@ class TestCapabilities:
         registry = Registry(adapters, {})  # type: ignore[arg-type]
         for provider, named in (("stranger", "anywhere"), ("another", "theirs"), ("openai-compatible", "theirs")):
             text = with_deployment(f"provider: {provider}, model: m, endpoint: 'https://stranger.example'")
-            assert compiled(text, registry=registry).table.deployments["x"].site == named
+            assert compiled(text, registry=registry).config.deployments["x"].site == named
 
     def test_a_provider_that_does_not_load_is_named_with_its_reason(self) -> None:
         registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
@@ -311,7 +311,7 @@ class TestTable:
             clients=f"clients:\n  app: {{keys: ['sha256:{first}', 'sha256:{second.upper()}'], assistants: [assistant], "
             "region: cn, may_assert: [territory, user]}\n  open: {keys: ['sha256:" + "ef" * 32 + "']}"
         )
-        table = compiled(text).table
+        table = compiled(text).config
         assert table.assistants["assistant"] is table.assistants["gpt-4o"]
         assert [step.name for step in table.assistants["gpt-4o"].routes["cn"]] == ["qwen-cn"]
         assert table.clients[first] == table.clients[second]
@@ -340,7 +340,7 @@ class TestTable:
                 cors="cors: {origins: ['https://a.example', '*']}",
                 resilience="resilience: {keep_alive: 0s}",
             )
-        ).table
+        ).config
         assert [table.clients[key].limits for key in (both, one, none)] == [
             ClientLimitRule(6000, 500),
             ClientLimitRule(None, 1),
@@ -348,7 +348,7 @@ class TestTable:
         ]
         assert table.cors == Cors(frozenset({"https://a.example"}), any_origin=True)
         assert table.resilience.keep_alive_s == 0
-        assert (compiled(sections()).table.cors, compiled(sections()).table.resilience.keep_alive_s) == (None, 15)
+        assert (compiled(sections()).config.cors, compiled(sections()).config.resilience.keep_alive_s) == (None, 15)
 
     def test_the_region_for_the_rest(self) -> None:
         text = sections(
@@ -357,7 +357,7 @@ class TestTable:
             assistants="assistants: {a: {routes: {rest: [chatgpt-us], ca: [chatgpt-us], us: [chatgpt-us]}}}",
             cell="",
         )
-        table = compiled(text).table
+        table = compiled(text).config
         regions = {code: table.region_of(code) for code in ("DE", "US", "US-NY", "US-CA")}
         assert {code: region.name for code, region in regions.items() if region} == {
             "DE": "rest", "US": "us", "US-NY": "us", "US-CA": "ca",
@@ -370,7 +370,7 @@ class TestTable:
             assistants="assistants: {a: {routes: {eu: [chatgpt-eu], de: [chatgpt-us]}}}",
             cell="",
         )
-        table = compiled(text).table
+        table = compiled(text).config
         assert table.region_by_territory["DE"].name == "de"
         assert table.region_by_territory["FR"].name == "eu"
 
@@ -380,7 +380,7 @@ class TestTable:
             "    - {from: [10.0.0.0/8, '2001:db8::1'], country: CF-IPCountry, client_ip: CF-Connecting-IP, "
             "secret: {header: X-Edge, value: '${EDGE}'}}"
         )
-        assert compiled(text).table.location.rules == LocationRules(
+        assert compiled(text).config.location.rules == LocationRules(
             signals=("edge_header", "api_key"),
             edges=(
                 Edge(
@@ -395,19 +395,19 @@ class TestTable:
         )
 
     def test_resilience(self) -> None:
-        assert compiled(sections()).table.resilience == Resilience()
+        assert compiled(sections()).config.resilience == Resilience()
         text = sections(
             resilience="resilience: {attempts: {per_deployment: 1, total: 3}, connect: 500ms, first_token: 1.5s, "
             "commit: 20s, idle: 5s, total: 2m, failover_after: 0s}"
         )
-        assert compiled(text).table.resilience == Resilience(Attempts(1, 3), 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
+        assert compiled(text).config.resilience == Resilience(Attempts(1, 3), 0.5, 1.5, 20.0, 5.0, 120.0, 0.0)
 
     def test_breaker_and_budget(self) -> None:
         text = "resilience: {breaker: {failures: 3, rate: 25%, window: 1m, samples: 8, open: 500ms}, retry_budget: 5%}"
-        found = compiled(sections(resilience=text)).table.resilience
+        found = compiled(sections(resilience=text)).config.resilience
         assert (found.breaker, found.retry_budget) == (BreakerRule(3, 0.25, 60.0, 8, 0.5), 0.05)
-        assert compiled(sections(resilience="resilience: {breaker: {}}")).table.resilience == Resilience()
-        off = compiled(sections(resilience="resilience: {breaker: off, retry_budget: off}")).table.resilience
+        assert compiled(sections(resilience="resilience: {breaker: {}}")).config.resilience == Resilience()
+        off = compiled(sections(resilience="resilience: {breaker: off, retry_budget: off}")).config.resilience
         assert (off.breaker, off.retry_budget) == (None, None)
 
     def test_country_code_no_is_not_a_boolean(self) -> None:
@@ -416,7 +416,7 @@ class TestTable:
             assistants="assistants: {a: {routes: {no: [chatgpt-eu]}}}",
             cell="",
         )
-        assert compiled(text).table.region_by_territory["NO"].name == "no"
+        assert compiled(text).config.region_by_territory["NO"].name == "no"
 
     def test_aliases_of_yaml_repeat_whole_values(self) -> None:
         text = sections(
@@ -424,7 +424,7 @@ class TestTable:
             "  eu: {territories: &europe ['@EEA', CH], boundary: *europe}\n"
             "  us: {territories: [US], boundary: [US], transit: [DE]}"
         )
-        assert compiled(text).table == compiled(sections()).table or compiled(text).table.regions[
+        assert compiled(text).config == compiled(sections()).config or compiled(text).config.regions[
             "eu"
         ].boundary.contains("NO")
 
@@ -454,7 +454,7 @@ def calls_to_compile(text: str) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        table = compiled(text, {"K": "k"}).table
+        table = compiled(text, {"K": "k"}).config
     finally:
         sys.setprofile(before)
     assert table.assistants["a"].routes["us"]
@@ -462,7 +462,7 @@ def calls_to_compile(text: str) -> int:
 
 
 def demo(text: str, **options: object) -> ConfigVersion:
-    return compiled(text, {}, **options).table  # type: ignore[arg-type]
+    return compiled(text, {}, **options).config  # type: ignore[arg-type]
 
 
 class TestDemo:
@@ -480,9 +480,9 @@ class TestDemo:
 
     def test_a_simulator_takes_the_facts_of_its_site(self) -> None:
         compilation = compiled(self.TEXT, {})
-        table = compilation.table
+        table = compilation.config
         assert compilation.warnings == ()
-        eu, real = table.deployments["chatgpt-eu"], compiled(sections()).table.deployments["chatgpt-eu"]
+        eu, real = table.deployments["chatgpt-eu"], compiled(sections()).config.deployments["chatgpt-eu"]
         same = replace(eu, origin=real.origin, credentials=real.credentials, simulates=None)
         assert same == real
         assert (eu.simulates, eu.origin, eu.credentials) == (
@@ -669,7 +669,7 @@ def test_path_similar_to_a_call_is_not_a_warning(path: str) -> None:
 
 
 def test_temporary_problem_is_not_an_error() -> None:
-    table = compiled(sections(), {}).table
+    table = compiled(sections(), {}).config
     assert not any(item.has_credential for item in table.deployments.values())
     assert table.assistants["assistant"].routes["us"] == (table.deployments["chatgpt-us"],)
 
@@ -679,6 +679,6 @@ def test_prompts_are_logged_by_the_cell_that_serves_their_region() -> None:
     logged = "{territories: [CN], boundary: [CN], log_prompts: true}"
     regions = edited(SOUND["regions"], ("{territories: [CN], boundary: [CN]}", logged))
     for territory, serves, expected in (("DE", "[eu, us]", False), ("CN", "[cn]", True)):
-        table = compiled(sections(regions=regions, cell=f"cell: {{territory: {territory}, serves: {serves}}}")).table
+        table = compiled(sections(regions=regions, cell=f"cell: {{territory: {territory}, serves: {serves}}}")).config
         assert table.regions["cn"].log_prompts is expected
         assert not table.regions["eu"].log_prompts

@@ -28,11 +28,11 @@ def hedged(hedge: str, routes: str = "{eu: [chatgpt-eu, x]}") -> str:
     ],
 )
 def test_concurrency_limit_is_compiled(written: str, meant: Concurrency) -> None:
-    assert compiled(with_x(f"concurrency: {written}")).table.deployments["x"].concurrency == meant
+    assert compiled(with_x(f"concurrency: {written}")).config.deployments["x"].concurrency == meant
 
 
 def test_deployment_without_concurrency_has_no_limit() -> None:
-    table = compiled(sections()).table
+    table = compiled(sections()).config
     assert {section.concurrency for section in table.deployments.values()} == {None}
     assert {section.hedge for section in table.assistants.values()} == {None}
 
@@ -42,7 +42,7 @@ def test_deployment_without_concurrency_has_no_limit() -> None:
     [("{}", HedgeRule(0.95)), ("{after: p50}", HedgeRule(0.5)), ("{after: 800ms}", HedgeRule(after_s=0.8))],
 )
 def test_a_hedge(written: str, meant: HedgeRule) -> None:
-    assert compiled(hedged(written)).table.assistants["assistant"].hedge == meant
+    assert compiled(hedged(written)).config.assistants["assistant"].hedge == meant
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def text(written: str, secrets: str = BOTH, of: str = KNOWN) -> str:
 
 
 def deployment(written: str, secrets: str = BOTH, of: str = KNOWN) -> Deployment:
-    return compiled(text(written, secrets, of), environ=ENVIRON).table.deployments["x"]
+    return compiled(text(written, secrets, of), environ=ENVIRON).config.deployments["x"]
 
 
 def mistakes(written: str, secrets: str = BOTH, of: str = KNOWN) -> list[str]:
@@ -44,8 +44,8 @@ def test_consent_rule_is_compiled() -> None:
 
 
 def test_config_version_lists_the_recipients_of_consent() -> None:
-    assert compiled(text("enabled: true"), environ=ENVIRON).table.recipients == frozenset()
-    assert compiled(text("consent: {mode: standing}"), environ=ENVIRON).table.recipients == {"openai"}
+    assert compiled(text("enabled: true"), environ=ENVIRON).config.recipients == frozenset()
+    assert compiled(text("consent: {mode: standing}"), environ=ENVIRON).config.recipients == {"openai"}
 
 
 def test_consent_for_an_unknown_host_needs_a_recipient() -> None:
@@ -91,10 +91,10 @@ def test_a_pseudonym_needs_a_key() -> None:
 
 
 def test_the_gateways_own_keys() -> None:
-    table = compiled(text("enabled: true"), environ=ENVIRON).table
+    table = compiled(text("enabled: true"), environ=ENVIRON).config
     assert table.secrets == Secrets(Secret(LONG), Secret(f"{LONG}i"))
     assert LONG not in repr(table.secrets)
-    assert compiled(text("enabled: true", ""), environ=ENVIRON).table.secrets == Secrets()
+    assert compiled(text("enabled: true", ""), environ=ENVIRON).config.secrets == Secrets()
 
 
 @pytest.mark.parametrize(

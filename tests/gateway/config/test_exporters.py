@@ -27,7 +27,7 @@ def written(*lines: str) -> str:
 
 
 def one(text: str) -> Exporter:
-    (exporter,) = compiled(text).table.exporters
+    (exporter,) = compiled(text).config.exporters
     return exporter
 
 
@@ -52,7 +52,7 @@ def test_an_exporter_as_it_is_compiled() -> None:
     ]
     assert (exporter.regions, exporter.ratio, exporter.missing) == ({"eu"}, 0.25, ())
     assert not exporter.includes_unlocated
-    assert "edge-word" not in repr(compiled(text).table)
+    assert "edge-word" not in repr(compiled(text).config)
     assert messages_of(text) == []
 
 
@@ -62,7 +62,7 @@ def test_default_path_is_added() -> None:
 
 def test_check_shows_the_exporters() -> None:
     text = written(f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.5, headers: {{x-key: '${{UNSET}}'}}}}")
-    shown = render_matrix(compiled(text).table).partition("exporters\n")[2]
+    shown = render_matrix(compiled(text).config).partition("exporters\n")[2]
     assert shown == (
         "  traces: traces to https://otel.example.de/v1/traces\n"
         "      stores and processes: DE\n"
@@ -82,7 +82,7 @@ def test_exporter_inside_every_boundary_receives_requests_without_region() -> No
     exporter = one(text)
     assert exporter.includes_unlocated
     assert exporter.regions == {"cn", "eu", "us"}
-    assert "never receives" not in render_matrix(compiled(text).table)
+    assert "never receives" not in render_matrix(compiled(text).config)
     named = sections(regions=WORLD, exporters=f"exporters: {{t: {{{URL}, {DE}, regions: [cn, eu, us]}}}}")
     assert not one(named).includes_unlocated, "who names regions means those"
 

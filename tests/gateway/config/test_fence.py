@@ -103,7 +103,7 @@ def truth(config: dict[str, Any], name: str) -> tuple[Places, Places]:
 @given(configs())
 def test_compiled_routes_stay_inside_their_boundaries(config: dict[str, Any]) -> None:
     try:
-        table = compile_values(config).table
+        table = compile_values(config).config
     except ConfigRejected as rejection:
         event(f"rejected: {'fence' if 'outside the boundary' in str(rejection) else 'before it'}")
         return

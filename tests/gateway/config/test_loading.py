@@ -60,7 +60,7 @@ class TestVersion:
         assert len(versions) == 1
 
     def test_the_table_carries_it(self) -> None:
-        assert compiled(sections()).table.version == document(sections()).version
+        assert compiled(sections()).config.version == document(sections()).version
 
 
 class TestReferences:
@@ -125,7 +125,7 @@ class TestReferences:
     def test_references_are_not_resolved_without_secrets(self) -> None:
         compilation = compiled(more_key("'${file:/not/there}'"), {"US_KEY": "a\nb"}, secrets=False)
         assert compilation.warnings == ()
-        deployments = compilation.table.deployments.values()
+        deployments = compilation.config.deployments.values()
         assert {secret.reveal() for item in deployments for secret in item.credentials} == {"unresolved"}
 
 
@@ -170,7 +170,7 @@ def test_no_secret_is_shown(name: str) -> None:
     shown = [repr(problems_of(LEAKS[name], environ)), "\n".join(map(str, problems_of(LEAKS[name], environ)))]
     try:
         read = parse_document(LEAKS[name].encode(), "f", environ)
-        shown += [repr(read), repr(compiled(LEAKS[name], environ).table)]
+        shown += [repr(read), repr(compiled(LEAKS[name], environ).config)]
     except ConfigRejected as rejection:
         shown += [repr(rejection), str(rejection)]
     assert not [text for text in shown if HUSH in text or "42424242" in text]

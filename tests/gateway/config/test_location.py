@@ -26,7 +26,7 @@ CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256
 
 
 def rules(location: str, environ: dict[str, str] | None = None) -> LocationRules:
-    return compiled(sections(location=f"location: {{{location}}}"), environ).table.location.rules
+    return compiled(sections(location=f"location: {{{location}}}"), environ).config.location.rules
 
 
 def warned(location: str) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     secret = "s" * 32
     written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}'}}"
     found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
-    shared = found.table.location.rules.claim
+    shared = found.config.location.rules.claim
     assert shared is not None
     assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
 
@@ -194,10 +194,10 @@ def test_risky_location_settings_are_warnings(location: str, wanted: list[str]) 
 
 def test_country_without_its_part_is_accepted_if_configured() -> None:
     text = sections(location="location: {accept_country_only: [UA]}", blocked="blocked: [UA-43]")
-    table = compiled(text).table
+    table = compiled(text).config
     assert table.location.rules.country_only == {"UA"}
     assert "  accepted without their part: UA" in render_matrix(table).splitlines()
-    assert "accepted without" not in render_matrix(compiled(sections()).table)
+    assert "accepted without" not in render_matrix(compiled(sections()).config)
 
 
 def test_location_files_are_checked_while_a_config_is_loaded(tmp_path: Path) -> None:
@@ -236,4 +236,4 @@ def found(folder: Path, location: str, *, secrets: bool = True) -> list[str]:
 def test_secret_is_not_checked_if_references_are_not_resolved() -> None:
     text = sections(location="location: {claim: {issuer: i, audience: a, algorithms: [HS512], secret: '${UNSET}'}}")
     document = parse_document(text.encode(), "test.yaml", {}, secrets=False)
-    assert compile_config(document, registry=load_registry()).table.location.rules.claim is not None
+    assert compile_config(document, registry=load_registry()).config.location.rules.claim is not None

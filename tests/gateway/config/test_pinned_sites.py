@@ -13,7 +13,7 @@ US = parse_places(["US"])
 
 def deployment(line: str) -> Deployment:
     text = sections(deployments=more("deployments", f"x: {{{line}, api_key: '${{US_KEY}}'}}"))
-    return compiled(text).table.deployments["x"]
+    return compiled(text).config.deployments["x"]
 
 
 def test_model_that_supports_the_pin_stays_in_its_territory() -> None:

@@ -29,20 +29,20 @@ def compiled(more: str = "", resume: str = "true", route: str = "one, two") -> C
 
 @pytest.mark.parametrize(("word", "fold"), [("", None), (", fold: true", True), (", fold: false", False)])
 def test_fold_is_decided_or_left_to_the_route(word: str, fold: bool | None) -> None:
-    table = compiled(word).table
+    table = compiled(word).config
     assert table.deployments["one"].fold is fold
     assert table.deployments["two"].fold is None
 
 
 def test_first_token_timeout_of_a_deployment() -> None:
-    table = compiled(", first_token: 90s").table
+    table = compiled(", first_token: 90s").config
     assert table.deployments["one"].first_token_s == 90
     assert table.deployments["two"].first_token_s is None
 
 
 def test_resume_without_a_second_step_is_a_warning() -> None:
-    assert compiled().table.assistants["a"].resume
-    assert not compiled(resume="false").table.assistants["a"].resume
+    assert compiled().config.assistants["a"].resume
+    assert not compiled(resume="false").config.assistants["a"].resume
     assert not [warning for warning in compiled().warnings if "resume" in warning.path]
     messages = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
     assert len(messages) == 1

@@ -75,7 +75,7 @@ def test_route_with_an_error_has_no_further_warnings(route: str, error: str) -> 
 def test_available_deployment_has_no_reason_to_be_skipped() -> None:
     table = compiled(
         sections(regions=edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required")))
-    ).table
+    ).config
     deployment = table.deployments["chatgpt-us"]
     assert ineligible_now(deployment, table.regions["us"], None) == ""
     assert ineligible_now(deployment, table.regions["eu"], DAYS) == ""
@@ -83,13 +83,13 @@ def test_available_deployment_has_no_reason_to_be_skipped() -> None:
     assert ineligible_now(deployment, table.regions["us"], DAYS) != ""
     approved = "endpoint: us, approvals: [{region: us, authority: A, kind: registration, number: N, model_name: M}],"
     regions = edited(SOUND["regions"], ("boundary: [US]", "boundary: [US], approvals: required"))
-    table = compiled(sections(regions=regions, deployments=changed("endpoint: us,", approved))).table
+    table = compiled(sections(regions=regions, deployments=changed("endpoint: us,", approved))).config
     assert ineligible_now(table.deployments["chatgpt-us"], table.regions["us"], DAYS) == ""
 
 
 def test_a_weighted_step_has_its_members_with_their_weights() -> None:
     other = "x: {provider: openai, model: gpt-6-sol, endpoint: us, api_key: '${US_KEY}'}"
-    table = compiled(routed("{us: [{chatgpt-us: 100, x: 0}, x]}", deployments=more("deployments", other))).table
+    table = compiled(routed("{us: [{chatgpt-us: 100, x: 0}, x]}", deployments=more("deployments", other))).config
     ours, theirs = table.deployments["chatgpt-us"], table.deployments["x"]
     assert table.assistants["a"].routes["us"] == (WeightedSet(((ours, 100.0), (theirs, 0.0))), theirs)
 

@@ -26,7 +26,7 @@ def test_stream_options_false_removes_the_parameter() -> None:
             (", stream_options: true", frozenset()),
             (", stream_options: false", {"stream_options"}),
         ):
-            x = compiled(config(f"provider: {provider}, {HOUSE}{key}")).table.deployments["x"]
+            x = compiled(config(f"provider: {provider}, {HOUSE}{key}")).config.deployments["x"]
             assert x.target.facts.without == without
 
 
@@ -46,7 +46,7 @@ KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
 
 def test_known_header_is_sent_under_its_canonical_name() -> None:
     for text in ("X-DashScope-WorkSpace: ws-secret", "x-dashscope-workspace: '${SPACE}'"):
-        x = compiled(config(f"{QWEN}, headers: {{{text}}}"), KEYS).table.deployments["x"]
+        x = compiled(config(f"{QWEN}, headers: {{{text}}}"), KEYS).config.deployments["x"]
         assert x.headers == (("X-DashScope-WorkSpace", Secret("ws-secret")),)
         assert "ws-secret" not in repr(x)
         assert x.has_credential
@@ -54,12 +54,12 @@ def test_known_header_is_sent_under_its_canonical_name() -> None:
 
 def test_unset_header_excludes_the_deployment() -> None:
     found = compiled(config(f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{NOBODY}}'}}"), KEYS)
-    x = found.table.deployments["x"]
+    x = found.config.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("NOBODY",))
     assert [one.message for one in found.warnings if "headers" in one.path] == [
         "NOBODY is not set: the deployment is skipped"
     ]
-    deployment = compiled(config(f"provider: vllm, {HOUSE}")).table.deployments["x"]
+    deployment = compiled(config(f"provider: vllm, {HOUSE}")).config.deployments["x"]
     assert (deployment.headers, deployment.has_credential) == ((), True)
 
 
@@ -107,11 +107,11 @@ def test_provider_without_headers_accepts_none() -> None:
 
 def test_header_value_is_not_checked_if_references_are_not_resolved() -> None:
     for form in (f"{QWEN}, headers: {{X-DashScope-WorkSpace: '${{ODD}}'}}", f"{ERNIE}, headers: {{appid: '${{ODD}}'}}"):
-        assert compiled(config(form), KEYS, secrets=False).table.deployments["x"].headers
+        assert compiled(config(form), KEYS, secrets=False).config.deployments["x"].headers
 
 
 def test_empty_header_value_is_reported_by_its_name() -> None:
-    x = compiled(config(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).table.deployments["x"]
+    x = compiled(config(f"{ERNIE}, headers: {{appid: ''}}"), KEYS).config.deployments["x"]
     assert (x.has_credential, x.missing_credentials) == (False, ("appid",))
 
 
@@ -122,7 +122,7 @@ def test_server_without_key_needs_its_header() -> None:
     )
     registry = replace(load_registry(), adapters={**load_registry().adapters, "acme": row})
     text = config(f"provider: acme, {HOUSE}, headers: {{x-acme-team: '${{NOBODY}}'}}")
-    assert not compiled(text, KEYS, registry=registry).table.deployments["x"].has_credential
+    assert not compiled(text, KEYS, registry=registry).config.deployments["x"].has_credential
 
 
 def test_headers_are_not_sent_to_a_simulator() -> None:
@@ -133,6 +133,6 @@ def test_headers_are_not_sent_to_a_simulator() -> None:
     one = "deployments: {x: {provider: qianfan, model: m, endpoint: simulator, simulates: cn, headers: {appid: app-1}}}"
     text = sections(version="version: 1\ndemo: true", cell="", blocked="", deployments=one, **simulated)
     found = compiled(text, simulators={("qianfan", "cn"): "http://127.0.0.1:9"}, demo=True)
-    assert found.table.deployments["x"].headers == ()
+    assert found.config.deployments["x"].headers == ()
     reported = [(one.path, one.message) for one in found.warnings if "headers" in one.path]
     assert reported == [(("deployments", "x", "headers"), "headers are not sent to a simulator")]

@@ -78,8 +78,8 @@ def values(text: str) -> dict[str, object]:
 def test_demo_config_needs_no_secrets() -> None:
     compiled = shipped("demo.yaml", {})
     assert compiled.warnings == ()
-    assert compiled.table.demo
-    assert all(item.simulates for item in compiled.table.deployments.values())
+    assert compiled.config.demo
+    assert all(item.simulates for item in compiled.config.deployments.values())
 
 
 def test_shipped_config_needs_only_keys() -> None:
@@ -113,7 +113,7 @@ def test_example_matches_its_description(name: str) -> None:
     environ = {line.rstrip("="): "sk" for line in keys.splitlines() if line.endswith("=")}
     compiled = compile_config(load_document(path, environ), registry=load_registry())
     assert compiled.warnings == ()
-    assert {place: answers(compiled.table, place) for place in EXAMPLES[name]} == EXAMPLES[name]
+    assert {place: answers(compiled.config, place) for place in EXAMPLES[name]} == EXAMPLES[name]
 
 
 def test_example_names_are_complete() -> None:
@@ -130,7 +130,7 @@ def test_an_example_begins_with_its_schema(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_mainland_china_stays_inside(name: str) -> None:
-    table = shipped(name, {}).table
+    table = shipped(name, {}).config
     china = table.region_by_territory["CN"]
     steps = table.assistants["assistant"].routes[china.name]
     assert {step.residency.stores.included for step in steps} == {frozenset({"CN"})}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.changes.pickling import TableNotPortable, pack, unpack
+from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.model.config_version import ConfigVersion
@@ -34,7 +34,7 @@ deployments:
 @pytest.fixture
 def table() -> ConfigVersion:
     environ = {**os.environ, "DASHSCOPE_API_KEY": SECRET}
-    return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).table
+    return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).config
 
 
 async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
@@ -100,5 +100,5 @@ def test_adapter_that_cannot_be_pickled_is_reported(table: ConfigVersion) -> Non
     local: Any = Local()
     name, deployment = next(iter(table.deployments.items()))
     other = replace(table, deployments={name: replace(deployment, adapter=local)})
-    with pytest.raises(TableNotPortable, match="make the adapter an object of a class"):
+    with pytest.raises(ConfigNotPortable, match="make the adapter an object of a class"):
         pack(other)

@@ -381,7 +381,7 @@ class ConnectedGateway:
         self.known.append(
             (
                 shown(record.request_id),
-                record.table,
+                record.config_version,
                 record.client,
                 place,
                 record.assistant,
@@ -414,11 +414,11 @@ class ConnectedGateway:
     async def take(self, step: Step, early: bool | None) -> Outcome:
         """early: None on the side that finds it out."""
         outcome, first_known, first_request = Outcome(), len(self.known), len(self.provider.requests)
-        changing = {TABLES.index(self.gateway.table), step.table} & AT_THE_HEAD
+        changing = {TABLES.index(self.gateway.config), step.table} & AT_THE_HEAD
         # Elsewhere the table is looked up when the framework gets there.
         is_chat = step.messages[0].method == b"POST"
         during = step.during and is_chat and not changing and len(step.pieces) > 1 and not step.leaves
-        table = TABLES[step.table] if step.table is not None else self.gateway.table
+        table = TABLES[step.table] if step.table is not None else self.gateway.config
         self.provider.hangs = step.leaves
         if not during or early is False:
             self.gateway.activate(table)

@@ -221,18 +221,18 @@ async def test_worker_that_starts_during_a_change_serves_the_new_version(build: 
     running.handlers[signal.SIGHUP]()
     assert "request" in running.live.calls
     assert await activate(b"second", SimpleNamespace(version="v2")) == ()
-    assert (await fake.begin()).table == b"first"
+    assert (await fake.begin()).packed_config == b"first"
     changed = await fake.receive()
     assert isinstance(changed, Activate)
-    assert changed.table == b"second"
+    assert changed.packed_config == b"second"
     running.starting.clear()
     fake.end(1)
     fake = await running.next()
     assert await activate(b"third", SimpleNamespace(version="v3")) == ()
     running.starting.set()
-    assert (await fake.begin()).table == b"third"
+    assert (await fake.begin()).packed_config == b"third"
     fake.end(1)
-    assert (await (await running.next()).begin()).table == b"third"
+    assert (await (await running.next()).begin()).packed_config == b"third"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

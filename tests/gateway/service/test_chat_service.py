@@ -138,7 +138,7 @@ async def test_a_version_that_becomes_active_while_the_body_is_read_decides_ever
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
     assert inbound.calls == ["caller", "start", "body", "caller"]
-    assert inbound.record.table == service.next.version
+    assert inbound.record.config_version == service.next.version
 
 
 async def test_the_body_is_released_before_the_answer_is_sent() -> None:

@@ -193,7 +193,7 @@ _plain = st.builds(
     Record,
     request_id=st.text(max_size=5),
     started_at=st.just(0.0),
-    table=st.sampled_from(["t1", "t2"]),
+    config_version=st.sampled_from(["t1", "t2"]),
     trace=st.none() | st.builds(TraceContext, st.text(max_size=4)),
     client=st.sampled_from([None, "app", 'a"b\\c\nd%', "é"]),
     location=st.sampled_from([EU, US]),
@@ -236,7 +236,10 @@ _events: tuple[dict[str, Any], ...] = (
 )
 _eu = Region("eu", Places(frozenset({"DE"})), ANYWHERE)
 _otherwise: tuple[dict[str, Any], ...] = (
-    *({name: "another"} for name in ("client", "assistant", "deployment", "provider", "model", "table", "profile")),
+    *(
+        {name: "another"}
+        for name in ("client", "assistant", "deployment", "provider", "model", "config_version", "profile")
+    ),
     {"stream": True},
     {"stream": False},
     {"status": 206},

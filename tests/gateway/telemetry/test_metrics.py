@@ -363,7 +363,7 @@ def test_hedges_are_not_failovers_and_queueing_is_not_overhead() -> None:
 def test_removed_region_keeps_its_counts() -> None:
     metrics = counted([answered()])
     later = answered()
-    later.location, later.table = US, "t2"
+    later.location, later.config_version = US, "t2"
     metrics.observe(later)
     assert value(metrics, "gateway_requests_total", region="eu") == 1
     assert value(metrics, "gateway_requests_total", region="us") == 1
