@@ -21,7 +21,7 @@ from unittest.mock import patch
 from bench.inprocess import InProcess, bench_table, provider_answers, request_bytes
 from bench.report import table_of
 from gateway.api.dialects.openai_chat import ChunkEncoder
-from gateway.api.response_headers import _who_answered
+from gateway.api.response_headers import _source_headers
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse, _PoolResponse
@@ -98,16 +98,16 @@ def _locate_uncached(config: ConfigVersion, caller: Any) -> Any:
 
 
 def _watch_alone(deadline: Deadline, at: float, _: float) -> None:
-    deadline.look_at = at
+    deadline.check_at = at
     deadline.watch_itself()
 
 
 def _feed_generally(parser: RelayingParser, data: bytes) -> Any:
-    return parser._ordinary.feed(data)
+    return parser._general_parser.feed(data)
 
 
 def _close_generally(parser: RelayingParser) -> Any:
-    return parser._ordinary.close()
+    return parser._general_parser.close()
 
 
 def _nothing_split(_: object, __: bytes, start: int) -> tuple[list[bytes], int]:
@@ -190,7 +190,7 @@ PATHS = (
     FastPath(
         "headers of an answer, remembered",
         _EVERY_CASE,
-        _function("gateway.api.response_headers._who_answered", _who_answered.__wrapped__),
+        _function("gateway.api.response_headers._source_headers", _source_headers.__wrapped__),
     ),
     FastPath(
         "head and credential of a provider's request, remembered",

@@ -12,7 +12,7 @@ from gateway.model.approval import days_at, terms_of
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
-from gateway.policy.routing import off
+from gateway.policy.routing import config_exclusion
 
 
 class Control(Protocol):
@@ -96,7 +96,9 @@ def readiness_word(status: Status) -> str:
 def readiness(status: Status) -> dict[str, object]:
     """Return the whole document of `/readyz`."""
     config = status.config
-    off_now = {name: reason for name, item in config.deployments.items() if (reason := off(item)) is not None}
+    off_now = {
+        name: reason for name, item in config.deployments.items() if (reason := config_exclusion(item)) is not None
+    }
     return {
         "status": readiness_word(status),
         "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
@@ -161,11 +163,11 @@ def _schedule(status: ScheduleStatus) -> dict[str, object]:
         "stages": [{"share": stage.share, "for_s": stage.for_s} for stage in schedule.stages],
         "share": status.share,
         "elapsed_s": round(progress.elapsed_s, 1),
-        "sides": {"candidate": _side(progress.candidate), "baseline": _side(progress.baseline)},
+        "sides": {"candidate": _tally_report(progress.candidate), "baseline": _tally_report(progress.baseline)},
     }
 
 
-def _side(tally: Tally) -> dict[str, object]:
+def _tally_report(tally: Tally) -> dict[str, object]:
     return {"requests": tally.requests, "failed": tally.failed, "p95_s": tally.percentile_s(0.95)}
 
 

@@ -118,7 +118,6 @@ class InboundChat:
     # Slots are read faster than defaults of the class, and every request reads most of these.
     __slots__ = (
         "__weakref__",
-        "_body_at_hand",
         "_body_begun",
         "_body_read",
         "_context",
@@ -130,6 +129,7 @@ class InboundChat:
         "_is_known",
         "_limit_s",
         "_receive",
+        "_received_body",
         "_responder",
         "_running",
         "_scope",
@@ -155,7 +155,7 @@ class InboundChat:
         extensions: Mapping[str, Any] | None = scope.get("extensions")
         self._head: SameHead | None = extensions.get(HEAD) if extensions is not None else None
         self._deadline_set = self._is_counted = self._is_known = self._body_begun = self._body_read = False
-        self._body_at_hand: bytes | None = None
+        self._received_body: bytes | None = None
         self._context: RequestContext | None = None
         self._to_remember: KnownCaller | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -169,8 +169,8 @@ class InboundChat:
             return read_caller(config, self._headers)
         known = known_caller(self._head, config)
         # Only with the body at hand: the known headers have the length of another body.
-        if known is not None and (body := self._take_body_at_hand()) is not None:
-            self._is_known, self._body_at_hand = True, body
+        if known is not None and (body := self._take_received_body()) is not None:
+            self._is_known, self._received_body = True, body
             self._note_context(config, known.headers)
             return known.caller
         self._body_begun = False
@@ -207,8 +207,8 @@ class InboundChat:
     async def body(self) -> BodyLease:
         """See Inbound."""
         limits = self._endpoint.body_limits
-        body, self._body_at_hand = self._body_at_hand, None
-        if body is not None or (body := self._take_body_at_hand()) is not None:
+        body, self._received_body = self._received_body, None
+        if body is not None or (body := self._take_received_body()) is not None:
             limits.take(len(body))
             return BodyLease(body, limits)
         asked_at = time.monotonic()
@@ -229,7 +229,7 @@ class InboundChat:
         self._running = self.deadline.task
         connection = self._responder.connection
         if connection is not None:
-            connection.watch(self._leave)
+            connection.watch(self._cancel)
         else:
             self._watcher = asyncio.ensure_future(self._watch())
 
@@ -254,7 +254,7 @@ class InboundChat:
         if self._deadline_set:
             self.deadline.close()
         if self._responder.connection is not None:
-            self._responder.connection.forget(self._leave)
+            self._responder.connection.forget(self._cancel)
         elif self._watcher is not None:
             self._watcher.cancel()
         # Leave no reference cycle, so that all of it is freed here without the garbage collector.
@@ -266,7 +266,7 @@ class InboundChat:
         """Whether the connection can serve another request after this one."""
         return self._body_read or (not self._body_begun and is_little(self._headers))
 
-    def _take_body_at_hand(self) -> bytes | None:
+    def _take_received_body(self) -> bytes | None:
         """Return the body if all of it has arrived. From now on it counts as begun."""
         self._body_begun = True
         cycle = self._responder.cycle
@@ -274,7 +274,7 @@ class InboundChat:
         self._body_read = body is not None
         return body
 
-    def _leave(self) -> None:
+    def _cancel(self) -> None:
         self.client_left = True
         connection = self._responder.connection
         self.record.detail = connection.why_lost if connection is not None else None
@@ -285,4 +285,4 @@ class InboundChat:
         """Ask for the loss of the connection, for a server that does not report it by itself."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._leave()
+        self._cancel()

@@ -48,7 +48,7 @@ def response_lines(record: Record) -> list[bytes]:
             region = location.region.name
     lines = [
         ("x-request-id: " + record.request_id).encode(),
-        *_who_answered(record.config_version, why, region, record.deployment, len(record.attempts)),
+        *_source_headers(record.config_version, why, region, record.deployment, len(record.attempts)),
     ]
     if record.allowance is not None:
         lines += map(b": ".join, allowance_headers(record.allowance))
@@ -75,7 +75,7 @@ def response_lines(record: Record) -> list[bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _who_answered(
+def _source_headers(
     config_version: str, why: str | None, region: str | None, deployment: str | None, attempts: int
 ) -> tuple[bytes, ...]:
     """Return the lines that are the same for most requests from one territory."""

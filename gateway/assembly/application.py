@@ -135,13 +135,13 @@ class ShadowWiring:
             self._store = ShadowStore(state_dir)
             count = partial(metrics.count, "gateway_shadow_requests_total")
             took = partial(metrics.time, "gateway_shadow_answer_seconds")
-            keep = partial(self._keep, self._store)
+            keep = partial(self._store_record, self._store)
             sink = ShadowSink(keep, count, took)
             self.shadows = ShadowTraffic(current, UpstreamClient(transport), health, sink, load)
 
-    async def _keep(self, store: ShadowStore, record: ShadowRecord) -> None:
+    async def _store_record(self, store: ShadowStore, record: ShadowRecord) -> None:
         try:
-            await asyncio.to_thread(store.keep, record)
+            await asyncio.to_thread(store.store, record)
         except StateError as error:
             if not self._is_lost:
                 logger().error("shadow_not_kept", detail=f"{error}; metrics are still counted")

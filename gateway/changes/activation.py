@@ -138,12 +138,12 @@ class VersionActivator:
     """Applies the rules for activation of one gateway.
 
     Attributes:
-        why_not: Returns why this process cannot serve a version, or None if it can.
+        serving_problem: Returns why this process cannot serve a version, or None if it can.
         change_log: None if changes are not recorded.
     """
 
-    order: CompileJob
-    why_not: Callable[[ConfigVersion], str | None]
+    job: CompileJob
+    serving_problem: Callable[[ConfigVersion], str | None]
     change_log: ChangeLog | None
 
     def prepare(
@@ -155,7 +155,7 @@ class VersionActivator:
         if outcome.packed is not None:
             state = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(problems))
             changes = changes_between(active.config, state.config)
-            reason = self.why_not(state.config)
+            reason = self.serving_problem(state.config)
             if reason is None and self.change_log is not None:
                 try:
                     reason = self._record(self.change_log, change_request, active, pinned, state)
@@ -163,8 +163,8 @@ class VersionActivator:
                 except StateError as error:
                     reason, is_judged = f"it cannot be recorded, so it was not activated: {error}", False
             if reason is not None:
-                order = pinned.instead_of(self.order) if pinned is not None else self.order
-                problems, state = (*problems, order.problem(reason)), None
+                job = pinned.instead_of(self.job) if pinned is not None else self.job
+                problems, state = (*problems, job.problem(reason)), None
         return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
 
     def _record(
@@ -178,7 +178,7 @@ class VersionActivator:
         """Record the activation. Return which signature is missing, or None. Raises StateError."""
         from gateway.changes.change_log import NotSigned, read_signature, review_change, signature_file
 
-        signature_path = signature_file(Path(self.order.path))
+        signature_path = signature_file(Path(self.job.path))
         try:
             reviewed = review_change(
                 active, state, time.time(), lambda: change_request.signature or read_signature(signature_path)
@@ -194,7 +194,7 @@ class VersionActivator:
             return str(error)
         return None
 
-    def keep_rejected(self, change_request: ChangeRequest, active: str, prepared: Prepared) -> None:
+    def record_rejected(self, change_request: ChangeRequest, active: str, prepared: Prepared) -> None:
         """Record a rejected attempt. `active` is the version that stays active."""
         if self.change_log is None:
             return

@@ -20,7 +20,7 @@ from pathlib import Path
 from gateway.changes.compile_job import CompiledState, CompileJob
 from gateway.changes.plan import ChangePlan, changed_keys, plan_of
 from gateway.changes.plan_checks import checks_of, protected_changes
-from gateway.changes.plan_text import in_short, plan_data
+from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.config.source_text import digest, read_files, secrets_in_clear
 from gateway.files import open_file
 from gateway.operator_errors import NotStored, StateError
@@ -59,9 +59,9 @@ class PinnedRollback:
         is_the_same = self.version.text is not None and digest(self.version.text) == self.file
         return "" if is_the_same else self.file or _NO_FILE
 
-    def instead_of(self, order: CompileJob) -> CompileJob:
+    def instead_of(self, job: CompileJob) -> CompileJob:
         """Return the job that compiles this version in place of the file."""
-        return replace(order, text=self.version.text, name=f"version {self.version.version}")
+        return replace(job, text=self.version.text, name=f"version {self.version.version}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class ChangeLog:
         )
         with self._switching(_lines_of(reviewed, details), plan.before):
             at_s, data = self._clock(), plan_data(plan)
-            activation = Activation(version.version, plan.before, cause, who, at_s, in_short(plan), data)
+            activation = Activation(version.version, plan.before, cause, who, at_s, plan_summary(plan), data)
             self.history.add(version, activation, overrides)
 
     def record_rejection(self, cause: str, who: str, active: str, errors: list[str], *, unsigned: bool = False) -> None:
@@ -271,7 +271,7 @@ def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterat
     plan = reviewed.plan
     if reviewed.signer:
         yield "signature_accepted", {"table": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer}
-    changes = {"changes": in_short(plan), "keys": list(plan.keys[:_MOST_NAMED])}
+    changes = {"changes": plan_summary(plan), "keys": list(plan.keys[:_MOST_NAMED])}
     unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
     yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}
     for name in plan.switched_off:

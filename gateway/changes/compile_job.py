@@ -76,34 +76,34 @@ class Outcome:
     is_judged: bool = True
 
 
-def compile_here(order: CompileJob, environ: Mapping[str, str]) -> Outcome:
+def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
     """Compile in this process and return the outcome."""
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document, read_config
     from gateway.config.source_text import MAX_BYTES, MISSING, digest, read_files
     from providers.registry import load_registry
 
-    files: Reading = {order.path: MISSING}
+    files: Reading = {job.path: MISSING}
     try:
-        if order.text is None:
-            data = read_config(order.path, waits=False)
+        if job.text is None:
+            data = read_config(job.path, waits=False)
             # A file that is too large has no digest. Read it as the watch does, or it would never be at rest.
-            files = {order.path: digest(data)} if len(data) <= MAX_BYTES else read_files([order.path])
-            document = parse_document(data, order.path, environ, secrets=order.secrets)
+            files = {job.path: digest(data)} if len(data) <= MAX_BYTES else read_files([job.path])
+            document = parse_document(data, job.path, environ, secrets=job.secrets)
             files = document.files
         else:
-            files = read_files([order.path])
-            document = parse_document(order.text, order.name, environ, relative_to=order.path, secrets=order.secrets)
+            files = read_files([job.path])
+            document = parse_document(job.text, job.name, environ, relative_to=job.path, secrets=job.secrets)
             files = {**document.files, **files}
-            del files[order.name]
-        compiled = compile_config(document, registry=load_registry(), simulators=order.simulators, demo=order.demo)
+            del files[job.name]
+        compiled = compile_config(document, registry=load_registry(), simulators=job.simulators, demo=job.demo)
         packed = pack(compiled.config)
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)
     except ConfigNotPortable as error:
-        return Outcome((order.problem(str(error)),), files)
+        return Outcome((job.problem(str(error)),), files)
     return Outcome(
-        compiled.warnings, files, read_files(files) == files, packed, compiled.written if order.written else None
+        compiled.warnings, files, read_files(files) == files, packed, compiled.written if job.written else None
     )
 
 
@@ -119,8 +119,8 @@ def main() -> None:
     from providers.registry import load_registry
 
     load_registry()
-    order: CompileJob = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # written by the parent process
-    sys.stdout.buffer.write(pickle.dumps(compile_here(order, os.environ), pickle.HIGHEST_PROTOCOL))
+    job: CompileJob = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  # written by the parent process
+    sys.stdout.buffer.write(pickle.dumps(compile_here(job, os.environ), pickle.HIGHEST_PROTOCOL))
 
 
 if __name__ == "__main__":

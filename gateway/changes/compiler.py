@@ -22,11 +22,11 @@ class Compiler:
     def __init__(self) -> None:
         self._waiting: Child | None = None
 
-    async def compile(self, order: CompileJob) -> Outcome:
+    async def compile(self, job: CompileJob) -> Outcome:
         """Compile in a child process and return the outcome. Raises CompileFailed."""
         child, self._waiting = self._waiting or Child(), None
         # Run in a thread: starting a process would block the event loop.
-        run = asyncio.get_running_loop().run_in_executor(None, child.run, order)
+        run = asyncio.get_running_loop().run_in_executor(None, child.run, job)
         try:
             # If the caller is cancelled, the thread still runs and waits for the end of the child.
             return await asyncio.shield(run)
@@ -50,14 +50,14 @@ class Compiling:
     """A compile that runs in a child process while its parent, which does not serve yet, gets ready.
 
     Args:
-        order: The job.
+        job: The job.
         child: A child process that is already started, if there is one.
     """
 
-    def __init__(self, order: CompileJob, child: Child | None = None) -> None:
+    def __init__(self, job: CompileJob, child: Child | None = None) -> None:
         self._child = child or Child()
         self._thread = ThreadPoolExecutor(1)
-        self._outcome = self._thread.submit(self._child.run, order)
+        self._outcome = self._thread.submit(self._child.run, job)
 
     def outcome(self) -> Outcome:
         """Wait for the outcome and return it. Raises CompileFailed."""

@@ -57,7 +57,7 @@ class InitialConfigLoader:
         self._config_path = settings.config
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
-        order = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None)
+        job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 
@@ -71,7 +71,7 @@ class InitialConfigLoader:
             if self._pinned is None and not path_exists(self._config_path):
                 self._change_log.close()
                 expect_file(self._config_path)
-        self._compiling = Compiling(self._pinned.instead_of(order) if self._pinned is not None else order, child)
+        self._compiling = Compiling(self._pinned.instead_of(job) if self._pinned is not None else job, child)
 
     def begin(self) -> InitialConfig:
         """Return the version to start with. Raises CommandError if there is none.
@@ -195,7 +195,8 @@ def review_from(
         outcome = compile_in_child(text, f"version {version}", config_path, secrets=False) if text is not None else None
         if outcome is None or outcome.packed is None:
             return ReviewedChange(
-                ChangePlan(before.version, new.config.version), *_uncompared(before, new, find_signature())
+                ChangePlan(before.version, new.config.version),
+                *_review_without_comparison(before, new, find_signature()),
             )
         states.append(CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems)))
     reviewed = review_change(states[0], states[1], time.time(), find_signature)
@@ -203,7 +204,7 @@ def review_from(
     return replace(reviewed, plan=replace(reviewed.plan, before=before.version, after=new.config.version))
 
 
-def _uncompared(before: Version, new: CompiledState, jws: str | None) -> tuple[Mapping[str, str], str]:
+def _review_without_comparison(before: Version, new: CompiledState, jws: str | None) -> tuple[Mapping[str, str], str]:
     """Return the protected regions of a version that cannot be compiled any more, and the id of the signer.
 
     Without a comparison, every protected region counts as changed.

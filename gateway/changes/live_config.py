@@ -130,22 +130,22 @@ class LiveConfig:
     """The active config version, how it became active, and the last failed attempt to load the config since then.
 
     Args:
-        order: How to compile the config file.
+        job: How to compile the config file.
         initial: The version to begin with.
-        why_not: Returns why this process can't serve a version, or None if it can.
+        serving_problem: Returns why this process can't serve a version, or None if it can.
         stage: Returns the version with the shares that its schedules have reached.
-        compile_order: Compiles in place of a process of its own, for tests.
+        compile_job: Compiles in place of a process of its own, for tests.
         wait: Sleeps between two looks at the files, for tests.
     """
 
     def __init__(
         self,
-        order: CompileJob,
+        job: CompileJob,
         initial: InitialConfig,
         *,
-        why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
+        serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
         stage: Callable[[ConfigVersion], ConfigVersion] = lambda config: config,
-        compile_order: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
+        compile_job: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         warnings, change_log = initial.outcome.problems, initial.change_log
@@ -155,15 +155,15 @@ class LiveConfig:
         self.reloads: Counter[tuple[str, str]] = Counter()
         findings = tuple(map(finding_of, warnings))
         self.loaded = Reload("start", True, self.config.version, datetime.now(UTC), 0.0, findings)
-        self._order = order
+        self._job = job
         self._state = CompiledState(initial.config, initial.outcome.written, distinct_warnings(warnings))
         self._change_log = change_log
-        self._activator = VersionActivator(order, why_not, change_log)
+        self._activator = VersionActivator(job, serving_problem, change_log)
         self._pinned = initial.pinned
         self._watch = Watch({**initial.outcome.files, **self._read_signature()})
         self._compiler = Compiler()
-        self._compile = compile_order or self._compiler.compile
-        self._is_our_compiler = compile_order is None
+        self._compile = compile_job or self._compiler.compile
+        self._is_our_compiler = compile_job is None
         self._wait = wait
         self._activate: Activate = _activate_nothing
         self._last_error = ""
@@ -203,7 +203,7 @@ class LiveConfig:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            await self._run_guarded(self.reload("sighup"), owed=True)
+            await self._run_guarded(self.reload("sighup"), must_apply=True)
 
     async def watch(self) -> None:
         """Check the files repeatedly, and reload when they have changed and are no longer being written."""
@@ -230,11 +230,11 @@ class LiveConfig:
             outcome = await self._outcome(pinned)
             # The files may have changed again before the compile. Then a later check reloads.
             if outcome.at_rest and agree(reading, outcome.files):
-                cause: Cause = "sighup" if self._watch.is_owed else "file"
+                cause: Cause = "sighup" if self._watch.must_apply else "file"
                 request = ChangeRequest(cause, is_again=self._watch.is_trying_again)
                 await self._apply(request, pinned, outcome, started_at)
 
-    async def _run_guarded(self, work: Awaitable[object], *, owed: bool = False) -> None:
+    async def _run_guarded(self, work: Awaitable[object], *, must_apply: bool = False) -> None:
         try:
             await work
         except Exception as error:  # the loop of a background task must go on, so that later changes are noticed
@@ -242,7 +242,7 @@ class LiveConfig:
             if detail != self._last_error:
                 logger().error("config_watch_failed", detail=detail)
             self._last_error = detail
-            self._watch.postpone(owed=owed)
+            self._watch.postpone(must_apply=must_apply)
 
     async def reload(self, cause: Cause, who: str = "") -> Reload:
         """Compile the current config, and activate it if it is valid.
@@ -251,7 +251,7 @@ class LiveConfig:
         """
         async with self._one_at_a_time:
             started_at = time.monotonic()
-            pinned = self._still_pinned(await asyncio.to_thread(read_files, [self._order.path]))
+            pinned = self._still_pinned(await asyncio.to_thread(read_files, [self._job.path]))
             return await self._apply(ChangeRequest(cause, who), pinned, await self._outcome(pinned), started_at)
 
     async def restage(self) -> tuple[int, ...]:
@@ -268,7 +268,7 @@ class LiveConfig:
         """Activate a version of the history with today's environment. None means the version before the active one."""
         # Two requests at the same moment mean the same active version: the second must not undo the first.
         request, leaving = ChangeRequest("rollback", who, signature), self._state.config.version
-        file = (await asyncio.to_thread(read_files, [self._order.path]))[self._order.path]
+        file = (await asyncio.to_thread(read_files, [self._job.path]))[self._job.path]
         async with self._one_at_a_time:
             started_at = time.monotonic()
             try:
@@ -283,12 +283,12 @@ class LiveConfig:
     def _find_version(self, version: str | None, leaving: str) -> PinnedRollback:
         if self._change_log is None:
             raise NotStored("there is no history to roll back to: set GATEWAY_STATE_DIR")
-        return self._change_log.rollback_target(version, leaving, Path(self._order.path))
+        return self._change_log.rollback_target(version, leaving, Path(self._job.path))
 
     def _still_pinned(self, reading: Reading) -> PinnedRollback | None:
         """Return the rollback if it is still in effect for these files."""
         pinned = self._pinned
-        return pinned if pinned is not None and reading.get(self._order.path) == pinned.file else None
+        return pinned if pinned is not None and reading.get(self._job.path) == pinned.file else None
 
     async def _apply(
         self, request: ChangeRequest, pinned: PinnedRollback | None, outcome: Outcome, started_at: float
@@ -313,12 +313,12 @@ class LiveConfig:
                 done, activated=True, config_version=config.version, changes=prepared.changes, unconfirmed=unconfirmed
             )
         elif not is_reported:
-            await asyncio.to_thread(self._activator.keep_rejected, request, self.config.version, prepared)
+            await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
         if done.activated or done.cause != "rollback":
             # The files of a version that was rejected are neither those of the active one nor those of the next edit.
             if retriable:
                 # The sender of a signal gets no answer, so the gateway repeats the reload.
-                self._watch.postpone(owed=request.cause == "sighup")
+                self._watch.postpone(must_apply=request.cause == "sighup")
             else:
                 self._watch.mark_applied({**outcome.files, **signature})
         done = replace(done, duration_s=time.monotonic() - started_at)
@@ -331,17 +331,17 @@ class LiveConfig:
             return {}
         from gateway.changes.change_log import signature_file
 
-        return read_files([str(signature_file(Path(self._order.path)))])
+        return read_files([str(signature_file(Path(self._job.path)))])
 
     async def _outcome(self, pinned: PinnedRollback | None) -> Outcome:
-        order = pinned.instead_of(self._order) if pinned is not None else self._order
+        job = pinned.instead_of(self._job) if pinned is not None else self._job
         try:
-            outcome = await self._compile(order)
+            outcome = await self._compile(job)
         except CompileFailed as error:
             files = await asyncio.to_thread(read_files, self._watch.paths)
-            outcome = Outcome((order.problem(str(error)),), files, is_judged=False)
+            outcome = Outcome((job.problem(str(error)),), files, is_judged=False)
         # Record the file as it was at the request. A later edit is a new change.
-        replaced = {self._order.path: pinned.file} if pinned is not None else {}
+        replaced = {self._job.path: pinned.file} if pinned is not None else {}
         return replace(outcome, files={**outcome.files, **replaced})
 
     def _note(self, done: Reload, problems: tuple[Problem, ...], *, is_reported: bool) -> None:

@@ -263,19 +263,23 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
     left_out = _NOT_COMPARED[type(old)]
     for each in fields(old):
         before, after = getattr(old, each.name), getattr(new, each.name)
-        if each.name in left_out or _essence(before) == _essence(after):
+        if each.name in left_out or _compared_part(before) == _compared_part(after):
             continue
         widens = each.name in ("boundary", "residency") and not _within(after, before)
         before_text, after_text = shown(before), shown(after)
         yield Change(
-            each.name.replace("_", " "),
+            _PLAN_NAMES.get(each.name, each.name.replace("_", " ")),
             before_text,
             after_text if before_text != after_text else f"{after_text} (different)",
             widens,
         )
 
 
-def _essence(value: object) -> object:
+_PLAN_NAMES = {"texts": "speech"}
+"""The names in a plan of fields whose attribute has another name."""
+
+
+def _compared_part(value: object) -> object:
     """Return the part of a value to compare. A region's texts contain those of other regions, which do not count."""
     if not isinstance(value, RegionText):
         return value

@@ -8,7 +8,7 @@ from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, de
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.policy.fence import is_inside, lacking_approval
-from gateway.policy.routing import off
+from gateway.policy.routing import config_exclusion
 
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
@@ -110,7 +110,7 @@ def why_not_asked(config: ConfigVersion, region: Region, deployment: Deployment,
     lacking = lacking_approval(region, deployment, now_s)
     if lacking is not None:
         return lacking
-    stopped = off(deployment)
+    stopped = config_exclusion(deployment)
     return stopped[1] if stopped is not None else None
 
 

@@ -45,7 +45,7 @@ def _rounded(share: float | None) -> float | None:
     return None if share is None else round(share, 4)
 
 
-def in_short(plan: ChangePlan) -> str:
+def plan_summary(plan: ChangePlan) -> str:
     """Return the plan as one line."""
     if plan.is_empty:
         return "nothing"

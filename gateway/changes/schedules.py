@@ -67,7 +67,7 @@ class Scheduler:
         self._baselines: dict[_RouteKey, tuple[str, ...]] = {}
         self._seen: dict[tuple[str, str, str], Tally] | None = None
         self._fresh: set[_RouteKey] = set()
-        self._looked_at = clock()
+        self._judged_at = clock()
         self._has_news = False
         self._is_lost = False
         self._task: asyncio.Task[None] | None = None
@@ -149,14 +149,14 @@ class Scheduler:
                     logger().warning("schedules_behind", workers_behind=list(unconfirmed))
         else:
             # No schedule runs, so nothing is counted. A schedule that begins later counts from then on.
-            self._seen, self._looked_at = None, self._clock()
+            self._seen, self._judged_at = None, self._clock()
         await self._save()
 
     def _judge(self, now: dict[tuple[str, str, str], Tally]) -> bool:
         """Advance each schedule. Return whether a weight has changed."""
         before, self._seen = self._seen, now
         at_s = self._clock()
-        by_s, self._looked_at = min(at_s - self._looked_at, _LONGEST_S), at_s
+        elapsed_s, self._judged_at = min(at_s - self._judged_at, _LONGEST_S), at_s
         fresh, self._fresh = self._fresh, set()
         if before is None:
             # It is unknown at which weights the earlier requests were counted.
@@ -171,7 +171,7 @@ class Scheduler:
                 for name in (schedule.candidate, *self._baselines[key])
             }
             candidate = counted.pop(schedule.candidate)
-            advanced = advance(schedule, progress, by_s, candidate, sum(counted.values(), NO_TALLY))
+            advanced = advance(schedule, progress, elapsed_s, candidate, sum(counted.values(), NO_TALLY))
             if advanced != progress:
                 self._has_news = True
             self._progress[key] = identity, advanced

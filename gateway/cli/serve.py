@@ -61,17 +61,17 @@ def _serve(settings: Settings, child: Child) -> int:
 
     configure(settings.log_format, settings.log_level)
     try:
-        begun = opening.begin()
-        if begun.config.demo:
+        initial = opening.begin()
+        if initial.config.demo:
             if settings.workers > 1:
                 raise CommandError(
                     "a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)"
                 )
-            start.serve_demo(settings, begun)
+            start.serve_demo(settings, initial)
             return _OK
-        for warning in begun.outcome.problems:
+        for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, begun)
+        start.serve_config(settings, initial)
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()
@@ -125,7 +125,7 @@ def _serve_simulated(
     from gateway.server import start
 
     try:
-        begun = opening.begin()
+        initial = opening.begin()
     except CommandError:
         if options.config is None and "config" in settings.model_fields_set:
             # The variable may be set for another gateway, so the message must name it.
@@ -134,7 +134,7 @@ def _serve_simulated(
         raise
     from gateway.server.demo import SimulatedPace
 
-    start.serve_demo(settings, begun, faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
+    start.serve_demo(settings, initial, faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
 
 
 def _exit_on_sigterm() -> None:

@@ -89,12 +89,12 @@ def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
         yield "      prompts are logged"
     if region.protected:
         yield "      protected: changes with an admin's signature"
-    if region.speech is not None:
-        locales = region.speech.locales
-        labels = [label.name for label in region.speech.default_locale.labels]
+    if region.texts is not None:
+        locales = region.texts.locales
+        labels = [label.name for label in region.texts.default_locale.labels]
         if labels:
             yield from _wrapped("      labels: ", ", ".join(labels))
-        if region.speech.default_locale.profile is not None:
+        if region.texts.default_locale.profile is not None:
             yield from _wrapped("      profile: ", ", ".join(locales))
 
 

@@ -120,14 +120,14 @@ def _region(
     if territories is None or boundary is None or accepted is None:
         return None
     transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(findings, name, boundary, accepted, cell)
-    speech = texts.of(name, section, territories)
+    region_text = texts.of(name, section, territories)
     return Region(
         name,
         territories,
         boundary,
         transit,
         section.approvals == "required",
-        speech,
+        region_text,
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
@@ -141,7 +141,7 @@ def _may_log(draft: Draft, findings: Findings, name: str, boundary: Places, cell
     """
     if draft.is_broken("cell") or not _is_served(name, cell):
         return False
-    if not stands_within(cell, boundary):
+    if not is_cell_inside(cell, boundary):
         findings.error(
             ("regions", name, "log_prompts"),
             f"the log is written where the gateway runs, which is not known to be inside the boundary ({boundary})",
@@ -154,7 +154,7 @@ def _is_served(name: str, cell: Cell | None) -> bool:
     return cell is None or cell.serves is None or name in cell.serves
 
 
-def stands_within(cell: Cell | None, boundary: Places) -> bool:
+def is_cell_inside(cell: Cell | None, boundary: Places) -> bool:
     """Return whether the gateway is known to run inside the boundary."""
     return cell is not None and Places(frozenset({cell.territory})).within(boundary)
 
@@ -163,7 +163,7 @@ def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
     """Return whether this cell may store receipts of the region: it must be inside the region's boundary."""
     if cell is None:
         return True
-    return _is_served(name, cell) and stands_within(cell, boundary)
+    return _is_served(name, cell) and is_cell_inside(cell, boundary)
 
 
 def _territories(findings: Findings, path: KeyPath, words: list[str]) -> Places | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.regions import Regions, stands_within
+from gateway.config.regions import Regions, is_cell_inside
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days, why_unapproved
@@ -79,7 +79,7 @@ def compile_shadows(
         if deployment.consent is not None:
             message = f"{quoted(deployment.name)} requires consent, which shadow traffic never has: it is skipped here"
             findings.warn((*path, "deployment"), message, "use a deployment without `consent`, or remove the shadow")
-        if shadow.keep_text and not stands_within(regions.cell, region.boundary):
+        if shadow.keep_text and not is_cell_inside(regions.cell, region.boundary):
             findings.error(
                 (*path, "keep_text"),
                 "the gateway stores the text where it runs, "

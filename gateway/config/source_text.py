@@ -75,7 +75,7 @@ class Watch:
         self._postponed: Reading | None = None
         self._to_skip = 0
         self._next_skip = 1
-        self._is_owed = False
+        self._must_apply = False
         self._has_failed = False
 
     @property
@@ -99,9 +99,9 @@ class Watch:
         return self._postponed is not None
 
     @property
-    def is_owed(self) -> bool:
+    def must_apply(self) -> bool:
         """Whether the next reading must be applied even if it has not changed."""
-        return self._is_owed
+        return self._must_apply
 
     def settled(self, reading: Reading) -> bool:
         """Return whether to apply this reading: it has changed, and it equals the previous one.
@@ -117,23 +117,23 @@ class Watch:
         return self.is_news(reading) and reading == last
 
     def is_news(self, reading: Reading) -> bool:
-        """Return whether the reading differs from the applied one, or is owed, or follows a failed change."""
-        is_news = self._is_owed or self._has_failed or reading != self._known
+        """Return whether the reading differs from the applied one, or must be applied, or follows a failed change."""
+        is_news = self._must_apply or self._has_failed or reading != self._known
         return is_news and _NOT_READ not in reading.values()
 
     def mark_applied(self, reading: Reading) -> None:
         """Record that this reading was applied."""
         self._known = reading
         self._last = self._postponed = None
-        self._is_owed = self._has_failed = False
+        self._must_apply = self._has_failed = False
 
-    def postpone(self, *, owed: bool = False) -> None:
+    def postpone(self, *, must_apply: bool = False) -> None:
         """Record that the last reading could not be applied for lack of a resource of this process.
 
         Args:
-            owed: Apply it later even if the files have not changed.
+            must_apply: Apply it later even if the files have not changed.
         """
-        self._is_owed = self._is_owed or owed
+        self._must_apply = self._must_apply or must_apply
         # If the change is reverted before it was applied, the reverted files must be applied too.
         self._has_failed = self._has_failed or (self._last is not None and self._last != self._known)
         self._postponed, self._to_skip = self._last, self._next_skip

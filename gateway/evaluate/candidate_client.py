@@ -151,10 +151,10 @@ class CandidateClient:
 
     def with_profile(self, request: ChatRequest) -> ChatRequest:
         """Return the request with the region's profile in front, if the region has one."""
-        speech = self.region.speech
-        if speech is None or speech.default_locale.profile is None:
+        region_text = self.region.texts
+        if region_text is None or region_text.default_locale.profile is None:
             return request
-        return with_block(request, compose(speech.default_locale.profile, None, NO_PREFERENCES))
+        return with_block(request, compose(region_text.default_locale.profile, None, NO_PREFERENCES))
 
     def step_for(self, deployment: Deployment, request: ChatRequest) -> Step:
         """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted."""

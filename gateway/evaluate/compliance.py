@@ -245,8 +245,8 @@ def _consistency(store: RunStore, name: str, unstreamed: Mapping[str, bool]) -> 
 
 def labelled(store: RunStore, candidate: str, region: Region) -> Estimate | None:
     """Return the share of answers with correct labels, or None if the region has no labels or nothing was answered."""
-    speech = region.speech
-    if speech is None or not speech.default_locale.labels:
+    region_text = region.texts
+    if region_text is None or not region_text.default_locale.labels:
         return None
     answers = (row.answer for row in store.rows(candidate, AXIS))
     sound = [_is_sound(answer.text, region) for answer in answers if answer is not None and answer.text]
@@ -254,11 +254,13 @@ def labelled(store: RunStore, candidate: str, region: Region) -> Estimate | None
 
 
 def _is_sound(text: str, region: Region) -> bool:
-    speech = region.speech
+    region_text = region.texts
     labelling = (
-        labelling_of(speech.default_locale, ChatRequest("", (UserMessage("?"),))) if speech is not None else None
+        labelling_of(region_text.default_locale, ChatRequest("", (UserMessage("?"),)))
+        if region_text is not None
+        else None
     )
-    if speech is None or labelling is None:
+    if region_text is None or labelling is None:
         return False
     plain = ChatCompletion("id", "m", 0, (Choice(AssistantMessage(text), "stop"),))
     whole = label_completion(plain, labelling)
@@ -270,7 +272,7 @@ def _is_sound(text: str, region: Region) -> bool:
     return (
         shown == labelling.prefix + text
         and text_of(streamed.choices[0].message.content) == shown
-        and strip(shown, speech.first, speech.known) == text
+        and strip(shown, region_text.first, region_text.known) == text
         and {mark["name"] for mark in made} == set(labelling.names)
         and all(isinstance(one, dict) and one["ReservedCode1"] == integrity_of(whole) for one in objects)
     )

@@ -37,7 +37,7 @@ from gateway.evaluate.work_queue import Budget, SpendReached
 from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.policy.routing import off
+from gateway.policy.routing import config_exclusion
 from providers.registry import load_registry
 
 
@@ -227,7 +227,7 @@ def _named_deployments(
                 f"{other} and {deployment.name} are simulated at the same site, so they can't be compared; "
                 "use different sites"
             )
-        if (reason := off(deployment)) is not None and deployment.simulates is None:
+        if (reason := config_exclusion(deployment)) is not None and deployment.simulates is None:
             raise OptionsError(f"{deployment.name} can't be evaluated: {reason[1]}")
     return candidates, judge
 

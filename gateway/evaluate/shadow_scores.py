@@ -154,8 +154,8 @@ def _score_one(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -
     answered = [record for record in records if record.outcome == "ok"]
     result = ShadowScores(records[-1].model, len(records), answered=share(len(answered), len(records)))
     result.failures = dict(Counter(record.outcome for record in records if record.outcome != "ok").most_common())
-    result.first_token = _beside([(one.first_s, one.beside_first_s) for one in answered if one.stream])
-    result.total = _beside([(one.total_s, one.beside_total_s) for one in answered])
+    result.first_token = _compare_times([(one.first_s, one.beside_first_s) for one in answered if one.stream])
+    result.total = _compare_times([(one.total_s, one.beside_total_s) for one in answered])
     words, judge = suite.bank.unacceptable if suite.bank is not None else (), suite.file.judge
     judges = judge is not None and judge.compliance
     result.judged_by = (*(["words"] if words else []), *(["judge"] if judges else []))
@@ -220,7 +220,7 @@ def _note(
     result.failed.append(FailedItem(item, name.removeprefix(_CHECK), prompt, shown(answer), scored.why))
 
 
-def _beside(times: Sequence[tuple[float, float | None]]) -> TimeComparison | None:
+def _compare_times(times: Sequence[tuple[float, float | None]]) -> TimeComparison | None:
     """Return the quantiles of both deployments, and the exact sign test of their difference."""
     both = [(own, other) for own, other in times if other is not None]
     if not both:

@@ -91,7 +91,7 @@ class Attempt(msgspec.Struct, eq=False):
             if stream is None:
                 breaker.succeeded(self.ticket, self.ended_at)
             else:
-                stream.on_outcome(breaker.outcome(breaker.begun(self.ticket), self.clock))
+                stream.on_outcome(breaker.outcome(breaker.stream_started(self.ticket), self.clock))
         if slot is not None:
             if stream is None:
                 slot.release()

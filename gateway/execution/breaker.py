@@ -127,7 +127,7 @@ class Breaker:
             self._change(BreakerState.HALF_OPEN)
         return self.ticket
 
-    def begun(self, ticket: int) -> int:
+    def stream_started(self, ticket: int) -> int:
         """The attempt's stream has begun. Return the ticket that it holds from now on."""
         if ticket == self.ticket and self.state is BreakerState.HALF_OPEN:
             self._close(self._rule.failures - 1)

@@ -38,15 +38,15 @@ class Sweep:
         self._watched.add(deadline)
         if self._loop is not loop:
             self._loop = loop
-            loop.call_later(self._every_s, self._look, loop)
+            loop.call_later(self._every_s, self._check_deadlines, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_deadlines(self, loop: asyncio.AbstractEventLoop) -> None:
         soon = loop.time() + self.soon_s
-        for deadline in [deadline for deadline in self._watched if deadline.look_at <= soon]:
+        for deadline in [deadline for deadline in self._watched if deadline.check_at <= soon]:
             self._watched.discard(deadline)
             deadline.watch_itself()
         if self._watched:
-            loop.call_later(self._every_s, self._look, loop)
+            loop.call_later(self._every_s, self._check_deadlines, loop)
         elif self._loop is loop:
             self._loop = None
 
@@ -59,7 +59,7 @@ class Deadline:
     request has ended.
 
     Attributes:
-        look_at: The loop's time at which it must look at its limits.
+        check_at: The loop's time at which it must look at its limits.
     """
 
     __slots__ = (
@@ -68,9 +68,9 @@ class Deadline:
         "_sweep",
         "_task",
         "_timer",
+        "check_at",
         "clock",
         "commit_at",
-        "look_at",
         "started_at",
         "total_at",
     )
@@ -89,7 +89,7 @@ class Deadline:
         self.total_at = total_at
         self.commit_at = commit_at
         self.clock = clock
-        self.look_at = _NEVER
+        self.check_at = _NEVER
         self._sweep = sweep
         self._task = task
         if task is not None:
@@ -160,7 +160,7 @@ class Deadline:
 
     def _watch(self, at: float, now: float) -> None:
         """Look at the limits no later than at this time of the loop."""
-        self.look_at = at
+        self.check_at = at
         sweep = self._sweep
         if sweep is not None and at > now + sweep.soon_s:
             sweep.watch(self, self._loop)
@@ -171,16 +171,16 @@ class Deadline:
         """Set a timer of its own."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self.look_at, self._look)
+        self._timer = self._loop.call_at(self.check_at, self._expire_due_limits)
 
-    def _look(self) -> None:
+    def _expire_due_limits(self) -> None:
         """Expire the innermost limit whose time is over, and look again.
 
         If the loop was blocked, the limit around it may be over too. It expires after the effects of the inner one: the
         client gets the error of the stream first, and then the request ends.
         """
         self._timer = None
-        self.look_at = _NEVER
+        self.check_at = _NEVER
         over_at = self._loop.time() + RESOLUTION_S
         next_at: float | None = None
         limit = self._innermost
@@ -222,7 +222,7 @@ class TimeLimit:
         deadline._innermost = self
         now = deadline._loop.time()
         self.at = at = now + self.seconds if self.seconds > 0 else now
-        if at < deadline.look_at:
+        if at < deadline.check_at:
             deadline._watch(at, now)
 
     def goes_on(self) -> bool:

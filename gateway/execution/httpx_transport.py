@@ -12,7 +12,7 @@ from functools import partial
 
 import httpx
 
-from gateway.execution.transport import UpstreamResponse, allow, no_more_room
+from gateway.execution.transport import UpstreamResponse, allow, local_resource_failure
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from gateway.model.permit import EXTENSION
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -89,7 +89,7 @@ class HttpxTransport:
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("the request was stopped, because its permit does not allow its origin") from error
         except ConnectFailed as error:
-            raise ProviderFailed(no_more_room(f"ConnectFailed: {error}")) from error
+            raise ProviderFailed(local_resource_failure(f"ConnectFailed: {error}")) from error
         except (httpx.HTTPError, OSError) as error:
             raise ProviderFailed(_no_answer(error)) from error
         return _FromHttpx(response, self._clock())
@@ -150,7 +150,7 @@ def _no_answer(error: Exception) -> Failure:
         words = words.partition(":")[0]
     detail = f"{type(error).__name__}: {words}"
     if isinstance(error, httpx.ConnectError | OSError) and lacks_room(error):
-        return no_more_room(detail)
+        return local_resource_failure(detail)
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
         # Only the time to get a connection is limited here.
         return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)

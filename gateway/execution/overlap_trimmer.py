@@ -33,12 +33,12 @@ class OverlapTrimmer:
         self._sent = sent
         self._asked = asked
         self._stops = [stop for stop in stops if len(stop) > 1]
-        self._most_behind = max(map(len, self._stops), default=1) - 1
+        self._max_tail = max(map(len, self._stops), default=1) - 1
         # How many characters of the new text repeat the start of `sent`; None once they differ.
-        self._again: int | None = 0 if asked or _certain(sent) else None
+        self._repeated_start: int | None = 0 if asked or _certain(sent) else None
         self._held = ""
         self._is_joined = False
-        self._behind = ""
+        self._tail = ""
 
     def feed(self, text: str) -> str:
         """Add new text; return what of it, and of the text held back, can be sent."""
@@ -57,25 +57,25 @@ class OverlapTrimmer:
             return ""
         rest = ""
         if not self._is_joined:
-            again = self._again or 0
-            if again == 0 or not _certain(self._sent[:again]):
-                rest = self._before_stop(self._joined(self._sent[:again] + self._held, 0))
+            repeated = self._repeated_start or 0
+            if repeated == 0 or not _certain(self._sent[:repeated]):
+                rest = self._before_stop(self._joined(self._sent[:repeated] + self._held, 0))
             # Else it only repeated the beginning, which was sent.
-        behind, self._behind, self.settled = self._behind, "", True
-        return rest + behind
+        tail, self._tail, self.settled = self._tail, "", True
+        return rest + tail
 
     def _new_of(self, text: str) -> str | None:
         """Return what is new in the text so far; None while that is not known."""
         along = 0
-        if self._again is not None:
-            rest = len(self._sent) - self._again
-            if self._sent.startswith(text[:rest], self._again):
+        if self._repeated_start is not None:
+            rest = len(self._sent) - self._repeated_start
+            if self._sent.startswith(text[:rest], self._repeated_start):
                 if len(text) < rest:
-                    self._again += len(text)
+                    self._repeated_start += len(text)
                     return None
                 self._is_joined = True
                 return text[rest:]
-            along, self._again = self._again, None
+            along, self._repeated_start = self._repeated_start, None
             text = self._sent[:along] + text
         text, self._held = self._held + text, ""
         if self._may_grow(text):
@@ -109,13 +109,13 @@ class OverlapTrimmer:
 
     def _before_stop(self, text: str) -> str:
         """Hold back the first few characters until it is known whether a stop sequence lies across the joint."""
-        self._behind += text
+        self._tail += text
         for stop in self._stops:
-            if stop in self._sent[-(len(stop) - 1) :] + self._behind[: len(stop) - 1]:
+            if stop in self._sent[-(len(stop) - 1) :] + self._tail[: len(stop) - 1]:
                 self.stopped = self.settled = True
-                self._behind = ""
-        if not self.stopped and len(self._behind) >= self._most_behind:
-            text, self._behind, self.settled = self._behind, "", True
+                self._tail = ""
+        if not self.stopped and len(self._tail) >= self._max_tail:
+            text, self._tail, self.settled = self._tail, "", True
             return text
         return ""
 

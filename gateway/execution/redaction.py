@@ -36,7 +36,7 @@ from providers.reading.error_classification import MESSAGES
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"
 _MOST_SEARCHED = 64 * 1024
-_MOST_TOLD = 2000
+_MAX_TEXT_CHARACTERS = 2000
 # A run of this many letters that is in both is a quote. A letter beyond ASCII counts twice: it may be half a word.
 _CERTAIN = 16
 _LEAST = 2
@@ -80,10 +80,10 @@ def _searched(request: ChatRequest) -> tuple[str, ...] | None:
 def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tuple[str, ...] | None]) -> Failure:
     if failure.request_id is not None and is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
-    told = failure.detail, failure.code, failure.param
+    details = failure.detail, failure.code, failure.param
     # An adapter's message should not contain parts of the request; our own messages do not.
     is_ours = failure.message in _OURS
-    if is_ours and not any(told):
+    if is_ours and not any(details):
         return failure
     message = failure.message if is_ours else without_keys(failure.message, deployment)
     texts = searched()
@@ -92,20 +92,20 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
         return replace(failure, message=message, detail=left_out, code=None, param=None)
     quotes = Quotes(texts)
     if not is_ours:
-        message = quotes.parts_struck_from(message)
-    detail, code, param = (_clean(text, deployment, quotes) if text else text for text in told)
-    if (message, detail, code, param) == (failure.message, *told):
+        message = quotes.remove_parts_from(message)
+    detail, code, param = (_clean(text, deployment, quotes) if text else text for text in details)
+    if (message, detail, code, param) == (failure.message, *details):
         return failure
     return replace(failure, message=message, detail=detail or "", code=code, param=param)
 
 
 def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
-    def struck(told: str) -> str:
-        return quotes.struck_from(without_keys(told, deployment))
+    def clean(dirty: str) -> str:
+        return quotes.remove_from(without_keys(dirty, deployment))
 
-    text = struck(text[:_MOST_TOLD])
-    for marks, plainer in _PLAINER:
-        text = _without_escaped(text, marks, plainer, struck)
+    text = clean(text[:_MAX_TEXT_CHARACTERS])
+    for marks, unescape_text in _ESCAPINGS:
+        text = _without_escaped(text, marks, unescape_text, clean)
     return text
 
 
@@ -116,20 +116,20 @@ def _texts(request: ChatRequest) -> Iterator[str]:
     """
     for message in request.messages:
         yield text_of(message.content)
-        yield from _beside_the_text(message)
+        yield from _other_texts(message)
     yield request.user or ""
     for name, value in request.extra.items():
-        yield from texts_in(value) if name in IDENTITY else _worded(texts_in(value))
-    yield from _worded(request.stop)
+        yield from texts_in(value) if name in IDENTITY else _personal_texts(texts_in(value))
+    yield from _personal_texts(request.stop)
     for tool in request.tools:
         yield tool.description or ""
-        yield from _worded(_prose_in(tool.parameters))
+        yield from _personal_texts(_prose_in(tool.parameters))
     if isinstance(request.response_format, JsonSchemaFormat):
         yield request.response_format.description or ""
-        yield from _worded(_prose_in(request.response_format.schema))
+        yield from _personal_texts(_prose_in(request.response_format.schema))
 
 
-def _worded(texts: Iterable[str]) -> Iterator[str]:
+def _personal_texts(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts that a person may have written. One short word, such as `auto`, is a setting."""
     return (text for text in texts if len(text) >= _CERTAIN or not text.isascii() or len(text.split()) > 1)
 
@@ -139,18 +139,18 @@ def _prose_in(schema: object) -> list[str]:
     prose: list[str] = []
     left: list[tuple[object, bool]] = [(schema, False)]
     while left:
-        value, worded = left.pop()
+        value, is_prose = left.pop()
         if isinstance(value, str):
-            if worded:
+            if is_prose:
                 prose.append(value)
         elif type(value) is dict or isinstance(value, Mapping):
-            left += [(each, worded or name in _PROSE) for name, each in value.items()]
+            left += [(each, is_prose or name in _PROSE) for name, each in value.items()]
         elif isinstance(value, list | tuple):
-            left += [(each, worded) for each in value]
+            left += [(each, is_prose) for each in value]
     return prose
 
 
-def _beside_the_text(message: Message) -> Iterator[str]:
+def _other_texts(message: Message) -> Iterator[str]:
     match message:
         case AssistantMessage():
             yield from (message.name or "", message.refusal or "", message.reasoning or "")
@@ -161,11 +161,11 @@ def _beside_the_text(message: Message) -> Iterator[str]:
                 # Errors quote only the beginning of long data, such as an image within the request.
                 match part:
                     case ImagePart(url):
-                        yield url[:_MOST_TOLD]
+                        yield url[:_MAX_TEXT_CHARACTERS]
                     case AudioPart(data):
-                        yield data[:_MOST_TOLD]
+                        yield data[:_MAX_TEXT_CHARACTERS]
                     case FilePart(data, filename):
-                        yield from (data[:_MOST_TOLD], filename or "")
+                        yield from (data[:_MAX_TEXT_CHARACTERS], filename or "")
         case SystemMessage():
             yield message.name or ""
         case ToolMessage():
@@ -176,52 +176,52 @@ class Quotes:
     """Finds what a text quotes of these texts: a whole one, or a long part of one."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
-        self._wholes = [whole for text in texts if len(whole := text.strip()) >= _LEAST]
+        self._whole_texts = [whole for text in texts if len(whole := text.strip()) >= _LEAST]
         self._text = "\n".join(texts)
 
     @cached_property
     def _runs(self) -> frozenset[str]:
         return frozenset(self._text[place : place + _RUN] for place in range(len(self._text) - _RUN + 1))
 
-    def struck_from(self, told: str) -> str:
+    def remove_from(self, text: str) -> str:
         """Return the text without the quotes."""
-        for whole in self._wholes:
-            if whole in told:
-                told = re.sub(rf"(?<!\w){re.escape(whole)}(?!\w)", _QUOTE, told)
-        return self.parts_struck_from(told)
+        for whole_text in self._whole_texts:
+            if whole_text in text:
+                text = re.sub(rf"(?<!\w){re.escape(whole_text)}(?!\w)", _QUOTE, text)
+        return self.remove_parts_from(text)
 
-    def parts_struck_from(self, told: str) -> str:
+    def remove_parts_from(self, text: str) -> str:
         """Return the text without quoted parts. A short match is not a quote."""
         kept: list[str] = []
         done = place = 0
         # A short text is searched for in the request. For a long one, the request is cut into runs first.
-        runs = self._text if len(told) <= _LITTLE else self._runs
-        while place + _RUN <= len(told):
+        runs = self._text if len(text) <= _LITTLE else self._runs
+        while place + _RUN <= len(text):
             start = place
-            while place + _RUN <= len(told) and told[place : place + _RUN] in runs:
+            while place + _RUN <= len(text) and text[place : place + _RUN] in runs:
                 place += 1
             end = place + _RUN - 1
-            if place > start and _weight(told[start:end]) >= _CERTAIN:
-                kept += [told[done:start], _QUOTE]
+            if place > start and _weight(text[start:end]) >= _CERTAIN:
+                kept += [text[done:start], _QUOTE]
                 done = place = end
             else:
                 place += 1
-        return "".join([*kept, told[done:]])
+        return "".join([*kept, text[done:]])
 
 
 def _without_escaped(
-    told: str, marks: re.Pattern[str], plainer: Callable[[str], str], struck: Callable[[str], str]
+    text: str, marks: re.Pattern[str], unescape_text: Callable[[str], str], clean: Callable[[str], str]
 ) -> str:
-    """Return the text without what `struck` removes, also where it is escaped within another format."""
-    plain = told
+    """Return the text without what `clean` removes, also where it is escaped within another format."""
+    plain = text
     for _ in range(_MOST_ESCAPED):
         if marks.search(plain) is None:
             break
-        plain = plainer(plain)
-        kept = struck(plain)
-        if kept != plain:
-            told = plain = kept
-    return told
+        plain = unescape_text(plain)
+        cleaned = clean(plain)
+        if cleaned != plain:
+            text = plain = cleaned
+    return text
 
 
 def _unescaped(text: str) -> str:
@@ -231,7 +231,7 @@ def _unescaped(text: str) -> str:
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-_PLAINER: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
+_ESCAPINGS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"\\"), _unescaped),
     (re.compile(r"%[0-9A-Fa-f]{2}|\w\+\w"), unquote_plus),
     (re.compile(r"&#?\w+;"), unescape),
@@ -258,11 +258,11 @@ _OPEN_ACCOUNT_FIELDS = frozenset(
 def without_keys(text: str, deployment: Deployment) -> str:
     """Return the text without any key of the deployment, whole or in part."""
     for part in _keys(deployment):
-        text = _without_cut(_struck(text, part), part)
-    return _without_begun(text, deployment)
+        text = _without_cut(_without_key(text, part), part)
+    return _without_key_starts(text, deployment)
 
 
-def _struck(text: str, key: str) -> str:
+def _without_key(text: str, key: str) -> str:
     """Return the text without the key.
 
     A short key, such as the `x` of a local server, is removed only as a whole word.
@@ -280,19 +280,19 @@ def _keys(deployment: Deployment) -> Iterator[str]:
 
 def is_no_id(text: str, deployment: Deployment) -> bool:
     """Return whether a provider's request id is not one word, or contains a key."""
-    if _ID.fullmatch(text) is None or _without_begun(text, deployment) != text:
+    if _ID.fullmatch(text) is None or _without_key_starts(text, deployment) != text:
         return True
-    return any(_struck(text, part) != text for part in _keys(deployment))
+    return any(_without_key(text, part) != text for part in _keys(deployment))
 
 
-def _without_begun(text: str, deployment: Deployment) -> str:
+def _without_key_starts(text: str, deployment: Deployment) -> str:
     """Return the text without tokens, and without the beginning of a key (as in `sk-abc...`)."""
     for secret in deployment.credentials:
         for part in parts_of(secret):
-            begun = part[:_SHORTEST]
-            if len(part) < _SHORTEST or begun not in text or begun in _KEY or "://" in part[: _SHORTEST + 1]:
+            key_start = part[:_SHORTEST]
+            if len(part) < _SHORTEST or key_start not in text or key_start in _KEY or "://" in part[: _SHORTEST + 1]:
                 continue
-            before, *others = text.split(begun)
+            before, *others = text.split(key_start)
             text = _KEY.join([before, *(_without_start(other, part[_SHORTEST:]) for other in others)])
     return _TOKEN.sub(_KEY, text)
 

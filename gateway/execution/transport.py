@@ -148,7 +148,7 @@ def allow(origin: str, permit: object) -> None:
         raise NotAllowed("the request was stopped, because it has no permit for its origin")
 
 
-def no_more_room(detail: str) -> Failure:
+def local_resource_failure(detail: str) -> Failure:
     """Return the failure for a machine that cannot open more connections. The provider is not to blame."""
     message = "the gateway cannot open more connections: its operator should raise the system's limit of open files"
     return Failure(FailureKind.OVERLOADED, message, detail, unsent=True)
@@ -279,7 +279,7 @@ def _failure(error: TransportError) -> Failure:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case ConnectFailed(is_ours=True):
-            return no_more_room(detail)
+            return local_resource_failure(detail)
         case ConnectFailed():
             return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
         case ConnectionBroken(answered=False):

@@ -161,7 +161,7 @@ class UpstreamClient:
             return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
             refusal = await _read_refusal(deployment, response, options, timer)
-            raise ProviderFailed(_blame_operator(refusal, deployment, sent))
+            raise ProviderFailed(_as_operator_fault(refusal, deployment, sent))
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
@@ -226,7 +226,7 @@ async def _read_refusal(
     raise AssertionError("a response with an error status was read as an answer")
 
 
-def _blame_operator(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
+def _as_operator_fault(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
     """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request."""
     if failure.kind is not FailureKind.INVALID_REQUEST:
         return failure

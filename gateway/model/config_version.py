@@ -62,7 +62,7 @@ class Region:
         boundary: Where prompts of this region may be stored and processed.
         transit: The cell's own territory, if it lies outside the boundary and is accepted.
         approvals_required: Only a deployment with a valid approval for this region may answer.
-        speech: The texts of the region (labels, profile, refusals), or None.
+        texts: The texts of the region (labels, profile, refusals), or None.
         protected: A change of the region needs the signature of an admin.
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
@@ -73,7 +73,7 @@ class Region:
     boundary: Places
     transit: Places = NOWHERE
     approvals_required: bool = False
-    speech: RegionText | None = field(default=None, repr=False, hash=False)
+    texts: RegionText | None = field(default=None, repr=False, hash=False)
     protected: bool = False
     keeps_receipts: bool = True
     log_prompts: bool = False
@@ -83,7 +83,7 @@ class Region:
         """Whether the region includes every territory that no other region lists."""
         return self.territories.included is None
 
-    def kept_at_home(self, territory: str) -> Places | None:
+    def required_places(self, territory: str) -> Places | None:
         """Return where prompts from this territory must stay although the region's boundary is wider, or None.
 
         A default region lists no territories, so its operator has not decided that these prompts may leave.
@@ -93,8 +93,8 @@ class Region:
 
     def bounds_of(self, territory: str | None) -> Places:
         """Return where data from this territory may go. Without a territory, it is the region's boundary."""
-        home = self.kept_at_home(territory) if territory is not None else None
-        return self.boundary if home is None else home
+        required = self.required_places(territory) if territory is not None else None
+        return self.boundary if required is None else required
 
 
 @dataclass(frozen=True, slots=True)

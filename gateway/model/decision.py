@@ -102,7 +102,7 @@ class Plan:
     """The ordered steps that the region's policy allows for this request. There is at least one.
 
     Attributes:
-        side: The user's own member of the weighted set that begins the route, even if it is unavailable.
+        variant: The user's own member of the weighted set that begins the route, even if it is unavailable.
         has_effects: A provider stores or does something for the request in addition to answering, so it must not be
             sent twice.
     """
@@ -110,7 +110,7 @@ class Plan:
     assistant: Assistant
     region: Region
     steps: tuple[Step, ...]
-    side: str | None = None
+    variant: str | None = None
     has_effects: bool = False
 
 

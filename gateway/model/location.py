@@ -34,7 +34,7 @@ class Evidence:
     """
 
     signal: str
-    said: str
+    value: str
     territory: str | None = None
     region: str | None = None
     note: str = ""

@@ -90,7 +90,7 @@ class Record:
         retries_refused: The deployments that were not retried because the retry budget was spent.
         decision: The result of routing, with the reason for each skipped deployment.
         consent: The basis on which the first deployment that requires consent was sent the prompt.
-        side: The user's member of the first step, if that step is weighted.
+        variant: The user's member of the first step, if that step is weighted.
         labels: The labels on the answer.
         profile: The version of the region's profile that was added to the prompt.
         resumed: Set if an answer broke off and another deployment continued it. `deployment` is then the latter.
@@ -125,7 +125,7 @@ class Record:
     skipped: list[Skipped] = field(default_factory=list)
     shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
-    side: str | None = None
+    variant: str | None = None
     decision: Decision | None = None
     consent: ConsentKind | None = None
     dropped: frozenset[str] = frozenset()

@@ -124,10 +124,10 @@ def assign_variant(decision: Decision, key_of_user: Callable[[], bytes] | None) 
         if chosen is not None:
             steps[chosen] = lane.able[chosen]
     first = decision.lanes[0]
-    side = None
+    variant = None
     if first.is_set and sticky is not None:
-        side = choose(sticky, {name: first.weights[name] for name in (*first.able, *first.unavailable)})
-    return replace(decision, outcome=replace(plan, steps=tuple(steps.values()), side=side))
+        variant = choose(sticky, {name: first.weights[name] for name in (*first.able, *first.unavailable)})
+    return replace(decision, outcome=replace(plan, steps=tuple(steps.values()), variant=variant))
 
 
 def _one_of(weights: Mapping[str, float], sticky: bytes | None) -> str | None:

@@ -107,22 +107,22 @@ class Prefixer:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._begun: set[int] = set()
+        self._started_choices: set[int] = set()
 
     @property
     def shown(self) -> bool:
         """Whether the prefix has been sent for any choice."""
-        return bool(self._begun)
+        return bool(self._started_choices)
 
     def add(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
         """Yield the same events, with one more before the first text of each choice."""
         for event in events:
             if self._prefix and isinstance(event, TextDelta | TextRun):
                 choice = event.choice if isinstance(event, TextDelta) else 0
-                if choice not in self._begun and (isinstance(event, TextRun) or event.text):
-                    self._begun.add(choice)
+                if choice not in self._started_choices and (isinstance(event, TextRun) or event.text):
+                    self._started_choices.add(choice)
                     yield TextDelta(self._prefix, choice)
-            elif isinstance(event, AnnotationsDelta) and event.choice in self._begun:
+            elif isinstance(event, AnnotationsDelta) and event.choice in self._started_choices:
                 event = replace(event, annotations=tuple(_shifted(one, len(self._prefix)) for one in event.annotations))
             yield event
 
@@ -177,19 +177,19 @@ def _mark(label: Label, labelling: Labelling, produce_id: str, integrity: str, i
     return mark
 
 
-def without_labels(messages: tuple[Message, ...], speech: RegionText) -> tuple[Message, ...]:
+def without_labels(messages: tuple[Message, ...], region_text: RegionText) -> tuple[Message, ...]:
     """Return the history without the gateway's own labels.
 
     A label is removed once, and only at the start of an assistant message.
     """
-    if not speech.known:
+    if not region_text.known:
         return messages
     stripped: list[Message] = []
-    expected, changed = speech.first, False
+    expected, changed = region_text.first, False
     for message in messages:
         if isinstance(message, AssistantMessage) and _has_text(message):
-            bare = _without(message, expected, speech.known)
-            expected, changed = speech.later, changed or bare is not message
+            bare = _without(message, expected, region_text.known)
+            expected, changed = region_text.later, changed or bare is not message
             message = bare
         stripped.append(message)
     return tuple(stripped) if changed else messages

@@ -92,10 +92,10 @@ def _refuse_export(config: ConfigVersion, location: Location) -> Refusal | None:
     """Refuse a prompt that must not leave its territory if the gateway itself is outside that territory."""
     if config.cell is None or location.region is None or location.territory is None:
         return None
-    kept = location.region.kept_at_home(location.territory)
-    if kept is None or Places(frozenset({config.cell.territory})).within(kept):
+    required = location.region.required_places(location.territory)
+    if required is None or Places(frozenset({config.cell.territory})).within(required):
         return None
-    message = f"prompts must not leave {territory_name(str(kept))}, and this gateway is outside it"
+    message = f"prompts must not leave {territory_name(str(required))}, and this gateway is outside it"
     return Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, message)
 
 

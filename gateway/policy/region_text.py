@@ -16,17 +16,17 @@ _MAX_LANGUAGES = 20
 _MAX_CHARACTERS = 512
 
 
-def choose_locale(speech: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
+def choose_locale(region_text: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
     """Return the locale for this caller: by the preferred language, else by `accept-language`, else the default."""
-    if len(speech.locales) == 1:
-        return speech.default_locale
+    if len(region_text.locales) == 1:
+        return region_text.default_locale
     languages = [preferences.language] if preferences.language else []
     if accept_language:
         languages += _languages(accept_language)
     for language in languages:
-        if (locale := find_locale(speech.tags, language)) is not None:
-            return speech.locales[locale]
-    return speech.default_locale
+        if (locale := find_locale(region_text.tags, language)) is not None:
+            return region_text.locales[locale]
+    return region_text.default_locale
 
 
 def find_locale(tags: Mapping[str, str], language: str) -> str | None:

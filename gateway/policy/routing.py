@@ -88,9 +88,9 @@ def decide_evaluation(
         return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     if (refusal := refuse_location(config, location)) is not None:
         return Decision(refusal)
-    standing = _standing(config, region, location, candidate, now_s, evaluating=True)
+    location_verdict = _location_verdict(config, region, location, candidate, now_s, evaluating=True)
     criteria = _Criteria(needs, {}, Consents(confirmed=frozenset({candidate.name})))
-    return _conclude(config, assistant, region, (candidate,), [standing], criteria)
+    return _conclude(config, assistant, region, (candidate,), [location_verdict], criteria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ def _decide(
     route = assistant.routes.get(region.name)
     if not route:
         return Decision(not_offered(assistant, region))
-    standings = remember(
+    location_verdicts = remember(
         config,
         ("route", *place),
-        lambda: [_standing(config, region, location, it, now_s) for it in deployments_of(route)],
+        lambda: [_location_verdict(config, region, location, it, now_s) for it in deployments_of(route)],
     )
-    return _conclude(config, assistant, region, route, standings, criteria)
+    return _conclude(config, assistant, region, route, location_verdicts, criteria)
 
 
 def _conclude(
@@ -129,11 +129,11 @@ def _conclude(
     assistant: Assistant,
     region: Region,
     route: Route,
-    standings: list[_Standing],
+    location_verdicts: list[_LocationVerdict],
     criteria: _Criteria,
 ) -> Decision:
     needs = criteria.needs
-    judged = tuple([(standing.deployment, _judge(standing, criteria)) for standing in standings])
+    judged = tuple([(verdict.deployment, _judge(verdict, criteria)) for verdict in location_verdicts])
     judged, lanes = weigh(route, judged)
     steps = tuple([verdict for _, verdict in judged if isinstance(verdict, Step)])
     if config.recipients and (asking := deployment_needing_consent(route, judged)) is not None:
@@ -146,7 +146,7 @@ def _conclude(
     if "prefill" in needs.features and not needs.anew and refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY:
         # No deployment can continue the last message. One that answers it anew is better than a refusal.
         answering = replace(criteria, needs=replace(needs, anew=True))
-        decision = _conclude(config, assistant, region, route, standings, answering)
+        decision = _conclude(config, assistant, region, route, location_verdicts, answering)
         if not isinstance(decision.outcome, Refusal) or decision.outcome.code is not refusal.code:
             return decision
     return Decision(refusal, judged)
@@ -167,29 +167,29 @@ def judge_alone(
     region = location.region
     if region is None or refuse_location(config, location) is not None:
         return SkipReason.BOUNDARY, "requests of this caller are refused"
-    return _judge(_standing(config, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
+    return _judge(_location_verdict(config, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _LocationVerdict:
     """The part of the verdict on a deployment that depends on the location only, not on the request.
 
     Attributes:
-        permit: None only if `lawless` is set.
-        lawless: Why the law excludes the deployment.
-        off: Why the config excludes it.
+        permit: None only if `legal_exclusion` is set.
+        legal_exclusion: Why the law excludes the deployment.
+        config_exclusion: Why the config excludes it.
         bounded: Whether prompts from this location must stay in some territories, so that the exceptions from the
             promise of its site count.
     """
 
     deployment: Deployment
     permit: Permit | None
-    lawless: tuple[SkipReason, str] | None
-    off: tuple[SkipReason, str] | None
+    legal_exclusion: tuple[SkipReason, str] | None
+    config_exclusion: tuple[SkipReason, str] | None
     bounded: bool = True
 
 
-def _standing(
+def _location_verdict(
     config: ConfigVersion,
     region: Region,
     location: Location,
@@ -197,25 +197,30 @@ def _standing(
     now_s: float,
     *,
     evaluating: bool = False,
-) -> _Standing:
+) -> _LocationVerdict:
     if not is_inside(config, region, deployment):
         outside = (SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
-        return _Standing(deployment, None, outside, None)
-    lawless = _law(region, location, deployment, now_s)
-    if evaluating and lawless is not None and lawless[0] is SkipReason.APPROVAL:
-        lawless = None
+        return _LocationVerdict(deployment, None, outside, None)
+    legal_exclusion = _legal_exclusion(region, location, deployment, now_s)
+    if evaluating and legal_exclusion is not None and legal_exclusion[0] is SkipReason.APPROVAL:
+        legal_exclusion = None
     permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s)
     bounded = bool(deployment.excepts) and not region.bounds_of(location.territory).is_anywhere
-    return _Standing(deployment, permit, lawless, off(deployment), bounded)
+    return _LocationVerdict(deployment, permit, legal_exclusion, config_exclusion(deployment), bounded)
 
 
-def _law(region: Region, location: Location, deployment: Deployment, now_s: float) -> tuple[SkipReason, str] | None:
+def _legal_exclusion(
+    region: Region, location: Location, deployment: Deployment, now_s: float
+) -> tuple[SkipReason, str] | None:
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
             return SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
-        if (kept := region.kept_at_home(territory)) is not None and not deployment.residency.within(kept):
-            return SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(kept))}, and no region lists it"
+        if (required := region.required_places(territory)) is not None and not deployment.residency.within(required):
+            return (
+                SkipReason.BOUNDARY,
+                f"prompts must not leave {territory_name(str(required))}, and no region lists it",
+            )
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return SkipReason.AVAILABILITY, (
             f"{deployment.provider} does not serve every territory of the region {region.name!r}, "
@@ -228,7 +233,7 @@ def _law(region: Region, location: Location, deployment: Deployment, now_s: floa
     return None
 
 
-def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
+def config_exclusion(deployment: Deployment) -> tuple[SkipReason, str] | None:
     """Return why the config excludes a deployment for every request, or None."""
     if not deployment.enabled:
         return SkipReason.DISABLED, "disabled in the config"
@@ -237,11 +242,11 @@ def off(deployment: Deployment) -> tuple[SkipReason, str] | None:
     return None
 
 
-def _judge(standing: _Standing, criteria: _Criteria) -> Step | tuple[SkipReason, str]:
-    deployment, needs, health = standing.deployment, criteria.needs, criteria.health
-    if standing.permit is None or standing.lawless is not None:
-        return standing.lawless or (SkipReason.BOUNDARY, "no permit")
-    bounded = standing.bounded
+def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Step | tuple[SkipReason, str]:
+    deployment, needs, health = location_verdict.deployment, criteria.needs, criteria.health
+    if location_verdict.permit is None or location_verdict.legal_exclusion is not None:
+        return location_verdict.legal_exclusion or (SkipReason.BOUNDARY, "no permit")
+    bounded = location_verdict.bounded
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
         return SkipReason.EXCEPTED, detail
@@ -254,8 +259,8 @@ def _judge(standing: _Standing, criteria: _Criteria) -> Step | tuple[SkipReason,
     if dropped and deployment.unsupported == "refuse":
         detail = f"does not support {refusal_text(dropped)}, and is set to refuse instead of dropping it"
         return SkipReason.PARAMETER, detail
-    if standing.off is not None:
-        return standing.off
+    if location_verdict.config_exclusion is not None:
+        return location_verdict.config_exclusion
     if deployment.name in health:
         return SkipReason.HEALTH, health[deployment.name].reason
     consent = None
@@ -264,7 +269,7 @@ def _judge(standing: _Standing, criteria: _Criteria) -> Step | tuple[SkipReason,
         consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
             return SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing"
-    return Step(deployment, standing.permit, dropped | _identity(deployment, needs), consent)
+    return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent)
 
 
 def _identity(deployment: Deployment, needs: Requirements) -> frozenset[str]:

@@ -18,7 +18,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_beside
+from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_in_background
 from gateway.telemetry.exposition import expose
 
 _SEAT = 1
@@ -40,7 +40,7 @@ async def serve_single(
     control = _Control(gateway, server, live, scheduler)
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
-    async with serving_beside(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
+    async with serving_in_background(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
         try:
             await server.serve(duplicates_of(listener))
         finally:
@@ -77,8 +77,8 @@ class _Control:
     async def status(self) -> Status:
         """See `gateway.api.admin_control.Control`."""
         gateway, live = self._gateway, self._live
-        told = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
-        worker = WorkerStatus(_SEAT, os.getpid(), *told)
+        state = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
+        worker = WorkerStatus(_SEAT, os.getpid(), *state)
         return Status(
             live.config,
             live.loaded,

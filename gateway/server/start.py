@@ -34,14 +34,14 @@ _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-def serve_config(settings: Settings, begun: InitialConfig) -> None:
+def serve_config(settings: Settings, initial: InitialConfig) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
     Raises CommandError, and SystemExit if the workers fail.
     """
     detail = {}
     try:
-        _serve_config(settings, begun)
+        _serve_config(settings, initial)
     except CommandError:
         # A busy port or an unusable key. The audit trail already records the version as active.
         detail = _NOT_SERVED
@@ -50,8 +50,8 @@ def serve_config(settings: Settings, begun: InitialConfig) -> None:
         detail = _NOT_SERVED
         raise CommandError(str(error)) from None
     finally:
-        if begun.change_log is not None:
-            _close(begun.change_log, detail)
+        if initial.change_log is not None:
+            _close(initial.change_log, detail)
 
 
 def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
@@ -62,31 +62,31 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
     change_log.close()
 
 
-def _serve_config(settings: Settings, begun: InitialConfig) -> None:
-    if (reason := _why_not(settings, begun.config)) is not None:
+def _serve_config(settings: Settings, initial: InitialConfig) -> None:
+    if (reason := _serving_problem(settings, initial.config)) is not None:
         raise CommandError(reason)
-    receipt_settings = _keeping(settings)
+    receipt_settings = _receipt_settings(settings)
     sockets = _listeners(settings)
     raise_file_limit()
     with _scheduling(settings) as scheduler:
-        _serve_live(settings, begun, receipt_settings, sockets, scheduler)
+        _serve_live(settings, initial, receipt_settings, sockets, scheduler)
 
 
 def _serve_live(
     settings: Settings,
-    begun: InitialConfig,
+    initial: InitialConfig,
     receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
 ) -> None:
-    config, outcome = begun.config, begun.outcome
+    config, outcome = initial.config, initial.outcome
     listener, admin_listener, guard = sockets
-    order = CompileJob(str(settings.config), written=begun.change_log is not None)
-    live = _live(order, begun, admin_listener, scheduler, lambda config: _why_not_from_now_on(settings, config))
+    job = CompileJob(str(settings.config), written=initial.change_log is not None)
+    live = _live(job, initial, admin_listener, scheduler, lambda config: _activation_problem(settings, config))
 
     def listening(**more: int) -> None:
-        told = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
-        logger().info("listening", **told, table=live.config.version, **more)
+        urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
+        logger().info("listening", **urls, table=live.config.version, **more)
 
     if settings.workers > 1 and outcome.packed is not None:
         packed = outcome.packed if live.config is config else pack(live.config)
@@ -110,15 +110,15 @@ def _serve_live(
 
 
 def _live(
-    order: CompileJob,
-    begun: InitialConfig,
+    job: CompileJob,
+    initial: InitialConfig,
     admin_listener: socket.socket,
     scheduler: Scheduler,
-    why_not: Callable[[ConfigVersion], str | None] = lambda _: None,
+    serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
 ) -> LiveConfig:
-    if begun.change_log is not None:
-        begun.change_log.lock.write_info({"admin": url_of(admin_listener), "config": os.path.abspath(order.path)})
-    return LiveConfig(order, begun, why_not=why_not, stage=scheduler.stage)
+    if initial.change_log is not None:
+        initial.change_log.lock.write_info({"admin": url_of(admin_listener), "config": os.path.abspath(job.path)})
+    return LiveConfig(job, initial, serving_problem=serving_problem, stage=scheduler.stage)
 
 
 def _serve_with_workers(
@@ -132,9 +132,11 @@ def _serve_with_workers(
 ) -> None:
     from gateway.server.supervisor import supervise
 
-    kept = tuple(str(path) if path is not None else None for path in (settings.state_dir, settings.receipt_key))
-    told = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
-    serve = Serve(packed, *told, secrets.token_hex(32), *kept)
+    receipt_paths = tuple(
+        str(path) if path is not None else None for path in (settings.state_dir, settings.receipt_key)
+    )
+    options = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
+    serve = Serve(packed, *options, secrets.token_hex(32), *receipt_paths)
     on_listening = functools.partial(listening, workers=settings.workers)
     status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler)
     if status:
@@ -164,7 +166,7 @@ def _scheduling(settings: Settings) -> Iterator[Scheduler]:
         yield scheduler
 
 
-def _keeping(settings: Settings) -> ReceiptSettings | None:
+def _receipt_settings(settings: Settings) -> ReceiptSettings | None:
     """Return where receipts are kept and the key that signs them; raises CommandError if the key is unusable."""
     if settings.state_dir is None:
         if settings.receipt_key is not None:
@@ -186,7 +188,7 @@ def _keeping(settings: Settings) -> ReceiptSettings | None:
 
 def serve_demo(
     settings: Settings,
-    begun: InitialConfig,
+    initial: InitialConfig,
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
     pace: SimulatedPace | None = None,
@@ -199,7 +201,7 @@ def serve_demo(
     from providers.testkit.simulator import NoSimulator, load_simulators
 
     try:
-        scenarios = rehearse(begun.config, faults, faults_at, pace or SimulatedPace())
+        scenarios = rehearse(initial.config, faults, faults_at, pace or SimulatedPace())
         for provider, _ in scenarios:
             load_simulators().named(provider)
     except (NoSimulator, RehearsalError) as error:
@@ -209,11 +211,11 @@ def serve_demo(
         scheduler = ending.enter_context(_scheduling(settings))
 
         def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
-            order = CompileJob(str(settings.config), True, origins, written=begun.change_log is not None)
-            ready = with_simulators(begun, order)
+            job = CompileJob(str(settings.config), True, origins, written=initial.change_log is not None)
+            ready = with_simulators(initial, job)
             if ready.change_log is not None:
                 ending.callback(_close, ready.change_log, {})
-            return _live(order, ready, admin_listener, scheduler)
+            return _live(job, ready, admin_listener, scheduler)
 
         demo = Demo(
             scenarios,
@@ -222,10 +224,10 @@ def serve_demo(
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )
-        run(run_demo(demo, listener, (admin_listener, guard), settings, _keeping(settings), scheduler))
+        run(run_demo(demo, listener, (admin_listener, guard), settings, _receipt_settings(settings), scheduler))
 
 
-def _why_not(settings: Settings, config: ConfigVersion) -> str | None:
+def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't be served with these settings, or None if it can."""
     if config.clients or _is_loopback(settings.host):
         return None
@@ -235,11 +237,11 @@ def _why_not(settings: Settings, config: ConfigVersion) -> str | None:
     )
 
 
-def _why_not_from_now_on(settings: Settings, config: ConfigVersion) -> str | None:
+def _activation_problem(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't replace the active one, or None if it can."""
     if config.demo:
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
-    return _why_not(settings, config)
+    return _serving_problem(settings, config)
 
 
 def _listeners(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, socket.socket, Guard]:

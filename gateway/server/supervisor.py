@@ -25,7 +25,7 @@ from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
-from gateway.server.uvicorn_server import serving_beside
+from gateway.server.uvicorn_server import serving_in_background
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
@@ -76,7 +76,7 @@ class WorkerPool:
     def __init__(self) -> None:
         self._workers: set[Worker] = set()
         self._numbers = itertools.count(1)
-        self._gone = EMPTY
+        self._ended_counts = EMPTY
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(sorted(self._workers, key=lambda worker: worker.seat))
@@ -93,7 +93,7 @@ class WorkerPool:
     def leave(self, worker: Worker) -> None:
         """Remove a worker that has ended, and cancel the waits for its answers. Its counters are kept."""
         self._workers.discard(worker)
-        self._gone = merge([self._gone, without_gauges(worker.metrics)])
+        self._ended_counts = merge([self._ended_counts, without_gauges(worker.metrics)])
         for future in worker.waiting.values():
             future.cancel()
 
@@ -120,7 +120,7 @@ class WorkerPool:
     async def snapshots(self) -> list[bytes]:
         """Return the metrics of all workers, ended ones included; of one that does not answer, its last snapshot."""
         await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
-        return [self._gone, *(worker.metrics for worker in self)]
+        return [self._ended_counts, *(worker.metrics for worker in self)]
 
     async def _ask_all(self, message: Callable[[int], Message], limit_s: float) -> set[Worker]:
         """Send a message to all workers and return those that answered in time.
@@ -140,10 +140,10 @@ class WorkerPool:
 
 
 def _status(worker: Worker, answers: bool) -> WorkerStatus:
-    told = worker.report
-    if told is None:
+    report = worker.report
+    if report is None:
         return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, 0, False, {}, answers)
-    state = told.running, told.is_draining, told.unavailable
+    state = report.running, report.is_draining, report.unavailable
     return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, *state, answers)
 
 
@@ -206,9 +206,9 @@ class _Supervisor:
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
         counting = asyncio.create_task(self._count())
-        async with serving_beside(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
+        async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
             for seat in self._seats:
-                seats.create_task(self._keep(seat))
+                seats.create_task(self._keep_running(seat))
         counting.cancel()
         await self._scheduler.stop()
         await self._live.stop()
@@ -217,10 +217,10 @@ class _Supervisor:
     async def status(self) -> Status:
         """See Control."""
         live, workers = self._live, await self._pool.status()
-        told = live.config, live.loaded, live.failed, live.reloads
+        state = live.config, live.loaded, live.failed, live.reloads
         processes = self._stopping.is_set(), workers, len(self._seats), self._restarts
         return Status(
-            *told,
+            *state,
             *processes,
             schedules=self._scheduler.status(),
             schedules_off=self._scheduler.off,
@@ -254,7 +254,7 @@ class _Supervisor:
         self._serve = replace(self._serve, packed_config=packed)
         return await self._pool.activate(packed, config.version)
 
-    async def _keep(self, seat: int) -> None:
+    async def _keep_running(self, seat: int) -> None:
         """Keep one worker running in this seat until the supervisor stops."""
         loop = asyncio.get_running_loop()
         wait_s = 0.0

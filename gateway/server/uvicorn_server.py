@@ -111,7 +111,7 @@ def settle() -> None:
     gc.set_threshold(*_COLLECT)
     # A thread unpacks a new config version. Requests wait no longer than this for the interpreter's lock.
     sys.setswitchinterval(_SWITCH_S)
-    give_back_large_blocks()
+    release_large_blocks()
 
 
 class _QuietServer(uvicorn.Server):
@@ -228,7 +228,7 @@ class _SecondServer(_QuietServer):
 
 
 @contextlib.asynccontextmanager
-async def serving_beside(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+async def serving_in_background(app: Any, listener: socket.socket) -> AsyncIterator[None]:
     """Serve a second application on a socket of its own while the block runs."""
     config = server_config(app, _SECOND_GRACE_S)
     config.lifespan = "off"
@@ -260,7 +260,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 
-def give_back_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
+def release_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
     """Make malloc return large free blocks to the system; return whether it does. An operator's glibc settings win."""
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
         return False

@@ -42,29 +42,29 @@ def _inherited(descriptor: int) -> socket.socket:
 
 async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore) -> None:
     channel = await Channel.over(pair_end)
-    order = await channel.receive()
-    if not isinstance(order, Serve):
+    serve = await channel.receive()
+    if not isinstance(serve, Serve):
         return
-    configure(order.log_format, order.log_level)
-    state_dir = Path(order.state_dir) if order.state_dir is not None else None
+    configure(serve.log_format, serve.log_level)
+    state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
     receipt_settings, consent_key = (
-        read_receipt_settings(order.state_dir, order.receipt_key),
-        bytes.fromhex(order.consent_key),
+        read_receipt_settings(serve.state_dir, serve.receipt_key),
+        bytes.fromhex(serve.consent_key),
     )
     gateway = Gateway(
-        unpack(order.packed_config),
-        transport_named(order.transport),
+        unpack(serve.packed_config),
+        transport_named(serve.transport),
         quotas,
         state_dir,
         receipt_settings,
         consent_key=consent_key,
-        most_requests=order.max_requests,
+        most_requests=serve.max_requests,
     )
 
     async def started() -> None:
         channel.send(Ready(gateway.config.version))
 
-    server = GatewayServer(server_config(gateway, order.grace_s), started, gateway.drain)
+    server = GatewayServer(server_config(gateway, serve.grace_s), started, gateway.drain)
     receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
     # Without the supervisor, this worker gets no further config versions, so it must stop.
     receiving.add_done_callback(lambda _: server.stop())

@@ -288,10 +288,10 @@ class ChatService:
         record.decision, plan = decision, decision.outcome
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
-        record.side = plan.side
+        record.variant = plan.variant
         under = consenting.under if consenting is not None else None
         running = RunningRequest(config, assistant.name, routing.client, location, needs, under)
-        context = ExecutionContext(config.resilience, deadline, record, partial(self._why_not, running, plan))
+        context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
         try:
             answer = await self.executor.run(plan, request, context)
         except PlanExhausted as error:
@@ -338,8 +338,8 @@ class ChatService:
     ) -> RoutingInput:
         """Collect what the answer depends on. Raises AssistantNotFound, or the API's error for a wrong header."""
         location, locale, refusals = located.location, None, None
-        if location.region is not None and location.region.speech is not None:
-            locale = choose_locale(location.region.speech, caller.accept_language, location.preferences)
+        if location.region is not None and location.region.texts is not None:
+            locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
             refusals = locale.refusals
             inbound.error_style = ErrorStyle(config.blocked_by, refusals)
         consent = read_consent(config, caller, located.claim) if config.recipients else NO_STATEMENT
@@ -349,7 +349,7 @@ class ChatService:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
         return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent)
 
-    def _why_not(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
+    def _step_problem(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
         """Return why a step of this plan is no longer allowed, or None if it is. Called before each attempt."""
         now = self.current()
         # The same version still allows the same steps, unless an approval can end meanwhile.
@@ -385,8 +385,8 @@ def _with_region_text(routing: RoutingInput, record: Record) -> ChatRequest:
     request, locale, region = routing.request, routing.locale, routing.location.region
     if locale is None or region is None:
         return request
-    if region.speech is not None:
-        messages = without_labels(request.messages, region.speech)
+    if region.texts is not None:
+        messages = without_labels(request.messages, region.texts)
         if messages is not request.messages:
             request = change_request(request, messages=messages)
     profile, location = locale.profile, routing.location

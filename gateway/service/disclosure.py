@@ -41,9 +41,9 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
 
 
 def _labels(region: Region | None, accept_language: str | None) -> list[dict[str, object]]:
-    if region is None or region.speech is None:
+    if region is None or region.texts is None:
         return []
-    locale = choose_locale(region.speech, accept_language, NO_PREFERENCES)
+    locale = choose_locale(region.texts, accept_language, NO_PREFERENCES)
     return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
 
 

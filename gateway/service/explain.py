@@ -85,10 +85,10 @@ def _key_of(name: str | None) -> Callable[[], bytes] | None:
 
 def _weighted(decision: Decision, named: bool) -> dict[str, object]:
     """Return the shares of a weighted step, and the variant of this user if the user is known."""
-    side = decision.outcome.side if isinstance(decision.outcome, Plan) else None
+    variant = decision.outcome.variant if isinstance(decision.outcome, Plan) else None
     return {
         "shares": {name: round(share, 6) for name, share in decision.shares.items()},
-        "side": side,
+        "side": variant,
         "note": _STICKY if named else _UNNAMED,
     }
 
@@ -102,7 +102,7 @@ def _location(location: Location) -> dict[str, object]:
         "evidence": [
             {
                 "signal": item.signal,
-                "said": item.said,
+                "said": item.value,
                 "territory": item.territory,
                 "region": item.region,
                 "decided": item.decided,
@@ -190,7 +190,7 @@ def _evidence_text(item: Evidence) -> str:
     territory = f" is {territory_name(item.territory)}" if item.territory else ""
     region = f", in region {item.region}" if item.region else ", in no region" if item.territory else ""
     note = f"; {item.note}" if item.note else ""
-    return f"{item.signal}: {item.said!r}{territory}{region}{note}"
+    return f"{item.signal}: {item.value!r}{territory}{region}{note}"
 
 
 def _outcome_text(outcome: Plan | Refusal) -> list[str]:

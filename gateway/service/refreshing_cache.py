@@ -59,7 +59,7 @@ class RefreshingCache(Generic[_T]):
         self._clock = clock
         self._held: _T | None = None
         self._loaded_at = self._tried_at = float("-inf")
-        self._trouble = ""
+        self._problem = ""
         self._loading: asyncio.Task[None] | None = None
 
     def now(self) -> _T | None:
@@ -67,7 +67,7 @@ class RefreshingCache(Generic[_T]):
         age_s = self._clock() - self._loaded_at
         if age_s >= self._pace.refresh_s:
             self._start()
-            if age_s >= self._pace.stale_s and self._loading is not None and not self._trouble:
+            if age_s >= self._pace.stale_s and self._loading is not None and not self._problem:
                 return None
         return self._held if age_s < self._pace.keep_s else None
 
@@ -88,7 +88,7 @@ class RefreshingCache(Generic[_T]):
             self._start()
             if self._loading is not None:
                 await asyncio.shield(self._loading)
-        return None if self._trouble else self.now()
+        return None if self._problem else self.now()
 
     async def aclose(self) -> None:
         """Stop loading."""
@@ -106,14 +106,14 @@ class RefreshingCache(Generic[_T]):
         try:
             self._held = await self._load(self._held)
         except LoadFailed as failure:
-            self._tell(str(failure))
+            self._report_change(str(failure))
         else:
             self._loaded_at = self._clock()
-            self._tell("")
+            self._report_change("")
         finally:
             self._loading = None
 
-    def _tell(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._note(f"{self._name} {trouble or 'can be read again'}")
-        self._trouble = trouble
+    def _report_change(self, problem: str) -> None:
+        if problem != self._problem:
+            self._note(f"{self._name} {problem or 'can be read again'}")
+        self._problem = problem

@@ -198,12 +198,12 @@ class ShadowSink:
     """Stores and counts the results of shadow requests.
 
     Attributes:
-        keep: Keeps a record. It may take its time.
+        store: Keeps a record. It may take its time.
         count: Adds one to the counter with these labels and this outcome.
         time: Adds a time in seconds to the histogram with these labels.
     """
 
-    keep: Callable[[ShadowRecord], Awaitable[None]]
+    store: Callable[[ShadowRecord], Awaitable[None]]
     count: Callable[[tuple[str, str, str, str]], None]
     time: Callable[[tuple[str, str, str], float], None]
 
@@ -248,7 +248,11 @@ class ShadowTraffic:
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
-        if shadow.keep_text and location.territory is not None and region.kept_at_home(location.territory) is not None:
+        if (
+            shadow.keep_text
+            and location.territory is not None
+            and region.required_places(location.territory) is not None
+        ):
             # A judge reads kept texts later, when the boundary of their users is no longer known.
             shadow = replace(shadow, keep_text=False)
         capture = AnswerCapture(answer) if shadow.keep_text else None
@@ -338,7 +342,7 @@ class ShadowTraffic:
             turn, client_answer = replace(turn, shadow=replace(turn.shadow, keep_text=False)), None
         kept = self._record(turn, request, outcome, completion)
         first_s = begun_s if begun_s is not None else total_s
-        await self._sink.keep(replace(kept, first_s=first_s, total_s=total_s, beside_answer=client_answer))
+        await self._sink.store(replace(kept, first_s=first_s, total_s=total_s, beside_answer=client_answer))
 
     def _record(
         self, turn: ShadowTurn, request: ChatRequest, outcome: str, completion: ChatCompletion | None

@@ -65,7 +65,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "passed_over": _passed_over(record),
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
-        "side": record.side,
+        "side": record.variant,
         "dropped": sorted(record.dropped),
         "labels": list(record.labels),
         "profile": record.profile,
@@ -76,8 +76,8 @@ def _leaves_territory(location: Location, cell: str | None) -> bool:
     """Return whether storing the receipt here would take it out of a territory that its data must not leave."""
     if location.region is None or location.territory is None or cell is None:
         return False
-    home = location.region.kept_at_home(location.territory)
-    return home is not None and not home.contains(cell)
+    required = location.region.required_places(location.territory)
+    return required is not None and not required.contains(cell)
 
 
 def _passed_over(record: Record) -> dict[str, str]:
@@ -86,7 +86,7 @@ def _passed_over(record: Record) -> dict[str, str]:
     These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped steps.
     """
     verdicts = record.decision.verdicts if record.decision is not None else ()
-    kept_out = {
+    excluded = {
         deployment.name: client_detail(*verdict) for deployment, verdict in verdicts if not isinstance(verdict, Step)
     }
     unsupported = {
@@ -94,7 +94,7 @@ def _passed_over(record: Record) -> dict[str, str]:
         for attempt in record.attempts
         if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
     }
-    return kept_out | unsupported | {skipped.deployment: skipped.reason for skipped in record.skipped}
+    return excluded | unsupported | {skipped.deployment: skipped.reason for skipped in record.skipped}
 
 
 def _tried(record: Record) -> list[dict[str, object]]:

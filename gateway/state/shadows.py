@@ -69,7 +69,7 @@ class ShadowStore:
         self._database: sqlite3.Connection | None = None
         self._one_at_a_time = threading.Lock()
 
-    def keep(self, record: ShadowRecord) -> None:
+    def store(self, record: ShadowRecord) -> None:
         """Store a result. Raises StateError."""
         with self._one_at_a_time:
             try:

@@ -150,7 +150,7 @@ class Metrics:
             self._count_attempts(region, attempts)
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
-        if record.resumed is not None or record.side is not None or record.retries_refused or record.shed:
+        if record.resumed is not None or record.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 
     def _count_attempt(self, region: str, attempt: AttemptRecord) -> None:
@@ -163,22 +163,22 @@ class Metrics:
     def _count_events(self, region: str, record: Record) -> None:
         if record.resumed is not None:
             self.count("gateway_resumed_total", (region, record.resumed.broken, record.resumed.by, record.outcome))
-        if record.side is not None:
-            self._count_side(region, record, record.side)
+        if record.variant is not None:
+            self._count_variant(region, record, record.variant)
         for refused in record.retries_refused:
             self.count("gateway_retries_refused_total", (region, refused))
         for shed, reason in record.shed:
             self.count("gateway_shed_total", (region, shed, reason))
 
-    def _count_side(self, region: str, record: Record, side: str) -> None:
+    def _count_variant(self, region: str, record: Record, variant: str) -> None:
         """Count whether the user's own member of a weighted step answered.
 
         A member that was unavailable has failed, and so has one that lost against a hedge: a hedge ends the wait for a
         candidate that does not answer, so nothing else would show it.
         """
-        own = [attempt for attempt in record.attempts if attempt.deployment == side]
+        own = [attempt for attempt in record.attempts if attempt.deployment == variant]
         is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
-        key = record.assistant or "", region, side
+        key = record.assistant or "", region, variant
         self.count(REQUESTS, (*key, "ok" if is_ok else "failed"))
         if not own or own[-1].failure is not None:
             return

@@ -24,7 +24,7 @@ class JsonLines:
 
     def __init__(self) -> None:
         # The second of the last line, and the beginning of its timestamp.
-        self._second, self._begun = -1, ""
+        self._second, self._timestamp_start = -1, ""
 
     def of(self, ended: Sequence[Ended]) -> list[bytes]:
         """Return the lines of these requests in order."""
@@ -32,9 +32,12 @@ class JsonLines:
         for record, at in ended:
             second = floor(at)
             if second != self._second:
-                self._second, self._begun = second, f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
+                self._second, self._timestamp_start = (
+                    second,
+                    f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.",
+                )
             micros = floor((at - second) * 1e6)
-            timestamp = f"{self._begun}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
+            timestamp = f"{self._timestamp_start}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
             lines.append(_json_of(_head(record, timestamp) | fields_of(record)))
         return lines
 

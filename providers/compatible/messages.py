@@ -130,7 +130,7 @@ def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
     return [
         replace(message, tool_calls=tuple(_short(call) for call in message.tool_calls))
         if isinstance(message, AssistantMessage)
-        else replace(message, tool_call_id=_nine(message.tool_call_id))
+        else replace(message, tool_call_id=_nine_character_id(message.tool_call_id))
         if isinstance(message, ToolMessage)
         else message
         for message in messages
@@ -138,10 +138,10 @@ def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
 
 
 def _short(call: ToolCall) -> ToolCall:
-    return replace(call, id=_nine(call.id))
+    return replace(call, id=_nine_character_id(call.id))
 
 
-def _nine(id: str) -> str:
+def _nine_character_id(id: str) -> str:
     if _NINE.fullmatch(id):
         return id
     number = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big")

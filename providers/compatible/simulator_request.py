@@ -12,7 +12,7 @@ from typing import Any
 from providers.catalogue.models import ModelFacts
 from providers.compatible.dialect import CompatibleDialect, Thinking
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
-from providers.testkit.request_checks import out_of_turn
+from providers.testkit.request_checks import find_alternation_error
 
 _MESSAGE_FIELDS = {
     "system": {"role", "content"},
@@ -144,7 +144,7 @@ def _lacks_reasoning(messages: Sequence[Mapping[str, object]], continued: Mappin
 
 def _about_turns(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> Iterator[str]:
     """Check that roles alternate, for vendors that require it. The last answer may be one to be `continued`."""
-    if (wrong := out_of_turn([str(message.get("role")) for message in messages])) is not None:
+    if (wrong := find_alternation_error([str(message.get("role")) for message in messages])) is not None:
         yield f"messages[{wrong}]: user (tool) and assistant must alternate"
     for message in messages:
         if message.get("role") == "assistant" and not message.get("content") and not message.get("tool_calls"):

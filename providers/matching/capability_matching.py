@@ -151,10 +151,10 @@ def match_capabilities(
 
 def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
     """Return whether a data-moving field would be sent although it is not allowed."""
-    return _gets_there(name, known) and name.rpartition(".")[2] not in allowed_moves
+    return _is_sent(name, known) and name.rpartition(".")[2] not in allowed_moves
 
 
-def _gets_there(name: str, known: Set[str]) -> bool:
+def _is_sent(name: str, known: Set[str]) -> bool:
     """Return whether an allowed data-moving field is sent. One inside an unknown field is dropped together with it."""
     outer = name.rpartition(".")[0]
     return not outer or outer in known
@@ -168,7 +168,7 @@ def has_effects_there(
 ) -> bool:
     """Return whether a data-moving field is sent to a deployment that fits."""
     known = capabilities.parameters | passthrough | allowed_moves
-    return any(_gets_there(name, known) for name in needs.moving)
+    return any(_is_sent(name, known) for name in needs.moving)
 
 
 def _with_supported_choice(needs: Requirements, capabilities: Capabilities) -> Requirements:

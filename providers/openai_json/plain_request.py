@@ -21,8 +21,8 @@ _MAKE: dict[object, Callable[[str], Message]] = {
     "user": UserMessage,
     "assistant": AssistantMessage,
 }
-_Rarer = tuple[float | None, float | None, float | None, int | None, str | None]
-_NO_RARER: _Rarer = (None, None, None, None, None)
+_RareSettings = tuple[float | None, float | None, float | None, int | None, str | None]
+_NO_RARE_SETTINGS: _RareSettings = (None, None, None, None, None)
 _NUMBER = (float, int)
 _WITH_USAGE = {"include_usage": True}
 _MOST_TOKENS = 2**31 - 1
@@ -61,10 +61,10 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
         if type(max_tokens) is not int or not 1 <= max_tokens <= _MOST_TOKENS:
             return None
         seen += 1
-    rarer = _NO_RARER if seen == len(body) else _rarer(body)
-    if rarer is None:
+    rare = _NO_RARE_SETTINGS if seen == len(body) else _rare_settings(body)
+    if rare is None:
         return None
-    top_p, presence, frequency, seed, user = rarer
+    top_p, presence, frequency, seed, user = rare
     return ChatRequest(
         model,
         messages,
@@ -80,7 +80,7 @@ def plain_request(body: object, most_messages: int) -> ChatRequest | None:
     )
 
 
-def _rarer(body: dict[str, Any]) -> _Rarer | None:
+def _rare_settings(body: dict[str, Any]) -> _RareSettings | None:
     """Return the settings that few requests have, or None if the body has any other field."""
     if not body.keys() <= _FIELDS:
         return None

@@ -195,7 +195,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def learn(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
+def find_template(body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
     """Return the template of an event with this data, which was parsed as this chunk, or None if it is not plain text.
 
     A string in JSON can be replaced by another one without other changes. The string that is found is the text, because
@@ -243,7 +243,7 @@ _CR, _LF = b"\r\n"
 _LEAD_BYTES, _END_BYTES = len(DATA), len(END)
 
 
-_MOST_LESSONS = 8
+_MAX_TEMPLATE_ATTEMPTS = 8
 
 
 _MOST_HELD_BYTES = 64 * 1024
@@ -254,14 +254,14 @@ class RelayingParser:
 
     def __init__(self, assembler: Assembler, read_chunk: ReadChunk) -> None:
         self._assembler = assembler
-        self._ordinary = EventStreamParser(assembler, read_chunk)
+        self._general_parser = EventStreamParser(assembler, read_chunk)
         self._template: Template | PaddedTemplate | None = None
         # The template while one more text would change no other state. Only `feed` and `close` set it.
         self._awaited: Template | PaddedTemplate | None = None
-        self._lessons = 0
+        self._template_attempts = 0
         self._rest = b""
         self._relays = True
-        self._begun = False
+        self._has_started = False
         self._splits = True
 
     def lone_text(self, data: bytes) -> bytes | None:
@@ -286,7 +286,7 @@ class RelayingParser:
         if not is_large and (text := self.lone_text(data)) is not None:
             return (TextRun((text,)),)
         if not self._relays:
-            return self._ordinary.feed(data)
+            return self._general_parser.feed(data)
         data = self._rest + data if self._rest else data
         if _CR in data or len(self._rest) > _MOST_HELD_BYTES or is_large:
             # Line ends other than LF end events differently, held data is searched again with each piece, and a large
@@ -294,8 +294,8 @@ class RelayingParser:
             self._relays = False
             self._rest = b""
             self._template = self._awaited = None
-            return self._ordinary.feed(data)
-        assembler, ordinary, template = self._assembler, self._ordinary, self._template
+            return self._general_parser.feed(data)
+        assembler, general_parser, template = self._assembler, self._general_parser, self._template
         start = 0
         # After a failed split, chunks are matched one by one, so that no byte is searched once for each chunk.
         self._splits = True
@@ -306,25 +306,25 @@ class RelayingParser:
             if end < 0:
                 break
             if data.startswith(DATA, start) and data.find(_LF, start, end) < 0:
-                if not self._begun:
-                    ordinary.begin()
+                if not self._has_started:
+                    general_parser.begin()
                 body = data[start + _LEAD_BYTES : end]
-                chunk = ordinary.read_event(body)
+                chunk = general_parser.read_event(body)
                 if template is None and chunk is not None and assembler.is_saying_text():
-                    template = self._learn(body, chunk)
+                    template = self._update_template(body, chunk)
             else:
-                ordinary.read(data[start : end + _END_BYTES])
-            self._begun = True
+                general_parser.read(data[start : end + _END_BYTES])
+            self._has_started = True
             start = end + _END_BYTES
         self._rest = data[start:]
         events = assembler.take()
         self._awaited = template if not self._rest and assembler.is_in_text() else None
         return events
 
-    def _learn(self, body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
-        if self._lessons < _MOST_LESSONS:
-            self._lessons += 1
-            self._template = learn(body, chunk)
+    def _update_template(self, body: bytes, chunk: Mapping[str, object]) -> Template | PaddedTemplate | None:
+        if self._template_attempts < _MAX_TEMPLATE_ATTEMPTS:
+            self._template_attempts += 1
+            self._template = find_template(body, chunk)
         return self._template
 
     def _relay(self, template: Template | PaddedTemplate, data: bytes, start: int) -> int:
@@ -347,4 +347,4 @@ class RelayingParser:
     def close(self) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""
         rest, self._rest, self._awaited = self._rest, b"", None
-        return (*self._ordinary.feed(rest), *self._ordinary.close())
+        return (*self._general_parser.feed(rest), *self._general_parser.close())

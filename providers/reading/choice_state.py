@@ -34,7 +34,7 @@ class CallState:
         id: The id that the client gets.
         provider_id: The provider's id. Two calls may have the same.
         id_is_ours: Whether `id` was made here, because the provider sent none.
-        given_out: Whether the first piece was passed on.
+        is_emitted: Whether the first piece was passed on.
         waiting: Arguments that wait for the name.
         cut: Half of a surrogate pair of the arguments.
     """
@@ -45,7 +45,7 @@ class CallState:
     name: str = ""
     signature: str | None = None
     id_is_ours: bool = False
-    given_out: bool = False
+    is_emitted: bool = False
     waiting: str = ""
     cut: str = ""
     has_arguments: bool = False
@@ -120,19 +120,19 @@ class ChoiceState:
             call = CallState(len(self.calls))
             self.calls.append(call)
         if id:
-            call.id, call.provider_id = call.id if call.given_out else id, id
+            call.id, call.provider_id = call.id if call.is_emitted else id, id
             self.by_id[id] = call
         if index is not None:
             self.by_index[index] = call
         return call
 
-    def turn_to(self, call: CallState, empty: bool) -> CallState | None:
+    def switch_call(self, call: CallState, empty: bool) -> CallState | None:
         """Return the previous call if it was reported as empty and no arguments of it arrived: it is complete now.
 
         `empty`: this call has no arguments, unless pieces of them arrive before the next call.
         """
         previous, self.empty = self.empty, call if empty or self.empty is call else None
-        if previous is None or previous is call or previous.has_arguments or not previous.given_out:
+        if previous is None or previous is call or previous.has_arguments or not previous.is_emitted:
             return None
         previous.has_arguments = True
         return previous

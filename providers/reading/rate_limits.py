@@ -45,7 +45,7 @@ def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | Non
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         waits = [wait for value in _values(headers, name) if (wait := positive(value)) is not None]
         if waits:
-            return _sane(max(waits) / 1000)
+            return _plausible_wait(max(waits) / 1000)
     waits = [wait for value in _values(headers, "retry-after") if (wait := _wait_s(value, headers, received_at))]
     return max(waits, default=None)
 
@@ -58,12 +58,12 @@ def _values(headers: Mapping[str, str], name: str) -> list[str]:
 def _wait_s(value: str, headers: Mapping[str, str], received_at: float) -> float | None:
     seconds = positive(value)
     if seconds is not None:
-        return _sane(seconds)
+        return _plausible_wait(seconds)
     moment = moment_of(value)
-    return _sane(moment - now_of(headers, received_at)) if moment is not None else None
+    return _plausible_wait(moment - now_of(headers, received_at)) if moment is not None else None
 
 
-def _sane(wait_s: float) -> float | None:
+def _plausible_wait(wait_s: float) -> float | None:
     return wait_s if 0 < wait_s <= _MOST_S else None
 
 

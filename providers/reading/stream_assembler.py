@@ -268,7 +268,7 @@ class Assembler:
             repair_surrogates(signature or ""),
         )
         call = state.call_of(index, id, name)
-        if (empty or state.empty is not None) and (completed := state.turn_to(call, empty)) is not None:
+        if (empty or state.empty is not None) and (completed := state.switch_call(call, empty)) is not None:
             self._emit(ToolCallDelta(completed.index, "{}", choice=choice))
         state.content_kinds.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
@@ -281,7 +281,7 @@ class Assembler:
         call.signature = call.signature or signature or None
         arguments, call.cut = split_high_surrogate(call.cut + arguments)
         arguments = repair_surrogates(arguments)
-        if not call.given_out:
+        if not call.is_emitted:
             call.waiting += arguments
             if call.name:
                 self._emit_first(call, choice)
@@ -376,7 +376,7 @@ class Assembler:
         for number in unfinished or list(self._choices):
             self.finish("content_filter", number, code)
         for state in self._choices.values():
-            state.calls = [call for call in state.calls if call.given_out]
+            state.calls = [call for call in state.calls if call.is_emitted]
         self.complete()
 
     def _emit(self, event: StreamEvent) -> None:
@@ -401,7 +401,7 @@ class Assembler:
         if not call.id:
             call.id_is_ours = True
             call.id = made_call_id(self._id, choice, call.index)
-        call.given_out = True
+        call.is_emitted = True
         call.has_arguments = bool(call.waiting)
         self._emit(ToolCallDelta(call.index, call.waiting, call.id, call.name, call.signature, choice))
         call.waiting = ""

@@ -8,19 +8,19 @@ from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, read_str
 
 
-def out_of_turn(roles: Sequence[str]) -> int | None:
+def find_alternation_error(roles: Sequence[str]) -> int | None:
     """Return the index of the first message that breaks the alternation of user and assistant, or None.
 
     Consecutive tool results are allowed.
     """
-    last_side = ""
+    last_turn = ""
     for index, role in enumerate(roles):
         if role in ("system", "developer"):
             continue
-        side = "assistant" if role == "assistant" else "user"
-        if side == last_side and not (role == "tool" and roles[index - 1] == "tool"):
+        turn = "assistant" if role == "assistant" else "user"
+        if turn == last_turn and not (role == "tool" and roles[index - 1] == "tool"):
             return index
-        last_side = side
+        last_turn = turn
     return None
 
 

@@ -85,10 +85,10 @@ def lacks_room(error: BaseException) -> bool:
             # A host that refuses, or fails at TLS, was reached.
             is_unclear = not isinstance(cause, ConnectionError | TimeoutError | ssl.SSLError)
         cause = cause.__cause__ or cause.__context__
-    return is_unclear and _finds_none()
+    return is_unclear and _has_no_descriptor()
 
 
-def _finds_none() -> bool:
+def _has_no_descriptor() -> bool:
     try:
         socket.socket().close()
     except OSError as error:

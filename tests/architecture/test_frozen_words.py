@@ -28,7 +28,7 @@ from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between
 from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
-from gateway.changes.plan_text import in_short, plan_data, plan_markdown, plan_text
+from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
 from gateway.evaluate.candidate_client import QuestionResult, Timing
@@ -197,7 +197,9 @@ def plan_json() -> object:
 
 def plan_as_text() -> str:
     """Return the output of `gateway plan`, and the plan of a first start in one line."""
-    return f"{plan_text(_plan())}\n\n{in_short(_plan())}\n{in_short(plan_of(NO_CONFIG_VERSION, _tables()[0]))}\n"
+    return (
+        f"{plan_text(_plan())}\n\n{plan_summary(_plan())}\n{plan_summary(plan_of(NO_CONFIG_VERSION, _tables()[0]))}\n"
+    )
 
 
 def plan_as_markdown() -> str:
@@ -253,7 +255,7 @@ def _plain_record() -> Record:
         first_s=0.25,
         total_s=0.5,
         attempts=[AttemptRecord("first", "openai", "m-1", 0.2, None, 100.1, ("DE", "FR"))],
-        side="first",
+        variant="first",
         consent=ConsentKind.TOKEN,
         dropped=frozenset({"seed"}),
         labels=("eu-art50",),
@@ -443,7 +445,7 @@ def shadow_rows(folder: Path) -> object:
         beside_answer="hey",
     )
     store = ShadowStore(folder)
-    store.keep(record)
+    store.store(record)
     store.close()
     tables = {name: _rows(folder / "shadow.db", name) for name in ("answers", "texts", "extras", "besides")}
     # `gateway evaluate --shadow` stores the record itself, with its fields as keys.

@@ -68,7 +68,7 @@ class ShadowWorkspace:
         monkeypatch.setenv("KEY", "sk-test")
         store = ShadowStore(folder / "state")
         for record in records:
-            store.keep(record)
+            store.store(record)
         store.close()
         self.suite: Suite = suite_in(folder, suite)
         self.write(origin)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.json_values import as_map, loads
 from providers.openai_json.read_answer import read_chunk
-from providers.openai_json.stream_relay import _STRING, PaddedTemplate, RelayingParser, Template, _are_texts, learn
+from providers.openai_json.stream_relay import (
+    _STRING,
+    PaddedTemplate,
+    RelayingParser,
+    Template,
+    _are_texts,
+    find_template,
+)
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import expand
 from providers.reading.sse import MAX_LINE_BYTES
@@ -205,7 +212,7 @@ def test_template_fits_every_text(frame: dict[str, Any], order: list[str], space
     """With any other members of the chunk, in any order, replacing the text changes nothing else."""
     value = {name: frame[name] for name in order if name in frame}
     body = json.dumps(value, separators=(", ", ": ") if spaced else (",", ":")).encode()
-    template = learn(body, value)
+    template = find_template(body, value)
     if template is None:
         return
     written = template.head + json.dumps(text)[1:-1].encode() + template.tail
@@ -241,7 +248,7 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_template_is_learned_only_from_an_unambiguous_event(body: bytes) -> None:
-    assert learn(body, dict(as_map(loads(body)))) is None
+    assert find_template(body, dict(as_map(loads(body)))) is None
 
 
 paddings = st.text("abcXYZ019", max_size=16) | st.sampled_from([" -_.~", "\x7f", "é", '"', "\\", "\n", ',"}'])
@@ -355,7 +362,7 @@ def test_start_of_the_padding_is_found_in_linear_time() -> None:
     again = b'{"obfuscation":"\\n"},'
     body = compact({"content": "a"}, "pad").replace(b'"obfuscation"', b'"x":[' + again * 3 + b'{}],"obfuscation"')
     body = body.removeprefix(b"data: ").removesuffix(b"\n\n")
-    assert learn(body, dict(as_map(loads(body)))) is None
+    assert find_template(body, dict(as_map(loads(body)))) is None
 
 
 def test_text_is_relayed_as_runs() -> None:

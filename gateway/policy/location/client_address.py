@@ -98,10 +98,10 @@ def read_client_ip(header: str, values: Sequence[str], hops: Iterable[Network]) 
         return _from_the_right([entry.strip(" \t") for value in values for entry in value.split(",")], hops)
     if header == "forwarded":
         elements = _elements(", ".join(values))
-        return _doubt() if elements is None else _from_the_right([each.get("for") for each in elements], hops)
+        return _doubtful_report() if elements is None else _from_the_right([each.get("for") for each in elements], hops)
     distinct = {value.strip(" \t") for value in values}
     if len(distinct) != 1:
-        return _doubt()
+        return _doubtful_report()
     text = distinct.pop()
     if header in _ALWAYS_WITH_PORT:
         text = _bracketed(text)
@@ -120,10 +120,10 @@ def _from_the_right(entries: Sequence[str | None], hops: Iterable[Network]) -> A
 def _read(text: str) -> Address | AddressReport:
     if _HIDDEN_ADDRESS.fullmatch(text):
         return AddressReport(note="silent: a proxy hides the address")
-    return parse_address(text) or _doubt()
+    return parse_address(text) or _doubtful_report()
 
 
-def _doubt() -> AddressReport:
+def _doubtful_report() -> AddressReport:
     return AddressReport(note="in doubt: the edge's header is not one valid address", doubtful=True)
 
 

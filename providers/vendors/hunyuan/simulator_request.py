@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from providers.catalogue.models import ModelFacts
 from providers.json_values import JsonError, as_map, loads_text, read_list, read_map, read_str
-from providers.testkit.request_checks import out_of_turn
+from providers.testkit.request_checks import find_alternation_error
 
 Refusal = tuple[str, str]
 """The code and the message."""
@@ -73,7 +73,7 @@ def _of_messages(messages: list[Mapping[str, object]], facts: ModelFacts) -> Ite
     roles = [read_str(message, "Role") or "" for message in messages]
     if next((role for role in roles if role != "system"), "user") == "assistant":
         yield _WRONG, "The first message must be of the role user or tool."
-    if (wrong := out_of_turn(roles)) is not None:
+    if (wrong := find_alternation_error(roles)) is not None:
         yield _WRONG, f"Messages[{wrong}]: user (tool) and assistant must alternate."
     for position, message in enumerate(messages):
         role, path = read_str(message, "Role") or "", f"Messages[{position}]"

@@ -51,8 +51,8 @@ class Files:
         self.live = LiveConfig(
             CompileJob(str(self.path)),
             InitialConfig(compiled.config, Outcome(compiled.warnings, compiled.files)),
-            why_not=self.why_not,
-            compile_order=self.compile,
+            serving_problem=self.why_not,
+            compile_job=self.compile,
             wait=self.wait,
         )
         self.refused: str | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
-from gateway.changes.plan_text import in_short, plan_data, plan_markdown, plan_text
+from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, Config, table_of
 
@@ -125,7 +125,7 @@ def test_change_without_another_effect_is_listed_by_its_key() -> None:
     assert plan.keys == ("deployments.chatgpt-us.api_key",)
     assert not plan.is_empty
     assert "deployments.chatgpt-us.api_key" in plan_text(plan)
-    assert in_short(plan) == "deployments.chatgpt-us.api_key"
+    assert plan_summary(plan) == "deployments.chatgpt-us.api_key"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Gateway:
         self.log.record_switch(
             review_change(CompiledState(NO_CONFIG_VERSION, None), state, 0.0, lambda: None), state, "start", ""
         )
-        self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_order=self.compile)
+        self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_job=self.compile)
 
     async def compile(self, order: CompileJob) -> Outcome:
         self.before_compile()
@@ -206,7 +206,7 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     protected, changed = guarded.text, guarded.merge("regions: {cn: {boundary: [CN, HK]}}").text
     await gateway.take(protected)
     before, after = (
-        compile_here(replace(gateway.live._order, text=text.encode(), name="it"), KEYS).written
+        compile_here(replace(gateway.live._job, text=text.encode(), name="it"), KEYS).written
         for text in (protected, changed)
     )
     assert before is not None

@@ -76,7 +76,7 @@ class Cell:
         location = Location(self.region, "JP", "edge_header", ())
         for number in range(ok + failed):
             attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
-            record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, side=side)
+            record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
             self.metrics.observe(record)
 
     async def look(self, after_s: float = CHECK_INTERVAL_S, times: int = 1) -> None:

@@ -34,7 +34,7 @@ def speaking(cn: str = "", eu: str = "") -> str:
 
 
 def speech(table: ConfigVersion, region: str) -> RegionText:
-    found = table.regions[region].speech
+    found = table.regions[region].texts
     assert found is not None
     return found
 
@@ -56,15 +56,15 @@ def test_producer_code_in_the_known_form_causes_no_warning(code: str) -> None:
 
 
 def test_region_text_is_none_if_no_region_has_one() -> None:
-    assert all(region.speech is None for region in table_of(speaking()).regions.values())
+    assert all(region.texts is None for region in table_of(speaking()).regions.values())
 
 
 def test_every_region_removes_the_labels_of_all_regions() -> None:
     table = table_of(speaking(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
     wanted = {f"{text}{SEPARATOR}" for text in ("内容由AI生成", "內容由AI生成", "您好", "你好")}
     for region in table.regions.values():
-        assert region.speech is not None
-        assert set(region.speech.known) == wanted
+        assert region.texts is not None
+        assert set(region.texts.known) == wanted
     assert speech(table, "us").default_locale.labels == ()
     assert speech(table, "cn").default_locale.first == "内容由AI生成\n\n您好\n\n"
 

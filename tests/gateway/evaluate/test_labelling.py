@@ -20,7 +20,7 @@ LABEL = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
 
 def region_with(voice: Locale):
     known = tuple(label.text + SEPARATOR for label in voice.labels)
-    return replace(TABLE.regions["cn"], speech=RegionText(voice, {voice.locale: voice}, {}, known))
+    return replace(TABLE.regions["cn"], texts=RegionText(voice, {voice.locale: voice}, {}, known))
 
 
 def test_labels_are_added_to_whole_and_streamed_answers_and_removed_again(tmp_path: Path) -> None:
@@ -33,8 +33,8 @@ def test_labels_are_added_to_whole_and_streamed_answers_and_removed_again(tmp_pa
     assert (found.value, found.of) == (1, 2)
     assert labelled(store, "one", TABLE.regions["cn"]) is None
     # A label that the region does not know can't be removed.
-    assert region.speech is not None
-    forgotten = replace(region, speech=replace(region.speech, known=(), locales={}))
+    assert region.texts is not None
+    forgotten = replace(region, texts=replace(region.texts, known=(), locales={}))
     lost = labelled(store, "one", forgotten)
     assert lost is not None
     assert lost.value == 0

@@ -100,11 +100,11 @@ def test_probe_without_a_result_admits_the_next_probe() -> None:
 
 def test_started_stream_closes_the_breaker_and_a_failure_reopens_it_longer() -> None:
     made, _ = opened()
-    ticket = made.begun(probe(made, 10))
+    ticket = made.stream_started(probe(made, 10))
     assert made.state is BreakerState.CLOSED
     made.failed(ticket, 11, "cut")
     assert (made.state, made.blocked_s(11)) == (BreakerState.OPEN, 20)
-    ticket = made.begun(probe(made, 31))
+    ticket = made.stream_started(probe(made, 31))
     made.succeeded(ticket, 32)
     for _ in range(2):
         made.failed(made.ticket, 33, "cut")
@@ -217,7 +217,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin_stream(self, data: Any) -> None:
         ticket = self._end(data)
-        self.running.append(self.breaker.begun(ticket))
+        self.running.append(self.breaker.stream_started(ticket))
 
     @invariant()
     def it_always_comes_to_a_probe(self) -> None:

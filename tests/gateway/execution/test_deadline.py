@@ -221,15 +221,15 @@ class StillLoop:
 class RecordedDeadline:
     """A replacement for a swept deadline. It records when the sweep asks it to set its own timer."""
 
-    def __init__(self, look_at: float, checked: list[float]) -> None:
-        self.look_at = look_at
-        self.watch_itself = partial(checked.append, look_at)
+    def __init__(self, check_at: float, checked: list[float]) -> None:
+        self.check_at = check_at
+        self.watch_itself = partial(checked.append, check_at)
 
 
 def test_one_timer_checks_every_swept_deadline_in_time() -> None:
     sweep, loop = Sweep(every_s=1.0), StillLoop()
     checked: list[float] = []
-    deadlines = [RecordedDeadline(look_at, checked) for look_at in (101.0, 102.0, 102.1, 101.0)]
+    deadlines = [RecordedDeadline(check_at, checked) for check_at in (101.0, 102.0, 102.1, 101.0)]
     for deadline in deadlines:
         sweep.watch(deadline, loop)  # type: ignore[arg-type]
     for remaining_timers in (1, 0):
@@ -246,12 +246,12 @@ def test_one_timer_checks_every_swept_deadline_in_time() -> None:
 def test_a_swept_deadline_has_its_own_timer_before_it_is_due(due: list[float], every_s: float) -> None:
     sweep, loop = Sweep(every_s), StillLoop()
     checked: list[float] = []
-    for look_at in (loop.time() + after_s for after_s in due):
+    for check_at in (loop.time() + after_s for after_s in due):
         # As `Deadline._watch` does: a deadline that is near is not swept.
-        if look_at > loop.time() + sweep.soon_s:
-            sweep.watch(RecordedDeadline(look_at, checked), loop)  # type: ignore[arg-type]
+        if check_at > loop.time() + sweep.soon_s:
+            sweep.watch(RecordedDeadline(check_at, checked), loop)  # type: ignore[arg-type]
         else:
-            checked.append(look_at)
+            checked.append(check_at)
     while loop.timers:
         ((after_s, look),) = loop.timers
         loop.timers.clear()

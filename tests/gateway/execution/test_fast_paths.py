@@ -98,7 +98,7 @@ def long_way(adapter: Adapter, data: bytes) -> tuple[list[Any], Failure | None]:
     """The same, a byte at a time, without a template and without a run."""
     parser: StreamParser = adapter.stream_parser(TARGET)
     if isinstance(parser, RelayingParser):
-        parser = parser._ordinary
+        parser = parser._general_parser
     events: list[StreamEvent] = []
     for place in range(len(data)):
         events += parser.feed(data[place : place + 1])

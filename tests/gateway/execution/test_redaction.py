@@ -331,7 +331,7 @@ def test_text_without_quotes_is_unchanged(deployment: Deployment, text: str) -> 
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
 @example("abc", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "b", 3)
 def test_no_long_part_of_the_request_remains(before: str, text: str, after: str, start: int) -> None:
-    kept = Quotes((text,)).struck_from(before + text[start:] + after)
+    kept = Quotes((text,)).remove_from(before + text[start:] + after)
     for place in range(len(text) - 23):
         part = text[place : place + 24]
         if not any(letter.isspace() for letter in part):

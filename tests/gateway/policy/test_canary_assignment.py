@@ -48,7 +48,7 @@ def plan_of(*arguments: object, **named: object) -> list[str]:
 def side_of(*arguments: object, **named: object) -> str | None:
     outcome = decided(*arguments, **named).outcome  # type: ignore[arg-type]
     assert isinstance(outcome, Plan), outcome
-    return outcome.side
+    return outcome.variant
 
 
 PEOPLE = [f"person-{number}" for number in range(400)]

@@ -73,8 +73,8 @@ def test_invalid_territory_is_unknown(code: str) -> None:
     location = resolve(TABLE, None, seen(code))
     assert location.problem is LocationProblem.UNKNOWN
     assert location.region is None
-    assert len(location.evidence[0].said) <= 50
-    assert location.evidence[0].said.isascii()
+    assert len(location.evidence[0].value) <= 50
+    assert location.evidence[0].value.isascii()
 
 
 def test_silent_edge_falls_through_to_the_next_signal_but_tor_does_not() -> None:
@@ -372,7 +372,7 @@ def test_evidence_records_each_signal(name: str) -> None:
     shown = []
     for item in location.evidence:
         points = f"-> {item.region}" if item.region else ""
-        words = [f"{item.signal}:", item.said, points, item.note, "*" if item.decided else ""]
+        words = [f"{item.signal}:", item.value, points, item.note, "*" if item.decided else ""]
         shown.append(" ".join(word for word in words if word))
     assert tuple(shown) == expected
     if location.region is None:
@@ -392,7 +392,7 @@ def test_evidence_records_each_signal(name: str) -> None:
     ],
 )
 def test_evidence_is_short_visible_ascii(value: str, shown: str) -> None:
-    assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].said == shown
+    assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].value == shown
 
 
 def test_region_of_a_client_decides_and_is_in_the_evidence() -> None:

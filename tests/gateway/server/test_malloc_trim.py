@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from gateway.server.uvicorn_server import give_back_large_blocks
+from gateway.server.uvicorn_server import release_large_blocks
 
 of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 _FLOOD = """
-from gateway.server.uvicorn_server import give_back_large_blocks
-assert give_back_large_blocks({})
+from gateway.server.uvicorn_server import release_large_blocks
+assert release_large_blocks({})
 
 def held_mb():
     with open("/proc/self/statm") as file:
@@ -31,8 +31,8 @@ print(held_mb() - before)
 
 _LOAD = """
 from resource import RUSAGE_SELF, getrusage
-from gateway.server.uvicorn_server import give_back_large_blocks
-assert give_back_large_blocks({})
+from gateway.server.uvicorn_server import release_large_blocks
+assert release_large_blocks({})
 
 def answer():
     bodies = [b"x" * 100_000 for _ in range(64)]
@@ -69,4 +69,4 @@ def test_python_without_libffi_works_without_memory_trimming() -> None:
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
 def test_operators_settings_stay(name: str) -> None:
-    assert not give_back_large_blocks({name: "1"})
+    assert not release_large_blocks({name: "1"})

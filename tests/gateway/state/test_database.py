@@ -154,7 +154,9 @@ def read_receipts(directory: Path) -> None:
 
 def read_shadows(directory: Path) -> None:
     store = ShadowStore(directory)
-    store.keep(ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, None, "stop", 10, 1, "old"))
+    store.store(
+        ShadowRecord(1.5, "t", "r", "a", "eu", "new", "m-2", True, "ok", 0.25, 0.75, None, "stop", 10, 1, "old")
+    )
     store.close()
     damaged_behind_its_first_page(directory / "shadow.db")
     list(read_shadow_records(directory, "a", "eu"))

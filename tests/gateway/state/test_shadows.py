@@ -45,7 +45,7 @@ def rows(folder: Path, query: str) -> list[Any]:
 def test_record_is_stored_as_a_row(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert not (tmp_path / "shadow.db").exists(), "no record, no file"
-    store.keep(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
+    store.store(replace(RECORD, beside_first_s=0.1, beside_total_s=0.2, beside_usage=Usage(3, 5)))
     columns = (1.5, "t", "r", "a", "eu", "new", "m-2", 1, "ok", 0.25, 0.75, 3, 4, "stop", 10, 1, "old", 0.1, 0.2, 3, 5)
     assert rows(tmp_path, "SELECT * FROM answers") == [(1, *columns)]
     assert rows(tmp_path, "SELECT * FROM texts") == []
@@ -54,7 +54,7 @@ def test_record_is_stored_as_a_row(tmp_path: Path) -> None:
 def test_oldest_records_are_deleted_first(tmp_path: Path) -> None:
     store = opened(tmp_path, most_rows=5, most_texts=2)
     for number in range(9):
-        store.keep(replace(RECORD, request_id=str(number), prompt=f"p{number}", answer="" if number % 2 else "said"))
+        store.store(replace(RECORD, request_id=str(number), prompt=f"p{number}", answer="" if number % 2 else "said"))
     assert rows(tmp_path, "SELECT request_id FROM answers") == [(str(number),) for number in range(4, 9)]
     assert rows(tmp_path, "SELECT prompt, answer FROM texts") == [("p7", ""), ("p8", "said")]
 
@@ -68,7 +68,7 @@ def test_refusal_and_tool_calls_are_deleted_with_their_text(tmp_path: Path) -> N
         replace(RECORD, prompt="p", answer="only text"),
         with_refusal,
     ):
-        store.keep(record)
+        store.store(record)
     calls = [{"name": "look", "arguments": '{"at": "é"}'}, {"name": "look", "arguments": ""}]
     assert [(number, json.loads(text)) for number, text in rows(tmp_path, "SELECT id, calls FROM extras")] == [
         (4, calls)
@@ -79,7 +79,7 @@ def test_refusal_and_tool_calls_are_deleted_with_their_text(tmp_path: Path) -> N
 def test_refusal_alone_and_prompt_without_an_answer_are_stored(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for record in (replace(RECORD, prompt="p", answer="", refusal="no"), replace(RECORD, prompt="p", answer=None)):
-        store.keep(record)
+        store.store(record)
         # The store opens the file again for a later record.
         store.close()
     assert [(record.answer, record.refusal) for _, record in read_shadow_records(tmp_path, "a", "eu")] == [
@@ -90,14 +90,14 @@ def test_refusal_alone_and_prompt_without_an_answer_are_stored(tmp_path: Path) -
 
 def test_record_is_stored_with_its_texts_or_not_at_all(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.keep(RECORD)
+    store.store(RECORD)
     with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON texts BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
         )
     with pytest.raises(StateError, match=r"^shadow\.db can't be written: database or disk is full$"):
-        store.keep(replace(RECORD, prompt="p", answer="a"))
-    store.keep(RECORD)
+        store.store(replace(RECORD, prompt="p", answer="a"))
+    store.store(RECORD)
     assert len(rows(tmp_path, "SELECT * FROM answers")) == 2
 
 
@@ -111,7 +111,7 @@ def test_answer_of_the_client_is_deleted_with_the_texts(tmp_path: Path) -> None:
         RECORD,
         with_client_answer,
     ):
-        store.keep(record)
+        store.store(record)
     assert rows(tmp_path, "SELECT id, beside_answer FROM besides") == [(3, "told"), (5, "told")]
     assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [
         None,
@@ -124,19 +124,19 @@ def test_answer_of_the_client_is_deleted_with_the_texts(tmp_path: Path) -> None:
 
 def test_file_without_answers_of_clients_is_read(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.keep(replace(RECORD, prompt="p", answer="a"))
+    store.store(replace(RECORD, prompt="p", answer="a"))
     store.close()
     with closing(sqlite3.connect(tmp_path / "shadow.db")) as database:
         database.execute("DROP TABLE besides")
     [(_, record)] = read_shadow_records(tmp_path, "a", "eu")
     assert (record.answer, record.beside_answer) == ("a", None)
     store = opened(tmp_path)
-    store.keep(replace(RECORD, prompt="p", answer="a", beside_answer="told"))
+    store.store(replace(RECORD, prompt="p", answer="a", beside_answer="told"))
     assert [record.beside_answer for _, record in read_shadow_records(tmp_path, "a", "eu")] == [None, "told"]
 
 
 def test_documentation_has_every_column(tmp_path: Path) -> None:
-    opened(tmp_path).keep(replace(RECORD, prompt="p", answer="a"))
+    opened(tmp_path).store(replace(RECORD, prompt="p", answer="a"))
     page = (Path(__file__).parents[3] / "docs" / "operate" / "shadow.md").read_text("utf-8")
     for table in ("answers", "texts", "extras", "besides"):
         for (name,) in rows(tmp_path, f"SELECT name FROM pragma_table_info('{table}')"):  # noqa: S608  # constants
@@ -146,14 +146,14 @@ def test_documentation_has_every_column(tmp_path: Path) -> None:
 def test_several_threads_can_write_at_once(tmp_path: Path) -> None:
     stores = [opened(tmp_path), opened(tmp_path)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: stores[number % 2].keep(RECORD), range(60)))
+        list(pool.map(lambda number: stores[number % 2].store(RECORD), range(60)))
     assert rows(tmp_path, "SELECT count(*) FROM answers") == [(60,)]
 
 
 def test_unusable_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"shadow\.db"):
-        opened(tmp_path / "file").keep(RECORD)
+        opened(tmp_path / "file").store(RECORD)
 
 
 def test_repr_contains_no_text() -> None:
@@ -175,7 +175,7 @@ def test_records_can_be_read_while_others_are_written(tmp_path: Path) -> None:
     fields = {"refusal": "I can't", "calls": (("look", '{"at": 1}'),)}
     with_text = replace(RECORD, usage=None, finish_reason=None, prompt="user: a", answer="b", **fields)
     for record in (plain, with_text, replace(RECORD, region="us"), replace(RECORD, assistant="other")):
-        store.keep(record)
+        store.store(record)
     assert list(read_shadow_records(tmp_path, "a", "eu")) == [(1, plain), (2, with_text)]
     with pytest.raises(StateError, match=r"shadow\.db can't be read"):
         list(read_shadow_records(tmp_path / "nowhere", "a", "eu"))
@@ -183,7 +183,7 @@ def test_records_can_be_read_while_others_are_written(tmp_path: Path) -> None:
 
 
 def test_invalid_tool_calls_are_reported_as_damage(tmp_path: Path) -> None:
-    opened(tmp_path).keep(replace(RECORD, prompt="p", answer="", calls=(("look", "{}"),)))
+    opened(tmp_path).store(replace(RECORD, prompt="p", answer="", calls=(("look", "{}"),)))
     with closing(sqlite3.connect(tmp_path / "shadow.db", isolation_level=None)) as database:
         for calls in ("{", "[5]", '[{"name": "look"}]'):
             database.execute("UPDATE extras SET calls = ?", (calls,))

@@ -21,7 +21,7 @@ LOST = replace(attempt("new", duration_s=0.3), lost=True)
 def counted(
     *attempts: AttemptRecord, side: str | None = "new", outcome: str = "ok"
 ) -> dict[tuple[str, str, str], Tally]:
-    record = Record("r", 0, "t", location=EU, assistant="a", attempts=list(attempts), side=side, outcome=outcome)
+    record = Record("r", 0, "t", location=EU, assistant="a", attempts=list(attempts), variant=side, outcome=outcome)
     metrics = Metrics()
     metrics.observe(record)
     return tallies([metrics.snapshot()])

@@ -304,7 +304,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     resumed = answered()
     resumed.resumed = Resumed("a", "b")
     weighted = answered(attempt("b"))
-    weighted.side = "b"
+    weighted.variant = "b"
     everything = counted(
         [
             resumed,
