@@ -86,5 +86,7 @@ def test_known_thinking_model_receives_its_thoughts_with_stated_capabilities(tex
     [("{context_tokens: 4096}", False), ("{without: [temperature]}", False), ("{capabilities: [tools]}", True)],
 )
 def test_catalogue_entry_with_capabilities_makes_a_model_known(tmp_path: Path, own: str, known: bool) -> None:
-    deployment = load(tmp_path, f"version: 1\nmodels: {{openai-compatible: {{m: {own}}}}}\n").config.deployments["house"]
+    deployment = load(tmp_path, f"version: 1\nmodels: {{openai-compatible: {{m: {own}}}}}\n").config.deployments[
+        "house"
+    ]
     assert deployment.target.facts.known is known
