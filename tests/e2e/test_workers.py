@@ -259,7 +259,7 @@ def test_demo_runs_in_one_process() -> None:
     ended = run_until_end(ROOT / "config" / "demo.yaml", "--workers", "2", "--port", "0")
     assert ended.returncode == 2
     assert ended.stderr == (
-        "gateway: a demo is one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
+        "gateway: a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)\n"
     )
 
 

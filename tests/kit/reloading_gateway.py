@@ -157,7 +157,7 @@ class Load:
         """Wait until the load has JSON answers and streams by this table. Fails as soon as any request failed."""
 
         def answered() -> bool:
-            assert self.failures == []
+            assert not self.failures, self.failures[:3]
             return sum(by == table for _, _, by, _ in self.answers[-100:]) >= _SOME
 
         eventually(answered, LIMIT_S)

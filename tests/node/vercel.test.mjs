@@ -67,7 +67,7 @@ test("an error keeps our message", async () => {
   await assert.rejects(generateText({ model: gateway("CU"), prompt: "Hello!", maxRetries: 0 }), (error) => {
     assert.ok(APICallError.isInstance(error));
     assert.equal(error.statusCode, 451);
-    assert.match(error.message, /not offered in/);
+    assert.match(error.message, /not available in/);
     return true;
   });
 });
