@@ -65,8 +65,8 @@ format: install-dev ## format the code with ruff
 docs: install-dev ## build the documentation site into site/ (ARGS=serve for a live preview)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
-types: install-dev ## check both packages with mypy in strict mode
-	@$(BIN)/mypy gateway providers $(wildcard tests/typing)
+types: install-dev ## check the code with mypy in strict mode
+	@$(BIN)/mypy
 
 generate: install-dev ## update the generated pages and schemas
 	@$(BIN)/python -m scripts.generate

@@ -27,6 +27,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.transport import UpstreamResponse, _PoolResponse
 from gateway.execution.upstream_request import _credential, _request_head
 from gateway.model.config_version import ConfigVersion
+from gateway.policy.location.resolution import locator_of
 from gateway.server.request_cycle import RequestCycle
 from gateway.server.request_head import RepeatedHead
 from gateway.server.uvicorn_server import run
@@ -94,7 +95,7 @@ def _function(target: str, replacement: object) -> Switch:
 
 
 def _locate_uncached(config: ConfigVersion, caller: Any) -> Any:
-    return location._located(config, caller.client, location.locator_of(config).report(caller.location_key))
+    return location._located(config, caller.client, locator_of(config).report(caller.location_key))
 
 
 def _watch_alone(deadline: Deadline, at: float, _: float) -> None:

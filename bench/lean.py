@@ -35,7 +35,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self.data_received = self._parser.feed_data
+        self.data_received = self._parser.feed_data  # type: ignore[method-assign]  # no frame between
 
     def connection_made(self, transport: Any) -> None:
         """Store the transport."""

@@ -43,7 +43,7 @@ def main() -> int:
     streams = most_streams(extent.streams, file_limit)
     if streams < extent.streams:
         _log_progress(f"the limit of open files is {file_limit}: {streams} open streams instead of {extent.streams}")
-    cores = Cores.shared_out()
+    cores = Cores.divided()
     if not cores.are_apart:
         _log_progress(
             "there is one core, which the subject, the stub and the load client share: requests/s are not meaningful"
@@ -157,9 +157,9 @@ def _subject(name: str, options: argparse.Namespace) -> Subject | None:
         case "naive":
             return Naive(options.python)
         case "nginx":
-            return Nginx.found()
+            return Nginx.installed()
         case _:
-            return LiteLLM.found(options.litellm_python or options.python)
+            return LiteLLM.installed(options.litellm_python or options.python)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import gateway.app
 import providers.contract
 import providers.testkit
 
+_PREFIXES: dict[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Example):")
 _ENTRY = re.compile(r" {4}([\w.]+): (.*)")
 
@@ -243,7 +244,7 @@ def _signature(name: str, function: Callable[..., object]) -> str:
         if item.kind is inspect.Parameter.KEYWORD_ONLY and not has_keywords:
             items.append("*")
             has_keywords = True
-        prefix = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(item.kind, "")
+        prefix = _PREFIXES.get(item.kind, "")
         default = "" if item.default is inspect.Parameter.empty else f" = {item.default!r}"
         items.append(f"{prefix}{item.name}: {item.annotation}{default}")
     returns = ""

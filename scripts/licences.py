@@ -37,12 +37,12 @@ def dependencies() -> Iterator[str]:
 def licence_of(name: str) -> str:
     """Return the licence expression of an installed package (PEP 639), or its classifiers or licence field."""
     fields = metadata(name)
-    if expression := fields.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in fields:
+        return fields["License-Expression"]
     names = [
         item.rpartition(" :: ")[2] for item in fields.get_all("Classifier") or [] if item.startswith("License :: ")
     ]
-    names = names or [str(fields.get("License") or "unknown")]
+    names = names or [*fields.get_all("License", ["unknown"])]
     return " OR ".join(_SAME.get(item, item) for item in names)
 
 
