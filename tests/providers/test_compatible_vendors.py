@@ -334,6 +334,12 @@ SITE = 'processes = ["NO"]'
             f'{SITE}\navailable = "opnai"',
             "sites.oslo.available: 'opnai' is not a published list; expected one of anthropic, ",
         ),
+        (
+            SITE,
+            f"{SITE}\navailable = 7",
+            "sites.oslo.available: must be a list of texts, or the name of a published list",
+        ),
+        (SITE, f'{SITE}\navailable = ["Norway"]', "sites.oslo.available: 'Norway' is not a territory"),
         (SITE, f'{SITE}\nhosts = "*.acme.example"', "sites.oslo.hosts: must be a list of texts"),
         (SITE, f'{SITE}\nhosts = ["*.Acme.example"]', "sites.oslo.hosts: '*.Acme.example' is not a host"),
         (SITE, f'{SITE}\nhosts = ["*"]', "sites.oslo.hosts: '*' is not a host"),
@@ -635,10 +641,16 @@ def test_converted_call_ids_match_calls_and_results() -> None:
 @pytest.mark.parametrize("provider", ROWS)
 def test_limit_has_one_field_and_stream_options_only_if_supported(provider: str) -> None:
     adapter = adapter_named(provider)
+    requests = adapter.dialect.requests
     body = sent(provider, next(iter(adapter.models), "m"), replace(ASK, stream=True, max_tokens=64))
-    assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
-    assert ("stream_options" in body) is (provider not in ("mistral", "zhipu"))
+    assert {"max_tokens", "max_completion_tokens", requests.max_tokens} & body.keys() == {requests.max_tokens}
+    assert ("stream_options" in body) is requests.stream_options
     assert body["stream"] is True
+
+
+@pytest.mark.parametrize("provider", ["mistral", "zhipu"])
+def test_stream_options_are_not_sent_to_vendors_that_refuse_them(provider: str) -> None:
+    assert "stream_options" not in sent(provider, "m", replace(ASK, stream=True))
 
 
 # --- answers --------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -200,13 +202,29 @@ def test_no_two_sites_share_a_key() -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_facts_have_a_source_and_a_date(provider: str) -> None:
-    lists = {row["available"] for row in rows(provider).values() if "available" in row}
-    for name in lists:
+    lists = [row["available"] for row in rows(provider).values() if "available" in row]
+    if any(isinstance(listed, list) for listed in lists):
+        facts = facts_of(ADAPTERS[provider])
+        assert re.search(
+            r"^# source: [^\n]+(\n# [^\n]+)*?as_of \d{4}-\d\d-\d\d",
+            files(facts.package).joinpath(f"{facts.name}.toml").read_text("utf-8"),
+            re.MULTILINE,
+        ), f"{facts.name}.toml: `available` is a list of territories: add a comment `# source: PAGE; as_of YYYY-MM-DD`"
+    for name in {listed for listed in lists if isinstance(listed, str)}:
         assert FactsFile("providers.catalogue", "availability").read()[name].keys() >= {
             "source",
             "as_of",
             "territories",
         }
+
+
+def test_site_may_list_the_territories_that_it_serves() -> None:
+    """A vendor outside this repository cannot add a list to `availability.toml`."""
+    row = {"origin": "https://a.example", "base_path": "/v1", "stores": ["NO"], "processes": ["NO"]}
+    found = sites_of({"sites": {"listed": {**row, "available": ["@EEA", "CH"]}, "unlisted": row}})
+    listed, unlisted = found["listed"].availability, found["unlisted"].availability
+    assert (listed.places, listed.published) == (places("@EEA", "CH"), True)
+    assert (unlisted.places, unlisted.published) == (places("NO"), False)
 
 
 @pytest.mark.parametrize("provider", ["dashscope", "dashscope-compatible"])
