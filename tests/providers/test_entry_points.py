@@ -1,0 +1,49 @@
+"""Every vendor's TOML file in this repository is registered: an adapter and a simulator in `pyproject.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REGISTERED = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+GROUPS = {"providers.adapters": "adapter", "providers.simulators": "simulator"}
+COMPATIBLE = sorted(path.stem for path in (ROOT / "providers/compatible").glob("*.toml"))
+OWN_FORMAT = sorted(path.stem for path in (ROOT / "providers/vendors").glob("*/*.toml"))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("name", COMPATIBLE)
+def test_compatible_vendor_is_registered(name: str, group: str) -> None:
+    value = f"providers.compatible.{GROUPS[group]}:{name.replace('-', '_')}"
+    assert REGISTERED[group].get(name) == value, (
+        f"providers/compatible/{name}.toml is not registered: add this line to pyproject.toml under "
+        f'[project.entry-points."{group}"], then run `make generate`, which installs it:\n{name} = "{value}"'
+    )
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("name", OWN_FORMAT)
+def test_vendor_with_its_own_folder_is_registered(name: str, group: str) -> None:
+    [path] = (ROOT / "providers/vendors").glob(f"*/{name}.toml")
+    module = f"providers.vendors.{path.parent.name}.{GROUPS[group]}"
+    assert REGISTERED[group].get(name, "").startswith(f"{module}:"), (
+        f"{path.relative_to(ROOT)} is not registered: add a line to pyproject.toml under "
+        f'[project.entry-points."{group}"], then run `make generate`, which installs it:\n'
+        f'{name} = "{module}:{GROUPS[group].upper()}"'
+    )
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_registered_vendors_are_installed(group: str) -> None:
+    installed = {(point.name, point.value) for point in entry_points(group=group)}
+    missing = sorted(REGISTERED[group].items() - installed)
+    assert not missing, f"pyproject.toml registers {missing[0][0]!r}, which is not installed: run `make generate`"
+    known = {*COMPATIBLE, *OWN_FORMAT}
+    unknown = sorted(REGISTERED[group].keys() - known)
+    assert not unknown, (
+        f"pyproject.toml registers {unknown[0]!r}, which has no TOML file: remove the line or add the file"
+    )
