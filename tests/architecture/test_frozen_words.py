@@ -1,17 +1,21 @@
 """Words in outputs of the process that the code takes from the names of classes and fields.
+
 Some code reflects on dataclasses: a field's name becomes a key of a log line, a word of a plan, a column of a file or a
 part of a signed token. Renaming such a field would change what clients, dashboards and stored files contain, and no
 type checker would report it. Each case below writes such an output for fixed input and compares it with a file in
 `frozen/`.
 
 If a case fails after a rename, keep the old word in the output. Change the file only if the change is intended, and
-write it in the changelog.
+write it in the changelog. This command writes the files from the current output:
+
+    WRITE_FROZEN=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -533,7 +537,15 @@ def text_of(case: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_output_has_the_frozen_words(case: str, tmp_path: Path) -> None:
-    assert text_of(case, tmp_path) == (FROZEN / case).read_text("utf-8")
+    found, path = text_of(case, tmp_path), FROZEN / case
+    if os.environ.get("WRITE_FROZEN"):
+        path.write_text(found, "utf-8")
+    frozen = path.read_text("utf-8") if path.exists() else ""
+    assert found == frozen, (
+        f"the output is not that of tests/architecture/frozen/{case}: keep the old words in the output. If the change "
+        "is intended, write it in CHANGELOG.md, and write the file with\n"
+        f"  WRITE_FROZEN=1 .venv/bin/python -m pytest tests/architecture/test_frozen_words.py -k {case}"
+    )
 
 
 def test_every_frozen_file_has_a_case() -> None:
