@@ -18,11 +18,14 @@ from tests.kit.doc_pages import blocks_of
 
 __all__ = ["Phrase", "phrases_of"]
 
+# Each rule states what to write instead.
 PATTERNS: dict[str, re.Pattern[str]] = {
     '"is not a Y", not "is no Y"': re.compile(
         r"(?<!there )(?<!There )\b(?:is|are|was|were) (?:no(?! (?:longer|more|less|later|earlier|fewer)\b)|none)\b"
     ),
-    "name the subject": re.compile(r"\b(?:[Nn]obody|[Ss]omebody|[Ww]hoever|[Ww]homever)\b"),
+    'the subject, such as "a client", "no request" or "the operator"': re.compile(
+        r"\b(?:[Nn]obody|[Ss]omebody|[Ww]hoever|[Ww]homever)\b"
+    ),
     '"log", "return", "report", "send" or "state"': re.compile(
         r"\b(?:[Tt]ells?|[Tt]old|[Tt]elling|[Hh]ears?|[Hh]eard|[Ss]ays?|[Ss]aid|[Ss]aying)\b"
     ),
@@ -32,20 +35,35 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"\b(?:[Uu]nwell|(?:is|are) well)\b(?! (?:formed|known|within|below|above))"
     ),
     '"next to", "with" or "as well as"': re.compile(r"\b[Bb]esides?\b"),
-    '"after"; only a server is behind a proxy': re.compile(
+    '"after" or "later than"; only a server is behind a proxy': re.compile(
         r"\b[Bb]ehind\b(?! (?:(?:a|an|the|your|its|our|another|one|several|such) )?(?:[\w-]+ ){0,2}"
         r"(?:proxy|proxies|balancer|CDN|NAT|firewall|gateway|edge|nginx|Envoy|HAProxy|Cloudflare|VPN)\b)"
     ),
-    "a sentence does not begin with a clause": re.compile(
+    'the subject first: "The fields that …", not "What …" or "Who …"': re.compile(
         r"(?:^|(?<=[.:] ))(?:What(?!ever)|Who|Whom|Whose|Whichever|Whatever)\b(?![^.\n]*\?)"
     ),
 }
-_OPENING = re.compile(r"^(?:What|Who|Whom|Whose|Whichever|Whatever)\b(?![^.\n]*\?)")
 _WHETHER = re.compile(r"^Whether\b")
 _CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|\"[^\"\n]*\"")
 _NAME = re.compile(
     r"(?:^|_)(?:nobody|somebody|whoever|tells?|told|hears?|heard|says?|said|mends?|mended|reckon\w*|unwell|beside|behind)(?:_|$)"
 )
+_FOR_NAMES: dict[str, str] = {
+    "nobody": '"no_client", "no_request" or "nothing"',
+    "somebody": '"a_client" or "a_request"',
+    "whoever": '"the_client"',
+    "tell": '"report", "return" or "send"',
+    "told": '"reported", "returned" or "sent"',
+    "hear": '"receive" or "read"',
+    "say": '"state", "return" or "log"',
+    "said": '"stated", "returned" or "logged"',
+    "mend": '"fix"',
+    "reckon": '"estimate", "compute" or "count"',
+    "unwell": '"unavailable" or "unhealthy"',
+    "beside": '"next_to" or "with"',
+    "behind": '"after" or "following"',
+}
+"""The words to write in place of a word in a test's name, by the beginning of that word."""
 # A file without any of these words has no match, and most files have none: they are not parsed.
 _ANY = re.compile(
     r"\b(?:(?:is|are|was|were) (?:no|none)|(?:is|are) well|unwell|nobody|somebody|whoever|whomever|tells?|told|telling|hears?|heard"
@@ -58,7 +76,7 @@ _WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,}){3}")
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """One match: where it is, what it matches, and what to write instead."""
+    """One match: its place, its text, and what to write instead."""
 
     path: Path
     line: int
@@ -66,7 +84,7 @@ class Phrase:
     rule: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.text!r}: {self.rule}"
+        return f"{self.path}:{self.line}: {self.text!r}: write {self.rule}"
 
 
 def phrases_of(path: Path) -> Iterator[Phrase]:
@@ -111,7 +129,9 @@ def _of_definition(
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
         found = _NAME.search(node.name)
         if found is not None:
-            yield Phrase(path, node.lineno, node.name, f"a plain name for {found[0].strip('_')!r}")
+            word = found[0].strip("_")
+            instead = next(words for start, words in _FOR_NAMES.items() if word.startswith(start))
+            yield Phrase(path, node.lineno, node.name, f"{instead} in the name, not {word!r}")
     text = ast.get_docstring(node)
     if text is None:
         return
@@ -123,7 +143,8 @@ def _of_definition(
         isinstance(node.returns, ast.Name) and node.returns.id == "bool"
     )
     if _WHETHER.search(text) and not is_predicate:
-        yield Phrase(path, first, text.splitlines()[0], "only the docstring of a predicate begins with Whether")
+        rule = '"Return whether …" or the subject; only the docstring of a predicate begins with "Whether"'
+        yield Phrase(path, first, text.splitlines()[0], rule)
     for offset, line in enumerate(text.splitlines()):
         yield from _matches(path, first + offset, line)
 
