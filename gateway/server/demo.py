@@ -23,6 +23,7 @@ from gateway.assembly.receipts import ReceiptSettings
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import CommandError
 from gateway.server.single import serve_single
 from gateway.server.uvicorn_server import url_of
 from gateway.settings import Settings
@@ -38,10 +39,17 @@ _PLACES = (
 )
 _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
 _ANSWER_WIDTH = 34
+_INTERNAL_ERROR = 500
 
 
 class RehearsalError(ValueError):
     """A fault cannot be simulated. The message names the fault and the reason."""
+
+
+class ExampleRequestFailed(CommandError):
+    """The gateway failed to handle a request of the demo itself. The message names the request and the reason."""
+
+    status = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +169,10 @@ async def run_demo(
 
 
 async def _answers(url: str, assistant: str, is_stopping: Callable[[], bool]) -> str | None:
-    """Send the example requests and return their answers as a table; None if the gateway is stopped meanwhile."""
+    """Send the example requests and return their answers as a table; None if the gateway is stopped meanwhile.
+
+    Raises ExampleRequestFailed.
+    """
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
             rows = [await _ask(client, assistant, *place) for place in _PLACES]
@@ -219,7 +230,12 @@ async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory:
     started_at = time.perf_counter()
     response = await client.post("/v1/chat/completions", json=body, headers=headers)
     elapsed_ms = (time.perf_counter() - started_at) * 1000
-    explained: Any = (await client.get("/v1/explain", params={"assistant": assistant}, headers=headers)).json()
+    if response.status_code == _INTERNAL_ERROR:
+        raise _failed_example(response)
+    explanation = await client.get("/v1/explain", params={"assistant": assistant}, headers=headers)
+    if not explanation.is_success:
+        raise _failed_example(explanation)
+    explained: Any = explanation.json()
     answer: Any = response.json()
     deployment = response.headers.get("x-gateway-deployment", "-")
     return _Row(
@@ -230,6 +246,16 @@ async def _ask(client: httpx.AsyncClient, assistant: str, place: str, territory:
         next((item["provider"] for item in explained["considered"] if item["deployment"] == deployment), "-"),
         answer["choices"][0]["message"]["content"] if response.is_success else answer["error"]["message"],
         elapsed_ms,
+    )
+
+
+def _failed_example(response: httpx.Response) -> ExampleRequestFailed:
+    reason = "the log lines above have the reason"
+    if response.status_code != _INTERNAL_ERROR:
+        reason = response.text[:200]
+    return ExampleRequestFailed(
+        f"an example request of the demo failed: {response.request.method} {response.request.url.path} returned status "
+        f"{response.status_code}: {reason}"
     )
 
 

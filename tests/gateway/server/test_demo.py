@@ -6,8 +6,9 @@ import socket
 
 import httpx
 import pytest
+import respx
 
-from gateway.server.demo import _answers
+from gateway.server.demo import ExampleRequestFailed, _answers
 
 
 @pytest.fixture
@@ -25,3 +26,42 @@ async def test_gateway_that_is_stopped_during_the_example_requests_gives_no_answ
 async def test_gateway_that_cannot_be_reached_while_it_serves_is_an_error(closed_url: str) -> None:
     with pytest.raises(httpx.ConnectError):
         await _answers(closed_url, "assistant", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "explanation", "complaint"),
+    [
+        (
+            httpx.Response(500, json={"error": {"code": "internal_error"}}),
+            httpx.Response(200, json={"considered": []}),
+            "POST /v1/chat/completions returned status 500: the log lines above have the reason",
+        ),
+        (
+            httpx.Response(200, json={"choices": [{"message": {"content": "Hello!"}}]}),
+            httpx.Response(500, json={"error": {"code": "internal_error"}}),
+            "GET /v1/explain returned status 500: the log lines above have the reason",
+        ),
+        (
+            httpx.Response(200, json={"choices": [{"message": {"content": "Hello!"}}]}),
+            httpx.Response(404, text="Not Found"),
+            "GET /v1/explain returned status 404: Not Found",
+        ),
+    ],
+)
+@respx.mock(base_url="http://gateway.test", assert_all_called=False)
+async def test_failed_example_request_is_named(
+    respx_mock: respx.MockRouter, answer: httpx.Response, explanation: httpx.Response, complaint: str
+) -> None:
+    respx_mock.post("/v1/chat/completions").mock(answer)
+    respx_mock.get("/v1/explain").mock(explanation)
+    with pytest.raises(ExampleRequestFailed, match="an example request of the demo failed: ") as raised:
+        await _answers("http://gateway.test", "assistant", lambda: False)
+    assert complaint in str(raised.value)
+
+
+@respx.mock(base_url="http://gateway.test")
+async def test_error_that_the_gateway_returns_on_purpose_is_a_row(respx_mock: respx.MockRouter) -> None:
+    respx_mock.post("/v1/chat/completions").respond(503, json={"error": {"message": "No deployment is available."}})
+    respx_mock.get("/v1/explain").respond(200, json={"considered": []})
+    shown = await _answers("http://gateway.test", "assistant", lambda: False)
+    assert str(shown).count("No deployment is available.") == 3
