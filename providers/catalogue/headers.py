@@ -63,17 +63,17 @@ def load_headers(facts: FactsFile) -> Mapping[str, FixedHeader]:
 def headers_of(data: Any) -> Mapping[str, FixedHeader]:
     """Return the headers of a parsed catalogue file (`[headers.NAME]`). Raises CatalogueError."""
     headers = check_tables("headers", data.get("headers", {}), TABLE)
-    return {name: _header(name, row) for name, row in headers.items()}
+    return {name: _header(name, table) for name, table in headers.items()}
 
 
-def _header(name: str, row: Any) -> FixedHeader:
-    check_table(f"headers.{name}", row, {"value": TEXT, "about": TEXT, "source": TEXT, "as_of": DAY})
+def _header(name: str, table: Any) -> FixedHeader:
+    check_table(f"headers.{name}", table, {"value": TEXT, "about": TEXT, "source": TEXT, "as_of": DAY})
     for key in ("value", "about", "source"):
-        if not row.get(key):
+        if not table.get(key):
             raise CatalogueError(f"headers.{name}: {key!r} is missing")
     if not _NAME.fullmatch(name) or name.lower() in _NEVER:
         raise CatalogueError(f"headers.{name}: a fixed header can't have this name")
-    header = FixedHeader(row["value"], row["about"], row["source"], str(row.get("as_of", "")))
+    header = FixedHeader(table["value"], table["about"], table["source"], str(table.get("as_of", "")))
     try:
         is_short = any(header.takes("a" * length) or header.takes("1" * length) for length in range(4))
     except re.error as error:

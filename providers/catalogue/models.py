@@ -62,7 +62,7 @@ def models_of(data: Any) -> Mapping[str, ModelFacts]:
     """Return the models of a parsed catalogue file (`[models."PATTERN"]`). Raises CatalogueError."""
     shared = check_tables("feature_sets", data.get("feature_sets", {}), TEXTS)
     models = check_tables("models", data.get("models", {}), TABLE)
-    return {name: _facts(name, row, shared) for name, row in models.items()}
+    return {name: _facts(name, table, shared) for name, table in models.items()}
 
 
 def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
@@ -80,19 +80,19 @@ _SHAPES: Mapping[str, Shape] = {
 }
 
 
-def _facts(name: str, row: Any, shared: Any) -> ModelFacts:
-    check_table(f"models.{name!r}", row, _SHAPES)
+def _facts(name: str, table: Any, shared: Any) -> ModelFacts:
+    check_table(f"models.{name!r}", table, _SHAPES)
     features: set[str] = set()
-    for word in row.get("features", ()):
+    for word in table.get("features", ()):
         features.update(shared.get(word, (word,)))
     return ModelFacts(
         features=frozenset(features),
-        without=frozenset(row.get("without", ())),
-        context_tokens=row.get("context_tokens"),
-        output_tokens=row.get("output_tokens"),
-        efforts=tuple(row.get("efforts", ())),
-        api=row.get("api", ""),
-        flags=frozenset(row.get("flags", ())),
-        thinking=row.get("thinking", ""),
-        first_token_factor=row.get("first_token_factor", 1),
+        without=frozenset(table.get("without", ())),
+        context_tokens=table.get("context_tokens"),
+        output_tokens=table.get("output_tokens"),
+        efforts=tuple(table.get("efforts", ())),
+        api=table.get("api", ""),
+        flags=frozenset(table.get("flags", ())),
+        thinking=table.get("thinking", ""),
+        first_token_factor=table.get("first_token_factor", 1),
     )

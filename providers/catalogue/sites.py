@@ -21,8 +21,8 @@ def load_sites(facts: FactsFile) -> Mapping[str, Site]:
 def sites_of(data: Any) -> Mapping[str, Site]:
     """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError."""
     return {
-        name: _site(f"sites.{name}", name, row)
-        for name, row in check_tables("sites", data.get("sites", {}), TABLE).items()
+        name: _site(f"sites.{name}", name, table)
+        for name, table in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
 
 
@@ -44,22 +44,22 @@ _SHAPES: Mapping[str, Shape] = {
 _SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS}
 
 
-def _site(path: str, name: str, row: Any) -> Site:
-    check_table(path, row, _SHAPES, ("origin", "base_path", "stores", "processes"))
-    residency = _residency(path, row)
+def _site(path: str, name: str, table: Any) -> Site:
+    check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
+    residency = _residency(path, table)
     return Site(
         name=name,
-        origin=_origin(path, row["origin"]),
-        base_path=_base_path(path, row["base_path"]),
+        origin=_origin(path, table["origin"]),
+        base_path=_base_path(path, table["base_path"]),
         residency=residency,
-        availability=_availability(path, row, residency),
-        hosts=tuple(_pattern(path, host) for host in row.get("hosts", ())),
-        scopes=tuple(_scope(f"{path}.scopes", scope) for scope in row.get("scopes", ())),
-        excepts=frozenset(row.get("except", ())),
-        requires=tuple(frozenset(one.split("|")) for one in row.get("requires", ())),
-        allows=frozenset(row.get("allows", ())),
-        pins=row.get("pins", {}),
-        api_key_env=row.get("api_key_env", ""),
+        availability=_availability(path, table, residency),
+        hosts=tuple(_pattern(path, host) for host in table.get("hosts", ())),
+        scopes=tuple(_scope(f"{path}.scopes", scope) for scope in table.get("scopes", ())),
+        excepts=frozenset(table.get("except", ())),
+        requires=tuple(frozenset(one.split("|")) for one in table.get("requires", ())),
+        allows=frozenset(table.get("allows", ())),
+        pins=table.get("pins", {}),
+        api_key_env=table.get("api_key_env", ""),
     )
 
 
@@ -88,13 +88,13 @@ def _pattern(path: str, text: str) -> str:
     return text
 
 
-def _scope(path: str, row: Any) -> Scope:
-    check_table(path, row, _SCOPE, _SCOPE)
-    return Scope(tuple(row["models"]), _residency(path, row))
+def _scope(path: str, table: Any) -> Scope:
+    check_table(path, table, _SCOPE, _SCOPE)
+    return Scope(tuple(table["models"]), _residency(path, table))
 
 
-def _residency(path: str, row: Any) -> Residency:
-    return Residency(_named(f"{path}.stores", row["stores"]), _named(f"{path}.processes", row["processes"]))
+def _residency(path: str, table: Any) -> Residency:
+    return Residency(_named(f"{path}.stores", table["stores"]), _named(f"{path}.processes", table["processes"]))
 
 
 def _named(path: str, words: list[str]) -> Places:
@@ -112,9 +112,9 @@ def _places(path: str, words: list[str]) -> Places:
         raise CatalogueError(f"{path}: {error}") from None
 
 
-def _availability(path: str, row: Any, residency: Residency) -> Availability:
-    never = _never(f"{path}.never", row["never"]) if "never" in row else frozenset()
-    listed: Any = row.get("available")
+def _availability(path: str, table: Any, residency: Residency) -> Availability:
+    never = _never(f"{path}.never", table["never"]) if "never" in table else frozenset()
+    listed: Any = table.get("available")
     if listed is not None:
         names: Any = _AVAILABILITY.read()
         if isinstance(listed, str) and listed not in names:

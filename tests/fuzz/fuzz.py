@@ -259,9 +259,11 @@ def target_named(name: str) -> tuple[Target, list[bytes]]:
             return requests(subjects), list(request_seeds(subjects))
         case "converse":
             return converse(_subjects(["bedrock"])), [_CONVERSE_SEED, _CONVERSE_SEED + b'\0\x06{"message":"slow"}']
-        case "rows":
-            rows = [key for key, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)]
-            subjects = _subjects(rows)
+        case "compatible":
+            vendors = [
+                key for key, adapter in load_registry().adapters.items() if isinstance(adapter, CompatibleAdapter)
+            ]
+            subjects = _subjects(vendors)
             return of_adapters(subjects), list(seeds_of(subjects))
     subjects = _subjects([name])
     return of_adapters(subjects), list(seeds_of(subjects))

@@ -53,10 +53,10 @@ from providers.registry import load_registry
 from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators
 from providers.wire import WireResponse
 
-ROWS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
+VENDORS = sorted(name for name, one in load_registry().adapters.items() if isinstance(one, CompatibleAdapter))
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 TOOLS = replace(ASK, tools=(Tool("get_time"), Tool("get_weather")))
-ROW = """
+ACME = """
 name = "acme"
 [dialect]
 auth = "header:x-acme-key"
@@ -219,9 +219,9 @@ def test_user_is_shortened_to_deepseeks_limit(user: str, user_id: str) -> None:
 
 
 def test_third_party_toml_gives_an_adapter_and_a_simulator() -> None:
-    adapter, dialect = adapter_of(ROW), simulator_of(ROW)
+    adapter, dialect = adapter_of(ACME), simulator_of(ACME)
     assert (adapter.name, adapter.auth, dialect.name) == ("acme", HeaderKey("x-acme-key"), "acme")
-    assert adapter_of(ROW.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
+    assert adapter_of(ACME.replace("x-acme-key", "x-acme-key|bearer")).auth == HeaderKey("x-acme-key", or_token=True)
     assert adapter_named("azure").auth == HeaderKey("api-key", or_token=True)
     assert adapter.sites["oslo"].origin == "https://api.acme.example"
     body = json.loads(
@@ -232,8 +232,8 @@ def test_third_party_toml_gives_an_adapter_and_a_simulator() -> None:
 
 
 def test_simulator_uses_the_configured_path() -> None:
-    row = ROW.replace("[dialect.request]", '[dialect.request]\npath = "/talk"')
-    adapter, dialect = adapter_of(row), simulator_of(row)
+    toml = ACME.replace("[dialect.request]", '[dialect.request]\npath = "/talk"')
+    adapter, dialect = adapter_of(toml), simulator_of(toml)
     wire = adapter.build_request(ASK, target(adapter, "acme-1"))
     assert wire.path == "/v1/talk"
     headers = {**dict(wire.headers), "x-acme-key": "any"}
@@ -242,19 +242,19 @@ def test_simulator_uses_the_configured_path() -> None:
         dialect.read_request(IncomingRequest("POST", "/v1/chat/completions", "", headers, wire.body))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", VENDORS)
 def test_simulator_refuses_unknown_paths(name: str) -> None:
     with pytest.raises(RequestRejected, match="unknown path"):
         load_simulators().named(name).read_request(IncomingRequest("POST", "/v1/elsewhere", "", {}, b"{}"))
 
 
 def test_vendor_without_a_quota_code_uses_status_402() -> None:
-    row = ROW.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
-    adapter, dialect = adapter_of(row), simulator_of(row)
+    toml = ACME.replace('quota = ["no_coins"]\n', "").replace('quota = ["no_coins", "billing"]\n', "")
+    adapter, dialect = adapter_of(toml), simulator_of(toml)
     error = dialect.write_error(FailureKind.QUOTA, 429)
     assert (error.status, adapter.classify_error(error).kind) == (402, FailureKind.QUOTA)
     assert dialect.write_error(FailureKind.RATE_LIMITED, 429).status == 429
-    assert simulator_of(ROW).write_error(FailureKind.QUOTA, 429).status == 429
+    assert simulator_of(ACME).write_error(FailureKind.QUOTA, 429).status == 429
 
 
 def test_cached_tokens_are_read_at_a_dotted_path() -> None:
@@ -299,9 +299,9 @@ def test_prefill_field_allows_a_last_assistant_message_with_alternating_roles(fo
     ],
 )
 def test_error_in_the_dialect_names_its_place(changed: tuple[str, str], complaint: str) -> None:
-    assert changed[0] in ROW
+    assert changed[0] in ACME
     with pytest.raises(DialectError) as raised:
-        adapter_of(ROW.replace(*changed, 1))
+        adapter_of(ACME.replace(*changed, 1))
     assert str(raised.value).startswith(complaint)
 
 
@@ -359,14 +359,14 @@ SITE = 'processes = ["NO"]'
     ],
 )
 def test_invalid_fact_is_an_error(old: str, new: str, complaint: str) -> None:
-    assert old in ROW
+    assert old in ACME
     with pytest.raises((DialectError, CatalogueError)) as raised:
-        adapter_of(ROW.replace(old, new, 1))
+        adapter_of(ACME.replace(old, new, 1))
     assert str(raised.value).startswith(complaint)
 
 
 def test_never_accepts_territory_groups() -> None:
-    site = adapter_of(ROW.replace(SITE, f'{SITE}\nnever = ["@EU", "CN"]')).sites["oslo"]
+    site = adapter_of(ACME.replace(SITE, f'{SITE}\nnever = ["@EU", "CN"]')).sites["oslo"]
     assert {"CN", "DE"} <= site.availability.never
 
 
@@ -398,26 +398,26 @@ def refusal(toml: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("path", list(places_in(tomllib.loads(ROW))), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", list(places_in(tomllib.loads(ACME))), ids=lambda path: ".".join(map(str, path)))
 def test_no_value_in_the_file_makes_the_reader_raise_another_error(path: tuple[str | int, ...]) -> None:
     """Each value is accepted, or refused with a message that begins with the name of its table."""
     for wrong in WRONG:
-        row: Any = tomllib.loads(ROW)
-        inner = row
+        data: Any = tomllib.loads(ACME)
+        inner = data
         for part in path[:-1]:
             inner = inner[part]
         inner[path[-1]] = wrong
-        complaint = refusal("\n".join(f"{key} = {as_toml(value)}" for key, value in row.items()))
+        complaint = refusal("\n".join(f"{key} = {as_toml(value)}" for key, value in data.items()))
         assert complaint is None or complaint.startswith(str(path[0]))
 
 
 def test_error_in_the_simulator_section_names_its_place() -> None:
     for wrong in ("[simulator]\ncolour = 1\n[simulator.errors]", '[simulator]\nusage = "never"\n[simulator.errors]'):
         with pytest.raises(DialectError, match=r"^simulator"):
-            simulator_of(ROW.replace("[simulator.errors]", wrong))
+            simulator_of(ACME.replace("[simulator.errors]", wrong))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", VENDORS)
 def test_every_compatible_vendor_is_registered_and_can_be_pickled(name: str) -> None:
     adapter = load_registry().adapters[name]
     assert adapter is adapter_named(name)
@@ -427,13 +427,12 @@ def test_every_compatible_vendor_is_registered_and_can_be_pickled(name: str) -> 
 
 
 def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from providers.compatible import adapter as rows
-    from providers.compatible import simulator as dialects
+    from providers.compatible import adapter, simulator
 
-    for module in (rows, dialects):
+    for module in (adapter, simulator):
         with pytest.raises(AttributeError, match="no compatible vendor 'nobody'"):
             module.nobody  # noqa: B018
-    monkeypatch.setattr(rows, "facts_of", lambda name: FactsFile("providers.catalogue", name))
+    monkeypatch.setattr(adapter, "facts_of", lambda name: FactsFile("providers.catalogue", name))
     with pytest.raises(DialectError):
         adapter_named("availability")
 
@@ -638,7 +637,7 @@ def test_converted_call_ids_match_calls_and_results() -> None:
     assert ids[0].isalnum()
 
 
-@pytest.mark.parametrize("provider", ROWS)
+@pytest.mark.parametrize("provider", VENDORS)
 def test_limit_has_one_field_and_stream_options_only_if_supported(provider: str) -> None:
     adapter = adapter_named(provider)
     requests = adapter.dialect.requests
@@ -749,7 +748,7 @@ def test_finish_reason_that_means_a_failure_fails_the_stream() -> None:
 
 
 def test_redefined_finish_reason_applies_to_whole_answers() -> None:
-    adapter = adapter_of(ROW.replace("out_of_breath", "length"))
+    adapter = adapter_of(ACME.replace("out_of_breath", "length"))
     body = chunk(None, "length", message={"role": "assistant", "content": "Half"})
     with pytest.raises(ProviderFailed) as failed:
         adapter.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), target(adapter, "m"))
