@@ -214,7 +214,7 @@ def new(options: argparse.Namespace) -> int:
         "pyproject.toml": "pyproject.toml.txt",
     }
     write_new(directory, {file: _filled(template, words) for file, template in files.items()})
-    kit = f"--adapter {module}:ADAPTER --dialect {module}_simulator:DIALECT"
+    kit = f"--adapter {module}:ADAPTER --simulator {module}_simulator:SIMULATOR"
     print("\nComplete the numbered parts. Then run the conformance kit, which fails until the adapter is correct:\n")
     print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this installs')
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")

@@ -73,7 +73,7 @@ class Footprint:
             self.add_sample(time.monotonic() - began_at)
 
 
-_DIALECT = "openai-compatible"
+_PROVIDER = "openai-compatible"
 
 
 _BETWEEN_S = 0.1
@@ -84,7 +84,7 @@ version: 1
 assistants: {{blank: {{routes: {{here: [blank]}}}}}}
 regions: {{here: {{territories: ["*"], boundary: ["*"]}}}}
 deployments:
-  blank: {{provider: {dialect}, model: blank, endpoint: "{origin}/v1", stores: any, processes: any}}
+  blank: {{provider: {provider}, model: blank, endpoint: "{origin}/v1", stores: any, processes: any}}
 """
 
 
@@ -106,10 +106,10 @@ class OverheadProbe:
         """Yield a probe that uses the server at this origin, or a server that is started for the block."""
         async with AsyncExitStack() as stack:
             if origin is None:
-                dialect = load_simulators().dialects[_DIALECT]
-                server = SimulatorServer(dialect, "blank", Scenario(text="Yes."))
+                simulator = load_simulators().simulators[_PROVIDER]
+                server = SimulatorServer(simulator, "blank", Scenario(text="Yes."))
                 origin = (await stack.enter_async_context(server)).origin
-            text = _CONFIG.format(dialect=_DIALECT, origin=origin)
+            text = _CONFIG.format(provider=_PROVIDER, origin=origin)
             config = compile_config(parse_document(text.encode(), "blank", {}), registry=load_registry()).config
             client = CandidateClient(config, config.assistants["blank"], config.regions["here"], PoolTransport())
             stack.push_async_callback(client.aclose)

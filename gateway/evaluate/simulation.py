@@ -179,7 +179,7 @@ def _wrong(item: Item) -> RecordedAnswer:
 async def _serve(order: str) -> None:
     asked = json.loads(order)
     suite = load_suite(Path(asked["suite"]), asked["seed"])
-    dialects = load_simulators()
+    simulators = load_simulators()
     servers: list[SimulatorServer] = []
     origins: list[tuple[str, str, str]] = []
     for name, (provider, site) in asked["sites"].items():
@@ -190,11 +190,11 @@ async def _serve(order: str) -> None:
         if suite.file.judge is not None and suite.file.judge.deployment == name:
             judge = judge_of(suite, simulated.seed, percent(simulated.quality))
             scenario = replace(scenario, aptitude=judge)
-        server = SimulatorServer(dialects.named(provider), f"{provider} {site}", scenario)
+        server = SimulatorServer(simulators.named(provider), f"{provider} {site}", scenario)
         await server.start()
         servers.append(server)
         origins.append((provider, site, server.origin))
-    blank = SimulatorServer(dialects.named(BLANK[0]), BLANK[1], Scenario(text="Yes."))
+    blank = SimulatorServer(simulators.named(BLANK[0]), BLANK[1], Scenario(text="Yes."))
     await blank.start()
     servers.append(blank)
     origins.append((*BLANK, blank.origin))

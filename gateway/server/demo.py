@@ -141,12 +141,12 @@ async def run_demo(
 ) -> None:
     """Serve the gateway with simulated providers until the process is stopped."""
     scenarios, print_text = demo.scenarios, demo.print_text
-    dialects = load_simulators().dialects
+    simulators = load_simulators().simulators
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
         for provider, site in sorted(scenarios):
             scenario = scenarios[provider, site]
-            simulator = SimulatorServer(dialects[provider], f"{provider} {site}", scenario)
+            simulator = SimulatorServer(simulators[provider], f"{provider} {site}", scenario)
             origins[provider, site] = (await stack.enter_async_context(simulator)).origin
         live = demo.live_with(origins)
 

@@ -1,7 +1,7 @@
 """The simulator for all compatible vendors. It reads the same TOML file as the adapter.
 
 acme = "providers.compatible.simulator:acme"        entry point in this repository: reads providers/compatible/acme.toml
-DIALECT = simulator_of(files("acme").joinpath("acme.toml").read_text())         in another package
+SIMULATOR = simulator_of(files("acme").joinpath("acme.toml").read_text())         in another package
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The conformance kit: tests that every adapter must pass. Run it with `pytest --pyargs providers.conformance`.
 
-    pytest --pyargs providers.conformance --adapter my_package:ADAPTER --dialect my_package:DIALECT
+    pytest --pyargs providers.conformance --adapter my_package:ADAPTER --simulator my_package:SIMULATOR
 
-The adapter is tested against its dialect, a simulator of the provider's side of the same wire format: each must
+The adapter is tested against its simulator, the provider's side of the same wire format: each must
 understand what the other sends. Every capability that the adapter claims is tested. The kit needs `pip install
 "assistant-gateway[conformance]"`. `providers.conformance.recordings` describes the format of recorded fixtures.
 """

@@ -222,8 +222,8 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) ->
 
     Args:
         actual: The answer that the adapter read.
-        wanted: The answer that the dialect was given.
-        sent: The bytes that the dialect sent, a body or a stream.
+        wanted: The answer that the simulator was given.
+        sent: The bytes that the simulator sent, a body or a stream.
     """
     # Some vendors send the answer's id in a header only, and a stream parser sees no headers.
     assert actual.id in ("", wanted.id), f"id: {wanted.id!r} was sent, and {actual.id!r} was read"

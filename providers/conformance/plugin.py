@@ -47,15 +47,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help="test this adapter; may be repeated (default: every registered adapter that has a registered dialect)",
+        help="test this adapter; may be repeated (default: every registered adapter that has a registered simulator)",
     )
     group.addoption(
+        "--simulator",
         "--dialect",
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help="the dialect of the adapter at the same position (default: the dialect registered under the adapter's "
-        "name, or else `DIALECT` in the adapter's module)",
+        help="the simulator of the adapter at the same position (default: the simulator registered under the adapter's "
+        "name, or else `SIMULATOR` in the adapter's module); --dialect is its former name",
     )
     group.addoption(
         "--wire",
@@ -69,7 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Report wrong options before tests are collected."""
-    if any(config.getoption(name) for name in ("--adapter", "--dialect", "--wire")):
+    if any(config.getoption(name) for name in ("--adapter", "--simulator", "--wire")):
         _selection(config)
 
 
@@ -99,7 +100,7 @@ def _selection(config: pytest.Config) -> Selection:
         wire = config.getoption("--wire")
         selection = select(
             adapters=config.getoption("--adapter"),
-            dialects=config.getoption("--dialect"),
+            simulators=config.getoption("--simulator"),
             wire=config.rootpath / "tests" / "wire" if wire is None else config.invocation_params.dir / wire,
             wire_is_given=wire is not None,
             folder=config.invocation_params.dir,

@@ -82,57 +82,61 @@ class Selection:
 
 
 def select(
-    adapters: Sequence[str], dialects: Sequence[str], wire: Path, *, wire_is_given: bool, folder: Path | None = None
+    adapters: Sequence[str], simulators: Sequence[str], wire: Path, *, wire_is_given: bool, folder: Path | None = None
 ) -> Selection:
-    """Load the adapters and dialects that the options name.
+    """Load the adapters and simulators that the options name.
 
     Args:
         adapters: The values of `--adapter`.
-        dialects: The values of `--dialect`.
+        simulators: The values of `--simulator`.
         wire: The folder of recorded fixtures.
         wire_is_given: Whether `--wire` was given, so that the folder must exist.
         folder: A folder to add to the import path, as `python -m` does: an adapter in development is not installed.
 
     Raises:
-        pytest.UsageError: An option is wrong, or no adapter with a dialect is installed.
+        pytest.UsageError: An option is wrong, or no adapter with a simulator is installed.
     """
     if adapters and folder is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     if wire_is_given and not wire.is_dir():
         raise pytest.UsageError(f"--wire: {wire} is not a folder")
-    pairs = [_named(name, index, dialects) for index, name in enumerate(adapters)] if adapters else _registered()
+    pairs = [_named(name, index, simulators) for index, name in enumerate(adapters)] if adapters else _registered()
     return Selection(tuple(subject for pair in pairs for subject in pair), wire if wire.is_dir() else None)
 
 
-def _named(name: str, index: int, dialects: Sequence[str]) -> tuple[Subject, ...]:
+def _named(name: str, index: int, simulators: Sequence[str]) -> tuple[Subject, ...]:
     try:
         adapter = check_adapter(_load(name, "--adapter"))
-        if index < len(dialects):
-            return subjects_of(adapter, check_simulator(_load(dialects[index], "--dialect")))
-        return subjects_of(adapter, _default_dialect(name, adapter))
+        if index < len(simulators):
+            return subjects_of(adapter, check_simulator(_load(simulators[index], "--simulator")))
+        return subjects_of(adapter, _default_simulator(name, adapter))
     except TypeError as error:
         raise pytest.UsageError(f"{name}: {error}") from error
 
 
-def _default_dialect(name: str, adapter: Adapter) -> Simulator:
-    """Return the dialect that is registered for the adapter, or else `DIALECT` in the adapter's module."""
-    dialect = load_simulators().dialects.get(adapter.name)
-    if dialect is None:
-        in_module = getattr(import_module(name.partition(":")[0]), "DIALECT", None)
+def _default_simulator(name: str, adapter: Adapter) -> Simulator:
+    """Return the simulator that is registered for the adapter, or else `SIMULATOR` in the adapter's module.
+
+    `DIALECT` is the former name of `SIMULATOR`.
+    """
+    simulator = load_simulators().simulators.get(adapter.name)
+    if simulator is None:
+        module = import_module(name.partition(":")[0])
+        in_module = getattr(module, "SIMULATOR", getattr(module, "DIALECT", None))
         if in_module is None:
             raise pytest.UsageError(
-                f"--adapter {name}: no dialect is registered for '{adapter.name}'; name one with --dialect"
+                f"--adapter {name}: no simulator is registered for '{adapter.name}'; name one with --simulator"
             )
-        dialect = check_simulator(in_module)
-    return dialect
+        simulator = check_simulator(in_module)
+    return simulator
 
 
 def _registered() -> list[tuple[Subject, ...]]:
-    dialects = load_simulators().dialects
+    simulators = load_simulators().simulators
     adapters = load_registry().adapters
-    pairs = [subjects_of(adapter, dialects[name]) for name, adapter in adapters.items() if name in dialects]
+    pairs = [subjects_of(adapter, simulators[name]) for name, adapter in adapters.items() if name in simulators]
     if not pairs:
-        raise pytest.UsageError("no adapter with a dialect is installed; name one with --adapter and --dialect")
+        raise pytest.UsageError("no adapter with a simulator is installed; name one with --adapter and --simulator")
     return pairs
 
 

@@ -1,4 +1,4 @@
-"""The subject of a test: an adapter, its dialect and one of its models."""
+"""The subject of a test: an adapter, its simulator and one of its models."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _UNKNOWN_MODEL = "some-model"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An adapter, its dialect and one model, with functions that pass requests and answers between the two."""
+    """An adapter, its simulator and one model, with functions that pass requests and answers between the two."""
 
     adapter: Adapter
-    dialect: Simulator
+    simulator: Simulator
     model: str
     facts: ModelFacts
 
@@ -50,18 +50,18 @@ class Subject:
     @property
     def streams_text(self) -> bool:
         """Whether its streams are server-sent events."""
-        return stream_type_of(self.dialect) == SERVER_SENT_EVENTS
+        return stream_type_of(self.simulator) == SERVER_SENT_EVENTS
 
     @property
     def streams_lines(self) -> bool:
         """Whether its streams are lines of JSON (JSON Lines)."""
-        kind = stream_type_of(self.dialect).partition(";")[0].strip().lower()
+        kind = stream_type_of(self.simulator).partition(";")[0].strip().lower()
         return kind in ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 
     @property
     def uncounted(self) -> frozenset[str]:
         """The usage counts that the provider does not report."""
-        return uncounted_by(self.dialect)
+        return uncounted_by(self.simulator)
 
     @property
     def target(self) -> Target:
@@ -77,30 +77,30 @@ class Subject:
         return self.adapter.build_request(deepcopy(request), self.target)
 
     def read(self, wire: WireRequest) -> ChatRequest:
-        """Return the request as the dialect reads it.
+        """Return the request as the simulator reads it.
 
         Raises:
-            RequestRejected: The dialect refuses the request.
+            RequestRejected: The simulator refuses the request.
         """
         signed = auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT)
-        return self.dialect.read_request(incoming_of(signed))
+        return self.simulator.read_request(incoming_of(signed))
 
     def received(self, request: ChatRequest) -> ChatRequest:
-        """Build the request and return it as the dialect reads it."""
+        """Build the request and return it as the simulator reads it."""
         return self.read(self.build(request))
 
     def answer(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-        """Write the answer with the dialect and return it as the adapter reads it.
+        """Write the answer with the simulator and return it as the adapter reads it.
 
         Raises:
             ProviderFailed: The adapter reads it as an error.
         """
-        response = self.dialect.write_answer(completion, self.received(request))
+        response = self.simulator.write_answer(completion, self.received(request))
         return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
 
     def stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """Write the answer as a stream with the dialect. Each item is one event."""
-        return self.dialect.write_stream(completion, self.received(replace(request, stream=True, include_usage=True)))
+        """Write the answer as a stream with the simulator. Each item is one event."""
+        return self.simulator.write_stream(completion, self.received(replace(request, stream=True, include_usage=True)))
 
     def events(self, *pieces: bytes) -> tuple[StreamEvent, ...]:
         """Return the adapter's events for a stream that arrives in these pieces."""
@@ -133,16 +133,16 @@ def incoming_of(wire: WireRequest) -> IncomingRequest:
     return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, wire.body)
 
 
-def subjects_of(adapter: Adapter, dialect: Simulator) -> tuple[Subject, ...]:
+def subjects_of(adapter: Adapter, simulator: Simulator) -> tuple[Subject, ...]:
     """Return a subject for each model family of the adapter.
 
     If the adapter knows no models, the subject is an invented model with all features of the adapter.
     """
     models = known_models(adapter)
     if not models:
-        return (Subject(adapter, dialect, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features)),)
+        return (Subject(adapter, simulator, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features)),)
     names = (_member_of(family) for family in models)
-    return tuple(Subject(adapter, dialect, name, model_facts(models, name)) for name in names)
+    return tuple(Subject(adapter, simulator, name, model_facts(models, name)) for name in names)
 
 
 def _member_of(family: str) -> str:

@@ -38,7 +38,7 @@ def _whole(case: AnswerCase) -> ChatCompletion | None:
 
 def _body(case: AnswerCase) -> bytes:
     """Return the body of the provider's whole answer."""
-    return case.subject.dialect.write_answer(case.completion, case.subject.received(case.request)).body
+    return case.subject.simulator.write_answer(case.completion, case.subject.received(case.request)).body
 
 
 def _streamed(case: AnswerCase) -> ChatCompletion:
@@ -93,7 +93,7 @@ def test_reasoning_and_refusals_are_read(subject: Subject, kind: str) -> None:
 
 def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
     completion, request = rich_answer(subject)
-    response = subject.dialect.write_answer(completion, subject.received(request))
+    response = subject.simulator.write_answer(completion, subject.received(request))
     extended = replace(response, body=with_new_members(response.body))
     whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
     assert without_new_members(read) == without_new_members(whole)
@@ -103,13 +103,13 @@ def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:
     """A JSON content type means one body, which is read at its end. Any other type, except HTML, means a stream."""
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
-    content_type = stream_type_of(subject.dialect)
+    content_type = stream_type_of(subject.simulator)
     head = WireResponse(200, {"content-type": content_type}, b"", _RECEIVED_AT)
     reader = AnswerReader(subject.adapter, head, subject.target)
     events = [event for piece in stream for event in reader.feed(piece)]
     assert content_events(list(expand(events))), (
         "no content is emitted before the end of the stream. Either the parser holds back complete events, or the "
-        f"content type {content_type!r} marks the stream as one JSON body, and the dialect needs another content type"
+        f"content type {content_type!r} marks the stream as one JSON body, and the simulator needs another content type"
     )
     assert isinstance(check_ends_once([*events, *reader.close()]), Finished)
 
@@ -125,7 +125,7 @@ def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
         calls = [replace(call, id=f"{call.id}-{number}") for call in turn.choices[0].message.tool_calls]
         message = replace(turn.choices[0].message, tool_calls=tuple(calls))
         turn = replace(turn, choices=(replace(turn.choices[0], message=message),))
-        response = subject.dialect.write_answer(turn, subject.received(request))
+        response = subject.simulator.write_answer(turn, subject.received(request))
         response = replace(response, received_at=_RECEIVED_AT + number)
         ids = {call.id for call in read_answer(subject.adapter, response, subject.target).choices[0].message.tool_calls}
         assert not seen & ids, f"two answers have tool calls with the same ids: {sorted(seen & ids)}"
@@ -181,7 +181,7 @@ def test_body_without_an_answer_fails(subject: Subject, body: bytes) -> None:
 @pytest.mark.parametrize("blank", [b"\n\n\n \n", b"\r\n" * 3], ids=["lf", "crlf"])
 def test_blank_lines_before_a_json_answer_are_skipped(subject: Subject, blank: bytes) -> None:
     completion, request = rich_answer(subject)
-    response = subject.dialect.write_answer(completion, subject.received(request))
+    response = subject.simulator.write_answer(completion, subject.received(request))
     padded = subject.response(blank + response.body)
     plain = subject.response(response.body)
     read = subject.adapter.parse_response

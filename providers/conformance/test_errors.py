@@ -36,7 +36,7 @@ _KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
     (FailureKind.INVALID_REQUEST, 400): frozenset({FailureKind.INVALID_REQUEST}),
 }
 _NO_CODE_FOR_QUOTA = (
-    "; if the provider has no code or type for a spent quota, its dialect must answer with status 402: "
+    "; if the provider has no code or type for a spent quota, its simulator must answer with status 402: "
     "the TOML file of a compatible vendor leaves `quota` out of [simulator.errors]"
 )
 _BY_STATUS = {
@@ -79,7 +79,7 @@ _each_kind = pytest.mark.parametrize(
 
 @_each_kind
 def test_provider_errors_are_classified(subject: Subject, kind: FailureKind, status: int) -> None:
-    response = subject.dialect.write_error(kind, status)
+    response = subject.simulator.write_error(kind, status)
     if response.status < 400:
         # Some vendors answer a filtered request with status 200 and no text.
         assert kind is FailureKind.CONTENT_FILTER
@@ -97,7 +97,7 @@ def test_provider_errors_are_classified(subject: Subject, kind: FailureKind, sta
 
 @_each_kind
 def test_truncated_error_body_is_still_a_failure(subject: Subject, kind: FailureKind, status: int) -> None:
-    response = subject.dialect.write_error(kind, status)
+    response = subject.simulator.write_error(kind, status)
     for cut in range(len(response.body)):
         failure = subject.adapter.classify_error(replace(response, body=response.body[:cut]))
         assert isinstance(failure, Failure)
@@ -105,8 +105,8 @@ def test_truncated_error_body_is_still_a_failure(subject: Subject, kind: Failure
 
 def test_retry_after_of_the_provider_is_read(subject: Subject) -> None:
     for kind, status in ((FailureKind.RATE_LIMITED, 429), (FailureKind.UNAVAILABLE, 503)):
-        response = subject.dialect.write_error(kind, status, _AFTER_S)
-        without = subject.dialect.write_error(kind, status)
+        response = subject.simulator.write_error(kind, status, _AFTER_S)
+        without = subject.simulator.write_error(kind, status)
         has_retry_after = (response.headers, response.body) != (without.headers, without.body)
         wait_s = subject.adapter.classify_error(response).retry_after_s
         assert wait_s == (_AFTER_S if has_retry_after else None), (
@@ -127,7 +127,7 @@ def test_retry_after_header_is_read(subject: Subject, value: str, wait_s: float 
 
     `classify.failure` reads both forms.
     """
-    response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429)
+    response = subject.simulator.write_error(FailureKind.RATE_LIMITED, 429)
     response = replace(response, headers={**response.headers, "retry-after": value}, received_at=_NOW)
     assert subject.adapter.classify_error(response).retry_after_s == wait_s
 
@@ -135,7 +135,7 @@ def test_retry_after_header_is_read(subject: Subject, value: str, wait_s: float 
 @_each_kind
 def test_error_text_of_the_provider_does_not_reach_the_client(subject: Subject, kind: FailureKind, status: int) -> None:
     """`Failure.message` must be the adapter's own text: vendors repeat a refused API key in any of their fields."""
-    error = subject.dialect.write_error(kind, status)
+    error = subject.simulator.write_error(kind, status)
     for body in (_MARK.encode(), *_marked(error.body)):
         failure = subject.adapter.classify_error(replace(error, status=status, body=body))
         for message in (failure.message, _message_of_200(subject, replace(error, status=200, body=body))):
@@ -144,7 +144,7 @@ def test_error_text_of_the_provider_does_not_reach_the_client(subject: Subject, 
 
 @_each_kind
 def test_error_has_a_code_or_detail_for_the_log(subject: Subject, kind: FailureKind, status: int) -> None:
-    response = subject.dialect.write_error(kind, status)
+    response = subject.simulator.write_error(kind, status)
     if response.status >= 400 and _texts(response.body):
         failure = subject.adapter.classify_error(response)
         assert failure.code or failure.detail, "`Failure.code` or `Failure.detail` must keep the provider's error text"
@@ -166,7 +166,7 @@ def test_every_error_status_with_any_body_is_a_failure(subject: Subject, body: b
 
 @_each_kind
 def test_error_with_status_200_fails(subject: Subject, kind: FailureKind, status: int) -> None:
-    error = subject.dialect.write_error(kind, status)
+    error = subject.simulator.write_error(kind, status)
     if error.status < 400:
         return
     with pytest.raises(ProviderFailed) as raised:
@@ -181,7 +181,7 @@ def test_error_with_status_200_fails(subject: Subject, kind: FailureKind, status
 
 
 def test_retry_after_is_read_with_status_200(subject: Subject) -> None:
-    response = subject.dialect.write_error(FailureKind.RATE_LIMITED, 429, _AFTER_S)
+    response = subject.simulator.write_error(FailureKind.RATE_LIMITED, 429, _AFTER_S)
     if response.status < 400:
         return
     with_status = subject.adapter.classify_error(response)
@@ -192,7 +192,7 @@ def test_retry_after_is_read_with_status_200(subject: Subject) -> None:
 
 @_each_kind
 def test_error_as_the_first_event_ends_the_stream(subject: Subject, kind: FailureKind, status: int) -> None:
-    stream = subject.dialect.write_error_event(kind)
+    stream = subject.simulator.write_error_event(kind)
     for cut in range(len(stream)):
         events = subject.events(stream[:cut], stream[cut:])
         _check_ended_by(kind, status, events)
@@ -202,7 +202,7 @@ def test_error_as_the_first_event_ends_the_stream(subject: Subject, kind: Failur
 @_each_kind
 def test_error_event_is_classified_and_logged(subject: Subject, kind: FailureKind, status: int) -> None:
     """The rules of an error status apply: no provider text for the client, a detail for the log, the kind by code."""
-    event, error = subject.dialect.write_error_event(kind), subject.dialect.write_error(kind, status)
+    event, error = subject.simulator.write_error_event(kind), subject.simulator.write_error(kind, status)
     ended = check_ends_once(subject.events(event))
     if isinstance(ended, Finished):
         return
@@ -242,7 +242,7 @@ def _documents_in(event: bytes) -> list[bytes]:
 def test_error_in_the_middle_ends_the_stream(subject: Subject, kind: FailureKind, status: int) -> None:
     completion, request = rich_answer(subject)
     stream = subject.stream(completion, request)
-    error = subject.dialect.write_error_event(kind)
+    error = subject.simulator.write_error_event(kind)
     for position in range(1, len(stream) // 2):
         events = subject.events(*stream[:position], error, *stream[position:])
         _check_ended_by(kind, status, events)

@@ -86,14 +86,14 @@ def test_stream_with_one_wrong_value_never_raises(subject: Subject) -> None:
 
 def test_answer_with_one_wrong_value_never_raises(subject: Subject) -> None:
     completion, request = rich_answer(subject)
-    answer = subject.dialect.write_answer(completion, subject.received(request))
+    answer = subject.simulator.write_answer(completion, subject.received(request))
     for broken in _broken(answer.body):
         _check_answer(subject, broken)
 
 
 def test_error_with_one_wrong_value_never_raises(subject: Subject) -> None:
     for kind in (FailureKind.RATE_LIMITED, FailureKind.CREDENTIALS, FailureKind.CONTENT_FILTER):
-        error = subject.dialect.write_error(kind, 429, 7)
+        error = subject.simulator.write_error(kind, 429, 7)
         for broken in _broken(error.body):
             _check_error(subject, broken, 429)
 

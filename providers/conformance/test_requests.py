@@ -99,7 +99,7 @@ def test_no_parameter_is_added(request_case: RequestCase) -> None:
 
 
 def test_no_unneeded_max_tokens_is_sent(subject: Subject) -> None:
-    """An adapter may add `max_tokens` only if the vendor requires it, so that its dialect refuses a request without.
+    """An adapter may add `max_tokens` only if the vendor requires it, so that its simulator refuses a request without.
 
     Without this rule, answers would be cut off, and the model would seem to be the cause.
     """

@@ -37,13 +37,13 @@ class SimulatorApp:
 
     def __init__(
         self,
-        dialect: Simulator,
+        simulator: Simulator,
         persona: str,
         scenario: Scenario | None = None,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._dialect = dialect
+        self._simulator = simulator
         self._persona = persona
         self._now = now
         self._scenario = scenario or Scenario()
@@ -129,10 +129,10 @@ class SimulatorApp:
 
     def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
         try:
-            request = self._dialect.read_request(incoming)
+            request = self._simulator.read_request(incoming)
         except RequestRejected as refusal:
             return whole(refusal.response)
-        return stage(self._dialect, request, self._answer(request, scenario), scenario, fault)
+        return stage(self._simulator, request, self._answer(request, scenario), scenario, fault)
 
     def _answer(self, request: ChatRequest, scenario: Scenario) -> ChatCompletion:
         completion = scenario.completion or respond(request, self._persona)

@@ -193,12 +193,17 @@ class Simulators:
     """The installed simulators.
 
     Attributes:
-        dialects: Simulators that loaded, by the name of their adapter.
+        simulators: Simulators that loaded, by the name of their adapter.
         broken: The reason for each that did not load, by name.
     """
 
-    dialects: Mapping[str, Simulator]
+    simulators: Mapping[str, Simulator]
     broken: Mapping[str, str]
+
+    @property
+    def dialects(self) -> Mapping[str, Simulator]:
+        """The former name of `simulators`, for programs of earlier releases."""
+        return self.simulators
 
     def named(self, provider: str) -> Simulator:
         """Return the simulator of a provider.
@@ -212,8 +217,8 @@ class Simulators:
         Raises:
             NoSimulator: There is none, or it does not load.
         """
-        if provider in self.dialects:
-            return self.dialects[provider]
+        if provider in self.simulators:
+            return self.simulators[provider]
         if provider in self.broken:
             raise NoSimulator(f"the simulator of {provider!r} doesn't load: {self.broken[provider]}")
         raise NoSimulator(f"there is no simulator of {provider!r}: no entry point of that name in {GROUP!r}")
@@ -236,5 +241,5 @@ def load_simulators() -> Simulators:
 
 def check_simulator(candidate: object) -> Simulator:
     """Return the candidate if it has the members of a simulator. Raises TypeError with the names of missing ones."""
-    dialect: Simulator = check_members(candidate, "dialect", ("name",), _METHODS)
-    return dialect
+    simulator: Simulator = check_members(candidate, "simulator", ("name",), _METHODS)
+    return simulator

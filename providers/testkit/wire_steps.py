@@ -71,23 +71,23 @@ _FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECAS
 
 
 def stage(
-    dialect: Simulator, request: ChatRequest, completion: ChatCompletion, scenario: Scenario, fault: Fault | None
+    simulator: Simulator, request: ChatRequest, completion: ChatCompletion, scenario: Scenario, fault: Fault | None
 ) -> tuple[Step, ...]:
     """Return the steps of a response, as the client sees them.
 
     Unless the last step is `Break`, the framing is complete.
     """
-    head = _instead_of_an_answer(dialect, fault)
+    head = _instead_of_an_answer(simulator, fault)
     if head is not None:
         return (Wait(scenario.latency_s), *head)
     if request.stream:
-        events = dialect.write_stream(completion, request)
-        head_of_stream = Head(200, (("content-type", stream_type_of(dialect)), ("cache-control", "no-cache")))
+        events = simulator.write_stream(completion, request)
+        head_of_stream = Head(200, (("content-type", stream_type_of(simulator)), ("cache-control", "no-cache")))
         opening = _opening(events, completion)
-        paced = _stream(dialect, events, scenario, fault) if fault else _paced(events, scenario, opening)
+        paced = _stream(simulator, events, scenario, fault) if fault else _paced(events, scenario, opening)
         return (Wait(scenario.latency_s), head_of_stream, *paced)
-    answer = dialect.write_answer(completion, request)
-    return (Wait(scenario.latency_s + scenario.first_token_s), *_json(dialect, answer, fault))
+    answer = simulator.write_answer(completion, request)
+    return (Wait(scenario.latency_s + scenario.first_token_s), *_json(simulator, answer, fault))
 
 
 def whole(response: WireResponse) -> tuple[Step, ...]:
@@ -96,11 +96,11 @@ def whole(response: WireResponse) -> tuple[Step, ...]:
     return (Head(response.status, (*response.headers.items(), length)), Send(response.body))
 
 
-def _instead_of_an_answer(dialect: Simulator, fault: Fault | None) -> tuple[Step, ...] | None:
+def _instead_of_an_answer(simulator: Simulator, fault: Fault | None) -> tuple[Step, ...] | None:
     """Return the steps of a fault that is the same for JSON and streams, or None for other faults."""
     match fault:
         case HttpError(status, retry_after_s, kind):
-            return whole(dialect.write_error(kind or by_status(status), status, retry_after_s))
+            return whole(simulator.write_error(kind or by_status(status), status, retry_after_s))
         case Reset(None):
             return (Break(reset=True),)
         case Silent():
@@ -113,7 +113,7 @@ def _instead_of_an_answer(dialect: Simulator, fault: Fault | None) -> tuple[Step
             return None
 
 
-def _json(dialect: Simulator, answer: WireResponse, fault: Fault | None) -> Iterator[Step]:
+def _json(simulator: Simulator, answer: WireResponse, fault: Fault | None) -> Iterator[Step]:
     head, body = whole(answer)
     half = Send(answer.body[: len(answer.body) // 2])
     match fault:
@@ -132,13 +132,13 @@ def _json(dialect: Simulator, answer: WireResponse, fault: Fault | None) -> Iter
         case Garbage():
             yield from whole(WireResponse(200, answer.headers, _GARBAGE, 0))
         case ErrorEvent(kind):
-            error = dialect.write_error(kind, _error_status(kind))
+            error = simulator.write_error(kind, _error_status(kind))
             yield from whole(WireResponse(200, error.headers, error.body, 0))
         case _:
             yield from (head, body)
 
 
-def _stream(dialect: Simulator, events: Sequence[bytes], scenario: Scenario, fault: Fault) -> Iterator[Step]:
+def _stream(simulator: Simulator, events: Sequence[bytes], scenario: Scenario, fault: Fault) -> Iterator[Step]:
     def some(count: int | None) -> Iterator[Step]:
         return _paced(events[: _middle(events) if count is None else count], scenario)
 
@@ -161,7 +161,7 @@ def _stream(dialect: Simulator, events: Sequence[bytes], scenario: Scenario, fau
             middle = _middle(events) if after is None else after
             yield from _paced((*events[:middle], _GARBAGE, *events[middle:]), scenario)
         case ErrorEvent(kind, after):
-            yield from _paced((*events[:after], dialect.write_error_event(kind)), scenario)
+            yield from _paced((*events[:after], simulator.write_error_event(kind)), scenario)
         case NoEndMark():
             yield from _paced([event for event in events if b"[DONE]" not in event], scenario)
         case DuplicateFinish():

@@ -27,7 +27,7 @@ _LIMIT_S = 400
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    dialects = load_simulators().dialects
+    dialects = load_simulators().simulators
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}
     folder = tmp_path_factory.mktemp("config")
     with (

@@ -216,7 +216,7 @@ def test_used_port_writes_nothing_to_the_audit_trail(gateway: Command, monkeypat
 
 def test_broken_simulator_is_named(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_simulators()
-    others = {name: dialect for name, dialect in found.dialects.items() if name != "gemini"}
+    others = {name: one for name, one in found.simulators.items() if name != "gemini"}
     broken = Simulators(others, {"gemini": "gemini:DIALECT: ImportError: no module named 'acme_sdk'"})
     monkeypatch.setattr(simulator, "load_simulators", lambda: broken)
     message = "gateway: the simulator of 'gemini' doesn't load: " + broken.broken["gemini"] + "\n"

@@ -73,7 +73,7 @@ def test_provider_check_shows_no_part_of_a_credential(
     adapter = load_registry().adapters[name]
     base_path = next(iter(adapter.sites.values())).base_path.replace("PROJECT", "house-1")
     faults = ((fault, 1.0),) if fault else ()
-    with SimulatorThread({"real": SimulatorServer(load_simulators().dialects[name], "the real one")}) as provider:
+    with SimulatorThread({"real": SimulatorServer(load_simulators().simulators[name], "the real one")}) as provider:
         provider["real"].scenario = Scenario(faults=faults)
         path = tmp_path / "gateway.yaml"
         path.write_text(_config(name, model, provider["real"].origin + base_path), "utf-8")

@@ -37,7 +37,7 @@ def config_with_endpoint(origin: str) -> Config:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[SimulatorThread]:
-    with SimulatorThread({"real": SimulatorServer(load_simulators().dialects["openai"], "the real one")}) as thread:
+    with SimulatorThread({"real": SimulatorServer(load_simulators().simulators["openai"], "the real one")}) as thread:
         yield thread
 
 
@@ -228,7 +228,7 @@ def test_new_prints_the_install_command_before_the_kit_command(gateway: Command)
     assert [line.split("    #")[0] for line in lines[-3:]] == [
         '  python -m pip install "assistant-gateway[conformance]"',
         "  cd acme",
-        "  python -m pytest --pyargs providers.conformance --adapter acme:ADAPTER --dialect acme_simulator:DIALECT",
+        "  python -m pytest --pyargs providers.conformance --adapter acme:ADAPTER --simulator acme_simulator:SIMULATOR",
     ]
 
 

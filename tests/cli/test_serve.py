@@ -253,7 +253,7 @@ def test_sigterm_lets_a_running_stream_finish(
     monkeypatch.setenv("GATEWAY_TRANSPORT", transport)
     monkeypatch.setenv("GATEWAY_LOG_FORMAT", "json")
     slow = Scenario(text=PIECES, between_events_s=0.05)
-    provider = SimulatorServer(load_simulators().dialects["openai"], "eu", slow)
+    provider = SimulatorServer(load_simulators().simulators["openai"], "eu", slow)
     with SimulatorThread({"eu": provider}):
         origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
         config = config_of_four_regions(origins | {"eu": provider.origin}).write(tmp_path)

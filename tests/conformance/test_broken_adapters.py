@@ -578,7 +578,7 @@ class PlainTextErrors(OpenAISimulator):
 
 
 def test_kit_accepts_error_bodies_in_plain_text() -> None:
-    one = replace(subject(GOOD), dialect=PlainTextErrors("openai-compatible"))
+    one = replace(subject(GOOD), simulator=PlainTextErrors("openai-compatible"))
     garbage.test_error_with_one_wrong_value_never_raises(one)
     errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR)
 
@@ -598,9 +598,11 @@ class ErrorsWithoutCode(OpenAISimulator):
 def test_kit_names_the_fix_for_a_quota_error_without_a_code() -> None:
     check_classified = errors.test_provider_errors_are_classified
     with pytest.raises(AssertionError, match=r"leaves `quota` out of \[simulator.errors\]"):
-        check_classified(replace(subject(GOOD), dialect=ErrorsWithoutCode("openai-compatible")), FailureKind.QUOTA, 429)
+        check_classified(
+            replace(subject(GOOD), simulator=ErrorsWithoutCode("openai-compatible")), FailureKind.QUOTA, 429
+        )
     check_classified(
-        replace(subject(GOOD), dialect=ErrorsWithoutCode("openai-compatible", 402)), FailureKind.QUOTA, 429
+        replace(subject(GOOD), simulator=ErrorsWithoutCode("openai-compatible", 402)), FailureKind.QUOTA, 429
     )
 
 
@@ -630,7 +632,7 @@ class Lines(Parser):
 
 @pytest.mark.parametrize(("blank", "is_right"), [(b"[]", False), (b"", True)], ids=["failing", "passed_over"])
 def test_kit_fails_if_a_blank_line_is_not_ignored(blank: bytes, is_right: bool) -> None:
-    one = replace(subject(replace(GOOD, parser=lambda _: Lines(blank))), dialect=InLines("openai-compatible"))
+    one = replace(subject(replace(GOOD, parser=lambda _: Lines(blank))), simulator=InLines("openai-compatible"))
     assert one.streams_lines
     if is_right:
         streams.test_blank_lines_and_line_ends_of_json_lines_are_ignored(one)
@@ -654,7 +656,7 @@ class SkippingLines(Lines):
 
 
 def test_kit_fails_if_an_invalid_line_is_ignored() -> None:
-    one = replace(subject(replace(GOOD, parser=lambda _: SkippingLines())), dialect=InLines("openai-compatible"))
+    one = replace(subject(replace(GOOD, parser=lambda _: SkippingLines())), simulator=InLines("openai-compatible"))
     streams.test_unknown_fields_and_events_are_ignored(one)
     with pytest.raises(AssertionError, match="is not valid JSON and was ignored"):
         streams.test_invalid_json_event_is_not_ignored(one)
@@ -662,10 +664,10 @@ def test_kit_fails_if_an_invalid_line_is_ignored() -> None:
 
 def test_kit_fails_if_the_content_type_of_a_stream_means_one_json_body() -> None:
     called_json = InLines("openai-compatible", stream_type="application/stream+json")
-    one = replace(subject(replace(GOOD, parser=lambda _: Lines(b""))), dialect=InLines("openai-compatible"))
+    one = replace(subject(replace(GOOD, parser=lambda _: Lines(b""))), simulator=InLines("openai-compatible"))
     answers.test_stream_is_recognised_by_its_content_type(one)
     with pytest.raises(AssertionError, match="another content type"):
-        answers.test_stream_is_recognised_by_its_content_type(replace(one, dialect=called_json))
+        answers.test_stream_is_recognised_by_its_content_type(replace(one, simulator=called_json))
 
 
 def test_json_lines_are_broken_in_the_same_way_as_events() -> None:
@@ -792,7 +794,7 @@ def plugin_folder(tmp_path: Path) -> Path:
         "        return Theirs.build_request(self, replace(request, stop=()), target)\n"
         'GOOD = Theirs("theirs", COMPATIBLE.auth, "max_tokens")\n'
         'BROKEN = Forgetful("theirs", COMPATIBLE.auth, "max_tokens")\n'
-        'DIALECT = OpenAISimulator("theirs")\n'
+        'SIMULATOR = OpenAISimulator("theirs")\n'
     )
     (tmp_path / "unfinished.py").write_text("ADAPTER = Theirs(\n")
     (tmp_path / "misread.py").write_text(
@@ -800,7 +802,7 @@ def plugin_folder(tmp_path: Path) -> Path:
         "ADAPTER = adapter_of('name = \"misread\"\\n[dialect]\\ncolour = 1\\n')\n"
     )
     (tmp_path / "alone.py").write_text(
-        "from their_adapter import DIALECT as _theirs, GOOD\n"
+        "from their_adapter import SIMULATOR as _theirs, GOOD\n"
         "class Made:\n    __new__ = lambda cls: GOOD\n"
         "class Side:\n    __new__ = lambda cls: _theirs\n"
     )
@@ -815,13 +817,18 @@ def plugin_folder(tmp_path: Path) -> Path:
 
 def test_third_party_adapter_passes_on_the_command_line(plugin_folder: Path) -> None:
     modules = [f"providers.conformance.test_{name}" for name in ("requests", "wire")]
-    done = run_kit(plugin_folder, *modules, "--adapter", "their_adapter:GOOD", "--dialect", "their_adapter:DIALECT")
+    done = run_kit(plugin_folder, *modules, "--adapter", "their_adapter:GOOD", "--simulator", "their_adapter:SIMULATOR")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
 
-def test_adapter_in_the_current_folder_is_found_with_the_dialect_of_its_module(plugin_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["SIMULATOR", "DIALECT"])
+def test_adapter_in_the_current_folder_is_found_with_the_simulator_of_its_module(
+    plugin_folder: Path, name: str
+) -> None:
     """`pytest` itself, unlike `python -m pytest`, does not add the current folder to the import path."""
+    module = plugin_folder / "their_adapter.py"
+    module.write_text(module.read_text("utf-8").replace("SIMULATOR", name), "utf-8")
     command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider", "--pyargs"]
     kit = ["providers.conformance.test_purity", "--adapter", "their_adapter:GOOD"]
     done = subprocess.run([*command, *kit], cwd=plugin_folder, capture_output=True, text=True, timeout=120, check=False)
@@ -834,39 +841,39 @@ def test_class_as_adapter_is_instantiated(plugin_folder: Path, monkeypatch: pyte
     for name in ("their_adapter", "alone"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (one,) = select(["alone:Made"], ["alone:Side"], plugin_folder, wire_is_given=False).subjects
-    assert (one.adapter.name, one.dialect.name) == ("theirs", "theirs")
+    assert (one.adapter.name, one.simulator.name) == ("theirs", "theirs")
 
 
 def test_broken_third_party_adapter_fails_on_the_command_line(plugin_folder: Path) -> None:
     kit = "providers.conformance.test_requests"
-    done = run_kit(plugin_folder, kit, "--adapter", "their_adapter:BROKEN", "--dialect", "their_adapter:DIALECT")
+    done = run_kit(plugin_folder, kit, "--adapter", "their_adapter:BROKEN", "--simulator", "their_adapter:SIMULATOR")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED" in done.stdout
     assert "test_provider_receives_the_same_request[theirs-some-model-stop]" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("adapters", "dialects", "complaint"),
+    ("adapters", "simulators", "complaint"),
     [
         (["their_adapter"], [], "MODULE:NAME"),
         (["their_adapter:NOTHING"], [], "NOTHING"),
         (["no_such_module:ADAPTER"], [], "no_such_module"),
         (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
         (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: DialectError: dialect: 'colour' is not known"),
-        (["their_adapter:DIALECT"], [], "is not a valid adapter: it lacks capabilities"),
+        (["their_adapter:SIMULATOR"], [], "is not a valid adapter: it lacks capabilities"),
         (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
-        (["alone:GOOD"], [], "no dialect is registered for 'theirs'"),
-        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is not a valid dialect: it lacks"),
+        (["alone:GOOD"], [], "no simulator is registered for 'theirs'"),
+        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is not a valid simulator: it lacks"),
     ],
 )
 def test_wrong_option_is_reported(
-    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], dialects: list[str], complaint: str
+    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], simulators: list[str], complaint: str
 ) -> None:
     monkeypatch.syspath_prepend(plugin_folder)
     for name in ("their_adapter", "alone"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(pytest.UsageError, match=complaint):
-        select(adapters, dialects, plugin_folder, wire_is_given=False)
+        select(adapters, simulators, plugin_folder, wire_is_given=False)
 
 
 def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:

@@ -12,7 +12,7 @@ from providers.conformance.subject import Subject, subjects_of
 from providers.registry import load_registry
 from providers.testkit.simulator import load_simulators, uncounted_by
 
-DEEPSEEK = load_simulators().dialects["deepseek"]
+DEEPSEEK = load_simulators().simulators["deepseek"]
 assert isinstance(DEEPSEEK, CompatibleSimulator)
 
 
@@ -22,8 +22,8 @@ class IncompleteUsageSimulator(CompatibleSimulator):
 
 
 def subject(*uncounted: str) -> Subject:
-    dialect = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.format, frozenset(uncounted))
-    return subjects_of(load_registry().adapters["deepseek"], dialect)[0]
+    simulator = IncompleteUsageSimulator(DEEPSEEK.adapter, DEEPSEEK.format, frozenset(uncounted))
+    return subjects_of(load_registry().adapters["deepseek"], simulator)[0]
 
 
 @pytest.mark.parametrize("uncounted", [(), ("cached_tokens",), ("cached_tokens", "reasoning_tokens")])

@@ -14,7 +14,7 @@ from providers.testkit.simulator import load_simulators
 
 
 def test_every_adapter_is_tested_by_the_kit() -> None:
-    """The kit skips adapters that do not load or have no dialect. No adapter of this repository may be skipped."""
+    """The kit skips adapters that do not load or have no simulator. No adapter of this repository may be skipped."""
     assert not load_registry().broken
     assert not load_simulators().broken
-    assert set(load_simulators().dialects) == set(load_registry().adapters) >= {"openai", "gemini", "dashscope"}
+    assert set(load_simulators().simulators) == set(load_registry().adapters) >= {"openai", "gemini", "dashscope"}

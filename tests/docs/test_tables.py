@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from typing import get_args, get_type_hints
 
 from openai._constants import MAX_RETRY_AFTER_DELAY
@@ -43,6 +44,7 @@ FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
+ADAPTERS = ROOT / "docs" / "extend" / "adapters.md"
 COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
@@ -204,6 +206,20 @@ def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
     assert sorted(named) == sorted(
         {name for name in tables if hasattr(dialect, name)} - {"Capabilities"} | {"CompatibleDialect"}
     )
+
+
+def test_files_of_a_vendor_folder_are_those_of_the_repository() -> None:
+    folders = {path.parent.name: path.parent for path in (ROOT / "providers" / "vendors").glob("*/__init__.py")}
+    files = {(name, file.name) for name, folder in folders.items() for file in folder.iterdir() if file.is_file()}
+    documented: set[tuple[str, str]] = set()
+    for pattern, _, where in table_of(ADAPTERS, "| file | content | folders |"):
+        named = set(words(where))
+        having = folders.keys() - named if where.startswith("all") else named
+        [glob] = words(pattern)
+        found = {(name, file) for name, file in files if fnmatch(file, glob.replace("NAME.toml", "*.toml"))}
+        assert {name for name, _ in found} == having, f"docs/extend/adapters.md: correct the folders of `{glob}`"
+        documented |= found
+    assert not files - documented, "docs/extend/adapters.md: add these files to the table of a vendor's folder"
 
 
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:

@@ -19,7 +19,7 @@ PRICE = "{input: %s, output: 3, currency: EUR, as_of: 2026-11-01}"
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().dialects["openai"]
+    dialect = load_simulators().simulators["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
         yield thread
 

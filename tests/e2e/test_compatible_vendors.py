@@ -61,7 +61,7 @@ ASK: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "con
 
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[SimulatorThread]:
-    dialects = load_simulators().dialects
+    dialects = load_simulators().simulators
     with SimulatorThread({name: SimulatorServer(dialects[name], name) for name in VENDORS}) as thread:
         yield thread
 

@@ -31,7 +31,7 @@ WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().dialects["openai"]
+    dialect = load_simulators().simulators["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
         yield thread
 

@@ -59,7 +59,7 @@ def config(providers: SimulatorThread, patch: str = FAST) -> Config:
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().dialects["openai"]
+    dialect = load_simulators().simulators["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("first", "second")}) as thread:
         yield thread
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # starts many processes
 
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().dialects["openai"]
+    dialect = load_simulators().simulators["openai"]
     with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
         yield thread
 

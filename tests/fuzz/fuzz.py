@@ -178,10 +178,10 @@ def seeds_of(subjects: Sequence[Subject]) -> Iterator[bytes]:
         asked = [request, *(case.request for case in request_cases(subject) if case.request.tools)][:2]
         for one in asked:
             yield bytes([which, 7, 0]) + b"".join(subject.stream(completion, one))
-            yield bytes([which, 7, 0]) + subject.dialect.write_answer(completion, subject.received(one)).body
+            yield bytes([which, 7, 0]) + subject.simulator.write_answer(completion, subject.received(one)).body
         for number, kind in enumerate((FailureKind.RATE_LIMITED, FailureKind.CONTENT_FILTER, FailureKind.CREDENTIALS)):
-            yield bytes([which, 7, number + 1]) + subject.dialect.write_error(kind, 429, 7).body
-            yield bytes([which, 7, 0]) + subject.dialect.write_error_event(kind)
+            yield bytes([which, 7, number + 1]) + subject.simulator.write_error(kind, 429, 7).body
+            yield bytes([which, 7, 0]) + subject.simulator.write_error_event(kind)
 
 
 # --- a client's requests --------------------------------------------------------------------------

@@ -58,8 +58,8 @@ def table_for(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = 
 @contextmanager
 def servers(scenarios: Mapping[str, Scenario]) -> Iterator[SimulatorThread]:
     """Run a simulated server for each name."""
-    dialect = load_simulators().dialects["openai-compatible"]
-    with SimulatorThread({name: SimulatorServer(dialect, name, one) for name, one in scenarios.items()}) as thread:
+    simulator = load_simulators().simulators["openai-compatible"]
+    with SimulatorThread({name: SimulatorServer(simulator, name, one) for name, one in scenarios.items()}) as thread:
         yield thread
 
 

@@ -37,8 +37,8 @@ _SOME = 10
 @contextmanager
 def two_providers() -> Iterator[SimulatorThread]:
     """Run simulated providers with the names of `NAMES`, both with OpenAI's dialect."""
-    dialect = load_simulators().dialects["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
+    simulator = load_simulators().simulators["openai"]
+    with SimulatorThread({name: SimulatorServer(simulator, f"site {name}") for name in NAMES}) as thread:
         yield thread
 
 

@@ -57,7 +57,7 @@ def _facts(vendor: str, model: str) -> ModelFacts:
 
 def checked_simulators() -> dict[str, Simulator]:
     """Return every installed simulator. Those that read leniently get their vendor's checks."""
-    known = load_simulators().dialects
+    known = load_simulators().simulators
     return {name: CheckedSimulator(one) if name in CHECKED_VENDORS else one for name, one in known.items()}
 
 

@@ -421,7 +421,7 @@ def test_error_in_the_simulator_section_names_its_place() -> None:
 def test_every_compatible_vendor_is_registered_and_can_be_pickled(name: str) -> None:
     adapter = load_registry().adapters[name]
     assert adapter is adapter_named(name)
-    assert isinstance(load_simulators().dialects[name], CompatibleSimulator)
+    assert isinstance(load_simulators().simulators[name], CompatibleSimulator)
     assert pickle.loads(pickle.dumps(adapter)) == adapter  # noqa: S301  # our own bytes
     assert isinstance(adapter.auth, Bearer | HeaderKey | NoAuth)
 
@@ -658,7 +658,7 @@ def test_stream_options_are_not_sent_to_vendors_that_refuse_them(provider: str) 
 @pytest.mark.parametrize("provider", ["moonshot", "zhipu", "siliconflow", "minimax", "ark", "tokenhub", "huawei"])
 def test_detail_of_a_refused_key_mentions_the_other_site(provider: str) -> None:
     adapter = adapter_named(provider)
-    failure = adapter.classify_error(load_simulators().dialects[provider].write_error(FailureKind.CREDENTIALS, 401))
+    failure = adapter.classify_error(load_simulators().simulators[provider].write_error(FailureKind.CREDENTIALS, 401))
     assert failure.kind is FailureKind.CREDENTIALS
     assert failure.detail.startswith("this key may belong to another site (")
     assert all(site in failure.detail for site in adapter.sites)

@@ -26,7 +26,7 @@ LOOP = feature_requests()["tools"]["tool_parallel"]
 
 
 def ablest(vendor: str) -> Subject:
-    return subjects_of(load_registry().adapters[vendor], load_simulators().dialects[vendor])[0]
+    return subjects_of(load_registry().adapters[vendor], load_simulators().simulators[vendor])[0]
 
 
 def built(vendor: str) -> tuple[Subject, WireRequest]:
@@ -39,7 +39,7 @@ def read(vendor: str, body: bytes, **changes: Any) -> ChatRequest:
     subject, wire = built(vendor)
     incoming = incoming_of(replace(wire, body=body))
     authenticated = replace(incoming, headers={**incoming.headers, **KEYS})
-    return subject.dialect.read_request(replace(authenticated, **changes))
+    return subject.simulator.read_request(replace(authenticated, **changes))
 
 
 def status_of(vendor: str, body: bytes, **changes: Any) -> int:
@@ -124,7 +124,7 @@ def test_no_request_makes_a_simulator_raise(vendor: str, turns: object, settings
         status = 200
     assert status in (200, 400)
     if status == 200:
-        completion, dialect = respond(request, "Testland"), load_simulators().dialects[name]
+        completion, dialect = respond(request, "Testland"), load_simulators().simulators[name]
         assert dialect.write_answer(completion, request).status == 200
         assert dialect.write_stream(completion, request)
 
@@ -133,4 +133,4 @@ def test_wrong_bedrock_signature_is_refused() -> None:
     subject, wire = built("bedrock")
     incoming = IncomingRequest("POST", wire.path, "", {"authorization": "AWS4-HMAC-SHA256 Credential=x"}, wire.body)
     with pytest.raises(RequestRejected, match="Authentication"):
-        subject.dialect.read_request(incoming)
+        subject.simulator.read_request(incoming)

@@ -85,13 +85,13 @@ def test_simulator_name_claimed_by_two_packages_is_unavailable(monkeypatch: pyte
     points = Point("openai", "ours:DIALECT", lambda: SIMULATOR), Point("openai", "theirs:DIALECT", lambda: SIMULATOR)
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points)
     found = load_simulators.__wrapped__()
-    assert (found.dialects, list(found.broken)) == ({}, ["openai"])
+    assert (found.simulators, list(found.broken)) == ({}, ["openai"])
     with pytest.raises(NoSimulator, match=r"the simulator of 'openai' doesn't load: .*theirs:DIALECT"):
         found.named("openai")
     with pytest.raises(NoSimulator, match="there is no simulator of 'acme': no entry point of that name"):
         found.named("acme")
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points[:1])
-    assert load_simulators.__wrapped__().dialects == {"openai": SIMULATOR}
+    assert load_simulators.__wrapped__().simulators == {"openai": SIMULATOR}
 
 
 class Unfinished:

@@ -56,7 +56,7 @@ async def subject(request: pytest.FixtureRequest) -> Subject:
 
 @pytest.fixture
 async def server(subject: Subject) -> AsyncIterator[SimulatorServer]:
-    async with SimulatorServer(subject.dialect, "Testland") as started:
+    async with SimulatorServer(subject.simulator, "Testland") as started:
         yield started
 
 

@@ -289,7 +289,7 @@ def test_thread_with_a_used_port_raises_the_error() -> None:
 def test_the_registered_dialects_are_dialects() -> None:
     dialects = load_simulators()
     assert dialects.broken == {}
-    assert dialects.dialects["openai-compatible"] is SIMULATOR
+    assert dialects.simulators["openai-compatible"] is SIMULATOR
 
 
 def test_dialect_of_a_plug_in_is_checked() -> None:

@@ -34,7 +34,7 @@ from tests.kit.vendor_checks import CHECKED_VENDORS, request_errors
 from tests.kit.vendor_schemas import has_schema
 
 SUBJECTS = {
-    name: subjects_of(load_registry().adapters[name], load_simulators().dialects[name]) for name in CHECKED_VENDORS
+    name: subjects_of(load_registry().adapters[name], load_simulators().simulators[name]) for name in CHECKED_VENDORS
 }
 # The most capable model of an adapter comes first; the others run with `make ci`.
 EVERY_SUBJECT = [
@@ -46,7 +46,7 @@ _MOST_CANDIDATES = 8
 
 
 def errors_of(subject: Subject, wire: WireRequest) -> list[str]:
-    return request_errors(subject.dialect.name, incoming_of(wire))
+    return request_errors(subject.simulator.name, incoming_of(wire))
 
 
 def requests_of_the_kit(subject: Subject) -> Iterator[tuple[str, ChatRequest]]:

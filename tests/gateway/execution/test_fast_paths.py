@@ -23,7 +23,7 @@ from gateway.service.chat_service import AnswerStyle
 from providers.adapter import Adapter, StreamParser, Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import StreamEvent
-from providers.compatible import adapter as rows
+from providers.compatible import adapter as compatible
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.folding import expand
@@ -303,8 +303,8 @@ anthropic_end = named("message_delta", ',"delta":{"stop_reason":"end_turn"}') + 
 
 DIALECTS: dict[str, tuple[Adapter, bytes, st.SearchStrategy[bytes], bytes]] = {
     "openai": (openai.ADAPTER, chunk('"role":"assistant","content":""'), openai_blocks, openai_end),
-    "moonshot": (rows.adapter_named("moonshot"), chunk('"content":"so"'), openai_blocks, openai_end),
-    "qianfan": (rows.adapter_named("qianfan"), b"", openai_blocks, openai_end),
+    "moonshot": (compatible.adapter_named("moonshot"), chunk('"content":"so"'), openai_blocks, openai_end),
+    "qianfan": (compatible.adapter_named("qianfan"), b"", openai_blocks, openai_end),
     "gemini": (gemini.ADAPTER, usual("so", 1), gemini_blocks, gemini_end),
     "anthropic": (anthropic.ADAPTER, anthropic_start, anthropic_blocks, anthropic_end),
 }
