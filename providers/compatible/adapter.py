@@ -37,6 +37,8 @@ __all__ = ["CompatibleAdapter", "DialectError", "adapter_named", "adapter_of"]
 _SECTIONS = frozenset(
     {"name", "known_as", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
 )
+_REFERENCES = frozenset({"models_of"})
+"""Keys that refer to another file. Only a file of this repository can have them."""
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"))
 
@@ -128,15 +130,19 @@ def adapter_of(toml: str) -> CompatibleAdapter:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise DialectError("name: is missing; set it to the provider's name in the configuration")
-    for section in data:
-        if section not in _SECTIONS:
-            raise DialectError(f"{section}: is not known; expected one of {', '.join(sorted(_SECTIONS))}")
+    _check_sections(data, _SECTIONS)
     dialect = read_dialect(_dialect_of(data))
     adapter = CompatibleAdapter(
         name, dialect, sites_of(data), models_of(data), offers_of(data), headers_of(data), names_of(data)
     )
     _check_names(adapter)
     return adapter
+
+
+def _check_sections(data: Mapping[str, object], known: frozenset[str]) -> None:
+    for section in data:
+        if section not in known:
+            raise DialectError(f"{section}: is not known; expected one of {', '.join(sorted(known))}")
 
 
 def _check_names(adapter: CompatibleAdapter) -> None:
@@ -159,12 +165,21 @@ def _check_names(adapter: CompatibleAdapter) -> None:
 
 @cache
 def adapter_named(name: str) -> CompatibleAdapter:
-    """Return the adapter of `providers/compatible/NAME.toml`. Raises FileNotFoundError."""
+    """Return the adapter of `providers/compatible/NAME.toml`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DialectError: A section is unknown, or `[dialect]` is wrong. The message names the place.
+        CatalogueError: Another section is wrong.
+    """
     facts = facts_of(name)
+    _check_sections(facts.read(), _SECTIONS | _REFERENCES)
     dialect = read_dialect(_dialect_of(facts.read()))
-    return CompatibleAdapter(
+    adapter = CompatibleAdapter(
         name, dialect, load_sites(facts), load_models(facts), load_offers(facts), load_headers(facts), load_names(facts)
     )
+    _check_names(adapter)
+    return adapter
 
 
 def facts_of(name: str) -> FactsFile:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +304,29 @@ def test_error_in_the_dialect_names_its_place(changed: tuple[str, str], complain
     assert changed[0] in ACME
     with pytest.raises(DialectError) as raised:
         adapter_of(ACME.replace(*changed, 1))
+    assert str(raised.value).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("[sites.oslo]", "[site.oslo]", "site: is not known; expected one of dialect, "),
+        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is not known; add it to"),
+        ('processes = ["NO"]', 'processes = ["NO"]\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not a feature"),
+    ],
+)
+def test_vendor_file_of_this_repository_is_checked_like_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    from providers.compatible import adapter
+
+    (tmp_path / "acme_facts").mkdir()
+    (tmp_path / "acme_facts" / f"{tmp_path.name}.toml").write_text(ACME.replace(old, new, 1), "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "acme_facts", raising=False)
+    monkeypatch.setattr(adapter, "facts_of", lambda name: FactsFile("acme_facts", name))
+    with pytest.raises(DialectError) as raised:
+        adapter_named(tmp_path.name)
     assert str(raised.value).startswith(complaint)
 
 

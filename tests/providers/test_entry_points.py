@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from providers.registry import load_registry
+from providers.testkit.simulator import load_simulators
+
 ROOT = Path(__file__).parents[2]
 REGISTERED = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
 GROUPS = {"providers.adapters": "adapter", "providers.simulators": "simulator"}
@@ -35,6 +38,13 @@ def test_vendor_with_its_own_folder_is_registered(name: str, group: str) -> None
         f'[project.entry-points."{group}"], then run `make generate`, which installs it:\n'
         f'{name} = "{module}:{GROUPS[group].upper()}"'
     )
+
+
+@pytest.mark.parametrize("name", [*COMPATIBLE, *OWN_FORMAT])
+def test_registered_vendor_loads(name: str) -> None:
+    """Other tests run for the vendors that load, so that a file with a mistake would be left out."""
+    assert name in load_registry().adapters, load_registry().broken.get(name, f"{name}: is not installed")
+    assert name in load_simulators().simulators, load_simulators().broken.get(name, f"{name}: is not installed")
 
 
 @pytest.mark.parametrize("group", GROUPS)
