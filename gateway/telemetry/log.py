@@ -16,7 +16,7 @@ import structlog
 from gateway.model.record import Record
 from gateway.telemetry.background_writer import background_writer_to
 from gateway.telemetry.batching import Ended
-from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWriter, fields_of
+from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWriter, add_fields
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -130,7 +130,8 @@ def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended]]
 def _log_requests_readably(ended: Sequence[Ended]) -> None:
     log = logger()
     for record, _ in ended:
-        fields = fields_of(record)
+        fields: dict[str, object] = {}
+        add_fields(fields, record)
         known = {name: value for name, value in fields.items() if value is not None and value is not False}
         first = {name: known[name] for name in _READ_FIRST if name in known}
         (log.warning if record.outcome in WARNING_OUTCOMES else log.info)("request", **{**first, **known})

@@ -38,32 +38,28 @@ class JsonLines:
                 )
             micros = floor((at - second) * 1e6)
             timestamp = f"{self._timestamp_start}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
-            lines.append(_json_of(_head(record, timestamp) | fields_of(record)))
+            fields: dict[str, object] = {
+                "timestamp": timestamp,
+                "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
+                "event": "request",
+            }
+            add_fields(fields, record)
+            lines.append(orjson.dumps(fields, default=str))
         return lines
 
 
-def _json_of(fields: dict[str, object]) -> bytes:
-    return orjson.dumps(fields, default=str)
-
-
-def _head(record: Record, timestamp: str) -> dict[str, object]:
-    return {
-        "timestamp": timestamp,
-        "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
-        "event": "request",
-    }
-
-
-def fields_of(record: Record) -> dict[str, object]:
-    """Return the fields of any request."""
-    fields: dict[str, object] = {
-        "request_id": record.request_id,
-        "first_ms": _milliseconds(record.first_s),
-        "total_ms": _milliseconds(record.total_s),
-    }
+def add_fields(fields: dict[str, object], record: Record) -> None:
+    """Add the fields of a finished request."""
     usage, price = record.usage, record.price
+    provider_s, is_plain = 0.0, True
+    for attempt in record.attempts:
+        provider_s += attempt.duration_s
+        if attempt.failure is not None or attempt.lost:
+            is_plain = False
+    fields["request_id"] = record.request_id
+    fields["first_ms"], fields["total_ms"] = _milliseconds(record.first_s), _milliseconds(record.total_s)
     if record.attempts:
-        fields["provider_ms"] = _milliseconds(sum(attempt.duration_s for attempt in record.attempts))
+        fields["provider_ms"] = _milliseconds(provider_s)
     if usage is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = usage.prompt_tokens, usage.completion_tokens
         fields["cached_tokens"], fields["reasoning_tokens"] = usage.cached_tokens, usage.reasoning_tokens
@@ -73,10 +69,10 @@ def fields_of(record: Record) -> dict[str, object]:
         fields["trace_id"] = record.trace.trace_id
     if record.cost_micros is not None and price is not None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
-    fields |= _settings(record)
+    _add_settings(fields, record)
     if record.code is not None:
         fields["code"], fields["detail"] = record.code, record.detail
-    if any(attempt.failure is not None or attempt.lost for attempt in record.attempts):
+    if not is_plain:
         fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
     if record.resumed is not None:
         fields["resumed_from"] = record.resumed.broken
@@ -86,23 +82,15 @@ def fields_of(record: Record) -> dict[str, object]:
         fields["shadow"] = record.shadow.deployment
     if record.skipped:
         fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
-    return fields
 
 
-def _settings(record: Record) -> dict[str, object]:
-    """Return the fields that come from the config and are the same for many requests."""
+def _add_settings(fields: dict[str, object], record: Record) -> None:
+    """Add the fields that come from the config and are the same for many requests."""
     location = record.location
-    fields: dict[str, object] = {
-        "outcome": record.outcome,
-        "status": record.status,
-        "client": record.client,
-        "assistant": record.assistant,
-        "deployment": record.deployment,
-        "provider": record.provider,
-        "model": record.model,
-        "stream": record.stream,
-        "table": record.config_version,
-    }
+    fields["outcome"], fields["status"] = record.outcome, record.status
+    fields["client"], fields["assistant"] = record.client, record.assistant
+    fields["deployment"], fields["provider"], fields["model"] = record.deployment, record.provider, record.model
+    fields["stream"], fields["table"] = record.stream, record.config_version
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places
     if location is not None:
@@ -116,7 +104,6 @@ def _settings(record: Record) -> dict[str, object]:
         fields["labels"] = list(record.labels)
     if record.profile is not None:
         fields["profile"] = record.profile
-    return fields
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:
