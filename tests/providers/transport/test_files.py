@@ -51,7 +51,7 @@ def caused(error: Exception, by: BaseException) -> Exception:
 def test_lack_of_files_is_distinguished_from_provider_failures(
     monkeypatch: pytest.MonkeyPatch, error: Exception, finds_none: bool, lacks: bool
 ) -> None:
-    monkeypatch.setattr(errors, "_finds_none", lambda: finds_none)
+    monkeypatch.setattr(errors, "_has_no_descriptor", lambda: finds_none)
     assert lacks_room(error) is lacks
 
 
