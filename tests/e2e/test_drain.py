@@ -65,6 +65,9 @@ def _is_refused(operator: Operator) -> bool:
         httpx.get(f"{operator.gateway.url}/healthz", trust_env=False)
     except httpx.ConnectError:
         return True
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        # Connected just before the worker stopped to accept connections: the next one shows it.
+        return False
     return False
 
 
