@@ -85,13 +85,22 @@ MESSAGES: dict[FailureKind, str] = {
     FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
     FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
     FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
-    FailureKind.CONTEXT_LENGTH: "the prompt is longer than the model accepts",
+    FailureKind.CONTEXT_LENGTH: (
+        "this model's maximum context length is exceeded: the input exceeds the context window; shorten `messages` or "
+        "ask for fewer tokens"
+    ),
     FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
     FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
-    FailureKind.CONTENT_FILTER: "the provider's safety system refused",
+    FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
     FailureKind.MALFORMED: "the provider's answer is not what its API documents",
 }
-"""The message for clients of each kind. The provider's own text is written to the log only."""
+"""The message for clients of each kind. The provider's own text is written to the log only.
+
+Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two
+contain the words that LiteLLM 1.109 (`exception_mapping_utils.py`), langchain-openai 1.7 (`chat_models/base.py`) and
+@langchain/openai 1.5 (`utils/client.js`) look for, read in November 2026. No message contains words that mean another
+error there, such as "rate limit".
+"""
 
 
 _BY_STATUS = {

@@ -1,4 +1,4 @@
-"""The Node clients of `tests/node` against the real gateway: the official OpenAI client and the Vercel AI SDK."""
+"""The Node clients of `tests/node` against the real gateway: the official OpenAI client, the Vercel AI SDK, LangChain.js."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.testkit.scenario import Cut, Scenario
+from providers.failures import FailureKind
+from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.node_clients import SOURCES, installed_node, installed_packages
@@ -19,6 +20,7 @@ from tests.kit.waiting import eventually
 pytestmark = pytest.mark.slow
 
 _RUN_LIMIT_S = 120
+_TOO_LONG, _FILTERED = FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,10 @@ def test_node_client_passes_its_tests(
     words = "word " * 2000
     providers["cn"].scenario = Scenario(text=words, between_events_s=0.02)
     providers["us"].scenario = Scenario(faults=((Cut(after_events=4), 1.0),), text=words, between_events_s=0.01)
+    if name.startswith("langchain"):
+        too_long, filtered = (HttpError(400, kind=kind) for kind in (_TOO_LONG, _FILTERED))
+        providers["us"].scenario = Scenario(faults=((too_long, 1.0),))
+        providers["intl"].scenario = Scenario(faults=((filtered, 1.0),))
     disconnects = providers["cn"].disconnects
     output = run(node, workspace, gateway, "--test", "--test-reporter=tap", name)
     assert re.search(r"^# pass [1-9]", output, re.MULTILINE), output
