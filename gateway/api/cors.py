@@ -24,7 +24,7 @@ _METHODS = b"GET, POST"
 # The headers of our own API, of OpenAI's clients and of traces. SDKs set `user-agent`, and Firefox and Safari, unlike
 # Chrome, ask in the preflight whether they may.
 _MAY_SEND = re.compile(
-    rb"authorization|content-type|accept|user-agent|x-api-key|x-request-id|traceparent|tracestate|idempotency-key"
+    rb"authorization|content-type|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
     rb"|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
 )
 _MAY_READ = (

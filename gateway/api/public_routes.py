@@ -70,9 +70,26 @@ _ALL_PATHS = f"the paths are {_CHAT}, GET /v1/models, /v1/explain, /v1/disclosur
 
 # Other endpoints of OpenAI, Anthropic and other gateways.
 _OTHER_APIS = frozenset(
-    "completions embeddings messages audio images videos files uploads batches moderations assistants threads"
-    " fine_tuning vector_stores realtime conversations rerank".split()
+    "completions embeddings messages files uploads batches moderations assistants threads fine_tuning vector_stores"
+    " conversations rerank".split()
 )
+
+
+# APIs that are refused by name, each with the reason.
+_NO_TEXT = "the gateway routes, checks and labels text only, so it has no {} API: send text to {}"
+_UNSUITABLE_APIS = {
+    "audio": _NO_TEXT.format("audio", _CHAT),
+    "images": _NO_TEXT.format("image", f"{_CHAT}, which accepts images as input"),
+    "videos": _NO_TEXT.format("video", _CHAT),
+    "realtime": (
+        "the gateway has no realtime API: it decides about each request, and a realtime session has no requests; send "
+        f"text to {_CHAT} with `stream: true`"
+    ),
+}
+
+
+# Paths of Ollama's own API.
+_OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
 
 _SLASHES = re.compile(r"//+")
@@ -85,6 +102,13 @@ def hint_for(path: str) -> str:
     api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
     if api == "responses":
         return f"OpenAI's Responses API is not supported: configure your client for chat completions, {_CHAT}"
+    if (reason := _UNSUITABLE_APIS.get(api)) is not None:
+        return reason
+    if plain in _OLLAMA:
+        return (
+            "Ollama's own API is not supported, because the gateway answers in the form of OpenAI's API only: "
+            f"configure your client for OpenAI's API, with a base URL that ends in /v1, {_CHAT}"
+        )
     if (probe := _PROBES.get(plain)) is not None:
         return f"did you mean {probe}?"
     if plain in _ADMIN:

@@ -25,6 +25,8 @@ from gateway.config.territories import read_territories
 from gateway.config.validation import Draft, Findings, validate
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
+from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
 
 _TERRITORY_KEYS = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
@@ -118,12 +120,23 @@ def compile_config(
         admin_keys=tuple(draft.config.admin_keys),
         receipts_keep_s=draft.config.receipts.keep_s,
         blocked_by=draft.config.blocked_by,
+        known_fields=_known_fields(registry, deployments),
     )
     _check_resilience(draft, findings)
     _check_protection(draft, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     return Compiled(config, findings.warnings, document.files, document.written)
+
+
+def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> frozenset[str]:
+    """Return the fields that differ from a standard field by one letter, and that no request is refused for."""
+    known: set[str] = set()
+    for adapter in registry.adapters.values():
+        known |= adapter.capabilities.parameters
+    for deployment in deployments.values():
+        known |= deployment.target.passthrough
+    return frozenset(name for name in known if meant_field(name) is not None)
 
 
 def _check_sections(draft: Draft, findings: Findings) -> None:

@@ -301,6 +301,8 @@ class ConfigVersion:
         admin_keys: The public keys that may sign a change of a protected region.
         receipts_keep_s: How long receipts are kept.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
+        known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
+            a deployment passes on.
         recipients: The recipients for which some deployment needs the user's consent.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
     """
@@ -323,6 +325,7 @@ class ConfigVersion:
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = ReceiptRules().keep_s
     blocked_by: str | None = None
+    known_fields: frozenset[str] = frozenset()
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 

@@ -43,6 +43,7 @@ from gateway.usage.quota_store import Admission
 from providers.chat import ChatRequest, change_request
 from providers.failures import Failure
 from providers.matching.requirements import requirements_of
+from providers.openai_json.misspelled_fields import refuse_misspelled
 
 # The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
 # separately.
@@ -336,8 +337,10 @@ class ChatService:
     def _prepare(
         self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
     ) -> RoutingInput:
-        """Collect what the answer depends on. Raises AssistantNotFound, or the API's error for a wrong header."""
+        """Collect what the answer depends on. Raises AssistantNotFound, or InvalidRequest."""
         location, locale, refusals = located.location, None, None
+        if request.extra:
+            refuse_misspelled(request.extra, config.known_fields)
         if location.region is not None and location.region.texts is not None:
             locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
             refusals = locale.refusals

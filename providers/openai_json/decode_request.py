@@ -22,6 +22,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
 from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
 
@@ -139,6 +140,9 @@ def decode_any_request(body: object) -> ChatRequest:
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if source.get(old) is not None:
             raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
+    if source.get("model") is None or source.get("messages") is None:
+        # A misspelled name of a required field is the better message.
+        refuse_misspelled(name for name, value in source.items() if value is not None)
     model = text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")

@@ -29,6 +29,7 @@ def ask(sdk: openai.OpenAI, territory: str = "DE", **more: Any) -> Any:
     [
         ("DE", {"temperature": 9}, openai.BadRequestError, 400, "invalid_request", "temperature"),
         ("DE", {"messages": [{"role": "user", "content": 5}]}, openai.BadRequestError, 400, "invalid_request", "messages[0].content"),
+        ("DE", {"extra_body": {"max_token": 5}}, openai.BadRequestError, 400, "invalid_request", "max_token"),
         ("DE", {"modalities": ["audio"]}, openai.BadRequestError, 400, "unsupported_capability", "modalities[0]"),
         ("CN", {"store": True}, openai.BadRequestError, 400, "unsupported_capability", "store"),
         ("CN", {"n": 5}, openai.BadRequestError, 400, "unsupported_capability", "n"),
@@ -49,6 +50,11 @@ def test_invalid_request_raises_the_sdk_error_of_its_status(
     assert (shown.status_code, shown.code, shown.param) == (status, code, param)
     assert shown.request_id == shown.response.headers["x-request-id"]
     assert shown.type in ("invalid_request_error", "permission_error")
+
+
+def test_field_of_another_provider_is_not_taken_for_a_misspelled_one(sdk: openai.OpenAI) -> None:
+    for territory in ("DE", "JP"):
+        assert ask(sdk, territory, extra_body={"top_k": 5, "unheard_of": True}).choices[0].message.content
 
 
 def test_unknown_key_is_an_authentication_error(sdk: openai.OpenAI) -> None:

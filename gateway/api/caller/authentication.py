@@ -22,6 +22,8 @@ from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
 
 _MAX_HEADER_BYTES = 64 * 1024
+# The headers in which SDKs send a key: Anthropic's, Azure's and Google's.
+_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
 # Names that no web page can have: an address, a name without a dot, or one below a name that cannot be registered
 # (RFC 6761, sections 6.2 and 6.3; ICANN reserves `internal` for private use since 2024).
@@ -72,7 +74,7 @@ def _hash(key: bytes) -> str:
 
 def _key_of(headers: RequestHeaders) -> bytes:
     given = headers.headers.get(b"authorization", b"")
-    if given.startswith(b"Bearer ") and not headers.repeated and b"x-api-key" not in headers.headers:
+    if given.startswith(b"Bearer ") and not headers.repeated and headers.headers.keys().isdisjoint(_KEY_HEADERS):
         # The fast path: one key, as every client library sends it.
         key = given[7:]
         if key and key.isascii() and key == key.strip():
@@ -81,7 +83,7 @@ def _key_of(headers: RequestHeaders) -> bytes:
 
 
 def _sought_key(headers: RequestHeaders) -> str:
-    keys = set(headers.all(b"x-api-key")) - {""}
+    keys = {key for name in _KEY_HEADERS for key in headers.all(name)} - {""}
     for value in headers.all(b"authorization"):
         scheme, _, key = value.partition(" ")
         if scheme.lower() != "bearer" or not (key := key.lstrip(" \t")):
@@ -173,7 +175,7 @@ class FailedKeyLimiter:
 
 
 def _has_key(headers: RequestHeaders) -> bool:
-    return b"authorization" in headers.headers or b"x-api-key" in headers.headers
+    return b"authorization" in headers.headers or not headers.headers.keys().isdisjoint(_KEY_HEADERS)
 
 
 def _address_of(config: ConfigVersion, headers: RequestHeaders) -> str:

@@ -682,3 +682,11 @@ def test_prompts_are_logged_by_the_cell_that_serves_their_region() -> None:
         table = compiled(sections(regions=regions, cell=f"cell: {{territory: {territory}, serves: {serves}}}")).config
         assert table.regions["cn"].log_prompts is expected
         assert not table.regions["eu"].log_prompts
+
+
+def test_fields_that_a_deployment_passes_on_are_never_misspelled() -> None:
+    own = "x: {provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:9/v1', stores: DE, processes: DE, "
+    text = sections(deployments=more("deployments", own + "passthrough: [max_token, min_tokens]}"))
+    config = compiled(text, {"KEY": "sk-1"}).config
+    assert "max_token" in config.known_fields
+    assert "min_tokens" not in config.known_fields

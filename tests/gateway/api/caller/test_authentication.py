@@ -138,6 +138,9 @@ def test_invalid_timeout_is_refused(value: str | bytes) -> None:
         [("authorization", f"BEARER {KEY}")],
         [("x-api-key", KEY)],
         [("x-api-key", f"{KEY} ")],
+        [("api-key", KEY)],
+        [("x-goog-api-key", KEY)],
+        [("api-key", KEY), ("x-goog-api-key", KEY), ("authorization", f"Bearer {KEY}")],
         [("x-api-key", KEY), ("authorization", f"Bearer {KEY}")],
         [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")],
     ],
@@ -148,7 +151,7 @@ def test_key_identifies_its_client(pairs: list[tuple[str, str]]) -> None:
     assert client.name == "app"
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "api-key", "x-goog-api-key"])
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("key", [OTHER, "gk-voil\u00e0", "gk-\u00c5"])
 def test_key_is_accepted_in_utf_8_and_latin_1(key: str, charset: str, name: str) -> None:
@@ -178,7 +181,11 @@ def test_key_is_accepted_in_utf_8_and_latin_1(key: str, charset: str, name: str)
         [("authorization", "Bearer wrong"), ("authorization", f"Bearer {KEY}")],
         [("authorization", f"Bearer {KEY}"), ("authorization", "Basic eDp5")],
         [("cookie", f"key={KEY}")],
-        [("api-key", KEY)],
+        [("api-key", "")],
+        [("api-key", "wrong")],
+        [("api-key", OTHER), ("authorization", f"Bearer {KEY}")],
+        [("api-key", KEY), ("x-goog-api-key", OTHER)],
+        [("apikey", KEY)],
     ],
 )
 def test_anything_else_is_refused(pairs: list[tuple[str, str]]) -> None:
@@ -206,7 +213,7 @@ def test_headers_are_bounded_before_anything_is_read_in_them() -> None:
 
 @given(value=st.binary(max_size=40))
 def test_any_bytes_of_a_key_are_handled(value: bytes) -> None:
-    for name in ("authorization", "x-api-key"):
+    for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
         with pytest.raises(ApiError):
             authenticate(TABLE, visit((name, value)))
 
