@@ -16,8 +16,8 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
+from gateway.telemetry.log import logger
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _METHODS = b"GET, POST"
@@ -27,25 +27,60 @@ _MAY_SEND = re.compile(
     rb"authorization|content-type|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
     rb"|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
 )
+# The demo takes the caller's territory from this header, which an edge sets in production.
+_MAY_SEND_TO_DEMO = b"cf-ipcountry"
 _MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, x-gateway-table, "
     b"x-gateway-dropped, x-gateway-labels, server-timing, retry-after, x-should-retry, x-ratelimit-limit-requests, "
     b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, location, link, allow"
 )
 _MAX_REQUESTED_BYTES = 4096
+_LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
+_MOST_LOGGED = 16
+_PRINTABLE = re.compile(r"[!-~]{1,200}")
 _PREFLIGHT_MAX_AGE_S = b"600"
 
 
-async def apply_cors(cors: Cors, scope: Any, receive: Receive, send: Send) -> Send | None:
+def preflight_origin(scope: Any) -> bytes | None:
+    """Return the origin of a preflight, or None for any other request."""
+    if scope["method"] != "OPTIONS":
+        return None
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return headers.get(b"origin") if b"access-control-request-method" in headers else None
+
+
+class RefusedOrigins:
+    """Logs the first refused preflight of each origin. A browser shows the page only a network error."""
+
+    def __init__(self) -> None:
+        self._logged: set[bytes] = set()
+
+    def note(self, origin: bytes) -> None:
+        """Log the origin with the setting to change, unless it was logged or there were too many."""
+        if origin in self._logged or len(self._logged) >= _MOST_LOGGED:
+            return
+        self._logged.add(origin)
+        text = origin.decode("latin-1")
+        shown = text if _PRINTABLE.fullmatch(text) else "(malformed)"
+        detail = "a web page of this origin may not call the gateway; if it should, add the origin to `cors.origins`"
+        logger().warning("preflight_refused", origin=shown, detail=detail)
+
+
+async def apply_cors(
+    cors: Cors, scope: Any, send: Send, refused: Callable[[bytes], None] = lambda _: None
+) -> Send | None:
     """Return a `send` that adds the CORS headers to the response.
 
-    Return None for a preflight, which is answered here. It needs no key, because browsers send none with it.
+    Return None for a preflight, which is answered here. It needs no key, because browsers send none with it. `refused`
+    is called with the origin of a refused one.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     origin = headers.get(b"origin")
     allowed = _allow_origin(cors, origin)
-    if scope["method"] == "OPTIONS" and origin is not None and b"access-control-request-method" in headers:
-        await _answer_preflight(headers, allowed, send)
+    if (asking := preflight_origin(scope)) is not None:
+        if not allowed:
+            refused(asking)
+        await _answer_preflight(cors, headers, allowed, send)
         return None
     if allowed:
         allowed = [*allowed, (b"access-control-expose-headers", _MAY_READ)]
@@ -71,10 +106,13 @@ def _allow_origin(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]
     if cors.any_origin:
         return [(b"access-control-allow-origin", b"*")]
     name = origin.decode("latin-1")
-    return [(b"access-control-allow-origin", origin)] if name in cors.origins else []
+    is_allowed = name in cors.origins or (cors.loopback and _LOOPBACK.fullmatch(name) is not None)
+    return [(b"access-control-allow-origin", origin)] if is_allowed else []
 
 
-async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[bytes, bytes]], send: Send) -> None:
+async def _answer_preflight(
+    cors: Cors, headers: dict[bytes, bytes], allowed: list[tuple[bytes, bytes]], send: Send
+) -> None:
     vary = (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
     if not allowed:
         message = "web pages of this origin may not call the gateway: add the origin to `cors.origins` in the config"
@@ -91,6 +129,7 @@ async def _answer_preflight(headers: dict[bytes, bytes], allowed: list[tuple[byt
         (b"access-control-max-age", _PREFLIGHT_MAX_AGE_S),
         vary,
     ]
-    if accepted := sorted(name for name in names if _MAY_SEND.fullmatch(name)):
+    extra = {_MAY_SEND_TO_DEMO} if cors.loopback else set()
+    if accepted := sorted(name for name in names if name in extra or _MAY_SEND.fullmatch(name)):
         pairs.append((b"access-control-allow-headers", b", ".join(accepted)))
     await send_bytes(send, 204, pairs, b"")

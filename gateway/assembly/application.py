@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import CHAT_PATH, ChatEndpoint
-from gateway.api.cors import apply_cors
+from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
@@ -261,6 +261,7 @@ class Gateway:
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         for name, read in _OF_LIMITERS.items():
             self.metrics.live_rows[name] = partial(limiters.rows, read)
+        self._refused_origins = RefusedOrigins()
         probes = health_probes(lambda: self.is_draining)
 
         def rest() -> Application:
@@ -320,7 +321,7 @@ class Gateway:
         return self._answer(scope, receive, send)
 
     async def _cross(self, cors: Cors, scope: Any, receive: _Receive, send: _Send) -> None:
-        sending = await apply_cors(cors, scope, receive, send)
+        sending = await apply_cors(cors, scope, send, self._refused_origins.note)
         if sending is not None:
             await self._answer(scope, receive, sending)
 
@@ -330,6 +331,8 @@ class Gateway:
         if scope["type"] == "http":
             if scope["path"] == CHAT_PATH and scope["method"] == "POST":
                 return self._ask(scope, receive, send)
+            if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
+                self._refused_origins.note(origin)
             if scope["method"] == "HEAD":
                 # HEAD is answered like GET (RFC 9110, section 9.3.2). The server omits the body.
                 scope = {**scope, "method": "GET"}

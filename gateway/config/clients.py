@@ -41,17 +41,17 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
     return compiled
 
 
-def compile_cors(draft: Draft, findings: Findings) -> Cors | None:
-    """Return the web pages that may call, or None if none may."""
+def compile_cors(draft: Draft, findings: Findings, *, demo: bool) -> Cors | None:
+    """Return the web pages that may call, or None if none may. In a demo, those of this machine may."""
     section = draft.config.cors
     if section is None:
-        return None
-    if "*" in section.origins and not draft.names("clients") and not draft.config.demo:
+        return Cors(loopback=True) if demo else None
+    if "*" in section.origins and not draft.names("clients") and not demo:
         message = "without `clients`, every page that a browser on this machine opens may send requests and cause costs"
         findings.warn(("cors", "origins"), message, "list the origins of your own pages")
     if "*" in section.origins and len(section.origins) > 1:
         findings.warn(("cors", "origins"), "`*` allows every page: the other origins have no effect")
-    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins)
+    return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins, loopback=demo)
 
 
 def _check_references(

@@ -114,7 +114,7 @@ def compile_config(
         resilience=draft.config.resilience,
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),
-        cors=compile_cors(draft, findings),
+        cors=compile_cors(draft, findings, demo=demo),
         secrets=secrets,
         demo=demo,
         admin_keys=tuple(draft.config.admin_keys),

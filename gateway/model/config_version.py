@@ -282,10 +282,17 @@ class ReceiptRules(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """The web origins whose pages may call the API from a browser, or any origin."""
+    """The web origins whose pages may call the API from a browser.
+
+    Attributes:
+        origins: The listed origins.
+        any_origin: Every page may call.
+        loopback: Pages of this machine may call, from any port, as in the demo.
+    """
 
     origins: frozenset[str] = frozenset()
     any_origin: bool = False
+    loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.api.cors import _allow_origin
 from gateway.assembly.application import Gateway
+from gateway.config.examples import example_path
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.config_version import Cors
+from gateway.telemetry.background_writer import flush_all
 from tests.kit.chat_exchange import CONFIG, WHOLE
 from tests.kit.configs import Config, key_hash
 from tests.kit.configs import table_of as compiled
@@ -185,3 +190,80 @@ async def test_internal_error_has_cors_headers() -> None:
             CHAT, content=json.dumps(HELLO), headers={**headers, "content-type": "application/json"}
         )
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (500, ORIGIN)
+
+
+LOOPBACK = [
+    "http://localhost:5173",
+    "http://localhost",
+    "https://127.0.0.1:8443",
+    "http://[::1]:3000",
+    "http://app.localhost:1",
+]
+
+
+def demo_client() -> httpx.AsyncClient:
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=WHOLE)
+
+    config = replace(compiled(OFF, {"KEY": "sk"}), cors=Cors(loopback=True))
+    app: Any = Gateway(config, HttpxTransport(httpx.MockTransport(answer)))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@pytest.mark.parametrize("origin", LOOPBACK)
+async def test_demo_allows_every_page_of_this_machine(origin: str) -> None:
+    asked = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,cf-ipcountry,cookie",
+    }
+    async with demo_client() as client:
+        response = await client.options(CHAT, headers=asked)
+        answered = await client.get("/healthz", headers={"origin": origin})
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (204, origin)
+    assert response.headers["access-control-allow-headers"] == "cf-ipcountry, content-type"
+    assert answered.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *OTHERS,
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://evil.example:80@localhost",
+        "http://128.0.0.1",
+        "http://localhost:123456",
+        "http://localhost\n",
+    ],
+)
+async def test_demo_refuses_pages_of_other_machines(origin: str) -> None:
+    assert _allow_origin(Cors(loopback=True), origin.encode()) == []
+
+
+@pytest.mark.parametrize("territory", ["cors: {origins: [https://a.example]}", "{}"])
+def test_only_a_demo_allows_pages_of_this_machine(territory: str) -> None:
+    demo = Config.parse(example_path("demo.yaml").read_text("utf-8")).merge(territory)
+    cors = compiled(demo).cors
+    assert cors is not None
+    assert cors.loopback
+    listed = compiled(LISTED, {"KEY": "sk"}).cors
+    assert listed is not None
+    assert not listed.loopback
+
+
+@pytest.mark.parametrize("config", [OFF, LISTED], ids=["off", "listed"])
+async def test_refused_preflight_is_logged_once_with_the_setting_to_change(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {b"access-control-request-method": b"POST"}
+    async with client_of(config) as client:
+        for origin in ["https://a.example", "https://a.example", "https://b.example", "\u00e9", *map(str, range(50))]:
+            await client.options(CHAT, headers={b"origin": origin.encode("latin-1"), **asked})
+    flush_all()
+    written = capsys.readouterr()
+    lines = [line for line in (written.out + written.err).splitlines() if "preflight_refused" in line]
+    assert len(lines) == 16
+    assert sum("https://a.example" in line for line in lines) == 1
+    assert all("`cors.origins`" in line for line in lines)
+    assert "(malformed)" in lines[2]
