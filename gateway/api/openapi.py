@@ -83,7 +83,8 @@ DEMO_LOCATION = {
     "name": "cf-ipcountry",
     "in": "header",
     "required": False,
-    "description": "In the demo: your territory, as an edge would send it, such as DE, US, CN, JP, HK or CU.",
+    "description": "In the demo: your territory, as an edge would send it, such as DE, US, CN, JP, HK or CU. The "
+    "default is that of `gateway demo --territory`.",
     "schema": {"type": "string", "default": "DE"},
 }
 """The header that locates the caller in a demo, where every client is trusted as the edge."""

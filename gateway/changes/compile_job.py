@@ -35,6 +35,7 @@ class CompileJob:
     """A configuration to compile.
 
     Attributes:
+        demo_territory: The territory of callers whom no signal locates, if this is a demo.
         simulators: The origin of each simulated site, if this is a demo.
         text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
             is still watched.
@@ -45,6 +46,7 @@ class CompileJob:
 
     path: str
     demo: bool = False
+    demo_territory: str | None = None
     simulators: Mapping[tuple[str, str], str] | None = None
     text: bytes | None = field(default=None, repr=False)
     name: str = ""
@@ -96,7 +98,13 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
             document = parse_document(job.text, job.name, environ, relative_to=job.path, secrets=job.secrets)
             files = {**document.files, **files}
             del files[job.name]
-        compiled = compile_config(document, registry=load_registry(), simulators=job.simulators, demo=job.demo)
+        compiled = compile_config(
+            document,
+            registry=load_registry(),
+            simulators=job.simulators,
+            demo=job.demo,
+            demo_territory=job.demo_territory,
+        )
         packed = pack(compiled.config)
     except ConfigRejected as error:
         return Outcome(error.problems, files, read_files(files) == files)

@@ -191,6 +191,7 @@ GATEWAY_LOG_FORMAT, GATEWAY_LOG_LEVEL, GATEWAY_GRACE_S, GATEWAY_STATE_DIR,
 GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operate/running.md)."""
 
 _MAX_DELAY_S = 3600
+_DEMO_TERRITORY = "DE"
 _DEMO_CONFIG = "a demo config of your own (default: GATEWAY_CONFIG, or the built-in one)"
 
 
@@ -264,10 +265,11 @@ def _add_serve(group: Group[argparse.ArgumentParser]) -> None:
 def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Send a request from each of three territories to simulated providers, and serve them. The header "
-        "`cf-ipcountry` sets your territory."
+        "`cf-ipcountry` sets your territory; without it, `--territory` does."
     )
     demo = group.add_parser("demo", help="serve simulated providers, without a key or network", description=text)
     demo.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
+    _add_territory(demo)
     _add_listener(demo)
     demo.set_defaults(run=serve_commands.demo)
 
@@ -300,8 +302,28 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
     )
     simulate.add_argument("--seed", type=int, default=0, metavar="N", help="decides which requests fail (default: 0)")
     simulate.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
+    _add_territory(simulate)
     _add_listener(simulate)
     simulate.set_defaults(run=serve_commands.simulate)
+
+
+def _add_territory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--territory",
+        type=_territory,
+        default=_DEMO_TERRITORY,
+        metavar="CODE",
+        help=f"the territory of callers that send no `cf-ipcountry` (default: {_DEMO_TERRITORY}, Germany)",
+    )
+
+
+def _territory(text: str) -> str:
+    from providers.territories import TerritoryError, parse_territory
+
+    try:
+        return parse_territory(text.upper())
+    except TerritoryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

@@ -134,7 +134,8 @@ def _serve_simulated(
         raise
     from gateway.server.demo import SimulatedPace
 
-    start.serve_demo(settings, initial, faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
+    rehearsal = SimulatedPace(*pace) if pace is not None else None
+    start.serve_demo(settings, initial, faults, faults_at, rehearsal, options.territory)
 
 
 def _exit_on_sigterm() -> None:

@@ -75,6 +75,7 @@ def compile_config(
     registry: Registry,
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
+    demo_territory: str | None = None,
 ) -> Compiled:
     """Compile a document.
 
@@ -83,6 +84,7 @@ def compile_config(
         registry: The adapters of the providers.
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
+        demo_territory: The territory of callers of a demo whom no signal locates.
 
     Raises:
         ConfigRejected: The document has errors. The exception holds all of them.
@@ -110,7 +112,7 @@ def compile_config(
         blocked=regions.blocked,
         deployments=deployments,
         clients=compile_clients(draft, findings, regions, demo=demo),
-        location=compile_location(draft, findings, document, regions, demo=demo),
+        location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=demo_territory),
         resilience=draft.config.resilience,
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),

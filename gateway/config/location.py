@@ -39,9 +39,15 @@ _REFUSE = "refuse"
 
 
 def compile_location(
-    draft: Draft, findings: Findings, document: Document, regions: Regions, *, demo: bool
+    draft: Draft,
+    findings: Findings,
+    document: Document,
+    regions: Regions,
+    *,
+    demo: bool,
+    demo_territory: str | None = None,
 ) -> SignalLocator:
-    """Compile the section `location` of a draft. In demo mode every peer is an edge."""
+    """Compile the section `location` of a draft. In demo mode every peer is an edge, and may have a default."""
     section = draft.config.location
     path: KeyPath = ("location",)
     _check_unknown(draft, findings, section.unknown)
@@ -64,6 +70,7 @@ def compile_location(
         # An edge with a secret is trusted because of its secret. Other hosts may be in its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
+        demo_territory=demo_territory if demo else None,
     )
     return SignalLocator(rules)
 

@@ -27,6 +27,7 @@ from gateway.operator_errors import CommandError
 from gateway.server.single import serve_single
 from gateway.server.uvicorn_server import url_of
 from gateway.settings import Settings
+from providers.territories import territory_name
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import load_simulators
@@ -119,6 +120,7 @@ class Demo:
     Attributes:
         scenarios: The scenario of each simulated site, by provider and site.
         live_with: Returns the config, once the ports of the simulators are known.
+        territory: The territory of callers whom no signal locates, or None.
         is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
         print_text: Prints a text.
         on_shown: Called when everything has been printed.
@@ -127,6 +129,7 @@ class Demo:
     scenarios: Mapping[tuple[str, str], Scenario]
     live_with: Callable[[Sites], LiveConfig]
     is_rehearsal: bool
+    territory: str | None
     print_text: Callable[[str], None]
     on_shown: Callable[[], None]
 
@@ -159,7 +162,7 @@ async def run_demo(
                 print_text(answers)
             else:
                 return
-            _print_help(url, url_of(admin[0]), assistant, settings.config, print_text)
+            _print_help(demo, (url, url_of(admin[0])), assistant, settings.config)
             # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
             demo.on_shown()
@@ -193,13 +196,17 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
-def _print_help(url: str, admin_url: str, assistant: str, config: Path, print_text: Callable[[str], None]) -> None:
+def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path) -> None:
+    (url, admin_url), print_text = urls, demo.print_text
     print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU:\n")
     print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
         "    -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
+    if demo.territory is not None:
+        place = territory_name(demo.territory)
+        print_text(f"Without the header: your territory is {place}; choose another with --territory")
     print_text(f"Explain a decision: curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
     here = Path.cwd()
     shown = config.relative_to(here) if config.is_relative_to(here) else config

@@ -192,10 +192,12 @@ def serve_demo(
     faults: Sequence[str] = (),
     faults_at: Sequence[tuple[str, str]] = (),
     pace: SimulatedPace | None = None,
+    territory: str | None = None,
 ) -> None:
     """Serve simulated providers with these faults until the process is stopped; raises CommandError.
 
     pace: The speed of a rehearsal; None for the plain demo.
+    territory: The territory of callers whom no signal locates; None refuses them.
     """
     from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo
     from providers.testkit.simulator import NoSimulator, load_simulators
@@ -211,7 +213,7 @@ def serve_demo(
         scheduler = ending.enter_context(_scheduling(settings))
 
         def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
-            job = CompileJob(str(settings.config), True, origins, written=initial.change_log is not None)
+            job = CompileJob(str(settings.config), True, territory, origins, written=initial.change_log is not None)
             ready = with_simulators(initial, job)
             if ready.change_log is not None:
                 ending.callback(_close, ready.change_log, {})
@@ -221,6 +223,7 @@ def serve_demo(
             scenarios,
             live_with,
             is_rehearsal=pace is not None,
+            territory=territory,
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )

@@ -62,9 +62,10 @@ def _bind_message(host: str, port: int, option: str, error: OSError) -> str:
         return f"port {port} is reserved for root; choose another one with --{option}"
     if error.errno != errno.EADDRINUSE:
         return f"{host} cannot be bound ({error.strerror}); use an address of this machine"
-    example = "make run PORT=9000" if option == "port" else "GATEWAY_ADMIN_PORT=9001; 0 for a free one"
+    is_admin = option != "port"
+    example = "GATEWAY_ADMIN_PORT=9001; 0 for a free one" if is_admin else "make run PORT=9000"
     return (
-        f"port {port} on {host} is used by another program ({error.strerror}); "
+        f"{'the admin ' if is_admin else ''}port {port} on {host} is used by another program ({error.strerror}); "
         f"stop it, or choose another port with --{option} ({example})"
     )
 

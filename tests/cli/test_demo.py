@@ -109,7 +109,7 @@ def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     )
     demo.wait_for('"event":"request"')
     line = json.loads(demo.err.splitlines()[-1])
-    assert (line["outcome"], line["code"]) == ("refused", "region_unknown")
+    assert (line["outcome"], line["code"], line["why"]) == ("refused", "invalid_request", "demo_territory")
 
 
 def test_demo_rejects_a_real_deployment(gateway: Command) -> None:
@@ -230,3 +230,28 @@ def test_missing_demo_config_prints_one_line(gateway: Command) -> None:
     shown = gateway("demo", "--config", Path("nothing.yaml"))
     assert shown.status == 2
     assert shown.err.startswith("gateway: there is no config at nothing.yaml")
+
+
+@pytest.mark.parametrize(("options", "territory"), [((), "DE"), (("--territory", "cn"), "CN")])
+def test_caller_without_a_location_has_the_territory_of_the_demo(
+    start: Start, options: tuple[str, ...], territory: str
+) -> None:
+    running = start("demo", "--port", "0", *options)
+    running.wait_for("Ctrl-C")
+    place = {"DE": "Germany", "CN": "mainland China"}[territory]
+    assert f"Without the header: your territory is {place}; choose another with --territory" in running.out
+    url = running.wait_for(r"listens on (http://\S+)\. ")[1]
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        hello = {"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]}
+        answer = client.post("/v1/chat/completions", json=hello)
+        unknown = client.get("/v1/models", headers={"cf-ipcountry": "XX"})
+    region = {"DE": "eu", "CN": "cn"}[territory]
+    assert (answer.status_code, answer.headers["x-gateway-region"]) == (200, region)
+    assert answer.headers["x-gateway-why"] == "demo_territory"
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (451, "region_unknown")
+
+
+def test_unknown_territory_of_a_demo_is_refused(gateway: Command) -> None:
+    shown = gateway("demo", "--territory", "XY")
+    assert shown.status == 2
+    assert "argument --territory: 'XY' is not a territory" in shown.err

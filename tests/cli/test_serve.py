@@ -53,7 +53,7 @@ def test_used_admin_port_prints_one_line(gateway: Command, busy_port: int) -> No
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0", "--admin-port", busy_port)
     assert (shown.status, shown.out) == (2, "")
     assert shown.err.splitlines()[-1] == (
-        f"gateway: port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
+        f"gateway: the admin port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
         "stop it, or choose another port with --admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"
     )
 
@@ -77,7 +77,7 @@ def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     assert len(admins) == 2
     with_busy_port = start("demo", "--port", "0", "--admin-port", busy_port)
     assert with_busy_port.wait_for("gateway: .*")[0].startswith(
-        f"gateway: port {busy_port} on 127.0.0.1 is used by another program"
+        f"gateway: the admin port {busy_port} on 127.0.0.1 is used by another program"
     )
 
 

@@ -20,11 +20,13 @@ from gateway.policy.location.claim import Claim
 from gateway.policy.location.client_address import GeoIp, address_headers, client_address
 from gateway.policy.location.client_signals import ApiKey, Assertion
 from gateway.policy.location.edge_header import EdgeHeader
-from gateway.policy.location.signals import Reading, Signal, SignalInput
+from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
 from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import edge_of
 from providers.territories import parent
 
+DEMO_TERRITORY = "demo_territory"
+"""The value of `x-gateway-why` for a caller of a demo that no signal locates."""
 _MOST_PEERS = 1024
 _REFUSE = "refuse"
 
@@ -127,7 +129,7 @@ class SignalLocator:
         """Return what must be equal in two config versions so that a running request keeps its location."""
         rules = self.rules
         by_signal = tuple((signal.name, signal.identity(rules)) for signal in self.signals)
-        return by_signal, rules.conflict, rules.unknown, rules.country_only
+        return by_signal, rules.conflict, rules.unknown, rules.country_only, rules.demo_territory
 
 
 def locator_of(config: ConfigVersion) -> SignalLocator:
@@ -190,6 +192,8 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     """Return the location of a caller, with the evidence in the order of the config's signals."""
     all_readings = (signal.read(config, client, reports) for signal in locator_of(config).signals)
     readings = [reading for reading in all_readings if reading is not None]
+    if not readings and (territory := config.location.rules.demo_territory) is not None:
+        readings = [read_territory(config, DEMO_TERRITORY, (territory,))]
     evidence = tuple(reading.evidence for reading in readings)
     if blocked := blocked_among(config, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)

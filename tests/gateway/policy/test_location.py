@@ -619,3 +619,30 @@ def test_weaker_signals_do_not_locate_a_bound_caller_with_a_hidden_location(
     edge, address = signals
     sighting = reported(EdgeReport((edge,)), address=AddressReport(address))
     assert located(sighting, table, bound) == (region, territory, "api_key")
+
+
+DEMO = with_rules(TABLE, demo_territory="JP")
+
+
+@pytest.mark.parametrize(
+    ("territory", "region", "problem"),
+    [("JP", "default", None), ("DE", "eu", None), ("CN", "cn", None), ("CU", None, LocationProblem.BLOCKED)],
+)
+def test_demo_locates_a_caller_about_whom_no_signal_says_anything(
+    territory: str, region: str | None, problem: LocationProblem | None
+) -> None:
+    location = resolve(with_rules(TABLE, demo_territory=territory), None, seen())
+    assert (location.why, location.territory, location.problem) == ("demo_territory", territory, problem)
+    assert (location.region.name if location.region else None) == region
+    assert resolve(TABLE, None, seen()).problem is LocationProblem.UNKNOWN
+
+
+@pytest.mark.parametrize("edge", ["XX", "T1", "not-a-code", ""])
+def test_demo_does_not_locate_a_caller_whose_signal_is_unknown_or_in_doubt(edge: str) -> None:
+    location = resolve(DEMO, None, seen(edge))
+    assert (location.why, location.problem) == ("unknown", LocationProblem.UNKNOWN)
+
+
+def test_demo_prefers_every_signal_to_its_own_territory() -> None:
+    location = resolve(DEMO, None, seen("CN"))
+    assert (location.why, location.territory) == ("edge_header", "CN")
