@@ -109,7 +109,7 @@ def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     )
     demo.wait_for('"event":"request"')
     line = json.loads(demo.err.splitlines()[-1])
-    assert (line["outcome"], line["code"], line["why"]) == ("refused", "invalid_request", "demo_territory")
+    assert (line["outcome"], line["code"], line["why"]) == ("refused", "unsupported_media_type", "demo_territory")
 
 
 def test_demo_rejects_a_real_deployment(gateway: Command) -> None:
