@@ -97,9 +97,8 @@ MESSAGES: dict[FailureKind, str] = {
 """The message for clients of each kind. The provider's own text is written to the log only.
 
 Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two
-contain the words that LiteLLM 1.109 (`exception_mapping_utils.py`), langchain-openai 1.7 (`chat_models/base.py`) and
-@langchain/openai 1.5 (`utils/client.js`) look for, read in November 2026. No message contains words that mean another
-error there, such as "rate limit".
+contain the words that LiteLLM 1.109, langchain-openai 1.7 and @langchain/openai 1.5 look for in their mapping of
+errors, read in November 2026. No message contains words that mean another error there, such as "rate limit".
 """
 
 
