@@ -49,7 +49,7 @@ COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
 _CODE = re.compile(r"`([^`]+)`")
 _OURS = re.compile(
     r"(x-(gateway|request|api|should|ratelimit)-[a-z-]+|authorization|retry-after|location|server-timing"
-    r"|traceparent|tracestate|link|openai-processing-ms)"
+    r"|traceparent|tracestate|link|openai-processing-ms|api-key|x-goog-api-key)"
 )
 
 
