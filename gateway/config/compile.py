@@ -169,3 +169,7 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
             findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends first")
     if bounds.attempts.per_deployment > bounds.attempts.total:
         findings.warn(("resilience", "attempts"), "`per_deployment` is more than `total`, which is reached first")
+    breaker = bounds.breaker
+    if breaker is not None and breaker.longest_open_s < breaker.open_s:
+        message = f"is shorter than `open` ({breaker.open_s:g}s), so the breaker never stays open for that long"
+        findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")

@@ -25,8 +25,10 @@ row for a stream that has begun.
 Each attempt holds a ticket. Its result counts only while the ticket is current, so attempts that began before a
 transition cannot undo it: a hundred calls that were running when the breaker opened do not open it a hundred times.
 
-The breaker opens for `open_s`. The time doubles each time that it opens again without a whole answer between, up to 16
-times, and varies by 20 % at random, so that workers do not probe in step. Pure: time and chance come from the caller.
+The breaker opens for `open_s`. The time doubles each time that it opens again without a whole answer between, and it
+varies by 20 % at random, so that workers do not probe in step. It is never longer than `longest_open_s`, because a
+provider that works again stays unused for up to this time. The probe is a client's request, never an invented prompt.
+Pure: time and chance come from the caller.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ from enum import StrEnum
 from gateway.model.config_version import BreakerRule
 from providers.failures import Failure
 
-MOST_GROWTH = 16
-"""The largest multiple of `open_s` for which a breaker opens, before the random part."""
+_MOST_DOUBLINGS = 40
+"""Keeps the number small. With any allowed `open_s`, the longest time is reached before."""
 _SPREAD = 0.2
 _PROBING_S = 1.0
 _WHOLE, _FAILED = 0, 1
@@ -178,9 +180,9 @@ class Breaker:
             self.ticket += 1
 
     def _open(self, now: float, reason: str) -> None:
-        times = min(2**self._openings, MOST_GROWTH)
-        self._until = now + self._rule.open_s * times * (1 - _SPREAD + 2 * _SPREAD * self._draw())
-        self._openings = min(self._openings + 1, MOST_GROWTH)
+        varied_s = self._rule.open_s * 2**self._openings * (1 - _SPREAD + 2 * _SPREAD * self._draw())
+        self._until = now + min(varied_s, self._rule.longest_open_s)
+        self._openings = min(self._openings + 1, _MOST_DOUBLINGS)
         self.reason = reason
         self._change(BreakerState.OPEN)
 

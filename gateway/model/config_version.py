@@ -177,6 +177,10 @@ class Attempts(PlainSection):
     total: int = field(default=4, metadata=key("Attempts of one request over all deployments.", ge=1, le=50))
 
 
+DEFAULT_MAX_OPEN = 2
+"""The default of `max_open` in the section `breaker`, as a multiple of `open`."""
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerRule(PlainSection):
     """When the breaker of a failing deployment opens, so that the deployment is skipped for some time."""
@@ -194,11 +198,24 @@ class BreakerRule(PlainSection):
     open_s: Seconds = field(
         default=10.0,
         metadata=key(
-            "How long the breaker stays open first. Each failed probe doubles the time, up to 16 times this value.",
+            "How long the breaker stays open first. Each failed probe doubles the time, up to `max_open`.",
             name="open",
             default="10s",
         ),
     )
+    max_open_s: Seconds | None = field(
+        default=None,
+        metadata=key(
+            "The longest time that the breaker stays open, also after many failed probes. A provider that works again "
+            "is used after this time at the latest. Default: twice `open`.",
+            name="max_open",
+        ),
+    )
+
+    @property
+    def longest_open_s(self) -> float:
+        """The longest time that the breaker stays open."""
+        return self.max_open_s if self.max_open_s is not None else DEFAULT_MAX_OPEN * self.open_s
 
 
 @dataclass(frozen=True, slots=True)

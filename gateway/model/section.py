@@ -52,13 +52,17 @@ def key(meaning: str, *, name: str | None = None, default: str | None = None, **
 
 
 def default_as_written(value: Any) -> Any:
-    """Return a default as the file would have it. A section that is a default has the default of each of its fields."""
+    """Return a default as the file would have it. A section that is a default has the default of each of its fields.
+
+    A key whose default depends on another key is left out.
+    """
     if not isinstance(value, PlainSection):
         return value
     return {
         field.metadata.get("alias", field.name): field.metadata.get("json_schema_extra", {}).get("default")
         or default_as_written(getattr(value, field.name))
         for field in fields(value)
+        if getattr(value, field.name) is not None or field.metadata.get("json_schema_extra")
     }
 
 

@@ -17,10 +17,9 @@ from gateway.api.errors import STATUS, from_domain
 from gateway.config import validation
 from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
-from gateway.execution.breaker import MOST_GROWTH
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
-from gateway.model.config_version import Resilience
+from gateway.model.config_version import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptRecord
@@ -132,7 +131,7 @@ def test_limits_are_those_of_the_schema() -> None:
     text = BREAKERS.read_text("utf-8")
     assert f"requests of the last {WINDOW_S:g} s, plus {FLOOR}." in text
     assert f"{defaults['retry_budget']} (`retry_budget`)" in text
-    assert f"up to {MOST_GROWTH} times `open`" in text
+    assert f"`max_open` (default: {DEFAULT_MAX_OPEN} times `open`)" in text
     assert f"breaker: {{{breaker}}}" in " ".join(text.split())
 
 

@@ -410,6 +410,15 @@ class TestTable:
         off = compiled(sections(resilience="resilience: {breaker: off, retry_budget: off}")).config.resilience
         assert (off.breaker, off.retry_budget) == (None, None)
 
+    def test_max_open_bounds_the_open_time_and_defaults_to_twice_open(self) -> None:
+        for written, longest_s in (("open: 30s", 60), ("open: 30s, max_open: 45s", 45)):
+            text = sections(resilience=f"resilience: {{breaker: {{{written}}}}}")
+            breaker = compiled(text).config.resilience.breaker
+            assert breaker is not None
+            assert breaker.longest_open_s == longest_s
+        result = compiled(sections(resilience="resilience: {breaker: {open: 30s, max_open: 5s}}"))
+        assert "max_open: is shorter than `open` (30s)" in "\n".join(map(str, result.warnings))
+
     def test_country_code_no_is_not_a_boolean(self) -> None:
         text = sections(
             regions="regions: {no: {territories: [NO], boundary: [NO, '@EEA', CH]}}",

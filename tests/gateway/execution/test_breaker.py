@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.execution.breaker import MOST_GROWTH, Breaker, BreakerState
+from gateway.execution.breaker import Breaker, BreakerState
 from gateway.model.config_version import BreakerRule
 
 RULE = BreakerRule(failures=3, rate=0.5, window_s=30, samples=10, open_s=10)
-LONGEST_S = RULE.open_s * MOST_GROWTH * 1.2
+LONGEST_S = RULE.longest_open_s
 
 
 def breaker(rule: BreakerRule = RULE, chance: float = 0.5) -> tuple[Breaker, list[BreakerState]]:
@@ -113,14 +114,30 @@ def test_started_stream_closes_the_breaker_and_a_failure_reopens_it_longer() -> 
     assert made.blocked_s(33) == 10
 
 
-def test_open_time_doubles_up_to_its_limit() -> None:
-    made, _ = opened()
+def open_times(rule: BreakerRule, chance: float, outage_s: float) -> list[float]:
+    """Return for how long the breaker opens, each time, until a probe is sent after the outage."""
+    made, _ = opened(rule, chance)
     now, held = 0.0, []
-    for _ in range(7):
+    while now < outage_s:
         held.append(made.blocked_s(now))
         now += held[-1]
         made.failed(probe(made, now), now, "503")
-    assert held == [10, 20, 40, 80, 160, 160, 160]
+    return held
+
+
+def test_open_time_doubles_up_to_max_open() -> None:
+    assert open_times(replace(RULE, max_open_s=45), 0.5, 160) == [10, 20, 40, 45, 45]
+
+
+def test_open_time_is_at_most_twice_open_by_default() -> None:
+    """After an outage of any length, a healed provider is used again within 20 seconds."""
+    assert open_times(RULE, 0.5, 900)[:4] == [10, 20, 20, 20]
+    for chance in (0.0, 0.3, 1.0):
+        assert max(open_times(RULE, chance, 900)) <= 20 + 1e-6
+
+
+def test_max_open_equal_to_open_keeps_the_time_constant() -> None:
+    assert set(open_times(replace(RULE, max_open_s=RULE.open_s), 1.0, 900)) == {10}
 
 
 def test_chance_is_a_fifth_either_way() -> None:
