@@ -354,6 +354,7 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({DEFAULT_CONFIG})")
     add_config(check)
     check.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    check.add_argument("--all", action="store_true", help="print each warning, also those that many entries have")
     add_no_secrets(check)
     check.set_defaults(run=config_commands.check)
 

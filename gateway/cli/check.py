@@ -49,10 +49,11 @@ def check(options: argparse.Namespace) -> int:
 
     if options.file is not None and options.config is not None:
         raise CommandError("FILE and --config both name the config: give only one of them")
-    compiled = compile_file(options.file or settings_of(options).config, resolve_secrets=not options.no_secrets)
+    path = options.file or settings_of(options).config
+    compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
-        print(render_problems(compiled.warnings), file=sys.stderr)
+        print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
         print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:

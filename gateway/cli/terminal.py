@@ -28,6 +28,7 @@ def compile_file(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
     resolve_secrets: bool = True,
+    every_warning: bool = False,
 ) -> Compiled:
     """Compile a config file. Raises CommandError if the file is missing or the config has errors."""
     from gateway.config.compile import compile_config
@@ -42,7 +43,7 @@ def compile_file(
     except ConfigRejected as error:
         from gateway.config.check_report import rejected_config
 
-        raise rejected_config(error.problems) from None
+        raise rejected_config(error.problems, every_warning=every_warning) from None
 
 
 def prepare_streams() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
-from gateway.config.problems import Problem
+from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import Days
 from gateway.model.config_version import Assistant, ConfigVersion, Exporter, Region
@@ -18,16 +19,65 @@ from providers.sites import Residency
 from providers.territories import Places, territory_data
 
 _WIDTH = 100
+_LISTED_WARNINGS = 8
+"""Up to this number, similar warnings are printed line by line."""
+_LISTED_NAMES = 8
+_NAME = re.compile(r"'[^']*'|\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\d+")
+"""A part of a message that may differ between similar warnings: a quoted name, an environment variable, a number."""
 
 
-def render_problems(problems: Iterable[Problem]) -> str:
-    """Return one line for each problem and a line with their number, or an empty text if there are no problems."""
+def render_problems(problems: Iterable[Problem], *, every_warning: bool = False) -> str:
+    """Return the problems as lines with their number at the end, or an empty text if there are no problems.
+
+    Errors come last, where a terminal shows them. If many entries have the same warning, one line stands for them.
+
+    Args:
+        every_warning: Return one line for each warning.
+    """
     ordered = sorted(problems, key=lambda problem: problem.order)
     if not ordered:
         return ""
-    errors = sum(problem.severity == "error" for problem in ordered)
-    counts = [_count(errors, "error"), _count(len(ordered) - errors, "warning")]
-    return "\n".join([*map(str, ordered), "", ", ".join(filter(None, counts))])
+    warnings = [problem for problem in ordered if problem.severity == "warning"]
+    errors = [problem for problem in ordered if problem.severity == "error"]
+    counts = ", ".join(filter(None, [_count(len(errors), "error"), _count(len(warnings), "warning")]))
+    shown = [*map(str, warnings)] if every_warning else [*_grouped(warnings)]
+    if len(shown) < len(warnings):
+        counts += " (`gateway check --all` prints each warning)"
+    return "\n".join([*shown, *map(str, errors), "", counts])
+
+
+def _grouped(warnings: Sequence[Problem]) -> Iterator[str]:
+    """Yield the lines of warnings. The first of many similar ones stands for them, with the names of the others."""
+    groups: dict[tuple[object, ...], list[Problem]] = {}
+    for warning in warnings:
+        groups.setdefault(_kind_of(warning), []).append(warning)
+    for warning, group in ((warning, groups[_kind_of(warning)]) for warning in warnings):
+        if len(group) <= _LISTED_WARNINGS:
+            yield str(warning)
+        if len(group) <= _LISTED_WARNINGS or warning is not group[0]:
+            continue
+        names = list(dict.fromkeys("/".join(_entry_of(other)) for other in group[1:]))
+        rest = len(names) - _LISTED_NAMES
+        more = f" and {rest} more" if rest > 0 else ""
+        yield str(warning)
+        yield visible(f"    the same for {', '.join(names[:_LISTED_NAMES])}{more}")
+
+
+def _kind_of(warning: Problem) -> tuple[object, ...]:
+    """Return a key that is equal for warnings that differ only in the entry, in its key or in a number."""
+    if len(warning.path) < 2:
+        return (warning,)
+    entry, texts = _entry_of(warning), [warning.message, warning.hint]
+    for name in entry:
+        texts = [re.sub(rf"\b{re.escape(name)}\b", "*", text) for text in texts]
+    keys = tuple(part for part in warning.path if part not in entry)
+    return (warning.file, keys, *(_NAME.sub("*", text) for text in texts))
+
+
+def _entry_of(warning: Problem) -> tuple[str, ...]:
+    """Return the names of the entry: of a deployment or a region, or of an assistant and the region of its route."""
+    is_route = warning.path[0] == "assistants" and len(warning.path) > 3
+    return tuple(map(str, warning.path[1:4:2] if is_route else warning.path[1:2]))
 
 
 def _count(number: int, word: str) -> str:
@@ -212,6 +262,6 @@ def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def rejected_config(problems: tuple[Problem, ...]) -> CommandError:
+def rejected_config(problems: tuple[Problem, ...], *, every_warning: bool = False) -> CommandError:
     """Return the error that a command reports for a configuration with these problems."""
-    return RejectedConfig(render_problems(problems))
+    return RejectedConfig(render_problems(problems, every_warning=every_warning))

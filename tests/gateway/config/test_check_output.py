@@ -67,6 +67,52 @@ def test_matrix_knows_a_trial_signal(can: bool) -> None:
         assert (_NO_SIGNAL in render_matrix(config)) != can
 
 
+def _warnings(count: int) -> list[Problem]:
+    """One warning for each of many deployments, in the middle of the file."""
+    texts = ("KEY_{} is not set: the deployment is skipped", "no route uses this deployment")
+    return [
+        Problem("a.yaml", 10 + number, 3, ("deployments", f"d{number}"), text.format(number), "", "warning")
+        for number in range(count)
+        for text in texts
+    ]
+
+
+def test_errors_come_after_all_warnings() -> None:
+    error = Problem("a.yaml", 1, 1, ("regins",), "unknown key 'regins'")
+    shown = render_problems([error, *_warnings(3)]).splitlines()
+    assert [*map(str, _warnings(3)), str(error)] == shown[:-2]
+    assert shown[-1] == "1 error, 6 warnings"
+
+
+def test_repeated_warnings_are_grouped() -> None:
+    error = Problem("a.yaml", 1, 1, ("regins",), "unknown key 'regins'")
+    shown = render_problems([error, *_warnings(256)]).splitlines()
+    assert shown == [
+        "a.yaml:10:3: warning: deployments.d0: KEY_0 is not set: the deployment is skipped",
+        "    the same for d1, d2, d3, d4, d5, d6, d7, d8 and 247 more",
+        "a.yaml:10:3: warning: deployments.d0: no route uses this deployment",
+        "    the same for d1, d2, d3, d4, d5, d6, d7, d8 and 247 more",
+        "a.yaml:1:1: regins: unknown key 'regins'",
+        "",
+        "1 error, 512 warnings (`gateway check --all` prints each warning)",
+    ]
+    assert len(render_problems([error, *_warnings(256)], every_warning=True).splitlines()) == 515
+
+
+def test_routes_with_the_same_warning_are_grouped() -> None:
+    routes = [
+        Problem("a.yaml", 5, number, ("assistants", "helper", "routes", f"r{number}"), "is empty now", "", "warning")
+        for number in range(20)
+    ]
+    assert render_problems(routes).splitlines()[1].startswith("    the same for helper/r1, helper/r2")
+
+
+def test_different_warnings_are_not_grouped() -> None:
+    words = "one two three four five six seven eight nine ten".split()
+    different = [Problem("a.yaml", 1, 1, ("deployments", "x"), f"has {word} tokens", "", "warning") for word in words]
+    assert len(render_problems(different).splitlines()) == 12
+
+
 def test_report_without_problems_is_empty() -> None:
     assert render_problems([]) == ""
 
