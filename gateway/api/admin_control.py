@@ -31,7 +31,11 @@ class Control(Protocol):
         ...
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """Make a version of the history active and return the result."""
+        """Make a version of the history active, pin it, and return the result."""
+        ...
+
+    async def release(self, who: str, signature: str | None) -> Reload:
+        """Make the config file active in place of the pinned version, and return the result."""
         ...
 
 
@@ -103,6 +107,7 @@ def readiness(status: Status) -> dict[str, object]:
         "status": readiness_word(status),
         "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
+        "rollback_pinned": status.pinned or None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {
             "count": len(config.deployments),

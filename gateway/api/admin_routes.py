@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -24,6 +25,7 @@ from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain, reports_from
 from providers.territories import TerritoryError
 
+_CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
 _MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
@@ -45,13 +47,19 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     @guarded.post("/reload")
     async def reload(request: Request) -> JSONResponse:
         done = await control.reload(_operator(request))
+        if done.is_pinned:
+            return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
         return JSONResponse(reload_report(done), _status_of(done))
 
     @guarded.post("/rollback")
     async def rollback(request: Request) -> JSONResponse:
-        version, signature = _version_and_signature(await _read_object(request))
-        done = await control.rollback(version, _operator(request), signature)
-        extra = {"file_active": (await control.status()).file_is_active, "missing": done.missing}
+        wanted = _rollback_request(await _read_object(request))
+        if wanted.release:
+            done = await control.release(_operator(request), wanted.signature)
+        else:
+            done = await control.rollback(wanted.version, _operator(request), wanted.signature)
+        status = await control.status()
+        extra = {"file_active": status.file_is_active, "pinned": status.pinned or None, "missing": done.missing}
         return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
     @guarded.get("/explain")
@@ -65,6 +73,13 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
     app.include_router(guarded)
     return app
+
+
+def _pinned_error(version: str) -> dict[str, object]:
+    """Return the error of a reload while a version is pinned. Clients of the public listener never get this code."""
+    message = f"version {version} is pinned by a rollback: `gateway rollback --release` activates the config file"
+    kind = "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": "rollback_pinned"}}
 
 
 def _status_of(done: Reload) -> int:
@@ -101,22 +116,36 @@ async def _read_object(request: Request) -> dict[str, object]:
     return value
 
 
-def _version_and_signature(given: Mapping[str, object]) -> tuple[str | None, str | None]:
+@dataclass(frozen=True, slots=True)
+class _RollbackRequest:
+    version: str | None
+    signature: str | None
+    release: bool
+
+
+def _rollback_request(given: Mapping[str, object]) -> _RollbackRequest:
     """Return the fields of a rollback request.
 
     An unknown field is refused: a typing error in `version` would otherwise activate another version than was meant.
     """
     fields: dict[str, str | None] = dict.fromkeys(_ROLLBACK_FIELDS)
+    release = given.get("release", False)
+    if not isinstance(release, bool):
+        raise ApiError("invalid_request", "`release` must be true or false", "release")
+    if release and given.get("version") is not None:
+        raise ApiError("invalid_request", "`release` activates the config file: leave out `version`", "version")
     for name, value in given.items():
+        if name == "release":
+            continue
         max_characters = _ROLLBACK_FIELDS.get(name)
         if max_characters is None:
-            raise ApiError("invalid_request", "unknown field: a rollback has only `version` and `signature`")
+            raise ApiError("invalid_request", "unknown field: a rollback has only `version`, `signature` and `release`")
         if value is not None and not isinstance(value, str):
             raise ApiError("invalid_request", f"`{name}` must be a string", name)
         if len(value or "") > max_characters:
             raise ApiError("invalid_request", f"`{name}` must have at most {max_characters} characters", name)
         fields[name] = value
-    return fields["version"], fields["signature"]
+    return _RollbackRequest(fields["version"], fields["signature"], release)
 
 
 def _operator(request: Request) -> str:

@@ -44,10 +44,10 @@ class NotSigned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PinnedRollback:
-    """A rollback that is in effect: this version is active in place of the config file.
+    """A rollback that is in effect: this version is active in place of the config file, until it is released.
 
     Attributes:
-        file: The digest of the config file at the time of the rollback.
+        file: The digest of the config file that was reported last; first, that of the file at the time of the rollback.
     """
 
     version: Version
@@ -55,9 +55,13 @@ class PinnedRollback:
 
     @property
     def overrides(self) -> str:
-        """The digest of the replaced file. Empty if the file has the same text as the version."""
-        is_the_same = self.version.text is not None and digest(self.version.text) == self.file
-        return "" if is_the_same else self.file or _NO_FILE
+        """The digest of the replaced file, for the history. It is never empty."""
+        return self.file or _NO_FILE
+
+    @property
+    def has_the_text_of_the_file(self) -> bool:
+        """Whether the file has the same text as the version."""
+        return self.version.text is not None and digest(self.version.text) == self.file
 
     def instead_of(self, job: CompileJob) -> CompileJob:
         """Return the job that compiles this version in place of the file."""
@@ -253,13 +257,12 @@ class ChangeLog:
             raise NotStored(f"version {target.version} cannot be compiled again: {target.why_not}")
         return PinnedRollback(target, read_files([str(config)])[str(config)])
 
-    def active_rollback(self, config: Path) -> PinnedRollback | None:
-        """Return the rollback that is in effect: the config file has not changed since. Raises StateError."""
+    def active_rollback(self) -> PinnedRollback | None:
+        """Return the rollback that is in effect, if it was not released. Raises StateError."""
         pointer = self.pointer()
-        file = read_files([str(config)])[str(config)]
-        if pointer is None or not pointer.overrides or (file or _NO_FILE) != pointer.overrides:
+        if pointer is None or not pointer.overrides:
             return None
-        return PinnedRollback(self.history.find(pointer.version), file)
+        return PinnedRollback(self.history.find(pointer.version), pointer.overrides.replace(_NO_FILE, ""))
 
     def pointer(self) -> Pointer | None:
         """Return which version was active last."""

@@ -63,7 +63,7 @@ class InitialConfigLoader:
 
             try:
                 self._change_log = ChangeLog(settings.state_dir, _log_audit_head)
-                self._pinned = self._change_log.active_rollback(self._config_path)
+                self._pinned = self._change_log.active_rollback()
             except StateError as error:
                 if self._change_log is not None:
                     self._change_log.close()
@@ -110,7 +110,7 @@ def _initial_config(
         raise rejection
     raise CommandError(
         f"a rollback replaced {config_path} by version {pinned.version.version}, which cannot be used any more:\n"
-        f"{rejection.shown}\nedit {config_path} to make it the active config again"
+        f"{rejection.shown}\n`gateway rollback --release` makes {config_path} the active config again"
     )
 
 
@@ -139,15 +139,14 @@ def _log_audit_head(head: TrailHead, event: str) -> None:
 
 def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Path) -> None:
     """Record which version is served from now on. Raises StateError; raises CommandError if a signature is missing."""
-    from gateway.changes.change_log import NotSigned, ReviewedChange
-    from gateway.changes.plan import ChangePlan
+    from gateway.changes.change_log import NotSigned
     from gateway.telemetry.log import logger
 
     pointer, version = change_log.pointer(), initial.config.version
     new = CompiledState(initial.config, initial.outcome.written, distinct_warnings(initial.outcome.problems))
     change_log.note("started", {"table": version, "config": str(config_path), "pid": os.getpid()})
     if initial.pinned is not None:
-        detail = f"{config_path} is not active since a rollback; its next edit will be activated"
+        detail = f"{config_path} is not active since a rollback; `gateway rollback --release` activates it"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)
     if pointer is None or pointer.version != version:
         before = change_log.history.find_exactly(pointer.version) if pointer is not None else None
@@ -162,13 +161,10 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
         change_log.record_switch(
             reviewed, new, "start", "", initial.pinned.overrides if initial.pinned is not None else ""
         )
-    elif initial.pinned is None and pointer.overrides:
-        # The file was edited to the text of the version that was rolled back to.
-        change_log.record_switch(ReviewedChange(ChangePlan(version, version), {}), new, "start", "")
 
 
-def compile_in_child(text: bytes, name: str, config_path: Path, *, secrets: bool) -> Outcome:
-    """Compile this text in a child process. Raises StateError if no process can be started."""
+def compile_in_child(text: bytes | None, name: str, config_path: Path, *, secrets: bool) -> Outcome:
+    """Compile this text, or the config file, in a child process. Raises StateError if no process can be started."""
     try:
         return Compiling(CompileJob(str(config_path), text=text, name=name, secrets=secrets, written=True)).outcome()
     except CompileFailed as error:

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.changes.activation import ChangeRequest, VersionActivator, finding_of
+from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
 from gateway.changes.pickling import pack
 from gateway.config.problems import Problem
-from gateway.config.source_text import Reading, Watch, agree, read_files
+from gateway.config.source_text import Watch, agree, read_files
 from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
@@ -33,10 +33,16 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-_NOT_THE_FILE = {
-    "file_active": False,
-    "detail": "the config file is not active since a rollback; its next edit will be activated",
-}
+_REQUESTED = ("rollback", "release")
+"""The causes of changes that an operator requested. Their failure is not a problem of the config file."""
+
+
+def pinned_detail(version: str) -> str:
+    """Return the sentence that logs have while a version is pinned by a rollback."""
+    return (
+        f"version {version} is pinned by a rollback: edits of the config file are compiled and reported, not "
+        "activated, until `gateway rollback --release`"
+    )
 
 
 def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
@@ -46,6 +52,9 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
     if not done.activated:
         errors = [str(problem) for problem in problems if problem.severity == "error"]
         reported = {"errors": len(errors), "findings": errors[:_SHOWN]}
+        if done.is_pinned:
+            log.warning("rollback_pinned", detail=pinned_detail(done.pinned), **reported)
+            return
         log.error("config_rejected", detail=_rejection_detail(done), **reported)
         return
     for problem in problems[:_SHOWN]:
@@ -55,7 +64,7 @@ def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file
         previous=previous,
         warnings=len(problems),
         **_in_short(done.changes),
-        **({} if file_is_active else _NOT_THE_FILE),
+        **({"file_active": file_is_active, "detail": pinned_detail(done.pinned)} if done.pinned else {}),
         **({"workers_behind": list(done.unconfirmed)} if done.unconfirmed else {}),
     )
 
@@ -192,8 +201,13 @@ class LiveConfig:
 
     @property
     def file_is_active(self) -> bool:
-        """Whether the config file is active. False after a rollback, until the file changes."""
-        return self._pinned is None
+        """Whether the text of the config file is active. False after a rollback, until its release."""
+        return self._pinned is None or self._pinned.has_the_text_of_the_file
+
+    @property
+    def pinned(self) -> str:
+        """The version that a rollback pinned, or an empty text."""
+        return self._pinned.version.version if self._pinned is not None else ""
 
     def request(self) -> None:
         """Reload as soon as possible, as SIGHUP requests."""
@@ -226,7 +240,11 @@ class LiveConfig:
             if not self._watch.is_news(reading):
                 return
             started_at = time.monotonic()
-            pinned = self._still_pinned(reading)
+            if self._pinned is not None and reading.get(self._job.path) != self._pinned.file:
+                await self._report_file(ChangeRequest("file"), self._pinned)
+                if not self._watch.is_news(reading):
+                    return
+            pinned = self._pinned
             outcome = await self._outcome(pinned)
             # The files may have changed again before the compile. Then a later check reloads.
             if outcome.at_rest and agree(reading, outcome.files):
@@ -247,12 +265,51 @@ class LiveConfig:
     async def reload(self, cause: Cause, who: str = "") -> Reload:
         """Compile the current config, and activate it if it is valid.
 
-        After a rollback, the version of the rollback is compiled until the config file changes.
+        While a version is pinned by a rollback, a request of the admin listener changes nothing and reports the file's
+        problems. A signal compiles the pinned version again, because it is also used to rotate keys.
         """
         async with self._one_at_a_time:
+            started_at, request, pinned = time.monotonic(), ChangeRequest(cause, who), self._pinned
+            if pinned is not None and cause == "admin":
+                return await self._report_file(request, pinned)
+            return await self._apply(request, pinned, await self._outcome(pinned), started_at)
+
+    async def _report_file(self, request: ChangeRequest, pinned: PinnedRollback) -> Reload:
+        """Compile the config file, and report its problems and that it does not become active. The pin stays.
+
+        Raises:
+            CompileFailed: No process could compile it. The watch tries again.
+        """
+        started_at = time.monotonic()
+        outcome = await self._outcome(None)
+        if not outcome.is_judged and request.cause == "file":
+            raise CompileFailed("; ".join(problem.message for problem in outcome.problems))
+        message = f"version {pinned.version.version} is pinned by a rollback, so this file is not activated"
+        hint = "`gateway rollback --release` activates it"
+        problems = (*outcome.problems, Problem(self._job.path, 0, 0, (), message, hint))
+        prepared = Prepared(problems, tuple(map(finding_of, problems)), None, Changes(), is_judged=outcome.is_judged)
+        await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
+        if outcome.at_rest:
+            file = outcome.files[self._job.path]
+            self._pinned = replace(pinned, file=file)
+            self._watch.note_file(self._job.path, file)
+        done = Reload(
+            request.cause, False, self.config.version, datetime.now(UTC), time.monotonic() - started_at,
+            prepared.findings, who=request.who, retriable=not outcome.is_judged, pinned=pinned.version.version,
+        )  # fmt: skip
+        self._note(done, outcome.problems, is_reported=False)
+        return done
+
+    async def release(self, who: str = "", signature: str | None = None) -> Reload:
+        """Activate the config file in place of the version that a rollback pinned."""
+        request = ChangeRequest("release", who, signature)
+        async with self._one_at_a_time:
             started_at = time.monotonic()
-            pinned = self._still_pinned(await asyncio.to_thread(read_files, [self._job.path]))
-            return await self._apply(ChangeRequest(cause, who), pinned, await self._outcome(pinned), started_at)
+            if self._pinned is None:
+                message = "no version is pinned by a rollback: the config file is already active"
+                outcome = Outcome((Problem("", 0, 0, (), message),), self._watch.known)
+                return replace(await self._apply(request, None, outcome, started_at), missing=True)
+            return await self._apply(request, None, await self._outcome(None), started_at)
 
     async def restage(self) -> tuple[int, ...]:
         """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
@@ -285,11 +342,6 @@ class LiveConfig:
             raise NotStored("there is no history to roll back to: set GATEWAY_STATE_DIR")
         return self._change_log.rollback_target(version, leaving, Path(self._job.path))
 
-    def _still_pinned(self, reading: Reading) -> PinnedRollback | None:
-        """Return the rollback if it is still in effect for these files."""
-        pinned = self._pinned
-        return pinned if pinned is not None and reading.get(self._job.path) == pinned.file else None
-
     async def _apply(
         self, request: ChangeRequest, pinned: PinnedRollback | None, outcome: Outcome, started_at: float
     ) -> Reload:
@@ -305,16 +357,17 @@ class LiveConfig:
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.packed is not None and prepared.state is not None:
-            self._state, self._pinned = prepared.state, pinned if pinned is not None and pinned.overrides else None
+            self._state, self._pinned = prepared.state, pinned
             config = self.config = self._stage(prepared.state.config)
             packed = outcome.packed if config is prepared.state.config else await asyncio.to_thread(pack, config)
             unconfirmed = await self._activate(packed, config)
             done = replace(
-                done, activated=True, config_version=config.version, changes=prepared.changes, unconfirmed=unconfirmed
-            )
+                done, activated=True, config_version=config.version, changes=prepared.changes, unconfirmed=unconfirmed,
+                pinned=self.pinned,
+            )  # fmt: skip
         elif not is_reported:
             await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
-        if done.activated or done.cause != "rollback":
+        if done.activated or done.cause not in _REQUESTED:
             # The files of a version that was rejected are neither those of the active one nor those of the next edit.
             if retriable:
                 # The sender of a signal gets no answer, so the gateway repeats the reload.
@@ -350,8 +403,7 @@ class LiveConfig:
             log_reload(done, problems, self.loaded.config_version, file_is_active=self.file_is_active)
         if done.activated:
             self.loaded, self.failed = done, None
-        elif done.cause != "rollback":
-            # A failed rollback is not a problem of the config file.
+        elif done.cause not in _REQUESTED:
             self.failed = done
 
 

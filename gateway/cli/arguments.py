@@ -114,9 +114,10 @@ def _count(text: str) -> int:
 
 def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
     text = (
-        "Activate an earlier version again, in the running gateway or for the next one that starts. The config "
-        "file is not changed, and is not active until its next edit. Exit status: 0 done, 1 the version can't be used "
-        "(all reasons are printed), 2 there is no such version, or no gateway answers."
+        "Activate an earlier version again, in the running gateway or for the next one that starts, and pin it. The "
+        "config file is not changed, and its edits are reported but not activated until --release. Exit status: 0 "
+        "done, 1 the version can't be used (all reasons are printed), 2 there is no such version, or no gateway "
+        "answers."
     )
     rollback = group.add_parser("rollback", help="activate an earlier version again", description=text)
     rollback.add_argument(
@@ -125,6 +126,7 @@ def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
         metavar="VERSION",
         help="a version of `gateway history` (default: the one before the active one)",
     )
+    rollback.add_argument("--release", action="store_true", help="activate the config file and its edits again")
     add_config(rollback)
     _add_state(rollback)
     text = "the running gateway's admin listener (default: from the state directory); its token: GATEWAY_ADMIN_TOKEN"
@@ -353,6 +355,7 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     check = group.add_parser("check", help="list the problems of a config, or its routes", description=text)
     check.add_argument("file", nargs="?", type=Path, metavar="FILE", help=f"the config ({DEFAULT_CONFIG})")
     add_config(check)
+    _add_state(check)
     check.add_argument("--strict", action="store_true", help="treat warnings as errors")
     check.add_argument("--all", action="store_true", help="print each warning, also those that many entries have")
     add_no_secrets(check)

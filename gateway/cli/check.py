@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from gateway.operator_errors import CommandError
 if TYPE_CHECKING:
     from gateway.model.config_version import Assistant, Client, ConfigVersion
     from gateway.model.location import Reports
+    from gateway.settings import Settings
 
 
 _OK, _REFUSED = 0, 1
@@ -49,7 +51,9 @@ def check(options: argparse.Namespace) -> int:
 
     if options.file is not None and options.config is not None:
         raise CommandError("FILE and --config both name the config: give only one of them")
-    path = options.file or settings_of(options).config
+    settings = settings_of(options)
+    path = options.file or settings.config
+    _print_pinned_version(settings)
     compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
@@ -60,6 +64,24 @@ def check(options: argparse.Namespace) -> int:
         print(f"gateway: {reason}", file=sys.stderr)
     print(render_matrix(compiled.config, days_at(time.time())))
     return _REFUSED if refused or missing_simulators else _OK
+
+
+def _print_pinned_version(settings: Settings) -> None:
+    """Print a note if a rollback pinned a version in the state directory: an edit of the file has no effect then."""
+    from gateway.operator_errors import StateError
+    from gateway.state.history import has_history, open_history
+
+    if settings.state_dir is None or not has_history(settings.state_dir):
+        return
+    try:
+        with closing(open_history(settings.state_dir, make=False)) as history:
+            pointer = history.pointer()
+    except StateError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return
+    if pointer is not None and pointer.overrides:
+        reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
+        print(f"gateway: {reason}; `gateway rollback --release` activates it", file=sys.stderr)
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:

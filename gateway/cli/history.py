@@ -6,9 +6,9 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
 from gateway.cli.terminal import settings_of
 from gateway.files import read_file_or_pipe
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
-    from gateway.changes.change_log import ChangeLog, PinnedRollback
+    from gateway.changes.change_log import ChangeLog
     from gateway.changes.compile_job import CompiledState
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
@@ -81,13 +81,15 @@ def _list(versions: History, options: argparse.Namespace) -> int:
     if options.json:
         items = [{**_activation(item), "active": item is active} for item in activations]
         overrides = bool(pointer and pointer.overrides)
-        print(json.dumps({"file_active": not overrides, "activations": items}, indent=2, ensure_ascii=False))
+        pinned = pointer.version if pointer is not None and overrides else None
+        details = {"file_active": not overrides, "pinned": pinned, "activations": items}
+        print(json.dumps(details, indent=2, ensure_ascii=False))
         return _OK
     for item in activations:
         mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
         print(f"{mark} {item.version}  {_time_text(item.at_s)}  {item.cause}{operator}: {item.summary}")
     if pointer is not None and pointer.overrides:
-        print("the config file is not active after a rollback; its next edit becomes active")
+        print(f"{pointer.version} is pinned by a rollback; `gateway rollback --release` activates the config file")
     return _OK
 
 
@@ -157,6 +159,8 @@ def rollback(options: argparse.Namespace) -> int:
     operator: str = options.operator or _user()
     if not operator.isprintable():
         raise CommandError("--as must have printable characters only, because the history shows it")
+    if options.release and options.version is not None:
+        raise CommandError("--release activates the config file: leave out VERSION")
     signature = _read_signature(options.signature)
     url, config = options.admin, ""
     if url is None and settings.state_dir is not None:
@@ -168,8 +172,10 @@ def rollback(options: argparse.Namespace) -> int:
             if options.version is not None:
                 _expect_version(options.version, settings)
     if url is None:
-        return _roll_back_at_rest(options.version, operator, signature, settings)
-    return _roll_back_running(url, options.version, operator, signature, settings, config)
+        wanted = _Wanted(options.version, options.release, operator, signature)
+        return _switch_at_rest(wanted, settings)
+    content = {"version": options.version, "signature": signature, "release": options.release or None}
+    return _switch_running(url, content, operator, settings, config)
 
 
 def _expect_version(version: str, settings: Settings) -> None:
@@ -204,12 +210,20 @@ def _read_signature(path: Path | None) -> str | None:
     return signature
 
 
-def _roll_back_running(
-    url: str, version: str | None, operator: str, signature: str | None, settings: Settings, config: str
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What `gateway rollback` is to do: activate `version` (None: the one before), or release the pin."""
+
+    version: str | None
+    release: bool
+    operator: str
+    signature: str | None
+
+
+def _switch_running(url: str, content: Mapping[str, object], operator: str, settings: Settings, config: str) -> int:
     from gateway.cli.admin_client import NotReached
 
-    content = {name: value for name, value in (("version", version), ("signature", signature)) if value is not None}
+    content = {name: value for name, value in content.items() if value is not None}
     try:
         _, answer = admin_client(url, settings).post("/rollback", content, operator)
     except NotReached as error:
@@ -223,16 +237,18 @@ def _roll_back_running(
             print(f"gateway: {'warning: ' if is_done else ''}{message}", file=sys.stderr)
     if not is_done:
         hint = "; the version itself is valid: try again" if answer.get("retriable") else ""
-        print(f"gateway: not rolled back; {answer.get('table')} stays active{hint}", file=sys.stderr)
+        failure = "the pin stays" if content.get("release") else "not rolled back"
+        print(f"gateway: {failure}; {answer.get('table')} stays active{hint}", file=sys.stderr)
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('table')} is active")
     if unconfirmed := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {unconfirmed}")
-    _print_file_status(config, bool(answer.get("file_active")))
+    pinned = None if content.get("release") else str(answer.get("table"))
+    _print_pin(config, pinned, file_is_active=bool(answer.get("file_active")))
     return _OK
 
 
-def _roll_back_at_rest(version: str | None, operator: str, signature: str | None, settings: Settings) -> int:
+def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
     from gateway.changes.change_log import ChangeLog
     from gateway.operator_errors import StateError
 
@@ -242,13 +258,13 @@ def _roll_back_at_rest(version: str | None, operator: str, signature: str | None
             pass  # report a missing history; ChangeLog would create one
         with closing(ChangeLog(directory)) as change_log:
             config = _last_config(settings, change_log)
-            pinned = _pin_rollback(change_log, version, operator, signature, settings, config)
+            version = _record_at_rest(change_log, wanted, settings, config)
     except StateError as error:
         raise CommandError(str(error)) from None
-    if pinned is None:
+    if version is None:
         return _REFUSED
-    print(f"no gateway runs with {directory}; the next one serves {pinned.version.version}")
-    _print_file_status(config, not pinned.overrides)
+    print(f"no gateway runs with {directory}; the next one serves {version}")
+    _print_pin(config, None if wanted.release else version)
     return _OK
 
 
@@ -262,10 +278,11 @@ def _last_config(settings: Settings, change_log: ChangeLog) -> Path:
     return Path(change_log.lock.config)
 
 
-def _pin_rollback(
-    change_log: ChangeLog, version: str | None, operator: str, signature: str | None, settings: Settings, config: Path
-) -> PinnedRollback | None:
-    """Make the next gateway serve this version. Prints the reasons and returns None if it can't. Raises StateError."""
+def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, config: Path) -> str | None:
+    """Make the next gateway serve the wanted version, and return it.
+
+    Prints the reasons and returns None if it can't be served. Raises StateError.
+    """
     from gateway.changes.change_log import NotSigned
     from gateway.changes.compile_job import CompiledState, distinct_warnings
     from gateway.changes.initial_config import compile_in_child, review_from
@@ -277,11 +294,20 @@ def _pin_rollback(
         raise CommandError(
             f"{settings.state_dir} has no history: no config was ever served with it as GATEWAY_STATE_DIR"
         )
-    pinned = change_log.rollback_target(version, pointer.version, config)
-    if not pinned.file and "config" not in settings.model_fields_set:
-        raise CommandError(f"there is no config at {config}: name the config file of the next gateway with --config")
-    name = f"version {pinned.version.version}"
-    outcome = compile_in_child(pinned.version.text or b"", name, config, secrets=True)
+    if wanted.release:
+        if not pointer.overrides:
+            raise CommandError("no version is pinned by a rollback: the config file is already active")
+        expect_file(config)
+        cause, overrides, name, text = "release", "", str(config), None
+    else:
+        pinned = change_log.rollback_target(wanted.version, pointer.version, config)
+        if not pinned.file and "config" not in settings.model_fields_set:
+            raise CommandError(
+                f"there is no config at {config}: name the config file of the next gateway with --config"
+            )
+        name, text = f"version {pinned.version.version}", pinned.version.text or b""
+        cause, overrides = "rollback", pinned.overrides
+    outcome = compile_in_child(text, name, config, secrets=True)
     if outcome.problems:
         # If the version compiles, these are warnings, such as an unset key or an approval that has ended.
         print(render_problems(outcome.problems), file=sys.stderr)
@@ -290,15 +316,21 @@ def _pin_rollback(
     new = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems))
     before = change_log.history.find_exactly(pointer.version)
     try:
-        reviewed = review_from(before, new, config, signature)
+        reviewed = review_from(before, new, config, wanted.signature)
     except NotSigned as error:
-        change_log.record_rejection("rollback", operator, pointer.version, [str(error)], unsigned=True)
+        change_log.record_rejection(cause, wanted.operator, pointer.version, [str(error)], unsigned=True)
         print(f"gateway: {error}", file=sys.stderr)
         return None
-    change_log.record_switch(reviewed, new, "rollback", operator, pinned.overrides)
-    return pinned
+    change_log.record_switch(reviewed, new, cause, wanted.operator, overrides)
+    return new.config.version
 
 
-def _print_file_status(config: str | Path, is_active: bool) -> None:
-    if not is_active:
-        print(f"{config or 'the config file'} is no longer active; its next edit becomes active")
+def _print_pin(config: str | Path, pinned: str | None, *, file_is_active: bool = False) -> None:
+    file = config or "the config file"
+    if pinned is None:
+        print(f"no version is pinned any more; {file} is active, and its edits are activated")
+        return
+    if not file_is_active:
+        print(f"{file} is no longer active")
+    print(f"{pinned} is pinned: edits of {file} are checked and reported, but not activated,")
+    print("until `gateway rollback --release`")

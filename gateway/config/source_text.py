@@ -127,6 +127,10 @@ class Watch:
         self._last = self._postponed = None
         self._must_apply = self._has_failed = False
 
+    def note_file(self, path: str, digest: str) -> None:
+        """Record that this content of one file was handled without a change of the config."""
+        self._known = {**self._known, path: digest}
+
     def postpone(self, *, must_apply: bool = False) -> None:
         """Record that the last reading could not be applied for lack of a resource of this process.
 

@@ -14,8 +14,8 @@ from gateway.model.schedule import ScheduleStatus
 OPERATOR_HEADER = "x-gateway-operator"
 """The header of an admin request that names its sender. The name is not verified."""
 
-Cause = Literal["start", "file", "sighup", "admin", "rollback"]
-"""Why a config was loaded: process start, a changed file, the signal, the admin listener, or a rollback."""
+Cause = Literal["start", "file", "sighup", "admin", "rollback", "release"]
+"""Why a config was loaded: process start, a changed file, the signal, the admin listener, a rollback or its release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Reload:
         who: The name that the sender of the request gave. It is not verified.
         missing: Whether the version to roll back to is not in the history.
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
+        pinned: The version that a rollback pinned and that is active after it, or an empty text.
     """
 
     cause: Cause
@@ -66,6 +67,12 @@ class Reload:
     who: str = ""
     missing: bool = False
     retriable: bool = False
+    pinned: str = ""
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the config file was not activated because a version is pinned."""
+        return bool(self.pinned) and not self.activated
 
     @property
     def result(self) -> str:
@@ -100,7 +107,8 @@ class Status:
         failed: The latest reload after that, if it was rejected.
         reloads: The number of reloads by cause and result.
         keeps_history: Whether there is a state directory.
-        file_is_active: Whether the active version came from the file. False after a rollback, until the file changes.
+        file_is_active: Whether the active version has the text of the file. False after a rollback, until its release.
+        pinned: The version that a rollback pinned, or an empty text.
         schedules_off: Why no schedule runs. Empty if schedules run.
         at_s: The time of this state (Unix time).
     """
@@ -117,4 +125,5 @@ class Status:
     schedules_off: str = ""
     keeps_history: bool = False
     file_is_active: bool = True
+    pinned: str = ""
     at_s: float = field(kw_only=True)

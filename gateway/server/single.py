@@ -90,6 +90,7 @@ class _Control:
             schedules_off=self._scheduler.off,
             keeps_history=live.keeps_history,
             file_is_active=live.file_is_active,
+            pinned=live.pinned,
             at_s=time.time(),
         )
 
@@ -105,3 +106,7 @@ class _Control:
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         """See `gateway.api.admin_control.Control`."""
         return await self._live.rollback(version, who, signature)
+
+    async def release(self, who: str, signature: str | None) -> Reload:
+        """See `gateway.api.admin_control.Control`."""
+        return await self._live.release(who, signature)

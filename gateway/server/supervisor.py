@@ -226,6 +226,7 @@ class _Supervisor:
             schedules_off=self._scheduler.off,
             keeps_history=live.keeps_history,
             file_is_active=live.file_is_active,
+            pinned=live.pinned,
             at_s=time.time(),
         )
 
@@ -248,6 +249,10 @@ class _Supervisor:
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         """See Control."""
         return await self._live.rollback(version, who, signature)
+
+    async def release(self, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.release(who, signature)
 
     async def _activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         # Set this first, for workers that start later. One that is starting now gets the message on its channel.

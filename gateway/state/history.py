@@ -78,7 +78,7 @@ class Pointer:
     """The active version.
 
     Attributes:
-        overrides: The digest of the config file that a rollback replaced. Empty if the file is active.
+        overrides: The digest of the config file that a rollback replaced. Not empty until the rollback is released.
     """
 
     version: str

@@ -202,7 +202,7 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "gateway_tasks": MetricDefinition("gauge", "Tasks of the event loops; growth without running requests is a leak."),
     "gateway_config_reloads_total": MetricDefinition(
         "counter",
-        "Configuration changes, by cause (file, sighup, admin, rollback) and result (activated, rejected).",
+        "Configuration changes, by cause (file, sighup, admin, rollback, release) and result (activated, rejected).",
         ("cause", "result"),
     ),
     "gateway_config_last_reload_successful": MetricDefinition(

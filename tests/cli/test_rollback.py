@@ -157,7 +157,7 @@ def test_rollback_stays_active_when_the_gateway_starts_without_the_file(
     shown = gateway("serve", "--port", "0")
     assert (shown.status, "gateway.yaml" in shown.err) == (2, True), "nothing stands in for it by itself"
     shown = gateway("rollback")
-    assert (shown.status, "its next edit becomes active" in shown.out) == (0, True), shown.err
+    assert (shown.status, "`gateway rollback --release`" in shown.out) == (0, True), shown.err
     begun: list[InitialConfig] = []
     monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started: begun.append(started))
     assert gateway("serve", "--port", "0").status == 0
@@ -182,7 +182,7 @@ def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
         assert shown.status == 0, shown.err
         log = begun[-1].change_log
         assert log is not None
-        pointer, aside = log.pointer(), log.active_rollback(folder / "gateway.yaml")
+        pointer, aside = log.pointer(), log.active_rollback()
         assert pointer is not None
         assert pointer.version == begun[-1].config.version
         assert (aside is not None) is is_rolled_back
@@ -207,7 +207,6 @@ def test_start_that_fails_at_its_port_reports_that_nothing_was_served(gateway: C
 def test_rollback_overrides_the_last_served_config_by_default(
     gateway: Command, served: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the rollback overrode another file, the next gateway would see its own config as edited and undo the rollback."""
     monkeypatch.delenv("GATEWAY_CONFIG")
     unknown = gateway("rollback")
     assert (
@@ -219,12 +218,65 @@ def test_rollback_overrides_the_last_served_config_by_default(
     lock.release()
     shown = gateway("rollback")
     assert (shown.status, f"{Path('gateway.yaml').absolute()} is no longer active" in shown.out) == (0, True)
-    assert held(Path("gateway.yaml")) == served[0]
+    assert pinned_version() == served[0]
 
 
 def test_rollback_overrides_a_named_config_that_does_not_exist(gateway: Command, served: tuple[str, str]) -> None:
     assert gateway("rollback", "--config", "gone.yaml").status == 0
-    assert (held(Path("gone.yaml")), held(Path("gateway.yaml"))) == (served[0], None)
+    assert pinned_version() == served[0]
+
+
+def test_release_without_a_gateway_activates_the_config_file(gateway: Command, served: tuple[str, str]) -> None:
+    assert gateway("rollback").status == 0
+    edited = CONFIG.merge({"deployments": {"house": {"model": "three"}}})
+    edited.write(Path())
+    assert pinned_version() == served[0], "an edit does not remove the pin"
+    shown = gateway("rollback", "--release")
+    assert (shown.status, "no version is pinned any more" in shown.out) == (0, True), shown.err
+    assert pinned_version() is None
+    events = [json.loads(line) for line in (Path("state") / "audit.jsonl").read_text().splitlines()]
+    assert (events[-1]["event"], events[-1]["cause"]) == ("activated", "release")
+    again = gateway("rollback", "--release")
+    assert (again.status, "no version is pinned" in again.err) == (2, True)
+
+
+def test_release_of_a_file_with_errors_keeps_the_pin(gateway: Command, served: tuple[str, str]) -> None:
+    assert gateway("rollback").status == 0
+    Path("gateway.yaml").write_text("nonsense: [\n")
+    shown = gateway("rollback", "--release")
+    assert (shown.status, "gateway.yaml:" in shown.err) == (1, True)
+    assert pinned_version() == served[0]
+
+
+def test_release_and_a_version_are_refused_together(gateway: Command, served: tuple[str, str]) -> None:
+    shown = gateway("rollback", served[0], "--release")
+    assert (shown.status, "leave out VERSION" in shown.err) == (2, True)
+
+
+def test_check_and_history_report_the_pinned_version(gateway: Command, served: tuple[str, str]) -> None:
+    assert "pinned" not in gateway("check").err
+    assert gateway("rollback").status == 0
+    note = f"version {served[0]} is pinned by a rollback, so no config file is activated; `gateway rollback --release`"
+    assert note in gateway("check").err
+    Path("gateway.yaml").write_text("nonsense: [\n")
+    assert note in gateway("check").err
+    assert f"{served[0]} is pinned by a rollback" in gateway("history").out
+    assert json.loads(gateway("history", "--json").out)["pinned"] == served[0]
+
+
+def test_release_of_a_running_gateway_asks_its_admin_listener(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    def post(_: AdminClient, path: str, content: object, operator: str) -> tuple[int, dict[str, object]]:
+        sent.append((path, content, operator))
+        return 200, {"result": "activated", "table": "abcd", "file_active": True}
+
+    monkeypatch.setattr(AdminClient, "post", post)
+    shown = gateway("rollback", "--release", "--as", "ada", "--admin", "http://127.0.0.1:1")
+    assert (shown.status, sent) == (0, [("/rollback", {"release": True}, "ada")])
+    assert "no version is pinned any more" in shown.out
 
 
 def test_running_gateway_names_its_config_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,9 +291,9 @@ def test_running_gateway_names_its_config_file(gateway: Command, monkeypatch: py
     assert "the config file is no longer active" in gateway("rollback", "--admin", "http://127.0.0.1:1").out
 
 
-def held(config: Path) -> str | None:
-    """Return the version that the next gateway serves instead of this file."""
+def pinned_version() -> str | None:
+    """Return the version that the next gateway serves instead of the config file."""
     log = ChangeLog(Path("state"))
-    aside = log.active_rollback(config)
+    pinned = log.active_rollback()
     log.close()
-    return aside.version.version if aside is not None else None
+    return pinned.version.version if pinned is not None else None

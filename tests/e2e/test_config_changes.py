@@ -92,23 +92,28 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
     assert gateway_command(path, "audit", "verify").returncode == 0
 
 
-def test_edit_after_a_rollback_takes_effect(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_rollback_is_pinned_until_its_release(operator: Operator, providers: SimulatorThread, path: Path) -> None:
     first = operator.version()
     second = replace_config(operator, config(providers, "b", 1))
     done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
     assert (done["result"], done["table"], done["who"], done["file_active"]) == ("activated", first, "grace", False)
-    # The file has not changed, so a reload does not undo the rollback.
-    again = operator.admin.post("/reload").json()
-    assert (again["result"], again["table"]) == ("activated", first)
-    assert operator.ready()["state"]["file_active"] is False
-    # A roll forward returns to the file itself.
+    refused = operator.admin.post("/reload")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "rollback_pinned")
+    operator.replace(config(providers, "b", 2))
+    logged = operator.gateway.wait_for("rollback_pinned", cause="file")
+    assert (logged["errors"], "`gateway rollback --release`" in logged["detail"]) == (0, True)
+    assert (operator.version(), operator.ready()["rollback_pinned"]) == (first, first)
+    assert operator.admin.get("/readyz").status_code == 200
+    # A rollback to another version moves the pin.
     done = operator.admin.post("/rollback", json={"version": second}).json()
-    assert (done["table"], done["file_active"]) == (second, True)
-    operator.admin.post("/rollback", json={"version": first})
-    third = replace_config(operator, config(providers, "b", 2))
-    assert third not in (first, second)
-    assert operator.ready()["state"]["file_active"] is True
+    assert (done["table"], done["pinned"], done["file_active"]) == (second, second, False)
+    done = gateway_command(path, "rollback", "--release", "--as", WHO)
+    assert (done.returncode, "no version is pinned any more" in done.stdout) == (0, True), done.stderr
+    ready = operator.ready()
+    assert (ready["state"]["file_active"], ready["rollback_pinned"]) == (True, None)
+    assert operator.version() not in (first, second)
     assert operator.answered_by() == "b"
+    assert gateway_command(path, "audit", "verify").returncode == 0
 
 
 @pytest.mark.slow
@@ -158,7 +163,7 @@ def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reaso
 
 
 @pytest.mark.slow
-def test_rollback_survives_a_restart_until_the_file_changes(path: Path, providers: SimulatorThread) -> None:
+def test_rollback_survives_a_restart_until_its_release(path: Path, providers: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
@@ -171,6 +176,9 @@ def test_rollback_survives_a_restart_until_the_file_changes(path: Path, provider
     with path.open("a") as file:
         file.write("# a word\n")
     with operated(path, 1, **environ) as operator:
+        assert operator.version() == first
+        operator.gateway.wait_for("rollback_pinned", cause="file")
+        assert operator.admin.post("/rollback", json={"release": True}).status_code == 200
         assert operator.version() == second
         assert operator.ready()["state"]["file_active"] is True
     # Without a running gateway, the command sets the version for the next start.

@@ -30,6 +30,7 @@ class AdminCallbacks:
         self.reloaded = replace(LOADED, cause="admin", changes=Changes(added=("new",)))
         self.reloads = 0
         self.rollbacks: list[tuple[str | None, str, str | None]] = []
+        self.releases: list[tuple[str, str | None]] = []
 
     async def status(self) -> Status:
         return self.now
@@ -44,6 +45,10 @@ class AdminCallbacks:
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         self.rollbacks.append((version, who, signature))
         return replace(self.reloaded, cause="rollback", who=who)
+
+    async def release(self, who: str, signature: str | None) -> Reload:
+        self.releases.append((who, signature))
+        return replace(self.reloaded, cause="release", who=who)
 
 
 PUBLIC = ("/healthz", "/health", "/readyz")

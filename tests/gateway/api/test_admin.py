@@ -254,6 +254,30 @@ async def test_rollback_to_a_missing_version_differs_from_an_impossible_one(
     assert (answer.status_code, answer.json()["result"], answer.json()["missing"]) == (422, "rejected", missing)
 
 
+async def test_reload_while_a_version_is_pinned_answers_409_with_the_command(callbacks: AdminCallbacks) -> None:
+    callbacks.reloaded = replace(LOADED, cause="admin", activated=False, pinned=TABLE.version)
+    answer = await client(callbacks).post("/reload")
+    body = answer.json()
+    assert (answer.status_code, body["error"]["code"], body["table"]) == (409, "rollback_pinned", TABLE.version)
+    assert "`gateway rollback --release`" in body["error"]["message"]
+    assert body["result"] == "rejected"
+
+
+async def test_readiness_names_the_pinned_version_and_stays_200(callbacks: AdminCallbacks) -> None:
+    callbacks.now = replace(callbacks.now, pinned="abcd", file_is_active=False)
+    answer = await client(callbacks).get("/readyz")
+    assert (answer.status_code, answer.json()["rollback_pinned"]) == (200, "abcd")
+
+
+async def test_release_receives_operator_and_signature(callbacks: AdminCallbacks) -> None:
+    content = {"release": True, "signature": "a.b.c"}
+    answer = await client(callbacks).post("/rollback", json=content, headers={"x-gateway-operator": "ada"})
+    assert (answer.status_code, answer.json()["cause"], callbacks.releases) == (200, "release", [("ada", "a.b.c")])
+    for content in ({"release": True, "version": "abcd1234"}, {"release": "yes"}):
+        assert (await client(callbacks).post("/rollback", json=content)).status_code == 400
+    assert (len(callbacks.releases), callbacks.rollbacks) == (1, [])
+
+
 async def test_rollback_receives_version_operator_and_signature(callbacks: AdminCallbacks) -> None:
     answer = await client(callbacks).post(
         "/rollback", json={"version": "abcd1234", "signature": "a.b.c"}, headers={"x-gateway-operator": "ada"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.changes.change_log import ChangeLog, review_change, signature_file
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here
@@ -135,21 +136,102 @@ async def test_second_of_two_simultaneous_rollbacks_does_not_undo_the_first(gate
     )
 
 
-async def test_edit_while_a_rollback_is_reloaded_is_activated(gateway: Gateway) -> None:
+def pin_events(logs: list[Any]) -> list[tuple[int, str]]:
+    """Return the number of errors and the detail of each edit that was reported and not activated."""
+    return [(line["errors"], line["detail"]) for line in logs if line["event"] == "rollback_pinned"]
+
+
+async def test_edit_after_a_rollback_is_reported_and_not_activated(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.write(THIRD)
+    with capture_logs() as logs:
+        await gateway.look(6)
+    assert (gateway.live.config.version, gateway.live.file_is_active) == (first, False)
+    ((errors, detail),) = pin_events(logs)
+    assert errors == 0
+    assert f"version {first} is pinned by a rollback" in detail
+    assert "`gateway rollback --release`" in detail
+    assert gateway.live.failed is not None
+    gateway.write("nonsense: [\n")
+    with capture_logs() as logs:
+        await gateway.look(6)
+    assert [errors for errors, _ in pin_events(logs)] == [1], "each edit is reported once, with its errors"
+    assert [line["cause"] for line in gateway.trail() if line["event"] == "rejected"] == ["file", "file"]
+
+
+async def test_reload_request_while_a_version_is_pinned_changes_nothing(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.write("nonsense: [\n")
+    refused = await gateway.live.reload("admin", "ada")
+    assert (refused.is_pinned, refused.activated, refused.pinned, refused.config_version) == (True, False, first, first)
+    assert "is pinned by a rollback" in refused.findings[-1].message
+    assert len(refused.findings) > 1, "the errors of the file"
+    await gateway.look(6)
+    assert gateway.live.reloads["file", "rejected"] == 0, "the edit was already reported"
+
+
+async def test_release_activates_the_config_file(gateway: Gateway) -> None:
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.write(THIRD)
+    done = await gateway.live.release("ada")
+    assert (done.activated, done.cause, done.pinned) == (True, "release", "")
+    assert gateway.live.config.blocked.contains("VA")
+    assert (gateway.live.pinned, gateway.live.file_is_active, gateway.log.active_rollback()) == ("", True, None)
+    gateway.write(SECOND)
+    await gateway.look()
+    assert gateway.live.config.blocked.contains("AQ"), "edits are activated again"
+    again = await gateway.live.release("ada")
+    assert (again.activated, again.missing) == (False, True)
+    assert "no version is pinned" in again.findings[0].message
+
+
+async def test_release_to_a_file_with_errors_keeps_the_pin_and_its_watched_files(gateway: Gateway) -> None:
+    secret = gateway.path.with_name("secret")
+    secret.write_text("sk-one")
+    first = await gateway.take(with_key_file(secret))
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    gateway.write("nonsense: [\n")
+    assert not (await gateway.live.release()).activated
+    assert gateway.live.pinned == first
+    await gateway.look(4)
+    secret.write_text("sk-two")
+    await gateway.look(4)
+    assert (gateway.live.loaded.cause, gateway.live.loaded.activated) == ("file", True), "the key was rotated"
+    assert gateway.live.config.version == first
+
+
+async def test_rollback_moves_the_pin(gateway: Gateway) -> None:
+    first = await gateway.take(FIRST)
+    second = await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    assert gateway.live.pinned == first
+    done = await gateway.live.rollback(second)
+    assert (done.config_version, gateway.live.pinned, gateway.live.file_is_active) == (second, second, True)
+    gateway.write(THIRD)
+    await gateway.look(4)
+    assert (gateway.live.config.version, gateway.live.file_is_active) == (second, False)
+
+
+async def test_edit_during_a_reload_keeps_the_rollback_and_is_reported(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     await gateway.live.rollback(None)
     gateway.before_compile = lambda: gateway.write(THIRD)
-    assert (await gateway.live.reload("sighup")).config_version == first, (
-        "the version of the rollback, as the file had not changed"
-    )
+    assert (await gateway.live.reload("sighup")).config_version == first
     gateway.before_compile = lambda: None
-    await gateway.look()
-    assert gateway.live.config.blocked.contains("VA")
-    assert gateway.live.file_is_active
+    with capture_logs() as logs:
+        await gateway.look(4)
+    assert len(pin_events(logs)) == 1
+    assert gateway.live.config.version == first
 
 
-async def test_edit_while_a_rollback_waits_is_activated(gateway: Gateway) -> None:
+async def test_edit_while_a_rollback_waits_is_reported(gateway: Gateway) -> None:
     first = await gateway.take(FIRST)
     await gateway.take(SECOND)
     compiling, free = asyncio.Event(), asyncio.Event()
@@ -171,8 +253,27 @@ async def test_edit_while_a_rollback_waits_is_activated(gateway: Gateway) -> Non
     assert (await reload).activated
     assert (await rollback).config_version == first
     gateway.live._compile = compile_now
-    await gateway.look()
-    assert gateway.live.config.blocked.contains("VA")
+    with capture_logs() as logs:
+        await gateway.look(4)
+    assert (len(pin_events(logs)), gateway.live.config.version) == (1, first)
+
+
+async def test_failed_compile_process_reports_a_pinned_edit_later(gateway: Gateway) -> None:
+    await gateway.take(SECOND)
+    await gateway.live.rollback(None)
+    compile_now = gateway.live._compile
+
+    async def broken(_: CompileJob) -> Outcome:
+        raise CompileFailed("no process can be started")
+
+    gateway.live._compile = broken
+    gateway.write(THIRD)
+    for _ in range(3):
+        await gateway.live._run_guarded(gateway.live._check_files())
+    gateway.live._compile = compile_now
+    with capture_logs() as logs:
+        await gateway.look(8)
+    assert len(pin_events(logs)) == 1
 
 
 async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
@@ -184,14 +285,11 @@ async def test_rollback_replaces_a_missing_file_too(gateway: Gateway) -> None:
     assert (await gateway.live.reload("sighup")).activated, "the rollback is still in effect"
     await gateway.look()
     assert (gateway.live.config.version, gateway.live.file_is_active) == (first, False)
-    aside = gateway.log.active_rollback(gateway.path)
-    assert aside is not None, "in effect for the next start too"
-    assert (aside.version.version, aside.file) == (first, "")
+    pinned = gateway.log.active_rollback()
+    assert pinned is not None, "in effect for the next start too"
+    assert (pinned.version.version, pinned.file) == (first, "")
     gateway.write(THIRD)
-    assert gateway.log.active_rollback(gateway.path) is None
-    await gateway.look()
-    assert gateway.live.file_is_active
-    assert gateway.live.config.blocked.contains("VA")
+    assert gateway.log.active_rollback() == pinned, "also after an edit"
 
 
 async def test_signature_that_arrives_during_a_rejection_is_accepted(
