@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,9 +10,9 @@ from typing import Any, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
-from gateway.config.endpoints import Endpoint, Endpoints
-from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, provider_hint
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
+from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint
+from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
 from gateway.config.secret_references import Resolution
 from gateway.config.territories import listed, read_territories
@@ -28,6 +29,9 @@ from providers.registry import Registry
 from providers.sites import Site
 from providers.territories import ANYWHERE, Places, parent
 
+_WORD = re.compile("[A-Za-z]{3,}")
+_TYPO = 0.75
+
 
 class Vendor:
     """Cached model facts and prices of one adapter.
@@ -40,6 +44,11 @@ class Vendor:
         models = known_models(adapter)
         offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
         self.knows_models = bool(models)
+        offered = (*(row.models for row in offers.prices), *(row.models for row in offers.retirements))
+        patterns = {*models}.union(*offered)
+        names = (pattern.rstrip("*-.") for pattern in patterns)
+        self.names = frozenset(name for name in names if name and "*" not in name)
+        self._words = frozenset(word for name in self.names for word in _WORD.findall(name))
         self._facts = cache(lambda model: model_facts(models, model))
         self._price = cache(offers.price)
         self._retirement = cache(offers.retirement)
@@ -47,6 +56,14 @@ class Vendor:
     def facts(self, model: str) -> ModelFacts:
         """Return the facts of the model, or UNKNOWN_MODEL."""
         return self._facts(model)
+
+    def is_misspelt(self, model: str) -> bool:
+        """Return whether the name has a word that is nearly, but not exactly, a word of this vendor's names.
+
+        The pattern of a family (`gpt-6*`) also matches misspelt names. A name with other digits is another version.
+        """
+        unknown = [word for word in _WORD.findall(model) if word not in self._words]
+        return any(nearest_names(word, self._words, most=1, cutoff=_TYPO) for word in unknown)
 
     def price(self, model: str, site: str) -> Price | None:
         """Return the price of the model at the site, or None if it is unknown."""
@@ -135,8 +152,10 @@ def compile_deployments(
     shared, vendors = _Interned(), Vendors()
     for name, section in draft.config.deployments.items():
         path: KeyPath = ("deployments", name)
+        section = _as_meant(findings, name, section, endpoints)
         parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
         if parts is None:
+            compile_approvals(draft, findings, name, days)  # for its errors
             draft.broken.add(path)
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
@@ -181,6 +200,31 @@ def compile_deployments(
         )
         _warn_of_retirement(findings, path, compiled[name], days)
     return compiled
+
+
+def _as_meant(findings: Findings, name: str, section: DeploymentSection, endpoints: Endpoints) -> DeploymentSection:
+    """Return the section with the names that were probably meant, after the errors of its names have been reported.
+
+    With these names, the other mistakes of the entry are found in the same pass.
+    """
+    registry = endpoints.registry
+    if section.provider not in registry.adapters:
+        find_adapter(findings, ("deployments", name), section.provider, registry)
+        section = section.model_copy(
+            update={"provider": meant_provider(section.provider, registry) or section.provider}
+        )
+    adapter = registry.adapters.get(section.provider)
+    if adapter is None:
+        return section
+    unknown = {
+        key: site
+        for key, site in (("endpoint", section.endpoint), ("simulates", section.simulates))
+        if site is not None and site not in adapter.sites and site != SIMULATOR and ":" not in site
+    }
+    meant = {key: near for key, site in unknown.items() if (near := nearest(site, adapter.sites)) is not None}
+    if meant:
+        endpoints.read(name, section, adapter)  # for its errors
+    return section.model_copy(update=meant) if meant else section
 
 
 def _parts(
@@ -233,7 +277,14 @@ def _facts(findings: Findings, path: KeyPath, section: DeploymentSection, vendor
     if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
         model = f"{section.provider}'s model {quoted(section.model)}"
         message = f"no facts are known about {model}: only text and tools are allowed"
-        findings.warn((*path, "model"), message, "check its name, or list its `capabilities`")
+        near = nearest_names(section.model, vendor.names)
+        question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name"
+        findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
+    elif facts is not UNKNOWN_MODEL and not own.has_capabilities and vendor.is_misspelt(section.model):
+        message = f"the catalogue does not know {section.provider}'s model {quoted(section.model)}"
+        names = " or ".join(map(quoted, nearest_names(section.model, vendor.names)))
+        hint = f"did you mean {names}? If the name is right, add it to your own `catalogue`"
+        findings.warn((*path, "model"), message, hint)
     return facts
 
 

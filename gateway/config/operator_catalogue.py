@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.file import schema_of
 from gateway.config.validation import Findings, misplaced, read_error
 from gateway.config.yaml_document import Source
@@ -114,7 +114,15 @@ def catalogue_schema_json() -> str:
 
 
 def provider_hint(word: str, registry: Registry) -> str:
-    """Return the hint for an unknown provider: the name of the same provider here, else the nearest name, else all."""
+    """Return the hint for an unknown provider: the name that was probably meant, else all names."""
+    meant = meant_provider(word, registry)
+    return (
+        choice_hint(word, {*registry.adapters, *registry.broken}) if meant is None else f"did you mean {quoted(meant)}?"
+    )
+
+
+def meant_provider(word: str, registry: Registry) -> str | None:
+    """Return the name of the same provider here, else the nearest name, or None if no name is similar."""
     names = {*registry.adapters, *registry.broken}
     known = {
         plain_name(other): name
@@ -124,8 +132,7 @@ def provider_hint(word: str, registry: Registry) -> str:
     }
     known |= {plain_name(name): name for name in names}
     # A name that is only similar to another gateway's name may belong to another vendor, so it is not suggested.
-    meant = known.get(plain_name(word))
-    return choice_hint(word, names) if meant is None else f"did you mean {quoted(meant)}?"
+    return known.get(plain_name(word)) or nearest(word, names)
 
 
 _NOTHING = OwnModelSection()

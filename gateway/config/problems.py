@@ -107,6 +107,13 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
+def nearest_names(word: str, names: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the names that are similar to `word`, the most similar first."""
+    from difflib import get_close_matches  # imported late: a serving process does not suggest names
+
+    return get_close_matches(word[:_SHOWN_CHARACTERS], sorted(names), n=most, cutoff=cutoff)
+
+
 def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
 

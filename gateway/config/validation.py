@@ -82,6 +82,14 @@ REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 _NOT_YET = "is not supported by this version yet"
 
+PLANNED: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("limits", "tpm"): (
+        "limits by tokens (`tpm`) are not supported by this version yet",
+        "remove it; `rpm` limits requests per minute and `concurrent` limits requests at the same time",
+    ),
+}
+"""Planned keys by section and name, with the message and the hint, where a similar key has another meaning."""
+
 
 _EXPECTED = {
     "dict_type": "a mapping",
@@ -151,6 +159,9 @@ def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     key = str(path[-1])
     if key in validation.UNSUPPORTED_KEYS:
         return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
+    planned = validation.PLANNED.get((str(path[-2]), key)) if len(path) > 1 else None
+    if planned is not None:
+        return ShapeError(path, *planned, at_key=True, removable=True)
     removed = validation.REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
     if removed is not None:
         message, hint = removed

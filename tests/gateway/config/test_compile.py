@@ -211,6 +211,28 @@ class TestCapabilities:
         ]
         assert warned("provider: openai, model: gtp-6, endpoint: us, api_key: '${KEY}', capabilities: []") == []
 
+    @pytest.mark.parametrize(
+        ("provider", "model", "near"),
+        [
+            ("provider: openai, endpoint: us", "gpt-6-lunna", "'gpt-6-luna'"),
+            ("provider: openai, endpoint: us", "gtp-6", "'gpt-6'"),
+            ("provider: dashscope, endpoint: cn-beijing", "qwen3-maxx", "'qwen3-max'"),
+            ("provider: gemini, endpoint: global", "gemini-3.8-flahs", "'gemini-3.8-flash'"),
+        ],
+    )
+    def test_misspelt_model_is_a_warning_with_the_nearest_names(self, provider: str, model: str, near: str) -> None:
+        found_problems = problems_of(
+            with_deployment(f"{provider}, api_key: '${{KEY}}', model: {model}"), {"KEY": "sk-1"}
+        )
+        (found,) = [str(problem) for problem in found_problems if problem.path[-1:] == ("model",)]
+        assert ": warning: " in found
+        assert model in found
+        assert f"did you mean {near}" in found
+
+    @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-luna-2026-11-01", "gpt-6.2-luna", "gpt-4o-latest"])
+    def test_other_version_of_a_known_model_is_not_a_warning(self, model: str) -> None:
+        assert warned(f"provider: openai, model: {model}, endpoint: us, api_key: '${{KEY}}'") == []
+
     def test_other_keys_of_a_deployment_are_compiled(self) -> None:
         x = deployment(f"{OWN}, unsupported: refuse, passthrough: [top_k, min_p], enabled: false")
         assert (x.unsupported, x.enabled, x.target.passthrough) == ("refuse", False, {"top_k", "min_p"})
