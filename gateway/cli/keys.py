@@ -21,8 +21,8 @@ def new(options: argparse.Namespace) -> int:
         return _new_pair(options.ed25519)
     key = f"gk-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    print(f"key   {key}\n      for the client application; it can't be shown again\n")
-    print(f"hash  sha256:{digest}\n      for the config, under clients.NAME.keys")
+    print(f"Key: {key}\n  Give it to the client application. It is not stored, so it can't be shown again.\n")
+    print(f"Hash: sha256:{digest}\n  Add it to the config, in the list `clients.NAME.keys`.")
     return _OK
 
 

@@ -45,6 +45,9 @@ EXAMPLES = {
     "cell-frankfurt": {"CN": "(cn)", "DE": "chatgpt-eu", "CH": "chatgpt-eu", "JP": "gemini", "HK": None},
     "china-and-the-rest": {"CN": "(cn)", "DE": "gemini chatgpt", "HK": None, "KP": None},
     "eu-only": {"FR": "chatgpt-eu house", "CH": "chatgpt-eu house", "GB": None, "US": None, "CN": None},
+    "one-key": {"": "chatgpt"},
+    "one-key-gemini": {"": "gemini"},
+    "one-key-qwen": {"": "qwen"},
     "private-first": {"": "device rack chatgpt-eu"},
 }
 KEYS_OF = {
