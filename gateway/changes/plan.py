@@ -96,6 +96,7 @@ class ChangePlan:
         after: The new version. Empty if the new config does not compile.
         sections: Other keys of the config whose values differ.
         keys: Every key whose value differs, as it is written.
+        values: The differences in sections whose values contain no secret, by key.
         requests: The number of requests from which shares are computed. None if requests were not counted.
     """
 
@@ -107,6 +108,7 @@ class ChangePlan:
     sections: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    values: tuple[Change, ...] = ()
     requests: float | None = None
 
     @property
@@ -212,6 +214,7 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) 
         routes=tuple(_routes(old, new, set(touched), moved)),
         deployments=deployments,
         sections=tuple(_sections(old, new)),
+        values=tuple(_values(old, new)),
         keys=keys,
     )
 
@@ -380,6 +383,31 @@ def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
         yield "blocked"
     if _aliases(old) != _aliases(new):
         yield "aliases"
+
+
+_SHOWN_SECTIONS = ("resilience", "cell", "cors")
+"""Sections whose values may be shown, because none of them is a secret. Clients are shown too, without their keys."""
+
+
+def _values(old: ConfigVersion, new: ConfigVersion) -> Iterator[Change]:
+    """Yield the changed values of clients and of other sections without secrets, such as a limit of a client."""
+    before, after = ({client.name: client for client in each.clients.values()} for each in (old, new))
+    for name in dict.fromkeys([*before, *after]):
+        yield from _value_changes(f"clients.{name}", before.get(name), after.get(name))
+    for section in _SHOWN_SECTIONS:
+        yield from _value_changes(section, getattr(old, section), getattr(new, section))
+    yield from _value_changes("receipts.keep_s", old.receipts_keep_s, new.receipts_keep_s)
+
+
+def _value_changes(key: str, old: object, new: object) -> Iterator[Change]:
+    if old == new:
+        return
+    if is_dataclass(old) and type(old) is type(new):
+        for each in fields(old):
+            if each.repr and each.name != "name":
+                yield from _value_changes(f"{key}.{each.name}", getattr(old, each.name), getattr(new, each.name))
+        return
+    yield Change(key, shown(old), shown(new))
 
 
 def _aliases(config: ConfigVersion) -> dict[str, str]:

@@ -24,6 +24,7 @@ def plan_data(plan: ChangePlan) -> dict[str, object]:
         "routes": [_route_data(route) for route in plan.routes],
         "deployments": [_item_data(item) | {"asked_by": list(item.asked_by)} for item in plan.deployments],
         "sections": list(plan.sections),
+        "values": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.values],
         "keys": list(plan.keys),
         "checks": [{"name": it.name, "ok": it.ok, "findings": list(it.findings)} for it in plan.checks],
         "traffic": None if plan.requests is None else {"requests": plan.requests, "share": _rounded(plan.share)},
@@ -82,6 +83,8 @@ def plan_text(plan: ChangePlan) -> str:
                 lines += _wrapped("      ", _change(change))
     if plan.sections:
         lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
+    for change in plan.values:
+        lines += _wrapped("      ", _change(change))
     if plan.keys:
         lines += ["", *_wrapped("keys: ", _keys(plan))]
     if plan.checks:
@@ -166,6 +169,8 @@ def plan_markdown(plan: ChangePlan) -> str:
             lines.append("")
     if plan.sections:
         lines += [f"Also: {', '.join(plan.sections)}.", ""]
+    if plan.values:
+        lines += [*(f"- {_cell(_change(change))}" for change in plan.values), ""]
     if plan.keys:
         lines += [f"Keys: {_cell(_keys(plan))}.", ""]
     for check in plan.checks:

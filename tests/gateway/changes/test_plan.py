@@ -186,3 +186,15 @@ def test_plan_contains_no_secret() -> None:
 def test_markup_in_a_name_is_escaped() -> None:
     plan = ChangePlan("", "x", keys=("deployments.<img src=x>|`a`",))
     assert "\\<img src=x\\>\\|\\`a\\`" in plan_markdown(plan)
+
+
+def test_changed_values_of_sections_show_old_and_new() -> None:
+    client = {"keys": ["sha256:" + "c1" * 32], "region": "us", "limits": {"rpm": 60}}
+    before = BASE.merge({"clients": {"shop": client}})
+    after = before.merge({"clients": {"shop": {"limits": {"rpm": 120}}}, "resilience": {"idle": "7s"}})
+    plan = planned(after, before)
+    shown_values = [(change.what, change.before, change.after) for change in plan.values]
+    assert shown_values == [("clients.shop.limits.rpm", "60", "120"), ("resilience.idle_s", "30.0", "7.0")]
+    for text in (plan_text(plan), plan_markdown(plan).replace("\\", "")):
+        assert "clients.shop.limits.rpm: 60 -> 120" in text
+    assert "c1c1" not in plan_text(plan)
