@@ -73,8 +73,10 @@ main() {
     printf 'Installing %s into .venv ...\n' "$what" >&2
     rm -f .venv/.ready-*
     pip='.venv/bin/python -m pip --disable-pip-version-check -qq'
+    printf '  1/2 %s packages: this takes about a minute the first time ...\n' "$(grep -c '==' "$lock")" >&2
     $pip install --require-hashes -r "$lock" ||
         die "The dependencies could not be installed (see above): the first time needs the network, or a package index that pip knows."
+    printf '  2/2 the gateway ...\n' >&2
     $pip install --no-deps --no-build-isolation --editable . || die "The checkout could not be installed into .venv (see above)."
     printf '%s\n' "$state" > .venv/.ready-runtime
     [ "$1" = runtime ] || printf '%s\n' "$state" > .venv/.ready-dev

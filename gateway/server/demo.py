@@ -7,11 +7,12 @@ production. Three requests from three places show how the gateway routes.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +188,23 @@ async def _answers(url: str, assistant: str, is_stopping: Callable[[], bool]) ->
     return _text_table([_COLUMNS, *(row.cells() for row in rows)])
 
 
+def fault_text(fault: Fault) -> str:
+    """Return a fault in words: its name, and its values with their units, such as `http error: status 503`."""
+    name = re.sub("(?<!^)(?=[A-Z])", " ", type(fault).__name__).lower()
+    values = []
+    for each in fields(fault):
+        value = getattr(fault, each.name)
+        if value is None or value == "":
+            continue
+        words = each.name.removesuffix("_s").replace("_", " ")
+        unit = " s" if each.name.endswith("_s") else ""
+        values.append(f"{words} {value:g}{unit}" if isinstance(value, int | float) else f"{words} {value}")
+    return f"{name}: {', '.join(values)}" if values else name
+
+
 def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     rows = [
-        (provider, site, f"{share:.0%}" if fault else "", repr(fault) if fault else "none")
+        (provider, site, f"{share:.0%}" if fault else "", fault_text(fault) if fault else "none")
         for (provider, site), scenario in sorted(scenarios.items())
         for fault, share in scenario.faults or ((None, 1.0),)
     ]

@@ -8,7 +8,8 @@ import httpx
 import pytest
 import respx
 
-from gateway.server.demo import ExampleRequestFailed, _answers
+from gateway.server.demo import ExampleRequestFailed, _answers, fault_text
+from providers.testkit.scenario import Fault, HttpError, Slow
 
 
 @pytest.fixture
@@ -65,3 +66,18 @@ async def test_error_that_the_gateway_returns_on_purpose_is_a_row(respx_mock: re
     respx_mock.get("/v1/explain").respond(200, json={"considered": []})
     shown = await _answers("http://gateway.test", "assistant", lambda: False)
     assert str(shown).count("No deployment is available.") == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (HttpError(503, 7.0), "http error: status 503, retry after 7 s"),
+        (HttpError(429), "http error: status 429"),
+        (Slow(3), "slow:"),
+    ],
+)
+def test_fault_is_shown_in_words(fault: Fault, words: str) -> None:
+    shown = fault_text(fault)
+    assert shown.startswith(words)
+    assert "(" not in shown
+    assert "=" not in shown
