@@ -39,7 +39,7 @@ def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
     running.wait_for("Ctrl-C")
     assert [line.split(maxsplit=3) for line in running.out.splitlines() if line.startswith("openai  ")] == [
         ["openai", "eu", "100%", "http error: status 503"],
-        ["openai", "us", "50%", "Slow(wait_s=0.01)"],
+        ["openai", "us", "50%", "slow: wait 0.01 s"],
     ]
     url = running.wait_for(r"listens on (\S+)\.")[1]
     assert "choices" in ask(url, "CN")
