@@ -47,7 +47,29 @@ def territory_data() -> TerritoryData:
     )
 
 
-_SUBDIVISION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+@cache
+def _upper_parts() -> Mapping[str, str]:
+    """Return every part of a country in ISO 3166-2, with the part of the first level that contains it."""
+    import tomllib
+
+    data: Any = tomllib.loads(files(__package__).joinpath("subdivisions.toml").read_text("utf-8"))
+    upper = {
+        f"{country}-{part}": f"{country}-{part}" for country, parts in data["parts"].items() for part in parts.split()
+    }
+    for part, parts in data["parts_of_parts"].items():
+        upper.update({f"{part[:2]}-{name}": part for name in parts.split()})
+    return upper
+
+
+@cache
+def parts_of(country: str) -> tuple[str, ...]:
+    """Return the codes of all parts of a country, at every level. Empty for a country without parts, such as HK."""
+    return tuple(sorted(part for part in _upper_parts() if parent(part) == country))
+
+
+_PART = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+
+_SHOWN_PARTS = 3
 
 
 EVERYWHERE = "*"
@@ -61,6 +83,12 @@ class TerritoryError(ValueError):
 def parent(territory: str) -> str | None:
     """Return the country of a subdivision (`US` for `US-CA`), or None for a country."""
     return territory[:2] if len(territory) > 2 else None
+
+
+def may_overlap(part: str, other: str) -> bool:
+    """Return whether one of two different parts may contain the other: England (GB-ENG) and London (GB-LND)."""
+    upper = _upper_parts()
+    return part != other and part in upper and upper[part] == upper.get(other) and upper[part] in (part, other)
 
 
 def territory_name(territory: str) -> str:
@@ -79,9 +107,8 @@ def parse_territory(word: str) -> str:
 
 
 def _is_part(word: str) -> bool:
-    """Return whether the word is the code of a subdivision, but not one of a territory with its own code (CN-HK)."""
-    data = territory_data()
-    return _SUBDIVISION.fullmatch(word) is not None and word[:2] in data.names and word not in data.aliases
+    """Return whether the word is the code of a part, but not one of a territory with its own code (CN-HK)."""
+    return word in _upper_parts() and word not in territory_data().aliases
 
 
 def _hint(word: str) -> str:
@@ -93,12 +120,26 @@ def _hint(word: str) -> str:
         return f"; did you mean {upper}? Codes are upper case"
     if f"@{upper}" in data.groups:
         return f"; did you mean the group @{upper}?"
+    if upper[:2] in data.names and _PART.fullmatch(upper):
+        return f": {data.names[upper[:2]]} has no such part in ISO 3166-2; {_name_parts(upper)}"
     from difflib import get_close_matches
 
     by_name = {name.lower(): code for code, name in data.names.items()}
     if near := get_close_matches(word.lower(), by_name, n=1, cutoff=0.8):
         return f"; did you mean {by_name[near[0]]} ({data.names[by_name[near[0]]]})?"
     return "; write a code, such as DE, or US-CA for a subdivision"
+
+
+def _name_parts(unknown: str) -> str:
+    """Return the parts that may have been meant, or the country if it has no parts."""
+    from difflib import get_close_matches
+
+    country = unknown[:2]
+    parts = [part for part in parts_of(country) if _is_part(part)]
+    if not parts:
+        return f"write {country}"
+    shown = get_close_matches(unknown, parts, n=3, cutoff=0.8) or parts[:_SHOWN_PARTS]
+    return f"write {country} or one of its {len(parts)} parts, such as {', '.join(shown)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Generate the page of licences: the licence of each dependency that a gateway is installed with."""
+"""Generate the page of licences: those of the dependencies and of the data that a gateway is installed with."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
@@ -18,6 +19,16 @@ and needs the network.
 | package | licence |
 |---|---|
 """
+_DATA = """
+## Data
+
+Each file contains the text of its licence.
+
+| data | file | licence |
+|---|---|---|
+| Parts of countries (ISO 3166-2) of Unicode CLDR {cldr} | `providers/subdivisions.toml` | Unicode-3.0 |
+"""
+_SUBDIVISIONS = Path(__file__).parents[1] / "providers/subdivisions.toml"
 _SAME = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
@@ -48,4 +59,6 @@ def licence_of(name: str) -> str:
 
 def licences_page() -> str:
     """Return the page in Markdown."""
-    return _HEAD + "".join(f"| {name} | {licence_of(name)} |\n" for name in dependencies())
+    rows = "".join(f"| {name} | {licence_of(name)} |\n" for name in dependencies())
+    cldr = tomllib.loads(_SUBDIVISIONS.read_text("utf-8"))["cldr"]
+    return _HEAD + rows + _DATA.format(cldr=cldr)

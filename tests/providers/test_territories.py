@@ -14,9 +14,11 @@ from providers.territories import (
     NOWHERE,
     Places,
     TerritoryError,
+    may_overlap,
     parent,
     parse_places,
     parse_territory,
+    parts_of,
     territory_data,
     territory_name,
 )
@@ -192,7 +194,7 @@ def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str)
     assert str(parse_places(words)) == shown
 
 
-@pytest.mark.parametrize("word", ["US", "XK", "HK", "US-CA", "UA-09", "GB-ENG", "CN-11"])
+@pytest.mark.parametrize("word", ["US", "XK", "HK", "US-CA", "UA-09", "GB-ENG", "CN-BJ"])
 def test_valid_codes_are_unchanged(word: str) -> None:
     assert parse_territory(word) == word
 
@@ -279,3 +281,39 @@ def test_every_place_has_one_code() -> None:
         assert parse_territory(code) == code
         with pytest.raises(TerritoryError, match=f"did you mean {code}"):
             parse_territory(other)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        (
+            "UA-99",
+            "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-",
+        ),
+        ("UA-11", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as "),
+        ("US-XX", "United States has no such part in ISO 3166-2; write US or one of its 51 parts, such as "),
+        ("UA-043", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-43"),
+        ("HK-HCW", "Hong Kong has no such part in ISO 3166-2; write HK"),
+    ],
+)
+def test_unknown_part_of_a_country_is_refused_with_its_parts(word: str, hint: str) -> None:
+    with pytest.raises(TerritoryError) as caught:
+        parse_territory(word)
+    assert hint in str(caught.value)
+
+
+def test_each_part_of_the_data_belongs_to_a_country_of_ours() -> None:
+    names = territory_data().names
+    parts = [part for country in names for part in parts_of(country)]
+    assert len(parts) > 4900
+    assert all(parse_territory(part) == part for part in parts if part not in territory_data().aliases)
+    # Replaced codes and codes of FIPS 10-4 are not parts.
+    assert not {"FR-A", "CN-11", "UA-11", "US-06", "UA-99"} & set(parts)
+    assert {"FR-IDF", "FR-75C", "GB-ENG", "GB-LND", "UA-43", "US-CA"} <= set(parts)
+
+
+def test_a_part_may_overlap_only_with_parts_that_contain_it() -> None:
+    assert may_overlap("GB-ENG", "GB-LND")
+    assert may_overlap("GB-LND", "GB-ENG")
+    for part, other in (("GB-LND", "GB-MAN"), ("GB-SCT", "GB-LND"), ("UA-43", "UA-43"), ("US-CA", "US-NY")):
+        assert not may_overlap(part, other)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.location import Evidence, LocationProblem, Reports
 from gateway.model.location_rules import Edge, LocationRules, SignalName
-from gateway.policy.location.subdivisions import code_of, is_as_strict, is_split, region_in, with_part
+from gateway.policy.location.subdivisions import code_of, is_as_strict, is_cut, is_split, region_in, with_part
 from providers.territories import Places, TerritoryError, parse_territory, territory_data
 
 _SHOWN_CHARACTERS = 40
@@ -185,9 +185,18 @@ def read_territory(config: ConfigVersion, signal: str, values: tuple[str, ...], 
     if code in data.hidden:
         return Reading(Evidence(signal, text, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
     try:
-        territory = parse_territory(with_part(code, parts))
+        whole = with_part(code, parts)
     except TerritoryError:
         return Reading(Evidence(signal, text, note="in doubt: not a territory code"), doubtful=True)
+    try:
+        territory = parse_territory(whole)
+    except TerritoryError:
+        what = "a territory code" if whole[:2] not in data.names else "a part of this country in ISO 3166-2"
+        return Reading(Evidence(signal, text, note=f"in doubt: not {what}"), doubtful=True)
+    if is_cut(config, territory):
+        return Reading(
+            Evidence(signal, text, note="in doubt: a larger or smaller part has its own rule"), doubtful=True
+        )
     region = region_in(config, territory)
     name = region.name if region else None
     if not is_split(config, territory):

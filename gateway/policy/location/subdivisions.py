@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.location import Evidence
-from providers.territories import TerritoryError, parent, territory_data
+from providers.territories import TerritoryError, may_overlap, parent, parts_of, territory_data
 
 
 def code_of(word: str) -> str:
@@ -20,11 +20,16 @@ def with_part(code: str, parts: tuple[str, ...]) -> str:
     Raises:
         TerritoryError: There are several parts, or the part of a part.
     """
+    country = code[:2]
     named = {code_of(part) for part in parts}
     if len(named) > 1:
         raise TerritoryError("several parts of a country")
-    part = (named - territory_data().unknown - {""}) or {code[3:]}
-    whole = {each if each.startswith(f"{code[:2]}-") else f"{code[:2]}-{each}" for each in part if each}
+    # Edges and databases name districts of Hong Kong and others, which ISO 3166-2 does not divide. No rule can name
+    # such a part, so the country alone decides.
+    known = parts_of(country)
+    silent = {"", *(word for word in territory_data().unknown if f"{country}-{word}" not in known)}
+    part = (named - silent if known else set()) or {code[3:]}
+    whole = {each if each.startswith(f"{country}-") else f"{country}-{each}" for each in part if each}
     if parent(code) is not None and whole != {code}:
         raise TerritoryError("a part of a part")
     full_code = whole.pop() if whole else code
@@ -37,6 +42,14 @@ def is_split(config: ConfigVersion, territory: str) -> bool:
         return False
     own = config.region_of(territory)
     return any(region is not own for region in _regions_of_parts(config, territory))
+
+
+def is_cut(config: ConfigVersion, territory: str) -> bool:
+    """Return whether a rule is for a part that may contain this part, or lie in it: GB-ENG and GB-LND."""
+    if parent(territory) is None:
+        return False
+    rules = (*config.region_by_territory, *(config.blocked.included or ()), *config.blocked.excluded)
+    return any(may_overlap(territory, code) for code in rules)
 
 
 def region_in(config: ConfigVersion, territory: str) -> Region | None:

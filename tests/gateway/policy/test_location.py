@@ -20,7 +20,7 @@ from gateway.model.location import (
     LocationProblem,
     Reports,
 )
-from gateway.policy.location.resolution import resolve
+from gateway.policy.location.resolution import SIGNALS, resolve
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of
@@ -538,6 +538,49 @@ def test_unknown_subdivision_code_makes_the_location_doubtful() -> None:
     for part in ("ß", "ﬁ", "ca\u0131"):
         location = resolve(TABLE, None, reported(EdgeReport(("US",), (part,))))
         assert location.problem is LocationProblem.UNKNOWN, part
+
+
+@pytest.mark.parametrize("part", ["11", "99", "QQ", "043", "UA-99"])
+def test_unknown_part_makes_the_location_doubtful(part: str) -> None:
+    blocking = table_of(BASE.merge("{blocked: [UA-43], location: {accept_country_only: [UA]}}"))
+    told = resolve(blocking, None, reported(EdgeReport(("UA",), (part,))))
+    assert (told.problem, told.territory) == (LocationProblem.UNKNOWN, None)
+    assert told.evidence[0].note == "in doubt: not a part of this country in ISO 3166-2"
+    assert located(reported(EdgeReport(("UA",))), blocking)[1] == "UA"
+    assert located(reported(EdgeReport(("UA",), ("30",))), blocking)[1] == "UA-30"
+
+
+@pytest.mark.parametrize("name", sorted(set(SIGNALS) - {"api_key"}))
+def test_every_signal_with_an_unknown_part_is_in_doubt(name: str) -> None:
+    reports = {
+        "assertion": seen(asserted=("US-XX",)),
+        "claim": reported(claim=claimed("US-XX")),
+        "edge_header": seen("US-XX"),
+        "geoip": reported(address=AddressReport("US", "06")),
+    }[name]
+    client = replace(next(iter(CLIENTS.values())), region=None, may_assert=frozenset({"region", "territory"}))
+    table = with_rules(STRICT, signals=(name,))
+    assert resolve(table, client, reports).problem is LocationProblem.UNKNOWN
+
+
+@pytest.mark.parametrize(("ruled", "part"), [("GB-ENG", "LND"), ("GB-LND", "ENG")])
+def test_part_of_another_level_than_the_rule_is_in_doubt(ruled: str, part: str) -> None:
+    """A rule for England covers London, and a caller in England may be in London."""
+    blocking = table_of(BASE.merge(f"blocked: [{ruled}]"))
+    assert resolve(blocking, None, reported(EdgeReport(("GB",), (part,)))).problem is LocationProblem.UNKNOWN
+    assert located(reported(EdgeReport(("GB",), ("SCT",))), blocking)[1] == "GB-SCT"
+
+
+def test_a_word_for_no_value_that_is_a_part_is_that_part() -> None:
+    only = {"BR": STRICT.regions["us"], "BR-AP": STRICT.regions["ca"]}
+    table = replace(STRICT, region_by_territory=only, default_region=None)
+    assert located(reported(EdgeReport(("BR",), ("AP",))), table) == ("ca", "BR-AP", "edge_header")
+
+
+@pytest.mark.parametrize("part", ["HCW", "99"])
+def test_country_that_is_not_divided_is_known_without_its_part(part: str) -> None:
+    table = table_of(BASE.merge("regions: {hk: {territories: [HK], boundary: [HK]}}"))
+    assert located(reported(EdgeReport(("HK",), (part,))), table) == ("hk", "HK", "edge_header")
 
 
 def test_a_part_alone_has_a_region_and_its_country_none() -> None:
