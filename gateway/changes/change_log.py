@@ -21,7 +21,8 @@ from gateway.changes.compile_job import CompiledState, CompileJob
 from gateway.changes.plan import ChangePlan, changed_keys, plan_of
 from gateway.changes.plan_checks import checks_of, protected_changes
 from gateway.changes.plan_text import plan_data, plan_summary
-from gateway.config.source_text import digest, read_files, secrets_in_clear
+from gateway.changes.stored_versions import verified
+from gateway.config.source_text import SourceText, digest, read_files, secrets_in_clear
 from gateway.files import open_file
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import Audit, TrailHead
@@ -229,6 +230,7 @@ class ChangeLog:
             written.content,
             None if secrets else written.text,
             f"a secret is written in it ({', '.join(secrets[:3])})" if secrets else "",
+            "" if secrets else written.catalogues,
         )
         with self._switching(_lines_of(reviewed, details), plan.before):
             at_s, data = self._clock(), plan_data(plan)
@@ -252,7 +254,7 @@ class ChangeLog:
         name = word if word is not None else self.history.before(active)
         if name is None:
             raise NotStored("there is no earlier version; `gateway history` lists the versions")
-        target = self.history.find(name)
+        target = verified(self.history.find(name))
         if target.text is None:
             raise NotStored(f"version {target.version} cannot be compiled again: {target.why_not}")
         return PinnedRollback(target, read_files([str(config)])[str(config)])

@@ -143,13 +143,13 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
     from gateway.telemetry.log import logger
 
     pointer, version = change_log.pointer(), initial.config.version
+    before = change_log.active_version(initial.outcome.written)
     new = CompiledState(initial.config, initial.outcome.written, distinct_warnings(initial.outcome.problems))
     change_log.note("started", {"table": version, "config": str(config_path), "pid": os.getpid()})
     if initial.pinned is not None:
         detail = f"{config_path} is not active since a rollback; `gateway rollback --release` activates it"
         logger().warning("rolled_back", table=version, file_active=False, detail=detail)
     if pointer is None or pointer.version != version:
-        before = change_log.history.find_exactly(pointer.version) if pointer is not None else None
         try:
             reviewed = review_from(before, new, config_path)
         except NotSigned as error:

@@ -30,15 +30,18 @@ _OK, _REFUSED = 0, 1
 
 def verify_audit(options: argparse.Namespace) -> int:
     """Verify the audit trail (`gateway audit verify`)."""
+    from gateway.changes.stored_versions import damaged_versions
     from gateway.operator_errors import StateError
     from gateway.state.audit import TrailHead, verify_trail
 
     settings = settings_of(options)
+    damaged: dict[str, str] = {}
     heads: dict[str, TrailHead | str] = {"--head": options.head} if options.head is not None else {}
     try:
         try:
             with opened_history(settings) as versions:
                 heads["history.db"] = versions.audit_head()
+                damaged = damaged_versions(versions)
         except StateError as error:
             if not heads:
                 raise
@@ -48,6 +51,10 @@ def verify_audit(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from None
     if verdict.fault is not None:
         print(f"line {verdict.fault.line} {verdict.fault.reason}")
+        return _REFUSED
+    for name, fault in damaged.items():
+        print(f"version {name} of history.db: {fault}")
+    if damaged:
         return _REFUSED
     print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
     if verdict.unconfirmed:
@@ -94,12 +101,17 @@ def _list(versions: History, options: argparse.Namespace) -> int:
 
 
 def _show_one(versions: History, options: argparse.Namespace) -> int:
+    from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
     version = versions.find(options.version)
     if options.text:
         if version.text is None:
             raise StateError(f"the text of version {version.version} is not stored: {version.why_not}")
+        try:
+            verified(version)
+        except StateError as error:
+            print(f"gateway: {error}", file=sys.stderr)
         sys.stdout.write(version.text.decode("utf-8", "replace"))
         return _OK
     last = versions.last_activation(version.version)
@@ -180,11 +192,12 @@ def rollback(options: argparse.Namespace) -> int:
 
 def _expect_version(version: str, settings: Settings) -> None:
     """Raise CommandError for an unknown version, as a rollback without a running gateway does."""
+    from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
     try:
         with opened_history(settings) as versions:
-            versions.find(version)
+            verified(versions.find(version))
     except StateError as error:
         raise CommandError(str(error)) from None
 
@@ -314,7 +327,7 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
     if outcome.packed is None:
         return None
     new = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems))
-    before = change_log.history.find_exactly(pointer.version)
+    before = change_log.active_version()
     try:
         reviewed = review_from(before, new, config, wanted.signature)
     except NotSigned as error:

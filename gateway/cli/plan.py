@@ -103,6 +103,7 @@ def named_state(name: str, settings: Settings, *, secrets: bool) -> CompiledStat
         CommandError: there is no such file or version.
         ConfigRejected: the config has errors.
     """
+    from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
     if path_exists(name) and not os.path.isdir(name):
@@ -111,7 +112,7 @@ def named_state(name: str, settings: Settings, *, secrets: bool) -> CompiledStat
         raise CommandError(f"there is no file {name!r}, and no state directory with versions (set --state)")
     try:
         with opened_history(settings) as versions:
-            version = versions.find(name)
+            version = verified(versions.find(name))
         if version.text is None:
             raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
     except StateError as error:

@@ -248,11 +248,17 @@ def parse_document(
     looks = check_files(source.values) if secrets else {}
     catalogues = read_catalogues(source.values, relative_to or file)
     files = {file: digest(data), **secret_files, **catalogues.files}
-    hashed = [source.values, catalogues.values] if catalogues.files else source.values
-    written = SourceText(data, _content_hash(hashed), source.values)
+    stored = _canonical(catalogues.values) if catalogues.files else ""
+    content = content_hash(source.values, catalogues.values if catalogues.files else None)
+    written = SourceText(data, content, source.values, stored)
     return Document(source, written.version, references, looks, catalogues, files, clock(), written)
 
 
-def _content_hash(values: object) -> str:
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def content_hash(values: object, catalogues: list[dict[str, object]] | None) -> str:
+    """Return the content hash of a configuration: of its values, and those of its catalogue files if it names any."""
+    hashed = values if catalogues is None else [values, catalogues]
+    return hashlib.sha256(_canonical(hashed).encode()).hexdigest()
+
+
+def _canonical(values: object) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

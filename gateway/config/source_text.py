@@ -176,7 +176,7 @@ def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
                 yield from _written((*path, index), item, below)
 
 
-_VERSION_DIGITS = 12
+VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +186,15 @@ class SourceText:
     Attributes:
         content: The SHA-256 of the canonical JSON of the values, with unresolved references. Layout and comments do not
             count.
+        catalogues: The values of the catalogue files as JSON, which are a part of the content. Empty without them.
     """
 
     text: bytes = field(repr=False)
     content: str
     values: Mapping[str, object] = field(repr=False)
+    catalogues: str = field(default="", repr=False)
 
     @property
     def version(self) -> str:
         """The version: the first digits of the content hash."""
-        return self.content[:_VERSION_DIGITS]
+        return self.content[:VERSION_DIGITS]

@@ -26,10 +26,14 @@ _MOST_ROWS = 2**63 - 1
 _LAST_S = 253_402_300_800.0
 """The year 10,000, after which no date can be written."""
 _VERSION = (str, str, (bytes, NoneType), str)
+_VERSIONS = "SELECT version, content, text, why_not FROM version"
 _ACTIVATION = (str, str, str, str, float, str)
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS version (
     version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS catalogue (
+    version TEXT PRIMARY KEY REFERENCES version, content TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS activation (
     number INTEGER PRIMARY KEY, version TEXT NOT NULL REFERENCES version, previous TEXT NOT NULL, cause TEXT NOT NULL,
@@ -52,12 +56,14 @@ class Version:
         content: The complete SHA-256. `version` is the beginning of it.
         text: The text as it was read. None if it is not stored.
         why_not: Why the text is not stored.
+        catalogues: The values of its catalogue files as JSON, which the hash covers too. Empty without such files.
     """
 
     version: str
     content: str
     text: bytes | None = field(repr=False)
     why_not: str = ""
+    catalogues: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class History:
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
         self._file = OpenedFile(written_at) if written_at is not None else None
+        # A file that an earlier release wrote, and that is opened for reading only, lacks the table.
+        self._has_catalogues = self._one("SELECT 1 FROM sqlite_master WHERE name = 'catalogue'") is not None
 
     def close(self) -> None:
         """Close the file."""
@@ -140,6 +148,8 @@ class History:
                 "why_not = excluded.why_not",
                 (version.version, version.content, version.text, version.why_not),
             )
+            if version.catalogues:
+                self._run("INSERT OR REPLACE INTO catalogue VALUES (?, ?)", (version.version, version.catalogues))
             self._run(
                 "INSERT INTO activation (version, previous, cause, who, at_s, summary, plan) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -178,13 +188,25 @@ class History:
             raise NotStored(
                 f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)"
             )
-        row = self._all("SELECT version, content, text, why_not FROM version WHERE version = ?", rows[0])[0]
-        return _made(Version, row, *_VERSION)
+        return self._version(self._all(f"{_VERSIONS} WHERE version = ?", rows[0])[0])
 
     def find_exactly(self, version: str) -> Version | None:
         """Return the version with exactly this name, or None."""
-        row = self._one("SELECT version, content, text, why_not FROM version WHERE version = ?", (version,))
-        return _made(Version, row, *_VERSION) if row is not None else None
+        row = self._one(f"{_VERSIONS} WHERE version = ?", (version,))
+        return self._version(row) if row is not None else None
+
+    def versions(self) -> Iterator[Version]:
+        """Yield all versions."""
+        for (name,) in self._all("SELECT version FROM version ORDER BY rowid"):
+            if (version := self.find_exactly(name)) is not None:
+                yield version
+
+    def _version(self, row: tuple[Any, ...]) -> Version:
+        version = _made(Version, row, *_VERSION)
+        found = None
+        if self._has_catalogues:
+            found = self._one("SELECT content FROM catalogue WHERE version = ?", (version.version,))
+        return replace(version, catalogues=_made(str, found, str)) if found is not None else version
 
     def before(self, version: str) -> str | None:
         """Return the version that this one replaced at its latest activation, or None."""

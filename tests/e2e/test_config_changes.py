@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers, with_key
-from tests.kit.switching_gateway import audit_events, gateway_command, replace_config, state_dir_of
+from tests.kit.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
 from tests.kit.waiting import eventually
 
 WHO = "Åda 管理员"
@@ -146,15 +147,14 @@ def test_rollback_to_an_unknown_version_changes_nothing(operator: Operator) -> N
 def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reasons(
     operator: Operator, providers: SimulatorThread, path: Path
 ) -> None:
-    import sqlite3
-
-    first = operator.version()
     second = replace_config(operator, config(providers, "b", 1))
+    broken = config(providers, "nobody", 0, "region: {}").text
+    content = content_of(broken)
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-        broken = config(providers, "nobody", 0, "region: {}").text.encode()
-        database.execute("UPDATE version SET text = ? WHERE version = ?", (broken, first))
+        row = (content[:12], content, broken.encode())
+        database.execute("INSERT INTO version (version, content, text) VALUES (?, ?, ?)", row)
     database.close()
-    done = gateway_command(path, "rollback", first)
+    done = gateway_command(path, "rollback", content[:12])
     assert done.returncode == 1
     assert "unknown deployment 'nobody'" in done.stderr
     assert "region" in done.stderr
@@ -208,8 +208,6 @@ def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -
 
 @pytest.mark.slow
 def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers: SimulatorThread, path: Path) -> None:
-    import sqlite3
-
     before = operator.version()
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("DROP TABLE activation")

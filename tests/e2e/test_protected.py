@@ -16,7 +16,14 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.configs import Config
 from tests.kit.gateway_command import in_this_process
 from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
-from tests.kit.switching_gateway import audit_events, environ_of, gateway_command, replace_config, state_dir_of
+from tests.kit.switching_gateway import (
+    audit_events,
+    content_of,
+    environ_of,
+    gateway_command,
+    replace_config,
+    state_dir_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +144,18 @@ def test_restart_does_not_bypass_the_protection(path: Path, providers: Simulator
     assert (done.returncode, "a protected region would change" in done.stderr) == (2, True)
     # A version that can no longer be compared does not either: in doubt, everything counts as changed.
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-        database.execute("UPDATE version SET text = CAST(replace(text, 'openai-compatible', 'gone') AS BLOB)")
+        ((stored,),) = database.execute("SELECT text FROM version").fetchall()
+        gone = stored.replace(b"openai-compatible", b"gone")
+        content = content_of(gone.decode())
+        database.execute("UPDATE version SET text = ?, content = ?, version = ?", (gone, content, content[:12]))
+        database.execute("UPDATE pointer SET version = ?", (content[:12],))
     database.close()
     done = gateway_command(path, "serve", "--port", "0")
     assert (done.returncode, "cannot be compiled any more" in done.stderr) == (2, True)
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-        database.execute("UPDATE version SET text = CAST(replace(text, 'gone', 'openai-compatible') AS BLOB)")
+        content = content_of(stored.decode())
+        database.execute("UPDATE version SET text = ?, content = ?, version = ?", (stored, content, first))
+        database.execute("UPDATE pointer SET version = ?", (first,))
     database.close()
     path.with_name("gateway.yaml.sig").write_text(sign(path, text, first).read_text())
     with operated(path, 1, **environ) as operator:

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from gateway.config.loading import content_hash
+from gateway.config.yaml_document import parse_yaml
 from tests.kit.configs import Config
 from tests.kit.gateway_command import as_a_process
 from tests.kit.reloading_gateway import Operator
@@ -23,6 +25,11 @@ def gateway_command(path: Path, *words: str, **environ: str) -> subprocess.Compl
 
 def environ_of(path: Path) -> dict[str, str]:
     return {"GATEWAY_CONFIG": str(path), "GATEWAY_STATE_DIR": str(state_dir_of(path)), "KEY": "sk-one"}
+
+
+def content_of(text: str) -> str:
+    """Return the content hash of a configuration without catalogue files."""
+    return content_hash(parse_yaml(text.encode(), "gateway.yaml").values, None)
 
 
 def audit_events(path: Path) -> list[dict[str, Any]]:

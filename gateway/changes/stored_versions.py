@@ -1,0 +1,57 @@
+"""Compare stored versions with their hashes.
+
+A version is named by the hash of its content. Anyone who can write to the state directory can replace a stored text.
+Without a comparison, a rollback to a reviewed version would serve the replaced text under the reviewed name.
+"""
+
+from __future__ import annotations
+
+import json
+
+from gateway.config.problems import ConfigRejected
+from gateway.config.source_text import VERSION_DIGITS, SourceText
+from gateway.operator_errors import StateError
+from gateway.state.database import describe_damage
+from gateway.state.history import History, Version
+
+
+def verified(version: Version, active: SourceText | None = None) -> Version:
+    """Return the version if its text has its hash and its name. Raises StateError.
+
+    Args:
+        version: As it was read from the history.
+        active: The source of the active config, if it may be the same. An equal text is not parsed again.
+    """
+    if fault := _fault_of(version, active):
+        raise StateError(f"history.db can't be used: {describe_damage(f'version {version.version}: {fault}')}")
+    return version
+
+
+def damaged_versions(history: History) -> dict[str, str]:
+    """Return the fault of each stored version that has one, by its name. Raises StateError."""
+    faults = ((version.version, _fault_of(version)) for version in history.versions())
+    return {name: fault for name, fault in faults if fault}
+
+
+def _fault_of(version: Version, active: SourceText | None = None) -> str:
+    """Return how the version differs from its hash, or an empty text."""
+    if version.version != version.content[:VERSION_DIGITS]:
+        return f"its name is not the beginning of its hash {version.content}"
+    if version.text is None or (
+        active is not None and (active.text, active.content) == (version.text, version.content)
+    ):
+        return ""
+    # Imported here, because a process that only serves requests reads no YAML.
+    from gateway.config.loading import content_hash
+    from gateway.config.yaml_document import parse_yaml
+
+    try:
+        values = parse_yaml(version.text, version.version).values
+        catalogues = json.loads(version.catalogues) if version.catalogues else None
+    except (ConfigRejected, ValueError, RecursionError):
+        return "its text is not the one that was activated: it is not valid"
+    if content_hash(values, catalogues) == version.content:
+        return ""
+    if values.get("catalogue") and catalogues is None:
+        return "its catalogue files are not stored, so its text cannot be compared with its hash"
+    return "its text is not the one that was activated: their hashes differ"
