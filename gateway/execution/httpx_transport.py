@@ -16,7 +16,7 @@ from gateway.execution.transport import UpstreamResponse, allow, local_resource_
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from gateway.model.permit import EXTENSION
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_room
+from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_room, tls_context
 from providers.transport.connection import joined
 from providers.transport.dial import Names
 
@@ -28,8 +28,7 @@ def plain_httpx() -> HttpxTransport:
     for the answer to the next request on that connection.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    tls = httpx.create_ssl_context(trust_env=False)
-    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, tls, trust_env=False, limits=limits)))
+    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, tls_context(), trust_env=False, limits=limits)))
 
 
 class _NamesFirst(httpx.AsyncBaseTransport):

@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,8 +43,15 @@ Others may take the room first, and a closed port stays in use for a while.
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`."""
-    context = ssl.create_default_context(cafile=certifi.where())
+    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`.
+
+    It is built here, because `ssl.create_default_context` writes the session keys of every connection to the file that
+    the environment names in SSLKEYLOGFILE.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate with the name of the host
+    if sys.version_info >= (3, 13):  # as in a default context
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(certifi.where())
     # Debian's Python, for one, leaves this to OpenSSL, whose configuration may require more.
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])

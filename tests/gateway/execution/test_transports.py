@@ -180,6 +180,21 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
             await way.aclose()
 
 
+@pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
+async def test_session_keys_are_not_written_where_the_environment_says(
+    way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, key_log = trustme.CA(), tmp_path / "keys.log"
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(key_log))
+    async with scripted(say(GOOD), tls=_serving(authority.issue_cert("127.0.0.1"))) as server:
+        transport = way()
+        assert await fetch(transport, server.origin) == (200, b"good")
+        await transport.aclose()
+    assert not key_log.exists()
+
+
 class DelayingRelay:
     """A relay that accepts at once and forwards only on demand, like a slow handshake."""
 
