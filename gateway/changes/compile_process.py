@@ -5,12 +5,12 @@ This module imports almost nothing, so that a starting gateway can begin the chi
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from gateway.child_process import child_command, child_environment
 
 if TYPE_CHECKING:
     from gateway.changes.compile_job import CompileJob, Outcome
@@ -74,18 +74,13 @@ class Child:
 
 def _start_process() -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # a fixed command without any input
-            [sys.executable, "-P", "-m", "gateway.changes.compile_job"],
+        return subprocess.Popen(  # noqa: S603  # a fixed command without any input
+            child_command("gateway.changes.compile_job"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # A traceback could quote the config, so only the exit status is reported.
             stderr=subprocess.DEVNULL,
-            env=our_environment(),
+            env=child_environment(),
         )
     except OSError as error:
         raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None
-
-
-def our_environment() -> dict[str, str]:
-    """Return an environment in which a child imports from its parent's paths, and never from the current directory."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

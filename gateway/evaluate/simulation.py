@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from gateway.child_process import child_command, child_environment
 from gateway.evaluate.items import ChoiceCheck, Item, JudgeCheck, Number, RecordedAnswer, ToolCallCheck, draw
 from gateway.evaluate.scorers import refused_by, score
 from gateway.evaluate.suite import Suite, load_suite, percent
@@ -100,9 +101,16 @@ def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iter
         seed: Replaces the suite's seed.
         sites: The site of each simulated deployment. If several share a site, it simulates the first one.
     """
-    command = [sys.executable, "-m", "gateway.evaluate.simulation"]
+    command = child_command("gateway.evaluate.simulation")
     order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603  # this module
+    child = subprocess.Popen(  # noqa: S603  # this module
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=child_environment(),
+    )
     try:
         if child.stdin is None or child.stdout is None:
             raise SimulationFailed("the pipes to the simulated candidates are missing")

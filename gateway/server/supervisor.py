@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import signal
 import socket
-import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Iterator
@@ -19,9 +18,9 @@ from dataclasses import dataclass, field, replace
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
-from gateway.changes.compile_process import our_environment
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
+from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
@@ -282,14 +281,12 @@ class _Supervisor:
         descriptors = (self._listener.fileno(), theirs.fileno(), self._quotas_descriptor)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                *("-m", "gateway.server.worker", *map(str, descriptors), str(seat - 1)),
+                *child_command("gateway.server.worker", *map(str, descriptors), str(seat - 1)),
                 stdin=DEVNULL,
                 pass_fds=descriptors,
                 # A process group of its own: Ctrl-C in a terminal reaches only the supervisor, which stops the workers.
                 process_group=0,
-                env=our_environment(),
+                env=child_environment(),
             )
         except OSError:
             ours.close()

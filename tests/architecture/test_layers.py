@@ -19,6 +19,7 @@ from tests.architecture.source_tree import Module, circles, modules, our_imports
 GATEWAY = """
 files settings                      leaves: opening an operator's files; process settings
 operator_errors                     errors that an operator reads, with their exit status
+child_process                       the command and the environment of child processes
 signing                             Ed25519 keys and signatures
 model                               immutable values that the layers share
 geoip                               a MaxMind database in memory
