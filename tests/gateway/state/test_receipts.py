@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import resource
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from gateway.state import receipts
 from gateway.state.receipts import Receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
+from providers.territories import territory_data
 from tests.kit.configs import BASE, Config, table_of
 from tests.kit.location_reports import reported
 from tests.kit.waiting import eventually
@@ -380,6 +383,57 @@ def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypat
     store.take(record_of("req_2"))
     eventually(lambda: store.find("req_2", "shop-cn") is not None)
     assert [line.rpartition(": ")[2] for line in failures] == [os.strerror(errno.EMFILE)]
+
+
+def test_receipts_of_a_failed_write_are_written_when_the_disk_works_again(opened: Open, tmp_path: Path) -> None:
+    failures: list[str] = []
+    store = opened(failed=failures.append)
+    store._writer.execute("PRAGMA query_only = ON")  # SQLITE_READONLY, as on a file system that was remounted
+    for number in range(3):
+        store.take(record_of(f"req_{number}"))
+    eventually(lambda: any("can't be written" in line for line in failures))
+    assert [line for line in failures if "can't be written" in line] == [
+        "receipts.db can't be written, and up to 20000 receipts wait until this is fixed: "
+        "attempt to write a readonly database"
+    ]
+    assert store.lost == 0
+    store.take(record_of("req_3"))
+    store._writer.execute("PRAGMA query_only = OFF")
+    eventually(lambda: store.find("req_3", "shop-cn") is not None)
+    with sqlite3.connect(tmp_path / "receipts.db") as database:
+        rows = database.execute("SELECT id FROM receipt ORDER BY number").fetchall()
+    database.close()
+    assert rows == [(f"req_{number}",) for number in range(4)]
+    assert store.lost == 0
+
+
+def test_receipts_that_still_wait_at_the_end_are_counted_as_lost(tmp_path: Path) -> None:
+    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    store._writer.execute("PRAGMA query_only = ON")
+    store.take(record_of("req_1"))
+    store.close()
+    assert store.lost == 1
+
+
+def test_first_receipt_is_written_without_a_free_file_descriptor(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    territory_data.cache_clear()
+    failures: list[str] = []
+    store = Receipts(tmp_path, lambda: TABLE, failures.append, Clock())
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], 512), limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        store.take(record_of("req_1"))
+        eventually(lambda: store.find("req_1", "shop-cn") is not None)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        store.close()
+    assert (store.lost, failures) == (0, [])
 
 
 def test_invalid_receipt_is_reported_as_damage(opened: Open, tmp_path: Path) -> None:
