@@ -45,6 +45,7 @@ _RUN = 8
 _LITTLE = 200
 _OURS = frozenset(MESSAGES.values())
 _MOST_ESCAPED = 2
+_JOINED = re.compile(r"[-_.]")
 _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 # The keys of a schema with prose. Other keys hold names and types, which help to find a mistake.
@@ -81,6 +82,10 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     if failure.request_id is not None and is_no_id(failure.request_id, deployment):
         failure = replace(failure, request_id=None)
     details = failure.detail, failure.code, failure.param
+    if failure.request_id is not None:
+        texts = searched()
+        if texts is None or _quotes_request(failure.request_id, deployment, Quotes(texts)):
+            failure = replace(failure, request_id=None)
     # An adapter's message should not contain parts of the request; our own messages do not.
     is_ours = failure.message in _OURS
     if is_ours and not any(details):
@@ -97,6 +102,12 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     if (message, detail, code, param) == (failure.message, *details):
         return failure
     return replace(failure, message=message, detail=detail or "", code=code, param=param)
+
+
+def _quotes_request(request_id: str, deployment: Deployment, quotes: Quotes) -> bool:
+    """Return whether an id contains text of the request, also where its spaces became `-`, `_` or `.`."""
+    spaced = _JOINED.sub(" ", request_id)
+    return any(_clean(text, deployment, quotes) != text for text in (request_id, spaced))
 
 
 def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:

@@ -12,6 +12,7 @@ from gateway.model.location import Location
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
+from providers.matching.requirements import FEATURES, IDENTITY, PARAMETERS
 from providers.value import Value
 
 
@@ -146,6 +147,19 @@ class Record:
         A request that the adapter cannot express in the provider's wire format is never sent.
         """
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+
+    @property
+    def named_dropped(self) -> list[str]:
+        """The dropped parameters that the catalogue knows, sorted.
+
+        A client makes up the name of any other field, so such a name may contain personal data.
+        """
+        if not self.dropped:
+            return []
+        known = PARAMETERS | FEATURES | IDENTITY
+        verdicts = self.decision.verdicts if self.decision is not None else ()
+        offered = {name for deployment, _ in verdicts for name in deployment.capabilities.parameters}
+        return sorted(name for name in self.dropped if name in known or name in offered)
 
     def note_consent(self, steps: Iterable[Step]) -> None:
         """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""

@@ -99,7 +99,9 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
     if record.consent is not None:
         fields["consent"] = record.consent
     if record.dropped:
-        fields["dropped"] = sorted(record.dropped)
+        fields["dropped"] = named = record.named_dropped
+        if unknown := len(record.dropped) - len(named):
+            fields["dropped_unknown"] = unknown
     if record.labels:
         fields["labels"] = list(record.labels)
     if record.profile is not None:

@@ -118,6 +118,27 @@ def test_request_id_with_a_part_of_a_key_is_removed(deployment: Deployment, part
     assert redacted(failure, replace(deployment, credentials=keys), REQUEST).request_id is None
 
 
+@pytest.mark.parametrize("form", ["{}", "req-{}", "req_{}_1"])
+@pytest.mark.parametrize(
+    "change", [quote, quote_plus, lambda text: text.replace(" ", "-"), lambda text: text.replace(" ", "_")]
+)
+def test_request_id_that_repeats_the_prompt_is_removed(
+    deployment: Deployment, form: str, change: Callable[[str], str]
+) -> None:
+    request = ChatRequest("m", (UserMessage("my account is closing tomorrow"),))
+    for message in ("", "the provider failed"):
+        failure = replace(
+            failure_with("", message or None), request_id=form.format(change("my account is closing tomorrow"))
+        )
+        assert redacted(failure, deployment, request).request_id is None
+    assert redacted(replace(failure_with(""), request_id="req-6f1c"), deployment, request).request_id == "req-6f1c"
+
+
+def test_request_id_is_removed_if_the_request_is_too_long_to_search(deployment: Deployment) -> None:
+    request = ChatRequest("m", (UserMessage("long " * 20_000),))
+    assert redacted(replace(failure_with(""), request_id="req-6f1c"), deployment, request).request_id is None
+
+
 def test_part_of_a_key_that_is_a_common_word_is_kept(deployment: Deployment) -> None:
     short, long = "account", "Gu5t9xGARNpq86cd98joQYCN3"
     keyed = replace(deployment, credentials=(Secret(f"{short}:{long}"),))

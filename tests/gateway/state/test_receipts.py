@@ -95,9 +95,16 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "consent": None,
         "side": None,
         "dropped": [],
+        "dropped_unknown": 0,
         "labels": ["cn-gb45438"],
         "profile": "zh-Hans-CN",
     }
+
+
+def test_receipt_counts_left_out_fields_with_unknown_names() -> None:
+    receipt = receipt_data(replace(record_of(), dropped=frozenset({"seed", "name_of_ada", "x"})))
+    assert (receipt["dropped"], receipt["dropped_unknown"]) == (["seed"], 2)
+    assert "name_of_ada" not in str(receipt)
 
 
 def test_receipt_lists_a_shadow_separately() -> None:
