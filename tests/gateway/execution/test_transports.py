@@ -181,7 +181,7 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
-async def test_session_keys_are_not_written_where_the_environment_says(
+async def test_session_keys_are_not_written_to_the_file_of_the_environment(
     way: Callable[[], Transport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, key_log = trustme.CA(), tmp_path / "keys.log"
