@@ -264,7 +264,17 @@ class ChangeLog:
         pointer = self.pointer()
         if pointer is None or not pointer.overrides:
             return None
-        return PinnedRollback(self.history.find(pointer.version), pointer.overrides.replace(_NO_FILE, ""))
+        return PinnedRollback(verified(self.history.find(pointer.version)), pointer.overrides.replace(_NO_FILE, ""))
+
+    def active_version(self, active: SourceText | None = None) -> Version | None:
+        """Return the version that was active last. Raises StateError if its text does not have its hash.
+
+        Args:
+            active: The source of the config that becomes active. An equal text is not parsed again.
+        """
+        pointer = self.pointer()
+        found = self.history.find_exactly(pointer.version) if pointer is not None else None
+        return verified(found, active) if found is not None else None
 
     def pointer(self) -> Pointer | None:
         """Return which version was active last."""

@@ -245,3 +245,27 @@ def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
     assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
     unreachable = gateway_command(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
     assert "the share of traffic is unknown: no gateway answers" in unreachable.stderr
+
+
+@pytest.mark.slow
+def test_replaced_text_of_a_version_is_never_served(path: Path, providers: SimulatorThread) -> None:
+    """A person who can write to the state directory replaces the text of a version that an operator reviewed."""
+    environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
+    with operated(path, 1, **environ) as operator:
+        first = operator.version()
+        second = replace_config(operator, config(providers, "b", 1))
+        with sqlite3.connect(state_dir_of(path) / "history.db") as database:
+            other = config(providers, "c", 2).text.encode()
+            database.execute("UPDATE version SET text = ?", (other,))
+        database.close()
+        damage = f"version {first}: its text is not the one that was activated: their hashes differ"
+        for done in (gateway_command(path, "rollback", first), gateway_command(path, "audit", "verify")):
+            assert done.returncode in (1, 2)
+            assert "its text is not the one that was activated" in done.stdout + done.stderr
+        answer = operator.admin.post("/rollback", json={"version": first})
+        assert answer.status_code in (422, 503)
+        assert damage in answer.json()["findings"][0]["message"]
+        assert operator.version() == second
+    done = gateway_command(path, "serve", "--port", "0")
+    assert done.returncode == 2
+    assert f"version {second}: its text is not the one that was activated" in done.stderr
