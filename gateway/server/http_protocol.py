@@ -45,6 +45,7 @@ from gateway.server.request_head import (
     connection_scope,
     framing_lines,
     head_error,
+    names_other_protocol,
     request_scope,
 )
 
@@ -52,9 +53,10 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
 MAX_DISCARDED_BYTES = 32 * 1024 * 1024
 """As much as a body may have: what is discarded may be the rest of one. None of it is kept."""
+_INVALID = "the request is not valid HTTP/1.1"
+_HEADER_LINE_BYTES = len(": \r\n")
 _MAX_QUEUED = 32
 _MAX_READ_AHEAD = 4
-_INVALID = "the request is not valid HTTP/1.1"
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -86,13 +88,16 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._repeated_head = RepeatedHead()
         # While the parser reads data that begins with a head: that data, for `_repeated_head`.
         self._head_data = b""
+        # Until the head is complete: the data that contains its request line.
+        self._line_data: bytes | bytearray = b""
         # In COUNTED_BODY: what is still to come of the body.
         self._counted_bytes = 0
         # In UPGRADE: the header lines that determine where the body ends.
         self._upgrade_framing = b""
         # Bytes since the last head or piece of a body. No limit of bodies counts them.
         self._overhead_bytes = 0
-        self._input_error = _INVALID
+        # What a callback of the parser found wrong. It is never raised: its traceback would refer to this connection.
+        self._input_error: ApiError | None = None
         self._head_timer: asyncio.TimerHandle | None = None
 
     # Events of the transport.
@@ -182,6 +187,12 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         if not data:
             return
         self._head_data = data if self._input is IDLE else b""
+        if self._input is not HEAD:
+            self._line_data = data
+        elif not self._headers:
+            if isinstance(self._line_data, bytes):
+                self._line_data = bytearray(self._line_data)
+            self._line_data += data
         try:
             try:
                 self.parser.feed_data(data)
@@ -191,6 +202,8 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self.logger.warning("Invalid HTTP request received.")
             self._end_input()
         self._head_data = b""
+        if self._input is not HEAD:
+            self._line_data = b""
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read the body after a head with `upgrade`, if there is one. No other protocol is ever spoken."""
@@ -211,6 +224,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         """See httptools. Check the head; begin the request, or queue it if an earlier one is being answered."""
         if self._head_timer is not None:
             self._stop_head_timer()
+        self._check_head_size()
         self._overhead_bytes = 0
         parser, version = self.parser, self.parser.get_http_version()
         headers = self._headers[:]
@@ -218,14 +232,17 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._headers.clear()
         names = [name for name, _ in headers]
         upgrades = parser.should_upgrade()
-        if (error := head_error(names, version)) is not None:
-            self._input_error = error
+        method = parser.get_method().decode("ascii")
+        error = head_error(headers, names, version)
+        if error is None and names_other_protocol(self._line_data, method, self.url):
+            error = "RTSP and ICE are not supported: send the request as HTTP/1.1"
+        if error is not None:
+            self._input_error = ApiError("invalid_request", error)
             raise ValueError(error)
         framing = self._upgrade_framing = framing_lines(headers) if upgrades else b""
         self._enter(UPGRADE if framing else BODY)
         # The parser takes the bytes after an upgrade for another protocol, so no further request can be read.
         keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
-        method = parser.get_method().decode("ascii")
         scope = request_scope(self._shared_scope, version, method, self.url)
         self.url = b""
         if version == "1.1" and keep_alive and self._latest is not None and b"expect" not in names:
@@ -245,6 +262,20 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self._begin(cycle, scope)
         else:
             self._enqueue(cycle, scope)
+
+    def _check_head_size(self) -> None:
+        """Raise ValueError for a complete head above the bound. `_limit_overhead` sees only incomplete ones."""
+        data = self._head_data
+        if data and self._overhead_bytes <= MAX_HEAD_BYTES:
+            # The head begins where the data does.
+            return
+        if data:
+            size = len(data) - len(rest := data.lstrip(b"\r\n")) + rest.find(b"\r\n\r\n")
+        else:
+            size = len(self.url) + sum(len(name) + len(value) + _HEADER_LINE_BYTES for name, value in self._headers)
+        if size > MAX_HEAD_BYTES:
+            self._input_error = _head_too_large()
+            raise ValueError("the head is too large")
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
@@ -335,7 +366,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             return
         # The parser does not accept so long a target as a URL, so its error comes before the limit of a head.
         is_too_long = len(self.url) >= MAX_HEAD_BYTES
-        self._refuse(_head_too_large() if is_too_long else ApiError("invalid_request", self._input_error))
+        self._refuse(_head_too_large() if is_too_long else self._input_error or ApiError("invalid_request", _INVALID))
 
     def _drop_incomplete(self) -> RequestCycle | None:
         """Drop queued requests that have not arrived whole; return the last request that has and is not answered."""

@@ -6,6 +6,7 @@ A client that keeps its connection open sends the same head with each request, e
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from gateway.api.connection import HEAD, SameHead
 
 _CACHED_TARGET_BYTES = 256
 _LENGTH = b"content-length"
+_VERSIONS = ("1.1", "1.0")
 _FRAMING = (_LENGTH, b"transfer-encoding")
 _LENGTH_LINE = b"\r\ncontent-length: "
 # Matches both usual spellings of the name. Few heads contain it anywhere else.
@@ -125,13 +127,35 @@ def request_scope(shared: dict[str, Any], version: str, method: str, target: byt
     return scope
 
 
-def head_error(names: list[bytes], version: str) -> str | None:
+def head_error(headers: list[tuple[bytes, bytes]], names: list[bytes], version: str) -> str | None:
     """Return why a head that the parser accepts is refused, or None. `names` are the names of its headers."""
+    if version not in _VERSIONS:
+        return f"HTTP/{version} is not supported: send the request as HTTP/1.1"
+    if b"transfer-encoding" in names:
+        codings = [value.strip(b" \t").lower() for name, value in headers if name == b"transfer-encoding"]
+        if codings != [b"chunked"]:
+            # A proxy may not know the coding, and then look for the end of the body in another place.
+            return "only `chunked` is a supported transfer coding: send `transfer-encoding: chunked` or a length"
     hosts = names.count(b"host")
     if hosts != 1 and (hosts or version == "1.1"):
         # RFC 9112, section 3.2. Two servers may pick different ones of two `host` headers.
         return "an HTTP/1.1 request has exactly one `host` header"
     return None
+
+
+def names_other_protocol(data: bytes | bytearray, method: str, target: bytes) -> bool:
+    """Return whether the request line in `data` names RTSP or ICE, which the parser takes for HTTP.
+
+    Args:
+        data: bytes that contain the request line, and whatever came before and after it.
+        method: the method of the request.
+        target: its target.
+    """
+    if b" RTSP/" not in data and b" ICE/" not in data:
+        return False
+    # The line ends after the version. JSON has no line break in a string, so a body does not contain such a line.
+    line = rb"%b +%b +(?:RTSP|ICE)/\d\.\d\r?\n" % (method.encode(), re.escape(target))
+    return re.search(line, data) is not None
 
 
 def framing_lines(headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_raw",
+        "_raw_start",
         "_reusable",
         "_tap",
         "_waiter",
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._error: TransportError | None = None
         self._reusable = True
         self._head_only = self._paused = False
-        self._bare_bytes = self._buffered = self.status = self.end = 0
+        self._bare_bytes = self._buffered = self._raw_start = self.status = self.end = 0
         self._raw = b""
         self.headers = ResponseHeaders(b"")
 
@@ -113,7 +114,7 @@ class Connection(asyncio.Protocol):
         """
         self.status = 0
         self.end = _NOT_YET
-        self._bare_bytes = self._buffered = 0
+        self._bare_bytes = self._buffered = self._raw_start = 0
         self._chunks.clear()
         if head_only:
             self._head_only = True
@@ -261,9 +262,17 @@ class Connection(asyncio.Protocol):
         if self.end >= 0:
             return
         # The parser skips empty lines before the head.
-        raw = self._raw.lstrip(b"\r\n")
-        end = raw.index(b"\r\n\r\n")
-        headers = ResponseHeaders(raw[: end + 2])
+        raw, start = self._raw, self._raw_start
+        while raw[start] in b"\r\n":
+            start += 1
+        end = raw.index(b"\r\n\r\n", start)
+        if end > MAX_HEAD_BYTES:
+            # Interim responses before it count, too: a provider may send any number of them.
+            raise _too_large()
+        if not raw.startswith(b"HTTP/1.", start):
+            # llhttp would accept 0.9 and 2.0, too.
+            raise BadResponse("the response is not HTTP/1.1 or HTTP/1.0")
+        headers = ResponseHeaders(raw[start : end + 2])
         # llhttp itself refuses two lengths, or a length together with an encoding.
         if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
             raise BadResponse("the response has a transfer-encoding other than chunked")
@@ -273,10 +282,8 @@ class Connection(asyncio.Protocol):
                 raise BadResponse("the server switched protocols without being asked")
             if status < 100:
                 raise BadResponse("the response has a status below 100")
-            self._raw = raw[end + 4 :]
+            self._raw_start = end + 4
             return
-        if end > MAX_HEAD_BYTES:
-            raise _too_large()
         self.headers = headers
         self.status = status
         self._raw = b""

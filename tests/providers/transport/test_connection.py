@@ -441,6 +441,30 @@ async def test_overhead_of_a_response_body_is_limited(start: bytes, more: bytes)
     assert not connection.reusable
 
 
+@pytest.mark.parametrize("cut", [0, 40_000])
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"\r\n\r\nHTTP/1.1 103 E\r\nlink: x\r\n\r\n"])
+async def test_interim_responses_in_one_read_with_the_answer_are_limited(interim: bytes, cut: int) -> None:
+    connection, transport = connected()
+    head = connection.begin(b"request")
+    answer = interim.lstrip() + interim * (MAX_HEAD_BYTES // len(interim) + 1) + HEAD % 2 + b"hi"
+    for piece in filter(None, (answer[:cut], answer[cut:])):
+        connection.data_received(piece)
+    with pytest.raises(BadResponse, match="65536 bytes"):
+        await head
+    assert transport.aborted
+
+
+@pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0"])
+async def test_response_in_another_version_is_refused(version: bytes) -> None:
+    for before in (b"", b"HTTP/1.1 100 Continue\r\n\r\n"):
+        connection, transport = connected()
+        head = connection.begin(b"request")
+        connection.data_received(before + version + b" 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        with pytest.raises(BadResponse, match=r"not HTTP/1\.1"):
+            await head
+        assert transport.aborted
+
+
 @pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
 async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
     connection, _ = connected()
