@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 from gateway.execution.deadline import TimeLimit
@@ -27,7 +26,6 @@ from providers.transport import (
     Pool,
     PoolRequest,
     Tap,
-    TooLarge,
     TransportError,
 )
 from providers.transport.decoding import Decoder, decoder_for
@@ -37,7 +35,9 @@ TURN_BYTES = 64 * 1024
 """The largest piece that is handed out at once: parsing it takes up to a microsecond per byte."""
 _PERMITS = (Permit, ServicePermit)
 _MAX_REFUSAL_BYTES = 1024 * 1024
-# The most that is decompressed at once: the result may be a thousand times as large.
+# The most that is decompressed in one turn of the loop. Highly compressed data consists of the shortest lines.
+_UNPACKED_BYTES = 16 * 1024
+# The decoder copies what it has not decompressed yet.
 _PACKED_BYTES = 4096
 
 
@@ -191,7 +191,7 @@ class _PoolResponse(UpstreamResponse):
         self._decoder: Decoder | None = None
         # Taken from the connection and not decompressed yet.
         self._packed = b""
-        # Taken or decompressed, and handed out from this index on.
+        # Taken, and handed out from this index on.
         self._rest = b""
         self._rest_at = 0
         self.status = connection.status
@@ -206,7 +206,10 @@ class _PoolResponse(UpstreamResponse):
 
     @property
     def is_read(self) -> bool:
-        return self._connection is None or (self._connection.is_read and not self._packed and not self._rest)
+        if self._connection is None:
+            return True
+        is_unpacked = not self._packed and (self._decoder is None or not self._decoder.has_more)
+        return self._connection.is_read and is_unpacked and not self._rest
 
     async def read(self, tap: Tap | None = None) -> bytes:
         if self._rest:
@@ -237,7 +240,7 @@ class _PoolResponse(UpstreamResponse):
 
     async def _decoded(self, decoder: Decoder) -> bytes:
         while (connection := self._connection) is not None:
-            if self._packed:
+            if self._packed or decoder.has_more:
                 # Decompressing a piece takes time: let other tasks run before the next one.
                 await asyncio.sleep(0)
             elif data := connection.take():
@@ -248,8 +251,10 @@ class _PoolResponse(UpstreamResponse):
             else:
                 decoder.finish()
                 break
-            piece, self._packed = self._packed[:_PACKED_BYTES], self._packed[_PACKED_BYTES:]
-            if decoded := decoder.feed(piece, MAX_BODY_BYTES):
+            piece = b""
+            if not decoder.has_more:
+                piece, self._packed = self._packed[:_PACKED_BYTES], self._packed[_PACKED_BYTES:]
+            if decoded := decoder.feed(piece, _UNPACKED_BYTES):
                 return decoded
         return b""
 
@@ -286,7 +291,5 @@ def _failure(error: TransportError) -> Failure:
             return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
         case ConnectionBroken():
             return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
-        case TooLarge():
-            return replace(TOO_LARGE, detail=detail)
         case _:
             return Failure(FailureKind.MALFORMED, "the provider's answer is not valid HTTP", detail)

@@ -241,6 +241,7 @@ _CR, _LF = b"\r\n"
 
 
 _LEAD_BYTES, _END_BYTES = len(DATA), len(END)
+_CHUNK_START = END + DATA
 
 
 _MAX_TEMPLATE_ATTEMPTS = 8
@@ -313,6 +314,9 @@ class RelayingParser:
                 if template is None and chunk is not None and assembler.is_saying_text():
                     template = self._update_template(body, chunk)
             else:
+                # Up to the next chunk at once: all of the data may be blank lines or comments.
+                chunk_at = data.find(_CHUNK_START, end)
+                end = chunk_at if chunk_at >= 0 else data.rfind(END, end)
                 general_parser.read(data[start : end + _END_BYTES])
             self._has_started = True
             start = end + _END_BYTES

@@ -24,6 +24,15 @@ from providers.wire import WireResponse
 MAX_BODY_BYTES = 64 * 1024 * 1024
 TOO_LARGE = Failure(FailureKind.TOO_LARGE, "the provider's answer is larger than accepted")
 """The failure for an answer that exceeds this limit or another one of this library."""
+MAX_IDLE_BYTES = 1024 * 1024
+"""The limit of bytes of a stream between two events: blank lines, comments, events without content."""
+_ENDLESS = replace(
+    TOO_LARGE, message=f"the provider's stream has more than {MAX_IDLE_BYTES // 2**20} MB without an event"
+)
+_LONG_LINE_DISCOUNT = 16
+"""Larger than the limit of a line in `MAX_IDLE_BYTES`: a large event is not taken for an endless stream."""
+# As integers: `in` is faster for an integer than for bytes of length 1.
+_CR, _LF = b"\r\n"
 
 
 def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
@@ -96,6 +105,8 @@ class AnswerReader:
         self._body = bytearray()
         self._done = False
         self._opened = False
+        # Bytes of the stream since the last event.
+        self._idle_bytes = 0
         # Whether no further event can have missing values, so that events need not be checked.
         self._is_named = False
 
@@ -105,6 +116,12 @@ class AnswerReader:
             return ()
         if self._parser is not None:
             events = self._parser.feed(data)
+            if not events or events[-1].__class__ is Heartbeat:
+                if self._is_endless(data, events):
+                    self._done = True
+                    return (Failed(_ENDLESS),)
+            elif self._idle_bytes:
+                self._idle_bytes = 0
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
             if events and events[-1].__class__ is Failed:
@@ -116,6 +133,20 @@ class AnswerReader:
             return (Failed(TOO_LARGE),)
         # A provider may send blank lines to keep the connection of a JSON body alive. They count as a sign of life.
         return (Heartbeat(),)
+
+    def _is_endless(self, data: bytes, events: tuple[StreamEvent, ...]) -> bool:
+        """Count bytes without an event, and return whether they are too many.
+
+        A provider may send blank lines, comments or empty events without end, and compress them to almost nothing. A
+        long line may be a large event, such as an image. The parser limits its length, so a piece without a line end
+        counts little.
+        """
+        if not {*map(type, events)} <= {Heartbeat}:
+            self._idle_bytes = 0
+            return False
+        has_line_end = _LF in data or _CR in data
+        self._idle_bytes += len(data) if has_line_end else len(data) // _LONG_LINE_DISCOUNT
+        return self._idle_bytes > MAX_IDLE_BYTES
 
     def text_reader(self) -> TextReader | None:
         """Return the text reader of `StreamShortcuts`, or None before the answer begins or while `stop` applies."""

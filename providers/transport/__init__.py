@@ -8,7 +8,6 @@ from providers.transport.errors import (
     ConnectFailed,
     ConnectionBroken,
     NotAllowed,
-    TooLarge,
     TransportError,
     lacks_room,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "PoolRequest",
     "Recheck",
     "Tap",
-    "TooLarge",
     "TransportError",
     "lacks_room",
     "request_start",

@@ -1,14 +1,13 @@
-"""Decompress a body as it arrives, with a size limit: a small compressed piece can expand to a very large one."""
+"""Decompress a body as it arrives, in pieces of bounded size: a small compressed piece can expand to a large one."""
 
 from __future__ import annotations
 
 import zlib
 
-from providers.transport.errors import BadResponse, TooLarge
+from providers.transport.errors import BadResponse
 
 __all__ = ["Decoder", "decoder_for"]
 
-_PIECE_BYTES = 1024 * 1024
 _MOST_MEMBERS = 1000
 """The limit of consecutive compressed members in a body (RFC 1952, section 2.2). Empty ones cost time."""
 
@@ -22,21 +21,30 @@ class Decoder:
     def __init__(self, window_bits: int) -> None:
         self._window_bits = window_bits
         self._inflate = zlib.decompressobj(window_bits)
+        self._packed = b""
         self._begun = False
+        self._is_full = False
         self._members = 1
 
-    def feed(self, data: bytes, at_most: int) -> bytes:
-        """Return the decompressed bytes.
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more to decompress of the data that was fed."""
+        return self._is_full or bool(self._packed)
 
-        Raises BadResponse for invalid data, TooLarge for more than `at_most` bytes.
+    def feed(self, data: bytes, at_most: int) -> bytes:
+        """Return the next decompressed bytes, at most this number. If `has_more`, the next call returns more of them.
+
+        Raises BadResponse for invalid data.
         """
-        out = bytearray()
+        data = self._packed + data if self._packed else data
+        out = b""
         try:
-            while data:
-                out += self._inflate.decompress(data, min(_PIECE_BYTES, at_most + 1 - len(out)))
+            while (data or self._is_full) and len(out) < at_most:
+                piece = self._inflate.decompress(data, at_most - len(out))
+                out = out + piece if out else piece
                 self._begun = True
-                if len(out) > at_most:
-                    raise TooLarge(f"the body decompresses to more than {at_most} bytes")
+                # The state of zlib may hold more, although it has taken all data.
+                self._is_full = len(out) == at_most and not self._inflate.eof
                 data = self._inflate.unconsumed_tail
                 if self._inflate.eof and (data := self._inflate.unused_data):
                     self._inflate = zlib.decompressobj(self._window_bits)
@@ -45,7 +53,8 @@ class Decoder:
                         raise BadResponse(f"the body is compressed in more than {_MOST_MEMBERS} parts")
         except zlib.error:
             raise BadResponse("the body can't be decompressed") from None
-        return bytes(out)
+        self._packed = data
+        return out
 
     def finish(self) -> None:
         """Raise BadResponse if the compressed body was cut off."""

@@ -4,7 +4,6 @@ TransportError
 ├── ConnectFailed       DNS, TCP or TLS: nothing was sent
 ├── ConnectionBroken    the connection ended before the response did
 ├── BadResponse         the response is not valid HTTP/1.1, or exceeds a limit
-│   └── TooLarge        it decompresses to more than is accepted
 └── NotAllowed          the origin may not be connected to; nothing was resolved or sent
 """
 
@@ -19,7 +18,6 @@ __all__ = [
     "ConnectFailed",
     "ConnectionBroken",
     "NotAllowed",
-    "TooLarge",
     "TransportError",
     "lacks_room",
 ]
@@ -55,10 +53,6 @@ class ConnectionBroken(TransportError):
 
 class BadResponse(TransportError):
     """The bytes are not an HTTP/1.1 response, or exceed a limit."""
-
-
-class TooLarge(BadResponse):
-    """A small body that decompresses to a very large one."""
 
 
 class NotAllowed(TransportError):

@@ -232,6 +232,55 @@ def test_body_over_the_limit_ends_the_answer(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(events([long])[-1], Finished)
 
 
+EVENT = chunks({"delta": {"content": "a"}}, done=False)
+IDLE = {
+    "blank lines": b"\n" * 65_536,
+    "blank lines with CRLF": b"\r\n" * 32_768,
+    "comments": b": keep-alive\n\n" * 4_096,
+    "fields without data": b"id: 1\n\n" * 4_096,
+    "empty data": b"data:\n\n" * 4_096,
+    "empty objects": b"data: {}\n\n" * 4_096,
+    "text without framing": b"x\n" * 32_768,
+}
+
+
+def idle_bytes_until_failure(reader: AnswerReader, piece: bytes) -> int:
+    sent = 0
+    while sent < 3 * response_reader.MAX_IDLE_BYTES:
+        sent += len(piece)
+        found = reader.feed(piece)
+        if found and isinstance(found[-1], Failed):
+            assert found[-1].failure.kind is FailureKind.TOO_LARGE
+            assert "1 MB without an event" in found[-1].failure.message
+            assert reader.feed(EVENT) == reader.close() == ()
+            return sent
+    raise AssertionError("the stream went on")
+
+
+@pytest.mark.parametrize("before", [b"", EVENT], ids=["at the start", "after an event"])
+@pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
+def test_stream_of_a_megabyte_without_an_event_fails(piece: bytes, before: bytes) -> None:
+    reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
+    if before:
+        reader.feed(before)
+    assert idle_bytes_until_failure(reader, piece) <= response_reader.MAX_IDLE_BYTES + len(piece)
+
+
+@pytest.mark.parametrize("piece", IDLE.values(), ids=IDLE)
+def test_an_event_ends_the_count_of_idle_bytes(piece: bytes) -> None:
+    reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
+    for _ in range(3 * response_reader.MAX_IDLE_BYTES // len(piece)):
+        assert not any(isinstance(event, Failed) for event in (*reader.feed(piece), *reader.feed(EVENT)))
+
+
+def test_large_event_in_small_pieces_is_not_an_endless_stream() -> None:
+    data = chunks({"delta": {"content": "a" * 7_500_000}}, done=False)
+    reader = AnswerReader(ADAPTER, response(b"", STREAM), TARGET)
+    found = [event for start in range(0, len(data), 65_536) for event in reader.feed(data[start : start + 65_536])]
+    assert not any(isinstance(event, Failed) for event in found)
+    assert any(isinstance(event, TextDelta) and len(event.text) == 7_500_000 for event in found)
+
+
 def test_reader_returns_nothing_after_the_end() -> None:
     for body, kind in ((STREAMED, STREAM), (json_body(), JSON), (ERROR, JSON), (b"data: {\n\n", STREAM)):
         reader = AnswerReader(ADAPTER, response(b"", kind), TARGET)

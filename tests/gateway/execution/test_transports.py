@@ -27,6 +27,7 @@ from gateway.execution.upstream_client import Withdrawn
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from providers.failures import FailureKind, ProviderFailed
 from providers.transport import ConnectFailed, Pool, tls_context
+from providers.transport.decoding import Decoder
 from providers.wire import WireRequest
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 from tests.kit.transport_calls import PERMIT, fetch, opened, sent
@@ -432,10 +433,32 @@ async def test_empty_body_with_a_content_encoding_is_accepted() -> None:
 async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
     bomb = gzip.compress(b"\0" * 5_000_000)
-    async with scripted(say(gzipped(bomb)), say(GOOD)) as server:
+    async with scripted(say(gzipped(bomb))) as server:
         way = lean()
-        assert await failure_of(way, server.origin) is FailureKind.TOO_LARGE
-        assert await fetch(way, server.origin) == (200, b"good")
+        incoming = await opened(way, server.origin)
+        with pytest.raises(ProviderFailed) as raised:
+            await incoming.read_whole()
+        assert raised.value.failure.kind is FailureKind.TOO_LARGE
+        await incoming.close()
+        await way.aclose()
+
+
+async def test_one_turn_unpacks_only_what_it_hands_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[int] = []
+    feed = Decoder.feed
+
+    def counted(decoder: Decoder, data: bytes, at_most: int) -> bytes:
+        piece = feed(decoder, data, at_most)
+        unpacked.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(Decoder, "feed", counted)
+    async with scripted(say(gzipped(gzip.compress(b"\n" * 5_000_000)))) as server:
+        way = lean()
+        incoming = await opened(way, server.origin)
+        assert len(await incoming.read()) == 16 * 1024
+        assert unpacked == [16 * 1024]
+        await incoming.close()
         await way.aclose()
 
 
