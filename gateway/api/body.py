@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 MAX_BESIDE_TEXTS_BYTES = 1024 * 1024
+LARGE_BODY_BYTES = 1024 * 1024
+"""A larger body is parsed only after the others of its worker."""
 _LITTLE_BYTES = 64 * 1024
 _LITTLE_DIGITS = len(str(_LITTLE_BYTES))
 _DRAIN_TIME_S = 5.0
@@ -66,6 +69,31 @@ class BodyLimits:
         self._held_bytes -= count
 
 
+class LargeBodyTurns:
+    """Lets the requests with large bodies be parsed one after the other, with pauses for all other requests.
+
+    A body of 32 MB stops the event loop for some hundred milliseconds. After it the next one waits as long again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def take(self, deadline: Deadline) -> None:
+        """Wait for the turn of a request; raises ApiError (overloaded) at its deadline."""
+        try:
+            with deadline.limit(deadline.left_s(committed=True)):
+                await self._lock.acquire()
+        except TimeoutError:
+            message = "other large bodies were parsed for too long: repeat the request later, or send a smaller body"
+            raise ApiError("overloaded", message, retry_after_s=1) from None
+
+    def end(self, started_at: float) -> None:
+        """End a turn whose parsing began at this time (monotonic), after a pause."""
+        loop = asyncio.get_running_loop()
+        # Called when the task has let the loop run again: a parsed request is encoded for the provider at once.
+        loop.call_soon(lambda: loop.call_later(time.monotonic() - started_at, self._lock.release))
+
+
 class BodyLease:
     """The body of one request, whose bytes count against `BodyLimits` until the lease is released.
 
@@ -75,18 +103,31 @@ class BodyLease:
         size_bytes: The length of the body.
     """
 
-    __slots__ = ("_body", "_held_bytes", "_limits", "size_bytes")
+    __slots__ = ("_body", "_held_bytes", "_limits", "_turns", "size_bytes")
 
     def __init__(self, body: bytes, limits: BodyLimits) -> None:
         """Take a body that `limits` has counted already."""
         self._body = body
         self._limits = limits
+        self._turns: LargeBodyTurns | None = None
         self.size_bytes = self._held_bytes = len(body)
 
+    async def wait_for_turn(self, turns: LargeBodyTurns, deadline: Deadline) -> None:
+        """Wait until this large body may be parsed. The turn ends after `take`, or with the lease."""
+        await turns.take(deadline)
+        self._turns = turns
+
     def take(self) -> bytes:
-        """Return the body and forget it, so that it is freed as soon as it is parsed."""
+        """Return the body and forget it, so that it is freed as soon as it is parsed. Parse it before the next wait."""
         body, self._body = self._body, b""
+        if self._turns is not None:
+            self._end_turn()
         return body
+
+    def _end_turn(self) -> None:
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.end(time.monotonic())
 
     def release(self) -> None:
         """Uncount the body. Does nothing the second time."""
@@ -98,6 +139,7 @@ class BodyLease:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_turn()
         if self._held_bytes:
             self.release()
 
@@ -121,8 +163,13 @@ class StreamLimit:
         self.open -= 1
 
 
-def check_content_headers(visitor: RequestHeaders) -> None:
-    """Raise ApiError for a body that is not announced as plain JSON, or is announced as too large."""
+def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None) -> None:
+    """Raise ApiError for a body that is not announced as plain JSON, or is announced as too large.
+
+    Args:
+        visitor: The headers of the request.
+        client_bytes: The limit of the client, if it has one.
+    """
     headers = visitor.headers
     if headers.get(b"content-type") != _JSON or b"content-type" in visitor.repeated:
         _check_kind(visitor)
@@ -133,8 +180,8 @@ def check_content_headers(visitor: RequestHeaders) -> None:
         raise ApiError("unsupported_media_type", message)
     # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
-    if len(length) > _FEWEST_DIGITS and length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
+    if (len(length) > _FEWEST_DIGITS or client_bytes is not None) and length.isdigit():
+        check_body_size(int(length), client_bytes)
 
 
 def _check_kind(visitor: RequestHeaders) -> None:
@@ -145,13 +192,25 @@ def _check_kind(visitor: RequestHeaders) -> None:
         raise ApiError("unsupported_media_type", f"{problem}: send `content-type: application/json`")
 
 
-def _too_large() -> ApiError:
-    limit = f"{MAX_BODY_BYTES // 2**20} MB ({MAX_BODY_BYTES} bytes)"
-    return ApiError("request_too_large", f"the body is larger than {limit}: send fewer messages or smaller images")
+def check_body_size(size: int, client_bytes: int | None) -> None:
+    """Raise ApiError (request_too_large) for a body of this size. `client_bytes`: the limit of the client, or None."""
+    if client_bytes is not None and size > client_bytes:
+        problem = f"the body is larger than the limit of this client, {client_bytes} bytes"
+    elif size > MAX_BODY_BYTES:
+        problem = f"the body is larger than {MAX_BODY_BYTES // 2**20} MB ({MAX_BODY_BYTES} bytes)"
+    else:
+        return
+    raise ApiError("request_too_large", f"{problem}: send fewer messages or smaller images")
 
 
-async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) -> bytes:
+async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline, client_bytes: int | None = None) -> bytes:
     """Read the whole body. Its bytes are counted against `limits`; give them back.
+
+    Args:
+        receive: ASGI's `receive`.
+        limits: Counts the bytes of all bodies.
+        deadline: The deadline of the request.
+        client_bytes: The limit of the client, if it has one.
 
     Raises:
         ApiError: request_too_large, request_timeout or overloaded.
@@ -168,8 +227,7 @@ async def read_body(receive: Receive, limits: BodyLimits, deadline: Deadline) ->
                     raise ClientGone
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
-                if size > MAX_BODY_BYTES:
-                    raise _too_large()
+                check_body_size(size, client_bytes)
                 limits.take(len(piece))
                 held = size
                 pieces.append(piece)

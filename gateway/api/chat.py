@@ -12,11 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.api.body import (
+    LARGE_BODY_BYTES,
     MOST_REQUESTS,
     BodyLease,
     BodyLimits,
     ClientGone,
+    LargeBodyTurns,
     StreamLimit,
+    check_body_size,
     check_content_headers,
     is_little,
     read_body,
@@ -56,6 +59,7 @@ class ChatEndpoint:
         most_requests: With more in flight, a request is refused unread.
         limiter: Counts failed keys, here and at the other paths.
         body_limits: Counts the bytes of bodies.
+        large_bodies: Lets one large body at a time be parsed.
         streams: Counts open streams.
         sweep: Watches over the deadlines of requests.
     """
@@ -74,6 +78,7 @@ class ChatEndpoint:
         self.in_flight = 0
         self.limiter = FailedKeyLimiter()
         self.body_limits = BodyLimits()
+        self.large_bodies = LargeBodyTurns()
         self.streams = StreamLimit()
         self.sweep = Sweep()
         self._observe = observe
@@ -120,6 +125,7 @@ class InboundChat:
         "__weakref__",
         "_body_begun",
         "_body_read",
+        "_client_bytes",
         "_context",
         "_deadline_set",
         "_endpoint",
@@ -156,6 +162,8 @@ class InboundChat:
         self._head: SameHead | None = extensions.get(HEAD) if extensions is not None else None
         self._deadline_set = self._is_counted = self._is_known = self._body_begun = self._body_read = False
         self._received_body: bytes | None = None
+        # The limit of the client for bodies, if it has one.
+        self._client_bytes: int | None = None
         self._context: RequestContext | None = None
         self._to_remember: KnownCaller | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -172,10 +180,12 @@ class InboundChat:
         if known is not None and (body := self._take_received_body()) is not None:
             self._is_known, self._received_body = True, body
             self._note_context(config, known.headers)
+            self._client_bytes = _body_limit_of(known.caller)
             return known.caller
         self._body_begun = False
         self._note_context(config, headers_of(self._scope))
         caller = read_caller(config, self._headers, self._endpoint.limiter)
+        self._client_bytes = _body_limit_of(caller)
         self._to_remember = KnownCaller(config, self._headers, caller)
         return caller
 
@@ -193,7 +203,7 @@ class InboundChat:
     def start(self, bounds: Resilience) -> None:
         """See Inbound. A client may shorten the time of its request."""
         if not self._is_known:
-            check_content_headers(self._headers)
+            check_content_headers(self._headers, self._client_bytes)
             if self._to_remember is not None:
                 remember_caller(self._head, self._to_remember)
         cycle, endpoint = self._responder.cycle, self._endpoint
@@ -209,13 +219,23 @@ class InboundChat:
         limits = self._endpoint.body_limits
         body, self._received_body = self._received_body, None
         if body is not None or (body := self._take_received_body()) is not None:
+            if self._client_bytes is not None:
+                check_body_size(len(body), self._client_bytes)
             limits.take(len(body))
-            return BodyLease(body, limits)
-        asked_at = time.monotonic()
-        body = await read_body(self._receive, limits, self.deadline)
-        self._body_read = True
-        self.record.upload_s = time.monotonic() - asked_at
-        return BodyLease(body, limits)
+        else:
+            asked_at = time.monotonic()
+            body = await read_body(self._receive, limits, self.deadline, self._client_bytes)
+            self._body_read = True
+            self.record.upload_s = time.monotonic() - asked_at
+        lease = BodyLease(body, limits)
+        if len(body) > LARGE_BODY_BYTES:
+            del body
+            try:
+                await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
+            except BaseException:
+                lease.release()
+                raise
+        return lease
 
     def decode(self, body: HeldBody) -> ChatRequest:
         """See Inbound."""
@@ -286,3 +306,8 @@ class InboundChat:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._cancel()
+
+
+def _body_limit_of(caller: Caller) -> int | None:
+    client = caller.client
+    return client.limits.body_bytes if client is not None and client.limits is not None else None

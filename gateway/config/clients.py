@@ -24,7 +24,9 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
         path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)
         if section.limits == ClientLimitRule():
-            findings.error((*path, "limits"), "sets no limit", "give it `rpm` or `concurrent`, or remove it")
+            findings.error(
+                (*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it"
+            )
         hashes = [key.removeprefix(_PREFIX) for key in section.keys]
         client = Client(
             name=name,

@@ -130,7 +130,7 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimitRule(PlainSection):
-    """Limits of a client's requests, over all workers."""
+    """Limits of a client's requests. The counts are over all workers."""
 
     rpm: int | None = field(
         default=None,
@@ -143,6 +143,10 @@ class ClientLimitRule(PlainSection):
     concurrent: int | None = field(
         default=None,
         metadata=key("Concurrent chat requests, including open streams.", ge=1, le=1_000_000),
+    )
+    body_bytes: int | None = field(
+        default=None,
+        metadata=key("The largest body of a request, in bytes. Default: 32 MB.", ge=1024, le=32 * 1024 * 1024),
     )
 
 

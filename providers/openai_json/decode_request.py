@@ -99,6 +99,7 @@ MAX_MESSAGES = 2048
 _MAX_TOOLS = 512
 
 
+_MAX_BIASES = 1024
 _MAX_STOPS = 4
 
 
@@ -247,6 +248,8 @@ def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
 
 def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
     biases = mapping(source["logit_bias"], "logit_bias")
+    if len(biases) > _MAX_BIASES:
+        raise InvalidRequest(f"`logit_bias` has more than {_MAX_BIASES} entries: send fewer", "logit_bias")
     # The client chooses the names, and error messages are logged, so their length is limited.
     return {token: number(biases, token, f"logit_bias.{token[:_LONGEST_NAME]}", -100, 100) or 0 for token in biases}
 

@@ -222,6 +222,7 @@ def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: obje
         ({"seed": -(2**63) - 1}, "seed"),
         ({"top_logprobs": -1, "logprobs": True}, "top_logprobs"),
         ({"logit_bias": {"7": -101}}, "logit_bias.7"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
         ({"seed": float("inf")}, "seed"),
         ({"stop": 5}, "stop"),
         ({"stop": ["a"] * 5}, "stop"),

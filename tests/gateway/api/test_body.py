@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.api.body import (
     MAX_DEPTH,
     BodyLimits,
     ClientGone,
+    LargeBodyTurns,
     StreamLimit,
     check_content_headers,
     drain,
@@ -152,6 +154,43 @@ async def test_the_bound_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await body_of(part(b"x" * 5), part(b"x" * 5, False)) == b"x" * 10
     assert await refusal_of(part(b"x" * 5), part(b"x" * 6, False)) == (413, "request_too_large")
     assert await refusal_of(part(b"x" * 11)) == (413, "request_too_large")
+
+
+async def test_limit_of_a_client_is_exact_and_named() -> None:
+    async def read(*messages: object) -> bytes:
+        return await read_body(receiver(*messages), BodyLimits(), Deadline.start(LONG_S, LONG_S), 10)
+
+    assert await read(part(b"x" * 5), part(b"x" * 5, False)) == b"x" * 10
+    with pytest.raises(ApiError, match="limit of this client, 10 bytes") as raised:
+        await read(part(b"x" * 5), part(b"x" * 6, False))
+    assert raised.value.code == "request_too_large"
+
+
+@pytest.mark.parametrize(("length", "fits"), [(2000, True), (2001, False)])
+def test_content_length_over_the_limit_of_a_client_is_refused_unread(length: int, fits: bool) -> None:
+    headers = visitor(content_type="application/json", content_length=str(length))
+    if fits:
+        check_content_headers(headers, 2000)
+        return
+    with pytest.raises(ApiError, match="limit of this client, 2000 bytes"):
+        check_content_headers(headers, 2000)
+
+
+async def test_next_large_body_waits_as_long_as_the_one_before_took() -> None:
+    turns, deadline = LargeBodyTurns(), Deadline.start(LONG_S, LONG_S)
+    await turns.take(deadline)
+    began_at = time.monotonic()
+    turns.end(began_at - 0.05)
+    await turns.take(deadline)
+    assert time.monotonic() - began_at >= 0.045
+
+
+async def test_large_body_that_gets_no_turn_in_its_time_is_refused() -> None:
+    turns = LargeBodyTurns()
+    await turns.take(Deadline.start(LONG_S, LONG_S))
+    with pytest.raises(ApiError, match="send a smaller body") as raised:
+        await turns.take(Deadline.start(0.01, 0.01))
+    assert (raised.value.status, raised.value.retry_after_s) == (503, 1)
 
 
 async def test_body_that_never_ends_times_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.api.body import StreamLimit
+from gateway.api.body import LARGE_BODY_BYTES, LargeBodyTurns, StreamLimit
 from gateway.api.connection import NOT_TAKEN, ClientConnection
 from gateway.api.dialects.openai_chat import ChunkEncoder
+from gateway.execution.deadline import Deadline
 from providers.chat import StreamEvent
 from tests.kit.chat_exchange import (
     CONFIG,
@@ -26,7 +28,7 @@ from tests.kit.chat_exchange import (
     streaming,
     until,
 )
-from tests.kit.configs import table_of
+from tests.kit.configs import key_hash, table_of
 
 # --- answers --------------------------------------------------------------------------------------
 
@@ -123,6 +125,60 @@ async def test_refused_body_keeps_the_connection() -> None:
     assert exchange.error == (400, "invalid_request")
     assert "connection" not in exchange.head
     assert (exchange.record.outcome, exchange.record.code) == ("refused", "invalid_request")
+
+
+def large_chat(content: str = "a" * (LARGE_BODY_BYTES + 1)) -> bytes:
+    return json.dumps({"model": "assistant", "messages": [{"role": "user", "content": content}]}).encode()
+
+
+async def test_large_body_waits_for_the_one_before_and_small_bodies_do_not() -> None:
+    large, small = Exchange(answer_completely, large_chat()), Exchange(answer_completely)
+    turns = large.endpoint.large_bodies = small.endpoint.large_bodies = LargeBodyTurns()
+    await turns.take(Deadline.start(30, 30))
+    waiting = asyncio.create_task(large.run())
+    await until(lambda: large.received == 1)
+    await small.run()
+    assert small.record.outcome == "ok"
+    assert (large.received, large.sent) == (1, [])
+    turns.end(time.monotonic())
+    await waiting
+    assert large.record.outcome == "ok"
+
+
+@pytest.mark.parametrize("body", [large_chat(), b"{" * (LARGE_BODY_BYTES + 1), b'{"model": "x"}' + b" " * 2_000_000])
+async def test_turn_of_a_large_body_ends_whatever_the_body_is(body: bytes) -> None:
+    first, second = Exchange(answer_completely, body), Exchange(answer_completely, large_chat())
+    first.endpoint.large_bodies = second.endpoint.large_bodies = LargeBodyTurns()
+    await first.run()
+    await second.run()
+    assert second.record.outcome == "ok"
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": "0", "transfer-encoding": "chunked"}])
+@pytest.mark.parametrize(("size", "outcome"), [(2000, "ok"), (2001, "refused")])
+async def test_body_limit_of_a_client_holds_for_its_requests(size: int, outcome: str, headers: dict[str, str]) -> None:
+    config = CONFIG.replace(clients={"app": {"keys": [key_hash("gw-key")], "limits": {"body_bytes": 2000}}})
+    body = large_chat("a").ljust(size)
+    exchange = Exchange(answer_completely, body, {"authorization": "Bearer gw-key", **headers}, config=config)
+    await exchange.run()
+    assert exchange.record.outcome == outcome
+    if outcome == "refused":
+        assert exchange.error == (413, "request_too_large")
+        assert b"limit of this client, 2000 bytes" in exchange.content
+
+
+async def test_request_that_leaves_while_it_waits_for_its_turn_holds_nothing() -> None:
+    exchange = Exchange(answer_completely, large_chat())
+    turns = exchange.endpoint.large_bodies
+    await turns.take(Deadline.start(30, 30))
+    waiting = asyncio.create_task(exchange.run())
+    await until(lambda: exchange.received == 1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert exchange.endpoint.body_limits._held_bytes == 0
+    turns.end(time.monotonic())
+    await turns.take(Deadline.start(30, 30))
 
 
 async def test_streams_over_the_limit_are_refused() -> None:

@@ -553,7 +553,7 @@ CREDENTIALS = {
     "limits that limit nothing": one(
         "clients",
         f"clients: {{a: {{keys: ['{HASH}'], ▸limits: {{}}}}}}",
-        "clients.a.limits: sets no limit; give it `rpm` or `concurrent`, or remove it",
+        "clients.a.limits: sets no limit; give it `rpm`, `concurrent` or `body_bytes`, or remove it",
     ),
     "pages that don't exist": one(
         "cors",

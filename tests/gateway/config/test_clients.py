@@ -68,6 +68,7 @@ def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: s
     [
         ("rpm: 60", ClientLimitRule(60, None)),
         ("concurrent: 3", ClientLimitRule(None, 3)),
+        ("body_bytes: 1048576", ClientLimitRule(body_bytes=1_048_576)),
         ("rpm: 60, concurrent: 3", ClientLimitRule(60, 3)),
     ],
 )
