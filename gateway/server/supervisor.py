@@ -1,4 +1,4 @@
-"""Run several worker processes on one socket: start them, replace the ones that die, stop them all.
+"""Run several worker processes on one socket: start them, replace the ones that die or hang, stop them all.
 
 The supervisor accepts no client connections. It owns the live config and the admin listener. Its messages to the
 workers are in `channel`, and a worker's own code is in `worker`.
@@ -39,6 +39,10 @@ _TRIES = 5
 _OVERTIME_S = 3.0
 # A killed worker loses the counts since its last snapshot. A snapshot of a thousand deployments takes two milliseconds.
 _COUNT_S = 1.0
+# A snapshot is also a heartbeat. A worker that owes so many of them hangs. They are counted, because a time would also
+# pass while the supervisor itself is suspended. With a worker that hangs, a round takes `_COUNT_S` and `_ASK_S`.
+_MOST_MISSED = 10
+_MOST_MISSED_AT_START = 60
 _ACTIVATE_S = 2.0
 _ASK_S = 1.0
 
@@ -52,6 +56,7 @@ class Worker:
         report: Its last report.
         metrics: Its last snapshot of metrics.
         waiting: The answers that it still owes, by message number.
+        missed: The rounds of heartbeats since its last message.
     """
 
     seat: int
@@ -62,6 +67,7 @@ class Worker:
     report: Report | None = None
     metrics: bytes = EMPTY
     waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
+    missed: int = 0
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process is gone."""
@@ -236,10 +242,24 @@ class _Supervisor:
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
 
     async def _count(self) -> None:
-        """Take snapshots at intervals, since a worker that is killed cannot report its counts."""
+        """Take snapshots at intervals, since a worker that is killed cannot report its counts. Kill hung workers."""
         while True:
             await asyncio.sleep(_COUNT_S)
             await self._pool.snapshots()
+            if not self._stopping.is_set():
+                for worker in self._pool:
+                    self._note_round(worker)
+
+    def _note_round(self, worker: Worker) -> None:
+        """Kill a worker that has missed too many rounds; `_keep_running` replaces it."""
+        worker.missed += 1
+        if worker.missed <= (_MOST_MISSED if worker.ready else _MOST_MISSED_AT_START):
+            return
+        detail = f"it missed {worker.missed - 1} heartbeats in a row: it is killed, and another is started in its place"
+        logger().error("worker_hung", worker=worker.seat, pid=worker.process.pid, detail=detail)
+        # Another signal would not reach a process that is stopped, or whose loop does not turn.
+        worker.send_signal(signal.SIGKILL)
+        worker.missed = 0
 
     async def reload(self, who: str) -> Reload:
         """See Control."""
@@ -303,6 +323,7 @@ class _Supervisor:
     async def _watch(self, worker: Worker) -> None:
         """Read the messages of a worker until it has ended, then record how it ended."""
         while (message := await worker.channel.receive()) is not None:
+            worker.missed = 0
             match message:
                 case Ready(config_version):
                     worker.config_version = config_version

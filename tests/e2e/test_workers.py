@@ -117,6 +117,19 @@ def test_death_of_a_worker_ends_no_other_request(config: Path, providers: Simula
         assert len(lines_of(gateway, "listening")) == 1
 
 
+def test_hung_worker_is_logged_and_replaced(config: Path) -> None:
+    with two_workers(config) as gateway:
+        hung = pids_of(gateway)[2]
+        os.kill(hung, signal.SIGSTOP)
+        line = gateway.wait_for("worker_hung", pid=hung)
+        assert (line["worker"], line["level"]) == (2, "error")
+        assert gateway.wait_for("worker_exited", pid=hung)["status"] == -signal.SIGKILL
+        eventually(lambda: pids_of(gateway)[2] != hung)
+        with paused(pids_of(gateway)[1]):
+            assert ask(gateway).status_code == 200
+        assert gateway.stop() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_running_stream_finishes_before_all_workers_stop(
     config: Path, providers: SimulatorThread, number: signal.Signals

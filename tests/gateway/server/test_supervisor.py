@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
@@ -346,6 +347,49 @@ async def test_metrics_of_a_worker_are_collected_while_it_runs(build: Build, mon
         assert asked.metrics
         fake.send(Report(asked.number, "v1", 0, False, {}, b"counted"))
     await until(lambda: next(iter(running.supervisor._pool)).metrics == b"counted")
+
+
+@pytest.mark.parametrize("is_ready", [True, False], ids=["ready", "starting"])
+async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
+    build: Build, monkeypatch: pytest.MonkeyPatch, is_ready: bool
+) -> None:
+    monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
+    monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    running = build(1)
+    with structlog.testing.capture_logs() as log:
+        fake = await (running.ready() if is_ready else running.next())
+        await until(lambda: bool(fake.signals))
+    assert fake.signals == [KILL]
+    (hung,) = [line for line in log if line["event"] == "worker_hung"]
+    assert (hung["worker"], hung["pid"], hung["log_level"]) == (1, 1, "error")
+    assert f"missed {10 if is_ready else 60} heartbeats" in hung["detail"]
+    fake.end(-KILL)
+    await running.ready()
+
+
+async def test_worker_that_answers_late_is_not_killed(build: Build) -> None:
+    running = build(1)
+    fake = await running.ready()
+    (worker,) = running.supervisor._pool
+    for _ in range(5):
+        while worker.missed < 10:
+            running.supervisor._note_round(worker)
+        fake.send(Report(0, "v1", 0, False, {}, b""))
+        await until(lambda: worker.missed == 0)
+    assert fake.signals == []
+
+
+async def test_stopping_worker_is_not_taken_for_hung(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
+    monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    running = build(1)
+    fake = await running.ready()
+    running.handlers[signal.SIGTERM]()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert fake.signals == []
+    fake.end(0)
+    assert await running.ended() == 0
 
 
 async def test_killed_worker_loses_at_most_a_second_of_metrics(build: Build) -> None:
