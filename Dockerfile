@@ -9,8 +9,16 @@
 # The gateway writes nothing to the file system. To keep state, add a volume:
 # -v gateway-state:/var/lib/gateway -e GATEWAY_STATE_DIR=/var/lib/gateway
 # The health check uses port 8080: keep it inside, and map another port outside.
+#
+# For a build that can be repeated, pin the base image by its digest. This prints the digest:
+#
+#   docker buildx imagetools inspect python:3.13-slim --format '{{.Manifest.Digest}}'
+#
+# Pass it with --build-arg PYTHON_DIGEST=sha256:..., or write it here as the default. Without it the tag decides.
 
-FROM python:3.13-slim AS build
+ARG PYTHON_DIGEST=
+
+FROM python:3.13-slim${PYTHON_DIGEST:+@$PYTHON_DIGEST} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/gateway
 WORKDIR /src
@@ -19,15 +27,17 @@ WORKDIR /src
 COPY requirements.lock ./
 RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirements.lock
 
-# Then the project, as the wheel that users install. Its build tools are in the lock too.
+# Then the project, as the wheel that users install. Its build tools are in the lock too, and are removed afterwards.
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY providers providers
 COPY config config
 RUN /opt/gateway/bin/hatchling build --target wheel --directory /dist \
-    && pip --python /opt/gateway/bin/python install --no-deps --no-index /dist/*.whl
+    && pip --python /opt/gateway/bin/python install --no-deps --no-index /dist/*.whl \
+    && pip --python /opt/gateway/bin/python uninstall --yes hatchling packaging pathspec pluggy tomlkit trove-classifiers \
+    && pip --python /opt/gateway/bin/python check
 
-FROM python:3.13-slim
+FROM python:3.13-slim${PYTHON_DIGEST:+@$PYTHON_DIGEST}
 LABEL org.opencontainers.image.title="assistant-gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
