@@ -205,6 +205,7 @@ def _encode_attempt(attempt: AttemptRecord) -> dict[str, object]:
         "reason": failure.kind if failure else "lost" if attempt.lost else None,
         "status": failure.status if failure else None,
         "duration_ms": round(attempt.duration_s * 1000, 1),
+        **attempt.decision_fields(),
     }
 
 

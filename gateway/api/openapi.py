@@ -39,7 +39,7 @@ _ERROR = {
                 "attempts": {
                     "type": "array",
                     "items": {"type": "object"},
-                    "description": "With 502, 503 and 504, and a provider's 429: the attempts and their results.",
+                    "description": "With 502, 503 and 504, and a provider's 429: the attempts and what followed each.",
                 },
             },
         }

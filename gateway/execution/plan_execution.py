@@ -32,7 +32,7 @@ last, so that a refused step costs nothing:
     3  health        is the deployment's key cooling down?                                 `StepSelector.find`
     4  breaker       is it closed, or due for a probe? (the ticket is taken in `_begin`)   `StepSelector.find`
     5  slot          is there a slot, or room in the queue? (taken)                        `StepSelector.admit`
-    6  budget        does the retry budget allow a retry or a hedge? (taken)               `_may_retry`, `_start_second`
+    6  budget        does the retry budget allow a retry or a hedge? (taken)               `_why_not_retried`
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from dataclasses import replace
+from typing import Any, assert_never
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -70,6 +71,7 @@ from gateway.execution.upstream_client import Answer, UpstreamClient, Withdrawn
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
+from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -212,7 +214,7 @@ class PlanExecution(msgspec.Struct):
                 finally:
                     self._report_overload()
         except StillLimited as limited:
-            self.wait_s = limited.wait_s
+            self._extend_wait(limited.wait_s)
             raise AttemptFailed from None
         if step is None:
             self.has_ended = True
@@ -375,7 +377,10 @@ class PlanExecution(msgspec.Struct):
                 self.failure = first.failure or self.failure
                 continue
             is_lost = attempt is not decisive and attempt.failure is None
-            record.attempts.append(attempt.to_record(lost=is_lost))
+            made = attempt.to_record(lost=is_lost)
+            if attempt is not decisive and attempt.failure is not None:
+                made = replace(made, decision=AttemptDecision(AttemptAction.AWAIT, DecisionReason.HEDGE))
+            record.attempts.append(made)
             if is_lost and not attempt.is_hedge:
                 # It would have taken at least this long. Without this sample, each hedge would lower the latency.
                 self.executor.health.latency.record_start(
@@ -436,12 +441,14 @@ class PlanExecution(msgspec.Struct):
         failure = self.failure = attempt.failure or self.failure
         if self.plan.has_effects and not failure.unsent:
             # The effect may have happened: it must not happen twice.
-            self.has_ended = True
+            self._follow(Stop(DecisionReason.EFFECTS), attempt.step.deployment)
             return
         steps, bounds, record = self.steps, self.context.bounds, self.context.record
         deployment = attempt.step.deployment
         if len(record.attempts) >= bounds.attempts.total:
-            self.has_ended = True
+            self._follow(
+                Stop(DecisionReason.ATTEMPTS_TOTAL, Bound("attempts.total", bounds.attempts.total)), deployment
+            )
             return
         unused = any(key not in steps.used_keys for key in self.executor.health.usable_keys(deployment))
         # Many keys must not use up the attempts of the next step.
@@ -459,27 +466,48 @@ class PlanExecution(msgspec.Struct):
         self._follow(next_action(failure, facts), deployment)
 
     def _follow(self, action: NextAction, deployment: Deployment) -> None:
-        if isinstance(action, Retry) and action.otherwise is not None and not self._may_retry(deployment):
-            action = action.otherwise
+        """Take the action, and record it with the attempt that failed."""
+        if isinstance(action, Retry) and action.otherwise is not None:
+            refused = self._why_not_retried(deployment)
+            action = action if refused is None else action.otherwise(*refused)
         self.wait_s = 0.0
         match action:
-            case Retry(wait_s):
-                self.wait_s = wait_s
+            case Retry(wait_s=wait_s):
+                self.wait_s, followed = wait_s, AttemptAction.RETRY
             case FailOver():
                 self.steps.next_position()
+                followed = AttemptAction.FAILOVER
             case Stop():
                 self.has_ended = True
+                followed = AttemptAction.STOP
+            case _:
+                assert_never(action)
+        self._record_decision(AttemptDecision(followed, action.reason, self.wait_s, action.bound))
 
-    def _may_retry(self, deployment: Deployment) -> bool:
-        """Return whether the deployment may be tried once more, and take that from the retry budget."""
-        now = self.context.deadline.clock()
+    def _record_decision(self, decision: AttemptDecision) -> None:
+        """Record what followed from the attempt that is the last of the record."""
+        attempts = self.context.record.attempts
+        attempts[-1] = replace(attempts[-1], decision=decision)
+
+    def _extend_wait(self, wait_s: float) -> None:
+        """Wait longer: the provider has meanwhile named a longer time for the same key."""
+        self.wait_s = wait_s
+        attempts = self.context.record.attempts
+        decision = attempts[-1].decision if attempts else None
+        if decision is not None and decision.action is AttemptAction.RETRY:
+            self._record_decision(replace(decision, wait_s=decision.wait_s + wait_s))
+
+    def _why_not_retried(self, deployment: Deployment) -> tuple[DecisionReason, Bound] | None:
+        """Return why the deployment may not be tried once more; None if it may, which is taken from the budget."""
+        now, share = self.context.deadline.clock(), self.context.bounds.retry_budget
         breaker = self.steps.breaker
-        if breaker is not None and breaker.blocked_s(now) > 0:
-            return False
-        if self.executor.budget.take(self.context.bounds.retry_budget, now):
-            return True
+        blocked_s = breaker.blocked_s(now) if breaker is not None else 0.0
+        if blocked_s > 0:
+            return DecisionReason.BREAKER, Bound("breaker.open", blocked_s)
+        if self.executor.budget.take(share, now):
+            return None
         self.context.record.retries_refused += (deployment.name,)
-        return False
+        return DecisionReason.RETRY_BUDGET, Bound("retry_budget", share or 0.0)
 
 
 def _is_final(attempt: Attempt) -> bool:

@@ -28,7 +28,7 @@ from gateway.execution.retry import RULES, why_spent
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
-from gateway.model.record import Record, Resumed, Skipped
+from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
 from providers.chat import (
     AnnotationsDelta,
     ChatRequest,
@@ -49,6 +49,8 @@ from providers.reading.folding import text_of_run
 _MOST_KEPT = 1_000_000
 """Characters of an answer that are kept. No model could continue a longer one."""
 _NOT_CONTINUED = Failure(FailureKind.INTERRUPTED, "the answer broke off, and another model could not continue it")
+_CONTINUED = AttemptDecision(AttemptAction.FAILOVER, DecisionReason.RESUME)
+_ASKED_IN_WORDS = AttemptDecision(AttemptAction.RETRY, DecisionReason.RESUME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,18 @@ class Resumption:
         if not RULES[failed.failure.kind].next_step or deadline.left_s(committed=True) <= 0:
             return None
         attempts[-1] = replace(attempts[-1], failure=failed.failure)
+        broken_at = len(attempts) - 1
         deadline.recommit(bounds.commit_s)
         prefills = True
         while len(attempts) < bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
+            attempts[broken_at] = replace(attempts[broken_at], decision=_CONTINUED)
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
             except PlanExhausted as error:
                 last = next((step for step in steps if step.deployment.name == attempts[-1].deployment), None)
                 if error.failure.kind is FailureKind.INVALID_REQUEST and last and prefills and is_prefilled(last, sent):
                     # It refuses a prefill despite its capabilities: ask it in words.
+                    attempts[-1] = replace(attempts[-1], decision=_ASKED_IN_WORDS)
                     steps, prefills = steps[steps.index(last) :], False
                     continue
                 return None

@@ -11,10 +11,10 @@ deployment and is not.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.execution.breaker import SlidingWindow
-from gateway.model.record import AttemptRecord
+from gateway.model.record import AttemptRecord, Bound, DecisionReason
 from providers.failures import Failure, FailureKind
 
 MOST_COOLDOWN_S = 3600.0
@@ -78,12 +78,18 @@ RULES: dict[FailureKind, FailureRule] = {
 
 @dataclass(frozen=True, slots=True)
 class FailOver:
-    """Try the next step."""
+    """Try the next step. `reason` and `bound`: why there is no retry on the same deployment."""
+
+    reason: DecisionReason
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Make no further attempt."""
+    """Make no further attempt. `reason` and `bound`: why there is no retry on the same deployment."""
+
+    reason: DecisionReason
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,16 @@ class Retry:
     """Try the same deployment again after `wait_s`.
 
     Attributes:
+        reason: Why the wait has this length.
+        bound: The longest wait that is allowed.
         otherwise: The action if the breaker or the retry budget refuses. None for another key of the deployment, which
             is not counted as a retry.
     """
 
+    reason: DecisionReason
     wait_s: float = 0.0
-    otherwise: FailOver | Stop | None = field(default=None, compare=False)
+    bound: Bound | None = None
+    otherwise: type[FailOver | Stop] | None = None
 
 
 NextAction = Retry | FailOver | Stop
@@ -129,16 +139,31 @@ def next_action(failure: Failure, facts: FailureFacts) -> NextAction:
     may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _may_pass(failure.kind)
     key_is_to_blame = rule.cooldown_s is not None or failure.kind is FailureKind.RATE_LIMITED
     if facts.has_other_key and key_is_to_blame:
-        return Retry()
-    otherwise = FailOver() if rule.next_step and not facts.is_last_step else Stop()
-    if not may_retry or facts.tried_here >= facts.per_deployment:
-        return otherwise
+        return Retry(DecisionReason.OTHER_KEY)
+    leave: type[FailOver | Stop] = FailOver if rule.next_step and not facts.is_last_step else Stop
+    if not may_retry:
+        by_provider = failure.should_retry is False and rule.retry_here
+        return leave(DecisionReason.PROVIDER_REFUSES_RETRY if by_provider else DecisionReason.FAILURE_KIND)
+    if facts.tried_here >= facts.per_deployment:
+        bound = Bound("attempts.per_deployment", facts.per_deployment)
+        return leave(DecisionReason.ATTEMPTS_PER_DEPLOYMENT, bound)
     named_s = failure.retry_after_s
     if named_s is not None:
-        limit_s = facts.left_s if facts.is_last_step else min(facts.left_s, facts.failover_after_s)
-        return Retry(named_s, otherwise) if named_s <= limit_s else otherwise
-    wait_s = backoff_s(facts.tried_here, facts.jitter)
-    return Retry(wait_s, otherwise) if wait_s < facts.left_s else otherwise
+        bound = _longest_wait(facts)
+        if named_s > bound.value:
+            return leave(DecisionReason.WAIT_TOO_LONG, bound)
+        return Retry(DecisionReason.NAMED_WAIT, named_s, bound, leave)
+    wait_s, bound = backoff_s(facts.tried_here, facts.jitter), Bound("deadline", facts.left_s)
+    if wait_s >= facts.left_s:
+        return leave(DecisionReason.WAIT_TOO_LONG, bound)
+    return Retry(DecisionReason.BACKOFF, wait_s, bound, leave)
+
+
+def _longest_wait(facts: FailureFacts) -> Bound:
+    """Return the longest wait that a provider may ask for."""
+    if facts.is_last_step or facts.left_s < facts.failover_after_s:
+        return Bound("deadline", facts.left_s)
+    return Bound("failover_after", facts.failover_after_s)
 
 
 def backoff_s(attempt: int, jitter: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
@@ -16,6 +17,59 @@ from providers.matching.requirements import FEATURES, IDENTITY, PARAMETERS
 from providers.value import Value
 
 
+class AttemptAction(StrEnum):
+    """The action of the gateway after a failed attempt."""
+
+    RETRY = "retry"  # another attempt on the same deployment
+    FAILOVER = "failover"  # the next step of the plan
+    STOP = "stop"  # no further attempt
+    AWAIT = "await"  # the other attempt of a hedge was still running
+
+
+class DecisionReason(StrEnum):
+    """Why the gateway took the action after a failed attempt."""
+
+    NAMED_WAIT = "named_wait"  # the provider named a wait within the bound
+    BACKOFF = "backoff"  # the provider named no wait, so the wait is random
+    OTHER_KEY = "other_key"  # another key of the deployment may be used at once
+    WAIT_TOO_LONG = "wait_too_long"  # the wait is longer than the bound
+    FAILURE_KIND = "failure_kind"  # failures of this kind are not retried on the same deployment
+    PROVIDER_REFUSES_RETRY = "provider_refuses_retry"  # the provider sent `x-should-retry: false`
+    ATTEMPTS_PER_DEPLOYMENT = "attempts_per_deployment"  # the deployment has had all its attempts
+    ATTEMPTS_TOTAL = "attempts_total"  # the request has had all its attempts
+    RETRY_BUDGET = "retry_budget"  # the retry budget of the process is spent
+    BREAKER = "breaker"  # the deployment's breaker is open
+    EFFECTS = "effects"  # the provider may have stored or done something, so the request is not sent again
+    HEDGE = "hedge"  # the other attempt of the hedge was still running
+    RESUME = "resume"  # the answer broke off, and the next step continues it
+
+
+class Bound(Value, frozen=True):
+    """The limit that a decision compared with.
+
+    Attributes:
+        name: The setting below `resilience`, or `deadline` for the request's remaining time.
+        value: Seconds, a number of attempts, or the share of a retry budget.
+    """
+
+    name: str
+    value: float
+
+
+class AttemptDecision(Value, frozen=True):
+    """The action of the gateway after a failed attempt, with its reason.
+
+    Attributes:
+        wait_s: The wait before the next attempt.
+        bound: The limit that decided. None if the reason has none.
+    """
+
+    action: AttemptAction
+    reason: DecisionReason
+    wait_s: float = 0.0
+    bound: Bound | None = None
+
+
 class AttemptRecord(Value, frozen=True):
     """An attempt that has ended, or that has become the answer (`failure` None).
 
@@ -26,6 +80,8 @@ class AttemptRecord(Value, frozen=True):
         places: Where the deployment stores and processes data, in words.
         is_hedge: The attempt was a hedge for a slow one.
         lost: Another attempt answered first, and this one was cancelled.
+        decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
+            followed.
     """
 
     deployment: str
@@ -37,6 +93,7 @@ class AttemptRecord(Value, frozen=True):
     places: tuple[str, str] | None = None
     is_hedge: bool = False
     lost: bool = False
+    decision: AttemptDecision | None = None
 
     @property
     def outcome(self) -> str:
@@ -44,6 +101,20 @@ class AttemptRecord(Value, frozen=True):
         if self.failure is not None:
             return self.failure.kind
         return "lost" if self.lost else "ok"
+
+    def decision_fields(self) -> dict[str, str | float]:
+        """Return the decision after the failure as fields, whose names all outputs share. Absent if there is none."""
+        fields: dict[str, str | float] = {}
+        if self.failure is not None and self.failure.retry_after_s is not None:
+            fields["retry_after_s"] = round(self.failure.retry_after_s, 3)
+        decision = self.decision
+        if decision is not None:
+            fields["decision"], fields["decision_reason"] = str(decision.action), str(decision.reason)
+            if decision.action is AttemptAction.RETRY:
+                fields["wait_s"] = round(decision.wait_s, 3)
+            if decision.bound is not None:
+                fields["bound"], fields["bound_value"] = decision.bound.name, round(decision.bound.value, 3)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

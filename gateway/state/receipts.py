@@ -128,7 +128,7 @@ def _outcome(attempt: AttemptRecord, record: Record) -> str:
 
 
 def _attempt(attempt: AttemptRecord, outcome: str, *, hidden: bool) -> dict[str, object]:
-    return {**_recipient(attempt, hidden=hidden), "outcome": str(outcome)}
+    return {**_recipient(attempt, hidden=hidden), "outcome": str(outcome), **attempt.decision_fields()}
 
 
 def _recipient(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:

@@ -23,6 +23,14 @@ _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
 # By the HTTP conventions, a client's mistake is not an error of the server span.
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
+_DECISION_NAMES = {
+    "retry_after_s": "gateway.retry_after_s",
+    "decision": "gateway.decision",
+    "decision_reason": "gateway.decision_reason",
+    "wait_s": "gateway.wait_s",
+    "bound": "gateway.bound",
+    "bound_value": "gateway.bound_value",
+}
 _Value = str | int | float | bool
 
 
@@ -114,7 +122,8 @@ def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | No
         "gateway.deployment": attempt.deployment,
     }
     if failure is not None:
-        return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status}
+        decided = {_DECISION_NAMES[name]: value for name, value in attempt.decision_fields().items()}
+        return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status} | decided
     if attempt.lost:
         return attributes | {"gateway.lost": True}
     if record.outcome == "interrupted":

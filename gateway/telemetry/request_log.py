@@ -125,6 +125,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, object]:
             "provider_request_id": failure.request_id,
         }
         fields |= {name: value for name, value in details.items() if value}
+        fields |= attempt.decision_fields()
     return fields
 
 

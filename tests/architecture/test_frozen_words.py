@@ -51,7 +51,16 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement
 from gateway.model.decision import RefusalCode, SkipReason, Unavailable
 from gateway.model.location import Location, LocationProblem
-from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.model.record import (
+    AttemptAction,
+    AttemptDecision,
+    AttemptRecord,
+    Bound,
+    DecisionReason,
+    Record,
+    Resumed,
+    Skipped,
+)
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleStatus, Stage, StopRule, Tally
 from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
@@ -273,8 +282,9 @@ def _plain_record() -> Record:
 
 def _eventful_record() -> Record:
     """Return the record of a request with every field that a record can hold."""
-    failure = Failure(FailureKind.OVERLOADED, "told", "detail", 503, code="busy", request_id="up-1")
-    failed = AttemptRecord("second", "openai", "m-2", 0.1, failure, 100.0, ("DE", "DE"))
+    failure = Failure(FailureKind.OVERLOADED, "told", "detail", 503, code="busy", retry_after_s=1.5, request_id="up-1")
+    decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.5, Bound("failover_after", 2.0))
+    failed = AttemptRecord("second", "openai", "m-2", 0.1, failure, 100.0, ("DE", "DE"), decision=decision)
     return replace(
         _plain_record(),
         outcome="interrupted",
@@ -317,6 +327,8 @@ def codes() -> object:
     return {
         "error codes": STATUS,
         "failure": [*FailureKind],
+        "action after a failure": [*AttemptAction],
+        "reason of the action": [*DecisionReason],
         "refusal": [*RefusalCode],
         "passed over": [*SkipReason],
         "location": [*LocationProblem],

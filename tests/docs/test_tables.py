@@ -22,7 +22,7 @@ from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
 from gateway.model.config_version import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
-from gateway.model.record import AttemptRecord
+from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
@@ -167,6 +167,16 @@ def test_reactions_to_failures_are_those_of_the_code() -> None:
         failure = Failure(FailureKind(words(kind)[0]), "m")
         shown = from_domain(PlanExhausted(failure), [AttemptRecord("d", "p", "m", 0.1, failure)])
         assert client == f"{shown.status} `{shown.code}`", kind
+
+
+def test_decisions_after_failures_are_those_of_the_code() -> None:
+    reasons = first_words(table_of(FAILURES, "| decision reason | meaning"))
+    assert reasons == [*DecisionReason]
+    rows = {word: row[1] for row in table_of(FAILURES, "| field | content") for word in words(row[0])}
+    assert words(rows["decision"]) == [*AttemptAction]
+    decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.0, Bound("deadline", 2.0))
+    failure = Failure(FailureKind.RATE_LIMITED, "m", retry_after_s=1.0)
+    assert [*rows] == [*AttemptRecord("d", "p", "m", 0.1, failure, decision=decision).decision_fields()]
 
 
 def _cooldown_text(rule: FailureRule) -> str:

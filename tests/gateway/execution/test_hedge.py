@@ -169,6 +169,8 @@ async def test_plan_continues_after_the_hedge_if_both_attempts_fail(bench: Bench
     second.answer()
     assert (await asking).step.deployment.name == "second"
     assert [kind for _, kind, _, _ in attempts_of(bench)] == ["credentials", "unavailable", "ok"]
+    reasons = [attempt.decision.reason for attempt in bench.record.attempts if attempt.decision is not None]
+    assert sorted(reasons) == ["backoff", "hedge"]
     assert "first" in bench.health.snapshot(bench.table), "what failed beside is benched, too"
 
 

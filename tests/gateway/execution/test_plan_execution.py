@@ -254,6 +254,9 @@ async def test_retry_of_the_last_step_waits_for_the_longest_known_rate_limit(
     with nullcontext() if tried > 1 else pytest.raises(PlanExhausted):
         await bench.ask()
     assert (len(bench.tried), bench.waits) == (tried, waits)
+    decision = bench.record.attempts[0].decision
+    assert decision is not None
+    assert decision.wait_s == sum(waits)
 
 
 async def test_a_timer_that_wakes_a_moment_early_has_waited_for_the_end_of_the_bench(bench: Bench) -> None:

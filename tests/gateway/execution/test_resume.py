@@ -26,7 +26,7 @@ from gateway.execution.resume_request import (
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
-from gateway.model.record import Resumed
+from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
@@ -120,6 +120,7 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     failure = bench.record.attempts[0].failure
     assert failure is not None
     assert failure.kind is FailureKind.INTERRUPTED
+    assert bench.record.attempts[0].decision == AttemptDecision(AttemptAction.FAILOVER, DecisionReason.RESUME)
     assert [message["role"] for message in asked(second)["messages"]] == ["user", "assistant", "user"]
 
 
