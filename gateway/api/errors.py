@@ -15,6 +15,7 @@ from gateway.execution.retry import RULES
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
 from gateway.model.record import AttemptRecord
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.service.assistants import AssistantNotFound
 from gateway.usage.client_limits import LimitReached
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
@@ -103,6 +104,11 @@ class ApiError(Exception):
         """The HTTP status of the code."""
         return STATUS[self.code]
 
+    @property
+    def reason(self) -> RefusalReason:
+        """The member of the closed set of reasons."""
+        return REASON_BY_CODE[self.code]
+
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
@@ -111,7 +117,13 @@ def encode_error(error: ApiError) -> dict[str, object]:
     """Return the error in OpenAI's envelope."""
     status = error.status
     kind = _TYPE_BY_STATUS.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
-    body: dict[str, object] = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    body: dict[str, object] = {
+        "message": error.message,
+        "type": kind,
+        "param": error.param,
+        "code": error.code,
+        "reason": error.reason,
+    }
     if error.code in _LISTS_ATTEMPTS:
         body["attempts"] = []
     return {"error": {**body, **error.extra}}

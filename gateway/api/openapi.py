@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from gateway.api.errors import STATUS, ApiError, encode_error
 from gateway.model.approval import ApprovalKind
+from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import Show
 
 EXAMPLES: dict[str, Any] = json.loads(resources.files(__package__).joinpath("openapi_examples.json").read_text("utf-8"))
@@ -22,7 +23,7 @@ _ERROR = {
     "properties": {
         "error": {
             "type": "object",
-            "required": ["message", "type", "param", "code"],
+            "required": ["message", "type", "param", "code", "reason"],
             "properties": {
                 "message": {
                     "type": "string",
@@ -31,6 +32,11 @@ _ERROR = {
                 "type": {"type": "string", "description": "One of OpenAI's error types."},
                 "param": {"type": ["string", "null"], "description": "The field of the request, if one is wrong."},
                 "code": {"type": "string", "description": "Make decisions by this code.", "enum": sorted(STATUS)},
+                "reason": {
+                    "type": "string",
+                    "description": "The kind of sentence for a user. A code has one reason, a reason several codes.",
+                    "enum": [*RefusalReason],
+                },
                 "consent": {
                     "type": "object",
                     "description": "With `consent_required`: the consent that is needed.",

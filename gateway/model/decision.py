@@ -10,11 +10,10 @@ from gateway.model.config_version import Assistant, Region
 from gateway.model.consent import ConsentKind, ConsentRequest
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 
 
 class SkipReason(StrEnum):
-    """Why a deployment of the route is not in the plan."""
-
     """Why a deployment of the route is not in the plan."""
 
     BOUNDARY = "boundary"  # it would store or process data outside the region's boundary
@@ -131,6 +130,11 @@ class Refusal:
     retry_after_s: float | None = None
     asks: Deployment | None = None
     param: str | None = None
+
+    @property
+    def reason(self) -> RefusalReason:
+        """The member of the closed set of reasons."""
+        return REASON_BY_CODE[self.code]
 
 
 class Refused(Exception):

@@ -10,6 +10,7 @@ from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.location import Location
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
@@ -210,6 +211,11 @@ class Record:
     places: tuple[str, str] | None = None
     price: Price | None = None
     cost_micros: int | None = None
+
+    @property
+    def reason(self) -> RefusalReason | None:
+        """The reason why the request was not answered. None for an answer."""
+        return REASON_BY_CODE[self.code] if self.code is not None else None
 
     @property
     def sent(self) -> list[AttemptRecord]:

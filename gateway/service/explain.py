@@ -129,7 +129,7 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                 for step in outcome.steps
             ]
         }
-    return {"refusal": {"code": outcome.code, "message": outcome.message}}
+    return {"refusal": {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}}
 
 
 def _has_public_site(deployment: Deployment) -> bool:
@@ -195,7 +195,7 @@ def _evidence_text(item: Evidence) -> str:
 
 def _outcome_text(outcome: Plan | Refusal) -> list[str]:
     if isinstance(outcome, Refusal):
-        return ["refused", *_wrapped("  ", f"{outcome.code}: {outcome.message}")]
+        return ["refused", *_wrapped("  ", f"{outcome.code} (reason: {outcome.reason}): {outcome.message}")]
     lines = ["answered by"]
     for number, step in enumerate(outcome.steps, 1):
         deployment = step.deployment

@@ -73,7 +73,7 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "gateway_requests_total": MetricDefinition(
         "counter",
         "Finished chat requests, by outcome.",
-        ("region", "assistant", "outcome", "status", "code"),
+        ("region", "assistant", "outcome", "status", "code", "reason"),
     ),
     "gateway_request_duration_seconds": MetricDefinition(
         "histogram",

@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import floor
 
 from gateway.model.record import AttemptRecord, Record
+from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.telemetry.metric_definitions import (
     FIRST_TOKEN_BOUNDS_S,
     METRIC_DEFINITIONS,
@@ -268,7 +269,8 @@ def _add_row(series: Series, key: _Key, row: _Row) -> None:
     outcome, status, code, streamed = key[4], key[5], key[6] or "", "true" if key[7] else "false"
     row.settle()
     durations, attempts = row.duration.held, row.attempt.held
-    labels = (region, assistant, outcome, str(status) if status else "", code)
+    reason = REASON_BY_CODE[code] if code else ""
+    labels = (region, assistant, outcome, str(status) if status else "", code, reason)
     _add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
     _add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)
     if any(attempts):

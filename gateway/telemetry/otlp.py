@@ -102,6 +102,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
         "error.type": record.code if record.outcome in _ERRORS else None,
         "gateway.outcome": record.outcome,
         "gateway.code": record.code,
+        "gateway.reason": record.reason,
         "gateway.region": location.region.name if location is not None and location.region is not None else None,
         "gateway.why": location.why if location is not None else None,
         "gateway.assistant": record.assistant,

@@ -71,7 +71,7 @@ def add_fields(fields: dict[str, object], record: Record) -> None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
     _add_settings(fields, record)
     if record.code is not None:
-        fields["code"], fields["detail"] = record.code, record.detail
+        fields["code"], fields["reason"], fields["detail"] = record.code, record.reason, record.detail
     if not is_plain:
         fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
     if record.resumed is not None:

@@ -61,6 +61,7 @@ from gateway.model.record import (
     Resumed,
     Skipped,
 )
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleStatus, Stage, StopRule, Tally
 from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
@@ -329,6 +330,8 @@ def codes() -> object:
         "failure": [*FailureKind],
         "action after a failure": [*AttemptAction],
         "reason of the action": [*DecisionReason],
+        "reason of an error": REASON_BY_CODE,
+        "reasons": [*RefusalReason],
         "refusal": [*RefusalCode],
         "passed over": [*SkipReason],
         "location": [*LocationProblem],

@@ -23,6 +23,7 @@ from gateway.model.config_version import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
+from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
@@ -42,6 +43,7 @@ RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
+REASONS = ROOT / "docs" / "decisions" / "0062-every-error-has-one-of-a-closed-set-of-reasons.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
 ADAPTERS = ROOT / "docs" / "extend" / "adapters.md"
 COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
@@ -89,6 +91,18 @@ def test_errors_are_those_of_the_api() -> None:
     in_stream = "stream_interrupted"
     assert documented.pop(in_stream) == "in a stream"
     assert documented == {code: str(status) for code, status in STATUS.items() if code != in_stream}
+
+
+def test_reasons_of_errors_are_those_of_the_code() -> None:
+    rows = {words(row[0])[0]: row for row in docs_table("| error reason | meaning")}
+    assert [*rows] == [*RefusalReason]
+    decided = {words(row[0])[0]: row for row in table_of(REASONS, "| reason | codes | status")}
+    assert [*decided] == [*RefusalReason]
+    for reason in RefusalReason:
+        codes = {code for code, of_code in REASON_BY_CODE.items() if of_code is reason}
+        assert set(words(rows[reason][2])) == set(words(" ".join(decided[reason][1].split()))) == codes, reason
+        is_reserved = reason in RESERVED
+        assert rows[reason][2].startswith("reserved") == decided[reason][2].startswith("reserved") == is_reserved
 
 
 def test_longest_wait_of_the_sdk_is_that_of_its_source() -> None:

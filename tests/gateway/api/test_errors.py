@@ -13,6 +13,7 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.record import AttemptRecord
+from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 
@@ -56,7 +57,14 @@ def test_each_code_has_one_status_and_a_type_that_sdks_know(code: str) -> None:
     assert isinstance(envelope, dict)
     attempts = {"attempts": []} if error.status in (502, 503, 504) and code != "stream_interrupted" else {}
     kind = TYPES.get(error.status, "invalid_request_error")
-    assert envelope == {"message": "words", "type": kind, "param": None, "code": code, **attempts}
+    assert envelope == {
+        "message": "words",
+        "type": kind,
+        "param": None,
+        "code": code,
+        "reason": REASON_BY_CODE[code],
+        **attempts,
+    }
     assert 400 <= error.status < 600
 
 

@@ -290,7 +290,13 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
     encoder = ChunkEncoder(AnswerStyle(include_usage=True), "f")
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), failed)))
     assert error == {
-        "error": {"message": "it broke off", "type": "api_error", "param": None, "code": "stream_interrupted"}
+        "error": {
+            "message": "it broke off",
+            "type": "api_error",
+            "param": None,
+            "code": "stream_interrupted",
+            "reason": "outage",
+        }
     }
     assert (encoder.failed, encoder.finished, encoder.usage) == (failed, False, None)
 
@@ -304,7 +310,7 @@ def test_usage_before_a_failure_is_only_recorded() -> None:
 
 def test_internal_error_in_a_stream_has_the_error_envelope() -> None:
     (error,) = events_in(encode_stream_error(ApiError("stream_interrupted", "so")))
-    assert set(error["error"]) == {"message", "type", "param", "code"}
+    assert set(error["error"]) == {"message", "type", "param", "code", "reason"}
 
 
 # --- the short ways mean the same -----------------------------------------------------------------

@@ -14,7 +14,7 @@ from gateway.model.config_version import Attempts
 from gateway.model.record import AttemptAction, Bound, Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.otlp import Ended, encode
-from gateway.telemetry.request_log import fields_of
+from gateway.telemetry.request_log import add_fields
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
 from tests.kit.otlp_collector import attributes_of, spans_in
@@ -94,7 +94,9 @@ async def test_log_span_error_and_receipt_have_the_decision(bench: Bench) -> Non
     receipt = receipt_of(record, 0.0, None)
     assert receipt is not None
     _, span, _ = spans_in(encode([Ended(record, record.trace, 10**18)], {}))
-    for output in (shown.extra["attempts"], fields_of(record)["attempts"], receipt["tried"]):
+    line: dict[str, object] = {}
+    add_fields(line, record)
+    for output in (shown.extra["attempts"], line["attempts"], receipt["tried"]):
         assert isinstance(output, list)
         assert expected.items() <= output[0].items()
         assert (output[1]["decision"], output[1]["decision_reason"]) == ("stop", "failure_kind")

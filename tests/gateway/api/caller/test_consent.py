@@ -146,6 +146,7 @@ def test_consent_error_has_all_fields_that_an_app_needs() -> None:
         "type": "permission_error",
         "param": None,
         "code": "consent_required",
+        "reason": "consent",
         "consent": {
             "recipient": "OpenAI",
             "place": {"stores": "US", "processes": "any"},

@@ -1,0 +1,62 @@
+"""The closed set of reasons for which a request is not answered, and the reason of each error code.
+
+An error code names the exact cause and belongs to the API. A reason is coarser: it decides the sentence that a user
+reads, in every language and in every dialect. Each code has exactly one reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class RefusalReason(StrEnum):
+    """Why a request is not answered. A client must treat a reason that it does not know as `outage`."""
+
+    TERRITORY = "territory"  # the user's location, or the places where the prompt may go
+    LANGUAGE = "language"  # reserved: the assistant does not offer the user's language here
+    AGE = "age"  # reserved: a rule for minors, or an unknown age where one is required
+    APPROVAL = "approval"  # an authority must approve the model first
+    CONSENT = "consent"  # the user must agree first
+    CAPABILITY = "capability"  # no model that may answer supports the request, or has room for it
+    CAPACITY = "capacity"  # a rate limit, or a limit of concurrent requests
+    BUDGET = "budget"  # reserved: a budget of tokens or money is used up, or cannot be checked
+    OUTAGE = "outage"  # no deployment answered, or none is available
+    MODERATION = "moderation"  # the content was refused
+    ACCESS = "access"  # the key, the claim or the origin is not accepted
+    REQUEST = "request"  # the request is wrong: its form, its size, its path, or an unknown assistant
+    INTERNAL = "internal"  # the gateway has a defect
+
+
+RESERVED = frozenset({RefusalReason.LANGUAGE, RefusalReason.AGE, RefusalReason.BUDGET})
+"""The reasons that no code has yet. They belong to later versions and are named now, so that the set stays closed."""
+
+REASON_BY_CODE: Mapping[str, RefusalReason] = {
+    "invalid_request": RefusalReason.REQUEST,
+    "context_length_exceeded": RefusalReason.CAPABILITY,
+    "unsupported_capability": RefusalReason.CAPABILITY,
+    "content_filter": RefusalReason.MODERATION,
+    "invalid_api_key": RefusalReason.ACCESS,
+    "permission_denied": RefusalReason.ACCESS,
+    "consent_required": RefusalReason.CONSENT,
+    "model_not_found": RefusalReason.REQUEST,
+    "not_found": RefusalReason.REQUEST,
+    "method_not_allowed": RefusalReason.REQUEST,
+    "request_timeout": RefusalReason.REQUEST,
+    "request_too_large": RefusalReason.REQUEST,
+    "unsupported_media_type": RefusalReason.REQUEST,
+    "wrong_cell": RefusalReason.TERRITORY,
+    "rate_limited": RefusalReason.CAPACITY,
+    "headers_too_large": RefusalReason.REQUEST,
+    "region_blocked": RefusalReason.TERRITORY,
+    "region_unknown": RefusalReason.TERRITORY,
+    "region_conflict": RefusalReason.TERRITORY,
+    "no_approved_deployment": RefusalReason.APPROVAL,
+    "no_eligible_deployment": RefusalReason.TERRITORY,
+    "internal_error": RefusalReason.INTERNAL,
+    "provider_error": RefusalReason.OUTAGE,
+    "no_healthy_deployment": RefusalReason.OUTAGE,
+    "overloaded": RefusalReason.CAPACITY,
+    "deadline_exceeded": RefusalReason.OUTAGE,
+    "stream_interrupted": RefusalReason.OUTAGE,
+}
