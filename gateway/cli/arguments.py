@@ -363,7 +363,11 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
-    text = "Show which deployments would answer a caller, and why. The same code decides for real requests."
+    text = (
+        "Show which deployments would answer a caller, and why. The same code decides for real requests. With "
+        "--request, show the attempts of a request that has ended, each with the decision after it, its reason and its "
+        "bound, from the receipts of the state directory or from a log."
+    )
     explain = group.add_parser(
         "explain", help="show which deployments would answer a caller, and why", description=text
     )
@@ -376,6 +380,12 @@ def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
     explain.add_argument("--user", metavar="NAME", help="the end user, who decides the deployment of a weighted step")
     explain.add_argument("--json", action="store_true", help="print JSON, in the form of GET /v1/explain")
     add_no_secrets(explain)
+    text = "explain a request that has ended; ID is the `x-request-id` of its answer. The config is not read"
+    explain.add_argument("--request", metavar="ID", help=text)
+    text = "with --request: read this log (JSON lines; - for standard input) instead of the receipts"
+    explain.add_argument("--log", metavar="FILE", help=text)
+    text = "with --request: the state directory with the receipts (default: GATEWAY_STATE_DIR)"
+    explain.add_argument("--state", dest="state_dir", type=Path, metavar="DIR", help=text)
     explain.set_defaults(run=config_commands.explain)
 
 

@@ -102,6 +102,12 @@ def explain(options: argparse.Namespace) -> int:
     from gateway.service.explain import PlainRequest, explain_text
     from gateway.service.explain import explain as explanation_of
 
+    if options.request is not None:
+        from gateway.cli.past_requests import explain_past
+
+        return explain_past(options)
+    if options.log is not None or options.state_dir is not None:
+        raise CommandError("--log and --state belong to a request that has ended: add --request ID")
     config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant)

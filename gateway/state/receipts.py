@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gateway.model.decision import Plan, Step, client_detail
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from gateway.operator_errors import StateError
-from gateway.state.database import describe_damage, describe_error, open_database, transaction
+from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
 from providers.failures import FailureKind
 from providers.territories import territory_data
 
@@ -251,15 +252,7 @@ class Receipts:
                 ).fetchone()
             except sqlite3.Error as error:
                 raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
-        if row is None:
-            return None
-        try:
-            receipt = json.loads(row[0])
-        except (ValueError, TypeError, RecursionError):
-            receipt = None
-        if not isinstance(receipt, dict):
-            raise StateError(f"receipts.db can't be read: {describe_damage('a row is not a receipt')}")
-        return receipt
+        return _parsed(row[0]) if row is not None else None
 
     def close(self) -> None:
         """Write the queued receipts and close the files. Blocks."""

@@ -215,7 +215,7 @@ class Response:
     def error(self) -> tuple[int, str]:
         """The status and the code of our envelope, whose every member is there."""
         error = json.loads(self.body)["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) == {"message", "type", "param", "code", "reason"}
         assert self.headers["content-type"] == "application/json"
         return self.status, error["code"]
 
