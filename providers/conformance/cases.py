@@ -132,6 +132,9 @@ _PARAMETERS: dict[str, object] = {
 }
 
 
+USUAL_EFFORTS = ("low", "medium", "high")
+
+
 @dataclass(frozen=True, slots=True)
 class RequestCase:
     """A request that the subject claims to support."""
@@ -146,12 +149,13 @@ class RequestCase:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCase:
-    """An answer that the subject claims to support."""
+    """An answer that the subject claims to support. `feature` is the feature that it needs, if any."""
 
     subject: Subject
     name: str
     completion: ChatCompletion
     request: ChatRequest
+    feature: str = ""
 
     def __str__(self) -> str:
         return f"{self.subject}-{self.name}"
@@ -188,7 +192,7 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
         image = ImagePart(_PNG, "low")
         yield RequestCase(subject, "image_detail", question(UserMessage((TextPart("What is this?"), image))))
     if "reasoning_effort" in subject.parameters:
-        for effort in subject.facts.efforts:
+        for effort in subject.facts.efforts or (USUAL_EFFORTS if subject.is_invented else ()):
             yield RequestCase(subject, f"effort_{effort}", replace(question(), reasoning_effort=effort))
 
 
@@ -289,9 +293,13 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
     plain_question = question()
 
     def case(
-        name: str, *choices: Choice, usage: Usage | None = None, request: ChatRequest = plain_question
+        name: str,
+        *choices: Choice,
+        usage: Usage | None = None,
+        request: ChatRequest = plain_question,
+        feature: str = "",
     ) -> AnswerCase:
-        return AnswerCase(subject, name, completion_of(subject, *choices, usage=usage), request)
+        return AnswerCase(subject, name, completion_of(subject, *choices, usage=usage), request, feature)
 
     hello = AssistantMessage("Oslo is the capital of Norway.")
     yield case("text", Choice(hello, "stop"))
@@ -303,21 +311,22 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
     yield case("cached", Choice(hello, "stop"), usage=Usage(31, 12, cached_tokens=16))
     if "reasoning" in subject.features:
         thinking = AssistantMessage("Oslo.", reasoning=f"The user asks: {HARD_TEXT}")
-        yield case("reasoning", Choice(thinking, "stop"), usage=Usage(31, 40, reasoning_tokens=28))
+        yield case("reasoning", Choice(thinking, "stop"), usage=Usage(31, 40, reasoning_tokens=28), feature="reasoning")
     if "tools" in subject.features:
         with_tools = feature_requests()["tools"]["tools"]
         for name, message in _calling_messages().items():
-            yield case(name, Choice(message, "tool_calls"), request=with_tools)
+            yield case(name, Choice(message, "tool_calls"), request=with_tools, feature="tools")
     if "n" in subject.features:
         pair = (Choice(hello, "stop"), Choice(AssistantMessage("Oslo, of course"), "length", 1))
-        yield case("n", *pair, request=replace(plain_question, n=2))
+        yield case("n", *pair, request=replace(plain_question, n=2), feature="n")
     if "json_schema" in subject.features:
         filled = AssistantMessage('{"city":"Oslo","degrees":-3}')
-        yield case("json_schema", Choice(filled, "stop"), request=feature_requests()["json_schema"]["json_schema"])
+        wanted = feature_requests()["json_schema"]["json_schema"]
+        yield case("json_schema", Choice(filled, "stop"), request=wanted, feature="json_schema")
     if "logprobs" in subject.features:
         tokens = [{"token": "Oslo", "logprob": -0.5, "bytes": [79, 115, 108, 111], "top_logprobs": []}]
         scored = Choice(AssistantMessage("Oslo"), "stop", logprobs={"content": tokens, "refusal": None})
-        yield case("logprobs", scored, request=feature_requests()["logprobs"]["logprobs"])
+        yield case("logprobs", scored, request=feature_requests()["logprobs"]["logprobs"], feature="logprobs")
 
 
 def _calling_messages() -> dict[str, AssistantMessage]:

@@ -37,10 +37,15 @@ class Selection:
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
-        """The model with the most features for each adapter and API. All models of an API answer in the same form."""
+        """The model with the most features for each adapter and API. All models of an API answer in the same form.
+
+        An invented model represents an adapter only if the adapter knows no models.
+        """
         most_capable: dict[tuple[str, str], Subject] = {}
-        for family in self.families:
+        for family in sorted(self.families, key=lambda family: family.is_invented):
             key = (family.adapter.name, family.facts.api)
+            if key in most_capable and family.is_invented:
+                continue
             if key not in most_capable or len(family.features) > len(most_capable[key].features):
                 most_capable[key] = family
         return tuple(most_capable.values())
@@ -69,7 +74,14 @@ class Selection:
 
     @cached_property
     def _answer_cases(self) -> Sequence[object]:
-        return [case for subject in self.subjects for case in answer_cases(subject)]
+        """The answers of the most capable models, and of other models for the features that those do not have."""
+        cases = [case for subject in self.subjects for case in answer_cases(subject)]
+        tested = {(subject.adapter.name, feature) for subject in self.subjects for feature in subject.features}
+        for family in self.families:
+            claims = {(family.adapter.name, feature) for feature in family.features}
+            cases += [case for case in answer_cases(family) if (family.adapter.name, case.feature) in claims - tested]
+            tested |= claims
+        return cases
 
     @cached_property
     def _wire_cases(self) -> Sequence[WireCase]:

@@ -38,6 +38,11 @@ class Subject:
         return f"{self.adapter.name}-{self.model}"
 
     @property
+    def is_invented(self) -> bool:
+        """Whether the adapter does not know the model, which has everything that the adapter claims."""
+        return self.model == _UNKNOWN_MODEL
+
+    @property
     def features(self) -> frozenset[str]:
         """The features that both the adapter and the model claim."""
         return self.adapter.capabilities.features & self.facts.features
@@ -134,15 +139,19 @@ def incoming_of(wire: WireRequest) -> IncomingRequest:
 
 
 def subjects_of(adapter: Adapter, simulator: Simulator) -> tuple[Subject, ...]:
-    """Return a subject for each model family of the adapter.
+    """Return a subject for each model family of the adapter, and one for the claims that no family has.
 
-    If the adapter knows no models, the subject is an invented model with all features of the adapter.
+    Operators also use models that the adapter does not know, with everything that the adapter claims. So a claim that
+    no known model has is tested with an invented model. An adapter without models has only this subject.
     """
     models = known_models(adapter)
-    if not models:
-        return (Subject(adapter, simulator, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features)),)
-    names = (_member_of(family) for family in models)
-    return tuple(Subject(adapter, simulator, name, model_facts(models, name)) for name in names)
+    names = [_member_of(family) for family in models]
+    families = tuple(Subject(adapter, simulator, name, model_facts(models, name)) for name in names)
+    invented = Subject(adapter, simulator, _UNKNOWN_MODEL, ModelFacts(features=adapter.capabilities.features))
+    untested = (invented.features | invented.parameters).difference(
+        *(family.features | family.parameters for family in families)
+    )
+    return (*families, invented) if untested or not families else families
 
 
 def _member_of(family: str) -> str:

@@ -8,8 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target, known_models
-from providers.conformance.cases import ODD_CALLS, ODD_HISTORIES, RequestCase, feature_requests, question, rich_answer
+from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target
+from providers.conformance.cases import (
+    ODD_CALLS,
+    ODD_HISTORIES,
+    USUAL_EFFORTS,
+    RequestCase,
+    feature_requests,
+    question,
+    rich_answer,
+)
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
@@ -181,7 +189,7 @@ def test_reasoning_effort_changes_the_request(family: Subject) -> None:
     """Tried with the efforts that the model knows, or with the usual ones if none are known."""
     if "reasoning_effort" not in family.parameters:
         return
-    efforts = family.facts.efforts or (() if known_models(family.adapter) else ("low", "medium", "high"))
+    efforts = family.facts.efforts or (USUAL_EFFORTS if family.is_invented else ())
     built = [family.build(replace(question(), reasoning_effort=effort)) for effort in efforts]
     assert not built or len(efforts) == 1 or any(one != family.build(question()) for one in built), (
         "the adapter claims `reasoning_effort`, but it does not change the request"
