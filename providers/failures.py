@@ -68,6 +68,10 @@ class FailureKind(StrEnum):
     OVERLOADED = "overloaded"
 
 
+LACKABLE = frozenset({"content_filter", "context_length", "geo_refused", "model_not_found", "quota", "rate_limited"})
+"""The failure kinds that a vendor may lack. Every vendor has the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A classified failure.

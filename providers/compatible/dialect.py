@@ -28,7 +28,7 @@ from providers.catalogue.toml_schema import (
     check_table,
 )
 from providers.chat import FinishReason
-from providers.failures import FailureKind
+from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.matching.requirements import FEATURES
 from providers.reading.error_classification import Phrases
@@ -41,6 +41,7 @@ class DialectError(ValueError):
 
 DIALECT: Mapping[str, Shape] = {
     **{"source": TEXT, "as_of": DAY, "auth": TEXT, "features": TEXTS, "parameters": TEXTS},
+    "lacks": TEXTS,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
 
@@ -295,6 +296,8 @@ class CompatibleDialect:
         answers: Differences of answers (`[dialect.answer]`).
         errors: Differences of errors (`[dialect.errors]`).
         source: The source of these facts.
+        lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
+            for them.
     """
 
     auth: AuthScheme
@@ -304,6 +307,7 @@ class CompatibleDialect:
     answers: Answers
     errors: Errors
     source: str = ""
+    lacks: frozenset[str] = frozenset()
 
 
 def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
@@ -325,7 +329,24 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         answers=_answers(data.get("answer", {})),
         errors=_errors(data.get("errors", {})),
         source=str(data.get("source", "")),
+        lacks=_lacks(data),
     )
+
+
+def _lacks(data: Mapping[str, Any]) -> frozenset[str]:
+    lacks = frozenset(data.get("lacks", ()))
+    if unknown := lacks - LACKABLE:
+        raise DialectError(
+            f"dialect.lacks: {min(unknown)!r} is not a failure kind that a vendor may lack; "
+            f"expected {', '.join(sorted(LACKABLE))}"
+        )
+    errors = data.get("errors", {})
+    for table in ("codes", "types", "messages"):
+        if both := lacks & set(errors.get(table, {})):
+            raise DialectError(
+                f"dialect.lacks: {min(both)!r} is also in dialect.errors.{table}; remove it from one of the two"
+            )
+    return lacks
 
 
 def _parameters(words: Iterable[str]) -> frozenset[str]:

@@ -58,6 +58,11 @@ class CompatibleSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         return self.adapter.name
 
+    @property
+    def lacks(self) -> frozenset[str]:
+        """See `providers.testkit.simulator.LacksKinds`."""
+        return self.adapter.dialect.lacks
+
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith(self.adapter.dialect.requests.paths):

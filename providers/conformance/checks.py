@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +59,35 @@ def event_with_new_members(event: bytes) -> bytes:
         elif line.startswith(b"{"):
             lines[position] = with_new_members(line)
     return b"\n".join(lines)
+
+
+def without_each_member(document: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the JSON without each of its members in turn, after the name of that member. Nothing if it is not JSON."""
+    try:
+        value = loads(document)
+    except JsonError:
+        return
+    yield from ((name, dumps(smaller)) for name, smaller in _smaller(value))
+
+
+def event_without_each_member(event: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the event without each member of its JSON lines in turn, after the name of that member."""
+    lines = event.split(b"\n")
+    for position, line in enumerate(lines):
+        start = b"data:" if line.startswith(b"data:") else b""
+        document = line.removeprefix(start).strip()
+        for name, smaller in without_each_member(document) if document.startswith(b"{") else ():
+            yield name, b"\n".join([*lines[:position], start + b" " * bool(start) + smaller, *lines[position + 1 :]])
+
+
+def _smaller(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield name, {other: kept for other, kept in value.items() if other != name}
+            yield from ((inner, {**value, name: smaller}) for inner, smaller in _smaller(member))
+    elif isinstance(value, list):
+        for at, member in enumerate(value):
+            yield from ((inner, [*value[:at], smaller, *value[at + 1 :]]) for inner, smaller in _smaller(member))
 
 
 def without_new_members(completion: ChatCompletion) -> ChatCompletion:

@@ -6,7 +6,9 @@ where it needs one, and give tool calls new ids. The content, its roles and orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import assert_never
 
 from providers.chat import (
@@ -31,6 +33,7 @@ from providers.json_values import JsonError, loads_text
 __all__ = ["arguments_value", "callable_tools", "conversation", "is_absent", "parameters"]
 
 _Atom = tuple[object, ...]
+_RESULT = "result of call"
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 # The content of an inserted turn: formats that need a turn need a text in it, and some refuse a blank one.
 _FILLER_TEXTS = ("", " ", ".")
@@ -56,7 +59,7 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     systems = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
     # A format that has only one system message joins the texts with line ends, or with nothing.
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
-    for atom in _atoms(request):
+    for atom in _with_sorted_results(_atoms(request)):
         last = atoms[-1] if atoms else ("",)
         if atom[0] in ("user", "assistant"):
             # A format that needs alternating roles joins the texts of one role in the same way.
@@ -68,6 +71,13 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     return atoms
 
 
+def _with_sorted_results(atoms: Iterable[_Atom]) -> Iterator[_Atom]:
+    """Yield the atoms with consecutive results in the order of their calls, because some formats need this order."""
+    for kind, group in groupby(atoms, key=itemgetter(0)):
+        together = list(group)
+        yield from sorted(together, key=lambda atom: str(atom[1])) if kind == _RESULT else together
+
+
 def _atoms(request: ChatRequest) -> Iterator[_Atom]:
     called: dict[str, int] = {}
     for message in request.messages:
@@ -77,13 +87,14 @@ def _atoms(request: ChatRequest) -> Iterator[_Atom]:
             case UserMessage(content):
                 for part in (TextPart(content),) if isinstance(content, str) else content:
                     yield _part(part)
-            case AssistantMessage(content, _, _, calls):
-                yield "assistant", text_of(content)
+            case AssistantMessage(content, refusal, _, calls):
+                # A format without a field for a refusal sends it as text.
+                yield "assistant", text_of(content) + (refusal or "")
                 called = {call.id: position for position, call in enumerate(calls)}
                 for call in calls:
                     yield "call", call.name, arguments_value(call.arguments)
             case ToolMessage(call_id, content):
-                yield "result of call", called.get(call_id, "unknown"), text_of(content)
+                yield _RESULT, called.get(call_id, "unknown"), text_of(content)
             case _:
                 assert_never(message)
 

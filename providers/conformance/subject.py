@@ -14,7 +14,14 @@ from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.matching.requirements import PARAMETERS
 from providers.reading.folding import expand, fold
 from providers.reading.response_reader import read_answer
-from providers.testkit.simulator import SERVER_SENT_EVENTS, IncomingRequest, Simulator, stream_type_of, uncounted_by
+from providers.testkit.simulator import (
+    SERVER_SENT_EVENTS,
+    IncomingRequest,
+    Simulator,
+    lacked_by,
+    stream_type_of,
+    uncounted_by,
+)
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
@@ -67,6 +74,11 @@ class Subject:
     def uncounted(self) -> frozenset[str]:
         """The usage counts that the provider does not report."""
         return uncounted_by(self.simulator)
+
+    @property
+    def lacks(self) -> frozenset[str]:
+        """The failure kinds that the provider does not have."""
+        return lacked_by(self.simulator)
 
     @property
     def target(self) -> Target:

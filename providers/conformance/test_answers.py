@@ -14,6 +14,7 @@ from providers.conformance.checks import (
     check_order,
     content_events,
     with_new_members,
+    without_each_member,
     without_new_members,
 )
 from providers.conformance.subject import Subject
@@ -97,6 +98,23 @@ def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
     extended = replace(response, body=with_new_members(response.body))
     whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
     assert without_new_members(read) == without_new_members(whole)
+
+
+def test_missing_member_of_a_whole_answer_is_tolerated_or_fails(subject: Subject) -> None:
+    """Without a member, the answer is read or fails with `ProviderFailed`. A missing finish reason is not invented."""
+    cut_off = completion_of(subject, Choice(AssistantMessage("Oslo is the capital"), "length"))
+    for completion, request in ((cut_off, question()), rich_answer(subject)):
+        response = subject.simulator.write_answer(completion, subject.received(request))
+        for name, smaller in without_each_member(response.body):
+            try:
+                read = subject.adapter.parse_response(replace(response, body=smaller), subject.target)
+            except ProviderFailed:
+                continue
+            reasons = {choice.finish_reason for choice in read.choices}
+            assert completion is not cut_off or reasons <= {"length", "other"}, (
+                f"without {name!r} in {response.body!r}, the finish reason is {', '.join(reasons)}: if the reason is "
+                "missing, use 'other' or raise `ProviderFailed`"
+            )
 
 
 def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:

@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target
+from providers.chat import ChatRequest
 from providers.conformance.cases import (
     ODD_CALLS,
     ODD_HISTORIES,
+    PARAMETER_BOUNDS,
     USUAL_EFFORTS,
     RequestCase,
     feature_requests,
@@ -25,6 +27,7 @@ from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.openai_json import encode_request
 from providers.testkit.simulator import RequestRejected
 
 _TUNING = (
@@ -42,6 +45,9 @@ _TUNING = (
 )
 """Parameters for which the provider's own default must apply. Reasoning effort and parallel tool calls are left out:
 the defaults of vendors differ there, and an adapter may send a value to make the vendors alike."""
+
+_QUOTED_CHARACTERS = 5
+"""Shorter texts of a conversation, such as `{}`, also occur in messages that quote nothing."""
 
 _HOSTILE = (
     "a?b#c",
@@ -161,11 +167,12 @@ def test_unclaimed_feature_is_refused(subject: Subject) -> None:
         if feature in subject.adapter.capabilities.features | implied:
             continue
         for name, request in requests.items():
-            with pytest.raises(UnsupportedFeature):
+            with pytest.raises(UnsupportedFeature) as refused:
                 pytest.fail(
                     f"the request {name!r} needs the feature '{feature}', which the adapter does not claim: raise "
                     f"UnsupportedFeature instead of sending {subject.build(request)}"
                 )
+            _check_quotes_no_prompt(refused.value, request)
 
 
 @pytest.mark.parametrize("history", ODD_HISTORIES)
@@ -179,7 +186,8 @@ def test_unusual_history_is_sent_or_refused(subject: Subject, history: str) -> N
         return
     try:
         wire = subject.build(ODD_HISTORIES[history])
-    except ProviderError:
+    except ProviderError as refused:
+        _check_quotes_no_prompt(refused, ODD_HISTORIES[history])
         return
     check_wire(wire, subject.target.base_path)
     assert as_map(loads(wire.body))
@@ -249,6 +257,60 @@ def test_pins_of_every_site_are_accepted(family: Subject) -> None:
         target = Target(family.model, site.base_path, family.facts, site.pins)
         wire = family.adapter.build_request(question(), target)
         assert conversation(family.read(wire)) == conversation(question())
+
+
+@pytest.mark.parametrize("parameter", PARAMETER_BOUNDS)
+def test_parameter_at_its_bounds_is_accepted(family: Subject, parameter: str) -> None:
+    """OpenAI's bounds must reach the provider, or the nearest values that it accepts.
+
+    Only an adapter that knows the bounds of its vendor can adjust a value, because the gateway does not.
+    """
+    if parameter not in family.parameters:
+        return
+    low, middle, high = (_sent_value(family, parameter, value) for value in PARAMETER_BOUNDS[parameter])
+    for name, value in (("lowest", low), ("highest", high)):
+        assert value is not None, f"the {name} value of `{parameter}` is not sent"
+    if all(isinstance(value, int | float) for value in (low, middle, high)) and parameter != "seed":
+        assert low <= middle <= high, (  # type: ignore[operator]
+            f"{PARAMETER_BOUNDS[parameter]!r} as `{parameter}` is sent as {low}, {middle} and {high}: send the nearest "
+            "value that the vendor accepts"
+        )
+        assert low < high, f"each value of `{parameter}` is sent as {low}"  # type: ignore[operator]
+
+
+def _sent_value(subject: Subject, parameter: str, value: object) -> object:
+    """Return the value that the provider receives. An adapter may refuse a value with UnsupportedFeature."""
+    request = replace(question(), **{parameter: value})  # type: ignore[arg-type]
+    try:
+        wire = subject.build(request)
+    except UnsupportedFeature:
+        return value
+    try:
+        received: object = getattr(subject.read(wire), parameter)
+    except RequestRejected as error:
+        pytest.fail(f"{parameter}={value!r} is sent, and the provider refuses it ({error}): send the nearest value")
+    if isinstance(value, tuple | dict):
+        assert received == value, f"{parameter}={value!r} is sent as {received!r}"
+    return received
+
+
+def _check_quotes_no_prompt(refused: Exception, request: ChatRequest) -> None:
+    """Assert that the message of a refusal has no text of the conversation. It is logged, and prompts are not."""
+    for text in _texts_in(encode_request(request, "")["messages"]):
+        assert len(text) < _QUOTED_CHARACTERS or text not in str(refused), (
+            f"the message {str(refused)!r} repeats a text of the conversation: name the field or the position instead"
+        )
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from () if name in ("type", "role", "name") else _texts_in(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts_in(member)
 
 
 def _without(limit: int, value: object) -> object:

@@ -12,6 +12,7 @@ from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     Choice,
+    ChoiceFinish,
     Failed,
     Finished,
     Heartbeat,
@@ -24,7 +25,9 @@ from providers.conformance.checks import (
     NEW_EVENT,
     NEW_LINE,
     check_ends_once,
+    check_order,
     event_with_new_members,
+    event_without_each_member,
     without_heartbeats,
     without_new_members,
 )
@@ -203,6 +206,25 @@ def test_unknown_fields_and_events_are_ignored(subject: Subject) -> None:
     whole = subject.folded(*events)
     for pieces in (marked, [piece for event in events for piece in (unknown, event)]):
         assert without_new_members(subject.folded(*pieces)) == without_new_members(whole)
+
+
+def test_missing_member_never_becomes_another_finish_reason(subject: Subject) -> None:
+    """A vendor, or a proxy before it, may leave out any member. Then the reason is `other`, or the stream fails.
+
+    An answer that was cut off must not become a complete one because its reason is missing.
+    """
+    cut_off = completion_of(subject, Choice(AssistantMessage("Oslo is the capital"), "length"))
+    for completion, request in ((cut_off, question()), rich_answer(subject)):
+        events = subject.stream(completion, request)
+        for position, event in enumerate(events):
+            for name, smaller in event_without_each_member(event):
+                emitted = subject.events(*events[:position], smaller, *events[position + 1 :])
+                check_order(emitted)
+                reasons = {one.reason for one in emitted if isinstance(one, ChoiceFinish)}
+                assert completion is not cut_off or isinstance(emitted[-1], Failed) or reasons <= {"length", "other"}, (
+                    f"without {name!r} in {event!r}, the finish reason is {', '.join(reasons)}: if the reason is "
+                    "missing, finish the choice with 'other' or end the stream with `Failed`"
+                )
 
 
 def test_blank_lines_and_line_ends_of_json_lines_are_ignored(subject: Subject) -> None:

@@ -210,7 +210,7 @@ def failure(
     Args:
         response: The response.
         kind: The kind of the failure.
-        code: The provider's error code.
+        code: The provider's error code. A sentence is not a code: it becomes the detail, unless there is one.
         detail: The provider's message, for the log. Without it, a plain text body is used.
         request_id: The provider's id of the call, if the body contains it.
         param: The request field that is wrong.
@@ -225,6 +225,8 @@ def failure(
     if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
         retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
+    if code is not None and _is_sentence(code):
+        code, detail = None, detail or code
     return Failure(
         kind=kind,
         message=MESSAGES.get(kind, kind.value),
@@ -236,6 +238,11 @@ def failure(
         param=repair_surrogates(param[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
     )
+
+
+def _is_sentence(code: str) -> bool:
+    """Return whether a code has three words or more. Codes are logged and counted, so a sentence must not be one."""
+    return len(code.split(maxsplit=2)) > 2
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from providers.chat import ChatCompletion, ChatRequest
-from providers.failures import FailureKind, ProviderError
+from providers.failures import LACKABLE, FailureKind, ProviderError
 from providers.registry import check_members, load_group
 from providers.wire import WireResponse
 
@@ -18,12 +18,14 @@ __all__ = [
     "HasStreamType",
     "HidesUsage",
     "IncomingRequest",
+    "LacksKinds",
     "NoSimulator",
     "Refused",
     "RequestRejected",
     "Simulator",
     "Simulators",
     "check_simulator",
+    "lacked_by",
     "load_simulators",
     "stream_type_of",
     "uncounted_by",
@@ -166,6 +168,29 @@ class HidesUsage(Protocol):
     def uncounted(self) -> frozenset[str]:
         """The fields of `Usage` that are not reported, such as `cached_tokens`."""
         ...
+
+
+@runtime_checkable
+class LacksKinds(Protocol):
+    """An optional member of a simulator whose provider never reports some kinds of failures."""
+
+    @property
+    def lacks(self) -> frozenset[str]:
+        """Failure kinds that the provider does not have, such as `content_filter` for a vendor without a filter."""
+        ...
+
+
+def lacked_by(simulator: Simulator) -> frozenset[str]:
+    """Return the failure kinds that the provider does not have: none, unless the simulator has `lacks`.
+
+    Raises:
+        TypeError: `lacks` is not a set of failure kinds that a vendor may lack.
+    """
+    own: object = simulator.lacks if isinstance(simulator, LacksKinds) else frozenset()
+    if not isinstance(own, frozenset | set) or not own <= LACKABLE:
+        expected = ", ".join(sorted(LACKABLE))
+        raise TypeError(f"`lacks` of the simulator of {simulator.name!r} is {own!r}; expected a set of {expected}")
+    return frozenset(own)
 
 
 def stream_type_of(simulator: Simulator) -> str:
