@@ -210,7 +210,7 @@ def failure(
     Args:
         response: The response.
         kind: The kind of the failure.
-        code: The provider's error code. A sentence is not a code: it becomes the detail, unless there is one.
+        code: The provider's error code. One of more than six words becomes the detail, unless there is one.
         detail: The provider's message, for the log. Without it, a plain text body is used.
         request_id: The provider's id of the call, if the body contains it.
         param: The request field that is wrong.
@@ -241,8 +241,8 @@ def failure(
 
 
 def _is_sentence(code: str) -> bool:
-    """Return whether a code has three words or more. Codes are logged and counted, so a sentence must not be one."""
-    return len(code.split(maxsplit=2)) > 2
+    """Return whether a code has more than six words, as one that repeats a prompt has. xAI's codes have five or six."""
+    return len(code.split(maxsplit=6)) > 6
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
