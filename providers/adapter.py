@@ -262,6 +262,16 @@ class AsksForUsage(Protocol):
 
 
 @runtime_checkable
+class StatesConfirmation(Protocol):
+    """An optional member of an adapter whose facts are data that its simulator reads too."""
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether no two answers from the vendor's documentation or a real call are recorded."""
+        ...
+
+
+@runtime_checkable
 class TakesHeaders(Protocol):
     """An optional member of an adapter whose provider reads headers that an operator sets, such as a workspace."""
 

@@ -441,8 +441,9 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
     models.add_argument("--config", type=Path, metavar="FILE", help="list this config's deployments")
     models.set_defaults(run=provider_commands.models)
     text = (
-        "Send one small real request to a deployment as the gateway would, and print the exchange with the key "
-        "masked. It may cost a fraction of a cent. Exit status: 0 the deployment answered, 1 it didn't."
+        "Send one small real request to a deployment as the gateway would, print the exchange with the key masked, "
+        "and compare the answer with the facts of the adapter and the catalogue. It may cost a fraction of a cent. "
+        "Exit status: 0 the deployment answered, 1 it didn't."
     )
     check = subcommands.add_parser("check", help="send one small real request", description=text)
     check.add_argument("name", metavar="NAME", help="a deployment of the config, or a provider for all its deployments")

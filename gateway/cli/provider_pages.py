@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
-from providers.adapter import Adapter, KnowsOffers, TakesHeaders, known_models
+from providers.adapter import Adapter, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
 from providers.catalogue.prices import Offers, Price, Rates, shown_amount
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
@@ -25,6 +25,16 @@ _FEATURES_HEAD = """\
 The features that the wire format and the adapter support. All providers support text. A model may support fewer. A
 request that needs a feature which a deployment lacks goes to another one; `gateway explain` shows the reason.
 [The contract](../extend/contract.md#features-and-parameters) defines each word.
+"""
+
+
+_UNCONFIRMED_HEAD = """\
+## Unconfirmed providers
+
+Tests check an adapter against a simulator. For a [compatible vendor](../extend/compatible-vendors.md), both read the
+same file, so a wrong fact in the file passes these tests. Only recorded answers show it. For these providers, no two
+answers are recorded from the vendor's documentation or a real call. Before you use one of them, run
+`gateway providers check` with your own key; it compares the answer with the facts.
 """
 
 
@@ -80,8 +90,26 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
             for name, header in sorted(adapter.headers.items())
         ),
     )
-    tables = (_FEATURES_HEAD, _features(listed), _PARAMETERS_HEAD, _parameters(listed), _SITES_HEAD, sites + others)
+    tables = (
+        _FEATURES_HEAD,
+        _features(listed),
+        _unconfirmed(listed),
+        _PARAMETERS_HEAD,
+        _parameters(listed),
+        _SITES_HEAD,
+        sites + others,
+    )
     return "\n".join((_PROVIDERS_HEAD, *tables, _HEADERS_HEAD, headers))
+
+
+def is_unconfirmed(adapter: Adapter) -> bool:
+    """Return whether no two answers of the vendor are recorded, so that its facts come from reading alone."""
+    return isinstance(adapter, StatesConfirmation) and adapter.unconfirmed
+
+
+def _unconfirmed(adapters: Iterable[Adapter]) -> str:
+    rows = ((f"`{adapter.name}`", "`unconfirmed`") for adapter in adapters if is_unconfirmed(adapter))
+    return f"{_UNCONFIRMED_HEAD}\n{_table(('provider', 'state'), rows)}"
 
 
 def _features(adapters: Iterable[Adapter]) -> str:

@@ -74,11 +74,14 @@ def models(options: argparse.Namespace) -> int:
 
 
 def _facts(registry: Registry, names: list[str]) -> dict[str, dict[str, Any]]:
+    from gateway.cli.provider_pages import is_unconfirmed
+
     facts: dict[str, dict[str, Any]] = {}
     for name, adapter in sorted(registry.adapters.items()):
         facts[name] = {
             "features": sorted(adapter.capabilities.features),
             "parameters": sorted(adapter.capabilities.parameters),
+            "unconfirmed": is_unconfirmed(adapter),
             "sites": {
                 site.name: {
                     "origin": site.origin,
@@ -98,6 +101,8 @@ def _block(name: str, fact: dict[str, Any]) -> str:
     if "broken" in fact:
         return f"{name}\n  can't be loaded: {fact['broken']}"
     lines = [name, *_words("can", ["text", *fact["features"]]), *_words("tunes", fact["parameters"])]
+    if fact["unconfirmed"]:
+        lines.append("  state   unconfirmed: `gateway providers check` compares these facts with an answer")
     if not fact["sites"]:
         return "\n".join([*lines, "  sites   none: set a URL as `endpoint`"])
     rows = [
@@ -139,6 +144,7 @@ def check(options: argparse.Namespace) -> int:
 async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
     from gateway.assembly.application import transport_named
     from gateway.cli.exchange_log import ExchangeLog, exchange_text, secret_mask
+    from gateway.cli.provider_facts import compared
     from gateway.config.problems import visible
     from gateway.execution.deadline import Deadline
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
@@ -146,6 +152,7 @@ async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
     from providers.chat import ChatRequest, UserMessage, text_of
     from providers.failures import ProviderFailed
     from providers.matching.capability_matching import without_parameters
+    from providers.wire import WireResponse
 
     print(f"== {deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}\n")
     if deployment.simulates is not None:
@@ -170,6 +177,12 @@ async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
         answer = await UpstreamClient(log).send(step, secret, options, deadline)
         text = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
         status, verdict = _OK, f"it answered: {text!r}"
+        if answer.completion is not None:
+            response = WireResponse(log.status or 200, log.answer_headers, bytes(log.answer_body), 0)
+            lines = compared(deployment, answer.completion, response)
+            verdict += "\n\ncompared with the facts of the adapter and the catalogue:" + "".join(
+                f"\n  {line}" for line in lines
+            )
     except ProviderFailed as error:
         status, verdict = _FAILED, f"it failed ({error.failure.kind}): {error.failure.message}"
         if error.failure.detail:

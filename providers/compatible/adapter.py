@@ -101,6 +101,11 @@ class CompatibleAdapter:
         path, query = path_and_query(request, target, self.dialect)
         return WireRequest("POST", path, _STREAM if body.get("stream") is True else _WHOLE, dumps(body), query)
 
+    @property
+    def unconfirmed(self) -> bool:
+        """See `providers.adapter.StatesConfirmation`."""
+        return self.dialect.unconfirmed
+
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
         return read_compatible_completion(response, self.dialect, target.model, self.sites)

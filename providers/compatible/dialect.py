@@ -42,6 +42,7 @@ class DialectError(ValueError):
 DIALECT: Mapping[str, Shape] = {
     **{"source": TEXT, "as_of": DAY, "auth": TEXT, "features": TEXTS, "parameters": TEXTS},
     "lacks": TEXTS,
+    "unconfirmed": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
 
@@ -298,6 +299,7 @@ class CompatibleDialect:
         source: The source of these facts.
         lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
             for them.
+        unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
     """
 
     auth: AuthScheme
@@ -308,6 +310,7 @@ class CompatibleDialect:
     errors: Errors
     source: str = ""
     lacks: frozenset[str] = frozenset()
+    unconfirmed: bool = False
 
 
 def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
@@ -330,6 +333,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         errors=_errors(data.get("errors", {})),
         source=str(data.get("source", "")),
         lacks=_lacks(data),
+        unconfirmed=data.get("unconfirmed", False),
     )
 
 

@@ -9,11 +9,16 @@ the result of reading them: `answer` for both, or `stream` if a stream has anoth
 the form that `completion_to_json` writes, or `{"failure": {…}, "before": "the text before the failure"}`. The file also
 holds the `model`, and the response's `status` (default 200) and `headers` (default {}).
 
-`request.json` and `expect.json` also have `about`, `source` and `date`. The folder may contain prose (`*.md`).
+`request.json` and `expect.json` also have `about`, `source` and `date`. `taken_from` is `documentation` or `call`: the
+bytes come from the vendor's documentation or from a real call, and `source` names the page or the account. Without it,
+a source with an address counts as such a recording too.
+
+The folder may contain prose (`*.md`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +33,9 @@ from providers.json_values import JsonError, loads
 from providers.wire import WireResponse
 
 _KINDS = ("request.json", "response.json", "stream.txt", "expect.json")
+_ORIGINS = ("documentation", "call")
+_ADDRESS = re.compile(r"https?://|[a-z0-9-]+\.[a-z]{2,}/|[\w.-]+/[\w.-]+, (issue|pull request) \d+")
+"""A page, or a thread of a repository."""
 _REQUIRED = ("about", "source", "date", "model")
 
 
@@ -71,11 +79,30 @@ class WireCase:
         return Target(model, document.get("base_path", "/v1"), model_facts(known_models(self.adapter), model))
 
     @property
+    def is_from_vendor(self) -> bool:
+        """Whether its answer is taken from the vendor's documentation or from a real call."""
+        if not self.path("expect.json").exists():
+            return False
+        document = self.document("expect.json")
+        return document.get("taken_from") in _ORIGINS or bool(_ADDRESS.search(str(document["source"])))
+
+    @property
     def response(self) -> WireResponse:
         """The recorded answer, with 0 as its time of receipt."""
         document = self.document("expect.json")
         headers = {"content-type": "application/json", **document.get("headers", {})}
         return WireResponse(document.get("status", 200), headers, self.path("response.json").read_bytes(), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedVendor:
+    """A vendor whose simulator reads the facts of its adapter, with its recordings."""
+
+    subject: Subject
+    cases: tuple[WireCase, ...]
+
+    def __str__(self) -> str:
+        return self.subject.adapter.name
 
 
 def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from providers.adapter import Adapter
+from providers.adapter import Adapter, StatesConfirmation
 from providers.conformance.cases import answer_cases, request_cases
-from providers.conformance.recordings import WireCase, WireError, find_wire_cases
+from providers.conformance.recordings import RecordedVendor, WireCase, WireError, find_wire_cases
 from providers.conformance.subject import Subject, subjects_of
 from providers.registry import check_adapter, load_registry
 from providers.testkit.simulator import Simulator, check_simulator, load_simulators
@@ -63,6 +63,8 @@ class Selection:
             values["request_case"] = self._request_cases
         if "answer_case" in names:
             values["answer_case"] = self._answer_cases
+        if "recorded_vendor" in names:
+            values["recorded_vendor"] = self._recorded_vendors
         for name, kind in _WIRE_ARGUMENTS.items():
             if name in names:
                 values[name] = [case for case in self._wire_cases if case.path(kind).exists()]
@@ -82,6 +84,15 @@ class Selection:
             cases += [case for case in answer_cases(family) if (family.adapter.name, case.feature) in claims - tested]
             tested |= claims
         return cases
+
+    @property
+    def _recorded_vendors(self) -> Sequence[RecordedVendor]:
+        first = {subject.adapter.name: subject for subject in reversed(self.subjects)}
+        return [
+            RecordedVendor(subject, tuple(case for case in self._wire_cases if case.adapter.name == name))
+            for name, subject in first.items()
+            if isinstance(subject.adapter, StatesConfirmation)
+        ]
 
     @cached_property
     def _wire_cases(self) -> Sequence[WireCase]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from providers.adapter import StatesConfirmation
 from providers.chat import Failed, StreamEvent, TextDelta
 from providers.conformance.checks import check_ends_once
-from providers.conformance.recordings import WireCase, completion_to_json, failure_to_json
+from providers.conformance.recordings import RecordedVendor, WireCase, completion_to_json, failure_to_json
 from providers.conformance.subject import parse_stream
 from providers.failures import ProviderFailed
 from providers.json_values import loads
@@ -18,6 +19,21 @@ from providers.openai_json import decode_request
 from providers.reading.folding import fold
 
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
+
+
+_WANTED_RECORDINGS = 2
+
+
+def test_compatible_vendor_is_confirmed_by_recordings(recorded_vendor: RecordedVendor) -> None:
+    """The adapter and the simulator read one file, so a wrong fact in it passes all other tests."""
+    adapter = recorded_vendor.subject.adapter
+    assert isinstance(adapter, StatesConfirmation)
+    found = [case.name for case in recorded_vendor.cases if case.is_from_vendor]
+    assert adapter.unconfirmed or len(found) >= _WANTED_RECORDINGS, (
+        f"{adapter.name}: {len(found)} recorded answers are from the vendor's documentation or a real call; "
+        f"{_WANTED_RECORDINGS} are needed. Add them with their source to the folder {adapter.name!r} of --wire, or "
+        "write `unconfirmed = true` into [dialect], which the page of the providers shows"
+    )
 
 
 def test_recorded_request_is_built(wire_request: WireCase, pytestconfig: pytest.Config) -> None:

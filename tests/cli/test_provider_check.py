@@ -119,3 +119,65 @@ def test_provider_check_escapes_control_characters(
     assert "x-note: \\x9b31m" in shown.out
     assert '"message": "\\x9b31m stop"' in shown.out
     assert all(line.isprintable() for line in shown.out.split("\n"))
+
+
+def checked(gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]) -> str:
+    """Return the output of a check of a server that gives this answer."""
+    body = json.dumps(answer).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-house-trace: t1\r\nconnection: close\r\n"
+    monkeypatch.setenv("REAL_KEY", "sk-house")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+
+        speaking = threading.Thread(target=speak)
+        speaking.start()
+        path = tmp_path / "gateway.yaml"
+        path.write_text(_config("openai-compatible", "m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), "utf-8")
+        shown = gateway("providers", "check", "real", "--config", path)
+        speaking.join()
+    assert shown.status == 0, shown.out + shown.err
+    return shown.out
+
+
+def answer_of(**changes: object) -> dict[str, object]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "OK"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    return {
+        "id": "r",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    } | changes
+
+
+def test_provider_check_finds_an_answer_as_the_facts_have_it(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = checked(gateway, tmp_path, monkeypatch, answer_of())
+    assert "  same     model: 'm' answered" in shown
+    assert "  same     finish reason: stop" in shown
+    assert "  same     usage: 9 input and 1 output tokens" in shown
+    assert "differs" not in shown
+
+
+def test_provider_check_names_what_differs_from_the_facts(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reasoning tokens outside of `completion_tokens`, an unknown finish reason, and an unknown member."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "OK"}, "finish_reason": "monsoon"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 700}
+    shown = checked(
+        gateway, tmp_path, monkeypatch, answer_of(choices=[choice], usage=usage, palm={"a": 1}, model="m-2")
+    )
+    assert "  note     model: 'm-2' answered for 'm', which may be an alias" in shown
+    assert "  differs  finish reason: 'monsoon' is not known" in shown
+    assert "  differs  usage: the total is 700 tokens, but input and output that were read make 10" in shown
+    assert "  note     request id: none was found; these headers may have one: x-house-trace" in shown
+    assert "  note     members that the adapter does not read: palm" in shown

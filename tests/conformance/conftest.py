@@ -29,6 +29,7 @@ _OF_DATA = (
     "test_adapter_is_frozen",
     "test_multi_line_data_and_data_without_a_space_are_read",
     "test_data_after_done_is_ignored",
+    "test_compatible_vendor_is_confirmed_by_recordings",
 )
 # These run once for each request and model, over the same code. An adapter's most capable model, its first, is enough.
 _MANY = (
