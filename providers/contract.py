@@ -83,6 +83,18 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
+from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
+from providers.formats.role_alternation import alternate_roles, without_blank_messages
+from providers.formats.tool_calls import (
+    FILLER_TEXT,
+    arguments_text,
+    calls_as_text,
+    results_in_order,
+    safe_call_id,
+    safe_call_name,
+    tools_of,
+    turns_with_results,
+)
 from providers.json_values import (
     JsonError,
     as_list,
@@ -125,8 +137,10 @@ __all__ = [
     "ANYWHERE",
     "EVERYWHERE",
     "FEATURES",
+    "FILLER_TEXT",
     "MESSAGES",
     "NOWHERE",
+    "NO_HTTP_ERROR",
     "PARAMETERS",
     "STREAM_OPTIONS",
     "Adapter",
@@ -163,6 +177,7 @@ __all__ = [
     "Heartbeat",
     "ImagePart",
     "InvalidRequest",
+    "JsonAdapter",
     "JsonError",
     "JsonObjectFormat",
     "JsonSchemaFormat",
@@ -214,12 +229,15 @@ __all__ = [
     "UserMessage",
     "WireRequest",
     "WireResponse",
+    "alternate_roles",
     "apply",
+    "arguments_text",
     "as_list",
     "as_map",
     "blames_itself",
     "by_code",
     "by_status",
+    "calls_as_text",
     "change_request",
     "check_adapter",
     "dumps",
@@ -243,6 +261,12 @@ __all__ = [
     "read_str",
     "request_id_of",
     "requirements_of",
+    "results_in_order",
+    "safe_call_id",
+    "safe_call_name",
     "said_in",
     "text_of",
+    "tools_of",
+    "turns_with_results",
+    "without_blank_messages",
 ]

@@ -458,6 +458,8 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
     new.add_argument(
         "directory", nargs="?", type=Path, metavar="DIR", help="where to write (default: a directory of that name)"
     )
+    new.add_argument("--compatible", action="store_true", help="a TOML file for a vendor that speaks OpenAI's dialect")
+    new.add_argument("--package", metavar="MODULE", help="the name of the Python module (default: NAME)")
     new.set_defaults(run=provider_commands.new)
 
 

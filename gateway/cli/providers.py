@@ -9,8 +9,11 @@ import argparse
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -30,6 +33,27 @@ _WIDTH = 100
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TEMPLATES = Path(__file__).parent / "templates" / "provider"
 _QUESTION = "Reply with the word OK."
+_FILES: Mapping[bool, Mapping[str, str]] = {
+    False: {
+        "{MODULE}.py": "adapter.py.txt",
+        "{MODULE}_simulator.py": "simulator.py.txt",
+        "test_{MODULE}.py": "test.py.txt",
+        "pyproject.toml": "pyproject.toml.txt",
+    },
+    True: {
+        "{MODULE}.py": "compatible.py.txt",
+        "{MODULE}.toml": "compatible.toml.txt",
+        "test_{MODULE}.py": "compatible_test.py.txt",
+        "pyproject.toml": "compatible_pyproject.toml.txt",
+    },
+}
+"""The template of each file of a new adapter, without and with `--compatible`."""
+_SDKS = frozenset(
+    "ai21 aleph_alpha_client anthropic boto3 cerebras cohere dashscope deepseek fireworks groq huggingface_hub "
+    "mistralai ollama openai openrouter perplexity qianfan reka replicate sambanova together "
+    "volcenginesdkarkruntime writerai xai_sdk zai zhipuai".split()
+)
+"""Modules of vendors' SDKs, which are usually installed next to the gateway."""
 
 
 def listing(options: argparse.Namespace) -> int:
@@ -211,27 +235,51 @@ def new(options: argparse.Namespace) -> int:
         raise CommandError(
             f"{name!r} is not a valid provider name: use small letters, digits and single hyphens, for example acme"
         )
-    module = name.replace("-", "_")
+    module: str = options.package or name.replace("-", "_")
+    directory: Path = options.directory or Path(name)
+    if not module.isidentifier() or iskeyword(module):
+        raise CommandError(f"--package: {module!r} is not a valid name of a Python module, such as acme_adapter")
+    if (owner := _owner_of(module, directory)) is not None:
+        raise CommandError(
+            f"the package name {module!r} is taken: {owner}. An adapter of that name would hide it; "
+            f"choose another one, for example --package {module}_adapter"
+        )
     words = {
         "{NAME}": name,
         "{MODULE}": module,
         "{CLASS}": "".join(part.capitalize() for part in name.split("-")),
-        "{ENV}": module.upper(),
+        "{ENV}": name.replace("-", "_").upper(),
     }
-    directory: Path = options.directory or Path(name)
-    files = {
-        f"{module}.py": "adapter.py.txt",
-        f"{module}_simulator.py": "simulator.py.txt",
-        f"test_{module}.py": "test.py.txt",
-        f"{name}.md": "docs.md.txt",
-        "pyproject.toml": "pyproject.toml.txt",
-    }
+    files = {file.replace("{MODULE}", module): template for file, template in _FILES[options.compatible].items()}
+    files[f"{name}.md"] = "docs.md.txt"
     write_new(directory, {file: _filled(template, words) for file, template in files.items()})
-    kit = f"--adapter {module}:ADAPTER --simulator {module}_simulator:SIMULATOR"
-    print("\nComplete the numbered parts. Then run the conformance kit, which fails until the adapter is correct:\n")
+    simulator = module if options.compatible else f"{module}_simulator"
+    kit = f"--adapter {module}:ADAPTER --simulator {simulator}:SIMULATOR"
+    if options.compatible:
+        print(f"\nWrite the vendor's differences into {module}.toml. Then run the conformance kit:\n")
+    else:
+        print("\nComplete the numbered parts: each run of pytest names the next one. Then run the conformance kit,")
+        print("which fails until the adapter is correct. If the vendor speaks OpenAI's dialect, use --compatible:")
+        print("it needs only a TOML file.\n")
     print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this installs')
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")
     return _OK
+
+
+def _owner_of(module: str, directory: Path) -> str | None:
+    """Return what has this module's name already, or None. Files in the directory of the new adapter do not count."""
+    if module in sys.stdlib_module_names:
+        return "it is a module of Python"
+    if module in _SDKS:
+        return "it is a vendor's own SDK"
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    origin = None if spec is None else spec.origin
+    if origin is None or Path(origin).is_relative_to(directory.absolute()) or Path(origin).is_relative_to(Path.cwd()):
+        return None
+    return f"it is installed at {origin}"
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:

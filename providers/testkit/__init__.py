@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
@@ -28,6 +29,7 @@ __all__ = [
     "arguments_of",
     "cut",
     "cut_in_two",
+    "decode_request",
     "load_simulators",
     "parse_fault",
     "respond",

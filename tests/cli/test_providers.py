@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,9 +134,11 @@ def test_provider_check_skips_a_simulator(gateway: Command) -> None:
 
 FILLED = {
     '    raise NotImplementedError("write the request: see docs/extend/contract.md, `build_request`")': """\
+    def said(one):
+        return text_of(one.content) + (getattr(one, "refusal", None) or "")
     roles = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
-    said = [{"role": roles[type(one)], "text": text_of(one.content)} for one in request.messages]
-    return {"model": target.model, "said": said, "live": request.stream}""",
+    lines = [{"role": roles[type(one)], "text": said(one)} for one in request.messages]
+    return {"model": target.model, "said": lines, "live": request.stream}""",
     '    raise NotImplementedError("read the answer: see docs/extend/contract.md, `parse_response`")': """\
     if "error" in piece:
         assembler.fail(_failure(piece, WireResponse(200, {}, b"", 0)))
@@ -230,6 +233,46 @@ def test_new_prints_the_install_command_before_the_kit_command(gateway: Command)
         "  cd acme",
         "  python -m pytest --pyargs providers.conformance --adapter acme:ADAPTER --simulator acme_simulator:SIMULATOR",
     ]
+
+
+def test_first_failure_of_a_new_adapter_names_the_next_place_to_fill_in(gateway: Command) -> None:
+    gateway("providers", "new", "acme-ai", ".")
+    source: dict[str, Any] = {"__file__": str(Path("test_acme_ai.py").absolute()), "__name__": "test_acme_ai"}
+    exec(Path("test_acme_ai.py").read_text("utf-8"), source)  # noqa: S102 - the template that was just written
+    check_places = source["test_every_numbered_place_is_filled_in"]
+    with pytest.raises(AssertionError, match=r"next: acme_ai.py, line \d+: .*write the request"):
+        check_places()
+    fill("acme_ai.py", FILLED)
+    with pytest.raises(AssertionError, match=r"next: acme_ai_simulator.py, line \d+: .*read the request"):
+        check_places()
+    fill("acme_ai_simulator.py", FILLED_SIMULATOR)
+    check_places()
+
+
+@pytest.mark.slow
+def test_new_compatible_vendor_passes_the_kit_at_once(gateway: Command) -> None:
+    shown = gateway("providers", "new", "acme-ai", ".", "--compatible")
+    assert shown.status == 0
+    written = {"acme_ai.py", "acme_ai.toml", "test_acme_ai.py", "acme-ai.md", "pyproject.toml"}
+    assert {path.name for path in Path().iterdir()} == written
+    done = kit()
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("cohere", "it is a vendor's own SDK"), ("json", "a module of Python"), ("httpx", "installed at")],
+)
+def test_new_refuses_a_package_name_that_is_taken(gateway: Command, name: str, owner: str) -> None:
+    shown = gateway("providers", "new", name)
+    assert shown.status == 2
+    assert f"the package name {name!r} is taken: " in shown.err
+    assert owner in shown.err
+    assert f"--package {name}_adapter" in shown.err
+    assert list(Path().iterdir()) == []
+    assert gateway("providers", "new", name, "--package", f"{name}_adapter").status == 0
+    assert Path(name, f"{name}_adapter.py").exists()
+    assert f'{name} = "{name}_adapter:ADAPTER"' in Path(name, "pyproject.toml").read_text("utf-8")
 
 
 def test_new_rejects_an_invalid_name(gateway: Command) -> None:

@@ -20,7 +20,7 @@ def first_failure(selection: Selection) -> str | None:
     for test, arguments in _calls(selection):
         try:
             test(**arguments)
-        except BaseException as error:  # the kit's failures are assertions, and `pytest.fail` is no `Exception`
+        except BaseException as error:  # `pytest.fail` raises a BaseException
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             return f"{test.__name__}: {error}"

@@ -1,0 +1,97 @@
+"""A base class for adapters of JSON over HTTP: the members that such adapters write alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from providers.adapter import Capabilities, StreamParser, Target
+from providers.auth import AuthScheme, Bearer
+from providers.chat import ChatCompletion, ChatRequest
+from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.json_values import JsonError, as_map, dumps, loads
+from providers.matching.requirements import requirements_of
+from providers.reading.error_classification import error_object, failure
+from providers.reading.event_stream import EventStreamParser
+from providers.reading.folding import fold
+from providers.reading.stream_assembler import Assembler
+from providers.sites import Site
+from providers.wire import WireRequest, WireResponse
+
+
+class JsonAdapter:
+    """An adapter whose requests and answers are JSON, and whose streams are server-sent events.
+
+    A subclass sets the attributes and writes three methods: `encode_body`, `read` and `failure_of`. It overrides any
+    other member that differs.
+
+    Attributes:
+        name: The provider's name.
+        capabilities: What the wire format can express.
+        sites: The provider's hosts, by name.
+        auth: How a credential is added. The default is a bearer token.
+        path: The path below the base path of a site.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str]
+    path: ClassVar[str] = ""
+    capabilities: ClassVar[Capabilities] = Capabilities(frozenset(), frozenset())
+    sites: ClassVar[Mapping[str, Site]] = {}
+    auth: ClassVar[AuthScheme] = Bearer()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name}: an adapter keeps no state between requests")
+
+    def encode_body(self, request: ChatRequest, target: Target) -> Mapping[str, object]:
+        """Return the body of a request, without passthrough parameters and pinned values."""
+        raise NotImplementedError("encode_body: return the body of the request")
+
+    def read(self, assembler: Assembler, piece: Mapping[str, object]) -> None:
+        """Pass the content of a piece of a stream, or of a whole answer, to the assembler.
+
+        An error in a piece is passed with `assembler.fail(self.failure_of(piece, NO_HTTP_ERROR))`.
+        """
+        raise NotImplementedError("read: pass the content of the answer to the assembler")
+
+    def failure_of(self, body: Mapping[str, object], response: WireResponse) -> Failure:
+        """Return the failure that an error body describes. `body` is empty if it is not a JSON object."""
+        raise NotImplementedError("failure_of: return the failure of an error")
+
+    def holds_error(self, body: Mapping[str, object]) -> bool:
+        """Return whether a body with a status of success is an error. The default is a member `error`."""
+        return bool(body.get("error"))
+
+    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        """See `providers.adapter.Adapter`. It refuses unclaimed features, and writes pinned values last."""
+        for feature in sorted(requirements_of(request).features - self.capabilities.features):
+            raise UnsupportedFeature(feature, f"{self.name} does not support {feature}")
+        body = {**self.encode_body(request, target), **request.extra, **target.pins}
+        headers = (("content-type", "application/json"),)
+        return WireRequest("POST", f"{target.base_path}{self.path}", headers, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+        """See `providers.adapter.Adapter`. A whole answer is read as one large piece of a stream."""
+        try:
+            body = as_map(loads(response.body))
+        except JsonError:
+            raise ProviderFailed(failure(response, FailureKind.MALFORMED)) from None
+        if self.holds_error(body):
+            raise ProviderFailed(self.failure_of(body, response))
+        assembler = Assembler(target.model)
+        self.read(assembler, body)
+        assembler.complete()
+        return fold(assembler.take())
+
+    def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
+        assembler = Assembler(target.model)
+        return EventStreamParser(assembler, lambda piece, _: self.read(assembler, piece))
+
+    def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
+        return self.failure_of(error_object(response.body), response)
+
+
+NO_HTTP_ERROR = WireResponse(200, {}, b"", 0)
+"""The response of an error inside a stream, whose status was a success."""
