@@ -55,6 +55,9 @@ works.
 _TOPICS: Mapping[str, str] = {
     "providers.adapter": "Adapter",
     "providers.registry": "Adapter",
+    "providers.formats.json_adapter": "Adapter",
+    "providers.formats.role_alternation": "Write messages and tool calls",
+    "providers.formats.tool_calls": "Write messages and tool calls",
     "providers.chat.requests": "Requests",
     "providers.chat.messages": "Messages",
     "providers.chat.answers": "Answers",
