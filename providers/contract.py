@@ -34,6 +34,7 @@ from providers.auth import (
     apply,
 )
 from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.citations import Citation
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.catalogue.headers import FixedHeader
 from providers.catalogue.models import ModelFacts
@@ -161,6 +162,7 @@ __all__ = [
     "ChatRequest",
     "Choice",
     "ChoiceFinish",
+    "Citation",
     "EndsBehindStop",
     "EventStreamParser",
     "FactsAdapter",

@@ -8,8 +8,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args
 
-from providers.adapter import Adapter
+from providers.adapter import Adapter, KnowsOffers
 from providers.auth import AuthScheme
+from providers.catalogue import CatalogueError
 
 _Plugin = TypeVar("_Plugin")
 
@@ -77,6 +78,13 @@ def load_registry() -> Registry:
             # Logs and metrics would use another name than the configuration, perhaps that of another provider.
             del adapters[name]
             broken[name] = f"the adapter's name is {adapter.name!r}; it must be the entry point's name, {name!r}"
+            continue
+        try:
+            # Prices and retirements are read now, so that a wrong one is reported here, not during a compilation.
+            _ = adapter.offers if isinstance(adapter, KnowsOffers) else None
+        except CatalogueError as error:
+            del adapters[name]
+            broken[name] = f"its facts file is invalid: {error}"
     return Registry(adapters, broken)
 
 

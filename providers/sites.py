@@ -10,6 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
+from providers.catalogue.citations import NO_CITATION, Citation
 from providers.territories import Places
 
 _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")
@@ -77,11 +78,15 @@ class Availability:
         published: Whether the vendor publishes a list. If it does not, `places` is where the site stores content, and
             an operator may widen it, except to territories in `never`.
         never: Territories that an operator may not add.
+        listed_as: The name of the shared list in `availability.toml`, or empty.
+        citation: The evidence for a shared list, or None if the site's own evidence covers the territories.
     """
 
     places: Places
     published: bool = False
     never: frozenset[str] = frozenset()
+    listed_as: str = ""
+    citation: Citation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,12 @@ class Scope:
     Attributes:
         models: Names or glob patterns.
         residency: Where these models store and process content.
+        citation: The evidence, or None if the site's covers it.
     """
 
     models: tuple[str, ...]
     residency: Residency
+    citation: Citation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ class Site:
         allows: Data-moving request fields that the promise covers.
         pins: Body fields that are written last into every request.
         api_key_env: The environment variable that usually holds the key for this site.
+        citation: The page that states these facts, a quotation, and the day on which it was read.
     """
 
     name: str
@@ -129,6 +137,7 @@ class Site:
     allows: frozenset[str] = frozenset()
     pins: Mapping[str, object] = field(default_factory=dict)
     api_key_env: str = ""
+    citation: Citation = NO_CITATION
 
     def residency_of(self, model: str) -> Residency:
         """Return where the content of a model is stored and processed.
@@ -139,10 +148,26 @@ class Site:
         Returns:
             The residency of the first scope that matches, or else that of the site.
         """
+        scope = self._scope_of(model)
+        return self.residency if scope is None else scope.residency
+
+    def citation_of(self, model: str) -> Citation:
+        """Return the evidence for where the content of a model is stored and processed.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The citation of the first scope that matches and has one, or else that of the site.
+        """
+        scope = self._scope_of(model)
+        return self.citation if scope is None or scope.citation is None else scope.citation
+
+    def _scope_of(self, model: str) -> Scope | None:
         for scope in self.scopes:
             if any(fnmatchcase(model, pattern) for pattern in scope.models):
-                return scope.residency
-        return self.residency
+                return scope
+        return None
 
     def origin_of(self, project: str) -> str:
         """Return the origin with the operator's project.

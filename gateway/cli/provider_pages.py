@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
+from providers.catalogue.citations import Citation
 from providers.catalogue.prices import Offers, Price, Rates, shown_amount
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
@@ -52,7 +53,17 @@ _SITES_HEAD = """\
 *Stores* and *processes* are the territories that the vendor promises for the data. *Requires* lists the contract terms
 that the promise depends on; the deployment confirms them in `attests`. *Serves* lists the territories whose users the
 vendor serves; a number stands for a published list, which `available` may only narrow. The last column lists models
-with a residency of their own, and exceptions from the promise.
+with a residency of their own, and exceptions from the promise. [Sources](#sources) has the page, the quotation and the
+date behind each row.
+"""
+
+
+_SOURCES_HEAD = """\
+## Sources
+
+The page that states each site's facts, its words, and the day on which it was read. *Unconfirmed* states what the page
+does not confirm: ask the vendor, and have it in your contract, before you rely on it. A row that names a list is the
+list of territories that the vendor publishes. [Models](models.md) has the sources of prices and retirements.
 """
 
 
@@ -90,6 +101,10 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
             for name, header in sorted(adapter.headers.items())
         ),
     )
+    sources = _table(
+        ("provider", "facts", "as of", "source", "quotation", "unconfirmed"),
+        (row for adapter in listed for row in _source_rows(adapter)),
+    )
     tables = (
         _FEATURES_HEAD,
         _features(listed),
@@ -99,7 +114,27 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
         _SITES_HEAD,
         sites + others,
     )
-    return "\n".join((_PROVIDERS_HEAD, *tables, _HEADERS_HEAD, headers))
+    return "\n".join((_PROVIDERS_HEAD, *tables, _HEADERS_HEAD, headers, _SOURCES_HEAD, sources))
+
+
+def _source_rows(adapter: Adapter) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each site, each scope with evidence of its own, and each list of territories."""
+    lists: dict[str, Citation] = {}
+    for site in adapter.sites.values():
+        yield (f"`{adapter.name}`", f"site `{site.name}`", *_cited(site.citation))
+        for scope in site.scopes:
+            if scope.citation is not None:
+                yield (f"`{adapter.name}`", f"{_codes(scope.models)} at `{site.name}`", *_cited(scope.citation))
+        if site.availability.citation is not None:
+            lists[site.availability.listed_as] = site.availability.citation
+    for name, citation in lists.items():
+        yield (f"`{adapter.name}`", f"list of territories `{name}`", *_cited(citation))
+
+
+def _cited(citation: Citation) -> tuple[str, ...]:
+    link = f"<{citation.source}>" if citation.source.startswith("https://") else citation.source
+    cells = (str(citation.as_of or ""), link, citation.quote, citation.unconfirmed)
+    return tuple(cell.replace("|", "\\|") for cell in cells)
 
 
 def is_unconfirmed(adapter: Adapter) -> bool:
@@ -208,7 +243,10 @@ empty cell means that the vendor does not publish the limit. A model without a r
 _AMOUNTS = ("input", "cached", "written", "output")
 
 
-_PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", "as of", "source")
+_EVIDENCE = ("as of", "source", "quotation", "unconfirmed")
+
+
+_PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", *_EVIDENCE)
 
 
 _PRICES_HEAD = """\
@@ -220,7 +258,7 @@ output).
 """
 
 
-_RETIREMENTS = ("provider", "model", "retires on", "replacement", "as of", "source")
+_RETIREMENTS = ("provider", "model", "retires on", "replacement", *_EVIDENCE)
 
 
 _RETIREMENTS_HEAD = """\
@@ -300,15 +338,14 @@ def _price_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
                 ", ".join([*sorted(row.sites), *dearer]),
                 *_amounts(row.price),
                 "; ".join(longer),
-                str(row.price.as_of),
-                row.price.source,
+                *_cited(row.price.citation),
             )
 
 
 def _retirement_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
     for name, offers in _offers_of(adapters):
         for row in sorted(offers.retirements, key=lambda row: row.on):
-            yield name, ", ".join(row.models), str(row.on), row.instead, str(row.as_of or ""), row.source
+            yield (name, ", ".join(row.models), str(row.on), row.instead, *_cited(row.citation))
 
 
 def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:

@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.terminal import compile_file, compiled_config, write_new
 from gateway.operator_errors import CommandError
+from providers.adapter import KnowsOffers
+from providers.catalogue.prices import Offers, shown_amount
 
 if TYPE_CHECKING:
     from gateway.model.config_version import ConfigVersion
     from gateway.model.deployment import Deployment
     from gateway.model.permit import Permit
+    from providers.adapter import Adapter
+    from providers.catalogue.citations import Citation
     from providers.registry import Registry
 
 
@@ -113,12 +117,61 @@ def _facts(registry: Registry, names: list[str]) -> dict[str, dict[str, Any]]:
                     "processes": str(site.residency.processes),
                     "api_key_env": site.api_key_env,
                     "credential": bool(site.api_key_env and os.environ.get(site.api_key_env)),
+                    **_cited(site.citation),
+                    "scopes": [
+                        {
+                            "models": list(scope.models),
+                            "stores": str(scope.residency.stores),
+                            "processes": str(scope.residency.processes),
+                            **_cited(scope.citation or site.citation),
+                        }
+                        for scope in site.scopes
+                    ],
+                    "available": {
+                        "serves": str(site.availability.places),
+                        "published": site.availability.published,
+                        "list": site.availability.listed_as,
+                        **_cited(site.availability.citation or site.citation),
+                    },
                 }
                 for site in adapter.sites.values()
             },
+            **_offers(adapter),
         }
     facts |= {name: {"broken": reason} for name, reason in sorted(registry.broken.items())}
     return {name: fact for name, fact in facts.items() if not names or name in names}
+
+
+def _offers(adapter: Adapter) -> dict[str, Any]:
+    """Return the prices and retirements of a provider, each with its source."""
+    offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
+    return {
+        "prices": [
+            {
+                "models": list(row.models),
+                "sites": sorted(row.sites),
+                "currency": row.price.currency,
+                "input": shown_amount(row.price.rates.input),
+                "output": shown_amount(row.price.rates.output),
+                **_cited(row.price.citation),
+            }
+            for row in offers.prices
+        ],
+        "retirements": [
+            {"models": list(row.models), "on": str(row.on), "instead": row.instead, **_cited(row.citation)}
+            for row in offers.retirements
+        ],
+    }
+
+
+def _cited(citation: Citation) -> dict[str, str]:
+    """Return the source, the quotation and the day of a fact, and what is not confirmed about it."""
+    return {
+        "source": citation.source,
+        "quote": citation.quote,
+        "as_of": str(citation.as_of or ""),
+        "unconfirmed": citation.unconfirmed,
+    }
 
 
 def _block(name: str, fact: dict[str, Any]) -> str:
@@ -134,15 +187,22 @@ def _block(name: str, fact: dict[str, Any]) -> str:
             site,
             facts["origin"],
             f"stores {facts['stores']}, processes {facts['processes']}",
+            _day_and_mark(facts),
             f"{facts['api_key_env']} {'(set)' if facts['credential'] else '(not set)'}",
         )
         for site, facts in fact["sites"].items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for number, row in enumerate(rows):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        lines.append(f"  {'sites' if number == 0 else '':<6}  {cells}  {row[3]}".rstrip())
+        lines.append(f"  {'sites' if number == 0 else '':<6}  {cells}  {row[4]}".rstrip())
     return "\n".join(lines)
+
+
+def _day_and_mark(facts: Mapping[str, Any]) -> str:
+    if not facts["as_of"]:
+        return "no source"
+    return f"as of {facts['as_of']}{', unconfirmed in part' if facts['unconfirmed'] else ''}"
 
 
 def _words(title: str, words: list[str]) -> list[str]:

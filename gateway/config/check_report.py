@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
+from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import Days
@@ -106,6 +107,7 @@ def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
         lines += ["", "exporters"]
     for exporter in config.exporters:
         lines += _exporter(exporter, config)
+    lines += _facts(config)
     return "\n".join(lines)
 
 
@@ -249,6 +251,17 @@ def _exporter(exporter: Exporter, config: ConfigVersion) -> Iterator[str]:
         yield f"      samples: {exporter.ratio:g} of new traces"
     if exporter.missing:
         yield "      not now: a header has no value"
+
+
+def _facts(config: ConfigVersion) -> Iterator[str]:
+    """Yield the oldest fact of a vendor that the config relies on, and the facts that no page confirms."""
+    deployments = config.deployments.values()
+    oldest = oldest_fact(deployments)
+    if oldest is not None:
+        yield from ("", "facts of the vendors")
+        yield from _wrapped("  oldest: ", dated(*oldest))
+    for subject, reason in unconfirmed_facts(deployments).items():
+        yield from _wrapped("  unconfirmed: ", f"{subject}: {reason}")
 
 
 def _where(residency: Residency) -> str:

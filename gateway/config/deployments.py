@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
+from gateway.config.fact_ages import warn_of_facts
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
@@ -199,6 +200,7 @@ def compile_deployments(
             retirement=own.retirement(vendor.retirement(section.model), section.model),
         )
         _warn_of_retirement(findings, path, compiled[name], days)
+    warn_of_facts(findings, compiled.values(), days)
     return compiled
 
 

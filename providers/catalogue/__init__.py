@@ -28,6 +28,11 @@ class FactsFile:
     package: str
     name: str
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the file belongs to this repository. Each of its facts must then have a complete citation."""
+        return self.package.partition(".")[0] == "providers"
+
     def read(self) -> Mapping[str, object]:
         """Return the parsed file. It is parsed once.
 

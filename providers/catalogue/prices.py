@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.citations import CITATION_KEYS, Citation, Sources
 from providers.chat import Usage
 
 MICROS = 1_000_000
@@ -54,6 +55,8 @@ class Price:
         as_of: The day on which the source was read.
         source: The vendor's page with the price.
         above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
+        quote: The page's own words, in a few words.
+        unconfirmed: What is not confirmed about the price, and why. Empty: the page confirms it.
     """
 
     rates: Rates
@@ -61,6 +64,13 @@ class Price:
     as_of: date
     source: str
     above: tuple[tuple[int, Rates], ...] = ()
+    quote: str = ""
+    unconfirmed: str = ""
+
+    @property
+    def citation(self) -> Citation:
+        """The evidence for the price."""
+        return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
     def rates_for(self, prompt_tokens: int) -> Rates:
         """Return the rates of a request with a prompt of this length."""
@@ -95,13 +105,13 @@ def shown_amount(micros: int) -> str:
 _RATES = frozenset({"input", "output", "cached_input", "cache_write"})
 
 
-_PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer", "as_of", "source"}
+_PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer"} | CITATION_KEYS.keys()
 
 
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
 
 
-_RETIREMENT_KEYS = frozenset({"models", "on", "instead", "as_of", "source"})
+_RETIREMENT_KEYS = frozenset({"models", "on", "instead"}) | CITATION_KEYS.keys()
 
 
 _MOST = 1_000_000
@@ -149,6 +159,8 @@ class Retirement:
         as_of: The day on which the source was read.
         source: The vendor's announcement.
         instead: The model that the vendor recommends, or empty.
+        quote: The page's own words, in a few words.
+        unconfirmed: What is not confirmed about the day, and why. Empty: the page confirms it.
     """
 
     models: tuple[str, ...]
@@ -156,6 +168,13 @@ class Retirement:
     as_of: date | None
     source: str
     instead: str = ""
+    quote: str = ""
+    unconfirmed: str = ""
+
+    @property
+    def citation(self) -> Citation:
+        """The evidence for the day."""
+        return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +231,19 @@ def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
 @cache
 def load_offers(facts: FactsFile) -> Offers:
     """Return the prices and retirements of a provider's facts file."""
-    return offers_of(facts.read())
+    return offers_of(facts.read(), required=facts.is_own)
 
 
-def offers_of(data: Mapping[str, Any]) -> Offers:
-    """Return the offers of a parsed catalogue file (`[[prices]]`, `[[retirements]]`). Raises CatalogueError."""
-    prices = [_price_row(row, f"prices[{number}]") for number, row in enumerate(_rows(data, "prices"))]
-    retirements = [_retirement(row, f"retirements[{number}]") for number, row in enumerate(_rows(data, "retirements"))]
+def offers_of(data: Mapping[str, Any], *, required: bool = False) -> Offers:
+    """Return the offers of a parsed catalogue file (`[[prices]]`, `[[retirements]]`). Raises CatalogueError.
+
+    With `required`, a price or a retirement without a complete citation is an error.
+    """
+    sources = Sources.of(data, required=required)
+    prices = [_price_row(row, f"prices[{number}]", sources) for number, row in enumerate(_rows(data, "prices"))]
+    retirements = [
+        _retirement(row, f"retirements[{number}]", sources) for number, row in enumerate(_rows(data, "retirements"))
+    ]
     return Offers(tuple(prices), tuple(retirements))
 
 
@@ -237,7 +262,7 @@ def _rows(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _price_row(row: Mapping[str, Any], path: str) -> PriceRow:
+def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
     _check_keys(row, path, _PRICE_KEYS)
     above: list[tuple[int, Rates]] = []
     for number, dearer in enumerate(_rows(row, "above")):
@@ -250,7 +275,8 @@ def _price_row(row: Mapping[str, Any], path: str) -> PriceRow:
     currency = _text(row, path, "currency")
     if not (len(currency) == 3 and currency.isascii() and currency.isupper()):
         raise CatalogueError(f"{path}.currency: {currency!r} is not an ISO 4217 code")
-    price = Price(_rates(row, path), currency, _day(row, path, "as_of"), _text(row, path, "source"), tuple(above))
+    cited, as_of = _cited(row, path, sources)
+    price = Price(_rates(row, path), currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed)
     sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
@@ -270,15 +296,21 @@ def _rates(row: Mapping[str, Any], path: str) -> Rates:
     return Rates(**amounts)
 
 
-def _retirement(row: Mapping[str, Any], path: str) -> Retirement:
+def _cited(row: Mapping[str, Any], path: str, sources: Sources) -> tuple[Citation, date]:
+    """Return the citation and its day. A price or a retirement of a plug-in needs a day and a source too."""
+    if not sources.are_required and row.get("source") not in sources.by_name:
+        _day(row, path, "as_of")
+        _text(row, path, "source")
+    cited = sources.cite(path, row)
+    return cited, cited.as_of if cited.as_of is not None else _day(row, path, "as_of")
+
+
+def _retirement(row: Mapping[str, Any], path: str, sources: Sources) -> Retirement:
     _check_keys(row, path, _RETIREMENT_KEYS)
-    return Retirement(
-        _names(row, path, "models"),
-        _day(row, path, "on"),
-        _day(row, path, "as_of"),
-        _text(row, path, "source"),
-        _text(row, path, "instead") if "instead" in row else "",
-    )
+    models, on = _names(row, path, "models"), _day(row, path, "on")
+    cited, as_of = _cited(row, path, sources)
+    instead = _text(row, path, "instead") if "instead" in row else ""
+    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed)
 
 
 def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.citations import CITATION_KEYS, Citation, Sources
 from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
 from providers.sites import HOST_PATTERN, PROJECT, Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
@@ -15,13 +16,17 @@ from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 @cache
 def load_sites(facts: FactsFile) -> Mapping[str, Site]:
     """Return the sites of a provider's facts file, by name."""
-    return sites_of(facts.read())
+    return sites_of(facts.read(), required=facts.is_own)
 
 
-def sites_of(data: Any) -> Mapping[str, Site]:
-    """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError."""
+def sites_of(data: Any, *, required: bool = False) -> Mapping[str, Site]:
+    """Return the sites of a parsed catalogue file (`[sites.NAME]`). Raises CatalogueError.
+
+    With `required`, a site without a complete citation is an error.
+    """
+    sources = Sources.of(data, required=required)
     return {
-        name: _site(f"sites.{name}", name, table)
+        name: _site(f"sites.{name}", name, table, sources)
         for name, table in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
 
@@ -38,13 +43,14 @@ _SHAPES: Mapping[str, Shape] = {
     **{"origin": TEXT, "base_path": TEXT, "hosts": TEXTS, "stores": TEXTS, "processes": TEXTS, "scopes": TABLES},
     **{"available": _LISTED, "never": TEXTS, "except": TEXTS, "requires": TEXTS, "allows": TEXTS, "pins": TABLE},
     **{"api_key_env": TEXT},
+    **CITATION_KEYS,
 }
 
 
-_SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS}
+_SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS, **CITATION_KEYS}
 
 
-def _site(path: str, name: str, table: Any) -> Site:
+def _site(path: str, name: str, table: Any, sources: Sources) -> Site:
     check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
     residency = _residency(path, table)
     return Site(
@@ -54,12 +60,13 @@ def _site(path: str, name: str, table: Any) -> Site:
         residency=residency,
         availability=_availability(path, table, residency),
         hosts=tuple(_pattern(path, host) for host in table.get("hosts", ())),
-        scopes=tuple(_scope(f"{path}.scopes", scope) for scope in table.get("scopes", ())),
+        scopes=tuple(_scope(f"{path}.scopes", scope, sources) for scope in table.get("scopes", ())),
         excepts=frozenset(table.get("except", ())),
         requires=tuple(frozenset(one.split("|")) for one in table.get("requires", ())),
         allows=frozenset(table.get("allows", ())),
         pins=table.get("pins", {}),
         api_key_env=table.get("api_key_env", ""),
+        citation=sources.cite(path, table),
     )
 
 
@@ -88,9 +95,10 @@ def _pattern(path: str, text: str) -> str:
     return text
 
 
-def _scope(path: str, table: Any) -> Scope:
-    check_table(path, table, _SCOPE, _SCOPE)
-    return Scope(tuple(table["models"]), _residency(path, table))
+def _scope(path: str, table: Any, sources: Sources) -> Scope:
+    check_table(path, table, _SCOPE, ("models", "stores", "processes"))
+    citation = sources.cite(path, table) if "source" in table else None
+    return Scope(tuple(table["models"]), _residency(path, table), citation)
 
 
 def _residency(path: str, table: Any) -> Residency:
@@ -121,10 +129,19 @@ def _availability(path: str, table: Any, residency: Residency) -> Availability:
             raise CatalogueError(
                 f"{path}.available: {listed!r} is not a published list; expected one of {', '.join(sorted(names))}"
             )
-        words = names[listed]["territories"] if isinstance(listed, str) else listed
-        return Availability(_places(f"{path}.available", words), published=True, never=never)
+        if not isinstance(listed, str):
+            return Availability(_places(f"{path}.available", listed), published=True, never=never)
+        places = _places(f"{path}.available", names[listed]["territories"])
+        return Availability(places, published=True, never=never, listed_as=listed, citation=_list_citation(listed))
     own = residency.stores if residency.stores.included is not None else ANYWHERE
     return Availability(own, never=never)
+
+
+def _list_citation(name: str) -> Citation:
+    """Return the citation of a list in `availability.toml`."""
+    table: Any = _AVAILABILITY.read()[name]
+    stated = {key: value for key, value in table.items() if key not in ("note", "territories")}
+    return Sources.of({"sources": {name: stated}}, required=True).by_name[name]
 
 
 def _never(path: str, words: list[str]) -> frozenset[str]:

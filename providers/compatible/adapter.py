@@ -35,7 +35,19 @@ from providers.wire import WireRequest, WireResponse
 __all__ = ["CompatibleAdapter", "DialectError", "adapter_named", "adapter_of"]
 
 _SECTIONS = frozenset(
-    {"name", "known_as", "dialect", "simulator", "sites", "models", "feature_sets", "headers", "prices", "retirements"}
+    {
+        "name",
+        "known_as",
+        "dialect",
+        "simulator",
+        "sites",
+        "models",
+        "feature_sets",
+        "headers",
+        "prices",
+        "retirements",
+        "sources",
+    }
 )
 _REFERENCES = frozenset({"models_of"})
 """Keys that refer to another file. Only a file of this repository can have them."""

@@ -44,14 +44,14 @@ def test_every_offer_is_dated_and_names_sites_that_exist(provider: str) -> None:
         assert row.sites | row.dearer.keys() <= adapter.sites.keys(), row
         assert not (row.sites and row.dearer), row
         assert date(2025, 1, 1) <= row.price.as_of <= date(2026, 11, 20), row
-        assert row.price.source
+        assert not row.price.citation.missing
         for rates in (row.price.rates, *(dearer for _, dearer in row.price.above)):
             cached, written = rates.cached_input, rates.cache_write
             assert cached is None or cached <= rates.input <= rates.output
             assert written is None or rates.input <= written <= rates.output
             assert (written is None) == (row.price.rates.cache_write is None), "a long prompt is written to a cache too"
     for retirement in adapter.offers.retirements:
-        assert retirement.source
+        assert not retirement.citation.missing
         assert retirement.as_of <= date(2026, 11, 20)
 
 
@@ -176,7 +176,7 @@ def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) 
         ("on = 2027-01-14", "on = 3", "retirements[0].on: must be a day"),
         ("on = 2027-01-14\n", "", "retirements[0].on: must be a day"),
         ("as_of = 2026-11-01\n", "", "retirements[0].as_of: must be a day"),
-        ("on =", "at =", "retirements[0]: 'at' is not known; expected one of as_of, instead, models, on, source"),
+        ("on =", "at =", "retirements[0]: 'at' is not known; expected one of as_of, instead, models, on, quote"),
         ('source = "a page"', 'instead = ""', "retirements[0].source: is missing"),
     ],
 )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.catalogue import FactsFile
 from providers.catalogue.sites import sites_of
 from providers.matching.requirements import FEATURES, PARAMETERS, moves_data
 from providers.registry import load_registry
@@ -202,20 +199,11 @@ def test_no_two_sites_share_a_key() -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_facts_have_a_source_and_a_date(provider: str) -> None:
-    lists = [row["available"] for row in rows(provider).values() if "available" in row]
-    if any(isinstance(listed, list) for listed in lists):
-        facts = facts_of(ADAPTERS[provider])
-        assert re.search(
-            r"^# source: [^\n]+(\n# [^\n]+)*?as_of \d{4}-\d\d-\d\d",
-            files(facts.package).joinpath(f"{facts.name}.toml").read_text("utf-8"),
-            re.MULTILINE,
-        ), f"{facts.name}.toml: `available` is a list of territories: add a comment `# source: PAGE; as_of YYYY-MM-DD`"
-    for name in {listed for listed in lists if isinstance(listed, str)}:
-        assert FactsFile("providers.catalogue", "availability").read()[name].keys() >= {
-            "source",
-            "as_of",
-            "territories",
-        }
+    for known in ADAPTERS[provider].sites.values():
+        citations = [known.citation, known.availability.citation, *(scope.citation for scope in known.scopes)]
+        for citation in filter(None, citations):
+            assert not citation.missing, f"{provider} {known.name} lacks {citation.missing}"
+        assert (known.availability.citation is not None) == bool(known.availability.listed_as)
 
 
 def test_site_may_list_the_territories_that_it_serves() -> None:

@@ -10,7 +10,7 @@ from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.registry import load_registry
 
 ADAPTERS = load_registry().adapters
-_FEATURES, _PARAMETERS, _SITES, _HEADERS = 0, 1, 2, 3
+_FEATURES, _PARAMETERS, _SITES, _HEADERS, _SOURCES = 0, 1, 2, 3, 4
 
 
 def tables_of(page: str) -> list[list[dict[str, str]]]:
@@ -71,3 +71,16 @@ def test_every_allowed_header_has_a_row() -> None:
             row = rows.pop((name, header))
             assert (row["effect"], row["format"]) == (rule.about, rule.value)
     assert not rows
+
+
+def test_each_site_and_list_has_a_row_with_its_source() -> None:
+    rows = {(row["provider"], row["facts"]): row for row in tables_of(providers_page(ADAPTERS))[_SOURCES]}
+    for name, adapter in ADAPTERS.items():
+        for site in adapter.sites.values():
+            row = rows[name, f"site `{site.name}"]
+            assert (row["as of"], row["source"].strip("<>")) == (str(site.citation.as_of), site.citation.source)
+            assert row["quotation"] == site.citation.quote
+            assert row["unconfirmed"] == site.citation.unconfirmed.strip("`")
+            if site.availability.citation is not None:
+                listed = rows[name, f"list of territories `{site.availability.listed_as}"]
+                assert listed["as of"] == str(site.availability.citation.as_of)

@@ -303,7 +303,7 @@ REGIONS = {
 
 DEPLOYMENTS = {
     "header that nobody knows": deployment(
-        "x: {provider: mistral, model: m, headers: {▸X-Region: us}}",
+        "x: {provider: mistral, model: m, endpoint: global, headers: {▸X-Region: us}}",
         "deployments.x.headers.X-Region: is not a header that mistral accepts; a header can change where prompts "
         "go, so only known headers are allowed: none",
     ),

@@ -62,7 +62,7 @@ def test_default_path_is_added() -> None:
 
 def test_check_shows_the_exporters() -> None:
     text = written(f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.5, headers: {{x-key: '${{UNSET}}'}}}}")
-    shown = render_matrix(compiled(text).config).partition("exporters\n")[2]
+    shown = render_matrix(compiled(text).config).partition("exporters\n")[2].partition("\n\nfacts of")[0]
     assert shown == (
         "  traces: traces to https://otel.example.de/v1/traces\n"
         "      stores and processes: DE\n"

@@ -31,7 +31,10 @@ def test_stream_options_false_removes_the_parameter() -> None:
 
 
 def test_stream_options_false_is_a_warning_without_effect() -> None:
-    for provider, where in (("gemini", "model: gemini-3.5-flash"), ("mistral", "model: mistral-small-2603")):
+    for provider, where in (
+        ("gemini", "model: gemini-3.5-flash"),
+        ("mistral", "model: mistral-small-2603, endpoint: global"),
+    ):
         found = compiled(config(f"provider: {provider}, {where}, api_key: '${{G_KEY}}', stream_options: false"))
         reported = [(dotted(one.path), one.message) for one in found.warnings if "stream_options" in one.path]
         assert reported == [("deployments.x.stream_options", f"{provider} never receives this field")]
@@ -98,7 +101,10 @@ def test_unknown_header_or_value_is_an_error_without_the_value(text: str, messag
 
 
 def test_provider_without_headers_accepts_none() -> None:
-    for provider, where in (("openai", "model: gpt-6-luna, endpoint: us"), ("mistral", "model: mistral-small-2603")):
+    for provider, where in (
+        ("openai", "model: gpt-6-luna, endpoint: us"),
+        ("mistral", "model: mistral-small-2603, endpoint: global"),
+    ):
         text = f"provider: {provider}, {where}, api_key: '${{US_KEY}}', headers: {{OpenAI-Project: proj_1}}"
         (problem,) = (one for one in rejected(config(text)) if one.severity == "error")
         assert problem.message == f"is not a header that {provider} accepts"

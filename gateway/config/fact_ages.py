@@ -1,0 +1,111 @@
+"""The vendor facts that a configuration relies on, with their sources, and warnings about old or unsourced ones.
+
+The fence compares a site's facts with a region's boundary, so an operator must see where each fact comes from and how
+old it is. An old fact is a warning, never an error: the vendor's promise may still hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from gateway.config.validation import Findings
+from gateway.model.approval import Days
+from gateway.model.deployment import Deployment
+from providers.adapter import KnowsOffers
+from providers.catalogue.citations import Citation
+from providers.sites import Site
+
+_YEAR_DAYS = 365
+
+
+@dataclass(frozen=True, slots=True)
+class ReliedFact:
+    """A fact of a vendor on which a deployment relies.
+
+    Attributes:
+        subject: The fact in words, such as `the site openai eu`.
+        citation: Its evidence.
+        is_vendors: Whether it comes from the adapter. False: it comes from the operator's own catalogue.
+    """
+
+    subject: str
+    citation: Citation
+    is_vendors: bool = True
+
+
+def relied_facts(deployment: Deployment) -> Iterator[ReliedFact]:
+    """Yield the facts of a deployment's site, of its list of territories, and of its price and retirement."""
+    provider, model = deployment.provider, deployment.model
+    site = _site_of(deployment)
+    if site is not None:
+        yield ReliedFact(f"the site {provider} {site.name}", site.citation_of(model))
+        if site.availability.citation is not None:
+            subject = f"the list of territories that {site.availability.listed_as} serves"
+            yield ReliedFact(subject, site.availability.citation)
+    offers = deployment.adapter.offers if isinstance(deployment.adapter, KnowsOffers) else None
+    if deployment.price is not None:
+        known = offers.price(model, site.name if site is not None else "") if offers is not None else None
+        subject = f"the price of {provider} {model} at {deployment.site}"
+        yield ReliedFact(subject, deployment.price.citation, known == deployment.price)
+    if deployment.retirement is not None:
+        end = offers.retirement(model) if offers is not None else None
+        subject = f"the retirement of {provider} {model}"
+        yield ReliedFact(subject, deployment.retirement.citation, end == deployment.retirement)
+
+
+def _site_of(deployment: Deployment) -> Site | None:
+    """Return the site whose facts the deployment uses, or None for a server that only the operator knows."""
+    return deployment.adapter.sites.get(deployment.site)
+
+
+def oldest_fact(deployments: Iterable[Deployment]) -> tuple[ReliedFact, date] | None:
+    """Return the fact with the earliest day, and this day. None if no fact has a day."""
+    dated = (
+        (fact, fact.citation.as_of)
+        for deployment in deployments
+        for fact in relied_facts(deployment)
+        if fact.citation.as_of is not None
+    )
+    return min(dated, key=lambda one: one[1], default=None)
+
+
+def unconfirmed_facts(deployments: Iterable[Deployment]) -> dict[str, str]:
+    """Return what is not confirmed about the facts, by subject."""
+    return {
+        fact.subject: fact.citation.unconfirmed
+        for deployment in deployments
+        for fact in relied_facts(deployment)
+        if fact.citation.unconfirmed
+    }
+
+
+def warn_of_facts(findings: Findings, deployments: Iterable[Deployment], days: Days) -> None:
+    """Warn of each fact that is older than a year or has no source, once, at the first deployment that relies on it."""
+    seen: set[str] = set()
+    for deployment in deployments:
+        path = ("deployments", deployment.name)
+        for fact in relied_facts(deployment):
+            if fact.subject in seen:
+                continue
+            seen.add(fact.subject)
+            as_of = fact.citation.as_of
+            if as_of is not None and days.last - as_of.toordinal() > _YEAR_DAYS:
+                findings.warn(path, f"relies on a fact older than a year: {dated(fact, as_of)}", _refresh(fact))
+            if fact.is_vendors and fact.citation.missing:
+                missing = ", ".join(fact.citation.missing)
+                message = f"relies on a fact without a complete source: {fact.subject} lacks {missing}"
+                findings.warn(path, message, "update the provider's package; from 0.3 on, such a fact is refused")
+
+
+def dated(fact: ReliedFact, as_of: date) -> str:
+    """Return a fact with the day of its source and the source, for a report."""
+    source = f" ({fact.citation.source})" if fact.citation.source else ""
+    return f"{fact.subject}, as of {as_of}{source}"
+
+
+def _refresh(fact: ReliedFact) -> str:
+    if not fact.is_vendors:
+        return "read its source again, and set `as_of` in your own catalogue"
+    return "read its source again, or update the gateway; your own catalogue can replace prices and retirements"
