@@ -34,7 +34,6 @@ from providers.auth import (
     apply,
 )
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.citations import Citation
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.catalogue.headers import FixedHeader
 from providers.catalogue.models import ModelFacts
@@ -83,6 +82,7 @@ from providers.chat import (
     said_in,
     text_of,
 )
+from providers.evidence import Citation
 from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
 from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
 from providers.formats.role_alternation import alternate_roles, without_blank_messages

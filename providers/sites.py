@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
-from providers.catalogue.citations import NO_CITATION, Citation
+from providers.evidence import NO_CITATION, Citation
 from providers.territories import Places
 
 _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")

@@ -78,7 +78,7 @@ _TOPICS: Mapping[str, str] = {
     "providers.catalogue.facts_adapter": "Facts of models and prices",
     "providers.catalogue.headers": "Facts of models and prices",
     "providers.catalogue.models": "Facts of models and prices",
-    "providers.catalogue.citations": "Facts of models and prices",
+    "providers.evidence": "Sites and territories",
     "providers.catalogue.prices": "Facts of models and prices",
     "providers.matching.requirements": "Requirements of a request",
 }

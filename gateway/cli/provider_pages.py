@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
-from providers.catalogue.citations import Citation
 from providers.catalogue.prices import Offers, Price, Rates, shown_amount
+from providers.evidence import Citation
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
     from gateway.model.permit import Permit
     from providers.adapter import Adapter
-    from providers.catalogue.citations import Citation
+    from providers.evidence import Citation
     from providers.registry import Registry
 
 

@@ -14,7 +14,7 @@ from gateway.config.validation import Findings
 from gateway.model.approval import Days
 from gateway.model.deployment import Deployment
 from providers.adapter import KnowsOffers
-from providers.catalogue.citations import Citation
+from providers.evidence import Citation
 from providers.sites import Site
 
 _YEAR_DAYS = 365

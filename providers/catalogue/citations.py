@@ -23,40 +23,9 @@ from typing import Any
 
 from providers.catalogue import CatalogueError
 from providers.catalogue.toml_schema import TABLE, TEXT, Shape, check_table, check_tables
+from providers.evidence import Citation
 
-__all__ = ["CITATION_KEYS", "NO_CITATION", "Citation", "Sources"]
-
-
-@dataclass(frozen=True, slots=True)
-class Citation:
-    """The evidence for a fact.
-
-    Attributes:
-        source: The URL of the page, or another text for a fact outside this repository.
-        quote: The page's own words, in a few words.
-        as_of: The day on which the page was read.
-        unconfirmed: What is not confirmed about the fact, and why. Empty: the page confirms it.
-
-    Example:
-        `Citation("https://vendor.example/regions", "data stays in the EU", date(2026, 11, 20))`
-    """
-
-    source: str = ""
-    quote: str = ""
-    as_of: date | None = None
-    unconfirmed: str = ""
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The parts that the citation lacks. `unconfirmed` replaces the URL and the quotation, but not the day."""
-        has_url = self.source.startswith("https://") and "." in self.source
-        lacks = [] if has_url or self.unconfirmed else ["url"]
-        lacks += [] if self.quote or self.unconfirmed else ["quote"]
-        return (*lacks, *([] if self.as_of is not None else ["as_of"]))
-
-
-NO_CITATION = Citation()
-"""The citation of a fact without a source."""
+__all__ = ["CITATION_KEYS", "Sources"]
 
 
 _DAY = Shape(

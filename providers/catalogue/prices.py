@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.citations import CITATION_KEYS, Citation, Sources
+from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.chat import Usage
+from providers.evidence import Citation
 
 MICROS = 1_000_000
 """The number of micro-units in one unit of a currency."""
@@ -56,7 +57,7 @@ class Price:
         source: The vendor's page with the price.
         above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
         quote: The page's own words, in a few words.
-        unconfirmed: What is not confirmed about the price, and why. Empty: the page confirms it.
+        unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
     """
 
     rates: Rates
@@ -160,7 +161,7 @@ class Retirement:
         source: The vendor's announcement.
         instead: The model that the vendor recommends, or empty.
         quote: The page's own words, in a few words.
-        unconfirmed: What is not confirmed about the day, and why. Empty: the page confirms it.
+        unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
     """
 
     models: tuple[str, ...]

@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.citations import CITATION_KEYS, Citation, Sources
+from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
+from providers.evidence import Citation
 from providers.sites import HOST_PATTERN, PROJECT, Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 

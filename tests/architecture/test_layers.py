@@ -38,7 +38,7 @@ __main__                            `python -m gateway`
 """
 PROVIDERS = """
 json_values failures value          JSON in and out; failure kinds; the base of immutable values
-territories chat                    ISO territories; canonical requests, answers and events
+territories evidence chat           ISO territories; sources of facts; canonical requests, answers and events
 sites wire                          where a provider stores and processes; bytes to send and bytes received
 signing                             signatures that need a library
 auth                                credential schemes

@@ -8,9 +8,9 @@ from datetime import date
 import pytest
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.citations import Citation
 from providers.catalogue.prices import offers_of
 from providers.catalogue.sites import sites_of
+from providers.evidence import Citation
 
 _SOURCE = """
 [sources.page]

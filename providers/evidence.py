@@ -1,0 +1,38 @@
+"""The evidence for a fact: the page that states it, a quotation, and the day on which the page was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The evidence for a fact.
+
+    Attributes:
+        source: The URL of the page, or another text for a fact outside this repository.
+        quote: The page's own words, in a few words.
+        as_of: The day on which the page was read.
+        unconfirmed: The part of the fact that no page confirms, and why. Empty: the page confirms it.
+
+    Example:
+        `Citation("https://vendor.example/regions", "data stays in the EU", date(2026, 11, 20))`
+    """
+
+    source: str = ""
+    quote: str = ""
+    as_of: date | None = None
+    unconfirmed: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The parts that the citation lacks. `unconfirmed` replaces the URL and the quotation, but not the day."""
+        has_url = self.source.startswith("https://") and "." in self.source
+        lacks = [] if has_url or self.unconfirmed else ["url"]
+        lacks += [] if self.quote or self.unconfirmed else ["quote"]
+        return (*lacks, *([] if self.as_of is not None else ["as_of"]))
+
+
+NO_CITATION = Citation()
+"""The citation of a fact without a source."""
