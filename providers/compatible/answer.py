@@ -218,7 +218,7 @@ class _Reader:
 
 
 def _usage(source: Mapping[str, object], rule: Answers) -> Usage:
-    usage = read_usage(source)
+    usage = read_usage(source, rule.separate_reasoning)
     if usage.cached_tokens or not rule.cached:
         return usage
     cached = next(filter(None, (read_count(*parent_object(source, path)) for path in rule.cached)), 0)

@@ -236,6 +236,8 @@ class Answers:
         safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
         cached: More dotted paths in `usage` where the number of cached tokens may be.
         usage_in_choices: Whether `usage` may be in a choice.
+        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
+            total decides.
         inline_thoughts: Whether reasoning is in the text, in <think> tags.
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         stop_left_in: Whether the text ends with the stop sequence that ended it.
@@ -246,6 +248,7 @@ class Answers:
     safety: tuple[str, ...] = ()
     cached: tuple[str, ...] = ()
     usage_in_choices: bool = False
+    separate_reasoning: bool = False
     inline_thoughts: bool = False
     message_is_delta: bool = False
     stop_left_in: bool = False

@@ -33,6 +33,7 @@ class SimulatorFormat:
         tools: How a stream sends tool calls.
         objects: Whether a call's arguments are an object.
         usage: Where a stream sends usage.
+        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens, which the total has.
         reasoning: Where reasoning is sent.
         role: Which deltas have the role.
         finish: The vendor's finish reason for each of ours.
@@ -53,6 +54,7 @@ class SimulatorFormat:
     tools: str = "fragments"
     objects: bool = False
     usage: str = "last"
+    separate_reasoning: bool = False
     reasoning: str = "reasoning_content"
     role: str = "first"
     finish: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +108,7 @@ def encode_answer(completion: ChatCompletion, wire_format: SimulatorFormat) -> d
         **_frame(completion, "chat.completion"),
         **wire_format.answer,
         "choices": [_choice(choice, wire_format) for choice in completion.choices],
-        **({} if completion.usage is None else {"usage": _usage(completion.usage)}),
+        **({} if completion.usage is None else {"usage": _usage(completion.usage, wire_format)}),
     }
 
 
@@ -114,8 +116,11 @@ def _frame(completion: ChatCompletion, kind: str) -> dict[str, object]:
     return {"id": completion.id, "object": kind, "created": completion.created, "model": completion.model}
 
 
-def _usage(usage: Usage) -> dict[str, object]:
-    return encode_usage(usage)
+def _usage(usage: Usage, wire_format: SimulatorFormat) -> dict[str, object]:
+    counts = encode_usage(usage)
+    if wire_format.separate_reasoning:
+        counts["completion_tokens"] = usage.completion_tokens - usage.reasoning_tokens
+    return counts
 
 
 def _choice(choice: Choice, wire_format: SimulatorFormat) -> dict[str, object]:
@@ -167,7 +172,7 @@ def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, want
     frame = {**_frame(completion, "chat.completion.chunk"), **wire_format.answer}
     if wire_format.opening:
         yield encode_event(wire_format.opening, wire_format)
-    usage = None if completion.usage is None else _usage(completion.usage)
+    usage = None if completion.usage is None else _usage(completion.usage, wire_format)
     chunks = list(_deltas(completion, wire_format))
     for position, choice in enumerate(chunks):
         chunk: dict[str, object] = {**frame, "choices": [choice]}

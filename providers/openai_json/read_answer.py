@@ -14,11 +14,18 @@ from providers.reading.choice_state import Content
 from providers.reading.error_classification import failure
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import MAX_CHOICES, Assembler
+from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
 
-def read_usage(source: Mapping[str, object]) -> Usage:
-    """Return the token counts. A missing one is 0."""
+def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -> Usage:
+    """Return the token counts. A missing one is 0.
+
+    Args:
+        source: The `usage` object.
+        separate_reasoning: Whether the vendor is known to count reasoning outside of `completion_tokens`. Without it,
+            the vendor's total decides.
+    """
     prompt, completion = source.get("prompt_tokens"), source.get("completion_tokens")
     of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
     cached = written = sound = reasoning = accepted = rejected = 0
@@ -35,13 +42,17 @@ def read_usage(source: Mapping[str, object]) -> Usage:
         # The result is 0 only if all numbers are between 0 and 2**53.
         and not (prompt | completion | cached | reasoning | written | sound | accepted | rejected) >> 53
     ):
+        if reasoning:
+            completion = count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning)
         return Usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
     of_prompt, of_completion = as_map(of_prompt), as_map(of_completion)
+    prompt, completion = read_count(source, "prompt_tokens"), read_count(source, "completion_tokens")
+    reasoning = read_count(of_completion, "reasoning_tokens")
     return Usage(
-        read_count(source, "prompt_tokens"),
-        read_count(source, "completion_tokens"),
+        prompt,
+        count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning),
         read_count(of_prompt, "cached_tokens"),
-        read_count(of_completion, "reasoning_tokens"),
+        reasoning,
         read_count(of_prompt, "cache_write_tokens"),
         read_count(of_prompt, "audio_tokens"),
         read_count(of_completion, "accepted_prediction_tokens"),

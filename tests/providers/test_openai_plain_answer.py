@@ -18,6 +18,7 @@ from providers.openai_json import encode_completion
 from providers.openai_json.read_answer import plain_completion, read_chunk, read_completion, read_usage
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import MAX_CHOICES, Assembler
+from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
 counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
@@ -155,6 +156,7 @@ def details(names: tuple[str, ...]) -> st.SearchStrategy[object]:
         optional={
             "prompt_tokens": counts,
             "completion_tokens": counts,
+            "total_tokens": counts,
             "prompt_tokens_details": details(OF_PROMPT),
             "completion_tokens_details": details(OF_COMPLETION),
         },
@@ -167,9 +169,48 @@ def test_counts_are_whole_numbers_and_those_that_are_not_there_none(source: dict
 
     usage = read_usage(source)
     assert [type(number) for number in astuple(usage)] == [int] * 8
+    prompt, completion = count(source, "prompt_tokens"), count(source, "completion_tokens")
+    reasoning = count(source.get("completion_tokens_details"), "reasoning_tokens")
     assert usage == Usage(
-        count(source, "prompt_tokens"),
-        count(source, "completion_tokens"),
+        prompt,
+        count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         **{name: count(source.get("prompt_tokens_details"), name) for name in OF_PROMPT},
         **{name: count(source.get("completion_tokens_details"), name) for name in OF_COMPLETION},
     )
+
+
+def xai_usage(prompt: int, completion: int, reasoning: int, total: int | None) -> dict[str, Any]:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    return {**usage, "completion_tokens_details": {"reasoning_tokens": reasoning}}
+
+
+@pytest.mark.parametrize(
+    ("source", "completion"),
+    [
+        # xAI counts reasoning separately. source: vercel/ai, pull request 12425; langchain-ai/langchain, pull request
+        # 34603; Wei-Shaw/sub2api, issue 5771.
+        (xai_usage(12, 1, 386, 399), 387),
+        (xai_usage(12, 2, 317, 331), 319),
+        (xai_usage(10120, 1499, 2809, 14428), 4308),
+        # The total is missing or has tokens of another kind: more reasoning than completion cannot be a part of it.
+        (xai_usage(12, 1, 386, None), 387),
+        (xai_usage(12, 1, 386, 500), 387),
+        # OpenAI counts reasoning in the completion.
+        (xai_usage(12, 400, 386, 412), 400),
+        (xai_usage(12, 400, 386, None), 400),
+        (xai_usage(12, 400, 0, 412), 400),
+        # The vendor's own total wins.
+        (xai_usage(12, 100, 386, 112), 100),
+    ],
+)
+def test_reasoning_is_counted_once_whether_or_not_the_completion_includes_it(
+    source: dict[str, Any], completion: int
+) -> None:
+    assert read_usage(source).completion_tokens == completion
+    # An odd member takes the slow path, which must agree.
+    assert read_usage({**source, "prompt_tokens_details": {"cached_tokens": None}}).completion_tokens == completion
+
+
+def test_vendor_known_to_count_reasoning_separately_needs_no_total() -> None:
+    assert read_usage(xai_usage(12, 400, 386, None), separate_reasoning=True).completion_tokens == 786
+    assert read_usage(xai_usage(12, 400, 386, 412), separate_reasoning=True).completion_tokens == 400

@@ -17,6 +17,7 @@ from providers.openai_json.read_answer import read_text
 from providers.reading.error_classification import error_object, failure
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import Assembler
+from providers.reading.token_counts import count_completion
 from providers.vendors.dashscope.errors import classify, holds_error
 from providers.wire import WireResponse
 
@@ -244,9 +245,11 @@ class DashScopeReader:
 def _usage(source: Mapping[str, object]) -> Usage:
     """Return the counts; a missing one is 0."""
     of_prompt = read_map(source, "prompt_tokens_details")
+    prompt, completion = read_count(source, "input_tokens"), read_count(source, "output_tokens")
+    reasoning = read_count(read_map(source, "output_tokens_details"), "reasoning_tokens")
     return Usage(
-        prompt_tokens=read_count(source, "input_tokens"),
-        completion_tokens=read_count(source, "output_tokens"),
+        prompt_tokens=prompt,
+        completion_tokens=count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         cached_tokens=read_count(of_prompt if "cached_tokens" in of_prompt else source, "cached_tokens"),
-        reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
+        reasoning_tokens=reasoning,
     )

@@ -13,6 +13,7 @@ from providers.json_values import as_map, read_count, read_int, read_list, read_
 from providers.reading.error_classification import by_code, by_status, error_object, failure, plain_text
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import Assembler
+from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
 _FINISH: dict[str, FinishReason] = {
@@ -151,9 +152,11 @@ class HunyuanReader:
 
 def _usage(source: Mapping[str, object]) -> Usage:
     # This vendor sends the count of cached tokens as a string.
+    prompt, completion = read_count(source, "PromptTokens"), read_count(source, "CompletionTokens")
+    reasoning = read_count(read_map(source, "CompletionTokensDetails"), "ReasoningTokens")
     return Usage(
-        read_count(source, "PromptTokens"),
-        read_count(source, "CompletionTokens"),
+        prompt,
+        count_completion(prompt, completion, reasoning, source.get("TotalTokens")),
         read_count(read_map(source, "PromptTokensDetails"), "CachedTokens"),
-        read_count(read_map(source, "CompletionTokensDetails"), "ReasoningTokens"),
+        reasoning,
     )

@@ -16,6 +16,7 @@ from providers.openai_json.read_errors import classify
 from providers.reading.error_classification import error_object, failure
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import Assembler
+from providers.reading.token_counts import count_completion
 from providers.vendors.openai.responses_request import SealedThought, pack, thought_of
 from providers.wire import WireResponse
 
@@ -199,10 +200,12 @@ def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
 def _usage(source: Mapping[str, object]) -> Usage:
     """Return the counts; a missing one is 0."""
     of_input = read_map(source, "input_tokens_details")
+    prompt, completion = read_count(source, "input_tokens"), read_count(source, "output_tokens")
+    reasoning = read_count(read_map(source, "output_tokens_details"), "reasoning_tokens")
     return Usage(
-        read_count(source, "input_tokens"),
-        read_count(source, "output_tokens"),
+        prompt,
+        count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         read_count(of_input, "cached_tokens"),
-        read_count(read_map(source, "output_tokens_details"), "reasoning_tokens"),
+        reasoning,
         read_count(of_input, "cache_write_tokens"),
     )
