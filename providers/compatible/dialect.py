@@ -264,6 +264,7 @@ class Errors:
     Attributes:
         codes: The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`).
         types: The failure kind for each error type.
+        statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
         messages: The failure kind for each whole sentence, for errors that have the code of an invalid request.
             `{model}` stands for a model's name.
         code_at: The dotted paths of the code.
@@ -278,6 +279,7 @@ class Errors:
 
     codes: Mapping[str, FailureKind] = field(default_factory=dict)
     types: Mapping[str, FailureKind] = field(default_factory=dict)
+    statuses: Mapping[str, FailureKind] = field(default_factory=dict)
     messages: Phrases = field(default_factory=Phrases)
     code_at: tuple[str, ...] = ("error.code", "code")
     type_at: tuple[str, ...] = ("error.type", "type")
@@ -417,7 +419,7 @@ def _errors(data: Mapping[str, Any]) -> Errors:
     place = "dialect.errors"
     check_keys(data, place, Errors)
     values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
-    for name in ("codes", "types", "messages"):
+    for name in ("codes", "types", "statuses", "messages"):
         table: Mapping[str, Any] = data.get(name, {})
         # The file lists the codes of each kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
         values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from providers.compatible.dialect import Errors
 from providers.failures import Failure, FailureKind
-from providers.json_values import parent_object, read_int
-from providers.openai_json.read_errors import BY_CODE, BY_TYPE, TOO_LONG
+from providers.json_values import parent_object, read_int, read_map
+from providers.openai_json.read_errors import BY_CODE, BY_TYPE, by_sentence, code_of_block
 from providers.reading.error_classification import blames_itself, by_code, by_status, failure, mistakes_in, plain_text
 from providers.wire import WireResponse
 
@@ -40,17 +40,24 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
             key is never tried there.
     """
     codes = [code for path in rule.code_at if (code := _text_at(body, path)) not in ("", "0")]
+    codes += filter(None, [code_of_block(read_map(body, "error"))])
     # A known inner code is more exact than an unknown outer one.
     code = next((one for one in codes if one in BY_CODE or by_code(one, rule.codes)), codes[0] if codes else "")
     error_type = _first(body, rule.type_at)
     detail = _first(body, rule.message_at) or mistakes_in(body) or plain_text(response)
-    kind = by_code(code, rule.codes) or by_code(error_type, rule.types) or BY_CODE.get(code) or BY_CODE.get(error_type)
+    kind = (
+        rule.statuses.get(str(response.status))
+        or by_code(code, rule.codes)
+        or by_code(error_type, rule.types)
+        or BY_CODE.get(code)
+        or BY_CODE.get(error_type)
+    )
     if kind is None and response.status < 400:
         kind = BY_TYPE.get(error_type)
     if kind is None or blames_itself(kind, response):
         status = response.status if response.status >= 400 else (_number(code) or _NO_HTTP_ERROR)
         kind = by_status(status) if 400 <= status < 600 else FailureKind.UNAVAILABLE
-    kind = TOO_LONG.kind_of(rule.messages.kind_of(kind, detail), detail)
+    kind = by_sentence(rule.messages.kind_of(kind, detail), detail)
     site_names = sorted(sites)
     if kind is FailureKind.CREDENTIALS and len(site_names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(site_names)} has its own keys): {detail}"

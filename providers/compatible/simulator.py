@@ -6,6 +6,7 @@ SIMULATOR = simulator_of(files("acme").joinpath("acme.toml").read_text())       
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,12 @@ from providers.wire import WireResponse
 __all__ = ["CompatibleSimulator", "simulator_named", "simulator_of"]
 
 _PAYMENT_REQUIRED = 402
+_PLACEHOLDER = re.compile(r"\{[a-z]+\}")
+_SENTENCES = {
+    # Most vendors without a sentence of their own run vLLM, or repeat its sentence.
+    FailureKind.CONTEXT_LENGTH: "This model's maximum context length is 131072 tokens. However, your request has "
+    "200000 input tokens. Please reduce the length of the input messages."
+}
 _FILTERED = ChatCompletion(
     "simulated-filter", "simulated", 0, (Choice(AssistantMessage(""), "content_filter"),), Usage(1, 0)
 )
@@ -75,7 +82,11 @@ class CompatibleSimulator:
             raise self._wrong("the content type must be application/json")
         try:
             # Some official clients send every field that they know, with null for those that are not set.
-            body = {name: value for name, value in as_map(loads(incoming.body)).items() if value is not None}
+            body = {
+                name: value
+                for name, value in as_map(loads(incoming.body)).items()
+                if value is not None and not self._is_pinned(name, value)
+            }
         except JsonError:
             raise self._wrong("the body is not valid JSON") from None
         facts = self._facts(read_str(body, "model") or "")
@@ -109,7 +120,7 @@ class CompatibleSimulator:
         headers = _headers(f"simulated-{kind.value}")
         if retry_after_s is not None:
             headers["retry-after"] = f"{retry_after_s:g}"
-        return WireResponse(status, headers, dumps(error_body(kind, self.format)), 0)
+        return WireResponse(status, headers, dumps(error_body(kind, self.format, self._message(kind))), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
@@ -118,11 +129,21 @@ class CompatibleSimulator:
                 replace(_FILTERED, usage=None), replace(self.format, whole_at_end=False), False
             )
             return finish
-        return encode_event(error_body(kind, self.format), self.format)
+        return encode_event(error_body(kind, self.format, self._message(kind)), self.format)
+
+    def _message(self, kind: FailureKind) -> str:
+        """Return the vendor's sentence for a failure, because some vendors have no code for it."""
+        sentences = (one for one, of in self.adapter.dialect.errors.messages.kinds.items() if of is kind)
+        sentence = self.format.messages.get(kind) or next(sentences, _SENTENCES.get(kind))
+        return _PLACEHOLDER.sub("200000", sentence) if sentence else f"Simulated failure: {kind.value}."
 
     def _filters_by_finish(self, kind: FailureKind) -> bool:
         """Return whether the vendor reports a filtered answer only by its finish reason."""
         return kind is FailureKind.CONTENT_FILTER and kind not in self.format.errors
+
+    def _is_pinned(self, name: str, value: object) -> bool:
+        """Return whether a site's `pins` have this field with this value, so that it needs no further check."""
+        return any(name in site.pins and site.pins[name] == value for site in self.adapter.sites.values())
 
     def _has_key(self, headers: Mapping[str, str]) -> bool:
         match self.adapter.auth:

@@ -29,6 +29,8 @@ class SimulatorFormat:
         error: The body of an error. `$code`, `$number` (the code as a number), `$type` and `$message` are filled in.
         errors: The code and type for each failure kind. Without `quota`, a spent quota is shown by status 402. Without
             `content_filter`, a filtered answer is shown by its finish reason.
+        messages: The message for a failure kind. Without one, it is the first sentence of `[dialect.errors.messages]`
+            for the kind.
         refused: The code, type and status for an invalid request.
         tools: How a stream sends tool calls.
         objects: Whether a call's arguments are an object.
@@ -50,6 +52,7 @@ class SimulatorFormat:
 
     error: Mapping[str, Any] = field(default_factory=lambda: _OPENAI_ERROR)
     errors: Mapping[FailureKind, tuple[str, str]] = field(default_factory=dict)
+    messages: Mapping[FailureKind, str] = field(default_factory=dict)
     refused: tuple[str, str, int] = ("invalid_parameter", "invalid_request_error", 400)
     tools: str = "fragments"
     objects: bool = False
@@ -85,6 +88,7 @@ def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
     values["errors"] = {
         FailureKind(kind): (str(code), str(error_type)) for kind, (code, error_type) in _errors(data).items()
     }
+    values["messages"] = {FailureKind(kind): str(text) for kind, text in data.get("messages", {}).items()}
     if "refused" in data:
         code, error_type, status = data["refused"]
         values["refused"] = (str(code), str(error_type), int(status))
@@ -260,10 +264,10 @@ def _delta(index: int, delta: dict[str, object], wire_format: SimulatorFormat) -
     return {"index": index, where: delta, **wire_format.choice, "finish_reason": None}
 
 
-def error_body(kind: FailureKind, wire_format: SimulatorFormat) -> dict[str, object]:
+def error_body(kind: FailureKind, wire_format: SimulatorFormat, message: str) -> dict[str, object]:
     """Return the body of an error of this kind."""
     code, error_type = wire_format.errors.get(kind, ("", ""))
-    return filled_error(wire_format, code, error_type, f"Simulated failure: {kind.value}.")
+    return filled_error(wire_format, code, error_type, message)
 
 
 def filled_error(wire_format: SimulatorFormat, code: str, error_type: str, message: str) -> dict[str, object]:

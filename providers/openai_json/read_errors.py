@@ -128,9 +128,19 @@ _BLOCKED = Phrases(
 )
 
 
+# xAI answers 429 for spent credits, too. source: continuedev/continue, issue 10373; as_of 2026-02-09.
+_SPENT = Phrases(
+    {
+        "Your team {team} has either used all available credits or reached its monthly spending limit. To continue "
+        "making API requests, please purchase more credits or raise your spending limit.": FailureKind.QUOTA
+    },
+    instead_of=FailureKind.RATE_LIMITED,
+)
+
+
 def by_sentence(kind: FailureKind, text: str) -> FailureKind:
     """Return the kind of an error by its whole message, or else `kind`, that by its code and status."""
-    for phrases in (_OF_OPERATORS, TOO_LONG, _BLOCKED):
+    for phrases in (_OF_OPERATORS, TOO_LONG, _BLOCKED, _SPENT):
         kind = phrases.kind_of(kind, text)
     return kind
 

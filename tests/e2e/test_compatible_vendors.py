@@ -27,16 +27,20 @@ VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, Comp
 MODELS = {
     "ark": "doubao-seed-2-1-pro-260915",
     "dashscope-compatible": "qwen-plus",
+    "cohere": "command-a-reasoning-08-2025",
     "deepseek": "deepseek-v4-pro",
+    "groq": "openai/gpt-oss-120b",
     "huawei": "openpangu-2.0-pro",
     "hunyuan": "hunyuan-turbos-latest",
     "hunyuan-compatible": "hunyuan-a13b",
     "minimax": "MiniMax-M3",
     "mistral": "mistral-medium-3.5",
     "moonshot": "kimi-k3",
+    "openrouter": "openai/gpt-6-luna",
     "qianfan": "ernie-5.1",
     "siliconflow": "Qwen/Qwen3-8B",
     "tokenhub": "hy3",
+    "xai": "grok-4.6",
     "zhipu": "glm-5.3",
 }
 

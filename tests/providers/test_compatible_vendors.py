@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.models import model_facts
+from providers.catalogue.models import UNKNOWN_MODEL, model_facts
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
@@ -1135,3 +1135,16 @@ def test_max_tokens_is_limited_to_the_qwen_model(asked: int, expected: int) -> N
     """Like the native API, the compatible API refuses more."""
     assert sent("dashscope-compatible", "qwen3-max", replace(ASK, max_tokens=asked))["max_tokens"] == expected
     assert sent("dashscope-compatible", "some-new-model", replace(ASK, max_tokens=asked))["max_tokens"] == asked
+
+
+@pytest.mark.parametrize("name", sorted(adapter_named("openrouter").sites))
+def test_openrouter_cannot_choose_another_vendor_and_no_client_can(name: str) -> None:
+    """OpenRouter passes prompts on, so its routing moves data: it is pinned, and refused in a request."""
+    adapter = adapter_named("openrouter")
+    site = adapter.sites[name]
+    routed = {"provider": {"order": ["elsewhere"], "allow_fallbacks": True}, "models": ["other/model"], "preset": "p"}
+    assert set(requirements_of(replace(ASK, extra=routed)).moving) == set(routed)
+    sent_to = Target("openai/gpt-6-luna", site.base_path, UNKNOWN_MODEL, pins=site.pins)
+    body = json.loads(adapter.build_request(replace(ASK, extra=routed), sent_to).body)
+    assert body["provider"] == site.pins["provider"]
+    assert (body["provider"]["allow_fallbacks"], body["provider"]["data_collection"]) == (False, "deny")

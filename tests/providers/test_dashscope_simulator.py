@@ -240,7 +240,7 @@ def test_errors_round_trip(kind: FailureKind) -> None:
 
 def test_context_length_error_has_no_own_code() -> None:
     failure = ADAPTER.classify_error(SIMULATOR.write_error(FailureKind.CONTEXT_LENGTH, 400, 3))
-    assert (failure.kind, failure.code) == (FailureKind.INVALID_REQUEST, "InvalidParameter")
+    assert (failure.kind, failure.code) == (FailureKind.CONTEXT_LENGTH, "InvalidParameter")
     assert failure.retry_after_s is None
 
 

@@ -484,7 +484,7 @@ def test_arguments_that_are_not_json_cannot_be_written() -> None:
         (FailureKind.MODEL_NOT_FOUND, 404, 404, FailureKind.MODEL_NOT_FOUND),
         (FailureKind.GEO_REFUSED, 403, 400, FailureKind.GEO_REFUSED),
         (FailureKind.INVALID_REQUEST, 400, 400, FailureKind.INVALID_REQUEST),
-        (FailureKind.CONTEXT_LENGTH, 400, 400, FailureKind.INVALID_REQUEST),
+        (FailureKind.CONTEXT_LENGTH, 400, 400, FailureKind.CONTEXT_LENGTH),
         (FailureKind.UNAVAILABLE, 408, 408, FailureKind.UNAVAILABLE),
         (FailureKind.UNAVAILABLE, 409, 409, FailureKind.UNAVAILABLE),
         (FailureKind.UNAVAILABLE, 500, 500, FailureKind.UNAVAILABLE),

@@ -31,6 +31,7 @@ _TYPES = {
     FailureKind.CONTEXT_LENGTH: "invalid_request_error",
 }
 _TYPES_BY_STATUS = {403: "permission_error", 408: "timeout_error", 500: "api_error", 504: "timeout_error"}
+_TOO_LONG = "prompt is too long: 200001 tokens > 200000 maximum"
 _GEO_REFUSED = {"error": {"type": "forbidden", "message": "Request not allowed"}}
 
 
@@ -94,7 +95,7 @@ class AnthropicSimulator:
             return WireResponse(200, _HEADERS, dumps({**refused, **end}), 0)
         if kind is FailureKind.GEO_REFUSED:
             return WireResponse(403, _HEADERS, dumps(_GEO_REFUSED), 0)
-        response = _error(status, _error_type(kind, status), f"Simulated failure: {kind.value}.")
+        response = _error(status, _error_type(kind, status), _error_text(kind))
         if retry_after_s is None:
             return response
         headers = {**_HEADERS, "retry-after": f"{retry_after_s:g}"}
@@ -107,12 +108,16 @@ class AnthropicSimulator:
             return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
         if kind is FailureKind.GEO_REFUSED:
             return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
-        error = {"type": _error_type(kind, 529), "message": f"Simulated failure: {kind.value}."}
+        error = {"type": _error_type(kind, 529), "message": _error_text(kind)}
         return _event("error", error=error, request_id=_REQUEST_ID)
 
 
 def _error_type(kind: FailureKind, status: int) -> str:
     return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
+
+
+def _error_text(kind: FailureKind) -> str:
+    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _refused(status: int, error_type: str, message: str) -> RequestRejected:

@@ -48,6 +48,7 @@ _NAMES_BY_STATUS = {
     424: "ModelErrorException",
     500: "InternalServerException",
 }
+_TOO_LONG = "Input is too long for requested model."
 _IN_A_STREAM = frozenset({"ThrottlingException", "ValidationException", "ServiceUnavailableException"})
 
 
@@ -102,14 +103,14 @@ class BedrockSimulator:
             usage = _usage(None)
             body = {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "content_filtered"}
             return WireResponse(200, _HEADERS, dumps({**body, "usage": usage}), 0)
-        return _error(status, _name(kind, status), f"Simulated failure: {kind.value}.")
+        return _error(status, _name(kind, status), _error_text(kind))
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with `content_filtered`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event("messageStop", {"stopReason": "content_filtered"})
         name = _name(kind, 503)
-        message = f"Simulated failure: {kind.value}."
+        message = _error_text(kind)
         if name not in _IN_A_STREAM:
             return encode_message({":message-type": "error", ":error-code": name, ":error-message": message}, b"")
         headers = {":exception-type": name[0].lower() + name[1:], ":content-type": "application/json"}
@@ -118,6 +119,10 @@ class BedrockSimulator:
 
 def _name(kind: FailureKind, status: int) -> str:
     return _NAMES.get(kind) or _NAMES_BY_STATUS.get(status, "ServiceUnavailableException")
+
+
+def _error_text(kind: FailureKind) -> str:
+    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _refused(status: int, name: str, message: str) -> RequestRejected:

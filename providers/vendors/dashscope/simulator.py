@@ -39,6 +39,7 @@ _ERRORS: dict[FailureKind, tuple[str, int]] = {
     FailureKind.INVALID_REQUEST: ("InvalidParameter", 400),
     FailureKind.CONTENT_FILTER: _BLOCKED,
 }
+_TOO_LONG = "Range of input length should be [1, 98304]"
 _SERVER_ERROR = ("InternalError", 500)
 
 
@@ -114,12 +115,16 @@ class DashScopeSimulator:
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], f"Simulated failure: {kind.value}.", status)
+        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], _error_text(kind), status)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         code, status = _ERRORS.get(kind, _SERVER_ERROR)
-        return _event(1, "error", status, _error_body(code, f"Simulated failure: {kind.value}."))
+        return _event(1, "error", status, _error_body(code, _error_text(kind)))
+
+
+def _error_text(kind: FailureKind) -> str:
+    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _uses_lists(request: ChatRequest) -> bool:

@@ -50,6 +50,7 @@ _WORDS_BY_STATUS = {
     500: "INTERNAL",
     504: "DEADLINE_EXCEEDED",
 }
+_TOO_LONG = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."
 _EVENT_STATUS = {
     FailureKind.RATE_LIMITED: 429,
     FailureKind.CREDENTIALS: 403,
@@ -115,7 +116,8 @@ class GeminiSimulator:
             delay = f"{retry_after_s:.9f}".rstrip("0").rstrip(".")
             details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{delay}s"})
         status_word = _STATUS_WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
-        return _error(status, status_word, f"Simulated failure: {kind.value}.", details)
+        message = _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
+        return _error(status, status_word, message, details)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the finish reason `SAFETY`."""

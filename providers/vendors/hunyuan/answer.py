@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.openai_json.read_errors import TOO_LONG
 from providers.reading.error_classification import by_code, by_status, error_object, failure, plain_text
 from providers.reading.folding import fold
 from providers.reading.stream_assembler import Assembler
@@ -82,6 +83,8 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     detail = read_str(error, "Message") or read_str(error, "Msg") or plain_text(response)
+    # No sentence of the vendor's own is documented. Its servers of open models repeat vLLM's.
+    kind = TOO_LONG.kind_of(kind, detail)
     if kind is FailureKind.CREDENTIALS:
         detail = f"the key may belong to Tencent Cloud's other site (mainland or international): {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(answer, "RequestId"))

@@ -32,6 +32,10 @@ _ERRORS = {
     FailureKind.CONTENT_FILTER: "OperationDenied.TextIllegalDetected",
     FailureKind.INVALID_REQUEST: "InvalidParameter",
 }
+_TOO_LONG = (
+    "This model's maximum context length is 32768 tokens. However, your request has 40000 input tokens. "
+    "Please reduce the length of the input messages."
+)
 _SERVER_ERROR = "FailedOperation.EngineServerError"
 
 
@@ -84,13 +88,17 @@ class HunyuanSimulator:
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
-        body = _error(_ERRORS.get(kind, _SERVER_ERROR), f"Simulated failure: {kind.value}.")
+        body = _error(_ERRORS.get(kind, _SERVER_ERROR), _error_text(kind))
         return WireResponse(status, _headers("simulated"), dumps(body), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         code = _ERRORS.get(kind, 4000)
-        return _event({"ErrorMsg": {"Msg": f"Simulated failure: {kind.value}.", "Code": code}})
+        return _event({"ErrorMsg": {"Msg": _error_text(kind), "Code": code}})
+
+
+def _error_text(kind: FailureKind) -> str:
+    return _TOO_LONG if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
 
 
 def _refused(code: str, message: str) -> RequestRejected:

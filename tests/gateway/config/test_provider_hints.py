@@ -26,7 +26,7 @@ MEANT = {
     "huawei": "pangu modelarts",
     "vllm": "hosted_vllm",
     "llamacpp": "llama.cpp llama-cpp",
-    "openai-compatible": "openai_compatible grok xai openrouter groq together_ai lm-studio litellm",
+    "openai-compatible": "openai_compatible together_ai lm-studio litellm",
 }
 
 
