@@ -200,14 +200,24 @@ def credential(
             assert_never(scheme)
 
 
+_NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
+
+
+def _tencent_parts(secret: Secret) -> tuple[str, str, str] | None:
+    """Return the id, the key and the token ("" if there is none), or None for a secret of another form."""
+    secret_id, _, rest = secret.reveal().partition(":")
+    secret_key, _, token = rest.partition(":")
+    return (secret_id, secret_key, token) if secret_id and secret_key else None
+
+
 def _sign_for_tencent(
     service: str, wire: WireRequest, origin: str, secret: Secret, now: float
 ) -> tuple[tuple[str, str], ...]:
-    secret_id, _, rest = secret.reveal().partition(":")
-    secret_key, _, token = rest.partition(":")
-    if not secret_id or not secret_key:
+    parts = _tencent_parts(secret)
+    if parts is None:
         message = "this deployment's credentials do not have the form that its provider needs"
-        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, "the key must be SECRET_ID:SECRET_KEY[:TOKEN]"))
+        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {_NO_TENCENT_KEY}"))
+    secret_id, secret_key, token = parts
     timestamp, authorization = auth.authorization(
         service=service,
         host=urlsplit(origin).netloc,
@@ -240,5 +250,7 @@ def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
             return google_key_problem(secret.reveal())
         case AwsSigV4():
             return aws_key_problem(secret.reveal())
+        case TencentSignature():
+            return None if _tencent_parts(secret) else _NO_TENCENT_KEY
         case _:
             return None

@@ -12,7 +12,7 @@ from gateway.config.secret_references import Resolution, read_literal, secret_at
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
 from providers.adapter import Adapter, TakesHeaders
-from providers.auth import NoAuth, Secret, secret_problem
+from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
 
 _MIN_CHARACTERS = 32
 
@@ -53,8 +53,13 @@ def _secret(findings: Findings, path: KeyPath, text: str | None, references: Map
     return resolved.secret
 
 
-_SIMULATED = (Secret("simulated:simulated"),)
-"""The key of a simulated provider. It has the form `id:key`, which request signatures need."""
+def simulated_key(scheme: AuthScheme) -> Secret:
+    """Return the key of a simulated provider.
+
+    Tencent Cloud's signature needs the form `id:key`. AWS and Google take the other form for a token, so that no
+    library for signatures is needed.
+    """
+    return Secret("simulated:simulated" if isinstance(scheme, TencentSignature) else "simulated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ def _keys(
     if endpoint.simulates is not None:
         if section.api_key is not None:
             findings.warn((*path, "api_key"), "a key is not sent to a simulator", "remove it")
-        return _SIMULATED, ()
+        return (simulated_key(adapter.auth),), ()
     variable = (endpoint.facts.api_key_env if endpoint.facts is not None else "") or "API_KEY"
     if section.api_key is None:
         if isinstance(adapter.auth, NoAuth):
@@ -170,7 +175,8 @@ def _keys(
             effect = "the deployment is skipped" if len(section.api_key) == 1 else "this key is not used"
             findings.warn(key_path, f"{source} {resolved.missing}: {effect}")
             missing.append(resolved.source or "api_key")
-        if resolved.secret is not None and (problem := secret_problem(adapter.auth, resolved.secret)) is not None:
+        problem = secret_problem(adapter.auth, resolved.secret) if resolved.secret is not None else None
+        if problem is not None and not resolved.is_stand_in:
             findings.error(key_path, f"{source} {problem}")
         elif resolved.secret is not None:
             keys.append(resolved.secret)

@@ -228,6 +228,12 @@ async def _read_refusal(
 
 def _as_operator_fault(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
     """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request."""
+    if failure.kind is FailureKind.FIELD_REFUSED and not sent.stream:
+        # The adapter recognised the sentence of a model that answers in streams only.
+        remedy = (
+            "the provider answers this model in streams only; set `fold: true` on the deployment to request a stream"
+        )
+        return replace(failure, detail=f"{remedy}: {failure.detail}")
     if failure.kind is not FailureKind.INVALID_REQUEST:
         return failure
     name = own_field(deployment.adapter, deployment.target, sent, failure)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from providers.failures import Failure, FailureKind
+from providers.formats.alibaba_error_codes import STREAMS_ONLY
 from providers.json_values import read_int, read_map, read_str
 from providers.reading.error_classification import Phrases, by_status, failure, mistakes_in
 from providers.reading.rate_limits import LimitHeaders
@@ -140,7 +141,7 @@ _SPENT = Phrases(
 
 def by_sentence(kind: FailureKind, text: str) -> FailureKind:
     """Return the kind of an error by its whole message, or else `kind`, that by its code and status."""
-    for phrases in (_OF_OPERATORS, TOO_LONG, _BLOCKED, _SPENT):
+    for phrases in (_OF_OPERATORS, TOO_LONG, _BLOCKED, _SPENT, STREAMS_ONLY):
         kind = phrases.kind_of(kind, text)
     return kind
 

@@ -1148,3 +1148,10 @@ def test_openrouter_cannot_choose_another_vendor_and_no_client_can(name: str) ->
     body = json.loads(adapter.build_request(replace(ASK, extra=routed), sent_to).body)
     assert body["provider"] == site.pins["provider"]
     assert (body["provider"]["allow_fallbacks"], body["provider"]["data_collection"]) == (False, "deny")
+
+
+def test_parallel_tool_calls_of_the_client_reaches_huawei() -> None:
+    assert (
+        sent("huawei", "openpangu-2.0-pro", replace(TOOLS, parallel_tool_calls=False))["parallel_tool_calls"] is False
+    )
+    assert "parallel_tool_calls" not in sent("huawei", "openpangu-2.0-pro", TOOLS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.failures import Failure, FailureKind
-from providers.formats.alibaba_error_codes import kind_of_code
+from providers.formats.alibaba_error_codes import STREAMS_ONLY, kind_of_code
 from providers.json_values import read_map, read_str
 from providers.reading.error_classification import Phrases, by_status, failure
 from providers.reading.rate_limits import LimitHeaders
@@ -71,7 +71,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
     if kind is None:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     detail = read_str(error, "message") or read_str(body, "error") or read_str(body, "message")
-    kind = _MESSAGES.kind_of(kind, detail or "")
+    kind = STREAMS_ONLY.kind_of(_MESSAGES.kind_of(kind, detail or ""), detail or "")
     return failure(
         response,
         kind,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from providers.failures import Failure, FailureKind
-from providers.formats.alibaba_error_codes import kind_of_code
+from providers.formats.alibaba_error_codes import STREAMS_ONLY, kind_of_code
 from providers.json_values import read_map, read_str
 from providers.reading.error_classification import Phrases, blames_itself, by_status, failure, plain_text
 from providers.wire import WireResponse
@@ -50,7 +50,7 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         kind = by_status(response.status) if response.status >= 400 else FailureKind.UNAVAILABLE
     if (by_sentence := _WRONG_PATH.kind_of(kind, detail)) is not kind:
         kind, detail = by_sentence, f"{_PATH_HINT}: {detail}"
-    kind = _MESSAGES.kind_of(kind, detail)
+    kind = STREAMS_ONLY.kind_of(_MESSAGES.kind_of(kind, detail), detail)
     if kind is FailureKind.CREDENTIALS:
         detail = f"{_SITE_HINT}: {detail}"
     return failure(response, kind, code=code or None, detail=detail, request_id=read_str(body, "request_id"))

@@ -519,7 +519,7 @@ class TestDemo:
         assert (eu.simulates, eu.origin, eu.credentials) == (
             "eu",
             "http://127.0.0.1:0",
-            (Secret("simulated:simulated"),),
+            (Secret("simulated"),),
         )
 
     def test_a_started_simulator_has_its_origin(self) -> None:
@@ -588,7 +588,7 @@ class TestDemo:
 
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = edited(self.TEXT, ("simulates: us}", "simulates: us, api_key: '${REAL}'}"))
-        assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated:simulated"),)
+        assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated"),)
         [warning] = compiled(text, {}).warnings
         assert (dotted(warning.path), warning.message) == (
             "deployments.chatgpt-us.api_key",

@@ -467,3 +467,14 @@ async def test_refused_key_is_replaced_by_the_next_at_once(bench: Bench) -> None
     assert (await bench.ask()).step.deployment.name == "first"
     assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k2"]
     assert bench.waits == [0.0]
+
+
+async def test_model_that_only_streams_is_the_operators_problem_and_the_log_names_the_setting(bench: Bench) -> None:
+    text = "This model only support stream mode, please enable the stream parameter to access the model. "
+    refusal = httpx.Response(400, json={"error": {"message": text, "code": "invalid_parameter_error"}})
+    bench.router.post(FIRST).mock(return_value=refusal)
+    bench.router.post(SECOND).mock(return_value=refusal)
+    with pytest.raises(PlanExhausted) as raised:
+        await bench.ask()
+    assert (bench.tried, raised.value.failure.kind) == (["first", "second"], FailureKind.FIELD_REFUSED)
+    assert "`fold: true`" in raised.value.failure.detail

@@ -1,0 +1,55 @@
+"""Keys must have the form that the provider's signature needs, and simulators need no key of a real form."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.config.problems import ConfigRejected
+from providers.registry import load_registry
+from tests.kit.config_cases import compiled, more, sections
+
+HUNYUAN = "provider: hunyuan, model: hunyuan-turbos-latest, endpoint: ap-guangzhou, api_key: '${KEY}'"
+SIMULATED = """
+import sys, time
+from providers.auth import apply
+from providers.registry import load_registry
+from providers.testkit.simulator import IncomingRequest, load_simulators
+from providers.adapter import Target
+from providers.catalogue.models import UNKNOWN_MODEL
+from providers.chat import ChatRequest, UserMessage
+from gateway.config.credentials import simulated_key
+
+sys.modules["botocore"] = None
+name = sys.argv[1]
+adapter = load_registry().adapters[name]
+site = min(adapter.sites.values(), key=lambda one: one.name)
+target = Target("any-model", site.base_path or "/v1", UNKNOWN_MODEL)
+wire = adapter.build_request(ChatRequest("any-model", (UserMessage("Hi"),)), target)
+wire = apply(adapter.auth, wire, "http://127.0.0.1:8000", simulated_key(adapter.auth), time.time())
+headers = {"host": "127.0.0.1:8000", **{key.lower(): value for key, value in wire.headers}}
+query = "&".join(f"{key}={value}" for key, value in wire.query)
+load_simulators().simulators[name].read_request(IncomingRequest(wire.method, wire.path, query, headers, wire.body))
+"""
+
+
+@pytest.mark.parametrize("key", ["no-colon", "id-only:", ":key-only"])
+def test_hunyuan_key_without_both_parts_is_refused(key: str) -> None:
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(sections(deployments=more("deployments", f"x: {{{HUNYUAN}}}")), {"KEY": key})
+    problems = {problem.path: problem.message for problem in rejected.value.problems}
+    assert problems["deployments", "x", "api_key", 0] == "KEY is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
+    assert key not in str(rejected.value)
+
+
+def test_hunyuan_key_of_both_parts_is_accepted() -> None:
+    config = compiled(sections(deployments=more("deployments", f"x: {{{HUNYUAN}}}")), {"KEY": "an-id:a-key"}).config
+    assert len(config.deployments["x"].credentials) == 1
+
+
+@pytest.mark.parametrize("provider", sorted(name for name, one in load_registry().adapters.items() if one.sites))
+def test_simulated_provider_accepts_its_key_without_a_signing_library(provider: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SIMULATED, provider], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
