@@ -21,15 +21,35 @@ from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 
 # A connection to an unspecified address (0.0.0.0 or ::) reaches this machine.
-_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104  # not used to listen
+_UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # not used to listen
 
 
-def server_of(origin: str) -> str:
-    """Return the origin, with `localhost` for every name and address of this machine."""
+def server_of(origin: str) -> tuple[str, int]:
+    """Return host and port, with `localhost` for every name and address of this machine.
+
+    A port is one server, whether it is called with http or https.
+    """
     parts = urlsplit(origin)
-    if parts.hostname not in _OWN_NAMES:
-        return origin
-    return f"{parts.scheme}://localhost" + (f":{parts.port}" if parts.port is not None else "")
+    host = parts.hostname or ""
+    is_own = host in _UNSPECIFIED or host.endswith(".localhost") or is_this_machine(origin)
+    return "localhost" if is_own else host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+_AZURE = "openai.azure.com"
+
+
+# Clouds whose domain also has hosts of customers. Only hosts with one of these words belong to a model service.
+_SERVICES = {"amazonaws.com": ("bedrock",), "aliyuncs.com": ("dashscope", "maas")}
+
+
+def _vendor_domain(host: str) -> str:
+    """Return the domain of a vendor's host: its last two labels."""
+    return ".".join(host.split(".")[-2:])
+
+
+def _is_below(host: str, domain: str) -> bool:
+    words = _SERVICES.get(domain, ("",))
+    return (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words)
 
 
 @dataclass(slots=True)
@@ -37,7 +57,7 @@ class StatedFacts:
     """The residency that the operator states for each server, and the section that stated it first."""
 
     findings: Findings
-    _stated: dict[str, tuple[KeyPath, Residency]] = field(default_factory=dict)
+    _stated: dict[tuple[str, int], tuple[KeyPath, Residency]] = field(default_factory=dict)
 
     def agree(self, section: KeyPath, origin: str, residency: Residency) -> bool:
         """Return whether no other section states other facts about this server. Report an error otherwise."""
@@ -279,6 +299,19 @@ class Endpoints:
             return None
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
+    def _warn_of_vendor(self, path: KeyPath, host: str) -> None:
+        """Warn of a host below a known vendor's domain that the catalogue does not know."""
+        for name, adapter in sorted(self.registry.adapters.items()):
+            known = {urlsplit(site.origin).hostname or "": site.name for site in adapter.sites.values()}
+            domain = next((one for one in map(_vendor_domain, known) if _is_below(host, one)), "")
+            if name == "azure" and _is_below(host, _AZURE):
+                domain = _AZURE
+            if domain:
+                message = f"{host} is below {domain}, a domain of {name}, but no site in the catalogue has this host"
+                hint = "check in the vendor's documents where it stores and processes: only your statement counts"
+                self.findings.warn(path, message, hint)
+                return
+
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
         """Return the endpoint of a host outside the catalogue, with the facts that the operator states."""
         path: KeyPath = ("deployments", name)
@@ -289,6 +322,7 @@ class Endpoints:
                 self.findings.error((*path, key), "is missing: there are no known facts about this URL", hint)
             elif (read := read_territories(self.findings, (*path, key), words)) is not None:
                 territories[key] = read
+        self._warn_of_vendor((*path, "endpoint"), urlsplit(origin).hostname or "")
         if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"
             self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")

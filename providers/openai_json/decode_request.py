@@ -377,4 +377,8 @@ _READERS: dict[str, _Reader] = {
     "reasoning_effort": _effort,
     "user": lambda source, name: text(source, name, name),
 }
+
+
+CANONICAL_FIELDS = _KNOWN | _READERS.keys()
+"""The fields of a request that have a canonical form. All other fields are `extra`."""
 """Functions that read one field each, by its name in `ChatRequest`. They are called for fields that are not null."""

@@ -40,7 +40,7 @@ def test_hunyuan_key_without_both_parts_is_refused(key: str) -> None:
     with pytest.raises(ConfigRejected) as rejected:
         compiled(sections(deployments=more("deployments", f"x: {{{HUNYUAN}}}")), {"KEY": key})
     problems = {problem.path: problem.message for problem in rejected.value.problems}
-    assert problems["deployments", "x", "api_key", 0] == "KEY is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
+    assert problems["deployments", "x", "api_key"] == "KEY is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
     assert key not in str(rejected.value)
 
 
