@@ -181,9 +181,8 @@ def _signed(token: str, algorithm: str, keys: Iterable[IssuerKey]) -> bytes:
 def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     try:
         # `json.loads` would also accept bytes in UTF-16 or UTF-32, which RFC 7519 does not allow.
-        claims = json.loads(
-            payload.decode("utf-8"), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
-        )
+        text = payload.decode("utf-8")
+        claims = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise ClaimRefused(ClaimProblem.MALFORMED) from None
     if not isinstance(claims, dict):

@@ -224,8 +224,8 @@ def _message(message: Message, multimodal: bool) -> dict[str, object]:
             # Reasoning is left out: the provider does not accept it.
             text = said_in(message)
             # A blank text is an empty list, as in the provider's own answers: the multimodal path has no strings.
-            content: object = [] if multimodal and not text else _content(text, multimodal)
-            body: dict[str, object] = {"role": "assistant", "content": content}
+            said: object = [] if multimodal and not text else _content(text, multimodal)
+            body: dict[str, object] = {"role": "assistant", "content": said}
             if calls:
                 body["tool_calls"] = [encode_tool_call(call) for call in calls]
             return body

@@ -168,6 +168,12 @@ def test_signed_payload_must_be_an_object_without_duplicate_members(payload: byt
 # --- forgeries ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_signed_payload_must_be_utf_8(encoding: str) -> None:
+    payload = json.dumps(claims()).encode(encoding)
+    assert problem_of(unsigned_but_signed(payload)) is ClaimProblem.MALFORMED
+
+
 def test_claim_signed_by_another_key_of_the_same_name_is_rejected() -> None:
     forged = jwt.encode(claims(), private("thief"), "ES256", headers={"kid": "k1"})
     assert problem_of(forged) is ClaimProblem.SIGNATURE
