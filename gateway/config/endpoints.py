@@ -16,6 +16,7 @@ from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territories
 from gateway.config.validation import Findings
 from providers.adapter import Adapter, KnowsBasePath
+from providers.catalogue.sites import vendor_domain
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
@@ -33,23 +34,6 @@ def server_of(origin: str) -> tuple[str, int]:
     host = parts.hostname or ""
     is_own = host in _UNSPECIFIED or host.endswith(".localhost") or is_this_machine(origin)
     return "localhost" if is_own else host, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-_AZURE = "openai.azure.com"
-
-
-# Clouds whose domain also has hosts of customers. Only hosts with one of these words belong to a model service.
-_SERVICES = {"amazonaws.com": ("bedrock",), "aliyuncs.com": ("dashscope", "maas")}
-
-
-def _vendor_domain(host: str) -> str:
-    """Return the domain of a vendor's host: its last two labels."""
-    return ".".join(host.split(".")[-2:])
-
-
-def _is_below(host: str, domain: str) -> bool:
-    words = _SERVICES.get(domain, ("",))
-    return (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words)
 
 
 @dataclass(slots=True)
@@ -301,16 +285,12 @@ class Endpoints:
 
     def _warn_of_vendor(self, path: KeyPath, host: str) -> None:
         """Warn of a host below a known vendor's domain that the catalogue does not know."""
-        for name, adapter in sorted(self.registry.adapters.items()):
-            known = {urlsplit(site.origin).hostname or "": site.name for site in adapter.sites.values()}
-            domain = next((one for one in map(_vendor_domain, known) if _is_below(host, one)), "")
-            if name == "azure" and _is_below(host, _AZURE):
-                domain = _AZURE
-            if domain:
-                message = f"{host} is below {domain}, a domain of {name}, but no site in the catalogue has this host"
-                hint = "check in the vendor's documents where it stores and processes: only your statement counts"
-                self.findings.warn(path, message, hint)
-                return
+        sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
+        domain = vendor_domain(host, (site.origin for site in sites))
+        if domain:
+            message = f"{host} is below {domain}, a vendor's domain, but no site in the catalogue has this host"
+            hint = "check in the vendor's documents where it stores and processes: only your statement counts"
+            self.findings.warn(path, message, hint)
 
     def _own_server(self, name: str, section: DeploymentSection, origin: str, base_path: str) -> Endpoint | None:
         """Return the endpoint of a host outside the catalogue, with the facts that the operator states."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -10,7 +10,17 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
 from providers.evidence import Citation
-from providers.sites import HOST_PATTERN, PROJECT, Availability, OriginError, Residency, Scope, Site, parse_origin
+from providers.sites import (
+    HOST_PATTERN,
+    PROJECT,
+    Availability,
+    OriginError,
+    Residency,
+    Scope,
+    Site,
+    parse_origin,
+    split_url,
+)
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 
 
@@ -33,6 +43,25 @@ def sites_of(data: Any, *, required: bool = False) -> Mapping[str, Site]:
 
 
 _AVAILABILITY = FactsFile("providers.catalogue", "availability")
+
+
+_DOMAINS = FactsFile("providers.catalogue", "vendor_domains")
+
+
+def vendor_domain(host: str, origins: Iterable[str]) -> str:
+    """Return the vendor's domain that a host is below, or "" if there is none.
+
+    Args:
+        host: The host of an endpoint.
+        origins: The origins of the known sites. The last two labels of each are a vendor's domain.
+    """
+    data: Any = _DOMAINS.read()
+    domains = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
+    for domain in sorted({*domains, *data["further"]}, key=len, reverse=True):
+        words = data["services"].get(domain, [""])
+        if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
+            return domain
+    return ""
 
 
 _LISTED = Shape(
