@@ -56,8 +56,9 @@ def vendor_domain(host: str, origins: Iterable[str]) -> str:
         origins: The origins of the known sites. The last two labels of each are a vendor's domain.
     """
     data: Any = _DOMAINS.read()
-    domains = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
-    for domain in sorted({*domains, *data["further"]}, key=len, reverse=True):
+    domains: set[str] = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
+    domains.update(data["further"])
+    for domain in sorted(domains, key=len, reverse=True):
         words = data["services"].get(domain, [""])
         if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
             return domain
