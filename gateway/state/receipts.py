@@ -185,6 +185,31 @@ _MOST_TRIES = 100
 """How often a receipt is built that fails with an OSError, such as too few file descriptors."""
 
 
+def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
+    """Return all receipts with this id, of any client, oldest first. Blocks. Raises StateError.
+
+    It only reads, so it can run while a gateway serves.
+    """
+    with closing(open_to_read(directory, _NAME)) as database:
+        try:
+            rows = database.execute(
+                "SELECT content FROM receipt WHERE id = ? ORDER BY number", (request_id,)
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
+    return [_parsed(row[0]) for row in rows]
+
+
+def _parsed(content: object) -> dict[str, object]:
+    try:
+        receipt = json.loads(content) if isinstance(content, str | bytes) else None
+    except (ValueError, RecursionError):
+        receipt = None
+    if not isinstance(receipt, dict):
+        raise StateError(f"receipts.db can't be read: {describe_damage('a row is not a receipt')}")
+    return receipt
+
+
 def prepare(directory: Path) -> None:
     """Create the database before several processes open it. Raises StateError."""
     open_database(directory, _NAME, _LAYOUT).close()
