@@ -25,7 +25,7 @@ from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, Capabilitie
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
 from providers.matching.capability_matching import parameters_of
-from providers.matching.requirements import FEATURES, moves_data
+from providers.matching.requirements import FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.registry import Registry
 from providers.sites import Site
@@ -374,7 +374,8 @@ def _passthrough(findings: Findings, path: KeyPath, section: DeploymentSection, 
         if name in moves_data() - allowed:
             message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"
             findings.error((*path, "passthrough", index), message, "remove it")
-        elif name in CANONICAL_FIELDS:
+        # A field that identifies the user is removed or hashed unless it is listed here.
+        elif name in CANONICAL_FIELDS - IDENTITY:
             message = f"`{name}` has no effect: it is a standard field, and `passthrough` is for unknown ones"
             hint = "remove it; `capabilities` states which standard fields and features the model supports"
             findings.error((*path, "passthrough", index), message, hint)

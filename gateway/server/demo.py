@@ -12,7 +12,7 @@ import socket
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +192,11 @@ def fault_text(fault: Fault) -> str:
     """Return a fault in words: its name, and its values with their units, such as `http error: status 503`."""
     name = re.sub("(?<!^)(?=[A-Z])", " ", type(fault).__name__).lower()
     values = []
-    for each in fields(fault):
-        value = getattr(fault, each.name)
+    for member, value in asdict(fault).items():
         if value is None or value == "":
             continue
-        words = each.name.removesuffix("_s").replace("_", " ")
-        unit = " s" if each.name.endswith("_s") else ""
+        words = member.removesuffix("_s").replace("_", " ")
+        unit = " s" if member.endswith("_s") else ""
         values.append(f"{words} {value:g}{unit}" if isinstance(value, int | float) else f"{words} {value}")
     return f"{name}: {', '.join(values)}" if values else name
 

@@ -85,7 +85,7 @@ def test_replaced_text_is_damage_at_every_read(log: ChangeLog, tmp_path: Path, s
     config.unlink()
     reads = (
         lambda: log.rollback_target(active.version, "other", config),
-        lambda: log.active_rollback(config),
+        lambda: log.active_rollback(),
         lambda: log.active_version(),
     )
     for read in reads:

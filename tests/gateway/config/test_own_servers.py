@@ -27,7 +27,7 @@ def messages(endpoint: str, more_keys: str = "") -> list[str]:
         "acme.openai.azure.com",
         "vpc-dashscope-intl.aliyuncs.com",
         "eu-west-1.api.x.ai",
-        "gateway.openai.com",
+        "proxy.openai.com",
     ],
 )
 def test_unknown_host_below_a_vendors_domain_is_warned_of(host: str) -> None:
