@@ -22,6 +22,8 @@ FIELDS = frozenset(
 # (openrouter.ai/docs/api/reference/parameters), Cohere's `k` and `p` (docs.cohere.com/reference/chat), read 2026-11-23.
 _OF_OTHER_DIALECTS = frozenset({"top_a", "top_k", "k", "p"})
 _LONGEST = max(map(len, FIELDS)) + 1
+# A shorter name is one letter away from too many others.
+_SHORTEST = 3
 
 
 def _shorter(name: str) -> Iterator[tuple[int, str]]:
@@ -35,7 +37,7 @@ _LETTER_CHANGED = {pair: name for name in sorted(FIELDS) for pair in _shorter(na
 
 def meant_field(name: str) -> str | None:
     """Return the standard field of which this name has one letter more, less or changed; None for any other name."""
-    if not name or len(name) > _LONGEST or name in FIELDS or name in _OF_OTHER_DIALECTS:
+    if not _SHORTEST <= len(name) <= _LONGEST or name in FIELDS or name in _OF_OTHER_DIALECTS:
         return None
     if (meant := _LETTER_MISSING.get(name)) is not None:
         return meant
