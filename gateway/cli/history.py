@@ -225,7 +225,7 @@ def _read_signature(path: Path | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What `gateway rollback` is to do: activate `version` (None: the one before), or release the pin."""
+    """The arguments of `gateway rollback`: activate `version` (None: the one before), or release the pin."""
 
     version: str | None
     release: bool

@@ -54,7 +54,7 @@ _SITES_HEAD = """\
 that the promise depends on; the deployment confirms them in `attests`. *Serves* lists the territories whose users the
 vendor serves; a number stands for a published list, which `available` may only narrow. The last column lists models
 with a residency of their own, and exceptions from the promise. [Sources](#sources) has the page, the quotation and the
-date behind each row.
+date of each row.
 """
 
 

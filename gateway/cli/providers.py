@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.terminal import compile_file, compiled_config, write_new
 from gateway.operator_errors import CommandError
-from providers.adapter import KnowsOffers
-from providers.catalogue.prices import Offers, shown_amount
 
 if TYPE_CHECKING:
     from gateway.model.config_version import ConfigVersion
@@ -144,6 +142,9 @@ def _facts(registry: Registry, names: list[str]) -> dict[str, dict[str, Any]]:
 
 def _offers(adapter: Adapter) -> dict[str, Any]:
     """Return the prices and retirements of a provider, each with its source."""
+    from providers.adapter import KnowsOffers
+    from providers.catalogue.prices import Offers, shown_amount
+
     offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
     return {
         "prices": [

@@ -109,7 +109,7 @@ class LocationRules:
         unknown: `refuse`, or the name of the region that is used where no signal gives one.
         hops: The networks of proxies that may stand in a list of addresses.
         country_only: Countries that are accepted without their part, although a part has a rule of its own.
-        demo_territory: In a demo: the territory of a caller about whom no signal says anything. None refuses it.
+        demo_territory: In a demo: the territory of a caller whom no signal locates. None refuses it.
     """
 
     signals: tuple[SignalName, ...] = ("api_key", "assertion", "edge_header")

@@ -27,7 +27,7 @@ class JsonAdapter:
 
     Attributes:
         name: The provider's name.
-        capabilities: What the wire format can express.
+        capabilities: The features and parameters that the wire format can express.
         sites: The provider's hosts, by name.
         auth: How a credential is added. The default is a bearer token.
         path: The path below the base path of a site.
@@ -44,22 +44,49 @@ class JsonAdapter:
         raise AttributeError(f"{name}: an adapter keeps no state between requests")
 
     def encode_body(self, request: ChatRequest, target: Target) -> Mapping[str, object]:
-        """Return the body of a request, without passthrough parameters and pinned values."""
+        """Return the body of a request, without passthrough parameters and pinned values.
+
+        Args:
+            request: The canonical request; it has only features that `capabilities` claims.
+            target: The model and the site that get the request.
+
+        Returns:
+            The body, of JSON values.
+        """
         raise NotImplementedError("encode_body: return the body of the request")
 
     def read(self, assembler: Assembler, piece: Mapping[str, object]) -> None:
         """Pass the content of a piece of a stream, or of a whole answer, to the assembler.
 
         An error in a piece is passed with `assembler.fail(self.failure_of(piece, NO_HTTP_ERROR))`.
+
+        Args:
+            assembler: It makes canonical events of what it gets.
+            piece: The parsed data of one event of a stream, or the parsed body of an answer.
         """
         raise NotImplementedError("read: pass the content of the answer to the assembler")
 
     def failure_of(self, body: Mapping[str, object], response: WireResponse) -> Failure:
-        """Return the failure that an error body describes. `body` is empty if it is not a JSON object."""
+        """Return the failure that an error body describes.
+
+        Args:
+            body: The parsed body; empty if the body is not a JSON object.
+            response: The response, for its status and its headers.
+
+        Returns:
+            The failure. `failure(response, kind)` adds the wait and the request id of the headers.
+        """
         raise NotImplementedError("failure_of: return the failure of an error")
 
     def holds_error(self, body: Mapping[str, object]) -> bool:
-        """Return whether a body with a status of success is an error. The default is a member `error`."""
+        """Return whether a body with a status of success is an error. The default is a member `error`.
+
+        Args:
+            body: The parsed body.
+
+        Returns:
+            Whether `failure_of` must read the body.
+        """
         return bool(body.get("error"))
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:

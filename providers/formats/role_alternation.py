@@ -32,6 +32,9 @@ def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Messag
     Args:
         messages: The conversation.
         continues: Whether the model must continue the last message.
+
+    Returns:
+        The changed conversation. It is never empty.
     """
     turns: list[Message] = []
     for message in messages:
@@ -60,6 +63,12 @@ def without_blank_messages(messages: Sequence[Message]) -> list[Message]:
     """Leave out blank system and assistant messages, and replace blank user messages and tool results by a filler.
 
     Otherwise an answer that was cut off before its first word would make every later request of the conversation fail.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The changed conversation. It is never empty.
     """
     remaining = [message for message in messages if _has_turn(message)]
     filled = [replace(message, content=FILLER_TEXT) if _is_blank(message) else message for message in remaining]

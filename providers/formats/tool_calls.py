@@ -37,6 +37,12 @@ def safe_call_name(name: str) -> str:
     The names of tools have only such characters. But a model may call a tool that does not exist
     (`default_api.search`), and the client keeps that call in its history. Without this change, a strict provider would
     refuse every later request of that conversation.
+
+    Args:
+        name: The name in the history.
+
+    Returns:
+        The name itself if it is valid; otherwise the name with `_` for other characters, cut after 64.
     """
     return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:64]
 
@@ -60,6 +66,12 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
 
     If the history contains calls but the request has no tools, the called tools are returned with the choice "none".
     Such a request is valid, but Claude refuses calls without tools.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The tools, and the choice; None stands for a request that names no choice.
     """
     if not request.tools:
         names = dict.fromkeys(
@@ -81,6 +93,13 @@ def turns_with_results(
 
     It is for formats that have only user and assistant turns. Call ids become unique in the whole conversation, as
     Claude requires, because some servers number the calls of each answer from the start.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        Pairs of a message and its calls. Each call is paired with its result; a message without calls has an empty
+        list.
 
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
@@ -125,6 +144,12 @@ def calls_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
 
     It is for formats that accept calls in the history only if the request has tools.
 
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The conversation without tool calls and tool messages.
+
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
     """
@@ -164,8 +189,12 @@ def arguments_of(call: ToolCall) -> object:
 def arguments_text(value: object) -> str | None:
     """Return the arguments of an answer's call as JSON text, also if they arrived as an object.
 
-    An empty object becomes "": some servers send it first, and the pieces of the text after it. Returns None if the
-    object is nested too deeply.
+    Args:
+        value: The arguments as the provider sent them: a text, or a JSON value.
+
+    Returns:
+        The text. An empty object becomes "", because some servers send it first, and the pieces of the text after it.
+        None if the object is nested too deeply.
     """
     if isinstance(value, str):
         return value
@@ -187,6 +216,13 @@ def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
     """Return each call with the text of its result.
 
+    Args:
+        calls: The calls of one assistant message.
+        results: The tool messages after it, in any order.
+
+    Returns:
+        Pairs of a call and the text of its result, in the order of the calls.
+
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
     """
@@ -204,7 +240,14 @@ def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) 
 
 
 def safe_call_id(call_id: str) -> str:
-    """Return the id in the characters that Claude accepts. Ids of other vendors may have more (`functions.get:0`)."""
+    """Return the id in the characters that Claude accepts. Ids of other vendors may have more (`functions.get:0`).
+
+    Args:
+        call_id: The id in the history.
+
+    Returns:
+        The id itself if it is valid; otherwise a valid one that is the same for the same id.
+    """
     if len(call_id) <= _MAX_ID_CHARACTERS and not _UNSAFE.search(call_id):
         return call_id
     return f"{_UNSAFE.sub('_', call_id)[:48]}_{zlib.crc32(call_id.encode('utf-8', 'replace')):08x}"

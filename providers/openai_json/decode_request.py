@@ -127,8 +127,17 @@ _Reader = Callable[[Mapping[str, object], str], object]
 def decode_request(body: object) -> ChatRequest:
     """Return the request in a parsed JSON body.
 
-    Raises InvalidRequest, or UnsupportedFeature for a field that is valid at OpenAI but has no canonical form.
     `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name.
+
+    Args:
+        body: The parsed JSON, which may be any JSON value.
+
+    Returns:
+        The canonical request.
+
+    Raises:
+        InvalidRequest: The body breaks a rule of the API; the message names the field.
+        UnsupportedFeature: A field is valid at OpenAI, but has no canonical form.
     """
     return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
 

@@ -99,7 +99,7 @@ def test_schema_prints_the_built_in_schema(gateway: Command) -> None:
 def test_new_key_is_accepted_by_a_config_with_its_hash(gateway: Command, tmp_path: Path) -> None:
     shown = gateway("key", "new")
     assert (shown.status, shown.err) == (0, "")
-    key, digest = re.findall(r"^(?:key|hash)\s+(\S+)$", shown.out, re.MULTILINE)
+    key, digest = re.findall(r"^(?:Key|Hash): (\S+)$", shown.out, re.MULTILINE)
     assert digest == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     assert len(key) >= 40
     assert gateway("key", "new").out != shown.out

@@ -19,9 +19,11 @@ EXPORTS = [(module, name) for module in MODULES for name in module.__all__]
 
 
 def gaps_of_function(function: Callable[..., object], docs: Docs) -> Iterator[str]:
-    """Yield the parts of a function that its docstring does not document."""
+    """Yield the parts of a function that its docstring does not document. A member may refer to its protocol."""
     if not docs.text:
         yield "a summary"
+    if docs.text.startswith("See `"):
+        return
     documented = docs.entries.get("Args", {}).keys()
     yield from (f"the argument {item.name}" for item in parameters_of(function) if item.name not in documented)
     if inspect.signature(function).return_annotation not in ("None", None) and not docs.returns:

@@ -1,4 +1,4 @@
-"""Each fact of this repository has a source, a quotation and a day, or says why it is unconfirmed."""
+"""Each fact of this repository has a source, a quotation and a day, or a reason why it is unconfirmed."""
 
 from __future__ import annotations
 

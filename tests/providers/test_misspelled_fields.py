@@ -48,7 +48,7 @@ def test_every_change_of_one_letter_is_found(field: str, at: int, letter: str, c
     at %= len(field)
     name = field[:at] + ("" if change == "-" else letter) + field[at + (change != "+") :]
     meant = meant_field(name)
-    if not name or name in FIELDS or name in ALSO_FIELDS:
+    if len(name) < 3 or name in FIELDS or name in ALSO_FIELDS:
         assert meant is None
     else:
         assert meant is not None

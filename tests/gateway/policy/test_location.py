@@ -671,7 +671,7 @@ DEMO = with_rules(TABLE, demo_territory="JP")
     ("territory", "region", "problem"),
     [("JP", "default", None), ("DE", "eu", None), ("CN", "cn", None), ("CU", None, LocationProblem.BLOCKED)],
 )
-def test_demo_locates_a_caller_about_whom_no_signal_says_anything(
+def test_demo_locates_a_caller_whom_no_signal_locates(
     territory: str, region: str | None, problem: LocationProblem | None
 ) -> None:
     location = resolve(with_rules(TABLE, demo_territory=territory), None, seen())
