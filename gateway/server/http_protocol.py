@@ -96,7 +96,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._upgrade_framing = b""
         # Bytes since the last head or piece of a body. No limit of bodies counts them.
         self._overhead_bytes = 0
-        # The error that a callback of the parser found. It is never raised: its traceback would refer to this connection.
+        # An error that a callback of the parser found. It is never raised: its traceback would hold this connection.
         self._input_error: ApiError | None = None
         self._head_timer: asyncio.TimerHandle | None = None
 
