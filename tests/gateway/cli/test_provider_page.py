@@ -4,45 +4,44 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.cli.provider_pages import providers_page
+from gateway.cli.provider_pages import is_unconfirmed, providers_page
 from providers.adapter import Adapter, TakesHeaders
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.registry import load_registry
 
 ADAPTERS = load_registry().adapters
-_FEATURES, _PARAMETERS, _SITES, _HEADERS, _SOURCES = 0, 1, 2, 3, 4
 
 
-def tables_of(page: str) -> list[list[dict[str, str]]]:
-    """Return the tables of the page. A row maps column titles to cells."""
-    tables: list[list[list[str]]] = []
-    inside = False
-    for line in page.splitlines():
-        if line.startswith("| ") and not inside:
-            tables.append([])
-        inside = line.startswith("| ")
-        if inside:
-            tables[-1].append([cell.strip(" `") for cell in line.strip("|").split("|")])
-    return [[dict(zip(head, row, strict=True)) for row in rows] for head, _, *rows in tables]
+def table_below(heading: str) -> list[dict[str, str]]:
+    """Return the table of a section of the page. A row maps column titles to cells."""
+    section = providers_page(ADAPTERS).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    head, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("number", "words", "claimed"),
+    ("heading", "words", "claimed"),
     [
-        (_FEATURES, FEATURES, lambda adapter: adapter.capabilities.features),
-        (_PARAMETERS, PARAMETERS, lambda adapter: adapter.capabilities.parameters & PARAMETERS),
+        ("Features", FEATURES, lambda adapter: adapter.capabilities.features),
+        ("Parameters", PARAMETERS, lambda adapter: adapter.capabilities.parameters & PARAMETERS),
     ],
     ids=["features", "parameters"],
 )
-def test_row_lists_the_capabilities_of_its_adapter(number: int, words: frozenset[str], claimed: object) -> None:
-    rows = tables_of(providers_page(ADAPTERS))[number]
+def test_row_lists_the_capabilities_of_its_adapter(heading: str, words: frozenset[str], claimed: object) -> None:
+    rows = table_below(heading)
     listed = {row["provider"]: {word for word in words if row[word] == "yes"} for row in rows}
     assert callable(claimed)
     assert listed == {name: claimed(adapter) for name, adapter in ADAPTERS.items()}
 
 
+def test_unconfirmed_providers_are_listed() -> None:
+    listed = {row["provider"] for row in table_below("Unconfirmed providers")}
+    assert listed == {name for name, adapter in ADAPTERS.items() if is_unconfirmed(adapter)}
+
+
 def test_each_site_has_a_row_with_its_facts() -> None:
-    rows = {(row["provider"], row["endpoint"]): row for row in tables_of(providers_page(ADAPTERS))[_SITES]}
+    rows = {(row["provider"], row["endpoint"]): row for row in table_below("Sites")}
     sites = {(name, site.name): site for name, adapter in ADAPTERS.items() for site in adapter.sites.values()}
     assert rows.keys() == sites.keys()
     for key, site in sites.items():
@@ -64,7 +63,7 @@ def test_providers_without_sites_are_listed() -> None:
 
 
 def test_every_allowed_header_has_a_row() -> None:
-    rows = {(row["provider"], row["header"]): row for row in tables_of(providers_page(ADAPTERS))[_HEADERS]}
+    rows = {(row["provider"], row["header"]): row for row in table_below("Headers")}
     for name, adapter in ADAPTERS.items():
         assert isinstance(adapter, TakesHeaders)
         for header, rule in adapter.headers.items():
@@ -74,7 +73,7 @@ def test_every_allowed_header_has_a_row() -> None:
 
 
 def test_each_site_and_list_has_a_row_with_its_source() -> None:
-    rows = {(row["provider"], row["facts"]): row for row in tables_of(providers_page(ADAPTERS))[_SOURCES]}
+    rows = {(row["provider"], row["facts"]): row for row in table_below("Sources")}
     for name, adapter in ADAPTERS.items():
         for site in adapter.sites.values():
             row = rows[name, f"site `{site.name}"]
