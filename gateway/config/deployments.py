@@ -212,6 +212,7 @@ def _as_meant(findings: Findings, name: str, section: DeploymentSection, endpoin
     """
     registry = endpoints.registry
     if section.provider not in registry.adapters:
+        endpoints.guessed.add(("deployments", name))
         find_adapter(findings, ("deployments", name), section.provider, registry)
         section = section.model_copy(
             update={"provider": meant_provider(section.provider, registry) or section.provider}

@@ -100,6 +100,7 @@ class Endpoints:
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         stated: The facts that the operator states about servers outside the catalogue.
         owners: The sites that have been looked up, by provider and origin.
+        guessed: The deployments whose provider is unknown and was guessed. What such a provider needs is not reported.
     """
 
     findings: Findings
@@ -108,6 +109,7 @@ class Endpoints:
     demo: bool
     stated: StatedFacts
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
+    guessed: set[KeyPath] = field(default_factory=set)
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """Return the endpoint of the deployment `name`, or None after its errors have been reported."""
@@ -120,7 +122,7 @@ class Endpoints:
             return None
         if text is not None and ":" in text:
             return self._url(name, section, adapter, text)
-        site = self._site((*path, "endpoint"), text, section, adapter)
+        site = self._site(path, section, adapter)
         if site is None:
             return None
         origin = self._own_host(path, section, site)
@@ -167,18 +169,20 @@ class Endpoints:
         found = self._at(path, section, site, origin)
         return None if found is None else Endpoint(origin, found.base_path, found.residency, site, site.name)
 
-    def _site(self, path: KeyPath, text: str | None, section: DeploymentSection, adapter: Adapter) -> Site | None:
-        """Return the provider's site of this name, or its only site."""
-        if text is not None:
-            return self._named(path, text, section, adapter)
+    def _site(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> Site | None:
+        """Return the provider's site that `endpoint` names, or its only site."""
+        if section.endpoint is not None:
+            return self._named((*path, "endpoint"), section.endpoint, section, adapter)
         if len(adapter.sites) == 1:
             return next(iter(adapter.sites.values()))
+        if path in self.guessed:
+            return None
         if adapter.sites:
             message, hint = "is missing", choice_hint("", adapter.sites)
         else:
             message = f"is missing: {section.provider} has no site of its own"
             hint = "write the URL of the server, and the territories where it `stores` and `processes`"
-        self.findings.error(path, message, hint)
+        self.findings.error((*path, "endpoint"), message, hint)
         return None
 
     def _named(self, path: KeyPath, text: str, section: DeploymentSection, adapter: Adapter) -> Site | None:
@@ -283,10 +287,10 @@ class Endpoints:
             return None
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
-    def _warn_of_vendor(self, path: KeyPath, host: str) -> None:
+    def _warn_of_vendor(self, path: KeyPath, provider: str, host: str) -> None:
         """Warn of a host below a known vendor's domain that the catalogue does not know."""
         sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
-        domain = vendor_domain(host, (site.origin for site in sites))
+        domain = vendor_domain(host, provider, (site.origin for site in sites))
         if domain:
             message = f"{host} is below {domain}, a vendor's domain, but no site in the catalogue has this host"
             hint = "check in the vendor's documents where it stores and processes: only your statement counts"
@@ -302,7 +306,7 @@ class Endpoints:
                 self.findings.error((*path, key), "is missing: there are no known facts about this URL", hint)
             elif (read := read_territories(self.findings, (*path, key), words)) is not None:
                 territories[key] = read
-        self._warn_of_vendor((*path, "endpoint"), urlsplit(origin).hostname or "")
+        self._warn_of_vendor((*path, "endpoint"), section.provider, urlsplit(origin).hostname or "")
         if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"
             self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
