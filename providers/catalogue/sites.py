@@ -48,20 +48,24 @@ _AVAILABILITY = FactsFile("providers.catalogue", "availability")
 _DOMAINS = FactsFile("providers.catalogue", "vendor_domains")
 
 
-def vendor_domain(host: str, origins: Iterable[str]) -> str:
-    """Return the vendor's domain that a host is below, or "" if there is none.
+def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
+    """Return the vendor's domain that a host is below.
+
+    Return "" if there is none, or if customers of the provider have hosts of their own below it.
 
     Args:
         host: The host of an endpoint.
+        provider: The provider of the endpoint.
         origins: The origins of the known sites. The last two labels of each are a vendor's domain.
     """
     data: Any = _DOMAINS.read()
     domains: set[str] = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
-    domains.update(data["further"])
+    customers: Mapping[str, str] = data["customers"]
+    domains.update(customers)
     for domain in sorted(domains, key=len, reverse=True):
         words = data["services"].get(domain, [""])
         if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
-            return domain
+            return "" if customers.get(domain) == provider else domain
     return ""
 
 

@@ -26,6 +26,7 @@ def messages(endpoint: str, more_keys: str = "") -> list[str]:
         "bedrock-runtime-fips.us-east-1.amazonaws.com",
         "acme.openai.azure.com",
         "vpc-dashscope-intl.aliyuncs.com",
+        "api-me-east-1.modelarts-maas.com",
         "eu-west-1.api.x.ai",
         "proxy.openai.com",
     ],
@@ -39,6 +40,16 @@ def test_unknown_host_below_a_vendors_domain_is_warned_of(host: str) -> None:
 )
 def test_host_of_ones_own_is_not_warned_of(host: str) -> None:
     assert not any(" is below " in message for message in messages(f"https://{host}/v1"))
+
+
+@pytest.mark.parametrize(
+    "host", ["acme.openai.azure.com", "acme.services.ai.azure.com", "acme.cognitiveservices.azure.com"]
+)
+def test_host_of_a_customer_is_not_warned_of_with_its_provider(host: str) -> None:
+    own = f"x: {{{OWN.replace('openai-compatible', 'azure')}, endpoint: 'https://{host}'}}"
+    warnings = compiled(sections(deployments=more("deployments", own)), ENVIRON).warnings
+    assert not any(" is below " in warning.message for warning in warnings)
+    assert any(f"{host} is below" in message for message in messages(f"https://{host}/v1"))
 
 
 @pytest.mark.parametrize(
