@@ -18,6 +18,7 @@ import orjson
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.api.errors import ApiError, encode_error
 from gateway.server.connection_state import (
@@ -48,6 +49,7 @@ from gateway.server.request_head import (
     names_other_protocol,
     request_scope,
 )
+from gateway.telemetry.log import logger
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
@@ -199,7 +201,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             except httptools.HttpParserUpgrade as offer:
                 self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
             self._end_input()
         self._head_data = b""
         if self._input is not HEAD:
@@ -225,11 +226,8 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         if self._head_timer is not None:
             self._stop_head_timer()
         self._check_head_size()
-        self._overhead_bytes = 0
         parser, version = self.parser, self.parser.get_http_version()
         headers = self._headers[:]
-        # Trailers are appended to this list too. They are not checked, and must not get into the headers.
-        self._headers.clear()
         names = [name for name, _ in headers]
         upgrades = parser.should_upgrade()
         method = parser.get_method().decode("ascii")
@@ -239,6 +237,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         if error is not None:
             self._input_error = ApiError("invalid_request", error)
             raise ValueError(error)
+        # Trailers are appended to this list too. They are not checked, and must not get into the headers.
+        self._headers.clear()
+        self._overhead_bytes = 0
         framing = self._upgrade_framing = framing_lines(headers) if upgrades else b""
         self._enter(UPGRADE if framing else BODY)
         # The parser takes the bytes after an upgrade for another protocol, so no further request can be read.
@@ -363,6 +364,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self._repeated_head.forget()
             self._latest, last.keep_alive = last, False
             self._enter(DISCARDING)
+            self._warn_of_unanswered()
             return
         # The parser does not accept so long a target as a URL, so its error comes before the limit of a head.
         is_too_long = len(self.url) >= MAX_HEAD_BYTES
@@ -396,13 +398,24 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         """Send an error, unless the client would take it as the answer to another request, and close the connection."""
         self._stop_head_timer()
         self._repeated_head.forget()
+        # Of a head that is complete or not. Later they are the trailers of a body.
+        headers = self._headers if self._input is HEAD else []
         self._close_input()
         if self.transport.is_closing():
             return
         if self._may_send_error():
-            self.transport.write(_error_response(error))
+            request_id = request_id_of(headers_of({"headers": headers}))
+            self.transport.write(_error_response(error, request_id))
+            # A load balancer opens connections in advance. It is not worth a line that it sends nothing on one of them.
+            if self._overhead_bytes:
+                _log_refusal(error, request_id)
+        else:
+            self._warn_of_unanswered()
         self.transport.close()
         self.start_idling()
+
+    def _warn_of_unanswered(self) -> None:
+        self.logger.warning("Invalid HTTP request received.")
 
     def _may_send_error(self) -> bool:
         cycle = self._latest
@@ -417,8 +430,22 @@ def _head_too_large() -> ApiError:
     )
 
 
-def _error_response(error: ApiError) -> bytes:
+def _error_response(error: ApiError, request_id: str) -> bytes:
     """Return a whole response in the usual envelope, after which the connection closes."""
     body = orjson.dumps(encode_error(error))
-    head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-    return head % (error.status, _REASONS[error.status], len(body)) + body
+    status_line = b"HTTP/1.1 %d %b\r\n" % (error.status, _REASONS[error.status])
+    headers = b"content-type: application/json\r\nx-request-id: %b\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return status_line + headers % (request_id.encode(), len(body)) + body
+
+
+def _log_refusal(error: ApiError, request_id: str) -> None:
+    """Write the line of a request that does not reach the application, with the names of the application's lines."""
+    logger().info(
+        "request",
+        request_id=request_id,
+        outcome="refused",
+        status=error.status,
+        code=error.code,
+        reason=str(error.reason),
+        detail=error.message,
+    )

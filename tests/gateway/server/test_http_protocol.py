@@ -18,6 +18,7 @@ from typing import Any, Self
 import httpx
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
 from gateway.api.connection import CONNECTION, NOT_TAKEN
@@ -813,6 +814,63 @@ async def test_large_head_in_one_read_is_refused(before: bytes, wire: bytes) -> 
     app, written = await outcome_of(before + wire)
     assert written.startswith(b"HTTP/1.1 431 ")
     assert app.requests == []
+
+
+REFUSED_HEADS = {
+    "a large head": (LARGE_HEADS["a header of 190 KB"], 431, "headers_too_large"),
+    "the beginning of a large head": (LARGE_HEADS["a header of 190 KB"][:100_000], 431, "headers_too_large"),
+    "two hosts": (b"GET /echo HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", 400, "invalid_request"),
+    "a space before a colon": (b"GET /echo HTTP/1.1\r\nhost: x\r\nx: y\r\nx : y\r\n\r\n", 400, "invalid_request"),
+    "no HTTP": (b"hello\r\n\r\n", 400, "invalid_request"),
+}
+GIVEN_ID = {
+    "none": (b"", None),
+    "a valid one": (b"X-Request-ID: from-client.1\r\n", "from-client.1"),
+    "a malformed one": (b"x-request-id: from client\r\n", None),
+    "two": (b"x-request-id: a\r\nx-request-id: b\r\n", "a"),
+}
+
+
+@pytest.mark.parametrize(("wire", "status", "code"), REFUSED_HEADS.values(), ids=REFUSED_HEADS)
+@pytest.mark.parametrize(("line", "expected"), GIVEN_ID.values(), ids=GIVEN_ID)
+async def test_refused_head_has_a_request_id_and_a_log_line(
+    wire: bytes, status: int, code: str, line: bytes, expected: str | None
+) -> None:
+    sent = wire.replace(b"host: x\r\n", b"host: x\r\n" + line, 1)
+    with capture_logs() as lines:
+        app, written = await outcome_of(sent)
+    head, _, body = written.partition(b"\r\n\r\n")
+    (request_id,) = [value.split(b": ")[1].decode() for value in head.split(b"\r\n") if b"x-request-id" in value]
+    (logged,) = lines
+    error = json.loads(body)["error"]
+    assert (error["code"], error["reason"]) == (code, "request")
+    fields = {name: logged[name] for name in ("event", "request_id", "outcome", "status", "code", "reason", "detail")}
+    assert fields == {
+        "event": "request",
+        "request_id": request_id,
+        "outcome": "refused",
+        "status": status,
+        "code": code,
+        "reason": "request",
+        "detail": error["message"],
+    }
+    assert request_id == expected if expected and line in sent else request_id.startswith("req_")
+    assert app.requests == []
+
+
+async def test_connection_without_a_byte_is_refused_without_a_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_TIME_S", 0.01)
+    app, state, transport = App(), ServerState(), WrittenBytes()
+    config = server_config(app, 1)
+    config.load()
+    connection = ConnectionProtocol(config, state, {})
+    with capture_logs() as lines:
+        connection.connection_made(transport)
+        while not transport.written:  # noqa: ASYNC110  # a timer of the connection writes it
+            await asyncio.sleep(0.01)
+    connection.connection_lost(None)
+    assert transport.written.startswith(b"HTTP/1.1 408 ")
+    assert lines == []
 
 
 @pytest.mark.parametrize("name", ["a header", "a header of 190 KB", "headers"])
