@@ -86,8 +86,8 @@ MESSAGES: dict[FailureKind, str] = {
     FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
     FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
     FailureKind.CONTEXT_LENGTH: (
-        "this model's maximum context length is exceeded: the input exceeds the context window; shorten `messages` or "
-        "ask for fewer tokens"
+        "this model's maximum context length is exceeded: the prompt is too long and exceeds the context "
+        "window; shorten `messages` or ask for fewer tokens"
     ),
     FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
     FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
