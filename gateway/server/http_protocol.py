@@ -53,6 +53,8 @@ from gateway.telemetry.log import logger
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIME_S = 10.0
+STOPPING_HEAD_TIME_S = 1.0
+"""As `HEAD_TIME_S`, from the moment when the server begins to stop."""
 MAX_DISCARDED_BYTES = 32 * 1024 * 1024
 """As much as a body may have: what is discarded may be the rest of one. None of it is kept."""
 _INVALID = "the request is not valid HTTP/1.1"
@@ -101,6 +103,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         # An error that a callback of the parser found. It is never raised: its traceback would hold this connection.
         self._input_error: ApiError | None = None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
 
     # Events of the transport.
 
@@ -243,7 +246,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         framing = self._upgrade_framing = framing_lines(headers) if upgrades else b""
         self._enter(UPGRADE if framing else BODY)
         # The parser takes the bytes after an upgrade for another protocol, so no further request can be read.
-        keep_alive = version != "1.0" and not upgrades and parser.should_keep_alive()
+        keep_alive = version != "1.0" and not (upgrades or self._is_stopping) and parser.should_keep_alive()
         scope = request_scope(self._shared_scope, version, method, self.url)
         self.url = b""
         if version == "1.1" and keep_alive and self._latest is not None and b"expect" not in names:
@@ -342,12 +345,29 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._begin(cycle, scope)
 
     def shutdown(self) -> None:
-        """See uvicorn: close the connection once the requests that have come are answered."""
-        if self._latest is None or self._latest.state is COMPLETE:
-            self._close_input()
-            self.transport.close()
+        """See uvicorn: close the connection once the requests that have come are answered.
+
+        The first request of a new connection is about to come: a load balancer that gets no answer to it reports an
+        error to its own client. So such a connection has a short time for it, and one with a part of a head too.
+        """
+        latest = self._latest
+        if latest is not None and latest.state is not COMPLETE:
+            latest.keep_alive = False
+        elif self._input is HEAD or (latest is None and self._input is IDLE):
+            self._is_stopping = True
+            self._stop_head_timer()
+            grace_s = self.config.timeout_graceful_shutdown or STOPPING_HEAD_TIME_S
+            self._head_timer = self.loop.call_later(min(STOPPING_HEAD_TIME_S, grace_s / 2), self._on_stopping_timeout)
         else:
-            self._latest.keep_alive = False
+            self._close_unused()
+
+    def _on_stopping_timeout(self) -> None:
+        # In a busy process the head may be here, unread: the loop runs its timers before it reads.
+        self._head_timer = self.loop.call_later(0, self._close_unused)
+
+    def _close_unused(self) -> None:
+        self._close_input()
+        self.transport.close()
 
     # The end of the input.
 

@@ -203,6 +203,7 @@ class GatewayServer(_QuietServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the running requests. An error of `on_started` is raised after everything is closed."""
+        await self._stop_listening(sockets or [])
         await super().shutdown(sockets)
         if self.force_exit:
             for task in self.server_state.tasks:
@@ -217,6 +218,32 @@ class GatewayServer(_QuietServer):
                     await self.lifespan.shutdown()
         if self._after_start is not None and self._after_start.done() and not self._after_start.cancelled():
             self._after_start.result()
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Accept the connections that wait in the listener's queue, which its close would reset, and close it."""
+        waiting = [connection for listener in sockets for connection in _accept_waiting(listener)]
+        # At once: each further turn of the loop would let new connections into the queue.
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            with contextlib.suppress(OSError):  # its client has left already
+                await asyncio.get_running_loop().connect_accepted_socket(self._connection_protocol, connection)
+
+    def _connection_protocol(self) -> ConnectionProtocol:
+        return ConnectionProtocol(self.config, self.server_state, self.lifespan.state)
+
+
+def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections in the queue of a listening socket until it is empty."""
+    for _ in range(2 * _BACKLOG):
+        try:
+            connection, _ = listener.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:  # BlockingIOError: the queue is empty. Others: there is no file descriptor left.
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 class _SecondServer(_QuietServer):

@@ -180,8 +180,9 @@ def test_refused_request_gets_its_status_and_code(
 
 
 def test_each_refusal_of_the_application_has_a_request_id(gateway: GatewayProcess) -> None:
-    """Bytes that are not HTTP contain no request, so the answer has no request ID."""
-    for name in ("no key", "no content type", "32 MB", "a large header", "two slashes", "GET chat", "POST models"):
+    """The same holds for a refusal of the HTTP server, which the application does not see."""
+    of_application = ("no key", "no content type", "32 MB", "two slashes", "GET chat", "POST models")
+    for name in (*of_application, "a large header", "headers without end", "two lengths", "no HTTP"):
         assert answer_of(gateway, CASES[name][0]).headers["x-request-id"], name
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -25,6 +26,7 @@ from gateway.api.connection import CONNECTION, NOT_TAKEN
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.server import http_protocol as module
+from gateway.server.connection_state import HEAD
 from gateway.server.http_protocol import ConnectionProtocol
 from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import table_of
@@ -745,6 +747,65 @@ def test_upgrade_without_a_body_is_ignored_and_is_the_last_request(client: RawCl
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert client.rest() == b""
     assert [received.path for received in app.requests] == ["/echo"]
+
+
+# --- the end of the server ------------------------------------------------------------------------
+
+
+def shut_down(server: ServerThread, client: RawClient) -> bool:
+    """Ask the client's connection to end, as the server does when it stops; return whether it closes at once."""
+    connection = server.end_of(client)
+    closing: Future[bool] = Future()
+
+    def ask() -> None:
+        connection.shutdown()
+        closing.set_result(connection.transport.is_closing())
+
+    server._loop.call_soon_threadsafe(ask)
+    return closing.result(LIMIT_S)
+
+
+@pytest.mark.parametrize("sent_bytes", [0, 1, 20])
+def test_first_request_is_answered_after_the_server_began_to_stop(
+    server: tuple[App, ServerThread], client: RawClient, sent_bytes: int
+) -> None:
+    connection = server[1].end_of(client)
+    client.send(get()[:sent_bytes])
+    eventually(lambda: (connection._input is HEAD) == bool(sent_bytes))
+    assert not shut_down(server[1], client)
+    answer = client.send(get()[sent_bytes:]).response()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert client.rest() == b""
+
+
+def test_half_a_head_after_an_answer_is_completed_after_the_server_began_to_stop(
+    server: tuple[App, ServerThread], client: RawClient
+) -> None:
+    connection = server[1].end_of(client)
+    client.send(get()).response()
+    client.send(get()[:20])
+    eventually(lambda: connection._input is HEAD)
+    assert not shut_down(server[1], client)
+    assert client.send(get()[20:]).response().headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["nothing", "half a head"])
+def test_connection_without_a_request_ends_soon_after_the_server_began_to_stop(
+    server: tuple[App, ServerThread], client: RawClient, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(module, "STOPPING_HEAD_TIME_S", 0.01)
+    client.send(sent)
+    eventually(lambda: (server[1].end_of(client)._input is HEAD) == bool(sent))
+    assert not shut_down(server[1], client)
+    assert client.rest() == b""
+
+
+def test_answered_connection_ends_at_once_when_the_server_stops(
+    server: tuple[App, ServerThread], client: RawClient
+) -> None:
+    assert client.send(get()).response().status == 200
+    assert shut_down(server[1], client)
+    assert client.rest() == b""
 
 
 # --- bounds ---------------------------------------------------------------------------------------

@@ -57,6 +57,39 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
     assert all(each.fileno() < 0 for each in sockets)
 
 
+def test_connections_in_the_queue_of_a_listener_that_closes_are_answered() -> None:
+    """The system resets the connections that nobody has accepted when it closes a listening socket."""
+
+    async def serve() -> list[bytes]:
+        listener = bind("127.0.0.1", 0)
+        address, up = listener.getsockname(), asyncio.Event()
+
+        async def on_started() -> None:
+            up.set()
+
+        server = GatewayServer(server_config(_app, 10.0), on_started)
+        serving = asyncio.create_task(server.serve([listener]))
+        await up.wait()
+        # The loop does not turn from here to `stop`, so that it accepts few of them before it stops.
+        crowd = [socket.create_connection(address) for _ in range(_CROWD)]
+        for one in crowd[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        server.stop()
+        await asyncio.sleep(0.05)
+        for one in crowd[1::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await serving
+        answers = [one.recv(65536) for one in crowd]
+        for one in crowd:
+            one.close()
+        return answers
+
+    answers = uvloop.run(serve())
+    # The application of this module answers no request, which the server reports.
+    assert [answer[:13] for answer in answers] == [b"HTTP/1.1 500 "] * _CROWD
+    assert all(b"connection: close" in answer for answer in answers)
+
+
 @pytest.mark.parametrize("trigger", ["a signal", "its process"])
 def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch, trigger: str) -> None:
     monkeypatch.setattr("gateway.server.uvicorn_server._DATE_S", 1000.0)
