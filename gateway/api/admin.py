@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api.admin_control import Control, Guard, readiness, readiness_word
+from gateway.api.admin_control import Control, Guard, is_ready, readiness
 from gateway.api.body import CloseUnread
 from gateway.api.raw_responses import (
     Application,
@@ -36,7 +36,7 @@ def _probes(control: Control, guard: Guard) -> dict[str, Probe]:
     async def ready(scope: Any) -> RawResponse:
         guard.check(scope["headers"])
         status = await control.status()
-        return json_response(readiness(status), 200 if readiness_word(status) == "ready" else 503)
+        return json_response(readiness(status), 200 if is_ready(status) else 503)
 
     async def metrics(scope: Any) -> RawResponse:
         guard.check(scope["headers"])

@@ -91,10 +91,26 @@ _CHANGES = tuple(field.name for field in fields(Changes))
 
 
 def readiness_word(status: Status) -> str:
-    """Return `ready`, `not ready` or `draining`."""
+    """Return `ready`, `degraded` (some workers do not answer), `not ready` (none answers) or `draining`."""
     if status.is_draining:
         return "draining"
-    return "ready" if any(worker.answers for worker in status.workers) else "not ready"
+    if not (missing := _missing_seats(status)):
+        return "ready"
+    return "degraded" if len(missing) < status.workers_wanted else "not ready"
+
+
+def _missing_seats(status: Status) -> list[int]:
+    """Return the seats whose worker hangs, is starting, or has ended and is being replaced."""
+    answering = {worker.seat for worker in status.workers if worker.answers}
+    return [seat for seat in range(1, status.workers_wanted + 1) if seat not in answering]
+
+
+def is_ready(status: Status) -> bool:
+    """Return whether the gateway should get requests.
+
+    It should while it is degraded: the workers that answer accept all new connections.
+    """
+    return readiness_word(status) in ("ready", "degraded")
 
 
 def readiness(status: Status) -> dict[str, object]:
@@ -121,6 +137,7 @@ def readiness(status: Status) -> dict[str, object]:
         "workers": {
             "wanted": status.workers_wanted,
             "restarts": status.worker_restarts,
+            "missing": _missing_seats(status),
             "running": [_worker(worker) for worker in status.workers],
         },
     }

@@ -43,6 +43,8 @@ _COUNT_S = 1.0
 # pass while the supervisor itself is suspended. With a worker that hangs, a round takes `_COUNT_S` and `_ASK_S`.
 _MOST_MISSED = 10
 _MOST_MISSED_AT_START = 60
+# A worker that owes more of them is not waited for when an operator or a probe asks for the state.
+_MOST_MISSED_FOR_STATUS = 2
 _ACTIVATE_S = 2.0
 _ASK_S = 1.0
 
@@ -119,7 +121,7 @@ class WorkerPool:
 
     async def status(self) -> tuple[WorkerStatus, ...]:
         """Return the status of each worker; of one that does not answer, from its last report."""
-        answered = await self._ask_all(lambda number: Ask(number, metrics=False), _ASK_S)
+        answered = await self._ask_all(lambda number: Ask(number, metrics=False), _ASK_S, _MOST_MISSED_FOR_STATUS)
         return tuple(_status(worker, worker in answered) for worker in self if worker.ready)
 
     async def snapshots(self) -> list[bytes]:
@@ -127,15 +129,18 @@ class WorkerPool:
         await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
         return [self._ended_counts, *(worker.metrics for worker in self)]
 
-    async def _ask_all(self, message: Callable[[int], Message], limit_s: float) -> set[Worker]:
+    async def _ask_all(
+        self, message: Callable[[int], Message], limit_s: float, most_missed: int = _MOST_MISSED
+    ) -> set[Worker]:
         """Send a message to all workers and return those that answered in time.
 
-        A worker that is still starting gets the message too, but is not waited for.
+        A worker that is still starting, or has missed more than `most_missed` rounds, gets the message too, but is not
+        waited for.
         """
         asked: dict[asyncio.Future[Message], Worker] = {}
         for worker in self._workers:
             number = next(self._numbers)
-            if worker.ready:
+            if worker.ready and worker.missed <= most_missed:
                 asked[worker.waiting.setdefault(number, asyncio.get_running_loop().create_future())] = worker
             worker.channel.send(message(number))
         done = (await asyncio.wait(asked, timeout=limit_s))[0] if asked else set()

@@ -426,7 +426,7 @@ def readiness_report() -> object:
         replace(loaded, activated=False, retriable=True),
         {("file", "activated"): 1},
         False,
-        (WorkerStatus(0, 77, table.version, 5, False, unwell),),
+        (WorkerStatus(1, 77, table.version, 5, False, unwell),),
         schedules=(ScheduleStatus("assistant", "de", schedule, progress, 0.1, "more requests"),),
         keeps_history=True,
         at_s=NOW_S,

@@ -58,6 +58,13 @@ def pids_of(gateway: GatewayProcess) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in lines_of(gateway, "worker_ready")}
 
 
+def state_for_probe(gateway: GatewayProcess) -> tuple[int, str, list[int]]:
+    """Return the status, its word and the missing workers of the admin listener's readiness probe."""
+    answer = httpx.get(f"{gateway.admin_url}/readyz", trust_env=False, timeout=LIMIT_S)
+    state = answer.json()
+    return answer.status_code, state["status"], state["workers"]["missing"]
+
+
 def ask(gateway: GatewayProcess, headers: dict[str, str] = HEADERS) -> httpx.Response:
     """Return an answer over a new connection."""
     return httpx.post(f"{gateway.url}{CHAT}", json=body(), headers=headers, trust_env=False, timeout=LIMIT_S)
@@ -119,12 +126,17 @@ def test_death_of_a_worker_ends_no_other_request(config: Path, providers: Simula
 
 def test_hung_worker_is_logged_and_replaced(config: Path) -> None:
     with two_workers(config) as gateway:
-        hung = pids_of(gateway)[2]
+        answering, hung = (pids_of(gateway)[seat] for seat in (1, 2))
+        assert state_for_probe(gateway) == (200, "ready", [])
         os.kill(hung, signal.SIGSTOP)
+        assert state_for_probe(gateway) == (200, "degraded", [2])
+        with paused(answering):
+            assert state_for_probe(gateway) == (503, "not ready", [1, 2])
         line = gateway.wait_for("worker_hung", pid=hung)
         assert (line["worker"], line["level"]) == (2, "error")
         assert gateway.wait_for("worker_exited", pid=hung)["status"] == -signal.SIGKILL
         eventually(lambda: pids_of(gateway)[2] != hung)
+        eventually(lambda: state_for_probe(gateway) == (200, "ready", []))
         with paused(pids_of(gateway)[1]):
             assert ask(gateway).status_code == 200
         assert gateway.stop() == 0

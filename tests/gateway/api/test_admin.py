@@ -57,7 +57,6 @@ async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -
     failed = replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))
     callbacks.now = replace(callbacks.now, workers=workers, failed=failed)
     state = (await client(callbacks).get("/readyz")).json()
-    assert state["status"] == "ready"
     assert state["deployments"]["benched"] == {
         "gemini": [{"worker": 1, "reason": "benched: the provider refuses our key", "for_s": 12.3}]
     }
@@ -70,6 +69,39 @@ async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -
     assert state["last_failed_reload"]["result"] == "rejected"
     (finding,) = state["last_failed_reload"]["findings"]
     assert (finding["file"], finding["line"], finding["column"], finding["hint"]) == ("gateway.yaml", 3, 5, "add it")
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_second_there", "word", "missing", "code"),
+    [
+        ((True, True), True, "ready", [], 200),
+        ((True, False), True, "degraded", [2], 200),
+        ((True,), False, "degraded", [2], 200),
+        ((False, False), True, "not ready", [1, 2], 503),
+        ((False,), False, "not ready", [1, 2], 503),
+    ],
+)
+async def test_readiness_names_the_workers_that_do_not_answer(
+    callbacks: AdminCallbacks,
+    answers: tuple[bool, ...],
+    is_second_there: bool,
+    word: str,
+    missing: list[int],
+    code: int,
+) -> None:
+    workers = callbacks.now.workers if is_second_there else callbacks.now.workers[:1]
+    workers = tuple(replace(worker, answers=it) for worker, it in zip(workers, answers, strict=True))
+    callbacks.now = replace(callbacks.now, workers=workers)
+    answer = await client(callbacks).get("/readyz")
+    state = answer.json()
+    assert (answer.status_code, state["status"], state["workers"]["missing"]) == (code, word, missing)
+
+
+async def test_only_worker_that_hangs_is_not_ready(callbacks: AdminCallbacks) -> None:
+    (worker, _) = callbacks.now.workers
+    callbacks.now = replace(callbacks.now, workers=(replace(worker, answers=False),), workers_wanted=1)
+    answer = await client(callbacks).get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
 
 
 @pytest.mark.parametrize(

@@ -367,6 +367,23 @@ async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
     await running.ready()
 
 
+async def test_state_does_not_wait_for_a_worker_that_missed_rounds(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_ASK_S", 1000.0)
+    running = build(2)
+    first, _ = await running.ready(), await running.ready()
+    by_seat = {worker.seat: worker for worker in running.supervisor._pool}
+    by_seat[2].missed = 3
+    asking = asyncio.ensure_future(running.supervisor._pool.status())
+    asked = await first.receive()
+    assert isinstance(asked, Ask)
+    first.send(Report(asked.number, "v1", 0, False, {}, b""))
+    async with asyncio.timeout(LIMIT_S):
+        statuses = await asking
+    assert {status.seat: status.answers for status in statuses} == {1: True, 2: False}
+
+
 async def test_worker_that_answers_late_is_not_killed(build: Build) -> None:
     running = build(1)
     fake = await running.ready()
