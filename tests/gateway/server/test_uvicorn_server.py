@@ -58,7 +58,7 @@ def test_a_process_that_is_alone_takes_several_new_connections_in_a_turn() -> No
 
 
 def test_connections_in_the_queue_of_a_listener_that_closes_are_answered() -> None:
-    """The system resets the connections that nobody has accepted when it closes a listening socket."""
+    """The system resets the connections that no process has accepted when it closes a listening socket."""
 
     async def serve() -> list[bytes]:
         listener = bind("127.0.0.1", 0)
