@@ -100,7 +100,7 @@ class Endpoints:
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         stated: The facts that the operator states about servers outside the catalogue.
         owners: The sites that have been looked up, by provider and origin.
-        guessed: The deployments whose provider is unknown and was guessed. Missing settings of such a provider are not reported.
+        guessed: The deployments whose provider is unknown and was guessed. Its missing settings are not reported.
     """
 
     findings: Findings

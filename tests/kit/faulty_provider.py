@@ -138,8 +138,10 @@ class Provider:
         self._thread.join(10)
 
     def has_been_read(self, place: str) -> None:
-        """Report to the call on that path that its first text has reached the client."""
-        self._loop.call_soon_threadsafe(lambda: self._read[place].set())
+        """Report to the call on that path, if there is one, that its first text has reached the client."""
+        # The client may have read the text of another provider. An error in this thread would stop it for a long time,
+        # because the log renders it.
+        self._loop.call_soon_threadsafe(lambda: place in self._read and self._read[place].set())
 
     def hang_up(self) -> None:
         """End every connection, as after a long idle time."""
