@@ -8,11 +8,15 @@ import pickle
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gateway.changes.pickling import ConfigNotPortable, pack
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.config.source_text import Reading, SourceText
 from gateway.model.config_version import ConfigVersion
+
+if TYPE_CHECKING:
+    from gateway.config.real_deployment import RealDeployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class CompileJob:
     Attributes:
         demo_territory: The territory of callers whom no signal locates, if this is a demo.
         simulators: The origin of each simulated site, if this is a demo.
+        real: The real deployment that is added to a demo, or None.
         text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
             is still watched.
         name: The name of `text` in problems.
@@ -48,6 +53,7 @@ class CompileJob:
     demo: bool = False
     demo_territory: str | None = None
     simulators: Mapping[tuple[str, str], str] | None = None
+    real: RealDeployment | None = None
     text: bytes | None = field(default=None, repr=False)
     name: str = ""
     secrets: bool = True
@@ -82,6 +88,7 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
     """Compile in this process and return the outcome."""
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document, read_config
+    from gateway.config.real_deployment import add_real_deployment
     from gateway.config.source_text import MAX_BYTES, MISSING, digest, read_files
     from providers.registry import load_registry
 
@@ -98,9 +105,12 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
             document = parse_document(job.text, job.name, environ, relative_to=job.path, secrets=job.secrets)
             files = {**document.files, **files}
             del files[job.name]
+        registry = load_registry()
+        if job.real is not None:
+            document = add_real_deployment(document, job.real, registry, environ)
         compiled = compile_config(
             document,
-            registry=load_registry(),
+            registry=registry,
             simulators=job.simulators,
             demo=job.demo,
             demo_territory=job.demo_territory,

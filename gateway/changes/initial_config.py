@@ -24,6 +24,7 @@ from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog, PinnedRollback, ReviewedChange
+    from gateway.config.real_deployment import RealDeployment
     from gateway.state.audit import TrailHead
     from gateway.state.history import Version
 
@@ -51,13 +52,21 @@ class InitialConfigLoader:
         settings: The settings of the process.
         child: The child process that compiles, if it is already started.
         demo: Whether the config is served as a demo, even if it does not state that.
+        real: The real deployment that is added to a demo.
     """
 
-    def __init__(self, settings: Settings, child: Child | None = None, *, demo: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        child: Child | None = None,
+        *,
+        demo: bool = False,
+        real: RealDeployment | None = None,
+    ) -> None:
         self._config_path = settings.config
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
-        job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None)
+        job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None, real=real)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 

@@ -194,6 +194,10 @@ GATEWAY_RECEIPT_KEY and GATEWAY_TRANSPORT (docs/operate/running.md)."""
 
 _MAX_DELAY_S = 3600
 _DEMO_TERRITORY = "DE"
+_DEMO_REAL = (
+    "add a real deployment, which is called over the network and is paid for: openai (key: OPENAI_API_KEY), "
+    "qwen (DASHSCOPE_API_KEY) or gemini (GEMINI_API_KEY); qwen:intl selects another site"
+)
 _DEMO_CONFIG = "a demo config of your own (default: GATEWAY_CONFIG, or the built-in one)"
 
 
@@ -271,6 +275,7 @@ def _add_demo(group: Group[argparse.ArgumentParser]) -> None:
     )
     demo = group.add_parser("demo", help="serve simulated providers, without a key or network", description=text)
     demo.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
+    demo.add_argument("--with", dest="real", metavar="PROVIDER", help=_DEMO_REAL)
     _add_territory(demo)
     _add_listener(demo)
     demo.set_defaults(run=serve_commands.demo)
@@ -306,7 +311,7 @@ def _add_simulate(group: Group[argparse.ArgumentParser]) -> None:
     simulate.add_argument("--config", type=Path, metavar="FILE", help=_DEMO_CONFIG)
     _add_territory(simulate)
     _add_listener(simulate)
-    simulate.set_defaults(run=serve_commands.simulate)
+    simulate.set_defaults(run=serve_commands.simulate, real=None)
 
 
 def _add_territory(command: argparse.ArgumentParser) -> None:

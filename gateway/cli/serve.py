@@ -6,6 +6,7 @@ Large imports are inside the functions, so that a command imports only what it n
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
+    from gateway.config.real_deployment import RealDeployment
     from gateway.settings import Settings
 
 
@@ -121,7 +123,8 @@ def _serve_simulated(
 ) -> None:
     from gateway.changes.initial_config import InitialConfigLoader
 
-    opening = InitialConfigLoader(settings, demo=True)
+    real = _real_deployment(options.real) if options.real else None
+    opening = InitialConfigLoader(settings, demo=True, real=real)
     from gateway.server import start
 
     try:
@@ -135,7 +138,22 @@ def _serve_simulated(
     from gateway.server.demo import SimulatedPace
 
     rehearsal = SimulatedPace(*pace) if pace is not None else None
-    start.serve_demo(settings, initial, faults, faults_at, rehearsal, options.territory)
+    start.serve_demo(settings, initial, faults, faults_at, rehearsal, options.territory, real)
+
+
+def _real_deployment(text: str) -> RealDeployment:
+    """Return the real deployment that `--with` names. Raises CommandError if there is none, or no key for it."""
+    from gateway.config.real_deployment import real_deployment
+    from providers.registry import load_registry
+
+    try:
+        real = real_deployment(text, load_registry())
+    except ValueError as error:
+        raise CommandError(f"--with: {error}") from None
+    if not os.environ.get(real.key_variable):
+        reason = f"--with {text} needs a key of {real.provider} in {real.key_variable}, which is not set"
+        raise CommandError(f"{reason}. Set it:\n  export {real.key_variable}=YOUR_KEY")
+    return real
 
 
 def _exit_on_sigterm() -> None:

@@ -97,7 +97,7 @@ def compile_config(
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell, document.read_at_s)
     stated = StatedFacts(findings)
-    endpoints = Endpoints(findings, registry, simulators, demo, stated)
+    endpoints = Endpoints(findings, registry, simulators, demo, stated, document.real)
     days = days_at(document.read_at_s)
     secrets = compile_secrets(draft, findings, document.references)
     findings.problems.extend(document.catalogues.problems(findings))
@@ -119,6 +119,7 @@ def compile_config(
         cors=compile_cors(draft, findings, demo=demo),
         secrets=secrets,
         demo=demo,
+        real=document.real,
         admin_keys=tuple(draft.config.admin_keys),
         receipts_keep_s=draft.config.receipts.keep_s,
         blocked_by=draft.config.blocked_by,

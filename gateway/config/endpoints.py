@@ -99,6 +99,7 @@ class Endpoints:
     Attributes:
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         stated: The facts that the operator states about servers outside the catalogue.
+        real: The deployments that may be real in a demo.
         owners: The sites that have been looked up, by provider and origin.
         guessed: The deployments whose provider is unknown and was guessed. Its missing settings are not reported.
     """
@@ -108,6 +109,7 @@ class Endpoints:
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     stated: StatedFacts
+    real: frozenset[str] = frozenset()
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
     guessed: set[KeyPath] = field(default_factory=set)
 
@@ -115,7 +117,7 @@ class Endpoints:
         """Return the endpoint of the deployment `name`, or None after its errors have been reported."""
         path: KeyPath = ("deployments", name)
         text = section.endpoint
-        if self.demo or text == SIMULATOR:
+        if (self.demo and name not in self.real) or text == SIMULATOR:
             return self._simulator(path, section, adapter)
         if section.simulates is not None:
             self.findings.error((*path, "simulates"), "is only valid for a simulator", f"write `endpoint: {SIMULATOR}`")

@@ -167,6 +167,7 @@ class Document:
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
         written: The text and the values of the file.
+        real: The deployments that may be real although this is a demo (`gateway demo --with`).
     """
 
     source: Source
@@ -177,6 +178,7 @@ class Document:
     files: Reading = field(default_factory=dict)
     read_at_s: float = field(default_factory=time.time)
     written: SourceText | None = None
+    real: frozenset[str] = frozenset()
 
 
 def load_document(

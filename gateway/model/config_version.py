@@ -325,7 +325,8 @@ class ConfigVersion:
         assistants: By name and by alias.
         clients: By the hex SHA-256 of each key.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
-        demo: Only simulated providers; every peer is a trusted edge, and no key is required.
+        demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.
+        real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
         admin_keys: The public keys that may sign a change of a protected region.
         receipts_keep_s: How long receipts are kept.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
@@ -350,6 +351,7 @@ class ConfigVersion:
     cors: Cors | None = None
     secrets: Secrets = Secrets()
     demo: bool = False
+    real: frozenset[str] = frozenset()
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = ReceiptRules().keep_s
     blocked_by: str | None = None

@@ -36,8 +36,12 @@ def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deploym
 
 
 def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:
-    """Return whether the deployment keeps the region's prompts inside the boundary, and in a demo on this machine."""
-    return deployment.residency.within(region.boundary) and (not config.demo or deployment.simulates is not None)
+    """Return whether the deployment keeps the region's prompts inside the boundary.
+
+    In a demo it must also be simulated, unless the command that started the demo added it.
+    """
+    may_be_called = not config.demo or deployment.simulates is not None or deployment.name in config.real
+    return may_be_called and deployment.residency.within(region.boundary)
 
 
 def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> str | None:

@@ -14,7 +14,8 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -24,14 +25,22 @@ from gateway.assembly.receipts import ReceiptSettings
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Plan
+from gateway.model.deployment import Deployment
 from gateway.operator_errors import CommandError
+from gateway.policy.location.resolution import resolve
+from gateway.policy.routing import decide
 from gateway.server.single import serve_single
 from gateway.server.uvicorn_server import url_of
+from gateway.service.explain import NO_NEEDS, reports_from
 from gateway.settings import Settings
-from providers.territories import territory_name
+from providers.territories import territory_data, territory_name
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import load_simulators
+
+if TYPE_CHECKING:
+    from gateway.config.real_deployment import RealDeployment
 
 Sites = dict[tuple[str, str], str]
 _PLACES = (
@@ -39,6 +48,8 @@ _PLACES = (
     ("Germany", "DE", "Hello! Who are you?"),
     ("United States", "US", "Hello! Who are you?"),
 )
+_QUESTION = "Hello! Who are you?"
+_LIKELY = ("JP", "GB", "SG", "IN", "CA", "BR")  # an example of a caller that a real deployment answers
 _COLUMNS = ("from", "region", "why", "deployment", "provider", "answer", "ms")
 _ANSWER_WIDTH = 34
 _INTERNAL_ERROR = 500
@@ -122,6 +133,7 @@ class Demo:
         scenarios: The scenario of each simulated site, by provider and site.
         live_with: Returns the config, once the ports of the simulators are known.
         territory: The territory of callers whom no signal locates, or None.
+        real: The real deployment of the demo, or None.
         is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
         print_text: Prints a text.
         on_shown: Called when everything has been printed.
@@ -131,6 +143,7 @@ class Demo:
     live_with: Callable[[Sites], LiveConfig]
     is_rehearsal: bool
     territory: str | None
+    real: RealDeployment | None
     print_text: Callable[[str], None]
     on_shown: Callable[[], None]
 
@@ -156,14 +169,22 @@ async def run_demo(
 
         async def show() -> None:
             url, assistant = url_of(listener), next(iter(live.config.assistants))
-            print_text(f"The gateway listens on {url}. Its providers are simulated: no key, no network, no model.\n")
+            places, expected = _PLACES, ""
+            if demo.real is None:
+                note = "Its providers are simulated: no key, no network, no model."
+            else:
+                answered = territories_of(live.config, assistant, demo.real.name, time.time())
+                places, expected = _places_with(demo.territory, answered), demo.real.name
+                note = _introduction(live.config.deployments[demo.real.name], demo.real, answered)
+            print_text(f"The gateway listens on {url}. {note}\n")
             if demo.is_rehearsal:
                 print_text(_faults(scenarios))
-            elif (answers := await _answers(url, assistant, lambda: gateway.is_draining)) is not None:
+            elif (answers := await _answers(url, assistant, lambda: gateway.is_draining, places, expected)) is not None:
                 print_text(answers)
             else:
                 return
-            _print_help(demo, (url, url_of(admin[0])), assistant, settings.config)
+            example = (places[-1] if demo.real is not None else places[0])[1]
+            _print_help(demo, (url, url_of(admin[0])), assistant, settings.config, example)
             # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
             demo.on_shown()
@@ -172,20 +193,77 @@ async def run_demo(
         await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
 
 
-async def _answers(url: str, assistant: str, is_stopping: Callable[[], bool]) -> str | None:
+def why_unused(config: ConfigVersion, real: RealDeployment) -> str | None:
+    """Return why no caller of the demo would get an answer of the real deployment, or None if some do."""
+    deployment = config.deployments[real.name]
+    if any(territories_of(config, name, real.name, time.time()) for name in config.assistants):
+        return None
+    if deployment.unmet:
+        reason = f"the site {deployment.site} requires {', '.join(deployment.unmet)}, which a demo cannot attest"
+    else:
+        stores, processes = deployment.residency.stores, deployment.residency.processes
+        reason = f"it stores in {stores} and processes in {processes}, and no route allows that for its users"
+    return f"{real.name} would answer no caller of this demo: {reason}"
+
+
+def territories_of(config: ConfigVersion, assistant: str, deployment: str, now_s: float) -> dict[str, list[str]]:
+    """Return the territories whose callers this deployment answers first, by region."""
+    answered: dict[str, list[str]] = {}
+    for territory in sorted(territory_data().names):
+        location = resolve(config, None, reports_from(territory))
+        decision = decide(config, config.assistants[assistant], location, NO_NEEDS, {}, now_s)
+        if isinstance(decision.outcome, Plan) and decision.outcome.steps[0].deployment.name == deployment:
+            answered.setdefault(decision.outcome.region.name, []).append(territory)
+    return answered
+
+
+def _places_with(own: str | None, answered: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str, str], ...]:
+    """Return the places of the example requests, the last of which the real deployment answers."""
+    territories = [territory for listed in answered.values() for territory in listed]
+    usual = (*_PLACES, *((territory_name(code), code, _QUESTION) for code in (own, *_LIKELY) if code is not None))
+    found = [place for place in usual if place[1] in territories][:1]
+    found = found or [(territory_name(code), code, _QUESTION) for code in territories[:1]]
+    return (*(place for place in _PLACES if place not in found), *found)
+
+
+def _introduction(deployment: Deployment, real: RealDeployment, answered: Mapping[str, Sequence[str]]) -> str:
+    """Return the text that introduces the real deployment."""
+    lines = [
+        f"Its providers are simulated, except one.\n\n{real.name} is real: {deployment.provider} {deployment.model} at "
+        f"{deployment.site} ({deployment.origin}), with your key in {real.key_variable}.\n"
+        "Prompts to it leave this machine, and the vendor charges for them.\n",
+        f"{real.name} answers callers in these territories. Simulated providers answer all others, and if it fails:\n",
+    ]
+    for region, territories in answered.items():
+        lines += wrap(", ".join(territories), 100, initial_indent=f"  {region}: ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+async def _answers(
+    url: str,
+    assistant: str,
+    is_stopping: Callable[[], bool],
+    places: Sequence[tuple[str, str, str]] = _PLACES,
+    expected: str = "",
+) -> str | None:
     """Send the example requests and return their answers as a table; None if the gateway is stopped meanwhile.
+
+    `expected` is the deployment that should answer the last one.
 
     Raises ExampleRequestFailed.
     """
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
-            rows = [await _ask(client, assistant, *place) for place in _PLACES]
+            rows = [await _ask(client, assistant, *place) for place in places]
     except httpx.TransportError:
         # A gateway that is being stopped accepts no further connection.
         if is_stopping():
             return None
         raise
-    return _text_table([_COLUMNS, *(row.cells() for row in rows)])
+    table = _text_table([_COLUMNS, *(row.cells() for row in rows)])
+    if expected and rows[-1].deployment != expected:
+        table += f"\n\n{expected} did not answer the last request. The log line of the next one has the reason."
+    return table
 
 
 def fault_text(fault: Fault) -> str:
@@ -210,12 +288,12 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
-def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path) -> None:
+def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, example: str) -> None:
     (url, admin_url), print_text = urls, demo.print_text
     print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU:\n")
     print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
-        "    -H 'content-type: application/json' -H 'cf-ipcountry: CN' \\\n"
+        f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
     if demo.territory is not None:

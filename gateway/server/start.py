@@ -28,6 +28,7 @@ from gateway.telemetry.log import configure, logger
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.initial_config import InitialConfig
+    from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import SimulatedPace
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -193,15 +194,22 @@ def serve_demo(
     faults_at: Sequence[tuple[str, str]] = (),
     pace: SimulatedPace | None = None,
     territory: str | None = None,
+    real: RealDeployment | None = None,
 ) -> None:
     """Serve simulated providers with these faults until the process is stopped; raises CommandError.
 
     pace: The speed of a rehearsal; None for the plain demo.
     territory: The territory of callers whom no signal locates; None refuses them.
+    real: The real deployment that is added.
     """
-    from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo
+    from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo, why_unused
     from providers.testkit.simulator import NoSimulator, load_simulators
 
+    if real is not None and not _is_loopback(settings.host):
+        reason = f"with a real provider the demo serves this machine only, and {settings.host} is open to others"
+        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
+    if real is not None and (unused := why_unused(initial.config, real)) is not None:
+        raise CommandError(f"{unused}. `gateway init --example one-key` writes a config of your own")
     try:
         scenarios = rehearse(initial.config, faults, faults_at, pace or SimulatedPace())
         for provider, _ in scenarios:
@@ -213,7 +221,8 @@ def serve_demo(
         scheduler = ending.enter_context(_scheduling(settings))
 
         def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
-            job = CompileJob(str(settings.config), True, territory, origins, written=initial.change_log is not None)
+            is_written = initial.change_log is not None
+            job = CompileJob(str(settings.config), True, territory, origins, written=is_written, real=real)
             ready = with_simulators(initial, job)
             if ready.change_log is not None:
                 ending.callback(_close, ready.change_log, {})
@@ -224,6 +233,7 @@ def serve_demo(
             live_with,
             is_rehearsal=pace is not None,
             territory=territory,
+            real=real,
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )

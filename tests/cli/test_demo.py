@@ -226,6 +226,37 @@ def test_broken_simulator_is_named(gateway: Command, monkeypatch: pytest.MonkeyP
     assert (checked.status, checked.err) == (1, message), "`check` reports it too"
 
 
+def test_real_provider_without_its_key_prints_the_line_to_set_it(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    shown = gateway("demo", "--with", "openai", "--port", "0")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err == (
+        "gateway: --with openai needs a key of openai in OPENAI_API_KEY, which is not set. Set it:\n"
+        "  export OPENAI_API_KEY=YOUR_KEY\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--with", "openai", "--host", "192.0.2.1"), "with a real provider the demo serves this machine only"),
+        (("--with", "openai:eu"), "real-openai would answer no caller of this demo: the site eu requires mam or zdr"),
+        (("--with", "opnai"), "--with: 'opnai' is not one of dashscope, gemini, openai, qwen"),
+        (("--with", "openai:mars"), "--with: 'mars' is not a site of openai; there are ae, "),
+    ],
+)
+def test_real_provider_that_a_demo_cannot_use_is_refused(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], complaint: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-mine")
+    shown = gateway("demo", *options, "--port", "0")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.startswith(f"gateway: {complaint}")
+    assert "sk-of-mine" not in shown.err
+
+
 def test_missing_demo_config_prints_one_line(gateway: Command) -> None:
     shown = gateway("demo", "--config", Path("nothing.yaml"))
     assert shown.status == 2

@@ -81,3 +81,16 @@ def test_fault_is_shown_in_words(fault: Fault, words: str) -> None:
     assert shown.startswith(words)
     assert "(" not in shown
     assert "=" not in shown
+
+
+@pytest.mark.parametrize(("deployment", "is_noted"), [("real-openai", False), ("gemini", True)])
+@respx.mock(base_url="http://gateway.test")
+async def test_answer_of_another_deployment_than_the_real_one_is_noted(
+    respx_mock: respx.MockRouter, deployment: str, is_noted: bool
+) -> None:
+    answer = {"choices": [{"message": {"content": "Hello!"}}]}
+    respx_mock.post("/v1/chat/completions").respond(200, json=answer, headers={"x-gateway-deployment": deployment})
+    respx_mock.get("/v1/explain").respond(200, json={"considered": []})
+    places = (("Japan", "JP", "Hello!"),)
+    shown = await _answers("http://gateway.test", "assistant", lambda: False, places, "real-openai")
+    assert ("real-openai did not answer the last request" in str(shown)) == is_noted
