@@ -1,7 +1,7 @@
 """Compile a `Document` into a `ConfigVersion`, and report all errors at once.
 
-An entry with an error of shape is removed before it is compiled. Its names and territories are checked nevertheless, so
-that fixing one error does not reveal the next.
+A part with an error of shape is removed before the rest is compiled. The other keys of this part are compiled again for
+their errors alone, so that fixing one error does not reveal the next.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.config.clients import check_assistants, check_known_region, compile_clients, compile_cors
+from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.credentials import compile_secrets
-from gateway.config.deployments import compile_deployments, find_adapter
+from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
 from gateway.config.loading import Document
@@ -21,42 +21,12 @@ from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
 from gateway.config.source_text import Reading, SourceText, secrets_in_clear
-from gateway.config.territories import read_territories
-from gateway.config.validation import Draft, Findings, validate
+from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
-
-_TERRITORY_KEYS = {"regions": ("territories", "boundary"), "deployments": ("stores", "processes", "available")}
-
-
-def check_broken_entries(draft: Draft, findings: Findings, registry: Registry) -> None:
-    """Report errors in the remaining parts of entries that were removed for their shape."""
-    for section, *name in sorted(draft.broken, key=str):
-        entries = findings.source.values.get(str(section))
-        written = entries.get(name[0]) if isinstance(entries, dict) and len(name) == 1 else None
-        if not isinstance(written, dict):
-            continue
-        path: KeyPath = (section, *name)
-        for key in _TERRITORY_KEYS.get(str(section), ()):
-            words = written.get(key)
-            words = [words] if isinstance(words, str) else words
-            if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
-                read_territories(findings, (*path, key), words)
-        if section == "deployments" and isinstance(provider := written.get("provider"), str):
-            find_adapter(findings, path, provider, registry)
-        elif section == "clients":
-            _check_client(draft, findings, path, written)
-
-
-def _check_client(draft: Draft, findings: Findings, path: KeyPath, written: dict[str, object]) -> None:
-    names = written.get("assistants")
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        check_assistants(draft, findings, path, names)
-    if isinstance(region := written.get("region"), str):
-        check_known_region(draft, findings, (*path, "region"), region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +61,33 @@ def compile_config(
     """
     findings = Findings(document.source)
     draft = validate(findings)
-    check_broken_entries(draft, findings, registry)
-    demo = demo or draft.config.demo
+    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory)
+    parts = frozenset(draft.broken)
+    config = _compile(draft, findings, document, options)
+    _check_broken_parts(draft, parts, findings, document, options)
+    if findings.rejected:
+        raise ConfigRejected(findings.problems)
+    return Compiled(config, findings.warnings, document.files, document.written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a compile needs beside the document. See `compile_config`."""
+
+    registry: Registry
+    simulators: Mapping[tuple[str, str], str] | None
+    demo: bool
+    demo_territory: str | None
+
+
+def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
+    """Return the version that the draft describes. It may be used only if the findings have no error."""
+    registry, demo = options.registry, options.demo
     _check_sections(draft, findings)
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell, document.read_at_s)
     stated = StatedFacts(findings)
-    endpoints = Endpoints(findings, registry, simulators, demo, stated, document.real)
+    endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real)
     days = days_at(document.read_at_s)
     secrets = compile_secrets(draft, findings, document.references)
     findings.problems.extend(document.catalogues.problems(findings))
@@ -112,7 +102,7 @@ def compile_config(
         blocked=regions.blocked,
         deployments=deployments,
         clients=compile_clients(draft, findings, regions, demo=demo),
-        location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=demo_territory),
+        location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
         resilience=draft.config.resilience,
         cell=cell,
         exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),
@@ -127,9 +117,42 @@ def compile_config(
     )
     _check_resilience(draft, findings)
     _check_protection(draft, findings)
-    if findings.rejected:
-        raise ConfigRejected(findings.problems)
-    return Compiled(config, findings.warnings, document.files, document.written)
+    return config
+
+
+def _check_broken_parts(
+    draft: Draft, parts: frozenset[KeyPath], findings: Findings, document: Document, options: _Options
+) -> None:
+    """Report the other mistakes of the parts that were removed for their shape.
+
+    The rest of these parts is compiled for its errors alone. An error at a wrong key, at a key that is not written, or
+    at an entry as a whole may be a consequence of the error of shape, so it is not reported.
+    """
+    rest = provisional(findings, draft)
+    if rest is None:
+        return
+    found = Findings(findings.source)
+    _compile(rest, found, document, options)
+    for problem in found.problems:
+        is_inside = any(len(problem.path) > len(part) and problem.path[: len(part)] == part for part in parts)
+        is_at_wrong_key = any(problem.path[: len(key)] == key[: len(problem.path)] for key in draft.wrong)
+        is_written = findings.source.has(problem.path)
+        is_consequence = is_at_wrong_key or not is_written or _needs_wrong_key(problem.path, draft.wrong)
+        if problem.severity == "error" and is_inside and not is_consequence:
+            findings.problems.append(problem)
+
+
+def _needs_wrong_key(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:
+    """Return whether the check of this key needs another key of its entry that is wrong."""
+    return any((*path[:2], key) in wrong for key in _NEEDED.get((path[0], path[2]) if len(path) > 2 else (), ()))
+
+
+_NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
+    ("deployments", "headers"): ("provider",),
+    ("deployments", "endpoint"): ("provider",),
+    ("exporters", "regions"): ("stores", "processes"),
+}
+"""Keys whose check needs other keys of the entry, by section and key."""
 
 
 def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> frozenset[str]:

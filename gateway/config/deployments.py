@@ -28,7 +28,7 @@ from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import FEATURES, IDENTITY, moves_data
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.registry import Registry
-from providers.sites import Site
+from providers.sites import Residency, Site
 from providers.territories import ANYWHERE, Places, parent
 
 _WORD = re.compile("[A-Za-z]{3,}")
@@ -158,6 +158,8 @@ def compile_deployments(
         parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
         if parts is None:
             compile_approvals(draft, findings, name, days)  # for its errors
+            if (known := endpoints.registry.adapters.get(section.provider)) is not None:
+                _check_without_endpoint(findings, path, section, known, references)
             draft.broken.add(path)
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
@@ -203,6 +205,25 @@ def compile_deployments(
         _warn_of_retirement(findings, path, compiled[name], days)
     warn_of_facts(findings, compiled.values(), days)
     return compiled
+
+
+def _check_without_endpoint(
+    findings: Findings,
+    path: KeyPath,
+    section: DeploymentSection,
+    adapter: Adapter,
+    references: Mapping[str, Resolution],
+) -> None:
+    """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""
+    unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
+    compile_credentials(findings, path, section, adapter, unknown, references)
+    compile_concurrency(findings, (*path, "concurrency"), section.concurrency)
+    if section.available is not None:
+        read_territories(findings, (*path, "available"), section.available)
+    for key, words in (("stores", section.stores), ("processes", section.processes)):
+        if words is not None:
+            read_territories(findings, (*path, key), words)
+    _passthrough(findings, path, section, unknown, allowed=moves_data())
 
 
 def _as_meant(findings: Findings, name: str, section: DeploymentSection, endpoints: Endpoints) -> DeploymentSection:
@@ -369,8 +390,17 @@ def _unmet(findings: Findings, path: KeyPath, section: DeploymentSection, endpoi
     return tuple(unmet)
 
 
-def _passthrough(findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> frozenset[str]:
-    allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset[str]()
+def _passthrough(
+    findings: Findings,
+    path: KeyPath,
+    section: DeploymentSection,
+    endpoint: Endpoint,
+    *,
+    allowed: frozenset[str] | None = None,
+) -> frozenset[str]:
+    """Return the fields that are passed on. `allowed` may move data; by default, those that the site allows."""
+    if allowed is None:
+        allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset()
     for index, name in enumerate(section.passthrough):
         if name in moves_data() - allowed:
             message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"

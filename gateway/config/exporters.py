@@ -52,11 +52,13 @@ def compile_exporters(
         )
         residency = _residency(findings, path, section)
         headers, missing = _headers(findings, path, section, references)
-        if service is None or residency is None:
+        if residency is None:
+            continue
+        received = _regions(draft, findings, path, section, regions, cell, residency)
+        if service is None:
             continue
         if not _is_valid_collector(findings, path, service, residency, stated, registry):
             continue
-        received = _regions(draft, findings, path, section, regions, cell, residency)
         compiled.append(
             Exporter(
                 name=name,

@@ -44,7 +44,11 @@ def compile_schedules(
         path: KeyPath = ("assistants", name, "schedules", region)
         if not _has_route(draft, findings, path, section, name, region):
             continue
-        candidate = _candidate(draft, findings, (*path, "candidate"), schedule.candidate, routes.get(region, ()))
+        candidate_path: KeyPath = (*path, "candidate")
+        written = _names_in(section.routes[region][0]) if section.routes[region] else []
+        candidate = _candidate(
+            draft, findings, candidate_path, schedule.candidate, routes.get(region, ()), len(written)
+        )
         if candidate is not None:
             compiled[region] = _schedule(schedule, candidate)
     return compiled
@@ -94,13 +98,18 @@ def _has_route(
     draft: Draft, findings: Findings, path: KeyPath, section: AssistantSection, name: str, region: str
 ) -> bool:
     """Return whether the assistant has a route in the region. Report an error at `path` if not."""
-    if region not in section.routes and draft.is_whole("assistants", name):
-        hint = f"there are: {', '.join(section.routes)}" if section.routes else ""
+    # An assistant without any route is an error itself.
+    is_broken = draft.is_broken("assistants", name) or draft.is_broken("assistants", name, "routes", region)
+    if section.routes and region not in section.routes and not is_broken:
+        hint = f"there are: {', '.join(section.routes)}"
         findings.error(path, f"the assistant has no route for {quoted(region)}", hint)
     return region in section.routes
 
 
-def _candidate(draft: Draft, findings: Findings, path: KeyPath, name: str, route: Route) -> Deployment | None:
+def _candidate(
+    draft: Draft, findings: Findings, path: KeyPath, name: str, route: Route, written: int
+) -> Deployment | None:
+    """Return the candidate of a schedule. `written` is the number of members that the weighted step has in the file."""
     if not route:
         return None
     first = route[0]
@@ -113,11 +122,11 @@ def _candidate(draft: Draft, findings: Findings, path: KeyPath, name: str, route
             hint = choice_hint(name, members)
             findings.error(path, f"{quoted(name)} is not in the weighted step that the route begins with", hint)
         return None
-    if len(members) < 2:
+    if written < 2:
         message = f"{quoted(name)} is the only member of its weighted step"
         findings.error(path, message, "add the deployment that gets the other users")
         return None
-    return members[name]
+    return members[name] if len(members) > 1 else None  # the errors of the other members have been reported
 
 
 def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
@@ -152,7 +161,11 @@ def compile_assistants(
     routed: set[str] = set()
     for name, section in draft.config.assistants.items():
         path: KeyPath = ("assistants", name)
-        if not section.routes and draft.is_whole("assistants", name):
+        if (
+            not section.routes
+            and not draft.is_broken("assistants", name)
+            and draft.is_whole("assistants", name, "routes")
+        ):
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
         for region_name, steps in section.routes.items():

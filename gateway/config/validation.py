@@ -269,6 +269,24 @@ _NAMED: dict[str, type[BaseModel]] = {
 _ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
 
 
+# Values of required keys with which the rest of an entry can be read.
+_STAND_INS: Mapping[tuple[str, str], object] = {
+    ("deployments", "provider"): "openai-compatible",
+    ("deployments", "model"): "unknown",
+    ("deployments", "endpoint"): "unknown",
+    ("regions", "territories"): ["AQ"],
+    ("regions", "boundary"): ["*"],
+    ("clients", "keys"): [f"sha256:{'0' * 64}"],
+    ("exporters", "endpoint"): "https://unknown.invalid",
+    ("exporters", "stores"): ["any"],
+    ("exporters", "processes"): ["any"],
+    ("assistants", "routes"): {},
+    ("cell", "territory"): "AQ",
+    ("location", "from"): ["192.0.2.0/24"],
+    ("location", "country"): "X-Country",
+}
+
+
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
@@ -280,11 +298,13 @@ class Draft:
         values: The mappings from which it was read.
         broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
             it finds invalid.
+        wrong: The keys that have an error of shape.
     """
 
     config: GatewaySection
     values: Mapping[str, object]
     broken: set[KeyPath]
+    wrong: frozenset[KeyPath] = frozenset()
 
     def is_broken(self, *path: str) -> bool:
         """Whether the section or entry is present but invalid, so that references to it cannot be checked."""
@@ -327,7 +347,57 @@ def validate(findings: Findings) -> Draft:
     except ValidationError as rejection:  # the value of a misspelt key is wrong too
         broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
         config = GatewaySection.model_validate(_REQUIRED | pruned)
-    return Draft(config, pruned, broken)
+    wrong = {_key_of(error.path) for error in errors if error.meant is None and not error.removable}
+    return Draft(config, pruned, broken, frozenset(wrong))
+
+
+def provisional(findings: Findings, draft: Draft) -> Draft | None:
+    """Return the draft with the rest of its broken parts, or None if nothing can be put back.
+
+    Only the wrong keys are left out, or replaced by a valid value if the entry requires them. The draft serves to find
+    the other mistakes of these parts. It must never be served.
+    """
+    if not draft.wrong:
+        return None
+    values = _copied(findings.source.values)
+    for error in _read(values)[1]:
+        if error.meant is not None:
+            _rename(values, error.path, error.meant)
+        elif error.removable:
+            _remove(values, error.path)
+        else:
+            _stand_in(values, _key_of(error.path))
+    broken: set[KeyPath] = set()
+    try:
+        config = GatewaySection.model_validate(_REQUIRED | values)
+    except ValidationError as rejection:
+        for path in [read_error(detail).path for detail in rejection.errors(include_url=False)]:
+            if path[0] in _NAMED and len(path) > 3:  # a required key of a mapping inside the entry
+                _remove(values, path[:3])
+            else:
+                broken.add(_take_out(values, path))
+        try:
+            config = GatewaySection.model_validate(_REQUIRED | values)
+        except ValidationError:
+            return None
+    return Draft(config, values, broken, draft.wrong) if broken != draft.broken else None
+
+
+def _key_of(path: KeyPath) -> KeyPath:
+    """Return the path up to its last key: an item of a list stands for the list."""
+    while len(path) > 1 and isinstance(path[-1], int):
+        path = path[:-1]
+    return path
+
+
+def _stand_in(values: dict[str, object], path: KeyPath) -> None:
+    """Remove a wrong key, or replace its value if an entry requires it."""
+    parent, key = _parent(values, path), str(path[-1])
+    is_direct = len(path) == 3 or path[0] not in _NAMED
+    if is_direct and (str(path[0]), key) in _STAND_INS:
+        parent[key] = _STAND_INS[str(path[0]), key]
+    else:
+        parent.pop(key, None)
 
 
 def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:

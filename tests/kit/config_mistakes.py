@@ -31,6 +31,9 @@ def route(text: str, *errors: str, **others: str) -> Case:
     return one("assistants", f"assistants:\n  a:\n    routes:\n      {text}", *errors, **others)
 
 
+OTHER = more("deployments", "other: {provider: dashscope, model: qwen-plus, endpoint: cn-beijing, api_key: k-1}")
+
+
 def scheduled(text: str, *errors: str, route: str = "[{qwen-cn: 100}]", **others: str) -> Case:
     lines = ["assistants:", "  a:", f"    routes: {{cn: {route}}}", "    schedules:", f"      {text}"]
     return one("assistants", "\n".join(lines), *errors, **others)
@@ -143,10 +146,14 @@ SHAPES = {
     "rise without its sign": scheduled(
         "cn: {candidate: qwen-cn, steps: 100%, stop_on: {latency_p95: ▸50%}}",
         "assistants.a.schedules.cn.stop_on.latency_p95: must be a rise in whole percent, or the word off; such as +50%",
+        route="[{qwen-cn: 90, other: 10}]",
+        deployments=OTHER,
     ),
     "too few requests": scheduled(
         "cn: {candidate: qwen-cn, steps: 100%, stop_on: {min_requests: ▸1}}",
         "assistants.a.schedules.cn.stop_on.min_requests: must be at least 10",
+        route="[{qwen-cn: 90, other: 10}]",
+        deployments=OTHER,
     ),
     "weight of a wrong kind": route(
         "cn: [▸{qwen-cn: 0.5}]",

@@ -1,0 +1,183 @@
+"""No mistake hides another one: each pair of mistakes is reported in one pass of `gateway check`."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected, KeyPath, dotted
+from providers.registry import load_registry
+from tests.kit.configs import Config
+
+REGISTRY = load_registry()
+ENVIRON = {"KEY": "sk-key", "EDGE": "edge-word", "PSEUDONYMS": "p" * 32, "CONSENT": "c" * 32}
+BASE = Config.parse(
+    """
+version: 1
+cell: {territory: DE}
+assistants:
+  helper:
+    routes: {de: [house, spare], us: [{own: 90, spare_us: 10}]}
+    schedules: {us: {candidate: spare_us, steps: "10% for 10m, 100%"}}
+    shadow: {de: {deployment: house, share: 10%}}
+regions:
+  de: {territories: [DE], boundary: ["@EEA", CH, US], approvals: required}
+  us: {territories: [US], boundary: [US], transit: [DE]}
+deployments:
+  house:
+    provider: openai
+    model: gpt-6-luna
+    endpoint: eu
+    api_key: "${KEY}"
+    attests: [zdr]
+    approvals: [{region: de, authority: A, kind: registration, number: N, model_name: M}]
+  spare: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${KEY}"}
+  spare_us: {provider: openai, model: gpt-6-terra, endpoint: us, api_key: "${KEY}"}
+  own:
+    provider: openai-compatible
+    model: m
+    endpoint: https://llm.example/v1
+    stores: US
+    processes: US
+    api_key: "${KEY}"
+    consent: {mode: standing, recipient: Own}
+clients:
+  app: {keys: ["sha256:HASH"], region: de, assistants: [helper], limits: {rpm: 10}}
+exporters:
+  traces: {endpoint: "https://otel.example", stores: DE, processes: DE, regions: [de]}
+location:
+  signals: [edge_header]
+  edges: [{from: [10.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: "${EDGE}"}}]
+resilience: {connect: 5s, total: 60s}
+secrets: {consent: "${CONSENT}"}
+""".replace("HASH", "ab" * 32)
+)
+
+APPROVAL = {"authority": "A", "kind": "registration", "number": "N", "model_name": "M"}
+GONE = object()
+"""The key is removed."""
+
+MISTAKES: dict[str, tuple[KeyPath, Any]] = {}
+
+
+def add(*path: str | int, **values: Any) -> None:
+    for name, value in values.items():
+        MISTAKES[f"{dotted(path)} {name.replace('_', ' ')}"] = (path, value)
+
+
+add("deployments", "house", "provider", misspelt="opnai", gone=GONE, wrong_type=5)
+add("deployments", "house", "model", gone=GONE, wrong_type=[])
+add("deployments", "house", "endpoint", wrong_type=5, unknown="mars")
+add("deployments", "house", "api_key", not_a_reference="${KEY", wrong_type=5)
+add("deployments", "house", "attests", wrong_type="zdr")
+add("deployments", "house", "capabilities", unknown=["txt"], wrong_type=5)
+add("deployments", "house", "available", unknown=["QQ"], wrong_type=5)
+add("deployments", "house", "stores", unknown="QQ", wrong_type=5)
+add("deployments", "house", "headers", unknown={"x-no": "1"}, wrong_type=5)
+add("deployments", "house", "passthrough", refused=["model"], wrong_type=5)
+add("deployments", "house", "concurrency", no_limit={"queue": 3}, wrong_type=[])
+add("deployments", "house", "enabld", unknown=True)
+add("deployments", "house", "consent", wrong_type=5, unknown_mode={"mode": "never"})
+add("deployments", "house", "approvals", wrong_type=5, unknown_region=[{**APPROVAL, "region": "xx"}])
+add("deployments", "house", "identity", unknown="none")
+add("regions", "de", "territories", unknown=["QQ"], wrong_type=5, gone=GONE)
+add("regions", "de", "boundary", unknown=["QQ"], wrong_type=5, gone=GONE)
+add("regions", "de", "transit", unknown=["QQ"], wrong_type=5)
+add("regions", "de", "approvals", unknown="maybe")
+add("regions", "de", "protected", without_keys=True, wrong_type="yes")
+add("regions", "de", "labels", unknown=["nope"], wrong_type=5)
+add("regions", "de", "profile", wrong_type=[])
+add("clients", "app", "keys", malformed=["gk-1"], gone=GONE, wrong_type=5)
+add("clients", "app", "region", unknown="xx", wrong_type=5)
+add("clients", "app", "assistants", unknown=["nobody"], wrong_type=5)
+add("clients", "app", "limits", unknown={"rpm": 1, "nothing": 1}, wrong_type=5)
+add("exporters", "traces", "endpoint", malformed="otel", wrong_type=5, gone=GONE)
+add("exporters", "traces", "stores", unknown="QQ", wrong_type=5)
+add("exporters", "traces", "processes", unknown="QQ", wrong_type=5)
+add("exporters", "traces", "regions", unknown=["xx"], wrong_type=5)
+add("exporters", "traces", "headers", not_a_reference={"x-a": "${KEY"}, wrong_type=5)
+add("assistants", "helper", "routes", wrong_type=5, empty={})
+add("assistants", "helper", "routes", "de", unknown=["nobody"], wrong_type=5)
+add("assistants", "helper", "routes", "us", unknown=["nobody"])
+add("assistants", "helper", "aliases", wrong_type=5)
+add("assistants", "helper", "schedules", unknown_region={"xx": {"candidate": "spare", "steps": "100%"}}, wrong_type=5)
+add("assistants", "helper", "shadow", unknown={"de": {"deployment": "nobody"}}, wrong_type=5)
+add("cell", "territory", unknown="QQ", gone=GONE, wrong_type=5)
+add("cell", "serves", unknown=["xx"], wrong_type=5)
+add("blocked", unknown=["QQ"], wrong_type=5)
+add("admin_keys", wrong_type=5)
+add("location", "signals", unknown=["nose"], wrong_type=5)
+add("location", "unknown", unknown="xx", wrong_type=5)
+add("location", "edges", 0, "from", malformed=["10.0.0.0/99"], wrong_type=5)
+add("location", "edges", 0, "country", language="Accept-Language", wrong_type=5)
+add("location", "geoip", relative={"path": "x.mmdb"}, wrong_type=5)
+add("resilience", "connect", no_unit=5, wrong_type=[])
+add("resilience", "total", no_unit=5)
+add("resilience", "attempts", wrong_type=5)
+add("secrets", "consent", short="short", wrong_type=5)
+add("receipts", wrong_type=5)
+add("cors", wrong_type=5)
+
+
+def errors(*mistakes: tuple[KeyPath, Any]) -> frozenset[str]:
+    """Return the path of each error that the base configuration with these mistakes has."""
+    data = deepcopy(BASE.data)
+    for path, value in mistakes:
+        node: Any = data
+        for part in path[:-1]:
+            node = node[part] if isinstance(part, int) else node.setdefault(part, {})
+        if value is GONE:
+            del node[path[-1]]
+        else:
+            node[path[-1]] = value
+    text = Config(data).text.encode()
+    try:
+        compile_config(parse_document(text, "gateway.yaml", ENVIRON), registry=REGISTRY)
+    except ConfigRejected as rejected:
+        return frozenset(dotted(problem.path) for problem in rejected.problems if problem.severity == "error")
+    return frozenset()
+
+
+# The judgement of the second key needs the first one.
+DEPENDENT = {
+    *(("provider", key) for key in ("endpoint", "headers")),
+    *((key, other) for key in ("routes", "de") for other in ("schedules", "shadow")),
+    *((key, "regions") for key in ("stores", "processes")),
+}
+PAIRS = [
+    pytest.param(name, id=name, marks=[pytest.mark.slow] if path[0] == "deployments" else [])
+    for name, (path, _) in MISTAKES.items()
+]
+
+
+@cache
+def alone(name: str) -> frozenset[str]:
+    return errors(MISTAKES[name])
+
+
+def may_hide(path: KeyPath, other: KeyPath) -> bool:
+    """Return whether a mistake at one key explains why a mistake at another one is not reported."""
+    shared = min(len(path), len(other))
+    return path[:shared] == other[:shared] or (path[-1], other[-1]) in DEPENDENT
+
+
+def test_base_configuration_has_no_error() -> None:
+    assert errors() == frozenset()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_reported_once(name: str) -> None:
+    assert len(alone(name)) == 1
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_mistake_hides_no_other_mistake_of_its_section(name: str) -> None:
+    mistake = path, _ = MISTAKES[name]
+    others = [other for other, (at, _) in MISTAKES.items() if at[0] == path[0] and not may_hide(path, at)]
+    hidden = {other: alone(other) - errors(mistake, MISTAKES[other]) for other in others}
+    assert not {other: missing for other, missing in hidden.items() if missing}
