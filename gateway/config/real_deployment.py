@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.config.loading import Document
-from gateway.config.problems import ConfigRejected, Problem, quoted
+from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_hint
+from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
 from gateway.config.secret_references import resolve
 from providers.registry import Registry
 from providers.sites import Residency
@@ -32,7 +33,6 @@ class RealDeployment:
 
     provider: str
     site: str
-    model: str
     key_variable: str
 
     @property
@@ -41,31 +41,25 @@ class RealDeployment:
         return f"real-{self.provider}"
 
 
-_OFFERED = {
-    "openai": RealDeployment("openai", "global", "gpt-6-luna", "OPENAI_API_KEY"),
-    "qwen": RealDeployment("dashscope", "cn-beijing", "qwen3-max", "DASHSCOPE_API_KEY"),
-    "gemini": RealDeployment("gemini", "global", "gemini-3.8-flash", "GEMINI_API_KEY"),
-}
-_OFFERED["dashscope"] = _OFFERED["qwen"]
-
-OFFERED_NAMES = tuple(sorted(_OFFERED))
-"""The providers that `gateway demo --with` accepts."""
-
-
 def real_deployment(text: str, registry: Registry) -> RealDeployment:
     """Return the deployment that `PROVIDER` or `PROVIDER:SITE` names.
+
+    The site of an ordinary key is the first one of the provider, and its variable has the key.
 
     Raises:
         ValueError: There is no such provider or site. The message names the possible ones.
     """
-    name, _, site = text.lower().partition(_SITE_SEPARATOR)
-    found = _OFFERED.get(name)
-    if found is None:
-        raise ValueError(f"{quoted(name)} is not one of {', '.join(OFFERED_NAMES)}")
-    sites = registry.adapters[found.provider].sites
-    if site and site not in sites:
-        raise ValueError(f"{quoted(site)} is not a site of {found.provider}; there are {', '.join(sorted(sites))}")
-    return replace(found, site=site) if site else found
+    word, _, site = text.lower().partition(_SITE_SEPARATOR)
+    meant = meant_provider(word, registry) if word else None
+    adapter = registry.adapters.get(meant) if meant is not None else None
+    if meant is None or adapter is None or not is_name_of(word, meant, registry):
+        raise ValueError(f"unknown provider {quoted(word)}; {provider_hint(word, registry)}")
+    if not adapter.sites:
+        raise ValueError(f"{meant} has no site of its own; write a config for it: `gateway init`")
+    if site and site not in adapter.sites:
+        raise ValueError(f"unknown site {quoted(site)} of {meant}; {choice_hint(site, adapter.sites)}")
+    usual = next(iter(adapter.sites.values()))
+    return RealDeployment(meant, site or usual.name, usual.api_key_env)
 
 
 def add_real_deployment(
@@ -75,8 +69,10 @@ def add_real_deployment(
 
     The version and the stored text remain those of the file.
 
+    Its model is that of the first deployment of its provider.
+
     Raises:
-        ConfigRejected: The file has a deployment of this name.
+        ConfigRejected: The file has a deployment of this name, or none of this provider.
     """
     source = document.source
     values: dict[str, Any] = deepcopy(source.values)
@@ -87,16 +83,26 @@ def add_real_deployment(
         line, column = source.position(("deployments", real.name), key=True)
         message = "is the name of the deployment that `--with` adds"
         raise ConfigRejected([Problem(source.file, line, column, ("deployments", real.name), message, "rename it")])
+    model = _model(deployments, real.provider)
+    if model is None:
+        message = f"have no deployment of {real.provider}, so `--with` has no model to ask"
+        raise ConfigRejected([Problem(source.file, *source.position(("deployments",)), ("deployments",), message)])
     key = f"${{{real.key_variable}}}"
-    residency = registry.adapters[real.provider].sites[real.site].residency_of(real.model)
+    residency = registry.adapters[real.provider].sites[real.site].residency_of(model)
     deployments[real.name] = {
-        **{"provider": real.provider, "model": real.model, "endpoint": real.site, "api_key": key},
+        **{"provider": real.provider, "model": model, "endpoint": real.site, "api_key": key},
         **_approvals(deployments, real),
     }
     for route in _routes_inside(values, residency):
         route.insert(0, real.name)
     references = {**document.references, key: resolve(key, environ)}
     return replace(document, source=replace(source, values=values), references=references, real=frozenset({real.name}))
+
+
+def _model(deployments: Mapping[str, Any], provider: str) -> str | None:
+    sections = [section for section in deployments.values() if isinstance(section, dict)]
+    models = [section.get("model") for section in sections if section.get("provider") == provider]
+    return next((model for model in models if isinstance(model, str)), None)
 
 
 def _approvals(deployments: Mapping[str, Any], real: RealDeployment) -> dict[str, Any]:

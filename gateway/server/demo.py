@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
 
 Sites = dict[tuple[str, str], str]
-_PLACES = (
+_PLACES: tuple[tuple[str, str, str], ...] = (
     ("China", "CN", "你好！你是谁？"),
     ("Germany", "DE", "Hello! Who are you?"),
     ("United States", "US", "Hello! Who are you?"),

@@ -243,8 +243,8 @@ def test_real_provider_without_its_key_prints_the_line_to_set_it(
     [
         (("--with", "openai", "--host", "192.0.2.1"), "with a real provider the demo serves this machine only"),
         (("--with", "openai:eu"), "real-openai would answer no caller of this demo: the site eu requires mam or zdr"),
-        (("--with", "opnai"), "--with: 'opnai' is not one of dashscope, gemini, openai, qwen"),
-        (("--with", "openai:mars"), "--with: 'mars' is not a site of openai; there are ae, "),
+        (("--with", "opnai"), "--with: unknown provider 'opnai'; did you mean 'openai'?"),
+        (("--with", "openai:mars"), "--with: unknown site 'mars' of openai; there are ae, "),
     ],
 )
 def test_real_provider_that_a_demo_cannot_use_is_refused(
