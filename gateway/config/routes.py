@@ -161,11 +161,8 @@ def compile_assistants(
     routed: set[str] = set()
     for name, section in draft.config.assistants.items():
         path: KeyPath = ("assistants", name)
-        if (
-            not section.routes
-            and not draft.is_broken("assistants", name)
-            and draft.is_whole("assistants", name, "routes")
-        ):
+        is_broken = draft.is_broken("assistants", name) or not draft.is_whole("assistants", name, "routes")
+        if not section.routes and not is_broken:
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
         for region_name, steps in section.routes.items():
