@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.changes.compile_job import CompiledState, CompileJob
-from gateway.changes.plan import ChangePlan, changed_keys, plan_of
+from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_checks import checks_of, protected_changes
 from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.changes.stored_versions import verified
@@ -90,7 +90,7 @@ def review_change(
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
-    plan = plan_of(old.config, new.config, tuple(changed_keys(before, after)))
+    plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
     plan = replace(plan, checks=checks_of(old.config, new.config, warnings, now_s))
     protected = protected_changes(old.config, new.config, plan)
     if not protected or old.written is None or new.written is None:

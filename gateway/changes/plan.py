@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeVar
 
+from gateway.config.problems import KeyPath
+from gateway.config.source_text import without_secrets
 from gateway.model.approval import Approval
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
@@ -96,7 +99,7 @@ class ChangePlan:
         after: The new version. Empty if the new config does not compile.
         sections: Other keys of the config whose values differ.
         keys: Every key whose value differs, as it is written.
-        values: The differences in sections whose values contain no secret, by key.
+        values: The old and the new value of each of these keys. Secrets are not shown.
         requests: The number of requests from which shares are computed. None if requests were not counted.
     """
 
@@ -199,8 +202,8 @@ _NO_SECTIONS = frozenset(
 )
 
 
-def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) -> ChangePlan:
-    """Return the plan of a change from the old version to the new one. `changed_keys` returns the `keys`."""
+def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] = ()) -> ChangePlan:
+    """Return the plan of a change from the old version to the new one. `changed_values` returns the `values`."""
     regions = tuple(_regions(old, new))
     deployments = tuple(
         replace(item, asked_by=_asked_by(item.name, old, new)) for item in _items(old.deployments, new.deployments)
@@ -214,8 +217,8 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, keys: tuple[str, ...] = ()) 
         routes=tuple(_routes(old, new, set(touched), moved)),
         deployments=deployments,
         sections=tuple(_sections(old, new)),
-        values=tuple(_values(old, new)),
-        keys=keys,
+        values=values,
+        keys=tuple(change.what for change in values),
     )
 
 
@@ -232,17 +235,32 @@ def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment,
     return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
 
 
-def changed_keys(old: object, new: object, path: str = "") -> Iterator[str]:
-    """Yield every key whose values differ between two documents, as a config writes it."""
+def changed_values(old: object, new: object, path: KeyPath = ()) -> Iterator[Change]:
+    """Yield every key whose values differ between two documents, as a config writes it, with both values.
+
+    The value of a key that may hold a secret is not shown, unless it is a reference such as `${NAME}`.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            below = f"{path}.{key}" if path else str(key)
-            if key not in old or key not in new:
-                yield below
-            else:
-                yield from changed_keys(old[key], new[key], below)
+            yield from changed_values(old.get(key, _NOT_SET), new.get(key, _NOT_SET), (*path, str(key)))
     elif old != new:
-        yield path
+        yield Change(".".join(map(str, path)), _written(path, old), _written(path, new))
+
+
+_NOT_SET = object()
+
+
+_SHOWN_CHARACTERS = 160
+
+
+def _written(path: KeyPath, value: object) -> str:
+    """Return a value of a document in words, without secrets."""
+    if value is _NOT_SET:
+        return "not set"
+    text = value if isinstance(value, str) else json.dumps(without_secrets(path, value), ensure_ascii=False)
+    if isinstance(value, str):
+        text = str(without_secrets(path, value)) or "(empty)"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
 _Item = TypeVar("_Item", Region, Deployment)
@@ -383,31 +401,6 @@ def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
         yield "blocked"
     if _aliases(old) != _aliases(new):
         yield "aliases"
-
-
-_SHOWN_SECTIONS = ("resilience", "cell", "cors")
-"""Sections whose values may be shown, because none of them is a secret. Clients are shown too, without their keys."""
-
-
-def _values(old: ConfigVersion, new: ConfigVersion) -> Iterator[Change]:
-    """Yield the changed values of clients and of other sections without secrets, such as a limit of a client."""
-    before, after = ({client.name: client for client in each.clients.values()} for each in (old, new))
-    for name in dict.fromkeys([*before, *after]):
-        yield from _value_changes(f"clients.{name}", before.get(name), after.get(name))
-    for section in _SHOWN_SECTIONS:
-        yield from _value_changes(section, getattr(old, section), getattr(new, section))
-    yield from _value_changes("receipts.keep_s", old.receipts_keep_s, new.receipts_keep_s)
-
-
-def _value_changes(key: str, old: object, new: object) -> Iterator[Change]:
-    if old == new:
-        return
-    if is_dataclass(old) and type(old) is type(new):
-        for each in fields(old):
-            if each.repr and each.name != "name":
-                yield from _value_changes(f"{key}.{each.name}", getattr(old, each.name), getattr(new, each.name))
-        return
-    yield Change(key, shown(old), shown(new))
 
 
 def _aliases(config: ConfigVersion) -> dict[str, str]:

@@ -9,7 +9,7 @@ from gateway.changes.plan import Change, ChangePlan, PlanItem, RouteChange
 
 _WIDTH = 100
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
-_MOST_KEYS = 40
+_MOST_KEYS = 400
 _UNKNOWN = "unknown"
 
 
@@ -83,10 +83,12 @@ def plan_text(plan: ChangePlan) -> str:
                 lines += _wrapped("      ", _change(change))
     if plan.sections:
         lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
-    for change in plan.values:
+    if plan.values:
+        lines += ["", "keys"]
+    for change in plan.values[:_MOST_KEYS]:
         lines += _wrapped("      ", _change(change))
-    if plan.keys:
-        lines += ["", *_wrapped("keys: ", _keys(plan))]
+    if len(plan.values) > _MOST_KEYS:
+        lines.append(f"      and {len(plan.values) - _MOST_KEYS} more")
     if plan.checks:
         lines += ["", "checks"]
     for check in plan.checks:
@@ -133,11 +135,6 @@ def _change(change: Change) -> str:
     return f"{change.what}: {change.before} -> {change.after}{' (WIDER)' if change.widens else ''}"
 
 
-def _keys(plan: ChangePlan) -> str:
-    more = len(plan.keys) - _MOST_KEYS
-    return ", ".join(plan.keys[:_MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
-
-
 def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * (len(start) + 2), break_on_hyphens=False)
 
@@ -170,9 +167,9 @@ def plan_markdown(plan: ChangePlan) -> str:
     if plan.sections:
         lines += [f"Also: {', '.join(plan.sections)}.", ""]
     if plan.values:
-        lines += [*(f"- {_cell(_change(change))}" for change in plan.values), ""]
-    if plan.keys:
-        lines += [f"Keys: {_cell(_keys(plan))}.", ""]
+        lines += ["Keys:", "", *(f"- {_cell(_change(change))}" for change in plan.values[:_MOST_KEYS]), ""]
+    if len(plan.values) > _MOST_KEYS:
+        lines += [f"And {len(plan.values) - _MOST_KEYS} more.", ""]
     for check in plan.checks:
         lines.append(f"- {'✅' if check.ok else '❌'} {check.name}")
         lines += [f"  - {_cell(finding)}" for finding in check.findings]

@@ -141,11 +141,11 @@ def _compile_text(text: bytes, name: str, config_path: Path, *, secrets: bool) -
 
 def plan_between(before: CompiledState | None, after: CompiledState, strict: bool) -> ChangePlan:
     """Return the changes from one state to the other, with their checks. `before` is None if no config was active."""
-    from gateway.changes.plan import NO_CONFIG_VERSION, changed_keys, plan_of
+    from gateway.changes.plan import NO_CONFIG_VERSION, changed_values, plan_of
     from gateway.changes.plan_checks import checks_of, compiles
 
     old = before.config if before is not None else NO_CONFIG_VERSION
-    changes = plan_of(old, after.config, tuple(changed_keys(_values(before), _values(after))))
+    changes = plan_of(old, after.config, tuple(changed_values(_values(before), _values(after))))
     known_warnings = before.warnings if before is not None else ()
     new_warnings = [warning for warning in after.warnings if warning not in known_warnings]
     checks = [compiles(()), *checks_of(old, after.config, new_warnings, time.time())]

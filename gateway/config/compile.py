@@ -72,7 +72,7 @@ def compile_config(
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What a compile needs beside the document. See `compile_config`."""
+    """The arguments of `compile_config`, without the document."""
 
     registry: Registry
     simulators: Mapping[tuple[str, str], str] | None

@@ -176,6 +176,23 @@ def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
                 yield from _written((*path, index), item, below)
 
 
+# Items of a list have the path of the list.
+_NOT_SHOWN: tuple[KeyPath, ...] = (*_SECRETS, ("location", "edges", "secret", "value"), ("clients", "*", "keys"))
+
+
+def without_secrets(path: KeyPath, value: object) -> object:
+    """Return the value of a key with a word in place of each secret or hash of a key. References are kept."""
+    if isinstance(value, dict):
+        return {key: without_secrets((*path, key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(path, item) for item in value]
+    is_secret = any(
+        len(path) == len(pattern) and all(name in ("*", part) for part, name in zip(path, pattern, strict=True))
+        for pattern in _NOT_SHOWN
+    )
+    return "(not shown)" if is_secret and not (isinstance(value, str) and "${" in value) else value
+
+
 VERSION_DIGITS = 12
 
 

@@ -30,7 +30,7 @@ import pytest
 from gateway.api.admin_control import readiness
 from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between
-from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, plan_of, with_traffic
+from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_values, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from gateway.config.schema.file import schema_json
@@ -199,7 +199,7 @@ def _tables() -> tuple[ConfigVersion, ConfigVersion]:
 def _plan() -> ChangePlan:
     old, new = _tables()
     before, after = (parse_yaml(dedent(text).encode(), "test.yaml").values for text in (OLD, NEW))
-    plan = plan_of(old, new, tuple(changed_keys(before, after)))
+    plan = plan_of(old, new, tuple(changed_values(before, after)))
     plan = replace(plan, checks=checks_of(old, new, (), NOW_S))
     return with_traffic(plan, {("assistant", "de"): 30.0, ("assistant", "default"): 10.0})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, changed_keys, plan_of, with_traffic
+from gateway.changes.plan import NO_CONFIG_VERSION, Change, ChangePlan, changed_values, plan_of, with_traffic
 from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from tests.kit.config_cases import edited
@@ -21,7 +21,7 @@ Patch = str | Mapping[str, Any]
 
 def planned(new: Config, old: Config = BASE) -> ChangePlan:
     before, after = table_of(old), table_of(new)
-    plan = plan_of(before, after, tuple(changed_keys(old.data, new.data)))
+    plan = plan_of(before, after, tuple(changed_values(old.data, new.data)))
     return replace(plan, checks=checks_of(before, after, (), NOW_S))
 
 
@@ -184,7 +184,7 @@ def test_plan_contains_no_secret() -> None:
 
 
 def test_markup_in_a_name_is_escaped() -> None:
-    plan = ChangePlan("", "x", keys=("deployments.<img src=x>|`a`",))
+    plan = ChangePlan("", "x", values=(Change("deployments.<img src=x>|`a`", "1", "2"),))
     assert "\\<img src=x\\>\\|\\`a\\`" in plan_markdown(plan)
 
 
@@ -194,7 +194,7 @@ def test_changed_values_of_sections_show_old_and_new() -> None:
     after = before.merge({"clients": {"shop": {"limits": {"rpm": 120}}}, "resilience": {"idle": "7s"}})
     plan = planned(after, before)
     shown_values = [(change.what, change.before, change.after) for change in plan.values]
-    assert shown_values == [("clients.shop.limits.rpm", "60", "120"), ("resilience.idle_s", "30.0", "7.0")]
+    assert shown_values == [("clients.shop.limits.rpm", "60", "120"), ("resilience", "not set", '{"idle": "7s"}')]
     for text in (plan_text(plan), plan_markdown(plan).replace("\\", "")):
         assert "clients.shop.limits.rpm: 60 -> 120" in text
     assert "c1c1" not in plan_text(plan)

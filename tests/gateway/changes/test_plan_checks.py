@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.changes.plan import changed_keys, plan_of
+from gateway.changes.plan import changed_values, plan_of
 from gateway.changes.plan_checks import protected_changes
 from tests.kit.configs import BASE, Config, table_of
 
@@ -57,7 +57,7 @@ ELSEWHERE = {
 
 
 def protected_changes_of(new: Config, before: Config = PROTECTED) -> dict[str, str]:
-    keys = changed_keys(*(config.data for config in (before, new)))
+    keys = changed_values(*(config.data for config in (before, new)))
     old, after = table_of(before), table_of(new)
     return protected_changes(old, after, plan_of(old, after, tuple(keys)))
 
