@@ -11,6 +11,7 @@ import pytest
 from tests.faults.conftest import FaultGateway, FaultGateways
 from tests.kit.fault_table import FAULTS, WHOLE, Fault, Seen
 from tests.kit.faulty_provider import ANSWER
+from tests.kit.waiting import eventually
 
 SHAPES = [
     pytest.param(fault, stream, id=f"{fault.name}-{'stream' if stream else 'json'}")
@@ -113,7 +114,10 @@ def test_fallback_is_used_after_the_expected_number_of_calls(
     primary, before = f"{fault.name}.{shape}.first", setup.healthy.calls["healthy"]
     got = ClientAnswer(setup, primary, stream)
     line = line_of(setup, got)
-    assert setup.faulty.calls[f"{fault.name}/{shape}/first"] == fault.calls
+    # On a busy machine the provider may read a call only after the gateway has given it up.
+    call = f"{fault.name}/{shape}/first"
+    eventually(lambda: setup.faulty.calls[call] >= fault.calls)
+    assert setup.faulty.calls[call] == fault.calls
     fallback_calls = setup.healthy.calls["healthy"] - before
     if fault.kind is None:
         assert (got.seen, fallback_calls, got.headers["x-gateway-deployment"]) == (WHOLE, 0, primary)
