@@ -24,6 +24,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
+from gateway.model.sampling import is_id_kept
 from gateway.policy.caller import explain_user, read_consent
 from gateway.policy.refusals import not_offered
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
@@ -259,7 +260,7 @@ def _add_receipts(
 ) -> None:
     @app.get("/v1/receipts/{id}", tags=["receipts"], summary="Get the signed receipt of a request of this caller")
     async def receipt(request: Request, id: str) -> JSONResponse:
-        _, caller = _identify(request, service, limiter)
+        config, caller = _identify(request, service, limiter)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
         document = await receipts.find(id, caller.client.name if caller.client is not None else None)
@@ -268,6 +269,11 @@ def _add_receipts(
                 "there is no receipt with this id for this client; a receipt is available within two seconds after its "
                 "request has ended"
             )
+            if not is_id_kept(id, config.receipts_sample):
+                message = (
+                    "there is no receipt with this id for this client: this gateway keeps the receipts of "
+                    f"{config.receipts_sample * 100:g}% of the successful requests, and this id is not among them"
+                )
             raise ApiError("not_found", message)
         return JSONResponse(document, headers=request.state.response_headers)
 

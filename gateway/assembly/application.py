@@ -70,6 +70,7 @@ class Telemetry:
         self.metrics = Metrics()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self.flush = self.metrics.settle = batcher.flush
+        self._current = current
         self._services = ServiceClient(transport)
         self._tracer = Tracer(lambda: current().exporters, self._post, self.metrics, _resource())
 
@@ -83,7 +84,7 @@ class Telemetry:
     def _flush_batch(self, ended: Sequence[Ended]) -> None:
         for record, _ in ended:
             self.metrics.observe(record)
-        log_requests(ended)
+        log_requests(ended, self._current().log_sample)
         self._tracer.observe(ended)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:

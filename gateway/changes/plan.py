@@ -393,10 +393,17 @@ def _answered_in(territory: str, config: ConfigVersion) -> str:
     return region.name if region is not None else ""
 
 
+_SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
+"""The sections of the fields of a config version that are single keys."""
+
+
 def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
-    for each in fields(ConfigVersion):
-        if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name):
-            yield each.name.removesuffix("_keep_s")
+    changed = (
+        each.name
+        for each in fields(ConfigVersion)
+        if each.name not in _NO_SECTIONS and each.init and getattr(old, each.name) != getattr(new, each.name)
+    )
+    yield from dict.fromkeys(_SECTION_OF_FIELD.get(name, name) for name in changed)
     if old.blocked != new.blocked:
         yield "blocked"
     if _aliases(old) != _aliases(new):

@@ -37,6 +37,8 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
+    if region.keeps_receipts and old.receipts_sample != new.receipts_sample:
+        reasons.append("receipts.sample")
     return ", ".join(dict.fromkeys(reasons))
 
 

@@ -22,7 +22,11 @@ from gateway.operator_errors import CommandError, StateError
 
 _OK = 0
 _WIDTH = 100
-_NO_RECEIPT = ". A receipt exists after two seconds, and only for a request with a known region; --log FILE reads a log"
+_NO_RECEIPT = (
+    ". A receipt exists after two seconds, and only for a request with a known region. With `receipts.sample`, not "
+    "each successful request has one; --log FILE reads a log"
+)
+_NO_LINE = ". With `log.sample`, not each successful request has a line"
 _BESIDES_REQUEST = {"assistant": "--assistant", "territory": "--from", "client": "--client", "user": "--user"}
 _IN_WORDS: dict[DecisionReason, str] = {
     DecisionReason.NAMED_WAIT: "the wait that the provider named is within the bound",
@@ -62,7 +66,7 @@ def explain_past(options: argparse.Namespace) -> int:
     if not found:
         raise CommandError(
             f"there is no request {options.request!r} in {source}; the id is in the header `x-request-id` of the answer"
-            + ("" if options.log is not None else _NO_RECEIPT)
+            + (_NO_LINE if options.log is not None else _NO_RECEIPT)
         )
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))

@@ -91,7 +91,13 @@ def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
     Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
     every request. Without `days`, approvals are not checked.
     """
-    lines = [f"table {config.version}{' (demo)' if config.demo else ''}", *_cell(config), "", "regions"]
+    lines = [
+        f"table {config.version}{' (demo)' if config.demo else ''}",
+        *_cell(config),
+        *_samples(config),
+        "",
+        "regions",
+    ]
     for region in config.regions.values():
         lines += _region(region, config)
     if config.blocked.included:
@@ -116,6 +122,17 @@ def _cell(config: ConfigVersion) -> Iterator[str]:
         serves = config.cell.serves
         regions = "every region" if serves is None else ", ".join(name for name in config.regions if name in serves)
         yield from _wrapped(f"this cell runs in {config.cell.territory} and serves ", regions)
+
+
+def _samples(config: ConfigVersion) -> Iterator[str]:
+    """Yield the shares of log lines and receipts that are kept, if they are not all."""
+    for key, what, share in (
+        ("log.sample", "log lines", config.log_sample),
+        ("receipts.sample", "receipts", config.receipts_sample),
+    ):
+        if share < 1:
+            kept = f"{what} are kept for {share * 100:g}% of the successful requests, and for all others"
+            yield from _wrapped(f"{key}: ", kept)
 
 
 def _unplaced(config: ConfigVersion) -> Iterator[str]:

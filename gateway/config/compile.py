@@ -112,6 +112,8 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         real=document.real,
         admin_keys=tuple(draft.config.admin_keys),
         receipts_keep_s=draft.config.receipts.keep_s,
+        receipts_sample=draft.config.receipts.sample,
+        log_sample=draft.config.log.sample,
         blocked_by=draft.config.blocked_by,
         known_fields=_known_fields(registry, deployments),
     )

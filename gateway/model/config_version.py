@@ -14,7 +14,7 @@ from gateway.model.region_text import RegionText
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
 from gateway.model.section import OrOff, PlainSection, key
-from gateway.model.units import AgeSeconds, Seconds, SecondsOrZero, Share, ShareOrOff
+from gateway.model.units import AgeSeconds, Sample, Seconds, SecondsOrZero, Share, ShareOrOff
 from providers.auth import Secret
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent, territory_data
@@ -299,6 +299,27 @@ class ReceiptRules(PlainSection):
         default=30 * 86_400.0,
         metadata=key("How long each receipt is kept, in hours or days.", name="keep", default="30d"),
     )
+    sample: Sample = field(
+        default=1.0,
+        metadata=key(
+            "The share of successful requests whose receipt is kept, such as 0.1 or 10%. A request that was refused, "
+            "failed, retried or failed over always has a receipt. The same request ids are kept as for an equal "
+            "`log.sample`."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogRules(PlainSection):
+    """The log lines of requests."""
+
+    sample: Sample = field(
+        default=1.0,
+        metadata=key(
+            "The share of successful requests whose line is logged, such as 0.1 or 10%. A request that was refused, "
+            "failed, retried or failed over is always logged. Metrics count all requests."
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +350,8 @@ class ConfigVersion:
         real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
         admin_keys: The public keys that may sign a change of a protected region.
         receipts_keep_s: How long receipts are kept.
+        receipts_sample: The share of successful requests whose receipt is kept.
+        log_sample: The share of successful requests whose line is logged.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
@@ -354,6 +377,8 @@ class ConfigVersion:
     real: frozenset[str] = frozenset()
     admin_keys: tuple[str, ...] = ()
     receipts_keep_s: float = ReceiptRules().keep_s
+    receipts_sample: float = ReceiptRules().sample
+    log_sample: float = LogRules().sample
     blocked_by: str | None = None
     known_fields: frozenset[str] = frozenset()
     recipients: frozenset[str] = field(init=False)

@@ -226,6 +226,29 @@ class Record:
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
 
     @property
+    def is_successful(self) -> bool:
+        """Whether the first attempt answered the request completely.
+
+        A request with a retry, a failover, a hedge, a continued answer, a skipped step or a full queue is not
+        successful in this sense: its log line and its receipt are always kept. The same holds if its prompt is logged.
+        """
+        attempts = self.attempts
+        return (
+            self.outcome == "ok"
+            and len(attempts) == 1
+            and attempts[0].outcome == "ok"
+            and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
+            and self.resumed is None
+            and not self.logs_prompt
+        )
+
+    @property
+    def logs_prompt(self) -> bool:
+        """Whether the prompt is logged, on a line that belongs to the line of the request."""
+        region = self.location.region if self.location is not None else None
+        return region is not None and region.log_prompts
+
+    @property
     def named_dropped(self) -> list[str]:
         """The dropped parameters that the catalogue knows, sorted.
 

@@ -5,6 +5,7 @@ A parser gets what stands in the file. It returns the value that the gateway wor
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from math import isfinite
@@ -18,6 +19,10 @@ AGE = r"^([1-9][0-9]{0,3})(h|d)$"
 DOCUMENT_URL = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
 """An https URL without the characters that could end an attribute or a tag in a page that an app makes of it."""
 
+SMALLEST_SAMPLE = 0.000001
+"""One of a million requests."""
+
+_SAMPLE = r"^(100|[0-9]{1,2}(?:\.[0-9]{1,4})?)%$"
 _SHARE = r"^(100|[0-9]{1,2})%$"
 _SHARE_ABOVE_ZERO = r"^(100|[1-9][0-9]?)%$"
 _RISE = r"^\+([1-9][0-9]{0,3})%$"
@@ -58,6 +63,21 @@ def parse_share(value: object) -> float:
     if isinstance(value, str) and re.fullmatch(_SHARE_ABOVE_ZERO, value):
         return float(value.removesuffix("%")) / 100
     raise UnitError("must be a share from 1% to 100%, in whole percent", "such as 20%")
+
+
+def parse_sample(value: object) -> float:
+    """Return the share of a sample: 0.1 of `0.1` or `10%`."""
+    share = math.nan
+    if isinstance(value, str) and re.fullmatch(_SAMPLE, value):
+        share = float(value.removesuffix("%")) / 100
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value <= 1:
+        share = float(value)
+    if SMALLEST_SAMPLE <= share <= 1:
+        return share
+    raise UnitError(
+        f"must be a share from {SMALLEST_SAMPLE:f} to 1, or a percentage",
+        "write 0.1 or 10% to keep one of ten, or 1 to keep all",
+    )
 
 
 def parse_share_or_off(value: object) -> float | None:
@@ -110,6 +130,18 @@ _OFF = _text("^off$")
 Seconds = Annotated[float, FileForm(parse_seconds, DURATION_SCHEMA)]
 SecondsOrZero = Annotated[float, FileForm(parse_seconds_or_zero, DURATION_SCHEMA)]
 AgeSeconds = Annotated[float, FileForm(parse_age_s, _text(AGE, "12h", "30d"), has_pattern_error=True)]
+Sample = Annotated[
+    float,
+    FileForm(
+        parse_sample,
+        {
+            "anyOf": [
+                {"type": "number", "minimum": SMALLEST_SAMPLE, "maximum": 1, "examples": [0.1]},
+                _text(_SAMPLE, "10%"),
+            ]
+        },
+    ),
+]
 Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
 ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]

@@ -17,6 +17,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step, client_detail
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
+from gateway.model.sampling import is_kept, is_sampled
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
 from providers.failures import FailureKind
@@ -28,17 +29,20 @@ _VERSION = 1
 _ABANDONED = "abandoned"
 
 
-def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str, object] | None:
+def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float = 1.0) -> dict[str, object] | None:
     """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
-    There is no receipt if the region is unknown, if this cell lies outside the region's boundary, or if prompts from
-    the caller's territory must stay there and the cell lies elsewhere.
+    There is no receipt if the region is unknown, if this cell lies outside the region's boundary, if prompts from the
+    caller's territory must stay there and the cell lies elsewhere, or if the sample leaves it out.
 
     Args:
         record: The finished request.
         ended_at_s: The end of the request (Unix time).
         cell: The territory of the gateway, if the config states it.
+        share: The share (0 to 1) of successful requests whose receipt is kept.
     """
+    if not is_kept(record, share):
+        return None
     location = record.location
     region = location.region if location is not None else None
     if location is None or region is None or not region.keeps_receipts or _leaves_territory(location, cell):
@@ -72,6 +76,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None) -> dict[str,
         "dropped_unknown": len(record.dropped) - len(record.named_dropped),
         "labels": list(record.labels),
         "profile": record.profile,
+        "sample": share if is_sampled(record, share) else 1.0,
     }
 
 
@@ -334,8 +339,9 @@ class Receipts:
         self._is_too_slow = more > 0
 
     def _insert(self, taken: list[tuple[Record, float]]) -> None:
-        cell = self._current().cell
-        rows = [row for record, at_s in taken if (row := _row(record, at_s, cell.territory if cell else None))]
+        config = self._current()
+        cell, share = config.cell.territory if config.cell else None, config.receipts_sample
+        rows = [row for record, at_s in taken if (row := _row(record, at_s, cell, share))]
         if rows:
             with transaction(self._writer):
                 self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
@@ -357,8 +363,8 @@ class Receipts:
             self._swept_at = time.monotonic()
 
 
-def _row(record: Record, at_s: float, cell: str | None) -> tuple[str, str, float, str] | None:
-    receipt = receipt_of(record, at_s, cell)
+def _row(record: Record, at_s: float, cell: str | None, share: float) -> tuple[str, str, float, str] | None:
+    receipt = receipt_of(record, at_s, cell, share)
     if receipt is None:
         return None
     content = json.dumps(receipt, separators=(",", ":"), ensure_ascii=False)

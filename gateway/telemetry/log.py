@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from gateway.model.record import Record
+from gateway.model.sampling import is_kept
 from gateway.telemetry.background_writer import background_writer_to
 from gateway.telemetry.batching import Ended
 from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWriter, add_fields
@@ -114,30 +115,30 @@ def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended]], None]:
+def _request_writer(lines: LineWriter, level: int) -> Callable[[Sequence[Ended], float], None]:
     """Return the fast writer of request lines: no processors, and one write for a whole batch."""
     json_lines = JsonLines()
 
-    def write(ended: Sequence[Ended]) -> None:
+    def write(ended: Sequence[Ended], share: float) -> None:
         if level > _LEVELS["info"]:
             ended = [one for one in ended if one[0].outcome in WARNING_OUTCOMES] if level <= _LEVELS["warning"] else ()
         if ended:
-            lines.write(json_lines.of(ended))
+            lines.write(json_lines.of(ended, share))
 
     return write
 
 
-def _log_requests_readably(ended: Sequence[Ended]) -> None:
+def _log_requests_readably(ended: Sequence[Ended], share: float) -> None:
     log = logger()
     for record, _ in ended:
         fields: dict[str, object] = {}
-        add_fields(fields, record)
+        add_fields(fields, record, share)
         known = {name: value for name, value in fields.items() if value is not None and value is not False}
         first = {name: known[name] for name in _READ_FIRST if name in known}
         (log.warning if record.outcome in WARNING_OUTCOMES else log.info)("request", **{**first, **known})
 
 
-_write_requests: Callable[[Sequence[Ended]], None] = _log_requests_readably
+_write_requests: Callable[[Sequence[Ended], float], None] = _log_requests_readably
 
 
 _lines: LineWriter | None = None
@@ -163,9 +164,12 @@ def logger() -> structlog.typing.FilteringBoundLogger:
     return log
 
 
-def log_requests(ended: Sequence[Ended]) -> None:
-    """Write one line for each finished request."""
-    _write_requests(ended)
+def log_requests(ended: Sequence[Ended], share: float = 1.0) -> None:
+    """Write one line for each finished request, or for this share (0 to 1) of the successful ones."""
+    if share < 1:
+        ended = [one for one in ended if is_kept(one[0], share)]
+    if ended:
+        _write_requests(ended, share)
 
 
 def log_prompt(record: Record, text: str) -> None:

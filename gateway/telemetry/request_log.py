@@ -10,6 +10,7 @@ from typing import TextIO
 import orjson
 
 from gateway.model.record import AttemptRecord, Record
+from gateway.model.sampling import is_sampled
 from gateway.telemetry.batching import Ended
 
 WARNING_OUTCOMES = frozenset({"internal_error", "failed", "interrupted"})
@@ -26,8 +27,8 @@ class JsonLines:
         # The second of the last line, and the beginning of its timestamp.
         self._second, self._timestamp_start = -1, ""
 
-    def of(self, ended: Sequence[Ended]) -> list[bytes]:
-        """Return the lines of these requests in order."""
+    def of(self, ended: Sequence[Ended], share: float = 1.0) -> list[bytes]:
+        """Return the lines of these requests in order. `share` is the share of the sample to which they belong."""
         lines = []
         for record, at in ended:
             second = floor(at)
@@ -43,13 +44,13 @@ class JsonLines:
                 "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
                 "event": "request",
             }
-            add_fields(fields, record)
+            add_fields(fields, record, share)
             lines.append(orjson.dumps(fields, default=str))
         return lines
 
 
-def add_fields(fields: dict[str, object], record: Record) -> None:
-    """Add the fields of a finished request."""
+def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) -> None:
+    """Add the fields of a finished request, whose line belongs to a sample with this share of successful requests."""
     usage, price = record.usage, record.price
     provider_s, is_plain = 0.0, True
     for attempt in record.attempts:
@@ -82,6 +83,8 @@ def add_fields(fields: dict[str, object], record: Record) -> None:
         fields["shadow"] = record.shadow.deployment
     if record.skipped:
         fields["skipped"] = {skipped.deployment: str(skipped.reason) for skipped in record.skipped}
+    if is_sampled(record, share):
+        fields["sample"] = share
 
 
 def _add_settings(fields: dict[str, object], record: Record) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.model.sampling import is_id_kept
 from gateway.signing import new_key
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
@@ -127,6 +128,46 @@ def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path]
         after = client.post(CHAT, json=body(), headers=GERMANY)
         receipt(gateway, after.headers["x-request-id"])
         assert client.get(f"/v1/receipts/{refused.headers['x-request-id']}").status_code == 404
+
+
+def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    pem, public = new_key()
+    key = tmp_path / "receipts.pem"
+    key.write_bytes(pem)
+    key.chmod(0o600)
+    config = config_for(providers, PATIENT, "log: {sample: 30%}", "receipts: {sample: 0.3}").write(tmp_path)
+    environ = {**KEYS, "GATEWAY_STATE_DIR": str(tmp_path / "state"), "GATEWAY_RECEIPT_KEY": str(key)}
+    ids = [f"sample-{number}" for number in range(40)]
+    with running_gateway(config, environ) as gateway, client_of(gateway) as client:
+        for request_id in ids:
+            assert client.post(CHAT, json=body(), headers={**GERMANY, "x-request-id": request_id}).status_code == 200
+        assert client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN", "x-request-id": "refused"})
+        providers["eu"].scenario = Scenario(faults=((HttpError(503), 1.0),))
+        assert client.post(CHAT, json=body(), headers={**GERMANY, "x-request-id": "failed-over"}).status_code == 200
+        gateway.wait_for("request", request_id="failed-over")
+        for request_id in ("refused", "failed-over"):
+            assert receipt(gateway, request_id)["receipt"]["sample"] == 1
+        answers = {request_id: client.get(f"/v1/receipts/{request_id}") for request_id in ids}
+        lines = {line["request_id"]: line for line in gateway.lines if isinstance(line, dict) and "request_id" in line}
+        metrics = httpx.get(f"{gateway.admin_url}/metrics", trust_env=False).text
+    kept = {request_id for request_id in ids if is_id_kept(request_id, 0.3)}
+    assert 0 < len(kept) < len(ids)
+    assert {request_id for request_id, answer in answers.items() if answer.status_code == 200} == kept
+    assert lines.keys() == {*kept, "refused", "failed-over"}
+    assert {lines[request_id]["sample"] for request_id in kept} == {0.3}
+    missing = next(answer for request_id, answer in answers.items() if request_id not in kept)
+    assert "this gateway keeps the receipts of 30% of the successful requests" in missing.json()["error"]["message"]
+    counted = [line for line in metrics.splitlines() if line.startswith("gateway_requests_total{")]
+    assert sum(float(line.rpartition(" ")[2]) for line in counted) == len(ids) + 2
+    # A sampled receipt is signed like any other, and says for how many requests it stands.
+    path = tmp_path / "receipt.json"
+    path.write_text(json.dumps(answers[min(kept)].json()))
+    done = verify_command(path, public.text)
+    assert (done.returncode, json.loads(done.stdout)["sample"]) == (0, 0.3)
 
 
 def test_receipts_without_a_state_directory_are_off_and_reported(client: httpx.Client) -> None:

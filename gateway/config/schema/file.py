@@ -23,7 +23,7 @@ from gateway.config.field_types import (
 )
 from gateway.config.schema.location import CellSection, LocationSection, RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
-from gateway.model.config_version import ClientLimitRule, ReceiptRules, Resilience
+from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules, Resilience
 from gateway.model.section import default_as_written
 
 
@@ -127,6 +127,7 @@ class GatewaySection(Section):
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")
     admin_keys: list[AdminKey] = Field([], description="The public keys that may sign a change of a protected region.")
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")
+    log: LogRules = Field(LogRules(), description="The log lines of requests.")
 
 
 class _SchemaWriter(GenerateJsonSchema):

@@ -41,6 +41,7 @@ CHANGES = {
     "a client of it is bound nowhere": ("clients: {shop-cn: {region: null}}", "the region of client shop-cn"),
     "another client is bound to it": ("clients: {app: {region: cn}}", "the region of client app"),
     "another admin": ({"admin_keys": [OTHER_KEY]}, "admin_keys"),
+    "fewer receipts": ("receipts: {sample: 0.1}", "receipts.sample"),
     "one admin more": ({"admin_keys": [KEY, OTHER_KEY]}, "admin_keys"),
 }  # fmt: skip
 ELSEWHERE = {

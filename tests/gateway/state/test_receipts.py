@@ -98,6 +98,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "dropped_unknown": 0,
         "labels": ["cn-gb45438"],
         "profile": "zh-Hans-CN",
+        "sample": 1.0,
     }
 
 
@@ -378,10 +379,10 @@ def test_failing_disk_is_reported_once_and_lost_receipts_are_counted(opened: Ope
 def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[str] = []
 
-    def out_of_files(record: Record, at_s: float, cell: str | None) -> dict[str, object] | None:
+    def out_of_files(record: Record, at_s: float, cell: str | None, share: float) -> dict[str, object] | None:
         if record.request_id == "req_1":
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/a/file")
-        return receipt_of(record, at_s, cell)
+        return receipt_of(record, at_s, cell, share)
 
     monkeypatch.setattr("gateway.state.receipts.receipt_of", out_of_files)
     store = opened(failed=failures.append)

@@ -1,0 +1,113 @@
+"""Samples of log lines and receipts: only successful requests are left out, and every process decides alike."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from gateway.model.config_version import Region
+from gateway.model.location import Location
+from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.model.sampling import is_id_kept, is_kept
+from gateway.telemetry import log
+from providers.failures import FailureKind
+from providers.territories import ANYWHERE, Places
+from tests.kit.request_records import EU, answered, attempt, failed_attempt
+
+SMALLEST = 0.000001
+IDS = [f"req_{number}" for number in range(10_000)]
+LOST = replace(attempt("slow"), lost=True)
+
+
+def with_outcome(outcome: str) -> Record:
+    return replace(answered(), outcome=outcome)
+
+
+def in_region_with_prompts() -> Record:
+    region = Region("eu", Places(frozenset({"DE"})), ANYWHERE, log_prompts=True)
+    return replace(answered(), location=Location(region, "DE", "edge_header", ()))
+
+
+ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
+    "refused": lambda: replace(with_outcome("refused"), attempts=[]),
+    "failed": lambda: with_outcome("failed"),
+    "interrupted": lambda: with_outcome("interrupted"),
+    "cancelled": lambda: with_outcome("cancelled"),
+    "internal error": lambda: with_outcome("internal_error"),
+    "retried": lambda: answered(failed_attempt(FailureKind.UNAVAILABLE), attempt()),
+    "failed over": lambda: answered(failed_attempt(FailureKind.RATE_LIMITED, "first"), attempt("second")),
+    "hedged": lambda: answered(LOST, attempt("fast")),
+    "continued by another deployment": lambda: replace(answered(), resumed=Resumed("house", "other")),
+    "a step was skipped": lambda: replace(answered(), skipped=[Skipped("first", "its breaker is open")]),
+    "a queue was full": lambda: replace(answered(), shed=(("first", "queue_full"),)),
+    "its prompt is logged": in_region_with_prompts,
+    "no attempt": lambda: replace(answered(), attempts=[]),
+}
+
+
+@pytest.mark.parametrize("kind", ALWAYS_KEPT)
+def test_request_that_is_not_plainly_successful_is_always_kept(kind: str) -> None:
+    record = ALWAYS_KEPT[kind]()
+    assert all(is_kept(replace(record, request_id=name), SMALLEST) for name in IDS[:1000])
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
+def test_sample_keeps_its_share_of_successful_requests(share: float) -> None:
+    kept = sum(is_kept(replace(answered(), request_id=name), share) for name in IDS)
+    assert abs(kept / len(IDS) - share) < 0.02
+    assert kept
+
+
+def test_share_of_one_keeps_every_request() -> None:
+    assert all(is_id_kept(name, 1.0) for name in IDS)
+
+
+def test_smaller_share_keeps_a_part_of_what_a_larger_one_keeps() -> None:
+    kept = [{name for name in IDS if is_id_kept(name, share)} for share in (0.01, 0.1, 0.5, 1.0)]
+    assert all(smaller < larger for smaller, larger in pairwise(kept))
+
+
+@pytest.mark.parametrize(
+    ("request_id", "threshold"),
+    # The first eight bytes of the SHA-256 of the id, divided by 2**64, as an auditor computes them.
+    [("invoice-42", 0.23511), ("req_1", 0.87463)],
+)
+def test_decision_is_the_documented_function_of_the_request_id(request_id: str, threshold: float) -> None:
+    assert not is_id_kept(request_id, threshold - 0.0001)
+    assert is_id_kept(request_id, threshold + 0.0001)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_log_has_the_sampled_lines_and_all_lines_of_failures(form: log.LogFormat) -> None:
+    stream = io.StringIO()
+    log.configure(form, "info", stream)
+    successful = [replace(answered(), request_id=f"good_{name}.") for name in IDS[:200]]
+    failed = [replace(with_outcome("failed"), request_id=f"bad_{name}.") for name in IDS[:200]]
+    log.log_requests([(record, 0.0) for pair in zip(successful, failed, strict=True) for record in pair], 0.1)
+    text = stream.getvalue()
+    assert all(record.request_id in text for record in failed)
+    kept = {record.request_id for record in successful if record.request_id in text}
+    assert kept == {record.request_id for record in successful if is_id_kept(record.request_id, 0.1)}
+    assert 0 < len(kept) < 60
+    if form == "json":
+        lines = [json.loads(line) for line in text.splitlines()]
+        assert {line.get("sample") for line in lines if line["outcome"] == "ok"} == {0.1}
+        assert {line.get("sample") for line in lines if line["outcome"] == "failed"} == {None}
+
+
+def test_line_without_a_sample_does_not_name_one() -> None:
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    log.log_requests([(answered(), 0.0)])
+    assert "sample" not in json.loads(stream.getvalue())
+
+
+def test_attempt_whose_answer_broke_off_is_not_successful() -> None:
+    assert not replace(answered(), outcome="interrupted", location=EU).is_successful
+    assert not answered(AttemptRecord("a", "p", "m", 0.1, lost=True)).is_successful
+    assert answered().is_successful
