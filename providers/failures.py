@@ -131,14 +131,17 @@ class InvalidRequest(ProviderError):
     Args:
         message: The message for the client.
         param: The request field, such as `messages[3].content`, or None if unknown.
+        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
 
     Attributes:
         param: The argument of this name.
+        log_message: The argument of this name.
     """
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, *, log_message: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+        self.log_message = log_message
 
 
 class ProviderFailed(ProviderError):

@@ -127,7 +127,7 @@ def readiness(status: Status) -> dict[str, object]:
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {
             "count": len(config.deployments),
-            "off": {name: detail for name, (_, detail) in off_now.items()},
+            "off": {name: exclusion.detail for name, exclusion in off_now.items()},
             "benched": unavailable_by_deployment(status.workers, by_breaker=False),
             "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
         },

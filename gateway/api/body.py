@@ -366,8 +366,9 @@ def check_names(body: bytes, value: object) -> None:
     again = orjson.dumps(value)
     if again != body and _count_colons(body) != again.count(b":"):
         path = _path_of_repeated_name(body) if len(body) <= _MAX_BYTES_TO_NAME else None
-        problem = "an object in the body has a duplicate name" if path is None else f"duplicate name `{path}`"
-        raise ApiError("invalid_request", f"{problem}: send each name once", param=path)
+        logged = "an object in the body has a duplicate name: send each name once"
+        message = logged if path is None else f"duplicate name `{path}`: send each name once"
+        raise ApiError("invalid_request", message, param=path, log_message=logged)
 
 
 def _count_colons(body: bytes) -> int:

@@ -77,6 +77,7 @@ _OUTWARD: dict[FailureKind, str] = {
 }
 # A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
+_UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
 _DEFAULT_RETRY_S = 1.0
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
@@ -90,6 +91,7 @@ class ApiError(Exception):
         retry_after_s: Sent as the header `retry-after`.
         headers: Further response headers.
         extra: Further fields of the error object.
+        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
     """
 
     code: str
@@ -98,6 +100,7 @@ class ApiError(Exception):
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
+    log_message: str | None = None
 
     @property
     def status(self) -> int:
@@ -141,7 +144,7 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
         case ApiError():
             return error
         case InvalidRequest():
-            return ApiError("invalid_request", str(error), error.param)
+            return ApiError("invalid_request", str(error), error.param, log_message=error.log_message)
         case UnsupportedFeature():
             return ApiError("unsupported_capability", str(error), error.param)
         case AssistantNotFound():
@@ -160,7 +163,7 @@ def _from_not_found(error: AssistantNotFound) -> ApiError:
     name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
     hint = error.question or "GET /v1/models lists the others"
     message = f"the assistant {name!r} does not exist for this key; {hint}"
-    return ApiError("model_not_found", message, error.param)
+    return ApiError("model_not_found", message, error.param, log_message=_UNKNOWN_MODEL)
 
 
 def _from_refusal(error: Refused) -> ApiError:
@@ -173,7 +176,9 @@ def _from_refusal(error: Refused) -> ApiError:
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
-    return ApiError(refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra)
+    return ApiError(
+        refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, log_message=refusal.log_message
+    )
 
 
 def _encode_consent(consent: ConsentRequest) -> dict[str, object]:

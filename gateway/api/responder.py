@@ -35,7 +35,6 @@ Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
 COMMENT = b": keep-alive\n\n"
 _NO_EXTENSIONS: Mapping[str, Any] = {}
-_UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
 _AT_ONCE_BYTES = 64 * 1024
 """The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
 answer is sent separately, and waits."""
@@ -224,8 +223,7 @@ class Responder:
             record.outcome, record.detail = "internal_error", _origin_of(error)
         else:
             record.outcome = "failed" if _is_failure(shown, error) else "refused"
-            # A client makes up the name of an unknown model.
-            record.detail = _UNKNOWN_MODEL if shown.code == "model_not_found" else shown.message
+            record.detail = shown.log_message if shown.log_message is not None else shown.message
 
     async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
         """Write a response after which the connection stays open. The end of a large one waits for the client."""

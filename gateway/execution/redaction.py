@@ -131,6 +131,9 @@ def _texts(request: ChatRequest) -> Iterator[str]:
     yield request.user or ""
     for name, value in request.extra.items():
         yield from texts_in(value) if name in IDENTITY else _personal_texts(texts_in(value))
+        # The client makes up the names in an object, such as those of `metadata`.
+        yield from names_in(value) if name in IDENTITY else _personal_texts(names_in(value))
+    yield from _personal_texts(request.logit_bias or ())
     yield from _personal_texts(request.stop)
     for tool in request.tools:
         yield tool.description or ""
@@ -349,3 +352,12 @@ def texts_in(value: object) -> Iterator[str]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for one in inner:
         yield from texts_in(one)
+
+
+def names_in(value: object) -> Iterator[str]:
+    """Yield the name of every member of the objects in a JSON value."""
+    if isinstance(value, dict):
+        yield from value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from names_in(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, TypeAlias
 
 from gateway.model.config_version import Assistant, Region
 from gateway.model.consent import ConsentKind, ConsentRequest
@@ -29,6 +30,23 @@ class SkipReason(StrEnum):
     HEALTH = "health"  # it is in a cooldown, or its breaker is open
     WEIGHT = "weight"  # its weight is 0
     CONSENT = "consent"  # the user has not agreed that it gets this request
+
+
+class Exclusion(NamedTuple):
+    """Why a deployment of the route is not in the plan.
+
+    Attributes:
+        detail: The reason in words.
+        log_detail: The words for logs and receipts, if `detail` has a name that the client made up. None: the same.
+    """
+
+    reason: SkipReason
+    detail: str
+    log_detail: str | None = None
+
+
+Verdict: TypeAlias = "Step | Exclusion"
+"""The step of a deployment in the plan, or why it is skipped."""
 
 
 def client_detail(reason: SkipReason, detail: str) -> str:
@@ -86,6 +104,7 @@ class Considered:
     """One deployment of the route: in the plan (reason None), or skipped, with the reason in words.
 
     Attributes:
+        log_detail: The words for the log, if `detail` has a name that the client made up.
         share: The share of users (0 to 1), if it is a member of a weighted step.
     """
 
@@ -93,6 +112,7 @@ class Considered:
     provider: str
     reason: SkipReason | None = None
     detail: str = ""
+    log_detail: str | None = None
     share: float | None = None
 
 
@@ -120,6 +140,7 @@ class Refusal:
     Attributes:
         home: The URL of the cell that serves the region.
         retry_after_s: When another request may succeed.
+        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
         asks: The deployment that would be used if the user had agreed.
         param: The one field of the request that is the cause, if there is exactly one.
     """
@@ -130,6 +151,7 @@ class Refusal:
     retry_after_s: float | None = None
     asks: Deployment | None = None
     param: str | None = None
+    log_message: str | None = None
 
     @property
     def reason(self) -> RefusalReason:
@@ -172,7 +194,7 @@ class Decision:
     """
 
     outcome: Plan | Refusal
-    verdicts: tuple[tuple[Deployment, Step | tuple[SkipReason, str]], ...] = ()
+    verdicts: tuple[tuple[Deployment, Verdict], ...] = ()
     lanes: tuple[Lane, ...] = ()
 
     @property

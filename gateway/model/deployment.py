@@ -13,9 +13,12 @@ from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
-from providers.matching.requirements import Requirements
+from providers.matching.requirements import FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
+from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
 from providers.territories import Places
+
+_STANDARD_NAMES = FIELDS | PARAMETERS | FEATURES | IDENTITY | IMPLIED.keys() | {"stream_options.include_obfuscation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,16 @@ def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
     return match_capabilities(
         needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves
     )
+
+
+def known_names(names: Iterable[str], deployments: Iterable[Deployment]) -> list[str]:
+    """Return those of the names of request fields that OpenAI's API or one of the deployments knows, sorted.
+
+    A client makes up any other name, so it may contain personal data. Logs and receipts only count these.
+    """
+    known = _STANDARD_NAMES | moves_data()
+    offered = {name for deployment in deployments for name in deployment.capabilities.parameters}
+    return sorted(name for name in names if name in known or name in offered)
 
 
 def has_effects_at(deployment: Deployment, needs: Requirements) -> bool:

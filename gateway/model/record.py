@@ -9,12 +9,12 @@ from enum import StrEnum
 from gateway.model.caller import TraceContext
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
+from gateway.model.deployment import known_names
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
-from providers.matching.requirements import FEATURES, IDENTITY, PARAMETERS
 from providers.value import Value
 
 
@@ -256,10 +256,8 @@ class Record:
         """
         if not self.dropped:
             return []
-        known = PARAMETERS | FEATURES | IDENTITY
         verdicts = self.decision.verdicts if self.decision is not None else ()
-        offered = {name for deployment, _ in verdicts for name in deployment.capabilities.parameters}
-        return sorted(name for name in self.dropped if name in known or name in offered)
+        return known_names(self.dropped, (deployment for deployment, _ in verdicts))
 
     def note_consent(self, steps: Iterable[Step]) -> None:
         """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from gateway.model.config_version import Client
-from gateway.model.decision import Decision, Lane, Plan, SkipReason, Step
+from gateway.model.decision import Decision, Exclusion, Lane, Plan, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.route import Route, RouteStep, WeightedSet
 from providers.chat import ChatRequest, UserMessage, text_of
@@ -64,10 +64,10 @@ def named_sticky_key(name: str) -> bytes:
     return sticky_key("name", name)
 
 
-Verdicts = tuple[tuple[Deployment, Step | tuple[SkipReason, str]], ...]
+Verdicts = tuple[tuple[Deployment, Verdict], ...]
 
 
-_NO_WEIGHT = (SkipReason.WEIGHT, "its weight is 0")
+_NO_WEIGHT = Exclusion(SkipReason.WEIGHT, "its weight is 0")
 
 
 def weigh(route: Route, judged: Verdicts) -> tuple[Verdicts, tuple[Lane, ...]]:
@@ -89,7 +89,7 @@ def weigh(route: Route, judged: Verdicts) -> tuple[Verdicts, tuple[Lane, ...]]:
     return weighed, lanes
 
 
-def _lane(step: RouteStep, verdicts: Mapping[str, Step | tuple[SkipReason, str]]) -> Lane:
+def _lane(step: RouteStep, verdicts: Mapping[str, Verdict]) -> Lane:
     is_set = isinstance(step, WeightedSet)
     weights = step.weights if isinstance(step, WeightedSet) else {step.name: 1.0}
     able: dict[str, Step] = {}

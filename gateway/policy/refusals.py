@@ -11,10 +11,10 @@ A message names what is wrong and what the caller can change. It never quotes th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 from gateway.model.config_version import Assistant, ConfigVersion, Region
-from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable
+from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
 from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
@@ -172,11 +172,9 @@ def _refuse_unsupported(
     assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Requirements
 ) -> Refusal:
     """Refuse a request that needs more than any deployment supports. A reason shared by several is listed once."""
-    deployments_by_detail: dict[str, list[str]] = {}
-    for item in considered:
-        if item.reason in _CAPABILITY:
-            deployments_by_detail.setdefault(item.detail, []).append(item.deployment)
-    details = "; ".join(f"{', '.join(names)}: {detail}" for detail, names in deployments_by_detail.items())
+    unable = [item for item in considered if item.reason in _CAPABILITY]
+    details = _by_detail((item.deployment, item.detail) for item in unable)
+    logged = _by_detail((item.deployment, item.log_detail or item.detail) for item in unable)
     reasons = {item.reason for item in considered} & _CAPABILITY
     params: Set[str] = set()
     missing: Set[str] = set()
@@ -191,14 +189,22 @@ def _refuse_unsupported(
     hint = f": see `{param}`" if param is not None and param not in details else ""
     if missing == {"prefill"}:
         hint = _PREFILL_HINT
-    message = (
-        f"no eligible deployment of {assistant.name!r} in the region {region.name!r} supports this request "
-        f"({details}){hint}"
+    problem = f"no eligible deployment of {assistant.name!r} in the region {region.name!r} supports this request"
+    log_message = f"{problem} ({logged}){hint}" if logged != details else None
+    return Refusal(
+        RefusalCode.UNSUPPORTED_CAPABILITY, f"{problem} ({details}){hint}", param=param, log_message=log_message
     )
-    return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param=param)
 
 
-def _reason(verdict: Step | tuple[SkipReason, str]) -> SkipReason | None:
+def _by_detail(details: Iterable[tuple[str, str]]) -> str:
+    """Return deployments with their details. A detail that several deployments have is listed once."""
+    deployments_by_detail: dict[str, list[str]] = {}
+    for deployment, detail in details:
+        deployments_by_detail.setdefault(detail, []).append(deployment)
+    return "; ".join(f"{', '.join(names)}: {detail}" for detail, names in deployments_by_detail.items())
+
+
+def _reason(verdict: Verdict) -> SkipReason | None:
     return None if isinstance(verdict, Step) else verdict[0]
 
 

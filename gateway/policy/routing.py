@@ -6,15 +6,25 @@ health. The first check that fails is the reason that is reported.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.model.approval import days_at
 from gateway.model.config_version import Assistant, ConfigVersion, Region, remember
 from gateway.model.consent import NO_CONSENT, Consents
-from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
-from gateway.model.deployment import Deployment, has_effects_at, match_of
+from gateway.model.decision import (
+    Decision,
+    Exclusion,
+    Plan,
+    Refusal,
+    RefusalCode,
+    SkipReason,
+    Step,
+    Unavailable,
+    Verdict,
+)
+from gateway.model.deployment import Deployment, has_effects_at, known_names, match_of
 from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
@@ -60,7 +70,8 @@ def decide(
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
     if health or not needs.parameters <= PARAMETERS:
-        return _decide(config, assistant, region, location, place, _Criteria(needs, health, consents), now_s)
+        criteria = _Criteria(needs, health, consents, tuple(config.deployments.values()))
+        return _decide(config, assistant, region, location, place, criteria, now_s)
     key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)
     # The lookup creates no objects: a closure would cost each request as much as the rest of this function.
     decision: Decision = config.memo.get(key) or remember(
@@ -95,11 +106,16 @@ def decide_evaluation(
 
 @dataclass(frozen=True, slots=True)
 class _Criteria:
-    """The part of a request that its deployments are judged by, apart from its location."""
+    """The part of a request that its deployments are judged by, apart from its location.
+
+    Attributes:
+        others: The deployments of the config, which know names of fields.
+    """
 
     needs: Requirements
     health: Mapping[str, Unavailable]
     consents: Consents
+    others: tuple[Deployment, ...] = ()
 
 
 def _decide(
@@ -159,14 +175,14 @@ def judge_alone(
     needs: Requirements,
     health: Mapping[str, Unavailable],
     now_s: float,
-) -> Step | tuple[SkipReason, str]:
+) -> Verdict:
     """Return the verdict on one deployment, which does not have to be in a route.
 
     It is checked like a step of a route. The user is not asked, so a deployment that requires consent is skipped.
     """
     region = location.region
     if region is None or refuse_location(config, location) is not None:
-        return SkipReason.BOUNDARY, "requests of this caller are refused"
+        return Exclusion(SkipReason.BOUNDARY, "requests of this caller are refused")
     return _judge(_location_verdict(config, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
 
 
@@ -184,8 +200,8 @@ class _LocationVerdict:
 
     deployment: Deployment
     permit: Permit | None
-    legal_exclusion: tuple[SkipReason, str] | None
-    config_exclusion: tuple[SkipReason, str] | None
+    legal_exclusion: Exclusion | None
+    config_exclusion: Exclusion | None
     bounded: bool = True
 
 
@@ -199,7 +215,7 @@ def _location_verdict(
     evaluating: bool = False,
 ) -> _LocationVerdict:
     if not is_inside(config, region, deployment):
-        outside = (SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
+        outside = Exclusion(SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
         return _LocationVerdict(deployment, None, outside, None)
     legal_exclusion = _legal_exclusion(region, location, deployment, now_s)
     if evaluating and legal_exclusion is not None and legal_exclusion[0] is SkipReason.APPROVAL:
@@ -209,67 +225,84 @@ def _location_verdict(
     return _LocationVerdict(deployment, permit, legal_exclusion, config_exclusion(deployment), bounded)
 
 
-def _legal_exclusion(
-    region: Region, location: Location, deployment: Deployment, now_s: float
-) -> tuple[SkipReason, str] | None:
+def _legal_exclusion(region: Region, location: Location, deployment: Deployment, now_s: float) -> Exclusion | None:
     territory = location.territory
     if territory is not None:
         if not deployment.available.contains(territory):
-            return SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
+            return Exclusion(
+                SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
+            )
         if (required := region.required_places(territory)) is not None and not deployment.residency.within(required):
-            return (
+            return Exclusion(
                 SkipReason.BOUNDARY,
                 f"prompts must not leave {territory_name(str(required))}, and no region lists it",
             )
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
-        return SkipReason.AVAILABILITY, (
+        return Exclusion(
+            SkipReason.AVAILABILITY,
             f"{deployment.provider} does not serve every territory of the region {region.name!r}, "
-            "and the territory of this request is unknown"
+            "and the territory of this request is unknown",
         )
     if deployment.unmet:
-        return SkipReason.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
+        detail = f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
+        return Exclusion(SkipReason.REQUIREMENT, detail)
     if (lacking := lacking_approval(region, deployment, now_s)) is not None:
-        return SkipReason.APPROVAL, lacking
+        return Exclusion(SkipReason.APPROVAL, lacking)
     return None
 
 
-def config_exclusion(deployment: Deployment) -> tuple[SkipReason, str] | None:
+def config_exclusion(deployment: Deployment) -> Exclusion | None:
     """Return why the config excludes a deployment for every request, or None."""
     if not deployment.enabled:
-        return SkipReason.DISABLED, "disabled in the config"
+        return Exclusion(SkipReason.DISABLED, "disabled in the config")
     if not deployment.has_credential:
-        return SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
+        return Exclusion(
+            SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
+        )
     return None
 
 
-def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Step | tuple[SkipReason, str]:
+def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     deployment, needs, health = location_verdict.deployment, criteria.needs, criteria.health
     if location_verdict.permit is None or location_verdict.legal_exclusion is not None:
-        return location_verdict.legal_exclusion or (SkipReason.BOUNDARY, "no permit")
+        return location_verdict.legal_exclusion or Exclusion(SkipReason.BOUNDARY, "no permit")
     bounded = location_verdict.bounded
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
-        return SkipReason.EXCEPTED, detail
+        return Exclusion(SkipReason.EXCEPTED, detail)
     match = match_of(deployment, needs)
     if match.missing:
-        return SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}"
+        return Exclusion(SkipReason.CAPABILITY, f"does not support {refusal_text(match.missing)}")
     if match.moving:
-        return SkipReason.MOVES_DATA, "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(match.moving))
+        detail = "; ".join(f"`{name}` {why_it_moves(name)}" for name in sorted(match.moving))
+        return Exclusion(SkipReason.MOVES_DATA, detail)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     if dropped and deployment.unsupported == "refuse":
-        detail = f"does not support {refusal_text(dropped)}, and is set to refuse instead of dropping it"
-        return SkipReason.PARAMETER, detail
+        return _refused_parameters(dropped, (deployment, *criteria.others))
     if location_verdict.config_exclusion is not None:
         return location_verdict.config_exclusion
     if deployment.name in health:
-        return SkipReason.HEALTH, health[deployment.name].reason
+        return Exclusion(SkipReason.HEALTH, health[deployment.name].reason)
     consent = None
     if deployment.consent is not None:
         # Consent is checked last: a user should not be asked for a deployment that cannot answer.
         consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
-            return SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing"
+            return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
     return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent)
+
+
+def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deployment]) -> Exclusion:
+    """Return the exclusion for parameters that would be dropped. The log names those that a deployment knows."""
+    ending = ", and is set to refuse instead of dropping it"
+    detail = f"does not support {refusal_text(dropped)}{ending}"
+    known = known_names(dropped, deployments)
+    if len(known) == len(dropped):
+        return Exclusion(SkipReason.PARAMETER, detail)
+    unknown = len(dropped) - len(known)
+    counted = "1 unknown field" if unknown == 1 else f"{unknown} unknown fields"
+    logged = ", ".join([*known, counted])
+    return Exclusion(SkipReason.PARAMETER, detail, f"does not support {logged}{ending}")
 
 
 def _identity(deployment: Deployment, needs: Requirements) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.model.approval import Approval, Days, days_at
 from gateway.model.config_version import Region
-from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step
+from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.location.resolution import resolve
@@ -47,7 +47,7 @@ def _labels(region: Region | None, accept_language: str | None) -> list[dict[str
     return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
 
 
-def _may_answer(verdict: Step | tuple[SkipReason, str]) -> bool:
+def _may_answer(verdict: Verdict) -> bool:
     return isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
 
 

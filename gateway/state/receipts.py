@@ -95,7 +95,9 @@ def _passed_over(record: Record) -> dict[str, str]:
     """
     verdicts = record.decision.verdicts if record.decision is not None else ()
     excluded = {
-        deployment.name: client_detail(*verdict) for deployment, verdict in verdicts if not isinstance(verdict, Step)
+        deployment.name: verdict.log_detail or client_detail(verdict.reason, verdict.detail)
+        for deployment, verdict in verdicts
+        if not isinstance(verdict, Step)
     }
     unsupported = {
         attempt.deployment: f"does not support {attempt.failure.code}"

@@ -344,10 +344,10 @@ def _check_tool_loop(messages: list[Message]) -> None:
             continue
         if open_calls:
             path = f"messages[{position}]"
-            raise InvalidRequest(
-                f"`{path}`: the tool calls before it have no answer yet (ids: {', '.join(open_calls)[:200]})", path
-            )
+            problem = f"`{path}`: the tool calls before it have no answer yet"
+            raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", path, log_message=problem)
         if isinstance(message, AssistantMessage):
             open_calls = [call.id for call in message.tool_calls]
     if open_calls:
-        raise InvalidRequest(f"the last tool calls have no answer (ids: {', '.join(open_calls)[:200]})", "messages")
+        problem = "the last tool calls have no answer"
+        raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", "messages", log_message=problem)

@@ -198,7 +198,7 @@ def decode_any_request(body: object) -> ChatRequest:
 def _bound_unknown(names: Collection[str]) -> None:
     """Raise InvalidRequest for more unknown fields, or longer names, than any API has.
 
-    Each is named in the log, in the receipt and to the client, so a client must not be able to fill these.
+    Each is named to the client, in a header of the answer.
     """
     if len(names) > _MOST_UNKNOWN:
         raise InvalidRequest(
@@ -208,7 +208,9 @@ def _bound_unknown(names: Collection[str]) -> None:
         if len(name) > _LONGEST_NAME:
             shown = name[:_LONGEST_NAME]
             raise InvalidRequest(
-                f"`{shown}…` is not part of the API, and its name is longer than {_LONGEST_NAME} characters", shown
+                f"`{shown}…` is not part of the API, and its name is longer than {_LONGEST_NAME} characters",
+                shown,
+                log_message=f"the name of an unknown field is longer than {_LONGEST_NAME} characters",
             )
 
 
@@ -259,8 +261,17 @@ def _logit_bias(source: Mapping[str, object], _: str) -> Mapping[str, float]:
     biases = mapping(source["logit_bias"], "logit_bias")
     if len(biases) > _MAX_BIASES:
         raise InvalidRequest(f"`logit_bias` has more than {_MAX_BIASES} entries: send fewer", "logit_bias")
-    # The client chooses the names, and error messages are logged, so their length is limited.
-    return {token: number(biases, token, f"logit_bias.{token[:_LONGEST_NAME]}", -100, 100) or 0 for token in biases}
+    return {token: _bias(biases, token) for token in biases}
+
+
+def _bias(biases: Mapping[str, object], token: str) -> float:
+    path = f"logit_bias.{token[:_LONGEST_NAME]}"
+    try:
+        return number(biases, token, path, -100, 100) or 0
+    except InvalidRequest as error:
+        # The client makes up the names of the entries.
+        logged = str(error).replace(path, "logit_bias[…]")
+        raise InvalidRequest(str(error), error.param, log_message=logged) from None
 
 
 def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:

@@ -62,4 +62,5 @@ def refuse_misspelled(names: Iterable[str], known: Set[str] = frozenset()) -> No
             raise InvalidRequest(
                 f"`{name}` is not a field of the API: did you mean `{meant}`? Correct the name, or leave the field out",
                 name,
+                log_message=f"a field of the request is a misspelled `{meant}`",
             )

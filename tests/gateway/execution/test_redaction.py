@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -132,6 +133,31 @@ def test_request_id_that_repeats_the_prompt_is_removed(
         )
         assert redacted(failure, deployment, request).request_id is None
     assert redacted(replace(failure_with(""), request_id="req-6f1c"), deployment, request).request_id == "req-6f1c"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"extra": {"metadata": {"ada_lovelace": "x"}}}, "ada_lovelace"),
+        ({"extra": {"metadata": {"team": {"ada_lovelace": "x"}}}}, "ada_lovelace"),
+        ({"extra": {"options": [{"the wish of ada": 1}]}}, "the wish of ada"),
+        ({"logit_bias": {"the wish of ada": 1.0}}, "the wish of ada"),
+    ],
+)
+def test_name_of_a_member_that_the_client_made_up_is_removed(
+    deployment: Deployment, fields: dict[str, Any], name: str
+) -> None:
+    request = ChatRequest("m", (UserMessage("Hello"),), **fields)
+    failure = replace(failure_with(f"the field '{name}' is not valid"), param=name, request_id=name.replace(" ", "_"))
+    clean = redacted(failure, deployment, request)
+    assert name not in f"{clean.detail} {clean.param}"
+    assert clean.request_id is None
+
+
+def test_name_of_a_setting_is_kept_in_the_detail(deployment: Deployment) -> None:
+    request = ChatRequest("m", (UserMessage("Hello"),), extra={"options": {"mode": "x"}}, logit_bias={"42": 1.0})
+    failure = failure_with("the mode of 42 is not valid")
+    assert redacted(failure, deployment, request).detail == "the mode of 42 is not valid"
 
 
 def test_request_id_is_removed_if_the_request_is_too_long_to_search(deployment: Deployment) -> None:

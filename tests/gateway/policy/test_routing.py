@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
+from gateway.model.decision import Decision, Exclusion, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
 from gateway.model.location import ClaimProblem, ClaimReport, EdgeReport, Location, Reports
 from gateway.policy.canary_assignment import assign_variant
 from gateway.policy.fence import prompt_permit
@@ -392,7 +392,7 @@ def test_refused_location_has_no_plan() -> None:
 def test_single_deployment_is_checked_only_for_accepted_callers() -> None:
     cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
-    no_answer = (SkipReason.BOUNDARY, "requests of this caller are refused")
+    no_answer = Exclusion(SkipReason.BOUNDARY, "requests of this caller are refused")
     for place in (Location(None, None, "x", ()), resolve(cell, None, reported(EdgeReport(("CN",))))):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
     japan = resolve(cell, None, reported(EdgeReport(("JP",))))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.model.caller import TraceContext
-from gateway.model.record import Record
+from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason, Record
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind
@@ -72,6 +74,46 @@ def test_spans_of_an_answer_after_a_failover() -> None:
         "gen_ai.usage.cache_creation.input_tokens": 0,
         "gen_ai.usage.reasoning.output_tokens": 2,
     }
+
+
+def test_span_of_a_failed_attempt_has_the_named_wait_and_the_decision_with_its_bound() -> None:
+    limited = failed_attempt(FailureKind.RATE_LIMITED, status=429)
+    assert limited.failure is not None
+    too_long = replace(
+        limited,
+        failure=replace(limited.failure, retry_after_s=3.0),
+        decision=AttemptDecision(
+            AttemptAction.FAILOVER, DecisionReason.WAIT_TOO_LONG, bound=Bound("failover_after", 2.0)
+        ),
+    )
+    retried = replace(
+        limited,
+        failure=replace(limited.failure, retry_after_s=1.5),
+        decision=AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.5, Bound("failover_after", 2.0)),
+    )
+    _, first, second, answer = spans(answered(too_long, retried, attempt("other")))
+    assert own_attributes(first) == {
+        "gateway.deployment": "house",
+        "gateway.retry_after_s": 3.0,
+        "gateway.decision": "failover",
+        "gateway.decision_reason": "wait_too_long",
+        "gateway.bound": "failover_after",
+        "gateway.bound_value": 2.0,
+    }
+    assert own_attributes(second) == {
+        "gateway.deployment": "house",
+        "gateway.retry_after_s": 1.5,
+        "gateway.decision": "retry",
+        "gateway.decision_reason": "named_wait",
+        "gateway.wait_s": 1.5,
+        "gateway.bound": "failover_after",
+        "gateway.bound_value": 2.0,
+    }
+    assert own_attributes(answer) == {"gateway.deployment": "other"}
+
+
+def own_attributes(span: Span) -> dict[str, object]:
+    return {name: value for name, value in attributes_of(span).items() if name.startswith("gateway.")}
 
 
 def test_broken_stream_is_an_error_of_both_spans() -> None:
