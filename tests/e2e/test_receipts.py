@@ -163,7 +163,7 @@ def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
     assert "this gateway keeps the receipts of 30% of the successful requests" in missing.json()["error"]["message"]
     counted = [line for line in metrics.splitlines() if line.startswith("gateway_requests_total{")]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) == len(ids) + 2
-    # A sampled receipt is signed like any other, and says for how many requests it stands.
+    # A sampled receipt is signed like any other, and has the share of its sample.
     path = tmp_path / "receipt.json"
     path.write_text(json.dumps(answers[min(kept)].json()))
     done = verify_command(path, public.text)
