@@ -25,6 +25,7 @@ __all__ = [
     "Adapter",
     "AsksForUsage",
     "Capabilities",
+    "EmulatesFeatures",
     "EndsBehindStop",
     "KnownElsewhere",
     "KnowsBasePath",
@@ -112,8 +113,8 @@ class Adapter(Protocol):
     """A provider's wire format, as pure functions.
 
     Members are read-only, so that a frozen dataclass satisfies the protocol. Optional members have protocols of their
-    own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `TakesHeaders`, `AsksForUsage` and
-    `EndsBehindStop`.
+    own: `KnowsModels`, `KnowsOffers`, `KnowsBasePath`, `KnownElsewhere`, `TakesHeaders`, `AsksForUsage`,
+    `EmulatesFeatures` and `EndsBehindStop`.
     """
 
     @property
@@ -238,6 +239,19 @@ class KnowsOffers(Protocol):
     @property
     def offers(self) -> Offers:
         """The known prices and retirement dates, possibly none."""
+        ...
+
+
+@runtime_checkable
+class EmulatesFeatures(Protocol):
+    """An optional member of an adapter that asks in words for a feature that its wire format does not have."""
+
+    @property
+    def emulated(self) -> frozenset[str]:
+        """The emulated features, which `capabilities` lists too. Only `json_object` can be emulated.
+
+        The adapter sends `with_json_instruction(request)`. The caller checks the answer.
+        """
         ...
 
 

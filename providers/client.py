@@ -21,6 +21,7 @@ from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, ChatRequest, Failed, Finished, StreamEvent
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, read_answer
 from providers.sites import PROJECT, parse_origin
 from providers.wire import WireResponse
@@ -88,7 +89,8 @@ class Client:
             raise ProviderFailed(_broken_off(error)) from error
         finally:
             await response.aclose()
-        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop)
+        start = json_start_of(self._adapter, request, self._target)
+        return read_answer(self._adapter, replace(head, body=bytes(body)), self._target, request.stop, start)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[StreamEvent]:
         """Yield the events as they arrive. The last one is `Finished` or `Failed`. Raises UnsupportedFeature."""
@@ -97,7 +99,8 @@ class Client:
         except ProviderFailed as error:
             yield Failed(error.failure)
             return
-        reader = AnswerReader(self._adapter, self._head(response), self._target, request.stop)
+        start = json_start_of(self._adapter, request, self._target)
+        reader = AnswerReader(self._adapter, self._head(response), self._target, request.stop, start)
         try:
             async for chunk in response.aiter_bytes():
                 for event in reader.feed(chunk):

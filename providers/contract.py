@@ -12,6 +12,7 @@ from providers.adapter import (
     Adapter,
     AsksForUsage,
     Capabilities,
+    EmulatesFeatures,
     EndsBehindStop,
     KnownElsewhere,
     KnowsBasePath,
@@ -127,6 +128,7 @@ from providers.reading.error_classification import (
 )
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import fold
+from providers.reading.json_object import with_json_instruction
 from providers.reading.rate_limits import LimitHeaders
 from providers.reading.stream_assembler import Assembler
 from providers.registry import check_adapter
@@ -163,6 +165,7 @@ __all__ = [
     "Choice",
     "ChoiceFinish",
     "Citation",
+    "EmulatesFeatures",
     "EndsBehindStop",
     "EventStreamParser",
     "FactsAdapter",
@@ -270,5 +273,6 @@ __all__ = [
     "text_of",
     "tools_of",
     "turns_with_results",
+    "with_json_instruction",
     "without_blank_messages",
 ]

@@ -42,6 +42,7 @@ class FailureKind(StrEnum):
         UNSUPPORTED: The adapter cannot express the request. Nothing was sent.
         CONTENT_FILTER: The provider's safety system refused.
         MALFORMED: HTML, invalid JSON, or an empty or truncated answer.
+        NOT_JSON: The provider answered, but the text of the model is not the JSON object that the request asks for.
         INTERRUPTED: A stream broke, stalled or failed after it had begun.
         TOO_LARGE: The answer exceeds the limits of this library.
         DEADLINE: The request's deadline has passed.
@@ -62,6 +63,7 @@ class FailureKind(StrEnum):
     UNSUPPORTED = "unsupported"
     CONTENT_FILTER = "content_filter"
     MALFORMED = "malformed"
+    NOT_JSON = "not_json"
     INTERRUPTED = "interrupted"
     TOO_LARGE = "too_large"
     DEADLINE = "deadline"

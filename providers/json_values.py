@@ -21,6 +21,7 @@ __all__ = [
     "dumps_texts",
     "embed_object",
     "exceeds_outside_strings",
+    "is_json_object",
     "loads",
     "loads_strictly",
     "loads_text",
@@ -186,6 +187,29 @@ def loads_text(text: str) -> object:
         JsonError: The text is not valid JSON.
     """
     return loads(text)
+
+
+def is_json_object(text: str) -> bool:
+    """Return whether a text is exactly one JSON object (RFC 8259), which any JSON parser accepts.
+
+    Unlike `loads`, it accepts no NaN and no byte order mark. A lone surrogate in an escape is valid JSON.
+
+    Args:
+        text: The text, with or without white space around the object.
+    """
+    if exceeds_outside_strings(text, _MAX_BYTES_OUTSIDE_STRINGS):
+        return False
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        try:
+            return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
+        except (ValueError, RecursionError):
+            return False
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(word)
 
 
 def as_map(value: object) -> Mapping[str, object]:

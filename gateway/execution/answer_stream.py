@@ -287,7 +287,8 @@ class LiveStream:
         failure = events[-1].failure
         if failure.kind is FailureKind.CONTENT_FILTER:
             return (*events[:-1], ChoiceFinish("content_filter"), Finished())
-        self._report(failure)
+        # The provider works if the model writes something else than JSON. Prompts must not open the breaker.
+        self._report(None if failure.kind is FailureKind.NOT_JSON else failure)
         return (*events[:-1], Failed(self._redact(failure), events[-1].usage))
 
     def _cut(self, failure: Failure) -> tuple[StreamEvent, ...]:

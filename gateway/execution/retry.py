@@ -69,6 +69,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.UNSUPPORTED: FailureRule(next_step=True),
     FailureKind.CONTENT_FILTER: FailureRule(),
     FailureKind.MALFORMED: FailureRule(retry_here=True, next_step=True, counts=True),
+    FailureKind.NOT_JSON: FailureRule(retry_here=True, next_step=True),
     FailureKind.INTERRUPTED: FailureRule(retry_here=True, next_step=True, counts=True),
     FailureKind.TOO_LARGE: FailureRule(next_step=True),
     FailureKind.DEADLINE: FailureRule(),

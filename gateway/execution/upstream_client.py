@@ -33,6 +33,7 @@ from providers.matching.refused_fields import own_field
 from providers.matching.requirements import FEATURE_PARAMS, IDENTITY, has_effects
 from providers.reading.error_classification import MESSAGES
 from providers.reading.folding import Folding
+from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
 from providers.transport import Tap
 from providers.value import Value
@@ -143,7 +144,8 @@ class UpstreamClient:
                     elif not request.stream:
                         whole = await response.read_whole()
                         if len(whole.body) <= TURN_BYTES or not is_event_stream(whole):
-                            completion = read_answer(deployment.adapter, whole, deployment.target, sent.stop)
+                            start = json_start_of(deployment.adapter, sent, deployment.target)
+                            completion = read_answer(deployment.adapter, whole, deployment.target, sent.stop, start)
                             return Answer(step, completion)
                         stream, large = None, whole
                     else:
@@ -157,7 +159,8 @@ class UpstreamClient:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if large is not None:
             # The answer arrived in time, however long it takes to parse.
-            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop)
+            start = json_start_of(deployment.adapter, sent, deployment.target)
+            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop, start)
             return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
             refusal = await _read_refusal(deployment, response, options, timer)
@@ -191,7 +194,8 @@ def _live_stream(
 ) -> LiveStream:
     """Return an answer that is read while it arrives; `reading` measures its silence."""
     request = options.request
-    reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop)
+    start = json_start_of(deployment.adapter, sent, deployment.target)
+    reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop, start)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from providers import auth
-from providers.adapter import Adapter, Target, known_models
+from providers.adapter import Adapter, EmulatesFeatures, Target, known_models
 from providers.catalogue.models import ModelFacts, model_facts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.matching.requirements import PARAMETERS
 from providers.reading.folding import expand, fold
+from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 from providers.reading.response_reader import read_answer
 from providers.testkit.simulator import (
     SERVER_SENT_EVENTS,
@@ -101,6 +102,11 @@ class Subject:
         """
         signed = auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT)
         return self.simulator.read_request(incoming_of(signed))
+
+    def worded(self, request: ChatRequest) -> ChatRequest:
+        """Return the request with the features that the adapter emulates in words."""
+        emulated = self.adapter.emulated if isinstance(self.adapter, EmulatesFeatures) else frozenset[str]()
+        return with_json_instruction(request) if JSON_OBJECT in emulated else request
 
     def received(self, request: ChatRequest) -> ChatRequest:
         """Build the request and return it as the simulator reads it."""

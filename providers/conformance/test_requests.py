@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from providers.adapter import STREAM_OPTIONS, AsksForUsage, Target
+from providers.adapter import STREAM_OPTIONS, AsksForUsage, EmulatesFeatures, Target
 from providers.chat import ChatRequest
 from providers.conformance.cases import (
     ODD_CALLS,
@@ -28,6 +28,7 @@ from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.openai_json import encode_request
+from providers.reading.json_object import JSON_OBJECT
 from providers.testkit.simulator import RequestRejected
 
 _TUNING = (
@@ -91,7 +92,8 @@ def test_path_and_headers_are_valid(request_case: RequestCase) -> None:
 
 
 def test_provider_receives_the_same_request(request_case: RequestCase) -> None:
-    sent, wanted = request_case.subject.received(request_case.request), request_case.request
+    sent = request_case.subject.received(request_case.request)
+    wanted = request_case.subject.worded(request_case.request)
     assert sent.model == request_case.subject.model, (
         f"model: send `target.model` ({request_case.subject.model!r}), not {sent.model!r}; `request.model` is the "
         "client's name for it"
@@ -158,6 +160,17 @@ def test_base_path_of_the_target_is_used(subject: Subject, base_path: str) -> No
 def test_claimed_features_are_known(family: Subject) -> None:
     unknown = sorted(family.adapter.capabilities.features - FEATURES)
     assert not unknown, f"unknown features {', '.join(unknown)}; known features: {', '.join(sorted(FEATURES))}"
+
+
+def test_emulated_features_are_claimed(family: Subject) -> None:
+    """Only `json_object` can be emulated, because the reader of answers checks no other feature."""
+    adapter = family.adapter
+    if not isinstance(adapter, EmulatesFeatures):
+        return
+    unknown = sorted(adapter.emulated - {JSON_OBJECT})
+    assert not unknown, f"`emulated` has {', '.join(unknown)}: only {JSON_OBJECT} can be emulated"
+    unclaimed = sorted(adapter.emulated - adapter.capabilities.features)
+    assert not unclaimed, f"add the emulated features {', '.join(unclaimed)} to `capabilities.features`"
 
 
 def test_unclaimed_feature_is_refused(subject: Subject) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from providers.adapter import Target
-from providers.chat import ChatRequest, JsonObjectFormat, NamedTool, Tool
+from providers.chat import ChatRequest, NamedTool, Tool
 from providers.failures import UnsupportedFeature
 from providers.formats.request_options import nearest_effort
 from providers.formats.tool_calls import SimpleToolChoice
@@ -104,8 +104,6 @@ ANY_EFFORT = ("none", "low", "medium", "high")
 
 def check_features(request: ChatRequest) -> None:
     """Raise UnsupportedFeature if the request needs a feature that Claude has on no platform."""
-    if isinstance(request.response_format, JsonObjectFormat):
-        raise UnsupportedFeature("json_object", "the provider has no JSON mode without a schema")
     if request.n is not None and request.n > 1:
         raise UnsupportedFeature("n", "the provider returns only one choice")
     if request.logprobs:

@@ -17,6 +17,7 @@ from providers.reading.choice_state import named_by_moment, with_named_calls
 from providers.reading.error_classification import failure, is_html, request_id_of
 from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.folding import fold, unfold
+from providers.reading.json_object import JsonObjectCheck, checked
 from providers.reading.stop_sequences import StopTrimmer, stops_left_in, trimmed
 from providers.value import change
 from providers.wire import WireResponse
@@ -35,10 +36,21 @@ _LONG_LINE_DISCOUNT = 16
 _CR, _LF = b"\r\n"
 
 
-def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> ChatCompletion:
+def read_answer(
+    adapter: Adapter,
+    response: WireResponse,
+    target: Target,
+    stop: tuple[str, ...] = (),
+    json_start: str | None = None,
+) -> ChatCompletion:
     """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 
-    `stop`: the stop sequences of the request.
+    Args:
+        adapter: The adapter that built the request.
+        response: The whole response.
+        target: The target of the request.
+        stop: The stop sequences of the request.
+        json_start: See `providers.reading.json_object.json_start_of`.
     """
     if response.status >= 400:
         raise ProviderFailed(adapter.classify_error(response))
@@ -55,6 +67,8 @@ def read_answer(adapter: Adapter, response: WireResponse, target: Target, stop: 
         completion = adapter.parse_response(response, target)
     if stop and (left_in := stops_left_in(adapter, stop)):
         completion = trimmed(completion, left_in)
+    if json_start is not None:
+        completion = checked(completion, json_start, may_stop=bool(stop))
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
     return completion if completion.created else change(completion, created=int(response.received_at))
@@ -87,10 +101,17 @@ def _form_of(content_type: str) -> Literal["html", "events", "json", "other"]:
 class AnswerReader:
     """A `StreamParser` for the body of any response. A stream is parsed as it arrives, another body at its end.
 
-    `stop`: the stop sequences of the request.
+    `stop` and `json_start`: see `read_answer`.
     """
 
-    def __init__(self, adapter: Adapter, head: WireResponse, target: Target, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        head: WireResponse,
+        target: Target,
+        stop: tuple[str, ...] = (),
+        json_start: str | None = None,
+    ) -> None:
         self._adapter = adapter
         self._head = head
         self._target = target
@@ -102,6 +123,8 @@ class AnswerReader:
         self._stop = stop
         left_in = stops_left_in(adapter, stop) if stop else ()
         self._trimmer = StopTrimmer(left_in) if left_in else None
+        self._json_start = json_start
+        self._check = JsonObjectCheck(json_start, may_stop=bool(stop)) if json_start is not None else None
         self._body = bytearray()
         self._done = False
         self._opened = False
@@ -124,6 +147,8 @@ class AnswerReader:
                 self._idle_bytes = 0
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
+            if self._check is not None:
+                events = self._checked(self._check, events)
             if events and events[-1].__class__ is Failed:
                 events = _identified(events, self._head)
             return events if self._is_named else self._filled_in(events)
@@ -133,6 +158,12 @@ class AnswerReader:
             return (Failed(TOO_LARGE),)
         # A provider may send blank lines to keep the connection of a JSON body alive. They count as a sign of life.
         return (Heartbeat(),)
+
+    def _checked(self, check: JsonObjectCheck, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the events after the check for a JSON object. Nothing is read after it has failed."""
+        events = check.take(events)
+        self._done = check.failed
+        return events
 
     def _is_endless(self, data: bytes, events: tuple[StreamEvent, ...]) -> bool:
         """Count bytes without an event, and return whether they are too many.
@@ -149,13 +180,15 @@ class AnswerReader:
         return self._idle_bytes > MAX_IDLE_BYTES
 
     def text_reader(self) -> TextReader | None:
-        """Return the text reader of `StreamShortcuts`, or None before the answer begins or while `stop` applies."""
-        if self._shortcuts is None or not self._opened or self._trimmer is not None:
+        """Return the text reader of `StreamShortcuts`, or None if every piece must be fed."""
+        if self._shortcuts is None or not self._opened or self._trimmer is not None or self._check is not None:
             return None
         return self._shortcuts.text_reader()
 
     def is_complete(self) -> bool:
-        """See `providers.reading.event_stream.StreamShortcuts`."""
+        """See `providers.reading.event_stream.StreamShortcuts`. Held text may still fail at the end."""
+        if self._check is not None and not self._check.has_shown:
+            return False
         return self._shortcuts is not None and self._shortcuts.is_complete()
 
     def close(self) -> tuple[StreamEvent, ...]:
@@ -166,14 +199,13 @@ class AnswerReader:
             events = _identified(self._parser.close(), self._head)
             if self._trimmer is not None:
                 events = self._trimmer.take(events)
+            if self._check is not None:
+                events = self._checked(self._check, events)
             return events if self._is_named else self._filled_in(events)
         self._done = True
+        whole = replace(self._head, body=bytes(self._body))
         try:
-            return tuple(
-                unfold(
-                    read_answer(self._adapter, replace(self._head, body=bytes(self._body)), self._target, self._stop)
-                )
-            )
+            return tuple(unfold(read_answer(self._adapter, whole, self._target, self._stop, self._json_start)))
         except ProviderFailed as error:
             return (Failed(error.failure),)
 

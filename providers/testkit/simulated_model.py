@@ -1,8 +1,8 @@
 """The model of all simulated providers: a pure function from a request to an answer.
 
 It does not understand the request. It answers in the language of the request (English or Chinese), states its name and
-that it is simulated, calls given tools, fills in requested schemas, obeys `stop`, `max_tokens` and `n`, and continues a
-prefilled answer. It uses no clock and no randomness: the same request gets the same answer, ids included.
+that it is simulated, calls given tools, fills in requested schemas, answers in JSON if the system text asks for a JSON
+object, obeys `stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the same request gets the same answer, ids included.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _TOKENS_PER_IMAGE = 85
 _KANA = re.compile("[\u3040-\u30ff]")
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
+_JSON_OBJECT = re.compile(r"\bJSON object\b", re.IGNORECASE)
 _MOST_OF_A_RESULT = 200
 
 
@@ -138,10 +139,17 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case JsonSchemaFormat(_, schema):
             return dumps(instance_of(schema, persona)).decode()
+        case None if _is_told_json(request):
+            return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case None:
             if request.n is None or request.n == 1:
                 return text
             return f"{text}（{index + 1}/{request.n}）" if chinese else f"{text} ({index + 1} of {request.n})"
+
+
+def _is_told_json(request: ChatRequest) -> bool:
+    systems = (text_of(message.content) for message in request.messages if isinstance(message, SystemMessage))
+    return any(map(_JSON_OBJECT.search, systems))
 
 
 def _greeting(persona: str, chinese: bool) -> str:

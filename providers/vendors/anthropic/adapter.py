@@ -21,12 +21,13 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
+from providers.reading.json_object import JSON_OBJECT
 from providers.vendors.anthropic.answer import MessageReader, read_completion
 from providers.vendors.anthropic.errors import classify
 from providers.vendors.anthropic.request import encode_body, version_of
 from providers.wire import WireRequest, WireResponse
 
-_FEATURES = FEATURES - {"audio", "json_object", "n", "logprobs"}
+_FEATURES = FEATURES - {"audio", "n", "logprobs"}
 _PARAMETERS = frozenset(
     {
         "temperature",
@@ -54,6 +55,11 @@ class AnthropicAdapter(FactsAdapter):
     def capabilities(self) -> Capabilities:
         """The features and parameters that the format can express. No model supports all of them."""
         return Capabilities(_FEATURES, _PARAMETERS)
+
+    @property
+    def emulated(self) -> frozenset[str]:
+        """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode without a schema."""
+        return frozenset({JSON_OBJECT})
 
     @property
     def auth(self) -> AuthScheme:

@@ -47,6 +47,7 @@ from providers.formats.tool_calls import (
     turns_with_results,
 )
 from providers.json_values import as_map
+from providers.reading.json_object import with_json_instruction
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
@@ -207,6 +208,7 @@ def version_of(body: Mapping[str, object]) -> str:
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     check_features(request)
+    request = with_json_instruction(request)
     request = with_end_user_in_user(request, target)
     if clash := sorted(_DERIVED & request.extra.keys()):
         message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from `messages` and `stop`"

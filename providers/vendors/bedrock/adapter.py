@@ -20,13 +20,14 @@ from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import dumps, read_str
 from providers.matching.requirements import FEATURES
 from providers.reading.error_classification import error_object
+from providers.reading.json_object import JSON_OBJECT
 from providers.vendors.bedrock.answer import ConverseStreamParser, read_completion
 from providers.vendors.bedrock.errors import classify
 from providers.vendors.bedrock.event_stream import CONTENT_TYPE
 from providers.vendors.bedrock.request import encode_body
 from providers.wire import WireRequest, WireResponse
 
-_FEATURES = FEATURES - {"audio", "image_url", "json_object", "n", "logprobs"}
+_FEATURES = FEATURES - {"audio", "image_url", "n", "logprobs"}
 _PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "max_tokens", "strict_tools"})
 
 
@@ -41,6 +42,11 @@ class BedrockAdapter(FactsAdapter):
     def capabilities(self) -> Capabilities:
         """The features and parameters that the format can express. No model supports all of them."""
         return Capabilities(_FEATURES, _PARAMETERS)
+
+    @property
+    def emulated(self) -> frozenset[str]:
+        """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode without a schema."""
+        return frozenset({JSON_OBJECT})
 
     @property
     def auth(self) -> AuthScheme:

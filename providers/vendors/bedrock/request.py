@@ -46,6 +46,7 @@ from providers.formats.tool_calls import (
     turns_with_results,
 )
 from providers.json_values import as_map, dumps
+from providers.reading.json_object import with_json_instruction
 
 _IMAGE_FORMATS = {
     "image/png": "png",
@@ -79,6 +80,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     Fields that Converse does not have are passed to the model in `additionalModelRequestFields`.
     """
     check_features(request)
+    request = with_json_instruction(request)
     tools, choice = _tools(request)
     turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model)
     body: dict[str, object] = {"messages": turns}

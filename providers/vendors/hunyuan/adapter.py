@@ -18,6 +18,7 @@ from providers.failures import Failure
 from providers.json_values import dumps
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
+from providers.reading.json_object import JSON_OBJECT
 from providers.vendors.hunyuan.answer import HunyuanReader, classify, read_completion
 from providers.vendors.hunyuan.request import FEATURES, encode_body
 from providers.wire import WireRequest, WireResponse
@@ -40,8 +41,13 @@ class HunyuanAdapter(FactsAdapter):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Text, images and tools. The API has no token limit, no JSON format and only one choice."""
+        """Text, images and tools. The API has no token limit and only one choice."""
         return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def emulated(self) -> frozenset[str]:
+        """See `providers.adapter.EmulatesFeatures`. The API has no JSON mode."""
+        return frozenset({JSON_OBJECT})
 
     @property
     def ends_behind_stop(self) -> bool:

@@ -32,8 +32,9 @@ from providers.formats.role_alternation import alternate_roles
 from providers.formats.tool_calls import FILLER_TEXT
 from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
+from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 
-FEATURES = frozenset({"tools", "tool_choice_named", "vision", "image_url", "reasoning"})
+FEATURES = frozenset({"tools", "tool_choice_named", "vision", "image_url", JSON_OBJECT, "reasoning"})
 _MAX_MESSAGES = 40
 _MAX_SEED = 10000
 
@@ -42,7 +43,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Raises UnsupportedFeature if the API cannot express the request."""
     for feature in sorted(requirements_of(request).features - FEATURES):
         raise UnsupportedFeature(feature, f"Hunyuan's native API does not support {feature}")
-    messages = _messages(request.messages)
+    messages = _messages(with_json_instruction(request).messages)
     if len(messages) > _MAX_MESSAGES:
         raise UnsupportedFeature("messages", f"Hunyuan's native API accepts at most {_MAX_MESSAGES} messages")
     body: dict[str, object] = {"Model": target.model, "Messages": messages, "Stream": request.stream}

@@ -1,0 +1,349 @@
+"""Emulate `response_format: {"type": "json_object"}` for wire formats without a JSON mode.
+
+The adapter asks for the object in words, in the system text (`with_json_instruction`). The reader of the answer checks
+the text (`JsonObjectCheck`): it must be one JSON object and nothing else. White space and a code fence around it are
+removed, because models add a fence even if they are told not to. Other text is never cut off.
+
+Only a complete answer is checked: one with a tool call, a refusal or another finish reason than `stop` may be anything.
+In a stream, the object is passed on while it arrives. Text that is not part of an object is held back until the end
+of the choice shows which of the two it is, so that most answers without JSON fail before the client gets a byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from enum import Enum, auto
+
+from providers.adapter import Adapter, EmulatesFeatures, Target
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    JsonObjectFormat,
+    RefusalDelta,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+    change_request,
+    text_of,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import is_json_object
+from providers.reading.folding import expand
+
+__all__ = ["JSON_OBJECT", "JsonObjectCheck", "checked", "json_start_of", "with_json_instruction"]
+
+JSON_OBJECT = "json_object"
+"""The feature. It is the only one that can be emulated."""
+_INSTRUCTION = (
+    "Answer with exactly one valid JSON object and nothing else. The first character of the answer is { and the last "
+    "one is }. Write no text before or after the object, and no code fence. This does not apply to tool calls."
+)
+_MESSAGE = "the model's answer is not one JSON object, which `response_format` requires"
+_TOO_LONG = Failure(FailureKind.TOO_LARGE, "the model's JSON object is larger than accepted")
+_MOST_CHARACTERS = 4 * 1024 * 1024
+"""The limit of an object, which is kept until its end. No model writes a longer one."""
+_MOST_HELD = 1000
+"""The limit of held text. A sentence before a tool call, or of a content filter, is shorter."""
+_FENCE = "```"
+# Limited, so that a stream of white space does not keep the reader busy.
+_OPENING = re.compile(r"```[ \t]{0,4}\w{0,20}\s{0,20}(?=\{)")
+_OPENING_SO_FAR = re.compile(r"`{1,2}|```[ \t]{0,4}\w{0,20}\s{0,20}")
+_OUTSIDE_STRING = re.compile(r'["{}\[\]]')
+_INSIDE_STRING = re.compile(r'["\\]')
+
+
+def with_json_instruction(request: ChatRequest) -> ChatRequest:
+    """Return the request with the wish for a JSON object in words instead of in `response_format`.
+
+    The instruction is a system message after the last one of the request. Another request is returned unchanged.
+
+    Args:
+        request: The request.
+
+    Returns:
+        The request to encode.
+
+    Example:
+        >>> from providers.contract import ChatRequest, JsonObjectFormat, UserMessage, with_json_instruction
+        >>> request = ChatRequest("assistant", (UserMessage("A city"),), response_format=JsonObjectFormat())
+        >>> [type(message).__name__ for message in with_json_instruction(request).messages]
+        ['SystemMessage', 'UserMessage']
+    """
+    if not isinstance(request.response_format, JsonObjectFormat):
+        return request
+    messages = request.messages
+    systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
+    after = systems[-1] + 1 if systems else 0
+    instructed = (*messages[:after], SystemMessage(_INSTRUCTION), *messages[after:])
+    return change_request(request, messages=instructed, response_format=None)
+
+
+def json_start_of(adapter: Adapter, request: ChatRequest, target: Target) -> str | None:
+    """Return the beginning of the object in the request (prefill), mostly empty; None if the answer is not checked."""
+    if request.response_format is None or not isinstance(request.response_format, JsonObjectFormat):
+        return None
+    if not isinstance(adapter, EmulatesFeatures) or JSON_OBJECT not in adapter.emulated:
+        return None
+    last = request.messages[-1]
+    if not isinstance(last, AssistantMessage) or "prefill" not in target.facts.features:
+        return ""
+    begun = text_of(last.content).lstrip()
+    return begun if begun.startswith(("{", _FENCE)) else ""
+
+
+def checked(completion: ChatCompletion, start: str, *, may_stop: bool) -> ChatCompletion:
+    """Return a whole answer with nothing around its JSON object. Raises ProviderFailed if it is not an object.
+
+    Args:
+        completion: The answer.
+        start: The beginning of the object in the request.
+        may_stop: The request has stop sequences, so that the object may be incomplete.
+    """
+    choices = tuple(_checked_choice(choice, start, may_stop=may_stop) for choice in completion.choices)
+    return replace(completion, choices=choices)
+
+
+def _checked_choice(choice: Choice, start: str, *, may_stop: bool) -> Choice:
+    message = choice.message
+    text = _ObjectText(start)
+    try:
+        shown = text.feed(text_of(message.content))
+        if message.tool_calls or message.refusal:
+            shown += text.release()
+        shown += text.finish(choice.finish_reason, may_stop=may_stop)
+    except _NotAccepted as error:
+        raise ProviderFailed(error.failure) from None
+    return choice if shown == text_of(message.content) else replace(choice, message=replace(message, content=shown))
+
+
+class JsonObjectCheck:
+    """Checks the events of one stream, and removes what is around the object.
+
+    Attributes:
+        has_shown: Text was passed on.
+        failed: The failure was returned. No more events follow.
+    """
+
+    def __init__(self, start: str, *, may_stop: bool) -> None:
+        """Create the check. For the arguments see `checked`."""
+        self.has_shown = False
+        self.failed = False
+        self._start = start
+        self._may_stop = may_stop
+        self._texts: dict[int, _ObjectText] = {}
+        self._failure: Failure | None = None
+        self._usage: Usage | None = None
+
+    def take(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+        """Return the events that can be passed on after these events."""
+        return tuple(shown for event in expand(events) for shown in self._shown(event))
+
+    def _shown(self, event: StreamEvent) -> Iterator[StreamEvent]:
+        if self.failed:
+            return
+        if self._failure is None:
+            try:
+                yield from self._checked(event)
+                return
+            except _NotAccepted as error:
+                self._failure = error.failure
+                if isinstance(event, ChoiceFinish):
+                    # The usage follows after the finish.
+                    return
+        if isinstance(event, UsageReport):
+            self._usage = event.usage
+        elif isinstance(event, TextDelta | Finished | Failed):
+            self.failed = True
+            yield Failed(self._failure, self._usage)
+
+    def _checked(self, event: StreamEvent) -> Iterator[StreamEvent]:
+        match event:
+            case TextDelta(text, choice):
+                shown = self._text(choice).feed(text)
+                if shown or event.logprobs is not None:
+                    self.has_shown = True
+                    yield event if shown == text else replace(event, text=shown)
+            case ToolCallDelta() | RefusalDelta():
+                yield from self._delta(self._text(event.choice).release(), event.choice)
+                yield event
+            case ChoiceFinish(reason, choice):
+                yield from self._delta(self._text(choice).finish(reason, may_stop=self._may_stop), choice)
+                yield event
+            case _:
+                yield event
+
+    def _text(self, choice: int) -> _ObjectText:
+        text = self._texts.get(choice)
+        if text is None:
+            text = self._texts[choice] = _ObjectText(self._start)
+        return text
+
+    def _delta(self, text: str, choice: int) -> Iterator[StreamEvent]:
+        if text:
+            self.has_shown = True
+            yield TextDelta(text, choice)
+
+
+class _NotAccepted(Exception):
+    """The text is not accepted. The failure contains nothing of it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class _Part(Enum):
+    """The part of the text that comes next."""
+
+    BEFORE = auto()
+    OBJECT = auto()
+    AFTER = auto()
+    REJECTED = auto()
+    UNCHECKED = auto()
+
+
+class _ObjectText:
+    """The text of one choice. Each method returns the text that can be passed on."""
+
+    def __init__(self, start: str) -> None:
+        self._part = _Part.BEFORE
+        # Text that was not passed on, and that may be released: a fence, or text that is not part of an object.
+        self._held = ""
+        self._has_fence = False
+        self._why = "the answer is empty"
+        # The object so far, and the state of its scanner.
+        self._pieces: list[str] = []
+        self._characters = 0
+        self._depth = 0
+        self._in_string = False
+        self._in_escape = False
+        if start:
+            self._feed_start(start)
+
+    def _feed_start(self, start: str) -> None:
+        """Read the client's own beginning. If that is not the beginning of an object, the answer is not checked."""
+        try:
+            self.feed(start)
+        except _NotAccepted:
+            self._part = _Part.UNCHECKED
+        if self._part is _Part.REJECTED:
+            self.release()
+
+    def feed(self, text: str) -> str:
+        """Return what can be passed on after more text. Raises _NotAccepted if it cannot become an object."""
+        match self._part:
+            case _Part.UNCHECKED:
+                return text
+            case _Part.BEFORE:
+                return self._begin(text)
+            case _Part.OBJECT:
+                return self._continue(text)
+            case _Part.AFTER:
+                return self._follow(text)
+            case _Part.REJECTED:
+                return self._hold(text)
+
+    def release(self) -> str:
+        """Return the held text, and accept any text from now on."""
+        held = "" if self._held.startswith(_FENCE[0]) and self._part is not _Part.REJECTED else self._held
+        self._part, self._held = _Part.UNCHECKED, ""
+        return held
+
+    def finish(self, reason: FinishReason, *, may_stop: bool) -> str:
+        """Return the rest of the text. Raises _NotAccepted if the choice is complete and not an object."""
+        if reason != "stop" or self._part is _Part.UNCHECKED:
+            return self.release()
+        if self._part is _Part.AFTER or (self._part is _Part.OBJECT and may_stop):
+            return ""
+        raise _NotAccepted(_not_json(self._why))
+
+    def _begin(self, text: str) -> str:
+        held = (self._held + text).lstrip()
+        if opening := _OPENING.match(held):
+            self._has_fence = True
+            held = held[opening.end() :]
+        if held.startswith("{"):
+            self._part, self._held, self._why = _Part.OBJECT, "", "the object is not complete"
+            return self._continue(held)
+        if not held or _OPENING_SO_FAR.fullmatch(held):
+            self._held = held
+            return ""
+        self._held = ""
+        return self._reject(held, "the answer begins with other text")
+
+    def _continue(self, text: str) -> str:
+        end = self._end_of_object(text)
+        piece, rest = (text, "") if end is None else (text[:end], text[end:])
+        self._pieces.append(piece)
+        self._characters += len(piece)
+        if self._characters > _MOST_CHARACTERS:
+            raise _NotAccepted(_TOO_LONG)
+        if end is None:
+            return piece
+        is_valid = is_json_object("".join(self._pieces))
+        self._pieces.clear()
+        if not is_valid:
+            raise _NotAccepted(_not_json("the object is not valid JSON"))
+        self._part = _Part.AFTER
+        return piece + self._follow(rest)
+
+    def _end_of_object(self, text: str) -> int | None:
+        """Return the position after the bracket that closes the object, or None if it is not in this text."""
+        position = 0
+        while position < len(text):
+            if self._in_escape:
+                self._in_escape = False
+                position += 1
+                continue
+            mark = (_INSIDE_STRING if self._in_string else _OUTSIDE_STRING).search(text, position)
+            if mark is None:
+                return None
+            position = mark.end()
+            match mark[0]:
+                case '"':
+                    self._in_string = not self._in_string
+                case "\\":
+                    self._in_escape = True
+                case "{" | "[":
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        return position
+        return None
+
+    def _follow(self, text: str) -> str:
+        held = (self._held + text).lstrip()
+        self._held = ""
+        if self._has_fence and held.startswith(_FENCE):
+            self._has_fence = False
+            held = held[len(_FENCE) :].lstrip()
+        if self._has_fence and held and _FENCE.startswith(held):
+            self._held = held
+            return ""
+        return self._reject(held, "text follows the object") if held else ""
+
+    def _reject(self, text: str, why: str) -> str:
+        self._part, self._why = _Part.REJECTED, why
+        return self._hold(text)
+
+    def _hold(self, text: str) -> str:
+        self._held += text
+        if len(self._held) > _MOST_HELD:
+            raise _NotAccepted(_not_json(self._why))
+        return ""
+
+
+def _not_json(why: str) -> Failure:
+    return Failure(FailureKind.NOT_JSON, _MESSAGE, detail=why)
