@@ -31,8 +31,9 @@ _MAY_SEND = re.compile(
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
 _MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, x-gateway-table, "
-    b"x-gateway-dropped, x-gateway-labels, server-timing, retry-after, x-should-retry, x-ratelimit-limit-requests, "
-    b"x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, location, link, allow"
+    b"x-gateway-dropped, x-gateway-emulated, x-gateway-labels, server-timing, retry-after, x-should-retry, "
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
+    b"location, link, allow"
 )
 _MAX_REQUESTED_BYTES = 4096
 _LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")

@@ -55,6 +55,8 @@ def response_lines(record: Record) -> list[bytes]:
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
+    if record.emulated:
+        lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(record.emulated)).encode())
     if record.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
     took_s = record.first_s

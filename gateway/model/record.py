@@ -202,6 +202,7 @@ class Record:
     decision: Decision | None = None
     consent: ConsentKind | None = None
     dropped: frozenset[str] = frozenset()
+    emulated: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
     profile: str | None = None
     usage: Usage | None = None

@@ -44,6 +44,7 @@ from providers.chat import ChatRequest, change_request
 from providers.failures import Failure
 from providers.matching.requirements import requirements_of
 from providers.openai_json.misspelled_fields import refuse_misspelled
+from providers.reading.json_object import emulated_fields
 
 # The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
 # separately.
@@ -308,6 +309,7 @@ class ChatService:
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
         record.places = deployment.places
+        record.emulated = emulated_fields(deployment.adapter, request)
         return answer
 
     def _admit(self, client: Client | None, record: Record) -> Admission | None:

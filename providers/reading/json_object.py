@@ -41,7 +41,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import is_json_object
 from providers.reading.folding import expand
 
-__all__ = ["JSON_OBJECT", "JsonObjectCheck", "checked", "json_start_of", "with_json_instruction"]
+__all__ = ["JSON_OBJECT", "JsonObjectCheck", "checked", "emulated_fields", "json_start_of", "with_json_instruction"]
 
 JSON_OBJECT = "json_object"
 """The feature. It is the only one that can be emulated."""
@@ -55,6 +55,7 @@ _MOST_CHARACTERS = 4 * 1024 * 1024
 """The limit of an object, which is kept until its end. No model writes a longer one."""
 _MOST_HELD = 1000
 """The limit of held text. A sentence before a tool call, or of a content filter, is shorter."""
+_NOTHING, _EMULATED = frozenset[str](), frozenset({"response_format"})
 _FENCE = "```"
 # Limited, so that a stream of white space does not keep the reader busy.
 _OPENING = re.compile(r"```[ \t]{0,4}\w{0,20}\s{0,20}(?=\{)")
@@ -89,11 +90,16 @@ def with_json_instruction(request: ChatRequest) -> ChatRequest:
     return change_request(request, messages=instructed, response_format=None)
 
 
+def emulated_fields(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
+    """Return the fields of the request that the adapter emulates: `response_format`, or none."""
+    if not isinstance(request.response_format, JsonObjectFormat):
+        return _NOTHING
+    return _EMULATED if isinstance(adapter, EmulatesFeatures) and JSON_OBJECT in adapter.emulated else _NOTHING
+
+
 def json_start_of(adapter: Adapter, request: ChatRequest, target: Target) -> str | None:
     """Return the beginning of the object in the request (prefill), mostly empty; None if the answer is not checked."""
-    if request.response_format is None or not isinstance(request.response_format, JsonObjectFormat):
-        return None
-    if not isinstance(adapter, EmulatesFeatures) or JSON_OBJECT not in adapter.emulated:
+    if request.response_format is None or not emulated_fields(adapter, request):
         return None
     last = request.messages[-1]
     if not isinstance(last, AssistantMessage) or "prefill" not in target.facts.features:

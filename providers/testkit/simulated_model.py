@@ -2,7 +2,8 @@
 
 It does not understand the request. It answers in the language of the request (English or Chinese), states its name and
 that it is simulated, calls given tools, fills in requested schemas, answers in JSON if the system text asks for a JSON
-object, obeys `stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the same request gets the same answer, ids included.
+object, obeys `stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the
+same request gets the same answer, ids included.
 """
 
 from __future__ import annotations

@@ -207,7 +207,16 @@ def test_capability_words_are_all_documented() -> None:
 
 def test_contract_members_and_site_facts_are_complete() -> None:
     members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
-    optional = {"models", "offers", "usual_base_path", "ends_behind_stop", "asks_for_usage", "headers", "known_as"}
+    optional = {
+        "models",
+        "offers",
+        "usual_base_path",
+        "ends_behind_stop",
+        "emulated",
+        "asks_for_usage",
+        "headers",
+        "known_as",
+    }
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
     fields = set(first_words(table_of(CONTRACT, "| field | content")))
     assert fields == set(Site.__dataclass_fields__) - {"name"}

@@ -17,7 +17,6 @@ from providers.chat import (
     ChatRequest,
     FilePart,
     ImagePart,
-    JsonObjectFormat,
     JsonSchemaFormat,
     Message,
     NamedTool,
@@ -477,7 +476,6 @@ def test_schema_outside_the_subset_is_refused(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "feature"),
     [
-        ({"response_format": JsonObjectFormat()}, "json_object"),
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
         ({"stop": ("END", "\n")}, "stop"),

@@ -16,7 +16,6 @@ from providers.chat import (
     AssistantMessage,
     ChatRequest,
     Failed,
-    JsonObjectFormat,
     Message,
     NamedTool,
     SystemMessage,
@@ -120,7 +119,6 @@ def test_enable_thinking_is_sent_only_to_models_with_the_switch(effort: str, exp
 @pytest.mark.parametrize(
     ("changed", "feature"),
     [
-        ({"response_format": JsonObjectFormat()}, "json_object"),
         ({"n": 2}, "n"),
         ({"tool_choice": "required", "tools": (Tool("t"),)}, "tool_choice_required"),
         ({"messages": (UserMessage("Hi"), AssistantMessage("Well,"))}, "prefill"),

@@ -20,7 +20,7 @@ from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from providers.chat import ChatRequest, UserMessage
+from providers.chat import ChatRequest, ResponseFormat, UserMessage
 from providers.matching.requirements import requirements_of
 from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
@@ -80,8 +80,9 @@ class Bench:
     def still_allowed(self, step: Step) -> str | None:
         return self.forbidden.get(step.deployment.name)
 
-    async def ask(self, *, stream: bool = False) -> Answer:
-        request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
+    async def ask(self, *, stream: bool = False, response_format: ResponseFormat | None = None) -> Answer:
+        messages = (UserMessage("hello"),)
+        request = ChatRequest("assistant", messages, stream=stream, response_format=response_format)
         context = ExecutionContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
         return await self.executor.run(self.plan(request), request, context)
 

@@ -1,0 +1,140 @@
+"""An emulated JSON object in the gateway: other text is retried and failed over, and never opens a breaker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from gateway.execution.breaker import BreakerState
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.upstream_client import Answer
+from gateway.model.record import Record
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    JsonObjectFormat,
+    StreamEvent,
+    Usage,
+    UserMessage,
+)
+from providers.failures import FailureKind
+from providers.reading.folding import fold
+from providers.vendors.anthropic.simulator import SIMULATOR
+from tests.gateway.execution.conftest import CONFIG, Bench
+from tests.kit.configs import table_of
+from tests.kit.runner_answers import SSE, text_of
+
+FIRST, SECOND = "https://first.example/v1/messages", "https://second.example/v1/messages"
+CLAUDE = "{provider: anthropic, model: claude-opus-5}"
+TABLE = table_of(
+    CONFIG.merge(f"deployments: {{first: {CLAUDE}, second: {CLAUDE}}}"),
+    {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
+)
+OBJECT, OTHER = '{"city": "Oslo"}', "The city is Oslo, which lies at a fjord."
+FORM = JsonObjectFormat()
+ASK = ChatRequest("claude-opus-5", (UserMessage("hello"),), stream=True)
+
+
+def completion(text: str, finish: FinishReason = "stop") -> ChatCompletion:
+    return ChatCompletion("msg_1", "claude-opus-5", 1, (Choice(AssistantMessage(text), finish),), Usage(3, 4))
+
+
+def sse(text: str, finish: FinishReason = "stop") -> bytes:
+    return b"".join(SIMULATOR.write_stream(completion(text, finish), ASK))
+
+
+@pytest.fixture
+def claude(bench: Bench) -> Bench:
+    bench.table = TABLE
+    return bench
+
+
+def breaker_state(bench: Bench) -> BreakerState:
+    breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
+    assert breaker is not None
+    return breaker.state
+
+
+async def all_events(answer: Answer) -> list[StreamEvent]:
+    assert answer.stream is not None
+    return [event async for batch in answer.stream for event in batch]
+
+
+async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("text", [OBJECT, f"```json\n{OBJECT}\n```"], ids=["object", "fence"])
+async def test_object_is_asked_for_in_words_and_returned(claude: Bench, text: str, stream: bool) -> None:
+    route = claude.router.post(FIRST).respond(headers=SSE, content=sse(text))
+    answer = await claude.ask(stream=stream, response_format=FORM)
+    whole = fold(await all_events(answer)) if stream else answer.completion
+    assert (text_of(whole), claude.tried) == (OBJECT, ["first"])
+    body = json.loads(route.calls.last.request.content)
+    assert "JSON object" in body["system"][0]["text"]
+    assert "response_format" not in body
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+async def test_other_text_is_retried_and_then_failed_over(claude: Bench, stream: bool) -> None:
+    claude.router.post(FIRST).respond(headers=SSE, content=sse(OTHER))
+    claude.router.post(SECOND).respond(headers=SSE, content=sse(OBJECT))
+    answer = await claude.ask(stream=stream, response_format=FORM)
+    whole = fold(await all_events(answer)) if stream else answer.completion
+    assert (text_of(whole), claude.tried) == (OBJECT, ["first", "first", "second"])
+    failure = claude.record.attempts[0].failure
+    assert failure is not None
+    assert (failure.kind, failure.detail) == (FailureKind.NOT_JSON, "the answer begins with other text")
+
+
+async def test_one_json_body_is_checked_too(claude: Bench) -> None:
+    body = SIMULATOR.write_answer(completion(OTHER), ASK).body
+    for url in (FIRST, SECOND):
+        claude.router.post(url).respond(content=body, headers={"content-type": "application/json"})
+    with pytest.raises(PlanExhausted) as raised:
+        await claude.ask(response_format=FORM)
+    assert raised.value.failure.kind is FailureKind.NOT_JSON
+    assert OTHER[:8] not in f"{raised.value.failure}"
+    assert text_of((await claude.ask()).completion) == OTHER
+
+
+async def test_truncated_object_is_an_answer(claude: Bench) -> None:
+    claude.router.post(FIRST).respond(headers=SSE, content=sse(OBJECT[:9], "length"))
+    answer = await claude.ask(stream=True, response_format=FORM)
+    events = await all_events(answer)
+    assert text_of(fold(events)) == OBJECT[:9]
+    assert any(isinstance(event, ChoiceFinish) and event.reason == "length" for event in events)
+
+
+async def test_text_after_the_object_ends_a_stream_with_an_error(claude: Bench) -> None:
+    pieces = SIMULATOR.write_stream(completion(f"{OBJECT} Oslo."), ASK)
+    claude.router.post(FIRST).mock(side_effect=lambda _: httpx.Response(200, headers=SSE, content=in_pieces(*pieces)))
+    for _ in range(8):
+        claude.record = Record("req", 0.0, "t")
+        events = await all_events(await claude.ask(stream=True, response_format=FORM))
+        failed = events[-1]
+        assert isinstance(failed, Failed)
+        assert (failed.failure.kind, failed.usage) == (FailureKind.NOT_JSON, Usage(3, 4))
+        assert not any(isinstance(event, Finished | ChoiceFinish) for event in events)
+    assert breaker_state(claude) is BreakerState.CLOSED
+
+
+async def test_answers_without_json_never_open_the_breaker(claude: Bench) -> None:
+    for url in (FIRST, SECOND):
+        claude.router.post(url).respond(headers=SSE, content=sse(OTHER))
+    for _ in range(8):
+        claude.record = Record("req", 0.0, "t")
+        with pytest.raises(PlanExhausted):
+            await claude.ask(response_format=FORM)
+    assert breaker_state(claude) is BreakerState.CLOSED

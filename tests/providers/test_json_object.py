@@ -1,0 +1,299 @@
+"""Emulated JSON objects: what is asked in words, and which answers are one JSON object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.adapter import Target, known_models
+from providers.catalogue.models import model_facts
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Opened,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+    UserMessage,
+    text_of,
+)
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading import json_object
+from providers.reading.folding import fold, unfold
+from providers.reading.json_object import (
+    JsonObjectCheck,
+    _ObjectText,
+    checked,
+    emulated_fields,
+    json_start_of,
+    with_json_instruction,
+)
+from providers.registry import load_registry
+from tests.kit.chat_strategies import json_objects
+
+ADAPTERS = load_registry().adapters
+ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())
+EMULATING = {"anthropic": "claude-opus-5", "bedrock": "eu.anthropic.claude-opus-5", "hunyuan": "hunyuan-turbos-latest"}
+COUNTED = Usage(3, 4)
+
+
+def target_of(provider: str, model: str) -> Target:
+    return Target(model, "/v1", model_facts(known_models(ADAPTERS[provider]), model))
+
+
+def whole(text: str | None, finish: FinishReason = "stop", calls: tuple[ToolCall, ...] = ()) -> ChatCompletion:
+    message = AssistantMessage(text, tool_calls=calls)
+    return ChatCompletion("id", "m", 1, (Choice(message, finish),), COUNTED)
+
+
+def streamed(completion: ChatCompletion, cuts: list[int]) -> list[StreamEvent]:
+    """Return the stream of an answer, with its text cut at these positions."""
+    events: list[StreamEvent] = []
+    for event in unfold(completion):
+        if isinstance(event, TextDelta):
+            places = [0, *sorted(cut % (len(event.text) + 1) for cut in cuts), len(event.text)]
+            pieces = [event.text[a:b] for a, b in pairwise(places)]
+            events += [TextDelta(piece) for piece in pieces if piece]
+        else:
+            events.append(event)
+    return events
+
+
+def outcome(completion: ChatCompletion, start: str = "", *, may_stop: bool = False) -> ChatCompletion | Failure:
+    """Return the answer that a client gets, or the failure."""
+    try:
+        return checked(completion, start, may_stop=may_stop)
+    except ProviderFailed as error:
+        return error.failure
+
+
+def read(text: str | None, finish: FinishReason = "stop", *, start: str = "", may_stop: bool = False) -> str:
+    """Return the text that a client gets, or the reason of the failure in brackets."""
+    result = outcome(whole(text, finish), start, may_stop=may_stop)
+    if isinstance(result, Failure):
+        assert result.kind is FailureKind.NOT_JSON
+        return f"[{result.detail}]"
+    return text_of(result.choices[0].message.content)
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        (' \n{"a": "}{\\"]"}\n', '{"a": "}{\\"]"}'),
+        ('```json\n{"a": [{}]}\n```\n', '{"a": [{}]}'),
+        ("```\r\n{}\r\n```", "{}"),
+        ("```json\n{}", "{}"),
+        ('{"a": "```"}', '{"a": "```"}'),
+        ('{"a": "\\ud800"}', '{"a": "\\ud800"}'),
+        ("", "[the answer is empty]"),
+        (None, "[the answer is empty]"),
+        ("```json\n```", "[the answer begins with other text]"),
+        ("Oslo", "[the answer begins with other text]"),
+        ("[1]", "[the answer begins with other text]"),
+        ('Here: {"a": 1}', "[the answer begins with other text]"),
+        ("```json\n[1]\n```", "[the answer begins with other text]"),
+        ('{"a": 1} That is all.', "[text follows the object]"),
+        ('{"a": 1}{"b": 2}', "[text follows the object]"),
+        ('{"a": 1}```', "[text follows the object]"),
+        ("```json\n{}\n``` Done.", "[text follows the object]"),
+        ('{"a": 1', "[the object is not complete]"),
+        ('{"a": "1}', "[the object is not complete]"),
+        ("{'a': 1}", "[the object is not valid JSON]"),
+        ('{"a": 1,}', "[the object is not valid JSON]"),
+        ('{"a": NaN}', "[the object is not valid JSON]"),
+        ('{"a": [}]', "[the object is not valid JSON]"),
+        ('{"a": "\n"}', "[the object is not valid JSON]"),
+    ],
+)
+def test_only_one_json_object_is_accepted(text: str | None, result: str) -> None:
+    assert read(text) == result
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "other"])
+@pytest.mark.parametrize("text", ['{"a": "b', "I cannot say", "{} and", ""])
+def test_incomplete_answer_is_not_checked(text: str, reason: FinishReason) -> None:
+    assert read(text, reason).replace(" ", "") == text.replace(" ", "")
+
+
+def test_text_beside_a_tool_call_or_a_refusal_is_not_checked() -> None:
+    calling = whole("Let me look.", "tool_calls", (ToolCall("c", "look", "{}"),))
+    assert checked(calling, "", may_stop=False) == calling
+    assert checked(whole(None, "tool_calls", (ToolCall("c", "look", "{}"),)), "", may_stop=False).choices
+    refusing = replace(calling, choices=(Choice(AssistantMessage(None, "No."), "stop"),))
+    assert checked(refusing, "", may_stop=False) == refusing
+
+
+def test_stop_sequence_may_cut_the_object_off() -> None:
+    assert read('{"a": 1', may_stop=True) == '{"a": 1'
+    assert read("Oslo", may_stop=True) == "[the answer begins with other text]"
+    assert read("{} Oslo", may_stop=True) == "[text follows the object]"
+
+
+@pytest.mark.parametrize(
+    ("start", "text", "result"),
+    [
+        ("{", '"a": 1}', '"a": 1}'),
+        ('```json\n{"a": ', "1}\n```", "1}"),
+        ("{", "Oslo", "[the object is not complete]"),
+        ("{a}", "anything", "anything"),
+        ("{} and", "anything", "anything"),
+    ],
+)
+def test_object_may_begin_in_the_request(start: str, text: str, result: str) -> None:
+    assert read(text, start=start) == result
+
+
+near_json = st.lists(
+    st.sampled_from(["{", "}", "[", "]", '"', "\\", "`", "```", "json", ":", ",", "1", "a", " ", "\n", '"a":', "{}"])
+).map("".join)
+texts = near_json | json_objects.map(json.dumps) | json_objects.map(lambda one: f"```json\n{json.dumps(one)}\n```")
+reasons = st.sampled_from(["stop", "length", "content_filter", "tool_calls"])
+
+
+@given(texts, reasons, st.lists(st.integers(0, 10_000), max_size=6), st.booleans(), st.booleans())
+def test_stream_gives_the_same_result_under_any_cut(
+    text: str, reason: FinishReason, cuts: list[int], may_stop: bool, calls: bool
+) -> None:
+    completion = whole(text, reason, (ToolCall("c", "look", "{}"),) if calls else ())
+    check = JsonObjectCheck("", may_stop=may_stop)
+    events = [shown for event in streamed(completion, cuts) for shown in check.take((event,))]
+    expected = outcome(completion, may_stop=may_stop)
+    if isinstance(expected, Failure):
+        ended = events[-1]
+        assert isinstance(ended, Failed)
+        assert (ended.failure.kind, ended.failure.detail) == (expected.kind, expected.detail)
+        assert not any(isinstance(event, Finished | ChoiceFinish) for event in events)
+        return
+    answer = fold(events)
+    assert text_of(answer.choices[0].message.content) == text_of(expected.choices[0].message.content)
+    assert replace(answer, choices=()) == replace(expected, choices=())
+
+
+@given(texts)
+def test_accepted_text_is_an_object_for_any_parser(text: str) -> None:
+    shown = read(text)
+    if not shown.startswith("["):
+        assert isinstance(json.loads(shown), dict)
+        assert shown in text
+        assert not text.replace(shown, "", 1).replace("```json", "").strip(" \n`jsona1")
+
+
+@given(json_objects, st.sampled_from(["{}", " {}\n", "```json\n{}\n```", "```\n{}```"]))
+def test_any_object_is_accepted_unchanged(value: dict[str, object], around: str) -> None:
+    text = json.dumps(value)
+    assert read(around.replace("{}", text)) == text
+
+
+def test_object_is_streamed_as_it_arrives_and_the_fence_is_not() -> None:
+    check = JsonObjectCheck("", may_stop=False)
+    fed = [check.take((TextDelta(text),)) for text in ("``", "`json\n", '{"a"', ': "b', '"}', "\n``", "`", "\n")]
+    assert [[event.text for event in events if isinstance(event, TextDelta)] for events in fed] == [
+        [], [], ['{"a"'], [': "b'], ['"}'], [], [], []
+    ]  # fmt: skip
+    assert check.take((ChoiceFinish("stop"), Finished())) == (ChoiceFinish("stop"), Finished())
+
+
+def test_text_before_a_tool_call_is_released_in_order() -> None:
+    check = JsonObjectCheck("", may_stop=False)
+    assert check.take((Opened("i", "m", 1), TextDelta("Let me "), TextDelta("look."))) == (Opened("i", "m", 1),)
+    assert not check.has_shown
+    call = ToolCallDelta(0, "{}", "c", "look")
+    assert check.take((call,)) == (TextDelta("Let me look."), call)
+    assert check.take((TextDelta(" Now."),)) == (TextDelta(" Now."),)
+
+
+def test_long_other_text_fails_before_its_end() -> None:
+    check = JsonObjectCheck("", may_stop=False)
+    assert check.take((TextDelta("x" * 1000),)) == ()
+    [failed] = check.take((TextDelta("x"), TextDelta("y"), Finished()))
+    assert isinstance(failed, Failed)
+    assert check.failed
+    assert check.take((TextDelta("{}"), Finished())) == ()
+
+
+def test_endless_white_space_is_not_kept() -> None:
+    text = _ObjectText("")
+    for around in ("", "{}"):
+        text.feed(around)
+        for _ in range(50):
+            assert text.feed("\n" * 1000) == ""
+    assert text.finish("length", may_stop=False) == ""
+
+
+def test_object_above_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_object, "_MOST_CHARACTERS", 10)
+    check = JsonObjectCheck("", may_stop=False)
+    check.take((TextDelta('{"a": "'),))
+    [failed] = check.take((TextDelta("x" * 10),))
+    assert isinstance(failed, Failed)
+    assert failed.failure.kind is FailureKind.TOO_LARGE
+
+
+def test_runs_heartbeats_and_choices_are_checked_one_by_one() -> None:
+    check = JsonObjectCheck("", may_stop=False)
+    assert check.take((TextRun((b"{", b"}")), Heartbeat())) == (TextDelta("{"), TextDelta("}"), Heartbeat())
+    assert check.take((TextDelta("x", 1), ChoiceFinish("stop", 0), ChoiceFinish("stop", 1))) == (ChoiceFinish("stop"),)
+    [failed] = check.take((UsageReport(COUNTED), Finished()))
+    assert isinstance(failed, Failed)
+    assert failed.usage == COUNTED
+    assert "x" not in failed.failure.detail.split()
+
+
+@pytest.mark.parametrize(("provider", "model"), EMULATING.items())
+def test_object_is_asked_for_in_the_system_text(provider: str, model: str) -> None:
+    target, adapter = target_of(provider, model), ADAPTERS[provider]
+    assert "json_object" in adapter.capabilities.features & target.facts.features
+    body = json.loads(adapter.build_request(ASK, target).body)
+    text = json.dumps(body)
+    assert text.index("Be brief.") < text.index("JSON object") < text.index("A city") or provider != "hunyuan"
+    assert not {"response_format", "output_config", "outputConfig"} & body.keys()
+    assert "JSON object" in json.dumps(body.get("system") or body["Messages"][0])
+    plain = json.loads(adapter.build_request(replace(ASK, response_format=None), target).body)
+    assert "JSON object" not in json.dumps(plain)
+
+
+def test_instruction_follows_the_last_system_message() -> None:
+    alone = with_json_instruction(replace(ASK, messages=(UserMessage("A city"),)))
+    assert [type(one) for one in alone.messages] == [SystemMessage, UserMessage]
+    asked = with_json_instruction(
+        replace(ASK, messages=(*ASK.messages, SystemMessage("In Norway."), *ASK.messages[1:]))
+    )
+    assert [type(one).__name__[0] for one in asked.messages] == ["S", "U", "S", "S", "U"]
+    assert asked.response_format is None
+    schema = replace(ASK, response_format=JsonSchemaFormat("city", {}))
+    assert with_json_instruction(schema) is schema
+
+
+def test_answer_is_checked_only_where_the_object_is_emulated() -> None:
+    claude, openai = ADAPTERS["anthropic"], ADAPTERS["openai"]
+    target = target_of("anthropic", "claude-opus-5")
+    assert emulated_fields(claude, ASK) == {"response_format"}
+    assert json_start_of(claude, ASK, target) == ""
+    assert emulated_fields(openai, ASK) == emulated_fields(claude, replace(ASK, response_format=None)) == frozenset()
+    assert json_start_of(openai, ASK, target) is None
+    assert json_start_of(claude, replace(ASK, response_format=JsonSchemaFormat("c", {})), target) is None
+    begun = replace(ASK, messages=(*ASK.messages, AssistantMessage(" {")))
+    assert json_start_of(claude, begun, target_of("anthropic", "claude-sonnet-4-5")) == "{"
+    assert json_start_of(claude, begun, target) == ""
+    spoken = replace(ASK, messages=(*ASK.messages, AssistantMessage("Here:")))
+    assert json_start_of(claude, spoken, target_of("anthropic", "claude-sonnet-4-5")) == ""
