@@ -64,6 +64,7 @@ _TOPICS: Mapping[str, str] = {
     "providers.chat.events": "Stream events",
     "providers.value": "Requests",
     "providers.reading.event_stream": "Read streams and answers",
+    "providers.reading.json_object": "Write messages and tool calls",
     "providers.reading.stream_assembler": "Read streams and answers",
     "providers.reading.folding": "Read streams and answers",
     "providers.wire": "HTTP messages",

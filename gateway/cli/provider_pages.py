@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
-from providers.adapter import Adapter, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
+from providers.adapter import Adapter, EmulatesFeatures, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
 from providers.catalogue.prices import Offers, Price, Rates, shown_amount
 from providers.evidence import Citation
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -25,7 +25,8 @@ _FEATURES_HEAD = """\
 
 The features that the wire format and the adapter support. All providers support text. A model may support fewer. A
 request that needs a feature which a deployment lacks goes to another one; `gateway explain` shows the reason.
-[The contract](../extend/contract.md#features-and-parameters) defines each word.
+[The contract](../extend/contract.md#features-and-parameters) defines each word. *Emulated*: the provider has no such
+mode, so the gateway asks the model in words and checks [the answer](../use/structured-output.md#json-object).
 """
 
 
@@ -150,8 +151,7 @@ def _unconfirmed(adapters: Iterable[Adapter]) -> str:
 def _features(adapters: Iterable[Adapter]) -> str:
     words = sorted(FEATURES)
     rows = (
-        (f"`{one.name}`", *_marks(words, one.capabilities.features), *_site_summary(list(one.sites.values())))
-        for one in adapters
+        (f"`{one.name}`", *_feature_marks(words, one), *_site_summary(list(one.sites.values()))) for one in adapters
     )
     return _table(("provider", *(f"`{word}`" for word in words), "sites", "processes"), rows)
 
@@ -167,6 +167,12 @@ def _parameters(adapters: Iterable[Adapter]) -> str:
         for one in adapters
     )
     return _table(("provider", *(f"`{word}`" for word in words), "vendor fields"), rows)
+
+
+def _feature_marks(words: Iterable[str], adapter: Adapter) -> Iterable[str]:
+    emulated = adapter.emulated if isinstance(adapter, EmulatesFeatures) else frozenset[str]()
+    marks = _marks(words, adapter.capabilities.features)
+    return ("emulated" if word in emulated else mark for word, mark in zip(words, marks, strict=True))
 
 
 def _marks(words: Iterable[str], claimed: frozenset[str]) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 The adapter asks for the object in words, in the system text (`with_json_instruction`). The reader of the answer checks
 the text (`JsonObjectCheck`): it must be one JSON object and nothing else. White space and a code fence around it are
-removed, because models add a fence even if they are told not to. Other text is never cut off.
+removed, because models add a fence although the instruction forbids it. Other text is never cut off.
 
 Only a complete answer is checked: one with a tool call, a refusal or another finish reason than `stop` may be anything.
 In a stream, the object is passed on while it arrives. Text that is not part of an object is held back until the end

@@ -140,7 +140,7 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case JsonSchemaFormat(_, schema):
             return dumps(instance_of(schema, persona)).decode()
-        case None if _is_told_json(request):
+        case None if _must_answer_json(request):
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case None:
             if request.n is None or request.n == 1:
@@ -148,7 +148,7 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
             return f"{text}（{index + 1}/{request.n}）" if chinese else f"{text} ({index + 1} of {request.n})"
 
 
-def _is_told_json(request: ChatRequest) -> bool:
+def _must_answer_json(request: ChatRequest) -> bool:
     systems = (text_of(message.content) for message in request.messages if isinstance(message, SystemMessage))
     return any(map(_JSON_OBJECT.search, systems))
 
