@@ -34,6 +34,7 @@ def test_all_known_values_are_sent() -> None:
     record.deployment = "chatgpt-eu"
     record.attempts = [AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)]
     record.dropped = frozenset({"seed", "logprobs"})
+    record.emulated = frozenset({"response_format"})
     record.labels = ("cn-gb45438", "house")
     record.first_s = 0.304
     assert headers_of(record) == {
@@ -44,6 +45,7 @@ def test_all_known_values_are_sent() -> None:
         "x-gateway-deployment": "chatgpt-eu",
         "x-gateway-attempts": "2",
         "x-gateway-dropped": "logprobs, seed",
+        "x-gateway-emulated": "response_format",
         "x-gateway-labels": "cn-gb45438, house",
         "server-timing": "provider;dur=100.0, gateway;dur=4.0",
         "openai-processing-ms": "304",

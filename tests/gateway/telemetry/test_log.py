@@ -247,6 +247,7 @@ _otherwise: tuple[dict[str, Any], ...] = (
     {"consent": ConsentKind.CLAIM},
     {"consent": ConsentKind.TOKEN},
     {"dropped": frozenset({"n"})},
+    {"emulated": frozenset({"response_format"})},
     {"labels": ("another",)},
     {"location": Location(_eu, "FR", "edge_header", ())},
     {"location": Location(_eu, "DE", "api_key", ())},

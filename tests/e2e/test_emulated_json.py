@@ -1,0 +1,119 @@
+"""`json_object` with the providers that have no JSON mode: through the real gateway, with the official OpenAI SDK.
+
+The simulated providers do not know the mode. Like a model, they follow the system text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from providers.registry import load_registry
+from providers.testkit.server import SimulatorServer, SimulatorThread
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.vendor_checks import checked_simulators
+
+MODELS = {
+    "anthropic": "claude-opus-5",
+    "bedrock": "eu.anthropic.claude-opus-4-6-v1",
+    "hunyuan": "hunyuan-turbos-latest",
+}
+JSON: Any = {"type": "json_object"}
+ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatorThread]:
+    simulators = checked_simulators()
+    with SimulatorThread({name: SimulatorServer(simulators[name], name) for name in MODELS}) as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    adapters = load_registry().adapters
+    deployments = {
+        name: {
+            "provider": name,
+            "model": model,
+            "endpoint": simulated[name].origin + next(iter(adapters[name].sites.values())).base_path,
+            "stores": "any",
+            "processes": "any",
+            "api_key": "${KEY}",
+        }
+        for name, model in MODELS.items()
+    }
+    config = {
+        "version": 1,
+        "assistants": {name: {"routes": {"world": [name]}} for name in MODELS},
+        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+        "deployments": deployments,
+        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
+    }
+    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(json.dumps(config), "utf-8")
+    with running_gateway(path, {"KEY": "id-of-key:secret-of-key"}) as process:
+        yield process
+
+
+@pytest.fixture
+def sdk(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+        yield sdk
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_json_object_is_returned_and_named_as_emulated(
+    sdk: openai.OpenAI, gateway: GatewayProcess, simulated: SimulatorThread, model: str
+) -> None:
+    answer = sdk.chat.completions.with_raw_response.create(model=model, messages=ASK, response_format=JSON)
+    assert answer.headers["x-gateway-emulated"] == "response_format"
+    assert json.loads(answer.parse().choices[0].message.content or "")["persona"] == model
+    assert b"JSON object" in simulated[model].requests[-1].body
+    assert b"json_object" not in simulated[model].requests[-1].body
+    line = gateway.wait_for("request", request_id=answer.headers["x-request-id"])
+    assert line["emulated"] == ["response_format"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_json_object_is_streamed(sdk: openai.OpenAI, model: str) -> None:
+    chunks = list(sdk.chat.completions.create(model=model, messages=ASK, response_format=JSON, stream=True))
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert json.loads("".join(texts))["persona"] == model
+    assert len([text for text in texts if text]) > 2
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"hunyuan"}))
+def test_truncated_object_is_an_answer(sdk: openai.OpenAI, model: str) -> None:
+    """Hunyuan's API has no limit of tokens."""
+    answer = sdk.chat.completions.create(model=model, messages=ASK, response_format=JSON, max_completion_tokens=5)
+    assert answer.choices[0].finish_reason == "length"
+    assert (answer.choices[0].message.content or "").startswith("{")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_other_requests_are_not_emulated(sdk: openai.OpenAI, model: str) -> None:
+    answer = sdk.chat.completions.with_raw_response.create(model=model, messages=ASK)
+    assert "x-gateway-emulated" not in answer.headers
+    assert answer.parse().choices[0].message.content
+
+
+def test_answer_without_json_is_an_error(sdk: openai.OpenAI) -> None:
+    """The stop sequence ends the answer before its object begins."""
+    for stream in (False, True):
+        with pytest.raises(openai.InternalServerError) as raised:
+            sdk.chat.completions.create(  # type: ignore[call-overload]
+                model="anthropic", messages=ASK, response_format=JSON, stop=["{"], stream=stream
+            )
+        error: Any = raised.value.body
+        assert raised.value.status_code == 502
+        assert (error["code"], error["reason"]) == ("provider_error", "outage")
+        assert "JSON object" in error["message"]
+        assert [attempt["reason"] for attempt in error["attempts"]] == ["not_json", "not_json"]
