@@ -135,7 +135,7 @@ def test_incomplete_answer_is_not_checked(text: str, reason: FinishReason) -> No
     assert read(text, reason).replace(" ", "") == text.replace(" ", "")
 
 
-def test_text_beside_a_tool_call_or_a_refusal_is_not_checked() -> None:
+def test_text_with_a_tool_call_or_a_refusal_is_not_checked() -> None:
     calling = whole("Let me look.", "tool_calls", (ToolCall("c", "look", "{}"),))
     assert checked(calling, "", may_stop=False) == calling
     assert checked(whole(None, "tool_calls", (ToolCall("c", "look", "{}"),)), "", may_stop=False).choices
