@@ -359,8 +359,9 @@ async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
     with structlog.testing.capture_logs() as log:
         fake = await (running.ready() if is_ready else running.next())
         await until(lambda: bool(fake.signals))
-    assert fake.signals == [KILL]
-    (hung,) = [line for line in log if line["event"] == "worker_hung"]
+    # The rounds take no time here, so that there may be more of them before the killed worker is gone.
+    assert set(fake.signals) == {KILL}
+    hung, *_ = [line for line in log if line["event"] == "worker_hung"]
     assert (hung["worker"], hung["pid"], hung["log_level"]) == (1, 1, "error")
     assert f"missed {10 if is_ready else 60} heartbeats" in hung["detail"]
     fake.end(-KILL)
