@@ -260,6 +260,19 @@ class Record:
         verdicts = self.decision.verdicts if self.decision is not None else ()
         return known_names(self.dropped, (deployment for deployment, _ in verdicts))
 
+    def begin_again(self) -> bool:
+        """Forget the decision and the skipped steps, because another decision follows.
+
+        Returns:
+            Whether this is allowed: nothing was sent to any deployment. Otherwise nothing is changed.
+        """
+        if self.attempts or self.abandoned:
+            return False
+        self.skipped.clear()
+        self.shed, self.retries_refused = (), ()
+        self.decision, self.variant, self.consent, self.profile = None, None, None, None
+        return True
+
     def note_consent(self, steps: Iterable[Step]) -> None:
         """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""
         sent_to = {attempt.deployment for attempt in (*self.sent, *self.abandoned)}

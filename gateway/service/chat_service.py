@@ -249,11 +249,10 @@ class ChatService:
                 if region is not None and region.log_prompts and self._log_prompt is not None:
                     self._log_prompt(record, transcript(request))
                 inbound.begin(request)
-                routing = self._prepare(config, caller, located, request, inbound)
-                answer = await self.answer(routing, inbound.deadline, record)
+                routing, answer = await self._begin_answer(config, caller, located, request, inbound)
                 record.first_s = time.monotonic() - record.started_at
                 style = _answer_style(routing, record)
-                turn = self._shadows.begin(config, located.location, record, answer) if self._shadows else None
+                turn = self._shadows.begin(routing.config, routing.location, record, answer) if self._shadows else None
                 if turn is not None:
                     answer = turn.captured(answer)
                 elif not routing.assistant.resume:
@@ -335,6 +334,25 @@ class ChatService:
         record.location = located.location
         located.check()
         return caller, located
+
+    async def _begin_answer(
+        self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
+    ) -> tuple[RoutingInput, Answer]:
+        """Prepare the routing, and wait until an answer has begun.
+
+        A version that becomes active before anything was sent may allow no step of the plan, because it has other
+        steps. Then this version decides anew, so that a change of the config fails no request.
+        """
+        while True:
+            routing = self._prepare(config, caller, located, request, inbound)
+            try:
+                return routing, await self.answer(routing, inbound.deadline, inbound.record)
+            except PlanExhausted:
+                active = self.current()
+                if active is config or not inbound.record.begin_again():
+                    raise
+            config = active
+            caller, located = await self._check_again(config, inbound)
 
     def _prepare(
         self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound

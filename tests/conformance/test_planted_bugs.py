@@ -109,6 +109,10 @@ class Planted:
         return ADAPTER.models
 
     @property
+    def emulated(self) -> frozenset[str]:
+        return ADAPTER.emulated
+
+    @property
     def auth(self) -> AuthScheme:
         return ADAPTER.auth
 

@@ -84,12 +84,13 @@ class Exchange:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     on_send: Callable[[Any], None] = lambda _: None
     config: Config = CONFIG
+    table: ConfigVersion = field(init=False)
 
     def __post_init__(self) -> None:
-        table = table_of(self.config, {"KEY": "sk-secret"})
+        self.table = table_of(self.config, {"KEY": "sk-secret"})
         transport = HttpxTransport(httpx.MockTransport(self.handler))
         locations = LocationService(ServiceClient(transport), lambda _: None)
-        service = ChatService(lambda: table, PlanExecutor(transport, Health()), locations, ClientLimits())
+        service = ChatService(lambda: self.table, PlanExecutor(transport, Health()), locations, ClientLimits())
         self.endpoint = ChatEndpoint(service, self.log.append)
 
     async def receive(self) -> Any:
